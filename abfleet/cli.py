@@ -1,0 +1,19 @@
+"""The command line: puts the families of commands together. Knows their names, and nothing of what they do."""
+
+import typer
+
+from abfleet.commands import experiments, fleet, models
+
+app = typer.Typer(
+    name="abfleet",
+    help="Split users over versions of a recommender, serve them, and conclude honestly from the log.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+for family in (fleet, experiments, models):
+    family.register(app)
+
+
+def main() -> None:
+    """Entry point of the `abfleet` console script."""
+    app()

@@ -1,0 +1,7 @@
+"""Commands of the models room."""
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this family's commands to the command line."""
