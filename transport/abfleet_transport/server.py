@@ -1,0 +1,68 @@
+"""Which transport serves, and with what limits. Knows both adapters by name, nothing of calls."""
+
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import grpc
+
+from abfleet_transport.call import Cancelled, Deliver
+from abfleet_transport.errors import TransportUnavailable
+
+Transport = Literal["auto", "native", "grpcio"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """What a server listens on and what it serves."""
+
+    address: str
+    """`host:port` (port 0: any free one) or `unix:path`."""
+    methods: Sequence[str]
+    """Full paths of the unary methods that are delivered as calls, such as `/Recommender/Recommend`."""
+    add_services: Callable[[grpc.aio.Server], None]
+    """Adds everything else (health, reflection) to a grpc.aio server."""
+    interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = field(default_factory=tuple)
+    max_message_bytes: int = 4 * 1024 * 1024
+    """grpcio's own default; a history of 100,000 items is about 300 KB."""
+    max_concurrent_streams: int = 4096
+    io_threads: int = 1
+    """Threads of the native transport; one carries over 30,000 calls a second."""
+
+
+class Server(Protocol):
+    """A server that delivers calls."""
+
+    transport: str
+
+    @property
+    def port(self) -> int: ...
+
+    @property
+    def in_progress(self) -> int: ...
+
+    async def start(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def choose(transport: Transport) -> Literal["native", "grpcio"]:
+    """`auto` is native where it is installed. Raises TransportUnavailable when native is asked for and missing."""
+    installed = importlib.util.find_spec("pygrpc_native") is not None
+    if transport == "native" and not installed:
+        raise TransportUnavailable(
+            "transport: native needs the package pygrpc-native, which is not installed; use --transport grpcio"
+        )
+    return "native" if installed and transport != "grpcio" else "grpcio"
+
+
+def make_server(transport: Transport, plan: ServerPlan, deliver: Deliver, cancelled: Cancelled) -> Server:
+    """Makes the server of a transport; nothing is bound before `start`."""
+    if choose(transport) == "native":
+        from abfleet_transport.native import NativeServer
+
+        return NativeServer(plan, deliver, cancelled)
+    from abfleet_transport.grpcio import GrpcioServer
+
+    return GrpcioServer(plan, deliver, cancelled)
