@@ -8,7 +8,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -16,7 +16,10 @@ from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.errors import AddressError
 from abfleet_transport.server import ServerPlan
 
-Context = grpc.aio.ServicerContext[bytes, bytes] if TYPE_CHECKING else Any
+if TYPE_CHECKING:  # the stubs are generic, the class itself is not
+    Context = grpc.aio.ServicerContext[bytes, bytes]
+else:
+    Context = grpc.aio.ServicerContext
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 

@@ -7,7 +7,7 @@ changed by one thread alone: hot methods by whoever answers calls, `other` by th
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from prometheus_client.core import (
@@ -113,7 +113,13 @@ class RpcMetrics(Collector):
         return (requests, duration, running, started, handled, handling)
 
 
-class OtherMethods(grpc.aio.ServerInterceptor[Any, Any]):
+if TYPE_CHECKING:  # the stubs are generic, the class itself is not
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    Interceptor = grpc.aio.ServerInterceptor
+
+
+class OtherMethods(Interceptor):
     """Counts as `other` every RPC that grpc.aio itself serves: health, reflection, unknown methods."""
 
     def __init__(self, metrics: RpcMetrics, hot: Iterable[str]) -> None:
@@ -122,9 +128,9 @@ class OtherMethods(grpc.aio.ServerInterceptor[Any, Any]):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]]",
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
         handler = await continuation(handler_call_details)
         if handler_call_details.method in self._hot:
             return handler
@@ -139,7 +145,7 @@ class OtherMethods(grpc.aio.ServerInterceptor[Any, Any]):
         )
 
     def _timed(self, behaviour: Callable[[Any, Any], Awaitable[Any]]) -> Callable[[Any, Any], Awaitable[Any]]:
-        async def timed(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        async def timed(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             self._metrics.started(-1)
             begun, code = monotonic(), Code.UNKNOWN
             try:
