@@ -1,0 +1,26 @@
+"""What can be wrong with a registry, in one line each. Knows no transport and no exit code."""
+
+
+class RegistryError(Exception):
+    """A registry, a version in it or its files are not as they must be; the message is one line for a person."""
+
+
+class UnknownVersionError(RegistryError):
+    """No version and no alias has that name."""
+
+
+class UnsafePathError(RegistryError):
+    """A name, link or file would lead outside the registry or outside the version's own folder."""
+
+
+class ManifestError(RegistryError):
+    """metadata.json, metrics.json or registry.json breaks its schema; `problems` has every field that does."""
+
+    def __init__(self, source: str, problems: list[str]) -> None:
+        super().__init__(f"{source}: {'; '.join(problems)}")
+        self.source = source
+        self.problems = tuple(problems)
+
+
+class IntegrityError(RegistryError):
+    """A file is not the one that its metadata describes, or a model does not answer as it did when it was released."""

@@ -1,0 +1,279 @@
+"""What metadata.json, metrics.json and registry.json say, checked and frozen. Knows no folder layout and no ONNX."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from abfleet_models.fields import Fields, is_sha256, shown
+
+SCHEMA = 1
+MAX_K = 100
+"""The most items a request may ask for, and so the most that a model has to give."""
+MAX_HISTORY = 10_000
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+NAME_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, the first a letter or a digit"
+
+
+def is_name(value: object) -> bool:
+    """Whether `value` may name a version or an alias: one path component that can only lead into the registry."""
+    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """An input or output of the graph; a dimension that may vary has a name instead of a size."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What a model takes and gives."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    k: int
+    """Items in an answer."""
+    max_history: int
+    """Known items that count; whoever calls the model keeps the newest so many of a longer history."""
+
+
+def contract(k: int, max_history: int) -> Signature:
+    """The one signature that the fleet serves: history int64[batch, length] to item_ids, scores [batch, k]."""
+    return Signature(
+        inputs=(TensorSpec("history", "int64", ("batch", "length")),),
+        outputs=(TensorSpec("item_ids", "int64", ("batch", k)), TensorSpec("scores", "float32", ("batch", k))),
+        k=k,
+        max_history=max_history,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Golden:
+    """Histories and the answers the model gave to them when it was exported."""
+
+    history: tuple[tuple[int, ...], ...]
+    """[batch, length], padded on the left with 0; can be fed to the model as it is."""
+    item_ids: tuple[tuple[int, ...], ...]
+    scores: tuple[tuple[float, ...], ...]
+    tolerance: float
+    """Largest difference of a score, relative to the largest score of its row."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a model was trained on."""
+
+    name: str
+    licence: str
+    citation: str
+    counts: tuple[tuple[str, int], ...]
+    """Name to number: ratings, users, items."""
+    files: tuple[tuple[str, str], ...]
+    """File name to sha256."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """metadata.json of one version."""
+
+    version: str
+    sha256: str
+    """Of model.onnx."""
+    size_bytes: int
+    algorithm: str
+    description: str
+    signature: Signature
+    golden: Golden
+    training: TrainingData
+    code_version: str
+    seed: int
+    external_data: tuple[tuple[str, str], ...]
+    """Weights kept beside model.onnx, as file name to sha256; empty for a model in one file."""
+
+    @property
+    def k(self) -> int:
+        """Items in an answer."""
+        return self.signature.k
+
+    @property
+    def max_history(self) -> int:
+        """Known items that count; keep the newest so many."""
+        return self.signature.max_history
+
+    @property
+    def golden_history(self) -> list[list[int]]:
+        """[batch, length] item ids, padded on the left with 0."""
+        return [list(row) for row in self.golden.history]
+
+    @property
+    def golden_item_ids(self) -> list[list[int]]:
+        """[batch, k] item ids that the model answers."""
+        return [list(row) for row in self.golden.item_ids]
+
+    @property
+    def golden_scores(self) -> list[list[float]]:
+        """[batch, k] scores that the model answers."""
+        return [list(row) for row in self.golden.scores]
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    """metrics.json of one version: offline metrics of the model and of the baseline, name to value."""
+
+    version: str
+    values: tuple[tuple[str, float], ...]
+    baseline: tuple[tuple[str, float], ...]
+
+    def get(self, name: str) -> float | None:
+        """The model's metric, None where it was not measured."""
+        return dict(self.values).get(name)
+
+
+@dataclass(frozen=True, slots=True)
+class IndexEntry:
+    """What registry.json says of one version."""
+
+    version: str
+    sha256: str
+    algorithm: str
+
+
+@dataclass(frozen=True, slots=True)
+class Index:
+    """registry.json: the versions that were released into this registry, wherever they now are."""
+
+    models: tuple[IndexEntry, ...]
+
+
+def parse_manifest(data: Mapping[str, Any], source: str = "metadata.json") -> Manifest:
+    """Checks the content of a metadata.json; raises ManifestError with every mistake."""
+    fields = Fields(data)
+    fields.one_of("schema", [SCHEMA])
+    signature = _signature(fields.nested("signature"))
+    model = fields.nested("model")
+    algorithm, description = model.text("algorithm", max_length=64), model.text("description", default="")
+    model.nested("parameters", optional=True).keys()
+    model.no_others()
+    code = fields.nested("code")
+    code_version = code.text("version", max_length=64)
+    code.text("package", default="", max_length=64)
+    code.no_others()
+    manifest = Manifest(
+        version=_name(fields, "version"),
+        sha256=fields.digest("sha256"),
+        size_bytes=fields.integer("size_bytes", low=1, high=2**40),
+        algorithm=algorithm,
+        description=description,
+        signature=signature,
+        golden=_golden(fields.nested("golden"), signature),
+        training=_training(fields.nested("training")),
+        code_version=code_version,
+        seed=fields.integer("seed", low=0, high=2**63 - 1),
+        external_data=_digests(fields.nested("external_data", optional=True)),
+    )
+    fields.no_others()
+    fields.finish(source)
+    return manifest
+
+
+def parse_metrics(data: Mapping[str, Any], source: str = "metrics.json") -> Metrics:
+    """Checks the content of a metrics.json; raises ManifestError with every mistake."""
+    fields = Fields(data)
+    fields.one_of("schema", [SCHEMA])
+    fields.nested("split", optional=True).keys()
+    metrics = Metrics(
+        version=_name(fields, "version"),
+        values=_numbers(fields.nested("metrics")),
+        baseline=_numbers(fields.nested("baseline", optional=True)),
+    )
+    fields.no_others()
+    fields.finish(source)
+    return metrics
+
+
+def parse_index(data: Mapping[str, Any], source: str = "registry.json") -> Index:
+    """Checks the content of a registry.json; raises ManifestError with every mistake."""
+    fields = Fields(data)
+    fields.one_of("schema", [SCHEMA])
+    entries = []
+    for item in fields.objects("models"):
+        entries.append(IndexEntry(_name(item, "version"), item.digest("sha256"), item.text("algorithm", max_length=64)))
+        item.keys()  # an entry may carry more for people: metrics, when it was added
+    for event in fields.objects("log", optional=True):
+        event.keys()
+    versions = [entry.version for entry in entries]
+    for version in sorted({version for version in versions if versions.count(version) > 1}):
+        fields.problem("models", f"{shown(version)} is there twice")
+    fields.no_others()
+    fields.finish(source)
+    return Index(tuple(entries))
+
+
+def _name(fields: Fields, key: str) -> str:
+    value = fields.value(key)
+    if value is not None and not is_name(value):
+        fields.problem(key, f"{shown(value)} is not a version; allowed are {NAME_RULE}")
+    return str(value)
+
+
+def _signature(fields: Fields) -> Signature:
+    k = fields.integer("k", low=1, high=MAX_K)
+    max_history = fields.integer("max_history", low=1, high=MAX_HISTORY)
+    expected = contract(k, max_history)
+    for key, specs in (("inputs", expected.inputs), ("outputs", expected.outputs)):
+        wanted = [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
+        value = fields.value(key)
+        if value is not None and value != wanted:
+            fields.problem(key, f"{shown(value)} is not {wanted}")
+    fields.no_others()
+    return expected
+
+
+def _golden(fields: Fields, signature: Signature) -> Golden:
+    history = fields.table("history", whole=True)
+    golden = Golden(
+        history=history,
+        item_ids=fields.table("item_ids", rows=len(history), whole=True),
+        scores=fields.table("scores", rows=len(history), whole=False),
+        tolerance=fields.number("tolerance", low=0.0, high=0.1, default=1e-5),
+    )
+    for key, rows in (("item_ids", golden.item_ids), ("scores", golden.scores)):
+        if rows and len(rows[0]) != signature.k:
+            fields.problem(key, f"has rows of {len(rows[0])}, signature.k is {signature.k}")
+    fields.no_others()
+    return golden
+
+
+def _training(fields: Fields) -> TrainingData:
+    counts = fields.nested("counts", optional=True)
+    training = TrainingData(
+        name=fields.text("name", max_length=200),
+        licence=fields.text("licence", default=""),
+        citation=fields.text("citation", default=""),
+        counts=tuple((key, counts.integer(key, low=0, high=2**63 - 1)) for key in counts.keys()),  # noqa: SIM118
+        files=_digests(fields.nested("files", optional=True)),
+    )
+    fields.text("split", default="")
+    fields.no_others()
+    return training
+
+
+def _digests(fields: Fields) -> tuple[tuple[str, str], ...]:
+    found = []
+    for name in fields.keys():  # noqa: SIM118 - not a mapping
+        value = fields.value(name)
+        if PurePosixPath(name).name != name or name in {".", ".."} or "\0" in name:
+            fields.problem(shown(name)[1:-1], "is not a plain file name")
+        if not is_sha256(value):
+            fields.problem(shown(name)[1:-1], f"{shown(value)} is not a sha256 of 64 lower-case hex digits")
+        found.append((name, str(value)))
+    return tuple(found)
+
+
+def _numbers(fields: Fields) -> tuple[tuple[str, float], ...]:
+    return tuple((key, fields.number(key, low=-1e18, high=1e18)) for key in fields.keys())  # noqa: SIM118
