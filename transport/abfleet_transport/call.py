@@ -45,6 +45,10 @@ class Call(Protocol):
     deadline: float | None
     """When the caller gives up, in seconds of `time.monotonic()`; None when it set no deadline."""
     peer: str
+    arrived: float
+    """When the transport handed the call over, in seconds of `time.monotonic()`."""
+    owner: object
+    """For whoever took delivery, who gets the call back when its caller goes; None at delivery."""
 
     def reply(self, payload: bytes) -> None:
         """Answers with a serialised response message."""

@@ -36,7 +36,7 @@ class CallFailed(Exception):
 class GrpcioCall:
     """One call of a grpc.aio server; `reply` and `fail` may come from any thread."""
 
-    __slots__ = ("_loop", "_thread", "answer", "deadline", "metadata", "method", "payload", "peer")
+    __slots__ = ("_loop", "_thread", "answer", "arrived", "deadline", "metadata", "method", "owner", "payload", "peer")
 
     def __init__(
         self,
@@ -54,7 +54,9 @@ class GrpcioCall:
         self.metadata: Metadata = tuple(context.invocation_metadata() or ())
         self.peer = context.peer()
         remaining: float | None = context.time_remaining()
-        self.deadline: float | None = None if remaining is None else time.monotonic() + remaining
+        self.arrived = time.monotonic()
+        self.deadline: float | None = None if remaining is None else self.arrived + remaining
+        self.owner: object = None
 
     def reply(self, payload: bytes) -> None:
         if threading.get_ident() == self._thread:

@@ -25,7 +25,7 @@ RECEIVE_BATCH = 512
 class NativeCall:
     """One call of the native front; `reply` and `fail` may come from any thread."""
 
-    __slots__ = ("_front", "_id", "_live", "deadline", "metadata", "method", "payload", "peer")
+    __slots__ = ("_front", "_id", "_live", "arrived", "deadline", "metadata", "method", "owner", "payload", "peer")
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class NativeCall:
         payload: bytes,
         metadata: Metadata,
         peer: str,
+        arrived: float,
         deadline: float | None,
     ) -> None:
         self._front = front
@@ -45,7 +46,9 @@ class NativeCall:
         self.payload = payload
         self.metadata = metadata
         self.peer = peer
+        self.arrived = arrived
         self.deadline = deadline
+        self.owner: object = None
 
     def reply(self, payload: bytes) -> None:
         self._live.pop(self._id, None)
@@ -117,7 +120,7 @@ class NativeServer:
                 if kind == EVENT_CALL and payload is not None and details is not None:
                     metadata, peer, remaining = details
                     deadline = None if remaining is None else now + remaining
-                    call = NativeCall(front, live, call_id, method, payload, metadata, peer, deadline)
+                    call = NativeCall(front, live, call_id, method, payload, metadata, peer, now, deadline)
                     live[call_id] = call
                     if len(payload) > limit:
                         call.fail(Code.RESOURCE_EXHAUSTED, too_large(len(payload), limit))
