@@ -125,7 +125,9 @@ class GrpcioServer:
             self.port = server.add_insecure_port(plan.address)
         except RuntimeError as error:
             raise AddressError(plan.address, str(error)) from error
-        if self.port == 0 and not plan.address.startswith("unix:"):
+        if plan.address.startswith("unix:"):
+            self.port = 0
+        elif self.port == 0:
             raise AddressError(plan.address, "it is taken or not an address of this machine")
         self._server = server
         await server.start()
@@ -158,7 +160,7 @@ class GrpcioServer:
         calls, self._arrived = self._arrived, []
         self._deliver(calls)
 
-    async def close(self) -> None:
-        """Stops the server; calls still open are cut."""
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """Takes no more calls, lets those that run end for at most `grace_seconds`, and stops; the rest are cut."""
         if self._server is not None:
-            await self._server.stop(0)
+            await self._server.stop(grace_seconds)

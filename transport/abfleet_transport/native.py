@@ -4,6 +4,7 @@ What the library lacks is kept here: a limit on message size (it has none), and 
 behind it for every method that is not hot (health, reflection, streaming).
 """
 
+import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -20,6 +21,10 @@ from abfleet_transport.server import ServerPlan
 
 RECEIVE_BATCH = 512
 """Calls taken in one trip over the GIL; more than are in flight in practice, so a burst is one trip."""
+
+
+QUIET_SECONDS = 0.02
+"""Without an arrival for so long, a server that drains is idle; some round trips on a local network."""
 
 
 class NativeCall:
@@ -74,11 +79,12 @@ class NativeServer:
         self._behind: grpc.aio.Server | None = None
         self._socket_folder: Path | None = None
         self._receiver: threading.Thread | None = None
+        self._last_trip = 0.0  # changed by the receive thread
 
     @property
     def port(self) -> int:
         """The port that is bound; 0 before `start` and on a unix socket."""
-        return 0 if self._front is None else self._front.bound_port
+        return 0 if self._front is None or self._plan.address.startswith("unix:") else self._front.bound_port
 
     @property
     def in_progress(self) -> int:
@@ -113,7 +119,7 @@ class NativeServer:
     def _receive(self, front: NativeGrpcFront) -> None:
         live, limit = self._live, self._plan.max_message_bytes
         while (events := front.recv_batch_details(RECEIVE_BATCH)) is not None:
-            now = time.monotonic()
+            now = self._last_trip = time.monotonic()
             calls: list[Call] = []
             gone: list[NativeCall] = []
             for kind, call_id, method, payload, _, details in events:
@@ -133,8 +139,18 @@ class NativeServer:
             for call in gone:
                 self._cancelled(call)
 
-    async def close(self) -> None:
-        """Closes the sockets; whoever calls this has drained first."""
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """Waits for an idle instant, at most `grace_seconds`, and closes the sockets; calls still open are cut.
+
+        Idle is no call in progress and none arrived for QUIET_SECONDS: what came just now may have a neighbour that is
+        still in the front's queue, and its answer may still be on the way to the socket.
+        """
+        until = time.monotonic() + grace_seconds
+        # Polls, because no event tells of silence.
+        while (now := time.monotonic()) < until and (  # noqa: ASYNC110
+            self._live or now < self._last_trip + QUIET_SECONDS
+        ):
+            await asyncio.sleep(0.005)
         if self._behind is not None:
             await self._behind.stop(0)
         if self._front is not None:
