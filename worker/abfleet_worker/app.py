@@ -1,0 +1,206 @@
+"""The composition root: settings to a serving worker, and its way out. Knows every part, decides nothing for them."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import structlog
+from abfleet_protos import recommender_pb2, worker_pb2
+from abfleet_transport.errors import TransportError
+from abfleet_transport.health import Health, add_reflection
+from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
+from abfleet_transport.server import Server, ServerPlan, choose, make_server
+from prometheus_client import CollectorRegistry, start_http_server
+
+from abfleet_worker.errors import SettingsError, WorkerError
+from abfleet_worker.inbox import Inbox
+from abfleet_worker.metrics import WorkerMetrics
+from abfleet_worker.model import OnnxModel, load
+from abfleet_worker.service import METHODS, RecommenderService
+from abfleet_worker.settings import Settings, parse
+
+EXIT_FAILURE, EXIT_USAGE = 1, 2
+SERVICES = (
+    recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name,
+    worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a worker until a signal; gives the exit code: 0 drained, 1 failed, 2 wrong settings."""
+    try:
+        settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except SettingsError as error:
+        print(f"abfleet_worker: {error}; --help lists the settings", file=sys.stderr)
+        return EXIT_USAGE
+    _configure_logs(settings)
+    try:
+        return asyncio.run(serve(settings))
+    except (WorkerError, TransportError) as error:
+        print(f"abfleet_worker: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+
+
+async def serve(settings: Settings) -> int:
+    """Loads, serves, and drains at the first SIGTERM or SIGINT; a second one ends it at once.
+
+    Raises WorkerError or TransportError when it cannot begin.
+    """
+    log = structlog.get_logger("abfleet.worker")
+    signals = _Signals()
+    choose(settings.transport)  # a transport that is missing is said before a model is loaded
+    model = await asyncio.to_thread(
+        load,
+        settings.registry,
+        settings.version,
+        intra_op_threads=settings.intra_op_threads,
+        spinning=settings.spinning,
+    )
+    log.info("model loaded", version=model.version, sha256=model.sha256[:12], seconds=round(model.load_seconds, 3))
+    async with _Serving(settings, model) as serving:
+        if not signals.first.is_set():
+            await serving.health.set_serving(True)
+            print(f"ready {serving.address} version {model.version}", flush=True)
+            log.info("ready", address=serving.address, transport=serving.server.transport, metrics=serving.metrics_port)
+            await signals.first.wait()
+        log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
+        drain = asyncio.ensure_future(serving.drain())
+        again = asyncio.ensure_future(signals.second.wait())
+        await asyncio.wait((drain, again), return_when=asyncio.FIRST_COMPLETED)
+        for task in (drain, again):
+            task.cancel()
+        if signals.second.is_set():
+            log.warning("stopped at once; calls may have been cut", in_progress=serving.server.in_progress)
+            return EXIT_FAILURE
+    log.info("stopped")
+    return 0
+
+
+class _Signals:
+    """SIGTERM and SIGINT as events: the first asks to drain, the second to stop at once."""
+
+    def __init__(self) -> None:
+        self.first = asyncio.Event()
+        self.second = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        (self.second if self.first.is_set() else self.first).set()
+
+
+class _Serving:
+    """Everything that is open while a worker serves; entered it listens, left it has closed."""
+
+    def __init__(self, settings: Settings, model: OnnxModel) -> None:
+        self._settings = settings
+        rpc_metrics = RpcMetrics(METHODS)
+        metrics = WorkerMetrics(lambda: (self.service.model.version, self.service.model.sha256))
+        self.service = RecommenderService(
+            model,
+            rpc_metrics=rpc_metrics,
+            metrics=metrics,
+            max_batch=settings.max_batch,
+            make_request_id=lambda: os.urandom(16).hex(),
+        )
+        self.health = Health((model.version,))
+        self.registry = CollectorRegistry()
+        self.registry.register(rpc_metrics)
+        self.registry.register(metrics)
+        plan = ServerPlan(
+            address=settings.listen,
+            methods=METHODS,
+            add_services=self._add_services,
+            interceptors=(OtherMethods(rpc_metrics, METHODS),),
+            max_message_bytes=settings.max_message_bytes,
+        )
+        self._inbox: Inbox | None = None
+        self.server: Server
+        if choose(settings.transport) == "native":
+            # Calls come on a thread of their own, which may infer: while it does, the next ones gather in the front.
+            self.server = make_server("native", plan, self.service.answer, lambda call: None)
+        else:
+            self._inbox = Inbox(self.service)
+            self.server = make_server("grpcio", plan, self._inbox.put, self._inbox.withdraw)
+        self._metrics_server: WSGIServer | None = None
+
+    @property
+    def address(self) -> str:
+        """Where it listens, with the port that was bound."""
+        listen = self._settings.listen
+        return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{self.server.port}"
+
+    @property
+    def metrics_port(self) -> int | None:
+        """The port of /metrics that was bound, None without one."""
+        return None if self._metrics_server is None else self._metrics_server.server_port
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        self.health.add_to(server)
+        add_reflection(server, SERVICES)
+
+    async def __aenter__(self) -> "_Serving":
+        settings = self._settings
+        await self.health.set_serving(False)
+        if settings.metrics_port is not None:
+            try:
+                self._metrics_server, _ = start_http_server(
+                    settings.metrics_port, settings.metrics_host, registry=self.registry
+                )
+            except OSError as error:
+                where = f"{settings.metrics_host}:{settings.metrics_port}"
+                raise WorkerError(
+                    f"cannot serve /metrics on {where}: {error.strerror or error}; choose another with --metrics-port"
+                ) from error
+        if self._inbox is not None:
+            self._inbox.start()
+        try:
+            await self.server.start()
+        except TransportError as error:
+            await self._close()
+            raise WorkerError(f"{error}; choose another with --listen") from error
+        # What is loaded by now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        return self
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING, goes on answering for the delay, then lets what is running end, up to the timeout."""
+        await self.health.set_serving(False)
+        await asyncio.sleep(self._settings.drain_delay_seconds)
+        await self.server.close(self._settings.drain_timeout_seconds)
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        await self.server.close()
+        if self._inbox is not None:
+            self._inbox.close()
+        if self._metrics_server is not None:
+            self._metrics_server.shutdown()
+            self._metrics_server.server_close()
+
+
+def _configure_logs(settings: Settings) -> None:
+    """For people on a terminal, as JSON lines elsewhere; always on stderr, stdout has the ready line alone."""
+    render: structlog.typing.Processor
+    render = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )

@@ -1,0 +1,166 @@
+"""Requests to padded matrices, and the model's rows to answers. Pure: knows no clock, no transport and no runtime."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
+from abfleet_transport.call import Code
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from abfleet_worker.request import ARRAY_FROM, History, Refusal
+
+MIXED_LENGTH = 256
+"""Histories up to this length share a run whatever their lengths: padding costs less than a second run."""
+MIXED_RATIO = 4
+"""Above it, the longest history of a run is at most this many times the shortest."""
+BAD_ANSWER = Refusal(Code.INTERNAL, "model: the answer for this request is not a ranking; see the worker's log")
+
+
+class Varints(dict[int, bytes]):
+    """Item id to its protobuf varint, made at first use; bounded by the items that a model can answer with.
+
+    Joining cached bytes costs 1.0 µs for an answer of ten items, a RecommendResponse 3.8 µs; a numpy encoding of the
+    whole batch would win only above some hundred rows.
+    """
+
+    def __missing__(self, value: int) -> bytes:
+        encoded = self[value] = varint(value)
+        return encoded
+
+
+def varint(value: int) -> bytes:
+    """Base-128 encoding of an int64 (https://protobuf.dev/programming-guides/encoding/#varints)."""
+    rest, out = value & 0xFFFF_FFFF_FFFF_FFFF, bytearray()
+    while rest > 0x7F:
+        out.append(rest & 0x7F | 0x80)
+        rest >>= 7
+    out.append(rest)
+    return bytes(out)
+
+
+def text_field(number: int, text: str) -> bytes:
+    """A string field of a message; nothing for the empty string, as proto3 has it."""
+    value = text.encode()
+    return varint(number << 3 | 2) + varint(len(value)) + value if value else b""
+
+
+def parse_batch(payload: bytes) -> tuple[Sequence[bytes], Sequence[int]] | Refusal:
+    """The requests of a batch and the milliseconds each has left (none: no limits), or why the batch is refused."""
+    try:
+        batch = RecommendBatchRequest.FromString(payload)
+    except DecodeError:
+        return Refusal(Code.INVALID_ARGUMENT, "batch: the bytes are not a RecommendBatchRequest")
+    requests, timeouts = batch.requests, batch.timeout_ms
+    if timeouts and len(timeouts) != len(requests):
+        return Refusal(
+            Code.INVALID_ARGUMENT,
+            f"timeout_ms: {len(timeouts)} values for {len(requests)} requests; allowed are none, or one for each",
+        )
+    return requests, timeouts
+
+
+def plan_runs(lengths: Sequence[int], max_batch: int) -> list[Sequence[int]]:
+    """Which items are inferred together: lists of indexes, each index once, at most `max_batch` in a run.
+
+    All histories of a run are padded to its longest, so one very long history must not be put with many short ones:
+    then items are taken by length, and a run ends where the next is over four times its shortest.
+    """
+    if not lengths:
+        return []
+    if max(lengths) <= MIXED_LENGTH:
+        return [range(start, min(start + max_batch, len(lengths))) for start in range(0, len(lengths), max_batch)]
+    runs: list[Sequence[int]] = []
+    run: list[int] = []
+    for index in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if run and (len(run) == max_batch or lengths[index] > max(MIXED_LENGTH, MIXED_RATIO * lengths[run[0]])):
+            runs.append(run)
+            run = []
+        run.append(index)
+    runs.append(run)
+    return runs
+
+
+def pad(histories: Sequence[History]) -> NDArray[np.int64]:
+    """history: int64[batch, length], zeros on the left; the length is the longest history's, at least 1."""
+    length = max(1, *map(len, histories))
+    if length < ARRAY_FROM:
+        # One flat list is read at once: 5 µs for 32 short histories, a row assignment each would be 20 µs.
+        flat: list[int] = []
+        for history in histories:
+            flat += [0] * (length - len(history))
+            flat += history
+        return np.array(flat, dtype=np.int64).reshape(len(histories), length)
+    matrix = np.zeros((len(histories), length), dtype=np.int64)
+    for row, history in zip(matrix, histories, strict=True):
+        if len(history):
+            row[-len(history) :] = history
+    return matrix
+
+
+def encode(
+    item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Sequence[int], varints: Varints
+) -> list[bytes | Refusal]:
+    """Serialised RecommendResponse messages with `item_ids` and `scores` alone, one for each row.
+
+    `item_ids`: int64[batch, k], `scores`: float32[batch, k], best first. A row with -inf ends there: the model had no
+    more items. A row with a nan, +inf or an id below 1 in what would be sent is refused, never sent.
+    """
+    width = min(max(limits), item_ids.shape[1])
+    item_ids, scores = item_ids[:, :width], scores[:, :width]
+    counts: Sequence[int] = limits
+    if not (np.isfinite(scores).all() and item_ids.min(initial=1) > 0):
+        counts = _usable(item_ids, scores, limits)
+    rows, packed = item_ids.tolist(), scores.astype("<f4", copy=False).tobytes()
+    look_up = varints.__getitem__
+    answers: list[bytes | Refusal] = []
+    start, stride = 0, 4 * width
+    for row, count in zip(rows, counts, strict=True):
+        if count > 0:
+            if count < width:
+                row = row[:count]
+            ids = b"".join(map(look_up, row))
+            size = 4 * len(row)
+            answers.append(b"\x0a%b%b\x32%b%b" % (look_up(len(ids)), ids, look_up(size), packed[start : start + size]))
+        else:
+            answers.append(b"" if count == 0 else BAD_ANSWER)
+        start += stride
+    return answers
+
+
+def _usable(item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Sequence[int]) -> list[int]:
+    """How many items of each row may be sent; -1 where the row breaks the contract."""
+    counts = []
+    for ids, values, limit in zip(item_ids, scores, limits, strict=True):
+        ended = np.flatnonzero(np.isneginf(values))
+        count = min(limit, len(ids), int(ended[0]) if len(ended) else len(ids))
+        good = np.isfinite(values[:count]).all() and (ids[:count] > 0).all()
+        counts.append(count if good else -1)
+    return counts
+
+
+def join_batch(version: str, answers: Sequence[bytes | Refusal], elapsed_us: int) -> bytes:
+    """A serialised RecommendBatchResponse."""
+    failures: dict[int, Any] = {
+        index: Failure(code=int(answer.code), message=answer.message)
+        for index, answer in enumerate(answers)
+        if isinstance(answer, Refusal)
+    }
+    responses = [b"" if isinstance(answer, Refusal) else answer for answer in answers] if failures else answers
+    return RecommendBatchResponse(
+        model_version=version,
+        responses=responses,  # type: ignore[arg-type]  # only bytes are left
+        failures=failures,
+        elapsed_us=elapsed_us,
+    ).SerializeToString()
+
+
+def join_alone(answer: bytes, *, request_id: str, version_field: bytes) -> bytes:
+    """A serialised RecommendResponse from its items and the fields that a router would add."""
+    return answer + text_field(2, request_id) + version_field
+
+
+Infer = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float32]]]
+"""history: int64[batch, length] to item_ids: int64[batch, k] and scores: float32[batch, k]; ModelAnswerError or any
+error of the runtime when it cannot."""

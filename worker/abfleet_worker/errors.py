@@ -1,0 +1,17 @@
+"""What can go wrong in a worker, in one line each. Knows no transport; the edge maps these to status codes."""
+
+
+class WorkerError(Exception):
+    """The base of the worker's own errors; the message is one line for a person."""
+
+
+class SettingsError(WorkerError):
+    """A flag or an environment variable has a value that is not allowed."""
+
+
+class ModelLoadError(WorkerError):
+    """A model cannot be served: its files or its graph are not what the registry and the contract say."""
+
+
+class ModelAnswerError(WorkerError):
+    """A model gave an answer that breaks the contract; nothing of it may reach a client."""

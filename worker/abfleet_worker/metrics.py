@@ -1,0 +1,66 @@
+"""What a worker counts beside its RPCs, in plain numbers that are shown to Prometheus at scrape. Knows no calls.
+
+One thread alone changes them: the one that infers.
+"""
+
+from collections.abc import Callable, Iterable
+
+from abfleet_transport.call import Code
+from abfleet_transport.rpc_metrics import Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+"""Items in one run of the model; the default maximum is 128."""
+INFERENCE_BOUNDS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
+CODES = tuple(code.name for code in Code)
+
+
+class WorkerMetrics(Collector):
+    """Items, runs of the model and the version that serves."""
+
+    def __init__(self, serving: Callable[[], tuple[str, str]]) -> None:
+        """`serving` gives the version and the sha256 of the model that answers now."""
+        self._serving = serving
+        self.batch_sizes = Histogram(BATCH_BOUNDS)
+        self.inference_seconds = Histogram(INFERENCE_BOUNDS_SECONDS)
+        self.items = [0] * len(CODES)
+        """Finished items by the number of their status code."""
+        self.failed_runs = 0
+
+    def ran(self, size: int, seconds: float) -> None:
+        """The model was run once for `size` items."""
+        self.batch_sizes.observe(size)
+        self.inference_seconds.observe(seconds)
+
+    def collect(self) -> Iterable[Metric]:
+        """The families, made new at each scrape."""
+        version, sha256 = self._serving()
+        model = GaugeMetricFamily(
+            "abfleet_worker_model_info", "The model that answers; always 1.", labels=["version", "sha256"]
+        )
+        model.add_metric([version, sha256], 1)
+        items = CounterMetricFamily("abfleet_worker_items", "Requests finished, by status.", labels=["status"])
+        for code, count in enumerate(self.items):
+            if count or code == Code.OK:
+                items.add_metric([CODES[code]], count)
+        expired = CounterMetricFamily(
+            "abfleet_worker_expired_items",
+            "Requests dropped before inference, because their time was up.",
+            value=self.items[Code.DEADLINE_EXCEEDED],
+        )
+        failed = CounterMetricFamily(
+            "abfleet_worker_failed_runs", "Runs of the model that raised an error.", value=self.failed_runs
+        )
+        return (
+            model,
+            items,
+            expired,
+            failed,
+            _histogram("abfleet_worker_batch_size", "Requests in one run of the model.", self.batch_sizes),
+            _histogram("abfleet_worker_inference_seconds", "Time of one run of the model.", self.inference_seconds),
+        )
+
+
+def _histogram(name: str, text: str, values: Histogram) -> HistogramMetricFamily:
+    return HistogramMetricFamily(name, text, buckets=values.cumulative(), sum_value=values.total)

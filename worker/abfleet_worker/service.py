@@ -1,0 +1,214 @@
+"""The gRPC edge: calls in, merged into as few runs of the model as possible, answers out. Knows no transport's API.
+
+Batching is natural: `answer` takes whatever calls have arrived, and while it works the next ones gather where they
+come from. No timer, so a lone call waits for nothing.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import structlog
+from abfleet_transport.call import Call, Code
+from abfleet_transport.rpc_metrics import RpcMetrics
+from numpy.typing import NDArray
+
+from abfleet_worker import batch
+from abfleet_worker.metrics import WorkerMetrics
+from abfleet_worker.request import Item, Refusal, read_alone, read_item
+
+RECOMMEND = "/Recommender/Recommend"
+RECOMMEND_BATCH = "/abfleet.worker.v1.Worker/RecommendBatch"
+METHODS = (RECOMMEND, RECOMMEND_BATCH)
+_BATCH_METHOD = METHODS.index(RECOMMEND_BATCH)
+
+EXPIRED = Refusal(Code.DEADLINE_EXCEEDED, "timeout: the request's time was up before the model ran")
+MODEL_FAILED = Refusal(Code.INTERNAL, "model: it failed on this request; see the worker's log")
+WORKER_FAILED = Refusal(Code.INTERNAL, "worker: it failed on this request; see the worker's log")
+
+Answer = bytes | Refusal
+
+
+class Model(Protocol):
+    """What the service needs of a model."""
+
+    version: str
+    sha256: str
+    max_history: int
+
+    def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """history: int64[batch, length] to item_ids: int64[batch, k] and scores: float32[batch, k]."""
+
+
+class _Ready:
+    """A model with what is derived from it; replaced as a whole, so that no answer mixes two versions."""
+
+    __slots__ = ("model", "varints", "version_field")
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.varints = batch.Varints()
+        self.version_field = batch.text_field(5, model.version)
+
+
+class _Rpc(NamedTuple):
+    """A call and the slice of the gathered items that is its own."""
+
+    call: Call
+    start: int
+    stop: int
+    request_id: str
+    """Of a call of Recommend; unused for a batch."""
+
+
+class RecommenderService:
+    """Answers calls with one model. `answer` must always run on the same thread; `use` may be called from any."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        rpc_metrics: RpcMetrics,
+        metrics: WorkerMetrics,
+        max_batch: int,
+        make_request_id: Callable[[], str],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._ready = _Ready(model)  # changed only by `use`
+        self._rpcs = rpc_metrics
+        self._metrics = metrics
+        self._max_batch = max_batch
+        self._make_request_id = make_request_id
+        self._clock = clock
+        self._log = structlog.get_logger("abfleet.worker")
+
+    @property
+    def model(self) -> Model:
+        """The model that answers the next calls."""
+        return self._ready.model
+
+    def use(self, model: Model) -> None:
+        """Answers from now on with this model; what has begun ends with the one it began with."""
+        self._ready = _Ready(model)
+
+    def answer(self, calls: Sequence[Call]) -> None:
+        """Answers every call once, merging them up to `max_batch` requests at a time. Never raises."""
+        for call in calls:
+            self._rpcs.started(call.method)
+        waiting = list(reversed(calls))
+        while waiting:
+            ready = self._ready
+            items: list[Item | Refusal] = []
+            rpcs: list[_Rpc] = []
+            while waiting and len(items) < self._max_batch:
+                call = waiting.pop()
+                try:
+                    self._gather(call, ready, items, rpcs)
+                except Exception:  # noqa: BLE001 - as below
+                    self._log.exception("reading failed", bytes=len(call.payload))
+                    self._fail(call, WORKER_FAILED)
+            try:
+                answers = self._infer(items, ready)
+            except Exception:  # noqa: BLE001 - the thread that receives must outlive any mistake
+                self._log.exception("answering failed", calls=len(rpcs), items=len(items))
+                answers = [WORKER_FAILED] * len(items)
+            self._send(rpcs, answers, ready)
+
+    def gone(self, call: Call) -> None:
+        """The caller went away before its call was looked at; on the thread of `answer`."""
+        self._rpcs.started(call.method)
+        self._rpcs.finished(call.method, Code.CANCELLED, self._clock() - call.arrived)
+
+    def _gather(self, call: Call, ready: _Ready, items: list[Item | Refusal], rpcs: list[_Rpc]) -> None:
+        start, deadline, max_history = len(items), call.deadline, ready.model.max_history
+        if call.method != _BATCH_METHOD:
+            found = read_alone(call.payload, max_history, deadline)
+            if isinstance(found, Refusal):
+                items.append(found)
+                rpcs.append(_Rpc(call, start, start + 1, ""))
+            else:
+                items.append(found[0])
+                rpcs.append(_Rpc(call, start, start + 1, found[1] or self._make_request_id()))
+            return
+        parsed = batch.parse_batch(call.payload)
+        if isinstance(parsed, Refusal):
+            self._fail(call, parsed)  # the batch could not be looked at: the RPC itself fails
+            return
+        requests, timeouts = parsed
+        if timeouts:
+            for payload, timeout_ms in zip(requests, timeouts, strict=True):
+                expires = call.arrived + timeout_ms / 1000
+                if deadline is not None and deadline < expires:
+                    expires = deadline
+                items.append(read_item(payload, max_history, expires))
+        else:
+            items.extend([read_item(payload, max_history, deadline) for payload in requests])
+        rpcs.append(_Rpc(call, start, len(items), ""))
+
+    def _infer(self, items: list[Item | Refusal], ready: _Ready) -> list[Answer]:
+        answers: list[Answer] = [EXPIRED] * len(items)
+        now = self._clock()
+        wanted: list[int] = []
+        for index, item in enumerate(items):
+            if isinstance(item, Refusal):
+                answers[index] = item
+            elif item.expires is None or item.expires > now:
+                wanted.append(index)
+        live = [items[index] for index in wanted]
+        for run in batch.plan_runs([len(item.history) for item in live], self._max_batch):  # type: ignore[union-attr]
+            for place, answer in zip(run, self._run([live[place] for place in run], ready), strict=True):  # type: ignore[misc]
+                answers[wanted[place]] = answer
+        return answers
+
+    def _run(self, items: list[Item], ready: _Ready) -> list[Answer]:
+        """One run of the model. If it fails, each item is tried alone, so that a bad one fails alone."""
+        try:
+            return self._try(items, ready)
+        except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the model's failure
+            self._metrics.failed_runs += 1
+            self._log.error("inference failed", version=ready.model.version, items=len(items), error=str(error)[:500])
+        answers: list[Answer] = []
+        for item in items:
+            if len(items) == 1 or (item.expires is not None and item.expires <= self._clock()):
+                answers.append(MODEL_FAILED)
+                continue
+            try:
+                answers += self._try([item], ready)
+            except Exception:  # noqa: BLE001 - its cause is that of the run, which is in the log
+                self._metrics.failed_runs += 1
+                answers.append(MODEL_FAILED)
+        return answers
+
+    def _try(self, items: list[Item], ready: _Ready) -> list[Answer]:
+        history = batch.pad([item.history for item in items])
+        begun = self._clock()
+        item_ids, scores = ready.model.infer(history)
+        self._metrics.ran(len(items), self._clock() - begun)
+        return batch.encode(item_ids, scores, [item.limit for item in items], ready.varints)
+
+    def _send(self, rpcs: list[_Rpc], answers: list[Answer], ready: _Ready) -> None:
+        counts = self._metrics.items
+        for answer in answers:
+            counts[answer.code if isinstance(answer, Refusal) else 0] += 1
+        for rpc in rpcs:
+            mine = answers[rpc.start : rpc.stop]
+            try:
+                if rpc.call.method == _BATCH_METHOD:
+                    elapsed_us = int((self._clock() - rpc.call.arrived) * 1e6)
+                    payload = batch.join_batch(ready.model.version, mine, elapsed_us)
+                elif isinstance(mine[0], Refusal):
+                    self._fail(rpc.call, mine[0])
+                    continue
+                else:
+                    payload = batch.join_alone(mine[0], request_id=rpc.request_id, version_field=ready.version_field)
+            except Exception:  # noqa: BLE001 - the other calls of the group still get their answers
+                self._log.exception("encoding failed", items=len(mine))
+                self._fail(rpc.call, WORKER_FAILED)
+                continue
+            rpc.call.reply(payload)
+            self._rpcs.finished(rpc.call.method, Code.OK, self._clock() - rpc.call.arrived)
+
+    def _fail(self, call: Call, refusal: Refusal) -> None:
+        call.fail(refusal.code, refusal.message)
+        self._rpcs.finished(call.method, refusal.code, self._clock() - call.arrived)
