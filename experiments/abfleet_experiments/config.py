@@ -1,0 +1,308 @@
+"""The experiments file as frozen values. Knows what the file means, not how it is written, read or watched.
+
+Shares are whole basis points (`_bp`, hundredths of a percent): numbers of buckets, so that nothing is rounded.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final, Literal
+
+from abfleet_experiments.bucketing import BUCKETS
+
+DEFAULT_LAYER: Final = "default"
+DEFAULT_HOLDOUT_SALT: Final = "holdout"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelTarget:
+    """Where the workers of one model version are.
+
+    Attributes:
+        target: One or more of `dns:///host:port`, `host:port` and `unix:path`; a DNS name may be many replicas.
+    """
+
+    target: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """Holds when the attribute is present and equal to one of the values, as text."""
+
+    attribute: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class InRange:
+    """Holds when the attribute is a decimal number from `minimum` to `maximum`, both included; None is no bound."""
+
+    attribute: str
+    minimum: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Holds when the attribute was sent with the request (or was not, if `present` is false), whatever its value."""
+
+    attribute: str
+    present: bool
+
+
+Condition = OneOf | InRange | Presence
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One arm of an experiment: the users with its share of buckets, served by its model version."""
+
+    name: str
+    model: str
+    weight_bp: int
+
+
+@dataclass(frozen=True, slots=True)
+class RampRow:
+    """The shares that take effect at an instant.
+
+    Attributes:
+        at: When, in UTC.
+        traffic_bp: Part of the layer's users the experiment takes from then on; at most the experiment's own traffic.
+        weights_bp: One share for each group, in the order of the groups.
+    """
+
+    at: datetime
+    traffic_bp: int
+    weights_bp: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Guardrail:
+    """A metric that must not get worse by more than a margin.
+
+    Attributes:
+        margin: Relative change tolerated, 0.10 is 10 %; None is the metric's default.
+        threshold_ms: For response times: what counts as slow; None learns it from control.
+    """
+
+    name: str
+    margin: float | None = None
+    threshold_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsPlan:
+    """What an experiment is judged by."""
+
+    primary: str = "ctr"
+    guardrails: tuple[Guardrail, ...] = (Guardrail("error_rate"),)
+    secondary: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisPlan:
+    """What an experiment is sized for.
+
+    Attributes:
+        effect: Smallest relative change of the primary metric worth finding; 0.10 is 10 %.
+        power: Probability to find an effect of that size.
+        horizon: When the experiment ends at the latest, from its first exposure.
+        look: How often the result is looked at.
+        minimum: No version is shipped before this.
+    """
+
+    effect: float = 0.10
+    power: float = 0.8
+    horizon: timedelta = timedelta(days=28)
+    look: timedelta = timedelta(days=1)
+    minimum: timedelta = timedelta(days=7)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A metric of the file's own, over outcomes of one type.
+
+    Attributes:
+        type: `mean` (of a user's summed values), `count` (outcomes a user) or `proportion` (users with one or more).
+        window: How long after the first exposure an outcome still counts.
+        winsorise: Quantile at which a user's value is cut, or None.
+        margin: Relative change tolerated where the metric is a guardrail; None is the experiment's `plan.effect`.
+    """
+
+    type: Literal["mean", "count", "proportion"]
+    outcome: str
+    window: timedelta = timedelta(days=7)
+    winsorise: float | None = None
+    direction: Literal["up", "down"] = "up"
+    margin: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Holdout:
+    """Users whom no experiment takes."""
+
+    percent_bp: int = 0
+    salt: str = DEFAULT_HOLDOUT_SALT
+
+
+@dataclass(frozen=True, slots=True)
+class Experiment:
+    """One experiment; see docs/configuration.md for each key.
+
+    Attributes:
+        traffic_bp: The slice of its layer that it owns. A ramp row may take a smaller part of it.
+        control: Name of the group that the others are compared with.
+        ramp: Rows in ascending order of time; empty means that the groups' weights are in force, always.
+    """
+
+    name: str
+    salt: str
+    groups: tuple[Group, ...]
+    control: str
+    owner: str | None = None
+    hypothesis: str | None = None
+    enabled: bool = True
+    layer: str = DEFAULT_LAYER
+    traffic_bp: int = BUCKETS
+    audience: tuple[Condition, ...] = ()
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    ramp: tuple[RampRow, ...] = ()
+    metrics: MetricsPlan = MetricsPlan()
+    plan: AnalysisPlan = AnalysisPlan()
+
+    @property
+    def control_index(self) -> int:
+        """Position of the control among the groups."""
+        return next(index for index, group in enumerate(self.groups) if group.name == self.control)
+
+    def group(self, name: str) -> Group:
+        """The group of that name; KeyError if there is none."""
+        for group in self.groups:
+            if group.name == name:
+                return group
+        raise KeyError(name)
+
+    def row_in_force(self, at: datetime) -> RampRow | None:
+        """The shares in force at an instant, whether the experiment is enabled or not; None before the first row."""
+        if not self.ramp:
+            return RampRow(datetime.min.replace(tzinfo=UTC), self.traffic_bp, tuple(g.weight_bp for g in self.groups))
+        past = [row for row in self.ramp if row.at <= at]
+        return past[-1] if past else None
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One whole configuration.
+
+    Attributes:
+        default: Version that serves everyone whom no experiment takes, and the fallback of all others.
+        models: Version to its workers, in file order.
+        experiments: In file order, which is the order of evaluation.
+        log_attributes: Names of the request attributes that may be written to the decision log.
+        revision: The first 12 hex digits of the sha256 of the effective configuration: with defaults filled in and the
+            fleet file applied; comments, notation and the order of keys where it has no meaning leave it unchanged.
+    """
+
+    default: str
+    models: Mapping[str, ModelTarget]
+    experiments: tuple[Experiment, ...] = ()
+    holdout: Holdout = Holdout()
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    log_attributes: tuple[str, ...] = ()
+    revision: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        text = json.dumps(effective(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        object.__setattr__(self, "revision", hashlib.sha256(text.encode()).hexdigest()[:12])
+
+    def experiment(self, name: str) -> Experiment:
+        """The experiment of that name; KeyError if there is none."""
+        for experiment in self.experiments:
+            if experiment.name == name:
+                return experiment
+        raise KeyError(name)
+
+    def versions_in_use(self, at: datetime) -> frozenset[str]:
+        """The default, and every version that an enabled experiment gives a share above 0 at that instant."""
+        versions = {self.default}
+        for experiment in self.experiments:
+            row = experiment.row_in_force(at)
+            if experiment.enabled and row is not None and row.traffic_bp:
+                shares = zip(experiment.groups, row.weights_bp, strict=True)
+                versions.update(group.model for group, weight_bp in shares if weight_bp)
+        return frozenset(versions)
+
+    def next_change(self, at: datetime) -> datetime | None:
+        """When the next ramp row of an enabled experiment takes effect after an instant."""
+        times = (row.at for experiment in self.experiments if experiment.enabled for row in experiment.ramp)
+        return min((time for time in times if time > at), default=None)
+
+
+def percent_text(basis_points: int) -> str:
+    """A share as a person writes it: 7000 is `70`, 1250 is `12.5`, 1 is `0.01`."""
+    whole, rest = divmod(basis_points, 100)
+    return f"{whole}.{rest:02d}".rstrip("0") if rest else str(whole)
+
+
+def time_text(at: datetime) -> str:
+    """An instant as the file writes it, in UTC: `2026-11-08T00:00:00Z`."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds" if at.microsecond else "seconds").replace("+00:00", "Z")
+
+
+def effective(config: Config) -> dict[str, object]:
+    """The configuration as plain JSON values, all defaults filled in; what the revision is computed from."""
+    return {
+        "version": 1,
+        "default": config.default,
+        "models": {version: list(model.target) for version, model in config.models.items()},
+        "holdout": {"percent_bp": config.holdout.percent_bp, "salt": config.holdout.salt},
+        "experiments": [_effective_experiment(experiment) for experiment in config.experiments],
+        "metrics": {
+            name: [m.type, m.outcome, m.window.total_seconds(), m.winsorise, m.direction, m.margin]
+            for name, m in config.metrics.items()
+        },
+        "log_attributes": sorted(config.log_attributes),
+    }
+
+
+def _effective_experiment(experiment: Experiment) -> dict[str, object]:
+    plan, metrics = experiment.plan, experiment.metrics
+    return {
+        "name": experiment.name,
+        "owner": experiment.owner,
+        "hypothesis": experiment.hypothesis,
+        "enabled": experiment.enabled,
+        "salt": experiment.salt,
+        "layer": experiment.layer,
+        "traffic_bp": experiment.traffic_bp,
+        "audience": [_effective_condition(condition) for condition in experiment.audience],
+        "overrides": dict(experiment.overrides),
+        "groups": [[group.name, group.model, group.weight_bp] for group in experiment.groups],
+        "control": experiment.control,
+        "ramp": [[time_text(row.at), row.traffic_bp, list(row.weights_bp)] for row in experiment.ramp],
+        "metrics": {
+            "primary": metrics.primary,
+            "guardrails": [[g.name, g.margin, g.threshold_ms] for g in metrics.guardrails],
+            "secondary": list(metrics.secondary),
+        },
+        "plan": {
+            "effect": plan.effect,
+            "power": plan.power,
+            "horizon_s": plan.horizon.total_seconds(),
+            "look_s": plan.look.total_seconds(),
+            "minimum_s": plan.minimum.total_seconds(),
+        },
+    }
+
+
+def _effective_condition(condition: Condition) -> list[object]:
+    match condition:
+        case OneOf(attribute, values):
+            return [attribute, "one_of", *values]
+        case InRange(attribute, minimum, maximum):
+            return [attribute, "in_range", minimum, maximum]
+        case Presence(attribute, present):
+            return [attribute, "present", present]

@@ -1,0 +1,259 @@
+"""The decision log: every kind of line and every field of it. Knows no writer and no reader.
+
+One JSON object a line, UTF-8, `schema: 1`. A field may be added without a new schema number; a reader accepts lines
+without the fields that it does not need.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+from abfleet_experiments import assign
+
+SCHEMA: Final = 1
+REASONS: Final = (
+    assign.ALLOCATED, assign.OVERRIDE, assign.HOLDOUT, assign.NO_USER_ID, assign.NOT_IN_AUDIENCE, assign.NOT_IN_TRAFFIC,
+    assign.NO_EXPERIMENT,
+)  # fmt: skip
+FALLBACKS: Final = ("unavailable", "timeout", "overload", "ejected", "model_error")
+STATUSES: Final = (
+    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
+    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+)  # fmt: skip
+TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
+REVISION: Final = r"[0-9a-f]{12}"
+
+
+class Type(Enum):
+    """What a field holds."""
+
+    TEXT = "string"
+    TIME = "time"
+    REVISION = "revision"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    INTEGERS = "integers"
+    TEXTS = "texts"
+    TEXT_MAP = "text map"
+    NUMBER_MAP = "number map"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a line.
+
+    Attributes:
+        nullable: May be null; the field is there all the same.
+        optional: May be missing altogether.
+        allowed: The words that a text may be; empty for any.
+    """
+
+    name: str
+    type: Type
+    doc: str
+    nullable: bool = False
+    optional: bool = False
+    allowed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One kind of line."""
+
+    name: str
+    doc: str
+    fields: tuple[Field, ...]
+
+
+_TS: Final = Field("ts", Type.TIME, "When the line's event happened, UTC with microseconds.")
+_ROUTER: Final = Field("router", Type.TEXT, "The router that wrote the line.")
+_REVISION: Final = Field("config_revision", Type.REVISION, "The configuration in force.")
+_SYNTHETIC: Final = Field("synthetic", Type.BOOLEAN, "Made by a traffic generator; left out of analysis.")
+_CLIENT: Final = Field("client", Type.TEXT, "Identity of the caller, when authenticated.", nullable=True)
+
+EXPOSURE: Final = Event(
+    "exposure",
+    "One call: what was decided for it and what came of it.",
+    (
+        _TS,
+        Field("request_id", Type.TEXT, "The client's, else the router's; with user_id the key of the line."),
+        Field("user_id", Type.TEXT, "Null if the call had none.", nullable=True),
+        Field("layer", Type.TEXT, "Layer of the experiment.", nullable=True),
+        Field("experiment", Type.TEXT, "The experiment that took the user.", nullable=True),
+        Field("group", Type.TEXT, "The group assigned.", nullable=True),
+        Field("bucket", Type.INTEGER, "0 to 9,999, under the experiment's salt.", nullable=True),
+        Field("reason", Type.TEXT, "Why this version.", allowed=REASONS),
+        Field("allocation", Type.TEXT, "Id of the allocation in force.", nullable=True),
+        Field("propensity", Type.NUMBER, "Share of the group then in force, 0 to 1.", nullable=True),
+        Field("model_version", Type.TEXT, "The version assigned."),
+        Field("served_version", Type.TEXT, "The version that answered; null if none did.", nullable=True),
+        Field(
+            "fallback", Type.TEXT, "Why another version than assigned had to answer.", nullable=True, allowed=FALLBACKS
+        ),
+        Field("attempts", Type.INTEGER, "Calls made to workers."),
+        Field("status", Type.TEXT, "gRPC status of the answer.", allowed=STATUSES),
+        Field("latency_ms", Type.NUMBER, "From the call's arrival to its answer."),
+        Field("items", Type.INTEGERS, "Item ids in the answer, best first."),
+        Field("history_length", Type.INTEGER, "Items in the request's history."),
+        Field("attributes", Type.TEXT_MAP, "Request attributes that the file's `log_attributes` names."),
+        _REVISION,
+        _SYNTHETIC,
+        Field("trace_id", Type.TEXT, "W3C trace id of the call.", nullable=True),
+        _CLIENT,
+        _ROUTER,
+    ),
+)
+OUTCOME: Final = Event(
+    "outcome",
+    "What a user did afterwards.",
+    (
+        _TS,
+        Field("received_ts", Type.TIME, "When the router was told."),
+        Field("outcome_id", Type.TEXT, "Makes a repeat harmless."),
+        Field("request_id", Type.TEXT, "The exposure it belongs to, if known.", nullable=True),
+        Field("user_id", Type.TEXT, "The user, if known.", nullable=True),
+        Field(
+            "type", Type.TEXT, "impression, click, conversion, purchase, or an outcome type of the file's own metrics."
+        ),
+        Field("item_id", Type.INTEGER, "The item, if it was about one.", nullable=True),
+        Field("value", Type.NUMBER, "Money or another quantity; negative for a refund.", nullable=True),
+        Field("currency", Type.TEXT, "Of a value in money.", nullable=True),
+        Field("synthetic", Type.BOOLEAN, "Made by a traffic generator; left out of analysis.", optional=True),
+        Field("router", Type.TEXT, "The router that was told.", optional=True),
+    ),
+)
+ALLOCATION: Final = Event(
+    "allocation",
+    "An experiment's shares come into force: at activation of a configuration and at each ramp row.",
+    (
+        _TS,
+        _ROUTER,
+        _REVISION,
+        Field("experiment", Type.TEXT, "The experiment."),
+        Field("salt", Type.TEXT, "Its salt."),
+        Field("allocation", Type.TEXT, "Id of the allocation; null before the first ramp row.", nullable=True),
+        Field("traffic", Type.NUMBER, "Percent of the layer's users that it takes; 0 when disabled or not begun."),
+        Field("weights", Type.NUMBER_MAP, "Group to percent."),
+        Field("moved", Type.NUMBER, "Share of all users whose group this changed, 0 to 1; null at a router's start.",
+              nullable=True),
+    ),
+)  # fmt: skip
+RELOAD: Final = Event(
+    "reload",
+    "The experiments file was read again.",
+    (
+        _TS,
+        _ROUTER,
+        Field("old_revision", Type.REVISION, "In force before.", nullable=True),
+        Field("new_revision", Type.REVISION, "Of the file; null if it could not be read.", nullable=True),
+        Field("active", Type.BOOLEAN, "Whether the new one is in force now."),
+        Field("moved", Type.NUMBER, "Share of all users whose group it changed, 0 to 1.", nullable=True),
+        Field("errors", Type.TEXTS, "Every mistake in the file, or why the new configuration waits."),
+    ),
+)
+REJECTED: Final = Event(
+    "rejected",
+    "A call refused as INVALID_ARGUMENT. Without a user id, so that a wrong one is not kept.",
+    (
+        _TS,
+        _ROUTER,
+        Field("request_id", Type.TEXT, "The client's, if it gave a valid one.", nullable=True),
+        Field("field", Type.TEXT, "The request's field that was wrong."),
+        Field("message", Type.TEXT, "What was wrong with it."),
+        _REVISION,
+        _SYNTHETIC,
+        _CLIENT,
+    ),
+)
+EVENTS: Final = {event.name: event for event in (EXPOSURE, OUTCOME, ALLOCATION, RELOAD, REJECTED)}
+
+_JSON: Final[dict[Type, dict[str, object]]] = {
+    Type.TEXT: {"type": "string"},
+    Type.TIME: {"type": "string", "pattern": f"^{TIME}$"},
+    Type.REVISION: {"type": "string", "pattern": f"^{REVISION}$"},
+    Type.INTEGER: {"type": "integer"},
+    Type.NUMBER: {"type": "number"},
+    Type.BOOLEAN: {"type": "boolean"},
+    Type.INTEGERS: {"type": "array", "items": {"type": "integer"}},
+    Type.TEXTS: {"type": "array", "items": {"type": "string"}},
+    Type.TEXT_MAP: {"type": "object", "additionalProperties": {"type": "string"}},
+    Type.NUMBER_MAP: {"type": "object", "additionalProperties": {"type": "number"}},
+}
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of one line."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of the decision log",
+        "oneOf": [_event_schema(event) for event in EVENTS.values()],
+    }
+
+
+def problems(line: Mapping[str, object]) -> list[str]:
+    """What is wrong with a line, field by field; empty if nothing. Fields that no schema names are let pass."""
+    if line.get("schema") != SCHEMA:
+        return [f"schema: is {line.get('schema')!r}, and must be {SCHEMA}"]
+    event = EVENTS.get(str(line.get("event")))
+    if event is None:
+        return [f"event: is {line.get('event')!r}, and must be one of {', '.join(EVENTS)}"]
+    found = []
+    for field in event.fields:
+        if field.name not in line:
+            if not field.optional:
+                found.append(f"{field.name}: is missing")
+        elif (problem := _problem(field, line[field.name])) is not None:
+            found.append(f"{field.name}: {problem}")
+    return found
+
+
+def _event_schema(event: Event) -> dict[str, object]:
+    properties: dict[str, object] = {"schema": {"const": SCHEMA}, "event": {"const": event.name}}
+    for field in event.fields:
+        one: dict[str, object] = {"enum": list(field.allowed)} if field.allowed else dict(_JSON[field.type])
+        if field.nullable:
+            one = {"anyOf": [one, {"type": "null"}]}
+        properties[field.name] = {**one, "description": field.doc}
+    required = ["schema", "event", *(field.name for field in event.fields if not field.optional)]
+    return {
+        "type": "object",
+        "title": event.name,
+        "description": event.doc,
+        "properties": properties,
+        "required": required,
+    }
+
+
+def _problem(field: Field, value: object) -> str | None:
+    if value is None:
+        return None if field.nullable else "is null"
+    if not _fits(field.type, value):
+        return f"is {str(value)[:64]!r}, and must be: {field.type.value}"
+    if field.allowed and value not in field.allowed:
+        return f"is {str(value)[:64]!r}, and must be one of {', '.join(field.allowed)}"
+    return None
+
+
+def _fits(kind: Type, value: object) -> bool:
+    match kind:
+        case Type.TEXT:
+            return isinstance(value, str)
+        case Type.TIME | Type.REVISION:
+            return isinstance(value, str) and re.fullmatch(TIME if kind is Type.TIME else REVISION, value) is not None
+        case Type.BOOLEAN:
+            return isinstance(value, bool)
+        case Type.INTEGER:
+            return isinstance(value, int) and not isinstance(value, bool)
+        case Type.NUMBER:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case Type.INTEGERS:
+            return isinstance(value, list) and all(_fits(Type.INTEGER, item) for item in value)
+        case Type.TEXTS:
+            return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case Type.TEXT_MAP | Type.NUMBER_MAP:
+            inner = Type.TEXT if kind is Type.TEXT_MAP else Type.NUMBER
+            return isinstance(value, dict) and all(isinstance(k, str) and _fits(inner, v) for k, v in value.items())
