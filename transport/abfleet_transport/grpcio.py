@@ -14,7 +14,7 @@ import grpc
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import ServerPlan
+from abfleet_transport.server import QUIET_SECONDS, ServerPlan
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -93,6 +93,7 @@ class GrpcioServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: list[Call] = []  # changed only on the loop
         self._in_progress = 0
+        self._last_answer = 0.0
         self.port = 0
 
     @property
@@ -153,6 +154,7 @@ class GrpcioServer:
                 raise AssertionError("abort raises") from None
             finally:
                 self._in_progress -= 1
+                self._last_answer = time.monotonic()
 
         return handle
 
@@ -161,6 +163,19 @@ class GrpcioServer:
         self._deliver(calls)
 
     async def close(self, grace_seconds: float = 0.0) -> None:
-        """Takes no more calls, lets those that run end for at most `grace_seconds`, and stops; the rest are cut."""
-        if self._server is not None:
-            await self._server.stop(grace_seconds)
+        """Takes no more calls, lets those that run end for at most `grace_seconds`, and stops; the rest are cut.
+
+        The library's own grace would wait for streams too, and a watch on health lasts as long as its watcher.
+        """
+        server = self._server
+        if server is None:
+            return
+        stopping = asyncio.ensure_future(server.stop(grace_seconds))
+        until = time.monotonic() + grace_seconds
+        # Polls, because no event tells of silence; QUIET_SECONDS let the last answers reach the socket.
+        while (now := time.monotonic()) < until and (  # noqa: ASYNC110
+            self._in_progress or now < self._last_answer + QUIET_SECONDS
+        ):
+            await asyncio.sleep(0.005)
+        await server.stop(0)
+        await stopping

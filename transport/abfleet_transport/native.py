@@ -17,14 +17,10 @@ from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import ServerPlan
+from abfleet_transport.server import QUIET_SECONDS, ServerPlan
 
 RECEIVE_BATCH = 512
 """Calls taken in one trip over the GIL; more than are in flight in practice, so a burst is one trip."""
-
-
-QUIET_SECONDS = 0.02
-"""Without an arrival for so long, a server that drains is idle; some round trips on a local network."""
 
 
 class NativeCall:

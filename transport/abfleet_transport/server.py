@@ -11,6 +11,8 @@ from abfleet_transport.call import Cancelled, Deliver
 from abfleet_transport.errors import TransportUnavailable
 
 Transport = Literal["auto", "native", "grpcio"]
+QUIET_SECONDS = 0.02
+"""A server that drains is idle after so long without a call; some round trips on a local network."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
