@@ -24,13 +24,16 @@ class Shape:
     groups: int = 3
 
 
+PLAIN = Shape()
+
+
 def group_of(user_id: str) -> int:
     """Returns the index of the user's group in a file of the plain shape."""
     bucket = mmh3.hash(f"{SALT}:{user_id}", 0, signed=False) * 10_000 >> 32
     return 0 if bucket < 7_000 else 1 if bucket < 9_000 else 2
 
 
-def write_experiments(path: Path, shape: Shape = Shape()) -> Path:
+def write_experiments(path: Path, shape: Shape = PLAIN) -> Path:
     """Writes an experiments file of that shape (JSON, which is YAML too, and quick to load)."""
     experiments = []
     left = 10_000

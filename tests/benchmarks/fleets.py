@@ -82,7 +82,7 @@ def fleet(model: str, directory: Path, *, replicas: Mapping[str, int] | int = 1)
                 children.append(child)
                 ports[version].append(port)
         for child in children:
-            child.wait_for_line("ready", timeout_s=_START_S)
+            child.wait_for_line(r"\bready\b", timeout_s=_START_S)
         yield Fleet(model, ports, children, model_file)
 
 
@@ -100,7 +100,7 @@ def unbatched_fleet(model_file: Path, directory: Path) -> Iterator[Fleet]:
             children.append(child)
             ports[version] = [port]
         for child in children:
-            child.wait_for_line("ready", timeout_s=_START_S)
+            child.wait_for_line(r"\bready\b", timeout_s=_START_S)
         yield Fleet("unbatched", ports, children, model_file)
 
 

@@ -56,11 +56,9 @@ def serve(listen: str, version: str) -> None:
             elif method == 1:
                 count = len(RecommendBatchRequest.FromString(payload).requests)
                 batches, batched = batches + 1, batched + count
-                elapsed_us = int((time.perf_counter() - began) * 1e6)
+                elapsed = RecommendBatchResponse(elapsed_us=int((time.perf_counter() - began) * 1e6))
                 # A repeated field's entries stand one after another in the encoding, so the answer is a plain product.
-                front.respond(
-                    call, head + item * count + RecommendBatchResponse(elapsed_us=elapsed_us).SerializeToString()
-                )
+                front.respond(call, head + item * count + elapsed.SerializeToString())
             elif method == 2:
                 front.respond(call, _SERVING)
             elif method == 3:

@@ -32,7 +32,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What a pass did: calls answered with HTTP 200, and those that were not; wall time from first start to last end."""
+    """What a pass did: calls with HTTP 200, and those without; wall time from the first start to the last end."""
 
     calls: int
     failed: int

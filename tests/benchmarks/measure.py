@@ -14,8 +14,8 @@ from tests.benchmarks.files import VERSIONS, WEIGHTS, group_of
 from tests.benchmarks.fleets import Fleet
 from tests.benchmarks.load import METHOD_PATH, User
 from tests.benchmarks.paths import Running
-from tests.benchmarks.processes import usage
-from tests.benchmarks.sender import Outcome, Request, Sender, percentile, poisson_schedule
+from tests.benchmarks.processes import Child, usage
+from tests.benchmarks.sender import Outcome, Request, Sender, hold_connections, percentile, poisson_schedule
 
 USERS = 30
 PER_GROUP = tuple(USERS * weight // 100 for weight in WEIGHTS)
@@ -195,6 +195,12 @@ def one_at_a_time(users: Sequence[User], *, calls: int) -> tuple[float, float]:
     _closed_loop(users, calls=min(calls, 100), at_once=1)
     outcome = _closed_loop(users, calls=calls, at_once=1)
     return percentile(outcome.latencies_ms, 50) * 1e3, statistics.fmean(outcome.latencies_ms) * 1e3
+
+
+def resident_mb(router: Child, user: User, *, connections: int) -> float:
+    """Returns the router's resident memory while `connections` more connections are open, each after one call."""
+    with hold_connections(user.request, connections):
+        return router.resident_mb()
 
 
 def _closed_loop(users: Sequence[User], *, calls: int, at_once: int) -> Outcome:

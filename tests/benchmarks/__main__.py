@@ -1,0 +1,180 @@
+"""Command line of the benchmark: reads options, runs, prints one table for each model, writes JSON and SVG.
+
+`python -m tests.benchmarks --quick` takes under two minutes, `--full` up to fifteen. Everything runs on the loopback
+interface, and everything that was started is stopped at the end, also on Ctrl-C and SIGTERM.
+"""
+
+import argparse
+import json
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from tests.benchmarks import flat, picture, report
+from tests.benchmarks.measure import WrongAnswers
+from tests.benchmarks.paths import PATHS, h2load
+from tests.benchmarks.processes import NotStarted
+from tests.benchmarks.run import ModelResult, Plan, Run
+
+MODELS = ("identity", "real", "dense")
+_ALL_PATHS = tuple(path.name for path in PATHS)
+QUICK = Plan(
+    paths=_ALL_PATHS,
+    models=("identity",),
+    in_flight=(120,),
+    rounds=2,
+    pass_s=1.0,
+    latency_s=1.5,
+    singles=300,
+    budget_s=95,
+)
+FULL = Plan(
+    paths=_ALL_PATHS,
+    models=MODELS,
+    in_flight=(120, 400, 1_000),
+    rounds=3,
+    pass_s=1.5,
+    latency_s=4.0,
+    singles=1_000,
+    budget_s=840,
+    connections=1_000,
+)
+_EXAMPLE = "example: python -m tests.benchmarks --quick --paths native,envoy --in-flight 120,400 --json bench.json"
+_TABLE_WIDTH = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the benchmark; 0 when all was measured, 1 when a path that is installed failed, 2 for a usage mistake."""
+    options = _parser().parse_args(argv)
+    console = Console(stderr=True)
+    if h2load() is None:
+        console.print("h2load is not installed (Debian: nghttp2-client); it makes the load")
+        return 2
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        with tempfile.TemporaryDirectory(prefix="abfleet-bench-") as temporary:
+            return _flat(options, Path(temporary), console) if options.flat else _run(options, Path(temporary), console)
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
+    except (NotStarted, WrongAnswers) as error:
+        console.print(str(error), markup=False)
+        return 1
+
+
+def _run(options: argparse.Namespace, directory: Path, console: Console) -> int:
+    plan = _plan(options)
+    run = Run(plan, directory, lambda text: console.print(text, style="dim", markup=False, highlight=False))
+    results: list[ModelResult] = []
+    for number, model in enumerate(plan.models):
+        # The identity model has the most to measure; what it does not use is left for the others.
+        left = len(plan.models) - number
+        results.append(run.model(model, share=1.0 if left == 1 else 0.45 if number == 0 else 1 / left))
+    out = Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH)
+    for result in results:
+        if result.paths:
+            out.print(report.table(result, plan))
+        for name, reason in result.skipped.items():
+            out.print(f"left out: {result.model}, {name}: {reason}", markup=False)
+        for path in result.paths.values():
+            for note in path.notes:
+                out.print(f"(!) {result.model}, {path.label}: {note}", markup=False)
+    for target in report.targets(results, plan):
+        sign, word = ("≥" if target.at_least else "≤"), ("met " if target.met else "MISSED")
+        out.print(f"{word:7}{target.text}: {target.reached:.2f} (target {sign} {target.bound:g})", highlight=False)
+    if options.json:
+        options.json.write_text(json.dumps(report.as_json(results, plan), indent=1) + "\n")
+    if options.svg:
+        options.svg.write_text(picture.draw(results, plan))
+    return 1 if any(path.notes for result in results for path in result.paths.values()) else 0
+
+
+def _flat(options: argparse.Namespace, directory: Path, console: Console) -> int:
+    names = list(flat.QUESTIONS) if options.flat == ("all",) else list(options.flat)
+    groups = [
+        flat.ask(
+            question,
+            directory,
+            transport=options.transport,
+            router_flags=options.router_flags or (),
+            rounds=options.rounds or 3,
+            pass_s=1.5,
+            say=lambda text: console.print(text, style="dim", markup=False, highlight=False),
+        )
+        for name in names
+        for question in flat.QUESTIONS[name]
+    ]
+    Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH).print(flat.table(groups))
+    if options.json:
+        options.json.write_text(json.dumps({"flat": flat.as_json(groups)}, indent=1) + "\n")
+    return 0
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    plan = FULL if options.full else QUICK
+    changes: dict[str, object] = {}
+    for name in ("paths", "models", "in_flight", "rounds", "connections", "router_flags"):
+        if (value := getattr(options, name)) is not None:
+            changes[name] = value
+    return replace(plan, **changes)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__, epilog=_EXAMPLE)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--quick", action="store_true", help="identity workers only, under two minutes (the default)")
+    size.add_argument("--full", action="store_true", help="all models and loads, up to fifteen minutes")
+    parser.add_argument("--paths", type=_names(_ALL_PATHS), help=f"of {','.join(_ALL_PATHS)} [all]")
+    parser.add_argument("--models", type=_names(MODELS), help=f"of {','.join(MODELS)} [quick: identity, full: all]")
+    parser.add_argument("--in-flight", type=_numbers, help="calls in flight, the main one first [120 or 120,400,1000]")
+    parser.add_argument("--rounds", type=_count, help="alternations of the paths [quick: 2, full: 3]")
+    parser.add_argument(
+        "--connections", type=_count, help="open connections when memory is read [quick: 0, full: 1000]"
+    )
+    parser.add_argument(
+        "--flat",
+        type=_names((*flat.QUESTIONS, "all")),
+        help=f"instead: our router's CPU by size of {','.join(flat.QUESTIONS)} or all",
+    )
+    parser.add_argument(
+        "--router-flags", type=lambda text: tuple(shlex.split(text)), help="more flags for our router, as one string"
+    )
+    parser.add_argument("--transport", choices=("native", "grpcio"), default="native", help="for --flat [native]")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture of CPU a call there")
+    return parser
+
+
+def _names(allowed: Sequence[str]):
+    def parse(text: str) -> tuple[str, ...]:
+        chosen = tuple(text.split(","))
+        if unknown := [name for name in chosen if name not in allowed]:
+            raise argparse.ArgumentTypeError(f"{unknown[0][:64]!r} is not one of {', '.join(allowed)}")
+        return chosen
+
+    return parse
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(_count(part) for part in text.split(","))
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 4_096:
+        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a whole number from 1 to 4096")
+    return int(text)
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())
