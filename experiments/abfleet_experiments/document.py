@@ -200,10 +200,7 @@ class _Reader:
         items: list[Node] = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             items.append(self._node(event, (*path, len(items))))
-        mark = opening.start_mark
-        return Sequence(
-            items, mark.line + 1, mark.column + 1, mark.index, event.end_mark.index, bool(opening.flow_style)
-        )
+        return Sequence(items, *_span(opening, event), flow=bool(opening.flow_style))
 
     def _mapping(self, opening: Any, path: Path) -> Mapping:
         entries: dict[str, tuple[Scalar, Node]] = {}
@@ -220,15 +217,18 @@ class _Reader:
                 self._findings.add(key, (*path, key.text), f"is there twice; the first is in line {first}")
             else:
                 entries[key.text] = (key, value)
-        mark = opening.start_mark
-        return Mapping(
-            entries, mark.line + 1, mark.column + 1, mark.index, event.end_mark.index, bool(opening.flow_style)
-        )
+        return Mapping(entries, *_span(opening, event), flow=bool(opening.flow_style))
 
     def _stop(self, event: Any, path: Path, message: str) -> None:
         mark = event.start_mark
         self._findings.add(Broken(mark.line + 1, mark.column + 1, mark.index, mark.index), path, message)
         raise _Stop
+
+
+def _span(opening: Any, closing: Any) -> tuple[int, int, int, int]:
+    """Line, column, start and end of a list or mapping."""
+    mark = opening.start_mark
+    return mark.line + 1, mark.column + 1, mark.index, closing.end_mark.index
 
 
 def _kind(event: Any) -> Kind:

@@ -1,0 +1,98 @@
+"""What is allowed in a configuration and still worth a second look. Knows a valid Config and common mistakes.
+
+An attribute that a treatment can change must not decide who is in the experiment: the groups would lose and gain
+different users, and comparing them would say little. The file does not tell where attributes come from, so their names
+are read: quantities and words of behaviour are taken for changeable, what is fixed before the request is not.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from abfleet_experiments.config import Config, Experiment, InRange
+
+_BEHAVIOUR: Final = re.compile(
+    r"(^|[_.-])(active|activity|basket|bought|cart|churn\w*|clicks?|clicked|conver\w+|count|days?|engage\w*|favou?rites?|freq\w*|"
+    r"last|level|likes?|loyal\w*|orders?|plays?|plan|points?|premium|purchas\w*|ratings?|recency|revenue|scores?|segment|"
+    r"sessions?|spen[dt]\w*|streak|subscri\w*|tenure|tier|views?|viewed|visits?|watch\w*|wishlist)($|[_.-]|[0-9])",
+    re.IGNORECASE,
+)
+_FIXED: Final = re.compile(r"(^|[_.-])(age|api|app|birth\w*|build|sdk|version|year)($|[_.-])", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """One remark; `key_path` as in errors, `message` what may go wrong and what to do instead."""
+
+    key_path: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.key_path}: {self.message}"
+
+
+def advice(config: Config) -> tuple[Advice, ...]:
+    """Everything worth a second look, in file order."""
+    return (
+        *_targets(config),
+        *_salts(config),
+        *(a for i, e in enumerate(config.experiments) for a in _experiment(i, e)),
+    )
+
+
+def changeable(attribute: str, *, quantity: bool) -> bool:
+    """Whether a treatment could change an attribute, as far as its name tells."""
+    if _FIXED.search(attribute):
+        return False
+    return quantity or _BEHAVIOUR.search(attribute) is not None
+
+
+def _experiment(index: int, experiment: Experiment) -> Iterator[Advice]:
+    path = f"experiments[{index}]"
+    for condition in experiment.audience:
+        if changeable(condition.attribute, quantity=isinstance(condition, InRange)):
+            yield Advice(
+                f"{path}.audience.{condition.attribute}",
+                f"a treatment may change `{condition.attribute}`, and then decides who is compared; choose by what is "
+                "fixed before the experiment, or send the value as it was then",
+            )
+    for row, ramp in enumerate(experiment.ramp):
+        if ramp.traffic_bp == 0 and row == len(experiment.ramp) - 1:
+            yield Advice(
+                f"{path}.ramp[{row}].traffic", "the last row takes nobody; `enabled: false` says so more plainly"
+            )
+    weights = {group.name: group.weight_bp for group in experiment.groups}
+    forced = {group for group in experiment.overrides.values() if not weights[group]}
+    for group in sorted(forced):
+        yield Advice(
+            f"{path}.overrides",
+            f"`{group}` has weight 0, so nothing waits for workers of its version before the file is in force",
+        )
+    if len(experiment.groups) > 1 and weights[experiment.control] == 0 and experiment.enabled:
+        yield Advice(
+            f"{path}.groups", f"the control `{experiment.control}` has weight 0: there is nothing to compare with"
+        )
+
+
+def _salts(config: Config) -> Iterator[Advice]:
+    first: dict[str, str] = {}
+    for index, experiment in enumerate(config.experiments):
+        if experiment.salt in first:
+            yield Advice(
+                f"experiments[{index}].salt",
+                f"`{experiment.salt}` is the salt of `{first[experiment.salt]}` too: users of one group of the one "
+                "tend to come from the same group of the other",
+            )
+        first.setdefault(experiment.salt, experiment.name)
+
+
+def _targets(config: Config) -> Iterator[Advice]:
+    owner: dict[str, str] = {}
+    for version, model in config.models.items():
+        for target in model.target:
+            if owner.setdefault(target, version) != version:
+                yield Advice(
+                    f'models["{version}"].target',
+                    f"`{target}` is a target of `{owner[target]}` too; a worker has one version",
+                )
