@@ -18,11 +18,13 @@ from abfleet_models.errors import (
     UnsafePathError,
 )
 from abfleet_models.fields import read_object, shown
+from abfleet_models.graph_file import STANDARD_DOMAINS, NotOnnxError, read_graph
 from abfleet_models.manifest import (
     NAME_RULE,
     Index,
     Manifest,
     Metrics,
+    TensorSpec,
     is_name,
     parse_index,
     parse_manifest,
@@ -69,7 +71,8 @@ class ModelVersion:
         """The bytes of model.onnx, known to be those that metadata.json describes.
 
         Load a session from these bytes and not from `model_path`: then no change of the file in between can slip in.
-        Raises IntegrityError when sha256 or signature differ, UnsafePathError when the file or its data lie elsewhere.
+        (A model with `external_data` has to be opened by path.) Raises IntegrityError when sha256 or signature differ
+        or an operator is not a standard one, UnsafePathError when the file or its data lie elsewhere.
         """
         content = _read_file(self.path, MODEL_FILE)
         found = hashlib.sha256(content).hexdigest()
@@ -77,11 +80,37 @@ class ModelVersion:
             raise IntegrityError(
                 f"{self.version}: {MODEL_FILE} has sha256 {found}, {METADATA_FILE} says {self.manifest.sha256}"
             )
+        self._check_graph(content)
         return content
 
     def verify_file(self) -> None:
         """Checks model.onnx against metadata.json as `read_verified` does; raises RegistryError on a difference."""
         self.read_verified()
+
+    def _check_graph(self, content: bytes) -> None:
+        """Checks what the graph asks for: the signature, ONNX Runtime's own operators, files that are vouched for."""
+        try:
+            graph = read_graph(content)
+        except NotOnnxError as error:
+            raise IntegrityError(f"{self.version}: {MODEL_FILE} {error}") from error
+        signature = self.manifest.signature
+        for what, found, wanted in (
+            ("inputs", graph.inputs, signature.inputs),
+            ("outputs", graph.outputs, signature.outputs),
+        ):
+            if found != wanted:
+                raise IntegrityError(f"{self.version}: {what} of the graph are {_specs(found)}, not {_specs(wanted)}")
+        custom = sorted(graph.domains - STANDARD_DOMAINS)
+        if custom:
+            raise IntegrityError(f"{self.version}: operators of domain {shown(custom[0])} are custom and not served")
+        vouched = dict(self.manifest.external_data)
+        for location in sorted(graph.external):
+            if location not in vouched:
+                raise UnsafePathError(
+                    f"{self.version}: weights are in {shown(location)}, which external_data does not list"
+                )
+            if hashlib.sha256(_read_file(self.path, location)).hexdigest() != vouched[location]:
+                raise IntegrityError(f"{self.version}: {location} has another sha256 than external_data says")
 
     def metrics(self) -> Metrics | None:
         """The offline metrics, None where the version has no metrics.json."""
@@ -195,6 +224,10 @@ class Registry:
             raise ManifestError(source, [f"version: {shown(manifest.version)} is not the folder's name {version!r}"])
         _inside(folder, MODEL_FILE)
         return ModelVersion(version, folder, manifest, archived)
+
+
+def _specs(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(f"{spec.name}: {spec.dtype}[{', '.join(str(size) for size in spec.shape)}]" for spec in specs)
 
 
 def _version_folders(folder: Path) -> list[str]:

@@ -1,0 +1,1 @@
+"""How the models of the registry are trained, measured and exported; needs onnx, which serving does not."""

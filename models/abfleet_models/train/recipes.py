@@ -1,0 +1,130 @@
+"""The versions that are trained, and with which numbers. Knows the algorithms, and nothing of files and formats.
+
+The numbers were chosen on a validation split, which holds out each user's last item but one and drops the last, never
+on the items that metrics.json measures.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from abfleet_models.manifest import MAX_K
+from abfleet_models.train import fit
+from abfleet_models.train.dataset import Split
+from abfleet_models.train.scorer import Scorer, Table, equal_places, fading_places, quantise
+
+COSINE_NEIGHBOURS = 100
+EASE_NEIGHBOURS = 200
+"""EASE gives every pair a weight; the largest for each item lose nothing on the validation split, at a tenth of the
+size."""
+TRANSITION_NEIGHBOURS = 200
+EASE_PENALTY = 200.0
+LONG_HISTORY = 100
+SHORT_HISTORY = 50
+TASTE_HALF_LIFE = 20.0
+"""In places of the history: what a user likes changes slowly …"""
+NEXT_HALF_LIFE = 3.0
+"""… what comes next depends on the last few items."""
+TRANSITION_REACH = 8
+TRANSITION_DAMPING = 20.0
+TRANSITION_WEIGHT = 8.0
+"""Puts transition shares, which sum to less than 1 over all items, on the scale of EASE's weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one version is made."""
+
+    version: str
+    algorithm: str
+    description: str
+    parameters: tuple[tuple[str, float], ...]
+    max_history: int
+    tables: Callable[[Split, fit.Floats], tuple[Table, ...]]
+    """Takes the split and its co-occurrence."""
+    archived: bool = False
+
+
+def train(recipe: Recipe, split: Split, together: fit.Floats) -> Scorer:
+    """Fits one version on the training part of the split."""
+    return Scorer(
+        item_ids=split.item_ids,
+        tables=recipe.tables(split, together),
+        popular=fit.popularity(split.histories, split.items).astype(np.float32),
+        max_history=recipe.max_history,
+        k=min(MAX_K, split.items),
+    )
+
+
+def _popularity(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+    return ()
+
+
+def _cosine(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+    return (quantise(fit.cosine(together, neighbours=COSINE_NEIGHBOURS), equal_places(LONG_HISTORY)),)
+
+
+def _ease(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+    return (quantise(_taste(together), equal_places(LONG_HISTORY)),)
+
+
+def _taste(together: fit.Floats) -> fit.Floats:
+    return fit.largest(fit.ease(together, penalty=EASE_PENALTY), EASE_NEIGHBOURS)
+
+
+def _sequence(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+    following = fit.transitions(split.histories, split.items, reach=TRANSITION_REACH, damping=TRANSITION_DAMPING)
+    following = fit.largest(following, TRANSITION_NEIGHBOURS)
+    return (
+        quantise(_taste(together), fading_places(SHORT_HISTORY, half_life=TASTE_HALF_LIFE)),
+        quantise(TRANSITION_WEIGHT * following, fading_places(SHORT_HISTORY, half_life=NEXT_HALF_LIFE)),
+    )
+
+
+BASELINE = Recipe(
+    version="v1.2.2",
+    algorithm="popularity",
+    description="The items most users have, without those in the history; the baseline of every offline metric.",
+    parameters=(),
+    max_history=LONG_HISTORY,
+    tables=_popularity,
+    archived=True,
+)
+RECIPES = (
+    BASELINE,
+    Recipe(
+        version="v1.2.3",
+        algorithm="item-cosine",
+        description="Item-to-item cosine over users, the nearest neighbours of each scored item.",
+        parameters=(("neighbours", COSINE_NEIGHBOURS),),
+        max_history=LONG_HISTORY,
+        tables=_cosine,
+    ),
+    Recipe(
+        version="v1.3.0-beta",
+        algorithm="ease",
+        description="EASE, a linear autoencoder in closed form.",
+        parameters=(("penalty", EASE_PENALTY), ("neighbours", EASE_NEIGHBOURS)),
+        max_history=LONG_HISTORY,
+        tables=_ease,
+    ),
+    Recipe(
+        version="v1.4.0-rc1",
+        algorithm="ease-recency-transitions",
+        description="EASE on a history that fades with age, plus what came next after the last few items.",
+        parameters=(
+            ("penalty", EASE_PENALTY),
+            ("neighbours", EASE_NEIGHBOURS),
+            ("taste_half_life", TASTE_HALF_LIFE),
+            ("next_half_life", NEXT_HALF_LIFE),
+            ("transition_reach", TRANSITION_REACH),
+            ("transition_neighbours", TRANSITION_NEIGHBOURS),
+            ("transition_damping", TRANSITION_DAMPING),
+            ("transition_weight", TRANSITION_WEIGHT),
+        ),
+        max_history=SHORT_HISTORY,
+        tables=_sequence,
+    ),
+)
+ALIASES = (("production", "v1.2.3"), ("staging", "v1.3.0-beta"))

@@ -1,0 +1,65 @@
+"""Runs a version's golden histories and compares the answers. Opens ONNX Runtime, and only when called."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from abfleet_models.errors import IntegrityError, RegistryError
+from abfleet_models.registry import ModelVersion
+
+
+def verify_golden(version: ModelVersion) -> None:
+    """Checks that the model still answers its golden histories as it did when it was exported: the same items, scores
+    within the manifest's tolerance.
+
+    Raises IntegrityError for another answer, RegistryError when the model does not load or ONNX Runtime is missing.
+    """
+    content = version.read_verified()
+    golden = version.manifest.golden
+    item_ids, scores = _run(version, content, np.array(golden.history, dtype=np.int64))
+    compare_golden(version, item_ids, scores)
+
+
+def compare_golden(version: ModelVersion, item_ids: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
+    """Compares an answer to the golden histories, int64 and float32[batch, k]; raises IntegrityError."""
+    golden = version.manifest.golden
+    expected_ids = np.array(golden.item_ids, dtype=np.int64)
+    expected = np.array(golden.scores, dtype=np.float64)
+    if item_ids.shape != expected_ids.shape or scores.shape != expected.shape:
+        raise IntegrityError(f"{version.version}: the golden answer has shape {item_ids.shape}, not {expected.shape}")
+    for row, (found, wanted) in enumerate(zip(item_ids, expected_ids, strict=True)):
+        if not np.array_equal(found, wanted):
+            place = int(np.argmax(found != wanted))
+            raise IntegrityError(
+                f"{version.version}: golden history {row}: item {place + 1} is {found[place]}, not {wanted[place]}"
+            )
+    allowed = golden.tolerance * np.maximum(np.abs(expected).max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    wrong = ~(np.abs(scores - expected) <= allowed)  # written so that NaN is wrong
+    if wrong.any():
+        row, place = (int(at) for at in np.argwhere(wrong)[0])
+        raise IntegrityError(
+            f"{version.version}: golden history {row}: score {place + 1} is {scores[row, place]:g}, "
+            f"not {expected[row, place]:g}"
+        )
+
+
+def _run(
+    version: ModelVersion, content: bytes, history: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RegistryError("golden answers need onnxruntime: pip install 'abfleet[worker]'") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    # A model with files beside it has to be opened where they are.
+    source: bytes | Path = version.model_path if version.manifest.external_data else content
+    try:
+        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        item_ids, scores = session.run(["item_ids", "scores"], {"history": history})
+    except Exception as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise IntegrityError(f"{version.version}: ONNX Runtime cannot run the model: {reason}") from error
+    return item_ids, scores
