@@ -1,0 +1,1 @@
+"""The data path: one event loop, batches in, batches out. Knows assignment and the fleet, nothing of models."""

@@ -1,0 +1,241 @@
+"""The composition root: settings to a serving router, and its way out. Knows every part, decides nothing for them."""
+
+import asyncio
+import gc
+import os
+import random
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+import grpc
+import structlog
+import uvloop
+from abfleet_experiments.errors import ConfigErrors
+from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
+from abfleet_transport.call import Call
+from abfleet_transport.errors import AddressError, TransportError
+from abfleet_transport.flags import EXIT_USAGE, SettingsError
+from abfleet_transport.health import Health, add_reflection
+from abfleet_transport.process import MetricsServer, StopSignals, configure_logs
+from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
+from abfleet_transport.server import Server, ServerPlan, choose, make_server
+from prometheus_client import CollectorRegistry
+
+from abfleet_router import admin, fleet_metrics
+from abfleet_router.decision_log import DecisionLog
+from abfleet_router.fleet import Fleet
+from abfleet_router.metrics import RouterMetrics
+from abfleet_router.reload import Reloader
+from abfleet_router.routing import Router
+from abfleet_router.settings import Settings, parse
+
+EXIT_FAILURE = 1
+METHODS = ("/Recommender/Recommend",)
+SERVICES = tuple(recommender_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Recommender", "Feedback"))
+SWEEP_SECONDS = 0.02
+"""Between looks for attempts whose time is up: an answer may be late by this much, against a default of 500 ms."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a router until a signal; gives the exit code: 0 drained, 1 failed, 2 wrong settings or configuration."""
+    try:
+        settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except SettingsError as error:
+        print(f"abfleet router: {error}; --help lists the settings", file=sys.stderr)
+        return EXIT_USAGE
+    configure_logs(settings.log_level)
+    try:
+        return uvloop.run(serve(settings))
+    except ConfigErrors as error:
+        print("\n".join(str(one) for one in error.errors), file=sys.stderr)
+        return EXIT_USAGE
+    except (TransportError, OSError) as error:
+        print(f"abfleet router: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+
+
+async def serve(settings: Settings) -> int:
+    """Serves until the first SIGTERM or SIGINT, then drains; a second one ends it at once.
+
+    Raises ConfigErrors, TransportError or OSError when it cannot begin.
+    """
+    log = structlog.get_logger("abfleet.router")
+    signals = StopSignals()
+    async with Serving(settings) as serving:
+        ready = asyncio.ensure_future(serving.ready())
+        stop = asyncio.ensure_future(signals.first.wait())
+        await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
+        if ready.done():
+            print(
+                f"ready {serving.address} admin {serving.admin_address} metrics {serving.metrics_address}", flush=True
+            )
+            await stop
+        ready.cancel()
+        log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
+        if not await signals.drain(serving.drain):
+            log.warning("stopped at once; calls may have been cut", in_progress=serving.server.in_progress)
+            return EXIT_FAILURE
+    log.info("stopped")
+    return 0
+
+
+class Serving:
+    """Everything that is open while a router serves; entered it listens, left it has closed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.rpc_metrics = RpcMetrics(METHODS)
+        self.metrics = RouterMetrics()
+        self.decision_log = DecisionLog(settings.log_dir, flush_interval_seconds=settings.flush_interval_seconds)
+        # Draws balance load; nothing secret hangs on them.
+        draw = random.Random().random  # noqa: S311
+        self.fleet = Fleet(clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes)
+        self.router = Router(self.fleet, self.decision_log, self.metrics, self.rpc_metrics, settings.routing)
+        self.fleet.set_receiver(self.router)
+        self.reloader = Reloader(
+            settings.experiments,
+            settings.fleet,
+            self.fleet,
+            self.metrics,
+            self.decision_log,
+            self.router.use,
+            router=settings.routing.name,
+        )
+        self.health = Health()
+        registry = CollectorRegistry()
+        registry.register(self.rpc_metrics)
+        self.metrics.lend(lambda: fleet_metrics.families(self.fleet, self.decision_log, self.router))
+        registry.register(self.metrics)
+        self._metrics_server = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
+        self.server = self._make_server()
+        self._admin_server: grpc.aio.Server | None = None
+        self._admin_port = 0
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _make_server(self) -> Server:
+        plan = ServerPlan(
+            address=self._settings.listen,
+            methods=METHODS,
+            add_services=self._add_services,
+            interceptors=(OtherMethods(self.rpc_metrics, METHODS),),
+            io_threads=self._settings.io_threads,
+        )
+        if choose(self._settings.transport) == "grpcio":
+            return make_server("grpcio", plan, self.router.on_calls, self.router.on_cancelled)
+        loop = asyncio.get_running_loop()
+
+        def deliver(calls: list[Call]) -> None:
+            loop.call_soon_threadsafe(self.router.on_calls, calls)
+
+        def cancelled(call: Call) -> None:
+            loop.call_soon_threadsafe(self.router.on_cancelled, call)
+
+        return make_server("native", plan, deliver, cancelled)
+
+    def _add_services(self, server: grpc.aio.Server) -> None:
+        self.health.add_to(server)
+        # Every method of Feedback answers UNIMPLEMENTED until outcomes are recorded.
+        feedback = recommender_pb2_grpc.FeedbackServicer()
+        recommender_pb2_grpc.add_FeedbackServicer_to_server(feedback, server)  # type: ignore[no-untyped-call]
+        add_reflection(server, SERVICES)
+
+    @property
+    def address(self) -> str:
+        """Where callers are served, with the port that was bound."""
+        return bound(self._settings.listen, self.server.port)
+
+    @property
+    def admin_address(self) -> str:
+        """Where operators are served, with the port that was bound."""
+        return bound(self._settings.admin_listen, self._admin_port)
+
+    @property
+    def metrics_address(self) -> str:
+        """Where /metrics is served, or `off`."""
+        port = self._metrics_server.port
+        return "off" if port is None else f"{self._settings.metrics_host}:{port}"
+
+    async def __aenter__(self) -> Self:
+        await self.health.set_serving(False)
+        self.decision_log.open()
+        try:
+            await self.reloader.start()
+            self._metrics_server.start()
+            await self._start_admin()
+            await self.server.start()
+        except BaseException:
+            await self._close()
+            raise
+        loop = asyncio.get_running_loop()
+        self._tasks = [
+            loop.create_task(self.reloader.follow(self._settings.reload_interval_seconds), name="reload"),
+            loop.create_task(self._keep_sweeping(), name="sweep"),
+        ]
+        return self
+
+    async def _start_admin(self) -> None:
+        report = admin.StatusReport(
+            self._settings.routing.name,
+            self.router,
+            self.fleet,
+            self.reloader,
+            self.metrics,
+            self.decision_log,
+            lambda: self.health.serving,
+        )
+        self._admin_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        admin_pb2_grpc.add_AdminServicer_to_server(admin.Admin(report, self.reloader, self.router), self._admin_server)
+        add_reflection(self._admin_server, (admin.SERVICE,))
+        address = self._settings.admin_listen
+        try:
+            self._admin_port = self._admin_server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise AddressError(
+                f"{address} for the admin port", f"{error}; choose another with --admin-listen"
+            ) from error
+        await self._admin_server.start()
+
+    async def ready(self) -> None:
+        """Returns when a call would be answered: a configuration is in force, and the default version serves."""
+        while self.router.snapshot is None:
+            await self.reloader.look()
+            await asyncio.sleep(0.01)
+        # What is loaded by now lives as long as the process: the collector need not look at it again.
+        gc.collect()
+        gc.freeze()
+        await self.health.set_serving(True)
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.router.sweep()
+
+    async def drain(self) -> None:
+        """Says NOT_SERVING, goes on answering for the delay, then lets what is running end, up to the timeout."""
+        await self.health.set_serving(False)
+        await asyncio.sleep(self._settings.drain_delay_seconds)
+        await self.server.close(self._settings.drain_timeout_seconds)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.server.close()
+        await self.fleet.close()
+        if self._admin_server is not None:
+            await self._admin_server.stop(None)
+        self._metrics_server.close()
+        self.decision_log.close()
+
+
+def bound(listen: str, port: int) -> str:
+    """An address with the port that was bound; a unix socket as it is."""
+    return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{port}"

@@ -1,0 +1,69 @@
+"""When a replica is taken out and let back in: three short routines over one record. Knows no clock, no connection.
+
+After Envoy's outlier detection (consecutive failures, exponential ejection time) and Linkerd's failure accrual
+(probation: one failure after re-admission ejects again).
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EjectionPolicy:
+    """When to eject; every time in seconds."""
+
+    consecutive_failures: int = 5
+    """Failures in a row that make a replica suspect; fewer would eject on a burst of bad luck."""
+    base_seconds: float = 1.0
+    """How long the first ejection lasts; doubled by each one that follows without a success between."""
+    max_seconds: float = 8.0
+    detect_only: bool = False
+    """Count what would be ejected, and eject nothing."""
+
+
+@dataclass(slots=True)
+class Record:
+    """One replica's history; changed only by the functions of this module."""
+
+    failures_in_a_row: int = 0
+    ejections_in_a_row: int = 0
+    ejected_until: float | None = None
+    """In seconds of the caller's clock; None while the replica is in."""
+
+
+def is_ejected(record: Record, now: float) -> bool:
+    """Whether the replica is out at this moment."""
+    return record.ejected_until is not None and now < record.ejected_until
+
+
+def succeeded(record: Record) -> None:
+    """A call was answered: the replica is trusted again, and the next ejection starts from the base."""
+    record.failures_in_a_row = 0
+    record.ejections_in_a_row = 0
+    record.ejected_until = None
+
+
+def failed(record: Record, policy: EjectionPolicy, now: float, *, certain: bool) -> bool:
+    """A call failed; says whether that is reason to eject.
+
+    `certain`: the connection broke or the replica serves another version, so one failure is enough. A replica on
+    probation (ejected before, no success since) is ejected by one failure too.
+    """
+    if is_ejected(record, now):
+        return False  # calls sent before the ejection still come back
+    record.failures_in_a_row += 1
+    on_probation = record.ejections_in_a_row > 0
+    return certain or on_probation or record.failures_in_a_row >= policy.consecutive_failures
+
+
+def eject(record: Record, policy: EjectionPolicy, now: float) -> float:
+    """Takes the replica out; returns until when."""
+    seconds = min(policy.max_seconds, policy.base_seconds * 2.0**record.ejections_in_a_row)
+    record.ejections_in_a_row += 1
+    record.failures_in_a_row = 0
+    record.ejected_until = now + seconds
+    return record.ejected_until
+
+
+def may_eject_on_suspicion(pool_size: int, ejected: int) -> bool:
+    """On suspicion at most half of a pool, floor(n / 2), is out: a fault that all replicas share is not theirs."""
+    return ejected < pool_size // 2

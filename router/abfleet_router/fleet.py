@@ -1,0 +1,70 @@
+"""All pools, by version: follows the targets that the configuration names. Knows nothing of experiments or calls."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from abfleet_router.ejection import EjectionPolicy
+from abfleet_router.lane import Backlog
+from abfleet_router.pool import Pool
+from abfleet_router.replica import LaneSettings, Receiver, Replica
+
+
+class Fleet:
+    """The only place where pools are made and let go. All of it runs on the event loop."""
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        policy: EjectionPolicy,
+        lanes: LaneSettings,
+    ) -> None:
+        self.backlog = Backlog()
+        self._clock = clock
+        self._draw = draw
+        self._policy = policy
+        self._lanes = lanes
+        self._pools: dict[str, Pool] = {}
+        self._receiver: Receiver | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def set_receiver(self, receiver: Receiver) -> None:
+        """Router and fleet know each other; the router comes second."""
+        self._receiver = receiver
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        """Every pool by its version."""
+        return self._pools
+
+    def replicas(self) -> Iterator[Replica]:
+        """Every replica of every pool."""
+        for pool in self._pools.values():
+            yield from pool.replicas
+
+    def follow(self, targets: Mapping[str, Sequence[str]]) -> None:
+        """Adds pools for new versions and follows changed targets; versions that are not named stay as they are."""
+        for version, target in targets.items():
+            if version not in self._pools:
+                self._pools[version] = Pool(version, self._make_replica, self._clock, self._draw, self._policy)
+            self._pools[version].set_targets(target)
+
+    def keep_only(self, versions: Iterable[str]) -> None:
+        """Lets every other pool finish its calls and go."""
+        for version in self._pools.keys() - set(versions):
+            pool = self._pools.pop(version)
+            task = asyncio.get_running_loop().create_task(pool.drain(), name=f"drain pool {version}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    def _make_replica(self, pool: Pool, address: str) -> Replica:
+        assert self._receiver is not None, "set_receiver comes before follow"
+        return Replica(pool, address, self._receiver, self.backlog, self._clock, self._lanes)
+
+    async def close(self) -> None:
+        """Closes every connection; calls still under way are failed."""
+        pools, self._pools = list(self._pools.values()), {}
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*(pool.close() for pool in pools), *self._closing, return_exceptions=True)

@@ -1,0 +1,226 @@
+"""One replica's queue: calls gather while a batch is in flight. Knows tickets, batches and time, no network of its own.
+
+A lane sends at once when it is idle. While a batch is in flight, calls gather; the next batch takes what gathered, up
+to a maximum. There is no timer: light load pays no wait, heavy load shares the cost of the hop among many calls.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from abfleet_protos.worker_pb2 import RecommendBatchRequest
+
+from abfleet_router.fallback import Reason
+from abfleet_router.ticket import Ticket
+
+
+class HopFailed(Exception):
+    """A whole batch did not come back."""
+
+    def __init__(self, reason: Reason, message: str, *, connection_broke: bool) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.connection_broke = connection_broke
+
+
+class Hop(Protocol):
+    """The way to one worker."""
+
+    async def send(self, message: bytes, timeout_seconds: float) -> bytes:
+        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises HopFailed."""
+
+
+class Batch:
+    """Calls that travel together. A ticket belongs to it as long as `ticket.batch` is this batch."""
+
+    __slots__ = ("open", "sent", "task", "tickets")
+
+    def __init__(self, tickets: list[Ticket], sent: float) -> None:
+        self.tickets = tickets
+        self.sent = sent
+        self.open = len(tickets)  # tickets that still belong; changed by Lane.detach
+        self.task: asyncio.Task[None] | None = None
+
+
+class Receiver(Protocol):
+    """Who takes what comes back; all of it on the event loop."""
+
+    def on_answered(self, batch: Batch, message: bytes) -> None:
+        """The worker's answer to a batch, not looked at yet."""
+
+    def on_failed(self, batch: Batch, failure: HopFailed) -> None:
+        """No answer to a batch will come."""
+
+    def on_expired(self, tickets: list[Ticket]) -> None:
+        """These have no time left, and have not been sent."""
+
+
+class Backlog:
+    """What waits in all lanes together, for the bound on it; changed only by lanes."""
+
+    __slots__ = ("bytes", "calls")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.bytes = 0
+
+
+class Lane:
+    """The queue of one replica. All of it runs on the event loop."""
+
+    def __init__(
+        self,
+        hop: Hop,
+        receiver: Receiver,
+        backlog: Backlog,
+        clock: Callable[[], float],
+        *,
+        max_batch: int = 128,
+        max_in_flight: int = 1,
+    ) -> None:
+        self._hop = hop
+        self._receiver = receiver
+        self._backlog = backlog
+        self._clock = clock
+        self._max_batch = max_batch
+        self._max_in_flight = max_in_flight
+        self._waiting: deque[Ticket] = deque()  # a ticket that is done stays until it is passed over
+        self._flying: set[Batch] = set()
+        self.load = 0
+        """Live tickets that wait or are in flight."""
+
+    @property
+    def waiting(self) -> int:
+        """Tickets in the queue, done ones included."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Batches that have been sent and not answered."""
+        return len(self._flying)
+
+    def append(self, ticket: Ticket) -> None:
+        """Puts a ticket at the end; `send` is called when all that arrived together has been appended."""
+        ticket.batch = None
+        self._waiting.append(ticket)
+        self.load += 1
+        backlog = self._backlog
+        backlog.calls += 1
+        backlog.bytes += len(ticket.call.payload)
+
+    def send(self) -> None:
+        """Sends batches while there is something to send and room in flight."""
+        while self._waiting and len(self._flying) < self._max_in_flight:
+            now = self._clock()
+            tickets = self._gather(now)
+            if not tickets:
+                return
+            batch = Batch(tickets, now)
+            timeouts = []
+            longest = 0.0
+            for ticket in tickets:
+                ticket.batch = batch
+                ticket.attempts += 1
+                left = ticket.attempt_until - now
+                longest = max(longest, left)
+                timeouts.append(int(left * 1000) + 1)
+            message = RecommendBatchRequest(
+                requests=[ticket.call.payload for ticket in tickets], timeout_ms=timeouts
+            ).SerializeToString()
+            self._flying.add(batch)
+            batch.task = asyncio.get_running_loop().create_task(self._carry(batch, message, longest))
+
+    def _gather(self, now: float) -> list[Ticket]:
+        waiting, backlog = self._waiting, self._backlog
+        tickets: list[Ticket] = []
+        expired: list[Ticket] = []
+        while waiting and len(tickets) < self._max_batch:
+            ticket = waiting.popleft()
+            if ticket.done:
+                continue
+            backlog.calls -= 1
+            backlog.bytes -= len(ticket.call.payload)
+            if ticket.attempt_until <= now:
+                self.load -= 1
+                expired.append(ticket)
+            else:
+                tickets.append(ticket)
+        if expired:
+            self._receiver.on_expired(expired)
+        return tickets
+
+    async def _carry(self, batch: Batch, message: bytes, timeout_seconds: float) -> None:
+        try:
+            answer = await self._hop.send(message, timeout_seconds)
+        except HopFailed as failure:
+            self._landed(batch)
+            self._receiver.on_failed(batch, failure)
+        except asyncio.CancelledError:
+            self._landed(batch)
+            if batch.open:  # the lane is being closed under calls that still wait for an answer
+                closed = HopFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
+                self._receiver.on_failed(batch, closed)
+        else:
+            self._landed(batch)
+            self._receiver.on_answered(batch, answer)
+        self.send()
+
+    def _landed(self, batch: Batch) -> None:
+        self._flying.discard(batch)
+        self.load -= batch.open
+
+    def leave(self, ticket: Ticket) -> None:
+        """The ticket is done or goes elsewhere; the calls around it are not touched."""
+        batch = ticket.batch
+        if batch is None:
+            self.load -= 1
+            self._backlog.calls -= 1
+            self._backlog.bytes -= len(ticket.call.payload)
+            return  # it is passed over in the queue once `done` is set
+        ticket.batch = None
+        batch.open -= 1
+        if batch in self._flying:
+            self.load -= 1
+            if batch.open == 0 and batch.task is not None:
+                batch.task.cancel()
+
+    def expire(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
+        """Takes out the tickets whose attempt has run out of time: (those that waited, those that were in flight)."""
+        waited: list[Ticket] = []
+        if self._waiting:
+            kept: deque[Ticket] = deque()
+            for ticket in self._waiting:
+                if ticket.done:
+                    continue
+                if ticket.attempt_until <= now:
+                    waited.append(ticket)
+                else:
+                    kept.append(ticket)
+            self._waiting = kept
+            for ticket in waited:
+                self.leave(ticket)
+        flown = [
+            ticket
+            for batch in self._flying
+            for ticket in batch.tickets
+            if ticket.batch is batch and ticket.attempt_until <= now
+        ]
+        for ticket in flown:
+            self.leave(ticket)
+        return waited, flown
+
+    def strand(self) -> list[Ticket]:
+        """Takes out every live ticket that waits, because the replica is out."""
+        tickets = [ticket for ticket in self._waiting if not ticket.done]
+        self._waiting = deque()
+        for ticket in tickets:
+            self.leave(ticket)
+        return tickets
+
+    async def close(self) -> None:
+        """Cancels what is in flight and waits for it."""
+        tasks = [batch.task for batch in self._flying if batch.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

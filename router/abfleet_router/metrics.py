@@ -1,0 +1,127 @@
+"""The router's own counters: plain numbers on the hot path, shown to Prometheus at scrape. Knows no call."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+
+from abfleet_experiments.assign import Arm
+from abfleet_transport.call import Code
+from abfleet_transport.rpc_metrics import Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+ADDED_BOUNDS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
+BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class ArmStats:
+    """Counts of one (experiment, group, assigned version); they live on over reloads. Changed only by Router."""
+
+    __slots__ = ("experiment", "fallbacks", "group", "latency", "ok", "others", "version")
+
+    def __init__(self, experiment: str, group: str, version: str) -> None:
+        self.experiment = experiment
+        self.group = group
+        self.version = version
+        self.ok = 0
+        """Served by the assigned version, status OK: nearly every call, so it has a number of its own."""
+        self.others: dict[tuple[str, int], int] = {}
+        """(served version or "", status) for all other calls."""
+        self.fallbacks: dict[str, int] = {}
+        """By reason."""
+        self.latency = Histogram()
+        """Seconds from the arrival of a call to its answer."""
+
+    def by_outcome(self) -> Iterator[tuple[str, int, int]]:
+        """(served version, status, calls)."""
+        if self.ok:
+            yield self.version, int(Code.OK), self.ok
+        for (served, status), calls in list(self.others.items()):
+            yield served, status, calls
+
+    @property
+    def calls(self) -> int:
+        """Calls of every outcome."""
+        return self.ok + sum(self.others.values())
+
+    @property
+    def errors(self) -> int:
+        """Calls that did not end with OK."""
+        return sum(calls for (_, status), calls in list(self.others.items()) if status != Code.OK)
+
+
+class RouterMetrics(Collector):
+    """Numbers that routing counts, and gauges that others lend it; changed only on the event loop."""
+
+    def __init__(self) -> None:
+        self.arms: dict[tuple[str, str, str], ArmStats] = {}
+        self.added = Histogram(ADDED_BOUNDS_SECONDS)
+        """Seconds of a call in the router and on the way to the worker: all but the worker's own time."""
+        self.batch_sizes = Histogram(BATCH_BOUNDS)
+        self.rejected = 0
+        self.shed = 0
+        self.retries = 0
+        self.reload_failures = 0
+        self.reloads = 0
+        self._lenders: list[Callable[[], Iterable[Metric]]] = []
+
+    def arm(self, arm: Arm) -> ArmStats:
+        """The counts of an arm, made when it is first asked for."""
+        key = (arm.experiment or "", arm.group or "", arm.model_version)
+        return self.arms.setdefault(key, ArmStats(*key))
+
+    def observe_batch(self, size: int) -> None:
+        """A batch of this many calls was sent."""
+        histogram = self.batch_sizes
+        histogram.counts[bisect_left(BATCH_BOUNDS, size)] += 1
+        histogram.total += size
+
+    def lend(self, families: Callable[[], Iterable[Metric]]) -> None:
+        """Adds families that another part computes at scrape."""
+        self._lenders.append(families)
+
+    def collect(self) -> Iterable[Metric]:
+        """The families, made new at each scrape."""
+        who = ["experiment", "group", "assigned_version"]
+        requests = CounterMetricFamily(
+            "abfleet_requests", "Calls by assignment, by who served and by status.",
+            labels=[*who, "served_version", "status"],
+        )  # fmt: skip
+        fallbacks = CounterMetricFamily(
+            "abfleet_fallbacks",
+            "Calls that the default version served or was to serve, by why.",
+            labels=[*who, "reason"],
+        )
+        latency = HistogramMetricFamily(
+            "abfleet_request_duration_seconds", "Arrival to answer, by assignment.", labels=who
+        )
+        for stats in list(self.arms.values()):
+            labels = [stats.experiment, stats.group, stats.version]
+            for served, status, calls in stats.by_outcome():
+                requests.add_metric([*labels, served, Code(status).name], calls)
+            for reason, calls in list(stats.fallbacks.items()):
+                fallbacks.add_metric([*labels, reason], calls)
+            latency.add_metric(labels, stats.latency.cumulative(), stats.latency.total)
+        yield from (requests, fallbacks, latency)
+        added = HistogramMetricFamily(
+            "abfleet_added_latency_seconds",
+            "Time of a call in the router and on the hop, without the worker's own time.",
+        )
+        added.add_metric([], self.added.cumulative(), self.added.total)
+        sizes = HistogramMetricFamily("abfleet_batch_size", "Calls in a batch sent to a worker.")
+        sizes.add_metric([], self.batch_sizes.cumulative(), self.batch_sizes.total)
+        yield from (added, sizes)
+        for name, help_text, value in (
+            ("abfleet_rejected", "Calls refused as INVALID_ARGUMENT.", self.rejected),
+            ("abfleet_shed", "Calls refused under overload.", self.shed),
+            ("abfleet_retries", "Attempts on another replica that the retry budget paid for.", self.retries),
+            ("abfleet_reload_failures", "Configurations that were not taken.", self.reload_failures),
+            ("abfleet_reloads", "Configurations that came into force.", self.reloads),
+        ):
+            yield CounterMetricFamily(name, help_text, value=value)
+        for lender in self._lenders:
+            yield from lender()
+
+
+def gauge(name: str, help_text: str, value: float) -> Metric:
+    """A family with one value."""
+    return GaugeMetricFamily(name, help_text, value=value)

@@ -1,0 +1,187 @@
+"""The replicas of one version: who is in, who is out, who takes the next call. Knows no other version, no call."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from abfleet_router.balance import pick
+from abfleet_router.ejection import EjectionPolicy, eject, failed, is_ejected, may_eject_on_suspicion, succeeded
+from abfleet_router.fallback import Reason
+from abfleet_router.replica import Health, Replica
+from abfleet_router.resolve import needs_resolving, resolve
+
+log = structlog.get_logger("abfleet.router.pool")
+
+RESOLVE_SECONDS = 3.0
+DRAIN_SECONDS = 10.0
+"""How long a replica that has left may finish its calls; the longest attempt is half a second."""
+
+
+@dataclass(slots=True)
+class PoolCounters:
+    """Changed only by Pool; read at scrape."""
+
+    ejections_detected: int = 0
+    ejections_enforced: int = 0
+
+
+class Pool:
+    """Changed only on the event loop. `available` is kept up to date on every change, so that a pick reads a list."""
+
+    def __init__(
+        self,
+        version: str,
+        make_replica: Callable[["Pool", str], Replica],
+        clock: Callable[[], float],
+        draw: Callable[[], float],
+        policy: EjectionPolicy,
+    ) -> None:
+        self.version = version
+        self.counters = PoolCounters()
+        self.available: list[Replica] = []
+        self.changed = asyncio.Event()
+        self._make_replica = make_replica
+        self._clock = clock
+        self._draw = draw
+        self._policy = policy
+        self._replicas: dict[str, Replica] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._targets: tuple[str, ...] = ()
+        self._resolver: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Pool {self.version} {list(self._replicas.values())}>"
+
+    @property
+    def replicas(self) -> Sequence[Replica]:
+        """All of them, whatever their state."""
+        return tuple(self._replicas.values())
+
+    @property
+    def out_because(self) -> Reason:
+        """Why nobody is available."""
+        now = self._clock()
+        serving = [replica for replica in self._replicas.values() if replica.health is Health.SERVING]
+        return Reason.EJECTED if any(is_ejected(replica.record, now) for replica in serving) else Reason.UNAVAILABLE
+
+    def pick(self) -> Replica | None:
+        """The replica for the next call, or None when nobody is in."""
+        available = self.available
+        if len(available) == 1:
+            return available[0]
+        return pick(available, self._draw) if available else None
+
+    def pick_other(self, than: Replica | None) -> Replica | None:
+        """A replica that is in and is not this one."""
+        others = [replica for replica in self.available if replica is not than]
+        return pick(others, self._draw) if others else None
+
+    def set_targets(self, targets: Sequence[str]) -> None:
+        """Follows these targets from now on."""
+        if tuple(targets) == self._targets:
+            return
+        self._targets = tuple(targets)
+        self._stop_following()
+        self._resolver = asyncio.get_running_loop().create_task(self._follow(), name=f"resolve {self.version}")
+
+    async def _follow(self) -> None:
+        known: dict[str, list[str]] = {}
+        while True:
+            failures = 0
+            for target in self._targets:
+                try:
+                    known[target] = await resolve(target)
+                except OSError as error:  # a name may fail for a moment while its replicas change: keep what was known
+                    failures += 1
+                    log.debug("target does not resolve", version=self.version, target=target, error=str(error))
+            self._set_addresses([address for target in self._targets for address in known.get(target, ())])
+            if not any(map(needs_resolving, self._targets)):
+                return
+            await asyncio.sleep(RESOLVE_SECONDS if failures == 0 else 0.5)
+
+    def _set_addresses(self, addresses: Sequence[str]) -> None:
+        for address in addresses:
+            if address not in self._replicas:
+                replica = self._make_replica(self, address)
+                self._replicas[address] = replica
+                replica.start(self._on_health)
+        for address in self._replicas.keys() - set(addresses):
+            self._let_go(self._replicas.pop(address))
+        self._refresh()
+
+    def _let_go(self, replica: Replica) -> None:
+        log.info("replica leaves", version=self.version, address=replica.address)
+        replica.draining = True
+        task = asyncio.get_running_loop().create_task(self._drain(replica), name=f"drain {replica.address}")
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
+
+    async def _drain(self, replica: Replica) -> None:
+        end = self._clock() + DRAIN_SECONDS
+        try:
+            while replica.lane.load and self._clock() < end:  # noqa: ASYNC110  # no event for "idle" on the hot path
+                await asyncio.sleep(0.02)
+        finally:
+            await replica.close()
+
+    def _on_health(self, replica: Replica) -> None:
+        self._refresh()
+        if replica.health is not Health.SERVING:
+            replica.strand(Reason.UNAVAILABLE)
+
+    def _refresh(self) -> None:
+        now = self._clock()
+        self.available = [replica for replica in self._replicas.values() if replica.is_in(now)]
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    def note_success(self, replica: Replica) -> None:
+        """A batch came back from it."""
+        record = replica.record
+        if record.failures_in_a_row or record.ejections_in_a_row:
+            succeeded(record)
+            self._refresh()
+
+    def note_failure(self, replica: Replica, reason: Reason, *, certain: bool, calls: int = 1) -> None:
+        """`calls` of it failed; `certain` means that one failure is proof enough."""
+        now = self._clock()
+        verdicts = [failed(replica.record, self._policy, now, certain=certain) for _ in range(calls)]
+        if not any(verdicts):
+            return
+        self.counters.ejections_detected += 1
+        out = sum(is_ejected(other.record, now) for other in self._replicas.values())
+        if self._policy.detect_only or not (certain or may_eject_on_suspicion(len(self._replicas), out)):
+            return
+        until = eject(replica.record, self._policy, now)
+        self.counters.ejections_enforced += 1
+        log.warning(
+            "replica ejected",
+            version=self.version,
+            address=replica.address,
+            reason=reason.value,
+            seconds=round(until - now, 1),
+        )
+        asyncio.get_running_loop().call_later(until - now + 0.001, self._refresh)
+        self._refresh()  # first, so that no call is sent back to where it came from
+        replica.strand(Reason.EJECTED)
+
+    def _stop_following(self) -> None:
+        if self._resolver is not None:
+            self._resolver.cancel()
+            self._resolver = None
+
+    async def drain(self) -> None:
+        """Takes no more calls, lets every replica finish its own, and closes it."""
+        self._stop_following()
+        self._set_addresses(())
+        await asyncio.gather(*self._leaving)
+
+    async def close(self) -> None:
+        """Closes every replica now; calls still under way are failed."""
+        self._stop_following()
+        replicas, self._replicas, self.available = list(self._replicas.values()), {}, []
+        for task in self._leaving:
+            task.cancel()
+        await asyncio.gather(*(replica.close() for replica in replicas), *self._leaving, return_exceptions=True)

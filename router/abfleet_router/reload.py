@@ -1,0 +1,224 @@
+"""Follows the experiments and fleet files: reads, checks, waits for workers, swaps the snapshot. Knows no call.
+
+A wrong file never replaces a good one. A configuration comes into force whole, once every version that it adds has a
+worker that serves; versions that are in force already never hold it up, so halting and ramping down go through.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from abfleet_experiments.config import Config
+from abfleet_experiments.errors import ConfigErrors
+from abfleet_experiments.load import load
+
+from abfleet_router import log_line
+from abfleet_router.decision_log import DecisionLog
+from abfleet_router.fleet import Fleet
+from abfleet_router.metrics import RouterMetrics
+from abfleet_router.snapshot import Snapshot, make_snapshot
+
+log = structlog.get_logger("abfleet.router.reload")
+
+CONTENT_EVERY = 20
+"""Looks between two readings of the whole content, for file systems whose times and numbers do not tell of a change."""
+
+
+@dataclass(slots=True)
+class ReloadState:
+    """What status shows; changed only by Reloader."""
+
+    errors: tuple[str, ...] = ()
+    """Why the file on disk is not in force: its mistakes, or the versions it waits for."""
+    seen_revision: str | None = None
+    """Of the newest file that could be read."""
+
+
+class Reloader:
+    """Runs on the event loop; reading and checking a file run in a thread."""
+
+    def __init__(
+        self,
+        experiments: Path,
+        fleet_file: Path | None,
+        fleet: Fleet,
+        metrics: RouterMetrics,
+        decision_log: DecisionLog,
+        use: Callable[[Snapshot], None],
+        *,
+        router: str,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.state = ReloadState()
+        self._experiments = experiments
+        self._fleet_file = fleet_file
+        self._fleet = fleet
+        self._metrics = metrics
+        self._log = decision_log
+        self._use = use
+        self._router = router
+        self._now = now
+        self._current: Snapshot | None = None
+        self._candidate: Config | None = None
+        self._seen: object = None
+        self._looks = 0
+        self._digests: dict[Path, bytes] = {}  # of the content that was last read
+        self._one_at_a_time = asyncio.Lock()
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that are followed."""
+        return (self._experiments, self._fleet_file) if self._fleet_file else (self._experiments,)
+
+    @property
+    def _revision(self) -> str | None:
+        return self._current.revision if self._current else None
+
+    async def start(self) -> None:
+        """Reads the files for the first time and begins to connect. Raises ConfigErrors."""
+        self._seen = self._fingerprint(content=True)
+        self._stage(await asyncio.to_thread(load, self._experiments, self._fleet_file))
+
+    async def follow(self, interval_seconds: float) -> None:
+        """Looks for changes for ever."""
+        while True:
+            try:
+                await self.look()
+            except Exception:  # a fault here must not end the following
+                log.exception("looking for a new configuration failed")
+            await asyncio.sleep(interval_seconds)
+
+    async def look(self, *, force: bool = False) -> None:
+        """One look: at the files, at a configuration that waits, and at the clock."""
+        async with self._one_at_a_time:
+            self._looks += 1
+            seen = self._fingerprint(content=force or self._looks % CONTENT_EVERY == 0)
+            if force or seen != self._seen:
+                self._seen = seen
+                await self._read()
+            if self._candidate is not None:
+                self._activate_if_ready(self._candidate)
+            elif self._current is not None:
+                due = self._current.assigner.next_change
+                if due is not None and due <= self._now():
+                    self._activate(self._current.config)
+
+    def _fingerprint(self, *, content: bool) -> object:
+        """Differs when a file has changed: by its numbers, and when asked by its content."""
+        parts: list[object] = []
+        for path in self.files:
+            try:
+                stat = path.stat()  # follows links: a ConfigMap is swapped by moving one
+                parts.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
+                if content:
+                    self._digests[path] = hashlib.sha256(path.read_bytes()).digest()
+            except OSError as error:
+                parts.append(error.errno)
+        return (tuple(parts), tuple(self._digests.items()))
+
+    async def _read(self) -> None:
+        try:
+            config = await asyncio.to_thread(load, self._experiments, self._fleet_file)
+        except ConfigErrors as error:
+            self._refuse([str(one) for one in error.errors])
+            return
+        self.state.seen_revision = config.revision
+        current = self._current
+        if current is not None and config.revision == current.revision:
+            self.state.errors = ()
+            self._candidate = None
+            self._fleet.keep_only(current.config.models)
+            return
+        self._stage(config)
+
+    def _refuse(self, errors: Sequence[str]) -> None:
+        self.state.errors = tuple(errors)
+        self._metrics.reload_failures += 1
+        log.error("configuration not taken", errors=errors)
+        self._write_reload(self._revision, None, active=False, moved=None, errors=errors)
+
+    def _stage(self, config: Config) -> None:
+        """Connects to the versions that are new; those in force keep their targets until it is."""
+        self.state.seen_revision = config.revision
+        known = self._current.config.models if self._current else {}
+        self._fleet.follow({v: model.target for v, model in config.models.items() if v not in known})
+        self._candidate = config
+
+    def _missing(self, config: Config) -> list[str]:
+        """Versions that hold the configuration up."""
+        now = self._now()
+        if self._current is None:
+            needed = {config.default}
+        else:
+            needed = set(config.versions_in_use(now)) - self._current.config.versions_in_use(now)
+        return sorted(version for version in needed if not self._fleet.pools[version].available)
+
+    def _activate_if_ready(self, config: Config) -> None:
+        if missing := self._missing(config):
+            waits = (f"revision {config.revision} waits for a worker that serves: {', '.join(missing)}",)
+            if waits != self.state.errors:
+                self.state.errors = waits
+                log.warning("configuration waits", revision=config.revision, versions=missing)
+                if self._current is not None:
+                    self._write_reload(self._revision, config.revision, active=False, moved=None, errors=waits)
+            return
+        self._activate(config)
+
+    def _activate(self, config: Config) -> None:
+        previous, now = self._current, self._now()
+        self._fleet.follow({version: model.target for version, model in config.models.items()})
+        snapshot = make_snapshot(
+            config,
+            self._fleet.pools,
+            self._metrics,
+            router=self._router,
+            generation=previous.generation + 1 if previous else 1,
+            at=now,
+        )
+        self._use(snapshot)
+        self._current = snapshot
+        self._candidate = None
+        self._fleet.keep_only(config.models)
+        self.state.errors = ()
+        self._metrics.reloads += 1
+        log.info("configuration in force", revision=snapshot.revision, generation=snapshot.generation)
+        self._write_allocations(snapshot, None)
+        if previous is not None and previous.revision != snapshot.revision:
+            self._write_reload(previous.revision, config.revision, active=True, moved=None, errors=())
+
+    def _write_allocations(self, snapshot: Snapshot, moved: Mapping[str, float] | None) -> None:
+        for allocation in snapshot.assigner.allocations:
+            members = {
+                "router": self._router,
+                "config_revision": snapshot.revision,
+                "experiment": allocation.experiment,
+                "salt": allocation.salt,
+                "allocation": allocation.allocation,
+                "traffic": allocation.traffic,
+                "weights": dict(allocation.weights),
+                "moved": None if moved is None else moved.get(allocation.experiment, 0.0),
+            }
+            self._log.append(log_line.event("allocation", snapshot.activated.timestamp(), members))
+
+    def _write_reload(
+        self,
+        old_revision: str | None,
+        new_revision: str | None,
+        *,
+        active: bool,
+        moved: float | None,
+        errors: Sequence[str],
+    ) -> None:
+        members = {
+            "router": self._router,
+            "old_revision": old_revision,
+            "new_revision": new_revision,
+            "active": active,
+            "moved": moved,
+            "errors": list(errors),
+        }
+        self._log.append(log_line.event("reload", self._now().timestamp(), members))

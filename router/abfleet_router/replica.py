@@ -1,0 +1,173 @@
+"""One worker process as the router sees it: its lane, its health, its record. Knows nothing of its neighbours."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import grpc
+import structlog
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from abfleet_router.ejection import Record, is_ejected
+from abfleet_router.fallback import Reason
+from abfleet_router.hop import GrpcHop
+from abfleet_router.lane import Backlog, Batch, HopFailed, Lane
+from abfleet_router.ticket import Ticket
+
+if TYPE_CHECKING:
+    from abfleet_router.pool import Pool
+
+log = structlog.get_logger("abfleet.router.replica")
+
+FAILURE_PENALTY = 16
+"""Calls of load that one recent failure counts as, so that a replica that fails fast does not look idle."""
+WATCH_RETRY_SECONDS = 0.2
+"""Pause between health watches of a worker that does not answer; a worker starts in about a second."""
+STABLE_SECONDS = 5.0
+
+
+class Health(Enum):
+    """What the health watch last heard."""
+
+    CONNECTING = "connecting"
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    WRONG_VERSION = "wrong_version"
+    """It answers, but not under the name of the pool's version."""
+    LOST = "lost"
+    """The connection broke."""
+
+
+class Receiver(Protocol):
+    """Who takes back what a replica was given; all of it on the event loop."""
+
+    def on_answered(self, replica: "Replica", batch: Batch, message: bytes) -> None:
+        """The worker's answer to a batch, not looked at yet."""
+
+    def on_failed(self, replica: "Replica", batch: Batch, failure: HopFailed) -> None:
+        """No answer to a batch will come."""
+
+    def on_expired(self, replica: "Replica", tickets: list[Ticket]) -> None:
+        """These have no time left for this attempt, and have not been sent."""
+
+    def on_stranded(self, replica: "Replica", tickets: list[Ticket], reason: Reason) -> None:
+        """These waited for the replica, which is out now; they have not been sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSettings:
+    """How calls gather."""
+
+    max_batch: int = 128
+    """A 10,000-item scorer costs 16 µs a row in a batch of 32, hardly less in a larger one; 128 rows bound the wait."""
+    max_in_flight: int = 1
+    """More batches under way make each smaller and the hop dearer for each call."""
+
+
+class Replica:
+    """State is changed only on the event loop: `health` by the watch, `record` by the pool."""
+
+    def __init__(
+        self,
+        pool: "Pool",
+        address: str,
+        receiver: Receiver,
+        backlog: Backlog,
+        clock: Callable[[], float],
+        settings: LaneSettings,
+    ) -> None:
+        self.pool = pool
+        self.version = pool.version
+        self.address = address
+        self.hop = GrpcHop(address)
+        self.lane = Lane(
+            self.hop, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
+        )
+        self.record = Record()
+        self.health = Health.CONNECTING
+        self.draining = False
+        self.marked = False  # has calls that arrived in this turn and are to be sent at its end; changed by Router
+        self._receiver = receiver
+        self._watch: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else self.health.value
+        return f"<Replica {self.version} {self.address} {state} load={self.lane.load} record={self.record}>"
+
+    @property
+    def load(self) -> float:
+        """Calls that wait or are in flight, and recent failures as if they were calls."""
+        return self.lane.load + FAILURE_PENALTY * self.record.failures_in_a_row
+
+    def is_in(self, now: float) -> bool:
+        """Whether it may get calls."""
+        return self.health is Health.SERVING and not self.draining and not is_ejected(self.record, now)
+
+    def on_answered(self, batch: Batch, message: bytes) -> None:
+        """From the lane."""
+        self._receiver.on_answered(self, batch, message)
+
+    def on_failed(self, batch: Batch, failure: HopFailed) -> None:
+        """From the lane."""
+        self._receiver.on_failed(self, batch, failure)
+
+    def on_expired(self, tickets: list[Ticket]) -> None:
+        """From the lane."""
+        self._receiver.on_expired(self, tickets)
+
+    def strand(self, reason: Reason) -> None:
+        """Gives back the calls that wait, because the replica is out."""
+        if tickets := self.lane.strand():
+            self._receiver.on_stranded(self, tickets, reason)
+
+    def start(self, on_health: Callable[["Replica"], None]) -> None:
+        """Begins to watch its health; `on_health` hears of every change."""
+        self._watch = asyncio.get_running_loop().create_task(
+            self._keep_watching(on_health), name=f"watch {self.address}"
+        )
+
+    async def _keep_watching(self, on_health: Callable[["Replica"], None]) -> None:
+        stub = health_pb2_grpc.HealthStub(self.hop.channel)
+        while True:
+            try:
+                stream = stub.Watch(health_pb2.HealthCheckRequest(service=self.version))
+                async for answer in stream:
+                    self._set(meaning(answer.status), on_health)
+                self._set(Health.LOST, on_health)
+            except grpc.aio.AioRpcError as error:
+                if (
+                    error.code() is grpc.StatusCode.UNIMPLEMENTED
+                ):  # gRFC A17: a server without health is assumed healthy
+                    self._set(Health.SERVING, on_health)
+                    await asyncio.sleep(STABLE_SECONDS)
+                    continue
+                self._set(Health.LOST, on_health)
+            await asyncio.sleep(WATCH_RETRY_SECONDS)
+
+    def _set(self, health: Health, on_health: Callable[["Replica"], None]) -> None:
+        if health is self.health or (health is Health.LOST and self.health is Health.CONNECTING):
+            return
+        log.info("replica health", version=self.version, address=self.address, was=self.health.value, now=health.value)
+        self.health = health
+        on_health(self)
+
+    async def close(self) -> None:
+        """Stops the watch, the lane and the connection."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self.lane.close()
+        await self.hop.close()
+
+
+def meaning(status: "health_pb2.HealthCheckResponse.ServingStatus") -> Health:
+    """What a health answer under the version's name says of the replica."""
+    match status:
+        case health_pb2.HealthCheckResponse.SERVING:
+            return Health.SERVING
+        case health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            return Health.WRONG_VERSION
+        case _:
+            return Health.NOT_SERVING

@@ -1,0 +1,141 @@
+"""Every flag of the router, with its default and why. Knows no other part; reads nothing but flags and environment."""
+
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, get_args
+
+from abfleet_transport.flags import Flags, address, port_or_off, real, text, whole
+from abfleet_transport.process import LOG_LEVELS
+from abfleet_transport.server import Transport
+
+from abfleet_router.ejection import EjectionPolicy
+from abfleet_router.replica import LaneSettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoutingSettings:
+    """What the story of a call depends on."""
+
+    name: str = "router"
+    """This router in the decision log."""
+    default_deadline_seconds: float = 2.0
+    """For callers that set none."""
+    attempt_timeout_seconds: float = 0.5
+    """An attempt takes at most this and at most half of what remains, so that there is time for another."""
+    least_attempt_seconds: float = 0.001
+    """With less left, no further attempt is made."""
+    retry_per_call: float = 0.2
+    retry_banked: float = 100.0
+    max_waiting_calls: int = 4096
+    max_waiting_bytes: int = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One router process."""
+
+    experiments: Path
+    fleet: Path | None
+    listen: str
+    admin_listen: str
+    metrics_host: str
+    metrics_port: int | None
+    """0: any free one; None: no metrics endpoint."""
+    transport: Transport
+    io_threads: int
+    log_dir: Path
+    flush_interval_seconds: float
+    log_level: str
+    reload_interval_seconds: float
+    drain_delay_seconds: float
+    drain_timeout_seconds: float
+    routing: RoutingSettings
+    ejection: EjectionPolicy
+    lanes: LaneSettings
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+    flags = Flags(
+        "abfleet router",
+        "Routes Recommend calls to the model version that each user is assigned.",
+        "abfleet router --experiments experiments/recommender.yaml --listen 127.0.0.1:50051",
+        environment,
+    )
+    _add_process(flags)
+    _add_data_path(flags)
+    got = flags.parse(arguments)
+    return Settings(
+        experiments=got.experiments,
+        fleet=Path(got.fleet) if got.fleet else None,
+        listen=got.listen,
+        admin_listen=got.admin_listen,
+        metrics_host=got.metrics_host,
+        metrics_port=got.metrics_port,
+        transport=cast(Transport, got.transport),
+        io_threads=got.io_threads,
+        log_dir=got.log_dir,
+        flush_interval_seconds=got.flush_interval,
+        log_level=got.log_level,
+        reload_interval_seconds=got.reload_interval,
+        drain_delay_seconds=got.drain_delay,
+        drain_timeout_seconds=got.drain_timeout,
+        routing=RoutingSettings(
+            name=got.router_name,
+            default_deadline_seconds=got.default_deadline,
+            attempt_timeout_seconds=got.attempt_timeout,
+            max_waiting_calls=got.max_waiting_calls,
+            max_waiting_bytes=got.max_waiting_bytes,
+        ),
+        ejection=EjectionPolicy(
+            consecutive_failures=got.eject_after,
+            base_seconds=got.eject_seconds,
+            max_seconds=8 * got.eject_seconds,
+            detect_only=got.detect_only,
+        ),
+        lanes=LaneSettings(max_batch=got.max_batch, max_in_flight=got.max_in_flight),
+    )
+
+
+def _add_process(flags: Flags) -> None:
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    seconds = real(0, 3600)
+    add = flags.add
+    add("experiments", Path, "experiments/recommender.yaml", "FILE", "the experiments file, followed while it runs")
+    add("fleet", str, "", "FILE", "a file that replaces the targets of the experiments file")
+    add("listen", address, "127.0.0.1:50051", "HOST:PORT", "where to serve callers; port 0: any free one; unix:PATH")
+    add("admin-listen", address, "127.0.0.1:50052", "HOST:PORT", "where to serve status and reload")
+    add("metrics-host", text, "127.0.0.1", "HOST", "where to serve /metrics")
+    add("metrics-port", port_or_off, "8000", "PORT", "port of /metrics; 0: any free one; off: none")
+    flags.choice("transport", get_args(Transport), "auto", "auto is native where it is installed")
+    add("io-threads", whole(1, 64), "1", "N", "threads of the native transport")
+    add("log-dir", Path, "logs", "DIR", "folder of the decision log")
+    add("flush-interval", real(0.001, 60), "0.05", "SECONDS", "between writes of the decision log")
+    flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    add("router-name", text, name, "NAME", "this router in the decision log")
+    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "between looks at the files")
+    add("drain-delay", seconds, "0", "SECONDS", "go on answering so long after SIGTERM")
+    add("drain-timeout", seconds, "4", "SECONDS", "then wait so long for running calls")
+
+
+def _add_data_path(flags: Flags) -> None:
+    routing, ejection, lanes = RoutingSettings(), EjectionPolicy(), LaneSettings()
+    seconds = real(0.001, 3600)
+    add = flags.add
+    add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "for callers that set none")
+    add("attempt-timeout", seconds, f"{routing.attempt_timeout_seconds:g}", "SECONDS",
+        "for one attempt, which also takes at most half of what remains")  # fmt: skip
+    add("max-waiting-calls", whole(1, 10_000_000), f"{routing.max_waiting_calls}", "N",
+        "calls that may wait before new ones are refused")  # fmt: skip
+    add("max-waiting-bytes", whole(1, 2**40), f"{routing.max_waiting_bytes}", "BYTES", "the same in bytes of requests")
+    add("max-batch", whole(1, 4096), f"{lanes.max_batch}", "N", "most calls in one batch")
+    add("max-in-flight", whole(1, 64), f"{lanes.max_in_flight}", "N", "batches in flight to one replica")
+    add(
+        "eject-after", whole(1, 1_000_000), f"{ejection.consecutive_failures}", "N", "failures in a row eject a replica"
+    )
+    add("eject-seconds", real(0.01, 3600), f"{ejection.base_seconds:g}", "SECONDS",
+        "how long the first ejection lasts; doubles up to 8 times that")  # fmt: skip
+    flags.switch("detect-only", "count what would be ejected, and eject nothing")

@@ -1,0 +1,149 @@
+"""Flags before environment before defaults: how every server process is told its settings. Knows no single setting."""
+
+import argparse
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+ENVIRONMENT_PREFIX = "ABFLEET_"
+TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+SHOWN_CHARACTERS = 64
+EXIT_USAGE = 2
+
+Read = Callable[[str], Any]
+"""Turns text into a value; raises ValueError with what is allowed."""
+
+
+class SettingsError(Exception):
+    """A flag or variable with a value that is not allowed; the message names it, the value and what is allowed."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise SettingsError(message)
+
+
+class Flags:
+    """A command line whose every flag `--a-b` may be given as the variable `ABFLEET_A_B`; the flag wins."""
+
+    def __init__(
+        self, program: str, description: str, example: str, environment: Mapping[str, str] = os.environ
+    ) -> None:
+        self._parser = _Parser(
+            prog=program,
+            description=description,
+            epilog=f"example:\n  {example}\nEvery flag --a-b may also be given as ABFLEET_A_B; the flag wins.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self._environment = environment
+
+    def add(self, name: str, read: Read, default: str, metavar: str, text: str) -> None:
+        """A flag with a value; the default goes through the same check as the value."""
+        self._parser.add_argument(
+            f"--{name}",
+            type=_named(name, read),
+            default=self._environment.get(variable(name), default),
+            metavar=metavar,
+            help=f"{text} [{default}]".replace("%", "%%"),
+        )
+
+    def choice(self, name: str, allowed: Sequence[str], default: str, text: str) -> None:
+        """A flag whose value is one of a few."""
+        self.add(name, one_of(allowed), default, "|".join(allowed), text)
+
+    def switch(self, name: str, text: str) -> None:
+        """A flag that is on or off: `--name`, `--no-name`, or a variable that says so."""
+        value = self._environment.get(variable(name), "off").lower()
+        if value not in (*TRUE, *FALSE):
+            raise SettingsError(
+                f"{variable(name)}: {value[:SHOWN_CHARACTERS]!r} is not allowed; allowed are on and off"
+            )
+        self._parser.add_argument(
+            f"--{name}", action=argparse.BooleanOptionalAction, default=value in TRUE, help=f"{text} [off]"
+        )
+
+    def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """Reads the command line. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+        return self._parser.parse_args(arguments)
+
+
+def variable(flag: str) -> str:
+    """The environment variable of a flag: `max-batch` is ABFLEET_MAX_BATCH."""
+    return ENVIRONMENT_PREFIX + flag.upper().replace("-", "_")
+
+
+def _named(name: str, read: Read) -> Read:
+    """Makes argparse tell flag, value and what is allowed, whether the value came from the flag or the environment."""
+
+    def read_named(text: str) -> Any:
+        try:
+            return read(text)
+        except ValueError as error:
+            shown = text[:SHOWN_CHARACTERS]
+            raise SettingsError(f"--{name} ({variable(name)}): {shown!r} is not allowed; {error}") from error
+
+    return read_named
+
+
+def text(value: str) -> str:
+    """Any text but the empty one."""
+    if not value.strip():
+        raise ValueError("it must not be empty")
+    return value
+
+
+def one_of(allowed: Sequence[str]) -> Read:
+    """One of a few words."""
+
+    def read(value: str) -> str:
+        if value not in allowed:
+            raise ValueError(f"allowed are {', '.join(allowed)}")
+        return value
+
+    return read
+
+
+def address(value: str) -> str:
+    """`HOST:PORT` or `unix:PATH`."""
+    host, separator, port = value.rpartition(":")
+    if value.startswith("unix:") and len(value) > len("unix:"):
+        return value
+    if not separator or not host or not port.isdecimal() or int(port) > 65535:
+        raise ValueError("allowed are HOST:PORT with a port from 0 to 65535, and unix:PATH")
+    return value
+
+
+def port_or_off(value: str) -> int | None:
+    """A port, 0 for any free one; None for `off`."""
+    if value == "off":
+        return None
+    if not value.isdecimal() or int(value) > 65535:
+        raise ValueError("allowed are 0 to 65535, and off")
+    return int(value)
+
+
+def whole(low: int, high: int) -> Read:
+    """A whole number in a range, ends included."""
+
+    def read(value: str) -> int:
+        if not value.isdecimal() or not low <= int(value) <= high:
+            raise ValueError(f"allowed are whole numbers from {low} to {high}")
+        return int(value)
+
+    return read
+
+
+def real(low: float, high: float) -> Read:
+    """A number in a range, ends included."""
+
+    def read(value: str) -> float:
+        try:
+            number = float(value)
+        except ValueError:
+            number = low - 1
+        if not low <= number <= high:
+            raise ValueError(f"allowed are numbers from {low:g} to {high:g}")
+        return number
+
+    return read
