@@ -1,7 +1,259 @@
-"""Commands of the models room."""
+"""Commands of the models room: train, list, verify. Knows how to show them, and leaves the work to the room."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+if TYPE_CHECKING:
+    from abfleet_models.registry import ModelVersion, Registry
+
+USAGE, FAILURE = 2, 1
+METRIC_COLUMNS = ("recall@10", "ndcg@10", "coverage@10")
+
+RegistryOption = Annotated[Path, typer.Option("--registry", envvar="ABFLEET_REGISTRY", help="The registry folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One version as `list` shows it; `error` is set where its metadata cannot be read, and the rest is then empty."""
+
+    version: str
+    aliases: list[str]
+    archived: bool
+    algorithm: str = ""
+    metrics: dict[str, float] | None = None
+    size_bytes: int = 0
+    sha256: str = ""
+    trained_on: str = ""
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What `verify` found of one version, or of the registry as a whole."""
+
+    version: str
+    ok: bool
+    message: str
 
 
 def register(app: typer.Typer) -> None:
     """Adds this family's commands to the command line."""
+    models = typer.Typer(help="Train, list and verify the models of the registry.", no_args_is_help=True)
+    models.command("train", epilog="Example: abfleet models train --data ml-latest-small --out models")(train)
+    models.command("list", epilog="Example: abfleet models list --json")(list_models)
+    models.command("verify", epilog="Example: abfleet models verify production")(verify)
+    app.add_typer(models, name="models")
+
+
+def train(
+    data: Annotated[Path, typer.Option(help="Folder with ratings.csv: userId,movieId,rating,timestamp.")],
+    out: Annotated[Path, typer.Option(envvar="ABFLEET_REGISTRY", help="The registry to write into.")] = Path("models"),
+    seed: Annotated[int, typer.Option(min=0, help="Draws the users of the golden histories.")] = 7,
+    min_ratings: Annotated[int, typer.Option(min=1, help="Leave out items with fewer ratings.")] = 10,
+) -> None:
+    """Trains every version on a folder of ratings, measures it offline and puts it into the registry.
+
+    The same data and seed give the same files. A version that is there already is rebuilt in place; an alias that is
+    there already stays where it leads.
+    """
+    from abfleet_models.errors import RegistryError
+
+    try:
+        from abfleet_models.train.build import build
+        from abfleet_models.train.dataset import DataError
+        from abfleet_models.train.recipes import RECIPES
+    except ImportError as error:
+        _stop(f"training needs {error.name}: pip install 'abfleet[train]'", USAGE)
+    from rich.console import Console
+    from rich.progress import track
+
+    steps = build(data, out, seed=seed, now=datetime.now(UTC), min_ratings=min_ratings)
+    progress = Console(stderr=True)
+    try:
+        built = list(
+            track(
+                steps,
+                "Training",
+                total=len(RECIPES),
+                console=progress,
+                disable=not progress.is_terminal,
+                transient=True,
+            )
+        )
+    except DataError as error:
+        _stop(str(error), USAGE)
+    except (RegistryError, OSError) as error:
+        _stop(str(error), FAILURE)
+    rows = [
+        [one.version, one.algorithm, one.outcome, *_shown(dict(one.metrics)), f"{one.size_bytes / 1e6:.1f} MB"]
+        for one in built
+    ]
+    _table(f"Trained into {out}", ["version", "algorithm", "", *METRIC_COLUMNS, "size"], rows)
+
+
+def list_models(registry: RegistryOption = Path("models"), as_json: JsonOption = False) -> None:
+    """Shows the versions of the registry, what leads to them and how they did offline."""
+    from abfleet_models.registry import Registry, RegistryError
+
+    opened = Registry(_folder(registry))
+    try:
+        rows = list(_rows(opened))
+    except RegistryError as error:
+        _stop(str(error), FAILURE)
+    if as_json:
+        typer.echo(json.dumps({"registry": str(registry), "models": [asdict(row) for row in rows]}, indent=2))
+    else:
+        cells = [
+            [
+                row.version,
+                "archived" if row.archived else ", ".join(row.aliases),
+                row.error or row.algorithm,
+                *_shown(row.metrics or {}),
+                f"{row.size_bytes / 1e6:.1f} MB" if row.size_bytes else "",
+                row.sha256[:12],
+            ]
+            for row in rows
+        ]
+        _table(f"Models in {registry}", ["version", "alias", "algorithm", *METRIC_COLUMNS, "size", "sha256"], cells)
+    if any(row.error for row in rows):
+        raise typer.Exit(FAILURE)
+
+
+def verify(
+    version: Annotated[str | None, typer.Argument(help="A version or an alias; without it, all of them.")] = None,
+    registry: RegistryOption = Path("models"),
+    as_json: JsonOption = False,
+) -> None:
+    """Checks sha256, signature and golden answers of one version, or of all and the registry with them.
+
+    Exits 1 when anything is not as it was released.
+    """
+    from abfleet_models.registry import Registry, RegistryError
+
+    opened = Registry(_folder(registry))
+    try:
+        verdicts = [_verdict(*_find(opened, version))] if version is not None else list(_verdicts(opened))
+    except RegistryError as error:
+        _stop(str(error), USAGE)
+    if as_json:
+        typer.echo(json.dumps({"registry": str(registry), "results": [asdict(one) for one in verdicts]}, indent=2))
+    else:
+        cells = [[one.version, "ok" if one.ok else "WRONG", one.message] for one in verdicts]
+        _table(f"Verified {registry}", ["version", "", ""], cells)
+    if not all(one.ok for one in verdicts):
+        raise typer.Exit(FAILURE)
+
+
+Opener = Callable[[str], "ModelVersion"]
+
+
+def _all(registry: "Registry") -> list[tuple[str, Opener]]:
+    """Every version with what opens it, the archived ones last."""
+    served: list[tuple[str, Opener]] = [(name, registry.resolve) for name in registry.versions()]
+    return served + [(name, registry.archived) for name in registry.archived_versions()]
+
+
+def _find(registry: "Registry", name: str) -> tuple[str, Opener]:
+    """A version or alias with what opens it. Raises RegistryError when nothing has that name."""
+    from abfleet_models.manifest import is_name
+    from abfleet_models.registry import RegistryError, UnknownVersionError
+
+    opener: Opener = registry.archived if name in registry.archived_versions() else registry.resolve
+    try:
+        return opener(name).version, opener
+    except RegistryError as error:
+        if isinstance(error, UnknownVersionError) or not is_name(name):
+            raise
+        return name, opener  # it is there and broken: a failure of the version, not a wrong question
+
+
+def _rows(registry: "Registry") -> Iterator[Row]:
+    from abfleet_models.registry import RegistryError
+
+    aliases = registry.aliases()
+    for name, opener in _all(registry):
+        leading = sorted(alias for alias, target in aliases.items() if target == name)
+        archived = opener == registry.archived
+        try:
+            found = opener(name)
+            metrics = found.metrics()
+        except RegistryError as error:
+            yield Row(name, leading, archived, error=str(error))
+            continue
+        manifest = found.manifest
+        yield Row(
+            version=name,
+            aliases=leading if not archived else [],
+            archived=archived,
+            algorithm=manifest.algorithm,
+            metrics=dict(metrics.values) if metrics else None,
+            size_bytes=manifest.size_bytes,
+            sha256=manifest.sha256,
+            trained_on=manifest.training.name,
+        )
+
+
+def _verdicts(registry: "Registry") -> Iterator[Verdict]:
+    for name, opener in _all(registry):
+        yield _verdict(name, opener)
+    problems = registry.check()
+    for problem in problems:
+        yield Verdict("registry", ok=False, message=problem)
+    if not problems:
+        yield Verdict("registry", ok=True, message="aliases and registry.json agree with the folders")
+
+
+def _verdict(name: str, opener: Opener) -> Verdict:
+    from abfleet_models.registry import RegistryError
+    from abfleet_models.verification import verify_golden
+
+    try:
+        found = opener(name)
+        verify_golden(found)
+        found.metrics()
+    except RegistryError as error:
+        return Verdict(name, ok=False, message=str(error))
+    histories = len(found.manifest.golden.history)
+    return Verdict(name, ok=True, message=f"sha256, signature and {histories} golden answers")
+
+
+def _shown(metrics: dict[str, float]) -> list[str]:
+    return [f"{metrics[name]:.4f}" if name in metrics else "" for name in METRIC_COLUMNS]
+
+
+def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on a terminal; the same cells separated by tabs in a pipe, where no column may be cut to fit."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    table = Table(title=escape(title), title_justify="left")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(escape(cell) for cell in row))
+    console.print(table)
+
+
+def _folder(registry: Path) -> Path:
+    if not registry.is_dir():
+        _stop(f"--registry {str(registry)!r} is not a folder", USAGE)
+    return registry
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    sys.stderr.write(f"abfleet: {message}\n")
+    raise typer.Exit(code)

@@ -71,7 +71,8 @@ class ModelVersion:
         """The bytes of model.onnx, known to be those that metadata.json describes.
 
         Load a session from these bytes and not from `model_path`: then no change of the file in between can slip in.
-        (A model with `external_data` has to be opened by path.) Raises IntegrityError when sha256 or signature differ
+        (For weights in `external_data`, tell the session this folder:
+        `session.model_external_initializers_file_folder_path`.) Raises IntegrityError when sha256 or signature differ
         or an operator is not a standard one, UnsafePathError when the file or its data lie elsewhere.
         """
         content = _read_file(self.path, MODEL_FILE)

@@ -1,7 +1,5 @@
 """Runs a version's golden histories and compares the answers. Opens ONNX Runtime, and only when called."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -54,10 +52,10 @@ def _run(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
-    # A model with files beside it has to be opened where they are.
-    source: bytes | Path = version.model_path if version.manifest.external_data else content
+    # Opened from the bytes that were checked; weights in files beside it are then looked for in its folder.
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(version.path))
     try:
-        session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         item_ids, scores = session.run(["item_ids", "scores"], {"history": history})
     except Exception as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
