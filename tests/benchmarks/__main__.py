@@ -29,8 +29,8 @@ QUICK = Plan(
     paths=_ALL_PATHS,
     models=("identity",),
     in_flight=(120,),
-    rounds=2,
-    pass_s=1.0,
+    rounds=3,
+    pass_s=0.8,
     latency_s=1.5,
     singles=300,
     budget_s=95,
@@ -39,8 +39,8 @@ FULL = Plan(
     paths=_ALL_PATHS,
     models=MODELS,
     in_flight=(120, 400, 1_000),
-    rounds=3,
-    pass_s=1.5,
+    rounds=4,
+    pass_s=1.2,
     latency_s=4.0,
     singles=1_000,
     budget_s=840,
@@ -86,6 +86,9 @@ def _run(options: argparse.Namespace, directory: Path, console: Console) -> int:
         for path in result.paths.values():
             for note in path.notes:
                 out.print(f"(!) {result.model}, {path.label}: {note}", markup=False)
+            for timed in path.latencies:
+                if timed.not_ok:
+                    out.print(f"{result.model}, {path.label} at {timed.label}: {timed.failures}", markup=False)
     for target in report.targets(results, plan):
         sign, word = ("≥" if target.at_least else "≤"), ("met " if target.met else "MISSED")
         out.print(f"{word:7}{target.text}: {target.reached:.2f} (target {sign} {target.bound:g})", highlight=False)
@@ -134,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--paths", type=_names(_ALL_PATHS), help=f"of {','.join(_ALL_PATHS)} [all]")
     parser.add_argument("--models", type=_names(MODELS), help=f"of {','.join(MODELS)} [quick: identity, full: all]")
     parser.add_argument("--in-flight", type=_numbers, help="calls in flight, the main one first [120 or 120,400,1000]")
-    parser.add_argument("--rounds", type=_count, help="alternations of the paths [quick: 2, full: 3]")
+    parser.add_argument("--rounds", type=_count, help="alternations of the paths [quick: 3, full: 4]")
     parser.add_argument(
         "--connections", type=_count, help="open connections when memory is read [quick: 0, full: 1000]"
     )

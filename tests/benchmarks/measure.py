@@ -63,6 +63,8 @@ class Latency:
     router_us: float
     workers_us: float
     not_ok: int
+    failures: str
+    """How those failed; empty when none did."""
 
     @property
     def router_core_percent(self) -> float:
@@ -186,7 +188,8 @@ def latency(
         sender_late_p99_ms=percentile(outcome.late_ms, 99),
         router_us=router_s / calls * 1e6,
         workers_us=workers_s / calls * 1e6,
-        not_ok=calls - outcome.ok,
+        not_ok=len(due) - outcome.ok,
+        failures=_spelt(outcome),
     )
 
 

@@ -30,6 +30,7 @@ _SETTINGS = struct.pack(">HIHIHI", 0x1, 0, 0x2, 0, 0x4, _LARGEST_WINDOW)
 _DATA, _HEADERS, _RST_STREAM, _SETTINGS_FRAME, _PING, _GOAWAY, _WINDOW_UPDATE, _CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
 _LARGEST_FRAME, _PREFIX = 16_384, 5  # what any peer takes unasked; the length of gRPC's own prefix
+_MAX_CONCURRENT_STREAMS, _STREAMS_AT_FIRST = 0x3, 100  # the setting; what to assume before it arrives
 _WINDOW_REFILL = 1 << 24
 _LONGEST_WAIT_S = 0.05
 
@@ -61,7 +62,7 @@ class Outcome:
     """What one pass saw. Changed only by the pass that makes it."""
 
     latencies_ms: array = field(default_factory=lambda: array("d"))
-    """float64[answered], counted from when the call was due (or sent, when not on a schedule)."""
+    """float64[OK answers], counted from when the call was due (or sent, when not on a schedule)."""
     late_ms: array = field(default_factory=lambda: array("d"))
     """float64[sent]: how long after its due time each call left; the sender's own share of the latency."""
     statuses: Counter = field(default_factory=Counter)
@@ -106,12 +107,15 @@ class _Connection:
         self.calls: list[int] = []  # index of the call on stream 2 * position + 1
         self.done = bytearray()  # 1 where the stream at that position is finished
         self.finished: list[tuple[int, int]] = []  # (index of the call, status), drained by the pass
-        self.held: deque[tuple[int, Request]] = deque()  # calls that wait for the peer's flow-control window
+        self.held: deque[tuple[int, Request]] = deque()  # calls that wait for the peer's window or stream limit
         self.closed = False
         self._answers: dict[int, bytearray] | None = {} if keep_answers else None
         self._out = bytearray(_PREFACE + frame(_SETTINGS_FRAME, 0, 0, _SETTINGS))
         self._out += frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _LARGEST_WINDOW - _DEFAULT_WINDOW))
         self._window = _DEFAULT_WINDOW
+        self._open = 0
+        self._most_open = _STREAMS_AT_FIRST
+        self._settled = False
         self._unread = b""
         self._received = 0
         self._known: dict[bytes, int | None] = {}  # header block -> grpc-status, as equal blocks mean the same
@@ -127,9 +131,16 @@ class _Connection:
         if self.closed:
             self.finished.append((index, RESET))
             return
-        if self.held or self._window < len(request.message):
+        if self.held or not self._has_room(request):
             self.held.append((index, request))
             return
+        self._start(index, request)
+
+    def _has_room(self, request: Request) -> bool:
+        return self._open < self._most_open and self._window >= len(request.message)
+
+    def _start(self, index: int, request: Request) -> None:
+        self._open += 1
         self._window -= len(request.message)
         stream = 2 * len(self.calls) + 1
         self.calls.append(index)
@@ -187,6 +198,8 @@ class _Connection:
                 self._control(kind, flags, stream, data[at + 9 : after])
             at = after
         self._unread = data[at:]
+        while self.held and self._has_room(self.held[0][1]):
+            self._start(*self.held.popleft())
         if self._received >= _WINDOW_REFILL:
             self._out += frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", self._received))
             self._received = 0
@@ -194,12 +207,10 @@ class _Connection:
     def _control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _WINDOW_UPDATE and stream == 0:
             self._window += int.from_bytes(payload, "big")
-            while self.held and self._window >= len(self.held[0][1].message):
-                waiting, self.held = self.held, deque()
-                while waiting and self._window >= len(waiting[0][1].message):
-                    self.send(*waiting.popleft())
-                self.held = waiting
         elif kind == _SETTINGS_FRAME and not flags & _ACK:
+            unsaid = self._most_open if self._settled else 1 << 31  # no limit, unless one was set before
+            self._most_open = dict(struct.iter_unpack(">HI", payload)).get(_MAX_CONCURRENT_STREAMS, unsaid)
+            self._settled = True
             self._out += frame(_SETTINGS_FRAME, _ACK, 0, b"")
         elif kind == _PING and not flags & _ACK:
             self._out += frame(_PING, _ACK, 0, payload)
@@ -220,6 +231,7 @@ class _Connection:
         at = stream >> 1
         if not self.done[at]:  # a server may reset a stream that it has answered
             self.done[at] = 1
+            self._open -= 1
             self.finished.append((self.calls[at], status))
 
 
@@ -328,7 +340,8 @@ class Sender:
         now = time.perf_counter()
         for connection in self._all:
             for index, status in connection.finished:
-                outcome.latencies_ms.append((now - started_at[index]) * 1e3)
+                if status == 0:  # a quick refusal must not look like a quick answer
+                    outcome.latencies_ms.append((now - started_at[index]) * 1e3)
                 outcome.statuses[status] += 1
                 if self._keep_answers:
                     outcome.answers[index] = connection.answer(index)[5:]

@@ -1,5 +1,6 @@
 """The benchmark's own claims: its sender tells the truth, its files are valid. Run by name, not with all."""
 
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.recommender_pb2_grpc import RecommenderServicer, add_RecommenderServicer_to_server
 from hypothesis import given
 from hypothesis import strategies as st
+from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
 from tests.benchmarks import fleets, hpack, picture
 from tests.benchmarks.__main__ import QUICK
@@ -100,6 +102,28 @@ def test_more_than_a_window_of_requests_goes_through() -> None:
         outcome = sender.in_flight(40, at_once=40)
         sender.close()
     assert outcome.ok == 40
+
+
+def test_the_stream_limit_of_the_server_is_kept() -> None:
+    """A server that takes two streams at a time refuses none of the calls that were all due at once."""
+    front = NativeGrpcFront("127.0.0.1:0", [(METHOD_PATH, False)], max_concurrent_streams=2)
+    front.start()
+
+    def answer() -> None:
+        while (events := front.recv_batch(1)) is not None:
+            for kind, call, *_ in events:
+                if kind == EVENT_CALL:
+                    front.respond(call, b"")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    sender = Sender([_request(front.bound_port, "patient")], connections=1)
+    sender.in_flight(1, at_once=1)  # the server's settings have arrived
+    outcome = sender.on_schedule([0.0] * 50)
+    sender.close()
+    front.close()
+    thread.join(10)
+    assert outcome.ok == 50
 
 
 def test_a_stall_counts_in_full() -> None:
