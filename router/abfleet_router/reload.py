@@ -6,7 +6,7 @@ worker that serves; versions that are in force already never hold it up, so halt
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +15,7 @@ import structlog
 from abfleet_experiments.config import Config
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load
+from abfleet_experiments.movement import Movement, movement
 
 from abfleet_router import log_line
 from abfleet_router.decision_log import DecisionLog
@@ -101,11 +102,11 @@ class Reloader:
                 self._seen = seen
                 await self._read()
             if self._candidate is not None:
-                self._activate_if_ready(self._candidate)
+                await self._activate_if_ready(self._candidate)
             elif self._current is not None:
                 due = self._current.assigner.next_change
                 if due is not None and due <= self._now():
-                    self._activate(self._current.config)
+                    await self._activate(self._current.config)
 
     def _fingerprint(self, *, content: bool) -> object:
         """Differs when a file has changed: by its numbers, and when asked by its content."""
@@ -157,7 +158,7 @@ class Reloader:
             needed = set(config.versions_in_use(now)) - self._current.config.versions_in_use(now)
         return sorted(version for version in needed if not self._fleet.pools[version].available)
 
-    def _activate_if_ready(self, config: Config) -> None:
+    async def _activate_if_ready(self, config: Config) -> None:
         if missing := self._missing(config):
             waits = (f"revision {config.revision} waits for a worker that serves: {', '.join(missing)}",)
             if waits != self.state.errors:
@@ -166,9 +167,9 @@ class Reloader:
                 if self._current is not None:
                     self._write_reload(self._revision, config.revision, active=False, moved=None, errors=waits)
             return
-        self._activate(config)
+        await self._activate(config)
 
-    def _activate(self, config: Config) -> None:
+    async def _activate(self, config: Config) -> None:
         previous, now = self._current, self._now()
         self._fleet.follow({version: model.target for version, model in config.models.items()})
         snapshot = make_snapshot(
@@ -186,11 +187,15 @@ class Reloader:
         self.state.errors = ()
         self._metrics.reloads += 1
         log.info("configuration in force", revision=snapshot.revision, generation=snapshot.generation)
-        self._write_allocations(snapshot, None)
-        if previous is not None and previous.revision != snapshot.revision:
-            self._write_reload(previous.revision, config.revision, active=True, moved=None, errors=())
+        moving = None
+        if previous is not None:  # counted in a thread, after the swap: it may take longer than a call can wait
+            moving = await asyncio.to_thread(movement, previous.config, previous.activated, config, now)
+        self._write_allocations(snapshot, moving)
+        if previous is not None and moving is not None and previous.revision != snapshot.revision:
+            moved = float(moving.moved)
+            self._write_reload(previous.revision, config.revision, active=True, moved=moved, errors=())
 
-    def _write_allocations(self, snapshot: Snapshot, moved: Mapping[str, float] | None) -> None:
+    def _write_allocations(self, snapshot: Snapshot, moving: Movement | None) -> None:
         for allocation in snapshot.assigner.allocations:
             members = {
                 "router": self._router,
@@ -200,7 +205,7 @@ class Reloader:
                 "allocation": allocation.allocation,
                 "traffic": allocation.traffic,
                 "weights": dict(allocation.weights),
-                "moved": None if moved is None else moved.get(allocation.experiment, 0.0),
+                "moved": None if moving is None else moved_in(moving, allocation.experiment),
             }
             self._log.append(log_line.event("allocation", snapshot.activated.timestamp(), members))
 
@@ -222,3 +227,9 @@ class Reloader:
             "errors": list(errors),
         }
         self._log.append(log_line.event("reload", self._now().timestamp(), members))
+
+
+def moved_in(moving: Movement, experiment: str) -> float:
+    """The share of all users, 0 to 1, who enter an experiment, leave it or change their group in it."""
+    flows = (flow for flow in moving.flows if experiment in (flow.before.experiment, flow.after.experiment))
+    return float(sum(flow.share for flow in flows if flow.before[:2] != flow.after[:2]))
