@@ -61,8 +61,8 @@ def model_bytes(k: int = 100, *, input_type: int = TensorProto.INT64, broken_k: 
         "tiny",
         [helper.make_tensor_value_info("history", input_type, ["batch", "length"])],
         [
-            helper.make_tensor_value_info("item_ids", TensorProto.INT64, ["batch", "k"]),
-            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", "k"]),
+            helper.make_tensor_value_info("item_ids", TensorProto.INT64, ["batch", k]),
+            helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", k]),
         ],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

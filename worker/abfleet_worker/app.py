@@ -2,30 +2,29 @@
 
 import asyncio
 import gc
-import logging
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from wsgiref.simple_server import WSGIServer
 
 import grpc
 import structlog
 from abfleet_protos import recommender_pb2, worker_pb2
-from abfleet_transport.errors import TransportError
+from abfleet_transport.errors import AddressError, TransportError
+from abfleet_transport.flags import EXIT_USAGE, SettingsError
 from abfleet_transport.health import Health, add_reflection
+from abfleet_transport.process import MetricsServer, StopSignals, configure_logs
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
-from abfleet_worker.errors import SettingsError, WorkerError
+from abfleet_worker.errors import WorkerError
 from abfleet_worker.inbox import Inbox
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.model import OnnxModel, load
 from abfleet_worker.service import METHODS, RecommenderService
 from abfleet_worker.settings import Settings, parse
 
-EXIT_FAILURE, EXIT_USAGE = 1, 2
+EXIT_FAILURE = 1
 SERVICES = (
     recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name,
     worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name,
@@ -35,16 +34,18 @@ SERVICES = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a worker until a signal; gives the exit code: 0 drained, 1 failed, 2 wrong settings."""
     try:
-        settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        settings = parse(sys.argv[1:] if arguments is None else arguments)
     except SettingsError as error:
         print(f"abfleet_worker: {error}; --help lists the settings", file=sys.stderr)
         return EXIT_USAGE
-    _configure_logs(settings)
+    configure_logs(settings.log_level)
     try:
         return asyncio.run(serve(settings))
+    except AddressError as error:
+        print(f"abfleet_worker: {error}; --listen and --metrics-port choose others", file=sys.stderr)
     except (WorkerError, TransportError) as error:
         print(f"abfleet_worker: {error}", file=sys.stderr)
-        return EXIT_FAILURE
+    return EXIT_FAILURE
 
 
 async def serve(settings: Settings) -> int:
@@ -53,7 +54,7 @@ async def serve(settings: Settings) -> int:
     Raises WorkerError or TransportError when it cannot begin.
     """
     log = structlog.get_logger("abfleet.worker")
-    signals = _Signals()
+    signals = StopSignals()
     choose(settings.transport)  # a transport that is missing is said before a model is loaded
     model = await asyncio.to_thread(
         load,
@@ -67,32 +68,14 @@ async def serve(settings: Settings) -> int:
         if not signals.first.is_set():
             await serving.health.set_serving(True)
             print(f"ready {serving.address} version {model.version}", flush=True)
-            log.info("ready", address=serving.address, transport=serving.server.transport, metrics=serving.metrics_port)
+            log.info("ready", address=serving.address, transport=serving.server.transport, metrics=serving.metrics.port)
             await signals.first.wait()
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
-        drain = asyncio.ensure_future(serving.drain())
-        again = asyncio.ensure_future(signals.second.wait())
-        await asyncio.wait((drain, again), return_when=asyncio.FIRST_COMPLETED)
-        for task in (drain, again):
-            task.cancel()
-        if signals.second.is_set():
+        if not await signals.drain(serving.drain):
             log.warning("stopped at once; calls may have been cut", in_progress=serving.server.in_progress)
             return EXIT_FAILURE
     log.info("stopped")
     return 0
-
-
-class _Signals:
-    """SIGTERM and SIGINT as events: the first asks to drain, the second to stop at once."""
-
-    def __init__(self) -> None:
-        self.first = asyncio.Event()
-        self.second = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
-
-    def _on_signal(self) -> None:
-        (self.second if self.first.is_set() else self.first).set()
 
 
 class _Serving:
@@ -101,18 +84,19 @@ class _Serving:
     def __init__(self, settings: Settings, model: OnnxModel) -> None:
         self._settings = settings
         rpc_metrics = RpcMetrics(METHODS)
-        metrics = WorkerMetrics(lambda: (self.service.model.version, self.service.model.sha256))
+        worker_metrics = WorkerMetrics(lambda: (self.service.model.version, self.service.model.sha256))
+        registry = CollectorRegistry()
+        registry.register(rpc_metrics)
         self.service = RecommenderService(
             model,
             rpc_metrics=rpc_metrics,
-            metrics=metrics,
+            metrics=worker_metrics,
             max_batch=settings.max_batch,
             make_request_id=lambda: os.urandom(16).hex(),
         )
+        registry.register(worker_metrics)
+        self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.health = Health((model.version,))
-        self.registry = CollectorRegistry()
-        self.registry.register(rpc_metrics)
-        self.registry.register(metrics)
         plan = ServerPlan(
             address=settings.listen,
             methods=METHODS,
@@ -128,7 +112,6 @@ class _Serving:
         else:
             self._inbox = Inbox(self.service)
             self.server = make_server("grpcio", plan, self._inbox.put, self._inbox.withdraw)
-        self._metrics_server: WSGIServer | None = None
 
     @property
     def address(self) -> str:
@@ -136,35 +119,20 @@ class _Serving:
         listen = self._settings.listen
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{self.server.port}"
 
-    @property
-    def metrics_port(self) -> int | None:
-        """The port of /metrics that was bound, None without one."""
-        return None if self._metrics_server is None else self._metrics_server.server_port
-
     def _add_services(self, server: grpc.aio.Server) -> None:
         self.health.add_to(server)
         add_reflection(server, SERVICES)
 
     async def __aenter__(self) -> "_Serving":
-        settings = self._settings
         await self.health.set_serving(False)
-        if settings.metrics_port is not None:
-            try:
-                self._metrics_server, _ = start_http_server(
-                    settings.metrics_port, settings.metrics_host, registry=self.registry
-                )
-            except OSError as error:
-                where = f"{settings.metrics_host}:{settings.metrics_port}"
-                raise WorkerError(
-                    f"cannot serve /metrics on {where}: {error.strerror or error}; choose another with --metrics-port"
-                ) from error
         if self._inbox is not None:
             self._inbox.start()
         try:
+            self.metrics.start()
             await self.server.start()
-        except TransportError as error:
+        except TransportError:
             await self._close()
-            raise WorkerError(f"{error}; choose another with --listen") from error
+            raise
         # What is loaded by now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
@@ -183,24 +151,4 @@ class _Serving:
         await self.server.close()
         if self._inbox is not None:
             self._inbox.close()
-        if self._metrics_server is not None:
-            self._metrics_server.shutdown()
-            self._metrics_server.server_close()
-
-
-def _configure_logs(settings: Settings) -> None:
-    """For people on a terminal, as JSON lines elsewhere; always on stderr, stdout has the ready line alone."""
-    render: structlog.typing.Processor
-    render = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            render,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, settings.log_level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
+        self.metrics.close()

@@ -1,6 +1,6 @@
 """Requests to padded matrices, and the model's rows to answers. Pure: knows no clock, no transport and no runtime."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -104,8 +104,8 @@ def encode(
 ) -> list[bytes | Refusal]:
     """Serialised RecommendResponse messages with `item_ids` and `scores` alone, one for each row.
 
-    `item_ids`: int64[batch, k], `scores`: float32[batch, k], best first. A row with -inf ends there: the model had no
-    more items. A row with a nan, +inf or an id below 1 in what would be sent is refused, never sent.
+    `item_ids`: int64[batch, k], `scores`: float32[batch, k], best first. A row ends at an id 0 or a score -inf: the
+    model had no more items. A row with a nan, +inf or an id below 0 in what would be sent is refused, never sent.
     """
     width = min(max(limits), item_ids.shape[1])
     item_ids, scores = item_ids[:, :width], scores[:, :width]
@@ -133,7 +133,7 @@ def _usable(item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Se
     """How many items of each row may be sent; -1 where the row breaks the contract."""
     counts = []
     for ids, values, limit in zip(item_ids, scores, limits, strict=True):
-        ended = np.flatnonzero(np.isneginf(values))
+        ended = np.flatnonzero(np.isneginf(values) | (ids == 0))
         count = min(limit, len(ids), int(ended[0]) if len(ended) else len(ids))
         good = np.isfinite(values[:count]).all() and (ids[:count] > 0).all()
         counts.append(count if good else -1)
@@ -159,8 +159,3 @@ def join_batch(version: str, answers: Sequence[bytes | Refusal], elapsed_us: int
 def join_alone(answer: bytes, *, request_id: str, version_field: bytes) -> bytes:
     """A serialised RecommendResponse from its items and the fields that a router would add."""
     return answer + text_field(2, request_id) + version_field
-
-
-Infer = Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], NDArray[np.float32]]]
-"""history: int64[batch, length] to item_ids: int64[batch, k] and scores: float32[batch, k]; ModelAnswerError or any
-error of the runtime when it cannot."""

@@ -5,10 +5,6 @@ class WorkerError(Exception):
     """The base of the worker's own errors; the message is one line for a person."""
 
 
-class SettingsError(WorkerError):
-    """A flag or an environment variable has a value that is not allowed."""
-
-
 class ModelLoadError(WorkerError):
     """A model cannot be served: its files or its graph are not what the registry and the contract say."""
 

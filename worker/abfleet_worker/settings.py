@@ -1,21 +1,17 @@
-"""What a worker is told: flags before environment before defaults. Knows names and ranges; opens nothing."""
+"""What a worker is told: its flags, their defaults and ranges. Knows no file and opens nothing."""
 
-import argparse
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import cast, get_args
 
+from abfleet_transport import flags
+from abfleet_transport.process import LOG_LEVELS
 from abfleet_transport.server import Transport
 
-from abfleet_worker.errors import SettingsError
-
-LogLevel = Literal["debug", "info", "warning", "error"]
-ENVIRONMENT_PREFIX = "ABFLEET_"
-EXAMPLE = """example:
-  python -m abfleet_worker --registry models --version production --listen 127.0.0.1:50061
-Every flag --a-b may also be given as the environment variable ABFLEET_A_B; the flag wins."""
-_TRUE, _FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+"""A router holds at most so many bytes of waiting calls, so no batch of it is larger."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,20 +34,37 @@ class Settings:
     max_message_bytes: int
     drain_delay_seconds: float
     drain_timeout_seconds: float
-    log_level: LogLevel
+    log_level: str
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
-    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
-    parser = _Parser(
-        prog="abfleet_worker",
-        description="Serves one ONNX model of a registry over gRPC.",
-        epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads flags and environment. Raises flags.SettingsError; `--help` raises SystemExit(0)."""
+    known = flags.Flags(
+        "abfleet_worker",
+        "Serves one ONNX model of a registry over gRPC.",
+        "python -m abfleet_worker --registry models --version production --listen 127.0.0.1:50061",
+        environment,
     )
-    _Flags(parser, environment).add_all()
-    values = parser.parse_args(arguments)
+    known.add("registry", Path, "models", "DIR", "folder of the model registry")
+    known.add("version", flags.text, "production", "NAME", "version, or alias such as production, to serve")
+    known.add("listen", flags.address, "127.0.0.1:50061", "ADDRESS", "HOST:PORT (0: any free one) or unix:PATH")
+    known.add("metrics-host", flags.text, "127.0.0.1", "HOST", "where to serve /metrics")
+    known.add("metrics-port", flags.port_or_off, "8001", "PORT", "port of /metrics; 0: any free one; off: none")
+    known.choice("transport", get_args(Transport), "auto", "auto is native where it is installed")
+    known.add("intra-op-threads", flags.whole(1, 256), "1", "N", "threads of ONNX Runtime in one run")
+    known.switch("spinning", "let waiting threads of ONNX Runtime spin, which takes CPU from the neighbours")
+    known.add("max-batch", flags.whole(1, 4096), "128", "N", "most requests in one run of the model")
+    known.add(
+        "max-message-bytes",
+        flags.whole(1024, 2**30),
+        str(MAX_MESSAGE_BYTES),
+        "BYTES",
+        "largest message that is taken",
+    )
+    known.add("drain-delay", flags.real(0, 3600), "0", "SECONDS", "go on answering so long after SIGTERM")
+    known.add("drain-timeout", flags.real(0, 3600), "4", "SECONDS", "then wait so long for running calls")
+    known.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    values = known.parse(arguments)
     return Settings(
         registry=values.registry,
         version=values.version,
@@ -65,132 +78,5 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
         max_message_bytes=values.max_message_bytes,
         drain_delay_seconds=values.drain_delay,
         drain_timeout_seconds=values.drain_timeout,
-        log_level=cast(LogLevel, values.log_level),
+        log_level=values.log_level,
     )
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise SettingsError(message)
-
-
-class _Flags:
-    """Adds each flag with its environment variable as the default, so that both go through the same check."""
-
-    def __init__(self, parser: argparse.ArgumentParser, environment: Mapping[str, str]) -> None:
-        self._parser = parser
-        self._environment = environment
-
-    def add_all(self) -> None:
-        self._add("registry", Path, "models", "DIR", "folder of the model registry")
-        self._add("version", _text, "production", "NAME", "version or alias (production, staging) to serve")
-        self._add(
-            "listen", _address, "127.0.0.1:50061", "HOST:PORT", "where to serve gRPC; port 0: any free one; unix:PATH"
-        )
-        self._add("metrics-host", _text, "127.0.0.1", "HOST", "where to serve /metrics")
-        self._add("metrics-port", _port_or_off, "8001", "PORT", "port of /metrics; 0: any free one; off: none")
-        self._choice("transport", get_args(Transport), "auto", "auto is native where it is installed")
-        self._add("intra-op-threads", _whole(1, 256), "1", "N", "threads of ONNX Runtime in a run")
-        self._switch("spinning", "let waiting threads of ONNX Runtime spin; takes CPU from the neighbours")
-        self._add("max-batch", _whole(1, 4096), "128", "N", "most requests in one run of the model")
-        self._add(
-            "max-message-bytes",
-            _whole(1024, 2**30),
-            str(64 * 1024 * 1024),
-            "BYTES",
-            "largest message that is taken; a router's batch carries up to 64 MiB",
-        )
-        self._add("drain-delay", _seconds, "0", "SECONDS", "go on answering so long after SIGTERM")
-        self._add("drain-timeout", _seconds, "4", "SECONDS", "then wait so long for running calls")
-        self._choice("log-level", get_args(LogLevel), "info", "least severity of what is logged on stderr")
-
-    def _default(self, name: str, default: str) -> str:
-        return self._environment.get(variable(name), default)
-
-    def _add(self, name: str, read: Callable[[str], Any], default: str, metavar: str, text: str) -> None:
-        self._parser.add_argument(
-            f"--{name}",
-            type=_named(name, read),
-            default=self._default(name, default),
-            metavar=metavar,
-            help=f"{text} [{default}]",
-        )
-
-    def _choice(self, name: str, allowed: Sequence[str], default: str, text: str) -> None:
-        self._add(name, _one_of(allowed), default, "|".join(allowed), text)
-
-    def _switch(self, name: str, text: str) -> None:
-        value = self._default(name, "off").lower()
-        if value not in (*_TRUE, *_FALSE):
-            raise SettingsError(f"{variable(name)}: {value[:64]!r} is not allowed; allowed are on and off")
-        self._parser.add_argument(
-            f"--{name}", action=argparse.BooleanOptionalAction, default=value in _TRUE, help=f"{text} [off]"
-        )
-
-
-def variable(flag: str) -> str:
-    """The environment variable of a flag: `max-batch` is ABFLEET_MAX_BATCH."""
-    return ENVIRONMENT_PREFIX + flag.upper().replace("-", "_")
-
-
-def _named(name: str, read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Makes argparse tell flag, value and what is allowed, whether the value came from the flag or the environment."""
-
-    def read_named(text: str) -> Any:
-        try:
-            return read(text)
-        except ValueError as error:
-            raise SettingsError(f"--{name} ({variable(name)}): {text[:64]!r} is not allowed; {error}") from error
-
-    return read_named
-
-
-def _text(text: str) -> str:
-    if not text.strip():
-        raise ValueError("it must not be empty")
-    return text
-
-
-def _one_of(allowed: Sequence[str]) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text not in allowed:
-            raise ValueError(f"allowed are {', '.join(allowed)}")
-        return text
-
-    return read
-
-
-def _address(text: str) -> str:
-    host, separator, port = text.rpartition(":")
-    if text.startswith("unix:") and len(text) > len("unix:"):
-        return text
-    if not separator or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("allowed are HOST:PORT with a port from 0 to 65535, and unix:PATH")
-    return text
-
-
-def _port_or_off(text: str) -> int | None:
-    if text == "off":
-        return None
-    if not text.isdecimal() or int(text) > 65535:
-        raise ValueError("allowed are 0 to 65535, and off")
-    return int(text)
-
-
-def _whole(low: int, high: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise ValueError(f"allowed are whole numbers from {low} to {high}")
-        return int(text)
-
-    return read
-
-
-def _seconds(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 3600:
-        raise ValueError("allowed are seconds from 0 to 3600")
-    return value

@@ -1,0 +1,253 @@
+"""A real fleet for tests: router and workers as processes, random ports, a folder of its own. Knows how to break it too.
+
+Everything is started from the installed packages with the interpreter that runs the tests; nothing outlives the `with`.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+from abfleet_protos import admin_pb2, admin_pb2_grpc, recommender_pb2_grpc
+
+ROOT = Path(__file__).resolve().parents[2]
+MODELS = ROOT / "models"
+VERSIONS = ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1")
+START_SECONDS = 60.0
+"""A worker starts in about a second; a busy machine may need far longer."""
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> Any:
+    """The first true value of `condition`; AssertionError that says what did not happen."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(0.01)
+    raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+class Process:
+    """One of our programs, with what it says on stdout as lines."""
+
+    def __init__(self, name: str, module: str, arguments: Sequence[str], folder: Path) -> None:
+        self.name = name
+        self.stderr_path = folder / f"{name}.stderr"
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("ABFLEET_")}
+        with self.stderr_path.open("ab") as stderr:
+            self.popen = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                cwd=folder,
+                env=environment,
+                start_new_session=True,
+            )
+        self._lines: queue.Queue[str] = queue.Queue()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.popen.stdout is not None
+        for line in self.popen.stdout:
+            self._lines.put(line.rstrip("\n"))
+
+    def ready(self) -> list[str]:
+        """The words of the `ready` line."""
+        end = time.monotonic() + START_SECONDS
+        while time.monotonic() < end:
+            with contextlib.suppress(queue.Empty):
+                line = self._lines.get(timeout=0.1)
+                if line.startswith("ready "):
+                    return line.split()
+            if self.popen.poll() is not None and self._lines.empty():
+                break
+        raise AssertionError(f"{self.name} is not ready: {self.stderr_path.read_text()[-2000:]}")
+
+    def kill(self) -> None:
+        """SIGKILL, and waits until it is gone."""
+        self.popen.kill()
+        self.popen.wait()
+
+    def stop(self) -> int:
+        """SIGTERM, and waits; gives the exit code."""
+        if self.popen.poll() is None:
+            self.popen.send_signal(signal.SIGTERM)
+        try:
+            return self.popen.wait(timeout=15)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+            raise
+
+
+class Fleet:
+    """One router over one worker (or more) for each version; a context manager."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        experiments: str,
+        registry: Path = MODELS,
+        versions: Sequence[str] = VERSIONS,
+        replicas: int = 1,
+        transport: str = "auto",
+        router_flags: Sequence[str] = (),
+        worker_flags: Sequence[str] = (),
+    ) -> None:
+        self.folder = folder
+        self.experiments_path = folder / "experiments.yaml"
+        self.experiments_path.write_text(experiments)
+        self.fleet_path = folder / "fleet.yaml"
+        self.log_dir = folder / "logs"
+        self._registry = registry
+        self._versions = versions
+        self._replicas = replicas
+        self._transport = transport
+        self._router_flags = router_flags
+        self._worker_flags = worker_flags
+        self.workers: dict[tuple[str, int], Process] = {}
+        self.worker_addresses: dict[tuple[str, int], str] = {}
+        self.router: Process | None = None
+        self.address = ""
+        self.admin_address = ""
+        self.metrics_address = ""
+        self._starts = 0
+
+    def __enter__(self) -> Self:
+        try:
+            names = [(version, number) for version in self._versions for number in range(self._replicas)]
+            for version, number in names:
+                self.workers[version, number] = self._spawn_worker(version, number, "127.0.0.1:0")
+            for name in names:
+                self.worker_addresses[name] = self.workers[name].ready()[1]
+            self.write_fleet()
+            self.start_router()
+        except BaseException:
+            self._stop_all()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_all()
+
+    def _stop_all(self) -> None:
+        processes = [*([self.router] if self.router else []), *self.workers.values()]
+        for process in processes:
+            if process.popen.poll() is None:
+                process.popen.send_signal(signal.SIGTERM)
+        for process in processes:
+            try:
+                process.popen.wait(timeout=15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+    def _spawn_worker(self, version: str, number: int, listen: str) -> Process:
+        self._starts += 1
+        arguments = [
+            *("--registry", str(self._registry), "--version", version, "--listen", listen, "--metrics-port", "off"),
+            *("--transport", self._transport, "--log-level", "warning", *self._worker_flags),
+        ]
+        return Process(f"worker-{version}-{number}-{self._starts}", "abfleet_worker", arguments, self.folder)
+
+    def restart_worker(self, version: str, number: int = 0) -> None:
+        """Starts a worker that was killed, at the address it had."""
+        name = (version, number)
+        self.workers[name] = self._spawn_worker(version, number, self.worker_addresses[name])
+        self.workers[name].ready()
+
+    def write_fleet(self, targets: Mapping[str, Sequence[str]] | None = None) -> None:
+        """Writes the fleet file: the workers that run, or other targets."""
+        if targets is None:
+            targets = {
+                version: [address for (of, _), address in self.worker_addresses.items() if of == version]
+                for version in self._versions
+            }
+        document = {"version": 1, "models": {version: {"target": list(t)} for version, t in targets.items()}}
+        replace(self.fleet_path, json.dumps(document))
+
+    def start_router(self) -> None:
+        """Starts the router, or starts it again at the address it had."""
+        self._starts += 1
+        arguments = [
+            *("--experiments", str(self.experiments_path), "--fleet", str(self.fleet_path)),
+            *("--listen", self.address or "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-port", "0"),
+            *("--log-dir", str(self.log_dir), "--transport", self._transport, *self._router_flags),
+        ]
+        self.router = Process(f"router-{self._starts}", "abfleet_router", arguments, self.folder)
+        _, self.address, _, self.admin_address, _, self.metrics_address = self.router.ready()
+
+    def edit(self, experiments: str) -> None:
+        """Replaces the experiments file the way editors do: a new file takes the name."""
+        replace(self.experiments_path, experiments)
+
+    @contextlib.contextmanager
+    def stub(self) -> Iterator[recommender_pb2_grpc.RecommenderStub]:
+        """A stock client on a connection of its own."""
+        with grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+            yield recommender_pb2_grpc.RecommenderStub(channel)
+
+    def status(self) -> dict[str, Any]:
+        """The router's status document."""
+        with grpc.insecure_channel(self.admin_address) as channel:
+            answer = admin_pb2_grpc.AdminStub(channel).Status(admin_pb2.StatusRequest(), timeout=10)
+        document: dict[str, Any] = json.loads(answer.json)
+        return document
+
+    def wait_for_serving(self, version: str, replicas: int = 1) -> None:
+        """Waits until the router has that many replicas of a version in."""
+        wait_until(
+            lambda: any(p["version"] == version and p["available"] >= replicas for p in self.status()["pools"]),
+            f"{replicas} replicas of {version} in",
+        )
+
+    def log(self) -> list[dict[str, Any]]:
+        """Every line of the decision log so far; what a caller has been told is written within the flush interval."""
+        lines = []
+        for path in sorted(self.log_dir.glob("decisions-*.jsonl")):
+            text = path.read_text()
+            lines += [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
+        return lines
+
+    def exposures(self, count: int, seconds: float = 30.0) -> list[dict[str, Any]]:
+        """The exposures, once there are at least `count`."""
+
+        def enough() -> list[dict[str, Any]]:
+            found = [line for line in self.log() if line["event"] == "exposure"]
+            return found if len(found) >= count else []
+
+        found: list[dict[str, Any]] = wait_until(enough, f"{count} exposures in the log", seconds)
+        return found
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    new = path.with_suffix(".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def experiments_file(control: float = 70, experiment: float = 20, canary: float = 10, **extra: Any) -> str:
+    """The file that ships, with other weights; `extra` goes into the experiment."""
+    weights = {"control": control, "experiment": experiment, "canary": canary}
+    groups = [
+        {"name": name, "model": version, "weight": weight}
+        for (name, weight), version in zip(weights.items(), VERSIONS, strict=True)
+    ]
+    ranking = {"name": "homepage-ranking", "salt": "recommender-2026-11", "groups": groups, **extra}
+    models = {version: {"target": f"dns:///{version.replace('.', '-')}.invalid:50061"} for version in VERSIONS}
+    return json.dumps({"version": 1, "default": "v1.2.3", "models": models, "experiments": [ranking]}, indent=1)

@@ -1,0 +1,81 @@
+"""Settings: flag before environment before default, and every mistake named."""
+
+from pathlib import Path
+
+import pytest
+from abfleet_transport.flags import SettingsError
+from abfleet_worker.settings import Settings, parse
+
+FLAGS = {
+    "registry": ("/models", "registry", Path("/models")),
+    "version": ("v9", "version", "v9"),
+    "listen": ("0.0.0.0:0", "listen", "0.0.0.0:0"),
+    "metrics-host": ("0.0.0.0", "metrics_host", "0.0.0.0"),
+    "metrics-port": ("off", "metrics_port", None),
+    "transport": ("grpcio", "transport", "grpcio"),
+    "intra-op-threads": ("3", "intra_op_threads", 3),
+    "max-batch": ("7", "max_batch", 7),
+    "max-message-bytes": ("2048", "max_message_bytes", 2048),
+    "drain-delay": ("1.5", "drain_delay_seconds", 1.5),
+    "drain-timeout": ("0", "drain_timeout_seconds", 0.0),
+    "log-level": ("error", "log_level", "error"),
+}
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_every_flag_is_a_variable_too_and_the_flag_wins(flag: str) -> None:
+    """`--a-b` and ABFLEET_A_B set the same thing; given both, the flag counts."""
+    text, attribute, value = FLAGS[flag]
+    name = "ABFLEET_" + flag.upper().replace("-", "_")
+    assert getattr(parse([], {}), attribute) != value
+    assert getattr(parse([f"--{flag}", text], {}), attribute) == value
+    assert getattr(parse([], {name: text}), attribute) == value
+    assert getattr(parse([f"--{flag}", text], {name: "1"}), attribute) == value
+
+
+def test_no_setting_is_forgotten() -> None:
+    """The table above and the switch below are all the settings there are."""
+    assert {attribute for _, attribute, _ in FLAGS.values()} | {"spinning"} == set(Settings.__dataclass_fields__)
+
+
+def test_the_switch_is_off_unless_asked() -> None:
+    """Spinning is off by default, on by flag or variable, and a flag can turn a variable off."""
+    assert not parse([], {}).spinning
+    assert parse(["--spinning"], {}).spinning
+    assert parse([], {"ABFLEET_SPINNING": "true"}).spinning
+    assert not parse(["--no-spinning"], {"ABFLEET_SPINNING": "true"}).spinning
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "words"),
+    [
+        (["--listen", "here"], {}, ["--listen", "'here'", "HOST:PORT"]),
+        (["--listen", "127.0.0.1:70000"], {}, ["--listen", "70000", "65535"]),
+        (["--max-batch", "0"], {}, ["--max-batch", "'0'", "1 to 4096"]),
+        ([], {"ABFLEET_MAX_BATCH": "many"}, ["ABFLEET_MAX_BATCH", "'many'", "1 to 4096"]),
+        (["--metrics-port", "on"], {}, ["--metrics-port", "'on'", "off"]),
+        (["--transport", "http"], {}, ["--transport", "'http'", "auto, native, grpcio"]),
+        (["--drain-delay", "nan"], {}, ["--drain-delay", "'nan'", "3600"]),
+        ([], {"ABFLEET_SPINNING": "maybe"}, ["ABFLEET_SPINNING", "'maybe'", "on and off"]),
+        (["--version", " "], {}, ["--version", "empty"]),
+        (["--no-such-flag"], {}, ["--no-such-flag"]),
+        (["--max-batch", "9" * 100], {}, ["'" + "9" * 64 + "'"]),
+    ],
+)
+def test_a_mistake_is_named(arguments: list[str], environment: dict[str, str], words: list[str]) -> None:
+    """The message has the flag or variable, the value cut to 64 characters, and what is allowed."""
+    with pytest.raises(SettingsError) as raised:
+        parse(arguments, environment)
+    for word in words:
+        assert word in str(raised.value)
+
+
+def test_help_has_every_flag_and_an_example(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` exits 0 and shows each flag with its default, and one whole command."""
+    with pytest.raises(SystemExit) as raised:
+        parse(["--help"], {})
+    assert raised.value.code == 0
+    shown = capsys.readouterr().out
+    for flag in (*FLAGS, "spinning"):
+        assert f"--{flag}" in shown
+    assert "python -m abfleet_worker --registry models" in shown
