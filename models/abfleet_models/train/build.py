@@ -92,7 +92,7 @@ def _metadata(
         "model": {
             "algorithm": recipe.algorithm,
             "description": recipe.description,
-            "parameters": dict(recipe.parameters),
+            "parameters": {**dict(recipe.parameters), "window": recipe.window},
         },
         "signature": _signature(contract(scorer.k, scorer.max_history)),
         "training": training,

@@ -16,7 +16,7 @@ def evaluate(scorer: Scorer, split: Split) -> dict[str, float]:
     - ndcg@10: 1 / log2(1 + rank) for a hit at `rank`, else 0, averaged over users;
     - coverage@10: share of all items that at least one user gets.
     """
-    histories = [split.item_ids[history].tolist() for history in split.histories]
+    histories = [split.item_ids[history[-scorer.max_history :]].tolist() for history in split.histories]
     ranked = recommend(scorer, histories).item_ids[:, :CUTOFF]
     hits = ranked == split.item_ids[split.held_out][:, None]
     recall = float(hits.any(axis=1).mean())

@@ -2,13 +2,13 @@
 
 The graph, with N items numbered by popularity and N itself standing for padding and unknown ids:
 
-    history ─ Pad 1 ─ Clip ─ Gather(table of ids) ─► number[b, l] ─ known? ─ CumSum from the right ─► place[b, l]
-    for each table: MatMulInteger(Gather(places, place), Gather(weights, number)) ─ Cast ─ Mul(scale) ─► scores
+    history ─ Pad 1 ─ Clip ─ Gather(table of ids) ─► number ─ Slice(newest) ─► recent ─ known? ─ CumSum ─► place
+    for each table: MatMulInteger(Gather(places, place), Gather(weights, recent)) ─ Cast ─ Mul(scale) ─► scores
     Where(nothing known, popular, scores) ─ ScatterElements(number, -inf) ─ Slice(:N) ─ TopK ─ Gather(item ids)
 
-Places are counted over known items only, so padding and unknown ids change nothing wherever they stand. Only standard
-operators are used. Weights are stored as the list of non-zero rows for each column; ONNX Runtime unfolds them once,
-when it loads the model (constant folding).
+Places are counted from the right over known items only, so padding and unknown ids weigh nothing and push nothing back.
+Only standard operators are used. Weights are stored as the list of non-zero rows for each column; ONNX Runtime unfolds
+them once, when it loads the model (constant folding).
 """
 
 from collections.abc import Sequence
@@ -25,17 +25,25 @@ from abfleet_models.train.scorer import Scorer, Table
 OPSET = 17
 """The newest whose every operator here ONNX Runtime has had since 1.12."""
 IR_VERSION = 8
+FAR = 2**31 - 1
+"""Past the end of any history."""
 
 
 def export(scorer: Scorer, *, name: str) -> bytes:
     """The serialised model; the same scorer gives the same bytes."""
     graph = _Graph()
+    graph.vector("axis", 1)
     numbers = _numbers(graph, scorer)
-    places, cold = _places(graph, numbers, len(scorer.item_ids), scorer.max_history)
-    scores = graph.constant("popular", _with_nobody(scorer.popular)[None, :])
+    popular = graph.constant("popular", _with_nobody(scorer.popular)[None, :])
     if scorer.tables:
-        scores = graph.add("Where", [cold, scores, _scores(graph, scorer.tables, numbers, places)])
-    _best(graph, scorer, scores, numbers, cold)
+        recent = graph.add("Slice", [numbers, graph.vector("from", -scorer.window), graph.vector("to", FAR), "axis"])
+        places, cold = _places(graph, recent, len(scorer.item_ids))
+        scores = graph.add("Where", [cold, popular, _scores(graph, scorer.tables, recent, places)])
+    else:
+        first = graph.add("Slice", [numbers, graph.vector("from", 0), graph.vector("to", 1), "axis"])
+        # A dimension of 1 keeps the size that is there: [1, items + 1] becomes [batch, items + 1].
+        scores = graph.add("Expand", [popular, graph.add("Shape", [first])])
+    _best(graph, scorer, scores, numbers)
     signature = contract(scorer.k, scorer.max_history)
     kinds = {"int64": TensorProto.INT64, "float32": TensorProto.FLOAT}
     inputs, outputs = (
@@ -94,25 +102,22 @@ def _numbers(graph: _Graph, scorer: Scorer) -> str:
     return graph.add("Cast", [number], to=TensorProto.INT64)
 
 
-def _places(graph: _Graph, numbers: str, items: int, max_history: int) -> tuple[str, str]:
-    """int64[batch, length + 1] how many known items are newer, at most `max_history`; bool[batch, 1] nothing known."""
-    nobody = graph.scalar("nobody", items)
-    known = graph.add("Cast", [graph.add("Less", [numbers, nobody])], to=TensorProto.INT64)
+def _places(graph: _Graph, recent: str, items: int) -> tuple[str, str]:
+    """int64[batch, window] how many known items are newer; bool[batch, 1] whether none is known."""
+    known = graph.add("Cast", [graph.add("Less", [recent, graph.scalar("nobody", items)])], to=TensorProto.INT64)
     newer = graph.add("CumSum", [known, graph.scalar("along", 1)], exclusive=1, reverse=1)
-    total = graph.add("ReduceSum", [known, graph.vector("axis", 1)], keepdims=1)
-    cold = graph.add("Equal", [total, graph.scalar("none", 0)])
-    return graph.add("Min", [newer, graph.scalar("too_old", max_history)]), cold
+    total = graph.add("ReduceSum", [known, "axis"], keepdims=1)
+    return newer, graph.add("Equal", [total, graph.scalar("none", 0)])
 
 
-def _scores(graph: _Graph, tables: Sequence[Table], numbers: str, places: str) -> str:
+def _scores(graph: _Graph, tables: Sequence[Table], recent: str, places: str) -> str:
     """float32[batch, items + 1], the last column zero."""
     parts = []
     for index, table in enumerate(tables):
         weights = _unfolded(graph, table, f"table{index}")
-        rows = graph.add("Gather", [weights, numbers])  # int8[batch, length + 1, items + 1]
-        by_place = np.append(table.places, np.uint8(0))  # beyond max_history nothing counts
-        place_weights = graph.add("Gather", [graph.constant(f"table{index}_places", by_place), places])
-        line = graph.add("Unsqueeze", [place_weights, "axis"])  # uint8[batch, 1, length + 1]
+        rows = graph.add("Gather", [weights, recent])  # int8[batch, window, items + 1]
+        place_weights = graph.add("Gather", [graph.constant(f"table{index}_places", table.places), places])
+        line = graph.add("Unsqueeze", [place_weights, "axis"])  # uint8[batch, 1, window]
         total = graph.add("Squeeze", [graph.add("MatMulInteger", [line, rows]), "axis"])
         exact = graph.add("Cast", [total], to=TensorProto.FLOAT)
         parts.append(graph.add("Mul", [exact, graph.constant(f"table{index}_scale", _with_nobody(table.scale))]))
@@ -145,11 +150,8 @@ def _unfolded(graph: _Graph, table: Table, name: str) -> str:
     )
 
 
-def _best(graph: _Graph, scorer: Scorer, scores: str, numbers: str, cold: str) -> None:
+def _best(graph: _Graph, scorer: Scorer, scores: str, numbers: str) -> None:
     """Excludes the history, takes the k best (ties: the lower number) and puts id 0, score 0 where nothing is left."""
-    if not scorer.tables:  # the same scores for all: one row for each history
-        # Shape of `cold` is [batch, 1]; a dimension of 1 keeps the size that is there.
-        scores = graph.add("Expand", [scores, graph.add("Shape", [cold])])
     gone = graph.constant("gone", np.array([-np.inf], dtype=np.float32))
     marks = graph.add("Expand", [gone, graph.add("Shape", [numbers])])
     marked = graph.add("ScatterElements", [scores, numbers, marks], axis=1)

@@ -20,8 +20,11 @@ EASE_NEIGHBOURS = 200
 size."""
 TRANSITION_NEIGHBOURS = 200
 EASE_PENALTY = 200.0
-LONG_HISTORY = 100
-SHORT_HISTORY = 50
+LONG_WINDOW = 100
+SHORT_WINDOW = 50
+MAX_HISTORY = 1_000
+"""Beyond the window a history is only excluded from the answer, which costs little; 99.5 % of the users of MovieLens
+latest-small have fewer items."""
 TASTE_HALF_LIFE = 20.0
 """In places of the history: what a user likes changes slowly …"""
 NEXT_HALF_LIFE = 3.0
@@ -40,7 +43,7 @@ class Recipe:
     algorithm: str
     description: str
     parameters: tuple[tuple[str, float], ...]
-    max_history: int
+    window: int
     tables: Callable[[Split, fit.Floats], tuple[Table, ...]]
     """Takes the split and its co-occurrence."""
     archived: bool = False
@@ -52,7 +55,8 @@ def train(recipe: Recipe, split: Split, together: fit.Floats) -> Scorer:
         item_ids=split.item_ids,
         tables=recipe.tables(split, together),
         popular=fit.popularity(split.histories, split.items).astype(np.float32),
-        max_history=recipe.max_history,
+        window=recipe.window,
+        max_history=MAX_HISTORY,
         k=min(MAX_K, split.items),
     )
 
@@ -62,11 +66,11 @@ def _popularity(split: Split, together: fit.Floats) -> tuple[Table, ...]:
 
 
 def _cosine(split: Split, together: fit.Floats) -> tuple[Table, ...]:
-    return (quantise(fit.cosine(together, neighbours=COSINE_NEIGHBOURS), equal_places(LONG_HISTORY)),)
+    return (quantise(fit.cosine(together, neighbours=COSINE_NEIGHBOURS), equal_places(LONG_WINDOW)),)
 
 
 def _ease(split: Split, together: fit.Floats) -> tuple[Table, ...]:
-    return (quantise(_taste(together), equal_places(LONG_HISTORY)),)
+    return (quantise(_taste(together), equal_places(LONG_WINDOW)),)
 
 
 def _taste(together: fit.Floats) -> fit.Floats:
@@ -77,8 +81,8 @@ def _sequence(split: Split, together: fit.Floats) -> tuple[Table, ...]:
     following = fit.transitions(split.histories, split.items, reach=TRANSITION_REACH, damping=TRANSITION_DAMPING)
     following = fit.largest(following, TRANSITION_NEIGHBOURS)
     return (
-        quantise(_taste(together), fading_places(SHORT_HISTORY, half_life=TASTE_HALF_LIFE)),
-        quantise(TRANSITION_WEIGHT * following, fading_places(SHORT_HISTORY, half_life=NEXT_HALF_LIFE)),
+        quantise(_taste(together), fading_places(SHORT_WINDOW, half_life=TASTE_HALF_LIFE)),
+        quantise(TRANSITION_WEIGHT * following, fading_places(SHORT_WINDOW, half_life=NEXT_HALF_LIFE)),
     )
 
 
@@ -87,7 +91,7 @@ BASELINE = Recipe(
     algorithm="popularity",
     description="The items most users have, without those in the history; the baseline of every offline metric.",
     parameters=(),
-    max_history=LONG_HISTORY,
+    window=LONG_WINDOW,
     tables=_popularity,
     archived=True,
 )
@@ -98,7 +102,7 @@ RECIPES = (
         algorithm="item-cosine",
         description="Item-to-item cosine over users, the nearest neighbours of each scored item.",
         parameters=(("neighbours", COSINE_NEIGHBOURS),),
-        max_history=LONG_HISTORY,
+        window=LONG_WINDOW,
         tables=_cosine,
     ),
     Recipe(
@@ -106,7 +110,7 @@ RECIPES = (
         algorithm="ease",
         description="EASE, a linear autoencoder in closed form.",
         parameters=(("penalty", EASE_PENALTY), ("neighbours", EASE_NEIGHBOURS)),
-        max_history=LONG_HISTORY,
+        window=LONG_WINDOW,
         tables=_ease,
     ),
     Recipe(
@@ -123,7 +127,7 @@ RECIPES = (
             ("transition_damping", TRANSITION_DAMPING),
             ("transition_weight", TRANSITION_WEIGHT),
         ),
-        max_history=SHORT_HISTORY,
+        window=SHORT_WINDOW,
         tables=_sequence,
     ),
 )

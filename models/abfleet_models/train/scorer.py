@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 NEWEST = 127
 """Largest position weight. ONNX Runtime multiplies uint8 by int8 in pairs that saturate at 32,767 on processors without
 VNNI; 2 * 127 * 127 = 32,258 stays below, so that the sum is exact everywhere."""
+UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +26,7 @@ class Table:
     scale: NDArray[np.float32]
     """[items] what one unit in a column is worth."""
     places: NDArray[np.uint8]
-    """[max_history] weight of the newest item first, 0..127."""
+    """[window] weight of the newest item first, 0..127."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,11 @@ class Scorer:
     tables: tuple[Table, ...]
     """Without tables, every history gets the popular items that it does not have."""
     popular: NDArray[np.float32]
-    """[items] scores of a cold start."""
+    """[items] scores where the window has no known item: a cold start."""
+    window: int
+    """Newest items of the history that scores depend on; older ones are only excluded from the answer."""
     max_history: int
+    """Longest history worth sending; whoever calls keeps the newest."""
     k: int
 
 
@@ -77,21 +81,21 @@ def padded(histories: Sequence[Sequence[int]]) -> NDArray[np.int64]:
 def recommend(scorer: Scorer, histories: Sequence[Sequence[int]]) -> Answer:
     """The reference that the exported graph must equal: scores each history of item ids, one at a time."""
     number = {int(item): place for place, item in enumerate(scorer.item_ids)}
-    answers = [_answer(scorer, [number[item] for item in history if item in number]) for history in histories]
+    answers = [_answer(scorer, [number.get(item, UNKNOWN) for item in history]) for history in histories]
     return Answer(np.stack([ids for ids, _ in answers]), np.stack([scores for _, scores in answers]))
 
 
-def _answer(scorer: Scorer, known: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _answer(scorer: Scorer, numbers: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Answer to a history of item numbers, oldest first."""
     scores = scorer.popular.copy()
-    if known and scorer.tables:
-        newest_first = np.array(known[::-1][: scorer.max_history])
+    newest_first = [number for number in numbers[-scorer.window :][::-1] if number != UNKNOWN]
+    if newest_first and scorer.tables:
         scores = np.zeros(len(scorer.item_ids), dtype=np.float32)
         for table in scorer.tables:
             weight = table.places[: len(newest_first)].astype(np.int64)
             total = weight @ table.weights[newest_first].astype(np.int64)
             scores += total.astype(np.float32) * table.scale
-    scores[known] = -np.inf
+    scores[[number for number in numbers if number != UNKNOWN]] = -np.inf
     # A stable sort keeps the lower number, the more popular item, first among equal scores.
     best = np.argsort(-scores, kind="stable")[: scorer.k]
     found = scores[best] > -np.inf
