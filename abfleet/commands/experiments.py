@@ -1,7 +1,211 @@
-"""Commands of the experiments room."""
+"""Commands about the experiments file: check it, compare it, and say who gets what. Knows flags and printing only."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
+
+from abfleet.commands import experiment_edits
+from abfleet.commands.experiment_file import (
+    DEFAULT_EXPERIMENTS,
+    EXIT_MOVES,
+    EXIT_USAGE,
+    At,
+    Attributes,
+    Experiments,
+    Fleet,
+    Json,
+    attribute_map,
+    instant,
+    loaded,
+    refuse,
+    show_plan,
+)
+
+_CHUNK_BYTES = 1 << 18
 
 
 def register(app: typer.Typer) -> None:
     """Adds this family's commands to the command line."""
+    for command in (validate, plan, explain, assign):
+        app.command()(command)
+    experiment_edits.register(app)
+
+
+def validate(
+    files: Annotated[list[Path] | None, typer.Argument(metavar="[FILE]...", help="Experiments files.")] = None,
+    *,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    fleet: Fleet = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", envvar="ABFLEET_STRICT", help="Refuse what is only advised.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check experiments files: every mistake at once, with file, line, column and key. Exit code 2 if there are any.
+
+    Example: abfleet validate experiments/recommender.yaml
+    """
+    from abfleet_experiments.advice import advice
+    from abfleet_experiments.errors import ConfigErrors
+    from abfleet_experiments.load import load
+
+    reports: list[dict[str, object]] = []
+    for file in files or [experiments]:
+        try:
+            config = load(file, fleet)
+        except ConfigErrors as error:
+            found = [
+                {"file": e.file, "line": e.line, "column": e.column, "key": e.key_path, "message": e.message}
+                for e in error.errors
+            ]
+            reports.append({"file": str(file), "ok": False, "errors": found, "advice": []})
+            if not as_json:
+                typer.echo(str(error), err=True)
+            continue
+        remarks = advice(config)
+        found = [{"key": remark.key_path, "message": remark.message} for remark in remarks]
+        ok = not (strict and remarks)
+        reports.append({"file": str(file), "ok": ok, "revision": config.revision, "errors": [], "advice": found})
+        if not as_json:
+            for remark in remarks:
+                typer.echo(f"{file}: warning: {remark}", err=True)
+            count = len(config.experiments)
+            typer.echo(f"{file}: {'ok' if ok else 'refused'}, revision {config.revision}, "
+                       f"{count} experiment{'' if count == 1 else 's'}")  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(reports, indent=2, ensure_ascii=False))
+    if not all(report["ok"] for report in reports):
+        raise typer.Exit(EXIT_USAGE)
+
+
+def plan(
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="The file as it is.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="The file as it is to be.")],
+    *,
+    at: At = None,
+    users: Annotated[
+        Path | None,
+        typer.Option("--users", envvar="ABFLEET_USERS", metavar="FILE", help="Count these users, an id a line."),
+    ] = None,
+    attributes: Attributes = None,
+    as_json: Json = False,
+    fail_on_moves: Annotated[
+        bool,
+        typer.Option("--fail-on-moves", envvar="ABFLEET_FAIL_ON_MOVES", help="Exit with code 3 if anyone moves now."),
+    ] = False,
+) -> None:
+    """Say how many users an edit moves, from which group to which, before it is made.
+
+    Without --users the shares are those of all users who match every audience, exact from the buckets.
+
+    Example: abfleet plan old.yaml experiments/recommender.yaml --fail-on-moves
+    """
+    from abfleet_experiments.assign import Assigner
+    from abfleet_experiments.movement import movement_of
+    from abfleet_experiments.plan import plan as planned
+
+    before, after = loaded(old, new)
+    time, sent = instant(at), attribute_map(attributes)
+    if users is None:
+        if sent:
+            refuse("--attributes: needs --users, the users who have them")
+        result, counted = planned(before, after, time), None
+    else:
+        ids = _user_ids(users)
+        moving = movement_of(ids, Assigner(before, time), Assigner(after, time), sent)
+        result, counted = planned(before, after, time, now=moving), len(ids)
+    show_plan(result, as_json=as_json, users=counted)
+    if fail_on_moves and result.now.moved:
+        raise typer.Exit(EXIT_MOVES)
+
+
+def explain(
+    user: Annotated[str, typer.Argument(metavar="USER", help="The user id.")],
+    *,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    at: At = None,
+    attributes: Attributes = None,
+    as_json: Json = False,
+) -> None:
+    """Say why a user gets their version: every decision with its hash and bucket.
+
+    Example: abfleet explain user-1 --attributes country=DE
+    """
+    from abfleet_experiments.bucketing import user_id_problem
+    from abfleet_experiments.explain import explain as explained
+
+    (config,) = loaded(experiments)
+    if user and (problem := user_id_problem(user)) is not None:
+        refuse(f"USER: `{user[:64]}` {problem}")
+    result = explained(config, instant(at), user, attribute_map(attributes))
+    arm = result.arm
+    if as_json:
+        steps = [
+            {"about": s.about, "text": s.text, "salt": s.salt, "hash": s.hash, "bucket": s.bucket} for s in result.steps
+        ]
+        answer = {
+            "user_id": user, "experiment": arm.experiment, "group": arm.group, "bucket": result.bucket,
+            "model_version": arm.model_version, "reason": arm.reason, "layer": arm.layer, "allocation": arm.allocation,
+            "propensity": arm.propensity, "config_revision": config.revision, "steps": steps,
+        }  # fmt: skip
+        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        return
+    for step in result.steps:
+        typer.echo(f"{step.about:<10}  {step.text}")
+        if step.salt is not None:
+            typer.echo(f"{'':<10}  hash of `{step.salt}:{user}` is {step.hash}, bucket {step.bucket}")
+    where = f"{arm.experiment}, group {arm.group}, " if arm.experiment else "no experiment, "
+    typer.echo(f"{'answer':<10}  {where}version {arm.model_version} ({arm.reason}), revision {config.revision}")
+
+
+def assign(
+    *,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    at: At = None,
+    attributes: Attributes = None,
+) -> None:
+    """Read user ids from standard input, one a line, and print who gets what as CSV (RFC 4180).
+
+    Columns: user_id,experiment,group,bucket,model_version,reason. An id that the router would refuse gets the reason
+    invalid_user_id; an empty line is a call without a user id.
+
+    Example: seq 1000 | abfleet assign --attributes country=DE
+    """
+    from abfleet_experiments.assign import Assigner
+    from abfleet_experiments.bulk import HEADER, BulkAssigner, lines
+
+    (config,) = loaded(experiments)
+    bulk = BulkAssigner(Assigner(config, instant(at)), attribute_map(attributes))
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    try:
+        sink.write(HEADER.encode())
+        for user_ids in lines(iter(lambda: source.read(_CHUNK_BYTES), b"")):
+            sink.write(bulk.rows(user_ids).encode(errors="surrogateescape"))
+        sink.flush()
+    except BrokenPipeError:
+        # Whoever reads has seen enough; without this the interpreter would complain while it closes the stream.
+        sys.stdout = None
+        return
+    if bulk.invalid:
+        typer.echo(f"{bulk.invalid:,} ids are not valid user ids (1 to 256 bytes, no control characters)", err=True)
+
+
+def _user_ids(file: Path) -> list[str]:
+    """The valid user ids in a file; any other is a usage mistake."""
+    from abfleet_experiments.bucketing import user_id_problem
+    from abfleet_experiments.bulk import lines
+
+    try:
+        with file.open("rb") as source:
+            ids = [user for chunk in lines(iter(lambda: source.read(_CHUNK_BYTES), b"")) for user in chunk]
+    except OSError as error:
+        refuse(f"--users: {file} cannot be read: {error.strerror}")
+    for number, user in enumerate(ids, start=1):
+        if (problem := user_id_problem(user)) is not None:
+            refuse(f"{file}:{number}:1: the user id {problem}")
+    if not ids:
+        refuse(f"--users: {file} has no users")
+    return ids

@@ -53,3 +53,8 @@ def _test(condition: Condition) -> Test:
                 return _NUMBER.fullmatch(value) is not None and low <= float(value) <= high
 
             return in_range
+
+
+def holds(condition: Condition, attributes: Attributes) -> bool:
+    """Whether one condition holds."""
+    return _test(condition)(attributes)

@@ -1,0 +1,200 @@
+"""Commands that change the experiments file in place: show the plan, ask, write. What changes is the room's."""
+
+import re
+import sys
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abfleet.commands.experiment_file import (
+    DEFAULT_EXPERIMENTS,
+    At,
+    Experiments,
+    Json,
+    instant,
+    loaded,
+    refuse,
+    show_plan,
+)
+
+if TYPE_CHECKING:
+    from abfleet_experiments.config import Config
+
+_PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
+
+Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name of the experiment.")]
+Yes = Annotated[bool, typer.Option("--yes", envvar="ABFLEET_YES", help="Do not ask.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", envvar="ABFLEET_DRY_RUN", help="Show the plan, and change nothing.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this family's commands to the command line."""
+    for command in (ramp, halt, resume, conclude):
+        app.command()(command)
+
+
+def ramp(
+    experiment: Name,
+    weights: Annotated[list[str] | None, typer.Argument(metavar="[GROUP=PERCENT]...", help="New shares.")] = None,
+    *,
+    traffic: Annotated[
+        str | None,
+        typer.Option("--traffic", envvar="ABFLEET_TRAFFIC", metavar="PERCENT", help="Percent of the layer's users."),
+    ] = None,
+    at: At = None,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Change shares or traffic from an instant on, by a ramp row: it moves the fewest users possible.
+
+    Groups that are not named keep their share, and control takes the rest.
+
+    Example: abfleet ramp homepage-ranking canary=20 --at 2026-12-01T00:00:00Z
+    """
+    from abfleet_experiments import change
+
+    shares = {}
+    for pair in weights or ():
+        group, _, percent = pair.partition("=")
+        shares[group] = _basis_points(pair, percent)
+    taken = None if traffic is None else _basis_points(f"--traffic {traffic}", traffic)
+    if not shares and taken is None:
+        refuse("nothing to change: give GROUP=PERCENT, --traffic, or both")
+    now = datetime.now(UTC).replace(microsecond=0)
+    time = now if at is None else instant(at)
+
+    def changed(config: "Config") -> "Config":
+        return change.ramped(config, experiment, shares, traffic_bp=taken, at=time, now=now)
+
+    _edit(experiments, changed, yes=yes, dry_run=dry_run, as_json=as_json, at=now)
+
+
+def halt(
+    experiment: Name,
+    *,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Switch an experiment off: it takes nobody, and keeps its place for when it is resumed.
+
+    Example: abfleet halt homepage-ranking --yes
+    """
+    from abfleet_experiments import change
+
+    _edit(
+        experiments,
+        lambda config: change.enabled(config, experiment, on=False),
+        yes=yes,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def resume(
+    experiment: Name,
+    *,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Switch a halted experiment on again: everyone is back in the group they had.
+
+    Example: abfleet resume homepage-ranking
+    """
+    from abfleet_experiments import change
+
+    _edit(
+        experiments,
+        lambda config: change.enabled(config, experiment, on=True),
+        yes=yes,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def conclude(
+    experiment: Name,
+    *,
+    winner: Annotated[
+        str, typer.Option("--winner", envvar="ABFLEET_WINNER", metavar="GROUP", help="Its version becomes the default.")
+    ],
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    yes: Yes = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """End an experiment: its winner's version becomes the default, and it leaves the file. The log keeps it.
+
+    Example: abfleet conclude homepage-ranking --winner canary
+    """
+    from abfleet_experiments import change
+
+    _edit(
+        experiments,
+        lambda config: change.concluded(config, experiment, winner=winner),
+        yes=yes,
+        dry_run=dry_run,
+        as_json=as_json,
+    )
+
+
+def _basis_points(argument: str, percent: str) -> int:
+    match = _PERCENT.fullmatch(percent)
+    value = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0")) if match else -1
+    if not 0 <= value <= 10_000:
+        refuse(f"`{argument[:64]}`: the share must be a percentage from 0 to 100 with at most two decimal places")
+    return value
+
+
+def _edit(
+    file: Path,
+    changed: "Callable[[Config], Config]",
+    *,
+    yes: bool,
+    dry_run: bool,
+    as_json: bool,
+    at: datetime | None = None,
+) -> None:
+    """Makes the change in the file's text, shows what it moves, asks, and writes."""
+    from abfleet_experiments.change import ChangeError
+    from abfleet_experiments.load import load_text
+    from abfleet_experiments.plan import plan
+    from abfleet_experiments.rewrite import RewriteError, rewrite
+    from abfleet_experiments.save import SaveError, save
+
+    (old,) = loaded(file)
+    read = file.read_bytes()
+    try:
+        text = rewrite(read.decode(), changed(old))
+    except (ChangeError, RewriteError) as error:
+        refuse(error)
+    new = load_text(text, name=str(file))
+    show_plan(plan(old, new, at or datetime.now(UTC)), as_json=as_json)
+    if dry_run:
+        return
+    if not yes:
+        if not sys.stdin.isatty():
+            refuse("nobody is here to say yes; --yes writes without asking, --dry-run only shows the plan")
+        typer.confirm(f"\nWrite this to {file}?", abort=True, err=True)
+    try:
+        save(file, read=read, changed=text.encode())
+    except SaveError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+    if not as_json:
+        typer.echo(f"\n{file} written, revision {new.revision}")
+        for version in old.models:
+            if (
+                version in old.versions_in_use(at or datetime.now(UTC))
+                and all(version != group.model for experiment in new.experiments for group in experiment.groups)
+                and version != new.default
+            ):
+                typer.echo(f"{version} serves nobody any more; remove it from `models` when you like")

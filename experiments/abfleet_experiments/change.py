@@ -1,0 +1,83 @@
+"""The changes that people make to a running experiment, as one configuration to the next. Knows no text and no file."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+from abfleet_experiments.bucketing import BUCKETS
+from abfleet_experiments.config import Config, Experiment, RampRow, percent_text, time_text
+from abfleet_experiments.fields import shares, suggestion
+
+
+class ChangeError(ValueError):
+    """The change makes no sense for this configuration; the message says why and what is allowed."""
+
+
+def ramped(
+    config: Config, name: str, weights_bp: Mapping[str, int], *, traffic_bp: int | None, at: datetime, now: datetime
+) -> Config:
+    """With a ramp row more: from `at` on these shares, and this traffic (None keeps it), are in force.
+
+    Groups that are not named keep their share, except that control, if not named, takes the rest. An experiment without
+    ramp first gets a row for what is in force already, dated midnight UTC of the day before `now`: past on every
+    router's clock, and what the new row moves the fewest users from.
+    """
+    experiment = _experiment(config, name)
+    shares_after = _shares_after(experiment, weights_bp)
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    first = RampRow(midnight - timedelta(days=1), experiment.traffic_bp, tuple(g.weight_bp for g in experiment.groups))
+    rows = experiment.ramp or (first,)
+    if at <= rows[-1].at:
+        raise ChangeError(f"{time_text(at)} must be later than the last ramp row, which is at {time_text(rows[-1].at)}")
+    row = RampRow(at, rows[-1].traffic_bp if traffic_bp is None else traffic_bp, shares_after)
+    if row.weights_bp == rows[-1].weights_bp and row.traffic_bp == rows[-1].traffic_bp:
+        raise ChangeError("these are the shares and the traffic of the last row already")
+    groups = tuple(replace(g, weight_bp=bp) for g, bp in zip(experiment.groups, shares_after, strict=True))
+    owned = max(experiment.traffic_bp, row.traffic_bp)
+    return _with(config, replace(experiment, groups=groups, ramp=(*rows, row), traffic_bp=owned))
+
+
+def enabled(config: Config, name: str, *, on: bool) -> Config:
+    """With the experiment switched on or off; off, it takes nobody and keeps its slice."""
+    experiment = _experiment(config, name)
+    if experiment.enabled is on:
+        raise ChangeError(f"`{name}` is {'running' if on else 'halted'} already")
+    return _with(config, replace(experiment, enabled=on))
+
+
+def concluded(config: Config, name: str, *, winner: str) -> Config:
+    """Without the experiment, and with the model of its winning group as the default."""
+    experiment = _experiment(config, name)
+    names = [group.name for group in experiment.groups]
+    if winner not in names:
+        raise ChangeError(f"`{winner}` is not a group of `{name}`{suggestion(winner, names)}")
+    rest = tuple(other for other in config.experiments if other.name != name)
+    return replace(config, default=experiment.group(winner).model, experiments=rest)
+
+
+def _experiment(config: Config, name: str) -> Experiment:
+    try:
+        return config.experiment(name)
+    except KeyError:
+        names = [experiment.name for experiment in config.experiments]
+        raise ChangeError(f"`{name}` is not an experiment of the file{suggestion(name, names)}") from None
+
+
+def _with(config: Config, changed: Experiment) -> Config:
+    return replace(config, experiments=tuple(changed if e.name == changed.name else e for e in config.experiments))
+
+
+def _shares_after(experiment: Experiment, weights_bp: Mapping[str, int]) -> tuple[int, ...]:
+    names = [group.name for group in experiment.groups]
+    for name in weights_bp:
+        if name not in names:
+            raise ChangeError(f"`{name}` is not a group of `{experiment.name}`{suggestion(name, names)}")
+    after = {group.name: weights_bp.get(group.name, group.weight_bp) for group in experiment.groups}
+    if experiment.control not in weights_bp:
+        others = sum(after.values()) - after[experiment.control]
+        if others > BUCKETS:
+            raise ChangeError(f"the treatments have {percent_text(others)} percent together, more than 100")
+        after[experiment.control] = BUCKETS - others
+    if sum(after.values()) != BUCKETS:
+        raise ChangeError(f"shares must sum to 100 percent: {shares(list(after.items()))}")
+    return tuple(after.values())

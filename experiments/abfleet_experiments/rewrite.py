@@ -1,0 +1,184 @@
+"""Writes a change into the text of an experiments file, and leaves every other character as it is.
+
+Knows positions in the text and the few differences that `change` makes: the default, an experiment gone, switched on
+or off, its shares, its traffic, ramp rows added. Comments, order and notation stay, which a dump of parsed values would
+not do. The result is read again and must mean exactly what was asked, else it is not given out.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from abfleet_experiments.config import Config, Experiment, RampRow, percent_text, time_text
+from abfleet_experiments.document import Findings, Mapping, Node, Scalar, Sequence, parse
+from abfleet_experiments.errors import ConfigErrors
+from abfleet_experiments.load import load_text
+
+_WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
+_BOM = "\ufeff"
+
+
+class RewriteError(ValueError):
+    """The text is written in a way that cannot be changed safely; the message says what to do by hand."""
+
+
+class _Edit(NamedTuple):
+    start: int
+    end: int
+    text: str
+
+
+def rewrite(text: str, new: Config) -> str:
+    """The text of a valid experiments file, changed so that it means `new`. Raises RewriteError."""
+    bare = text.removeprefix(_BOM)
+    root = parse(bare, Findings(""))
+    if not isinstance(root, Mapping):
+        raise RewriteError("the file is not a mapping")
+    changed = bare
+    for edit in sorted(_edits(bare, root, load_text(bare), new), reverse=True):
+        changed = changed[: edit.start] + edit.text + changed[edit.end :]
+    try:
+        right = load_text(changed).revision == new.revision
+    except ConfigErrors:
+        right = False
+    if not right:
+        raise RewriteError("the file is written in a way that cannot be changed safely; please make the change by hand")
+    return (_BOM if text.startswith(_BOM) else "") + changed
+
+
+def _edits(text: str, root: Mapping, old: Config, new: Config) -> Iterator[_Edit]:
+    if old.default != new.default:
+        yield _replaced(_value(root, "default"), _word(new.default))
+    node = root.entries["experiments"][1] if "experiments" in root.entries else None
+    items = node.items if isinstance(node, Sequence) else []
+    for item, was in zip(items, old.experiments, strict=True):
+        if all(was.name != experiment.name for experiment in new.experiments):
+            assert isinstance(node, Sequence)
+            yield from _removed(text, root, node, item)
+        elif isinstance(item, Mapping):
+            yield from _experiment_edits(text, item, was, new.experiment(was.name))
+
+
+def _experiment_edits(text: str, node: Mapping, was: Experiment, now: Experiment) -> Iterator[_Edit]:
+    if was.enabled is not now.enabled:
+        yield _set(text, node, "enabled", "true" if now.enabled else "false")
+    if was.traffic_bp != now.traffic_bp:
+        yield _set(text, node, "traffic", percent_text(now.traffic_bp))
+    groups = node.entries["groups"][1]
+    for item, before, after in zip(_items(groups), was.groups, now.groups, strict=True):
+        if before.weight_bp != after.weight_bp:
+            yield _replaced(_value(item, "weight"), percent_text(after.weight_bp))
+    rows = [_row(now, row) for row in now.ramp[len(was.ramp) :]]
+    if rows and isinstance(ramp := node.entries.get("ramp", (None, None))[1], Sequence):
+        yield _appended(text, ramp, rows)
+    elif rows:
+        yield _ramp_begun(text, node, groups, rows)
+
+
+def _row(experiment: Experiment, row: RampRow) -> str:
+    """A ramp row in braces; groups without a share are left out."""
+    shares = zip(experiment.groups, row.weights_bp, strict=True)
+    weights = [f"{_word(group.name)}: {percent_text(bp)}" for group, bp in shares if bp]
+    return "{" + ", ".join([f"at: {time_text(row.at)}", f"traffic: {percent_text(row.traffic_bp)}", *weights]) + "}"
+
+
+def _word(text: str) -> str:
+    """A name as YAML text; in quotes where a reader of any YAML version might take it for something else."""
+    plain = re.fullmatch(r"[A-Za-z][A-Za-z0-9._+-]*", text) is not None and text.lower() not in _WORDS
+    return text if plain else json.dumps(text)
+
+
+def _items(node: Node) -> list[Node]:
+    return node.items if isinstance(node, Sequence) else []
+
+
+def _value(node: Node, key: str) -> Scalar:
+    value = node.entries[key][1] if isinstance(node, Mapping) else None
+    if not isinstance(value, Scalar):
+        raise RewriteError(f"`{key}` is not written as one value")
+    return value
+
+
+def _replaced(node: Scalar, text: str) -> _Edit:
+    return _Edit(node.start, node.end, text)
+
+
+def _set(text: str, node: Mapping, key: str, value: str) -> _Edit:
+    """Gives a key of an experiment a value; a new key goes after the name."""
+    if key in node.entries:
+        return _replaced(_value(node, key), value)
+    name_key, name = node.entries["name"]
+    if node.flow:
+        return _Edit(name.end, name.end, f", {key}: {value}")
+    return _line_after(text, name.end, name_key.column, f"{key}: {value}")
+
+
+def _appended(text: str, ramp: Sequence, rows: list[str]) -> _Edit:
+    if not ramp.items:
+        return _Edit(ramp.start, ramp.end, f"[{', '.join(rows)}]")
+    end = _content_end(ramp)
+    if ramp.flow:
+        last = _content_end(ramp.items[-1])
+        return _Edit(last, last, "".join(f", {row}" for row in rows))
+    return _line_after(text, end, ramp.column, *(f"- {row}" for row in rows))
+
+
+def _ramp_begun(text: str, node: Mapping, groups: Node, rows: list[str]) -> _Edit:
+    """A first ramp, after the groups."""
+    end = _content_end(groups)
+    if node.flow:
+        return _Edit(end, end, f", ramp: [{', '.join(rows)}]")
+    column = node.entries["groups"][0].column
+    return _line_after(text, end, column, "ramp:", *(f"  - {row}" for row in rows))
+
+
+def _removed(text: str, root: Mapping, experiments: Sequence, item: Node) -> Iterator[_Edit]:
+    """An experiment's own lines; comments above it stay. The last one leaves an empty list."""
+    if len(experiments.items) == 1 and experiments.flow:
+        yield _Edit(experiments.start, experiments.end, "[]")
+        return
+    if experiments.flow:
+        index = experiments.items.index(item)
+        if index:
+            yield _Edit(_content_end(experiments.items[index - 1]), _content_end(item), "")
+        else:
+            yield _Edit(item.start, experiments.items[1].start, "")
+        return
+    dash = text.rfind("-", 0, item.start)
+    if text[dash + 1 : item.start].strip():
+        raise RewriteError(
+            "a comment stands between the dash of the experiment and its first key; please remove it by hand"
+        )
+    start = text.rfind("\n", 0, dash) + 1
+    end = _line_end(text, _content_end(item))
+    if len(experiments.items) == 1:
+        key = root.entries["experiments"][0]
+        colon = text.index(":", key.end)
+        yield _Edit(colon + 1, colon + 1, " []")
+    yield _Edit(start, end, "")
+
+
+def _content_end(node: Node) -> int:
+    """Where the last character of a value is; the end of a block would be where the next one begins."""
+    if isinstance(node, Mapping) and not node.flow and node.entries:
+        return max(_content_end(value) for _, value in node.entries.values())
+    if isinstance(node, Sequence) and not node.flow and node.items:
+        return max(_content_end(item) for item in node.items)
+    return node.end
+
+
+def _line_end(text: str, position: int) -> int:
+    """Where the next line begins."""
+    if position and text[position - 1] == "\n":
+        return position
+    newline = text.find("\n", position)
+    return len(text) if newline < 0 else newline + 1
+
+
+def _line_after(text: str, position: int, column: int, *lines: str) -> _Edit:
+    """New lines, indented to a column that counts from 1, below the line of a position."""
+    newline = "\r\n" if "\r\n" in text else "\n"
+    at = _line_end(text, position)
+    before = "" if text[:at].endswith("\n") else newline
+    return _Edit(at, at, before + "".join(" " * (column - 1) + line + newline for line in lines))
