@@ -187,7 +187,7 @@ class Serving:
             lambda: self.health.serving,
         )
         self._admin_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        admin_pb2_grpc.add_AdminServicer_to_server(admin.Admin(report, self.reloader, self.router), self._admin_server)
+        admin_pb2_grpc.add_AdminServicer_to_server(admin.Admin(report, self.reloader, self.router), self._admin_server)  # type: ignore[no-untyped-call]
         add_reflection(self._admin_server, (admin.SERVICE,))
         address = self._settings.admin_listen
         try:
