@@ -1,4 +1,4 @@
-"""A real fleet for tests: router and workers as processes, random ports, a folder of its own. Knows how to break it too.
+"""A real fleet for tests: router and workers as processes, random ports, a folder of its own. It can be broken too.
 
 Everything is started from the installed packages with the interpreter that runs the tests; nothing outlives the `with`.
 """
