@@ -123,7 +123,7 @@ def _flat(options: argparse.Namespace, directory: Path, console: Console) -> int
 def _plan(options: argparse.Namespace) -> Plan:
     plan = FULL if options.full else QUICK
     changes: dict[str, object] = {}
-    for name in ("paths", "models", "in_flight", "rounds", "connections", "router_flags"):
+    for name in ("paths", "models", "in_flight", "rounds", "connections", "budget_s", "router_flags"):
         if (value := getattr(options, name)) is not None:
             changes[name] = value
     return replace(plan, **changes)
@@ -145,6 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         "--flat",
         type=_names((*flat.QUESTIONS, "all")),
         help=f"instead: our router's CPU by size of {','.join(flat.QUESTIONS)} or all",
+    )
+    parser.add_argument(
+        "--budget", dest="budget_s", type=_count, help="seconds after which nothing new is begun [quick: 95, full: 840]"
     )
     parser.add_argument(
         "--router-flags", type=lambda text: tuple(shlex.split(text)), help="more flags for our router, as one string"
