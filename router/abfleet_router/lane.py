@@ -113,25 +113,31 @@ class Lane:
         """Sends batches while there is something to send and room in flight."""
         while self._waiting and len(self._flying) < self._max_in_flight:
             now = self._clock()
-            tickets = self._gather(now)
-            if not tickets:
-                return
-            batch = Batch(tickets, now)
-            timeouts = []
-            longest = 0.0
-            for ticket in tickets:
-                ticket.batch = batch
-                ticket.attempts += 1
-                left = ticket.attempt_until - now
-                longest = max(longest, left)
-                timeouts.append(int(left * 1000) + 1)
-            message = RecommendBatchRequest(
-                requests=[ticket.call.payload for ticket in tickets], timeout_ms=timeouts
-            ).SerializeToString()
-            self._flying.add(batch)
-            batch.task = asyncio.get_running_loop().create_task(self._carry(batch, message, longest))
+            tickets, expired = self._gather(now)
+            if tickets:
+                self._launch(tickets, now)
+            if expired:  # last, because what the receiver does with them may come back to this lane
+                self._receiver.on_expired(expired)
 
-    def _gather(self, now: float) -> list[Ticket]:
+    def _launch(self, tickets: list[Ticket], now: float) -> None:
+        batch = Batch(tickets, now)
+        timeouts = []
+        longest = 0.0
+        for ticket in tickets:
+            ticket.batch = batch
+            ticket.attempts += 1
+            left = ticket.attempt_until - now
+            longest = max(longest, left)
+            timeouts.append(int(left * 1000) + 1)
+        message = RecommendBatchRequest(
+            requests=[ticket.call.payload for ticket in tickets], timeout_ms=timeouts
+        ).SerializeToString()
+        self._flying.add(batch)
+        batch.task = asyncio.get_running_loop().create_task(self._carry(batch, message, longest))
+        batch.task.add_done_callback(lambda _: self._ended(batch))
+
+    def _gather(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
+        """(what can be sent, what has no time left), in the order in which they came."""
         waiting, backlog = self._waiting, self._backlog
         tickets: list[Ticket] = []
         expired: list[Ticket] = []
@@ -146,9 +152,7 @@ class Lane:
                 expired.append(ticket)
             else:
                 tickets.append(ticket)
-        if expired:
-            self._receiver.on_expired(expired)
-        return tickets
+        return tickets, expired
 
     async def _carry(self, batch: Batch, message: bytes, timeout_seconds: float) -> None:
         try:
@@ -156,14 +160,19 @@ class Lane:
         except HopFailed as failure:
             self._landed(batch)
             self._receiver.on_failed(batch, failure)
-        except asyncio.CancelledError:
-            self._landed(batch)
-            if batch.open:  # the lane is being closed under calls that still wait for an answer
-                closed = HopFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
-                self._receiver.on_failed(batch, closed)
         else:
             self._landed(batch)
             self._receiver.on_answered(batch, answer)
+        self.send()
+
+    def _ended(self, batch: Batch) -> None:
+        """The task is over. A task that is cancelled before it began never ran a line of its own."""
+        if batch not in self._flying:
+            return
+        self._landed(batch)
+        if batch.open:  # the lane is being closed under calls that still wait for an answer
+            closed = HopFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
+            self._receiver.on_failed(batch, closed)
         self.send()
 
     def _landed(self, batch: Batch) -> None:
@@ -219,7 +228,8 @@ class Lane:
         return tickets
 
     async def close(self) -> None:
-        """Cancels what is in flight and waits for it."""
+        """Cancels what is in flight and waits for it. Nothing is sent from now on; what waits is for `strand`."""
+        self._max_in_flight = 0
         tasks = [batch.task for batch in self._flying if batch.task is not None]
         for task in tasks:
             task.cancel()

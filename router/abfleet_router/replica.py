@@ -154,11 +154,12 @@ class Replica:
         on_health(self)
 
     async def close(self) -> None:
-        """Stops the watch, the lane and the connection."""
+        """Stops the watch, the lane and the connection; calls that still wait are given back."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await self.lane.close()
+        self.strand(Reason.UNAVAILABLE)
         await self.hop.close()
 
 
