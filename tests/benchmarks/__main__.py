@@ -11,13 +11,13 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
 from rich.console import Console
 
-from tests.benchmarks import flat, picture, report
+from tests.benchmarks import flat, picture, report, soak
 from tests.benchmarks.measure import WrongAnswers
 from tests.benchmarks.paths import PATHS, h2load
 from tests.benchmarks.processes import NotStarted
@@ -60,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _stop)
     try:
         with tempfile.TemporaryDirectory(prefix="abfleet-bench-") as temporary:
+            if options.soak:
+                return _soak(options, Path(temporary), console)
             return _flat(options, Path(temporary), console) if options.flat else _run(options, Path(temporary), console)
     except KeyboardInterrupt:
         console.print("stopped")
@@ -120,6 +122,24 @@ def _flat(options: argparse.Namespace, directory: Path, console: Console) -> int
     return 0
 
 
+def _soak(options: argparse.Namespace, directory: Path, console: Console) -> int:
+    found = soak.soak(
+        options.soak,
+        directory,
+        transport=options.transport,
+        router_flags=options.router_flags or (),
+        say=lambda text: console.print(text, style="dim", markup=False, highlight=False),
+    )
+    print(
+        f"{found.calls:,} calls, {found.cancelled:,} cancelled, {found.expired:,} expired: "
+        f"{found.resident_mb[0]:.1f} MB at first, {found.resident_mb[-1]:.1f} MB at the end, {found.growth:+.1%} since the warm-up "
+        f"(target ≤ {soak.GROWTH_BOUND:.0%})"
+    )
+    if options.json:
+        options.json.write_text(json.dumps({"soak": asdict(found), "growth": found.growth}, indent=1) + "\n")
+    return 0
+
+
 def _plan(options: argparse.Namespace) -> Plan:
     plan = FULL if options.full else QUICK
     changes: dict[str, object] = {}
@@ -146,13 +166,16 @@ def _parser() -> argparse.ArgumentParser:
         type=_names((*flat.QUESTIONS, "all")),
         help=f"instead: our router's CPU by size of {','.join(flat.QUESTIONS)} or all",
     )
+    parser.add_argument("--soak", type=_calls, metavar="CALLS", help="instead: our router's memory over so many calls")
     parser.add_argument(
         "--budget", dest="budget_s", type=_count, help="seconds after which nothing new is begun [quick: 95, full: 840]"
     )
     parser.add_argument(
         "--router-flags", type=lambda text: tuple(shlex.split(text)), help="more flags for our router, as one string"
     )
-    parser.add_argument("--transport", choices=("native", "grpcio"), default="native", help="for --flat [native]")
+    parser.add_argument(
+        "--transport", choices=("native", "grpcio"), default="native", help="for --flat and --soak [native]"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture of CPU a call there")
     return parser
@@ -175,6 +198,12 @@ def _numbers(text: str) -> tuple[int, ...]:
 def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 4_096:
         raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a whole number from 1 to 4096")
+    return int(text)
+
+
+def _calls(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000_000:
+        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a whole number from 1 to 100000000")
     return int(text)
 
 

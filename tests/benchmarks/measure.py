@@ -2,6 +2,7 @@
 
 import math
 import statistics
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,7 @@ _CANDIDATES = 600
 _HISTORY = range(1, 21)
 _CONNECTIONS = 6
 _SEED = 20_261_101
+_LOG_PATIENCE_S, _POLL_S = 4.0, 0.1
 
 
 class WrongAnswers(Exception):
@@ -82,6 +84,7 @@ class PathResult:
     one_at_a_time_p50_us: float = math.nan
     one_at_a_time_mean_us: float = math.nan
     resident_mb: float = math.nan
+    log_lines_a_call: float = math.nan
     notes: list[str] = field(default_factory=list)
 
     def at(self, in_flight: int) -> list[Saturated]:
@@ -198,6 +201,16 @@ def one_at_a_time(users: Sequence[User], *, calls: int) -> tuple[float, float]:
     _closed_loop(users, calls=min(calls, 100), at_once=1)
     outcome = _closed_loop(users, calls=calls, at_once=1)
     return percentile(outcome.latencies_ms, 50) * 1e3, statistics.fmean(outcome.latencies_ms) * 1e3
+
+
+def log_lines_a_call(running: Running, users: Sequence[User], *, calls: int, at_once: int) -> float:
+    """Returns how many log lines a call leaves, once the logs' buffers have had time: 1 is what all claim to do."""
+    before = running.log_lines()
+    _closed_loop(users, calls=calls, at_once=at_once)
+    limit = time.monotonic() + _LOG_PATIENCE_S
+    while (written := running.log_lines() - before) < calls and time.monotonic() < limit:
+        time.sleep(_POLL_S)
+    return written / calls
 
 
 def resident_mb(router: Child, user: User, *, connections: int) -> float:

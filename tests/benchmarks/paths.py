@@ -40,6 +40,15 @@ class Running:
     name: str
     port: int | None
     router: Child | None
+    logs: tuple[Path, str] | None = None
+    """Directory and pattern of the files that get a line for each call; None where there is no log."""
+
+    def log_lines(self) -> int:
+        """Returns how many lines there are now; a closed and compressed file no longer counts."""
+        if self.logs is None:
+            return 0
+        directory, pattern = self.logs
+        return sum(path.read_bytes().count(b"\n") for path in directory.glob(pattern))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +83,7 @@ def our_router(stage: Stage, *, transport: str, name: str) -> Running:
     ]
     child = Child.start(name, argv, directory=stage.directory, environment=environment(), cwd=ROOT)
     child.wait_for_line(_READY, timeout_s=_START_S)
-    return Running(name, port, child)
+    return Running(name, port, child, (logs, "*.jsonl"))
 
 
 def _aio_router(stage: Stage) -> Running:
@@ -86,13 +95,16 @@ def _aio_router(stage: Stage) -> Running:
     argv = [sys.executable, "-m", "tests.benchmarks.aio_router", *listen, *targets]
     child = Child.start("aio", argv, directory=stage.directory, environment=environment(), cwd=ROOT)
     child.wait_for_line(_READY, timeout_s=_START_S)
-    return Running("aio", port, child)
+    return Running("aio", port, child, (stage.directory, "aio.log"))
 
 
-def _peer(name: str, start: Callable[[str, int, Sequence[int], Path], Child]) -> Callable[[Stage], Running]:
+def _peer(
+    name: str, log_name: str, start: Callable[[str, int, Sequence[int], Path], Child]
+) -> Callable[[Stage], Running]:
     def go(stage: Stage) -> Running:
         port = free_port()
-        return Running(name, port, start(name, port, stage.first_replicas, stage.directory))
+        child = start(name, port, stage.first_replicas, stage.directory)
+        return Running(name, port, child, (stage.directory, log_name))
 
     return go
 
@@ -116,10 +128,15 @@ _NO_MMH3 = _unless(lambda: "mmh3" if find_spec("mmh3") else None, "mmh3 is not i
 PATHS = (
     Contestant("native", "abfleet, native", _no_router, _ours("native", "native")),
     Contestant("grpcio", "abfleet, grpcio", _no_router, _ours("grpcio", "grpcio")),
-    Contestant("envoy", "Envoy", _unless(peers.find_envoy, _NO_ENVOY), _peer("envoy", peers.start_envoy)),
-    Contestant("nginx", "nginx", _unless(peers.find_nginx, "not installed"), _peer("nginx", peers.start_nginx)),
+    Contestant("envoy", "Envoy", _unless(peers.find_envoy, _NO_ENVOY), _peer("envoy", "envoy.log", peers.start_envoy)),
     Contestant(
-        "haproxy", "HAProxy", _unless(peers.find_haproxy, "not installed"), _peer("haproxy", peers.start_haproxy)
+        "nginx", "nginx", _unless(peers.find_nginx, "not installed"), _peer("nginx", "nginx.log", peers.start_nginx)
+    ),
+    Contestant(
+        "haproxy",
+        "HAProxy",
+        _unless(peers.find_haproxy, "not installed"),
+        _peer("haproxy", "haproxy.out", peers.start_haproxy),
     ),
     Contestant("aio", "plain grpc.aio", _NO_MMH3, _aio_router),
     Contestant("direct", "direct calls", lambda: None, lambda _: Running("direct", None, None)),

@@ -172,6 +172,7 @@ def start_envoy(name: str, listen: int, workers: Sequence[int], directory: Path)
     path = directory / f"{name}.json"
     path.write_text(json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}}))
     argv = [find_envoy() or "envoy", "-c", path, "--concurrency", "1", "-l", "error", "--disable-hot-restart"]
+    argv += ["--file-flush-interval-msec", "1000"]
     child = Child.start(name, argv, directory=directory)
     child.wait_for_port(listen, timeout_s=_START_S)
     return child

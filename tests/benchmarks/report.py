@@ -60,6 +60,7 @@ def table(result: ModelResult, plan: Plan) -> Table:
             row(f"{label}: {shown_as} ms", lambda path, at=label, of=name: _latency(path, at, of))
         row(f"{label}: router, % of a core", lambda path, at=label: _core(path, at))
         row(f"{label}: not OK", lambda path, at=label: _not_ok(path, at), last=True)
+    row("log lines a call", lambda path: _number(path.log_lines_a_call, 2))
     row("router MB", lambda path: _number(path.resident_mb, 0))
     return shown
 

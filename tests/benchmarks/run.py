@@ -204,6 +204,9 @@ class Run:
         for contender in contenders:
             if contender.running.router is not None and not contender.out:
                 with self._watched(contender):
+                    contender.result.log_lines_a_call = measure.log_lines_a_call(
+                        contender.running, contender.users, calls=_CHECK_CALLS, at_once=self._plan.in_flight[0]
+                    )
                     contender.result.resident_mb = measure.resident_mb(
                         contender.running.router, contender.users[0], connections=self._plan.connections
                     )

@@ -31,8 +31,10 @@ _DATA, _HEADERS, _RST_STREAM, _SETTINGS_FRAME, _PING, _GOAWAY, _WINDOW_UPDATE, _
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
 _LARGEST_FRAME, _PREFIX = 16_384, 5  # what any peer takes unasked; the length of gRPC's own prefix
 _MAX_CONCURRENT_STREAMS, _STREAMS_AT_FIRST = 0x3, 100  # the setting; what to assume before it arrives
+_CANCEL = 8
 _WINDOW_REFILL = 1 << 24
 _LONGEST_WAIT_S = 0.05
+_NO_TIMES = array("d")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -116,6 +118,7 @@ class _Connection:
         self._open = 0
         self._most_open = _STREAMS_AT_FIRST
         self._settled = False
+        self._cancelled_up_to = 0
         self._unread = b""
         self._received = 0
         self._known: dict[bytes, int | None] = {}  # header block -> grpc-status, as equal blocks mean the same
@@ -147,6 +150,18 @@ class _Connection:
         self.done.append(0)
         self._out += frame(_HEADERS, _END_HEADERS, stream, request.block)
         self._out += frame(_DATA, _END_STREAM, stream, request.message)
+
+    def cancel_open(self) -> int:
+        """Cancels every call under way and returns how many; an answer that crosses the cancellation is dropped."""
+        cancelled = 0
+        for at, done in enumerate(self.done[self._cancelled_up_to :], self._cancelled_up_to):
+            if not done:
+                self._out += frame(_RST_STREAM, 0, 2 * at + 1, struct.pack(">I", _CANCEL))
+                self.done[at] = 1
+                self._open -= 1
+                cancelled += 1
+        self._cancelled_up_to = len(self.done)
+        return cancelled
 
     def flush(self) -> None:
         if self._out and not self.closed:
@@ -292,6 +307,25 @@ class Sender:
             self._run(outcome, calls, due=due, wait_s=lambda _: _LONGEST_WAIT_S, due_times=None, limit=limit)
         return outcome
 
+    def cancelled(self, calls: int, *, at_once: int) -> int:
+        """Sends calls and cancels each once it is on its way; returns how many were not answered before that."""
+        gone, outcome = 0, Outcome()
+        for first in range(0, calls, at_once):
+            for number in range(first, min(calls, first + at_once)):
+                request = self._requests[number % len(self._requests)]
+                group = self._by_port[request.port]
+                group[number % len(group)].send(number, request)
+            self._exchange(outcome)
+            gone += sum(connection.cancel_open() for connection in self._all)
+            self._exchange(outcome)
+        return gone
+
+    def _exchange(self, outcome: Outcome) -> None:
+        """Writes what is to be written, and takes what has come."""
+        for connection in self._all:
+            connection.flush()
+        self._receive(outcome, _NO_TIMES, wait_s=0.0)
+
     def _run(
         self,
         outcome: Outcome,
@@ -340,7 +374,7 @@ class Sender:
         now = time.perf_counter()
         for connection in self._all:
             for index, status in connection.finished:
-                if status == 0:  # a quick refusal must not look like a quick answer
+                if status == 0 and started_at:  # a quick refusal must not look like a quick answer
                     outcome.latencies_ms.append((now - started_at[index]) * 1e3)
                 outcome.statuses[status] += 1
                 if self._keep_answers:

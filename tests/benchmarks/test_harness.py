@@ -104,6 +104,16 @@ def test_more_than_a_window_of_requests_goes_through() -> None:
     assert outcome.ok == 40
 
 
+def test_cancelled_calls_leave_the_connection_usable() -> None:
+    """Calls that are cancelled under way get no outcome, and later calls on the same connection are answered."""
+    with _server() as port:
+        sender = Sender([_request(port, "gone")], connections=2)
+        assert 0 < sender.cancelled(40, at_once=20) <= 40
+        outcome = sender.in_flight(20, at_once=5)
+        sender.close()
+    assert (outcome.ok, outcome.sent) == (20, 20)
+
+
 def test_the_stream_limit_of_the_server_is_kept() -> None:
     """A server that takes two streams at a time refuses none of the calls that were all due at once."""
     front = NativeGrpcFront("127.0.0.1:0", [(METHOD_PATH, False)], max_concurrent_streams=2)

@@ -1,0 +1,85 @@
+"""Our router under millions of calls, some cancelled and some expired: what its memory does. Measures no speed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.benchmarks import load, measure
+from tests.benchmarks.fleets import fleet
+from tests.benchmarks.load import METHOD_PATH, User
+from tests.benchmarks.paths import Stage, our_router
+from tests.benchmarks.sender import Request, Sender
+
+GROWTH_BOUND = 0.03
+_CHUNK, _IN_FLIGHT = 150_000, 400
+_ODD = 3_000
+"""Calls in each chunk that are cancelled, and as many that expire."""
+_WARM_CHUNKS = 2
+"""Before the growth is counted: buffers and caches have reached their size."""
+_EXPIRES_AT_ONCE = {"grpc-timeout": "100u"}
+
+
+@dataclass(frozen=True, slots=True)
+class Soaked:
+    """Resident memory after each chunk, the warm ones first."""
+
+    calls: int
+    cancelled: int
+    expired: int
+    resident_mb: tuple[float, ...]
+
+    @property
+    def growth(self) -> float:
+        """Share by which memory has grown since the warm-up."""
+        return self.resident_mb[-1] / self.resident_mb[_WARM_CHUNKS - 1] - 1
+
+
+def soak(
+    calls: int, directory: Path, *, transport: str, router_flags: tuple[str, ...], say: Callable[[str], None]
+) -> Soaked:
+    """Sends at least `calls` calls through our router. Raises WrongAnswers when it no longer answers."""
+    resident: list[float] = []
+    sent = cancelled = expired = 0
+    with fleet("identity", directory) as workers:
+        stage = Stage(directory, workers.ports, router_flags=router_flags)
+        running = our_router(stage, transport=transport, name="soak")
+        assert running.router is not None
+        try:
+            users = measure.find_users(running, workers)
+            while sent < calls or len(resident) <= _WARM_CHUNKS:
+                done = load.saturate(users, calls=_CHUNK, in_flight=_IN_FLIGHT, directory=directory, timeout_s=300)
+                gone, late = _odd(users)
+                sent, cancelled, expired = sent + done.calls + 2 * _ODD, cancelled + gone, expired + late
+                measure.check(running, users, calls=300, at_once=30)
+                resident.append(running.router.resident_mb())
+                say(f"{sent:,} calls: {resident[-1]:.1f} MB")
+                _forget_logs(directory)
+        finally:
+            running.router.stop()
+    return Soaked(sent, cancelled, expired, tuple(resident))
+
+
+def _odd(users: list[User]) -> tuple[int, int]:
+    """Returns how many calls were cancelled before their answer, and how many were not answered OK in time."""
+    hurried = [
+        Request.of(
+            port=user.port,
+            path=METHOD_PATH,
+            payload=user.payload,
+            headers={"x-user-id": user.user_id, **_EXPIRES_AT_ONCE},
+        )
+        for user in users
+    ]
+    patient, impatient = Sender([user.request for user in users], connections=4), Sender(hurried, connections=4)
+    try:
+        gone = patient.cancelled(_ODD, at_once=60)
+        return gone, _ODD - impatient.in_flight(_ODD, at_once=60).ok
+    finally:
+        patient.close()
+        impatient.close()
+
+
+def _forget_logs(directory: Path) -> None:
+    """Empties log files that are closed, so that millions of lines do not fill the disk."""
+    for closed in sorted(directory.glob("soak-logs/*"), key=lambda path: path.stat().st_mtime)[:-1]:
+        closed.unlink()
