@@ -27,7 +27,8 @@ straight to the second only in the overlap of [0, a) and [10000 - b', 10000), wh
 is positive and none otherwise; the other way round the same.
 """
 
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from abfleet_experiments.bucketing import BUCKETS
@@ -76,50 +77,57 @@ def table(runs: Sequence[Run]) -> bytes:
 
 
 def _step(runs: list[Run], before: Sequence[int], after: Sequence[int], control: int) -> list[Run]:
-    """One row's changes."""
+    """One row's changes; leaves the runs that come in as they are."""
+    runs = list(runs)
     treatments = [group for group in range(len(after)) if group != control]
     orders = dict(zip(treatments, _orders(), strict=False))
     released = 0
     for group in treatments:
         if (loss := before[group] - after[group]) > 0:
-            runs = _hand_over(runs, {group: loss}, loss, to=_RELEASED, order=orders[group].reverse())
+            _hand_over(runs, {group: loss}, loss, to=_RELEASED, order=orders[group].reverse())
             released += loss
     free = {_RELEASED: released, control: max(0, before[control] - after[control])}
     for group in treatments:
         if (gain := after[group] - before[group]) > 0:
-            runs = _hand_over(runs, free, gain, to=group, order=orders[group])
-    return _joined([run._replace(group=control) if run.group == _RELEASED else run for run in runs])
+            _hand_over(runs, free, gain, to=group, order=orders[group])
+    return _joined(run._replace(group=control) if run.group == _RELEASED else run for run in runs)
 
 
-def _hand_over(runs: list[Run], free: dict[int, int], count: int, *, to: int, order: _Order) -> list[Run]:
-    """Gives `count` buckets `to` a group, in its order, from the owners that `free` lists; counts `free` down."""
-    result: list[Run] = []
-    for run in _ring(runs, order):
+def _hand_over(runs: list[Run], free: dict[int, int], count: int, *, to: int, order: _Order) -> None:
+    """Gives `count` buckets `to` a group, in its order, from the owners that `free` lists.
+
+    Changes the runs in place, which stay in bucket order, and counts `free` down.
+    """
+    taken_from: list[tuple[int, Run, Run]] = []
+    for index in _ring(runs, order):
+        run = runs[index]
         taken = min(free.get(run.group, 0), run.end - run.start, count)
-        if not taken:
-            result.append(run)
-            continue
-        free[run.group] -= taken
-        count -= taken
-        cut = run.end - taken if order.down else run.start + taken
-        low, high = (run.group, to) if order.down else (to, run.group)
-        result += [Run(run.start, cut, low), Run(cut, run.end, high)]
+        if taken:
+            free[run.group] -= taken
+            count -= taken
+            cut = run.end - taken if order.down else run.start + taken
+            low, high = (run.group, to) if order.down else (to, run.group)
+            taken_from.append((index, Run(run.start, cut, low), Run(cut, run.end, high)))
+        if not count:
+            break
     assert count == 0, "the shares of a row sum to 10,000, so what groups gain is free"
-    return _joined(result)
+    for index, low_run, high_run in sorted(taken_from, reverse=True):
+        runs[index : index + 1] = [run for run in (low_run, high_run) if run.start < run.end]
 
 
-def _ring(runs: list[Run], order: _Order) -> Iterator[Run]:
-    """The runs, cut at the anchor, in the order in which a treatment meets them."""
-    below = [Run(run.start, min(run.end, order.anchor), run.group) for run in runs if run.start < order.anchor]
-    above = [Run(max(run.start, order.anchor), run.end, run.group) for run in runs if run.end > order.anchor]
-    ring = above + below
-    return reversed(ring) if order.down else iter(ring)
+def _ring(runs: list[Run], order: _Order) -> list[int]:
+    """The indexes of the runs in the order in which a treatment meets them; cuts the run at its anchor in two."""
+    first = bisect_left(runs, order.anchor, key=lambda run: run.start)
+    if first and (before := runs[first - 1]).end > order.anchor:
+        runs[first - 1 : first] = [before._replace(end=order.anchor), before._replace(start=order.anchor)]
+    ring = [*range(first, len(runs)), *range(first)]
+    return ring[::-1] if order.down else ring
 
 
-def _joined(runs: list[Run]) -> list[Run]:
-    """The runs in bucket order, without empty ones, neighbours of one group made one."""
+def _joined(runs: Iterable[Run]) -> list[Run]:
+    """The runs, neighbours of one group made one."""
     joined: list[Run] = []
-    for run in sorted(run for run in runs if run.start < run.end):
+    for run in runs:
         if joined and joined[-1].group == run.group:
             joined[-1] = Run(joined[-1].start, run.end, run.group)
         else:

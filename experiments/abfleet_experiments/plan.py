@@ -126,8 +126,8 @@ def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Itera
         if was.layer != experiment.layer or starts_before[was.name] != starts_after[experiment.name]:
             start, end = (percent_text(starts[experiment.name]) for starts in (starts_before, starts_after))
             message = (
-                f"its slice of layer {experiment.layer} begins at {end} %, before at {start} %: what is above it in the "
-                "layer changed, and other users than before are in it"
+                f"its slice of layer {experiment.layer} begins at {end} %, before at {start} %: what is above it in "
+                "the layer changed, and other users than before are in it"
             )
             yield Warning("slice_moved", experiment.name, message)
         yield from _loss_warnings(experiment, moving)
