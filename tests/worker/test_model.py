@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 from abfleet_worker.errors import ModelAnswerError, ModelLoadError
 from abfleet_worker.model import load
+from abfleet_worker.runtime import onnxruntime
 from onnx import TensorProto
 
 from tests.support.tiny_model import add_version, expected, model_bytes, tiny_registry

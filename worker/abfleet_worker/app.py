@@ -67,8 +67,8 @@ async def serve(settings: Settings) -> int:
     async with _Serving(settings, model) as serving:
         if not signals.first.is_set():
             await serving.health.set_serving(True)
-            print(f"ready {serving.address} version {model.version}", flush=True)
             log.info("ready", address=serving.address, transport=serving.server.transport, metrics=serving.metrics.port)
+            print(f"ready {serving.address} version {model.version}", flush=True)
             await signals.first.wait()
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
         if not await signals.drain(serving.drain):

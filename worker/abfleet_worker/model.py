@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from abfleet_models.registry import ModelVersion, Registry, RegistryError
 from numpy.typing import NDArray
 
 from abfleet_worker.errors import ModelAnswerError, ModelLoadError
+from abfleet_worker.runtime import onnxruntime
 
 INPUT = "history"
 OUTPUTS = ("item_ids", "scores")

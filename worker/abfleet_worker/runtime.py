@@ -1,0 +1,13 @@
+"""ONNX Runtime, imported with its telemetry off. Knows that library's switch, and no model.
+
+Since 1.32 the published builds upload usage data unless this variable is set before the library is first imported; a
+server must not talk to anybody it was not told of. Who wants it sets ORT_DISABLE_TELEMETRY=0.
+"""
+
+import os
+
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+
+import onnxruntime
+
+__all__ = ["onnxruntime"]
