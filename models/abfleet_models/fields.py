@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from abfleet_models.errors import ManifestError
 
@@ -53,11 +53,13 @@ class Fields:
         return value
 
     def integer(self, key: str, *, low: int, high: int) -> int:
-        """An integer in low..high."""
+        """An integer in low..high; `low - 1` where it is not one, for checks that depend on it."""
         value = self.value(key)
-        if key in self._data and not (_is_int(value) and low <= value <= high):
+        if _is_int(value) and low <= value <= high:
+            return value
+        if key in self._data:
             self.problem(key, f"{shown(value)} is not an integer from {low} to {high}")
-        return value if _is_int(value) else low
+        return low - 1
 
     def number(self, key: str, *, low: float, high: float, default: float | None = None) -> float:
         """A finite number in low..high."""
@@ -106,8 +108,8 @@ class Fields:
             for place, item in enumerate(value)
         ]
 
-    def table(self, key: str, *, rows: int | None = None, whole: bool) -> tuple[tuple[Any, ...], ...]:
-        """A rectangular list of lists of numbers (`whole`: of int64); `rows` is how many lists there must be."""
+    def table(self, key: str, *, rows: int = 0, whole: bool) -> tuple[tuple[Any, ...], ...]:
+        """A rectangular list of lists of numbers (`whole`: of int64), of `rows` lists where that is not 0."""
         value = self.value(key)
         if key not in self._data:
             return ()
@@ -117,7 +119,7 @@ class Fields:
             what = "int64 integers" if whole else "finite numbers"
             self.problem(key, f"{shown(value)} is not a list of equally long lists of {what}")
             return ()
-        if rows is not None and len(value) != rows:
+        if rows and len(value) != rows:
             self.problem(key, f"has {len(value)} rows, the history has {rows}")
         return tuple(tuple(row) for row in value)
 
@@ -160,13 +162,15 @@ def is_sha256(value: object) -> bool:
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_int64(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63
+    return _is_int(value) and -(2**63) <= value < 2**63
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return _is_int(value) and abs(value) < 2**1000  # larger ones do not fit a float

@@ -1,0 +1,160 @@
+"""metadata.json, metrics.json, registry.json: every mistake is reported with its field, and nothing else is raised."""
+
+import contextlib
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from abfleet_models.errors import ManifestError
+from abfleet_models.fields import MAX_JSON_BYTES, read_object
+from abfleet_models.manifest import parse_index, parse_manifest, parse_metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.models.conftest import COMMITTED
+
+GOOD: dict[str, Any] = json.loads((COMMITTED / "v1.2.3" / "metadata.json").read_text())
+METRICS: dict[str, Any] = json.loads((COMMITTED / "v1.2.3" / "metrics.json").read_text())
+INDEX: dict[str, Any] = json.loads((COMMITTED / "registry.json").read_text())
+
+
+def test_a_good_manifest_gives_its_values() -> None:
+    """Parsing loses nothing that callers rely on."""
+    manifest = parse_manifest(GOOD)
+    assert (manifest.version, manifest.sha256, manifest.k) == ("v1.2.3", GOOD["sha256"], 100)
+    assert manifest.max_history == GOOD["signature"]["max_history"]
+    assert manifest.golden_history == GOOD["golden"]["history"]
+    assert manifest.golden_item_ids == GOOD["golden"]["item_ids"]
+    assert manifest.golden_scores == GOOD["golden"]["scores"]
+    assert dict(manifest.training.counts)["users"] == 610
+    assert hash(manifest) == hash(parse_manifest(copy.deepcopy(GOOD)))
+
+
+def put(value: Any, *keys: Any) -> Callable[[dict[str, Any]], None]:
+    """A change that sets a nested key."""
+
+    def change(data: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            data = data[key]
+        data[keys[-1]] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (put(2, "schema"), "schema: 2 is not 1"),
+        (put(True, "schema"), "schema: True is not 1"),
+        (put("../v1", "version"), r"version: '\.\./v1' is not a version; allowed are 1 to 64 of"),
+        (put(7, "version"), "version: 7 is not a version"),
+        (put("ABC", "sha256"), "sha256: 'ABC' is not a sha256 of 64 lower-case hex digits"),
+        (put(0, "size_bytes"), "size_bytes: 0 is not an integer from 1 to"),
+        (put(1.5, "seed"), r"seed: 1\.5 is not an integer from 0 to"),
+        (put("", "model", "algorithm"), r"model\.algorithm: '' is not a text of 1 to 64 characters"),
+        (put([], "model"), r"model: \[\] is not an object"),
+        (put(1, "model", "colour"), r"model\.colour: unknown key; allowed are algorithm, description, parameters"),
+        (put(101, "signature", "k"), r"signature\.k: 101 is not an integer from 1 to 100"),
+        (put(0, "signature", "max_history"), r"signature\.max_history: 0 is not an integer from 1 to 10000"),
+        (put("x", "signature", "inputs", 0, "name"), r"signature\.inputs: .* is not \[\{'name': 'history'"),
+        (put(7, "signature", "outputs", 1, "shape", 1), r"signature\.outputs: .* is not"),
+        (put([[1], [1, 2]], "golden", "history"), r"golden\.history: .* is not a list of equally long lists of int64"),
+        (put([[2**63]], "golden", "history"), r"golden\.history: .* int64"),
+        (put([], "golden", "history"), r"golden\.history: \[\] is not"),
+        (put([[1] * 100], "golden", "item_ids"), r"golden\.item_ids: has 1 rows, the history has 6"),
+        (put([[1.0]] * 6, "golden", "scores"), r"golden\.scores: has rows of 1, signature\.k is 100"),
+        (put([[float("nan")] * 100] * 6, "golden", "scores"), r"golden\.scores: .* finite numbers"),
+        (put([[10**400] * 100] * 6, "golden", "scores"), r"golden\.scores: .* finite numbers"),
+        (put(-1, "golden", "tolerance"), r"golden\.tolerance: -1 is not a number from 0 to 0\.1"),
+        (put(-3, "training", "counts", "users"), r"training\.counts\.users: -3 is not an integer from 0"),
+        (put("no", "training", "files", "ratings.csv"), r"training\.files\.ratings\.csv: 'no' is not a sha256"),
+        (put("0" * 64, "training", "files", "a/b"), r"training\.files\.a/b: is not a plain file name"),
+        (lambda data: data.pop("code"), "code: is missing"),
+        (lambda data: data["golden"].pop("scores"), r"golden\.scores: is missing"),
+        (put("x" * 5_000, "model", "description"), r"model\.description: 'x{60}\.\.\. is not a text of 0 to 2000"),
+    ],
+)
+def test_each_mistake_names_its_field(change: Callable[[dict[str, Any]], object], message: str) -> None:
+    """The message has the key path, the value cut to 64 characters and what is allowed, and is one line."""
+    data = copy.deepcopy(GOOD)
+    change(data)
+    with pytest.raises(ManifestError, match=message) as raised:
+        parse_manifest(data)
+    assert len(raised.value.problems) == 1
+    assert "\n" not in str(raised.value)
+
+
+def test_all_mistakes_come_at_once() -> None:
+    """Three mistakes in three places are three problems of one error."""
+    data = copy.deepcopy(GOOD)
+    data["sha256"], data["signature"]["k"], data["extra"] = "x", 0, 1
+    with pytest.raises(ManifestError) as raised:
+        parse_manifest(data, "v1.2.3/metadata.json")
+    assert {problem.split(":")[0] for problem in raised.value.problems} == {"signature.k", "sha256", "extra"}
+    assert str(raised.value).startswith("v1.2.3/metadata.json: ")
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def paths(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Key paths of a JSON value, not deeper than five."""
+    found = [path] if path else []
+    if len(path) < 5:
+        items = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+        for key, value in list(items)[:20]:
+            found += paths(value, (*path, key))
+    return found
+
+
+@pytest.mark.parametrize(("parse", "good"), [(parse_manifest, GOOD), (parse_metrics, METRICS), (parse_index, INDEX)])
+@settings(max_examples=300, deadline=None)
+@given(data=st.data())
+def test_any_value_anywhere_is_accepted_or_refused(
+    parse: Callable[[Any], object], good: Any, data: st.DataObject
+) -> None:
+    """Whatever stands at whatever key, parsing gives a value or a ManifestError, never another exception."""
+    value = copy.deepcopy(good)
+    put(data.draw(anything), *data.draw(st.sampled_from(paths(good))))(value)
+    with contextlib.suppress(ManifestError):
+        parse(value)
+
+
+def test_metrics_and_index_mistakes() -> None:
+    """metrics.json and registry.json are checked like metadata.json."""
+    with pytest.raises(ManifestError, match=r"metrics\.recall@10: 'high' is not a number"):
+        parse_metrics({**METRICS, "metrics": {"recall@10": "high"}})
+    with pytest.raises(ManifestError, match="notes: unknown key"):
+        parse_metrics({**METRICS, "notes": 1})
+    with pytest.raises(ManifestError, match=r"models: 'v1\.2\.2' is there twice"):
+        parse_index({**INDEX, "models": [INDEX["models"][0]] * 2})
+    with pytest.raises(ManifestError, match=r"models\[0\]\.sha256: is missing"):
+        parse_index({**INDEX, "models": [{"version": "v1", "algorithm": "x"}]})
+    with pytest.raises(ManifestError, match="models: 3 is not a list of objects"):
+        parse_index({**INDEX, "models": 3})
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"[1]", r"\[1\] is not an object"),
+        (b"{", "is not JSON"),
+        (b"\xff\xfe", "is not JSON"),
+        (b"[" * 100_000, "is nested too deeply"),
+        (b'{"a": ' + b"9" * 5_000 + b"}", "is not JSON"),
+        (b" " * (MAX_JSON_BYTES + 1), "is larger than"),
+    ],
+)
+def test_files_that_are_no_object(tmp_path: Path, content: bytes, message: str) -> None:
+    """A file that is no JSON object, or too large or deep to be one, is refused with the reason."""
+    path = tmp_path / "metadata.json"
+    path.write_bytes(content)
+    with pytest.raises(ManifestError, match=message):
+        read_object(path, "metadata.json")
