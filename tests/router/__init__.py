@@ -1,0 +1,1 @@
+"""Tests of the router's modules, and the fakes they share."""

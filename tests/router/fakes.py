@@ -1,0 +1,152 @@
+"""What tests of routing share: a clock that is told the time, calls without a transport, a hop without a network."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
+from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
+from abfleet_router.fallback import Reason
+from abfleet_router.lane import HopFailed
+from abfleet_transport.call import Code, Metadata
+
+
+class FakeClock:
+    """Stands still until it is moved; seconds."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        """Moves it on."""
+        self.now += seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """An error that a caller got."""
+
+    code: Code
+    message: str
+    pushback_ms: int | None
+
+
+@dataclass(eq=False)
+class FakeCall:
+    """Keeps every answer that it gets; more than one is the test's to find."""
+
+    payload: bytes
+    arrived: float = 0.0
+    deadline: float | None = None
+    metadata: Metadata = ()
+    method: int = 0
+    peer: str = ""
+    owner: object = None
+    answers: list[bytes | Failed] = field(default_factory=list)
+
+    def reply(self, payload: bytes) -> None:
+        self.answers.append(payload)
+
+    def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
+        self.answers.append(Failed(code, message, pushback_ms))
+
+    @property
+    def only(self) -> bytes | Failed:
+        """The answer, which must be the only one."""
+        assert len(self.answers) == 1, self.answers
+        return self.answers[0]
+
+    @property
+    def code(self) -> Code:
+        """Status of the only answer."""
+        return self.only.code if isinstance(self.only, Failed) else Code.OK
+
+    @property
+    def response(self) -> RecommendResponse:
+        """The only answer, which must be a success."""
+        assert isinstance(self.only, bytes), self.only
+        return RecommendResponse.FromString(self.only)
+
+
+class Sent:
+    """A batch that a hop was given and that waits for the test to say what becomes of it."""
+
+    def __init__(self, message: bytes, timeout_seconds: float) -> None:
+        batch = RecommendBatchRequest.FromString(message)
+        self.requests = tuple(batch.requests)
+        self.timeouts_ms = tuple(batch.timeout_ms)
+        self.timeout_seconds = timeout_seconds
+        self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def answer(self, message: bytes) -> None:
+        """The worker answers with these bytes."""
+        if not self.outcome.done():
+            self.outcome.set_result(message)
+
+    def fail(self, failure: Exception) -> None:
+        """The hop fails."""
+        if not self.outcome.done():
+            self.outcome.set_exception(failure)
+
+
+class FakeHop:
+    """Keeps every batch in the order in which it was sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self.cancelled = 0
+        self.on_send: Callable[[Sent], None] = lambda sent: None
+
+    @property
+    def open(self) -> list[Sent]:
+        """Batches without an outcome."""
+        return [sent for sent in self.sent if not sent.outcome.done()]
+
+    async def send(self, message: bytes, timeout_seconds: float) -> bytes:
+        sent = Sent(message, timeout_seconds)
+        self.sent.append(sent)
+        self.on_send(sent)
+        try:
+            return await sent.outcome
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+def worker_answer(
+    version: str,
+    requests: Sequence[bytes],
+    failures: Mapping[int, tuple[Code, str]] | None = None,
+    *,
+    elapsed_us: int = 100,
+) -> bytes:
+    """What a worker answers that recommends the sum of a history plus 1 and plus 2, so that histories can be told."""
+    failures = failures or {}
+    responses = []
+    for index, payload in enumerate(requests):
+        total = sum(RecommendRequest.FromString(payload).item_ids)
+        answer = RecommendResponse(item_ids=[total + 1, total + 2], scores=[2.0, 1.0])
+        responses.append(b"" if index in failures else answer.SerializeToString())
+    return RecommendBatchResponse(
+        model_version=version,
+        responses=responses,
+        failures={index: Failure(code=int(code), message=text) for index, (code, text) in failures.items()},
+        elapsed_us=elapsed_us,
+    ).SerializeToString()
+
+
+async def turns(count: int = 5) -> None:
+    """Lets every task that can run do so; a batch needs three turns from its outcome to its calls' answers."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def broken(reason_text: str = "gone") -> HopFailed:
+    """The connection broke."""
+    return HopFailed(Reason.UNAVAILABLE, reason_text, connection_broke=True)
