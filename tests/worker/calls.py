@@ -66,6 +66,7 @@ class SumModel:
         self.version = version
         self.max_history = max_history
         self.k = k
+        self.run_cells = 100.0
         self.shapes: list[tuple[int, ...]] = []
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -1,5 +1,8 @@
 """Batches: every request in one run, matrices padded on the left, answers in protobuf's own encoding."""
 
+from collections.abc import Sequence
+from itertools import combinations, pairwise
+
 import numpy as np
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendResponse
@@ -15,22 +18,43 @@ ITEM_ID = st.one_of(st.integers(1, 200_000), st.integers(1, 2**63 - 1))
 SCORE = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-@given(st.lists(st.one_of(st.integers(0, 300), st.integers(0, 20_000)), max_size=300), st.integers(1, 130))
-def test_each_item_is_in_exactly_one_run(lengths: list[int], max_batch: int) -> None:
-    """Runs partition the items, none is larger than allowed, and padding stays bounded."""
-    runs = batch.plan_runs(lengths, max_batch)
+@given(
+    st.lists(st.one_of(st.integers(0, 300), st.integers(0, 20_000)), max_size=300),
+    st.integers(1, 130),
+    st.integers(1, 5000),
+)
+def test_each_item_is_in_exactly_one_run(lengths: list[int], max_batch: int, run_cells: int) -> None:
+    """Runs partition the items, none is larger than allowed, and none has more padding than a run costs."""
+    runs = batch.plan_runs(lengths, max_batch, run_cells)
     assert sorted(index for run in runs for index in run) == list(range(len(lengths)))
     for run in runs:
         assert 1 <= len(run) <= max_batch
-        longest, shortest = max(lengths[index] for index in run), min(lengths[index] for index in run)
-        assert longest <= max(batch.MIXED_LENGTH, batch.MIXED_RATIO * shortest)
+        longest = max(lengths[index] for index in run)
+        assert sum(longest - lengths[index] for index in run) <= run_cells
 
 
-def test_short_histories_share_as_few_runs_as_possible() -> None:
-    """128 short histories are one run, 129 are two; a long one among them gets its own."""
-    assert len(batch.plan_runs([5] * 128, 128)) == 1
-    assert len(batch.plan_runs([5] * 129, 128)) == 2
-    assert len(batch.plan_runs([5] * 100 + [10_000], 128)) == 2
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=8), st.integers(1, 60))
+def test_a_plan_costs_at_most_twice_the_best(lengths: list[int], run_cells: int) -> None:
+    """Against every way to cut the sorted lengths into runs, the plan costs at most twice the cheapest."""
+
+    def cost(runs: Sequence[Sequence[int]]) -> int:
+        return sum(run_cells + sum(max(run) - length for length in run) for run in runs)
+
+    ordered = sorted(lengths)
+    best = min(
+        cost([ordered[a:b] for a, b in pairwise([0, *cuts, len(ordered)])])
+        for count in range(len(ordered))
+        for cuts in combinations(range(1, len(ordered)), count)
+    )
+    plan = batch.plan_runs(lengths, 128, run_cells)
+    assert cost([[lengths[index] for index in run] for run in plan]) <= 2 * best
+
+
+def test_histories_of_one_length_share_as_few_runs_as_possible() -> None:
+    """128 equal histories are one run, 129 are two; a long one among them gets its own."""
+    assert len(batch.plan_runs([5] * 128, 128, 100)) == 1
+    assert len(batch.plan_runs([5] * 129, 128, 100)) == 2
+    assert len(batch.plan_runs([5] * 100 + [10_000], 128, 100)) == 2
 
 
 @given(st.lists(st.lists(INT64, max_size=ARRAY_FROM + 5), min_size=1, max_size=8), st.booleans())

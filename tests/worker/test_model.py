@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from abfleet_worker.errors import ModelAnswerError, ModelLoadError
-from abfleet_worker.model import load
+from abfleet_worker.model import LEAST_RUN_CELLS, MOST_RUN_CELLS, load, run_cells
 from abfleet_worker.runtime import onnxruntime
 from onnx import TensorProto
 
@@ -105,3 +105,13 @@ def test_an_answer_of_the_wrong_shape_raises(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(model, "_session", Wrong())
     with pytest.raises(ModelAnswerError, match=r"\(2, 3\).*\(2, 2\)"):
         model.infer(np.ones((2, 5), np.int64))
+
+
+def test_the_cost_of_a_run_is_told_in_padded_places() -> None:
+    """Times of the three first shapes give the places of padding that cost as much as a run, within bounds."""
+    cells = 32 * 32
+    assert run_cells(0.5, 2.0, 2.0 + cells * 0.005) == pytest.approx(100)
+    assert run_cells(0.001, 2.0, 2.0 + cells * 0.005) == LEAST_RUN_CELLS
+    assert run_cells(0.5, 2.0, 2.0) == MOST_RUN_CELLS
+    assert run_cells(0.5, 2.0, 1.9) == MOST_RUN_CELLS
+    assert run_cells(0.0, 2.0, 2.0) == MOST_RUN_CELLS

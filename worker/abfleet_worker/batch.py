@@ -11,10 +11,6 @@ from numpy.typing import NDArray
 
 from abfleet_worker.request import ARRAY_FROM, History, Refusal
 
-MIXED_LENGTH = 256
-"""Histories up to this length share a run whatever their lengths: padding costs less than a second run."""
-MIXED_RATIO = 4
-"""Above it, the longest history of a run is at most this many times the shortest."""
 BAD_ANSWER = Refusal(Code.INTERNAL, "model: the answer for this request is not a ranking; see the worker's log")
 
 
@@ -61,23 +57,31 @@ def parse_batch(payload: bytes) -> tuple[Sequence[bytes], Sequence[int]] | Refus
     return requests, timeouts
 
 
-def plan_runs(lengths: Sequence[int], max_batch: int) -> list[Sequence[int]]:
+def plan_runs(lengths: Sequence[int], max_batch: int, run_cells: float) -> list[Sequence[int]]:
     """Which items are inferred together: lists of indexes, each index once, at most `max_batch` in a run.
 
-    All histories of a run are padded to its longest, so one very long history must not be put with many short ones:
-    then items are taken by length, and a run ends where the next is over four times its shortest.
+    All histories of a run are padded to its longest, and padding costs as much as items do. `run_cells` is what one
+    more run costs, in padded places. Items are taken by length, and a run ends where its padding would pass that.
+
+    This costs at most twice the best cut of the sorted lengths: wherever it ends a run, any other plan either ends one
+    there too, or pads that run and the next item with more than `run_cells`. So the best plan costs at least
+    `run_cells` for each of these runs, which cost at most `run_cells` themselves and as much for padding.
     """
     if not lengths:
         return []
-    if max(lengths) <= MIXED_LENGTH:
+    if max(lengths) * len(lengths) - sum(lengths) <= run_cells:
         return [range(start, min(start + max_batch, len(lengths))) for start in range(0, len(lengths), max_batch)]
     runs: list[Sequence[int]] = []
     run: list[int] = []
+    longest, padding = 0, 0
     for index in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if run and (len(run) == max_batch or lengths[index] > max(MIXED_LENGTH, MIXED_RATIO * lengths[run[0]])):
+        length = lengths[index]
+        padding += len(run) * (length - longest)
+        if run and (len(run) == max_batch or padding > run_cells):
             runs.append(run)
-            run = []
+            run, padding = [], 0
         run.append(index)
+        longest = length
     runs.append(run)
     return runs
 

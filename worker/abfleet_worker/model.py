@@ -15,8 +15,11 @@ from abfleet_worker.runtime import onnxruntime
 INPUT = "history"
 OUTPUTS = ("item_ids", "scores")
 TYPES = {INPUT: "tensor(int64)", "item_ids": "tensor(int64)", "scores": "tensor(float)"}
-WARM_UP_SHAPES = ((1, 1), (1, 20), (32, 20))
-"""[batch, length] of the first runs, so that no caller pays for the first allocations."""
+LONE, WIDE, LONG = (1, 1), (32, 1), (32, 33)
+"""[batch, length] of the first runs: no caller pays for what they allocate, and their times tell what a run costs."""
+MEASURED_TIMES = 3
+LEAST_RUN_CELLS, MOST_RUN_CELLS = 64.0, 16_384.0
+"""Bounds of `run_cells`, because times of a few runs on a busy machine are no more than a hint."""
 
 
 class OnnxModel:
@@ -28,6 +31,8 @@ class OnnxModel:
         self.max_history = found.manifest.max_history
         self.k = found.manifest.k
         self.load_seconds = load_seconds
+        self.run_cells = LEAST_RUN_CELLS  # changed only by `load`, which measures it
+        """What one more run costs, in padded places of a history: see batch.plan_runs."""
         self._session = session
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -68,8 +73,22 @@ def load(
         raise ModelLoadError(f"{found.version}: ONNX Runtime does not load model.onnx: {_one_line(error)}") from error
     _check_signature(found.version, session)
     model = OnnxModel(found, session, load_seconds=clock() - begun)
-    _warm_up(model, found)
+    _check_golden(model, found)
+    seconds = {shape: _time(model, shape, clock) for shape in (LONE, WIDE, LONG)}
+    model.run_cells = run_cells(seconds[LONE], seconds[WIDE], seconds[LONG])
     return model
+
+
+def run_cells(lone_seconds: float, wide_seconds: float, long_seconds: float) -> float:
+    """How many padded places cost as much as one more run, from the times of runs of the shapes LONE, WIDE and LONG.
+
+    A scorer that sums short vectors hardly notices padding; one that gathers a row of all items for each place does.
+    """
+    cells = LONG[0] * (LONG[1] - WIDE[1])
+    cell_seconds = max(long_seconds - wide_seconds, 0.0) / cells
+    if lone_seconds >= MOST_RUN_CELLS * cell_seconds:
+        return MOST_RUN_CELLS
+    return max(LEAST_RUN_CELLS, lone_seconds / cell_seconds)
 
 
 def _options(found: ModelVersion, intra_op_threads: int, *, spinning: bool) -> onnxruntime.SessionOptions:
@@ -98,22 +117,31 @@ def _check_signature(version: str, session: onnxruntime.InferenceSession) -> Non
             raise ModelLoadError(f"{version}: the graph has {kind} {_shown(found)}; it must have {_shown(expected)}")
 
 
-def _warm_up(model: OnnxModel, found: ModelVersion) -> None:
-    golden = np.array(found.manifest.golden_history, dtype=np.int64)
-    histories = [np.zeros(shape, dtype=np.int64) for shape in WARM_UP_SHAPES]
-    if golden.ndim == 2 and golden.size:
-        histories.append(golden)
-    for history in histories:
+def _check_golden(model: OnnxModel, found: ModelVersion) -> None:
+    """The model must answer, with k numbers for each history of its metadata; what it answers is checked at release."""
+    try:
+        _, scores = model.infer(np.array(found.manifest.golden_history, dtype=np.int64))
+    except Exception as error:
+        raise ModelLoadError(f"{model.version}: the first inference failed: {_one_line(error)}") from error
+    if scores.shape[1] != model.k:
+        raise ModelLoadError(
+            f"{model.version}: the graph answers {scores.shape[1]} items; metadata.json has signature.k {model.k}"
+        )
+    if np.isnan(scores).any():
+        raise ModelLoadError(f"{model.version}: the first inference gave scores that are not numbers")
+
+
+def _time(model: OnnxModel, shape: tuple[int, int], clock: Callable[[], float]) -> float:
+    """Seconds of the quickest of a few runs on empty histories: what disturbs a run can only make it longer."""
+    history, times = np.zeros(shape, dtype=np.int64), []
+    for _ in range(MEASURED_TIMES + 1):  # the first allocates
+        begun = clock()
         try:
-            _, scores = model.infer(history)
+            model.infer(history)
         except Exception as error:
             raise ModelLoadError(f"{model.version}: the first inference failed: {_one_line(error)}") from error
-        if scores.shape[1] != model.k:
-            raise ModelLoadError(
-                f"{model.version}: the graph answers {scores.shape[1]} items; metadata.json has signature.k {model.k}"
-            )
-        if np.isnan(scores).any():
-            raise ModelLoadError(f"{model.version}: the first inference gave scores that are not numbers")
+        times.append(clock() - begun)
+    return min(times)
 
 
 def _shown(names: dict[str, Any]) -> str:

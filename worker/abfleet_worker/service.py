@@ -36,6 +36,8 @@ class Model(Protocol):
     version: str
     sha256: str
     max_history: int
+    run_cells: float
+    """What one more run costs, in padded places of a history."""
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """history: int64[batch, length] to item_ids: int64[batch, k] and scores: float32[batch, k]."""
@@ -156,7 +158,8 @@ class RecommenderService:
             elif item.expires is None or item.expires > now:
                 wanted.append(index)
         live = [items[index] for index in wanted]
-        for run in batch.plan_runs([len(item.history) for item in live], self._max_batch):  # type: ignore[union-attr]
+        lengths = [len(item.history) for item in live]  # type: ignore[union-attr]
+        for run in batch.plan_runs(lengths, self._max_batch, ready.model.run_cells):
             for place, answer in zip(run, self._run([live[place] for place in run], ready), strict=True):  # type: ignore[misc]
                 answers[wanted[place]] = answer
         return answers
