@@ -15,14 +15,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 120
-COMMANDS = ("up", "test", "check", "lint", "protos", "lock", "bench", "prove", "node-tools", "setup")
+COMMANDS = ("up", "test", "check", "lint", "protos", "schema", "lock", "bench", "prove", "node-tools", "setup")
 # Everything that the script calls besides Python and the installer; a PATH of these alone is a bare machine.
 PROGRAMS = ("sh", "basename", "cat", "cksum", "cmp", "dirname", "mkdir", "mktemp", "rm", "tr")
 
 FAKE_UV = """#!/bin/sh
 case $1 in --version) exit 0 ;; esac
 printf '%s\\n' "$*" >>"$UV_LOG"
-[ -z "${UV_GATE:-}" ] || cat "$UV_GATE"
+[ ! -p "${UV_GATE:-}" ] || cat "$UV_GATE"
 exit "${UV_EXIT:-0}"
 """
 
@@ -194,8 +194,7 @@ def test_concurrent_commands_set_up_once(checkout: Checkout) -> None:
         second = checkout.start("setup")
         assert second.stderr is not None
         assert second.stderr.readline() == "run: another ./run is setting up; waiting for it\n"
-    with gate.open("w"):
-        pass
+        gate.unlink()  # what the first one installs next does not wait
     assert first.wait(SECONDS) == 0
     assert second.wait(SECONDS) == 0
     assert checkout.installs() == 2
@@ -235,6 +234,21 @@ def test_up_becomes_the_command(checkout: Checkout) -> None:
     process = checkout.start("up", "--log-dir", "two words")
     out, _ = process.communicate(timeout=SECONDS)
     assert out.splitlines() == [str(process.pid), "up", "--log-dir", "two words"]
+
+
+def test_check_runs_every_check(checkout: Checkout) -> None:
+    """A check that finds something does not hide what the next ones find; the end names those that did."""
+    assert checkout.run("setup").returncode == 0
+    seen = checkout.folder / "seen"
+    for name, code in (("ruff", 1), ("mypy", 0), ("lint-imports", 1)):
+        tool = checkout.folder / ".venv" / "bin" / name
+        tool.write_text(f'#!/bin/sh\necho "{name} $1" >>"{seen}"\nexit {code}\n')
+        tool.chmod(0o755)
+    done = checkout.run("check")
+    assert done.returncode == 1
+    assert seen.read_text().split("\n") == ["ruff check", "ruff format", "mypy ", "lint-imports --no-logo", ""]
+    assert done.stderr.splitlines()[-1] == "run: found something: lint format imports generated"
+    assert checkout.run("lint").stderr == "run: found something: lint format\n"
 
 
 def test_prove_lists_and_refuses(checkout: Checkout) -> None:
