@@ -17,7 +17,7 @@ OUTPUTS = ("item_ids", "scores")
 TYPES = {INPUT: "tensor(int64)", "item_ids": "tensor(int64)", "scores": "tensor(float)"}
 LONE, WIDE, LONG = (1, 1), (32, 1), (32, 33)
 """[batch, length] of the first runs: no caller pays for what they allocate, and their times tell what a run costs."""
-MEASURED_TIMES = 3
+MEASURED_TIMES = 5
 LEAST_RUN_CELLS, MOST_RUN_CELLS = 64.0, 16_384.0
 """Bounds of `run_cells`, because times of a few runs on a busy machine are no more than a hint."""
 
@@ -74,7 +74,7 @@ def load(
     _check_signature(found.version, session)
     model = OnnxModel(found, session, load_seconds=clock() - begun)
     _check_golden(model, found)
-    seconds = {shape: _time(model, shape, clock) for shape in (LONE, WIDE, LONG)}
+    seconds = {shape: _time(model, shape) for shape in (LONE, WIDE, LONG)}
     model.run_cells = run_cells(seconds[LONE], seconds[WIDE], seconds[LONG])
     return model
 
@@ -131,16 +131,16 @@ def _check_golden(model: OnnxModel, found: ModelVersion) -> None:
         raise ModelLoadError(f"{model.version}: the first inference gave scores that are not numbers")
 
 
-def _time(model: OnnxModel, shape: tuple[int, int], clock: Callable[[], float]) -> float:
-    """Seconds of the quickest of a few runs on empty histories: what disturbs a run can only make it longer."""
+def _time(model: OnnxModel, shape: tuple[int, int]) -> float:
+    """CPU seconds of the cheapest of a few runs on empty histories; elapsed time would measure the neighbours too."""
     history, times = np.zeros(shape, dtype=np.int64), []
     for _ in range(MEASURED_TIMES + 1):  # the first allocates
-        begun = clock()
+        begun = time.process_time()
         try:
             model.infer(history)
         except Exception as error:
             raise ModelLoadError(f"{model.version}: the first inference failed: {_one_line(error)}") from error
-        times.append(clock() - begun)
+        times.append(time.process_time() - begun)
     return min(times)
 
 
