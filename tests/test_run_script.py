@@ -2,13 +2,15 @@
 except in the test that installs with the real pip."""
 
 import base64
+import contextlib
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -34,6 +36,7 @@ class Checkout:
         self.folder = folder / "checkout"
         self.bin = folder / "bin"
         self.uv_log = folder / "uv.log"
+        self.started: list[subprocess.Popen[str]] = []
         self.folder.mkdir()
         self.bin.mkdir()
         shutil.copy2(ROOT / "run", self.folder / "run")
@@ -56,13 +59,23 @@ class Checkout:
         return {"PATH": str(self.bin), "HOME": str(self.folder.parent), "UV_LOG": str(self.uv_log), **extra}
 
     def start(self, *arguments: str, **extra: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [str(self.folder / "run"), *arguments],
             env=self.environment(extra),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
+        self.started.append(process)
+        return process
+
+    def close(self) -> None:
+        """Ends what a failed test left running, with its children."""
+        for process in self.started:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
 
     def run(self, *arguments: str, **extra: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
@@ -80,8 +93,10 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path: Path) -> Checkout:
-    return Checkout(tmp_path)
+def checkout(tmp_path: Path) -> Iterator[Checkout]:
+    made = Checkout(tmp_path)
+    yield made
+    made.close()
 
 
 def test_alone_it_lists_every_command(checkout: Checkout) -> None:
@@ -198,8 +213,6 @@ def test_concurrent_commands_set_up_once(checkout: Checkout) -> None:
     assert first.wait(SECONDS) == 0
     assert second.wait(SECONDS) == 0
     assert checkout.installs() == 2
-    for process in (first, second):
-        process.communicate()
 
 
 def test_a_killed_setup_blocks_nobody(checkout: Checkout) -> None:
