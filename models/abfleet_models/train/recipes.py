@@ -23,7 +23,7 @@ EASE_PENALTY = 200.0
 LONG_WINDOW = 100
 SHORT_WINDOW = 50
 MAX_HISTORY = 1_000
-"""Beyond the window a history is only excluded from the answer, which costs little; 99.5 % of the users of MovieLens
+"""Beyond the window a history is only excluded from the answer, which costs little; 99 % of the users of MovieLens
 latest-small have fewer items."""
 TASTE_HALF_LIFE = 20.0
 """In places of the history: what a user likes changes slowly …"""
