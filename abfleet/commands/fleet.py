@@ -1,7 +1,152 @@
-"""Commands of the fleet room."""
+"""Commands that run processes of the fleet: up, router, worker. Knows their flags, and leaves the work to the rooms."""
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, NoReturn
 
 import typer
+
+USAGE = 2
+TRANSPORTS = ("auto", "native", "grpcio")
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+MOST_REPLICAS = 64
+
+AddressHelp = "HOST:PORT (port 0: any free one) or unix:PATH."
 
 
 def register(app: typer.Typer) -> None:
     """Adds this family's commands to the command line."""
+    app.command(
+        "up",
+        epilog="Example: abfleet up --replicas v1.3.0-beta=2 -- --max-batch 64",
+        context_settings={"allow_extra_args": True},
+    )(up)
+    app.command("router", context_settings=PASS_ON, add_help_option=False)(router)
+    app.command("worker", context_settings=PASS_ON, add_help_option=False)(worker)
+
+
+def up(
+    context: typer.Context,
+    experiments: Annotated[
+        Path, typer.Option(envvar="ABFLEET_EXPERIMENTS", help="The experiments file, followed while it runs.")
+    ] = Path("experiments/recommender.yaml"),
+    fleet: Annotated[
+        Path | None,
+        typer.Option(envvar="ABFLEET_FLEET", help="A file that replaces the targets of the experiments file."),
+    ] = None,
+    registry: Annotated[Path, typer.Option(envvar="ABFLEET_REGISTRY", help="The model registry.")] = Path("models"),
+    log_dir: Annotated[Path, typer.Option(envvar="ABFLEET_LOG_DIR", help="Folder of the decision log.")] = Path("logs"),
+    listen: Annotated[
+        str, typer.Option(envvar="ABFLEET_LISTEN", help=f"Where the router serves callers: {AddressHelp}")
+    ] = "127.0.0.1:50051",
+    admin_listen: Annotated[
+        str, typer.Option(envvar="ABFLEET_ADMIN_LISTEN", help=f"Where it serves status and reload: {AddressHelp}")
+    ] = "127.0.0.1:50052",
+    metrics_port: Annotated[
+        str,
+        typer.Option(
+            envvar="ABFLEET_METRICS_PORT",
+            help="The router's /metrics; workers take the ports after it. 0: any free ones; off: none.",
+        ),
+    ] = "8000",
+    worker_port: Annotated[
+        int,
+        typer.Option(
+            envvar="ABFLEET_WORKER_PORT",
+            min=0,
+            max=65535,
+            help="Port of the first worker; the others take the ports after it. 0: any free ones.",
+        ),
+    ] = 50061,
+    replicas: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ABFLEET_REPLICAS", metavar="VERSION=N", help="N workers for a version instead of 1; repeatable."
+        ),
+    ] = None,
+    transport: Annotated[
+        str, typer.Option(envvar="ABFLEET_TRANSPORT", help=f"One of {', '.join(TRANSPORTS)}.")
+    ] = "auto",
+    run_dir: Annotated[
+        Path, typer.Option(envvar="ABFLEET_RUN_DIR", help="Where a private folder is made for as long as it runs.")
+    ] = Path(".abfleet"),
+    live: Annotated[
+        bool,
+        typer.Option(
+            "--live/--no-live",
+            envvar="ABFLEET_LIVE",
+            help="A live table on a terminal, or lines. A pipe always gets lines.",
+        ),
+    ] = True,
+) -> None:
+    """Runs router and workers on this machine until Ctrl-C; says ready when a call would succeed.
+
+    Flags after -- go to the router; abfleet router --help lists them. Variables such as ABFLEET_MAX_BATCH reach router
+    and workers.
+    """
+    from abfleet_transport.errors import TransportError
+    from abfleet_transport.flags import SettingsError
+
+    from abfleet.up import UpSettings, run
+    from abfleet.voice import Voice
+
+    if transport not in TRANSPORTS:
+        raise typer.BadParameter(f"{transport[:64]!r} is not allowed; allowed are {', '.join(TRANSPORTS)}")
+    settings = UpSettings(
+        experiments=experiments,
+        fleet=fleet,
+        registry=registry,
+        log_dir=log_dir,
+        listen=listen,
+        admin_listen=admin_listen,
+        metrics_port=metrics_port,
+        worker_port=worker_port,
+        replicas=_replicas(replicas or ()),
+        transport=transport,
+        run_dir=run_dir,
+        router_flags=tuple(context.args),
+    )
+    voice = Voice(live=live and sys.stdout.isatty())
+    try:
+        code = run(settings, voice)
+    except (SettingsError, TransportError) as error:
+        voice.complain([str(error)])
+        code = USAGE
+    raise typer.Exit(code)
+
+
+def router(context: typer.Context) -> None:
+    """Runs a router. Example: abfleet router --experiments experiments/recommender.yaml
+
+    abfleet router --help lists its settings.
+    """
+    _become("abfleet_router", context.args)
+
+
+def worker(context: typer.Context) -> None:
+    """Runs a worker for one model. Example: abfleet worker --version production
+
+    abfleet worker --help lists its settings.
+    """
+    _become("abfleet_worker", context.args)
+
+
+def _become(module: str, arguments: Sequence[str]) -> NoReturn:
+    """This process is that server from now on: signals and the exit code need nobody in between."""
+    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
+
+
+def _replicas(words: Sequence[str]) -> Mapping[str, int]:
+    """`VERSION=N` for each word. Raises typer.BadParameter."""
+    replicas = {}
+    for word in words:
+        version, _, count = word.partition("=")
+        if not version or not count.isdecimal() or not 1 <= int(count) <= MOST_REPLICAS:
+            raise typer.BadParameter(
+                f"{word[:64]!r} is not allowed; allowed are VERSION=N with N from 1 to {MOST_REPLICAS}",
+                param_hint="--replicas",
+            )
+        replicas[version] = int(count)
+    return replicas

@@ -1,0 +1,49 @@
+"""Tells when an experiments file has changed for the better. Knows files and how to read them, nothing of a fleet."""
+
+import asyncio
+from pathlib import Path
+
+from abfleet_experiments.config import Config
+from abfleet_experiments.errors import ConfigErrors
+from abfleet_experiments.load import load
+
+CONTENT_EVERY = 20
+"""Looks between two readings of the whole file, for file systems whose times do not tell of a change."""
+
+
+class ConfigFile:
+    """Follows the experiments file and the fleet file over it. A file with mistakes is as no change."""
+
+    def __init__(self, experiments: Path, fleet: Path | None) -> None:
+        self._files = (experiments, fleet) if fleet else (experiments,)
+        self._experiments = experiments
+        self._fleet = fleet
+        self._seen: object = None
+        self._looks = 0
+        self._revision: str | None = None
+
+    async def changed(self) -> Config | None:
+        """The configuration, when it is another one than at the look before; the first look gives it too."""
+        self._looks += 1
+        seen = self._fingerprint()
+        if seen == self._seen and self._looks % CONTENT_EVERY:
+            return None
+        self._seen = seen
+        try:
+            config = await asyncio.to_thread(load, self._experiments, self._fleet)
+        except ConfigErrors:  # the router says what is wrong with it, and keeps the configuration in force
+            return None
+        if config.revision == self._revision:
+            return None
+        self._revision = config.revision
+        return config
+
+    def _fingerprint(self) -> object:
+        parts: list[object] = []
+        for path in self._files:
+            try:
+                stat = path.stat()
+                parts.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
+            except OSError as error:
+                parts.append(error.errno)
+        return tuple(parts)

@@ -1,0 +1,161 @@
+"""Shows a router's status to people: tables for a terminal, lines for a pipe. Knows the document, asks nobody."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from abfleet.rates import NOBODY, Document, GroupRate, Rates, between
+
+WINDOW_SECONDS = 10.0
+"""Rates are of so long: short enough to see an edit, long enough that a percent means something."""
+
+
+class Looks:
+    """The documents of the last seconds, oldest first; changed only by `add`."""
+
+    def __init__(self, window_seconds: float = WINDOW_SECONDS) -> None:
+        self._window_seconds = window_seconds
+        self._documents: deque[Document] = deque()
+
+    def add(self, document: Document) -> None:
+        """Keeps one more, and lets go of those that are older than the window."""
+        kept = self._documents
+        if kept and kept[-1]["uptime_s"] >= document["uptime_s"]:
+            kept.clear()  # the router was started again
+        kept.append(document)
+        while len(kept) > 2 and kept[1]["uptime_s"] <= document["uptime_s"] - self._window_seconds:
+            kept.popleft()
+
+    @property
+    def latest(self) -> Document | None:
+        """The newest one."""
+        return self._documents[-1] if self._documents else None
+
+    def rates(self) -> Rates | None:
+        """Over the window; since the router's start when there is one document."""
+        if not self._documents:
+            return None
+        return between(self._documents[0] if len(self._documents) > 1 else None, self._documents[-1])
+
+
+def screen(document: Document, rates: Rates, notes: Iterable[str] = ()) -> RenderableType:
+    """Everything that fits on a terminal: configuration, groups, versions, what is wrong."""
+    parts: list[RenderableType] = [Text(headline(document))]
+    parts += [Text(f"  {error}", style="red") for error in document["config"]["errors"]]
+    parts += [groups_table(rates), pools_table(document)]
+    parts += [Text(note, style="yellow") for note in notes]
+    return Group(*parts)
+
+
+def headline(document: Document) -> str:
+    """Configuration, log and what was refused, in one line."""
+    config, log = document["config"], document["decision_log"]
+    state = "serving" if document["serving"] else "not serving"
+    text = (
+        f"{document['router']}: {state}, up {document['uptime_s']:.0f} s, config {config['revision'] or 'none'} "
+        f"(generation {config['generation']}), log {log['lines']} lines"
+    )
+    extras = {"lost": log["lost"], "waiting": document["waiting"]["calls"]} | {
+        name: document[name] for name in ("shed", "rejected", "retries")
+    }
+    text += "".join(f", {count} {name}" for name, count in extras.items() if count)
+    return text + (", configuration not taken:" if config["errors"] else "")
+
+
+GROUP_COLUMNS = ("experiment", "group", "version", "calls/s", "share", "p50 ms", "p99 ms", "errors", "fallbacks")
+
+
+def group_cells(rate: GroupRate) -> tuple[str, ...]:
+    """A row of the table of groups."""
+    return (
+        rate.experiment or NOBODY,
+        rate.group or "–",
+        rate.model_version,
+        *_numbers(rate),
+    )
+
+
+def groups_table(rates: Rates) -> Table:
+    """Calls by group over the window."""
+    table = Table(box=None, pad_edge=False)
+    for index, name in enumerate(GROUP_COLUMNS):
+        table.add_column(name, justify="left" if index < 3 else "right", overflow="fold")
+    shown = [rate for rate in rates.groups if rate.experiment or rate.calls]
+    for rate in shown:
+        table.add_row(*map(escape, group_cells(rate)))
+    if len(shown) != 1:
+        table.add_row("all", "", "", *_numbers(rates.total), style="bold")
+    return table
+
+
+POOL_COLUMNS = ("version", "in", "of", "ejections", "replicas")
+
+
+def pool_cells(pool: Document) -> tuple[str, ...]:
+    """A row of the table of versions."""
+    replicas = [f"{replica['address']} {'in' if replica['in'] else replica['health']}" for replica in pool["replicas"]]
+    return (
+        pool["version"],
+        str(pool["available"]),
+        str(len(replicas)),
+        str(pool["ejections"]),
+        ", ".join(replicas),
+    )
+
+
+def pools_table(document: Document) -> Table:
+    """Replicas by version."""
+    table = Table(box=None, pad_edge=False)
+    for name in POOL_COLUMNS:
+        table.add_column(name, justify="right" if name in ("in", "of", "ejections") else "left", overflow="fold")
+    for pool in document["pools"]:
+        low = pool["available"] < len(pool["replicas"]) or not pool["replicas"]
+        table.add_row(*map(escape, pool_cells(pool)), style="red" if low else None)
+    return table
+
+
+def plain(document: Document, rates: Rates) -> str:
+    """The same as lines of cells separated by tabs, for a pipe."""
+    lines = [headline(document), *(f"error\t{error}" for error in document["config"]["errors"])]
+    lines.append("\t".join(GROUP_COLUMNS))
+    lines += ["\t".join(group_cells(rate)) for rate in rates.groups]
+    lines.append("\t".join(POOL_COLUMNS))
+    lines += ["\t".join(pool_cells(pool)) for pool in document["pools"]]
+    return "\n".join(lines)
+
+
+def one_line(rates: Rates) -> str:
+    """Traffic in a line: what `up` prints now and then where there is no terminal."""
+    total = rates.total
+    parts = [
+        f"{total.calls_per_s:.1f} calls/s",
+        f"p50 {_ms(total.p50_ms)} ms",
+        f"p99 {_ms(total.p99_ms)} ms",
+        f"errors {total.errors}",
+        f"fallbacks {total.fallbacks}",
+    ]
+    split = [f"{rate.group or NOBODY} {_percent(rate.share)}" for rate in rates.groups if rate.calls]
+    return "  ".join([*parts, ", ".join(split)])
+
+
+def _numbers(rate: GroupRate) -> Sequence[str]:
+    return (
+        f"{rate.calls_per_s:.1f}",
+        _percent(rate.share),
+        _ms(rate.p50_ms),
+        _ms(rate.p99_ms),
+        str(rate.errors),
+        str(rate.fallbacks),
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share * 100:.1f} %"
+
+
+def _ms(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}"

@@ -1,0 +1,54 @@
+"""Whether addresses can be listened on. Knows sockets and the flag that chose each address; starts nothing."""
+
+import errno
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """An address that somebody is going to listen on."""
+
+    address: str
+    """`host:port` or `unix:path`."""
+    flag: str
+    """What changes it, as `--listen`."""
+    purpose: str
+    """`the router`, `metrics of worker-v1.2.3`."""
+
+
+def problems(wanted: Iterable[Wanted]) -> list[str]:
+    """One line for every address that is wanted twice, is taken, or is not of this machine."""
+    found = []
+    seen: dict[str, Wanted] = {}
+    for one in wanted:
+        if one.address.startswith("unix:") or one.address.endswith(":0"):
+            continue
+        if (other := seen.setdefault(one.address, one)) is not one:
+            found.append(
+                f"{one.address} is for both {other.purpose} and {one.purpose}; "
+                f"change {' or '.join(dict.fromkeys((other.flag, one.flag)))}"
+            )
+        elif (reason := why_not(one.address)) is not None:
+            found.append(f"{one.address} for {one.purpose} {reason}; choose another with {one.flag}")
+    return found
+
+
+def why_not(address: str) -> str | None:
+    """None if the address can be bound now, else why not. The socket is closed again at once."""
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # As servers do: connections of a server that has just ended are no reason to refuse.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+            probe.listen(1)
+    except OSError as error:
+        return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror or error})"
+    except OverflowError:
+        return "has a port above 65535"
+    return None

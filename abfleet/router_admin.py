@@ -1,0 +1,43 @@
+"""Asks a running router for its status on the admin port. Knows the RPC, nothing of what the document says."""
+
+import json
+from typing import Any
+
+import grpc
+from abfleet_protos import admin_pb2, admin_pb2_grpc
+
+TIMEOUT_SECONDS = 5.0
+
+
+class Unreachable(Exception):
+    """The router did not answer; the message is one line for a person."""
+
+
+class RouterAdmin:
+    """A connection to one router's admin port; an async context manager."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self._channel: grpc.aio.Channel | None = None
+
+    async def __aenter__(self) -> "RouterAdmin":
+        self._channel = grpc.aio.insecure_channel(
+            self.address,
+            options=[("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1)],
+        )
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    async def status(self) -> dict[str, Any]:
+        """The status document; docs/operations.md names its keys. Raises Unreachable."""
+        assert self._channel is not None, "enter it first"
+        stub = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
+        try:
+            answer = await stub.Status(admin_pb2.StatusRequest(), timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            raise Unreachable(f"no router answers on {self.address}: {error.details()}") from error
+        document: dict[str, Any] = json.loads(answer.json)
+        return document

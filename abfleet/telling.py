@@ -1,0 +1,57 @@
+"""What of a router's status is news, and when. Knows documents and a voice; asks nobody."""
+
+from abfleet.live import Looks, one_line, screen
+from abfleet.rates import Document
+from abfleet.voice import Voice
+
+TRAFFIC_LINE_SECONDS = 10.0
+WAITING_SAID_AFTER_SECONDS = 5.0
+"""A configuration that waits for a worker that is being started is no news yet."""
+
+
+class Teller:
+    """Says each thing once; on a terminal it also keeps the table up to date."""
+
+    def __init__(self, voice: Voice) -> None:
+        self._voice = voice
+        self._revision: str | None = None
+        self._said: tuple[str, ...] = ()
+        self._waiting_since: float | None = None
+        self._traffic_since = 0.0
+        self._calls = 0
+
+    def tell(self, document: Document, looks: Looks) -> None:
+        """One look at the router."""
+        self._tell_configuration(document)
+        rates = looks.rates()
+        if rates is None:
+            return
+        if self._voice.is_live:
+            self._voice.show(screen(document, rates))
+            return
+        uptime = document["uptime_s"]
+        calls = sum(group["calls"] for group in document["groups"])
+        if uptime < self._traffic_since or calls < self._calls:  # the router was started again
+            self._traffic_since, self._calls = uptime, 0
+        if uptime - self._traffic_since >= TRAFFIC_LINE_SECONDS:
+            if calls != self._calls:
+                self._voice.note(one_line(rates))
+            self._traffic_since, self._calls = uptime, calls
+
+    def _tell_configuration(self, document: Document) -> None:
+        config, uptime = document["config"], document["uptime_s"]
+        if config["revision"] != self._revision:
+            if self._revision is not None:
+                self._voice.note(f"configuration {config['revision']} is in force")
+            self._revision = config["revision"]
+        errors = tuple(config["errors"])
+        waits = bool(errors) and config["seen_revision"] != config["revision"]
+        if not waits or self._waiting_since is None or uptime < self._waiting_since:
+            self._waiting_since = uptime if waits else None
+        if errors == self._said:
+            return
+        if waits and uptime - (self._waiting_since or 0.0) < WAITING_SAID_AFTER_SECONDS:
+            return
+        for error in errors:
+            self._voice.note(f"configuration not taken: {error}")
+        self._said = errors

@@ -1,0 +1,51 @@
+"""How `up` speaks: lines on stdout, a live table under them on a terminal, complaints on stderr. Knows no fleet."""
+
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from rich.console import Console, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+
+class Voice:
+    """Whoever reads stdout may go away: then it is silent, and the fleet runs on."""
+
+    def __init__(self, *, live: bool) -> None:
+        """`live`: show the table, which needs a terminal."""
+        self.is_live = live
+        self._console = Console()
+        self._table: Live | None = None
+
+    def note(self, line: str) -> None:
+        """One line that stays."""
+        with suppress(OSError):
+            if self._table is None:
+                print(line, flush=True)
+            else:
+                self._console.print(Text(line), soft_wrap=True)
+
+    def complain(self, lines: Iterable[str]) -> None:
+        """Why the command ends."""
+        for line in lines:
+            print(f"abfleet: {line}", file=sys.stderr)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """The table is on the screen inside; nothing where there is no terminal."""
+        if not self.is_live:
+            yield
+            return
+        # No refreshing thread: whoever has news shows it.
+        with Live(console=self._console, auto_refresh=False, transient=True) as self._table:
+            try:
+                yield
+            finally:
+                self._table = None
+
+    def show(self, table: RenderableType) -> None:
+        """Replaces the table."""
+        if self._table is not None:
+            with suppress(OSError):
+                self._table.update(table, refresh=True)
