@@ -6,6 +6,9 @@ After Envoy's outlier detection (consecutive failures, exponential ejection time
 
 from dataclasses import dataclass
 
+MOST_DOUBLINGS = 64
+"""Past any limit that makes sense, and far from where a float overflows: some replicas fail for days."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EjectionPolicy:
@@ -57,7 +60,8 @@ def failed(record: Record, policy: EjectionPolicy, now: float, *, certain: bool)
 
 def eject(record: Record, policy: EjectionPolicy, now: float) -> float:
     """Takes the replica out; returns until when."""
-    seconds = min(policy.max_seconds, policy.base_seconds * 2.0**record.ejections_in_a_row)
+    doublings = min(record.ejections_in_a_row, MOST_DOUBLINGS)
+    seconds = min(policy.max_seconds, policy.base_seconds * 2.0**doublings)
     record.ejections_in_a_row += 1
     record.failures_in_a_row = 0
     record.ejected_until = now + seconds
