@@ -163,9 +163,17 @@ class Pool:
             reason=reason.value,
             seconds=round(until - now, 1),
         )
-        asyncio.get_running_loop().call_later(until - now + 0.001, self._refresh)
+        asyncio.get_running_loop().call_later(until - now, self._let_in, replica)
         self._refresh()  # first, so that no call is sent back to where it came from
         replica.strand(Reason.EJECTED)
+
+    def _let_in(self, replica: Replica) -> None:
+        """Its ejection ends about now; a timer of whole milliseconds may come a little early, and then comes again."""
+        now, until = self._clock(), replica.record.ejected_until
+        if until is not None and is_ejected(replica.record, now):
+            asyncio.get_running_loop().call_later(until - now + 0.001, self._let_in, replica)
+        else:
+            self._refresh()
 
     def _stop_following(self) -> None:
         if self._resolver is not None:
