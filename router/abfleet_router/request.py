@@ -94,11 +94,14 @@ def explain(payload: bytes) -> InvalidRequest:
         name = STRING_FIELDS.get(number)
         if name is None:
             continue
-        try:
-            value.decode()
-        except UnicodeDecodeError:
-            allowed = USER_ID_ALLOWED if name == "user_id" else "UTF-8"
-            return InvalidRequest(name, value[:64], allowed)
+        # An entry of a map is a message of its own: key and value are its fields 1 and 2.
+        texts = [text for _, text in fields(value)] if name == "attributes" else [value]
+        for text in texts:
+            try:
+                text.decode()
+            except UnicodeDecodeError:
+                allowed = USER_ID_ALLOWED if name == "user_id" else "UTF-8"
+                return InvalidRequest(name, text[:64], allowed)
     return InvalidRequest("request", payload[:32], "a serialised RecommendRequest")
 
 
@@ -112,6 +115,8 @@ def fields(payload: bytes) -> Iterator[tuple[int, bytes]]:
             _, position = varint(payload, position)
         elif kind == 2:
             length, position = varint(payload, position)
+            if position + length > len(payload):
+                return
             yield tag >> 3, payload[position : position + length]
             position += length
         elif kind in (1, 5):
