@@ -30,7 +30,10 @@ async def resolve(target: str) -> list[str]:
         return [host]
     if kind == "address":
         return [address(host, port)]
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # a label that is empty or too long for DNS
+        raise OSError(f"{host[:64]!r} is no host name: {error}") from error
     return sorted({address(str(entry[4][0]), port) for entry in found})
 
 
