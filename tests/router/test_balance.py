@@ -1,0 +1,98 @@
+"""The draw of two: unbiased, never the same replica twice, and the less loaded of the two."""
+
+from collections import Counter
+from dataclasses import dataclass
+from itertools import product
+from math import nextafter
+
+import pytest
+from abfleet_router.balance import pick
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+@dataclass
+class Candidate:
+    """Something with a load; counts how often it was looked at."""
+
+    name: int
+    value: float = 0.0
+    looks: int = 0
+
+    @property
+    def load(self) -> float:
+        self.looks += 1
+        return self.value
+
+
+def fleet(loads: list[float]) -> list[Candidate]:
+    """Candidates with these loads."""
+    return [Candidate(name, load) for name, load in enumerate(loads)]
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 7])
+def test_every_pair_is_drawn_equally_often(count: int) -> None:
+    """Over all equally likely draws each pair of different replicas is compared as often as any other.
+
+    `count` steps for the first draw and `count - 1` for the second enumerate them exactly: each step is one of the
+    intervals that the draw falls into.
+    """
+    pairs: Counter[frozenset[int]] = Counter()
+    for first, second in product(range(count), range(count - 1)):
+        draws = iter([(first + 0.5) / count, (second + 0.5) / (count - 1)])
+        candidates = fleet([0.0] * count)
+        pick(candidates, draws.__next__)
+        pairs[frozenset(one.name for one in candidates if one.looks)] += 1
+    assert all(len(pair) == 2 for pair in pairs), "never the same twice"
+    assert len(pairs) == count * (count - 1) // 2
+    assert set(pairs.values()) == {2}
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_equal_loads_share_equally(count: int) -> None:
+    """Where nobody is busier, everybody is picked equally often: a tie has no favourite."""
+    picked: Counter[int] = Counter()
+    for first, second in product(range(count), range(count - 1)):
+        draws = iter([(first + 0.5) / count, (second + 0.5) / (count - 1)])
+        picked[pick(fleet([1.0] * count), draws.__next__).name] += 1
+    assert set(picked.values()) == {count - 1}
+    assert len(picked) == count
+
+
+@given(
+    st.lists(st.floats(0, 100), min_size=2, max_size=300),
+    st.floats(0, 1, exclude_max=True),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_the_less_loaded_of_the_two_wins(loads: list[float], one: float, other: float) -> None:
+    """Two different ones are looked at, and the pick is no busier than either."""
+    candidates = fleet(loads)
+    chosen = pick(candidates, iter([one, other]).__next__)
+    compared = [candidate for candidate in candidates if candidate.looks]
+    assert len(compared) == 2
+    assert chosen in compared
+    assert chosen.value == min(candidate.value for candidate in compared)
+
+
+def test_the_largest_draw_is_inside() -> None:
+    """The largest number below 1 does not lead past the end, however it is rounded."""
+    largest = nextafter(1.0, 0.0)
+    for count in range(2, 300):
+        assert pick(fleet([0.0] * count), lambda: largest).name >= count - 2
+
+
+def test_one_is_taken_without_a_draw_and_none_is_an_error() -> None:
+    """A pool of one costs no random number; an empty one has no answer."""
+    (alone,) = fleet([9.0])
+    assert pick([alone], lambda: pytest.fail("drawn")) is alone
+    with pytest.raises(ValueError, match="none"):
+        pick([], lambda: 0.0)
+
+
+def test_the_busiest_of_a_pool_gets_nothing() -> None:
+    """Of three, the busiest loses each comparison: this is what two choices buy over one."""
+    picked = Counter(
+        pick(fleet([5.0, 1.0, 2.0]), iter([(a + 0.5) / 3, (b + 0.5) / 2]).__next__).name
+        for a, b in product(range(3), range(2))
+    )
+    assert picked == {1: 4, 2: 2}
