@@ -97,7 +97,7 @@ def path_text(path: Path) -> str:
     for step in path:
         if isinstance(step, int):
             text += f"[{step}]"
-        elif _PLAIN_KEY.fullmatch(step):
+        elif _PLAIN_KEY.fullmatch(step) and len(step) <= 64:
             text += f".{step}" if text else step
         else:
             cut = step if len(step) <= 64 else f"{step[:64]}…"

@@ -5,7 +5,7 @@ from datetime import timedelta
 from abfleet_experiments import fields, keys
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Config, Experiment, Holdout, Metric, ModelTarget, percent_text
-from abfleet_experiments.document import Findings, Mapping, Node, Path, Scalar, Sequence, cut_short, parse
+from abfleet_experiments.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence, cut_short, parse
 from abfleet_experiments.errors import ConfigErrors, shown
 from abfleet_experiments.read_experiment import Known, read_experiment
 
@@ -55,7 +55,7 @@ def _fleet(findings: Findings, root: Node | None) -> dict[str, ModelTarget]:
 
 
 def _version(findings: Findings, node: Node | None) -> None:
-    if node is not None and not (isinstance(node, Scalar) and node.text == "1"):
+    if node is not None and not (isinstance(node, Scalar) and node.kind is Kind.NUMBER and node.text == "1"):
         findings.add(node, ("version",), f"must be 1, not {fields.kind_text(node)}")
 
 

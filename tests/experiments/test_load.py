@@ -1,0 +1,262 @@
+"""Reading the file: every mistake with its line, column and key, all at once, and none of YAML's traps."""
+
+from pathlib import Path
+
+import pytest
+from abfleet_experiments.config import (
+    AnalysisPlan,
+    Config,
+    Guardrail,
+    Holdout,
+    InRange,
+    Metric,
+    MetricsPlan,
+    ModelTarget,
+    OneOf,
+    Presence,
+)  # fmt: skip
+from abfleet_experiments.errors import ConfigError, ConfigErrors
+from abfleet_experiments.load import load, load_text
+
+from tests.experiments.mistakes import MISTAKES, TRAPS, VALID
+
+SHIPPED = Path(__file__).parents[2] / "experiments" / "recommender.yaml"
+
+
+def _errors(text: str, fleet: str | None = None) -> list[ConfigError]:
+    with pytest.raises(ConfigErrors) as caught:
+        load_text(text, name="f", fleet_text=fleet, fleet_name="fleet")
+    return list(caught.value.errors)
+
+
+def test_the_shipped_file() -> None:
+    """One experiment with control, experiment and canary at 70/20/10 over the three versions, no ramp."""
+    config = load(SHIPPED)
+    (experiment,) = config.experiments
+    assert [(g.name, g.model, g.weight_bp) for g in experiment.groups] == [
+        ("control", "v1.2.3", 7000),
+        ("experiment", "v1.3.0-beta", 2000),
+        ("canary", "v1.4.0-rc1", 1000),
+    ]
+    assert (config.default, experiment.name, experiment.salt) == ("v1.2.3", "homepage-ranking", "recommender-2026-11")
+    assert experiment.ramp == ()
+    assert list(config.models) == ["v1.2.3", "v1.3.0-beta", "v1.4.0-rc1"]
+
+
+def test_defaults() -> None:
+    """What the file leaves out has the documented default."""
+    config = load_text(VALID.replace("    traffic: 50\n    salt: s\n", ""))
+    (e,) = config.experiments
+    assert (e.salt, e.layer, e.traffic_bp, e.enabled, e.control) == ("e", "default", 10_000, True, "control")
+    assert (e.owner, e.hypothesis, e.audience, dict(e.overrides), e.ramp) == (None, None, (), {}, ())
+    assert e.metrics == MetricsPlan("ctr", (Guardrail("error_rate"),), ())
+    assert e.plan == AnalysisPlan()
+    assert (config.holdout, config.metrics, config.log_attributes) == (Holdout(0, "holdout"), {}, ())
+
+
+def test_every_key_is_read() -> None:
+    """A file that uses all there is means what it says."""
+    config = load_text(
+        """\
+version: 1
+default: v1
+models: {v1: {target: "h:1"}, "1.10": {target: ["h:2", "[::1]:3"]}}
+holdout: {percent: 2.5, salt: h}
+log_attributes: [country]
+experiments:
+  - name: e
+    owner: me
+    hypothesis: |
+      Two lines,
+      of text.
+    enabled: false
+    salt: соль
+    layer: l
+    traffic: 12.34
+    audience: {country: [NO, DE], age: {min: 18}, beta: {present: true}, os: ios}
+    overrides: {"42": b, пользователь: a}
+    groups: [{name: a, model: v1, weight: 99.99, control: true}, {name: b, model: "1.10", weight: 0.01}]
+    ramp: [{at: 2026-11-01T00:00:00Z, traffic: 1, a: 99.99, b: 0.01}]
+    metrics:
+      primary: plays
+      guardrails: [error_rate, {name: response_time_p95, margin: 0.2, threshold_ms: 250}]
+      secondary: [revenue_per_user, fallback_rate]
+    plan: {effect: 0.05, power: 0.9, horizon: 2w, look: 12h, minimum: 90m}
+metrics:
+  plays: {type: mean, outcome: long_play, window: 3d, winsorise: 0.99, direction: down, margin: 0.05}
+"""
+    )
+    (e,) = config.experiments
+    assert config.models["1.10"] == ModelTarget(("h:2", "[::1]:3"))
+    assert config.holdout == Holdout(250, "h")
+    assert (e.hypothesis, e.salt, e.layer, e.traffic_bp) == ("Two lines,\nof text.\n", "соль", "l", 1234)
+    assert e.audience == (
+        InRange("age", 18, None), Presence("beta", True), OneOf("country", ("DE", "NO")), OneOf("os", ("ios",)),
+    )  # fmt: skip
+    assert e.overrides == {"42": "b", "пользователь": "a"}
+    assert e.control == "a"
+    assert e.ramp[0].weights_bp == (9999, 1)
+    assert e.metrics.guardrails[1] == Guardrail("response_time_p95", 0.2, 250)
+    assert (e.plan.horizon.days, e.plan.look.seconds, e.plan.minimum.seconds) == (14, 43200, 5400)
+    assert config.metrics["plays"] == Metric("mean", "long_play", e.plan.horizon * 3 / 14, 0.99, "down", 0.05)
+
+
+def _place(marked: str) -> tuple[str, int, int]:
+    """The text without its mark, and the line and column where the mark was."""
+    before = marked[: marked.index("§")]
+    return marked.replace("§", ""), before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_each_mistake_has_its_place(name: str) -> None:
+    """One mistake gives one error at the line and column of the value (or key), with its path and what is allowed."""
+    old, new, key_path, message = MISTAKES[name]
+    assert old in VALID
+    text, line, column = _place(VALID.replace(old, new, 1))
+    found = [(e.line, e.column, e.key_path, e.message[: len(message)]) for e in _errors(text)]
+    assert found == [(line, column, key_path, message)]
+
+
+@pytest.mark.parametrize("name", TRAPS)
+def test_text_that_is_no_such_file(name: str) -> None:
+    """What YAML itself, or its rare features, would make of a text is refused in one plain sentence."""
+    marked, message = TRAPS[name]
+    text, line, column = _place(marked)
+    (error,) = _errors(text)
+    assert (error.line, error.column, error.message[: len(message)]) == (line, column, message)
+
+
+def test_more_than_one_control() -> None:
+    """A group named control beside one marked `control: true` leaves open which is meant."""
+    (error,) = _errors(VALID.replace("weight: 30}", "weight: 30, control: true}"))
+    assert str(error) == (
+        "f:11:7: experiments[0].groups: exactly one group must be named `control` or have `control: true`; "
+        "one, control are"
+    )
+    marked = VALID.replace("weight: 30}", "weight: 30, control: true}").replace(
+        "name: control", "control: false, name: control"
+    )
+    assert load_text(marked).experiments[0].control == "one"
+
+
+def test_two_experiments_of_one_name() -> None:
+    """Names are unique; the error points at the second."""
+    second = VALID[VALID.index("  - name") :]
+    (error,) = _errors(VALID + second)
+    assert str(error) == "f:13:11: experiments[1].name: `e` is the name of experiments[0] too"
+
+
+def test_a_layer_given_away_more_than_whole() -> None:
+    """Slices of one layer sum to at most 100; the error is at the traffic that is too much."""
+    second = VALID[VALID.index("  - name") :].replace("name: e", "name: f").replace("traffic: 50", "traffic: 50.01")
+    (error,) = _errors(VALID + second)
+    assert str(error) == (
+        "f:14:14: experiments[1].traffic: 50.01 is more than the 50 percent left of layer `default` "
+        "by the experiments above"
+    )
+    load_text(VALID + second.replace("50.01", "50"))
+
+
+def test_all_errors_at_once_in_file_order() -> None:
+    """Mistakes of shape, of sums and of names are found in one go, in the file and in the fleet file."""
+    text = VALID.replace("weight: 30", "weight: 29").replace("model: v2", "model: v3").replace("salt: s", "sallt: s")
+    found = _errors(text.replace("default: v1", "default: v9"), fleet="version: 1\nmodels: {v1: {target: nowhere}}\n")
+    places = [(error.file, error.line, error.key_path) for error in found]
+    assert places == [
+        ("f", 2, "default"),
+        ("f", 9, "experiments[0].sallt"),
+        ("f", 11, "experiments[0].groups"),
+        ("f", 12, "experiments[0].groups[1].model"),
+        ("fleet", 2, "models.v1.target"),
+    ]
+
+
+def test_nothing_multiplies() -> None:
+    """Anchors, aliases, merge keys and tags are refused where they stand: a small file cannot become a large one."""
+    laughs = VALID + "a: &a [x, x]\nb: &b [*a, *a]\nc: !!python/object/apply:os.system [ls]\n"
+    messages = [(error.line, error.message) for error in _errors(laughs)]
+    assert (13, "has an anchor (&); write the value out each time") in messages
+    assert (14, "is an alias (*); write the value out") in messages
+    assert (15, "has a tag `tag:yaml.org,2002:python/object/apply:os.system`; remove it") in messages
+    merged = VALID.replace("{name: one, model: v2, weight: 30}", "{<<: {name: one, model: v2, weight: 30}}")
+    assert any(error.key_path == 'experiments[0].groups[1]["<<"]' for error in _errors(merged))
+
+
+def test_yaml_words_are_text() -> None:
+    """`no`, `on` and `y` are what they look like, as YAML 1.2 has it."""
+    config = load_text(VALID.replace("salt: s", "audience: {country: [no, on, y]}").replace("name: e", "name: off"))
+    assert config.experiments[0].audience == (OneOf("country", ("no", "on", "y")),)
+    assert config.experiments[0].name == "off"
+
+
+def test_limits_of_size() -> None:
+    """A file beyond 16 MiB or 600,000 values is refused, and of very many mistakes the first hundred are told."""
+    assert _errors("#" * (16 * 1024 * 1024 + 1))[0].message == "is larger than 16 MiB"
+    assert _errors("a: [" + "1," * 600_000 + "]")[0].message == "holds more than 600000 values"
+    many = _errors(VALID + "".join(f"k{i}: 1\n" for i in range(1000)))
+    assert len(many) == 101
+    assert many[-1].message == "and 900 more mistakes"
+
+
+def test_a_hundred_thousand_overrides_load() -> None:
+    """The largest file that people have reason to write is read whole."""
+    lines = "".join(f"      user-{i:032x}: one\n" for i in range(100_000))
+    config = load_text(VALID.replace("    salt: s\n", "    salt: s\n    overrides:\n" + lines))
+    assert len(config.experiments[0].overrides) == 100_000
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    """A missing file, a folder and bytes that are no UTF-8 are errors of the file, for both files at once."""
+    bad = tmp_path / "bad.yaml"
+    bad.write_bytes("version: 1\nж: ".encode() + b"\xff\n")
+    with pytest.raises(ConfigErrors) as caught:
+        load(bad, tmp_path / "none.yaml")
+    first, second = caught.value.errors
+    assert str(first) == f"{bad}:2:4: is not UTF-8: byte 0xff"
+    assert str(second) == f"{tmp_path / 'none.yaml'}:1:1: cannot be read: No such file or directory"
+    with pytest.raises(ConfigErrors, match="cannot be read: Is a directory"):
+        load(tmp_path)
+
+
+def test_a_fleet_file_replaces_targets_only() -> None:
+    """Versions that it names get its targets, others keep theirs, and versions of its own are ignored."""
+    fleet = 'version: 1\nmodels: {v2: {target: "other:1"}, v9: {target: "nine:1"}}\n'
+    plain, moved = load_text(VALID), load_text(VALID, fleet_text=fleet)
+    assert moved.models == {"v1": plain.models["v1"], "v2": ModelTarget(("other:1",))}
+    assert moved.experiments == plain.experiments
+    assert moved.revision != plain.revision
+    (error,) = _errors(VALID, fleet="version: 1\nmodels: {}\nexperiments: []\n")[1:] or _errors(
+        VALID, fleet='version: 1\nmodels: {v1: {target: "h:1"}}\nexperiments: []\n'
+    )
+    assert (error.file, error.key_path) == ("fleet", "experiments")
+
+
+def _revision(text: str) -> str:
+    config: Config = load_text(text)
+    assert len(config.revision) == 12
+    assert set(config.revision) <= set("0123456789abcdef")
+    return config.revision
+
+
+def test_revision_is_of_the_meaning() -> None:
+    """Comments, notation, key order and spelled-out defaults leave it; anything that changes an answer changes it."""
+    first = _revision(VALID)
+    same = (
+        "# a comment\n" + VALID,
+        VALID.replace("\n", "\r\n"),
+        "\ufeff" + VALID,
+        VALID.replace("weight: 70", "weight: 70.00"),
+        VALID.replace("{name: one, model: v2, weight: 30}", "{weight: 30, name: 'one', model: v2}"),
+        VALID.replace("    salt: s", "    salt: s\n    layer: default\n    enabled: true"),
+        VALID.replace("version: 1\ndefault: v1\n", "") + "default: v1\nversion: 1\n",
+    )
+    assert {_revision(text) for text in same} == {first}
+    others = (
+        VALID.replace("weight: 70", "weight: 69.99").replace("weight: 30", "weight: 30.01"),
+        VALID.replace("salt: s", "salt: t"),
+        VALID.replace("traffic: 50", "traffic: 51"),
+        VALID.replace("default: v1", "default: v2"),
+        VALID.replace("worker-v1", "worker-v0"),
+        VALID.replace("salt: s", "salt: s\n    overrides: {u: one}"),
+    )
+    assert len({first, *(_revision(text) for text in others)}) == len(others) + 1
