@@ -32,6 +32,7 @@ QUICK = Plan(
     rounds=3,
     pass_s=0.8,
     latency_s=1.5,
+    latency_rounds=1,
     singles=300,
     budget_s=95,
 )
@@ -39,9 +40,10 @@ FULL = Plan(
     paths=_ALL_PATHS,
     models=MODELS,
     in_flight=(120, 400, 1_000),
-    rounds=4,
+    rounds=3,
     pass_s=1.2,
-    latency_s=4.0,
+    latency_s=2.0,
+    latency_rounds=2,
     singles=1_000,
     budget_s=840,
     connections=1_000,
@@ -83,22 +85,18 @@ def _run(options: argparse.Namespace, directory: Path, console: Console) -> int:
     for result in results:
         if result.paths:
             out.print(report.table(result, plan))
-        for name, reason in result.skipped.items():
-            out.print(f"left out: {result.model}, {name}: {reason}", markup=False)
-        for path in result.paths.values():
-            for note in path.notes:
-                out.print(f"(!) {result.model}, {path.label}: {note}", markup=False)
-            for timed in path.latencies:
-                if timed.not_ok:
-                    out.print(f"{result.model}, {path.label} at {timed.label}: {timed.failures}", markup=False)
+        for line in report.remarks(result):
+            out.print(line, markup=False, highlight=False)
     for target in report.targets(results, plan):
         sign, word = ("≥" if target.at_least else "≤"), ("met " if target.met else "MISSED")
         out.print(f"{word:7}{target.text}: {target.reached:.2f} (target {sign} {target.bound:g})", highlight=False)
     if options.json:
         options.json.write_text(json.dumps(report.as_json(results, plan), indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text(report.markdown(results, plan))
     if options.svg:
         options.svg.write_text(picture.draw(results, plan))
-    return 1 if any(path.notes for result in results for path in result.paths.values()) else 0
+    return 1 if any(result.has_failures for result in results) else 0
 
 
 def _flat(options: argparse.Namespace, directory: Path, console: Console) -> int:
@@ -157,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--paths", type=_names(_ALL_PATHS), help=f"of {','.join(_ALL_PATHS)} [all]")
     parser.add_argument("--models", type=_names(MODELS), help=f"of {','.join(MODELS)} [quick: identity, full: all]")
     parser.add_argument("--in-flight", type=_numbers, help="calls in flight, the main one first [120 or 120,400,1000]")
-    parser.add_argument("--rounds", type=_count, help="alternations of the paths [quick: 3, full: 4]")
+    parser.add_argument("--rounds", type=_count, help="alternations of the paths [3]")
     parser.add_argument(
         "--connections", type=_count, help="open connections when memory is read [quick: 0, full: 1000]"
     )
@@ -177,6 +175,7 @@ def _parser() -> argparse.ArgumentParser:
         "--transport", choices=("native", "grpcio"), default="native", help="for --flat and --soak [native]"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables and targets there")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="write the picture of CPU a call there")
     return parser
 

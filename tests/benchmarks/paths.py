@@ -13,7 +13,7 @@ from tests.benchmarks.files import PLAIN, VERSIONS, Shape, write_experiments, wr
 from tests.benchmarks.processes import Child, free_port
 
 ROOT = Path(__file__).resolve().parents[2]
-_START_S = 120.0
+_START_S = 60.0
 _READY = r"\bready\b"
 
 

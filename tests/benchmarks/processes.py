@@ -118,7 +118,9 @@ class Child:
             time.sleep(_POLL_S)
 
     def _tail(self) -> str:
-        return (_text(self._errors) or _text(self._output))[-600:].strip() or "it wrote nothing"
+        """Returns the last line it wrote, which in a traceback says what went wrong."""
+        lines = (_text(self._errors) or _text(self._output)).strip().splitlines()
+        return lines[-1][-300:] if lines else "it wrote nothing"
 
 
 def _text(path: Path) -> str:

@@ -34,6 +34,7 @@ class Plan:
     pass_s: float
     """Aim for the length of one saturating pass."""
     latency_s: float
+    latency_rounds: int
     singles: int
     """Calls made one at a time."""
     budget_s: float
@@ -52,7 +53,15 @@ class ModelResult:
     model: str
     paths: dict[str, PathResult] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
-    """Path or model -> why there are no figures."""
+    """Path or model -> what is missing for it."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Path or model -> how it failed though it is installed."""
+    left_out: list[str] = field(default_factory=list)
+    """What there was no time for."""
+
+    @property
+    def has_failures(self) -> bool:
+        return bool(self.failed) or any(path.notes for path in self.paths.values())
 
     def ratio(self, path: str, other: str, in_flight: int, name: str = "total_us") -> float:
         """Returns the median over the rounds of path / other, each pair from the same round; nan without figures."""
@@ -96,12 +105,13 @@ class Run:
             with ExitStack() as stack:
                 workers = stack.enter_context(fleet(model, directory))
                 contenders = list(self._contenders(stack, workers, directory, result))
-                self._saturate(contenders, model, until - 0.45 * (until - time.monotonic()))
-                self._time(contenders, until)
+                self._saturate(contenders, result, until - 0.45 * (until - time.monotonic()))
+                self._time(contenders, result, until)
                 self._weigh(contenders)
-        except (NoFleet, NotStarted) as error:
+        except NoFleet as error:
             result.skipped[model] = str(error)
-            self._say(f"{model}: left out: {error}")
+        except NotStarted as error:
+            result.failed[model] = str(error)
         return result
 
     def _contenders(
@@ -109,7 +119,11 @@ class Run:
     ) -> Iterator[_Contender]:
         stage = Stage(directory, workers.ports, router_flags=self._plan.router_flags)
         for contestant in PATHS:
-            if contestant.name in self._plan.paths:
+            if contestant.name not in self._plan.paths:
+                continue
+            if (reason := contestant.missing()) is not None:
+                result.skipped[contestant.name] = reason
+            else:
                 with self._noting(result, contestant.name):
                     yield self._ready(stack, contestant, stage, workers, result, contestant.name)
         envoy = next(contestant for contestant in PATHS if contestant.name == "envoy")
@@ -130,8 +144,6 @@ class Run:
         name: str,
     ) -> _Contender:
         """Starts a path, finds its users, checks its answers under load, and learns about how fast it is."""
-        if (reason := contestant.missing()) is not None:
-            raise NotStarted(reason)
         self._say(f"{workers.model}: starting {name}")
         running = contestant.start(stage)
         if running.router is not None:
@@ -146,14 +158,14 @@ class Run:
         result.paths[name] = PathResult(name, label)
         return _Contender(running, workers, users, result.paths[name], rate=warm.calls_per_s)
 
-    def _saturate(self, contenders: Sequence[_Contender], model: str, until: float) -> None:
-        levels = self._plan.in_flight if model == "identity" else self._plan.in_flight[:2]
+    def _saturate(self, contenders: Sequence[_Contender], result: ModelResult, until: float) -> None:
+        levels = self._plan.in_flight if result.model == "identity" else self._plan.in_flight[:2]
         for in_flight in levels:
             for number in range(self._plan.rounds):
                 if time.monotonic() > until and (number or in_flight != levels[0]):
-                    self._say(f"{model}: out of time for round {number + 1} with {in_flight} in flight")
-                    return
-                self._say(f"{model}: round {number + 1} of {self._plan.rounds}, {in_flight} in flight")
+                    result.left_out.append(f"{in_flight} in flight, round {number + 1}")
+                    continue
+                self._say(f"{result.model}: round {number + 1} of {self._plan.rounds}, {in_flight} in flight")
                 # Each round begins with another path, so that none always follows the same neighbour.
                 turn = number % len(contenders) if contenders else 0
                 for contender in [*contenders[turn:], *contenders[:turn]]:
@@ -174,31 +186,38 @@ class Run:
         contender.rate = figures.calls_per_s
         contender.result.saturated.append(figures)
 
-    def _time(self, contenders: Sequence[_Contender], until: float) -> None:
-        fixed = (f"{self._plan.fixed_rate:g}/s", self._plan.fixed_rate)
+    def _time(self, contenders: Sequence[_Contender], result: ModelResult, until: float) -> None:
         for contender in contenders:
-            if contender.out:
-                continue
-            capacity = contender.result.median(self._plan.in_flight[0], "calls_per_s")
-            rates = [fixed, *((f"{fraction:.0%}", fraction * capacity) for fraction in self._plan.fractions)]
-            self._say(f"{contender.fleet.model}: latency of {contender.result.path}")
-            with self._watched(contender):
-                figures = measure.one_at_a_time(contender.users, calls=self._plan.singles)
-                contender.result.one_at_a_time_p50_us, contender.result.one_at_a_time_mean_us = figures
-                for label, rate in rates:
-                    if time.monotonic() > until and label != fixed[0]:
-                        contender.result.notes.append(f"no time for latency at {label}")
-                        continue
-                    contender.result.latencies.append(
-                        measure.latency(
-                            contender.running,
-                            contender.fleet,
-                            contender.users,
-                            label=label,
-                            rate=rate,
-                            seconds=self._plan.latency_s,
-                        )
-                    )
+            if not contender.out:
+                with self._watched(contender):
+                    figures = measure.one_at_a_time(contender.users, calls=self._plan.singles)
+                    contender.result.one_at_a_time_p50_us, contender.result.one_at_a_time_mean_us = figures
+        fixed = f"{self._plan.fixed_rate:g}/s"
+        for number in range(self._plan.latency_rounds):
+            for label in (fixed, *(f"{fraction:.0%}" for fraction in self._plan.fractions)):
+                if time.monotonic() > until and (number or label != fixed):
+                    result.left_out.append(f"latency at {label}, round {number + 1}")
+                    continue
+                self._say(f"{result.model}: latency at {label}, round {number + 1} of {self._plan.latency_rounds}")
+                for contender in contenders:
+                    if not contender.out:
+                        with self._watched(contender):
+                            self._timed_pass(contender, label)
+
+    def _timed_pass(self, contender: _Contender, label: str) -> None:
+        rate = self._plan.fixed_rate
+        if label.endswith("%"):
+            rate = int(label[:-1]) / 100 * contender.result.median(self._plan.in_flight[0], "calls_per_s")
+        contender.result.latencies.append(
+            measure.latency(
+                contender.running,
+                contender.fleet,
+                contender.users,
+                label=label,
+                rate=rate,
+                seconds=self._plan.latency_s,
+            )
+        )
 
     def _weigh(self, contenders: Sequence[_Contender]) -> None:
         for contender in contenders:
@@ -216,8 +235,8 @@ class Run:
         try:
             yield
         except _BROKEN as error:
-            result.skipped[name] = str(error)
-            self._say(f"{result.model}: {name} left out: {error}")
+            result.failed[name] = str(error)
+            self._say(f"{result.model}: {name} failed: {error}")
 
     @contextmanager
     def _watched(self, contender: _Contender) -> Iterator[None]:
