@@ -96,7 +96,7 @@ def train(
         [one.version, one.algorithm, one.outcome, *_shown(dict(one.metrics)), f"{one.size_bytes / 1e6:.1f} MB"]
         for one in built
     ]
-    _table(f"Trained into {out}", ["version", "algorithm", "", *METRIC_COLUMNS, "size"], rows)
+    _table(f"Trained into {out}", ["version", "algorithm", "outcome", *METRIC_COLUMNS, "size"], rows)
 
 
 def list_models(registry: RegistryOption = Path("models"), as_json: JsonOption = False) -> None:
@@ -147,7 +147,7 @@ def verify(
         typer.echo(json.dumps({"registry": str(registry), "results": [asdict(one) for one in verdicts]}, indent=2))
     else:
         cells = [[one.version, "ok" if one.ok else "WRONG", one.message] for one in verdicts]
-        _table(f"Verified {registry}", ["version", "", ""], cells)
+        _table(f"Verified {registry}", ["version", "result", "what was checked, or is wrong"], cells)
     if not all(one.ok for one in verdicts):
         raise typer.Exit(FAILURE)
 

@@ -72,6 +72,7 @@ def test_broken_files_are_refused_or_read(cut: int, flips: list[tuple[int, int]]
         read_graph(bytes(content))
 
 
+@settings(deadline=None)
 @given(content=st.binary(max_size=200))
 def test_any_bytes_are_refused_or_read(content: bytes) -> None:
     """No bytes at all raise anything but NotOnnxError."""

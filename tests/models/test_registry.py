@@ -70,7 +70,7 @@ def test_names_that_are_no_names_are_refused(registry: Registry, name: str) -> N
         assert "\n" not in str(raised.value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300, deadline=None)
 @given(
     name=st.one_of(
         st.text(max_size=80), st.from_regex(r"(\.\./|v1\.2\.3|/|archive|production|\.){1,4}", fullmatch=True)

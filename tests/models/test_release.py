@@ -9,7 +9,7 @@ import pytest
 from abfleet_models import release
 from abfleet_models.errors import ManifestError, UnknownVersionError
 from abfleet_models.registry import Registry
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.models.conftest import NOW
@@ -30,6 +30,7 @@ def parts(root: Path, version: str) -> dict[str, Any]:
     }
 
 
+@settings(deadline=None)
 @given(value=st.dictionaries(st.text(), json_values))
 def test_json_for_people_is_json(value: dict[str, Any]) -> None:
     """The layout with a key a line loses nothing."""
