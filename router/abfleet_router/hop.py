@@ -1,56 +1,122 @@
-"""The way to one worker: a grpc.aio channel of its own, and what its failures mean. Knows gRPC, nothing of calls."""
+"""The way to one worker: keeps a connection up, carries batches and the health watch over it. Knows no call.
 
-import grpc
+Health and batches share one connection, so that a connection that is gone, for whatever reason, is gone for both.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+
+import structlog
 from abfleet_protos import worker_pb2
+from abfleet_transport.call import Code
 
+from abfleet_router.connection import Connection, RpcFailed
 from abfleet_router.fallback import Reason
 from abfleet_router.lane import HopFailed
 
-SERVICE = worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name
-BATCH_METHOD = f"/{SERVICE}/RecommendBatch"
+log = structlog.get_logger("abfleet.router.hop")
 
-CHANNEL_OPTIONS = (
-    (
-        "grpc.use_local_subchannel_pool",
-        1,
-    ),  # else channels to one address share a connection, and one fault is everyone's
-    ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 1000),  # the default of 2 minutes keeps a restarted worker idle
-    ("grpc.max_receive_message_length", -1),  # batches are bounded by the router itself
-    ("grpc.max_send_message_length", -1),
-    ("grpc.enable_retries", 0),  # retries are the router's own decision, within its budget
-    ("grpc.service_config_disable_resolution", 1),
-)
+BATCH_METHOD = f"/{worker_pb2.DESCRIPTOR.services_by_name['Worker'].full_name}/RecommendBatch"
+CONNECT_SECONDS = 1.0
+FIRST_BACKOFF_SECONDS = 0.1
+MAX_BACKOFF_SECONDS = 1.0
+"""gRPC's default of 2 minutes would keep a restarted worker idle."""
 
 REASONS = {
-    grpc.StatusCode.UNAVAILABLE: Reason.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED: Reason.TIMEOUT,
-    grpc.StatusCode.RESOURCE_EXHAUSTED: Reason.OVERLOAD,
+    Code.UNAVAILABLE: Reason.UNAVAILABLE,
+    Code.DEADLINE_EXCEEDED: Reason.TIMEOUT,
+    Code.RESOURCE_EXHAUSTED: Reason.OVERLOAD,
 }
 
 
-class GrpcHop:
-    """Carries batches to one address."""
+class Hop:
+    """Carries batches to one address; `lost` hears when the connection is gone."""
 
-    def __init__(self, address: str) -> None:
-        """`address`: `host:port` or `unix:path`, resolved; nothing is connected before the first use."""
-        self.channel = grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS)
-        self._batch = self.channel.unary_unary(BATCH_METHOD, request_serializer=None, response_deserializer=None)
+    def __init__(self, address: str, lost: Callable[[], None]) -> None:
+        """`address`: `host:port` or `unix:path`, resolved; nothing is connected before `keep_connected`."""
+        self._address = address
+        self._lost = lost
+        self._connection: Connection | None = None
+        self._wake = asyncio.Event()
+
+    @property
+    def connected(self) -> bool:
+        """Whether a batch can be sent now."""
+        return self._connection is not None
+
+    async def keep_connected(self, use: Callable[[], Coroutine[None, None, None]]) -> None:
+        """Connects, runs `use()` until the connection is lost, and connects again, for ever."""
+        backoff = FIRST_BACKOFF_SECONDS
+        while True:
+            self._wake.clear()
+            try:
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    self._connection = await self._connect()
+            except OSError as error:  # TimeoutError is one
+                log.debug("cannot connect", address=self._address, error=str(error))
+                # Jitter, or all routers knock at a worker that comes back at the same moment.
+                await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
+                backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
+                continue
+            backoff = FIRST_BACKOFF_SECONDS
+            using = asyncio.ensure_future(use())
+            try:
+                await self._wake.wait()
+            finally:
+                using.cancel()
+                await asyncio.gather(using, return_exceptions=True)
+
+    async def _connect(self) -> Connection:
+        loop = asyncio.get_running_loop()
+        unix = self._address.startswith("unix:")
+
+        def make() -> Connection:
+            return Connection("localhost" if unix else self._address, self._on_closed)
+
+        if unix:
+            _, connection = await loop.create_unix_connection(make, self._address.removeprefix("unix:"))
+        else:
+            host, _, port = self._address.rpartition(":")
+            _, connection = await loop.create_connection(make, host.strip("[]"), int(port))
+        return connection
+
+    def _on_closed(self, connection: Connection) -> None:
+        if connection is self._connection:
+            self._connection = None
+            self._wake.set()
+            self._lost()
 
     async def send(self, message: bytes, timeout_seconds: float) -> bytes:
         """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises HopFailed."""
+        connection = self._connection
+        if connection is None:
+            raise HopFailed(Reason.UNAVAILABLE, "not connected", connection_broke=True)
         try:
-            answer: bytes = await self._batch(message, timeout=timeout_seconds)
-        except grpc.aio.AioRpcError as error:
-            code = error.code()
-            raise HopFailed(
-                REASONS.get(code, Reason.MODEL_ERROR),
-                f"{code.name}: {error.details()}",
-                connection_broke=code is grpc.StatusCode.UNAVAILABLE,
-            ) from None
-        return answer
+            exchange = connection.call(BATCH_METHOD, message, timeout_seconds)
+            try:
+                return await exchange.done
+            except asyncio.CancelledError:
+                connection.cancel(exchange)
+                raise
+        except RpcFailed as error:
+            reason = REASONS.get(error.code, Reason.MODEL_ERROR)
+            broke = error.connection_broke or error.code is Code.UNAVAILABLE
+            raise HopFailed(reason, str(error), connection_broke=broke) from None
 
-    async def close(self) -> None:
-        """Closes the connection."""
-        await self.channel.close(None)
+    async def watch(self, path: str, message: bytes, on_message: Callable[[bytes], None]) -> None:
+        """A server-streaming call: hears each message until the stream ends. Raises RpcFailed."""
+        connection = self._connection
+        if connection is None:
+            raise RpcFailed(Code.UNAVAILABLE, "not connected", connection_broke=True)
+        exchange = connection.call(path, message, None, on_message)
+        try:
+            await exchange.done
+        except asyncio.CancelledError:
+            connection.cancel(exchange)
+            raise
+
+    def close(self) -> None:
+        """Closes the connection; what is under way fails."""
+        if self._connection is not None:
+            self._connection.close()

@@ -5,13 +5,12 @@ differs is encoded for a call. The schema itself is abfleet_experiments.decision
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import orjson
 from abfleet_experiments.decision import SCHEMA
-from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_transport.call import Code
 
 from abfleet_router.ticket import Ticket
@@ -40,11 +39,11 @@ def exposure(
     wall_seconds: float,
     status: Code,
     served: str | None,
-    answer: bytes,
+    item_ids: Sequence[int],
     latency_seconds: float,
 ) -> bytes:
-    """One exposure. `constant` is the arm's part; `answer` the worker's RecommendResponse, b"" where there is none."""
-    items = orjson.dumps(list(RecommendResponse.FromString(answer).item_ids)) if answer else NO_ITEMS
+    """One exposure. `constant` is the arm's part; `item_ids` what was recommended, best first."""
+    items = orjson.dumps(list(item_ids)) if item_ids else NO_ITEMS
     if ticket.synthetic or ticket.trace_id:
         tail = b',"synthetic":%s,"trace_id":%s,"client":null}' % (
             b"true" if ticket.synthetic else b"false",

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
-import grpc
 import structlog
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from abfleet_transport.call import Code
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
 
+from abfleet_router.connection import RpcFailed
 from abfleet_router.ejection import Record, is_ejected
 from abfleet_router.fallback import Reason
-from abfleet_router.hop import GrpcHop
+from abfleet_router.hop import Hop
 from abfleet_router.lane import Backlog, Batch, HopFailed, Lane
 from abfleet_router.ticket import Ticket
 
@@ -23,9 +25,9 @@ log = structlog.get_logger("abfleet.router.replica")
 
 FAILURE_PENALTY = 16
 """Calls of load that one recent failure counts as, so that a replica that fails fast does not look idle."""
+WATCH_METHOD = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Watch"
 WATCH_RETRY_SECONDS = 0.2
-"""Pause between health watches of a worker that does not answer; a worker starts in about a second."""
-STABLE_SECONDS = 5.0
+"""Pause between health watches of a worker that is connected and ends them."""
 
 
 class Health(Enum):
@@ -81,7 +83,7 @@ class Replica:
         self.pool = pool
         self.version = pool.version
         self.address = address
-        self.hop = GrpcHop(address)
+        self.hop = Hop(address, self._on_lost)
         self.lane = Lane(
             self.hop, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
         )
@@ -90,6 +92,7 @@ class Replica:
         self.draining = False
         self.marked = False  # has calls that arrived in this turn and are to be sent at its end; changed by Router
         self._receiver = receiver
+        self._on_health: Callable[[Replica], None] = lambda replica: None
         self._watch: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -123,35 +126,41 @@ class Replica:
             self._receiver.on_stranded(self, tickets, reason)
 
     def start(self, on_health: Callable[["Replica"], None]) -> None:
-        """Begins to watch its health; `on_health` hears of every change."""
+        """Begins to connect and to watch its health; `on_health` hears of every change."""
+        self._on_health = on_health
         self._watch = asyncio.get_running_loop().create_task(
-            self._keep_watching(on_health), name=f"watch {self.address}"
+            self.hop.keep_connected(self._keep_watching), name=f"connect {self.address}"
         )
 
-    async def _keep_watching(self, on_health: Callable[["Replica"], None]) -> None:
-        stub = health_pb2_grpc.HealthStub(self.hop.channel)
+    async def _keep_watching(self) -> None:
+        """Follows the health of the version by name, as long as the connection lasts."""
+        question = health_pb2.HealthCheckRequest(service=self.version).SerializeToString()
         while True:
             try:
-                stream = stub.Watch(health_pb2.HealthCheckRequest(service=self.version))
-                async for answer in stream:
-                    self._set(meaning(answer.status), on_health)
-                self._set(Health.LOST, on_health)
-            except grpc.aio.AioRpcError as error:
-                if (
-                    error.code() is grpc.StatusCode.UNIMPLEMENTED
-                ):  # gRFC A17: a server without health is assumed healthy
-                    self._set(Health.SERVING, on_health)
-                    await asyncio.sleep(STABLE_SECONDS)
-                    continue
-                self._set(Health.LOST, on_health)
+                await self.hop.watch(WATCH_METHOD, question, self._on_health_message)
+                self._set(Health.NOT_SERVING)  # a watch has no end of its own: the worker is going
+            except RpcFailed as error:
+                if error.code is Code.UNIMPLEMENTED:  # gRFC A17: a server without health is assumed healthy
+                    self._set(Health.SERVING)
+                    return
+                self._set(Health.NOT_SERVING)
             await asyncio.sleep(WATCH_RETRY_SECONDS)
 
-    def _set(self, health: Health, on_health: Callable[["Replica"], None]) -> None:
+    def _on_health_message(self, message: bytes) -> None:
+        try:
+            self._set(meaning(health_pb2.HealthCheckResponse.FromString(message).status))
+        except DecodeError:
+            self._set(Health.NOT_SERVING)
+
+    def _on_lost(self) -> None:
+        self._set(Health.LOST)
+
+    def _set(self, health: Health) -> None:
         if health is self.health or (health is Health.LOST and self.health is Health.CONNECTING):
             return
         log.info("replica health", version=self.version, address=self.address, was=self.health.value, now=health.value)
         self.health = health
-        on_health(self)
+        self._on_health(self)
 
     async def close(self) -> None:
         """Stops the watch, the lane and the connection; calls that still wait are given back."""
@@ -160,7 +169,7 @@ class Replica:
             await asyncio.gather(self._watch, return_exceptions=True)
         await self.lane.close()
         self.strand(Reason.UNAVAILABLE)
-        await self.hop.close()
+        self.hop.close()
 
 
 def meaning(status: "health_pb2.HealthCheckResponse.ServingStatus") -> Health:

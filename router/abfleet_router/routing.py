@@ -6,10 +6,11 @@ coroutine, no task and no lock for a call. Everything after admission is driven 
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import structlog
+from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
@@ -176,7 +177,7 @@ class Router:
             return
         late = self._clock() >= ticket.deadline - 0.002  # the transport's clock and ours differ by less
         self._leave(ticket)
-        self._finish(ticket, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED, None, b"", self._wall())
+        self._finish(ticket, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED, self._wall())
         self._send_marked()
 
     # --- back ---------------------------------------------------------------------------------------------------------
@@ -202,7 +203,7 @@ class Router:
 
     def _hand_out(self, batch: Batch, replica: Replica, answer: RecommendBatchResponse) -> None:
         failures = answer.failures
-        replied: list[tuple[Ticket, bytes]] = []
+        replied: list[tuple[Ticket, Sequence[int]]] = []
         failed: list[tuple[Ticket, Code, str]] = []
         hop_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or hop_seconds, hop_seconds)
@@ -214,23 +215,28 @@ class Router:
                 failure = failures[index]
                 failed.append((ticket, code_of(failure.code), failure.message))
                 continue
+            try:  # before the reply: a caller could make nothing of it either
+                item_ids = RecommendResponse.FromString(response).item_ids
+            except DecodeError:
+                failed.append((ticket, Code.INTERNAL, "the worker's answer is no RecommendResponse"))
+                continue
             route = ticket.snapshot.routes[ticket.arm.index]
             request_id = ticket.request_id.encode()
             suffix = route.suffix if ticket.fallback is None else reply_suffix(ticket.arm, replica.version)
             ticket.done = True
             ticket.call.reply(b"".join((response, b"\x12", LENGTHS[len(request_id)], request_id, suffix)))
-            replied.append((ticket, response))
+            replied.append((ticket, item_ids))
         if replied:
             replica.pool.note_success(replica)
         self._account(replied, replica.version, worker_seconds)
         for ticket, code, text in failed:
             self._item_failed(ticket, replica, code, text)
 
-    def _account(self, replied: list[tuple[Ticket, bytes]], served: str, worker_seconds: float) -> None:
+    def _account(self, replied: list[tuple[Ticket, Sequence[int]]], served: str, worker_seconds: float) -> None:
         """Counts and logs answers that are on their way already."""
         now, wall = self._clock(), self._wall()
         rpc, added, append = self._rpc, self._metrics.added, self._log.append
-        for ticket, response in replied:
+        for ticket, item_ids in replied:
             route = ticket.snapshot.routes[ticket.arm.index]
             arrived = ticket.call.arrived
             seconds = now - arrived
@@ -244,7 +250,7 @@ class Router:
             append(
                 log_line.exposure(
                     ticket, route.log_constant, wall_seconds=wall - seconds, status=Code.OK, served=served,
-                    answer=response, latency_seconds=seconds,
+                    item_ids=item_ids, latency_seconds=seconds,
                 )
             )  # fmt: skip
 
@@ -356,18 +362,18 @@ class Router:
     def _fail(self, ticket: Ticket, code: Code, text: str) -> None:
         pushback = PUSHBACK_MS if code is Code.RESOURCE_EXHAUSTED else None
         ticket.call.fail(code, text, pushback_ms=pushback)
-        self._finish(ticket, code, None, b"", self._wall())
+        self._finish(ticket, code, self._wall())
 
-    def _finish(self, ticket: Ticket, code: Code, served: str | None, answer: bytes, wall: float) -> None:
+    def _finish(self, ticket: Ticket, code: Code, wall: float) -> None:
         ticket.done = True
         route = ticket.snapshot.routes[ticket.arm.index]
         seconds = self._clock() - ticket.call.arrived
         self._rpc.finished(RECOMMEND, code, seconds)
         route.stats.latency.observe(seconds)
-        count_other(route.stats.others, served or "", code)
+        count_other(route.stats.others, "", code)
         self._log.append(
             log_line.exposure(
-                ticket, route.log_constant, wall_seconds=wall - seconds, status=code, served=served, answer=answer,
+                ticket, route.log_constant, wall_seconds=wall - seconds, status=code, served=None, item_ids=(),
                 latency_seconds=seconds,
             )
         )  # fmt: skip

@@ -1,0 +1,183 @@
+"""HTTP/2 as far as a gRPC client needs it: frames, header blocks, flow control windows. Pure bytes, no socket.
+
+RFC 9113 (HTTP/2) and RFC 7541 (HPACK). Both sides are kept free of HPACK state: our encoder uses no dynamic table, and
+our SETTINGS give the peer's a size of 0 before its first header block. So equal bytes mean equal headers, and a block
+that was seen before is not decoded again.
+"""
+
+import struct
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+import hpack
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+NO_ERROR, PROTOCOL_ERROR, CANCEL, COMPRESSION_ERROR = 0, 1, 8, 9
+HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5
+
+DEFAULT_WINDOW: Final = 65_535
+DEFAULT_MAX_FRAME: Final = 16_384
+OUR_MAX_FRAME: Final = 2**20
+"""What we take: an answer to a full batch in one frame."""
+MAX_WINDOW: Final = 2**31 - 1
+MAX_HEADER_BLOCK: Final = 64 * 1024
+FRAME_HEADER = struct.Struct(">HBBBL")
+"""Length in 16 + 8 bits, type, flags, stream."""
+SETTING = struct.Struct(">HL")
+UINT32 = struct.Struct(">L")
+MESSAGE_PREFIX = struct.Struct(">BL")
+"""gRPC: compressed flag and length of the message."""
+
+
+class ProtocolError(Exception):
+    """The peer broke the protocol; the connection cannot go on."""
+
+
+class Frame(NamedTuple):
+    """One frame; `stream` is 0 for the connection."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """The bytes of a frame."""
+    return frame_header(kind, flags, stream, len(payload)) + payload
+
+
+def frame_header(kind: int, flags: int, stream: int, length: int) -> bytes:
+    """The nine bytes before a payload of `length` bytes."""
+    return FRAME_HEADER.pack(length >> 8, length & 0xFF, kind, flags, stream)
+
+
+def client_preface(*, window: int = MAX_WINDOW) -> bytes:
+    """What a client sends first: the preface, its settings, and a connection window of `window` bytes."""
+    ours = ((HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, window), (MAX_FRAME_SIZE, OUR_MAX_FRAME))
+    return (
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+        + frame(SETTINGS, 0, 0, b"".join(SETTING.pack(*setting) for setting in ours))
+        + window_update(0, window - DEFAULT_WINDOW)
+    )
+
+
+def window_update(stream: int, increment: int) -> bytes:
+    """Gives the peer more window, 1 to 2^31 - 1 bytes."""
+    return frame(WINDOW_UPDATE, 0, stream, UINT32.pack(increment))
+
+
+def request_headers(path: str, authority: str, *more: tuple[str, str]) -> bytes:
+    """The header block of a gRPC request: indexed names of the static table, literal values that are never indexed."""
+    return b"".join(
+        (
+            b"\x83\x86",  # :method: POST, :scheme: http
+            b"\x04" + literal(path),
+            b"\x01" + literal(authority),
+            b"\x0f\x10" + literal("application/grpc"),  # content-type
+            b"\x00" + literal("te") + literal("trailers"),
+            *(b"\x00" + literal(name) + literal(value) for name, value in more),
+        )
+    )
+
+
+def literal(text: str) -> bytes:
+    """A string without Huffman coding (RFC 7541, 5.2)."""
+    raw = text.encode("ascii")
+    return integer(len(raw), 7) + raw
+
+
+def integer(value: int, prefix_bits: int) -> bytes:
+    """An integer with an N-bit prefix whose other bits are 0 (RFC 7541, 5.1)."""
+    full = (1 << prefix_bits) - 1
+    if value < full:
+        return bytes((value,))
+    out = bytearray((full,))
+    value -= full
+    while value >= 128:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def timeout_header(seconds: float) -> bytes:
+    """The `grpc-timeout` field, in whole milliseconds, at least 1."""
+    return _timeout_header(max(1, min(99_999_999, int(seconds * 1000))))
+
+
+@lru_cache(maxsize=4096)
+def _timeout_header(milliseconds: int) -> bytes:
+    return b"\x00" + literal("grpc-timeout") + literal(f"{milliseconds}m")
+
+
+@lru_cache(maxsize=256)
+def decode_headers(block: bytes) -> dict[str, str]:
+    """The fields of a header block; of a repeated field the last. Raises ProtocolError."""
+    decoder = hpack.Decoder(MAX_HEADER_BLOCK)
+    decoder.header_table_size = 0
+    decoder.max_allowed_table_size = 0
+    try:
+        return {
+            raw_name.decode("latin-1"): raw_value.decode("latin-1")
+            for raw_name, raw_value in decoder.decode(block, raw=True)
+        }
+    except hpack.HPACKError as error:
+        raise ProtocolError(f"header block: {error}") from error
+
+
+class FrameReader:
+    """Cuts a byte stream into frames; keeps what is not whole yet."""
+
+    __slots__ = ("_rest", "max_frame")
+
+    def __init__(self, max_frame: int = OUR_MAX_FRAME) -> None:
+        self._rest = b""
+        self.max_frame = max_frame
+
+    def feed(self, data: bytes) -> Iterator[Frame]:
+        """The frames that are whole now. Raises ProtocolError for one that is larger than we have said we take."""
+        if self._rest:
+            data = self._rest + data
+            self._rest = b""
+        position, size = 0, len(data)
+        while size - position >= 9:
+            high, low, kind, flags, stream = FRAME_HEADER.unpack_from(data, position)
+            end = position + 9 + (high << 8 | low)
+            if end - position - 9 > self.max_frame:
+                raise ProtocolError(f"frame of {end - position - 9} bytes; at most {self.max_frame} are allowed")
+            if end > size:
+                break
+            yield Frame(kind, flags, stream & MAX_WINDOW, data[position + 9 : end])
+            position = end
+        self._rest = data[position:]
+
+
+def unpadded(got: Frame) -> bytes:
+    """The payload of DATA or HEADERS without padding and priority. Raises ProtocolError."""
+    payload, start, end = got.payload, 0, len(got.payload)
+    if got.flags & PADDED:
+        if not payload:
+            raise ProtocolError("padded frame without a length")
+        start, end = 1, end - payload[0]
+    if got.kind == HEADERS and got.flags & PRIORITY:
+        start += 5
+    if start > end:
+        raise ProtocolError("padding is longer than the frame")
+    return payload[start:end]
+
+
+def settings(payload: bytes) -> dict[int, int]:
+    """The settings of a frame. Raises ProtocolError."""
+    if len(payload) % SETTING.size:
+        raise ProtocolError(f"SETTINGS of {len(payload)} bytes")
+    return dict(SETTING.iter_unpack(payload))
+
+
+def uint31(payload: bytes) -> int:
+    """The number that a WINDOW_UPDATE or a GOAWAY begins with. Raises ProtocolError."""
+    if len(payload) < 4:
+        raise ProtocolError("frame is too short")
+    return int(UINT32.unpack_from(payload)[0]) & MAX_WINDOW
