@@ -27,7 +27,7 @@ class Fleet:
         self._lanes = lanes
         self._pools: dict[str, Pool] = {}
         self._receiver: Receiver | None = None
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing: dict[Pool, asyncio.Task[None]] = {}
 
     def set_receiver(self, receiver: Receiver) -> None:
         """Router and fleet know each other; the router comes second."""
@@ -39,9 +39,10 @@ class Fleet:
         return self._pools
 
     def replicas(self) -> Iterator[Replica]:
-        """Every replica of every pool."""
-        for pool in self._pools.values():
+        """Every replica that has calls or may get some, those that leave and those of pools that close included."""
+        for pool in (*self._pools.values(), *self._closing):
             yield from pool.replicas
+            yield from pool.leaving
 
     def follow(self, targets: Mapping[str, Sequence[str]]) -> None:
         """Adds pools for new versions and follows changed targets; versions that are not named stay as they are."""
@@ -53,10 +54,12 @@ class Fleet:
     def keep_only(self, versions: Iterable[str]) -> None:
         """Lets every other pool finish its calls and go."""
         for version in self._pools.keys() - set(versions):
-            pool = self._pools.pop(version)
-            task = asyncio.get_running_loop().create_task(pool.drain(), name=f"drain pool {version}")
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+            self._let_go(self._pools.pop(version))
+
+    def _let_go(self, pool: Pool) -> None:
+        task = asyncio.get_running_loop().create_task(pool.drain(), name=f"drain pool {pool.version}")
+        self._closing[pool] = task
+        task.add_done_callback(lambda _: self._closing.pop(pool, None))
 
     def _make_replica(self, pool: Pool, address: str) -> Replica:
         assert self._receiver is not None, "set_receiver comes before follow"
@@ -65,6 +68,7 @@ class Fleet:
     async def close(self) -> None:
         """Closes every connection; calls still under way are failed."""
         pools, self._pools = list(self._pools.values()), {}
-        for task in self._closing:
+        closing = list(self._closing.values())
+        for task in closing:
             task.cancel()
-        await asyncio.gather(*(pool.close() for pool in pools), *self._closing, return_exceptions=True)
+        await asyncio.gather(*(pool.close() for pool in pools), *closing, return_exceptions=True)

@@ -47,7 +47,7 @@ class Pool:
         self._draw = draw
         self._policy = policy
         self._replicas: dict[str, Replica] = {}
-        self._leaving: set[asyncio.Task[None]] = set()
+        self._leaving: dict[Replica, asyncio.Task[None]] = {}
         self._targets: tuple[str, ...] = ()
         self._resolver: asyncio.Task[None] | None = None
 
@@ -56,8 +56,13 @@ class Pool:
 
     @property
     def replicas(self) -> Sequence[Replica]:
-        """All of them, whatever their state."""
+        """All that the targets name, whatever their state."""
         return tuple(self._replicas.values())
+
+    @property
+    def leaving(self) -> Sequence[Replica]:
+        """Those that finish their calls and get no more."""
+        return tuple(self._leaving)
 
     @property
     def out_because(self) -> Reason:
@@ -115,8 +120,8 @@ class Pool:
         log.info("replica leaves", version=self.version, address=replica.address)
         replica.draining = True
         task = asyncio.get_running_loop().create_task(self._drain(replica), name=f"drain {replica.address}")
-        self._leaving.add(task)
-        task.add_done_callback(self._leaving.discard)
+        self._leaving[replica] = task
+        task.add_done_callback(lambda _: self._leaving.pop(replica, None))
 
     async def _drain(self, replica: Replica) -> None:
         end = self._clock() + DRAIN_SECONDS
@@ -184,12 +189,13 @@ class Pool:
         """Takes no more calls, lets every replica finish its own, and closes it."""
         self._stop_following()
         self._set_addresses(())
-        await asyncio.gather(*self._leaving)
+        await asyncio.gather(*self._leaving.values())
 
     async def close(self) -> None:
         """Closes every replica now; calls still under way are failed."""
         self._stop_following()
         replicas, self._replicas, self.available = list(self._replicas.values()), {}, []
-        for task in self._leaving:
+        leaving = list(self._leaving.values())
+        for task in leaving:
             task.cancel()
-        await asyncio.gather(*(replica.close() for replica in replicas), *self._leaving, return_exceptions=True)
+        await asyncio.gather(*(replica.close() for replica in replicas), *leaving, return_exceptions=True)
