@@ -195,7 +195,8 @@ class Pool:
         """Closes every replica now; calls still under way are failed."""
         self._stop_following()
         replicas, self._replicas, self.available = list(self._replicas.values()), {}, []
-        leaving = list(self._leaving.values())
-        for task in leaving:
-            task.cancel()
-        await asyncio.gather(*(replica.close() for replica in replicas), *leaving, return_exceptions=True)
+        replicas += self._leaving  # a drain that is cancelled before it began closes nothing
+        drains = list(self._leaving.values())
+        for drain in drains:
+            drain.cancel()
+        await asyncio.gather(*(replica.close() for replica in replicas), *drains, return_exceptions=True)
