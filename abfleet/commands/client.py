@@ -1,0 +1,224 @@
+"""`abfleet client`: calls a router and shows the answer, or the split that many users get. Knows how to print it."""
+
+import asyncio
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from abfleet.client import Answer, CallFailed, Question, Split
+
+USAGE, FAILURE = 2, 1
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this family's commands to the command line."""
+    app.command("client", epilog="Example: abfleet client --user-id user-1 --items 1,2,3,10,15 --titles movies.csv")(
+        client
+    )
+
+
+def client(
+    address: Annotated[
+        str, typer.Option(envvar="ABFLEET_ADDRESS", help="The router, or a worker alone.")
+    ] = "127.0.0.1:50051",
+    user_id: Annotated[str, typer.Option(envvar="ABFLEET_USER_ID", help="Decides the version; empty: none.")] = "",
+    items: Annotated[
+        str, typer.Option(envvar="ABFLEET_ITEMS", help="Items that the user has seen, oldest first: 1,2,3.")
+    ] = "",
+    limit: Annotated[
+        int, typer.Option(envvar="ABFLEET_LIMIT", min=0, max=100, help="How many items to return; 0: 10.")
+    ] = 0,
+    attributes: Annotated[
+        list[str] | None,
+        typer.Option(envvar="ABFLEET_ATTRIBUTES", metavar="KEY=VALUE", help="What audiences may ask for; repeatable."),
+    ] = None,
+    users: Annotated[
+        int, typer.Option(envvar="ABFLEET_USERS", min=0, help="Call for user-1 to user-N, and show the split they get.")
+    ] = 0,
+    titles: Annotated[
+        Path | None, typer.Option(envvar="ABFLEET_TITLES", help="A CSV file with movieId and title, to name the items.")
+    ] = None,
+    synthetic: Annotated[
+        bool,
+        typer.Option(
+            "--synthetic", envvar="ABFLEET_SYNTHETIC", help="Mark the calls, so that no analysis counts them."
+        ),
+    ] = False,
+    timeout: Annotated[
+        float, typer.Option(envvar="ABFLEET_TIMEOUT", min=0.001, metavar="SECONDS", help="For each call.")
+    ] = 5.0,
+    as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")] = False,
+) -> None:
+    """Calls Recommend once, or once for each of many users.
+
+    A call that meets UNAVAILABLE is sent again, under the same request id.
+    """
+    from abfleet.client import Question
+
+    question = Question(
+        user_id=user_id,
+        items=_items(items),
+        limit=limit,
+        attributes=_attributes(attributes or ()),
+        synthetic=synthetic,
+    )
+    names = _titles(titles) if titles else {}
+    if users and user_id:
+        raise typer.BadParameter("goes without --user-id: it names the users itself", param_hint="--users")
+    try:
+        if users:
+            asyncio.run(_many(address, question, users, timeout, as_json=as_json))
+        else:
+            asyncio.run(_one(address, question, timeout, names, as_json=as_json))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+async def _one(
+    address: str, question: "Question", timeout_s: float, titles: Mapping[int, str], *, as_json: bool
+) -> None:
+    from abfleet.client import CallFailed, ask, open_channel
+
+    async with open_channel(address) as channel:
+        try:
+            answer = await ask(channel, question, timeout_seconds=timeout_s)
+        except CallFailed as error:
+            _stop(_complaint(address, error))
+    if as_json:
+        document = asdict(answer) | {"latency_ms": round(answer.latency_ms, 3)}
+        if titles:
+            document["titles"] = [titles.get(item) for item in answer.item_ids]
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        _print_answer(answer, titles)
+
+
+def _print_answer(answer: "Answer", titles: Mapping[int, str]) -> None:
+    where = f"{answer.experiment} / {answer.group}" if answer.experiment else "no experiment"
+    served = answer.model_version or "a worker alone"
+    typer.echo(f"{answer.user_id or 'no user'}: {where}, served by {served} in {answer.latency_ms:.1f} ms")
+    typer.echo(f"request {answer.request_id}")
+    if not answer.item_ids:
+        typer.echo("no items")
+    width = max((len(str(item)) for item in answer.item_ids), default=0)
+    for rank, (item, score) in enumerate(zip(answer.item_ids, answer.scores, strict=True), 1):
+        typer.echo(f"{rank:3}  {item:{width}}  {score:10.4f}  {titles.get(item, '')}".rstrip())
+
+
+async def _many(address: str, question: "Question", users: int, timeout_s: float, *, as_json: bool) -> None:
+    from dataclasses import replace
+
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from abfleet.client import ask_all, open_channel
+
+    questions = (replace(question, user_id=f"user-{number}") for number in range(1, users + 1))
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("Calling", total=users)
+        async with open_channel(address) as channel:
+            split = await ask_all(
+                channel, questions, timeout_seconds=timeout_s, on_answer=lambda: progress.advance(bar)
+            )
+    if as_json:
+        typer.echo(json.dumps(_split_document(split)))
+    else:
+        _print_split(split)
+    if split.first_failure is not None:
+        _stop(_complaint(address, split.first_failure))
+
+
+def _split_document(split: "Split") -> dict[str, Any]:
+    from abfleet.client import quantile
+
+    answered = sum(split.answered.values())
+    return {
+        "users": split.calls,
+        "answered": answered,
+        "split": [
+            {
+                "experiment": experiment or None,
+                "group": group or None,
+                "model_version": version,
+                "users": count,
+                "share": count / answered,
+            }
+            for (experiment, group, version), count in split.answered.most_common()
+        ],
+        "errors": dict(split.failed.most_common()),
+        "latency_ms": {name: quantile(split.latencies_ms, part) for name, part in (("p50", 0.5), ("p99", 0.99))},
+    }
+
+
+def _print_split(split: "Split") -> None:
+    from abfleet.commands.tables import print_table
+
+    document = _split_document(split)
+    rows = [
+        [
+            row["experiment"] or "(no experiment)",
+            row["group"] or "–",
+            row["model_version"],
+            str(row["users"]),
+            f"{row['share'] * 100:.2f} %",
+        ]
+        for row in document["split"]
+    ]
+    latency = document["latency_ms"]
+    print_table("", ["experiment", "group", "version", "users", "share"], rows, right=("users", "share"))
+    line = f"{document['answered']} of {document['users']} users answered"
+    if latency["p50"] is not None:
+        line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
+    typer.echo(line)
+    for status, count in document["errors"].items():
+        typer.echo(f"{count} failed: {status}")
+
+
+def _complaint(address: str, error: "CallFailed") -> str:
+    if error.status == "UNAVAILABLE":
+        return f"no answer from {address} ({error}); --address (ABFLEET_ADDRESS) names the router"
+    return f"{error.status}: {error}"
+
+
+def _items(text: str) -> tuple[int, ...]:
+    words = [word.strip() for word in text.split(",")] if text.strip() else []
+    for word in words:
+        if not word.removeprefix("-").isdecimal() or not -(2**63) <= int(word) < 2**63:
+            raise typer.BadParameter(
+                f"{word[:64]!r} is not an item id; allowed are whole numbers, separated by commas", param_hint="--items"
+            )
+    return tuple(int(word) for word in words)
+
+
+def _attributes(words: Sequence[str]) -> dict[str, str]:
+    attributes = {}
+    for word in words:
+        key, separator, value = word.partition("=")
+        if not key or not separator:
+            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed is KEY=VALUE", param_hint="--attributes")
+        attributes[key] = value
+    return attributes
+
+
+def _titles(path: Path) -> dict[int, str]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return {int(row["movieId"]): row["title"] for row in csv.DictReader(file)}
+    except OSError as error:
+        message = f"{path}: {error.strerror or error}"
+    except (KeyError, ValueError, TypeError):
+        message = f"{path} is not CSV with the columns movieId (a whole number) and title"
+    raise typer.BadParameter(message, param_hint="--titles")
+
+
+def _stop(message: str) -> NoReturn:
+    sys.stderr.write(f"abfleet: {message}\n")
+    raise typer.Exit(FAILURE)

@@ -1,0 +1,137 @@
+"""`abfleet status`: what running routers have in force and how their fleets are doing. Knows how to show it."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+FAILURE = 1
+WATCH_SECONDS = 1.0
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this family's commands to the command line."""
+    app.command("status", epilog="Example: abfleet status --admin 127.0.0.1:50052 --watch")(status)
+
+
+def status(
+    admin: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ABFLEET_ADMIN",
+            metavar="HOST:PORT",
+            help="Admin port of a router; repeatable for several.",
+            show_default="127.0.0.1:50052",
+        ),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON, a line a look.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", envvar="ABFLEET_WATCH", help="Look again every second.")] = False,
+) -> None:
+    """Shows configuration, groups, replicas and log of running routers; exits 1 when one of them does not answer.
+
+    Without --watch, rates and percentiles are those since the router's start; with it, of the last ten seconds.
+    """
+    addresses = admin or ["127.0.0.1:50052"]
+    try:
+        reached = asyncio.run(_watch(addresses, as_json=as_json) if watch else _once(addresses, as_json=as_json))
+    except KeyboardInterrupt:
+        raise typer.Exit(0 if watch else 130) from None
+    if not reached:
+        raise typer.Exit(FAILURE)
+
+
+async def _fetch(address: str) -> dict[str, Any]:
+    """A status document with the address it came from; an `error` alone when nobody answers there."""
+    from abfleet.router_admin import RouterAdmin, Unreachable
+
+    async with RouterAdmin(address) as router:
+        try:
+            return {"admin": address, **await router.status()}
+        except Unreachable as error:
+            return {"admin": address, "error": f"{error}; --admin (ABFLEET_ADMIN) names the admin port"}
+
+
+async def _once(addresses: Sequence[str], *, as_json: bool) -> bool:
+    """Shows every router once; whether all of them answered."""
+    from rich.console import Console
+
+    from abfleet.live import Looks, plain, screen
+
+    documents = await asyncio.gather(*(_fetch(address) for address in addresses))
+    reached = _complain(documents)
+    if as_json:
+        _print_json(documents)
+        return reached
+    console = Console()
+    for document in documents:
+        looks = Looks()
+        if "error" in document:
+            continue
+        looks.add(document)
+        rates = looks.rates()
+        assert rates is not None, "it has a document"
+        if console.is_terminal:
+            console.print(screen(document, rates))
+        else:
+            typer.echo(plain(document, rates))
+    return reached
+
+
+def _print_json(documents: Sequence[dict[str, Any]]) -> None:
+    """One router is an object, several are an array: what most people have is simple to read."""
+    if len(documents) > 1:
+        typer.echo(json.dumps(documents))
+    elif "error" not in documents[0]:
+        typer.echo(json.dumps(documents[0]))
+
+
+def _complain(documents: Sequence[dict[str, Any]]) -> bool:
+    problems = [document["error"] for document in documents if "error" in document]
+    for problem in problems:
+        sys.stderr.write(f"abfleet: {problem}\n")
+    return not problems
+
+
+async def _watch(addresses: Sequence[str], *, as_json: bool) -> bool:
+    """Shows the routers again and again, until Ctrl-C; ends when none answers."""
+    from rich.console import Console, Group, RenderableType
+    from rich.live import Live
+    from rich.text import Text
+
+    from abfleet.live import Looks, plain, screen
+
+    console = Console()
+    looks = {address: Looks() for address in addresses}
+    with Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else _Nothing() as live:
+        while True:
+            documents = await asyncio.gather(*(_fetch(address) for address in addresses))
+            answered = [document for document in documents if "error" not in document]
+            if not answered:
+                return _complain(documents)
+            parts: list[RenderableType] = []
+            for document in documents:
+                if "error" in document:
+                    parts.append(Text(document["error"], style="red"))
+                    continue
+                looks[document["admin"]].add(document)
+                rates = looks[document["admin"]].rates()
+                assert rates is not None, "it has a document"
+                parts.append(screen(document, rates))
+                if not isinstance(live, Live) and not as_json:
+                    typer.echo(plain(document, rates))
+            if as_json:
+                _print_json(documents)
+            if isinstance(live, Live):
+                live.update(Group(*parts), refresh=True)
+            await asyncio.sleep(WATCH_SECONDS)
+
+
+class _Nothing:
+    """In the place of a live table where there is no terminal."""
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *exception: object) -> None: ...
