@@ -6,6 +6,7 @@ interface, and everything that was started is stopped at the end, also on Ctrl-C
 
 import argparse
 import json
+import os
 import shlex
 import signal
 import sys
@@ -18,6 +19,7 @@ from types import FrameType
 from rich.console import Console
 
 from tests.benchmarks import flat, picture, report, soak
+from tests.benchmarks.fleets import NoFleet
 from tests.benchmarks.measure import WrongAnswers
 from tests.benchmarks.paths import PATHS, h2load
 from tests.benchmarks.processes import NotStarted
@@ -60,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print("h2load is not installed (Debian: nghttp2-client); it makes the load")
         return 2
     signal.signal(signal.SIGTERM, _stop)
+    busy = os.getloadavg()[0]
+    if busy > (os.cpu_count() or 1) / 2:
+        console.print(f"this machine is busy already (load {busy:.1f}): only ratios within a run mean something now")
     try:
         with tempfile.TemporaryDirectory(prefix="abfleet-bench-") as temporary:
             if options.soak:
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
-    except (NotStarted, WrongAnswers) as error:
+    except (NoFleet, NotStarted, WrongAnswers, OSError) as error:
         console.print(str(error), markup=False)
         return 1
 

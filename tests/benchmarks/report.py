@@ -166,7 +166,13 @@ def _latency_targets(result: ModelResult, plan: Plan) -> Iterator[Target]:
 
 def as_json(results: Sequence[ModelResult], plan: Plan) -> dict[str, object]:
     """Returns the whole run as plain values; what was not measured is null."""
-    machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+    load = [round(one, 2) for one in os.getloadavg()]  # at the end: it holds the run's own load too
+    machine = {
+        "load_average": load,
+        "cpus": os.cpu_count(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+    }
     models = {
         result.model: {
             "paths": {name: path.as_json() for name, path in result.paths.items()},

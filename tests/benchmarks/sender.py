@@ -34,6 +34,7 @@ _MAX_CONCURRENT_STREAMS, _STREAMS_AT_FIRST = 0x3, 100  # the setting; what to as
 _CANCEL = 8
 _WINDOW_REFILL = 1 << 24
 _LONGEST_WAIT_S = 0.05
+_ON_ITS_WAY_S = 0.0003  # long enough for a server to take a call in, too short for most answers
 _NO_TIMES = array("d")
 
 
@@ -315,16 +316,16 @@ class Sender:
                 request = self._requests[number % len(self._requests)]
                 group = self._by_port[request.port]
                 group[number % len(group)].send(number, request)
-            self._exchange(outcome)
+            self._exchange(outcome, wait_s=_ON_ITS_WAY_S)
             gone += sum(connection.cancel_open() for connection in self._all)
-            self._exchange(outcome)
+            self._exchange(outcome, wait_s=0.0)
         return gone
 
-    def _exchange(self, outcome: Outcome) -> None:
+    def _exchange(self, outcome: Outcome, *, wait_s: float) -> None:
         """Writes what is to be written, and takes what has come."""
         for connection in self._all:
             connection.flush()
-        self._receive(outcome, _NO_TIMES, wait_s=0.0)
+        self._receive(outcome, _NO_TIMES, wait_s)
 
     def _run(
         self,
