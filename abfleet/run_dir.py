@@ -17,8 +17,8 @@ class RunDir:
     """The folder while it is there."""
 
     path: Path
-    keep_logs: bool = True
-    """Changed by whoever ran well: then nothing is left behind."""
+    keep_logs: bool = False
+    """Changed by whoever starts processes; else, and once they have ended well, nothing is left behind."""
 
     @staticmethod
     @contextmanager

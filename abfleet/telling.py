@@ -40,7 +40,8 @@ class Teller:
 
     def _tell_configuration(self, document: Document) -> None:
         config, uptime = document["config"], document["uptime_s"]
-        if config["revision"] != self._revision:
+        changed = config["revision"] != self._revision
+        if changed:
             if self._revision is not None:
                 self._voice.note(f"configuration {config['revision']} is in force")
             self._revision = config["revision"]
@@ -54,4 +55,6 @@ class Teller:
             return
         for error in errors:
             self._voice.note(f"configuration not taken: {error}")
+        if not errors and not changed:
+            self._voice.note(f"the file says again what is in force, configuration {self._revision}")
         self._said = errors

@@ -89,7 +89,8 @@ def up(
     from abfleet_transport.errors import TransportError
     from abfleet_transport.flags import SettingsError
 
-    from abfleet.up import UpSettings, run
+    from abfleet.up import run
+    from abfleet.up_settings import UpSettings
     from abfleet.voice import Voice
 
     if transport not in TRANSPORTS:

@@ -1,0 +1,273 @@
+"""Router and workers while they run: start, readiness, following the file, the way out. Knows every child by its flags.
+
+Children are processes in sessions of their own. On the way out the router drains first, then the workers stop.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from abfleet_experiments.config import Config
+from abfleet_router import settings as router_settings
+
+from abfleet.fleet_plan import PortBase
+from abfleet.following import ConfigFile
+from abfleet.live import Looks
+from abfleet.local_workers import LocalWorkers, Place, WorkerSettings
+from abfleet.ports import Wanted, problems
+from abfleet.router_admin import RouterAdmin, Unreachable
+from abfleet.supervisor import Child, ChildSpec, tail
+from abfleet.telling import Teller
+from abfleet.up_settings import EXIT_USAGE, CannotStart, UpSettings
+from abfleet.voice import Voice
+
+START_SECONDS = 60.0
+"""The router is ready in about a second; a machine that needs longer than this is not going to be."""
+VERSIONS_SECONDS = 20.0
+"""How long `ready` waits for versions other than the default, which falls back for them in the meantime."""
+LOOK_SECONDS = 0.25
+STATUS_SECONDS = 1.0
+WORKERS_STOP_SECONDS = 0.75
+"""For workers once the router has gone, when it took all of its own time: nobody calls them any more."""
+AT_ONCE_SECONDS = 0.5
+
+
+class RunningFleet:
+    """Router and workers of one `up`; changed only on the event loop."""
+
+    def __init__(
+        self, settings: UpSettings, router: router_settings.Settings, config: Config, run_dir: Path, voice: Voice
+    ) -> None:
+        self._settings = settings
+        self._router_settings = router
+        self._config = config
+        self._run_dir = run_dir
+        self._voice = voice
+        self._workers = LocalWorkers(
+            WorkerSettings(
+                registry=settings.registry,
+                transport=settings.transport,
+                metrics_host=router.metrics_host,
+                ports=PortBase(worker_port=settings.worker_port, metrics_port=router.metrics_port),
+                replicas=settings.replicas,
+                run_dir=run_dir,
+            ),
+            voice.note,
+        )
+        self._router = self._router_child()
+        self._looks = Looks()
+        self._wanted: list[Wanted] = []
+        self._gone: dict[str, int] = {}  # versions that left the file: looks at a router without them
+        self._removals: set[asyncio.Task[None]] = set()
+
+    # --- the way in ---------------------------------------------------------------------------------------------------
+
+    def _router_child(self) -> Child:
+        def spec(**bound: str) -> ChildSpec:
+            command = self._settings.router_command(self._run_dir / "fleet.yaml", **bound)
+            return ChildSpec(
+                name="router",
+                command=(sys.executable, "-m", "abfleet_router", *command),
+                log_path=self._run_dir / "router.log",
+            )
+
+        def keep_addresses(child: Child) -> None:
+            """Started again, it is where its callers know it."""
+            bound = self._addresses()
+            metrics = bound["metrics"].rpartition(":")[2]
+            child.spec = spec(listen=bound["ready"], admin_listen=bound["admin"], metrics_port=metrics)
+
+        return Child(spec(), say=self._voice.note, on_ready=keep_addresses)
+
+    def _addresses(self) -> dict[str, str]:
+        """From the router's line `ready ADDRESS admin ADDRESS metrics ADDRESS`."""
+        words = self._router.ready_line.split()
+        return dict(zip(words[::2], words[1::2], strict=True))
+
+    def check(self) -> list[Place]:
+        """Where the workers are going to be; starts nothing. Raises CannotStart for a missing model or a taken port."""
+        places = self._workers.plan(self._config, avoid_taken=False)
+        if missing := self._workers.missing:
+            raise CannotStart([f"{version}: {problem}" for version, problem in missing.items()], EXIT_USAGE)
+        host = self._router_settings.metrics_host
+        self._wanted = [*self._router_ports(), *(one for place in places for one in place.wanted(host))]
+        if found := problems(self._wanted):
+            raise CannotStart(found)
+        return places
+
+    async def start(self, places: Sequence[Place], stop: asyncio.Event) -> None:
+        """Starts everything and says ready, or returns early when it is told to stop. Raises CannotStart."""
+        self._voice.note(f"starting the router and {len(places)} workers; Ctrl-C stops them")
+        workers = self._workers.start(places)
+        if any(place.listen.endswith(":0") for place in places):
+            # Their ports are theirs to choose: the router is started when they are known.
+            await self._settled(workers, stop)
+        self._workers.write_fleet_file()
+        self._router.start()
+        # A router waits for the default version: whatever keeps that from starting is what there is to say.
+        for needed in (self._workers.of(self._config.default), [self._router]):
+            await self._settled(needed, stop)
+            if stop.is_set():
+                return
+            if needed and not any(child.ever_ready for child in needed):
+                raise CannotStart(self._why(needed[0]))
+        await self._versions_in(stop)
+        if not stop.is_set():
+            self._say_ready()
+
+    def _router_ports(self) -> list[Wanted]:
+        router = self._router_settings
+        wanted = [
+            Wanted(router.listen, "--listen", "the router"),
+            Wanted(router.admin_listen, "--admin-listen", "admin of the router"),
+        ]
+        if router.metrics_port is not None:
+            metrics = f"{router.metrics_host}:{router.metrics_port}"
+            wanted.append(Wanted(metrics, "--metrics-port", "metrics of the router"))
+        return wanted
+
+    async def _settled(self, children: Iterable[Child], stop: asyncio.Event) -> None:
+        """Waits until each was ready or has failed, until the time is up, or until it is told to stop."""
+        waits = [asyncio.ensure_future(child.settled.wait()) for child in children]
+        stopping = asyncio.ensure_future(stop.wait())
+        all_settled = asyncio.gather(*waits)
+        await asyncio.wait((all_settled, stopping), timeout=START_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for wait in (all_settled, stopping):
+            wait.cancel()
+        await asyncio.gather(all_settled, stopping, return_exceptions=True)
+
+    def _why(self, child: Child) -> list[str]:
+        """What a child that cannot start has to say, and which flag helps if another process took its port."""
+        name = child.spec.name
+        lines = [f"{name} did not start; the end of its log:", *(f"  {line}" for line in tail(child.spec.log_path, 8))]
+        return lines + problems(one for one in self._wanted if one.purpose.endswith(name))
+
+    async def _versions_in(self, stop: asyncio.Event) -> None:
+        """Waits until every version serves, and says of those that do not after a while."""
+        until = time.monotonic() + VERSIONS_SECONDS
+        async with RouterAdmin(self._addresses()["admin"]) as admin:
+            while not stop.is_set():
+                out = set(self._config.models)
+                with suppress(Unreachable):
+                    out -= {pool["version"] for pool in (await admin.status())["pools"] if pool["available"]}
+                hopeful = [version for version in out if not self._given_up(version)]
+                if not hopeful or time.monotonic() > until:
+                    break
+                await _pause(stop, 0.05)
+            for version in self._config.models:
+                if version in out:
+                    self._voice.note(f"{version} has no worker that serves; {self._config.default} answers for it")
+
+    def _given_up(self, version: str) -> bool:
+        children = self._workers.of(version)
+        return bool(children) and all(child.restarts > 1 and not child.ever_ready for child in children)
+
+    def _say_ready(self) -> None:
+        for seat, child in self._workers.children.items():
+            state = "ready" if child.ready.is_set() else "not ready"
+            self._voice.note(f"{seat.name} {state} {self._workers.address(seat)}".rstrip())
+        self._voice.note(f"decision log in {self._settings.log_dir}/, logs of the processes in {self._run_dir}/")
+        self._voice.note(self._router.ready_line)
+
+    # --- while it runs ------------------------------------------------------------------------------------------------
+
+    async def keep(self, stop: asyncio.Event) -> None:
+        """Follows the file and shows what happens, until it is told to stop."""
+        with self._voice.live():
+            await self._keep(stop)
+
+    async def _keep(self, stop: asyncio.Event) -> None:
+        file = ConfigFile(self._settings.experiments, self._settings.fleet)
+        teller = Teller(self._voice)
+        next_status = 0.0
+        async with RouterAdmin(self._addresses()["admin"]) as admin:
+            while not stop.is_set():
+                if (config := await file.changed()) is not None:
+                    self._follow(config)
+                if time.monotonic() >= next_status:
+                    next_status = time.monotonic() + STATUS_SECONDS
+                    with suppress(Unreachable):
+                        document = await admin.status()
+                        self._look(document, teller)
+                self._workers.write_fleet_file()
+                await _pause(stop, LOOK_SECONDS)
+
+    def _follow(self, config: Config) -> None:
+        """Workers for versions that are new in the file; those that have left it go once the router let go of them."""
+        self._config = config
+        self._workers.follow_external(config)
+        self._add_workers()
+
+    def _add_workers(self) -> None:
+        said = dict(self._workers.missing)
+        places = self._workers.plan(self._config, avoid_taken=True)
+        for version, problem in self._workers.missing.items():
+            if said.get(version) != problem:
+                self._voice.note(f"{version}: {problem}; it gets a worker when its model is there")
+        for place in places:
+            self._voice.note(f"starting {place.seat.name} on {place.listen}")
+        self._workers.start(places)
+
+    def _look(self, document: dict[str, Any], teller: "Teller") -> None:
+        self._add_workers()
+        self._release(document)
+        self._looks.add(document)
+        teller.tell(document, self._looks)
+
+    def _release(self, document: dict[str, Any]) -> None:
+        """Stops workers whose version neither the file nor the router knows any more."""
+        pooled = {pool["version"] for pool in document["pools"]}
+        for version in self._workers.versions - self._config.models.keys():
+            if version in pooled or document["config"]["revision"] is None:
+                self._gone.pop(version, None)
+                continue
+            # A second look without it, so that calls that were under way at the first one are answered.
+            self._gone[version] = self._gone.get(version, 0) + 1
+            if self._gone[version] == 2:
+                self._voice.note(f"{version} has left the configuration; stopping its workers")
+                task = asyncio.get_running_loop().create_task(self._remove(version), name=f"remove {version}")
+                self._removals.add(task)
+                task.add_done_callback(self._removals.discard)
+        for version in self._gone.keys() & self._config.models.keys():
+            del self._gone[version]
+
+    async def _remove(self, version: str) -> None:
+        await self._workers.remove(version, self._drain_seconds + 1)
+        self._gone.pop(version, None)
+
+    # --- the way out --------------------------------------------------------------------------------------------------
+
+    @property
+    def _drain_seconds(self) -> float:
+        return self._router_settings.drain_delay_seconds + self._router_settings.drain_timeout_seconds
+
+    async def stop(self, at_once: asyncio.Event) -> bool:
+        """Lets the router drain, then stops the workers; whether nothing had to be killed."""
+        in_order = asyncio.ensure_future(self._stop_in_order())
+        hurry = asyncio.ensure_future(at_once.wait())
+        await asyncio.wait((in_order, hurry), return_when=asyncio.FIRST_COMPLETED)
+        if not in_order.done():
+            everyone = [self._router, *self._workers.children.values()]
+            await asyncio.gather(*(child.stop(AT_ONCE_SECONDS) for child in everyone))
+        hurry.cancel()
+        return await in_order
+
+    async def _stop_in_order(self) -> bool:
+        until = time.monotonic() + self._drain_seconds + WORKERS_STOP_SECONDS
+        killed = [await self._router.stop(self._drain_seconds + WORKERS_STOP_SECONDS / 2)]
+        left = max(until - time.monotonic(), WORKERS_STOP_SECONDS / 2)
+        killed += await asyncio.gather(*(child.stop(left) for child in self._workers.children.values()))
+        for task in self._removals:
+            task.cancel()
+        await asyncio.gather(*self._removals, return_exceptions=True)
+        return not any(killed)
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    """Waits, but not longer than until it is told to stop."""
+    with suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

@@ -1,0 +1,49 @@
+"""What `abfleet up` is told, and how it says that it cannot start. Knows the router's flags by name; does nothing."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+EXIT_FAILURE, EXIT_USAGE = 1, 2
+
+
+class CannotStart(Exception):
+    """`up` ends; each line is for a person."""
+
+    def __init__(self, lines: Iterable[str], code: int = EXIT_FAILURE) -> None:
+        self.lines = tuple(lines)
+        self.code = code
+        super().__init__("\n".join(self.lines))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UpSettings:
+    """The flags of `abfleet up`."""
+
+    experiments: Path
+    fleet: Path | None
+    registry: Path
+    log_dir: Path
+    listen: str
+    admin_listen: str
+    metrics_port: str
+    worker_port: int
+    replicas: Mapping[str, int]
+    transport: str
+    run_dir: Path
+    router_flags: tuple[str, ...]
+    """Further flags of the router, as they were given."""
+
+    def router_command(self, fleet_file: Path, **bound: str) -> tuple[str, ...]:
+        """Flags of the router process; `bound` replaces an address by the one that a first start was given."""
+        flags = {
+            "experiments": str(self.experiments),
+            "fleet": str(fleet_file),
+            "listen": self.listen,
+            "admin_listen": self.admin_listen,
+            "metrics_port": self.metrics_port,
+            "transport": self.transport,
+            "log_dir": str(self.log_dir),
+        } | bound
+        words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+        return (*words, *self.router_flags)
