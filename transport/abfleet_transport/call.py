@@ -54,7 +54,11 @@ class Call(Protocol):
         """Answers with a serialised response message."""
 
     def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
-        """Answers with an error; `pushback_ms` becomes the trailer `grpc-retry-pushback-ms` (gRFC A6)."""
+        """Answers with an error.
+
+        `pushback_ms` becomes the trailer `retry-pushback-ms`, and on grpcio also `grpc-retry-pushback-ms` (gRFC A6):
+        pygrpc-native sends no trailer of that name.
+        """
 
 
 Deliver = Callable[[list[Call]], None]

@@ -14,12 +14,13 @@ import grpc
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import QUIET_SECONDS, ServerPlan
+from abfleet_transport.server import FAILED_DELIVERY, PUSHBACK, QUIET_SECONDS, ServerPlan, log_failed_delivery
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[bytes, bytes]
 else:
     Context = grpc.aio.ServicerContext
+MAX_PORT = 65535
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -123,15 +124,26 @@ class GrpcioServer:
         )
         plan.add_services(server)
         try:
-            self.port = server.add_insecure_port(plan.address)
-        except RuntimeError as error:
-            raise AddressError(plan.address, str(error)) from error
-        if plan.address.startswith("unix:"):
-            self.port = 0
-        elif self.port == 0:
-            raise AddressError(plan.address, "it is taken or not an address of this machine")
+            self.port = self._bind(server)
+        except AddressError:
+            await server.stop(0)
+            raise
         self._server = server
         await server.start()
+
+    def _bind(self, server: grpc.aio.Server) -> int:
+        address = self._plan.address
+        unix = address.startswith("unix:")
+        asked = address.rpartition(":")[2]
+        if not unix and asked.isdecimal() and int(asked) > MAX_PORT:
+            raise AddressError(address, f"a port is at most {MAX_PORT}")  # the library would take it modulo 65536
+        try:
+            port = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise AddressError(address, str(error)) from error
+        if port == 0 and not unix:
+            raise AddressError(address, "it is taken or not an address of this machine")
+        return 0 if unix else port
 
     def _handler(self, method: int, loop: asyncio.AbstractEventLoop) -> Callable[[bytes, Context], Awaitable[bytes]]:
         thread = threading.get_ident()
@@ -149,7 +161,9 @@ class GrpcioServer:
                     self._cancelled(call)
                 raise
             except CallFailed as failure:
-                trailer = () if failure.pushback_ms is None else (("grpc-retry-pushback-ms", str(failure.pushback_ms)),)
+                trailer: tuple[tuple[str, str], ...] = ()
+                if failure.pushback_ms is not None:
+                    trailer = tuple((key, str(failure.pushback_ms)) for key in ("grpc-" + PUSHBACK, PUSHBACK))
                 await context.abort(STATUS[failure.code], failure.message, trailer)
                 raise AssertionError("abort raises") from None
             finally:
@@ -160,7 +174,12 @@ class GrpcioServer:
 
     def _flush(self) -> None:
         calls, self._arrived = self._arrived, []
-        self._deliver(calls)
+        try:
+            self._deliver(calls)
+        except Exception:  # noqa: BLE001 - its calls would wait for ever
+            log_failed_delivery(len(calls))
+            for call in calls:
+                call.fail(*FAILED_DELIVERY)
 
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Takes no more calls, lets those that run end for at most `grace_seconds`, and stops; the rest are cut.

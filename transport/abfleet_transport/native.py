@@ -17,7 +17,7 @@ from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import QUIET_SECONDS, ServerPlan
+from abfleet_transport.server import FAILED_DELIVERY, PUSHBACK, QUIET_SECONDS, ServerPlan, log_failed_delivery
 
 RECEIVE_BATCH = 512
 """Calls taken in one trip over the GIL; more than are in flight in practice, so a burst is one trip."""
@@ -57,7 +57,8 @@ class NativeCall:
 
     def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
         self._live.pop(self._id, None)
-        trailer = None if pushback_ms is None else [("grpc-retry-pushback-ms", str(pushback_ms))]
+        # The library refuses every trailer that begins with `grpc-`, the standard one of gRFC A6 among them.
+        trailer = None if pushback_ms is None else [(PUSHBACK, str(pushback_ms))]
         self._front.fail(self._id, int(code), message, trailer)
 
 
@@ -131,9 +132,17 @@ class NativeServer:
                 elif kind == EVENT_CANCEL and (found := live.pop(call_id, None)) is not None:
                     gone.append(found)
             if calls:
-                self._deliver(calls)
+                self._deliver_or_fail(calls)
             for call in gone:
                 self._cancelled(call)
+
+    def _deliver_or_fail(self, calls: list[Call]) -> None:
+        try:
+            self._deliver(calls)
+        except Exception:  # noqa: BLE001 - without its receive thread the server would be deaf, and look healthy
+            log_failed_delivery(len(calls))
+            for call in calls:
+                call.fail(*FAILED_DELIVERY)
 
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Waits for an idle instant, at most `grace_seconds`, and closes the sockets; calls still open are cut.

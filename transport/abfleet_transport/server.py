@@ -6,13 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 import grpc
+import structlog
 
-from abfleet_transport.call import Cancelled, Deliver
+from abfleet_transport.call import Cancelled, Code, Deliver
 from abfleet_transport.errors import TransportUnavailable
 
 Transport = Literal["auto", "native", "grpcio"]
 QUIET_SECONDS = 0.02
 """A server that drains is idle after so long without a call; some round trips on a local network."""
+PUSHBACK = "retry-pushback-ms"
+"""The trailer with a pushback on every transport; where the library lets it, `grpc-retry-pushback-ms` is sent too."""
+FAILED_DELIVERY = (Code.INTERNAL, "server: it failed on this call; see its log")
+
+
+def log_failed_delivery(calls: int) -> None:
+    """Logs the exception that is being handled, raised by whoever took delivery of some calls."""
+    structlog.get_logger("abfleet.transport").exception("delivery failed", calls=calls)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
