@@ -5,13 +5,21 @@ import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 
 import grpc
+import pytest
 from abfleet_transport.call import Call
 from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server
 
-TRANSPORTS: tuple[Transport, ...] = ("native", "grpcio")
+TRANSPORTS = (
+    pytest.param(
+        "native",
+        marks=pytest.mark.skipif(find_spec("pygrpc_native") is None, reason="pygrpc-native is not installed"),
+    ),
+    "grpcio",
+)
 METHODS = ("/test.Echo/Say", "/test.Echo/Shout")
 PATIENCE_SECONDS = 60
 

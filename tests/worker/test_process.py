@@ -14,11 +14,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.support.tiny_model import POISON_NAN, POISON_RAISE, add_version, expected, tiny_registry
+from tests.transport.serving import TRANSPORTS
 from tests.worker.worker_process import PATIENCE_SECONDS, WorkerProcess, run_to_end, running_worker
 
 pytestmark = pytest.mark.system
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
-TRANSPORTS = ("native", "grpcio")
 
 
 @pytest.fixture(scope="module", params=TRANSPORTS)
@@ -238,7 +238,7 @@ def test_a_wrong_flag_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("transport", "flag"), [("native", "--listen"), ("grpcio", "--listen"), ("auto", "--metrics-port")]
+    ("transport", "flag"), [("auto", "--listen"), ("grpcio", "--listen"), ("auto", "--metrics-port")]
 )
 def test_a_taken_port_is_named_with_its_flag(tmp_path: Path, transport: str, flag: str) -> None:
     """The address that is taken and the flag that chooses another are in the last line; the exit code is 1."""
