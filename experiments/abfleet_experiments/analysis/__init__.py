@@ -1,0 +1,1 @@
+"""From the decision log to a conclusion. Needs the `analysis` extra; neither router nor worker imports it."""

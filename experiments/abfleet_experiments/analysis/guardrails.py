@@ -1,0 +1,54 @@
+"""Is a treatment harming users right now? Knows who had a first bad event, and nothing of what the event was.
+
+Of the users with a bad event (a failed call, a slow answer) each counts once, with their first. If the treatment has
+the share p of the users of the two groups, and its users have the event r times as often as control's, then each such
+event is the treatment's with probability theta(r) = p r / (1 - p + p r), whatever the base rate is at the time. The
+e-process bets on larger ratios than the tolerated r0, R times as large for several R, and averages over them:
+
+    E = mean over R of prod (theta(r0 R) / theta(r0))^x ((1 - theta(r0 R)) / (1 - theta(r0)))^(1 - x)
+
+x = 1 if the event is the treatment's. For every true ratio up to r0, E is a non-negative supermartingale, so that
+P(E ever reaches 1/alpha) <= alpha (Ville 1939; Ramdas et al., arXiv 2210.01948), under any drift of the base rate and
+any ramp. No data leaves E at 1, which neither acts nor passes.
+
+Limits: events must be of different users; counting every call instead lets a few unlucky users cry wolf.
+"""
+
+import math
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+TOLERATED_RATIO: Final = 1.25
+BETS: Final = (1.15, 1.25, 1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
+ALPHA: Final = 0.005
+"""A guardrail rolls a treatment back where E reaches 1/ALPHA."""
+
+
+def log_e_process(treatment: Floats, control: Floats, share: Floats, *, tolerated: float = TOLERATED_RATIO) -> Floats:
+    """ln E after each step: float64[steps].
+
+    treatment, control: float64[steps], how many users had their first bad event in the step.
+    share: float64[steps], the treatment's share of the users of the two groups then in force, above 0 and below 1.
+    """
+    if not len(treatment):
+        return np.zeros(0)
+    bets = tolerated * np.array(BETS)[:, None]
+    null = _theta(share, np.array(tolerated))
+    alternative = _theta(share[None, :], bets)
+    gains = treatment * np.log(alternative / null) + control * np.log((1 - alternative) / (1 - null))
+    paths = gains.cumsum(axis=1)
+    highest = paths.max(axis=0)
+    return np.asarray(highest + np.log(np.exp(paths - highest).mean(axis=0)))
+
+
+def acts(log_e: Floats, *, alpha: float = ALPHA) -> NDArray[np.bool_]:
+    """Whether E has reached 1/alpha by each step; once it has, it stays so."""
+    return np.maximum.accumulate(log_e) >= -math.log(alpha) if len(log_e) else np.zeros(0, dtype=bool)
+
+
+def _theta(share: Floats, ratio: Floats) -> Floats:
+    return np.asarray(share * ratio / (1 - share + share * ratio))

@@ -1,0 +1,146 @@
+"""Boundaries for a result that is looked at again and again. Knows normal theory, and nothing of metrics or verdicts.
+
+A Lan-DeMets boundary (Lan & DeMets, Biometrika 1983) spends the error rate over the looks by a function fixed in
+advance, here the one that resembles O'Brien and Fleming's: `alpha(t) = 2 - 2 Phi(z(1 - alpha/2) / sqrt(t))`, with t the
+part of the calendar that has passed. The boundary at look k is the c for which P(first crossing at k) is what alpha(t)
+has gained since look k - 1. The statistics at looks j < k have correlation sqrt(I_j / I_k), I being their information,
+so they form a Markov chain, and the crossing probability follows by one integral a look (Armitage, McPherson & Rowe,
+1969; Jennison & Turnbull, Group Sequential Methods, 2000, chapter 19).
+
+Limits: the statistics must be normal with independent increments, which sums over many users are. A look that adds no
+information spends nothing and keeps the boundary of the look before.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import log_ndtr, ndtr, ndtri
+
+Floats = NDArray[np.float64]
+
+SMALLEST_SPEND: Final = 1e-15
+"""Less than this cannot be told from rounding: such a look spends this much, and its boundary is 7.94."""
+LOWEST: Final = -6.0
+"""Paths below this are left out; they come back to any boundary with a probability that no result shows."""
+
+
+def spent(alpha: float, fraction: float) -> float:
+    """How much of a one-sided alpha may be spent when this fraction (0 to 1) of the calendar has passed."""
+    if fraction <= 0:
+        return 0.0
+    return float(2 * ndtr(-quantile(1 - alpha / 2) / math.sqrt(min(fraction, 1.0))))
+
+
+def quantile(probability: float) -> float:
+    """The standard normal's quantile."""
+    return float(ndtri(probability))
+
+
+def upper(tail: float) -> float:
+    """The z that a standard normal exceeds with this probability."""
+    return -float(ndtri(tail))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _State:
+    """What one look leaves for the next.
+
+    Attributes:
+        nodes, weights: float64[m]: the look before, as points z and their sub-probabilities of not having crossed.
+        correlation, spread: From those points to this look: z' = correlation z + spread e.
+    """
+
+    spent: float
+    boundary: float
+    nodes: Floats
+    weights: Floats
+    correlation: float
+    spread: float
+
+
+_START: Final = _State(0.0, math.inf, np.zeros(1), np.ones(1), 0.0, 1.0)
+
+
+class Boundary:
+    """The upper boundary of one test, look by look. Changed only by `advance`."""
+
+    def __init__(self, alpha: float) -> None:
+        self.alpha = alpha
+        self._state = _START
+        self._information = 0.0
+
+    def bracket(self, fraction: float) -> tuple[float, float]:
+        """Two values between which the boundary lies at a look that adds information; no integral is needed.
+
+        P(crossed by now) is alpha(t) and at least P(Z > c); P(first crossing now) is the gain and at most P(Z > c).
+        """
+        total = spent(self.alpha, fraction)
+        gain = max(total - self._state.spent, SMALLEST_SPEND)
+        return upper(max(total, SMALLEST_SPEND)), upper(gain)
+
+    def advance(self, fraction: float, information: float) -> float:
+        """The boundary at the next look, after `fraction` of the calendar and with this much information.
+
+        The unit of information has no meaning, only its ratio between looks.
+        """
+        variance = 1 - self._information / information if information > 0 else 0.0
+        if variance <= 1e-9 or not math.isfinite(information) or information <= 0:
+            return self._state.boundary
+        # Three digits of the new part's variance: finer ones do not move a boundary, and would never be met twice.
+        self._state = _advance(self._state, self.alpha, fraction, float(f"{variance:.3g}"))
+        self._information = information
+        return self._state.boundary
+
+
+@lru_cache(maxsize=20_000)
+def _advance(state: _State, alpha: float, fraction: float, variance: float) -> _State:
+    """One look further; `variance` is the part of this look's statistic that is new, 1 at the first look."""
+    total = max(spent(alpha, fraction), state.spent)
+    gain = max(total - state.spent, SMALLEST_SPEND)
+    spread = math.sqrt(variance)
+    correlation = math.sqrt(1 - variance)
+    if state is _START:
+        return _State(total, upper(gain), np.zeros(1), np.ones(1), 0.0, 1.0)
+    nodes, weights = _points(state, spread / max(correlation, 1e-9))
+
+    def excess(boundary: float) -> float:
+        return float(weights @ ndtr((correlation * nodes - boundary) / spread)) - gain
+
+    low, high = -4.0, upper(gain) + 1e-9
+    boundary = high if excess(high) >= 0 else low if excess(low) <= 0 else brentq(excess, low, high, xtol=1e-9)
+    return _State(total, float(boundary), nodes, weights, correlation, spread)
+
+
+def _points(state: _State, smoothness: float) -> tuple[Floats, Floats]:
+    """The look of a state as points and sub-probabilities, fine enough for a kernel of this width."""
+    count = int(min(max(48, 1.8 * (min(state.boundary, 8.0) - LOWEST) / min(smoothness, 1.0)), 2000))
+    unit, unit_weights = _legendre(-(-count // 16) * 16)
+    top = min(state.boundary, 8.0)
+    half = (top - LOWEST) / 2
+    nodes = LOWEST + half * (unit + 1)
+    standardised = (nodes[:, None] - state.correlation * state.nodes[None, :]) / state.spread
+    density = np.exp(-0.5 * standardised * standardised) @ state.weights / (state.spread * math.sqrt(2 * math.pi))
+    return nodes, half * unit_weights * density
+
+
+@lru_cache(maxsize=128)
+def _legendre(count: int) -> tuple[Floats, Floats]:
+    nodes, weights = np.polynomial.legendre.leggauss(count)
+    return nodes, weights
+
+
+def boundaries(alpha: float, fractions: Sequence[float], information: Sequence[float]) -> Floats:
+    """The upper boundary at each of the looks: float64[looks]."""
+    boundary = Boundary(alpha)
+    return np.array([boundary.advance(f, i) for f, i in zip(fractions, information, strict=True)])
+
+
+def two_sided_p(z: Floats | float) -> Floats:
+    """P(|Z| > |z|), unadjusted and for a sample whose size was fixed in advance."""
+    return np.asarray(2 * np.exp(log_ndtr(-np.abs(z))))
