@@ -23,6 +23,8 @@ METRIC_TYPES: Final = ("mean", "count", "proportion")
 MAX_GROUPS: Final = 100
 MAX_EXPERIMENTS: Final = 1000
 MAX_RAMP_ROWS: Final = 1000
+MAX_ATTRIBUTES: Final = 32
+"""As many as a request may carry."""
 RESERVED_GROUPS: Final = frozenset({"at", "traffic"})
 """A ramp row has these as keys beside the groups' names."""
 
@@ -47,8 +49,8 @@ def _percent() -> Schema:
     return {"type": "number", "minimum": 0, "maximum": 100}
 
 
-def _number(above: float, to: float) -> Schema:
-    return {"type": "number", "exclusiveMinimum": above, "maximum": to}
+def _number(above: float, below: float) -> Schema:
+    return {"type": "number", "exclusiveMinimum": above, "exclusiveMaximum": below}
 
 
 def _ref(name: str) -> Schema:
@@ -75,7 +77,7 @@ FILE: Final = (
         "The experiments, in order of evaluation.", default=[]),
     Key("metrics", {"type": "object", "propertyNames": _text(NAME), "additionalProperties": _ref("metric")},
         "Metrics of your own, over outcome types.", default={}),
-    Key("log_attributes", {"type": "array", "items": _text(), "uniqueItems": True, "maxItems": 32},
+    Key("log_attributes", {"type": "array", "items": _text(), "uniqueItems": True, "maxItems": MAX_ATTRIBUTES},
         "Request attributes that may be written to the decision log; others are used and forgotten.", default=[]),
 )  # fmt: skip
 MODEL: Final = (
@@ -97,7 +99,7 @@ EXPERIMENT: Final = (
     Key("traffic", _percent(), "Percent of the layer's users that the experiment owns, to two decimal places.",
         default=100),
     Key("audience", {"type": "object", "propertyNames": {"minLength": 1, "maxLength": 256},
-        "additionalProperties": _ref("condition"), "minProperties": 1, "maxProperties": 32},
+        "additionalProperties": _ref("condition"), "minProperties": 1, "maxProperties": MAX_ATTRIBUTES},
         "Conditions on request attributes that must all hold."),
     Key("overrides", {"type": "object", "additionalProperties": _text(NAME)},
         "User id to group: forced users, left out of analysis.", default={}),

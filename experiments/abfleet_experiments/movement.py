@@ -198,9 +198,7 @@ def _atoms(*chains: _Chain) -> dict[str, list[tuple[int, int]]]:
             tables.setdefault(salt, []).append(decided)
     atoms = {}
     for salt, columns in tables.items():
-        sets: dict[tuple[int, ...], tuple[int, int]] = {}
-        for bucket, row in enumerate(zip(*columns, strict=True)):
-            first, size = sets.get(row, (bucket, 0))
-            sets[row] = (first, size + 1)
-        atoms[salt] = list(sets.values())
+        sizes = Counter(zip(*columns, strict=True))
+        one_of_each = dict(zip(zip(*columns, strict=True), range(BUCKETS), strict=True))
+        atoms[salt] = [(one_of_each[row], size) for row, size in sizes.items()]
     return atoms

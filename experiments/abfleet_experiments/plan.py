@@ -130,7 +130,7 @@ def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Itera
                 "the layer changed, and other users than before are in it"
             )
             yield Warning("slice_moved", experiment.name, message)
-        yield from _loss_warnings(experiment, moving)
+        yield from _loss_warnings(was, moving)
     for was in old.experiments:
         if all(was.name != experiment.name for experiment in new.experiments):
             yield Warning("experiment_removed", was.name, f"is no longer in the file; its users get {new.default}")
@@ -190,16 +190,16 @@ def _group_warnings(was: Experiment, now: Experiment, at: datetime) -> Iterator[
         yield Warning("weights_without_ramp", now.name, message)
 
 
-def _loss_warnings(experiment: Experiment, moving: Movement) -> Iterator[Warning]:
-    for group in experiment.groups:
-        if group.name == experiment.control:
+def _loss_warnings(was: Experiment, moving: Movement) -> Iterator[Warning]:
+    for group in was.groups:
+        if group.name == was.control:
             continue
         losses: list[Flow] = [
             flow
             for flow in moving.flows
-            if flow.before[:2] == (experiment.name, group.name) and flow.after[:2] != flow.before[:2]
+            if flow.before[:2] == (was.name, group.name) and flow.after[:2] != flow.before[:2]
         ]
         if losses:
             where = ", ".join(f"{share_text(flow.share)} to {flow.after}" for flow in losses[:5])
             message = f"the treatment `{group.name}` loses users: {where} (percent of all users)"
-            yield Warning("treatment_loses_users", experiment.name, message)
+            yield Warning("treatment_loses_users", was.name, message)

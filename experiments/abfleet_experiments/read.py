@@ -37,15 +37,22 @@ def _file(findings: Findings, root: Node | None) -> Config | None:
     metrics = _metrics(findings, values.get("metrics"))
     experiments = _experiments(findings, values.get("experiments"), known)
     _salts(findings, values, experiments, holdout)
-    attributes = [
-        fields.text(findings, node, path)
-        for node, path in fields.items(findings, values.get("log_attributes"), ("log_attributes",), most=32)
-    ]
+    allowed = _log_attributes(findings, values.get("log_attributes"))
     if findings.errors or default is None:
         return None
     ready = tuple(experiment for experiment in experiments if experiment is not None)
-    allowed = tuple(name for name in attributes if name is not None)
     return Config(default, models, ready, holdout or Holdout(), metrics, allowed)
+
+
+def _log_attributes(findings: Findings, node: Node | None) -> tuple[str, ...]:
+    names: list[str] = []
+    for item, path in fields.items(findings, node, ("log_attributes",), most=keys.MAX_ATTRIBUTES):
+        name = fields.text(findings, item, path)
+        if name in names:
+            findings.add(item, path, f"{shown(name)} is there twice")
+        elif name is not None:
+            names.append(name)
+    return tuple(names)
 
 
 def _fleet(findings: Findings, root: Node | None) -> dict[str, ModelTarget]:

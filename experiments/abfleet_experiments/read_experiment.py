@@ -149,6 +149,8 @@ def _audience(findings: Findings, node: Node | None, path: Path) -> tuple[Condit
     entries = fields.mapping(findings, node, path)
     if entries is not None and not entries:
         findings.add(node, path, "is empty; leave it out to take everyone")
+    if entries is not None and len(entries) > keys.MAX_ATTRIBUTES:
+        findings.add(node, path, f"has {len(entries)} conditions; at most {keys.MAX_ATTRIBUTES} are allowed")
     conditions = []
     for attribute, (key, value) in sorted((entries or {}).items()):
         if not 1 <= len(attribute.encode(errors="replace")) <= 256:

@@ -52,10 +52,14 @@ def _edits(text: str, root: Mapping, old: Config, new: Config) -> Iterator[_Edit
         yield _replaced(_value(root, "default"), _word(new.default))
     node = root.entries["experiments"][1] if "experiments" in root.entries else None
     items = node.items if isinstance(node, Sequence) else []
+    if isinstance(node, Sequence) and old.experiments and not new.experiments:
+        yield _emptied(text, root, node)
+        if node.flow:
+            return
     for item, was in zip(items, old.experiments, strict=True):
         if all(was.name != experiment.name for experiment in new.experiments):
             assert isinstance(node, Sequence)
-            yield from _removed(text, root, node, item)
+            yield _removed(text, node, item)
         elif isinstance(item, Mapping):
             yield from _experiment_edits(text, item, was, new.experiment(was.name))
 
@@ -133,30 +137,28 @@ def _ramp_begun(text: str, node: Mapping, groups: Node, rows: list[str]) -> _Edi
     return _line_after(text, end, column, "ramp:", *(f"  - {row}" for row in rows))
 
 
-def _removed(text: str, root: Mapping, experiments: Sequence, item: Node) -> Iterator[_Edit]:
-    """An experiment's own lines; comments above it stay. The last one leaves an empty list."""
-    if len(experiments.items) == 1 and experiments.flow:
-        yield _Edit(experiments.start, experiments.end, "[]")
-        return
+def _emptied(text: str, root: Mapping, experiments: Sequence) -> _Edit:
+    """An empty list in the place of the experiments, whose own lines `_removed` takes away if they are a block."""
+    if experiments.flow:
+        return _Edit(experiments.start, experiments.end, "[]")
+    colon = text.index(":", root.entries["experiments"][0].end)
+    return _Edit(colon + 1, colon + 1, " []")
+
+
+def _removed(text: str, experiments: Sequence, item: Node) -> _Edit:
+    """An experiment's own lines; comments above it stay."""
     if experiments.flow:
         index = experiments.items.index(item)
         if index:
-            yield _Edit(_content_end(experiments.items[index - 1]), _content_end(item), "")
-        else:
-            yield _Edit(item.start, experiments.items[1].start, "")
-        return
+            return _Edit(_content_end(experiments.items[index - 1]), _content_end(item), "")
+        return _Edit(item.start, experiments.items[1].start, "")
     dash = text.rfind("-", 0, item.start)
     if text[dash + 1 : item.start].strip():
         raise RewriteError(
             "a comment stands between the dash of the experiment and its first key; please remove it by hand"
         )
     start = text.rfind("\n", 0, dash) + 1
-    end = _line_end(text, _content_end(item))
-    if len(experiments.items) == 1:
-        key = root.entries["experiments"][0]
-        colon = text.index(":", key.end)
-        yield _Edit(colon + 1, colon + 1, " []")
-    yield _Edit(start, end, "")
+    return _Edit(start, _line_end(text, _content_end(item)), "")
 
 
 def _content_end(node: Node) -> int:

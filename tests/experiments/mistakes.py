@@ -97,6 +97,8 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
     "minimum": (SALT, "    plan: {minimum: §5w}\n", f"{E}.plan.minimum", "is longer than the `horizon`"),
     "list for mapping": ("models:", "holdout: §[]\nmodels:", "holdout", "must be a mapping of keys to values, not a list"),
     "mapping for list": ("models:", "log_attributes: §{a: b}\nmodels:", "log_attributes", "must be a list, not a mapping"),
+    "log attribute twice": ("models:", "log_attributes: [a, §a]\nmodels:", "log_attributes[1]", "`a` is there twice"),
+    "audience of too many": (SALT, "    audience: §{" + ", ".join(f"a{i}: x" for i in range(33)) + "}\n", f"{E}.audience", "has 33 conditions; at most 32 are allowed"),
     "metric named as built in": ("models:", "metrics: {§ctr: {type: mean, outcome: x}}\nmodels:", "metrics.ctr", "is a built-in metric; choose another name"),
     "metric type": ("models:", "metrics: {a: {type: §man, outcome: x}}\nmodels:", "metrics.a.type", "`man` is not allowed; did you mean `mean`?"),
     "winsorise": ("models:", "metrics: {a: {type: mean, outcome: x, winsorise: §99}}\nmodels:", "metrics.a.winsorise", "must be a quantile from 0.5 to below 1, not `99`"),

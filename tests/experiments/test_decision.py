@@ -1,0 +1,108 @@
+"""The decision log's schema: a right line passes, and each wrong one is told by field."""
+
+import json
+from typing import Any
+
+import pytest
+from abfleet_experiments import assign, decision
+from abfleet_experiments.decision import EVENTS, problems
+
+from tests.experiments.json_schema_check import mistakes
+
+LINE: dict[str, Any] = {
+    "schema": 1,
+    "event": "exposure",
+    "ts": "2026-11-08T12:00:00.123456Z",
+    "request_id": "r",
+    "user_id": "u",
+    "layer": "default",
+    "experiment": "e",
+    "group": "control",
+    "bucket": 4690,
+    "reason": "allocated",
+    "allocation": "5b1ae4db5200",
+    "propensity": 0.7,
+    "model_version": "v1",
+    "served_version": "v1",
+    "fallback": None,
+    "attempts": 1,
+    "status": "OK",
+    "latency_ms": 3.25,
+    "items": [101, 102],
+    "history_length": 5,
+    "attributes": {"country": "DE"},
+    "config_revision": "e890b5a7d8e4",
+    "synthetic": False,
+    "trace_id": None,
+    "client": None,
+    "router": "router-1",
+}
+
+
+def test_every_field_of_an_exposure() -> None:
+    """The line has the fields that the log promises, and no field is named twice."""
+    assert problems(LINE) == []
+    assert mistakes(decision.json_schema(), LINE) == []
+    for event in EVENTS.values():
+        names = [field.name for field in event.fields]
+        assert len(names) == len(set(names))
+    assert set(EVENTS) == {"exposure", "outcome", "allocation", "reload", "rejected"}
+
+
+@pytest.mark.parametrize("field", [f for f in decision.EXPOSURE.fields if not f.optional], ids=lambda f: f.name)
+def test_a_missing_field_is_told(field: decision.Field) -> None:
+    """Without any one field the line is wrong, and the field is named; null is right only where it may be."""
+    line = {name: value for name, value in LINE.items() if name != field.name}
+    assert problems(line) == [f"{field.name}: is missing"]
+    assert mistakes(decision.json_schema(), line)
+    assert problems({**LINE, field.name: None}) == ([] if field.nullable else [f"{field.name}: is null"])
+    assert bool(mistakes(decision.json_schema(), {**LINE, field.name: None})) is not field.nullable
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("ts", "2026-11-08T12:00:00Z"),
+        ("ts", 5),
+        ("bucket", 1.5),
+        ("bucket", True),
+        ("bucket", "1"),
+        ("reason", "luck"),
+        ("propensity", "0.7"),
+        ("fallback", "sad"),
+        ("status", "ok"),
+        ("items", [1, "2"]),
+        ("items", 1),
+        ("synthetic", 0),
+        ("attributes", {"a": 1}),
+        ("attributes", []),
+        ("config_revision", "E890B5A7D8E4"),
+        ("latency_ms", True),
+        ("user_id", 42),
+    ],
+)
+def test_a_wrong_value_is_told(field: str, value: object) -> None:
+    """Each type is checked, by the function and by the published schema alike."""
+    (problem,) = problems({**LINE, field: value})
+    assert problem.startswith(f"{field}: is ")
+    assert mistakes(decision.json_schema(), {**LINE, field: value})
+
+
+def test_other_lines() -> None:
+    """Another schema and an unknown event are told; a further field is let pass, so that newer lines can be read."""
+    assert problems({**LINE, "schema": 2}) == ["schema: is 2, and must be 1"]
+    assert problems({**LINE, "event": "x"}) == [
+        "event: is 'x', and must be one of exposure, outcome, allocation, reload, rejected"
+    ]
+    assert problems({**LINE, "new": 1}) == []
+
+
+def test_reasons_are_those_of_assignment() -> None:
+    """Every reason that assignment gives may be logged."""
+    given = {value for name, value in vars(assign).items() if name.isupper() and isinstance(value, str)}
+    assert given == set(decision.REASONS)
+
+
+def test_schema_is_json() -> None:
+    """The schema can be published as it is."""
+    assert json.loads(json.dumps(decision.json_schema())) == decision.json_schema()

@@ -1,0 +1,119 @@
+"""The published JSON Schema: what is committed is what the keys say, and it agrees with the reader."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from abfleet_experiments import keys
+from abfleet_experiments.json_schema import json_schema, json_schema_text
+
+from tests.experiments.json_schema_check import mistakes
+from tests.experiments.mistakes import MISTAKES, VALID
+
+ROOT = Path(__file__).parents[2]
+# Rules between keys, rules of YAML's notation, and rules on text that a pattern would make unreadable.
+BEYOND_A_SCHEMA = {
+    "unknown default",
+    "unknown model",
+    "sum",
+    "three decimals",
+    "exponent",
+    "no control",
+    "same group twice",
+    "url",
+    "port",
+    "holdout salt",
+    "layer salt",
+    "salt with control character",
+    "override of no group",
+    "override too long",
+    "override with a tab",
+    "audience backwards",
+    "audience nothing asked",
+    "ramp sum",
+    "ramp unlike weights",
+    "ramp unknown group",
+    "ramp over traffic",
+    "ramp backwards",
+    "ramp no such day",
+    "metric",
+    "metric that cannot judge",
+    "guardrail twice",
+    "threshold",
+    "minimum",
+    "metric named as built in",
+    "duplicate key",
+    "duplicate user",
+    "list as key",
+    "merge key",
+    "model as number",
+    "models key as number",
+    "loud boolean",
+    "override by number",
+    "ramp day only",
+    "ramp no zone",
+    "no boolean",
+}
+
+
+def _values(text: str) -> Any:
+    """The plain values, read as YAML 1.2 reads them as far as the schema can tell: times are text."""
+    return yaml.load(text, Loader=yaml.BaseLoader if False else _Loader)
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+def test_committed_schema_is_current() -> None:
+    """`python -m abfleet_experiments.json_schema` gives what experiments/recommender.schema.json holds."""
+    assert (ROOT / "experiments/recommender.schema.json").read_text(encoding="utf-8") == json_schema_text()
+    assert json.loads(json_schema_text()) == json_schema()
+
+
+def test_the_shipped_file_names_and_matches_the_schema() -> None:
+    """Editors find the schema by the first line, and it accepts the file."""
+    text = (ROOT / "experiments/recommender.yaml").read_text(encoding="utf-8")
+    assert text.splitlines()[0] == "# yaml-language-server: $schema=recommender.schema.json"
+    assert mistakes(json_schema(), _values(text)) == []
+    assert mistakes(json_schema(), _values(VALID)) == []
+
+
+@pytest.mark.parametrize("name", sorted(MISTAKES.keys() - BEYOND_A_SCHEMA))
+def test_the_schema_refuses_what_the_reader_refuses(name: str) -> None:
+    """A mistake within one key is seen by an editor already."""
+    old, new, _, _ = MISTAKES[name]
+    assert mistakes(json_schema(), _values(VALID.replace(old, new.replace("§", ""), 1)))
+
+
+def test_what_is_beyond_the_schema_is_known() -> None:
+    """The list of exceptions names real cases only."""
+    assert MISTAKES.keys() >= BEYOND_A_SCHEMA
+
+
+def _all_keys() -> list[tuple[str, keys.Key]]:
+    objects = {"file": keys.FILE, **keys.OBJECTS}
+    return [(name, key) for name, members in objects.items() for key in members]
+
+
+@pytest.mark.parametrize(
+    ("place", "key"), _all_keys(), ids=lambda value: value if isinstance(value, str) else value.name
+)
+def test_every_key_is_documented(place: str, key: keys.Key) -> None:
+    """docs/configuration.md has each key with its meaning in the very words of the schema."""
+    text = (ROOT / "docs/configuration.md").read_text(encoding="utf-8")
+    row = next(
+        (
+            line
+            for line in text.splitlines()
+            if line.startswith(f"| `{place}.{key.name}`") or (place == "file" and line.startswith(f"| `{key.name}`"))
+        ),
+        None,
+    )
+    assert row is not None, f"no row for {place}.{key.name}"
+    assert key.doc in row

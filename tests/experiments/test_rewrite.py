@@ -1,0 +1,217 @@
+"""Edits in place: the file then means what was asked, and every other character is as it was."""
+
+import difflib
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from abfleet_experiments import change
+from abfleet_experiments.change import ChangeError
+from abfleet_experiments.config import Config
+from abfleet_experiments.load import load_text
+from abfleet_experiments.movement import movement
+from abfleet_experiments.rewrite import RewriteError, rewrite
+from abfleet_experiments.save import SaveError, save
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.experiments.strategies import START, days
+
+BLOCK = """\
+# The whole file.
+version: 1
+default: v1   # serves the rest
+models:
+  v1: {target: "h:1"}
+  v2: {target: "h:2"}
+experiments:
+  # About e.
+  - name: e  # its name
+    groups:  # three of them
+      - name: control
+        model: v1
+        weight: 70   # the rest
+      - name: one
+        model: v2
+        weight: 20
+      - {name: two, model: v2, weight: 10}   # the canary
+
+    # About what follows.
+    metrics:
+      primary: ctr
+
+  - name: f
+    layer: other
+    groups: [{name: control, model: v1, weight: 100}]
+"""
+RAMPED = BLOCK.replace(
+    "\n    # About what",
+    """\
+    ramp:
+      # The beginning.
+      - {at: 2026-10-01T00:00:00Z, traffic: 10, control: 70, one: 20, two: 10}  # first
+    # About what""",
+)
+FLOW = (
+    "{version: 1, default: v1, models: {v1: {target: 'h:1'}, v2: {target: 'h:2'}}, experiments: [{name: e, groups: ["
+    "{name: control, model: v1, weight: 70}, {name: one, model: v2, weight: 20}, {name: two, model: v2, weight: 10}]}, "
+    "{name: f, layer: other, groups: [{name: control, model: v1, weight: 100}]}]}\n"
+)
+STYLES = {
+    "block": BLOCK,
+    "with a ramp": RAMPED,
+    "flow": FLOW,
+    "crlf": BLOCK.replace("\n", "\r\n"),
+    "bom": "\ufeff" + BLOCK,
+    "no newline at the end": BLOCK.rstrip("\n"),
+    "indentless lists": BLOCK.replace("\n  ", "\n")
+    .replace("v1: {target", "  v1: {target")
+    .replace("v2: {target", "  v2: {target"),
+    "flow ramp": RAMPED.replace("ramp:\n      # The beginning.\n      - ", "ramp: [").replace(
+        "two: 10}  # first", "two: 10}]"
+    ),
+}
+
+
+def _ramped(text: str, weights: Mapping[str, int], *, traffic: int | None = None, at: datetime = START) -> Config:
+    return change.ramped(load_text(text), "e", weights, traffic_bp=traffic, at=at, now=START)
+
+
+def _diff(old: str, new: str) -> list[str]:
+    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm="")
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+@pytest.mark.parametrize("style", STYLES)
+@pytest.mark.parametrize("kind", ["ramp", "traffic", "halt", "conclude e", "conclude f", "conclude both"])
+def test_every_change_in_every_style(style: str, kind: str) -> None:
+    """However the file is written, the change is made and read back as exactly what was asked."""
+    text = STYLES[style]
+    config = load_text(text)
+    wanted = {
+        "ramp": lambda: _ramped(text, {"two": 1250}),
+        "traffic": lambda: _ramped(text, {}, traffic=5000),
+        "halt": lambda: change.enabled(config, "e", on=False),
+        "conclude e": lambda: change.concluded(config, "e", winner="two"),
+        "conclude f": lambda: change.concluded(config, "f", winner="control"),
+        "conclude both": lambda: change.concluded(change.concluded(config, "e", winner="one"), "f", winner="control"),
+    }[kind]()
+    changed = rewrite(text, wanted)
+    assert load_text(changed) == wanted
+    assert changed.startswith("\ufeff") == text.startswith("\ufeff")
+    assert ("\n" in changed.replace("\r\n", "")) == ("\n" in text.replace("\r\n", ""))
+
+
+def test_a_ramp_touches_only_its_lines() -> None:
+    """Two weights and two rows change; comments, blank lines and order are what they were."""
+    assert _diff(BLOCK, rewrite(BLOCK, _ramped(BLOCK, {"two": 1250}))) == [
+        "-        weight: 70   # the rest",
+        "+        weight: 67.5   # the rest",
+        "-      - {name: two, model: v2, weight: 10}   # the canary",
+        "+      - {name: two, model: v2, weight: 12.5}   # the canary",
+        "+    ramp:",
+        "+      - {at: 2026-10-31T00:00:00Z, traffic: 100, control: 70, one: 20, two: 10}",
+        "+      - {at: 2026-11-01T00:00:00Z, traffic: 100, control: 67.5, one: 20, two: 12.5}",
+    ]
+
+
+def test_a_further_row_is_one_line() -> None:
+    """An experiment that has a ramp gets a row below the last, in its notation; weights that stay are not touched."""
+    assert _diff(RAMPED, rewrite(RAMPED, _ramped(RAMPED, {}, traffic=10_000))) == [
+        "+      - {at: 2026-11-01T00:00:00Z, traffic: 100, control: 70, one: 20, two: 10}"
+    ]
+
+
+def test_halt_and_resume_are_one_line() -> None:
+    """Off and on again leave the text as it was, but for the key that now says so."""
+    config = load_text(BLOCK)
+    halted = rewrite(BLOCK, change.enabled(config, "e", on=False))
+    assert _diff(BLOCK, halted) == ["+    enabled: false"]
+    resumed = rewrite(halted, change.enabled(load_text(halted), "e", on=True))
+    assert _diff(BLOCK, resumed) == ["+    enabled: true"]
+
+
+def test_conclude_removes_only_the_experiment() -> None:
+    """The default changes and the experiment's lines go; the next one and its surroundings stay."""
+    changed = rewrite(BLOCK, change.concluded(load_text(BLOCK), "e", winner="two"))
+    assert "default: v2   # serves the rest" in changed
+    assert changed.endswith(
+        "experiments:\n  # About e.\n\n  - name: f\n    layer: other\n"
+        "    groups: [{name: control, model: v1, weight: 100}]\n"
+    )
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=5))
+def test_ramps_through_the_file_move_the_minimum(shares: list[int]) -> None:
+    """A row after a row, each written into the text and read back, moves what its increases are."""
+    text, day = BLOCK, 0
+    for share in shares:
+        before = load_text(text)
+        weights = {g.name: g.weight_bp for g in before.experiment("e").groups}
+        if weights["two"] == share:
+            continue
+        day += 1
+        text = rewrite(text, _ramped(text, {"two": share}, at=days(day)))
+        after = load_text(text)
+        moved = movement(before, days(day - 0.5), after, days(day)).moved
+        assert moved * 10_000 == abs(share - weights["two"])
+        assert movement(before, days(day - 0.5), after, days(day - 0.5)).moved == 0
+
+
+@pytest.mark.parametrize(
+    ("weights", "traffic", "at", "message"),
+    [
+        ({"tow": 100}, None, START, "`tow` is not a group of `e`; did you mean `two`?"),
+        ({"two": 9000}, None, START, "the treatments have 110 percent together"),
+        ({"two": 20, "control": 10}, None, START, "shares must sum to 100 percent: control 0.1, one 20, two 0.2"),
+        ({"two": 1000}, None, START, "the shares and the traffic of the last row already"),
+        ({"two": 1100}, None, datetime.fromisoformat("2026-09-30T00:00:00Z"), "must be later than the last ramp row"),
+    ],
+)
+def test_changes_that_make_no_sense(weights: dict[str, int], traffic: int | None, at: datetime, message: str) -> None:
+    """A change that cannot be meant is refused with the reason."""
+    with pytest.raises(ChangeError, match=message.split("`")[0]) as caught:
+        _ramped(RAMPED, weights, traffic=traffic, at=at)
+    assert message in str(caught.value)
+
+
+def test_names_that_are_not_there() -> None:
+    """Experiments and winners are named by what the file has."""
+    config = load_text(BLOCK)
+    with pytest.raises(ChangeError, match="`g` is not an experiment of the file; allowed: e, f"):
+        change.enabled(config, "g", on=False)
+    with pytest.raises(ChangeError, match="`tow` is not a group of `e`; did you mean `two`"):
+        change.concluded(config, "e", winner="tow")
+    with pytest.raises(ChangeError, match="`e` is running already"):
+        change.enabled(config, "e", on=True)
+
+
+def test_what_cannot_be_written_safely_is_not_written() -> None:
+    """A change that `rewrite` does not know is refused, not half made."""
+    config = load_text(BLOCK.replace("primary: ctr", "primary: conversion_rate"))
+    with pytest.raises(RewriteError, match="by hand"):
+        rewrite(BLOCK, config)
+
+
+def test_save_replaces_whole_and_keeps_mode_and_link(tmp_path: Path) -> None:
+    """The file's mode stays, a link stays a link, and no other file is left behind."""
+    real, link = tmp_path / "real.yaml", tmp_path / "link.yaml"
+    real.write_bytes(b"old")
+    real.chmod(0o640)
+    link.symlink_to(real)
+    save(link, read=b"old", changed=b"new")
+    assert (real.read_bytes(), real.stat().st_mode & 0o777, link.is_symlink()) == (b"new", 0o640, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link.yaml", "real.yaml"]
+
+
+def test_save_does_not_overwrite_what_another_wrote(tmp_path: Path) -> None:
+    """If the file changed since it was read, it stays as the other left it."""
+    file = tmp_path / "f.yaml"
+    file.write_bytes(b"another's")
+    with pytest.raises(SaveError, match="was changed meanwhile"):
+        save(file, read=b"old", changed=b"new")
+    assert file.read_bytes() == b"another's"
+    with pytest.raises(SaveError, match="could not be written"):
+        save(tmp_path / "none.yaml", read=b"", changed=b"new")
