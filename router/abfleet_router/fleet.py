@@ -67,8 +67,8 @@ class Fleet:
 
     async def close(self) -> None:
         """Closes every connection; calls still under way are failed."""
-        pools, self._pools = list(self._pools.values()), {}
-        closing = list(self._closing.values())
-        for task in closing:
-            task.cancel()
-        await asyncio.gather(*(pool.close() for pool in pools), *closing, return_exceptions=True)
+        pools, self._pools = [*self._pools.values(), *self._closing], {}
+        drains = list(self._closing.values())
+        for drain in drains:
+            drain.cancel()
+        await asyncio.gather(*(pool.close() for pool in pools), *drains, return_exceptions=True)
