@@ -10,7 +10,6 @@ from abfleet_router.request import (
     fields,
     longer,
     parse,
-    relevant,
     request_id_of,
     trace_id,
     user_id_from_metadata,
@@ -142,7 +141,7 @@ class TestMetadata:
     """A user id may come beside the message."""
 
     def user_id(self, *metadata: tuple[str, str | bytes]) -> str:
-        return user_id_from_metadata(relevant(metadata))
+        return user_id_from_metadata(dict(metadata))
 
     def test_both_keys(self) -> None:
         """`x-user-id` is ASCII, `x-user-id-bin` any UTF-8, and the binary one wins."""
@@ -170,7 +169,7 @@ class TestMetadata:
                               st.one_of(TEXT, st.binary(max_size=40)))))  # fmt: skip
     def test_hostile_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
         """Whatever comes, it is a user id, none, or an InvalidRequest; a trace id is 32 hex digits or none."""
-        found = relevant(metadata)
+        found = dict(metadata)
         try:
             user_id_from_metadata(found)
         except InvalidRequest as error:

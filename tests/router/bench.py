@@ -1,0 +1,273 @@
+"""A router over a fleet without a network: router, pools and lanes are real; hops, clock and log are fakes."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import orjson
+from abfleet_experiments import decision
+from abfleet_experiments.config import Config
+from abfleet_experiments.load import load_text
+from abfleet_protos.recommender_pb2 import RecommendRequest
+from abfleet_router.decision_log import DecisionLog
+from abfleet_router.ejection import EjectionPolicy
+from abfleet_router.fleet import Fleet
+from abfleet_router.lane import Lane
+from abfleet_router.metrics import RouterMetrics
+from abfleet_router.pool import Pool
+from abfleet_router.replica import Health, LaneSettings, Replica
+from abfleet_router.routing import Router
+from abfleet_router.settings import RoutingSettings
+from abfleet_router.snapshot import make_snapshot
+from abfleet_transport.call import Code, Metadata
+from abfleet_transport.rpc_metrics import RpcMetrics
+
+from tests.router.fakes import FakeCall, FakeClock, FakeHop, Sent, turns, worker_answer
+
+WALL = 1_790_000_000.0
+"""What the wall clock says when the fake clock says 0."""
+CONFIG = """
+version: 1
+default: v1
+models:
+  v1: {target: ["10.0.0.1:1", "10.0.0.2:1"]}
+  v2: {target: ["10.0.1.1:1", "10.0.1.2:1"]}
+  v3: {target: "10.0.2.1:1"}
+log_attributes: [country]
+experiments:
+  - name: ranking
+    salt: recommender-2026-11
+    overrides: {on-v1: control, on-v2: experiment, on-v3: canary}
+    groups:
+      - {name: control, model: v1, weight: 70}
+      - {name: experiment, model: v2, weight: 20}
+      - {name: canary, model: v3, weight: 10}
+"""
+
+
+class FakeLog:
+    """Keeps the lines, and checks each against the schema."""
+
+    def __init__(self) -> None:
+        self.lines: list[dict[str, Any]] = []
+        self.problems: list[str] = []
+
+    def append(self, line: bytes) -> None:
+        parsed = orjson.loads(line)
+        self.problems += decision.problems(parsed)
+        self.problems += ["line feed in a line"] if b"\n" in line else []
+        self.lines.append(parsed)
+
+    def exposures(self) -> list[dict[str, Any]]:
+        """The lines of calls that were served or not, in order."""
+        return [line for line in self.lines if line["event"] == "exposure"]
+
+
+class HoplessReplica(Replica):
+    """A replica whose lane leads to a FakeHop, and whose health is what the test says."""
+
+    def __init__(self, pool: Pool, address: str, fleet: "HoplessFleet") -> None:
+        assert fleet.receiver is not None
+        super().__init__(pool, address, fleet.receiver, fleet.backlog, fleet.clock, fleet.lanes)
+        self.fake = FakeHop()
+        self.lane = Lane(
+            self.fake, self, fleet.backlog, fleet.clock,
+            max_batch=fleet.lanes.max_batch, max_in_flight=fleet.lanes.max_in_flight,
+        )  # fmt: skip
+        self._notify: Callable[[Replica], None] = lambda replica: None
+
+    def start(self, on_health: Callable[[Replica], None]) -> None:
+        self._notify = on_health
+        self.becomes(Health.SERVING)
+
+    def becomes(self, health: Health) -> None:
+        """What the health watch would hear."""
+        if health is not self.health:
+            self.health = health
+            self._notify(self)
+
+
+class HoplessFleet(Fleet):
+    """Makes replicas without a network; all else is the real fleet."""
+
+    def __init__(
+        self, clock: FakeClock, policy: EjectionPolicy, lanes: LaneSettings, draw: Callable[[], float]
+    ) -> None:
+        super().__init__(clock=clock, draw=draw, policy=policy, lanes=lanes)
+        self.clock = clock
+        self.lanes = lanes
+        self.receiver: Router | None = None
+        self.made: list[HoplessReplica] = []
+
+    def _make_replica(self, pool: Pool, address: str) -> Replica:
+        self.made.append(HoplessReplica(pool, address, self))
+        return self.made[-1]
+
+
+class Bench:
+    """Everything that a call meets. `await open()` first, `await close()` last."""
+
+    def __init__(
+        self,
+        *,
+        config: str = CONFIG,
+        policy: EjectionPolicy | None = None,
+        lanes: LaneSettings | None = None,
+        settings: RoutingSettings | None = None,
+        draw: Callable[[], float] = lambda: 0.0,
+    ) -> None:
+        self.clock = FakeClock()
+        self.fleet = HoplessFleet(self.clock, policy or EjectionPolicy(), lanes or LaneSettings(), draw)
+        self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(("/Recommender/Recommend",)), FakeLog()
+        self.router = Router(
+            self.fleet, cast(DecisionLog, self.log), self.metrics, self.rpc,
+            settings or RoutingSettings(name="router-1"), clock=self.clock, wall=lambda: WALL + self.clock.now,
+        )  # fmt: skip
+        self.fleet.receiver = self.router
+        self.fleet.set_receiver(self.router)
+        self.config = load_text(config)
+        self.calls: list[FakeCall] = []
+
+    async def open(self) -> None:
+        """Brings the configuration into force, with every replica serving."""
+        self.fleet.follow({version: model.target for version, model in self.config.models.items()})
+        await turns()
+        self.use(self.config)
+
+    def use(self, config: Config) -> None:
+        """This configuration is in force from now on; its versions must be those of the fleet."""
+        snapshot = make_snapshot(
+            config,
+            self.fleet.pools,
+            self.metrics,
+            router="router-1",
+            generation=1,
+            at=datetime(2026, 11, 1, tzinfo=UTC),
+        )
+        self.router.use(snapshot)
+
+    async def close(self) -> None:
+        """Nothing is left running."""
+        await self.fleet.close()
+
+    # --- callers ------------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        user_id: str = "on-v1",
+        history: Sequence[int] = (1, 2, 3),
+        *,
+        seconds: float | None = None,
+        metadata: Metadata = (),
+        payload: bytes | None = None,
+        **fields: Any,
+    ) -> FakeCall:
+        """A call that has not been delivered yet; `seconds`: its deadline from now."""
+        if payload is None:
+            payload = RecommendRequest(item_ids=history, user_id=user_id, **fields).SerializeToString()
+        deadline = None if seconds is None else self.clock.now + seconds
+        call = FakeCall(payload, self.clock.now, deadline, metadata)
+        self.calls.append(call)
+        return call
+
+    async def arrive(self, *calls: FakeCall) -> None:
+        """Delivers calls that arrived together."""
+        self.router.on_calls(list(calls))
+        await turns()
+
+    # --- workers ------------------------------------------------------------------------------------------------------
+
+    def replica(self, version: str, number: int = 0) -> HoplessReplica:
+        """One of a version's replicas, in the order of the file."""
+        return [one for one in self.fleet.made if one.version == version][number]
+
+    def hop(self, version: str, number: int = 0) -> FakeHop:
+        """The way to that replica."""
+        return self.replica(version, number).fake
+
+    def open_batches(self, version: str | None = None) -> list[tuple[HoplessReplica, Sent]]:
+        """What workers have been sent and not answered."""
+        return [(one, sent) for one in self.fleet.made if version in (None, one.version) for sent in one.fake.open]
+
+    async def answer(
+        self,
+        version: str | None = None,
+        failures: Mapping[int, tuple[Code, str]] | None = None,
+        *,
+        as_version: str | None = None,
+    ) -> int:
+        """Workers answer all that they have been sent; gives the number of batches."""
+        batches = self.open_batches(version)
+        for replica, sent in batches:
+            sent.answer(worker_answer(as_version or replica.version, sent.requests, failures))
+        await turns()
+        return len(batches)
+
+    async def fail(self, version: str, failure: Exception) -> int:
+        """Every batch of a version fails so; gives their number."""
+        batches = self.open_batches(version)
+        for _, sent in batches:
+            sent.fail(failure)
+        await turns()
+        return len(batches)
+
+    async def run_dry(self) -> None:
+        """Workers answer until nothing is under way."""
+        while await self.answer():
+            pass
+
+    # --- claims that hold for every story -----------------------------------------------------------------------------
+
+    def nothing_is_left(self) -> None:
+        """All counts are back at zero."""
+        backlog = self.fleet.backlog
+        assert (backlog.calls, backlog.bytes) == (0, 0)
+        assert [one for one in self.fleet.made if one.lane.load or one.lane.in_flight] == []
+
+    def books_balance(self, calls: Iterable[FakeCall], cancelled: Iterable[FakeCall] = ()) -> None:
+        """Each call has one answer (or left), one line and one count, and the three agree."""
+        assert self.log.problems == []
+        gone = set(map(id, cancelled))
+        calls = list(calls)
+        codes: dict[str, int] = {}
+        lines = {line["request_id"]: line for line in self.log.exposures()}
+        assert len(lines) == len(self.log.exposures())
+        for call in calls:
+            request = RecommendRequest.FromString(call.payload)
+            line = lines.pop(request.request_id)
+            codes[line["status"]] = codes.get(line["status"], 0) + 1
+            assert line["user_id"] == (request.user_id or None)
+            assert line["history_length"] == len(request.item_ids)
+            if id(call) in gone:
+                assert call.answers == []
+                assert line["status"] in ("CANCELLED", "DEADLINE_EXCEEDED")
+            else:
+                assert line["status"] == call.code.name
+            if line["status"] == "OK":
+                self._answer_agrees(call, request, line)
+            else:
+                assert (line["served_version"], line["items"]) == (None, [])
+        assert lines == {}, "lines of no call"
+        assert self.rpc.handled(0) == codes
+        counted: dict[str, int] = {}
+        for stats in self.metrics.arms.values():
+            assert sum(stats.latency.counts) == stats.calls
+            for _, status, count in stats.by_outcome():
+                name = Code(status).name
+                counted[name] = counted.get(name, 0) + count
+        assert counted == codes
+
+    def _answer_agrees(self, call: FakeCall, request: RecommendRequest, line: dict[str, Any]) -> None:
+        response, total = call.response, sum(request.item_ids)
+        assert list(response.item_ids) == [total + 1, total + 2], "somebody else's answer"
+        assert list(response.scores) == [2.0, 1.0]
+        assert response.request_id == request.request_id
+        assert response.experiment == (line["experiment"] or "")
+        assert response.group == (line["group"] or "")
+        assert response.model_version == line["served_version"]
+        assert line["items"] == list(response.item_ids)
+        assert line["attempts"] >= 1
+        if line["fallback"] is None:
+            assert line["served_version"] == line["model_version"]
+        else:
+            assert line["served_version"] == self.config.default
