@@ -31,6 +31,11 @@ class ArmStats:
         self.latency = Histogram()
         """Seconds from the arrival of a call to its answer."""
 
+    def count(self, served: str, code: Code) -> None:
+        """A call that did not end as usual."""
+        key = (served, int(code))
+        self.others[key] = self.others.get(key, 0) + 1
+
     def by_outcome(self) -> Iterator[tuple[str, int, int]]:
         """(served version, status, calls)."""
         if self.ok:

@@ -4,7 +4,6 @@ import re
 from collections.abc import Iterator, Mapping
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_transport.call import Metadata
 from google.protobuf.message import DecodeError
 
 from abfleet_router.errors import InvalidRequest, Limits
@@ -12,7 +11,6 @@ from abfleet_router.errors import InvalidRequest, Limits
 LIMITS = Limits()
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 USER_ID_ALLOWED = f"1 to {LIMITS.user_id_bytes} bytes of UTF-8 without control characters, or none"
-METADATA_KEYS = frozenset({"x-user-id", "x-user-id-bin", "x-synthetic", "traceparent"})
 STRING_FIELDS = {2: "user_id", 4: "request_id", 5: "attributes"}
 
 
@@ -24,7 +22,8 @@ def parse(payload: bytes) -> RecommendRequest:
         raise explain(payload) from None
     if not 0 <= request.limit <= LIMITS.limit:
         raise InvalidRequest("limit", request.limit, f"1 to {LIMITS.limit}, or 0 for 10")
-    if longer(request.request_id, LIMITS.request_id_bytes):
+    request_id = request.request_id
+    if request_id and longer(request_id, LIMITS.request_id_bytes):
         raise InvalidRequest("request_id", request.request_id, f"at most {LIMITS.request_id_bytes} bytes")
     return request
 
@@ -67,11 +66,6 @@ def user_id_from_metadata(found: Mapping[str, str | bytes]) -> str:
     value = found.get("x-user-id", "")
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     return check_user_id(text, "x-user-id") if text else ""
-
-
-def relevant(metadata: Metadata) -> dict[str, str | bytes]:
-    """The metadata that routing looks at; of a repeated key the last counts."""
-    return {key: value for key, value in metadata if key in METADATA_KEYS}
 
 
 def trace_id(found: Mapping[str, str | bytes]) -> str | None:

@@ -4,10 +4,8 @@ All of it runs on one event loop, so nothing here can race. Calls come in batche
 coroutine, no task and no lock for a call. Everything after admission is driven by what comes back from a lane.
 """
 
-import os
 import time
-from collections.abc import Callable, Sequence
-from itertools import count
+from collections.abc import Callable
 
 import structlog
 from abfleet_protos.recommender_pb2 import RecommendResponse
@@ -16,7 +14,8 @@ from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 from google.protobuf.message import DecodeError
 
-from abfleet_router import log_line
+from abfleet_router.accounts import Accounts, Served
+from abfleet_router.admission import Admission
 from abfleet_router.decision_log import DecisionLog
 from abfleet_router.errors import InvalidRequest, shown
 from abfleet_router.fallback import Reason, Situation, Step, final_status, next_step
@@ -25,27 +24,17 @@ from abfleet_router.lane import Batch, HopFailed
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.pool import Pool
 from abfleet_router.replica import Replica
-from abfleet_router.request import (
-    check_attributes,
-    check_user_id,
-    parse,
-    relevant,
-    request_id_of,
-    trace_id,
-    user_id_from_metadata,
-)
 from abfleet_router.retry_budget import RetryBudget
 from abfleet_router.settings import RoutingSettings
-from abfleet_router.snapshot import Snapshot, length, reply_suffix
+from abfleet_router.snapshot import REQUEST_ID_HEADS, Snapshot, reply_suffix
 from abfleet_router.ticket import Ticket
 
 log = structlog.get_logger("abfleet.router.routing")
 
-RECOMMEND = 0
-"""Index of /Recommender/Recommend in the methods of the server."""
 PUSHBACK_MS = 200
 """When a shed caller may come again: about what a full backlog takes to clear."""
-LENGTHS = tuple(length(n) for n in range(257))
+CLOCK_SLACK_SECONDS = 0.002
+"""The transport tells of a passed deadline by its own clock, which may be this much ahead of ours."""
 
 
 class Router:
@@ -62,17 +51,14 @@ class Router:
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._fleet = fleet
-        self._log = decision_log
         self._metrics = metrics
-        self._rpc = rpc_metrics
         self._settings = settings
         self._clock = clock
-        self._wall = wall
+        self._admission = Admission(settings.default_deadline_seconds)
+        self._accounts = Accounts(metrics, rpc_metrics, decision_log, clock, wall, router=settings.name)
         self._budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
         self._snapshot: Snapshot | None = None
         self._marked: list[Replica] = []
-        self._id_prefix = os.urandom(8).hex()
-        self._id_numbers = count(1)
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -87,61 +73,28 @@ class Router:
 
     def on_calls(self, calls: list[Call]) -> None:
         """Takes calls that arrived together."""
-        self._rpc.started(RECOMMEND, len(calls))
+        self._accounts.arrived(len(calls))
         self._budget.earn(len(calls))
-        snapshot = self._snapshot
+        snapshot, now = self._snapshot, self._clock()
         for call in calls:
             if snapshot is None:
                 call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
-                self._rpc.finished(RECOMMEND, Code.UNAVAILABLE, self._clock() - call.arrived)
+                self._accounts.refused(call, Code.UNAVAILABLE)
                 continue
             try:
-                ticket = self._admit(call, snapshot)
+                ticket = self._admission.admit(call, snapshot)
             except InvalidRequest as error:
-                self._reject(call, snapshot, error)
+                call.fail(error.code, str(error))
+                self._accounts.rejected(call, snapshot, error)
+            except Exception:  # a fault of ours with one call must not take those that came with it
+                log.exception("a call could not be admitted")
+                call.fail(Code.INTERNAL, "internal error")
+                self._accounts.refused(call, Code.INTERNAL)
             else:
-                self._dispatch(ticket)
+                self._dispatch(ticket, now)
         self._send_marked()
 
-    def _admit(self, call: Call, snapshot: Snapshot) -> Ticket:
-        request = parse(call.payload)
-        deadline = call.arrived + self._settings.default_deadline_seconds
-        if call.deadline is not None:
-            deadline = call.deadline
-        ticket = Ticket(call, snapshot, deadline)
-        found = relevant(call.metadata)
-        if user_id := request.user_id:
-            ticket.user_id = check_user_id(user_id)
-        elif found:
-            ticket.user_id = user_id_from_metadata(found)
-        if found:
-            ticket.synthetic = found.get("x-synthetic") == "1"
-            ticket.trace_id = trace_id(found)
-        if request.attributes:
-            ticket.attributes = check_attributes(request.attributes)
-        ticket.history_length = len(request.item_ids)
-        ticket.request_id = request.request_id or f"{self._id_prefix}-{next(self._id_numbers):x}"
-        ticket.arm, ticket.bucket = snapshot.assigner.assign(ticket.user_id, ticket.attributes)
-        call.owner = ticket
-        return ticket
-
-    def _reject(self, call: Call, snapshot: Snapshot, error: InvalidRequest) -> None:
-        now = self._clock()
-        call.fail(error.code, str(error))
-        self._metrics.rejected += 1
-        self._rpc.finished(RECOMMEND, error.code, now - call.arrived)
-        members = {
-            "router": self._settings.name,
-            "request_id": request_id_of(call.payload),
-            "field": error.field,
-            "message": f"allowed: {error.allowed}",
-            "config_revision": snapshot.revision,
-            "synthetic": relevant(call.metadata).get("x-synthetic") == "1",
-            "client": None,
-        }
-        self._log.append(log_line.event("rejected", self._wall(), members))
-
-    def _dispatch(self, ticket: Ticket) -> None:
+    def _dispatch(self, ticket: Ticket, now: float) -> None:
         settings, backlog = self._settings, self._fleet.backlog
         if backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes:
             self._metrics.shed += 1
@@ -151,11 +104,11 @@ class Router:
         if (replica := pool.pick()) is None:
             self._step(ticket, pool, pool.out_because, broke=False)
         else:
-            self._enqueue(ticket, replica, self._clock())
+            self._enqueue(ticket, replica, now)
 
     def _enqueue(self, ticket: Ticket, replica: Replica, now: float) -> None:
-        left = ticket.deadline - now
-        ticket.attempt_until = now + min(self._settings.attempt_timeout_seconds, left / 2)
+        half_left, most = (ticket.deadline - now) / 2, self._settings.attempt_timeout_seconds
+        ticket.attempt_until = now + (half_left if half_left < most else most)
         ticket.replica = replica
         ticket.version = replica.version
         replica.lane.append(ticket)
@@ -175,9 +128,11 @@ class Router:
         ticket = call.owner
         if not isinstance(ticket, Ticket) or ticket.done:
             return
-        late = self._clock() >= ticket.deadline - 0.002  # the transport's clock and ours differ by less
-        self._leave(ticket)
-        self._finish(ticket, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED, self._wall())
+        late = self._clock() >= ticket.deadline - CLOCK_SLACK_SECONDS
+        ticket.done = True
+        if ticket.replica is not None:
+            ticket.replica.lane.leave(ticket)
+        self._accounts.failed(ticket, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
         self._send_marked()
 
     # --- back ---------------------------------------------------------------------------------------------------------
@@ -203,7 +158,7 @@ class Router:
 
     def _hand_out(self, batch: Batch, replica: Replica, answer: RecommendBatchResponse) -> None:
         failures = answer.failures
-        replied: list[tuple[Ticket, Sequence[int]]] = []
+        served: list[Served] = []
         failed: list[tuple[Ticket, Code, str]] = []
         hop_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or hop_seconds, hop_seconds)
@@ -224,35 +179,13 @@ class Router:
             request_id = ticket.request_id.encode()
             suffix = route.suffix if ticket.fallback is None else reply_suffix(ticket.arm, replica.version)
             ticket.done = True
-            ticket.call.reply(b"".join((response, b"\x12", LENGTHS[len(request_id)], request_id, suffix)))
-            replied.append((ticket, item_ids))
-        if replied:
+            ticket.call.reply(b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix)))
+            served.append((ticket, item_ids))
+        if served:
             replica.pool.note_success(replica)
-        self._account(replied, replica.version, worker_seconds)
+            self._accounts.served(served, replica.version, worker_seconds)
         for ticket, code, text in failed:
             self._item_failed(ticket, replica, code, text)
-
-    def _account(self, replied: list[tuple[Ticket, Sequence[int]]], served: str, worker_seconds: float) -> None:
-        """Counts and logs answers that are on their way already."""
-        now, wall = self._clock(), self._wall()
-        rpc, added, append = self._rpc, self._metrics.added, self._log.append
-        for ticket, item_ids in replied:
-            route = ticket.snapshot.routes[ticket.arm.index]
-            arrived = ticket.call.arrived
-            seconds = now - arrived
-            rpc.finished(RECOMMEND, 0, seconds)
-            route.stats.latency.observe(seconds)
-            added.observe(seconds - worker_seconds)
-            if ticket.fallback is None:
-                route.stats.ok += 1
-            else:
-                count_other(route.stats.others, served, Code.OK)
-            append(
-                log_line.exposure(
-                    ticket, route.log_constant, wall_seconds=wall - seconds, status=Code.OK, served=served,
-                    item_ids=item_ids, latency_seconds=seconds,
-                )
-            )  # fmt: skip
 
     def _item_failed(self, ticket: Ticket, replica: Replica, code: Code, text: str) -> None:
         if code is Code.INVALID_ARGUMENT:  # the caller's mistake: no other replica would see it differently
@@ -354,37 +287,12 @@ class Router:
         else:
             self._enqueue(ticket, replica, now)
 
-    def _leave(self, ticket: Ticket) -> None:
-        if ticket.replica is not None:
-            ticket.done = True
-            ticket.replica.lane.leave(ticket)
-
     def _fail(self, ticket: Ticket, code: Code, text: str) -> None:
-        pushback = PUSHBACK_MS if code is Code.RESOURCE_EXHAUSTED else None
-        ticket.call.fail(code, text, pushback_ms=pushback)
-        self._finish(ticket, code, self._wall())
-
-    def _finish(self, ticket: Ticket, code: Code, wall: float) -> None:
         ticket.done = True
-        route = ticket.snapshot.routes[ticket.arm.index]
-        seconds = self._clock() - ticket.call.arrived
-        self._rpc.finished(RECOMMEND, code, seconds)
-        route.stats.latency.observe(seconds)
-        count_other(route.stats.others, "", code)
-        self._log.append(
-            log_line.exposure(
-                ticket, route.log_constant, wall_seconds=wall - seconds, status=code, served=None, item_ids=(),
-                latency_seconds=seconds,
-            )
-        )  # fmt: skip
+        ticket.call.fail(code, text, pushback_ms=PUSHBACK_MS if code is Code.RESOURCE_EXHAUSTED else None)
+        self._accounts.failed(ticket, code)
 
 
 def code_of(number: int) -> Code:
     """The status code of a worker's failure; what is no failure code is UNKNOWN."""
     return Code(number) if 0 < number <= Code.UNAUTHENTICATED else Code.UNKNOWN
-
-
-def count_other(others: dict[tuple[str, int], int], served: str, code: Code) -> None:
-    """Counts a call that did not end as usual."""
-    key = (served, int(code))
-    others[key] = others.get(key, 0) + 1

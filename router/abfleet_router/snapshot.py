@@ -10,6 +10,7 @@ from abfleet_experiments.config import Config
 
 from abfleet_router.metrics import ArmStats, RouterMetrics
 from abfleet_router.pool import Pool
+from abfleet_router.request import LIMITS
 
 EXPERIMENT_TAG, GROUP_TAG, MODEL_VERSION_TAG, REQUEST_ID_TAG = b"\x1a", b"\x22", b"\x2a", b"\x12"
 """Tags of RecommendResponse: field number << 3 | 2 (length-delimited)."""
@@ -79,12 +80,6 @@ def make_snapshot(
     )
 
 
-def string_field(tag: bytes, text: str) -> bytes:
-    """A protobuf string field; b"" for the empty string, which proto3 leaves out."""
-    raw = text.encode()
-    return tag + length(len(raw)) + raw if raw else b""
-
-
 def length(value: int) -> bytes:
     """A base-128 number."""
     out = bytearray()
@@ -93,6 +88,16 @@ def length(value: int) -> bytes:
         value >>= 7
     out.append(value)
     return bytes(out)
+
+
+REQUEST_ID_HEADS = tuple(REQUEST_ID_TAG + length(size) for size in range(LIMITS.request_id_bytes + 1))
+"""What stands before a request id of so many bytes."""
+
+
+def string_field(tag: bytes, text: str) -> bytes:
+    """A protobuf string field; b"" for the empty string, which proto3 leaves out."""
+    raw = text.encode()
+    return tag + length(len(raw)) + raw if raw else b""
 
 
 def reply_suffix(arm: Arm, served: str) -> bytes:

@@ -41,6 +41,13 @@ class Histogram:
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
+    def observe_all(self, values: Sequence[float]) -> None:
+        """Adds several values."""
+        counts, bounds = self.counts, self.bounds
+        for value in values:
+            counts[bisect_left(bounds, value)] += 1
+        self.total += sum(values)
+
     def cumulative(self) -> list[tuple[str, float]]:
         """Prometheus buckets: (upper bound, values at or below it)."""
         running, buckets = 0, []
@@ -82,6 +89,12 @@ class RpcMetrics(Collector):
         duration = row.duration
         duration.counts[bisect_left(BOUNDS_SECONDS, seconds)] += 1
         duration.total += seconds
+
+    def finished_all(self, method: int, code: int, seconds: Sequence[float]) -> None:
+        """Several calls of a method have ended with the same status."""
+        row = self._rows[method]
+        row.by_code[code] += len(seconds)
+        row.duration.observe_all(seconds)
 
     def handled(self, method: int) -> dict[str, int]:
         """Finished calls of a method by the name of their status."""

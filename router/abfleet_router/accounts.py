@@ -1,0 +1,98 @@
+"""What is counted and logged when a call has ended, once for each call. Knows counters and lines, decides nothing."""
+
+from collections.abc import Callable, Sequence
+
+from abfleet_transport.call import Call, Code
+from abfleet_transport.rpc_metrics import RpcMetrics
+
+from abfleet_router import log_line
+from abfleet_router.decision_log import DecisionLog
+from abfleet_router.errors import InvalidRequest
+from abfleet_router.metrics import RouterMetrics
+from abfleet_router.request import request_id_of
+from abfleet_router.snapshot import Snapshot
+from abfleet_router.ticket import Ticket
+
+RECOMMEND = 0
+"""Index of /Recommender/Recommend in the methods of the server."""
+Served = tuple[Ticket, Sequence[int]]
+"""A ticket that was answered, and the item ids of its answer."""
+
+
+class Accounts:
+    """Changed only on the event loop."""
+
+    def __init__(
+        self,
+        metrics: RouterMetrics,
+        rpc_metrics: RpcMetrics,
+        decision_log: DecisionLog,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        *,
+        router: str,
+    ) -> None:
+        self._metrics = metrics
+        self._rpc = rpc_metrics
+        self._log = decision_log
+        self._clock = clock
+        self._wall = wall
+        self._router = router
+
+    def arrived(self, calls: int) -> None:
+        """So many calls have come."""
+        self._rpc.started(RECOMMEND, calls)
+
+    def served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
+        """These were answered together by version `served`; their answers are on their way already."""
+        now = self._clock()
+        wall_offset = self._wall() - now
+        took = []
+        append = self._log.append
+        for ticket, item_ids in tickets:
+            route = ticket.snapshot.routes[ticket.arm.index]
+            stats = route.stats
+            arrived = ticket.call.arrived
+            seconds = now - arrived
+            took.append(seconds)
+            stats.latency.observe(seconds)
+            if ticket.fallback is None:
+                stats.ok += 1
+            else:
+                stats.count(served, Code.OK)
+            append(
+                log_line.exposure(
+                    ticket, route.log_constant, arrived + wall_offset, Code.OK, served, item_ids, seconds
+                )
+            )  # fmt: skip
+        self._rpc.finished_all(RECOMMEND, Code.OK, took)
+        self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
+
+    def failed(self, ticket: Ticket, code: Code) -> None:
+        """A call that was admitted has ended without an answer from a worker."""
+        now = self._clock()
+        seconds = now - ticket.call.arrived
+        route = ticket.snapshot.routes[ticket.arm.index]
+        self._rpc.finished(RECOMMEND, code, seconds)
+        route.stats.latency.observe(seconds)
+        route.stats.count("", code)
+        self._log.append(log_line.exposure(ticket, route.log_constant, self._wall() - seconds, code, None, (), seconds))
+
+    def refused(self, call: Call, code: Code) -> None:
+        """A call was not admitted, and there is nothing to say about it."""
+        self._rpc.finished(RECOMMEND, code, self._clock() - call.arrived)
+
+    def rejected(self, call: Call, snapshot: Snapshot, error: InvalidRequest) -> None:
+        """A call was refused as the caller's mistake."""
+        self.refused(call, error.code)
+        self._metrics.rejected += 1
+        members = {
+            "router": self._router,
+            "request_id": request_id_of(call.payload),
+            "field": error.field,
+            "message": f"allowed: {error.allowed}",
+            "config_revision": snapshot.revision,
+            "synthetic": ("x-synthetic", "1") in tuple(call.metadata),
+            "client": None,
+        }
+        self._log.append(log_line.event("rejected", self._wall(), members))

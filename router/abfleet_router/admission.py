@@ -1,0 +1,53 @@
+"""From a call to a ticket: read, checked, assigned. Knows the request and the snapshot, nothing of lanes or answers."""
+
+import os
+from itertools import count
+
+from abfleet_transport.call import Call
+
+from abfleet_router.request import (
+    check_attributes,
+    check_user_id,
+    parse,
+    trace_id,
+    user_id_from_metadata,
+)
+from abfleet_router.snapshot import Snapshot
+from abfleet_router.ticket import Ticket
+
+PLAIN_CHARACTERS = 64
+"""So many characters have at most 256 bytes."""
+
+
+class Admission:
+    """Makes tickets; its only state is the number of the next request that has no id of its own."""
+
+    def __init__(self, default_deadline_seconds: float) -> None:
+        self._default_deadline_seconds = default_deadline_seconds
+        # Random once for each process and counted from there: as good as a UUID for each call, at a tenth of the cost.
+        self._prefix = os.urandom(8).hex()
+        self._numbers = count(1)
+
+    def admit(self, call: Call, snapshot: Snapshot) -> Ticket:
+        """The call's ticket, with its arm. Raises InvalidRequest."""
+        request = parse(call.payload)
+        deadline = call.deadline
+        ticket = Ticket(call, snapshot, call.arrived + self._default_deadline_seconds if deadline is None else deadline)
+        metadata = dict(call.metadata)  # of a repeated key the last counts
+        user_id = request.user_id
+        if not user_id:
+            user_id = user_id_from_metadata(metadata)
+        elif len(user_id) > PLAIN_CHARACTERS or not user_id.isprintable():
+            check_user_id(user_id)  # else it is short, and printable characters are no control characters
+        ticket.user_id = user_id
+        if "x-synthetic" in metadata:
+            ticket.synthetic = metadata["x-synthetic"] == "1"
+        if "traceparent" in metadata:
+            ticket.trace_id = trace_id(metadata)
+        if request.attributes:
+            ticket.attributes = check_attributes(request.attributes)
+        ticket.history_length = len(request.item_ids)
+        ticket.request_id = request.request_id or f"{self._prefix}-{next(self._numbers):x}"
+        ticket.arm, ticket.bucket = snapshot.assigner.assign(user_id, ticket.attributes)
+        call.owner = ticket
+        return ticket
