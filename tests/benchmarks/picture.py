@@ -7,8 +7,8 @@ from html import escape
 from tests.benchmarks.measure import PathResult
 from tests.benchmarks.run import ModelResult, Plan
 
-_WIDTH, _LABELS, _ROW, _HEAD, _BAR = 760, 190, 26, 44, 16
-_SPACE_FOR_NUMBERS = 120
+_WIDTH, _LABELS, _ROW, _HEAD, _BAR = 760, 200, 26, 44, 16
+_SPACE_FOR_NUMBERS = 160
 _STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #24292f } .title { font-weight: 600; font-size: 13px }
 .router { fill: #0a6ebd } .workers { fill: #9ccbee } .ours { font-weight: 600 } .note { fill: #57606a }

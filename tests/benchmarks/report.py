@@ -47,6 +47,8 @@ def table(result: ModelResult, plan: Plan) -> Table:
 
 def remarks(result: ModelResult) -> Iterator[str]:
     """Yields what the table does not say: what was missing, what failed, what there was no time for."""
+    if result.workers_mb:
+        yield f"{result.model} workers: {max(result.workers_mb):.0f} MB at most, each"
     for name, reason in result.skipped.items():
         yield f"not here: {result.model}, {name}: {reason}"
     for name, reason in result.failed.items():
@@ -106,9 +108,7 @@ def _rows(result: ModelResult, plan: Plan) -> Iterator[tuple[str, list[str], boo
     for label in _labels(result):
         for name, shown_as in (("p50_ms", "p50"), ("p99_ms", "p99"), ("p999_ms", "p99.9")):
             yield row(f"{label}: {shown_as} ms", lambda path, at=label, of=name: _number(_median(path, at, of), 2))
-        yield row(
-            f"{label}: router, % of a core", lambda path, at=label: _number(_median(path, at, "router_core_percent"), 0)
-        )
+        yield row(f"{label}: router, % of a core", lambda path, at=label: _core(path, at))
         yield row(f"{label}: not OK", lambda path, at=label: _not_ok(path, at), last=True)
     yield row("log lines a call", lambda path: _number(path.log_lines_a_call, 2))
     yield row("router MB", lambda path: _number(path.resident_mb, 0))
@@ -176,6 +176,7 @@ def as_json(results: Sequence[ModelResult], plan: Plan) -> dict[str, object]:
     models = {
         result.model: {
             "paths": {name: path.as_json() for name, path in result.paths.items()},
+            "workers_mb": result.workers_mb,
             "skipped": result.skipped,
             "failed": result.failed,
             "left_out": result.left_out,
@@ -213,6 +214,11 @@ def _median(path: PathResult, label: str, name: str) -> float:
     """Returns the median of a figure over the rounds; nan when there was none."""
     values = [getattr(one, name) for one in _timed(path, label)]
     return statistics.median(values) if values else math.nan
+
+
+def _core(path: PathResult, label: str) -> str:
+    percent = _median(path, label, "router_core_percent")
+    return _number(percent, 0) if percent else "–"
 
 
 def _not_ok(path: PathResult, label: str) -> str:

@@ -56,6 +56,8 @@ class ModelResult:
     """Path or model -> what is missing for it."""
     failed: dict[str, str] = field(default_factory=dict)
     """Path or model -> how it failed though it is installed."""
+    workers_mb: list[float] = field(default_factory=list)
+    """Resident memory of each worker after all the load."""
     left_out: list[str] = field(default_factory=list)
     """What there was no time for."""
 
@@ -108,6 +110,7 @@ class Run:
                 self._saturate(contenders, result, until - 0.45 * (until - time.monotonic()))
                 self._time(contenders, result, until)
                 self._weigh(contenders)
+                result.workers_mb = [child.resident_mb() for child in workers.children]
         except NoFleet as error:
             result.skipped[model] = str(error)
         except NotStarted as error:
@@ -154,7 +157,7 @@ class Run:
         warm = measure.saturated(
             running, workers, users, calls=_WARM_UP_CALLS, in_flight=first, directory=stage.directory
         )
-        label = contestant.label if name != UNBATCHED else "Envoy, workers that do not batch"
+        label = contestant.label if name != UNBATCHED else "Envoy, unbatched workers"
         result.paths[name] = PathResult(name, label)
         return _Contender(running, workers, users, result.paths[name], rate=warm.calls_per_s)
 
