@@ -65,9 +65,9 @@ class Reloader:
         self._now = now
         self._current: Snapshot | None = None
         self._candidate: Config | None = None
-        self._seen: object = None
         self._looks = 0
-        self._digests: dict[Path, bytes] = {}  # of the content that was last read
+        self._numbers: object = None  # of the files when their content was last read: times, sizes, inodes
+        self._contents: object = None  # digests of it
         self._one_at_a_time = asyncio.Lock()
 
     @property
@@ -81,7 +81,7 @@ class Reloader:
 
     async def start(self) -> None:
         """Reads the files for the first time and begins to connect. Raises ConfigErrors."""
-        self._seen = self._fingerprint(content=True)
+        self._changed(read_content=True)
         self._stage(await asyncio.to_thread(load, self._experiments, self._fleet_file))
 
     async def follow(self, interval_seconds: float) -> None:
@@ -97,29 +97,26 @@ class Reloader:
         """One look: at the files, at a configuration that waits, and at the clock."""
         async with self._one_at_a_time:
             self._looks += 1
-            seen = self._fingerprint(content=force or self._looks % CONTENT_EVERY == 0)
-            if force or seen != self._seen:
-                self._seen = seen
+            if self._changed(read_content=force or self._looks % CONTENT_EVERY == 0) or force:
                 await self._read()
             if self._candidate is not None:
                 await self._activate_if_ready(self._candidate)
-            elif self._current is not None:
+            if self._current is not None:
                 due = self._current.assigner.next_change
                 if due is not None and due <= self._now():
-                    await self._activate(self._current.config)
+                    # A row of the running configuration, whatever the file says by now: a newer one that is wrong or
+                    # waits for its workers must not hold up a ramp down.
+                    await self._put_in_force(self._current.config)
 
-    def _fingerprint(self, *, content: bool) -> object:
-        """Differs when a file has changed: by its numbers, and when asked by its content."""
-        parts: list[object] = []
-        for path in self.files:
-            try:
-                stat = path.stat()  # follows links: a ConfigMap is swapped by moving one
-                parts.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
-                if content:
-                    self._digests[path] = hashlib.sha256(path.read_bytes()).digest()
-            except OSError as error:
-                parts.append(error.errno)
-        return (tuple(parts), tuple(self._digests.items()))
+    def _changed(self, *, read_content: bool) -> bool:
+        """Whether the files' content is another than it was; it is read when asked or when their numbers differ."""
+        numbers = tuple(_numbers_of(path) for path in self.files)
+        if not read_content and numbers == self._numbers:
+            return False
+        contents = tuple(_digest_of(path) for path in self.files)
+        changed = contents != self._contents
+        self._numbers, self._contents = numbers, contents
+        return changed
 
     async def _read(self) -> None:
         try:
@@ -139,6 +136,10 @@ class Reloader:
     def _refuse(self, errors: Sequence[str]) -> None:
         self.state.errors = tuple(errors)
         self._metrics.reload_failures += 1
+        if self._current is not None and self._candidate is not None:
+            # What waited is not in the file any more.
+            self._candidate = None
+            self._fleet.keep_only(self._current.config.models)
         log.error("configuration not taken", errors=errors)
         self._write_reload(self._revision, None, active=False, moved=None, errors=errors)
 
@@ -170,8 +171,15 @@ class Reloader:
         await self._activate(config)
 
     async def _activate(self, config: Config) -> None:
-        previous, now = self._current, self._now()
         self._fleet.follow({version: model.target for version, model in config.models.items()})
+        self._candidate = None
+        self.state.errors = ()
+        await self._put_in_force(config)
+        self._fleet.keep_only(config.models)
+
+    async def _put_in_force(self, config: Config) -> None:
+        """Compiles a configuration for this instant, swaps it in, and says so in the log."""
+        previous, now = self._current, self._now()
         snapshot = make_snapshot(
             config,
             self._fleet.pools,
@@ -182,9 +190,6 @@ class Reloader:
         )
         self._use(snapshot)
         self._current = snapshot
-        self._candidate = None
-        self._fleet.keep_only(config.models)
-        self.state.errors = ()
         self._metrics.reloads += 1
         log.info("configuration in force", revision=snapshot.revision, generation=snapshot.generation)
         moving = None
@@ -233,3 +238,20 @@ def moved_in(moving: Movement, experiment: str) -> float:
     """The share of all users, 0 to 1, who enter an experiment, leave it or change their group in it."""
     flows = (flow for flow in moving.flows if experiment in (flow.before.experiment, flow.after.experiment))
     return float(sum(flow.share for flow in flows if flow.before[:2] != flow.after[:2]))
+
+
+def _numbers_of(path: Path) -> tuple[int | None, ...]:
+    """What tells of a change without reading: a link is followed, because a ConfigMap is swapped by moving one."""
+    try:
+        stat = path.stat()
+    except OSError as error:
+        return (error.errno,)
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)
+
+
+def _digest_of(path: Path) -> bytes | int | None:
+    """Of the file's content; the error number where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).digest()
+    except OSError as error:
+        return error.errno
