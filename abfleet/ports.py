@@ -5,6 +5,8 @@ import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+MAX_PORT = 65535
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -38,6 +40,8 @@ def problems(wanted: Iterable[Wanted]) -> list[str]:
 def why_not(address: str) -> str | None:
     """None if the address can be bound now, else why not. The socket is closed again at once."""
     host, _, port = address.rpartition(":")
+    if int(port) > MAX_PORT:  # the resolver would take it for another one
+        return f"has a port above {MAX_PORT}"
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(
             host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -49,6 +53,4 @@ def why_not(address: str) -> str | None:
             probe.listen(1)
     except OSError as error:
         return "is taken" if error.errno == errno.EADDRINUSE else f"cannot be used ({error.strerror or error})"
-    except OverflowError:
-        return "has a port above 65535"
     return None

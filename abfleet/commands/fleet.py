@@ -94,7 +94,8 @@ def up(
     from abfleet.voice import Voice
 
     if transport not in TRANSPORTS:
-        raise typer.BadParameter(f"{transport[:64]!r} is not allowed; allowed are {', '.join(TRANSPORTS)}")
+        allowed = ", ".join(TRANSPORTS)
+        raise typer.BadParameter(f"{transport[:64]!r} is not allowed; allowed are {allowed}", param_hint="--transport")
     settings = UpSettings(
         experiments=experiments,
         fleet=fleet,

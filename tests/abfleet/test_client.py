@@ -1,0 +1,228 @@
+"""`abfleet client` and `abfleet status` against one running fleet, and what they say when nobody answers."""
+
+import csv
+import json
+import socket
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import grpc
+import pytest
+from abfleet_experiments.assign import Assigner
+from abfleet_experiments.load import load_text
+from abfleet_protos import recommender_pb2, recommender_pb2_grpc
+
+from abfleet.client import CHANNEL_OPTIONS, SERVICE_CONFIG, quantile
+from tests.support.fleet import experiments_file, wait_until
+from tests.support.tiny_model import expected
+from tests.support.up import Up, run_abfleet, tiny_models
+
+pytestmark = pytest.mark.system
+USERS = 1000
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    folder = tmp_path_factory.mktemp("up")
+    with Up(folder, tiny_models(folder / "models")) as running:
+        yield running.ready()
+
+
+@pytest.fixture
+def nobody() -> Iterator[str]:
+    """An address where nobody listens, and nobody can begin to."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+def exposures(up: Up) -> list[dict[str, object]]:
+    lines = [line for path in (up.folder / "logs").glob("decisions-*") for line in path.read_text().splitlines()]
+    return [entry for line in lines if (entry := json.loads(line))["event"] == "exposure"]
+
+
+def test_an_answer_is_readable(up: Up) -> None:
+    """Group, version, items and their titles, in the order of the answer."""
+    with (up.folder / "movies.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["movieId", "title", "genres"], [32, "Film, the second", "x"]])
+    done = run_abfleet(
+        *("client", "--address", up.address, "--user-id", "user-1", "--items", "1,2,3,10,15", "--limit", "3"),
+        *("--titles", "movies.csv"),
+        folder=up.folder,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("user-1: homepage-ranking / control, served by v1.2.3 in ")
+    ids, scores = expected([1, 2, 3, 10, 15], 3)
+    assert [line.split()[:3] for line in lines[2:]] == [
+        [str(rank), str(item), f"{score:.4f}"] for rank, (item, score) in enumerate(zip(ids, scores, strict=True), 1)
+    ]
+    assert [line.endswith("Film, the second") for line in lines[2:]] == [item == 32 for item in ids]
+    assert 32 in ids
+
+
+def test_an_answer_as_json(up: Up) -> None:
+    """The same as one object; its request id is in the log, with the mark of a synthetic call and the attributes."""
+    done = run_abfleet(
+        *("client", "--address", up.address, "--user-id", "пользователь-7", "--items", "4", "--json", "--synthetic"),
+        *("--attributes", "country=DE", "--attributes", "plan=a=b"),
+        folder=up.folder,
+    )
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert answer["item_ids"] == expected([4], 0)[0]
+    assert answer["user_id"] == "пользователь-7"
+    assert answer["experiment"] == "homepage-ranking"
+
+    def found() -> list[dict[str, object]]:
+        return [line for line in exposures(up) if line["request_id"] == answer["request_id"]]
+
+    assert wait_until(found, "the call in the log")[0]["synthetic"] is True
+
+
+def test_many_users_get_the_split_of_the_file(up: Up) -> None:
+    """The counts are those that the file's assignment gives for user-1 to user-N, one for one."""
+    done = run_abfleet("client", "--address", up.address, "--users", str(USERS), "--json", folder=up.folder)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assigner = Assigner(load_text(experiments_file()), datetime.now(UTC))
+    arms = [assigner.assign(f"user-{number}", {})[0] for number in range(1, USERS + 1)]
+    wanted = Counter((arm.experiment, arm.group, arm.model_version) for arm in arms)
+    got = {(row["experiment"], row["group"], row["model_version"]): row["users"] for row in document["split"]}
+    assert got == dict(wanted)
+    assert document["errors"] == {}
+    assert sum(row["share"] for row in document["split"]) == pytest.approx(1)
+
+
+def test_a_split_is_readable(up: Up) -> None:
+    """A row for each group with count and share, then a sum."""
+    done = run_abfleet("client", "--address", up.address, "--users", "50", folder=up.folder)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert rows[0] == ["experiment", "group", "version", "users", "share"]
+    body = [row for row in rows[1:] if len(row) == 5]
+    assert sum(int(row[3]) for row in body) == 50
+    assert {row[1] for row in body} <= {"control", "experiment", "canary"}
+    assert rows[-1][0].startswith("50 of 50 users answered")
+
+
+def test_errors_are_counted_by_status(up: Up) -> None:
+    """Calls that the router refuses are counted, explained once, and make the exit code 1."""
+    done = run_abfleet("client", "--address", up.address, "--users", "5", "--attributes", f"k={'x' * 300}", "--json",
+                       folder=up.folder)  # fmt: skip
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["errors"] == {"INVALID_ARGUMENT": 5}
+    assert "attributes" in done.stderr
+
+
+def test_status_shows_the_fleet(up: Up) -> None:
+    """JSON has the router's document and where it came from; lines have the groups and versions."""
+    done = run_abfleet("status", "--admin", up.admin_address, "--json", folder=up.folder)
+    document = json.loads(done.stdout)
+    assert document["admin"] == up.admin_address
+    assert document["config"]["errors"] == []
+    assert {pool["version"]: pool["available"] for pool in document["pools"]} == {
+        "v1.2.3": 1, "v1.3.0-beta": 1, "v1.4.0-rc1": 1,
+    }  # fmt: skip
+    plain = run_abfleet("status", "--admin", up.admin_address, folder=up.folder)
+    assert plain.returncode == 0
+    assert f"config {document['config']['revision']}" in plain.stdout
+    for word in ("control", "experiment", "canary", "v1.4.0-rc1\t1\t1"):
+        assert word in plain.stdout
+
+
+def test_status_of_several_routers(up: Up, nobody: str) -> None:
+    """Several are an array; one that does not answer is named, and makes the exit code 1."""
+    both = run_abfleet("status", "--admin", up.admin_address, "--admin", nobody, "--json", folder=up.folder)
+    assert both.returncode == 1
+    documents = json.loads(both.stdout)
+    assert [document["admin"] for document in documents] == [up.admin_address, nobody]
+    assert "config" in documents[0]
+    assert nobody in documents[1]["error"]
+    assert nobody in both.stderr
+
+
+@pytest.mark.parametrize(("command", "flag"), [("client", "--address"), ("status", "--admin")])
+def test_nobody_answers(tmp_path: Path, nobody: str, command: str, flag: str) -> None:
+    """One line with the address and the flag that changes it; exit code 1."""
+    done = run_abfleet(command, flag, nobody, folder=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
+    assert nobody in done.stderr
+    assert flag in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("client", "--items", "1,b"),
+        ("client", "--items", "9223372036854775808"),
+        ("client", "--limit", "101"),
+        ("client", "--attributes", "country"),
+        ("client", "--titles", "nothing.csv"),
+        ("client", "--users", "5", "--user-id", "user-1"),
+        ("status", "--nonsense"),
+        ("up", "--transport", "pigeon"),
+        ("up", "--worker-port", "70000"),
+        ("up", "--replicas", "v1.2.3"),
+        ("up", "--metrics-port", "-5"),
+    ],
+)
+def test_usage_mistakes(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """A flag that is wrong: exit code 2, and the flag is named."""
+    done = run_abfleet(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert arguments[1] in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["up", "client", "status", "router", "worker"])
+def test_help_has_an_example(tmp_path: Path, command: str) -> None:
+    """`--help` ends well and shows an example of the command itself; for servers it is the server's own."""
+    done = run_abfleet(command, "--help", folder=tmp_path)
+    assert done.returncode == 0
+    assert "xample" in done.stdout
+    if command in ("router", "worker"):
+        assert "--drain-timeout" in done.stdout
+
+
+def test_the_retry_policy_sends_again(tmp_path: Path) -> None:
+    """A server that is UNAVAILABLE twice is asked a third time by a channel with our options, under one request id."""
+    seen: list[str] = []
+
+    class Flaky(recommender_pb2_grpc.RecommenderServicer):
+        def Recommend(
+            self, request: recommender_pb2.RecommendRequest, context: grpc.ServicerContext
+        ) -> recommender_pb2.RecommendResponse:
+            seen.append(request.request_id)
+            if len(seen) < 3:
+                context.abort(grpc.StatusCode.UNAVAILABLE, "going")
+            return recommender_pb2.RecommendResponse(item_ids=[7], scores=[1.0], model_version="v1")
+
+    from concurrent.futures import ThreadPoolExecutor
+
+    server = grpc.server(ThreadPoolExecutor(2))
+    recommender_pb2_grpc.add_RecommenderServicer_to_server(Flaky(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        done = run_abfleet("client", "--address", f"127.0.0.1:{port}", "--json", folder=tmp_path)
+    finally:
+        server.stop(0).wait()
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["item_ids"] == [7]
+    assert len(seen) == 3
+    assert len(set(seen)) == 1
+    assert seen[0]
+    assert dict(CHANNEL_OPTIONS)["grpc.service_config"] == SERVICE_CONFIG
+
+
+def test_quantiles_are_observed_values() -> None:
+    """The smallest value that a part of the values do not exceed; None of nothing."""
+    assert quantile([], 0.5) is None
+    assert quantile([5.0], 0.99) == 5.0
+    assert quantile([4.0, 1.0, 3.0, 2.0], 0.5) == 2.0
+    assert quantile(list(map(float, range(1, 101))), 0.99) == 99.0

@@ -1,0 +1,390 @@
+"""`abfleet up` with real processes: the way in, what it survives, what it follows, and that it leaves nothing."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+from abfleet_protos import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
+
+from abfleet.client import CHANNEL_OPTIONS
+from tests.support.fleet import experiments_file, wait_until
+from tests.support.tiny_model import add_version, expected
+from tests.support.up import ANY_PORTS, START_SECONDS, STOP_SECONDS, Up, tiny_models, without_flags
+
+pytestmark = pytest.mark.system
+SEED = [1, 2, 3, 10, 15]
+
+
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_models(tmp_path_factory.mktemp("registry"))
+
+
+def call(address: str, user_id: str = "", timeout: float = 10.0) -> recommender_pb2.RecommendResponse:
+    with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+        request = recommender_pb2.RecommendRequest(item_ids=SEED, user_id=user_id)
+        return recommender_pb2_grpc.RecommenderStub(channel).Recommend(request, timeout=timeout)
+
+
+def status(up: Up) -> dict[str, Any]:
+    with grpc.insecure_channel(up.admin_address) as channel:
+        answer = admin_pb2_grpc.AdminStub(channel).Status(admin_pb2.StatusRequest(), timeout=10)
+    document: dict[str, Any] = json.loads(answer.json)
+    return document
+
+
+def pools(up: Up) -> dict[str, int]:
+    """Version to replicas that are in."""
+    return {pool["version"]: pool["available"] for pool in status(up)["pools"]}
+
+
+@contextmanager
+def traffic(address: str) -> Iterator[Callable[[int], list[str]]]:
+    """Calls one after the other for ever new users. The function gives the failures after that many more."""
+    failures: list[str] = []
+    count, stop = 0, threading.Event()
+
+    def run() -> None:
+        nonlocal count
+        with grpc.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
+            stub = recommender_pb2_grpc.RecommenderStub(channel)
+            while not stop.is_set():
+                request = recommender_pb2.RecommendRequest(item_ids=SEED, user_id=f"u{count}", request_id=f"r{count}")
+                try:
+                    stub.Recommend(request, timeout=10)
+                except grpc.RpcError as error:
+                    failures.append(str(error))
+                count += 1
+
+    def more(calls: int) -> list[str]:
+        target = count + calls
+        wait_until(lambda: count >= target, f"{calls} more calls")
+        return failures
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield more
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_it_serves_and_leaves_nothing(tmp_path: Path, registry: Path) -> None:
+    """After `ready` the seed's call answers at once; after Ctrl-C under traffic no process and no folder are left."""
+    with Up(tmp_path, registry) as up:
+        up.ready()
+        answer = call(up.address)
+        assert list(answer.item_ids) == expected(SEED, 0)[0]
+        assert answer.model_version == "v1.2.3"
+        assert call(up.address, "user-1").experiment == "homepage-ranking"
+        assert pools(up) == {"v1.2.3": 1, "v1.3.0-beta": 1, "v1.4.0-rc1": 1}
+        children = up.children()
+        assert len(children) == 4
+        assert (tmp_path / ".abfleet" / f"run-{up.popen.pid}" / "fleet.yaml").exists()
+        with traffic(up.address) as more:
+            more(20)
+            up.interrupt()
+            assert up.ended() == 0, up.text
+        assert psutil.wait_procs(children, timeout=0)[1] == []
+    assert not (tmp_path / ".abfleet").exists()
+    exposures = [line for path in (tmp_path / "logs").glob("decisions-*") for line in path.read_text().splitlines()]
+    assert len(exposures) > 20
+
+
+def test_the_router_drains_before_the_workers_stop(tmp_path: Path, registry: Path) -> None:
+    """While a router has yet to end, its workers go on answering; they end after it."""
+    with Up(tmp_path, registry) as up:
+        up.ready()
+        worker = up.wait_for(r"worker-v1.2.3 ready (\S+)").group(1)
+        router = up.child("abfleet_router")
+        router.suspend()  # as one that is busy draining
+        up.interrupt()
+        up.wait_for("stopping")
+        assert list(call(worker).item_ids) == expected(SEED, 0)[0]
+        router.resume()
+        assert up.ended() == 0, up.text
+
+
+def test_what_is_stuck_is_killed(tmp_path: Path, registry: Path) -> None:
+    """A worker and a router that do not react are killed when their time is up, and that is said."""
+    with Up(tmp_path, registry, "--", "--drain-timeout", "0.2") as up:
+        up.ready()
+        children = up.children()
+        up.child("abfleet_router").suspend()
+        up.child("v1.3.0-beta").suspend()
+        up.interrupt()
+        up.wait_for("some had to be killed", STOP_SECONDS)
+        assert up.ended() == 0
+        assert psutil.wait_procs(children, timeout=0)[1] == []
+
+
+def test_a_second_interrupt_does_not_wait(tmp_path: Path, registry: Path) -> None:
+    """With an hour to drain and a router that does not react, a second Ctrl-C ends everything."""
+    with Up(tmp_path, registry, "--", "--drain-timeout", "3600") as up:
+        up.ready()
+        children = up.children()
+        up.child("abfleet_router").suspend()
+        up.interrupt()
+        up.wait_for("stopping")
+        up.interrupt()
+        up.ended()
+        assert psutil.wait_procs(children, timeout=0)[1] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
+def test_a_killed_supervisor_leaves_no_orphans(tmp_path: Path, registry: Path) -> None:
+    """SIGKILL of `up` ends router and workers."""
+    with Up(tmp_path, registry) as up:
+        up.ready()
+        children = up.children()
+        up.popen.kill()
+        assert psutil.wait_procs(children, timeout=STOP_SECONDS)[1] == []
+
+
+def test_a_killed_worker_comes_back(tmp_path: Path, registry: Path) -> None:
+    """SIGKILL of a treatment's worker under traffic: no call fails, it is said, and the worker serves again."""
+    with Up(tmp_path, registry) as up:
+        up.ready()
+        with traffic(up.address) as more:
+            more(20)
+            killed = up.child("abfleet_worker", "v1.3.0-beta")
+            killed.kill()
+            up.wait_for(r"worker-v1.3.0-beta was ended by SIGKILL; starting it again in 0.2 s")
+            more(50)
+            wait_until(lambda: pools(up)["v1.3.0-beta"] == 1, "the worker is in again")
+            assert more(20) == []
+        assert up.child("abfleet_worker", "v1.3.0-beta").pid != killed.pid
+
+
+def test_a_killed_router_comes_back_where_it_was(tmp_path: Path, registry: Path) -> None:
+    """A router that dies is started again at the same addresses, though the ports were any free ones."""
+    with Up(tmp_path, registry) as up:
+        address = up.ready().address
+        up.child("abfleet_router").kill()
+        up.wait_for(r"router was ended by SIGKILL; starting it again in 0.2 s")
+        with grpc.insecure_channel(address) as channel:
+            grpc.channel_ready_future(channel).result(START_SECONDS)
+            request = recommender_pb2.RecommendRequest(item_ids=SEED)
+            stub = recommender_pb2_grpc.RecommenderStub(channel)
+            assert stub.Recommend(request, timeout=10, wait_for_ready=True).model_version == "v1.2.3"
+
+
+def test_it_follows_the_file(tmp_path: Path) -> None:
+    """A version that appears gets a worker and then traffic; one that goes is drained and its worker stopped."""
+    models = tiny_models(tmp_path / "models")
+    with Up(tmp_path, models) as up:
+        up.ready()
+        old = up.child("abfleet_worker", "v1.4.0-rc1")
+        document = json.loads(experiments_file())
+        document["models"] = {
+            "v1.2.3": document["models"]["v1.2.3"],
+            "v1.3.0-beta": document["models"]["v1.3.0-beta"],
+            "v2.0.0": {"target": "dns:///v2.invalid:1"},
+        }
+        document["experiments"][0]["groups"][2]["model"] = "v2.0.0"
+        with traffic(up.address) as more:
+            up.edit(json.dumps(document))
+            up.wait_for(r"v2.0.0: model 'v2.0.0' is not in the registry; there are v1.2.3, ")
+            assert set(pools(up)) >= {"v1.4.0-rc1"}
+            add_version(models, "v2.0.0")
+            up.wait_for(r"starting worker-v2.0.0")
+            up.wait_for(r"configuration \w+ is in force")
+            assert psutil.wait_procs([old], timeout=START_SECONDS)[1] == []
+            assert pools(up) == {"v1.2.3": 1, "v1.3.0-beta": 1, "v2.0.0": 1}
+            assert more(50) == []
+        up.wait_for(r"v1.4.0-rc1 has left the configuration")
+        assert any(call(up.address, f"user-{n}").model_version == "v2.0.0" for n in range(200))
+
+
+def test_a_broken_edit_is_said_and_serves_on(tmp_path: Path, registry: Path) -> None:
+    """Every mistake of an edit is said once; the old configuration stays; the file put right is said as well."""
+    with Up(tmp_path, registry) as up:
+        up.ready()
+        up.edit(experiments_file(control=69))
+        up.wait_for(r"configuration not taken: .*69")
+        assert call(up.address, "user-1").group == "control"
+        up.edit(experiments_file())
+        up.wait_for(r"the file says again what is in force")
+        assert sum("not taken" in line for line in up.lines) == 1
+
+
+def test_replicas_share_a_version(tmp_path: Path, registry: Path) -> None:
+    """`--replicas VERSION=N` gives the router N workers of it."""
+    with Up(tmp_path, registry, "--replicas", "v1.3.0-beta=2") as up:
+        up.ready()
+        assert pools(up) == {"v1.2.3": 1, "v1.3.0-beta": 2, "v1.4.0-rc1": 1}
+        up.wait_for("worker-v1.3.0-beta-2 ready")
+
+
+def test_an_address_in_the_file_is_respected(tmp_path: Path, registry: Path) -> None:
+    """A loopback address where somebody serves already is used as it is; `up` starts no worker for that version."""
+    flags = ["--registry", str(registry), "--version", "v1.2.3", "--listen", "127.0.0.1:0", "--metrics-port", "off"]
+    foreign = subprocess.Popen(
+        [sys.executable, "-m", "abfleet_worker", *flags],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=without_flags(),
+    )
+    try:
+        assert foreign.stdout is not None
+        address = foreign.stdout.readline().split()[1]
+        document = json.loads(experiments_file())
+        document["models"]["v1.2.3"]["target"] = address
+        with Up(tmp_path, registry, experiments=json.dumps(document)) as up:
+            up.ready()
+            assert call(up.address).model_version == "v1.2.3"
+            assert not any("v1.2.3" in child.cmdline() for child in up.children())
+    finally:
+        foreign.terminate()
+        foreign.wait()
+
+
+@contextmanager
+def a_taken_port() -> Iterator[int]:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        yield taken.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--listen", "127.0.0.1:{}"),
+        ("--admin-listen", "127.0.0.1:{}"),
+        ("--metrics-port", "{}"),
+        ("--worker-port", "{}"),
+    ],
+)
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path, registry: Path, flag: str, value: str) -> None:
+    """The address and the flag that changes it are said, nothing is started, and the exit code is 1."""
+    with a_taken_port() as port:
+        ports = [*ANY_PORTS]
+        ports[ports.index(flag) + 1] = value.format(port)
+        with Up(tmp_path, registry, ports=ports) as up:
+            line = up.wait_for(rf"127.0.0.1:{port} for .* is taken; choose another with (\S+)", START_SECONDS)
+            assert line.group(1) == flag
+            assert up.ended() == 1
+            assert "starting" not in up.text
+    assert not (tmp_path / ".abfleet").exists()
+
+
+def test_two_uses_of_a_port_are_named(tmp_path: Path, registry: Path) -> None:
+    """Ports that our own flags give twice are refused with both flags."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ports = [*ANY_PORTS]
+    ports[1], ports[ports.index("--worker-port") + 1] = f"127.0.0.1:{port}", str(port)
+    with Up(tmp_path, registry, ports=ports) as up:
+        up.wait_for(r"is for both the router and worker-v1.2.3; change --listen or --worker-port", START_SECONDS)
+        assert up.ended() == 1
+
+
+def test_every_mistake_of_the_file_ends_it(tmp_path: Path, registry: Path) -> None:
+    """A file with mistakes: all of them, exit code 2."""
+    document = json.loads(experiments_file(control=69)) | {"colour": "red"}
+    with Up(tmp_path, registry, experiments=json.dumps(document)) as up:
+        assert up.ended() == 2
+        assert "colour" in up.text
+        assert "69" in up.text
+
+
+def test_wrong_input_is_named(tmp_path: Path) -> None:
+    """A model that the registry lacks, a version that the file lacks, a flag of the router that it does not know: 2."""
+    registry = tiny_models(tmp_path / "models", ["v1.2.3"])
+    with Up(tmp_path, registry) as up:
+        up.wait_for(r"v1.3.0-beta: model 'v1.3.0-beta' is not in the registry; there are v1.2.3", START_SECONDS)
+        up.wait_for(r"v1.4.0-rc1: ")
+        assert up.ended() == 2
+    with Up(tmp_path, registry, "--replicas", "v9=2") as up:
+        up.wait_for(r"--replicas: 'v9' is not a version of the file; there are v1.2.3, ", START_SECONDS)
+        assert up.ended() == 2
+    with Up(tmp_path, registry, "--", "--no-such-flag") as up:
+        up.wait_for(r"no-such-flag", START_SECONDS)
+        assert up.ended() == 2
+
+
+def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
+    """When the default version cannot start, the end of its log is shown and kept, and the exit code is 1."""
+    registry = tiny_models(tmp_path / "models")
+    (registry / "v1.2.3" / "model.onnx").write_bytes(b"not a model")
+    with Up(tmp_path, registry) as up:
+        up.wait_for(r"worker-v1.2.3 did not start", START_SECONDS)
+        up.wait_for(r"sha256")
+        up.wait_for(r"logs of the processes are kept in ")
+        assert up.ended() == 1
+    assert list((tmp_path / ".abfleet").glob("run-*/worker-v1.2.3.log"))
+
+
+def test_a_broken_treatment_does_not_keep_it_from_ready(tmp_path: Path) -> None:
+    """A treatment that cannot start is said; the default answers for it."""
+    registry = tiny_models(tmp_path / "models")
+    (registry / "v1.3.0-beta" / "model.onnx").write_bytes(b"not a model")
+    with Up(tmp_path, registry) as up:
+        up.ready()
+        up.wait_for(r"v1.3.0-beta has no worker that serves; v1.2.3 answers for it")
+        assert call(up.address).model_version == "v1.2.3"
+
+
+TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_a_terminal_gets_a_live_table_and_ctrl_c_works(tmp_path: Path, registry: Path) -> None:
+    """On a terminal there is a table of groups and versions; Ctrl-C typed there ends all of it well."""
+    experiments = tmp_path / "experiments.yaml"
+    experiments.write_text(experiments_file())
+    ours, theirs = os.openpty()
+    flags = ["--experiments", experiments, "--registry", registry, *ANY_PORTS]
+    process = subprocess.Popen(
+        [sys.executable, "-c", TERMINAL, "-m", "abfleet", "up", *flags],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        cwd=tmp_path,
+        start_new_session=True,
+        env=without_flags() | {"TERM": "xterm", "COLUMNS": "160", "LINES": "50"},
+    )
+    os.close(theirs)
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                data = os.read(ours, 4096)
+            except OSError:  # the last one who had it open has gone
+                return
+            shown.extend(data)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        wait_until(lambda: b"calls/s" in shown and b"ejections" in shown, "the table", START_SECONDS)
+        children = psutil.Process(process.pid).children(recursive=True)
+        os.write(ours, b"\x03")
+        assert process.wait(STOP_SECONDS) == 0
+        reader.join(STOP_SECONDS)
+        assert psutil.wait_procs(children, timeout=0)[1] == []
+        assert b"stopped in" in shown
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        reader.join(STOP_SECONDS)
+        os.close(ours)
