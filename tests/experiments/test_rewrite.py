@@ -1,6 +1,7 @@
 """Edits in place: the file then means what was asked, and every other character is as it was."""
 
 import difflib
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -142,7 +143,7 @@ def test_conclude_removes_only_the_experiment() -> None:
     )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=5))
 def test_ramps_through_the_file_move_the_minimum(shares: list[int]) -> None:
     """A row after a row, each written into the text and read back, moves what its increases are."""
@@ -172,9 +173,8 @@ def test_ramps_through_the_file_move_the_minimum(shares: list[int]) -> None:
 )
 def test_changes_that_make_no_sense(weights: dict[str, int], traffic: int | None, at: datetime, message: str) -> None:
     """A change that cannot be meant is refused with the reason."""
-    with pytest.raises(ChangeError, match=message.split("`")[0]) as caught:
+    with pytest.raises(ChangeError, match=re.escape(message)):
         _ramped(RAMPED, weights, traffic=traffic, at=at)
-    assert message in str(caught.value)
 
 
 def test_names_that_are_not_there() -> None:
