@@ -3,7 +3,7 @@
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_transport.call import Code
-from abfleet_worker.request import ARRAY_FROM, Item, Refusal, read_alone, read_item, shown
+from abfleet_worker.request import ARRAY_FROM, Item, Refusal, read_alone, read_items, shown
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +14,7 @@ INT64 = st.integers(-(2**63), 2**63 - 1)
 def test_the_newest_items_of_a_history_are_kept(items: list[int], max_history: int, limit: int) -> None:
     """Whatever its length, a history keeps its newest items in order, and limit 0 means 10."""
     payload = RecommendRequest(item_ids=items, limit=limit).SerializeToString()
-    item = read_item(payload, max_history, 5.0)
+    (item,) = read_items([payload], [5.0], max_history)
     assert isinstance(item, Item)
     assert [int(value) for value in item.history] == items[-max_history:]
     assert item.limit == (limit or 10)
@@ -23,7 +23,7 @@ def test_the_newest_items_of_a_history_are_kept(items: list[int], max_history: i
 
 def test_unpacked_item_ids_are_read() -> None:
     """A client that writes repeated fields unpacked is understood, as proto3 demands."""
-    item = read_item(b"\x08\x05\x08\x07", 100, None)
+    (item,) = read_items([b"\x08\x05\x08\x07"], [None], 100)
     assert isinstance(item, Item)
     assert list(item.history) == [5, 7]
 
@@ -71,7 +71,10 @@ def test_what_is_just_allowed_is_read(request_message: RecommendRequest) -> None
 @given(st.binary(max_size=40))
 def test_no_bytes_make_reading_fail(payload: bytes) -> None:
     """Any bytes at all are an item or a refusal, never an exception."""
-    assert isinstance(read_item(payload, 10, None), Item | Refusal)
+    bad_or_not, good = read_items([payload, b""], [None, None], 10)
+    assert isinstance(bad_or_not, Item | Refusal)
+    assert good == Item([], 10, None)
+    assert isinstance(read_alone(payload, 10, None), tuple)
 
 
 def test_a_long_value_is_cut_to_64_characters() -> None:

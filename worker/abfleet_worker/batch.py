@@ -1,6 +1,7 @@
 """Requests to padded matrices, and the model's rows to answers. Pure: knows no clock, no transport and no runtime."""
 
 from collections.abc import Sequence
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -114,23 +115,34 @@ def encode(
     width = min(max(limits), item_ids.shape[1])
     item_ids, scores = item_ids[:, :width], scores[:, :width]
     counts: Sequence[int] = limits
-    if not (np.isfinite(scores).all() and item_ids.min(initial=1) > 0):
+    # Both ends are finite only if every score is (nan spreads), and no array of booleans is made for it.
+    lowest, highest = np.minimum.reduce(scores, axis=None), np.maximum.reduce(scores, axis=None)
+    if not (isfinite(lowest) and isfinite(highest) and np.minimum.reduce(item_ids, axis=None) > 0):
         counts = _usable(item_ids, scores, limits)
     rows, packed = item_ids.tolist(), scores.astype("<f4", copy=False).tobytes()
+    stride = 4 * width
+    if counts is limits and min(limits) >= width:  # every row is whole, as it is when all ask for as many
+        return _encode_whole(rows, packed, stride, varints)
     look_up = varints.__getitem__
     answers: list[bytes | Refusal] = []
-    start, stride = 0, 4 * width
-    for row, count in zip(rows, counts, strict=True):
-        if count > 0:
-            if count < width:
-                row = row[:count]
-            ids = b"".join(map(look_up, row))
-            size = 4 * len(row)
-            answers.append(b"\x0a%b%b\x32%b%b" % (look_up(len(ids)), ids, look_up(size), packed[start : start + size]))
-        else:
+    for start, row, count in zip(range(0, len(packed), stride), rows, counts, strict=True):
+        if count <= 0:
             answers.append(b"" if count == 0 else BAD_ANSWER)
-        start += stride
+            continue
+        ids = b"".join(map(look_up, row[:count]))
+        size = 4 * min(count, width)
+        answers.append(b"\x0a%b%b\x32%b%b" % (look_up(len(ids)), ids, look_up(size), packed[start : start + size]))
     return answers
+
+
+def _encode_whole(rows: list[list[int]], packed: bytes, stride: int, varints: Varints) -> list[bytes | Refusal]:
+    look_up = varints.__getitem__
+    head = b"\x32" + look_up(stride)
+    encoded = [b"".join(map(look_up, row)) for row in rows]
+    return [
+        b"\x0a%b%b%b%b" % (look_up(len(ids)), ids, head, packed[start : start + stride])
+        for start, ids in zip(range(0, len(packed), stride), encoded, strict=True)
+    ]
 
 
 def _usable(item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Sequence[int]) -> list[int]:

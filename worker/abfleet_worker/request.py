@@ -5,6 +5,7 @@ worker that stands alone checks everything.
 """
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,16 +50,27 @@ NOT_A_REQUEST = Refusal(
 )
 
 
-def read_item(payload: bytes, max_history: int, expires: float | None) -> Item | Refusal:
-    """What inference needs of a request that a router has checked."""
-    try:
-        request = RecommendRequest.FromString(payload)  # upb: 0.4 µs for 20 items, less than scanning fields in Python
-    except DecodeError:
-        return NOT_A_REQUEST
-    limit = request.limit
-    if not 0 <= limit <= MAX_LIMIT:
-        return _bad_limit(limit)
-    return Item(_history(request, max_history), limit or DEFAULT_LIMIT, expires)
+def read_items(payloads: Iterable[bytes], expiries: Iterable[float | None], max_history: int) -> list[Item | Refusal]:
+    """What inference needs of requests that a router has checked; one of each result for each payload.
+
+    One loop without calls of our own, because it runs for every request: calls would add a third to its time. Parsing
+    by upb costs 0.4 µs for 20 items, less than scanning the fields in Python.
+    """
+    parse = RecommendRequest.FromString
+    items: list[Item | Refusal] = []
+    for payload, expires in zip(payloads, expiries, strict=True):
+        try:
+            request = parse(payload)
+        except DecodeError:
+            items.append(NOT_A_REQUEST)
+            continue
+        limit, ids = request.limit, request.item_ids
+        if not 0 <= limit <= MAX_LIMIT:
+            items.append(_bad_limit(limit))
+            continue
+        history = ids[-max_history:] if len(ids) < ARRAY_FROM else _long_history(ids, max_history)
+        items.append(Item(history, limit or DEFAULT_LIMIT, expires))
+    return items
 
 
 def read_alone(payload: bytes, max_history: int, expires: float | None) -> tuple[Item, str] | Refusal:
@@ -70,7 +82,9 @@ def read_alone(payload: bytes, max_history: int, expires: float | None) -> tuple
     refusal = check(request)
     if refusal is not None:
         return refusal
-    return Item(_history(request, max_history), request.limit or DEFAULT_LIMIT, expires), request.request_id
+    ids = request.item_ids
+    history = ids[-max_history:] if len(ids) < ARRAY_FROM else _long_history(ids, max_history)
+    return Item(history, request.limit or DEFAULT_LIMIT, expires), request.request_id
 
 
 def check(request: RecommendRequest) -> Refusal | None:
@@ -120,9 +134,6 @@ def _refuse(field: str, value: object, rule: str) -> Refusal:
     return Refusal(Code.INVALID_ARGUMENT, f"{field}: {shown(value)} {rule}")
 
 
-def _history(request: RecommendRequest, max_history: int) -> History:
-    ids = request.item_ids
-    if len(ids) < ARRAY_FROM:
-        return ids[-max_history:]
+def _long_history(ids: Sequence[int], max_history: int) -> NDArray[np.int64]:
     array: NDArray[np.int64] = np.array(ids, dtype=np.int64)[-max_history:]
     return array

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from abfleet_worker import batch
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.request import Item, Refusal, read_alone, read_item
+from abfleet_worker.request import Item, Refusal, read_alone, read_items
 
 RECOMMEND = "/Recommender/Recommend"
 RECOMMEND_BATCH = "/abfleet.worker.v1.Worker/RecommendBatch"
@@ -26,6 +26,7 @@ _BATCH_METHOD = METHODS.index(RECOMMEND_BATCH)
 EXPIRED = Refusal(Code.DEADLINE_EXCEEDED, "timeout: the request's time was up before the model ran")
 MODEL_FAILED = Refusal(Code.INTERNAL, "model: it failed on this request; see the worker's log")
 WORKER_FAILED = Refusal(Code.INTERNAL, "worker: it failed on this request; see the worker's log")
+REPORT_EVERY_SECONDS = 1.0
 
 Answer = bytes | Refusal
 
@@ -83,6 +84,7 @@ class RecommenderService:
         self._max_batch = max_batch
         self._make_request_id = make_request_id
         self._clock = clock
+        self._next_report = 0.0  # changed only by `_report`
         self._log = structlog.get_logger("abfleet.worker")
 
     @property
@@ -138,14 +140,7 @@ class RecommenderService:
             self._fail(call, parsed)  # the batch could not be looked at: the RPC itself fails
             return
         requests, timeouts = parsed
-        if timeouts:
-            for payload, timeout_ms in zip(requests, timeouts, strict=True):
-                expires = call.arrived + timeout_ms / 1000
-                if deadline is not None and deadline < expires:
-                    expires = deadline
-                items.append(read_item(payload, max_history, expires))
-        else:
-            items.extend([read_item(payload, max_history, deadline) for payload in requests])
+        items += read_items(requests, _expiries(timeouts, call, len(requests)), max_history)
         rpcs.append(_Rpc(call, start, len(items), ""))
 
     def _infer(self, items: list[Item | Refusal], ready: _Ready) -> list[Answer]:
@@ -170,7 +165,7 @@ class RecommenderService:
             return self._try(items, ready)
         except Exception as error:  # noqa: BLE001 - whatever the runtime raises is the model's failure
             self._metrics.failed_runs += 1
-            self._log.error("inference failed", version=ready.model.version, items=len(items), error=str(error)[:500])
+            self._report(error, ready.model.version, len(items))
         answers: list[Answer] = []
         for item in items:
             if len(items) == 1 or (item.expires is not None and item.expires <= self._clock()):
@@ -182,6 +177,14 @@ class RecommenderService:
                 self._metrics.failed_runs += 1
                 answers.append(MODEL_FAILED)
         return answers
+
+    def _report(self, error: Exception, version: str, items: int) -> None:
+        """Logs a failed run, at most one a second: a broken model fails as often as it is asked."""
+        now = self._clock()
+        if now >= self._next_report:
+            self._next_report = now + REPORT_EVERY_SECONDS
+            runs = self._metrics.failed_runs
+            self._log.error("inference failed", version=version, items=items, failed_runs=runs, error=str(error)[:500])
 
     def _try(self, items: list[Item], ready: _Ready) -> list[Answer]:
         history = batch.pad([item.history for item in items])
@@ -215,3 +218,14 @@ class RecommenderService:
     def _fail(self, call: Call, refusal: Refusal) -> None:
         call.fail(refusal.code, refusal.message)
         self._rpcs.finished(call.method, refusal.code, self._clock() - call.arrived)
+
+
+def _expiries(timeouts: Sequence[int], call: Call, count: int) -> list[float] | list[float | None]:
+    """When each item of a batch expires: no item has more time than the RPC that carries it."""
+    arrived, deadline = call.arrived, call.deadline
+    if not timeouts:
+        return [deadline] * count
+    if deadline is None:
+        return [arrived + timeout_ms / 1000 for timeout_ms in timeouts]
+    left_ms = (deadline - arrived) * 1000
+    return [arrived + timeout_ms / 1000 if timeout_ms < left_ms else deadline for timeout_ms in timeouts]
