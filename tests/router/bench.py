@@ -75,10 +75,12 @@ class HoplessReplica(Replica):
             max_batch=fleet.lanes.max_batch, max_in_flight=fleet.lanes.max_in_flight,
         )  # fmt: skip
         self._notify: Callable[[Replica], None] = lambda replica: None
+        self._down = fleet.down
 
     def start(self, on_health: Callable[[Replica], None]) -> None:
         self._notify = on_health
-        self.becomes(Health.SERVING)
+        if self.version not in self._down:
+            self.becomes(Health.SERVING)
 
     def becomes(self, health: Health) -> None:
         """What the health watch would hear."""
@@ -98,6 +100,8 @@ class HoplessFleet(Fleet):
         self.lanes = lanes
         self.receiver: Router | None = None
         self.made: list[HoplessReplica] = []
+        self.down: set[str] = set()
+        """Versions whose replicas do not serve until the test says so."""
 
     def _make_replica(self, pool: Pool, address: str) -> Replica:
         self.made.append(HoplessReplica(pool, address, self))
