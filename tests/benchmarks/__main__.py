@@ -32,7 +32,7 @@ QUICK = Plan(
     models=("identity",),
     in_flight=(120,),
     rounds=3,
-    pass_s=0.8,
+    pass_cpu_s=1.0,
     latency_s=1.5,
     latency_rounds=1,
     singles=300,
@@ -43,7 +43,7 @@ FULL = Plan(
     models=MODELS,
     in_flight=(120, 400, 1_000),
     rounds=3,
-    pass_s=1.2,
+    pass_cpu_s=1.5,
     latency_s=2.0,
     latency_rounds=2,
     singles=1_000,
@@ -113,7 +113,7 @@ def _flat(options: argparse.Namespace, directory: Path, console: Console) -> int
             transport=options.transport,
             router_flags=options.router_flags or (),
             rounds=options.rounds or 3,
-            pass_s=1.5,
+            pass_cpu_s=1.5,
             say=lambda text: console.print(text, style="dim", markup=False, highlight=False),
         )
         for name in names

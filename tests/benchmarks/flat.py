@@ -91,7 +91,7 @@ def ask(
     transport: str,
     router_flags: tuple[str, ...],
     rounds: int,
-    pass_s: float,
+    pass_cpu_s: float,
     say: Callable[[str], None],
 ) -> list[Answer]:
     """Runs all variants side by side, in turn, `rounds` times."""
@@ -112,15 +112,15 @@ def ask(
             assert router.router is not None
             stack.callback(router.router.stop)
             running.append((router, workers, measure.find_users(router, workers)))
-        rates = [0.0] * len(running)
-        for number in range(rounds + 1):  # the first is a warm-up and tells the rate
+        total_us = [math.inf] * len(running)
+        for number in range(rounds + 1):  # the first is a warm-up and tells how many calls a pass needs
             say(f"{question.name}: round {number} of {rounds}, {question.in_flight} in flight")
             for at, (router, workers, users) in enumerate(running):
-                calls = max(_WARM_UP_CALLS, int(rates[at] * pass_s))
+                calls = max(_WARM_UP_CALLS, int(pass_cpu_s * 1e6 / total_us[at]))
                 figures = measure.saturated(
                     router, workers, users, calls=calls, in_flight=question.in_flight, directory=directory
                 )
-                rates[at] = figures.calls_per_s
+                total_us[at] = max(1.0, figures.total_us)
                 if number:
                     answers[at].router_us.append(figures.router_us)
                     answers[at].total_us.append(figures.total_us)

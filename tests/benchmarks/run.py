@@ -31,8 +31,8 @@ class Plan:
     in_flight: tuple[int, ...]
     """Calls under way in saturating passes; the first is the one that capacity and the main columns refer to."""
     rounds: int
-    pass_s: float
-    """Aim for the length of one saturating pass."""
+    pass_cpu_s: float
+    """Aim for the CPU time of one saturating pass: on a busy machine it takes longer, and its figures stay as exact."""
     latency_s: float
     latency_rounds: int
     singles: int
@@ -82,8 +82,8 @@ class _Contender:
     fleet: Fleet
     users: list[User]
     result: PathResult
-    rate: float
-    """Calls a second of the last saturating pass: what the next one's length is planned with."""
+    total_us: float
+    """CPU µs a call of the last saturating pass: what the next one's length is planned with."""
     out: bool = False
 
 
@@ -159,7 +159,7 @@ class Run:
         )
         label = contestant.label if name != UNBATCHED else "Envoy, unbatched workers"
         result.paths[name] = PathResult(name, label)
-        return _Contender(running, workers, users, result.paths[name], rate=warm.calls_per_s)
+        return _Contender(running, workers, users, result.paths[name], total_us=warm.total_us)
 
     def _saturate(self, contenders: Sequence[_Contender], result: ModelResult, until: float) -> None:
         levels = self._plan.in_flight if result.model == "identity" else self._plan.in_flight[:2]
@@ -177,7 +177,7 @@ class Run:
                             self._pass(contender, in_flight)
 
     def _pass(self, contender: _Contender, in_flight: int) -> None:
-        calls = min(_MOST_CALLS, max(_LEAST_CALLS, int(contender.rate * self._plan.pass_s)))
+        calls = min(_MOST_CALLS, max(_LEAST_CALLS, int(self._plan.pass_cpu_s * 1e6 / max(1.0, contender.total_us))))
         figures = measure.saturated(
             contender.running,
             contender.fleet,
@@ -186,7 +186,7 @@ class Run:
             in_flight=in_flight,
             directory=self._directory,
         )
-        contender.rate = figures.calls_per_s
+        contender.total_us = figures.total_us
         contender.result.saturated.append(figures)
 
     def _time(self, contenders: Sequence[_Contender], result: ModelResult, until: float) -> None:
