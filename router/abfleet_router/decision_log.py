@@ -91,23 +91,32 @@ class DecisionLog:
         self._handed_over.put((len(lines) - 1, chunk))
 
     def _write_all(self) -> None:
+        mend = b""  # ends a line of which only a part could be written, so that the next line is whole
         while (handed := self._handed_over.get()) is not None:
             count, chunk = handed
-            try:
-                self._write(chunk)
+            size, error = self._write(mend + chunk)
+            if error is None:
+                mend = b""
                 self.counters.written += count
-            except OSError as error:
-                self.counters.failed += count
-                log.error(  # noqa: TRY400  # the error number says it all, a traceback adds nothing
-                    "decision log cannot be written", path=str(self.path), lines=count, error=str(error)
-                )
+            else:
+                done = (mend + chunk)[:size]
+                whole = done.removeprefix(mend).count(b"\n")
+                mend = mend if not done else b"" if done.endswith(b"\n") else b"\n"
+                self.counters.written += whole
+                self.counters.failed += count - whole
+                log.error("decision log cannot be written", path=str(self.path), lines=count - whole, error=str(error))
             self._written_bytes += len(chunk)
 
-    def _write(self, chunk: bytes) -> None:
+    def _write(self, chunk: bytes) -> tuple[int, OSError | None]:
+        """Bytes written, and why not all of them."""
         assert self._file is not None, "open comes first"
-        view = memoryview(chunk)
-        while view:
-            view = view[os.write(self._file, view) :]
+        view, size = memoryview(chunk), 0
+        try:
+            while size < len(chunk):
+                size += os.write(self._file, view[size:])
+        except OSError as error:
+            return size, error
+        return size, None
 
     def close(self) -> None:
         """Writes everything and closes the file."""
