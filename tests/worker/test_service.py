@@ -1,5 +1,6 @@
 """The service: each item gets its own answer, whatever it shares a run with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -7,12 +8,14 @@ import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import RpcMetrics
+from abfleet_worker import batch
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.service import METHODS, RECOMMEND, RECOMMEND_BATCH, Model, RecommenderService
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
+from structlog.testing import capture_logs
 
 from tests.worker.calls import POISON_NAN, POISON_RAISE, FakeCall, SumModel, batched, lone
 
@@ -245,3 +248,39 @@ def test_a_caller_that_left_early_is_counted_as_cancelled(method: int) -> None:
     bench = Bench()
     bench.service.gone(FakeCall(method, b""))
     assert bench.rpcs.handled(method) == {"CANCELLED": 1}
+
+
+def test_a_failing_model_is_reported_once_a_second() -> None:
+    """However many runs fail, the log gets one line a second, with how many have failed; each caller is answered."""
+    bench = Bench()
+    with capture_logs() as lines:
+        for second in (0.0, 0.5, 1.0):
+            bench.now = NOW + second
+            calls = [lone([POISON_RAISE]) for _ in range(3)]
+            for call in calls:
+                bench.service.answer([call])
+            assert [len(call.answers) for call in calls] == [1, 1, 1]
+    assert [(line["event"], line["failed_runs"]) for line in lines] == [
+        ("inference failed", 1),
+        ("inference failed", 7),
+    ]
+
+
+def test_a_mistake_of_the_worker_fails_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever raises inside, the calls of that group get INTERNAL and the next ones are answered."""
+    bench = Bench(max_batch=1)
+    real, broken = batch.plan_runs, [True]
+
+    def plan_runs(lengths: list[int], max_batch: int, run_cells: float) -> list[Sequence[int]]:
+        if broken.pop():
+            broken.append(False)
+            raise MemoryError
+        broken.append(False)
+        return real(lengths, max_batch, run_cells)
+
+    monkeypatch.setattr(batch, "plan_runs", plan_runs)
+    first, second = lone([1]), lone([1])
+    bench.service.answer([first, second])
+    assert isinstance(first.only, tuple)
+    assert first.only[0] == Code.INTERNAL
+    assert isinstance(second.only, bytes)
