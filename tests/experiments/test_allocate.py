@@ -60,6 +60,17 @@ def test_one_treatment_alone_moves_the_minimum_on_a_plain_edit(data: st.DataObje
     assert _moves(before, after).total() == abs(new - old)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from((1, 2)), st.integers(0, 5000)), min_size=1, max_size=6))
+def test_history_does_not_matter_while_treatments_meet_control_only(steps: list[tuple[int, int]]) -> None:
+    """Two treatments that grow and shrink one at a time, up to half each, are where a plain split would put them."""
+    rows, shares_now = [(10_000, 0, 0)], [0, 0]
+    for treatment, share in steps:
+        shares_now[treatment - 1] = share
+        rows.append((10_000 - sum(shares_now), *shares_now))
+    assert fold(rows, control=0) == fold(rows[-1:], control=0)
+
+
 @settings(max_examples=200, deadline=None)
 @given(ramps(most_groups=12))
 def test_position_of_control_means_nothing(ramp: tuple[int, list[tuple[int, ...]]]) -> None:

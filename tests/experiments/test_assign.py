@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.experiments import reference
-from tests.experiments.strategies import START, USERS, WORDS, days, files, text_of
+from tests.experiments.strategies import START, USERS, WORDS, days, files, percent, text_of
 
 HEAD = "version: 1\ndefault: v1\nmodels: {v1: {target: 'h:1'}, v2: {target: 'h:2'}, v3: {target: 'h:3'}}\n"
 GROUPS = "groups: [{name: control, model: v1, weight: 50}, {name: one, model: v2, weight: 50}]"
@@ -66,6 +66,20 @@ def test_order_of_evaluation(user: str, top: str, inside: str, reason: str, expe
 def test_a_file_without_experiments() -> None:
     """The default serves, and the reason says that there is nothing to be in."""
     assert _assign("", "u").reason == "no_experiment"
+
+
+def test_shares_end_where_they_say() -> None:
+    """A share of b basis points takes the buckets below b: the user of bucket b - 1, not the one of bucket b."""
+    for user_id in (f"u{number}" for number in range(50)):
+        held, placed = bucket("holdout", user_id), bucket("layer/default", user_id)
+        for more, reason in ((0, "allocated"), (1, "holdout")):
+            top = f"holdout: {{percent: {percent(held + more)}}}\nexperiments:\n"
+            assert _assign(f"{top}  - {{name: e, {GROUPS}}}\n", user_id).reason == reason
+        for more, reason in ((0, "not_in_traffic"), (1, "allocated")):
+            text = f"experiments:\n  - {{name: e, traffic: {percent(placed + more)}, {GROUPS}}}\n"
+            assert _assign(text, user_id).reason == reason
+        upper = f"  - {{name: upper, traffic: {percent(placed)}, {GROUPS}}}\n"
+        assert _assign(f"experiments:\n{upper}  - {{name: e, traffic: 0.01, {GROUPS}}}\n", user_id).experiment == "e"
 
 
 def test_the_first_override_in_the_file_wins() -> None:
