@@ -1,0 +1,162 @@
+"""Every setting: by flag, by environment, its default, and what a wrong value is told."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from abfleet_router.ejection import EjectionPolicy
+from abfleet_router.replica import LaneSettings
+from abfleet_router.settings import RoutingSettings, Settings, parse
+from abfleet_transport.flags import SettingsError, variable
+
+FILE = ["--experiments", "e.yaml"]
+
+
+@dataclass(frozen=True)
+class Flag:
+    """One flag: where its value goes, a value that is no default, and values that are refused."""
+
+    name: str
+    where: Callable[[Settings], Any]
+    text: str
+    value: Any
+    wrong: tuple[str, ...] = ()
+
+
+FLAGS = [
+    Flag("experiments", lambda s: s.experiments, "a/b.yaml", Path("a/b.yaml")),
+    Flag("fleet", lambda s: s.fleet, "fleet.yaml", Path("fleet.yaml")),
+    Flag("listen", lambda s: s.listen, "0.0.0.0:1", "0.0.0.0:1", ("", "here", "h:", ":1", "h:65536", "h:x", "unix:")),
+    Flag("admin-listen", lambda s: s.admin_listen, "unix:/a", "unix:/a", ("5", "h:-1")),
+    Flag("metrics-host", lambda s: s.metrics_host, "0.0.0.0", "0.0.0.0", ("", " ")),
+    Flag("metrics-port", lambda s: s.metrics_port, "off", None, ("on", "-1", "65536", "1.5", "")),
+    Flag("transport", lambda s: s.transport, "grpcio", "grpcio", ("tcp", "", "AUTO")),
+    Flag("io-threads", lambda s: s.io_threads, "2", 2, ("0", "65", "two", "1.0")),
+    Flag("log-dir", lambda s: s.log_dir, "elsewhere", Path("elsewhere")),
+    Flag("flush-interval", lambda s: s.flush_interval_seconds, "0.5", 0.5, ("0", "61", "nan", "inf", "x")),
+    Flag("log-level", lambda s: s.log_level, "debug", "debug", ("loud",)),
+    Flag("router-name", lambda s: s.routing.name, "router-7", "router-7", ("",)),
+    Flag("reload-interval", lambda s: s.reload_interval_seconds, "2", 2.0, ("0", "-1", "nan")),
+    Flag("drain-delay", lambda s: s.drain_delay_seconds, "3", 3.0, ("-1", "3601", "soon")),
+    Flag("drain-timeout", lambda s: s.drain_timeout_seconds, "8", 8.0, ("-0.1", "inf")),
+    Flag("default-deadline", lambda s: s.routing.default_deadline_seconds, "1.5", 1.5, ("0", "-1", "nan")),
+    Flag("attempt-timeout", lambda s: s.routing.attempt_timeout_seconds, "0.25", 0.25, ("0", "3601")),
+    Flag("max-waiting-calls", lambda s: s.routing.max_waiting_calls, "100", 100, ("0", "-5", "1e3")),
+    Flag("max-waiting-bytes", lambda s: s.routing.max_waiting_bytes, "1024", 1024, ("0", "1k")),
+    Flag("max-batch", lambda s: s.lanes.max_batch, "32", 32, ("0", "4097")),
+    Flag("max-in-flight", lambda s: s.lanes.max_in_flight, "2", 2, ("0", "65")),
+    Flag("eject-after", lambda s: s.ejection.consecutive_failures, "3", 3, ("0", "x")),
+    Flag("eject-seconds", lambda s: s.ejection.base_seconds, "2", 2.0, ("0", "nan")),
+]
+SWITCH = "detect-only"
+FLAG = pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+
+
+def test_every_flag_is_here(capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag that is added has to be tested: the table is compared with --help, which also gives an example."""
+    with pytest.raises(SystemExit) as caught:
+        parse(["--help"], {})
+    assert caught.value.code == 0
+    text = capsys.readouterr().out
+    shown = set(re.findall(r"^  (?:-h, )?--([a-z-]+)", text, re.MULTILINE))
+    assert shown == {flag.name for flag in FLAGS} | {SWITCH, "help"}
+    assert "example:\n  abfleet router --" in text
+
+
+@FLAG
+def test_by_flag_and_by_environment(flag: Flag) -> None:
+    """The value arrives, the flag wins over the variable, and no other setting changes."""
+    default = parse([], {})
+    by_flag = parse([f"--{flag.name}", flag.text], {})
+    by_variable = parse([], {variable(flag.name): flag.text})
+    both = parse([f"--{flag.name}={flag.text}"], {variable(flag.name): other(flag)})
+    assert flag.where(default) != flag.value, "a test with the default proves nothing"
+    assert flag.where(by_flag) == flag.where(by_variable) == flag.where(both) == flag.value
+    assert by_flag == by_variable == both
+    for one in FLAGS:
+        if one is not flag:
+            assert one.where(by_flag) == one.where(default), one.name
+
+
+def other(flag: Flag) -> str:
+    """A value that is allowed and is not the flag's."""
+    return {
+        "metrics-port": "9", "transport": "native", "log-level": "error", "listen": "a:1", "admin-listen": "a:1",
+    }.get(flag.name, "1")  # fmt: skip
+
+
+@FLAG
+def test_a_wrong_value_is_told(flag: Flag) -> None:
+    """By flag or variable alike: the setting's two names, the value, and what is allowed."""
+    for wrong in flag.wrong:
+        for arguments, environment in (([f"--{flag.name}={wrong}"], {}), ([], {variable(flag.name): wrong})):
+            with pytest.raises(SettingsError) as caught:
+                parse(arguments, environment)
+            message = str(caught.value)
+            assert f"--{flag.name} ({variable(flag.name)})" in message
+            assert repr(wrong) in message
+            assert "allowed" in message
+            assert re.search(r"allowed are|must not be empty", message)
+
+
+def test_a_wrong_value_is_cut() -> None:
+    """At most 64 characters of it are repeated."""
+    with pytest.raises(SettingsError) as caught:
+        parse(["--listen", "x" * 1000], {})
+    assert "x" * 64 in str(caught.value)
+    assert "x" * 65 not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--nonsense"], ["--listn", "a:1"], ["--list", "a:1"], ["stray"], ["--max-batch"]]
+)
+def test_what_is_no_setting_is_refused(arguments: list[str]) -> None:
+    """Unknown, misspelt and shortened flags, stray words and missing values are errors, not guesses."""
+    with pytest.raises(SettingsError):
+        parse(arguments, {})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "on"),
+    [
+        ([], {}, False),
+        (["--detect-only"], {}, True),
+        (["--no-detect-only"], {"ABFLEET_DETECT_ONLY": "on"}, False),
+        ([], {"ABFLEET_DETECT_ONLY": "on"}, True),
+        ([], {"ABFLEET_DETECT_ONLY": "TRUE"}, True),
+        ([], {"ABFLEET_DETECT_ONLY": "0"}, False),
+        (["--detect-only"], {"ABFLEET_DETECT_ONLY": "no"}, True),
+    ],
+)
+def test_the_switch(arguments: list[str], environment: dict[str, str], on: bool) -> None:
+    """On, off, and by the environment; the flag wins."""
+    assert parse(arguments, environment).ejection.detect_only is on
+
+
+def test_a_switch_that_is_neither_on_nor_off() -> None:
+    """The error names the variable."""
+    with pytest.raises(SettingsError, match=r"ABFLEET_DETECT_ONLY.*'maybe'.*on and off"):
+        parse([], {"ABFLEET_DETECT_ONLY": "maybe"})
+
+
+def test_defaults() -> None:
+    """Those of the documentation, and the same as those of the parts that use them."""
+    got = parse([], {})
+    assert (got.listen, got.admin_listen) == ("127.0.0.1:50051", "127.0.0.1:50052")
+    assert (got.metrics_host, got.metrics_port) == ("127.0.0.1", 8000)
+    assert (got.flush_interval_seconds, got.drain_delay_seconds, got.drain_timeout_seconds) == (0.05, 0, 4)
+    assert got.lanes == LaneSettings(max_batch=128, max_in_flight=1)
+    assert got.ejection == EjectionPolicy(consecutive_failures=5, base_seconds=1.0, max_seconds=8.0)
+    routing = RoutingSettings(name=got.routing.name)
+    assert got.routing == routing
+    assert (routing.default_deadline_seconds, routing.attempt_timeout_seconds) == (2.0, 0.5)
+    assert (routing.max_waiting_calls, routing.max_waiting_bytes) == (4096, 64 * 2**20)
+    assert (routing.retry_per_call, routing.retry_banked) == (0.2, 100)
+
+
+def test_the_longest_ejection_follows_the_first() -> None:
+    """Three doublings from wherever it begins."""
+    assert parse(["--eject-seconds", "0.5"], {}).ejection.max_seconds == 4.0
