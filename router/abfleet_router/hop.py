@@ -25,6 +25,7 @@ MAX_BACKOFF_SECONDS = 1.0
 
 REASONS = {
     Code.UNAVAILABLE: Reason.UNAVAILABLE,
+    Code.CANCELLED: Reason.UNAVAILABLE,  # not by us: a grpcio worker that stops ends so what it has not begun
     Code.DEADLINE_EXCEEDED: Reason.TIMEOUT,
     Code.RESOURCE_EXHAUSTED: Reason.OVERLOAD,
 }
@@ -101,7 +102,7 @@ class Hop:
                 raise
         except RpcFailed as error:
             reason = REASONS.get(error.code, Reason.MODEL_ERROR)
-            broke = error.connection_broke or error.code is Code.UNAVAILABLE
+            broke = error.connection_broke or error.code in (Code.UNAVAILABLE, Code.CANCELLED)
             raise HopFailed(reason, str(error), connection_broke=broke) from None
 
     async def watch(self, path: str, message: bytes, on_message: Callable[[bytes], None]) -> None:

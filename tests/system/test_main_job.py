@@ -299,7 +299,11 @@ def test_killing_a_worker_under_load(fleet: Fleet) -> None:
 
 
 def test_a_router_told_to_stop_answers_what_it_has_and_logs_it(tmp_path: Path) -> None:
-    """SIGTERM under load on grpcio: each call that was answered is in the log, and the exit code is 0."""
+    """SIGTERM under load on grpcio: each call that was answered is in the log, and the exit code is 0.
+
+    Callers that still come at the last instant are turned away: UNAVAILABLE, or CANCELLED by grpc-core for what it took
+    from the socket as the server stopped.
+    """
     with Fleet(tmp_path, experiments=experiments_file(), transport="grpcio") as fleet:
         load = Load(fleet.address, 300, "stop")
         assert fleet.router is not None
@@ -317,4 +321,5 @@ def test_a_router_told_to_stop_answers_what_it_has_and_logs_it(tmp_path: Path) -
         answered = {answer.request_id for _, _, answer in load.answers}
         assert len(answered) > 100
         assert answered <= logged
-        assert {error.code() for error in load.errors} <= {grpc.StatusCode.UNAVAILABLE}
+        assert {error.code() for error in load.errors} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert sum(error.code() is grpc.StatusCode.CANCELLED for error in load.errors) < 32

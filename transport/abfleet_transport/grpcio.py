@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import grpc
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
+from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import FAILED_DELIVERY, PUSHBACK, QUIET_SECONDS, ServerPlan, log_failed_delivery
+from abfleet_transport.server import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -94,7 +95,7 @@ class GrpcioServer:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._arrived: list[Call] = []  # changed only on the loop
         self._in_progress = 0
-        self._last_answer = 0.0
+        self._last_event = 0.0
         self.port = 0
 
     @property
@@ -151,6 +152,7 @@ class GrpcioServer:
         async def handle(payload: bytes, context: Context) -> bytes:
             call = GrpcioCall(loop, thread, method, payload, context)
             self._in_progress += 1
+            self._last_event = call.arrived
             try:
                 if not self._arrived:
                     loop.call_soon(self._flush)
@@ -168,7 +170,7 @@ class GrpcioServer:
                 raise AssertionError("abort raises") from None
             finally:
                 self._in_progress -= 1
-                self._last_answer = time.monotonic()
+                self._last_event = time.monotonic()
 
         return handle
 
@@ -182,19 +184,13 @@ class GrpcioServer:
                 call.fail(*FAILED_DELIVERY)
 
     async def close(self, grace_seconds: float = 0.0) -> None:
-        """Takes no more calls, lets those that run end for at most `grace_seconds`, and stops; the rest are cut.
+        """Goes on serving until an idle instant, or for at most `grace_seconds`, and stops; what is open then is cut.
 
-        The library's own grace would wait for streams too, and a watch on health lasts as long as its watcher.
+        It does not stop first and wait then, as the library would: at a stop grpc-core ends calls that it took from
+        the socket and not handed over yet, and their callers get CANCELLED, which nobody retries. Nor would it ever
+        finish while somebody watches health.
         """
-        server = self._server
-        if server is None:
+        if self._server is None:
             return
-        stopping = asyncio.ensure_future(server.stop(grace_seconds))
-        until = time.monotonic() + grace_seconds
-        # Polls, because no event tells of silence; QUIET_SECONDS let the last answers reach the socket.
-        while (now := time.monotonic()) < until and (  # noqa: ASYNC110
-            self._in_progress or now < self._last_answer + QUIET_SECONDS
-        ):
-            await asyncio.sleep(0.005)
-        await server.stop(0)
-        await stopping
+        await idle_instant(lambda: self._in_progress, lambda: self._last_event, grace_seconds)
+        await self._server.stop(0)

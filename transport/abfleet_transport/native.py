@@ -4,7 +4,6 @@ What the library lacks is kept here: a limit on message size (it has none), and 
 behind it for every method that is not hot (health, reflection, streaming).
 """
 
-import asyncio
 import contextlib
 import shutil
 import tempfile
@@ -16,8 +15,9 @@ import grpc
 from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
+from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import FAILED_DELIVERY, PUSHBACK, QUIET_SECONDS, ServerPlan, log_failed_delivery
+from abfleet_transport.server import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery
 
 RECEIVE_BATCH = 512
 """Calls taken in one trip over the GIL; more than are in flight in practice, so a burst is one trip."""
@@ -147,15 +147,9 @@ class NativeServer:
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Waits for an idle instant, at most `grace_seconds`, and closes the sockets; calls still open are cut.
 
-        Idle is no call in progress and none arrived for QUIET_SECONDS: what came just now may have a neighbour that is
-        still in the front's queue, and its answer may still be on the way to the socket.
+        Until then it goes on serving: the library has no drain of its own.
         """
-        until = time.monotonic() + grace_seconds
-        # Polls, because no event tells of silence.
-        while (now := time.monotonic()) < until and (  # noqa: ASYNC110
-            self._live or now < self._last_trip + QUIET_SECONDS
-        ):
-            await asyncio.sleep(0.005)
+        await idle_instant(lambda: len(self._live), lambda: self._last_trip, grace_seconds)
         if self._behind is not None:
             await self._behind.stop(0)
         if self._front is not None:

@@ -12,8 +12,6 @@ from abfleet_transport.call import Cancelled, Code, Deliver
 from abfleet_transport.errors import TransportUnavailable
 
 Transport = Literal["auto", "native", "grpcio"]
-QUIET_SECONDS = 0.02
-"""A server that drains is idle after so long without a call; some round trips on a local network."""
 PUSHBACK = "retry-pushback-ms"
 """The trailer with a pushback on every transport; where the library lets it, `grpc-retry-pushback-ms` is sent too."""
 FAILED_DELIVERY = (Code.INTERNAL, "server: it failed on this call; see its log")
