@@ -102,6 +102,8 @@ def show_plan(plan: "Plan", *, as_json: bool, users: int | None = None) -> None:
     for step in plan.later:
         typer.echo(f"\nat {time_text(step.at)}, by a ramp row:")
         _show_movement(step.movement, None)
+    if plan.matching_only:
+        typer.echo("\nThese are shares of the users who match every audience; --users FILE counts users of your own.")
     if plan.warnings:
         typer.echo("")
     for warning in plan.warnings:

@@ -44,6 +44,7 @@ class Plan:
     Attributes:
         now: The movement of all users at that instant.
         later: What the new configuration's ramp rows will move, in order of time.
+        matching_only: Whether the shares are of the users who match every audience, as far as those cannot be known.
     """
 
     at: datetime
@@ -52,6 +53,7 @@ class Plan:
     now: Movement
     later: tuple[Scheduled, ...]
     warnings: tuple[Warning, ...]
+    matching_only: bool
 
     def as_dict(self) -> dict[str, object]:
         """The plan as plain JSON values; shares are percents of all users."""
@@ -59,6 +61,7 @@ class Plan:
             "at": time_text(self.at),
             "old_revision": self.old_revision,
             "new_revision": self.new_revision,
+            "matching_only": self.matching_only,
             **_movement_dict(self.now),
             "later": [{"at": time_text(step.at), **_movement_dict(step.movement)} for step in self.later],
             "warnings": [{"kind": w.kind, "experiment": w.experiment, "message": w.message} for w in self.warnings],
@@ -76,7 +79,10 @@ def plan(old: Config, new: Config, at: datetime, *, now: Movement | None = None)
     while (time := new.next_change(before)) is not None:
         later.append(Scheduled(time, movement(new, before, new, time)))
         before = time
-    return Plan(at, old.revision, new.revision, moving, tuple(later), tuple(_warnings(old, new, at, moving)))
+    warnings = tuple(_warnings(old, new, at, moving))
+    audiences = any(experiment.audience for config in (old, new) for experiment in config.experiments)
+    matching_only = now is None and audiences
+    return Plan(at, old.revision, new.revision, moving, tuple(later), warnings, matching_only)
 
 
 def share_text(share: Fraction) -> str:

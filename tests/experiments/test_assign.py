@@ -251,6 +251,21 @@ def test_allocations_are_told_apart() -> None:
     assert allocation(RAMP, 0) is None
 
 
+def test_same_weights_on_other_buckets_are_another_allocation() -> None:
+    """Two ways to the same shares leave users in different groups, so what was seen of them must not be pooled."""
+    groups = ", ".join(f"{{name: {n}, model: v1, weight: 25}}" for n in ("control", "a", "b", "c"))
+    last = "{at: 2026-10-03T00:00:00Z, control: 25, a: 25, b: 25, c: 25}"
+    first = "{at: 2026-10-01T00:00:00Z, c: 100}"
+    direct, roundabout = (
+        Assigner(load_text(f"{HEAD}experiments:\n  - {{name: e, groups: [{groups}], ramp: [{rows}]}}\n"), START)
+        for rows in (last, f"{first}, {last}")
+    )
+    users = [str(number) for number in range(500)]
+    assert any(direct.assign(u, {})[0].group != roundabout.assign(u, {})[0].group for u in users)
+    assert direct.allocations[0].allocation != roundabout.allocations[0].allocation
+    assert direct.allocations[0].weights == roundabout.allocations[0].weights
+
+
 def test_allocation_events_say_what_is_in_force() -> None:
     """Traffic and weights in percent; a disabled experiment takes nothing."""
     (event,) = Assigner(load_text(HEAD + RAMP), days(2)).allocations

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
 from collections import Counter
@@ -243,6 +244,23 @@ def test_nothing_is_written_without_a_yes(file: Path) -> None:
     assert result.exit_code == 2
     assert "--yes writes without asking" in result.stderr
     assert file.read_text(encoding="utf-8") == BLOCK
+
+
+@pytest.mark.parametrize(("answer", "code"), [(b"y\n", 0), (b"n\n", 1)])
+def test_asks_on_a_terminal(file: Path, answer: bytes, code: int) -> None:
+    """On a terminal the plan is shown and the change waits for a yes; a no leaves the file as it was."""
+    mine, theirs = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "abfleet", "halt", "e", "--experiments", file],
+        stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    os.close(theirs)
+    os.write(mine, answer)
+    output, _ = process.communicate(timeout=60)
+    os.close(mine)
+    assert process.returncode == code
+    assert f"Write this to {file}?".encode() in output
+    assert (file.read_text(encoding="utf-8") == BLOCK) is bool(code)
 
 
 def test_a_folder_that_cannot_be_written_is_a_failure(file: Path) -> None:

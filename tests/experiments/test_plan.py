@@ -101,6 +101,13 @@ def test_rows_to_come_are_planned() -> None:
     assert [float(step.movement.moved) for step in made.later] == pytest.approx([0.1 * users, 0.1 * users])
 
 
+def test_audiences_are_said_to_be_assumed() -> None:
+    """Shares that leave audiences aside say so."""
+    assert _plan(FILE, FILE).matching_only
+    everyone = FILE.replace("    audience: {country: DE}\n", "")
+    assert not _plan(everyone, everyone).matching_only
+
+
 def test_as_dict_is_json() -> None:
     """The plan's plain values survive JSON and carry the main figures."""
     values = json.loads(json.dumps(_plan(FILE, FILE.replace("salt: s", "salt: t")).as_dict()))
