@@ -31,8 +31,10 @@ VERSIONS_SECONDS = 20.0
 """How long `ready` waits for versions other than the default, which falls back for them in the meantime."""
 LOOK_SECONDS = 0.25
 STATUS_SECONDS = 1.0
-WORKERS_STOP_SECONDS = 0.75
-"""For workers once the router has gone, when it took all of its own time: nobody calls them any more."""
+ROUTER_CLOSE_SECONDS = 1.2
+"""For a router to write its log and end, after it took all of its time to drain."""
+WORKERS_STOP_SECONDS = 0.5
+"""For workers after that: nobody calls them any more."""
 AT_ONCE_SECONDS = 0.5
 
 
@@ -257,9 +259,9 @@ class RunningFleet:
         return await in_order
 
     async def _stop_in_order(self) -> bool:
-        until = time.monotonic() + self._drain_seconds + WORKERS_STOP_SECONDS
-        killed = [await self._router.stop(self._drain_seconds + WORKERS_STOP_SECONDS / 2)]
-        left = max(until - time.monotonic(), WORKERS_STOP_SECONDS / 2)
+        until = time.monotonic() + self._drain_seconds + ROUTER_CLOSE_SECONDS + WORKERS_STOP_SECONDS
+        killed = [await self._router.stop(self._drain_seconds + ROUTER_CLOSE_SECONDS)]
+        left = max(until - time.monotonic(), WORKERS_STOP_SECONDS)
         killed += await asyncio.gather(*(child.stop(left) for child in self._workers.children.values()))
         for task in self._removals:
             task.cancel()

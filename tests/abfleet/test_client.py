@@ -2,22 +2,29 @@
 
 import csv
 import json
+import re
+import signal
 import socket
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import grpc
 import pytest
+import typer
 from abfleet_experiments.assign import Assigner
 from abfleet_experiments.load import load_text
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 
+from abfleet.cli import app
 from abfleet.client import CHANNEL_OPTIONS, SERVICE_CONFIG, quantile
-from tests.support.fleet import experiments_file, wait_until
+from tests.support.fleet import ROOT, experiments_file, wait_until
 from tests.support.tiny_model import expected
-from tests.support.up import Up, run_abfleet, tiny_models
+from tests.support.up import Up, run_abfleet, tiny_models, without_flags
 
 pytestmark = pytest.mark.system
 USERS = 1000
@@ -133,6 +140,40 @@ def test_status_shows_the_fleet(up: Up) -> None:
         assert word in plain.stdout
 
 
+def keys_of(value: object) -> Iterator[str]:
+    """Every key of a JSON value, however deep."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from keys_of(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from keys_of(inner)
+
+
+def test_every_key_of_status_is_documented(up: Up) -> None:
+    """docs/operations.md names each key that a router with groups and replicas shows."""
+    done = run_abfleet("status", "--admin", up.admin_address, "--json", folder=up.folder)
+    table = (ROOT / "docs" / "operations.md").read_text().partition("| key | what |")[2]
+    documented = set(re.findall(r"\w+", " ".join(re.findall(r"`([^`]+)`", table))))
+    found = set(keys_of(json.loads(done.stdout)))
+    assert {"bounds_s", "health", "buffered"} <= found
+    assert found - documented == set()
+
+
+def test_watching_looks_again_until_it_is_interrupted(up: Up) -> None:
+    """A JSON object a look, of the same router and ever later; Ctrl-C ends it with 0."""
+    command = [sys.executable, "-m", "abfleet", "status", "--admin", up.admin_address, "--watch", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=without_flags()) as watching:
+        assert watching.stdout is not None
+        first, second = (json.loads(watching.stdout.readline()) for _ in range(2))
+        watching.send_signal(signal.SIGINT)
+        watching.stdout.read()
+        assert watching.wait(30) == 0
+    assert first["router"] == second["router"]
+    assert first["uptime_s"] < second["uptime_s"]
+
+
 def test_status_of_several_routers(up: Up, nobody: str) -> None:
     """Several are an array; one that does not answer is named, and makes the exit code 1."""
     both = run_abfleet("status", "--admin", up.admin_address, "--admin", nobody, "--json", folder=up.folder)
@@ -189,6 +230,16 @@ def test_help_has_an_example(tmp_path: Path, command: str) -> None:
         assert "--drain-timeout" in done.stdout
 
 
+@pytest.mark.parametrize("name", ["up", "client", "status"])
+def test_every_flag_is_a_variable(name: str) -> None:
+    """`--a-b` is ABFLEET_A_B, for every flag but --help."""
+    command = typer.main.get_command(app).commands[name]  # type: ignore[attr-defined]
+    for parameter in command.params:
+        if parameter.name != "help":
+            flag = next(option for option in parameter.opts if option.startswith("--"))
+            assert parameter.envvar == "ABFLEET_" + flag[2:].upper().replace("-", "_"), flag
+
+
 def test_the_retry_policy_sends_again(tmp_path: Path) -> None:
     """A server that is UNAVAILABLE twice is asked a third time by a channel with our options, under one request id."""
     seen: list[str] = []
@@ -201,8 +252,6 @@ def test_the_retry_policy_sends_again(tmp_path: Path) -> None:
             if len(seen) < 3:
                 context.abort(grpc.StatusCode.UNAVAILABLE, "going")
             return recommender_pb2.RecommendResponse(item_ids=[7], scores=[1.0], model_version="v1")
-
-    from concurrent.futures import ThreadPoolExecutor
 
     server = grpc.server(ThreadPoolExecutor(2))
     recommender_pb2_grpc.add_RecommenderServicer_to_server(Flaky(), server)

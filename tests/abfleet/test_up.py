@@ -330,6 +330,16 @@ def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
     assert list((tmp_path / ".abfleet").glob("run-*/worker-v1.2.3.log"))
 
 
+def test_a_router_that_cannot_start_ends_it_with_the_reason(tmp_path: Path, registry: Path) -> None:
+    """What could not be seen beforehand is shown from the router's own log; the workers are gone afterwards."""
+    (tmp_path / "logs").write_text("a file where the folder of the log should be")
+    with Up(tmp_path, registry) as up:
+        up.wait_for(r"router did not start", START_SECONDS)
+        assert up.ended() == 1
+        assert "logs" in up.text
+        assert up.children() == []
+
+
 def test_a_broken_treatment_does_not_keep_it_from_ready(tmp_path: Path) -> None:
     """A treatment that cannot start is said; the default answers for it."""
     registry = tiny_models(tmp_path / "models")
