@@ -264,6 +264,15 @@ def test_check_runs_every_check(checkout: Checkout) -> None:
     assert checkout.run("lint").stderr == "run: found something: lint format\n"
 
 
+def test_test_alone_runs_everything_two_at_a_time(checkout: Checkout) -> None:
+    """`./run test` hands pytest what keeps a file's tests together; with arguments it hands over those alone."""
+    assert checkout.run("setup").returncode == 0
+    package = checkout.folder / "pytest.py"
+    package.write_text("import sys; print(*sys.argv[1:], sep='|')")
+    assert checkout.run("test").stdout == "-n|2|--dist|loadfile\n"
+    assert checkout.run("test", "tests/a b.py", "-k", "x or y").stdout == "tests/a b.py|-k|x or y\n"
+
+
 def test_prove_lists_and_refuses(checkout: Checkout) -> None:
     """`./run prove` lists the proofs there are; a name that is none of them, or that is a path, is refused."""
     proofs = checkout.folder / "tests" / "proofs"
