@@ -22,6 +22,9 @@ CONNECT_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 1.0
 """gRPC's default of 2 minutes would keep a restarted worker idle."""
+LASTING_SECONDS = 1.0
+"""A connection that lasted so long was one; what accepts and hangs up at once, as a proxy without a worker does, is
+knocked at no more often than what does not accept."""
 
 REASONS = {
     Code.UNAVAILABLE: Reason.UNAVAILABLE,
@@ -48,25 +51,31 @@ class Hop:
 
     async def keep_connected(self, use: Callable[[], Coroutine[None, None, None]]) -> None:
         """Connects, runs `use()` until the connection is lost, and connects again, for ever."""
-        backoff = FIRST_BACKOFF_SECONDS
+        backoff, clock = FIRST_BACKOFF_SECONDS, asyncio.get_running_loop().time
         while True:
+            begun = clock()
             self._wake.clear()
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    self._connection = await self._connect()
+                    connection = await self._connect()
             except OSError as error:  # TimeoutError is one
                 log.debug("cannot connect", address=self._address, error=str(error))
-                # Jitter, or all routers knock at a worker that comes back at the same moment.
-                await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
-                backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
-                continue
-            backoff = FIRST_BACKOFF_SECONDS
-            using = asyncio.ensure_future(use())
-            try:
-                await self._wake.wait()
-            finally:
-                using.cancel()
-                await asyncio.gather(using, return_exceptions=True)
+            else:
+                self._connection = connection
+                if not connection.usable:  # lost before it was known here
+                    self._on_closed(connection)
+                using = asyncio.ensure_future(use())
+                try:
+                    await self._wake.wait()
+                finally:
+                    using.cancel()
+                    await asyncio.gather(using, return_exceptions=True)
+                if clock() - begun > LASTING_SECONDS:
+                    backoff = FIRST_BACKOFF_SECONDS
+                    continue
+            # Jitter, or all routers knock at a worker that comes back at the same moment.
+            await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
+            backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
