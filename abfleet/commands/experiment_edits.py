@@ -45,6 +45,10 @@ def ramp(
         typer.Option("--traffic", envvar="ABFLEET_TRAFFIC", metavar="PERCENT", help="Percent of the layer's users."),
     ] = None,
     at: At = None,
+    drop_later: Annotated[
+        bool,
+        typer.Option("--drop-later", envvar="ABFLEET_DROP_LATER", help="Give up rows that are at that time or later."),
+    ] = False,
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     yes: Yes = False,
     dry_run: DryRun = False,
@@ -69,7 +73,7 @@ def ramp(
     time = now if at is None else instant(at)
 
     def changed(config: "Config") -> "Config":
-        return change.ramped(config, experiment, shares, traffic_bp=taken, at=time, now=now)
+        return change.ramped(config, experiment, shares, traffic_bp=taken, at=time, now=now, drop_later=drop_later)
 
     _edit(experiments, changed, yes=yes, dry_run=dry_run, as_json=as_json, at=now)
 

@@ -14,21 +14,33 @@ class ChangeError(ValueError):
 
 
 def ramped(
-    config: Config, name: str, weights_bp: Mapping[str, int], *, traffic_bp: int | None, at: datetime, now: datetime
+    config: Config,
+    name: str,
+    weights_bp: Mapping[str, int],
+    *,
+    traffic_bp: int | None,
+    at: datetime,
+    now: datetime,
+    drop_later: bool = False,
 ) -> Config:
     """With a ramp row more: from `at` on these shares, and this traffic (None keeps it), are in force.
+
+    The row is the last one; rows of that time or later are in its way unless `drop_later` gives them up.
 
     Groups that are not named keep their share, except that control, if not named, takes the rest. An experiment without
     ramp first gets a row for what is in force already, dated midnight UTC of the day before `now`: past on every
     router's clock, and what the new row moves the fewest users from.
     """
     experiment = _experiment(config, name)
+    if drop_later and experiment.ramp:
+        experiment = _without_rows_from(experiment, at)
     shares_after = _shares_after(experiment, weights_bp)
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first = RampRow(midnight - timedelta(days=1), experiment.traffic_bp, tuple(g.weight_bp for g in experiment.groups))
     rows = experiment.ramp or (first,)
     if at <= rows[-1].at:
-        raise ChangeError(f"{time_text(at)} must be later than the last ramp row, which is at {time_text(rows[-1].at)}")
+        last = time_text(rows[-1].at)
+        raise ChangeError(f"{time_text(at)} must be later than the last ramp row, at {last}, or give up later rows")
     row = RampRow(at, rows[-1].traffic_bp if traffic_bp is None else traffic_bp, shares_after)
     if row.weights_bp == rows[-1].weights_bp and row.traffic_bp == rows[-1].traffic_bp:
         raise ChangeError("these are the shares and the traffic of the last row already")
@@ -61,6 +73,15 @@ def _experiment(config: Config, name: str) -> Experiment:
     except KeyError:
         names = [experiment.name for experiment in config.experiments]
         raise ChangeError(f"`{name}` is not an experiment of the file{suggestion(name, names)}") from None
+
+
+def _without_rows_from(experiment: Experiment, at: datetime) -> Experiment:
+    """The experiment as if its rows from an instant on had never been written."""
+    rows = tuple(row for row in experiment.ramp if row.at < at)
+    if not rows:
+        raise ChangeError(f"`{experiment.name}` has no ramp row before {time_text(at)}; halt it, or edit its rows")
+    groups = tuple(replace(g, weight_bp=bp) for g, bp in zip(experiment.groups, rows[-1].weights_bp, strict=True))
+    return replace(experiment, ramp=rows, groups=groups)
 
 
 def _with(config: Config, changed: Experiment) -> Config:

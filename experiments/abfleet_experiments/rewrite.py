@@ -1,8 +1,8 @@
 """Writes a change into the text of an experiments file, and leaves every other character as it is.
 
 Knows positions in the text and the few differences that `change` makes: the default, an experiment gone, switched on
-or off, its shares, its traffic, ramp rows added. Comments, order and notation stay, which a dump of parsed values would
-not do. The result is read again and must mean exactly what was asked, else it is not given out.
+or off, its shares, its traffic, ramp rows added or given up. Comments, order and notation stay, which a dump of parsed
+values would not do. The result is read again and must mean exactly what was asked, else it is not given out.
 """
 
 import json
@@ -73,9 +73,14 @@ def _experiment_edits(text: str, node: Mapping, was: Experiment, now: Experiment
     for item, before, after in zip(_items(groups), was.groups, now.groups, strict=True):
         if before.weight_bp != after.weight_bp:
             yield _replaced(_value(item, "weight"), percent_text(after.weight_bp))
-    rows = [_row(now, row) for row in now.ramp[len(was.ramp) :]]
-    if rows and isinstance(ramp := node.entries.get("ramp", (None, None))[1], Sequence):
-        yield _appended(text, ramp, rows)
+    kept = sum(1 for before, after in zip(was.ramp, now.ramp, strict=False) if before == after)
+    rows = [_row(now, row) for row in now.ramp[kept:]]
+    ramp = node.entries["ramp"][1] if "ramp" in node.entries else None
+    if isinstance(ramp, Sequence):
+        for item in ramp.items[kept:]:
+            yield _removed(text, ramp, item)
+        if rows:
+            yield _appended(text, ramp, kept, rows)
     elif rows:
         yield _ramp_begun(text, node, groups, rows)
 
@@ -118,13 +123,15 @@ def _set(text: str, node: Mapping, key: str, value: str) -> _Edit:
     return _line_after(text, name.end, name_key.column, f"{key}: {value}")
 
 
-def _appended(text: str, ramp: Sequence, rows: list[str]) -> _Edit:
+def _appended(text: str, ramp: Sequence, kept: int, rows: list[str]) -> _Edit:
+    """Rows after those that are kept, in the notation of the ramp."""
     if not ramp.items:
         return _Edit(ramp.start, ramp.end, f"[{', '.join(rows)}]")
-    end = _content_end(ramp)
+    if not kept:
+        raise RewriteError("no row of the ramp is kept; please write it by hand")
+    end = _content_end(ramp.items[kept - 1])
     if ramp.flow:
-        last = _content_end(ramp.items[-1])
-        return _Edit(last, last, "".join(f", {row}" for row in rows))
+        return _Edit(end, end, "".join(f", {row}" for row in rows))
     return _line_after(text, end, ramp.column, *(f"- {row}" for row in rows))
 
 
@@ -145,18 +152,16 @@ def _emptied(text: str, root: Mapping, experiments: Sequence) -> _Edit:
     return _Edit(colon + 1, colon + 1, " []")
 
 
-def _removed(text: str, experiments: Sequence, item: Node) -> _Edit:
-    """An experiment's own lines; comments above it stay."""
-    if experiments.flow:
-        index = experiments.items.index(item)
+def _removed(text: str, items: Sequence, item: Node) -> _Edit:
+    """An item's own lines, those of an experiment or of a ramp row; comments above it stay."""
+    if items.flow:
+        index = items.items.index(item)
         if index:
-            return _Edit(_content_end(experiments.items[index - 1]), _content_end(item), "")
-        return _Edit(item.start, experiments.items[1].start, "")
+            return _Edit(_content_end(items.items[index - 1]), _content_end(item), "")
+        return _Edit(item.start, items.items[1].start, "")
     dash = text.rfind("-", 0, item.start)
     if text[dash + 1 : item.start].strip():
-        raise RewriteError(
-            "a comment stands between the dash of the experiment and its first key; please remove it by hand"
-        )
+        raise RewriteError("a comment stands between a dash and the first key after it; please remove the item by hand")
     start = text.rfind("\n", 0, dash) + 1
     return _Edit(start, _line_end(text, _content_end(item)), "")
 

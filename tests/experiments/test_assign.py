@@ -253,8 +253,9 @@ def test_allocations_are_told_apart() -> None:
 
 def test_same_weights_on_other_buckets_are_another_allocation() -> None:
     """Two ways to the same shares leave users in different groups, so what was seen of them must not be pooled."""
-    groups = ", ".join(f"{{name: {n}, model: v1, weight: 25}}" for n in ("control", "a", "b", "c"))
-    last = "{at: 2026-10-03T00:00:00Z, control: 25, a: 25, b: 25, c: 25}"
+    weights = {"control": 10, "a": 30, "b": 30, "c": 30}
+    groups = ", ".join(f"{{name: {name}, model: v1, weight: {weight}}}" for name, weight in weights.items())
+    last = "{at: 2026-10-03T00:00:00Z, control: 10, a: 30, b: 30, c: 30}"
     first = "{at: 2026-10-01T00:00:00Z, c: 100}"
     direct, roundabout = (
         Assigner(load_text(f"{HEAD}experiments:\n  - {{name: e, groups: [{groups}], ramp: [{rows}]}}\n"), START)

@@ -124,6 +124,23 @@ def test_a_further_row_is_one_line() -> None:
     ]
 
 
+@pytest.mark.parametrize("style", ["with a ramp", "flow ramp"])
+def test_later_rows_can_be_given_up(style: str) -> None:
+    """In need, what was planned for later goes, and the row for now follows the last one that has taken effect."""
+    text = STYLES[style]
+    for day in (5, 6):
+        text = rewrite(text, _ramped(text, {"two": day * 500}, at=days(day)))
+    with pytest.raises(ChangeError, match="or give up later rows"):
+        _ramped(text, {"two": 0}, at=days(1))
+    wanted = change.ramped(load_text(text), "e", {"two": 0}, traffic_bp=None, at=days(1), now=days(1), drop_later=True)
+    changed = rewrite(text, wanted)
+    assert load_text(changed) == wanted
+    assert [row.weights_bp for row in wanted.experiment("e").ramp] == [(7000, 2000, 1000), (8000, 2000, 0)]
+    assert "two: 25" not in changed
+    with pytest.raises(ChangeError, match="has no ramp row before"):
+        change.ramped(load_text(text), "e", {}, traffic_bp=5, at=days(-99), now=days(1), drop_later=True)
+
+
 def test_halt_and_resume_are_one_line() -> None:
     """Off and on again leave the text as it was, but for the key that now says so."""
     config = load_text(BLOCK)
@@ -168,7 +185,12 @@ def test_ramps_through_the_file_move_the_minimum(shares: list[int]) -> None:
         ({"two": 9000}, None, START, "the treatments have 110 percent together"),
         ({"two": 20, "control": 10}, None, START, "shares must sum to 100 percent: control 0.1, one 20, two 0.2"),
         ({"two": 1000}, None, START, "the shares and the traffic of the last row already"),
-        ({"two": 1100}, None, datetime.fromisoformat("2026-09-30T00:00:00Z"), "must be later than the last ramp row"),
+        (
+            {"two": 1100},
+            None,
+            datetime.fromisoformat("2026-09-30T00:00:00Z"),
+            "must be later than the last ramp row, at 2026-10-01T00:00:00Z",
+        ),
     ],
 )
 def test_changes_that_make_no_sense(weights: dict[str, int], traffic: int | None, at: datetime, message: str) -> None:
