@@ -1,7 +1,8 @@
 """One replica's queue: calls gather while a batch is in flight. Knows tickets, batches and time, no network of its own.
 
-A lane sends at once when it is idle. While a batch is in flight, calls gather; the next batch takes what gathered, up
-to a maximum. There is no timer: light load pays no wait, heavy load shares the cost of the hop among many calls.
+An idle lane sends at the end of the loop's turn, so that what came in that turn goes together. While a batch is in
+flight, calls gather; the next batch takes what gathered, up to a maximum. There is no timer: light load pays no wait,
+heavy load shares the cost of the hop among many calls.
 """
 
 import asyncio
@@ -87,6 +88,7 @@ class Lane:
         self._max_in_flight = max_in_flight
         self._waiting: deque[Ticket] = deque()  # a ticket that is done stays until it is passed over
         self._flying: set[Batch] = set()
+        self._sends_soon = False
         self.load = 0
         """Live tickets that wait or are in flight."""
 
@@ -101,16 +103,24 @@ class Lane:
         return len(self._flying)
 
     def append(self, ticket: Ticket) -> None:
-        """Puts a ticket at the end; `send` is called when all that arrived together has been appended."""
+        """Puts a ticket at the end; it is sent at the end of the turn if there is room in flight."""
         ticket.batch = None
         self._waiting.append(ticket)
         self.load += 1
         backlog = self._backlog
         backlog.calls += 1
         backlog.bytes += len(ticket.call.payload)
+        if not self._sends_soon:
+            self._send_soon()
+
+    def _send_soon(self) -> None:
+        if not self._sends_soon and self._waiting and len(self._flying) < self._max_in_flight:
+            self._sends_soon = True
+            asyncio.get_running_loop().call_soon(self.send)
 
     def send(self) -> None:
         """Sends batches while there is something to send and room in flight."""
+        self._sends_soon = False
         while self._waiting and len(self._flying) < self._max_in_flight:
             now = self._clock()
             tickets, expired = self._gather(now)
@@ -163,7 +173,7 @@ class Lane:
         else:
             self._landed(batch)
             self._receiver.on_answered(batch, answer)
-        self.send()
+        self._send_soon()
 
     def _ended(self, batch: Batch) -> None:
         """The task is over. A task that is cancelled before it began never ran a line of its own."""
@@ -173,7 +183,7 @@ class Lane:
         if batch.open:  # the lane is being closed under calls that still wait for an answer
             closed = HopFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
             self._receiver.on_failed(batch, closed)
-        self.send()
+        self._send_soon()
 
     def _landed(self, batch: Batch) -> None:
         self._flying.discard(batch)

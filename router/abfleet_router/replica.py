@@ -90,7 +90,6 @@ class Replica:
         self.record = Record()
         self.health = Health.CONNECTING
         self.draining = False
-        self.marked = False  # has calls that arrived in this turn and are to be sent at its end; changed by Router
         self._receiver = receiver
         self._on_health: Callable[[Replica], None] = lambda replica: None
         self._watch: asyncio.Task[None] | None = None

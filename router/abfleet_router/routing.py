@@ -58,7 +58,6 @@ class Router:
         self._accounts = Accounts(metrics, rpc_metrics, decision_log, clock, wall, router=settings.name)
         self._budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
         self._snapshot: Snapshot | None = None
-        self._marked: list[Replica] = []
 
     @property
     def snapshot(self) -> Snapshot | None:
@@ -92,7 +91,6 @@ class Router:
                 self._accounts.refused(call, Code.INTERNAL)
             else:
                 self._dispatch(ticket, now)
-        self._send_marked()
 
     def _dispatch(self, ticket: Ticket, now: float) -> None:
         settings, backlog = self._settings, self._fleet.backlog
@@ -112,16 +110,6 @@ class Router:
         ticket.replica = replica
         ticket.version = replica.version
         replica.lane.append(ticket)
-        if not replica.marked:
-            replica.marked = True
-            self._marked.append(replica)
-
-    def _send_marked(self) -> None:
-        while self._marked:
-            marked, self._marked = self._marked, []
-            for replica in marked:
-                replica.marked = False
-                replica.lane.send()
 
     def on_cancelled(self, call: Call) -> None:
         """The caller has gone, or its deadline has passed. Its batch-mates are not touched."""
@@ -133,7 +121,6 @@ class Router:
         if ticket.replica is not None:
             ticket.replica.lane.leave(ticket)
         self._accounts.failed(ticket, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
-        self._send_marked()
 
     # --- back ---------------------------------------------------------------------------------------------------------
 
@@ -154,7 +141,6 @@ class Router:
             self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=True)
         else:
             self._hand_out(batch, replica, answer)
-        self._send_marked()
 
     def _hand_out(self, batch: Batch, replica: Replica, answer: RecommendBatchResponse) -> None:
         failures = answer.failures
@@ -204,7 +190,6 @@ class Router:
         log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure))
         broke = failure.connection_broke
         self._batch_failed(batch, replica, failure.reason, broke=broke, certain=broke)
-        self._send_marked()
 
     def _batch_failed(self, batch: Batch, replica: Replica, reason: Reason, *, broke: bool, certain: bool) -> None:
         tickets = [ticket for ticket in batch.tickets if ticket.batch is batch]
@@ -220,13 +205,11 @@ class Router:
         """These waited until their attempt had no time left."""
         for ticket in tickets:
             self._step(ticket, replica.pool, Reason.TIMEOUT, broke=False)
-        self._send_marked()
 
     def on_stranded(self, replica: Replica, tickets: list[Ticket], reason: Reason) -> None:
         """These waited for a replica that is out now; they were not sent, so sending them on costs nothing."""
         for ticket in tickets:
             self._step(ticket, replica.pool, reason, broke=True)
-        self._send_marked()
 
     def sweep(self) -> None:
         """Moves on every attempt whose time is up; called every few milliseconds."""
@@ -237,7 +220,6 @@ class Router:
                 replica.pool.note_failure(replica, Reason.TIMEOUT, certain=False, calls=len(flown))
             for ticket in (*waited, *flown):
                 self._step(ticket, replica.pool, Reason.TIMEOUT, broke=False)
-        self._send_marked()
 
     # --- on -----------------------------------------------------------------------------------------------------------
 
