@@ -242,14 +242,14 @@ class Connection(asyncio.Protocol):
                 self._finish(exchange, fields)
 
     def _finish(self, exchange: Exchange, trailers: dict[str, str]) -> None:
+        exchange.end(trailers)  # first: if it raises, the exchange is failed with the others
         self._exchanges.pop(exchange.stream, None)
-        exchange.end(trailers)
         self._close_if_finished()
 
     def _on_reset(self, got: Frame) -> None:
+        code = http2.uint31(got.payload)
         exchange = self._exchanges.pop(got.stream, None)
         if exchange is not None:
-            code = http2.uint31(got.payload)
             exchange.fail(RpcFailed(Code.UNAVAILABLE, f"stream reset by the worker with {code}", connection_broke=True))
         self._close_if_finished()
 
