@@ -104,10 +104,10 @@ async def test_a_worker_is_in_while_it_says_so(place: Place) -> None:
     worker = await place.worker(serving=False)
     pool = place.pool(worker)
     await until(pool, lambda: bool(pool.replicas) and pool.replicas[0].health is Health.NOT_SERVING)
-    assert (pool.available, pool.pick(), pool.out_because) == ([], None, Reason.UNAVAILABLE)
+    assert (pool.available, pool.pick(0.0), pool.out_because) == ([], None, Reason.UNAVAILABLE)
     await worker.health.set_serving(True)
     await serving(pool, 1)
-    assert pool.pick() is pool.replicas[0]
+    assert pool.pick(0.0) is pool.replicas[0]
     await worker.health.set_serving(False)
     await serving(pool, 0)
 
@@ -206,7 +206,7 @@ async def test_a_failure_looks_like_load() -> None:
     bench, pool = await bench_of(2)
     first, second = pool.replicas
     pool.note_failure(first, Reason.MODEL_ERROR, certain=False)
-    assert {pool.pick() for _ in range(20)} == {second}
+    assert {pool.pick(float(turn)) for turn in range(20)} == {second}
     pool.note_success(first)
     assert first.load == 0
     await bench.close()
