@@ -268,6 +268,13 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert dead == []
 
 
+def test_every_page_is_in_the_index() -> None:
+    """docs/README.md leads to each page of docs."""
+    index = (ROOT / "docs" / "README.md").read_text()
+    pages = [page.name for page in tracked("docs/*.md") if page.parent == Path("docs") and page.name != "README.md"]
+    assert [name for name in pages if f"({name})" not in index] == []
+
+
 def test_decisions_are_numbered_and_listed() -> None:
     """docs/decisions has one page a number, without gaps, each with its four parts and an entry in the index."""
     pages = sorted(path for path in tracked("docs/decisions/*.md") if path.name != "README.md")
