@@ -1,12 +1,14 @@
 """Which replica of a pool takes the next call. Knows loads, no connection, no clock.
 
+Two questions: which of several, and how many calls in a row.
+
 The power of two random choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001): the less
 loaded of two random replicas. One choice at random leaves the busiest with O(log n / log log n) more than the mean,
 two with O(log log n), without the herding of "the least loaded of all".
 """
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 
 class Loaded(Protocol):
@@ -37,3 +39,50 @@ def pick(candidates: Sequence[L], draw: Callable[[], float]) -> L:
         second += 1
     one, other = candidates[first], candidates[second]
     return one if one.load <= other.load else other
+
+
+TOGETHER_SECONDS = 0.001
+"""Work that may go to one replica while another is idle; what it adds to a call is of the order of the hop itself."""
+MOST_TOGETHER = 128
+SMOOTHING = 0.1
+"""Weight of the newest batch in the smoothed work of a call: ten batches are a few milliseconds of traffic."""
+
+
+class Together(Generic[L]):
+    """Gives calls that arrive together to one replica, as long as they are about a millisecond of work for it.
+
+    Spread over all replicas one by one, each call would travel alone and pay for the whole hop. How many calls make a
+    millisecond is learned from the batches that come back; before the first, one.
+    """
+
+    def __init__(self, draw: Callable[[], float]) -> None:
+        self._draw = draw
+        self._turn = -1.0
+        self._picked: L | None = None
+        self._room = 0  # calls of this turn that may follow to the same replica
+        self._call_seconds = TOGETHER_SECONDS  # work of one call, smoothed
+
+    @property
+    def most(self) -> int:
+        """Calls that go together."""
+        return max(1, min(MOST_TOGETHER, int(TOGETHER_SECONDS / max(self._call_seconds, 1e-9))))
+
+    def pick(self, candidates: Sequence[L], turn: float) -> L | None:
+        """The candidate for a call of this turn; None when there is none. Calls that arrive together share a turn."""
+        if len(candidates) == 1:
+            return candidates[0]
+        if turn == self._turn and self._room > 0 and self._picked is not None:
+            self._room -= 1
+            return self._picked
+        self._turn = turn
+        self._room = self.most - 1
+        self._picked = pick(candidates, self._draw) if candidates else None
+        return self._picked
+
+    def forget(self) -> None:
+        """The candidates have changed."""
+        self._picked = None
+
+    def learn(self, calls: int, seconds: float) -> None:
+        """A batch of `calls` was `seconds` of work."""
+        self._call_seconds += SMOOTHING * (seconds / calls - self._call_seconds)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from abfleet_router.balance import pick
+from abfleet_router.balance import Together, pick
 from abfleet_router.ejection import EjectionPolicy, eject, failed, is_ejected, may_eject_on_suspicion, succeeded
 from abfleet_router.fallback import Reason
 from abfleet_router.replica import Health, Replica
@@ -50,6 +50,7 @@ class Pool:
         self._leaving: dict[Replica, asyncio.Task[None]] = {}
         self._targets: tuple[str, ...] = ()
         self._resolver: asyncio.Task[None] | None = None
+        self._together: Together[Replica] = Together(draw)
 
     def __repr__(self) -> str:
         return f"<Pool {self.version} {list(self._replicas.values())}>"
@@ -71,12 +72,9 @@ class Pool:
         serving = [replica for replica in self._replicas.values() if replica.health is Health.SERVING]
         return Reason.EJECTED if any(is_ejected(replica.record, now) for replica in serving) else Reason.UNAVAILABLE
 
-    def pick(self) -> Replica | None:
-        """The replica for the next call, or None when nobody is in."""
-        available = self.available
-        if len(available) == 1:
-            return available[0]
-        return pick(available, self._draw) if available else None
+    def pick(self, turn: float) -> Replica | None:
+        """The replica for a call, or None when nobody is in; calls that arrived together share a `turn`."""
+        return self._together.pick(self.available, turn)
 
     def pick_other(self, than: Replica | None) -> Replica | None:
         """A replica that is in and is not this one."""
@@ -138,12 +136,14 @@ class Pool:
 
     def _refresh(self) -> None:
         now = self._clock()
+        self._together.forget()
         self.available = [replica for replica in self._replicas.values() if replica.is_in(now)]
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def note_success(self, replica: Replica) -> None:
-        """A batch came back from it."""
+    def note_success(self, replica: Replica, calls: int, worker_seconds: float) -> None:
+        """A batch of `calls` came back from it, after `worker_seconds` of work."""
+        self._together.learn(calls, worker_seconds)
         record = replica.record
         if record.failures_in_a_row or record.ejections_in_a_row:
             succeeded(record)

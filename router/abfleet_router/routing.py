@@ -99,7 +99,7 @@ class Router:
             self._fail(ticket, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
             return
         pool = ticket.snapshot.routes[ticket.arm.index].pool
-        if (replica := pool.pick()) is None:
+        if (replica := pool.pick(now)) is None:
             self._step(ticket, pool, pool.out_because, broke=False)
         else:
             self._enqueue(ticket, replica, now)
@@ -168,7 +168,7 @@ class Router:
             ticket.call.reply(b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix)))
             served.append((ticket, item_ids))
         if served:
-            replica.pool.note_success(replica)
+            replica.pool.note_success(replica, len(batch.tickets), worker_seconds)
             self._accounts.served(served, replica.version, worker_seconds)
         for ticket, code, text in failed:
             self._item_failed(ticket, replica, code, text)
@@ -263,7 +263,7 @@ class Router:
         fallbacks = ticket.snapshot.routes[ticket.arm.index].stats.fallbacks
         fallbacks[reason.value] = fallbacks.get(reason.value, 0) + 1
         ticket.resent = ticket.retried = False
-        replica = default.pick()
+        replica = default.pick(now)
         if replica is None:
             self._step(ticket, default, default.out_because, broke=False)
         else:

@@ -6,7 +6,7 @@ from itertools import product
 from math import nextafter
 
 import pytest
-from abfleet_router.balance import pick
+from abfleet_router.balance import MOST_TOGETHER, Together, pick
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -96,3 +96,60 @@ def test_the_busiest_of_a_pool_gets_nothing() -> None:
         for a, b in product(range(3), range(2))
     )
     assert picked == {1: 4, 2: 2}
+
+
+def test_calls_of_a_turn_go_together_for_a_millisecond_of_work() -> None:
+    """After batches of 100 µs a call, ten calls of one turn follow the first draw, the eleventh the next."""
+    candidates = fleet([0.0, 0.0, 0.0])
+    draws = iter([0.0, 0.0, 0.99, 0.99])
+    together: Together[Candidate] = Together(draws.__next__)
+    for _ in range(200):
+        together.learn(10, 0.00099)
+    assert together.most == 10
+    picked = [together.pick(candidates, 1.0) for _ in range(11)]
+    assert len({id(one) for one in picked[:10]}) == 1
+    assert picked[10] is not picked[9]
+
+
+def test_a_new_turn_draws_again_and_heavy_calls_are_spread() -> None:
+    """Nothing learned, or calls of a millisecond and more: every call has a draw of its own. A new turn always has."""
+    draws = CountedDraws()
+    together: Together[Candidate] = Together(draws)
+    candidates = fleet([0.0, 0.0])
+    for _ in range(3):
+        together.pick(candidates, 1.0)
+    assert draws.made == 6
+    together.learn(1, 0.5)
+    together.pick(candidates, 1.0)
+    assert draws.made == 8
+    for _ in range(400):
+        together.learn(1, 1e-6)
+    assert together.most == MOST_TOGETHER
+    for turn in range(5):
+        together.pick(candidates, 10.0 + turn)
+    assert draws.made == 18
+
+
+def test_a_change_of_candidates_is_followed_within_the_turn() -> None:
+    """A replica that goes out in the middle of a turn gets none of its later calls; none is picked from nobody."""
+    together: Together[Candidate] = Together(lambda: 0.0)
+    for _ in range(400):
+        together.learn(1, 1e-6)
+    first = together.pick(fleet([0.0, 0.0]), 1.0)
+    together.forget()
+    others = fleet([0.0, 0.0])
+    assert together.pick(others, 1.0) in others
+    assert together.pick(others, 1.0) is not first
+    together.forget()
+    assert together.pick([], 1.0) is None
+
+
+class CountedDraws:
+    """Draws that count themselves."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __call__(self) -> float:
+        self.made += 1
+        return 0.5

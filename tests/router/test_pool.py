@@ -207,7 +207,7 @@ async def test_a_failure_looks_like_load() -> None:
     first, second = pool.replicas
     pool.note_failure(first, Reason.MODEL_ERROR, certain=False)
     assert {pool.pick(float(turn)) for turn in range(20)} == {second}
-    pool.note_success(first)
+    pool.note_success(first, 1, 0.001)
     assert first.load == 0
     await bench.close()
 
@@ -248,6 +248,43 @@ async def test_pick_other_is_another() -> None:
     assert lonely.pick_other(None) is lonely.replicas[0]
     await bench.close()
     await lonely_bench.close()
+
+
+async def test_calls_that_arrive_together_travel_together() -> None:
+    """As long as they are about a millisecond of work for one replica; then, and in a new turn, it is drawn anew."""
+    bench, pool = await bench_of(2)
+    (replica, _), drawn = pool.replicas, 0
+
+    def draw() -> float:
+        nonlocal drawn
+        drawn += 1
+        return 0.0
+
+    bench.draw = draw
+    for _ in range(200):
+        pool.note_success(replica, 8, 0.001)  # 125 µs a call: eight of them are a millisecond
+    assert len({pool.pick(1.0) for _ in range(7)}) == 1
+    assert drawn == 2, "one draw of two candidates"
+    pool.pick(2.0)
+    assert drawn == 4
+    for _ in range(200):
+        pool.note_success(replica, 1, 0.005)  # one alone is more than that
+    pool.pick(3.0)
+    pool.pick(3.0)
+    assert drawn == 8
+    await bench.close()
+
+
+async def test_an_ejected_replica_is_not_picked_again_in_the_same_turn() -> None:
+    """Calls that arrived together are kept together only while the replica is in."""
+    bench, pool = await bench_of(2)
+    for replica in pool.replicas:
+        pool.note_success(replica, 100, 0.001)
+    first = pool.pick(1.0)
+    assert first is not None
+    pool.note_failure(first, Reason.UNAVAILABLE, certain=True)
+    assert pool.pick(1.0) not in (None, first)
+    await bench.close()
 
 
 # --- coming and going -------------------------------------------------------------------------------------------------
