@@ -121,7 +121,8 @@ class Bench:
         draw: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self.clock = FakeClock()
-        self.fleet = HoplessFleet(self.clock, policy or EjectionPolicy(), lanes or LaneSettings(), draw)
+        self.draw = draw
+        self.fleet = HoplessFleet(self.clock, policy or EjectionPolicy(), lanes or LaneSettings(), lambda: self.draw())
         self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(("/Recommender/Recommend",)), FakeLog()
         self.router = Router(
             self.fleet, cast(DecisionLog, self.log), self.metrics, self.rpc,

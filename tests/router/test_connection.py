@@ -325,9 +325,7 @@ async def test_hostile_bytes(pieces: list[bytes]) -> None:
     st.integers(0, 100_000),
     st.lists(st.tuples(st.sampled_from([0, 1, 3, 5]), st.integers(1, 60_000)), max_size=20),
 )
-async def test_windows_are_kept(
-    sizes: list[int], max_frame: int, first_window: int, updates: list[tuple[int, int]]
-) -> None:
+async def test_windows_are_kept(sizes: list[int], most: int, first_window: int, updates: list[tuple[int, int]]) -> None:
     """Never more than connection, stream and frame allow, in order, and all of it once there is room."""
     peer = Peer()
     changed = ((http2.INITIAL_WINDOW_SIZE, first_window), (http2.MAX_FRAME_SIZE, most))
