@@ -33,7 +33,7 @@ class Checkout:
     """A folder with the real `run`, small stand-ins for the project, and a PATH of its own."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder / "checkout"
+        self.folder = folder / "a checkout"  # a space, which people have in their paths
         self.bin = folder / "bin"
         self.uv_log = folder / "uv.log"
         self.started: list[subprocess.Popen[str]] = []
