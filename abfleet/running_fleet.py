@@ -94,7 +94,11 @@ class RunningFleet:
         """Where the workers are going to be; starts nothing. Raises CannotStart for a missing model or a taken port."""
         places = self._workers.plan(self._config, avoid_taken=False)
         if missing := self._workers.missing:
-            raise CannotStart([f"{version}: {problem}" for version, problem in missing.items()], EXIT_USAGE)
+            by_problem: dict[str, list[str]] = {}
+            for version, problem in missing.items():
+                by_problem.setdefault(problem, []).append(version)
+            lines = [f"{', '.join(versions)}: {problem}" for problem, versions in by_problem.items()]
+            raise CannotStart(lines, EXIT_USAGE)
         host = self._router_settings.metrics_host
         self._wanted = [*self._router_ports(), *(one for place in places for one in place.wanted(host))]
         if found := problems(self._wanted):

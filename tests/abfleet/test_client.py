@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import signal
 import socket
@@ -19,6 +20,7 @@ import typer
 from abfleet_experiments.assign import Assigner
 from abfleet_experiments.load import load_text
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
+from typer.testing import CliRunner
 
 from abfleet.cli import app
 from abfleet.client import CHANNEL_OPTIONS, SERVICE_CONFIG, quantile
@@ -28,6 +30,7 @@ from tests.support.up import Up, run_abfleet, tiny_models, without_flags
 
 pytestmark = pytest.mark.system
 USERS = 1000
+NO_FLAGS = [name for name in os.environ if name.startswith("ABFLEET_")]
 
 
 @pytest.fixture(scope="module")
@@ -212,12 +215,11 @@ def test_nobody_answers(tmp_path: Path, nobody: str, command: str, flag: str) ->
         ("up", "--metrics-port", "-5"),
     ],
 )
-def test_usage_mistakes(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+def test_usage_mistakes(arguments: tuple[str, ...]) -> None:
     """A flag that is wrong: exit code 2, and the flag is named."""
-    done = run_abfleet(*arguments, folder=tmp_path)
-    assert done.returncode == 2
+    done = CliRunner(env=dict.fromkeys(NO_FLAGS)).invoke(app, arguments)
+    assert done.exit_code == 2
     assert arguments[1] in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("command", ["up", "client", "status", "router", "worker"])

@@ -31,6 +31,11 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models(tmp_path_factory.mktemp("registry"))
 
 
+def small_file(default: str = "v1.2.3") -> str:
+    """One version and no experiment, for what does not depend on more."""
+    return json.dumps({"version": 1, "default": default, "models": {"v1.2.3": {"target": "dns:///v1.invalid:1"}}})
+
+
 def call(address: str, user_id: str = "", timeout: float = 10.0) -> recommender_pb2.RecommendResponse:
     with grpc.insecure_channel(address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         request = recommender_pb2.RecommendRequest(item_ids=SEED, user_id=user_id)
@@ -105,7 +110,7 @@ def test_it_serves_and_leaves_nothing(tmp_path: Path, registry: Path) -> None:
 
 def test_the_router_drains_before_the_workers_stop(tmp_path: Path, registry: Path) -> None:
     """While a router has yet to end, its workers go on answering; they end after it."""
-    with Up(tmp_path, registry) as up:
+    with Up(tmp_path, registry, experiments=small_file()) as up:
         up.ready()
         worker = up.wait_for(r"worker-v1.2.3 ready (\S+)").group(1)
         router = up.child("abfleet_router")
@@ -119,11 +124,11 @@ def test_the_router_drains_before_the_workers_stop(tmp_path: Path, registry: Pat
 
 def test_what_is_stuck_is_killed(tmp_path: Path, registry: Path) -> None:
     """A worker and a router that do not react are killed when their time is up, and that is said."""
-    with Up(tmp_path, registry, "--", "--drain-timeout", "0.2") as up:
+    with Up(tmp_path, registry, "--", "--drain-timeout", "0.2", experiments=small_file()) as up:
         up.ready()
         children = up.children()
         up.child("abfleet_router").suspend()
-        up.child("v1.3.0-beta").suspend()
+        up.child("abfleet_worker").suspend()
         up.interrupt()
         up.wait_for("some had to be killed", STOP_SECONDS)
         assert up.ended() == 0
@@ -132,7 +137,7 @@ def test_what_is_stuck_is_killed(tmp_path: Path, registry: Path) -> None:
 
 def test_a_second_interrupt_does_not_wait(tmp_path: Path, registry: Path) -> None:
     """With an hour to drain and a router that does not react, a second Ctrl-C ends everything."""
-    with Up(tmp_path, registry, "--", "--drain-timeout", "3600") as up:
+    with Up(tmp_path, registry, "--", "--drain-timeout", "3600", experiments=small_file()) as up:
         up.ready()
         children = up.children()
         up.child("abfleet_router").suspend()
@@ -146,7 +151,7 @@ def test_a_second_interrupt_does_not_wait(tmp_path: Path, registry: Path) -> Non
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child of its parent's death")
 def test_a_killed_supervisor_leaves_no_orphans(tmp_path: Path, registry: Path) -> None:
     """SIGKILL of `up` ends router and workers."""
-    with Up(tmp_path, registry) as up:
+    with Up(tmp_path, registry, experiments=small_file()) as up:
         up.ready()
         children = up.children()
         up.popen.kill()
@@ -170,7 +175,7 @@ def test_a_killed_worker_comes_back(tmp_path: Path, registry: Path) -> None:
 
 def test_a_killed_router_comes_back_where_it_was(tmp_path: Path, registry: Path) -> None:
     """A router that dies is started again at the same addresses, though the ports were any free ones."""
-    with Up(tmp_path, registry) as up:
+    with Up(tmp_path, registry, experiments=small_file()) as up:
         address = up.ready().address
         up.child("abfleet_router").kill()
         up.wait_for(r"router was ended by SIGKILL; starting it again in 0.2 s")
@@ -210,12 +215,12 @@ def test_it_follows_the_file(tmp_path: Path) -> None:
 
 def test_a_broken_edit_is_said_and_serves_on(tmp_path: Path, registry: Path) -> None:
     """Every mistake of an edit is said once; the old configuration stays; the file put right is said as well."""
-    with Up(tmp_path, registry) as up:
+    with Up(tmp_path, registry, experiments=small_file()) as up:
         up.ready()
-        up.edit(experiments_file(control=69))
-        up.wait_for(r"configuration not taken: .*69")
-        assert call(up.address, "user-1").group == "control"
-        up.edit(experiments_file())
+        up.edit(small_file(default="v9"))
+        up.wait_for(r"configuration not taken: .*default: `v9`")
+        assert call(up.address).model_version == "v1.2.3"
+        up.edit(small_file())
         up.wait_for(r"the file says again what is in force")
         assert sum("not taken" in line for line in up.lines) == 1
 
@@ -313,6 +318,9 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     with Up(tmp_path, registry, "--replicas", "v9=2") as up:
         up.wait_for(r"--replicas: 'v9' is not a version of the file; there are v1.2.3, ", START_SECONDS)
         assert up.ended() == 2
+    with Up(tmp_path, tmp_path / "nowhere") as up:
+        up.wait_for(r"v1.2.3, v1.3.0-beta, v1.4.0-rc1: registry '.* is not a folder", START_SECONDS)
+        assert up.ended() == 2
     with Up(tmp_path, registry, "--", "--no-such-flag") as up:
         up.wait_for(r"no-such-flag", START_SECONDS)
         assert up.ended() == 2
@@ -322,7 +330,7 @@ def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
     """When the default version cannot start, the end of its log is shown and kept, and the exit code is 1."""
     registry = tiny_models(tmp_path / "models")
     (registry / "v1.2.3" / "model.onnx").write_bytes(b"not a model")
-    with Up(tmp_path, registry) as up:
+    with Up(tmp_path, registry, experiments=small_file()) as up:
         up.wait_for(r"worker-v1.2.3 did not start", START_SECONDS)
         up.wait_for(r"sha256")
         up.wait_for(r"logs of the processes are kept in ")
@@ -333,7 +341,7 @@ def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
 def test_a_router_that_cannot_start_ends_it_with_the_reason(tmp_path: Path, registry: Path) -> None:
     """What could not be seen beforehand is shown from the router's own log; the workers are gone afterwards."""
     (tmp_path / "logs").write_text("a file where the folder of the log should be")
-    with Up(tmp_path, registry) as up:
+    with Up(tmp_path, registry, experiments=small_file()) as up:
         up.wait_for(r"router did not start", START_SECONDS)
         assert up.ended() == 1
         assert "logs" in up.text
@@ -360,7 +368,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 def test_a_terminal_gets_a_live_table_and_ctrl_c_works(tmp_path: Path, registry: Path) -> None:
     """On a terminal there is a table of groups and versions; Ctrl-C typed there ends all of it well."""
     experiments = tmp_path / "experiments.yaml"
-    experiments.write_text(experiments_file())
+    experiments.write_text(small_file())
     ours, theirs = os.openpty()
     flags = ["--experiments", experiments, "--registry", registry, *ANY_PORTS]
     process = subprocess.Popen(
