@@ -1,0 +1,201 @@
+"""What each user adds to each metric, look by look. Ibis expressions; knows the rules of joining outcomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+import ibis
+import ibis.expr.types as ir
+
+from abfleet_experiments.analysis.frames import Lines, joined
+from abfleet_experiments.analysis.metrics import MetricRule, Source
+from abfleet_experiments.analysis.periods import Looks
+from abfleet_experiments.analysis.sums import Value
+
+BEFORE: Final = timedelta(days=14)
+"""How far back the time before a user's first exposure goes."""
+_MICROSECOND: Final = timedelta(microseconds=1)
+_OUTCOME_SOURCES: Final = (Source.OUTCOME_VALUE, Source.OUTCOME_COUNT, Source.OUTCOME_ANY)
+_KEYS: Final = ("user", "period", "look")
+
+
+@dataclass(slots=True)
+class OutcomeCounts:
+    """What was met on the way. Changed only while the contributions are made."""
+
+    clicks_not_in_list: int = 0
+    other_currencies: int = 0
+    currencies: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Outcomes of an experiment with the user's allocation they belong to.
+
+    Attributes:
+        by_request: With `x_period`, `x_user`, `x_items`, `look`.
+        by_user: Without a request id; `x_period` and `since_us` after the first exposure there, newest allocation.
+    """
+
+    by_request: ir.Table
+    by_user: ir.Table
+
+
+def join_outcomes(lines: Lines, calls: ir.Table, units: ir.Table, looks: Looks) -> Joined:
+    """The outcomes that belong to an experiment's calls and users."""
+    found, _ = joined(lines.outcomes, calls.select("exposure", "request", "at", "user", "period", "items"))
+    found = found.mutate(look=looks.index(ibis.greatest(found["at"], found.x_at)))
+    alone = lines.outcomes.filter(lines.outcomes.request.isnull(), lines.outcomes.user.notnull())
+    starts = units.select("user", x_period=units.period, first=units["first"])
+    pairs = alone.inner_join(starts, "user")
+    pairs = pairs.filter(pairs["first"] <= pairs["at"])
+    ranked = pairs.mutate(rank=ibis.row_number().over(group_by=pairs.outcome, order_by=ibis.desc(pairs["first"])))
+    newest = ranked.filter(ranked["rank"] == 0)
+    newest = newest.mutate(x_user=newest.user, since_us=newest["at"] - newest["first"], look=looks.index(newest["at"]))
+    connection = lines.log.connection
+    return Joined(
+        connection.create_table("outcomes_by_request", found, temp=True, overwrite=True),
+        connection.create_table("outcomes_by_user", newest.drop("rank", "first"), temp=True, overwrite=True),
+    )
+
+
+def contributions(
+    outcomes: Joined, visits: ir.Table, rules: Sequence[MetricRule], counted: OutcomeCounts
+) -> tuple[ir.Table, dict[str, Value]]:
+    """A row for each user, allocation and look, and which of its columns make each metric."""
+    values: dict[str, Value] = {}
+    parts: list[ir.Table] = []
+    for rule in rules:
+        if rule.source is Source.CLICKS:
+            clicked = _clicks(outcomes, rule, counted)
+            shown = _impressions(outcomes, rule)
+            parts.append(clicked)
+            if shown.count().to_pyarrow().as_py():
+                parts.append(shown)
+                values[rule.name] = Value("clicked", "impressions")
+            else:
+                values[rule.name] = Value("clicked", "answered")
+        elif rule.source in _OUTCOME_SOURCES:
+            parts.append(_outcomes(outcomes, rule, counted))
+            values[rule.name] = Value(_column(rule), any=rule.source is Source.OUTCOME_ANY)
+        else:
+            values[rule.name] = {
+                Source.ERRORS: Value("error", any=True),
+                Source.FALLBACKS: Value("fell_back", any=True),
+                Source.TIME_MEAN: Value("time_sum", "timed"),
+                Source.TIME_QUANTILE: Value("slow", "timed"),
+            }[rule.source]
+    base = visits.select(*_KEYS, "answered", "error", "fell_back", "timed", "time_sum", "slow")
+    return _added(base, parts), values
+
+
+def _added(base: ir.Table, parts: Sequence[ir.Table]) -> ir.Table:
+    """Tables with the same keys and different columns as one, the columns summed."""
+    if not parts:
+        return base
+    columns = {name for table in (base, *parts) for name in table.columns} - set(_KEYS)
+    ordered = sorted(columns)
+    aligned = [
+        table.select(
+            **{key: table[key].cast("int64") for key in _KEYS},
+            **{c: table[c].cast("float64") if c in table.columns else ibis.literal(0.0) for c in ordered},
+        )
+        for table in (base, *parts)
+    ]
+    together = ibis.union(aligned[0], *aligned[1:])
+    return together.group_by(list(_KEYS)).aggregate(**{c: together[c].sum() for c in ordered})
+
+
+def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
+    """The outcomes of a type: those with a request, and those of the user within the metric's window."""
+    with_request, alone = outcomes.by_request, outcomes.by_user
+    return (
+        with_request.filter(with_request.type == kind),
+        alone.filter(alone.type == kind, alone.since_us <= rule.window // _MICROSECOND),
+    )
+
+
+def _clicks(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Table:
+    """A click counts once for each request and item, if the item was in the list."""
+    with_request, alone = _in_window(outcomes, rule, "click")
+    listed = with_request.x_items.contains(with_request.item_id).fill_null(True)
+    counted.clicks_not_in_list += int(with_request.filter(~listed).count().to_pyarrow().as_py())
+    with_request = with_request.filter(listed)
+    pairs = with_request.group_by("request", "item_id", "x_user", "x_period").aggregate(look=with_request.look.min())
+    single = alone.group_by("item_id", "x_user", "x_period").aggregate(look=alone.look.min())
+    every = pairs.select("x_user", "x_period", "look").union(single.select("x_user", "x_period", "look"))
+    return _per_look(every, clicked=ibis._.count())
+
+
+def _impressions(outcomes: Joined, rule: MetricRule) -> ir.Table:
+    with_request, alone = _in_window(outcomes, rule, "impression")
+    columns = ("x_user", "x_period", "look")
+    return _per_look(with_request.select(*columns).union(alone.select(*columns)), impressions=ibis._.count())
+
+
+def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Table:
+    assert rule.outcome is not None, "only metrics over outcomes come here"
+    columns = ("x_user", "x_period", "look", "value", "currency")
+    with_request, alone = _in_window(outcomes, rule, rule.outcome)
+    every = with_request.select(*columns).union(alone.select(*columns))
+    if rule.money:
+        currency = _main_currency(every)
+        counted.currencies[rule.name] = currency
+        same = every.currency.fill_null(currency or "") == (currency or "")
+        counted.other_currencies += int(every.filter(~same).count().to_pyarrow().as_py())
+        every = every.filter(same)
+    total = ibis._.value.fill_null(0).sum() if rule.source is Source.OUTCOME_VALUE else ibis._.count()
+    return _per_look(every, **{_column(rule): total})
+
+
+def _main_currency(outcomes: ir.Table) -> str | None:
+    """The most frequent currency; of equally frequent ones the first in the alphabet."""
+    named = outcomes.filter(outcomes.currency.notnull()).group_by("currency").aggregate(n=ibis._.count())
+    rows = named.to_pyarrow().to_pylist()
+    return min(rows, key=lambda row: (-row["n"], row["currency"]))["currency"] if rows else None
+
+
+def _per_look(table: ir.Table, **columns: ibis.Deferred) -> ir.Table:
+    named = table.rename(user="x_user", period="x_period")
+    return named.group_by(list(_KEYS)).aggregate(**columns)
+
+
+def _column(rule: MetricRule) -> str:
+    return f"outcome_{rule.name}".replace("-", "_").replace(".", "_")
+
+
+def values_before(lines: Lines, starts: ir.Table, rule: MetricRule, currency: str | None) -> ir.Table:
+    """Each user's summed values of an outcome type in the 14 days before the first exposure: `user`, `before`."""
+    table = lines.outcomes.filter(lines.outcomes.type == rule.outcome)
+    if rule.money and currency is not None:
+        table = table.filter(table.currency.fill_null(currency) == currency)
+    table = _before(table.select("user", "at", "value"), starts)
+    total = {
+        Source.OUTCOME_VALUE: table.value.fill_null(0).sum(),
+        Source.OUTCOME_COUNT: table.count(),
+        Source.OUTCOME_ANY: (table.count() > 0).cast("int32"),
+    }[rule.source]
+    return table.group_by("user").aggregate(before=total.cast("float64"))
+
+
+def clicks_before(lines: Lines, starts: ir.Table) -> ir.Table:
+    """Each user's clicked pairs and answered lists in that time: `user`, `clicked`, `answered`."""
+    calls = lines.exposures.filter(~lines.exposures.synthetic, lines.exposures.user.notnull())
+    calls = calls.filter(calls.status.fill_null("OK") == "OK")
+    calls = _before(calls.select("exposure", "request", "at", "user", "items"), starts)
+    clicks, _ = joined(lines.outcomes.filter(lines.outcomes.type == "click"), calls)
+    clicks = clicks.filter(clicks.x_items.contains(clicks.item_id).fill_null(True))
+    pairs = clicks.select("x_user", "request", "item_id").distinct()
+    clicked = pairs.group_by(user=pairs.x_user).aggregate(clicked=pairs.count())
+    answered = calls.group_by("user").aggregate(answered=calls.count())
+    return answered.left_join(clicked, "user").select(
+        "user", clicked=clicked.clicked.fill_null(0).cast("float64"), answered=answered.answered.cast("float64")
+    )
+
+
+def _before(table: ir.Table, starts: ir.Table) -> ir.Table:
+    """The rows of users' last 14 days before their first exposure."""
+    together = table.inner_join(starts.select("user", start=starts["first"]), "user")
+    early = together.filter(together["at"] < together.start, together["at"] >= together.start - BEFORE // _MICROSECOND)
+    return early.drop("start")

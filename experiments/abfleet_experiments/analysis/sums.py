@@ -1,0 +1,165 @@
+"""From visits and outcomes to the sums of a metric: Ibis expressions that end in small arrays. Knows no verdict.
+
+Each user's y and z grow look by look. A sum of squares grows by the new square less the old one, so that adding up what
+each look changes gives the sums over users at every look, in one pass over the users' active looks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from numpy.typing import NDArray
+
+from abfleet_experiments.analysis.moments import Cross, Floats, Moments, from_sums
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The axes of the arrays."""
+
+    times: int
+    cells: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Which columns of the contributions make a metric's y and z.
+
+    Attributes:
+        z: None where a user has no second value.
+        any: y is whether the column's sum is above 0.
+        cap: y is cut here; None is no cap.
+        constant_z: z does not grow: it is the same from the first look on.
+    """
+
+    y: str
+    z: str | None = None
+    any: bool = False
+    cap: float | None = None
+    constant_z: bool = False
+
+
+def changes(contributions: ir.Table, values: Mapping[str, Value]) -> ir.Table:
+    """What each look changes in each user's sums.
+
+    contributions: a row for each user, allocation and look, with `cell`, `g` and the columns that values name.
+    Gives the same rows with `entered` (1 at the user's first) and, for metric m: `m_y` and `m_z` (the changes) and
+    `m_yy`, `m_yz`, `m_zz`, `m_nonzero` (the changes of the products).
+    """
+    so_far = ibis.cumulative_window(group_by=[contributions.user, contributions.period], order_by=contributions.look)
+    columns = sorted({c for value in values.values() for c in (value.y, value.z) if c is not None})
+    summed = contributions.mutate(
+        entered=(ibis.row_number().over(
+            group_by=[contributions.user, contributions.period], order_by=contributions.look
+        ) == 0).cast("int32"),
+        **{f"now_{name}": contributions[name].sum().over(so_far) for name in columns},
+    )  # fmt: skip
+    result: dict[str, ir.Value] = {}
+    for metric, value in values.items():
+        y, y_before = _y(summed, value, before=False), _y(summed, value, before=True)
+        z, z_before = _z(summed, value, before=False), _z(summed, value, before=True)
+        result |= {
+            f"{metric}_y": y - y_before,
+            f"{metric}_z": z - z_before,
+            f"{metric}_yy": y * y - y_before * y_before,
+            f"{metric}_yz": y * z - y_before * z_before,
+            f"{metric}_zz": z * z - z_before * z_before,
+            f"{metric}_nonzero": (y != 0).cast("float64") - (y_before != 0).cast("float64"),
+        }
+    return summed.select("user", "period", "cell", "g", "look", "entered", **result)
+
+
+def _y(table: ir.Table, value: Value, *, before: bool) -> ir.FloatingValue:
+    now = table[f"now_{value.y}"]
+    total = (now - table[value.y] if before else now).cast("float64")
+    if value.any:
+        return (total > 0).cast("float64")
+    return total if value.cap is None else ibis.least(total, ibis.literal(value.cap))
+
+
+def _z(table: ir.Table, value: Value, *, before: bool) -> ir.FloatingValue:
+    if value.z is None:
+        return ibis.literal(0.0)
+    if value.constant_z:
+        constant = table[value.z].cast("float64")
+        return ibis.ifelse(table.entered == 1, 0.0, constant) if before else constant
+    now = table[f"now_{value.z}"]
+    return (now - table[value.z] if before else now).cast("float64")
+
+
+_PRODUCTS = ("y", "z", "yy", "yz", "zz", "nonzero")
+
+
+def moments(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, Moments]:
+    """The sums over users of each metric, cumulative over the looks."""
+    totals = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in _PRODUCTS}
+    grouped = changed.group_by("cell", "g", "look").aggregate(entered=changed.entered.sum(), **totals)
+    columns = _columns(grouped)
+    where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
+    users = _cumulative(columns["entered"], where, shape)
+    return {
+        name: from_sums([users, *(_cumulative(columns[f"{name}_{part}"], where, shape) for part in _PRODUCTS)])
+        for name in names
+    }
+
+
+def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, Cross]:
+    """The sums over users who are in two allocations and in the same group of both; {} if there are none.
+
+    The earlier allocation's values are taken as they are in the end, since it had ended when the later one began.
+    """
+    finals = {f"first_{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in ("y", "z")}
+    final = changed.group_by("user", "period", "cell", "g").aggregate(**finals)
+    final = final.select("user", "g", *finals, first_period=final.period, first_cell=final.cell)
+    both = changed.inner_join(final, ["user", "g"])
+    both = both.filter(both.first_period < both.period)
+    sums: dict[str, ir.Value] = {"n": both.entered.sum()}
+    for name in names:
+        y, z = both[f"first_{name}_y"], both[f"first_{name}_z"]
+        y2, z2 = both[f"{name}_y"], both[f"{name}_z"]
+        products = {"y": y * both.entered, "z": z * both.entered, "y2": y2, "z2": z2, "yy": y * y2, "yz": y * z2,
+                    "zy": z * y2, "zz": z * z2}  # fmt: skip
+        sums |= {f"{name}_{part}": product.sum() for part, product in products.items()}
+    columns = _columns(both.group_by("first_cell", "cell", "g", "look").aggregate(**sums))
+    if not len(columns["n"]):
+        return {}
+    pairs = np.stack([columns["first_cell"].astype(int), columns["cell"].astype(int)], axis=1)
+    unique, index = np.unique(pairs, axis=0, return_inverse=True)
+    paired = Shape(shape.times, len(unique), shape.groups)
+    where = (columns["look"].astype(int), index.reshape(-1), columns["g"].astype(int))
+    n = _cumulative(columns["n"], where, paired)
+    result = {}
+    for name in names:
+        y, z, y2, z2, yy, yz, zy, zz = (
+            _cumulative(columns[f"{name}_{part}"], where, paired)
+            for part in ("y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
+        )
+        result[name] = Cross(unique[:, 0], unique[:, 1], n, y, z, y2, z2, yy, yz, zy, zz)
+    return result
+
+
+def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:
+    """Cumulative sums of a column over `look`, `cell` and `g`: float64[times, cells, groups]."""
+    columns = _columns(table.group_by("cell", "g", "look").aggregate(total=column.sum()))
+    where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
+    return _cumulative(columns["total"], where, shape)
+
+
+def _columns(table: ir.Table) -> dict[str, NDArray[np.float64]]:
+    """A small result's columns as float64[rows]; null is 0."""
+    result = table.to_pyarrow()
+    return {
+        name: np.nan_to_num(result[name].to_numpy(zero_copy_only=False).astype(np.float64))
+        for name in result.schema.names
+    }
+
+
+def _cumulative(
+    values: Floats, where: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], shape: Shape
+) -> Floats:
+    daily = np.zeros((shape.times, shape.cells, shape.groups))
+    np.add.at(daily, where, values)
+    return daily.cumsum(axis=0)
