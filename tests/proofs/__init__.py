@@ -1,0 +1,1 @@
+"""Proofs at full length, by `./run prove NAME`; the suite has a short form of each."""
