@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.experiments import reference
-from tests.experiments.strategies import START, USERS, files, text_of
+from tests.experiments.strategies import START, USERS, files, percent, text_of
 
 
 @settings(max_examples=200, deadline=None)
@@ -31,6 +31,18 @@ def test_the_steps_lead_to_the_answer(file: dict[str, Any], user_id: str, countr
         if step.salt is not None:
             assert step.bucket == bucket(step.salt, user_id)
             assert step.hash == reference.murmur3_x86_32(f"{step.salt}:{user_id}".encode())
+
+
+def test_where_the_traffic_in_force_ends() -> None:
+    """The user of the first bucket beyond the traffic is told to be beyond it, the one before to be in."""
+    place = bucket("layer/default", "user-1")
+    for traffic, reason in ((place, "default"), (place + 1, "experiment")):
+        config = load_text(
+            "version: 1\ndefault: v1\nmodels: {v1: {target: 'h:1'}}\nexperiments:\n"
+            "  - {name: e, groups: [{name: g, model: v1, weight: 100}],\n"
+            f"     ramp: [{{at: 2026-10-01T00:00:00Z, traffic: {percent(traffic)}, g: 100}}]}}\n"
+        )
+        assert explain(config, START, "user-1", {}).steps[-1].about == reason
 
 
 def test_a_story_with_every_kind_of_step() -> None:

@@ -251,6 +251,10 @@ def test_revision_is_of_the_meaning() -> None:
         VALID.replace("version: 1\ndefault: v1\n", "") + "default: v1\nversion: 1\n",
     )
     assert {_revision(text) for text in same} == {first}
+    one, other = "    overrides: {a: one, b: control}\n", "    overrides: {b: control, a: one}\n"
+    assert len({_revision(VALID.replace("    salt: s\n", order)) for order in (one, other)}) == 1
+    first_model, second_model = VALID.splitlines(keepends=True)[3:5]
+    assert _revision(VALID.replace(first_model + second_model, second_model + first_model)) == first
     others = (
         VALID.replace("weight: 70", "weight: 69.99").replace("weight: 30", "weight: 30.01"),
         VALID.replace("salt: s", "salt: t"),

@@ -69,6 +69,12 @@ def test_a_holdout_takes_its_share_of_each_group() -> None:
     }
 
 
+def test_a_holdout_of_all_but_one_bucket() -> None:
+    """The last bucket alone is not held out: one user in 10,000."""
+    moving = _move(_file(100), _file(100, top="holdout: {percent: 99.99}"))
+    assert moving.left == Fraction(9999, 10_000)
+
+
 def test_a_model_changed_in_place_moves_nobody_but_changes_versions() -> None:
     """Group and version are counted apart."""
     moving = _move(_file(70, 20, 10), _file(70, 20, 10).replace("model: v2", "model: v3"))

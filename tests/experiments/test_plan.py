@@ -87,10 +87,10 @@ def test_a_past_row_deleted_is_warned_of() -> None:
     made = _plan(RAMPED, gone)
     assert "past_row_changed" in _kinds(made)
     assert made.now.left > 0
-    shifted = RAMPED.replace(
-        "2026-11-02", "2026-11-01T12:00:00Z, traffic: 50, control: 80, one: 20}\n      - {at: 2026-11-02"
-    )
-    assert "past_row_changed" not in _kinds(_plan(RAMPED, shifted))
+    added = RAMPED.replace("2026-11-02", "2026-11-01T00:00:00Z, control: 85, one: 15}\n      - {at: 2026-11-02")
+    made = _plan(RAMPED, added)
+    assert made.now.moved > 0
+    assert "past_row_changed" not in _kinds(made)
 
 
 def test_rows_to_come_are_planned() -> None:

@@ -137,6 +137,8 @@ def test_later_rows_can_be_given_up(style: str) -> None:
     assert load_text(changed) == wanted
     assert [row.weights_bp for row in wanted.experiment("e").ramp] == [(7000, 2000, 1000), (8000, 2000, 0)]
     assert "two: 25" not in changed
+    same_time = change.ramped(load_text(text), "e", {}, traffic_bp=5, at=days(6), now=days(1), drop_later=True)
+    assert [row.traffic_bp for row in same_time.experiment("e").ramp] == [1000, 1000, 5]
     with pytest.raises(ChangeError, match="has no ramp row before"):
         change.ramped(load_text(text), "e", {}, traffic_bp=5, at=days(-99), now=days(1), drop_later=True)
 
