@@ -69,6 +69,7 @@ async def serve(settings: Settings) -> int:
         stop = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
+            ready.result()  # an error while it waited is no readiness
             print(
                 f"ready {serving.address} admin {serving.admin_address} metrics {serving.metrics_address}", flush=True
             )

@@ -195,6 +195,7 @@ class Pool:
         """Closes every replica now; calls still under way are failed."""
         self._stop_following()
         replicas, self._replicas, self.available = list(self._replicas.values()), {}, []
+        self._together.forget()
         replicas += self._leaving  # a drain that is cancelled before it began closes nothing
         drains = list(self._leaving.values())
         for drain in drains:
