@@ -16,8 +16,8 @@ from abfleet_experiments.config import Config
 from abfleet_models.registry import Registry, RegistryError
 
 from abfleet.fleet_plan import PortBase, Seat, fixed_addresses, is_own, seats, slots
-from abfleet.ports import Wanted, why_not
-from abfleet.supervisor import Child, ChildSpec
+from abfleet.ports import Wanted, problems, why_not
+from abfleet.supervisor import Child, ChildSpec, last_words
 
 SLOT_TRIES = 64
 """Slots that are looked at for a version that appears later: others may have taken ports in between."""
@@ -143,7 +143,12 @@ class LocalWorkers:
         """Starts a worker at each place."""
         started = []
         for place in places:
-            child = Child(self._spec(place), say=self._say, on_ready=partial(self._bound, place))
+            child = Child(
+                self._spec(place),
+                say=self._say,
+                on_ready=partial(self._bound, place),
+                explain=partial(self._explain, place),
+            )
             self.children[place.seat] = child
             if not place.listen.endswith(":0"):
                 self._addresses[place.seat] = place.listen
@@ -174,6 +179,12 @@ class LocalWorkers:
         if self._addresses.get(place.seat) != address:
             self._addresses[place.seat] = address
             child.spec = self._spec(replace(place, listen=address))
+
+    def _explain(self, place: Place, child: Child) -> str:
+        """A port that another process took names the flag; for the rest the worker's own log speaks."""
+        now = replace(place, listen=self._addresses.get(place.seat, place.listen))
+        found = problems(now.wanted(self._settings.metrics_host))
+        return found[0] if found else last_words(child.spec.log_path)
 
     def write_fleet_file(self) -> None:
         """Tells the router where the workers are; nothing is written when nothing has changed."""

@@ -62,6 +62,7 @@ class Child:
         *,
         say: Callable[[str], None],
         on_ready: Callable[["Child"], None] = lambda child: None,
+        explain: Callable[["Child"], str] | None = None,
         back_off: BackOff | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -75,6 +76,8 @@ class Child:
         self.restarts = 0
         self._say = say
         self._on_ready = on_ready
+        self._explain = explain
+        """Why it ended, as far as can be told right after; without it, the last line of its log."""
         self._back_off = back_off or BackOff()
         self._clock = clock
         self._sleep = sleep
@@ -125,7 +128,7 @@ class Child:
             failures = self._back_off.failures(failures, self._clock() - began)
             delay = self._back_off.delay_seconds(failures)
             self.restarts += 1
-            why = last_words(self.spec.log_path)
+            why = self._explain(self) if self._explain else last_words(self.spec.log_path)
             self._say(f"{self.spec.name} {ending}{f' ({why})' if why else ''}; starting it again in {delay:g} s")
             await self._pause(delay)
 

@@ -173,6 +173,24 @@ def test_a_killed_worker_comes_back(tmp_path: Path, registry: Path) -> None:
         assert up.child("abfleet_worker", "v1.3.0-beta").pid != killed.pid
 
 
+def test_a_port_that_is_lost_later_is_named(tmp_path: Path, registry: Path) -> None:
+    """A worker whose port another process took while it was down: the flag is said, and it serves once it is free."""
+    with Up(tmp_path, registry, experiments=small_file()) as up:
+        up.ready()
+        port = int(up.wait_for(r"worker-v1.2.3 ready 127.0.0.1:(\d+)").group(1))
+        worker = up.child("abfleet_worker")
+        with socket.socket() as thief:
+            thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            worker.kill()
+            wait_until(
+                lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker has ended"
+            )
+            thief.bind(("127.0.0.1", port))  # a worker needs far longer to start than this
+            thief.listen()
+            up.wait_for(rf"127.0.0.1:{port} for worker-v1.2.3 is taken; choose another with --worker-port")
+        wait_until(lambda: pools(up)["v1.2.3"] == 1, "the worker is in again")
+
+
 def test_a_killed_router_comes_back_where_it_was(tmp_path: Path, registry: Path) -> None:
     """A router that dies is started again at the same addresses, though the ports were any free ones."""
     with Up(tmp_path, registry, experiments=small_file()) as up:
