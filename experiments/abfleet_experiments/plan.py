@@ -19,7 +19,7 @@ class Scheduled:
 
 
 @dataclass(frozen=True, slots=True)
-class Warning:
+class PlanWarning:
     """Something to know before going on.
 
     Attributes:
@@ -52,7 +52,7 @@ class Plan:
     new_revision: str
     now: Movement
     later: tuple[Scheduled, ...]
-    warnings: tuple[Warning, ...]
+    warnings: tuple[PlanWarning, ...]
     matching_only: bool
 
     def as_dict(self) -> dict[str, object]:
@@ -114,14 +114,14 @@ def _place_dict(place: Place) -> dict[str, str | None]:
     return {"experiment": place.experiment, "group": place.group, "model_version": place.version}
 
 
-def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Iterator[Warning]:
+def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Iterator[PlanWarning]:
     if old.default != new.default:
         message = f"the default is {new.default}, no longer {old.default}: it serves all whom no experiment takes"
-        yield Warning("default_changed", None, message)
+        yield PlanWarning("default_changed", None, message)
     if old.holdout != new.holdout and (old.holdout.percent_bp or new.holdout.percent_bp):
         kept = old.holdout.salt == new.holdout.salt
         message = "the holdout changes" if kept else "the holdout's salt changes: other users are held out"
-        yield Warning("holdout_changed", None, message)
+        yield PlanWarning("holdout_changed", None, message)
     starts_before, starts_after = _slice_starts(old), _slice_starts(new)
     for experiment in new.experiments:
         was = next((other for other in old.experiments if other.name == experiment.name), None)
@@ -135,13 +135,13 @@ def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Itera
                 f"its slice of layer {experiment.layer} begins at {end} %, before at {start} %: what is above it in "
                 "the layer changed, and other users than before are in it"
             )
-            yield Warning("slice_moved", experiment.name, message)
+            yield PlanWarning("slice_moved", experiment.name, message)
         yield from _loss_warnings(was, moving)
     for was in old.experiments:
         if all(was.name != experiment.name for experiment in new.experiments):
-            yield Warning("experiment_removed", was.name, f"is no longer in the file; its users get {new.default}")
+            yield PlanWarning("experiment_removed", was.name, f"is no longer in the file; its users get {new.default}")
     for remark in advice(new):
-        yield Warning("advice", None, str(remark))
+        yield PlanWarning("advice", None, str(remark))
 
 
 def _slice_starts(config: Config) -> dict[str, int]:
@@ -154,20 +154,20 @@ def _slice_starts(config: Config) -> dict[str, int]:
     return starts
 
 
-def _randomisation_warnings(was: Experiment, now: Experiment) -> Iterator[Warning]:
+def _randomisation_warnings(was: Experiment, now: Experiment) -> Iterator[PlanWarning]:
     if was.salt != now.salt:
         message = (
             f"the salt is `{now.salt}`, no longer `{was.salt}`: everyone is dealt anew, and results start from nothing"
         )
-        yield Warning("salt_changed", now.name, message)
+        yield PlanWarning("salt_changed", now.name, message)
     if was.audience != now.audience:
-        yield Warning("audience_changed", now.name, "the audience changes: other users than before are compared")
+        yield PlanWarning("audience_changed", now.name, "the audience changes: other users than before are compared")
     if was.control != now.control:
         message = f"the control is `{now.control}`, no longer `{was.control}`: other buckets change hands"
-        yield Warning("control_changed", now.name, message)
+        yield PlanWarning("control_changed", now.name, message)
 
 
-def _group_warnings(was: Experiment, now: Experiment, at: datetime) -> Iterator[Warning]:
+def _group_warnings(was: Experiment, now: Experiment, at: datetime) -> Iterator[PlanWarning]:
     models = {group.name: group.model for group in was.groups}
     for group in now.groups:
         if models.get(group.name, group.model) != group.model:
@@ -175,7 +175,7 @@ def _group_warnings(was: Experiment, now: Experiment, at: datetime) -> Iterator[
                 f"`{group.name}` is served by {group.model}, no longer {models[group.name]}, in the middle of the "
                 "experiment: its results mix two models; begin a new experiment instead"
             )
-            yield Warning("model_changed", now.name, message)
+            yield PlanWarning("model_changed", now.name, message)
     treatments_before = [group.name for group in was.groups if group.name != was.control]
     treatments_now = [group.name for group in now.groups if group.name != now.control]
     if treatments_now[: len(treatments_before)] != treatments_before:
@@ -183,20 +183,20 @@ def _group_warnings(was: Experiment, now: Experiment, at: datetime) -> Iterator[
             "a treatment was removed, renamed or put elsewhere in the order, which decides the buckets; keep it in its "
             "place at weight 0"
         )
-        yield Warning("groups_changed", now.name, message)
+        yield PlanWarning("groups_changed", now.name, message)
     past_before = [row for row in was.ramp if row.at <= at]
     past_now = [row for row in now.ramp if row.at <= at]
     if past_before and past_now[: len(past_before)] != past_before:
-        yield Warning(
+        yield PlanWarning(
             "past_row_changed", now.name, "a past ramp row was changed or removed; past rows decide the buckets too"
         )
     elif not now.ramp and {g.name: g.weight_bp for g in was.groups} != {g.name: g.weight_bp for g in now.groups}:
         many = " With three or more treatments that moves more users than needed." if len(treatments_now) > 2 else ""
         message = f"the weights are edited without a ramp row, which keeps no history.{many} `abfleet ramp` writes one"
-        yield Warning("weights_without_ramp", now.name, message)
+        yield PlanWarning("weights_without_ramp", now.name, message)
 
 
-def _loss_warnings(was: Experiment, moving: Movement) -> Iterator[Warning]:
+def _loss_warnings(was: Experiment, moving: Movement) -> Iterator[PlanWarning]:
     for group in was.groups:
         if group.name == was.control:
             continue
@@ -208,4 +208,4 @@ def _loss_warnings(was: Experiment, moving: Movement) -> Iterator[Warning]:
         if losses:
             where = ", ".join(f"{share_text(flow.share)} to {flow.after}" for flow in losses[:5])
             message = f"the treatment `{group.name}` loses users: {where} (percent of all users)"
-            yield Warning("treatment_loses_users", was.name, message)
+            yield PlanWarning("treatment_loses_users", was.name, message)

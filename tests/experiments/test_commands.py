@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import typer
+from abfleet_experiments import save
 from abfleet_experiments.load import load
 from typer.testing import CliRunner, Result
 
@@ -263,14 +264,16 @@ def test_asks_on_a_terminal(file: Path, answer: bytes, code: int) -> None:
     assert (file.read_text(encoding="utf-8") == BLOCK) is bool(code)
 
 
-def test_a_folder_that_cannot_be_written_is_a_failure(file: Path) -> None:
-    """The file stays as it was, and the exit code is 1."""
-    if os.geteuid() == 0:
-        pytest.skip("root may write anywhere")
-    file.parent.chmod(0o500)
+def test_a_file_that_cannot_be_written_is_a_failure(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """When another has written meanwhile, or the disk refuses, the reason is told and the exit code is 1."""
+
+    def refuse(path: Path, **_: object) -> None:
+        raise save.SaveError(f"{path} was changed meanwhile; please run the command again")
+
+    monkeypatch.setattr(save, "save", refuse)
     result = _run("halt", "e", "--experiments", file, "--yes")
-    file.parent.chmod(0o700)
     assert result.exit_code == 1
+    assert "was changed meanwhile" in result.stderr
     assert file.read_text(encoding="utf-8") == BLOCK
 
 
