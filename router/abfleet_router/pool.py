@@ -47,6 +47,7 @@ class Pool:
         self._draw = draw
         self._policy = policy
         self._replicas: dict[str, Replica] = {}
+        self._wanted: frozenset[str] = frozenset()  # addresses of the targets; others serve until one of these does
         self._leaving: dict[Replica, asyncio.Task[None]] = {}
         self._targets: tuple[str, ...] = ()
         self._resolver: asyncio.Task[None] | None = None
@@ -105,13 +106,12 @@ class Pool:
             await asyncio.sleep(RESOLVE_SECONDS if failures == 0 else 0.5)
 
     def _set_addresses(self, addresses: Sequence[str]) -> None:
+        self._wanted = frozenset(addresses)
         for address in addresses:
             if address not in self._replicas:
                 replica = self._make_replica(self, address)
                 self._replicas[address] = replica
                 replica.start(self._on_health)
-        for address in self._replicas.keys() - set(addresses):
-            self._let_go(self._replicas.pop(address))
         self._refresh()
 
     def _let_go(self, replica: Replica) -> None:
@@ -137,9 +137,18 @@ class Pool:
     def _refresh(self) -> None:
         now = self._clock()
         self._together.forget()
+        if self._replicas.keys() - self._wanted:
+            self._let_unwanted_go(now)
         self.available = [replica for replica in self._replicas.values() if replica.is_in(now)]
         self.changed.set()
         self.changed = asyncio.Event()
+
+    def _let_unwanted_go(self, now: float) -> None:
+        """Where a version has moved, its old replicas go on until a new one serves: else nobody would in between."""
+        if self._wanted and not any(self._replicas[one].is_in(now) for one in self._wanted if one in self._replicas):
+            return
+        for address in sorted(self._replicas.keys() - self._wanted):
+            self._let_go(self._replicas.pop(address))
 
     def note_success(self, replica: Replica, calls: int, worker_seconds: float) -> None:
         """A batch of `calls` came back from it, after `worker_seconds` of work."""
