@@ -302,6 +302,48 @@ async def test_replicas_follow_the_targets() -> None:
     await bench.close()
 
 
+async def test_a_version_that_moves_is_served_all_the_time() -> None:
+    """The old replicas go when the first new one serves, and not before."""
+    bench, pool = await bench_of(2)
+    old = set(pool.replicas)
+    bench.fleet.down.add("v1")
+    pool.set_targets(["10.0.0.8:1", "10.0.0.9:1"])
+    await turns()
+    assert set(pool.available) == old
+    await bench.arrive(bench.call("u", request_id="r1"))
+    await bench.run_dry()
+    new = bench.replica("v1", 3)
+    new.becomes(Health.SERVING)
+    assert pool.available == [new]
+    assert set(pool.leaving) == old
+    assert all(replica.draining for replica in old)
+    bench.books_balance(bench.calls)
+    assert bench.calls[0].code is Code.OK
+    await bench.close()
+
+
+async def test_a_version_that_moves_for_real_loses_no_call(place: Place) -> None:
+    """Calls go on while the target of a version is changed from one worker to another that starts later."""
+    first, second = await place.worker(), await place.worker()
+    await second.stop()
+    pool = place.pool(first)
+    await serving(pool, 1)
+    place.fleet.follow({"v1": [second.address]})
+    await until(pool, lambda: len(pool.replicas) == 2)
+    assert [replica.address for replica in pool.available] == [first.address]
+    await second.start()
+    await until(pool, lambda: [replica.address for replica in pool.available] == [second.address])
+
+
+async def test_a_pool_without_targets_lets_everybody_go() -> None:
+    """There is nobody to wait for."""
+    bench, pool = await bench_of(2)
+    pool.set_targets([])
+    await turns()
+    assert (pool.available, pool.replicas) == ([], ())
+    await bench.close()
+
+
 async def test_a_replica_that_leaves_finishes_its_calls() -> None:
     """It gets no more, answers what it has, and only then closes."""
     bench, pool = await bench_of(1)
