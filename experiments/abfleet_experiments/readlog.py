@@ -1,8 +1,8 @@
 """Opens decision logs for analysis: JSON lines, plain or compressed, and Parquet, of one or many routers. Does IO.
 
 Knows files and DuckDB. What it gives is a table of normalised lines and a connection on which Ibis expressions run;
-what lines mean is for the analysis. JSON lines are copied once into a database of their own in a temporary folder, so that
-each is parsed once and memory is bounded; Parquet is read where it is.
+what lines mean is for the analysis. JSON lines are copied once into a database of their own in a temporary folder, so
+that each is parsed once and memory is bounded; Parquet is read where it is.
 """
 
 import tempfile

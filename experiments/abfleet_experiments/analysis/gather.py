@@ -31,7 +31,7 @@ from abfleet_experiments.analysis.metrics import (
     MetricRule,
     Source,
 )
-from abfleet_experiments.analysis.moments import Floats, Moments
+from abfleet_experiments.analysis.moments import Floats, Moments, from_sums
 from abfleet_experiments.analysis.periods import (
     Found,
     Looks,
@@ -40,9 +40,9 @@ from abfleet_experiments.analysis.periods import (
     group_names,
     looks_until,
     microseconds,
-    moment,
 )
 from abfleet_experiments.analysis.sums import Shape, Value
+from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan, Experiment
 
 LEARNT_FROM: Final = 1000
@@ -71,6 +71,42 @@ class Gathered:
     allocations: tuple[Found, ...]
     facts: tuple[GroupFacts, ...]
     looks: Looks
+
+
+@dataclass(frozen=True, slots=True)
+class UserChanges:
+    """What each look changes in the sums of each user of one allocation.
+
+    Attributes:
+        users: How many. user: int[rows], which of them. look: int[rows]. entered: float64[rows], 1 at the user's first.
+        parts: By metric and product of sums.PRODUCTS, float64[rows].
+    """
+
+    groups: tuple[str, ...]
+    users: int
+    user: NDArray[np.int64]
+    look: NDArray[np.int64]
+    entered: Floats
+    parts: Mapping[str, Mapping[str, Floats]]
+    rules: tuple[MetricRule, ...]
+    looks: Looks
+
+
+def user_changes(
+    lines: Lines,
+    name: str,
+    experiment: Experiment,
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> UserChanges | None:
+    """The changes of each user of an experiment's largest allocation; None if nobody was in it."""
+    exposures = frames.allocated(lines, name)
+    groups = group_names(experiment, [], {})
+    found = find_periods(exposures, groups, experiment, {}, as_of)
+    if not found:
+        return None
+    return _Gathering(lines, name, exposures, groups, found, rules, plan, as_of).by_user()
 
 
 def gather(
@@ -181,7 +217,7 @@ class _Gathering:
 
     def _divide(self, units: ir.Table, window: timedelta) -> Cells:
         if len(self._found) == 1:
-            maps = [np.full(cells_of.BUCKETS, UNKNOWN, dtype=np.int64)]
+            maps = [np.full(BUCKETS, UNKNOWN, dtype=np.int64)]
         else:
             counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
             columns = {name: column.to_numpy() for name, column in _arrow(counted).items()}
@@ -195,8 +231,8 @@ class _Gathering:
     def _bucket_map(self, columns: Mapping[str, NDArray[np.int64]], period: int) -> NDArray[np.int64]:
         """The group of each bucket in an allocation: the one of most of its users."""
         mine = columns["period"] == period
-        mine &= (columns["bucket"] >= 0) & (columns["bucket"] < cells_of.BUCKETS)
-        votes = np.zeros((cells_of.BUCKETS, len(self._groups)))
+        mine &= (columns["bucket"] >= 0) & (columns["bucket"] < BUCKETS)
+        votes = np.zeros((BUCKETS, len(self._groups)))
         np.add.at(votes, (columns["bucket"][mine], columns["g"][mine]), columns["n"][mine])
         voted = np.flatnonzero(votes.sum(axis=1))
         return cells_of.observed_buckets(voted, votes[voted].argmax(axis=1))
@@ -242,15 +278,8 @@ class _Gathering:
     # --- metrics ------------------------------------------------------------------------------------------------------
 
     def _metrics(self, counted: OutcomeCounts) -> tuple[MetricEvidence, ...]:
-        outcomes = join_outcomes(self._lines, self._calls, self._units, self._looks)
-        table, values = contributions(outcomes, self._visits, self._rules, counted)
-        table = table.inner_join(self._units.select("user", "period", "cell", "g"), ["user", "period"])
-        if any(rule.winsorise is not None for rule in self._rules):
-            table = self._keep("contributions", table)
-        table, values = self._with_values_before(table, values, counted)
-        values = {rule.name: self._capped(table, rule, values[rule.name]) for rule in self._rules}
-        changed = sums.changes(table, values)
-        names = list(values)
+        changed = self.changed(counted)
+        names = [rule.name for rule in self._rules]
         if len(self._found) == 1:
             moments = sums.moments(changed, names, self._shape)
         else:
@@ -259,6 +288,40 @@ class _Gathering:
             crosses = sums.crosses(changed, names, self._shape)
             moments = {name: replace(moments[name], cross=crosses.get(name)) for name in names}
         return tuple(MetricEvidence(rule, moments[rule.name]) for rule in self._rules)
+
+    def changed(self, counted: OutcomeCounts) -> ir.Table:
+        """What each look changes in each user's sums, of every metric."""
+        outcomes = join_outcomes(self._lines, self._calls, self._units, self._looks)
+        table, values = contributions(outcomes, self._visits, self._rules, counted)
+        table = table.inner_join(self._units.select("user", "period", "cell", "g"), ["user", "period"])
+        if any(rule.winsorise is not None for rule in self._rules):
+            table = self._keep("contributions", table)
+        table, values = self._with_values_before(table, values, counted)
+        return sums.changes(table, {rule.name: self._capped(table, rule, values[rule.name]) for rule in self._rules})
+
+    def by_user(self) -> UserChanges:
+        """The changes of the largest allocation's users, as arrays."""
+        table = self.changed(OutcomeCounts())
+        sizes = _arrow(self._units.group_by("period").aggregate(n=ibis._.count()))
+        largest = max(zip(sizes["n"].to_pylist(), sizes["period"].to_pylist(), strict=True))[1]
+        table = table.filter(table.period == largest)
+        columns = {name: np.nan_to_num(column.to_numpy()) for name, column in _arrow(table).items()}
+        users, index = np.unique(columns["user"], return_inverse=True)
+        parts = {
+            rule.name: {part: columns[f"{rule.name}_{part}"].astype(np.float64) for part in sums.PRODUCTS}
+            for rule in self._rules
+        }
+        entered = columns["entered"].astype(np.float64)
+        return UserChanges(
+            self._groups,
+            len(users),
+            index,
+            columns["look"].astype(np.int64),
+            entered,
+            parts,
+            tuple(self._rules),
+            self._looks,
+        )
 
     def _with_values_before(
         self, table: ir.Table, values: dict[str, Value], counted: OutcomeCounts
@@ -494,7 +557,7 @@ def _nobody(
         shares=weights.reshape(1, 1, -1),
         new_users=none,
         users=none[:, 0],
-        metrics=tuple(MetricEvidence(rule, Moments(*[none] * 7)) for rule in rules),
+        metrics=tuple(MetricEvidence(rule, from_sums([none] * 7)) for rule in rules),
         bad_events={},
         quality=DataQuality(
             lines=lines.lines,
@@ -508,6 +571,3 @@ def _nobody(
     )
     facts = tuple(GroupFacts(g, experiment.group(g).model if experiment else None, 0, 0, 0, 0) for g in groups)
     return Gathered(evidence, (), facts, looks)
-
-
-__all__ = ["Gathered", "GroupFacts", "gather", "moment"]

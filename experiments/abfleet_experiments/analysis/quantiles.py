@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_experiments.analysis.effects import Estimator, QuantileScale, merged
+from abfleet_experiments.analysis.effects import QuantileScale, merged
 from abfleet_experiments.analysis.moments import Floats, Moments
 
 BINS_PER_E: Final = 1000
@@ -81,6 +81,3 @@ def dense(
     result = np.zeros((*shape, len(unique)))
     np.add.at(result, (*where, index), values)
     return result.cumsum(axis=0)
-
-
-__all__ = ["BINS_PER_E", "Estimator", "dense", "point", "quantile_scale"]

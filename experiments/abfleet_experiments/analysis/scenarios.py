@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis.cells import UNKNOWN, Cell, Cells, Period
+from abfleet_experiments.analysis.cells import Cell, Cells, Period
 from abfleet_experiments.analysis.effects import Estimator
 from abfleet_experiments.analysis.evidence import BadEvents, Calendar, DataQuality, Evidence, MetricEvidence
-from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, BadEvent, MetricRule, Source, metric_rules
+from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule, Source, metric_rules
 from abfleet_experiments.analysis.moments import Cross, Floats, Moments, proportions
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan, Guardrail, MetricsPlan
@@ -82,11 +82,12 @@ class Plain:
         weights = np.array(self.weights)
         daily = random.multinomial(self.users // LOOKS, weights, size=LOOKS).astype(np.float64)
         treated = np.array([0.0, 1.0, 0.0])[: len(weights)]
-        converted = random.binomial(daily.astype(int), self.conversion * (1 + treated * self.lift))
-        errors = random.binomial(daily.astype(int), self.error * self.error_ratio**treated)
-        slow = random.binomial(daily.astype(int), self.slow * self.slow_ratio**treated)
+        users = daily.astype(np.int64)
+        converted = random.binomial(users, self.conversion * (1 + treated * self.lift)).astype(np.float64)
+        errors = random.binomial(users, self.error * self.error_ratio**treated).astype(np.float64)
+        slow = random.binomial(users, self.slow * self.slow_ratio**treated).astype(np.float64)
         if self.lost:
-            stayed = (daily - converted).astype(int)
+            stayed = (daily - converted).astype(np.int64)
             daily = daily - random.binomial(stayed, treated * self.lost / (1 - self.conversion))
             errors, slow = np.minimum(errors, daily), np.minimum(slow, daily)
         return self._evidence(daily, converted, errors, slow)
@@ -353,5 +354,3 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         )),
     )
 }  # fmt: skip
-
-__all__ = ["SCENARIOS", "UNKNOWN", "BadEvent", "Plain", "Promise", "Ramp", "Scenario"]

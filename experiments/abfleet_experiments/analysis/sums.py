@@ -90,18 +90,18 @@ def _z(table: ir.Table, value: Value, *, before: bool) -> ir.FloatingValue:
     return (now - table[value.z] if before else now).cast("float64")
 
 
-_PRODUCTS = ("y", "z", "yy", "yz", "zz", "nonzero")
+PRODUCTS = ("y", "z", "yy", "yz", "zz", "nonzero")
 
 
 def moments(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, Moments]:
     """The sums over users of each metric, cumulative over the looks."""
-    totals = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in _PRODUCTS}
+    totals = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in PRODUCTS}
     grouped = changed.group_by("cell", "g", "look").aggregate(entered=changed.entered.sum(), **totals)
     columns = _columns(grouped)
     where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
     users = _cumulative(columns["entered"], where, shape)
     return {
-        name: from_sums([users, *(_cumulative(columns[f"{name}_{part}"], where, shape) for part in _PRODUCTS)])
+        name: from_sums([users, *(_cumulative(columns[f"{name}_{part}"], where, shape) for part in PRODUCTS)])
         for name in names
     }
 
