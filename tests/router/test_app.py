@@ -9,6 +9,7 @@ from urllib.request import urlopen
 import grpc
 import orjson
 import pytest
+import zstandard
 from abfleet_experiments.decision import problems
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_protos import admin_pb2, admin_pb2_grpc
@@ -101,7 +102,10 @@ class Scene:
 
     def lines(self) -> list[dict[str, Any]]:
         """What is in the log's files, each line held against the schema."""
-        found = [orjson.loads(line) for file in (self.folder / "logs").glob("*.jsonl") for line in file.open("rb")]
+        found = []
+        for file in sorted((self.folder / "logs").glob("*.jsonl*")):
+            with zstandard.open(file, "rb") if file.suffix == ".zst" else file.open("rb") as lines:
+                found += [orjson.loads(line) for line in lines.read().splitlines()]
         assert [problem for line in found for problem in problems(line)] == []
         return found
 
