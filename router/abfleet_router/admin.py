@@ -90,7 +90,8 @@ class StatusReport:
             "rejected": metrics.rejected,
             "retries": metrics.retries,
             "decision_log": {
-                "path": str(self._log.path),
+                "path": self._log.path,
+                "failing": self._log.failing,
                 "lines": self._log.counters.written,
                 "lost": self._log.counters.lost,
                 "buffered": self._log.buffered,

@@ -70,9 +70,10 @@ async def serve(settings: Settings) -> int:
         await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()  # an error while it waited is no readiness
-            print(
-                f"ready {serving.address} admin {serving.admin_address} metrics {serving.metrics_address}", flush=True
-            )
+            # Standard output belongs to the decision log when that goes there.
+            out = sys.stderr if settings.log.sink == "stdout" else sys.stdout
+            line = f"ready {serving.address} admin {serving.admin_address} metrics {serving.metrics_address}"
+            print(line, file=out, flush=True)
             await stop
         ready.cancel()
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
@@ -90,7 +91,7 @@ class Serving:
         self._settings = settings
         self.rpc_metrics = RpcMetrics(METHODS)
         self.metrics = RouterMetrics()
-        self.decision_log = DecisionLog(settings.log_dir, flush_interval_seconds=settings.flush_interval_seconds)
+        self.decision_log = DecisionLog(settings.log_dir, settings.log)
         # Draws balance load; nothing secret hangs on them.
         draw = random.Random().random  # noqa: S311
         self.fleet = Fleet(clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes)

@@ -1,131 +1,213 @@
-"""The decision log's writing half: lines in memory, one file, one writer thread. Knows bytes and files, no schema.
+"""The decision log as the event loop sees it: lines gathered, handed over, counted. Knows no file, no disk, no schema.
 
-Lines are gathered on the event loop and handed over every `flush_interval`; the thread writes them with one system
-call, so that a slow disk never holds an answer. What cannot be kept or written is counted.
+Lines are handed to a thread every `flush_interval`, which writes them with one system call, so that a slow disk never
+holds an answer. What there is no room for is dropped and counted. Who must know that lines are written (an answer under
+the policy `refuse`, an outcome before it is acknowledged) asks with `when_written`; then lines are handed over as soon
+as the thread is free, and all that gather meanwhile share the next write.
 """
 
 import asyncio
 import os
-import queue
 import socket
-import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import structlog
 
+from abfleet_router.log_files import Identity
+from abfleet_router.log_keeper import LogKeeper
+from abfleet_router.log_sink import FileSink, Fsync, Sink, StdoutSink
+from abfleet_router.log_writer import Batch, LogCounters, LogWriter, Waiter, Written
+
+__all__ = ["DecisionLog", "LogCounters", "LogSettings", "Policy"]
 log = structlog.get_logger("abfleet.router.decision_log")
 
-MAX_PENDING_BYTES = 64 * 1024 * 1024
-"""Lines not yet written; about 100,000 calls, two seconds of a router's full speed."""
+Policy = Literal["keep_serving", "unhealthy", "refuse"]
+GATHERED_LINES = 4096
+"""Handed over at once when so many have gathered, so that a long flush interval does not undo the bound."""
+STALLED_SECONDS = 1.0
+"""A write that takes longer counts as one that fails, for health."""
+CLOSE_SECONDS = 10.0
+"""At the end, for a disk that does not answer."""
+COMPLAIN_SECONDS = 10.0
 
 
-@dataclass(slots=True)
-class LogCounters:
-    """`written` and `failed` are changed only by the writer thread, the rest only on the event loop."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSettings:
+    """How the log is written. `max_lines` and `max_bytes` bound what is not written yet, `flush_interval` apart."""
 
-    lines: int = 0
-    dropped: int = 0
-    written: int = 0
-    failed: int = 0
-    """Lines that could not be written."""
-
-    @property
-    def lost(self) -> int:
-        """Lines that are in no file."""
-        return self.dropped + self.failed
+    sink: Literal["file", "stdout"] = "file"
+    policy: Policy = "keep_serving"
+    flush_interval_seconds: float = 0.05
+    fsync: Fsync = "never"
+    rotate_bytes: int = 256 * 1024 * 1024
+    """Some 400,000 calls; compressed, about a tenth of it."""
+    rotate_seconds: float = 3600.0
+    compress: Literal["zst", "none"] = "zst"
+    retention_seconds: float = 0.0
+    """0: for ever."""
+    max_lines: int = 200_000
+    max_bytes: int = 128 * 1024 * 1024
+    """Five seconds of a router's full speed."""
 
 
 class DecisionLog:
-    """Appends lines to `decisions-HOST-START-PID.jsonl` in a folder that it makes."""
+    """Appends lines. Changed only on the event loop."""
 
-    def __init__(self, folder: Path, *, flush_interval_seconds: float = 0.05) -> None:
-        self.folder = folder
+    def __init__(
+        self,
+        folder: Path,
+        settings: LogSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.settings = settings = settings or LogSettings()
         self.counters = LogCounters()
-        started = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
-        self.path = folder / f"decisions-{socket.gethostname()}-{started}-{os.getpid()}.jsonl"
-        self._flush_interval_seconds = flush_interval_seconds
-        self._lines: list[bytes] = []  # changed only on the event loop
-        self._handed_over: queue.SimpleQueue[tuple[int, bytes] | None] = queue.SimpleQueue()
-        self._handed_bytes = 0  # changed only on the event loop
-        self._written_bytes = 0  # changed only by the writer thread, failed ones included
+        self._clock = clock
+        self._lines: list[bytes] = []
+        self._waiters: list[Waiter] = []
+        self._handed_bytes = 0
+        self._awaited = 0  # batches handed over for which somebody waits
         self._flusher: asyncio.TimerHandle | None = None
-        self._writer: threading.Thread | None = None
-        self._file: int | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._complained = -COMPLAIN_SECONDS
+        identity = Identity(socket.gethostname(), os.getpid())
+        self._keeper: LogKeeper | None = None
+        sink: Sink
+        if settings.sink == "stdout":
+            sink = StdoutSink()
+        else:
+            self._keeper = keeper = LogKeeper(
+                folder, identity, compresses=settings.compress == "zst", retention_seconds=settings.retention_seconds
+            )
+            sink = FileSink(
+                folder, identity, fsync=settings.fsync, rotate_bytes=settings.rotate_bytes,
+                rotate_seconds=settings.rotate_seconds, on_closed=keeper.wake, clock=clock, wall=wall,
+            )  # fmt: skip
+        self._writer = LogWriter(sink, self.counters, self._tell, keeps=settings.policy != "refuse", clock=clock)
 
-    def open(self) -> None:
-        """Makes the folder and the file and starts the writer. Raises OSError."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        self._writer = threading.Thread(target=self._write_all, name="decision-log", daemon=True)
-        self._writer.start()
-        self._tick()
+    @property
+    def path(self) -> str:
+        """The file that is written, or `stdout`."""
+        return self._writer.where
 
-    def append(self, line: bytes) -> None:
-        """Adds one line, without its line feed."""
-        self._lines.append(line)
+    @property
+    def failing(self) -> bool:
+        """Whether lines cannot be written now, or take too long."""
+        writer = self._writer
+        busy = writer.busy_since
+        return writer.trouble is not None or (busy is not None and self._clock() - busy > STALLED_SECONDS)
 
     @property
     def buffered(self) -> int:
         """Lines that are not in the kernel yet."""
+        return len(self._lines) + self._pending_lines
+
+    @property
+    def _pending_lines(self) -> int:
         counters = self.counters
-        return len(self._lines) + counters.lines - counters.written - counters.lost
+        return counters.lines - counters.written - counters.lost
+
+    def open(self) -> None:
+        """Makes the folder and a new file and starts the threads. Raises OSError."""
+        self._loop = asyncio.get_running_loop()
+        self._writer.start()
+        if self._keeper is not None:
+            self._keeper.start()
+        self._tick()
+
+    def append(self, line: bytes) -> None:
+        """Adds one line, without its line feed."""
+        lines = self._lines
+        lines.append(line)
+        if len(lines) >= GATHERED_LINES:
+            self.flush()
+
+    def when_written(self, written: Written) -> None:
+        """Calls back on the loop, later: True once every line appended so far is in the kernel (under fsync `always`,
+        on disk), False as soon as one of this turn's is known not to be."""
+        assert self._loop is not None, "open comes first"
+        if not self._waiters and not self._awaited:
+            self._loop.call_soon(self._flush_awaited)
+        self._waiters.append((len(self._lines), written))
+
+    def _flush_awaited(self) -> None:
+        if self._waiters and not self._awaited:
+            self.flush()
 
     def _tick(self) -> None:
         self.flush()
-        self._flusher = asyncio.get_running_loop().call_later(self._flush_interval_seconds, self._tick)
+        assert self._loop is not None
+        self._flusher = self._loop.call_later(self.settings.flush_interval_seconds, self._tick)
 
     def flush(self) -> None:
         """Hands over what has gathered."""
-        if not self._lines:
+        lines, waiters = self._lines, self._waiters
+        if not lines and not waiters:
             return
-        lines, self._lines = self._lines, []
-        self.counters.lines += len(lines)
-        if self._handed_bytes - self._written_bytes > MAX_PENDING_BYTES:
-            self.counters.dropped += len(lines)
-            return
+        self._lines, self._waiters = [], []
+        waiting_lines, waiting_bytes = self._pending_lines, self._handed_bytes - self._writer.done_bytes
+        count = len(lines)
+        self.counters.lines += count
         lines.append(b"")
         chunk = b"\n".join(lines)
+        settings = self.settings
+        if waiting_lines + count > settings.max_lines or waiting_bytes + len(chunk) > settings.max_bytes:
+            count, chunk = self._cut(lines, settings.max_lines - waiting_lines, settings.max_bytes - waiting_bytes)
+            dropped = [waiter for waiter in waiters if waiter[0] > count]
+            waiters = [waiter for waiter in waiters if waiter[0] <= count]
+            if dropped:
+                assert self._loop is not None
+                self._loop.call_soon(self._told, [(written, False) for _, written in dropped], 0)
+        if not count and not waiters:
+            return
         self._handed_bytes += len(chunk)
-        self._handed_over.put((len(lines) - 1, chunk))
+        self._awaited += bool(waiters)
+        self._writer.put(Batch(count, chunk, waiters))
 
-    def _write_all(self) -> None:
-        mend = b""  # ends a line of which only a part could be written, so that the next line is whole
-        while (handed := self._handed_over.get()) is not None:
-            count, chunk = handed
-            size, error = self._write(mend + chunk)
-            if error is None:
-                mend = b""
-                self.counters.written += count
-            else:
-                done = (mend + chunk)[:size]
-                whole = done.removeprefix(mend).count(b"\n")
-                mend = mend if not done else b"" if done.endswith(b"\n") else b"\n"
-                self.counters.written += whole
-                self.counters.failed += count - whole
-                log.error("decision log cannot be written", path=str(self.path), lines=count - whole, error=str(error))
-            self._written_bytes += len(chunk)
+    def _cut(self, lines: list[bytes], room_lines: int, room_bytes: int) -> tuple[int, bytes]:
+        """As many of the lines as there is room for; the rest is dropped and counted."""
+        *lines, _ = lines
+        count = size = 0
+        for line in lines[: max(0, room_lines)]:
+            size += len(line) + 1
+            if size > room_bytes:
+                break
+            count += 1
+        self.counters.dropped += len(lines) - count
+        now = self._clock()
+        if now - self._complained >= COMPLAIN_SECONDS:
+            self._complained = now
+            log.error("decision log is full: lines are dropped", where=self.path, lost=self.counters.lost)
+        return count, b"".join(line + b"\n" for line in lines[:count])
 
-    def _write(self, chunk: bytes) -> tuple[int, OSError | None]:
-        """Bytes written, and why not all of them."""
-        assert self._file is not None, "open comes first"
-        view, size = memoryview(chunk), 0
-        try:
-            while size < len(chunk):
-                size += os.write(self._file, view[size:])
-        except OSError as error:
-            return size, error
-        return size, None
+    def _tell(self, told: list[tuple[Written, bool]]) -> None:
+        """In the writer's thread."""
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(self._told, told)
+
+    def _told(self, told: list[tuple[Written, bool]], batches: int = 1) -> None:
+        self._awaited -= batches
+        for written, ok in told:
+            try:
+                written(ok)
+            except Exception:  # one fault must not keep the others waiting
+                log.exception("telling of written lines failed")
+        self._flush_awaited()
 
     def close(self) -> None:
-        """Writes everything and closes the file."""
+        """Writes everything and closes; a disk that does not answer is given up after a while."""
         if self._flusher is not None:
             self._flusher.cancel()
         self.flush()
-        self._handed_over.put(None)
-        if self._writer is not None:
-            self._writer.join()
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        if self._keeper is not None:
+            self._keeper.close()
+        if not self._writer.close(CLOSE_SECONDS):
+            log.error("decision log did not end in time", where=self.path, lines=self.buffered)
+        elif self.counters.lost:
+            log.error("decision log is not complete", where=self.path, lost=self.counters.lost)

@@ -31,6 +31,9 @@ def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterabl
     yield CounterMetricFamily("abfleet_decision_log_lines", "Lines written.", value=counters.written)
     yield CounterMetricFamily("abfleet_decision_log_dropped", "Lines that are in no file.", value=counters.lost)
     yield GaugeMetricFamily("abfleet_decision_log_buffered", "Lines not written yet.", value=decision_log.buffered)
+    yield GaugeMetricFamily(
+        "abfleet_decision_log_failing", "1 while lines cannot be written.", value=decision_log.failing
+    )
     if (snapshot := router.snapshot) is not None:
         info = InfoMetricFamily("abfleet_config", "The configuration in force.")
         info.add_metric([], {"revision": snapshot.revision})

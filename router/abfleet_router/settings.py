@@ -5,14 +5,18 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import Literal, cast, get_args
 
 from abfleet_transport.flags import Flags, address, port_or_off, real, text, whole
 from abfleet_transport.process import LOG_LEVELS
 from abfleet_transport.server import Transport
 
+from abfleet_router.decision_log import LogSettings, Policy
 from abfleet_router.ejection import EjectionPolicy
+from abfleet_router.log_sink import Fsync
 from abfleet_router.replica import LaneSettings
+
+SECONDS_A_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,7 @@ class Settings:
     transport: Transport
     io_threads: int
     log_dir: Path
-    flush_interval_seconds: float
+    log: LogSettings
     log_level: str
     reload_interval_seconds: float
     drain_delay_seconds: float
@@ -66,6 +70,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         environment,
     )
     _add_process(flags)
+    _add_decision_log(flags)
     _add_data_path(flags)
     got = flags.parse(arguments)
     return Settings(
@@ -78,7 +83,18 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         transport=cast(Transport, got.transport),
         io_threads=got.io_threads,
         log_dir=got.log_dir,
-        flush_interval_seconds=got.flush_interval,
+        log=LogSettings(
+            sink=cast(Literal["file", "stdout"], got.log_sink),
+            policy=cast(Policy, got.log_policy),
+            flush_interval_seconds=got.flush_interval,
+            fsync=cast(Fsync, got.fsync),
+            rotate_bytes=got.log_rotate_bytes,
+            rotate_seconds=got.log_rotate_seconds,
+            compress=cast(Literal["zst", "none"], got.log_compress),
+            retention_seconds=got.log_retention * SECONDS_A_DAY,
+            max_lines=got.log_buffer_lines,
+            max_bytes=got.log_buffer_bytes,
+        ),
         log_level=got.log_level,
         reload_interval_seconds=got.reload_interval,
         drain_delay_seconds=got.drain_delay,
@@ -112,13 +128,36 @@ def _add_process(flags: Flags) -> None:
     add("metrics-port", port_or_off, "8000", "PORT", "port of /metrics; 0: any free one; off: none")
     flags.choice("transport", get_args(Transport), "auto", "auto is native where it is installed")
     add("io-threads", whole(1, 64), "1", "N", "threads of the native transport")
-    add("log-dir", Path, "logs", "DIR", "folder of the decision log")
-    add("flush-interval", real(0.001, 60), "0.05", "SECONDS", "between writes of the decision log")
     flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
     add("router-name", text, name, "NAME", "this router in the decision log")
     add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "between looks at the files")
     add("drain-delay", seconds, "0", "SECONDS", "go on answering so long after SIGTERM")
     add("drain-timeout", seconds, "4", "SECONDS", "then wait so long for running calls")
+
+
+def _add_decision_log(flags: Flags) -> None:
+    log, add = LogSettings(), flags.add
+    add("log-dir", Path, "logs", "DIR", "folder of the decision log")
+    flags.choice("log-sink", ("file", "stdout"), log.sink, "where the decision log goes; stdout: for a collector")
+    flags.choice("log-policy", get_args(Policy), log.policy, "while it cannot be written; refuse: no answer unlogged")
+    add("flush-interval", real(0.001, 60), f"{log.flush_interval_seconds:g}", "SECONDS",
+        "between writes of the decision log")  # fmt: skip
+    flags.choice(
+        "fsync", get_args(Fsync), log.fsync, "put the log on disk: left to the system, each second, or each write"
+    )
+    add("log-rotate-bytes", whole(1024, 2**50), f"{log.rotate_bytes}", "BYTES", "begin a new log file at this size")
+    add("log-rotate-seconds", real(1, 366 * SECONDS_A_DAY), f"{log.rotate_seconds:g}", "SECONDS",
+        "begin a new log file at this age")  # fmt: skip
+    flags.choice("log-compress", ("zst", "none"), log.compress, "what becomes of closed log files")
+    add("log-retention", real(0, 36_500), "0", "DAYS", "remove log files whose last line is older; 0: never")
+    add(
+        "log-buffer-lines",
+        whole(1, 100_000_000),
+        f"{log.max_lines}",
+        "N",
+        "most lines not written yet; more are dropped",
+    )
+    add("log-buffer-bytes", whole(65_536, 2**40), f"{log.max_bytes}", "BYTES", "the same in bytes of lines")
 
 
 def _add_data_path(flags: Flags) -> None:

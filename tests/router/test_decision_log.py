@@ -1,27 +1,30 @@
-"""The writing half of the decision log, on real files: nothing is lost at the end, and what is lost is counted."""
+"""The decision log on real files and the event loop: nothing is lost at the end, and what is lost is counted."""
 
 import asyncio
 import os
 import stat
 import threading
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from abfleet_router import decision_log
-from abfleet_router.decision_log import DecisionLog
-from hypothesis import given
-from hypothesis import strategies as st
+from abfleet_router import log_sink
+from abfleet_router.decision_log import DecisionLog, LogSettings
+
+QUIET = LogSettings(flush_interval_seconds=3600, compress="none")
+"""Flushes when told."""
+Make = Callable[..., DecisionLog]
 
 
 @pytest.fixture
-async def make_log(tmp_path: Path) -> AsyncIterator[Callable[[], DecisionLog]]:
-    """Makes logs that flush when told, not opened yet; closes them."""
+async def make_log(tmp_path: Path) -> AsyncIterator[Make]:
+    """Makes logs that are not open yet; closes them."""
     made: list[DecisionLog] = []
 
-    def make() -> DecisionLog:
-        made.append(DecisionLog(tmp_path / "logs", flush_interval_seconds=3600))
+    def make(**changes: Any) -> DecisionLog:
+        made.append(DecisionLog(tmp_path / "logs", replace(QUIET, **changes)))
         return made[-1]
 
     yield make
@@ -29,7 +32,15 @@ async def make_log(tmp_path: Path) -> AsyncIterator[Callable[[], DecisionLog]]:
         one.close()
 
 
-Make = Callable[[], DecisionLog]
+async def until(condition: Callable[[], object]) -> None:
+    """The writer is a thread: waits for what it does."""
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def content(log: DecisionLog) -> bytes:
+    return Path(log.path).read_bytes()
 
 
 async def test_closing_writes_everything(make_log: Make) -> None:
@@ -43,41 +54,51 @@ async def test_closing_writes_everything(make_log: Make) -> None:
             log.flush()
     assert log.buffered > 0
     log.close()
-    assert log.path.read_bytes() == b"\n".join(lines) + b"\n"
+    assert content(log) == b"\n".join(lines) + b"\n"
     assert (log.counters.written, log.counters.lost, log.buffered) == (5000, 0, 0)
 
 
-async def test_a_line_reaches_the_file_without_being_asked(tmp_path: Path) -> None:
+async def test_a_line_reaches_the_file_without_being_asked(make_log: Make) -> None:
     """The flush comes by itself after the interval."""
-    log = DecisionLog(tmp_path, flush_interval_seconds=0.001)
+    log = make_log(flush_interval_seconds=0.001)
     log.open()
     log.append(b"{}")
-    async with asyncio.timeout(30):
-        while log.counters.written == 0:  # the writer is a thread
-            await asyncio.sleep(0.001)
-    assert log.path.read_bytes() == b"{}\n"
+    await until(lambda: log.counters.written)
+    assert content(log) == b"{}\n"
     assert log.buffered == 0
-    log.close()
+
+
+async def test_many_lines_do_not_wait_for_the_interval(make_log: Make) -> None:
+    """However long it is, memory is bounded: past some thousand lines they are handed over."""
+    log = make_log()
+    log.open()
+    for _ in range(10_000):
+        log.append(b"{}")
+    await until(lambda: log.counters.written >= 8000)
+    assert log.buffered == 10_000 - log.counters.written
 
 
 async def test_the_file_and_its_name(make_log: Make) -> None:
     """decisions-HOST-START-PID.jsonl, in a folder that is made; not for everybody to read."""
     log = make_log()
     log.open()
-    assert log.path.name.startswith("decisions-")
-    assert log.path.name.endswith(f"-{os.getpid()}.jsonl")
-    assert stat.S_IMODE(log.path.stat().st_mode) & 0o007 == 0
+    path = Path(log.path)
+    assert path.name.startswith("decisions-")
+    assert path.name.endswith(f"-{os.getpid()}.jsonl")
+    assert stat.S_IMODE(path.stat().st_mode) & 0o007 == 0
 
 
-async def test_an_existing_file_is_continued(make_log: Make) -> None:
-    """A restart within a second under the same process number, as in a container, keeps what is there."""
+async def test_two_logs_in_one_folder(make_log: Make) -> None:
+    """Two writers never share a file, whatever they have in common."""
     first, second = make_log(), make_log()
-    second.path = first.path
-    for number, log in enumerate((first, second)):
-        log.open()
-        log.append(b"%d" % number)
-        log.close()
-    assert first.path.read_bytes() == b"0\n1\n"
+    first.open()
+    second.open()
+    assert first.path != second.path
+    first.append(b"1")
+    second.append(b"2")
+    first.close()
+    second.close()
+    assert (content(first), content(second)) == (b"1\n", b"2\n")
 
 
 async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
@@ -87,77 +108,124 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         DecisionLog(tmp_path / "file" / "logs").open()
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-async def test_a_full_disk_is_counted(make_log: Make) -> None:
-    """Every line that could not be written is counted as lost, and none is left over."""
-    log = make_log()
-    log.folder.mkdir()
-    log.path.symlink_to("/dev/full")
-    log.open()
-    for _ in range(3):
-        log.append(b"{}")
-        log.append(b"{}")
-        log.flush()
-    log.close()
-    assert (log.counters.written, log.counters.failed, log.counters.lost, log.buffered) == (0, 6, 6, 0)
-
-
-class Disk:
-    """Takes so many bytes in each call, and fails where the script says None."""
-
-    def __init__(self, script: list[int | None]) -> None:
-        self.script = script
-        self.content = b""
-
-    def write(self, file: int, data: bytes | memoryview) -> int:
-        step = self.script.pop(0) if self.script else 1_000_000
-        if step is None:
-            raise OSError(28, "No space left on device")
-        self.content += bytes(data[:step])
-        return len(data[:step])
-
-
-@given(
-    st.lists(st.lists(st.sampled_from([b"aaaa", b"bb", b"c"]), min_size=1, max_size=4), min_size=1, max_size=6),
-    st.lists(st.one_of(st.none(), st.integers(1, 8)), max_size=12),
-)
-def test_a_disk_that_is_full_for_a_while(chunks: list[list[bytes]], script: list[int | None]) -> None:
-    """Wherever it fails: a line is written or lost, the two add up, and no whole line is spoilt by a torn one."""
-    disk = Disk(script)
-    log = DecisionLog(Path("unused"))
-    log._file = 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("abfleet_router.decision_log.os", SimpleNamespace(write=disk.write))
-        for lines in chunks:
-            log._handed_over.put((len(lines), b"".join(line + b"\n" for line in lines)))
-        log._handed_over.put(None)
-        log._write_all()
-    sent = [line for lines in chunks for line in lines]
-    counters = log.counters
-    assert counters.written + counters.failed == len(sent)
-    *ended, rest = disk.content.split(b"\n")
-    whole = [line for line in ended if line in (b"aaaa", b"bb", b"c")]
-    assert len(whole) >= counters.written, "a torn line may look like a short one, a whole one is never spoilt"
-    assert len(ended) - len(whole) + bool(rest) <= counters.failed
-
-
 async def test_a_writer_that_cannot_keep_up(make_log: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A disk that hangs holds up nobody: lines past the bound are dropped and counted, the rest is written later."""
-    monkeypatch.setattr(decision_log, "MAX_PENDING_BYTES", 10)
+    """A disk that hangs holds up nobody: lines past the bounds are dropped and counted, the rest is written later."""
     free = threading.Event()
+    real_write = log_sink.write
 
-    def slow(file: int, data: bytes) -> int:
+    def slow(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         free.wait(30)
-        return os.write(file, data)
+        return real_write(file, chunk)
 
+    monkeypatch.setattr(log_sink, "write", slow)
+    for bound, kept in (({"max_bytes": 30}, 3), ({"max_lines": 2}, 2)):
+        free.clear()
+        log = make_log(**bound)
+        log.open()
+        for number in range(5):
+            log.append(b"1234567%d" % number)
+            log.append(b"abcdefg%d" % number)
+            log.flush()
+        assert (log.counters.dropped, log.buffered) == (10 - kept, kept)
+        free.set()
+        log.close()
+        assert (log.counters.written, log.counters.lost, log.buffered) == (kept, 10 - kept, 0)
+        assert content(log) == b"".join([b"12345670\n", b"abcdefg0\n", b"12345671\n"][:kept])
+
+
+async def test_a_write_that_hangs_is_trouble(make_log: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that stalls shows as failing although no call to it has failed, and as well again when it is over."""
+    free = threading.Event()
+    real_write = log_sink.write
+
+    def slow(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+        free.wait(30)
+        return real_write(file, chunk)
+
+    monkeypatch.setattr(log_sink, "write", slow)
+    now = [100.0]
+    log = make_log()
+    log._clock = log._writer._clock = lambda: now[0]
+    log.open()
+    log.append(b"{}")
+    log.flush()
+    await until(lambda: log._writer.busy_since is not None)
+    assert not log.failing
+    now[0] += 1.5
+    assert log.failing
+    free.set()
+    await until(lambda: log.counters.written)
+    await until(lambda: not log.failing)
+
+
+async def told(log: DecisionLog, line: bytes | None = b"{}") -> "asyncio.Future[bool]":
+    """Appends a line and asks for it."""
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    if line is not None:
+        log.append(line)
+    log.when_written(future.set_result)
+    return future
+
+
+async def test_who_waits_is_told_when_it_is_written(make_log: Make) -> None:
+    """Without a wait for the interval, in order, and also when there is nothing new; the lines are in the file then."""
     log = make_log()
     log.open()
-    monkeypatch.setattr("abfleet_router.decision_log.os", SimpleNamespace(write=slow, close=os.close))
-    for _ in range(4):
-        log.append(b"12345678")
-        log.flush()
-    assert (log.counters.dropped, log.buffered) == (2, 2)
-    free.set()
+    waiting = [await told(log, b"%d" % number) for number in range(50)]
+    waiting.append(await told(log, None))
+    async with asyncio.timeout(30):
+        for number, one in enumerate(waiting[:-1]):
+            assert await one
+            assert b"%d\n" % number in content(log)
+        assert await waiting[-1]
+        assert await (await told(log, None)), "nothing is under way"
+
+
+@pytest.mark.parametrize("policy", ["keep_serving", "refuse"])
+async def test_who_waits_is_told_that_it_is_not_written(
+    make_log: Make, monkeypatch: pytest.MonkeyPatch, policy: str
+) -> None:
+    """At once, whether the line is kept for later or given up; the next one after the trouble gets through."""
+    full = True
+    real_write = log_sink.write
+
+    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+        return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
+
+    monkeypatch.setattr(log_sink, "write", write)
+    log = make_log(policy=policy)
+    log.open()
+    async with asyncio.timeout(30):
+        assert not await (await told(log, b"first"))
+        assert not await (await told(log, b"second"))
+        assert not await (await told(log, None)), "what came before it is not written"
+        assert log.failing
+        full = False
+        if policy == "keep_serving":
+            await until(lambda: log.counters.written == 2)
+        await until(lambda: not log.failing)  # by itself: kept lines are tried again, else a probe tells
+        assert await (await told(log, b"third"))
+    kept = b"first\nsecond\n" if policy == "keep_serving" else b""
+    assert content(log) == kept + b"third\n"
+    assert log.counters.lost == (0 if kept else 2)
+
+
+async def test_who_waits_for_a_dropped_line(make_log: Make) -> None:
+    """It is told so; what fits is written."""
+    log = make_log(max_lines=2)
+    log.open()
+    waiting = [await told(log) for _ in range(3)]
+    async with asyncio.timeout(30):
+        assert [await one for one in waiting] == [True, True, False]
+    assert (log.counters.written, log.counters.dropped) == (2, 1)
+
+
+async def test_stdout(capfdbinary: pytest.CaptureFixture[bytes], make_log: Make) -> None:
+    """The lines, and nothing else, are on standard output; no folder is made."""
+    log = make_log(sink="stdout")
+    log.open()
+    for number in range(3):
+        log.append(b"%d" % number)
     log.close()
-    assert (log.counters.written, log.counters.lost, log.buffered) == (2, 2, 0)
-    assert log.path.read_bytes() == b"12345678\n" * 2
+    assert capfdbinary.readouterr().out == b"0\n1\n2\n"
+    assert log.path == "stdout"

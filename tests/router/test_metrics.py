@@ -24,6 +24,7 @@ class CountingLog:
 
     counters = LogCounters(lines=12, dropped=1, written=9, failed=1)
     buffered = 4
+    failing = True
 
 
 @pytest.fixture
@@ -122,6 +123,7 @@ async def test_the_state_of_the_fleet(bench: Bench) -> None:
     assert total(got["abfleet_decision_log_lines"]) == 9
     assert total(got["abfleet_decision_log_dropped"]) == 2, "dropped or failed, a line is in no file"
     assert total(got["abfleet_decision_log_buffered"], "abfleet_decision_log_buffered") == 4
+    assert total(got["abfleet_decision_log_failing"], "abfleet_decision_log_failing") == 1
     (info,) = got["abfleet_config_info"].samples
     assert info.labels == {"revision": bench.config.revision}
 

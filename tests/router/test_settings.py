@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abfleet_router.decision_log import LogSettings
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.replica import LaneSettings
 from abfleet_router.settings import RoutingSettings, Settings, parse
@@ -36,7 +37,16 @@ FLAGS = [
     Flag("transport", lambda s: s.transport, "grpcio", "grpcio", ("tcp", "", "AUTO")),
     Flag("io-threads", lambda s: s.io_threads, "2", 2, ("0", "65", "two", "1.0")),
     Flag("log-dir", lambda s: s.log_dir, "elsewhere", Path("elsewhere")),
-    Flag("flush-interval", lambda s: s.flush_interval_seconds, "0.5", 0.5, ("0", "61", "nan", "inf", "x")),
+    Flag("log-sink", lambda s: s.log.sink, "stdout", "stdout", ("syslog", "")),
+    Flag("log-policy", lambda s: s.log.policy, "refuse", "refuse", ("drop", "")),
+    Flag("flush-interval", lambda s: s.log.flush_interval_seconds, "0.5", 0.5, ("0", "61", "nan", "inf", "x")),
+    Flag("fsync", lambda s: s.log.fsync, "always", "always", ("sometimes", "")),
+    Flag("log-rotate-bytes", lambda s: s.log.rotate_bytes, "4096", 4096, ("0", "1023", "1k")),
+    Flag("log-rotate-seconds", lambda s: s.log.rotate_seconds, "60", 60.0, ("0", "1h")),
+    Flag("log-compress", lambda s: s.log.compress, "none", "none", ("gz", "")),
+    Flag("log-retention", lambda s: s.log.retention_seconds, "0.5", 43_200.0, ("-1", "7d")),
+    Flag("log-buffer-lines", lambda s: s.log.max_lines, "10", 10, ("0", "x")),
+    Flag("log-buffer-bytes", lambda s: s.log.max_bytes, "100000", 100_000, ("0", "65535")),
     Flag("log-level", lambda s: s.log_level, "debug", "debug", ("loud",)),
     Flag("router-name", lambda s: s.routing.name, "router-7", "router-7", ("",)),
     Flag("reload-interval", lambda s: s.reload_interval_seconds, "2", 2.0, ("0", "-1", "nan")),
@@ -85,6 +95,8 @@ def other(flag: Flag) -> str:
     """A value that is allowed and is not the flag's."""
     return {
         "metrics-port": "9", "transport": "native", "log-level": "error", "listen": "a:1", "admin-listen": "a:1",
+        "log-sink": "file", "log-policy": "unhealthy", "fsync": "never", "log-compress": "zst",
+        "log-rotate-bytes": "2048", "log-buffer-bytes": "70000", "log-rotate-seconds": "2",
     }.get(flag.name, "1")  # fmt: skip
 
 
@@ -147,9 +159,11 @@ def test_defaults() -> None:
     got = parse([], {})
     assert (got.listen, got.admin_listen) == ("127.0.0.1:50051", "127.0.0.1:50052")
     assert (got.metrics_host, got.metrics_port) == ("127.0.0.1", 8000)
-    assert (got.flush_interval_seconds, got.drain_delay_seconds, got.drain_timeout_seconds) == (0.05, 0, 4)
+    assert (got.log.flush_interval_seconds, got.drain_delay_seconds, got.drain_timeout_seconds) == (0.05, 0, 4)
     assert got.lanes == LaneSettings(max_batch=128, max_in_flight=1)
     assert got.ejection == EjectionPolicy(consecutive_failures=5, base_seconds=1.0, max_seconds=8.0)
+    assert got.log == LogSettings()
+    assert (got.log.policy, got.log.fsync, got.log.retention_seconds) == ("keep_serving", "never", 0)
     routing = RoutingSettings(name=got.routing.name)
     assert got.routing == routing
     assert (routing.default_deadline_seconds, routing.attempt_timeout_seconds) == (2.0, 0.5)

@@ -1,0 +1,100 @@
+"""Tidies closed files of the decision log: compresses them, and removes them when their time is up. Knows no line.
+
+One thread of low priority. It never touches a file that a process still writes.
+"""
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from abfleet_router.log_files import CannotCompress, Identity, compress, expired, plain_files, taken
+
+log = structlog.get_logger("abfleet.router.decision_log")
+
+ROUND_SECONDS = 60.0
+"""Between two rounds without a rotation; retention is counted in days."""
+NICENESS = 10
+"""Serving comes first on a busy machine."""
+
+
+class LogKeeper:
+    """Looks after one folder between `start` and `close`."""
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        *,
+        compresses: bool,
+        retention_seconds: float,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._compresses = compresses
+        self._retention_seconds = retention_seconds
+        self._wall = wall
+        self._wake = threading.Event()
+        self._closing = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.compressed = 0
+        """Files; changed only by the keeper's thread, as `removed` is."""
+        self.removed = 0
+
+    def start(self) -> None:
+        """Begins with what earlier processes left."""
+        self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """A file has been closed."""
+        self._wake.set()
+
+    def close(self) -> None:
+        """Stops; a file that is being compressed stays as it was."""
+        self._closing.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError, AttributeError):  # of this thread alone, where the system can do that
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+        while not self._closing.is_set():
+            self._wake.clear()
+            self.tidy()
+            self._wake.wait(ROUND_SECONDS)
+
+    def tidy(self) -> None:
+        """One round."""
+        try:
+            if self._compresses:
+                for path in plain_files(self._folder):
+                    if self._closing.is_set():
+                        return
+                    self._compress(path)
+            if self._retention_seconds:
+                self._remove_expired()
+        except CannotCompress as error:
+            log.warning("closed log files stay as they are", error=str(error))
+            self._compresses = False
+        except OSError as error:
+            log.warning("closed log files could not be tidied", folder=str(self._folder), error=str(error))
+
+    def _compress(self, path: Path) -> None:
+        with taken(path, self._identity, self._wall) as file:
+            if file is not None and compress(file, path, lambda: not self._closing.is_set()) is not None:
+                self.compressed += 1
+
+    def _remove_expired(self) -> None:
+        for path in expired(self._folder, self._retention_seconds, self._wall()):
+            with taken(path, self._identity, self._wall) as file:
+                if file is not None:
+                    path.unlink(missing_ok=True)
+                    self.removed += 1
+                    log.info("log file removed: its retention is over", path=str(path))

@@ -1,0 +1,236 @@
+"""Where lines of the decision log go: files that rotate, or stdout. Knows bytes, files and fsync; no thread, no schema.
+
+A sink is used by one thread. `commit` says how many bytes are in for certain, whatever went wrong after them.
+"""
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal, Protocol
+
+import structlog
+
+from abfleet_router.log_files import Identity, create, in_place, probe
+
+log = structlog.get_logger("abfleet.router.decision_log")
+
+Fsync = Literal["never", "interval", "always"]
+FSYNC_SECONDS = 1.0
+"""Between two fsyncs under `interval`: what a loss of power may cost."""
+ROTATE_RETRY_SECONDS = 1.0
+"""After a new file could not be made; until then the old one goes on."""
+STDOUT = 1
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""The file itself is sound, and goes on when there is room again."""
+
+
+class Sink(Protocol):
+    """Takes chunks of whole lines."""
+
+    @property
+    def where(self) -> str:
+        """For people: a path, or `stdout`."""
+
+    def open(self) -> None:
+        """Makes it ready. Raises OSError."""
+
+    def commit(self, chunk: bytes) -> tuple[int, OSError | None]:
+        """Writes lines: the bytes of whole lines that are in for certain, and why not all of them."""
+
+    def idle(self) -> None:
+        """Called now and then when nothing is to be written."""
+
+    def probe(self) -> None:
+        """Raises OSError while a line could not be written."""
+
+    def close(self) -> None:
+        """Puts what was written where `fsync` says, and closes."""
+
+
+class FileSink:
+    """`decisions-HOST-START-PID.jsonl`, one after the other. Changed only by the writer's thread."""
+
+    def __init__(
+        self,
+        folder: Path,
+        identity: Identity,
+        *,
+        fsync: Fsync,
+        rotate_bytes: int,
+        rotate_seconds: float,
+        on_closed: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder = folder
+        self._identity = identity
+        self._fsync = fsync
+        self._rotate_bytes = rotate_bytes
+        self._rotate_seconds = rotate_seconds
+        self._on_closed = on_closed
+        self._clock = clock
+        self._wall = wall
+        self._file: int | None = None
+        self._path = folder / identity.name(0)
+        self._size = 0  # bytes of whole lines
+        self._torn = False  # the file ends with a part of a line that could not be cut off
+        self._opened = 0.0
+        self._rotate_after = 0.0
+        self._synced = 0.0
+        self._unsynced = False
+
+    @property
+    def where(self) -> str:
+        return str(self._path)
+
+    def open(self) -> None:
+        file, path = create(self._folder, self._identity, self._wall)
+        self._file, self._path, self._size, self._torn, self._unsynced = file, path, 0, False, False
+        self._opened = self._synced = self._clock()
+
+    def commit(self, chunk: bytes) -> tuple[int, OSError | None]:
+        if self._file is not None and not in_place(self._file, self._path):
+            self._leave()
+        size, error = self._commit(chunk)
+        if isinstance(error, FileNotFoundError):  # it was removed during the write: once more, in a new file
+            size, error = self._commit(chunk)
+        return size, error
+
+    def _commit(self, chunk: bytes) -> tuple[int, OSError | None]:
+        try:
+            if self._file is None:
+                self.open()
+            assert self._file is not None
+            if self._torn:
+                os.write(self._file, b"\n")
+                self._size += 1
+                self._torn = False
+        except OSError as problem:
+            return 0, problem
+        size, error = write(self._file, chunk)
+        whole = size if size == len(chunk) else chunk.rfind(b"\n", 0, size) + 1
+        self._unsynced |= whole > 0
+        if whole < size:
+            self._cut(whole)
+        if (doubt := self._make_certain()) is not None:
+            self._leave()
+            return 0, doubt
+        self._size += whole
+        if error is not None and error.errno not in FULL:
+            self._leave()  # whatever ails the file, a new one may not have it
+        self._rotate_if_due()
+        return whole, error
+
+    def _cut(self, whole: int) -> None:
+        """Takes the part of a line off the end again, or remembers that it is there."""
+        assert self._file is not None
+        try:
+            os.ftruncate(self._file, self._size + whole)
+        except OSError:
+            self._torn = True
+
+    def _make_certain(self) -> OSError | None:
+        """What is written is where `fsync` wants it, and under its name; or why not."""
+        assert self._file is not None
+        if not in_place(self._file, self._path):
+            return FileNotFoundError(errno.ENOENT, "the file was removed", str(self._path))
+        try:
+            if self._unsynced and (
+                self._fsync == "always" or (self._fsync == "interval" and self._clock() - self._synced >= FSYNC_SECONDS)
+            ):
+                os.fsync(self._file)
+                self._unsynced, self._synced = False, self._clock()
+        except OSError as error:
+            return error
+        return None
+
+    def _rotate_if_due(self) -> None:
+        now = self._clock()
+        due = self._size >= self._rotate_bytes or (self._size and now - self._opened >= self._rotate_seconds)
+        if self._file is None or not due or now < self._rotate_after:
+            return
+        old, old_path, unsynced = self._file, self._path, self._unsynced
+        try:
+            self.open()
+        except OSError as error:
+            self._rotate_after = now + ROTATE_RETRY_SECONDS
+            log.warning("no new log file could be made; the old one goes on", path=str(old_path), error=str(error))
+            return
+        self._finish(old, unsynced=unsynced)
+        self._on_closed()
+
+    def _finish(self, file: int, *, unsynced: bool) -> None:
+        try:
+            if unsynced and self._fsync != "never":
+                os.fsync(file)
+        except OSError as error:
+            log.warning("the end of a log file may not be on disk", error=str(error))
+        finally:
+            os.close(file)
+
+    def _leave(self) -> None:
+        """The next commit makes a new file."""
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                os.close(self._file)
+            self._file = None
+
+    def idle(self) -> None:
+        if self._file is None:
+            return
+        if (problem := self._make_certain()) is not None:
+            log.warning("the log file is given up", path=str(self._path), error=str(problem))
+            self._leave()
+        self._rotate_if_due()
+
+    def probe(self) -> None:
+        probe(self._folder)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._finish(self._file, unsynced=self._unsynced)
+            self._file = None
+
+
+class StdoutSink:
+    """Lines for a collector that reads this process's standard output; it rotates and keeps them, not we."""
+
+    where = "stdout"
+
+    def __init__(self, file: int = STDOUT) -> None:
+        self._file = file
+        self._torn = False
+
+    def open(self) -> None:
+        os.fstat(self._file)
+
+    def commit(self, chunk: bytes) -> tuple[int, OSError | None]:
+        mend = b"\n" if self._torn else b""
+        size, error = write(self._file, mend + chunk)
+        done = max(0, size - len(mend))
+        if size:
+            self._torn = done > 0 and not chunk.endswith(b"\n", 0, done)
+        return chunk.rfind(b"\n", 0, done) + 1, error
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+    def probe(self) -> None:
+        """Nobody can tell without writing."""
+
+    def close(self) -> None:
+        """It is not ours to close."""
+
+
+def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    """Bytes written, and why not all of them."""
+    size, view = 0, memoryview(chunk)
+    try:
+        while size < len(chunk):
+            size += os.write(file, view[size:])
+    except OSError as error:
+        return size, error
+    return size, None
