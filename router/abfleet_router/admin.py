@@ -1,5 +1,6 @@
 """Status and reload for operators, on the admin port. Knows what there is to show, changes nothing but by reload."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any
@@ -48,6 +49,7 @@ class StatusReport:
             "router": self._name,
             "serving": self._serving(),
             "uptime_s": round(self._clock() - self._started, 3),
+            "tasks": len(asyncio.all_tasks()),
             "config": {
                 "revision": snapshot.revision if snapshot else None,
                 "generation": snapshot.generation if snapshot else 0,

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import random
+import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -175,8 +176,17 @@ class Serving:
         self._tasks = [
             loop.create_task(self.reloader.follow(self._settings.reload_interval_seconds), name="reload"),
             loop.create_task(self._keep_sweeping(), name="sweep"),
+            loop.create_task(self._reload_on_hangup(), name="reload on SIGHUP"),
         ]
         return self
+
+    async def _reload_on_hangup(self) -> None:
+        hangup = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hangup.set)
+        while True:
+            await hangup.wait()
+            hangup.clear()
+            await self.reloader.look(force=True)
 
     async def _start_admin(self) -> None:
         report = admin.StatusReport(

@@ -121,6 +121,7 @@ class Fleet:
         self.workers: dict[tuple[str, int], Process] = {}
         self.worker_addresses: dict[tuple[str, int], str] = {}
         self.router: Process | None = None
+        self.more_routers: list[Process] = []
         self.address = ""
         self.admin_address = ""
         self.metrics_address = ""
@@ -146,7 +147,7 @@ class Fleet:
         self._stop_all()
 
     def _stop_all(self) -> None:
-        processes = [*([self.router] if self.router else []), *self.workers.values()]
+        processes = [*([self.router] if self.router else []), *self.more_routers, *self.workers.values()]
         for process in processes:
             if process.popen.poll() is None:
                 process.popen.send_signal(signal.SIGTERM)
@@ -163,6 +164,14 @@ class Fleet:
             *("--transport", self._transport, "--log-level", "warning", *self._worker_flags),
         ]
         return Process(f"worker-{version}-{number}-{self._starts}", "abfleet_worker", arguments, self.folder)
+
+    def add_worker(self, version: str) -> None:
+        """Starts the first worker of a version and tells the routers of it."""
+        name = (version, 0)
+        self._versions = (*self._versions, version)
+        self.workers[name] = self._spawn_worker(version, 0, "127.0.0.1:0")
+        self.worker_addresses[name] = self.workers[name].ready()[1]
+        self.write_fleet()
 
     def restart_worker(self, version: str, number: int = 0) -> None:
         """Starts a worker that was killed, at the address it had."""
@@ -191,6 +200,19 @@ class Fleet:
         self.router = Process(f"router-{self._starts}", "abfleet_router", arguments, self.folder)
         _, self.address, _, self.admin_address, _, self.metrics_address = self.router.ready()
 
+    def start_another_router(self) -> tuple[str, str]:
+        """Starts one more router over the same files and workers; gives its address and its admin address."""
+        self._starts += 1
+        arguments = [
+            *("--experiments", str(self.experiments_path), "--fleet", str(self.fleet_path)),
+            *("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-port", "off"),
+            *("--log-dir", str(self.log_dir), "--transport", self._transport, *self._router_flags),
+        ]
+        router = Process(f"router-{self._starts}", "abfleet_router", arguments, self.folder)
+        self.more_routers.append(router)
+        _, address, _, admin_address, *_ = router.ready()
+        return address, admin_address
+
     def edit(self, experiments: str) -> None:
         """Replaces the experiments file the way editors do: a new file takes the name."""
         replace(self.experiments_path, experiments)
@@ -201,9 +223,9 @@ class Fleet:
         with grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             yield recommender_pb2_grpc.RecommenderStub(channel)
 
-    def status(self) -> dict[str, Any]:
-        """The router's status document."""
-        with grpc.insecure_channel(self.admin_address) as channel:
+    def status(self, admin_address: str | None = None) -> dict[str, Any]:
+        """The router's status document, or that of another one."""
+        with grpc.insecure_channel(admin_address or self.admin_address) as channel:
             answer = admin_pb2_grpc.AdminStub(channel).Status(admin_pb2.StatusRequest(), timeout=10)
         document: dict[str, Any] = json.loads(answer.json)
         return document

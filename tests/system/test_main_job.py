@@ -1,7 +1,6 @@
 """The main job on real processes, real models and stock clients: assignment, answers, log, edits, deaths."""
 
 import asyncio
-import itertools
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -11,14 +10,13 @@ import grpc
 import mmh3
 import pytest
 from abfleet_experiments.decision import EVENTS, problems
-from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
-from abfleet_protos.recommender_pb2_grpc import RecommenderStub
+from abfleet_protos.recommender_pb2 import RecommendRequest
 
 from tests.support.fleet import VERSIONS, Fleet, experiments_file, wait_until
+from tests.support.load import SEED_HISTORY, Load, call_all
 
 pytestmark = pytest.mark.system
 SALT = "recommender-2026-11"
-SEED_HISTORY = [1, 2, 3, 10, 15]
 USERS = 5000
 
 
@@ -50,19 +48,6 @@ def test_the_seeds_call_answers(fleet: Fleet) -> None:
     assert (answer.experiment, answer.group, answer.model_version) == ("", "", "v1.2.3")
     assert answer.request_id
     assert list(answer.scores) == sorted(answer.scores, reverse=True)
-
-
-async def call_all(address: str, requests: list[RecommendRequest], at_once: int = 64) -> list[RecommendResponse]:
-    """Answers in the order of the requests; any failure fails the test."""
-    gate = asyncio.Semaphore(at_once)
-    async with grpc.aio.insecure_channel(address) as channel:
-        stub = RecommenderStub(channel)
-
-        async def one(request: RecommendRequest) -> RecommendResponse:
-            async with gate:
-                return await stub.Recommend(request, timeout=20)
-
-        return await asyncio.gather(*map(one, requests))
 
 
 def test_five_thousand_users(fleet: Fleet) -> None:
@@ -157,51 +142,6 @@ def test_wrong_limit_and_garbage(fleet: Fleet) -> None:
             assert caught.value.details().startswith(field)
 
 
-class Load:
-    """Calls at a fixed rate on their own schedule, whatever the answers do; keeps every outcome."""
-
-    def __init__(self, address: str, rate: float, prefix: str) -> None:
-        self._address = address
-        self._rate = rate
-        self._prefix = prefix
-        self.answers: list[tuple[float, str, RecommendResponse]] = []
-        self.errors: list[grpc.aio.AioRpcError] = []
-        self._stop = asyncio.Event()
-
-    async def run(self) -> None:
-        async with grpc.aio.insecure_channel(self._address) as channel:
-            stub = RecommenderStub(channel)
-            begun, calls = time.monotonic(), set()
-            for number in itertools.count():
-                due = begun + number / self._rate
-                if self._stop.is_set():
-                    break
-                await asyncio.sleep(max(0.0, due - time.monotonic()))
-                task = asyncio.create_task(self._one(stub, number))
-                calls.add(task)
-                task.add_done_callback(calls.discard)
-            await asyncio.gather(*calls)
-
-    async def _one(self, stub: RecommenderStub, number: int) -> None:
-        user_id = f"load-{number % 1000}"
-        request = RecommendRequest(item_ids=SEED_HISTORY, user_id=user_id, request_id=f"{self._prefix}-{number}")
-        try:
-            answer = await stub.Recommend(request, timeout=10)
-        except grpc.aio.AioRpcError as error:
-            self.errors.append(error)
-        else:
-            self.answers.append((time.monotonic(), user_id, answer))
-
-    async def until(self, condition: "asyncio.Future[None]") -> None:
-        """Runs until a coroutine has ended, then lets the calls under way end."""
-        running = asyncio.create_task(self.run())
-        try:
-            await condition
-        finally:
-            self._stop.set()
-            await running
-
-
 def test_editing_weights_under_load(fleet: Fleet) -> None:
     """200 calls a second go on while weights are edited: none fails, the new split is in force within three seconds,
     and everyone is where the formula says; broken edits leave it in force with every error listed."""
@@ -237,10 +177,7 @@ def test_editing_weights_under_load(fleet: Fleet) -> None:
                 wait_until, lambda: not fleet.status()["config"]["errors"], "no errors in the status"
             )
 
-    async def main() -> None:
-        await load.until(asyncio.ensure_future(edits()))
-
-    asyncio.run(main())
+    asyncio.run(load.until(edits()))
     assert load.errors == []
     assert in_force_at - edited_at < 3.0
     after = [(user, answer) for at, user, answer in load.answers if at > in_force_at + 1]
@@ -277,10 +214,7 @@ def test_killing_a_worker_under_load(fleet: Fleet) -> None:
         await asyncio.to_thread(fleet.wait_for_serving, "v1.3.0-beta")
         await asyncio.sleep(0.5)
 
-    async def main() -> None:
-        await load.until(asyncio.ensure_future(kill()))
-
-    asyncio.run(main())
+    asyncio.run(load.until(kill()))
     assert load.errors == []
     assert all(answer.group == group_of(user) for _, user, answer in load.answers)
     lines = [
@@ -313,10 +247,7 @@ def test_a_router_told_to_stop_answers_what_it_has_and_logs_it(tmp_path: Path) -
             await asyncio.sleep(1)
             assert await asyncio.to_thread(router.stop) == 0
 
-        async def main() -> None:
-            await load.until(asyncio.ensure_future(stop()))
-
-        asyncio.run(main())
+        asyncio.run(load.until(stop()))
         logged = {line["request_id"] for line in fleet.log() if line["event"] == "exposure"}
         answered = {answer.request_id for _, _, answer in load.answers}
         assert len(answered) > 100
