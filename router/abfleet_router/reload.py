@@ -144,10 +144,14 @@ class Reloader:
         self._write_reload(self._revision, None, active=False, moved=None, errors=errors)
 
     def _stage(self, config: Config) -> None:
-        """Connects to the versions that are new; those in force keep their targets until it is."""
+        """Connects to the versions that have no traffic yet; those that have keep their targets until it is in force.
+
+        Not only to versions that are new to the file: one that was named before, without traffic, may have had no
+        worker at its old targets, and this configuration would wait for it there for ever.
+        """
         self.state.seen_revision = config.revision
-        known = self._current.config.models if self._current else {}
-        self._fleet.follow({v: model.target for v, model in config.models.items() if v not in known})
+        in_use = self._current.config.versions_in_use(self._now()) if self._current else frozenset()
+        self._fleet.follow({v: model.target for v, model in config.models.items() if v not in in_use})
         self._candidate = config
 
     def _missing(self, config: Config) -> list[str]:
