@@ -48,12 +48,12 @@ def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
     name = decision.group or "the treatment"
     yield Text.assemble((report.name, "bold"), ": ", (words.format(group=name), style))
     for reason in decision.reasons:
-        yield Padding(Text(f"- {reason}"), (0, 0, 0, 2))
+        yield Padding(Text(f"- {reason}"), (0, 0, 0, 2), expand=False)
     calendar = evidence.calendar
     planned = f" of {decision.users_planned:,.0f} planned" if decision.users_planned > 0 else ""
     left = f", {decision.days_left:.1f} days left" if decision.days_left > 0 else ""
     yield Padding(Text(f"{evidence.users[-1].sum():,.0f} users{planned}, "
-                       f"{calendar.done} of {calendar.planned} looks{left}", style="dim"), (0, 0, 0, 2))  # fmt: skip
+                       f"{calendar.done} of {calendar.planned} looks{left}", style="dim"), (0, 0, 0, 2), expand=False)  # fmt: skip
     if len(decision.groups) > 1:
         for group in decision.groups:
             words, style = _WORDS[group.verdict]
@@ -62,6 +62,7 @@ def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
                     f"{group.group}: ", (words.format(group=group.group), style), *_why(report, group.reasons)
                 ),
                 (0, 0, 0, 2),
+                expand=False,
             )
     yield from (_groups(report), _metrics(report), *_quality(report))
 
@@ -113,6 +114,7 @@ def _quality(report: ExperimentReport) -> Iterator[RenderableType]:
         Text(f"split: {'as expected' if ratio.ok else 'NOT as expected'} (p = {ratio.p_value:.3g}, "
              f"E = {ratio.e_value:.3g}); at this size a loss of a few percent of one group's lines cannot be seen"),
         (0, 0, 0, 2),
+        expand=False,
     )  # fmt: skip
     counts = {
         "synthetic calls": quality.synthetic,
@@ -127,11 +129,12 @@ def _quality(report: ExperimentReport) -> Iterator[RenderableType]:
         "outcomes in another currency": quality.other_currencies,
     }
     left_out = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    yield Padding(Text(f"left out: {left_out or 'nothing'}"), (0, 0, 0, 2))
+    yield Padding(Text(f"left out: {left_out or 'nothing'}"), (0, 0, 0, 2), expand=False)
     if quality.open_windows:
         yield Padding(
             Text(f"{quality.open_windows:,} users have been in for less than 7 days; their outcomes may still come"),
             (0, 0, 0, 2),
+            expand=False,
         )
 
 
