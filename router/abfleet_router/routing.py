@@ -105,8 +105,11 @@ class Router:
             self._enqueue(ticket, replica, now)
 
     def _enqueue(self, ticket: Ticket, replica: Replica, now: float) -> None:
-        half_left, most = (ticket.deadline - now) / 2, self._settings.attempt_timeout_seconds
-        ticket.attempt_until = now + (half_left if half_left < most else most)
+        left, most = ticket.deadline - now, self._settings.attempt_timeout_seconds
+        pool = replica.pool
+        if pool is not ticket.snapshot.default_pool or (len(pool.available) > 1 and not ticket.retried):
+            left /= 2  # so that there is time for another attempt; where there is none to make, this one has it all
+        ticket.attempt_until = now + (left if left < most else most)
         ticket.replica = replica
         ticket.version = replica.version
         replica.lane.append(ticket)

@@ -166,7 +166,7 @@ def _add_data_path(flags: Flags) -> None:
     add = flags.add
     add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "for callers that set none")
     add("attempt-timeout", seconds, f"{routing.attempt_timeout_seconds:g}", "SECONDS",
-        "for one attempt, which also takes at most half of what remains")  # fmt: skip
+        "for one attempt; at most half of what remains, unless it is the last that can be made")  # fmt: skip
     add("max-waiting-calls", whole(1, 10_000_000), f"{routing.max_waiting_calls}", "N",
         "calls that may wait before new ones are refused")  # fmt: skip
     add("max-waiting-bytes", whole(1, 2**40), f"{routing.max_waiting_bytes}", "BYTES", "the same in bytes of requests")

@@ -351,24 +351,41 @@ async def test_the_longest_request_id_in_bytes(make_bench: Make) -> None:
 async def test_an_answer_that_comes_after_the_call_moved_on_is_dropped(make_bench: Make) -> None:
     """A call whose attempt ran out is asked elsewhere; the first worker's late answer reaches its batch-mate alone."""
     bench = await make_bench()
-    hasty = bench.call("on-v1", [1], seconds=0.3, request_id="hasty")
-    patient = bench.call("on-v1", [2], request_id="patient")
-    bench.replica("v1", 1).becomes(Health.NOT_SERVING)
+    hasty = bench.call("on-v2", [1], seconds=0.3, request_id="hasty")
+    patient = bench.call("on-v2", [2], request_id="patient")
+    bench.replica("v2", 1).becomes(Health.NOT_SERVING)
     await bench.arrive(hasty, patient)
-    bench.replica("v1", 1).becomes(Health.SERVING)
+    bench.replica("v2", 1).becomes(Health.SERVING)
     bench.clock.advance(0.16)
     bench.router.sweep()
     await turns()
-    assert bench.hop("v1", 1).sent[0].requests == (hasty.payload,)
-    first, second = bench.hop("v1", 0).sent[0], bench.hop("v1", 1).sent[0]
-    first.answer(worker_answer("v1", first.requests))
+    assert bench.hop("v2", 1).sent[0].requests == (hasty.payload,)
+    first, second = bench.hop("v2", 0).sent[0], bench.hop("v2", 1).sent[0]
+    first.answer(worker_answer("v2", first.requests))
     await turns()
     assert hasty.answers == []
     assert list(patient.response.item_ids) == [3, 4]
-    second.answer(worker_answer("v1", second.requests))
+    second.answer(worker_answer("v2", second.requests))
     await turns()
-    assert outcome(bench, hasty) == ("OK", "v1", None, 2)
+    assert outcome(bench, hasty) == ("OK", "v2", None, 2)
     bench.books_balance([hasty, patient])
+    bench.nothing_is_left()
+
+
+async def test_the_last_attempt_has_all_the_time_that_is_left(make_bench: Make) -> None:
+    """Where no replica and no version is left to ask, an attempt is not cut at half: a worker that needs most of the
+    caller's time answers in time."""
+    bench = await make_bench()
+    bench.replica("v1", 1).becomes(Health.NOT_SERVING)
+    call = bench.call("on-v1", [1], seconds=0.3)
+    await bench.arrive(call)
+    bench.clock.advance(0.29)
+    bench.router.sweep()
+    await turns()
+    sent = bench.hop("v1", 0).sent[0]
+    sent.answer(worker_answer("v1", sent.requests))
+    await turns()
+    assert outcome(bench, call) == ("OK", "v1", None, 1)
     bench.nothing_is_left()
 
 
