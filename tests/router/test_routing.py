@@ -377,7 +377,7 @@ async def test_the_last_attempt_has_all_the_time_that_is_left(make_bench: Make) 
     caller's time answers in time."""
     bench = await make_bench()
     bench.replica("v1", 1).becomes(Health.NOT_SERVING)
-    call = bench.call("on-v1", [1], seconds=0.3)
+    call = bench.call("on-v1", [1], seconds=0.3, request_id="late")
     await bench.arrive(call)
     bench.clock.advance(0.29)
     bench.router.sweep()
@@ -520,6 +520,7 @@ async def test_calls_that_wait_for_an_ejected_replica_move_on_for_free(make_benc
     sent.fail(broken())
     await turns()
     await bench.run_dry()
+    assert [len(one.fake.sent) for one in (replica, other)] == [1, 1], "nobody is sent to where it was ejected"
     assert {outcome(bench, call) for call in waiting} == {("OK", "v1", None, 1)}
     assert outcome(bench, first) == ("OK", "v1", None, 2)
     assert bench.metrics.retries == 0
