@@ -1,5 +1,6 @@
 """A router over a fleet without a network: router, pools and lanes are real; hops, clock and log are fakes."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -254,13 +255,19 @@ class Bench:
                 assert (line["served_version"], line["items"]) == (None, [])
         assert lines == {}, "lines of no call"
         assert self.rpc.handled(0) == codes
-        counted: dict[str, int] = {}
+        counted = Counter(
+            {
+                (stats.group, stats.version, served, Code(status).name): count
+                for stats in self.metrics.arms.values()
+                for served, status, count in stats.by_outcome()
+            }
+        )
+        assert counted == Counter(
+            (line["group"] or "", line["model_version"], line["served_version"] or "", line["status"])
+            for line in self.log.exposures()
+        )
         for stats in self.metrics.arms.values():
             assert sum(stats.latency.counts) == stats.calls
-            for _, status, count in stats.by_outcome():
-                name = Code(status).name
-                counted[name] = counted.get(name, 0) + count
-        assert counted == codes
 
     def _answer_agrees(self, call: FakeCall, request: RecommendRequest, line: dict[str, Any]) -> None:
         response, total = call.response, sum(request.item_ids)

@@ -277,9 +277,9 @@ async def test_calls_that_arrive_together_travel_together() -> None:
 
 async def test_an_ejected_replica_is_not_picked_again_in_the_same_turn() -> None:
     """Calls that arrived together are kept together only while the replica is in."""
-    bench, pool = await bench_of(2)
-    for replica in pool.replicas:
-        pool.note_success(replica, 100, 0.001)
+    bench, pool = await bench_of(3)
+    for _ in range(200):
+        pool.note_success(pool.replicas[0], 100, 0.001)
     first = pool.pick(1.0)
     assert first is not None
     pool.note_failure(first, Reason.UNAVAILABLE, certain=True)
