@@ -68,6 +68,40 @@ class Accounts:
         self._rpc.finished_all(RECOMMEND, Code.OK, took)
         self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
 
+    def log_served(self, tickets: Sequence[Served], served: str) -> None:
+        """The lines of `served` alone: where answers wait for them."""
+        now = self._clock()
+        wall_offset = self._wall() - now
+        for ticket, item_ids in tickets:
+            arrived = ticket.call.arrived
+            constant = ticket.snapshot.routes[ticket.arm.index].log_constant
+            self._log.append(
+                log_line.exposure(ticket, constant, arrived + wall_offset, Code.OK, served, item_ids, now - arrived)
+            )
+
+    def count_served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
+        """The counts of `served` alone: once the answers are on their way."""
+        now = self._clock()
+        took = []
+        for ticket, _ in tickets:
+            stats = ticket.snapshot.routes[ticket.arm.index].stats
+            took.append(now - ticket.call.arrived)
+            stats.latency.observe(took[-1])
+            if ticket.fallback is None:
+                stats.ok += 1
+            else:
+                stats.count(served, Code.OK)
+        self._rpc.finished_all(RECOMMEND, Code.OK, took)
+        self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
+
+    def unlogged(self, ticket: Ticket) -> None:
+        """A call was refused because its line could not be written."""
+        seconds = self._clock() - ticket.call.arrived
+        stats = ticket.snapshot.routes[ticket.arm.index].stats
+        self._rpc.finished(RECOMMEND, Code.UNAVAILABLE, seconds)
+        stats.latency.observe(seconds)
+        stats.count("", Code.UNAVAILABLE)
+
     def failed(self, ticket: Ticket, code: Code) -> None:
         """A call that was admitted has ended without an answer from a worker."""
         now = self._clock()

@@ -96,7 +96,10 @@ class Serving:
         # Draws balance load; nothing secret hangs on them.
         draw = random.Random().random  # noqa: S311
         self.fleet = Fleet(clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes)
-        self.router = Router(self.fleet, self.decision_log, self.metrics, self.rpc_metrics, settings.routing)
+        holds = settings.log.policy == "refuse"
+        self.router = Router(
+            self.fleet, self.decision_log, self.metrics, self.rpc_metrics, settings.routing, holds_answers=holds
+        )
         self.fleet.set_receiver(self.router)
         self.reloader = Reloader(
             settings.experiments,
@@ -117,6 +120,7 @@ class Serving:
         self._admin_server: grpc.aio.Server | None = None
         self._admin_port = 0
         self._tasks: list[asyncio.Task[None]] = []
+        self._offered = False  # ready and not draining; changed only by ready and drain
 
     def _make_server(self) -> Server:
         plan = ServerPlan(
@@ -218,15 +222,25 @@ class Serving:
         # What is loaded by now lives as long as the process: the collector need not look at it again.
         gc.collect()
         gc.freeze()
-        await self.health.set_serving(True)
+        self._offered = True
+        await self.health.set_serving(self._serves)
+
+    @property
+    def _serves(self) -> bool:
+        """What health is to say: under every policy but keep_serving, that depends on the decision log too."""
+        may_fail = self._settings.log.policy == "keep_serving"
+        return self._offered and (may_fail or not self.decision_log.failing)
 
     async def _keep_sweeping(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.router.sweep()
+            if (serves := self._serves) is not self.health.serving:
+                await self.health.set_serving(serves)
 
     async def drain(self) -> None:
         """Says NOT_SERVING, goes on answering for the delay, then lets what is running end, up to the timeout."""
+        self._offered = False
         await self.health.set_serving(False)
         await asyncio.sleep(self._settings.drain_delay_seconds)
         await self.server.close(self._settings.drain_timeout_seconds)

@@ -20,6 +20,7 @@ from abfleet_router.decision_log import DecisionLog
 from abfleet_router.errors import InvalidRequest, shown
 from abfleet_router.fallback import Reason, Situation, Step, final_status, next_step
 from abfleet_router.fleet import Fleet
+from abfleet_router.held_answers import HeldAnswers
 from abfleet_router.lane import Batch, HopFailed
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.pool import Pool
@@ -49,13 +50,17 @@ class Router:
         settings: RoutingSettings,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        *,
+        holds_answers: bool = False,
     ) -> None:
+        """`holds_answers`: an answer waits until its line is written."""
         self._fleet = fleet
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
         self._admission = Admission(settings.default_deadline_seconds)
         self._accounts = Accounts(metrics, rpc_metrics, decision_log, clock, wall, router=settings.name)
+        self._held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
         self._budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
         self._snapshot: Snapshot | None = None
 
@@ -148,6 +153,7 @@ class Router:
     def _hand_out(self, batch: Batch, replica: Replica, answer: RecommendBatchResponse) -> None:
         failures = answer.failures
         served: list[Served] = []
+        held, replies = self._held, list[bytes]()
         failed: list[tuple[Ticket, Code, str]] = []
         hop_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or hop_seconds, hop_seconds)
@@ -168,11 +174,18 @@ class Router:
             request_id = ticket.request_id.encode()
             suffix = route.suffix if ticket.fallback is None else reply_suffix(ticket.arm, replica.version)
             ticket.done = True
-            ticket.call.reply(b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix)))
+            reply = b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix))
+            if held is None:
+                ticket.call.reply(reply)
+            else:
+                replies.append(reply)
             served.append((ticket, item_ids))
         if served:
             replica.pool.note_success(replica, len(batch.tickets), worker_seconds)
-            self._accounts.served(served, replica.version, worker_seconds)
+            if held is None:
+                self._accounts.served(served, replica.version, worker_seconds)
+            else:
+                held.hold(served, replies, replica.version, worker_seconds)
         for ticket, code, text in failed:
             self._item_failed(ticket, replica, code, text)
 
