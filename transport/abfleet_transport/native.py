@@ -17,7 +17,7 @@ from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery
+from abfleet_transport.plan import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery
 
 RECEIVE_BATCH = 512
 """Calls taken in one trip over the GIL; more than are in flight in practice, so a burst is one trip."""

@@ -1,0 +1,37 @@
+"""What a server listens on and what it serves, and what both transports say alike. Knows no adapter."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import structlog
+
+from abfleet_transport.call import Code
+
+PUSHBACK = "retry-pushback-ms"
+"""The trailer with a pushback on every transport; where the library lets it, `grpc-retry-pushback-ms` is sent too."""
+FAILED_DELIVERY = (Code.INTERNAL, "server: it failed on this call; see its log")
+
+
+def log_failed_delivery(calls: int) -> None:
+    """Logs the exception that is being handled, raised by whoever took delivery of some calls."""
+    structlog.get_logger("abfleet.transport").exception("delivery failed", calls=calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerPlan:
+    """What a server listens on and what it serves."""
+
+    address: str
+    """`host:port` (port 0: any free one) or `unix:path`."""
+    methods: Sequence[str]
+    """Full paths of the unary methods that are delivered as calls, such as `/Recommender/Recommend`."""
+    add_services: Callable[[grpc.aio.Server], None]
+    """Adds everything else (health, reflection) to a grpc.aio server."""
+    interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = field(default_factory=tuple)
+    max_message_bytes: int = 4 * 1024 * 1024
+    """grpcio's own default; a history of 100,000 items is about 300 KB."""
+    max_concurrent_streams: int = 4096
+    io_threads: int = 1
+    """Threads of the native transport; one carries over 30,000 calls a second."""
