@@ -182,6 +182,7 @@ MARKS = (
     ("sh", "jq"),
     ("sh", "duckdb"),
     ("sh", "curl -s"),
+    ("sh", "abfleet analyze"),
     ("sh", "abfleet models"),
 )
 """The blocks that the tests below run or compare, by a word in each."""
@@ -252,6 +253,15 @@ def test_reading_the_log(reader: Reader) -> None:
     need("jq")
     rows = [json.loads(line) for line in reader.sh(block("sh", "jq")).splitlines()]
     assert ["user-14", "experiment", "v1.3.0-beta", "v1.3.0-beta", None] in rows
+
+
+def test_analysis_reads_the_log(reader: Reader) -> None:
+    """`abfleet analyze` finds the experiment in the log that the running router writes, and names a verdict."""
+    reader.python(block("python", "insecure_channel"))
+    reader.exposures(1)
+    out = reader.sh(block("sh", "abfleet analyze"))
+    assert "homepage-ranking: KEEP RUNNING" in out
+    assert "0 unreadable" in out
 
 
 def test_metrics_have_the_names(reader: Reader) -> None:
