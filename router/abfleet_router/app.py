@@ -109,6 +109,7 @@ class Serving:
             self.decision_log,
             self.router.use,
             router=settings.routing.name,
+            settle_looks=1,
         )
         self.health = Health()
         registry = CollectorRegistry()

@@ -53,7 +53,10 @@ class Reloader:
         *,
         router: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        settle_looks: int = 0,
     ) -> None:
+        """`settle_looks`: looks without a further change before a changed file is read, so that a save that is not
+        atomic is not read half."""
         self.state = ReloadState()
         self._experiments = experiments
         self._fleet_file = fleet_file
@@ -66,6 +69,9 @@ class Reloader:
         self._current: Snapshot | None = None
         self._candidate: Config | None = None
         self._looks = 0
+        self._settle_looks = settle_looks
+        self._settling = 0
+        self._unread = False
         self._numbers: object = None  # of the files when their content was last read: times, sizes, inodes
         self._contents: object = None  # digests of it
         self._one_at_a_time = asyncio.Lock()
@@ -97,7 +103,13 @@ class Reloader:
         """One look: at the files, at a configuration that waits, and at the clock."""
         async with self._one_at_a_time:
             self._looks += 1
-            if self._changed(read_content=force or self._looks % CONTENT_EVERY == 0) or force:
+            if self._changed(read_content=force or self._looks % CONTENT_EVERY == 0):
+                self._settling = self._settle_looks
+                self._unread = True
+            elif self._settling:
+                self._settling -= 1
+            if force or (self._unread and not self._settling):
+                self._unread, self._settling = False, 0
                 await self._read()
             if self._candidate is not None:
                 await self._activate_if_ready(self._candidate)

@@ -38,7 +38,7 @@ def experiments(*weights: int, extra: str = "", v9: bool = False) -> str:
 class Follower:
     """A reloader over a file, with a fleet whose workers serve when the test says so."""
 
-    def __init__(self, folder: Path, text: str, fleet_text: str | None = None) -> None:
+    def __init__(self, folder: Path, text: str, fleet_text: str | None = None, settle_looks: int = 0) -> None:
         self.file = folder / "recommender.yaml"
         self.file.write_text(text)
         self.fleet_file = None if fleet_text is None else folder / "fleet.yaml"
@@ -56,6 +56,7 @@ class Follower:
             self.used.append,
             router="router-1",
             now=lambda: self.now,
+            settle_looks=settle_looks,
         )
 
     async def begin(self) -> None:
@@ -437,3 +438,23 @@ async def test_following_survives_a_fault(follower: Follower, monkeypatch: pytes
         await again.wait()
     following.cancel()
     await asyncio.gather(following, return_exceptions=True)
+
+
+async def test_a_file_that_is_being_written_is_not_read_half(tmp_path: Path, followers: list[Follower]) -> None:
+    """With a look to settle, a file that changes from look to look is read once it has stopped changing; a half of it
+    that happens to be valid never comes into force."""
+    follower = Follower(tmp_path, experiments(90, 10), settle_looks=1)
+    followers.append(follower)
+    await follower.begin()
+    half = experiments(90, 10).split("experiments:", maxsplit=1)[0]
+    follower.file.write_text(half)
+    await follower.look()
+    follower.file.write_text(experiments(60, 40))
+    await follower.look()
+    assert len(follower.used) == 1
+    await follower.look()
+    assert follower.weights == [60, 40]
+    assert len(follower.used) == 2
+    follower.file.write_text(experiments(50, 50))
+    await follower.reloader.look(force=True)
+    assert follower.weights == [50, 50], "a reload that somebody asks for does not wait"
