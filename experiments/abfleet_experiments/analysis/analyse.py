@@ -34,14 +34,18 @@ def analyse(
         newest_us = newest(log)
         if as_of is None and newest_us is None:
             lines = read_lines(log, 0)
-            return Report(None, LogFacts(lines.lines, lines.unreadable, lines.duplicates), ())
+            return Report(None, _facts(lines), ())
         at = as_of if as_of is not None else moment(newest_us or 0)
         lines = read_lines(log, microseconds(at))
         reports = []
         for name, experiment in _experiments(lines, config, only):
             progress(f"analysing {name}")
             reports.append(_one(lines, name, experiment, config, at))
-        return Report(at, LogFacts(lines.lines, lines.unreadable, lines.duplicates), tuple(reports))
+        return Report(at, _facts(lines), tuple(reports))
+
+
+def _facts(lines: Lines) -> LogFacts:
+    return LogFacts(lines.lines, lines.unreadable, lines.duplicates + lines.duplicate_outcomes)
 
 
 def _experiments(lines: Lines, config: Config, only: str | None) -> list[tuple[str, Experiment | None]]:

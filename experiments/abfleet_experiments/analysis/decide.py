@@ -7,7 +7,8 @@ For each treatment against control, the first that applies:
 3. roll back: the primary metric has crossed the boundary for harm;
 4. ship: after the plan's minimum, if the primary metric has crossed its boundary, every guardrail is better than its
    margin, and no metric has crossed its boundary for harm; or check first, if that is too good to be true;
-5. stop without effect at the planned users; inconclusive at the horizon; else keep running.
+5. stop without effect at the planned users, unless the primary metric is ahead by so much that it may still cross;
+   inconclusive at the horizon; else keep running.
 
 The rule for shipping is Spotify's (Schultzberg, Ankargren & Frånberg, arXiv 2402.11609).
 """
@@ -33,7 +34,7 @@ from abfleet_experiments.analysis.lookwise import LookwiseTest
 from abfleet_experiments.analysis.metrics import MetricRule, Source
 from abfleet_experiments.analysis.moments import Floats
 from abfleet_experiments.analysis.reasons import Reasons
-from abfleet_experiments.analysis.sequential import quantile, two_sided_p
+from abfleet_experiments.analysis.sequential import quantile, two_sided_p, upper
 from abfleet_experiments.analysis.verdicts import PRECEDENCE, Decision, GroupDecision, MetricResult, Verdict
 from abfleet_experiments.config import AnalysisPlan
 
@@ -226,7 +227,7 @@ class _Judge:
             return crossed, crossed
         if crossed is Verdict.SHIP:
             return self._qualified(look, before), crossed
-        if self._evidence.users[look].sum() >= self._planned[look] > 0:
+        if self._evidence.users[look].sum() >= self._planned[look] > 0 and not self._promising(look):
             return Verdict.STOP_NO_EFFECT, crossed
         last = look + 1 == self._evidence.calendar.planned
         return Verdict.INCONCLUSIVE if last else Verdict.KEEP_RUNNING, crossed
@@ -238,14 +239,23 @@ class _Judge:
     def _crossing(self, look: int) -> Verdict | None:
         if self._losing.crosses(look):
             return Verdict.ROLL_BACK
-        assert self._primary.test is not None, "the primary metric has one"
         ships = (
             look + 1 >= self._evidence.calendar.first_shipping
-            and self._primary.test.crosses(look)
+            and self._primary_crosses(look)
             and all(m.test is not None and m.test.crosses(look) for m in self._guardrails)
             and not self._harmed(look)
         )
         return Verdict.SHIP if ships else None
+
+    def _primary_crosses(self, look: int) -> bool:
+        return self._primary.test is not None and self._primary.test.crosses(look)
+
+    def _promising(self, look: int) -> bool:
+        """Whether the primary metric would pass if the horizon were here, where the boundary is lowest.
+
+        Alpha is spent by calendar, so users who come faster than planned meet a boundary that is still high.
+        """
+        return self._primary.test is not None and bool(self._primary.test.z[look] >= upper(self._alpha))
 
     def _harmed(self, look: int) -> list[str]:
         return [m.rule.name for m in self._measured if m.harm is not None and m.harm.crosses(look)]
@@ -312,7 +322,7 @@ class _Judge:
     def _held_back(self) -> list[str]:
         """Why a primary metric that has crossed is not shipped at the last look."""
         look = self._looks - 1
-        if look < 0 or self._primary.test is None or not self._primary.test.crosses(look):
+        if look < 0 or not self._primary_crosses(look):
             return []
         if look + 1 < self._evidence.calendar.first_shipping:
             return [f"{self._primary.rule.name} is ahead, and the plan's minimum has not passed"]

@@ -116,7 +116,10 @@ def compare(
             scale = quantile.per_share[:, :, pair]
             value, variance, a = quantile.value[:, :, pair], variance * scale * scale, a * scale
             centre = centre * scale
-        usable = (n >= 2).all(axis=2) & np.isfinite(value).all(axis=2) & np.isfinite(variance).all(axis=2)
+        known = np.isfinite(value).all(axis=2)
+        usable = (n >= 2).all(axis=2) & known & np.isfinite(variance).all(axis=2)
+        # Where no stratum has two users a group there are values to show, and no error of them.
+        usable = np.where(usable.any(axis=1, keepdims=True), usable, (n >= 1).all(axis=2) & known)
         weight = np.where(usable, n[..., 0] * n[..., 1] / n.sum(axis=2), 0.0)
         weight = weight / weight.sum(axis=1, keepdims=True)  # nan at times when nothing can be compared
     kept = usable[:, :, None]
@@ -189,7 +192,7 @@ def contrast_z(
     tiny = 1e-12 * (np.abs(comparison.value) + np.abs(comparison.baseline))
     flat = np.where(np.abs(effect) <= tiny, 0.0, np.copysign(np.inf, effect))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(np.isnan(effect), np.nan, np.where(spread > 0, effect / spread, flat))
+        return np.where(np.isnan(effect + spread), np.nan, np.where(spread > 0, effect / spread, flat))
 
 
 def merged(membership: Floats, sums: Floats) -> Floats:

@@ -11,7 +11,7 @@ from abfleet_experiments.config import AnalysisPlan, time_text
 
 @dataclass(frozen=True, slots=True)
 class LogFacts:
-    """Lines of the log up to the report's moment."""
+    """Lines of the log up to the report's moment; `duplicates` are repeated exposures and outcomes."""
 
     lines: int
     unreadable: int

@@ -1,0 +1,246 @@
+"""analyze, power and simulate as a person runs them: output, exit codes, and a plain sentence for every odd log."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import Result
+from typer.testing import CliRunner
+
+from abfleet.cli import app
+from tests.analysis.log_lines import DAY, START, LogLines, file_text
+
+REPORT = {"as_of", "log", "experiments"}
+EXPERIMENT = {"name", "plan", "allocations", "decision", "history", "groups", "srm", "metrics", "data_quality"}
+METRIC = {
+    "name", "role", "direction", "group", "baseline", "users", "baseline_users", "value", "baseline_value",
+    "difference", "relative_difference", "se", "interval", "p_value", "margin", "z", "boundary", "e_value",
+    "sequential_interval",
+}  # fmt: skip
+QUALITY = {
+    "synthetic", "overrides", "no_user_id", "users_in_two_groups", "moved_by_ramp", "unjoined_outcomes", "open_windows",
+}  # fmt: skip
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+def analyze(folder: Path, *arguments: str, text: str | None = None) -> Result:
+    file = folder / "experiments.yaml"
+    file.write_text(file_text("conversion_rate") if text is None else text)
+    return run("analyze", "--logs", folder, "--experiments", file, *arguments)
+
+
+def good_log(rates: tuple[float, float] = (0.10, 0.18), days: int = 10, a_day: int = 300) -> LogLines:
+    """Users who come evenly over some days, and convert exactly this often."""
+    log = LogLines()
+    for day in range(days):
+        for index in range(a_day):
+            group, user = index % 2, f"u{day}-{index}"
+            at = START + DAY * day + timedelta(seconds=index)
+            request = log.exposure(user, ("control", "treatment")[group], at)
+            if (index // 2) % 100 < rates[group] * 100:
+                log.outcome("conversion", user, request, at)
+    return log
+
+
+def test_json_is_the_documented_document(tmp_path: Path) -> None:
+    """Every key that is promised, no other, and no NaN."""
+    good_log(days=3).write(tmp_path)
+    result = analyze(tmp_path, "--json", text=file_text("ctr", ("error_rate",), ("revenue_per_user",)))
+    assert result.exit_code == 0, result.output
+    report = json.loads(result.stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert set(report) == REPORT
+    assert set(report["log"]) == {"lines", "unreadable", "duplicates"}
+    (experiment,) = report["experiments"]
+    assert set(experiment) == EXPERIMENT
+    assert set(experiment["plan"]) == {"users_planned", "users", "looks_done", "days_left"}
+    assert set(experiment["decision"]) == {"verdict", "group", "reasons"}
+    assert [set(look) for look in experiment["history"]] == [{"look", "verdict", "group"}] * 2
+    assert set(experiment["srm"]) == {"ok", "p_value", "e_value", "observed", "expected"}
+    assert {frozenset(group) for group in experiment["groups"]} == {
+        frozenset({"name", "model_version", "decision", "users", "exposures", "fallbacks", "errors"})
+    }
+    assert [m["name"] for m in experiment["metrics"]] == ["ctr", "error_rate", "revenue_per_user"]
+    assert {frozenset(m) for m in experiment["metrics"]} == {frozenset(METRIC)}
+    assert set(experiment["data_quality"]) == QUALITY
+
+
+def test_text_says_the_verdict_first(tmp_path: Path) -> None:
+    """The first line is the experiment and what to do; then why; then the numbers."""
+    good_log(a_day=4000).write(tmp_path)
+    result = analyze(tmp_path)
+    first, second, *rest = result.output.splitlines()
+    assert first == "test: CHECK FIRST, before treatment is shipped"
+    assert "+80%" in second
+    assert "usually mistakes" in second
+    assert any(line.startswith("conversion_rate") for line in rest)
+
+
+def test_fail_on_exits_with_3_for_these_verdicts_only(tmp_path: Path) -> None:
+    """0 whatever the verdict; 3 where it is listed; 2 for a word that is no verdict."""
+    good_log(days=3).write(tmp_path)
+    assert analyze(tmp_path).exit_code == 0
+    assert analyze(tmp_path, "--fail-on", "roll_back,refuse").exit_code == 0
+    assert analyze(tmp_path, "--fail-on", "ship,keep_running").exit_code == 3
+    wrong = analyze(tmp_path, "--fail-on", "shipp")
+    assert wrong.exit_code == 2
+    assert "`shipp` is no verdict; allowed: roll_back, refuse" in wrong.output
+
+
+def test_as_of_cuts_the_log(tmp_path: Path) -> None:
+    """Nothing after it is looked at, and it may be later than the log."""
+    good_log((0.10, 0.10), days=5).write(tmp_path)
+    early = json.loads(analyze(tmp_path, "--json", "--as-of", "2026-11-03T12:00:00Z").stdout)
+    late = json.loads(analyze(tmp_path, "--json", "--as-of", "2027-11-03T12:00:00Z").stdout)
+    assert early["log"]["lines"] < late["log"]["lines"]
+    assert [len(one["experiments"][0]["history"]) for one in (early, late)] == [2, 28]
+    assert late["experiments"][0]["decision"]["verdict"] == "inconclusive"
+    assert analyze(tmp_path, "--as-of", "yesterday").exit_code == 2
+
+
+def test_usage_mistakes_are_plain(tmp_path: Path) -> None:
+    """A missing log or file is one sentence and exit code 2, never a traceback."""
+    for result in (
+        run("analyze", "--logs", tmp_path / "nowhere", "--experiments", "experiments/recommender.yaml"),
+        run("analyze", "--logs", tmp_path, "--experiments", tmp_path / "none.yaml"),
+        run("simulate", "nonsense"),
+        run("power", "--baseline", "5", "--experiments", "experiments/recommender.yaml"),
+    ):
+        assert result.exit_code == 2, result.output
+        assert "Traceback" not in result.output
+        assert len(result.output.strip().splitlines()) == 1
+
+
+# --- odd logs --------------------------------------------------------------------------------------------------------
+
+
+def _one_group(log: LogLines) -> None:
+    for user in range(5):
+        log.exposure(f"u{user}", "control")
+
+
+def _synthetic(log: LogLines) -> None:
+    for user in range(20):
+        log.exposure(f"u{user}", ("control", "treatment")[user % 2], synthetic=True)
+
+
+def _future(log: LogLines) -> None:
+    for user in range(20):
+        log.exposure(f"u{user}", ("control", "treatment")[user % 2], datetime.fromisoformat("2226-01-01T00:00:00Z"))
+
+
+def _one_line(log: LogLines) -> None:
+    log.exposure("u", "treatment")
+
+
+def _only_outcomes(log: LogLines) -> None:
+    log.outcome("click", "u", "gone", item_id=1)
+
+
+def _unsorted(log: LogLines) -> None:
+    for index in np.random.default_rng(1).permutation(60):
+        log.exposure(f"u{index}", ("control", "treatment")[index % 2], START + DAY * int(index) / 10)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (_one_group, "the log has no users of group treatment yet, so there is nothing to compare"),
+        (_synthetic, "the log has no users of this experiment yet"),
+        (_future, "no boundary is crossed after 20 users"),
+        (_one_line, "the log has no users of group control yet, so there is nothing to compare"),
+        (_only_outcomes, "the log has no users of this experiment yet"),
+        (_unsorted, "no boundary is crossed after 60 users"),
+    ],
+)
+def test_odd_logs_give_a_plain_sentence(tmp_path: Path, make: Callable[[LogLines], None], sentence: str) -> None:
+    """Whatever is in the log, the report says in a sentence what that means, and is JSON too."""
+    log = LogLines()
+    make(log)
+    log.write(tmp_path)
+    result = analyze(tmp_path)
+    assert result.exit_code == 0, result.output
+    assert sentence in result.output
+    assert "KEEP RUNNING" in result.output
+    assert "nan" not in result.output
+    json.loads(analyze(tmp_path, "--json").stdout, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+
+
+@pytest.mark.parametrize("content", ["", "\n", "garbage", '{"event": "expos', '{"a": 1}\n{"b": 2}\n'])
+def test_logs_without_a_line_that_can_be_read(tmp_path: Path, content: str) -> None:
+    """Empty, half-written or something else altogether: it says so, and exits 0 as for every report."""
+    (tmp_path / "decisions-x.jsonl").write_text(content)
+    result = analyze(tmp_path)
+    if not content:
+        assert (result.exit_code, "no decision log here" in result.output) == (2, True)
+        return
+    assert result.exit_code == 0, result.output
+    assert "nothing to conclude from" in result.output
+    assert json.loads(analyze(tmp_path, "--json").stdout)["experiments"] == []
+
+
+def test_a_file_without_experiments(tmp_path: Path) -> None:
+    """Neither the file nor the log has one."""
+    LogLines().lines.clear()
+    log = LogLines()
+    log.exposure("u", None)
+    log.write(tmp_path)
+    text = 'version: 1\ndefault: v1\nmodels:\n  v1: {target: "127.0.0.1:1"}\n'
+    assert "Neither the experiments file nor the log has an experiment" in analyze(tmp_path, text=text).output
+
+
+# --- power and simulate ----------------------------------------------------------------------------------------------
+
+
+def test_power_gives_the_planned_number() -> None:
+    """5 % conversion, +10 %, 70/20/10: 156,000 users for the 20 % group, which is 1.25 times the fixed sample."""
+    arguments = ("--baseline", "0.05", "--users-per-day", "5571", "--json")
+    result = run("power", "--experiments", "experiments/recommender.yaml", *arguments)
+    assert result.exit_code == 0, result.output
+    groups = {group["group"]: group for group in json.loads(result.stdout)["groups"]}
+    assert groups["experiment"]["users_planned"] == pytest.approx(156_000, rel=0.01)
+    assert groups["experiment"]["days"] == pytest.approx(28, rel=0.01)
+    assert groups["canary"]["users_planned"] > groups["experiment"]["users_planned"]
+
+
+def test_power_reads_base_rates_from_a_log(tmp_path: Path) -> None:
+    """The same number as with the log's own rate and deviation given by hand."""
+    good_log(rates=(0.10, 0.10), a_day=400).write(tmp_path)
+    file = tmp_path / "experiments.yaml"
+    file.write_text(file_text("conversion_rate"))
+    found = json.loads(run("power", "--logs", tmp_path, "--experiments", file, "--json").stdout)
+    by_hand = json.loads(run("power", "--baseline", "0.10", "--experiments", file, "--json").stdout)
+    assert found["baseline"] == pytest.approx(0.10)
+    assert found["groups"][0]["users_planned"] == pytest.approx(by_hand["groups"][0]["users_planned"], rel=0.01)
+    assert found["groups"][0]["days"] == pytest.approx(found["groups"][0]["users_planned"] / 443, rel=0.05)
+
+
+def test_dealing_a_log_again_finds_nothing(tmp_path: Path) -> None:
+    """A log with a clear effect, its users dealt anew: effects are found no more often than promised."""
+    good_log(rates=(0.10, 0.30)).write(tmp_path)
+    file = tmp_path / "experiments.yaml"
+    file.write_text(file_text("conversion_rate", ("error_rate",)))
+    result = run("simulate", "--aa", tmp_path, "--experiments", file, "--runs", "200", "--json")
+    assert result.exit_code == 0, result.output
+    answer = json.loads(result.stdout)
+    assert (answer["runs"], answer["users"], answer["kept"]) == (200, 3000, True)
+    few = run("simulate", "--aa", Path("tests"), "--experiments", file)
+    assert few.exit_code == 2
+
+
+def test_the_command_line_starts_without_the_analysis_libraries() -> None:
+    """`abfleet --help` imports none of them: they cost a second."""
+    heavy = ("ibis", "scipy", "duckdb", "numpy", "pyarrow")
+    code = f"import sys, abfleet.cli; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=os.environ.copy()
+    )
+    assert done.stdout.strip() == "[]"
