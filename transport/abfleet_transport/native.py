@@ -5,6 +5,7 @@ behind it for every method that is not hot (health, reflection, streaming).
 """
 
 import contextlib
+import os
 import shutil
 import tempfile
 import threading
@@ -19,6 +20,8 @@ from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
 from abfleet_transport.plan import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery
 
+LONGEST_SOCKET_PATH = 103
+"""Bytes; macOS takes 103, Linux 107."""
 RECEIVE_BATCH = 512
 """Calls taken in one trip over the GIL; more than are in flight in practice, so a burst is one trip."""
 
@@ -102,8 +105,8 @@ class NativeServer:
         except OSError as error:
             raise AddressError(plan.address, str(error)) from error
         self._front = front
-        self._socket_folder = Path(tempfile.mkdtemp(prefix="abfleet-"))
-        path = self._socket_folder / "grpc.sock"
+        path = make_socket_path()
+        self._socket_folder = path.parent
         self._behind = grpc.aio.server(interceptors=plan.interceptors)
         plan.add_services(self._behind)
         self._behind.add_insecure_port(f"unix:{path}")
@@ -159,6 +162,15 @@ class NativeServer:
         if self._socket_folder is not None:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self._socket_folder)
+
+
+def make_socket_path() -> Path:
+    """A path for the server behind, in a new folder of its own: in the temporary folder, or in /tmp where that is too
+    long for a socket."""
+    folder = tempfile.gettempdir()
+    if len(os.fsencode(folder)) > LONGEST_SOCKET_PATH - len("/abfleet-12345678/grpc.sock"):
+        folder = "/tmp"  # noqa: S108  # mkdtemp makes a folder that nobody else can enter
+    return Path(tempfile.mkdtemp(prefix="abfleet-", dir=folder)) / "grpc.sock"
 
 
 def too_large(size: int, limit: int) -> str:
