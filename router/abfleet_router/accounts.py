@@ -68,16 +68,18 @@ class Accounts:
         self._rpc.finished_all(RECOMMEND, Code.OK, took)
         self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
 
-    def log_served(self, tickets: Sequence[Served], served: str) -> None:
+    def lines_of(self, tickets: Sequence[Served], served: str) -> list[bytes]:
         """The lines of `served` alone: where answers wait for them."""
         now = self._clock()
         wall_offset = self._wall() - now
+        lines = []
         for ticket, item_ids in tickets:
             arrived = ticket.call.arrived
             constant = ticket.snapshot.routes[ticket.arm.index].log_constant
-            self._log.append(
+            lines.append(
                 log_line.exposure(ticket, constant, arrived + wall_offset, Code.OK, served, item_ids, now - arrived)
             )
+        return lines
 
     def count_served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
         """The counts of `served` alone: once the answers are on their way."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import ipaddress
 import os
 import random
 import signal
@@ -27,6 +28,7 @@ from prometheus_client import CollectorRegistry
 
 from abfleet_router import admin, fleet_metrics
 from abfleet_router.decision_log import DecisionLog
+from abfleet_router.feedback import Feedback
 from abfleet_router.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.reload import Reloader
@@ -35,6 +37,7 @@ from abfleet_router.settings import Settings, parse
 
 EXIT_FAILURE = 1
 METHODS = ("/Recommender/Recommend",)
+COUNTED = (*METHODS, "/Feedback/Record")
 SERVICES = tuple(recommender_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Recommender", "Feedback"))
 SWEEP_SECONDS = 0.02
 """Between looks for attempts whose time is up: an answer may be late by this much, against a default of 500 ms."""
@@ -90,7 +93,7 @@ class Serving:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.rpc_metrics = RpcMetrics(METHODS)
+        self.rpc_metrics = RpcMetrics(COUNTED)
         self.metrics = RouterMetrics()
         self.decision_log = DecisionLog(settings.log_dir, settings.log)
         # Draws balance load; nothing secret hangs on them.
@@ -111,6 +114,8 @@ class Serving:
             router=settings.routing.name,
             settle_looks=1,
         )
+        self.feedback = self._make_feedback()
+        self.metrics.lend(self.feedback.counts.families)
         self.health = Health()
         registry = CollectorRegistry()
         registry.register(self.rpc_metrics)
@@ -123,12 +128,24 @@ class Serving:
         self._tasks: list[asyncio.Task[None]] = []
         self._offered = False  # ready and not draining; changed only by ready and drain
 
+    def _make_feedback(self) -> Feedback:
+        # Who may record is decided by where the router listens; a caller's identity would be asked for here.
+        allowed = self._settings.open_feedback or is_loopback(self._settings.listen)
+        return Feedback(
+            self.decision_log,
+            lambda: self.router.snapshot,
+            self.rpc_metrics,
+            router=self._settings.routing.name,
+            window=self._settings.feedback_window,
+            allowed=lambda metadata: allowed,
+        )
+
     def _make_server(self) -> Server:
         plan = ServerPlan(
             address=self._settings.listen,
             methods=METHODS,
             add_services=self._add_services,
-            interceptors=(OtherMethods(self.rpc_metrics, METHODS),),
+            interceptors=(OtherMethods(self.rpc_metrics, COUNTED),),
             io_threads=self._settings.io_threads,
         )
         if choose(self._settings.transport) == "grpcio":
@@ -145,9 +162,7 @@ class Serving:
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         self.health.add_to(server)
-        # Every method of Feedback answers UNIMPLEMENTED until outcomes are recorded.
-        feedback = recommender_pb2_grpc.FeedbackServicer()
-        recommender_pb2_grpc.add_FeedbackServicer_to_server(feedback, server)  # type: ignore[no-untyped-call]
+        recommender_pb2_grpc.add_FeedbackServicer_to_server(self.feedback, server)  # type: ignore[no-untyped-call]
         add_reflection(server, SERVICES)
 
     @property
@@ -261,6 +276,17 @@ class Serving:
             await self._admin_server.stop(None)
         self._metrics_server.close()
         self.decision_log.close()
+
+
+def is_loopback(listen: str) -> bool:
+    """Whether nobody but this machine can call an address."""
+    host = listen.rpartition(":")[0].strip("[]")
+    if listen.startswith("unix:") or host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # a name, which may be anything
+        return False
 
 
 def bound(listen: str, port: int) -> str:

@@ -2,7 +2,7 @@
 
 Lines are handed to a thread every `flush_interval`, which writes them with one system call, so that a slow disk never
 holds an answer. What there is no room for is dropped and counted. Who must know that lines are written (an answer under
-the policy `refuse`, an outcome before it is acknowledged) asks with `when_written`; then lines are handed over as soon
+the policy `refuse`, an outcome before it is acknowledged) asks with `append_all`; then lines are handed over as soon
 as the thread is free, and all that gather meanwhile share the next write.
 """
 
@@ -10,7 +10,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -127,9 +127,13 @@ class DecisionLog:
         if len(lines) >= GATHERED_LINES:
             self.flush()
 
-    def when_written(self, written: Written) -> None:
-        """Calls back on the loop, later: True once every line appended so far is in the kernel (under fsync `always`,
-        on disk), False as soon as one of this turn's is known not to be."""
+    def append_all(self, lines: Sequence[bytes], written: Written) -> None:
+        """Adds lines that belong together and calls back on the loop, later.
+
+        True: they and every line before them are in the kernel, under fsync `always` on disk. False as soon as one of
+        them is known not to be; some may be there all the same. Without lines it is about those before.
+        """
+        self._lines += lines  # together, so that no line of them is in another batch than the callback
         assert self._loop is not None, "open comes first"
         if not self._waiters and not self._awaited:
             self._loop.call_soon(self._flush_awaited)

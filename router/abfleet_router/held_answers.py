@@ -16,8 +16,8 @@ from abfleet_router.accounts import Accounts, Served
 class WaitsForLines(Protocol):
     """The decision log, as far as it is needed here."""
 
-    def when_written(self, written: Callable[[bool], None], /) -> None:
-        """Calls back on the loop when all lines appended so far are written, or are known not to be."""
+    def append_all(self, lines: Sequence[bytes], written: Callable[[bool], None], /) -> None:
+        """Adds lines and calls back on the loop once they are written, or are known not to be."""
 
 
 class HeldAnswers:
@@ -29,7 +29,6 @@ class HeldAnswers:
 
     def hold(self, served: Sequence[Served], replies: Sequence[bytes], version: str, worker_seconds: float) -> None:
         """Logs calls that version `version` answered together, and answers them with `replies` once that is written."""
-        self._accounts.log_served(served, version)
 
         def written(ok: bool) -> None:
             if ok:
@@ -41,4 +40,4 @@ class HeldAnswers:
                 ticket.call.fail(Code.UNAVAILABLE, "the decision log cannot be written, and no decision goes unlogged")
                 self._accounts.unlogged(ticket)
 
-        self._log.when_written(written)
+        self._log.append_all(self._accounts.lines_of(served, version), written)

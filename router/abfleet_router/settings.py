@@ -52,6 +52,9 @@ class Settings:
     io_threads: int
     log_dir: Path
     log: LogSettings
+    feedback_window: int
+    """How many outcome ids are remembered, to tell repeats."""
+    open_feedback: bool
     log_level: str
     reload_interval_seconds: float
     drain_delay_seconds: float
@@ -95,6 +98,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
             max_lines=got.log_buffer_lines,
             max_bytes=got.log_buffer_bytes,
         ),
+        feedback_window=got.feedback_window,
+        open_feedback=got.open_feedback,
         log_level=got.log_level,
         reload_interval_seconds=got.reload_interval,
         drain_delay_seconds=got.drain_delay,
@@ -158,6 +163,8 @@ def _add_decision_log(flags: Flags) -> None:
         "most lines not written yet; more are dropped",
     )
     add("log-buffer-bytes", whole(65_536, 2**40), f"{log.max_bytes}", "BYTES", "the same in bytes of lines")
+    add("feedback-window", whole(1, 100_000_000), "500000", "N", "outcome ids remembered, to tell repeats at once")
+    flags.switch("open-feedback", "take outcomes off loopback too, from anybody")
 
 
 def _add_data_path(flags: Flags) -> None:

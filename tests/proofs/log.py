@@ -18,8 +18,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from abfleet_experiments.readlog import open_log
 from abfleet_protos.recommender_pb2 import RecommendRequest
 
+from abfleet.feedback_client import FeedbackClient, Outcome, Tally
 from abfleet.rates import between
 from tests.support.fleet import Fleet, experiments_file, wait_until
 from tests.support.load import Load
@@ -39,6 +41,7 @@ def main() -> int:
     ):
         print(kills(fleet, times=50, rate=2000), flush=True)
         print(stops(fleet, times=50, rate=2000), flush=True)
+        print(outcomes(fleet, count=1_000_000, duplicates=0.05), flush=True)
     for policy in ("keep_serving", "unhealthy", "refuse"):
         with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
             if (reason := cannot_mount()) is not None:
@@ -112,6 +115,42 @@ def stops(fleet: Fleet, times: int, rate: float, seconds: float = 0.5) -> str:
 
 def exits_well(code: int) -> None:
     assert code == 0, f"exit code {code}"
+
+
+def outcomes(fleet: Fleet, count: int, duplicates: float) -> str:
+    """Outcomes with repeats go through Feedback while the router is killed and started again: each is in the log, and
+    counts once by its id."""
+
+    async def send() -> Tally:
+        async with FeedbackClient(fleet.address, linger_seconds=0.01, give_up_seconds=120) as client:
+            for number in range(count):
+                await client.record(
+                    Outcome(outcome_id=f"outcome-{number}", type="click", user_id=f"user-{number % 997}")
+                )
+                if number == count // 2:
+                    assert fleet.router is not None
+                    await asyncio.to_thread(fleet.router.kill)
+                    await asyncio.to_thread(fleet.start_router)
+                if number * duplicates % 1 < duplicates:
+                    earlier = number * 7919 % (number + 1)
+                    await client.record(
+                        Outcome(outcome_id=f"outcome-{earlier}", type="click", user_id=f"user-{earlier % 997}")
+                    )
+        return client.tally
+
+    tally = asyncio.run(send())
+    wait_until(lambda: not fleet.status()["decision_log"]["buffered"], "an empty buffer")
+    with open_log([fleet.log_dir]) as log:
+        query = "SELECT count(*), count(DISTINCT outcome) FROM lines WHERE event = 'outcome' AND type = 'click'"
+        lines, counted = log.connection.con.execute(query).fetchone() or (0, 0)
+    assert counted == count, f"{counted} of {count} are counted by analysis"
+    assert (tally.rejected, tally.lost) == (0, 0)
+    assert tally.accepted >= count
+    assert tally.accepted + tally.duplicate >= count * (1 + duplicates) * 0.99
+    return (
+        f"{count} outcomes and repeats over a kill: {tally.accepted} accepted, {tally.duplicate} duplicate at once, "
+        f"{tally.retries} retries; {lines} lines, {counted} counted"
+    )
 
 
 # --- broken disks -----------------------------------------------------------------------------------------------------

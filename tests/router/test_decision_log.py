@@ -161,9 +161,7 @@ async def test_a_write_that_hangs_is_trouble(make_log: Make, monkeypatch: pytest
 async def told(log: DecisionLog, line: bytes | None = b"{}") -> "asyncio.Future[bool]":
     """Appends a line and asks for it."""
     future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    if line is not None:
-        log.append(line)
-    log.when_written(future.set_result)
+    log.append_all([] if line is None else [line], future.set_result)
     return future
 
 

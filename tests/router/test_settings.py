@@ -47,6 +47,7 @@ FLAGS = [
     Flag("log-retention", lambda s: s.log.retention_seconds, "0.5", 43_200.0, ("-1", "7d")),
     Flag("log-buffer-lines", lambda s: s.log.max_lines, "10", 10, ("0", "x")),
     Flag("log-buffer-bytes", lambda s: s.log.max_bytes, "100000", 100_000, ("0", "65535")),
+    Flag("feedback-window", lambda s: s.feedback_window, "10", 10, ("0", "-1", "all")),
     Flag("log-level", lambda s: s.log_level, "debug", "debug", ("loud",)),
     Flag("router-name", lambda s: s.routing.name, "router-7", "router-7", ("",)),
     Flag("reload-interval", lambda s: s.reload_interval_seconds, "2", 2.0, ("0", "-1", "nan")),
@@ -61,7 +62,7 @@ FLAGS = [
     Flag("eject-after", lambda s: s.ejection.consecutive_failures, "3", 3, ("0", "x")),
     Flag("eject-seconds", lambda s: s.ejection.base_seconds, "2", 2.0, ("0", "nan")),
 ]
-SWITCH = "detect-only"
+SWITCHES = {"detect-only", "open-feedback"}
 FLAG = pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
 
 
@@ -72,7 +73,7 @@ def test_every_flag_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     text = capsys.readouterr().out
     shown = set(re.findall(r"^  (?:-h, )?--([a-z-]+)", text, re.MULTILINE))
-    assert shown == {flag.name for flag in FLAGS} | {SWITCH, "help"}
+    assert shown == {flag.name for flag in FLAGS} | SWITCHES | {"help"}
     assert "example:\n  abfleet router --" in text
 
 
@@ -146,6 +147,13 @@ def test_what_is_no_setting_is_refused(arguments: list[str]) -> None:
 def test_the_switch(arguments: list[str], environment: dict[str, str], on: bool) -> None:
     """On, off, and by the environment; the flag wins."""
     assert parse(arguments, environment).ejection.detect_only is on
+
+
+def test_open_feedback() -> None:
+    """Off unless it is asked for: it lets anybody write to the log."""
+    assert not parse([], {}).open_feedback
+    assert parse(["--open-feedback"], {}).open_feedback
+    assert parse([], {"ABFLEET_OPEN_FEEDBACK": "on"}).open_feedback
 
 
 def test_a_switch_that_is_neither_on_nor_off() -> None:

@@ -42,6 +42,11 @@ def test_what_earlier_routers_left_is_compressed(fleet: Fleet) -> None:
     assert read_books(fleet.log_dir).unreadable == 0
 
 
+def test_outcomes_across_a_restart(fleet: Fleet) -> None:
+    """Outcomes with repeats, sent over a SIGKILL of the router by the client helper: analysis counts each once."""
+    proof.outcomes(fleet, count=6000, duplicates=0.05)
+
+
 @pytest.mark.parametrize("policy", ["keep_serving", "unhealthy", "refuse"])
 def test_a_full_disk(tmp_path: Path, policy: str) -> None:
     """Lost lines are counted exactly; callers and health see what the policy says; writing goes on by itself."""

@@ -1,0 +1,161 @@
+"""What an outcome is, when it may be recorded, and how its line reads. Pure; knows no transport and no file.
+
+A router that is told of outcomes and a command that imports them ask here, so that both take the same ones.
+"""
+
+import math
+import re
+import time
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+from abfleet_experiments.config import Config
+from abfleet_experiments.decision import SCHEMA
+
+BUILT_IN_TYPES: Final = frozenset({"impression", "click", "conversion", "purchase"})
+ID_BYTES: Final = 128
+USER_ID_BYTES: Final = 256
+AHEAD_MICROSECONDS: Final = 60_000_000
+"""How far in the future a clock may be."""
+EARLIEST_MICROSECONDS: Final = 946_684_800_000_000
+"""2000-01-01: a time before it was given in seconds or milliseconds."""
+SHOWN: Final = 64
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f]")
+_CURRENCY: Final = re.compile("[A-Z]{3}")
+
+
+class OutcomeLike(Protocol):
+    """An outcome, wherever it comes from; empty texts and zeros are absent."""
+
+    @property
+    def outcome_id(self) -> str: ...
+    @property
+    def request_id(self) -> str: ...
+    @property
+    def user_id(self) -> str: ...
+    @property
+    def type(self) -> str: ...
+    @property
+    def item_id(self) -> int: ...
+    @property
+    def value(self) -> float: ...
+    @property
+    def currency(self) -> str: ...
+    @property
+    def time(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """Something that a user did.
+
+    Attributes:
+        outcome_id: Makes a repeat harmless.
+        request_id: The exposure it belongs to; empty: it joins the user's exposures by time.
+        time: When it happened, in microseconds since the epoch, UTC; 0: now.
+    """
+
+    outcome_id: str
+    type: str
+    request_id: str = ""
+    user_id: str = ""
+    item_id: int = 0
+    value: float = 0.0
+    currency: str = ""
+    time: int = 0
+
+
+def known_types(config: Config) -> frozenset[str]:
+    """The built-in types and those that a metric of the file reads."""
+    return BUILT_IN_TYPES | {metric.outcome for metric in config.metrics.values()}
+
+
+def problem(outcome: OutcomeLike, types: Collection[str], now_microseconds: int) -> str | None:
+    """Why an outcome cannot be recorded: field, value and what is allowed; None when it can."""
+    found: tuple[str, object, str] | None = None
+    if not 0 < len(outcome.outcome_id.encode()) <= ID_BYTES or _CONTROL.search(outcome.outcome_id):
+        found = "outcome_id", outcome.outcome_id, f"1 to {ID_BYTES} bytes of UTF-8 without control characters"
+    elif len(outcome.request_id.encode()) > ID_BYTES:
+        found = "request_id", outcome.request_id, f"at most {ID_BYTES} bytes"
+    elif len(outcome.user_id.encode()) > USER_ID_BYTES or _CONTROL.search(outcome.user_id):
+        found = "user_id", outcome.user_id, f"at most {USER_ID_BYTES} bytes of UTF-8 without control characters"
+    elif not outcome.user_id and not outcome.request_id:
+        found = "user_id", outcome.user_id, "a user_id or a request_id: without both it belongs to nobody"
+    elif outcome.type not in types:
+        found = "type", outcome.type, f"{', '.join(sorted(types))}"
+    elif outcome.item_id < 0:
+        found = "item_id", outcome.item_id, "ids from 1, or 0 for none"
+    elif not math.isfinite(outcome.value):
+        found = "value", outcome.value, "finite numbers"
+    elif outcome.currency and not _CURRENCY.fullmatch(outcome.currency):
+        found = "currency", outcome.currency, "an ISO 4217 code such as EUR, or none"
+    elif outcome.time and outcome.time > now_microseconds + AHEAD_MICROSECONDS:
+        found = "time", outcome.time, "at most a minute in the future, in microseconds since the epoch"
+    elif outcome.time and outcome.time < EARLIEST_MICROSECONDS:
+        found = "time", outcome.time, "microseconds since the epoch, from 2000 on; 0 for now"
+    return None if found is None else explained(*found)
+
+
+def explained(field: str, value: object, allowed: str) -> str:
+    """The words for a wrong field; the value is cut to 64 characters."""
+    text = repr(value)
+    return f"{field}: {text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}; allowed: {allowed}"
+
+
+class Currencies:
+    """One currency for each outcome type: the first that is seen. Changed only by `problem`."""
+
+    def __init__(self, known: Mapping[str, str] | None = None) -> None:
+        self._of = dict(known or {})
+
+    def problem(self, outcome: OutcomeLike) -> str | None:
+        """Why its currency does not go with those before it; None when it does, or has none."""
+        if not outcome.currency:
+            return None
+        first = self._of.setdefault(outcome.type, outcome.currency)
+        if first == outcome.currency:
+            return None
+        return explained("currency", outcome.currency, f"{first}, as in earlier outcomes of type {outcome.type}")
+
+
+def line(
+    outcome: OutcomeLike,
+    received_microseconds: int,
+    *,
+    synthetic: bool = False,
+    router: str | None = None,
+    user_id_hmac: str | None = None,
+) -> dict[str, Any]:
+    """The members of its line. With `user_id_hmac` the user id itself is left out."""
+    members: dict[str, Any] = {
+        "schema": SCHEMA,
+        "event": "outcome",
+        "ts": timestamp(outcome.time or received_microseconds),
+        "received_ts": timestamp(received_microseconds),
+        "outcome_id": outcome.outcome_id,
+        "request_id": outcome.request_id or None,
+        "user_id": None if user_id_hmac else outcome.user_id or None,
+        "type": outcome.type,
+        "item_id": outcome.item_id or None,
+        "value": outcome.value if outcome.value or outcome.currency else None,
+        "currency": outcome.currency or None,
+        "synthetic": synthetic,
+    }
+    if user_id_hmac:
+        members["user_id_hmac"] = user_id_hmac
+    if router is not None:
+        members["router"] = router
+    return members
+
+
+def timestamp(microseconds: int) -> str:
+    """UTC with microseconds, as in 2026-11-01T00:00:00.000000Z."""
+    whole, micro = divmod(microseconds, 1_000_000)
+    return f"{_second(whole)}.{micro:06d}Z"
+
+
+@lru_cache(maxsize=64)
+def _second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))

@@ -1,0 +1,258 @@
+"""Feedback/Record: what is accepted is in the log before the answer, once; the rest is told why not."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import grpc
+import orjson
+import pytest
+from abfleet_experiments import decision
+from abfleet_experiments.load import load_text
+from abfleet_protos.recommender_pb2 import Outcome, RecordRequest, RecordResponse
+from abfleet_protos.recommender_pb2_grpc import FeedbackStub, add_FeedbackServicer_to_server
+from abfleet_router import log_sink
+from abfleet_router.app import is_loopback
+from abfleet_router.decision_log import DecisionLog, LogSettings
+from abfleet_router.feedback import Feedback
+from abfleet_router.metrics import RouterMetrics
+from abfleet_router.seen_ids import SeenIds
+from abfleet_router.snapshot import Snapshot, make_snapshot
+from abfleet_transport.rpc_metrics import RpcMetrics
+from hypothesis import given
+from hypothesis import strategies as st
+
+WALL = 1_790_000_000.0
+NOW_US = int(WALL * 1e6)
+CONFIG = """
+version: 1
+default: v1
+models: {v1: {target: "127.0.0.1:1"}}
+metrics:
+  long_plays: {type: mean, outcome: long_play}
+"""
+
+
+class Desk:
+    """A served Feedback over a real log."""
+
+    def __init__(self, folder: Path) -> None:
+        settings = LogSettings(flush_interval_seconds=3600, compress="none", max_lines=20_000)
+        self.log = DecisionLog(folder, settings)
+        self.rpc = RpcMetrics(("/Recommender/Recommend", "/Feedback/Record"))
+        self.allowed = True
+        self.snapshot: Snapshot | None = make_snapshot(
+            load_text(CONFIG), _Pools(), RouterMetrics(), router="r", generation=1, at=datetime(2026, 1, 1, tzinfo=UTC)
+        )
+        self.feedback = Feedback(
+            self.log, lambda: self.snapshot, self.rpc, router="router-1", window=1000,
+            allowed=lambda metadata: self.allowed, wall=lambda: WALL,
+        )  # fmt: skip
+        self.record: Callable[..., Any]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """What the file has."""
+        return [orjson.loads(line) for line in Path(self.log.path).read_bytes().splitlines()]
+
+
+class _Pools(dict[str, Any]):
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+@pytest.fixture
+async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
+    """Served on a free port, with a stub."""
+    one = Desk(tmp_path)
+    one.log.open()
+    server = grpc.aio.server()
+    add_FeedbackServicer_to_server(one.feedback, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        stub = FeedbackStub(channel)  # type: ignore[no-untyped-call]
+
+        async def record(outcomes: Sequence[Outcome], **options: Any) -> RecordResponse:
+            response: RecordResponse = await stub.Record(RecordRequest(outcomes=outcomes), timeout=30, **options)
+            return response
+
+        one.record = record
+        yield one
+    await server.stop(None)
+    one.log.close()
+
+
+def click(number: int = 1, **changes: Any) -> Outcome:
+    fields: dict[str, Any] = {
+        "outcome_id": f"o-{number}", "request_id": "r-1", "user_id": "u-1", "type": "click", "item_id": 5,
+        "time": NOW_US - 7,
+    }  # fmt: skip
+    return Outcome(**{**fields, **changes})
+
+
+async def test_accepted_is_logged(desk: Desk) -> None:
+    """When the answer is there the line is in the file, whole and true to the schema; no flush interval passes."""
+    sale = click(2, type="purchase", value=-12.5, currency="EUR", item_id=0, request_id="", time=0)
+    answer = await desk.record([click(), sale, click(3, type="long_play", value=0.25)])
+    assert (answer.accepted, answer.duplicate, answer.rejected) == (3, 0, 0)
+    lines = desk.lines()
+    assert [decision.problems(line) for line in lines] == [[], [], []]
+    assert lines[0] == {
+        "schema": 1, "event": "outcome", "ts": "2026-09-21T14:13:19.999993Z",
+        "received_ts": "2026-09-21T14:13:20.000000Z",
+        "outcome_id": "o-1", "request_id": "r-1", "user_id": "u-1", "type": "click", "item_id": 5, "value": None,
+        "currency": None, "synthetic": False, "router": "router-1",
+    }  # fmt: skip
+    assert (lines[1]["value"], lines[1]["currency"], lines[1]["item_id"], lines[1]["request_id"]) == (
+        -12.5,
+        "EUR",
+        None,
+        None,
+    )
+    assert lines[1]["ts"] == lines[1]["received_ts"]
+    assert desk.rpc.handled(1) == {"OK": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "allowed"),
+    [
+        ({"outcome_id": ""}, "outcome_id", "1 to 128 bytes"),
+        ({"outcome_id": "ж" * 65}, "outcome_id", "1 to 128 bytes"),
+        ({"outcome_id": "a\nb"}, "outcome_id", "control"),
+        ({"request_id": "x" * 129}, "request_id", "128"),
+        ({"user_id": "x" * 257}, "user_id", "256"),
+        ({"user_id": "a\x00"}, "user_id", "control"),
+        ({"user_id": "", "request_id": ""}, "user_id", "request_id"),
+        ({"type": "stare"}, "type", "long_play"),
+        ({"type": ""}, "type", "click"),
+        ({"item_id": -1}, "item_id", "from 1"),
+        ({"value": float("nan")}, "value", "finite"),
+        ({"value": float("-inf")}, "value", "finite"),
+        ({"currency": "euro"}, "currency", "ISO 4217"),
+        ({"time": NOW_US + 61_000_000}, "time", "minute"),
+        ({"time": int(WALL)}, "time", "microseconds"),
+        ({"time": -5}, "time", "microseconds"),
+    ],
+)
+async def test_rejected_is_told_why(desk: Desk, changes: dict[str, Any], field: str, allowed: str) -> None:
+    """Field, value cut short, and what is allowed; the rest of the batch is taken, and no line of it is in the log."""
+    answer = await desk.record([click(1), click(2, **changes), click(3)])
+    assert (answer.accepted, answer.rejected) == (2, 1)
+    (rejection,) = answer.rejections
+    assert rejection.index == 1
+    assert rejection.reason.startswith(f"{field}: ")
+    assert allowed in rejection.reason
+    assert len(rejection.reason) < 220
+    assert [line["outcome_id"] for line in desk.lines()] == ["o-1", "o-3"]
+
+
+async def test_what_is_just_allowed(desk: Desk) -> None:
+    """The ends of each range."""
+    edge = [
+        click(1, outcome_id="ж" * 64, time=NOW_US + 60_000_000), click(2, user_id="x" * 256), click(3, user_id=""),
+        click(4, request_id=""), click(5, value=1e308), click(6, time=946_684_800_000_000), click(7, item_id=2**63 - 1),
+    ]  # fmt: skip
+    assert (await desk.record(edge)).accepted == 7
+
+
+async def test_one_currency_for_a_type(desk: Desk) -> None:
+    """The first one counts; another is refused, none is taken as the same, and other types have their own."""
+    sales = [("purchase", "EUR"), ("purchase", "USD"), ("purchase", ""), ("long_play", "USD"), ("purchase", "EUR")]
+    answer = await desk.record([click(n, type=kind, currency=code) for n, (kind, code) in enumerate(sales)])
+    assert [one.index for one in answer.rejections] == [1]
+    assert "EUR" in answer.rejections[0].reason
+
+
+async def test_repeats(desk: Desk) -> None:
+    """In one batch, in the next, and in two at the same time: each outcome is accepted once and logged once."""
+    first = await desk.record([click(1), click(1), click(2)])
+    assert (first.accepted, first.duplicate) == (2, 1)
+    both = await asyncio.gather(*(desk.record([click(n) for n in range(600)]) for _ in range(2)))
+    assert sorted(answer.accepted for answer in both) == [0, 598]
+    assert sorted(answer.duplicate for answer in both) == [2, 600]
+    assert sorted(line["outcome_id"] for line in desk.lines()) == sorted(f"o-{n}" for n in range(600))
+    assert desk.feedback.counts.by_type == {("click", "accepted"): 600, ("click", "duplicate"): 603}
+
+
+async def test_a_batch_of_the_largest_size(desk: Desk) -> None:
+    """10,000 are taken together; one more is refused whole, with the number."""
+    answer = await desk.record([click(n) for n in range(10_000)])
+    assert answer.accepted == 10_000
+    assert len(desk.lines()) == 10_000
+    with pytest.raises(grpc.aio.AioRpcError, match="10001") as caught:
+        await desk.record([click(n) for n in range(10_001)])
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (await desk.record([])).accepted == 0
+
+
+async def test_the_log_cannot_be_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is acknowledged: UNAVAILABLE, and the same batch is accepted, not called a repeat, when there is room."""
+    full = True
+    real_write = log_sink.write
+
+    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+        return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
+
+    monkeypatch.setattr(log_sink, "write", write)
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await desk.record([click(1)])
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert desk.feedback.counts.by_type == {}
+    full = False
+    async with asyncio.timeout(30):
+        while desk.log.failing or desk.log.buffered:
+            await asyncio.sleep(0.001)
+    assert (await desk.record([click(1)])).accepted == 1
+    assert {line["outcome_id"] for line in desk.lines()} == {"o-1"}
+    assert desk.rpc.handled(1) == {"OK": 1, "UNAVAILABLE": 1}
+
+
+async def test_who_may_record(desk: Desk) -> None:
+    """Without leave nothing is taken; before a configuration is in force neither."""
+    desk.allowed = False
+    with pytest.raises(grpc.aio.AioRpcError, match="--open-feedback") as caught:
+        await desk.record([click()])
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    desk.allowed, desk.snapshot = True, None
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await desk.record([click()])
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert desk.lines() == []
+
+
+async def test_synthetic_outcomes_are_marked(desk: Desk) -> None:
+    """As calls are, by metadata."""
+    await desk.record([click(1)], metadata=(("x-synthetic", "1"),))
+    await desk.record([click(2)])
+    assert [line["synthetic"] for line in desk.lines()] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("listen", "expected"),
+    [("127.0.0.1:1", True), ("[::1]:1", True), ("localhost:1", True), ("unix:/a", True), ("127.9.9.9:1", True),
+     ("0.0.0.0:1", False), ("[::]:1", False), ("10.0.0.1:1", False), ("router:1", False)],
+)  # fmt: skip
+def test_loopback(listen: str, expected: bool) -> None:
+    """Only what no other machine can reach counts."""
+    assert is_loopback(listen) is expected
+
+
+@given(st.lists(st.integers(0, 40), max_size=300), st.integers(1, 10))
+def test_the_window(ids: list[int], window: int) -> None:
+    """The last `window` different ids are always known, an id that never came never is, and the size is bounded."""
+    seen = SeenIds(window)
+    order: list[str] = []
+    for number in ids:
+        one = str(number)
+        assert (one in seen) or one not in order[-window:]
+        if one not in seen:
+            seen.add(one)
+            order.append(one)
+        assert one in seen
+        assert len(seen) <= 2 * window
+        assert "never" not in seen
+    for one in order[-1:]:
+        seen.discard(one)
+        assert one not in seen
