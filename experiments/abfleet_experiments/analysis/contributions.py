@@ -8,9 +8,9 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_experiments.analysis.frames import Lines, joined
+from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import MetricRule, Source
-from abfleet_experiments.analysis.periods import Looks
+from abfleet_experiments.analysis.periods import Looks, index_of
 from abfleet_experiments.analysis.sums import Value
 
 BEFORE: Final = timedelta(days=14)
@@ -42,10 +42,21 @@ class Joined:
     by_user: ir.Table
 
 
-def join_outcomes(lines: Lines, calls: ir.Table, units: ir.Table, looks: Looks) -> Joined:
+def join_outcomes(
+    lines: Lines, name: str, groups: Sequence[str], periods: Sequence[str], units: ir.Table, looks: Looks
+) -> Joined:
     """The outcomes that belong to an experiment's calls and users."""
-    found, _ = joined(lines.outcomes, calls.select("exposure", "request", "at", "user", "period", "items"))
-    found = found.mutate(look=looks.index(ibis.greatest(found["at"], found.x_at)))
+    found = lines.joined.filter(
+        lines.joined.x_experiment == name,
+        lines.joined.x_reason.fill_null("allocated") == "allocated",
+        lines.joined.x_group.isin(groups),
+        lines.joined.x_allocation.isin(periods),
+        lines.joined.x_user.notnull(),
+        ~lines.joined.x_synthetic,
+    )
+    found = found.mutate(
+        look=looks.index(ibis.greatest(found["at"], found.x_at)), x_period=index_of(found.x_allocation, periods)
+    )
     alone = lines.outcomes.filter(lines.outcomes.request.isnull(), lines.outcomes.user.notnull())
     starts = units.select("user", x_period=units.period, first=units["first"])
     pairs = alone.inner_join(starts, "user")
@@ -55,7 +66,7 @@ def join_outcomes(lines: Lines, calls: ir.Table, units: ir.Table, looks: Looks) 
     newest = newest.mutate(x_user=newest.user, since_us=newest["at"] - newest["first"], look=looks.index(newest["at"]))
     connection = lines.log.connection
     return Joined(
-        connection.create_table("outcomes_by_request", found, temp=True, overwrite=True),
+        connection.create_view("outcomes_by_request", found, overwrite=True),
         connection.create_table("outcomes_by_user", newest.drop("rank", "first"), temp=True, overwrite=True),
     )
 
@@ -182,12 +193,12 @@ def values_before(lines: Lines, starts: ir.Table, rule: MetricRule, currency: st
 def clicks_before(lines: Lines, starts: ir.Table) -> ir.Table:
     """Each user's clicked pairs and answered lists in that time: `user`, `clicked`, `answered`."""
     calls = lines.exposures.filter(~lines.exposures.synthetic, lines.exposures.user.notnull())
-    calls = calls.filter(calls.status.fill_null("OK") == "OK")
-    calls = _before(calls.select("exposure", "request", "at", "user", "items"), starts)
-    clicks, _ = joined(lines.outcomes.filter(lines.outcomes.type == "click"), calls)
+    calls = _before(calls.filter(calls.status.fill_null("OK") == "OK").select("user", "at"), starts)
+    clicks = lines.joined.filter(lines.joined.type == "click", lines.joined.x_user.notnull(), ~lines.joined.x_synthetic)
     clicks = clicks.filter(clicks.x_items.contains(clicks.item_id).fill_null(True))
-    pairs = clicks.select("x_user", "request", "item_id").distinct()
-    clicked = pairs.group_by(user=pairs.x_user).aggregate(clicked=pairs.count())
+    clicks = _before(clicks.select("request", "item_id", user=clicks.x_user, at=clicks.x_at), starts)
+    pairs = clicks.select("user", "request", "item_id").distinct()
+    clicked = pairs.group_by("user").aggregate(clicked=pairs.count())
     answered = calls.group_by("user").aggregate(answered=calls.count())
     return answered.left_join(clicked, "user").select(
         "user", clicked=clicked.clicked.fill_null(0).cast("float64"), answered=answered.answered.cast("float64")

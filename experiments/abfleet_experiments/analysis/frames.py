@@ -20,20 +20,22 @@ class Lines:
 
     Attributes:
         exposures, outcomes: Each call and each outcome once; synthetic outcomes are left out.
-        first_us, newest_us: Of all lines that can be read; None if there are none.
+        joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`.
+        missing: Those whose request is not in the log, or belongs to another user.
     """
 
     log: Log
     all: ir.Table
     exposures: ir.Table
     outcomes: ir.Table
+    joined: ir.Table
+    missing: ir.Table
     lines: int
     unreadable: int
     duplicates: int
     duplicate_outcomes: int
     no_user_id: int
     holdout: int
-    newest_us: int | None
 
 
 def newest(log: Log) -> int | None:
@@ -55,21 +57,26 @@ def read_lines(log: Log, as_of_us: int) -> Lines:
         holdout=_count((seen.event == "exposure") & (seen.reason == "holdout") & ~seen.synthetic),
     ).to_pyarrow().to_pylist()[0]  # fmt: skip
     exposures, repeated = _once(log, known.filter(known.event == "exposure"), "exposure")
+    # Views, so that what is asked of them stays a short query: Ibis takes longer over a long one than DuckDB does.
+    exposures = log.connection.create_view("exposures", exposures, overwrite=True)
     outcomes, repeated_outcomes = _once(
         log, known.filter(known.event == "outcome", ~known.synthetic), "outcome", name="outcomes"
     )
+    found = log.connection.create_table("joined_outcomes", _joined(outcomes, exposures), temp=True)
+    missing = outcomes.filter(outcomes.request.notnull()).anti_join(found, "outcome")
     return Lines(
         log=log,
         all=known,
         exposures=exposures,
         outcomes=outcomes,
+        joined=found,
+        missing=log.connection.create_table("missing_outcomes", missing, temp=True),
         lines=int(counts["lines"]),
         unreadable=int(counts["unreadable"] or 0),
         duplicates=repeated,
         duplicate_outcomes=repeated_outcomes,
         no_user_id=int(counts["no_user_id"] or 0),
         holdout=int(counts["holdout"] or 0),
-        newest_us=newest(log),
     )
 
 
@@ -154,23 +161,20 @@ def units(visits: ir.Table) -> ir.Table:
     return table.mutate(entry=(rank == 0).cast("int32"))
 
 
-def joined(outcomes: ir.Table, table: ir.Table) -> tuple[ir.Table, ir.Table]:
-    """The outcomes with a request id, each with its exposure in `table`, and those that have none there.
+_JOINED = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic", "status", "items")
+
+
+def _joined(outcomes: ir.Table, exposures: ir.Table) -> ir.Table:
+    """The outcomes with a request id, each with its exposure.
 
     With a user id, user and request must both agree; without one the request alone decides.
     """
-    with_request = outcomes.filter(outcomes.request.notnull())
-    by_both = with_request.filter(with_request.exposure.notnull())
-    by_request = with_request.filter(with_request.exposure.isnull())
-    needed = table.semi_join(by_both, "exposure")
-    kept = [name for name in table.columns if name not in ("exposure", "request")]
-    both = by_both.inner_join(needed.select("exposure", **{f"x_{name}": needed[name] for name in kept}), "exposure")
-    single = table.semi_join(by_request, "request")
-    first = single.group_by("request").aggregate(
-        **{f"x_{name}": single[name].argmin(single["at"]) for name in kept if name != "at"}, x_at=single["at"].min()
-    )
+    by_both = outcomes.filter(outcomes.exposure.notnull())
+    by_request = outcomes.filter(outcomes.request.notnull(), outcomes.exposure.isnull())
+    renamed = {f"x_{name}": exposures[name] for name in _JOINED}
+    both = by_both.inner_join(exposures.filter(exposures.exposure.notnull()).select("exposure", **renamed), "exposure")
+    single = exposures.semi_join(by_request, "request")
+    first = single.group_by("request").aggregate(**{f"x_{name}": single[name].argmin(single["at"]) for name in _JOINED})
     alone = by_request.inner_join(first, "request")
-    columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request",
-               *(f"x_{name}" for name in kept)]  # fmt: skip
-    found = both.select(columns).union(alone.select(columns))
-    return found, with_request.anti_join(found, "outcome")
+    columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request", *renamed]
+    return both.select(columns).union(alone.select(columns))

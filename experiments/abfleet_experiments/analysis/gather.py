@@ -157,7 +157,8 @@ class _Gathering:
         self._calls = frames.calls(exposures, groups, [one.id for one in found])
         first = min(one.begin for one in found)
         self._looks = looks_until(first, as_of, plan)
-        self._calls = self._calls.mutate(look=self._looks.index(self._calls["at"]))
+        calls = self._calls.mutate(look=self._looks.index(self._calls["at"]))
+        self._calls = self._connection.create_view("calls", calls, overwrite=True)
         window = max([DEFAULT_WINDOW, *(rule.window for rule in rules)])
         self._points = self._quantile_points()
         self._visits = self._keep("visits", self._visits_table())
@@ -291,7 +292,9 @@ class _Gathering:
 
     def changed(self, counted: OutcomeCounts) -> ir.Table:
         """What each look changes in each user's sums, of every metric."""
-        outcomes = join_outcomes(self._lines, self._calls, self._units, self._looks)
+        outcomes = join_outcomes(
+            self._lines, self._name, self._groups, [one.id for one in self._found], self._units, self._looks
+        )
         table, values = contributions(outcomes, self._visits, self._rules, counted)
         table = table.inner_join(self._units.select("user", "period", "cell", "g"), ["user", "period"])
         if any(rule.winsorise is not None for rule in self._rules):
@@ -463,8 +466,7 @@ class _Gathering:
 
     def _unjoined(self) -> tuple[Floats, Floats, int]:
         """Outcomes of each group's users whose request is in the log, and is not; and all that are not."""
-        exposures = self._lines.exposures
-        found, missing = frames.joined(self._lines.outcomes, exposures.select("exposure", "request", "at", "user"))
+        found, missing = self._lines.joined, self._lines.missing
         starts = self._starts()
         result = []
         for table, column in ((found, "x_user"), (missing, "user")):
