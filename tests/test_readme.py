@@ -172,7 +172,7 @@ def listed_commands() -> set[str]:
 
 MARKS = (
     ("sh", "./run up"),
-    ("sh", "grpcurl"),
+    ("sh", "Recommender/Recommend"),
     ("json", "itemIds"),
     ("python", "insecure_channel"),
     ("sh", "abfleet client"),
@@ -182,6 +182,7 @@ MARKS = (
     ("sh", "jq"),
     ("sh", "duckdb"),
     ("sh", "curl -s"),
+    ("sh", "Feedback/Record"),
     ("sh", "abfleet analyze"),
     ("sh", "abfleet models"),
 )
@@ -208,7 +209,7 @@ def test_the_call_answers_as_shown(reader: Reader) -> None:
     """The grpcurl call, with reflection and with the proto file, gets the items and scores that the README shows."""
     need("grpcurl")
     decoder = json.JSONDecoder()
-    text, answers = reader.sh(block("sh", "grpcurl")).strip(), []
+    text, answers = reader.sh(block("sh", "Recommender/Recommend")).strip(), []
     while text:
         answer, end = decoder.raw_decode(text)
         answers.append(answer)
@@ -253,6 +254,13 @@ def test_reading_the_log(reader: Reader) -> None:
     need("jq")
     rows = [json.loads(line) for line in reader.sh(block("sh", "jq")).splitlines()]
     assert ["user-14", "experiment", "v1.3.0-beta", "v1.3.0-beta", None] in rows
+
+
+def test_an_outcome_is_accepted_once(reader: Reader) -> None:
+    """The README's outcome is accepted; sent again, it is a duplicate."""
+    need("grpcurl")
+    first, second = (json.loads(reader.sh(block("sh", "Feedback/Record"))) for _ in range(2))
+    assert (first, second) == ({"accepted": 1}, {"duplicate": 1})
 
 
 def test_analysis_reads_the_log(reader: Reader) -> None:
