@@ -84,19 +84,21 @@ class Reasons:
             self._say(f"the log has no users of group {empty} yet, so there is nothing to compare")
         else:
             of = f" of {planned:,.0f} planned" if planned > 0 else ""
-            self._say(f"no boundary is crossed after {users:,.0f} users{of}: {rule.name} {_lift(comparison)}")
+            self._say(
+                f"no boundary is crossed after {users:,.0f} users{of}: {rule.name} of {self._name} {_lift(comparison)}"
+            )
 
     def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """The planned users are reached."""
         self._say(f"{planned:,.0f} users were planned to find a change of {self._plan.effect:.0%} in {rule.name}; they "
-                  f"have come, and no boundary is crossed: {_lift(comparison)}")  # fmt: skip
+                  f"have come, and no boundary is crossed: {self._name} {_lift(comparison)}")  # fmt: skip
 
     def inconclusive(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """The horizon is reached too early."""
         users = self._evidence.users[-1].sum()
         needed = f" of {planned:,.0f} planned" if planned > 0 else ""
         self._say(f"the horizon has ended after {users:,.0f} users{needed}, too few to tell a change of "
-                  f"{self._plan.effect:.0%} in {rule.name} from none: {_lift(comparison)}")  # fmt: skip
+                  f"{self._plan.effect:.0%} in {rule.name} from none: {self._name} {_lift(comparison)}")  # fmt: skip
 
     def _say(self, sentence: str) -> None:
         self._sentences.append(sentence)

@@ -52,8 +52,8 @@ def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
     calendar = evidence.calendar
     planned = f" of {decision.users_planned:,.0f} planned" if decision.users_planned > 0 else ""
     left = f", {decision.days_left:.1f} days left" if decision.days_left > 0 else ""
-    yield Padding(Text(f"{evidence.users[-1].sum():,.0f} users{planned}, "
-                       f"{calendar.done} of {calendar.planned} looks{left}", style="dim"), (0, 0, 0, 2), expand=False)  # fmt: skip
+    progress = f"{evidence.users[-1].sum():,.0f} users{planned}, {calendar.done} of {calendar.planned} looks{left}"
+    yield Padding(Text(progress, style="dim"), (0, 0, 0, 2), expand=False)
     if len(decision.groups) > 1:
         for group in decision.groups:
             words, style = _WORDS[group.verdict]
