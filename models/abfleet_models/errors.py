@@ -24,3 +24,11 @@ class ManifestError(RegistryError):
 
 class IntegrityError(RegistryError):
     """A file is not the one that its metadata describes, or a model does not answer as it did when it was released."""
+
+
+class BusyError(RegistryError):
+    """Another process is changing the registry."""
+
+
+class ReleaseError(RegistryError):
+    """A release that may not be: the registry stays as it is."""

@@ -145,9 +145,16 @@ def read_object(path: Path, source: str) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise ManifestError(source, [f"is larger than {MAX_JSON_BYTES} bytes"])
-        data = json.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise ManifestError(source, [f"cannot be read: {error.strerror or error}"]) from error
+    return parse_object(content, source)
+
+
+def parse_object(content: bytes, source: str) -> dict[str, Any]:
+    """The JSON object in these bytes. Raises ManifestError when it is not one object."""
+    try:
+        data = json.loads(content.decode("utf-8"))
     except RecursionError as error:
         raise ManifestError(source, ["is nested too deeply"]) from error
     except ValueError as error:  # bad UTF-8 and bad JSON alike

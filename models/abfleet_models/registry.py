@@ -50,6 +50,8 @@ MODEL_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
 METRICS_FILE = "metrics.json"
 INDEX_FILE = "registry.json"
+JOURNAL_FILE = ".release.json"
+"""There only while a release is being made; one that was killed leaves it to the next release, which finishes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +185,7 @@ class Registry:
         problems = []
         here = dict.fromkeys(self.versions(), self.resolve) | dict.fromkeys(self.archived_versions(), self.archived)
         listed = {entry.version: entry for entry in index.models}
-        for version in sorted(here.keys() | listed.keys()):
+        for version in sorted((here.keys() | listed.keys()) - self._on_its_way()):
             if version not in listed:
                 problems.append(f"{INDEX_FILE}: {version} has a folder, but is not listed")
             elif version not in here:
@@ -196,6 +198,14 @@ class Registry:
                 if not same:
                     problems.append(f"{INDEX_FILE}: {version} is listed with another sha256 than its {METADATA_FILE}")
         return problems
+
+    def _on_its_way(self) -> set[str]:
+        """The version of a release that has begun: its folder and registry.json come one after the other."""
+        try:
+            event = read_object(self.root / JOURNAL_FILE, JOURNAL_FILE)["event"]
+            return {str(event["version"])}
+        except (RegistryError, KeyError, TypeError):
+            return set()
 
     def _check_root(self) -> None:
         if not self.root.is_dir():

@@ -1,23 +1,159 @@
-"""Changes a registry on disk, one atomic rename at a time. Knows its shape, and nothing of training and serving (IO).
+"""Releases: moves aliases and versions of a registry on disk, and keeps the trail of it (IO). Runs no model.
 
-Readers never see half a change: a folder, a link and registry.json each appear whole or not at all. Links say what is
-released; registry.json says what was released and when. Promotion, rollback and archiving belong here.
+Readers never see half a change. One release is at most one rename that readers can see, and then the line in
+registry.json. What is about to be done is first written to a journal, so that a release that is killed at any point has
+either not begun, or is finished by the next one: link or folder and trail always come to agree.
 """
 
-import json
 import os
-import shutil
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from abfleet_models.errors import UnknownVersionError
-from abfleet_models.fields import read_object, shown
-from abfleet_models.manifest import SCHEMA, parse_index, parse_manifest
-from abfleet_models.registry import ARCHIVE, INDEX_FILE, METADATA_FILE, METRICS_FILE, MODEL_FILE
+from abfleet_models import disk, trail
+from abfleet_models.disk import Json, to_json
+from abfleet_models.errors import IntegrityError, ReleaseError, UnknownVersionError
+from abfleet_models.fields import parse_object, read_object, shown
+from abfleet_models.manifest import NAME_RULE, SCHEMA, is_name, parse_index, parse_manifest, parse_metrics
+from abfleet_models.registry import (
+    ALIASES,
+    ARCHIVE,
+    INDEX_FILE,
+    JOURNAL_FILE,
+    METADATA_FILE,
+    METRICS_FILE,
+    MODEL_FILE,
+    ModelVersion,
+    Registry,
+)
+from abfleet_models.trail import Event
 
-Json = Mapping[str, Any]
+__all__ = ["Release", "install", "point", "to_json"]
+
+
+class Release:
+    """The right to change a registry, held from `begin` to the end of its `with`: one change after the other.
+
+    `finished` is what an earlier release had begun and this one brought to its end, None where there was nothing.
+    """
+
+    def __init__(self, root: Path, now: datetime, by: str | None, reason: str | None, finished: Event | None) -> None:
+        self.registry = Registry(root)
+        self.finished = finished
+        self._root, self._now, self._by, self._reason = root, now, by, reason
+
+    @classmethod
+    @contextmanager
+    def begin(
+        cls, root: Path, *, now: datetime, by: str | None = None, reason: str | None = None
+    ) -> Iterator["Release"]:
+        """Takes the lock, and finishes what was left unfinished. Raises BusyError, RegistryError or OSError."""
+        Registry(root).versions()  # says what is wrong with the folder, where it is none
+        if reason is not None and len(reason) > trail.MAX_REASON:
+            raise ReleaseError(f"reason: {shown(reason)} is too long; allowed are {trail.MAX_REASON} characters")
+        with disk.only_writer(root):
+            yield cls(root, now, by, reason, _recover(root))
+
+    def promote(self, version: str, *, alias: str) -> Event | None:
+        """Lets `alias` lead to `version`, which the caller has verified. None where it does already."""
+        if alias not in ALIASES:
+            raise ReleaseError(f"alias: {shown(alias)} cannot be promoted to; allowed are {', '.join(ALIASES)}")
+        found, was = self.registry.resolve(version), self._led_to(alias)
+        if found.version == was:
+            return None
+        return self._do(trail.PROMOTED, found, alias=alias, was=was)
+
+    def rollback_target(self, alias: str) -> ModelVersion:
+        """Where a rollback would lead. Raises ReleaseError where the trail knows no earlier version that is served."""
+        current = self._led_to(alias)
+        if current is None:
+            raise ReleaseError(f"alias: {shown(alias)} is not in the registry, so it cannot go back")
+        version = trail.before(_index(self._root)["log"], alias, current)
+        if version is None:
+            raise ReleaseError(f"{alias} leads to {current}, and {INDEX_FILE} knows of no version before it")
+        try:
+            return self.registry.resolve(version)
+        except UnknownVersionError as error:
+            raise ReleaseError(f"{alias} cannot go back: {error}") from error
+
+    def rollback(self, alias: str) -> Event:
+        """Lets `alias` lead where it led before its last promotion; a second rollback goes back further."""
+        return self._do(trail.ROLLED_BACK, self.rollback_target(alias), alias=alias, was=self._led_to(alias))
+
+    def archive(self, version: str) -> Event:
+        """Moves a version under archive/, kept and not served. Raises ReleaseError while an alias leads to it."""
+        found = self.registry.resolve(version)
+        if found.version != version:
+            raise ReleaseError(f"{version} is an alias; only versions can be archived")
+        if leading := sorted(alias for alias, target in self.registry.aliases().items() if target == version):
+            raise ReleaseError(f"{version} cannot be archived: {' and '.join(leading)} would lead to nothing")
+        if version in self.registry.archived_versions():
+            raise ReleaseError(f"{version} cannot be archived: the archive has a version of that name")
+        return self._do(trail.ARCHIVED, found)
+
+    def restore(self, version: str) -> Event:
+        """Moves a version back from archive/, to be served again."""
+        found = self.registry.archived(version)
+        if os.path.lexists(self._root / version):
+            raise ReleaseError(f"{version} cannot be restored: the registry has something of that name")
+        return self._do(trail.RESTORED, found)
+
+    def add(self, files: Mapping[str, bytes], *, measured: Json | None = None) -> Event:
+        """Puts a new version into the registry; `files` are its files by name, which the caller has verified.
+
+        `measured` is kept beside the version in registry.json. Raises ManifestError and ReleaseError.
+        """
+        metrics = None
+        manifest = parse_manifest(parse_object(files[METADATA_FILE], METADATA_FILE))
+        if METRICS_FILE in files:
+            metrics = parse_metrics(parse_object(files[METRICS_FILE], METRICS_FILE))
+            if metrics.version != manifest.version:
+                raise ReleaseError(f"{METRICS_FILE}: version {shown(metrics.version)} is not {manifest.version}")
+        self._refuse_taken(manifest.version)
+        values = {key: round(value, 4) for key, value in metrics.values} if metrics else {}
+        entry = {
+            "version": manifest.version,
+            "algorithm": manifest.algorithm,
+            "sha256": manifest.sha256,
+            "metrics": values,
+            **(measured or {}),
+        }
+        disk.prepare_folder(_prepared(self._root, manifest.version), files)
+        event = self._event(trail.ADDED, manifest.version, manifest.sha256)
+        return _carry_out(self._root, event, entry)
+
+    def _refuse_taken(self, version: str) -> None:
+        if version in (ARCHIVE, *ALIASES):
+            raise ReleaseError(f"version: {shown(version)} has a meaning of its own; choose another name")
+        if os.path.lexists(self._root / version) or version in self.registry.archived_versions():
+            raise ReleaseError(f"version: {version} is in the registry already; a version never changes, so rename it")
+
+    def _led_to(self, alias: str) -> str | None:
+        """Where an alias leads, also where that is not there any more."""
+        if not is_name(alias):
+            raise ReleaseError(f"alias: {shown(alias)} is not an alias; allowed are {NAME_RULE}")
+        link = self._root / alias
+        return Path(os.readlink(link)).name if link.is_symlink() else None
+
+    def _do(self, what: str, found: ModelVersion, *, alias: str | None = None, was: str | None = None) -> Event:
+        event = self._event(what, found.version, found.manifest.sha256, alias=alias, was=was)
+        return _carry_out(self._root, event, None)
+
+    def _event(
+        self, what: str, version: str, sha256: str, *, alias: str | None = None, was: str | None = None
+    ) -> Event:
+        return Event(
+            at=trail.stamp(self._now),
+            event=what,
+            version=version,
+            sha256=sha256,
+            alias=alias,
+            was=was,
+            by=self._by,
+            reason=self._reason,
+        )
 
 
 def install(root: Path, *, model: bytes, metadata: Json, metrics: Json, archived: bool, now: datetime) -> str:
@@ -36,92 +172,119 @@ def install(root: Path, *, model: bytes, metadata: Json, metrics: Json, archived
         METADATA_FILE: to_json(metadata).encode(),
         METRICS_FILE: to_json(metrics).encode(),
     }
-    outcome = "new"
-    if os.path.lexists(folder):
-        outcome = "unchanged" if _same(folder, files) else "rebuilt"
-    if outcome != "unchanged":
-        _swap_folder(folder, files)
     values = {key: round(value, 4) for key, value in metrics["metrics"].items()}
     entry = {"version": manifest.version, "algorithm": manifest.algorithm, "sha256": manifest.sha256, "metrics": values}
-    _register(root, entry, outcome=outcome, now=now)
+    with disk.only_writer(root):
+        _recover(root)
+        outcome = "new"
+        if os.path.lexists(folder):
+            outcome = "unchanged" if _same(folder, files) else "rebuilt"
+        if outcome != "unchanged":
+            disk.put_folder(folder, files)
+        index = _index(root)
+        known = [item for item in index["models"] if item["version"] == manifest.version]
+        if outcome != "unchanged" or known != [entry]:
+            what = "rebuilt" if known else trail.ADDED
+            event = Event(at=trail.stamp(now), event=what, version=manifest.version, sha256=manifest.sha256)
+            _write_index(root, index, event, entry)
     return outcome
 
 
 def point(root: Path, alias: str, version: str) -> None:
-    """Lets an alias lead to a version, by renaming a new link over the old one: readers see the one or the other."""
+    """Lets an alias lead to a version, without a line in the trail: for a registry that is being made."""
     if not (root / version / METADATA_FILE).is_file():
         raise UnknownVersionError(f"model {shown(version)} is not in the registry, so {alias} cannot lead to it")
-    fresh = root / f".{alias}.{os.getpid()}.tmp"
-    fresh.unlink(missing_ok=True)
-    fresh.symlink_to(version)
-    fresh.replace(root / alias)
+    disk.put_link(root / alias, version)
 
 
-def to_json(value: Json) -> str:
-    """JSON for people and for diffs: one key a line, lists of plain values on one line."""
-    return _lines(value, "") + "\n"
+def _carry_out(root: Path, event: Event, entry: Json | None) -> Event:
+    """From here on the release will be made, by this process or by the next one."""
+    journal = {"schema": SCHEMA, "event": event.to_dict(), "entry": entry}
+    disk.put_file(root / JOURNAL_FILE, to_json(journal).encode())
+    _apply(root, event, entry)
+    return event
 
 
-def _register(root: Path, entry: Json, *, outcome: str, now: datetime) -> None:
-    """Lists a version in registry.json, and logs what happened to it, if anything did."""
-    path = root / INDEX_FILE
+def _apply(root: Path, event: Event, entry: Json | None) -> None:
+    """Does what is still to be done of an event. May be repeated at any point: what is done is not done again."""
+    version = event.version
+    if event.event in trail.LINK_EVENTS:
+        link = root / str(event.alias)
+        if not (link.is_symlink() and os.readlink(link) == version):
+            disk.put_link(link, version)
+    else:
+        if event.event == trail.ARCHIVED:
+            (root / ARCHIVE).mkdir(exist_ok=True)
+        source, target = {
+            trail.ARCHIVED: (root / version, root / ARCHIVE / version),
+            trail.RESTORED: (root / ARCHIVE / version, root / version),
+            trail.ADDED: (_prepared(root, version), root / version),
+        }[event.event]
+        if not os.path.lexists(target):
+            disk.move(source, target)
+    index = _index(root)
+    if not index["log"] or index["log"][-1] != event.to_dict():
+        _write_index(root, index, event, entry)
+    (root / JOURNAL_FILE).unlink()
+    disk.sync_folder(root)
+
+
+def _recover(root: Path) -> Event | None:
+    """Brings a release that was killed to its end, and removes what one left that had not begun."""
+    disk.sweep(root)
+    if (root / ARCHIVE).is_dir():
+        disk.sweep(root / ARCHIVE)
+    event = None
+    if os.path.lexists(root / JOURNAL_FILE):
+        event, entry = _journal(root)
+        _apply(root, event, entry)
+    for path in root.glob(f".*{PREPARED}"):
+        disk.remove(path)
+    return event
+
+
+def _journal(root: Path) -> tuple[Event, Json | None]:
+    """The journal, looked at as anything else that somebody may have put there. Raises IntegrityError."""
+    found = read_object(root / JOURNAL_FILE, JOURNAL_FILE)
+    try:
+        event = Event.from_dict(found["event"])
+        good = event.event in trail.EVENTS and is_name(event.version) and (event.alias is None or is_name(event.alias))
+        if not good or (event.event in trail.LINK_EVENTS) != (event.alias is not None):
+            raise ValueError(event.event)
+    except (KeyError, TypeError, ValueError) as error:
+        raise IntegrityError(f"{JOURNAL_FILE} is not one of ours; look at it, and remove it") from error
+    return event, found.get("entry")
+
+
+PREPARED = ".prepared"
+
+
+def _prepared(root: Path, version: str) -> Path:
+    """Where the folder of a version waits that is being added."""
+    if not is_name(version):
+        raise ReleaseError(f"version: {shown(version)} is not a version; allowed are {NAME_RULE}")
+    return root / f".{version}{PREPARED}"
+
+
+def _index(root: Path) -> dict[str, Any]:
+    """registry.json as it is written, an empty one where there is none. Raises ManifestError."""
     index: dict[str, Any] = {"schema": SCHEMA, "models": [], "log": []}
-    if path.exists():
-        index |= read_object(path, INDEX_FILE)
+    if (root / INDEX_FILE).exists():
+        index |= read_object(root / INDEX_FILE, INDEX_FILE)
         parse_index(index)
-    before = [item for item in index["models"] if item["version"] == entry["version"]]
-    if outcome == "unchanged" and before == [entry]:
-        return
-    others = [item for item in index["models"] if item["version"] != entry["version"]]
-    index["models"] = sorted([*others, dict(entry)], key=lambda item: str(item["version"]))
-    event = {
-        "at": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "event": "rebuilt" if before else "added",
-        "version": entry["version"],
-        "sha256": entry["sha256"],
-    }
-    index["log"] = [*index["log"], event]
-    _swap_file(path, to_json(index).encode())
+    return index
+
+
+def _write_index(root: Path, index: Json, event: Event, entry: Json | None) -> None:
+    models = list(index["models"])
+    if entry is not None:
+        others = [item for item in models if item["version"] != entry["version"]]
+        models = sorted([*others, dict(entry)], key=lambda item: str(item["version"]))
+    changed = {**index, "models": models, "log": [*index["log"], event.to_dict()]}
+    disk.put_file(root / INDEX_FILE, to_json(changed).encode())
 
 
 def _same(folder: Path, files: Mapping[str, bytes]) -> bool:
     return not folder.is_symlink() and all(
         (folder / name).is_file() and (folder / name).read_bytes() == content for name, content in files.items()
     )
-
-
-def _swap_folder(folder: Path, files: Mapping[str, bytes]) -> None:
-    fresh, old = (folder.with_name(f".{folder.name}.{os.getpid()}.{part}") for part in ("tmp", "old"))
-    for leftover in (fresh, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    fresh.mkdir()
-    for name, content in files.items():
-        _write(fresh / name, content)
-    if os.path.lexists(folder):
-        folder.rename(old)
-    fresh.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _swap_file(path: Path, content: bytes) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    _write(fresh, content)
-    fresh.replace(path)
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Writes and waits for the disk, so that a rename never uncovers an empty file after a power cut."""
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _lines(value: object, indent: str) -> str:
-    deeper = indent + "  "
-    if isinstance(value, Mapping) and value:
-        rows = (f"{deeper}{json.dumps(key)}: {_lines(item, deeper)}" for key, item in value.items())
-        return "{\n" + ",\n".join(rows) + f"\n{indent}}}"
-    if isinstance(value, list | tuple) and any(isinstance(item, Mapping | list | tuple) for item in value):
-        return "[\n" + ",\n".join(f"{deeper}{_lines(item, deeper)}" for item in value) + f"\n{indent}]"
-    return json.dumps(value, ensure_ascii=False, allow_nan=False)

@@ -3,8 +3,9 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_models.errors import IntegrityError, RegistryError
+from abfleet_models.errors import IntegrityError
 from abfleet_models.registry import ModelVersion
+from abfleet_models.runs import OpenedModel
 
 
 def verify_golden(version: ModelVersion) -> None:
@@ -13,10 +14,8 @@ def verify_golden(version: ModelVersion) -> None:
 
     Raises IntegrityError for another answer, RegistryError when the model does not load or ONNX Runtime is missing.
     """
-    content = version.read_verified()
-    golden = version.manifest.golden
-    item_ids, scores = _run(version, content, np.array(golden.history, dtype=np.int64))
-    compare_golden(version, item_ids, scores)
+    model = OpenedModel(version)
+    compare_golden(version, *model.answer(np.array(version.manifest.golden.history, dtype=np.int64)))
 
 
 def compare_golden(version: ModelVersion, item_ids: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
@@ -40,24 +39,3 @@ def compare_golden(version: ModelVersion, item_ids: NDArray[np.int64], scores: N
             f"{version.version}: golden history {row}: score {place + 1} is {scores[row, place]:g}, "
             f"not {expected[row, place]:g}"
         )
-
-
-def _run(
-    version: ModelVersion, content: bytes, history: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise RegistryError("golden answers need onnxruntime: pip install 'abfleet[worker]'") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
-    # Opened from the bytes that were checked; weights in files beside it are then looked for in its folder.
-    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(version.path))
-    try:
-        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        item_ids, scores = session.run(["item_ids", "scores"], {"history": history})
-    except Exception as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise IntegrityError(f"{version.version}: ONNX Runtime cannot run the model: {reason}") from error
-    return item_ids, scores

@@ -1,0 +1,154 @@
+"""How two versions differ: metadata, offline metrics, size, time, and what they answer to the same histories.
+
+Runs both models, and knows nothing of users: whether they like the one better is what an experiment is for.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from abfleet_models.errors import RegistryError
+from abfleet_models.fields import read_object
+from abfleet_models.registry import METADATA_FILE, ModelVersion
+from abfleet_models.runs import OpenedModel, latency_us
+
+TOP = 10
+LEFT_OUT = frozenset({"golden", "schema"})
+"""Of metadata.json: the golden answers are compared by running the models."""
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field of metadata.json that differs; None where it is missing."""
+
+    field: str
+    a: Any
+    b: Any
+
+
+@dataclass(frozen=True, slots=True)
+class MetricChange:
+    """An offline metric of either version; None where it was not measured."""
+
+    metric: str
+    a: float | None
+    b: float | None
+
+    @property
+    def difference(self) -> float | None:
+        """b - a."""
+        return None if self.a is None or self.b is None else self.b - self.a
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerChange:
+    """The first items that both versions give to one golden history."""
+
+    of: str
+    """The version whose golden history it is."""
+    history: tuple[int, ...]
+    """Without padding."""
+    a: tuple[int, ...]
+    b: tuple[int, ...]
+
+    @property
+    def overlap(self) -> float:
+        """Share of the first items that both give, whatever their order; 1 where both give none."""
+        most = max(len(self.a), len(self.b))
+        return len({*self.a} & {*self.b}) / most if most else 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything that differs between version a and version b."""
+
+    a: str
+    b: str
+    metadata: tuple[FieldChange, ...]
+    metrics: tuple[MetricChange, ...]
+    size_bytes: tuple[int, int]
+    latency_us: tuple[Mapping[str, float], Mapping[str, float]]
+    """Microseconds a history by batch x length, measured now and on this machine."""
+    answers: tuple[AnswerChange, ...]
+
+    @property
+    def overlap(self) -> float:
+        """Mean overlap of the first ten items."""
+        return sum(one.overlap for one in self.answers) / len(self.answers)
+
+    @property
+    def same_first(self) -> float:
+        """Share of histories to which both recommend the same item first."""
+        return sum(one.a[:1] == one.b[:1] for one in self.answers) / len(self.answers)
+
+    @property
+    def same_list(self) -> float:
+        """Share of histories to which both give the same first ten items in the same order."""
+        return sum(one.a == one.b for one in self.answers) / len(self.answers)
+
+
+def compare(a: ModelVersion, b: ModelVersion) -> Comparison:
+    """Opens and asks both versions. Raises RegistryError where one is not intact or does not run."""
+    opened = OpenedModel(a), OpenedModel(b)
+    return Comparison(
+        a=a.version,
+        b=b.version,
+        metadata=tuple(_fields(a, b)),
+        metrics=tuple(_metrics(a, b)),
+        size_bytes=(a.manifest.size_bytes, b.manifest.size_bytes),
+        latency_us=(latency_us(opened[0]), latency_us(opened[1])),
+        answers=tuple(_answers(*opened)),
+    )
+
+
+def _fields(a: ModelVersion, b: ModelVersion) -> Iterator[FieldChange]:
+    left, right = (dict(_flat(_metadata(one), "")) for one in (a, b))
+    for field in [*left, *(name for name in right if name not in left)]:
+        if left.get(field) != right.get(field):
+            yield FieldChange(field, left.get(field), right.get(field))
+
+
+def _metadata(found: ModelVersion) -> Mapping[str, Any]:
+    data = read_object(found.path / METADATA_FILE, f"{found.version}/{METADATA_FILE}")
+    return {key: value for key, value in data.items() if key not in LEFT_OUT}
+
+
+def _flat(data: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{path}{key}.")
+        else:
+            yield f"{path}{key}", value
+
+
+def _metrics(a: ModelVersion, b: ModelVersion) -> Iterator[MetricChange]:
+    left, right = ({} if found is None else dict(found.values) for found in (a.metrics(), b.metrics()))
+    for name in [*left, *(name for name in right if name not in left)]:
+        yield MetricChange(name, left.get(name), right.get(name))
+
+
+def _answers(a: OpenedModel, b: OpenedModel) -> Iterator[AnswerChange]:
+    """On the golden histories of both, each once."""
+    seen = set()
+    for owner in (a, b):
+        for row in owner.found.manifest.golden.history:
+            history = tuple(item for item in row if item)
+            if history in seen:
+                continue
+            seen.add(history)
+            asked = np.array([history or (0,)], dtype=np.int64)
+            first, second = (_top(one, asked) for one in (a, b))
+            yield AnswerChange(owner.found.version, history, first, second)
+    if not seen:
+        raise RegistryError(f"{a.found.version} and {b.found.version} have no golden histories to compare")
+
+
+def _top(model: OpenedModel, asked: "np.ndarray[Any, np.dtype[np.int64]]") -> tuple[int, ...]:
+    """The first items that a user would get."""
+    longest = model.found.manifest.max_history
+    item_ids, scores = model.answer(asked[:, -longest:])
+    ids, values = item_ids[0, :TOP].tolist(), scores[0, :TOP]
+    ended = [place for place, item in enumerate(ids) if item == 0 or np.isneginf(values[place])]
+    return tuple(ids[: ended[0] if ended else len(ids)])
