@@ -1,4 +1,4 @@
-"""Commands of the models room: train, list, verify. Knows how to show them, and leaves the work to the room."""
+"""Commands of the models room: train, list, verify, releases. Knows how to show them, leaves the work to the room."""
 
 import json
 import sys
@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from abfleet.commands import model_releases
 
 if TYPE_CHECKING:
     from abfleet_models.registry import ModelVersion, Registry
@@ -46,10 +48,13 @@ class Verdict:
 
 def register(app: typer.Typer) -> None:
     """Adds this family's commands to the command line."""
-    models = typer.Typer(help="Train, list and verify the models of the registry.", no_args_is_help=True)
+    models = typer.Typer(
+        help="Train, list, verify, compare and release the models of the registry.", no_args_is_help=True
+    )
     models.command("train", epilog="Example: abfleet models train --data ml-latest-small --out models")(train)
     models.command("list", epilog="Example: abfleet models list --json")(list_models)
     models.command("verify", epilog="Example: abfleet models verify production")(verify)
+    model_releases.register(models)
     app.add_typer(models, name="models")
 
 

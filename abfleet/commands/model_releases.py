@@ -1,0 +1,266 @@
+"""Commands that release: promote, rollback, archive, restore, add, diff. Knows how to ask and show, and no more."""
+
+import getpass
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, loaded
+from abfleet.commands.tables import print_table
+
+if TYPE_CHECKING:
+    from abfleet_models.comparison import Comparison
+    from abfleet_models.registry import ModelVersion, Registry
+    from abfleet_models.release import Release
+    from abfleet_models.trail import Event
+
+USAGE, FAILURE = 2, 1
+PLAIN_HISTORIES = ((0, 0, 0, 0, 0), (1, 2, 3, 10, 15), (0, 0, -1, 2**62, 1))
+"""Golden histories of a first model that brings none: a cold start, a short one, one with ids that nobody knows."""
+
+RegistryOption = Annotated[Path, typer.Option("--registry", envvar="ABFLEET_REGISTRY", help="The registry folder.")]
+JsonOption = Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")]
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A version of the registry.")]
+ToOption = Annotated[str, typer.Option("--to", metavar="ALIAS", help="production or staging.")]
+OfOption = Annotated[str, typer.Option("--of", metavar="ALIAS", help="production or staging.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept in registry.json.")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", metavar="NAME", help="Who releases. Default: the name of this login.")
+]
+
+
+def register(models: typer.Typer) -> None:
+    """Adds these commands to `abfleet models`."""
+    for name, command, example in (
+        ("promote", promote, "promote v1.3.0-beta --to production --reason 'won homepage-ranking'"),
+        ("rollback", rollback, "rollback --of production"),
+        ("archive", archive, "archive v1.2.3"),
+        ("restore", restore, "restore v1.2.2"),
+        ("add", add, "add path/to/v1.5.0"),
+        ("diff", diff, "diff production v1.4.0-rc1"),
+    ):
+        models.command(name, epilog=f"Example: abfleet models {example}")(command)
+
+
+def promote(
+    version: VersionArgument,
+    to: ToOption = "production",
+    registry: RegistryOption = Path("models"),
+    reason: ReasonOption = None,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lets an alias lead to a version, whose file and golden answers are verified first.
+
+    Workers that serve the alias change to it by themselves, without a call lost.
+    """
+    from abfleet_models.verification import verify_golden
+
+    with _releasing(registry, reason, by) as release:
+        found = release.registry.resolve(version)
+        verify_golden(found)
+        event = release.promote(version, alias=to)
+        _say(release, event, f"{to} leads to {found.version} already", as_json=as_json)
+
+
+def rollback(
+    of: OfOption = "production",
+    registry: RegistryOption = Path("models"),
+    reason: ReasonOption = None,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Lets an alias lead where it led before its last promotion; a second rollback goes back further."""
+    from abfleet_models.verification import verify_golden
+
+    with _releasing(registry, reason, by) as release:
+        verify_golden(release.rollback_target(of))
+        _say(release, release.rollback(of), as_json=as_json)
+
+
+def archive(
+    version: VersionArgument,
+    registry: RegistryOption = Path("models"),
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    force: Annotated[bool, typer.Option("--force", help="Also where the experiments file names the version.")] = False,
+    reason: ReasonOption = None,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Moves a version under archive/: it is kept and verified, and no worker can start with it."""
+    if not force and experiments.is_file() and version in loaded(experiments)[0].models:
+        _stop(f"{version} is one of the models of {experiments}; take it out there first, or use --force", FAILURE)
+    with _releasing(registry, reason, by) as release:
+        _say(release, release.archive(version), as_json=as_json)
+
+
+def restore(
+    version: VersionArgument,
+    registry: RegistryOption = Path("models"),
+    reason: ReasonOption = None,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Moves a version back from archive/, verified first, to be served again."""
+    from abfleet_models.verification import verify_golden
+
+    with _releasing(registry, reason, by) as release:
+        verify_golden(release.registry.archived(version))
+        _say(release, release.restore(version), as_json=as_json)
+
+
+def add(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder with model.onnx and metadata.json.")],
+    registry: RegistryOption = Path("models"),
+    reason: ReasonOption = None,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Validates a model, measures it and puts it into the registry. No alias moves: promote it when you are ready.
+
+    Of metadata.json, schema, sha256, size_bytes and golden may be left out, and are then computed.
+    """
+    from abfleet_models.candidate import examine
+
+    with _releasing(registry, reason, by) as release, tempfile.TemporaryDirectory(prefix="abfleet-add-") as scratch:
+        candidate = examine(path, Path(scratch), _golden_histories(release.registry))
+        latency = dict(candidate.latency_us)
+        event = release.add(candidate.files, measured={"latency_us": latency})
+        _say(release, event, more={"latency_us": latency}, as_json=as_json)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(metavar="A", help="A version or an alias, archived ones included.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="The one to compare with it.")],
+    registry: RegistryOption = Path("models"),
+    as_json: JsonOption = False,
+) -> None:
+    """Shows how two versions differ: metadata, offline metrics, size, latency, and answers to golden histories."""
+    from abfleet_models.comparison import compare
+    from abfleet_models.errors import RegistryError
+    from abfleet_models.registry import Registry
+
+    opened = Registry(_folder(registry))
+    try:
+        found = compare(_find(opened, a), _find(opened, b))
+    except RegistryError as error:
+        _stop(str(error), _exit_code(error))
+    if as_json:
+        typer.echo(json.dumps(_as_json(found), indent=2))
+        return
+    rows = [[change.field, _cell(change.a), _cell(change.b), ""] for change in found.metadata]
+    for metric in found.metrics:
+        cells = ["" if value is None else f"{value:.4f}" for value in (metric.a, metric.b)]
+        rows.append([metric.metric, *cells, "" if metric.difference is None else f"{metric.difference:+.4f}"])
+    for shape in found.latency_us[0]:
+        times = [one[shape] for one in found.latency_us]
+        rows.append([f"latency {shape} (us a history)", *(f"{time:.1f}" for time in times), _ratio(*times)])
+    rows += [
+        [f"answers: {name}", "", "", f"{value:.0%} of {len(found.answers)} histories"]
+        for name, value in (("same first item", found.same_first), ("same ten in order", found.same_list))
+    ]
+    rows.append(["answers: first ten in common", "", "", f"{found.overlap:.0%}"])
+    print_table(f"{found.a} and {found.b}", ["", found.a, found.b, "difference"], rows)
+
+
+@contextmanager
+def _releasing(registry: Path, reason: str | None, by: str | None) -> "Iterator[Release]":
+    """The right to release; what goes wrong is one line and an exit code."""
+    from abfleet_models.errors import RegistryError
+    from abfleet_models.release import Release
+
+    try:
+        with Release.begin(_folder(registry), now=datetime.now(UTC), by=by or _login(), reason=reason) as release:
+            yield release
+    except RegistryError as error:
+        _stop(str(error), _exit_code(error))
+    except OSError as error:
+        _stop(f"{error.filename or registry}: {error.strerror or error}", FAILURE)
+
+
+def _exit_code(error: Exception) -> int:
+    from abfleet_models.errors import UnknownVersionError, UnsafePathError
+
+    return USAGE if isinstance(error, UnknownVersionError | UnsafePathError) else FAILURE
+
+
+def _login() -> str | None:
+    try:
+        return getpass.getuser()[:64]
+    except (OSError, KeyError, ImportError):  # a container's user may have no name
+        return None
+
+
+def _find(registry: "Registry", name: str) -> "ModelVersion":
+    return registry.archived(name) if name in registry.archived_versions() else registry.resolve(name)
+
+
+def _golden_histories(registry: "Registry") -> list[list[int]]:
+    """Those of production, so that versions can be compared; plain ones where there is no production."""
+    from abfleet_models.errors import RegistryError
+
+    try:
+        return registry.resolve("production").manifest.golden_history
+    except RegistryError:
+        return [list(row) for row in PLAIN_HISTORIES]
+
+
+def _say(
+    release: "Release",
+    event: "Event | None",
+    unchanged: str = "",
+    *,
+    more: dict[str, Any] | None = None,
+    as_json: bool,
+) -> None:
+    """What was done, and what an earlier release had left to be done."""
+    if as_json:
+        members = {"event": event and event.to_dict(), "finished": release.finished and release.finished.to_dict()}
+        typer.echo(json.dumps({**members, **(more or {})}, indent=2))
+        return
+    if release.finished is not None:
+        typer.echo(f"first finished what was left undone: {_told(release.finished)}")
+    typer.echo(unchanged if event is None else _told(event))
+    for shape, time in (more or {}).get("latency_us", {}).items():
+        typer.echo(f"latency {shape}: {time:.1f} us a history")
+
+
+def _told(event: "Event") -> str:
+    """An event as one line for people."""
+    if event.alias is not None:
+        return f"{event.alias} leads to {event.version}" + (f", before to {event.was}" if event.was else "")
+    return f"{event.version} is {event.event}"
+
+
+def _as_json(found: "Comparison") -> dict[str, Any]:
+    shares = {"overlap": found.overlap, "same_first": found.same_first, "same_list": found.same_list}
+    metrics = [{**asdict(one), "difference": one.difference} for one in found.metrics]
+    answers = [{**asdict(one), "overlap": one.overlap} for one in found.answers]
+    return {**asdict(found), "metrics": metrics, "answers": {**shares, "histories": answers}}
+
+
+def _cell(value: object) -> str:
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 64 else text[:61] + "..."
+
+
+def _ratio(a: float, b: float) -> str:
+    return f"{b / a - 1:+.0%}" if a else ""
+
+
+def _folder(registry: Path) -> Path:
+    if not registry.is_dir():
+        _stop(f"--registry {str(registry)!r} is not a folder", USAGE)
+    return registry
+
+
+def _stop(message: str, code: int) -> NoReturn:
+    typer.echo(f"abfleet: {message}", err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,146 @@
+"""`abfleet models promote | rollback | archive | restore | add | diff`: what they do, print and refuse."""
+
+import json
+from pathlib import Path
+
+import pytest
+from abfleet_models.registry import Registry
+from typer.testing import CliRunner, Result
+
+from abfleet.cli import app
+from tests.models.forge import edit_json
+from tests.support.tiny_model import add_version
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without an experiments file: which versions it names is asked only where a test says so."""
+    monkeypatch.chdir(tmp_path)
+
+
+def abfleet(*arguments: str | Path) -> Result:
+    """Runs `abfleet models …` in this process."""
+    return CliRunner().invoke(app, ["models", *map(str, arguments)])
+
+
+def test_a_release_and_its_way_back(root: Path) -> None:
+    """promote twice, rollback, archive, restore: each says in a line what it did, and the registry verifies."""
+    flags = ("--registry", root)
+    for words, said in (
+        (("promote", "v1.4.0-rc1"), "production leads to v1.4.0-rc1, before to v1.2.3"),
+        (("promote", "v1.4.0-rc1"), "production leads to v1.4.0-rc1 already"),
+        (("rollback",), "production leads to v1.2.3, before to v1.4.0-rc1"),
+        (("promote", "v1.4.0-rc1", "--to", "staging"), "staging leads to v1.4.0-rc1, before to v1.3.0-beta"),
+        (("rollback", "--of", "staging"), "staging leads to v1.3.0-beta, before to v1.4.0-rc1"),
+        (("archive", "v1.4.0-rc1"), "v1.4.0-rc1 is archived"),
+        (("restore", "v1.4.0-rc1"), "v1.4.0-rc1 is restored"),
+    ):
+        result = abfleet(*words, *flags)
+        assert (result.exit_code, result.output.strip()) == (0, said)
+    assert abfleet("verify", *flags).exit_code == 0
+
+
+def test_json_has_the_event(root: Path) -> None:
+    """--json prints the line of the trail, with who and why."""
+    result = abfleet("promote", "staging", "--registry", root, "--json", "--by", "ada", "--reason", "won")
+    event = json.loads(result.output)["event"]
+    assert (event["version"], event["was"], event["by"], event["reason"]) == ("v1.3.0-beta", "v1.2.3", "ada", "won")
+    assert json.loads((root / "registry.json").read_text())["log"][-1] == event
+
+
+def test_what_was_left_undone_is_finished_and_told(root: Path) -> None:
+    """A command that finds a journal brings that release to its end first, and says so."""
+    event = {"at": "2026-11-23T12:00:00Z", "event": "promoted", "version": "v1.4.0-rc1", "sha256": "0" * 64}
+    journal = {"schema": 1, "event": event | {"alias": "staging", "was": "v1.3.0-beta"}, "entry": None}
+    (root / ".release.json").write_text(json.dumps(journal))
+    result = abfleet("promote", "v1.3.0-beta", "--registry", root)
+    assert result.exit_code == 0
+    assert "first finished what was left undone: staging leads to v1.4.0-rc1" in result.output
+    assert Registry(root).aliases() == {"production": "v1.3.0-beta", "staging": "v1.4.0-rc1"}
+
+
+def test_a_broken_version_is_not_promoted(root: Path) -> None:
+    """A file that changed, and an answer that is another one: exit code 1, the reason, and the alias stays."""
+    edit_json(root / "v1.4.0-rc1" / "metadata.json", lambda data: data["golden"]["item_ids"][1].reverse())
+    with (root / "v1.3.0-beta" / "model.onnx").open("ab") as model:
+        model.write(b"x")
+    for version, words in (("v1.4.0-rc1", "golden history 1"), ("v1.3.0-beta", "sha256")):
+        result = abfleet("promote", version, "--registry", root)
+        assert result.exit_code == 1
+        assert words in result.stderr
+    assert Registry(root).aliases()["production"] == "v1.2.3"
+
+
+def test_what_an_experiment_needs_is_not_archived(root: Path, tmp_path: Path) -> None:
+    """A version that the experiments file names stays, unless it is forced."""
+    file = tmp_path / "experiments.yaml"
+    file.write_text(
+        'version: 1\ndefault: v1.2.3\nmodels:\n  v1.2.3: {target: "127.0.0.1:1"}\n'
+        '  v1.4.0-rc1: {target: "127.0.0.1:2"}\n'
+    )
+    words = ("archive", "v1.4.0-rc1", "--registry", root, "--experiments", file)
+    refused = abfleet(*words)
+    assert refused.exit_code == 1
+    assert "is one of the models of" in refused.stderr
+    assert "v1.4.0-rc1" in Registry(root).versions()
+    assert abfleet(*words, "--force").exit_code == 0
+    assert "v1.4.0-rc1" in Registry(root).archived_versions()
+
+
+def test_a_model_of_ones_own_is_added_and_promoted(root: Path, tmp_path: Path) -> None:
+    """A folder with a graph and little metadata becomes a version that verifies, with its times in registry.json."""
+    folder = add_version(tmp_path / "own", "v7", k=10)
+    edit_json(
+        folder / "metadata.json", lambda data: [data.pop(k) for k in ("schema", "sha256", "size_bytes", "golden")]
+    )
+    result = abfleet("add", folder, "--registry", root, "--json")
+    assert result.exit_code == 0, result.output
+    assert set(json.loads(result.output)["latency_us"]) == {"1x20", "32x20"}
+    assert abfleet("promote", "v7", "--registry", root).exit_code == 0
+    assert abfleet("verify", "--registry", root).exit_code == 0
+    again = abfleet("add", folder, "--registry", root)
+    assert again.exit_code == 1
+    assert "is in the registry already" in again.stderr
+
+
+def test_diff_shows_what_differs(root: Path) -> None:
+    """For people a row a difference; as JSON everything, each answer included."""
+    result = abfleet("diff", "v1.2.2", "production", "--registry", root)
+    assert result.exit_code == 0
+    rows = {line.split("\t")[0]: line.split("\t")[1:] for line in result.output.splitlines()}
+    assert rows["model.algorithm"] == ["popularity", "item-cosine", ""]
+    assert {"recall@10", "size_bytes", "latency 1x20 (us a history)", "answers: same first item"} <= rows.keys()
+    found = json.loads(abfleet("diff", "v1.2.2", "production", "--registry", root, "--json").output)
+    assert (found["a"], found["b"]) == ("v1.2.2", "v1.2.3")
+    assert 0 <= found["answers"]["overlap"] <= 1
+    assert all(len(one["a"]) <= 10 for one in found["answers"]["histories"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("promote", "v9"), 2, "'v9' is not in the registry"),
+        (("promote", "../v9"), 2, "is not a version or an alias"),
+        (("promote", "v1.2.3", "--to", "best"), 1, "allowed are production, staging"),
+        (("promote", "v1.2.3", "--reason", "x" * 501), 1, "allowed are 500 characters"),
+        (("rollback",), 1, "knows of no version before it"),
+        (("archive", "v1.2.3"), 1, "production would lead to nothing"),
+        (("restore", "v9"), 2, "is not in the archive"),
+        (("add", "nowhere"), 1, "'nowhere' is not a folder"),
+        (("diff", "production", "v9"), 2, "'v9' is not in the registry"),
+    ],
+)
+def test_what_is_wrong_is_one_line(root: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
+    """An unknown name is a usage mistake and exits 2, a release that may not be exits 1; never a traceback."""
+    result = abfleet(*arguments, "--registry", root)
+    assert result.exit_code == code, result.output
+    assert message in result.stderr
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize("command", ["promote", "rollback", "archive", "restore", "add", "diff"])
+def test_help_has_an_example(command: str) -> None:
+    """Each command's help ends with a line that can be copied."""
+    result = abfleet(command, "--help")
+    assert result.exit_code == 0
+    assert f"Example: abfleet models {command}" in " ".join(result.output.split())
