@@ -17,6 +17,10 @@ from abfleet_router.http2 import Frame, ProtocolError
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A batch of 128 answers of 100 items is about 150 KB; what is larger than this is no answer."""
+PING_AFTER_BEATS = 12
+"""Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
+DEAD_AFTER_BEATS = 37
+"""And is given half a second for that: its HTTP/2 stack answers, not its model, so even a busy one is there."""
 WINDOW_RENEWED_BYTES = 2**30
 """The connection's window is given back when half of it is used."""
 
@@ -43,6 +47,11 @@ class Exchange:
         self.answered = False  # response headers have come
         self._buffer: bytes | bytearray = b""
         self._on_message = on_message
+
+    @property
+    def alone(self) -> bool:
+        """Whether one message is awaited, and soon; a stream of them may be silent as long as it likes."""
+        return self._on_message is None
 
     def take(self, data: bytes) -> None:
         """Bytes of the answer. Raises ProtocolError."""
@@ -111,6 +120,10 @@ class Connection(asyncio.Protocol):
         self._stream_window = http2.DEFAULT_WINDOW
         self._max_frame = http2.DEFAULT_MAX_FRAME
         self._unsent: deque[tuple[Exchange, memoryview]] = deque()
+        self._owed = False  # a call was made, and nothing has come since
+        self._silent_beats = 0  # since then
+        self._pinged = False  # since the last HEADERS or DATA: servers hang up on clients that only ping
+        self._awaits_pong = False
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -129,6 +142,7 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(stream, asyncio.get_running_loop().create_future(), on_message)
         exchange.window = self._stream_window
         self._exchanges[stream] = exchange
+        self._owed = True
         head = self._heads.get(path)
         if head is None:
             head = self._heads[path] = http2.request_headers(path, self._authority)
@@ -157,6 +171,22 @@ class Connection(asyncio.Protocol):
         exchange.done.cancel()
         self._close_if_finished()
 
+    def beat(self) -> None:
+        """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
+
+        A process that is stopped or cut off says nothing and closes nothing. Beats are counted instead of time, so that
+        a pause of this process is not held against the worker: what came meanwhile is read between two beats.
+        """
+        waits = self._owed or any(exchange.alone for exchange in self._exchanges.values())
+        if not waits or not self.usable or self._transport is None:
+            return
+        self._silent_beats += 1
+        if self._silent_beats >= PING_AFTER_BEATS and not self._pinged:
+            self._pinged = self._awaits_pong = True
+            self._transport.write(http2.frame(http2.PING, 0, 0, bytes(8)))
+        elif self._silent_beats >= DEAD_AFTER_BEATS and self._awaits_pong:
+            self._break(Code.UNAVAILABLE, "the worker does not answer a ping")
+
     def _send_more(self) -> None:
         """Sends what the windows allow; a message that its own window holds up lets the others pass."""
         assert self._transport is not None
@@ -181,6 +211,8 @@ class Connection(asyncio.Protocol):
         self.usable = True
 
     def data_received(self, data: bytes) -> None:
+        self._owed = self._awaits_pong = False
+        self._silent_beats = 0
         try:
             for got in self._reader.feed(data):
                 self._on_frame(got)
@@ -217,6 +249,7 @@ class Connection(asyncio.Protocol):
             self._on_window(got)
 
     def _on_data(self, got: Frame) -> None:
+        self._pinged = False
         self._received += len(got.payload)
         if self._received >= WINDOW_RENEWED_BYTES and self._transport is not None:
             self._transport.write(http2.window_update(0, self._received))
@@ -233,6 +266,7 @@ class Connection(asyncio.Protocol):
             self._continued, self._continued_flags = exchange, flags
             return
         self._continued = None
+        self._pinged = False
         fields = http2.decode_headers(exchange.block)
         if flags & http2.END_STREAM:
             self._finish(exchange, fields)

@@ -28,6 +28,8 @@ class Record:
     """One replica's history; changed only by the functions of this module."""
 
     failures_in_a_row: int = 0
+    failed_at: float = float("-inf")
+    """When the last of them was, in seconds of the caller's clock."""
     ejections_in_a_row: int = 0
     ejected_until: float | None = None
     """In seconds of the caller's clock; None while the replica is in."""
@@ -41,6 +43,7 @@ def is_ejected(record: Record, now: float) -> bool:
 def succeeded(record: Record) -> None:
     """A call was answered: the replica is trusted again, and the next ejection starts from the base."""
     record.failures_in_a_row = 0
+    record.failed_at = float("-inf")
     record.ejections_in_a_row = 0
     record.ejected_until = None
 
@@ -48,12 +51,13 @@ def succeeded(record: Record) -> None:
 def failed(record: Record, policy: EjectionPolicy, now: float, *, certain: bool) -> bool:
     """A call failed; says whether that is reason to eject.
 
-    `certain`: the connection broke or the replica serves another version, so one failure is enough. A replica on
-    probation (ejected before, no success since) is ejected by one failure too.
+    `certain`: one failure of this kind is enough. A replica on probation (ejected before, no success since) is ejected
+    by one failure of any kind.
     """
     if is_ejected(record, now):
         return False  # calls sent before the ejection still come back
     record.failures_in_a_row += 1
+    record.failed_at = now
     on_probation = record.ejections_in_a_row > 0
     return certain or on_probation or record.failures_in_a_row >= policy.consecutive_failures
 

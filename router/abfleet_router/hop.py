@@ -5,6 +5,7 @@ Health and batches share one connection, so that a connection that is gone, for 
 
 import asyncio
 import random
+import socket
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -22,6 +23,9 @@ CONNECT_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 1.0
 """gRPC's default of 2 minutes would keep a restarted worker idle."""
+KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3))
+"""Seconds, seconds and tries: how the kernel finds out that the machine at the other end has gone without a word, while
+no call asks. Named as on Linux; what a system does not have is left out."""
 LASTING_SECONDS = 1.0
 """A connection that lasted so long was one; what accepts and hangs up at once, as a proxy without a worker does, is
 knocked at no more often than what does not accept."""
@@ -88,7 +92,8 @@ class Hop:
             _, connection = await loop.create_unix_connection(make, self._address.removeprefix("unix:"))
         else:
             host, _, port = self._address.rpartition(":")
-            _, connection = await loop.create_connection(make, host.strip("[]"), int(port))
+            transport, connection = await loop.create_connection(make, host.strip("[]"), int(port))
+            keep_alive(transport.get_extra_info("socket"))
         return connection
 
     def _on_closed(self, connection: Connection) -> None:
@@ -126,7 +131,20 @@ class Hop:
             connection.cancel(exchange)
             raise
 
+    def beat(self) -> None:
+        """Called every 20 ms: lets the connection look for a worker that says nothing any more."""
+        if self._connection is not None:
+            self._connection.beat()
+
     def close(self) -> None:
         """Closes the connection; what is under way fails."""
         if self._connection is not None:
             self._connection.close()
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Lets the kernel probe an idle connection."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE:
+        if (option := getattr(socket, name, None)) is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -15,6 +15,9 @@ from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.fallback import Reason
 from abfleet_router.ticket import Ticket
 
+MUTE_SECONDS = 0.25
+"""A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
+
 
 class HopFailed(Exception):
     """A whole batch did not come back."""
@@ -89,6 +92,7 @@ class Lane:
         self._waiting: deque[Ticket] = deque()  # a ticket that is done stays until it is passed over
         self._flying: set[Batch] = set()
         self._sends_soon = False
+        self._answered_at = float("-inf")  # when a batch last came back with an answer
         self.load = 0
         """Live tickets that wait or are in flight."""
 
@@ -172,6 +176,7 @@ class Lane:
             self._receiver.on_failed(batch, failure)
         else:
             self._landed(batch)
+            self._answered_at = self._clock()
             self._receiver.on_answered(batch, answer)
         self._send_soon()
 
@@ -204,8 +209,17 @@ class Lane:
             if batch.open == 0 and batch.task is not None:
                 batch.task.cancel()
 
-    def expire(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
-        """Takes out the tickets whose attempt has run out of time: (those that waited, those that were in flight)."""
+    def is_mute(self, batch: Batch, now: float) -> bool:
+        """Whether nothing has come since this batch was sent, and it had a fair time.
+
+        Together with the end of the whole batch it tells of a replica that hangs; found out call by call, that would
+        take as many lost batches as there are failures in a row.
+        """
+        return now - batch.sent >= MUTE_SECONDS and self._answered_at < batch.sent
+
+    def expire(self, now: float) -> tuple[list[Ticket], list[Ticket], bool]:
+        """Takes out the tickets whose attempt has run out of time: (those that waited, those that were in flight), and
+        whether the replica is mute."""
         waited: list[Ticket] = []
         if self._waiting:
             kept: deque[Ticket] = deque()
@@ -225,9 +239,10 @@ class Lane:
             for ticket in batch.tickets
             if ticket.batch is batch and ticket.attempt_until <= now
         ]
+        batches = [ticket.batch for ticket in flown if ticket.batch is not None]
         for ticket in flown:
             self.leave(ticket)
-        return waited, flown
+        return waited, flown, any(not batch.open and self.is_mute(batch, now) for batch in batches)
 
     def strand(self) -> list[Ticket]:
         """Takes out every live ticket that waits, because the replica is out."""

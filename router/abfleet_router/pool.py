@@ -7,7 +7,15 @@ from dataclasses import dataclass
 import structlog
 
 from abfleet_router.balance import Together, pick
-from abfleet_router.ejection import EjectionPolicy, eject, failed, is_ejected, may_eject_on_suspicion, succeeded
+from abfleet_router.ejection import (
+    EjectionPolicy,
+    Record,
+    eject,
+    failed,
+    is_ejected,
+    may_eject_on_suspicion,
+    succeeded,
+)
 from abfleet_router.fallback import Reason
 from abfleet_router.replica import Health, Replica
 from abfleet_router.resolve import needs_resolving, resolve
@@ -46,6 +54,7 @@ class Pool:
         self._clock = clock
         self._draw = draw
         self._policy = policy
+        self._circuit = Record()  # of the version as a whole
         self._replicas: dict[str, Replica] = {}
         self._wanted: frozenset[str] = frozenset()  # addresses of the targets; others serve until one of these does
         self._leaving: dict[Replica, asyncio.Task[None]] = {}
@@ -72,6 +81,15 @@ class Pool:
         now = self._clock()
         serving = [replica for replica in self._replicas.values() if replica.health is Health.SERVING]
         return Reason.EJECTED if any(is_ejected(replica.record, now) for replica in serving) else Reason.UNAVAILABLE
+
+    def rests(self, now: float) -> bool:
+        """Whether a call that another version can serve should go there at once, because nobody here answers.
+
+        When the rest is over one call at a time tries, until one is answered.
+        """
+        if not self._circuit.ejections_in_a_row:
+            return False
+        return is_ejected(self._circuit, now) or any(replica.lane.load for replica in self.available)
 
     def pick(self, turn: float) -> Replica | None:
         """The replica for a call, or None when nobody is in; calls that arrived together share a `turn`."""
@@ -157,17 +175,32 @@ class Pool:
         if record.failures_in_a_row or record.ejections_in_a_row:
             succeeded(record)
             self._refresh()
+        if self._circuit.ejections_in_a_row:
+            succeeded(self._circuit)
+            log.info("version answers again", version=self.version)
 
-    def note_failure(self, replica: Replica, reason: Reason, *, certain: bool, calls: int = 1) -> None:
-        """`calls` of it failed; `certain` means that one failure is proof enough."""
+    def note_failure(
+        self, replica: Replica, reason: Reason, *, certain: bool, telling: bool = False, calls: int = 1
+    ) -> None:
+        """`calls` of it failed. `certain`: one failure is proof. `telling`: one is suspicion enough."""
         now = self._clock()
-        verdicts = [failed(replica.record, self._policy, now, certain=certain) for _ in range(calls)]
+        enough = certain or telling
+        verdicts = [failed(replica.record, self._policy, now, certain=enough) for _ in range(calls)]
         if not any(verdicts):
             return
         self.counters.ejections_detected += 1
-        out = sum(is_ejected(other.record, now) for other in self._replicas.values())
-        if self._policy.detect_only or not (certain or may_eject_on_suspicion(len(self._replicas), out)):
+        if self._policy.detect_only:
             return
+        out = sum(is_ejected(other.record, now) for other in self._replicas.values())
+        if certain or may_eject_on_suspicion(len(self._replicas), out):
+            self._eject(replica, reason, now)
+        elif all(other.record.failures_in_a_row for other in self.available) and not is_ejected(self._circuit, now):
+            seconds = eject(self._circuit, self._policy, now) - now
+            log.warning(
+                "no replica answers", version=self.version, reason=reason.value, rests_seconds=round(seconds, 1)
+            )
+
+    def _eject(self, replica: Replica, reason: Reason, now: float) -> None:
         until = eject(replica.record, self._policy, now)
         self.counters.ejections_enforced += 1
         log.warning(

@@ -25,6 +25,9 @@ log = structlog.get_logger("abfleet.router.replica")
 
 FAILURE_PENALTY = 16
 """Calls of load that one recent failure counts as, so that a replica that fails fast does not look idle."""
+PENALTY_SECONDS = 0.1
+"""How long a failure is recent. Without an end, one failure would keep a replica from ever being tried again, and so
+from being ejected or trusted. Five such times are half a second: one that always fails is out by then."""
 WATCH_METHOD = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Watch"
 WATCH_RETRY_SECONDS = 0.2
 """Pause between health watches of a worker that is connected and ends them."""
@@ -91,6 +94,7 @@ class Replica:
         self.health = Health.CONNECTING
         self.draining = False
         self._receiver = receiver
+        self._clock = clock
         self._on_health: Callable[[Replica], None] = lambda replica: None
         self._watch: asyncio.Task[None] | None = None
 
@@ -101,7 +105,10 @@ class Replica:
     @property
     def load(self) -> float:
         """Calls that wait or are in flight, and recent failures as if they were calls."""
-        return self.lane.load + FAILURE_PENALTY * self.record.failures_in_a_row
+        load, failures = self.lane.load, self.record.failures_in_a_row
+        if failures and self._clock() - self.record.failed_at < PENALTY_SECONDS:
+            return load + FAILURE_PENALTY * failures
+        return load
 
     def is_in(self, now: float) -> bool:
         """Whether it may get calls."""
@@ -118,6 +125,10 @@ class Replica:
     def on_expired(self, tickets: list[Ticket]) -> None:
         """From the lane."""
         self._receiver.on_expired(self, tickets)
+
+    def beat(self) -> None:
+        """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""
+        self.hop.beat()
 
     def strand(self, reason: Reason) -> None:
         """Gives back the calls that wait, because the replica is out."""

@@ -103,8 +103,10 @@ class Router:
             self._metrics.shed += 1
             self._fail(ticket, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
             return
-        pool = ticket.snapshot.routes[ticket.arm.index].pool
-        if (replica := pool.pick(now)) is None:
+        pool, default = ticket.snapshot.routes[ticket.arm.index].pool, ticket.snapshot.default_pool
+        if pool is not default and default.available and pool.rests(now):
+            self._fall_back(ticket, default, Reason.EJECTED, now)
+        elif (replica := pool.pick(now)) is None:
             self._step(ticket, pool, pool.out_because, broke=False)
         else:
             self._enqueue(ticket, replica, now)
@@ -142,7 +144,7 @@ class Router:
         if answer is None or len(answer.responses) != len(batch.tickets):
             got = "bytes that are no RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
             log.error("worker answered with garbage", address=replica.address, calls=len(batch.tickets), got=got)
-            self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=False)
+            self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=False, telling=True)
         elif answer.model_version != replica.version:
             log.error("worker serves another version", address=replica.address, pool=replica.version,
                       version=shown(answer.model_version))  # fmt: skip
@@ -205,15 +207,18 @@ class Router:
         """A batch did not come back."""
         log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure))
         broke = failure.connection_broke
-        self._batch_failed(batch, replica, failure.reason, broke=broke, certain=broke)
+        telling = failure.reason is Reason.TIMEOUT and replica.lane.is_mute(batch, self._clock())
+        self._batch_failed(batch, replica, failure.reason, broke=broke, certain=broke, telling=telling)
 
-    def _batch_failed(self, batch: Batch, replica: Replica, reason: Reason, *, broke: bool, certain: bool) -> None:
+    def _batch_failed(
+        self, batch: Batch, replica: Replica, reason: Reason, *, broke: bool, certain: bool, telling: bool = False
+    ) -> None:
         tickets = [ticket for ticket in batch.tickets if ticket.batch is batch]
         for ticket in tickets:
             ticket.batch = None
         pool = replica.pool
         if reason is not Reason.OVERLOAD and tickets:
-            pool.note_failure(replica, reason, certain=certain, calls=len(tickets))
+            pool.note_failure(replica, reason, certain=certain, telling=telling, calls=len(tickets))
         for ticket in tickets:
             self._step(ticket, pool, reason, broke=broke)
 
@@ -228,12 +233,13 @@ class Router:
             self._step(ticket, replica.pool, reason, broke=True)
 
     def sweep(self) -> None:
-        """Moves on every attempt whose time is up; called every few milliseconds."""
+        """Moves on every attempt whose time is up, and lets replicas look for signs of life; called every 20 ms."""
         now = self._clock()
         for replica in list(self._fleet.replicas()):
-            waited, flown = replica.lane.expire(now)
+            replica.beat()
+            waited, flown, mute = replica.lane.expire(now)
             if flown:
-                replica.pool.note_failure(replica, Reason.TIMEOUT, certain=False, calls=len(flown))
+                replica.pool.note_failure(replica, Reason.TIMEOUT, certain=False, telling=mute, calls=len(flown))
             for ticket in (*waited, *flown):
                 self._step(ticket, replica.pool, Reason.TIMEOUT, broke=False)
 
@@ -243,8 +249,10 @@ class Router:
         """An attempt on `pool` failed: sends the call on, or ends it."""
         now = self._clock()
         default = ticket.snapshot.default_pool
-        other = pool.pick_other(ticket.replica if pool.version == ticket.version else None)
         on_default = pool.version == default.version
+        other = pool.pick_other(ticket.replica if pool.version == ticket.version else None)
+        if not on_default and default.available and pool.rests(now):
+            other = None
         time_left = ticket.deadline - now > self._settings.least_attempt_seconds
         situation = Situation(
             reason=reason,

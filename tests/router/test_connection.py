@@ -9,7 +9,7 @@ from typing import cast
 import hpack
 import pytest
 from abfleet_router import http2
-from abfleet_router.connection import Connection, Exchange, RpcFailed
+from abfleet_router.connection import DEAD_AFTER_BEATS, PING_AFTER_BEATS, Connection, Exchange, RpcFailed
 from abfleet_router.http2 import Frame, FrameReader, ProtocolError, frame
 from abfleet_transport.call import Code
 from hypothesis import given, settings
@@ -235,6 +235,60 @@ async def test_a_ping_is_answered_and_settings_are_acknowledged(peer: Peer) -> N
         Frame(http2.PING, http2.ACK, 0, b"12345678"),
         Frame(http2.SETTINGS, http2.ACK, 0, b""),
     ]
+
+
+def pings(peer: Peer) -> int:
+    """How many were sent since the last look."""
+    return sum(got.kind == http2.PING for got in peer.wire.frames())
+
+
+async def test_a_worker_that_says_nothing_is_asked_and_given_up(peer: Peer) -> None:
+    """A process that is stopped closes nothing: an unanswered ping after a silent call breaks the connection."""
+    for _ in range(100):
+        peer.connection.beat()
+    assert pings(peer) == 0, "nothing is owed"
+    exchange = peer.call()
+    for _ in range(PING_AFTER_BEATS):
+        assert pings(peer) == 0
+        peer.connection.beat()
+    assert pings(peer) == 1
+    for _ in range(DEAD_AFTER_BEATS - PING_AFTER_BEATS):
+        assert peer.lost == 0
+        peer.connection.beat()
+    assert peer.lost == 1
+    assert (await failure(exchange)).connection_broke
+
+
+@pytest.mark.parametrize("cancelled", [False, True])
+async def test_a_worker_that_answers_the_ping_is_only_slow(peer: Peer, cancelled: bool) -> None:
+    """It lives, so the connection stays; it is not asked again before it has said something else, because servers hang
+    up on clients that only ping. A call that is given up meanwhile changes nothing of that."""
+    exchange = peer.call()
+    if cancelled:
+        peer.connection.cancel(exchange)
+    for _ in range(PING_AFTER_BEATS):
+        peer.connection.beat()
+    assert pings(peer) == 1
+    peer.say(frame(http2.PING, http2.ACK, 0, bytes(8)))
+    another = peer.call()
+    for _ in range(5 * DEAD_AFTER_BEATS):
+        peer.connection.beat()
+    assert (pings(peer), peer.lost) == (0, 0)
+    peer.answer(another.stream, b"late")
+    assert await another.done == b"late"
+    peer.call()
+    for _ in range(PING_AFTER_BEATS):
+        peer.connection.beat()
+    assert pings(peer) == 1
+
+
+async def test_a_stream_of_messages_may_be_silent(peer: Peer) -> None:
+    """A health watch says nothing for as long as nothing changes: nobody pings for that."""
+    stream = peer.connection.call("/s/Watch", b"", None, lambda message: None)
+    peer.say(peer.headers(stream.stream, OK_HEADERS))
+    for _ in range(5 * DEAD_AFTER_BEATS):
+        peer.connection.beat()
+    assert (pings(peer), peer.lost) == (0, 0)
 
 
 async def test_a_worker_that_says_goodbye(peer: Peer) -> None:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.fallback import Reason
-from abfleet_router.lane import Backlog, Batch, HopFailed, Lane
+from abfleet_router.lane import MUTE_SECONDS, Backlog, Batch, HopFailed, Lane
 from abfleet_router.snapshot import Snapshot
 from abfleet_router.ticket import Ticket
 from abfleet_transport.call import Code
@@ -179,7 +179,7 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(chances=st.lists(st.booleans(), max_size=4))
     def sweep(self, chances: list[bool]) -> None:
         self.chances = chances
-        waited, flown = self.act(self.lane.expire, self.clock.now)
+        waited, flown, _ = self.act(self.lane.expire, self.clock.now)
         for ticket in (*waited, *flown):
             assert ticket.attempt_until <= self.clock.now
             self.act(self.owner.end, ticket, Code.DEADLINE_EXCEEDED)
@@ -338,6 +338,19 @@ async def test_a_batch_that_every_caller_has_left_is_called_off_and_makes_room(
     assert bench.hop.cancelled == 1
     assert [len(sent.requests) for sent in bench.hop.sent] == [3, 2]
     assert all(call_of(ticket).answers == [] for ticket in waiting)
+
+
+async def test_a_batch_without_an_answer_tells_of_a_mute_replica(make_bench: Callable[..., Bench]) -> None:
+    """When all of it is given up after a fair time and nothing has come since; impatient callers prove nothing."""
+    bench = make_bench(max_in_flight=1)
+    for seconds, patient in ((MUTE_SECONDS / 2, False), (MUTE_SECONDS, True)):
+        bench.append(2, seconds=seconds)
+        bench.lane.send()
+        await turns()
+        bench.clock.advance(seconds + 0.001)
+        waited, flown, mute = bench.lane.expire(bench.clock.now)
+        assert (len(waited), len(flown), mute) == (0, 2, patient)
+        await turns()
 
 
 async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Callable[..., Bench]) -> None:

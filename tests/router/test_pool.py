@@ -17,7 +17,7 @@ from abfleet_router.fleet import Fleet
 from abfleet_router.hop import Hop
 from abfleet_router.lane import Batch, HopFailed
 from abfleet_router.pool import Pool
-from abfleet_router.replica import Health, LaneSettings, Replica
+from abfleet_router.replica import PENALTY_SECONDS, Health, LaneSettings, Replica
 from abfleet_router.ticket import Ticket
 from abfleet_transport.call import Code
 
@@ -209,6 +209,50 @@ async def test_a_failure_looks_like_load() -> None:
     assert {pool.pick(float(turn)) for turn in range(20)} == {second}
     pool.note_success(first, 1, 0.001)
     assert first.load == 0
+    await bench.close()
+
+
+async def test_a_failure_is_load_for_a_moment_only() -> None:
+    """Else one failure would keep a replica from being tried again, and so from being ejected or trusted."""
+    bench, pool = await bench_of(2)
+    first, _ = pool.replicas
+    pool.note_failure(first, Reason.MODEL_ERROR, certain=False)
+    bench.clock.advance(PENALTY_SECONDS - 0.001)
+    assert first.load > 0
+    bench.clock.advance(0.002)
+    assert first.load == 0
+    assert first.record.failures_in_a_row == 1, "in a row they still are"
+    await bench.close()
+
+
+async def test_what_tells_enough_ejects_at_once_but_only_half() -> None:
+    """One failure of a kind that no chance makes is reason enough, and suspicion all the same."""
+    bench, pool = await bench_of(2)
+    for replica in pool.replicas:
+        pool.note_failure(replica, Reason.TIMEOUT, certain=False, telling=True)
+    assert len(pool.available) == 1
+    await bench.close()
+
+
+async def test_a_version_rests_when_nobody_of_it_answers() -> None:
+    """The last replica may not be ejected on suspicion, but calls with another place to go need not wait for it. It is
+    tried again by one call at a time, and one answer ends the rest."""
+    bench, pool = await bench_of(2)
+    first, last = pool.replicas
+    pool.note_failure(first, Reason.TIMEOUT, certain=False, telling=True)
+    assert not pool.rests(bench.clock()), "the other one may be well"
+    pool.note_failure(last, Reason.TIMEOUT, certain=False, telling=True)
+    assert pool.available == [last]
+    assert pool.rests(bench.clock())
+    bench.clock.advance(1.0)
+    assert not pool.rests(bench.clock())
+    last.lane.load = 1
+    assert pool.rests(bench.clock()), "one tries already"
+    last.lane.load = 0
+    pool.note_success(last, 1, 0.001)
+    last.lane.load = 1
+    assert not pool.rests(bench.clock())
+    last.lane.load = 0
     await bench.close()
 
 
