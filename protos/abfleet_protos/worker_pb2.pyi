@@ -15,7 +15,7 @@ class RecommendBatchRequest(_message.Message):
     def __init__(self, requests: _Optional[_Iterable[bytes]] = ..., timeout_ms: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class RecommendBatchResponse(_message.Message):
-    __slots__ = ("model_version", "responses", "failures", "elapsed_us")
+    __slots__ = ("model_version", "responses", "failures", "elapsed_us", "alias")
     class FailuresEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -27,11 +27,13 @@ class RecommendBatchResponse(_message.Message):
     RESPONSES_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     ELAPSED_US_FIELD_NUMBER: _ClassVar[int]
+    ALIAS_FIELD_NUMBER: _ClassVar[int]
     model_version: str
     responses: _containers.RepeatedScalarFieldContainer[bytes]
     failures: _containers.MessageMap[int, Failure]
     elapsed_us: int
-    def __init__(self, model_version: _Optional[str] = ..., responses: _Optional[_Iterable[bytes]] = ..., failures: _Optional[_Mapping[int, Failure]] = ..., elapsed_us: _Optional[int] = ...) -> None: ...
+    alias: str
+    def __init__(self, model_version: _Optional[str] = ..., responses: _Optional[_Iterable[bytes]] = ..., failures: _Optional[_Mapping[int, Failure]] = ..., elapsed_us: _Optional[int] = ..., alias: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("code", "message")
