@@ -1,4 +1,4 @@
-"""Reads what an ONNX file asks of its reader: inputs, outputs, operator domains, files beside it. Runs nothing.
+"""Reads what an ONNX file asks of its reader, inputs, outputs, domains, files beside it; and constants. Runs nothing.
 
 Knows the protobuf wire format (https://protobuf.dev/programming-guides/encoding/) and the field numbers of onnx.proto,
 so that a model can be refused before any runtime opens it, by a process that has no ONNX installed.
@@ -13,6 +13,7 @@ STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operators that ONNX Runtime brings itself; any other domain would need a custom library."""
 _DTYPES = {1: "float32", 6: "int32", 7: "int64", 9: "bool", 10: "float16", 11: "float64"}
 _EXTERNAL = 1
+_INT64 = 7
 _MAX_DEPTH = 64
 """Of graphs inside graphs; real models have a few."""
 
@@ -68,6 +69,24 @@ def read_graph(content: bytes) -> GraphFile:
         domains=frozenset(found.domains - found.functions),
         external=frozenset(found.external),
     )
+
+
+def read_int64(content: bytes, name: str) -> bytes | None:
+    """The little-endian int64 values of the constant `name` of a model's graph; None where it has none inside the file.
+
+    Raises NotOnnxError when the bytes are no model.
+    """
+    try:
+        for _, graph in _messages(memoryview(content), 7):
+            for _, tensor in _messages(graph, 5):
+                members = dict(_fields(tensor))
+                found, raw = members.get(8), members.get(9)
+                if not isinstance(found, memoryview) or bytes(found) != name.encode() or members.get(2) != _INT64:
+                    continue
+                return bytes(raw) if isinstance(raw, memoryview) and len(raw) % 8 == 0 else None
+    except IndexError as error:
+        raise NotOnnxError(f"is not an ONNX model: {error}") from error
+    return None
 
 
 def _graph(data: memoryview, found: _Findings, *, depth: int, top: bool) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 from abfleet_models.trail import Event, before
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 VERSIONS = st.sampled_from(["v1", "v2", "v3", "v4"])
@@ -15,6 +15,7 @@ def event(what: str, version: str, was: str, alias: str = "production") -> dict[
     return Event(at="2026-11-23T12:00:00Z", event=what, version=version, sha256="", alias=alias, was=was).to_dict()
 
 
+@settings(deadline=None)
 @given(steps=steps, noise=st.booleans())
 def test_rollbacks_undo_promotions_one_by_one(steps: list[str | None], noise: bool) -> None:
     """After any promotions and rollbacks, a rollback leads to what a stack of the promotions says, and nothing else in

@@ -7,6 +7,7 @@ import numpy as np
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest, RecommendBatchResponse
 from abfleet_transport.call import Code, Metadata
+from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.service import METHODS, RECOMMEND, RECOMMEND_BATCH
 from numpy.typing import NDArray
 
@@ -67,6 +68,7 @@ class SumModel:
         self.max_history = max_history
         self.k = k
         self.run_cells = 100.0
+        self.catalogue: Catalogue | None = None
         self.shapes: list[tuple[int, ...]] = []
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

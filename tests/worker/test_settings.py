@@ -9,6 +9,7 @@ from abfleet_worker.settings import Settings, parse
 FLAGS = {
     "registry": ("/models", "registry", Path("/models")),
     "version": ("v9", "version", "v9"),
+    "follow-interval": ("0.25", "follow_interval_seconds", 0.25),
     "listen": ("0.0.0.0:0", "listen", "0.0.0.0:0"),
     "metrics-host": ("0.0.0.0", "metrics_host", "0.0.0.0"),
     "metrics-port": ("off", "metrics_port", None),

@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
 import grpc
 import structlog
@@ -18,8 +21,9 @@ from abfleet_transport.server import Server, ServerPlan, choose, make_server
 from prometheus_client import CollectorRegistry
 
 from abfleet_worker.errors import WorkerError
+from abfleet_worker.follow import Follower
 from abfleet_worker.inbox import Inbox
-from abfleet_worker.metrics import WorkerMetrics
+from abfleet_worker.metrics import Following, WorkerMetrics
 from abfleet_worker.model import OnnxModel, load
 from abfleet_worker.service import METHODS, RecommenderService
 from abfleet_worker.settings import Settings, parse
@@ -56,20 +60,16 @@ async def serve(settings: Settings) -> int:
     log = structlog.get_logger("abfleet.worker")
     signals = StopSignals()
     choose(settings.transport)  # a transport that is missing is said before a model is loaded
-    model = await asyncio.to_thread(
-        load,
-        settings.registry,
-        settings.version,
-        intra_op_threads=settings.intra_op_threads,
-        spinning=settings.spinning,
-    )
+    model = await asyncio.to_thread(_load, settings, settings.version)
     log.info("model loaded", version=model.version, sha256=model.sha256[:12], seconds=round(model.load_seconds, 3))
     async with _Serving(settings, model) as serving:
         if not signals.first.is_set():
-            await serving.health.set_serving(True)
-            log.info("ready", address=serving.address, transport=serving.server.transport, metrics=serving.metrics.port)
-            print(f"ready {serving.address} version {model.version}", flush=True)
-            await signals.first.wait()
+            async with serving.following():
+                await serving.health.set_serving(True)
+                metrics = serving.metrics.port
+                log.info("ready", address=serving.address, transport=serving.server.transport, metrics=metrics)
+                print(f"ready {serving.address} version {model.version}", flush=True)
+                await signals.first.wait()
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
         if not await signals.drain(serving.drain):
             log.warning("stopped at once; calls may have been cut", in_progress=serving.server.in_progress)
@@ -78,13 +78,23 @@ async def serve(settings: Settings) -> int:
     return 0
 
 
+def _load(settings: Settings, name: str) -> OnnxModel:
+    return load(settings.registry, name, intra_op_threads=settings.intra_op_threads, spinning=settings.spinning)
+
+
 class _Serving:
     """Everything that is open while a worker serves; entered it listens, left it has closed."""
 
     def __init__(self, settings: Settings, model: OnnxModel) -> None:
         self._settings = settings
         rpc_metrics = RpcMetrics(METHODS)
-        worker_metrics = WorkerMetrics(lambda: (self.service.model.version, self.service.model.sha256))
+        # A name that is not the version's own is an alias, which may lead to another version tomorrow.
+        self._alias = settings.version if settings.version != model.version else ""
+        self._follow_counts = Following()
+        worker_metrics = WorkerMetrics(
+            lambda: (self.service.model.version, self.service.model.sha256),
+            self._follow_counts if self._alias else None,
+        )
         registry = CollectorRegistry()
         registry.register(rpc_metrics)
         self.service = RecommenderService(
@@ -93,10 +103,11 @@ class _Serving:
             metrics=worker_metrics,
             max_batch=settings.max_batch,
             make_request_id=lambda: os.urandom(16).hex(),
+            alias=self._alias,
         )
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
-        self.health = Health((model.version,))
+        self.health = Health(self._names(model.version))
         plan = ServerPlan(
             address=settings.listen,
             methods=METHODS,
@@ -118,6 +129,42 @@ class _Serving:
         """Where it listens, with the port that was bound."""
         listen = self._settings.listen
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{self.server.port}"
+
+    def _names(self, *versions: str) -> tuple[str, ...]:
+        """What health is answered under."""
+        return (*versions, self._alias) if self._alias else versions
+
+    @asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Changes to the version that the alias leads to, whenever that is another one; SIGHUP asks to look at once."""
+        loop = asyncio.get_running_loop()
+        if not self._alias:  # SIGHUP must not end a worker whose version has no alias to follow
+            loop.add_signal_handler(signal.SIGHUP, lambda: None)
+            yield
+            return
+        follower = Follower(
+            self._settings.registry,
+            self._alias,
+            serving=lambda: self.service.model.version,
+            load=partial(_load, self._settings),
+            change=self._change,
+            counts=self._follow_counts,
+            interval_seconds=self._settings.follow_interval_seconds,
+        )
+        loop.add_signal_handler(signal.SIGHUP, follower.ask)
+        task = asyncio.create_task(follower.run(), name="follow the alias")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _change(self, model: OnnxModel) -> None:
+        """Lets another version serve. Under the alias it serves throughout; a router that asked for the old version by
+        name hears first that it is gone, and one that asked for the new version hears last that it is there."""
+        await self.health.set_names(self._names())
+        self.service.use(model)
+        await self.health.set_names(self._names(model.version))
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         self.health.add_to(server)

@@ -156,7 +156,7 @@ def _usable(item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Se
     return counts
 
 
-def join_batch(version: str, answers: Sequence[bytes | Refusal], elapsed_us: int) -> bytes:
+def join_batch(version: str, answers: Sequence[bytes | Refusal], elapsed_us: int, alias: str = "") -> bytes:
     """A serialised RecommendBatchResponse."""
     failures: dict[int, Any] = {
         index: Failure(code=int(answer.code), message=answer.message)
@@ -169,6 +169,7 @@ def join_batch(version: str, answers: Sequence[bytes | Refusal], elapsed_us: int
         responses=responses,  # type: ignore[arg-type]  # only bytes are left
         failures=failures,
         elapsed_us=elapsed_us,
+        alias=alias,
     ).SerializeToString()
 
 

@@ -1,9 +1,10 @@
 """What a worker counts beside its RPCs, in plain numbers that are shown to Prometheus at scrape. Knows no calls.
 
-One thread alone changes them: the one that infers.
+One thread alone changes them: the one that infers. What `Following` counts is changed by the event loop.
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import Histogram
@@ -16,17 +17,36 @@ INFERENCE_BOUNDS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01,
 CODES = tuple(code.name for code in Code)
 
 
+@dataclass(slots=True)
+class Following:
+    """Changed only by Follower: how it goes after an alias."""
+
+    changes: int = 0
+    failures: int = 0
+    behind: bool = False
+    """Whether the alias leads to another version than the one that serves."""
+
+
 class WorkerMetrics(Collector):
     """Items, runs of the model and the version that serves."""
 
-    def __init__(self, serving: Callable[[], tuple[str, str]]) -> None:
-        """`serving` gives the version and the sha256 of the model that answers now."""
+    def __init__(self, serving: Callable[[], tuple[str, str]], following: Following | None = None) -> None:
+        """`serving` gives version and sha256 of the model that answers; `following`: None where that never changes."""
         self._serving = serving
+        self._following = following
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.inference_seconds = Histogram(INFERENCE_BOUNDS_SECONDS)
         self.items = [0] * len(CODES)
         """Finished items by the number of their status code."""
         self.failed_runs = 0
+        self.history_items = 0
+        """Items of histories that the model was asked with, where the model tells what it knows."""
+        self.unknown_items = 0
+
+    def asked(self, history_items: int, unknown_items: int) -> None:
+        """The model was asked with so many items, of which it knows some."""
+        self.history_items += history_items
+        self.unknown_items += unknown_items
 
     def ran(self, size: int, seconds: float) -> None:
         """The model was run once for `size` items."""
@@ -57,9 +77,34 @@ class WorkerMetrics(Collector):
             items,
             expired,
             failed,
+            *self._asked(),
+            *_following(self._following),
             _histogram("abfleet_worker_batch_size", "Requests in one run of the model.", self.batch_sizes),
             _histogram("abfleet_worker_inference_seconds", "Time of one run of the model.", self.inference_seconds),
         )
+
+    def _asked(self) -> Iterable[Metric]:
+        for name, text, value in (
+            ("history_items", "Items of the histories that the model was asked with.", self.history_items),
+            ("unknown_items", "Those of them that the model does not know, and ignores.", self.unknown_items),
+        ):
+            yield CounterMetricFamily(f"abfleet_worker_{name}", text, value=value)
+
+
+def _following(following: Following | None) -> Iterable[Metric]:
+    if following is None:
+        return
+    changes = CounterMetricFamily(
+        "abfleet_worker_model_changes", "Attempts to change to the version that the alias leads to.", labels=["result"]
+    )
+    changes.add_metric(["ok"], following.changes)
+    changes.add_metric(["failed"], following.failures)
+    yield changes
+    yield GaugeMetricFamily(
+        "abfleet_worker_behind_alias",
+        "1 while the alias leads to another version than the one that serves.",
+        value=int(following.behind),
+    )
 
 
 def _histogram(name: str, text: str, values: Histogram) -> HistogramMetricFamily:

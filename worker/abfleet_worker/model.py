@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from abfleet_models.graph_file import read_int64
 from abfleet_models.registry import ModelVersion, Registry, RegistryError
 from numpy.typing import NDArray
 
+from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.errors import ModelAnswerError, ModelLoadError
 from abfleet_worker.runtime import onnxruntime
 
 INPUT = "history"
 OUTPUTS = ("item_ids", "scores")
 TYPES = {INPUT: "tensor(int64)", "item_ids": "tensor(int64)", "scores": "tensor(float)"}
+CATALOGUE = "item_ids_by_number"
+"""Name of the constant with all item ids of the model; without it a model is served, its unknown items uncounted."""
 LONE, WIDE, LONG = (1, 1), (32, 1), (32, 33)
 """[batch, length] of the first runs: no caller pays for what they allocate, and their times tell what a run costs."""
 MEASURED_TIMES = 5
@@ -25,12 +29,19 @@ LEAST_RUN_CELLS, MOST_RUN_CELLS = 64.0, 16_384.0
 class OnnxModel:
     """A loaded version, ready to answer. Frozen after `load`; a worker changes models by holding another one."""
 
-    def __init__(self, found: ModelVersion, session: onnxruntime.InferenceSession, load_seconds: float) -> None:
+    def __init__(
+        self,
+        found: ModelVersion,
+        session: onnxruntime.InferenceSession,
+        catalogue: Catalogue | None,
+        load_seconds: float,
+    ) -> None:
         self.version = found.version
         self.sha256 = found.manifest.sha256
         self.max_history = found.manifest.max_history
         self.k = found.manifest.k
         self.load_seconds = load_seconds
+        self.catalogue = catalogue
         self.run_cells = LEAST_RUN_CELLS  # changed only by `load`, which measures it
         """What one more run costs, in padded places of a history: see batch.plan_runs."""
         self._session = session
@@ -72,7 +83,7 @@ def load(
         # ONNX Runtime raises its own exceptions, which share no base but Exception.
         raise ModelLoadError(f"{found.version}: ONNX Runtime does not load model.onnx: {_one_line(error)}") from error
     _check_signature(found.version, session)
-    model = OnnxModel(found, session, load_seconds=clock() - begun)
+    model = OnnxModel(found, session, _catalogue(content), load_seconds=clock() - begun)
     _check_golden(model, found)
     seconds = {shape: _time(model, shape) for shape in (LONE, WIDE, LONG)}
     model.run_cells = run_cells(seconds[LONE], seconds[WIDE], seconds[LONG])
@@ -103,6 +114,12 @@ def _options(found: ModelVersion, intra_op_threads: int, *, spinning: bool) -> o
     if found.manifest.external_data:
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(found.path))
     return options
+
+
+def _catalogue(content: bytes) -> Catalogue | None:
+    """The items that the graph can answer with, which are those that it knows; None where it has no such table."""
+    raw = read_int64(content, CATALOGUE)
+    return None if raw is None else Catalogue(np.frombuffer(raw, dtype="<i8").astype(np.int64))
 
 
 def _check_signature(version: str, session: onnxruntime.InferenceSession) -> None:

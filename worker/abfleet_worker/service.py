@@ -15,6 +15,7 @@ from abfleet_transport.rpc_metrics import RpcMetrics
 from numpy.typing import NDArray
 
 from abfleet_worker import batch
+from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.request import Item, Refusal, read_alone, read_items
 
@@ -39,6 +40,8 @@ class Model(Protocol):
     max_history: int
     run_cells: float
     """What one more run costs, in padded places of a history."""
+    catalogue: Catalogue | None
+    """The items that it knows, None where the model does not tell."""
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """history: int64[batch, length] to item_ids: int64[batch, k] and scores: float32[batch, k]."""
@@ -76,13 +79,16 @@ class RecommenderService:
         metrics: WorkerMetrics,
         max_batch: int,
         make_request_id: Callable[[], str],
+        alias: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """`alias`: the name under which it serves one version after the other, empty where it serves one for good."""
         self._ready = _Ready(model)  # changed only by `use`
         self._rpcs = rpc_metrics
         self._metrics = metrics
         self._max_batch = max_batch
         self._make_request_id = make_request_id
+        self._alias = alias
         self._clock = clock
         self._next_report = 0.0  # changed only by `_report`
         self._log = structlog.get_logger("abfleet.worker")
@@ -191,6 +197,8 @@ class RecommenderService:
         begun = self._clock()
         item_ids, scores = ready.model.infer(history)
         self._metrics.ran(len(items), self._clock() - begun)
+        if ready.model.catalogue is not None:
+            self._metrics.asked(*ready.model.catalogue.count(history))
         return batch.encode(item_ids, scores, [item.limit for item in items], ready.varints)
 
     def _send(self, rpcs: list[_Rpc], answers: list[Answer], ready: _Ready) -> None:
@@ -202,7 +210,7 @@ class RecommenderService:
             try:
                 if rpc.call.method == _BATCH_METHOD:
                     elapsed_us = int((self._clock() - rpc.call.arrived) * 1e6)
-                    payload = batch.join_batch(ready.model.version, mine, elapsed_us)
+                    payload = batch.join_batch(ready.model.version, mine, elapsed_us, self._alias)
                 elif isinstance(mine[0], Refusal):
                     self._fail(rpc.call, mine[0])
                     continue

@@ -21,6 +21,8 @@ class Settings:
     registry: Path
     version: str
     """A version of the registry, or an alias such as `production`."""
+    follow_interval_seconds: float
+    """How often it is looked where an alias leads; 0: only when SIGHUP asks."""
     listen: str
     """`host:port` (port 0: any free one) or `unix:path`."""
     metrics_host: str
@@ -47,6 +49,13 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     )
     known.add("registry", Path, "models", "DIR", "folder of the model registry")
     known.add("version", flags.text, "production", "NAME", "version, or alias such as production, to serve")
+    known.add(
+        "follow-interval",
+        flags.real(0, 3600),
+        "1",
+        "SECONDS",
+        "look so often where the alias leads, and change to that version; 0: only on SIGHUP",
+    )
     known.add("listen", flags.address, "127.0.0.1:50061", "ADDRESS", "HOST:PORT (0: any free one) or unix:PATH")
     known.add("metrics-host", flags.text, "127.0.0.1", "HOST", "where to serve /metrics")
     known.add("metrics-port", flags.port_or_off, "8001", "PORT", "port of /metrics; 0: any free one; off: none")
@@ -68,6 +77,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     return Settings(
         registry=values.registry,
         version=values.version,
+        follow_interval_seconds=values.follow_interval,
         listen=values.listen,
         metrics_host=values.metrics_host,
         metrics_port=values.metrics_port,
