@@ -44,6 +44,7 @@ class Process:
         self.name = name
         self.stderr_path = folder / f"{name}.stderr"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ABFLEET_")}
+        environment["PYTHONPATH"] = str(ROOT)  # for programs that are themselves tests
         with self.stderr_path.open("ab") as stderr:
             self.popen = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
@@ -106,7 +107,9 @@ class Fleet:
         transport: str = "auto",
         router_flags: Sequence[str] = (),
         worker_flags: Sequence[str] = (),
+        bent: bool = False,
     ) -> None:
+        """`bent`: the workers are real ones that `bend` can make misbehave."""
         self.folder = folder
         self.experiments_path = folder / "experiments.yaml"
         self.experiments_path.write_text(experiments)
@@ -118,6 +121,7 @@ class Fleet:
         self._transport = transport
         self._router_flags = router_flags
         self._worker_flags = worker_flags
+        self._bent = bent
         self.workers: dict[tuple[str, int], Process] = {}
         self.worker_addresses: dict[tuple[str, int], str] = {}
         self.router: Process | None = None
@@ -163,7 +167,25 @@ class Fleet:
             *("--registry", str(self._registry), "--version", version, "--listen", listen, "--metrics-port", "off"),
             *("--transport", self._transport, "--log-level", "warning", *self._worker_flags),
         ]
-        return Process(f"worker-{version}-{number}-{self._starts}", "abfleet_worker", arguments, self.folder)
+        name = f"worker-{version}-{number}-{self._starts}"
+        if self._bent:
+            arguments = ["--bend", str(self._bend_path(version, number)), *arguments]
+            return Process(name, "tests.support.bent_worker", arguments, self.folder)
+        return Process(name, "abfleet_worker", arguments, self.folder)
+
+    def _bend_path(self, version: str, number: int) -> Path:
+        return self.folder / f"bend-{version}-{number}.json"
+
+    def bend(self, version: str, number: int = 0, **how: Any) -> None:
+        """From its next batch on, a worker misbehaves as `tests.support.bent_worker` knows; without `how`, no more."""
+        replace(self._bend_path(version, number), json.dumps(how))
+
+    def requests_to(self, version: str, number: int = 0) -> int:
+        """How many requests have come to a worker that can be bent, since it was started."""
+        try:
+            return int(self._bend_path(version, number).with_suffix(".came").read_text() or 0)
+        except FileNotFoundError:
+            return 0
 
     def add_worker(self, version: str) -> None:
         """Starts the first worker of a version and tells the routers of it."""
