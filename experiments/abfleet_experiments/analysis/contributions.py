@@ -74,7 +74,7 @@ def join_outcomes(
 def contributions(
     outcomes: Joined, visits: ir.Table, rules: Sequence[MetricRule], counted: OutcomeCounts
 ) -> tuple[ir.Table, dict[str, Value]]:
-    """A row for each user, allocation and look, and which of its columns make each metric."""
+    """Rows for each user, allocation and look, and which of their columns make each metric."""
     values: dict[str, Value] = {}
     parts: list[ir.Table] = []
     for rule in rules:
@@ -98,15 +98,16 @@ def contributions(
                 Source.TIME_QUANTILE: Value("slow", "timed"),
             }[rule.source]
     base = visits.select(*_KEYS, "answered", "error", "fell_back", "timed", "time_sum", "slow")
-    return _added(base, parts), values
+    return _together(base, parts), values
 
 
-def _added(base: ir.Table, parts: Sequence[ir.Table]) -> ir.Table:
-    """Tables with the same keys and different columns as one, the columns summed."""
-    if not parts:
-        return base
-    columns = {name for table in (base, *parts) for name in table.columns} - set(_KEYS)
-    ordered = sorted(columns)
+def _together(base: ir.Table, parts: Sequence[ir.Table]) -> ir.Table:
+    """The rows of all tables, with 0 in the columns that a table does not have.
+
+    A user may then have several rows for one look. Nothing minds: what the rows of a look change adds up to what the
+    look changes, and adding them up here would cost as much as everything after it.
+    """
+    ordered = sorted({name for table in (base, *parts) for name in table.columns} - set(_KEYS))
     aligned = [
         table.select(
             **{key: table[key].cast("int64") for key in _KEYS},
@@ -114,8 +115,7 @@ def _added(base: ir.Table, parts: Sequence[ir.Table]) -> ir.Table:
         )
         for table in (base, *parts)
     ]
-    together = ibis.union(aligned[0], *aligned[1:])
-    return together.group_by(list(_KEYS)).aggregate(**{c: together[c].sum() for c in ordered})
+    return ibis.union(aligned[0], *aligned[1:]) if parts else aligned[0]
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:

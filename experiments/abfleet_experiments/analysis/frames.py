@@ -124,10 +124,10 @@ def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) ->
     table = exposures.mutate(
         g=index_of(exposures.group, groups),
         period=index_of(exposures.allocation, periods),
-        error=failed(exposures).cast("int32"),
-        timed=(exposures.status.fill_null("OK").isin(TIMED_STATUSES) & exposures.latency_ms.notnull()).cast("int32"),
-        answered=(exposures.status.fill_null("OK") == "OK").cast("int32"),
-        fell_back=exposures.fallback.notnull().cast("int32"),
+        error=failed(exposures).cast("float64"),
+        timed=(exposures.status.fill_null("OK").isin(TIMED_STATUSES) & exposures.latency_ms.notnull()).cast("float64"),
+        answered=(exposures.status.fill_null("OK") == "OK").cast("float64"),
+        fell_back=exposures.fallback.notnull().cast("float64"),
     )
     return table.filter(table.g >= 0, table.period >= 0).select(
         "at", "user", "request", "exposure", "g", "period", "bucket", "error", "timed", "answered", "fell_back",
@@ -173,8 +173,10 @@ def _joined(outcomes: ir.Table, exposures: ir.Table) -> ir.Table:
     by_request = outcomes.filter(outcomes.request.notnull(), outcomes.exposure.isnull())
     renamed = {f"x_{name}": exposures[name] for name in _JOINED}
     both = by_both.inner_join(exposures.filter(exposures.exposure.notnull()).select("exposure", **renamed), "exposure")
+    columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request", *renamed]
+    if not by_request.count().to_pyarrow().as_py():
+        return both.select(columns)
     single = exposures.semi_join(by_request, "request")
     first = single.group_by("request").aggregate(**{f"x_{name}": single[name].argmin(single["at"]) for name in _JOINED})
     alone = by_request.inner_join(first, "request")
-    columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request", *renamed]
     return both.select(columns).union(alone.select(columns))

@@ -47,6 +47,8 @@ from abfleet_experiments.config import AnalysisPlan, Experiment
 
 LEARNT_FROM: Final = 1000
 """Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""
+GROUPS_IN_NUMBER: Final = 128
+"""More than an experiment may have groups."""
 STEPS_PER_LOOK: Final = 200
 """How finely the e-process of a guardrail follows time."""
 
@@ -196,17 +198,18 @@ class _Gathering:
     def _visits_table(self) -> ir.Table:
         """One row for each user, allocation and look."""
         table = self._calls
-        slow = ibis.literal(0)
+        slow = ibis.literal(0.0)
         if self._points is not None:
             points = ibis.cases(*((table.g == index, float(p)) for index, p in enumerate(self._points)), else_=0.0)
-            slow = (table.timed * (table.latency_ms > points).cast("int32")).fill_null(0)
-        table = table.mutate(slow=slow, time=ibis.ifelse(table.timed == 1, table.latency_ms, 0.0))
-        return table.group_by("user", "period", "look").aggregate(
-            first=table["at"].min(),
-            g=table.g.argmin(table["at"]),
+            slow = (table.timed * (table.latency_ms > points).cast("float64")).fill_null(0.0)
+        # Time and group in one number, so that its least has the group of the first call.
+        start = table["at"] * GROUPS_IN_NUMBER + table.g
+        table = table.mutate(slow=slow, time=ibis.ifelse(table.timed == 1, table.latency_ms, 0.0), start=start)
+        visits = table.group_by("user", "period", "look").aggregate(
+            start=table.start.min(),
             g_low=table.g.min(),
             g_high=table.g.max(),
-            bucket=table.bucket.argmin(table["at"]),
+            bucket=table.bucket.max(),  # a user has one bucket under one salt
             calls=table.count(),
             answered=table.answered.sum(),
             error=table.error.sum(),
@@ -215,6 +218,10 @@ class _Gathering:
             time_sum=table["time"].sum(),
             slow=table.slow.sum(),
         )
+        return visits.mutate(
+            first=(visits.start - visits.start % GROUPS_IN_NUMBER) // GROUPS_IN_NUMBER,
+            g=(visits.start % GROUPS_IN_NUMBER).cast("int64"),
+        ).drop("start")
 
     def _divide(self, units: ir.Table, window: timedelta) -> Cells:
         if len(self._found) == 1:

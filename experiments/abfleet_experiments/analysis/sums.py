@@ -45,7 +45,7 @@ class Value:
 def changes(contributions: ir.Table, values: Mapping[str, Value]) -> ir.Table:
     """What each look changes in each user's sums.
 
-    contributions: a row for each user, allocation and look, with `cell`, `g` and the columns that values name.
+    contributions: one or more rows for each user, allocation and look, with `cell`, `g` and the columns of values.
     Gives the same rows with `entered` (1 at the user's first) and, for metric m: `m_y` and `m_z` (the changes) and
     `m_yy`, `m_yz`, `m_zz`, `m_nonzero` (the changes of the products).
     """
