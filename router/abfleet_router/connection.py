@@ -21,6 +21,8 @@ PING_AFTER_BEATS = 12
 """Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
 DEAD_AFTER_BEATS = 37
 """And is given half a second for that: its HTTP/2 stack answers, not its model, so even a busy one is there."""
+DEAD_ALONE_AFTER_BEATS = 75
+"""Where calls have nowhere else to go, a machine that is short of CPU is no reason to fail them all."""
 WINDOW_RENEWED_BYTES = 2**30
 """The connection's window is given back when half of it is used."""
 
@@ -171,8 +173,10 @@ class Connection(asyncio.Protocol):
         exchange.done.cancel()
         self._close_if_finished()
 
-    def beat(self) -> None:
+    def beat(self, *, alone: bool = False) -> None:
         """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
+
+        `alone`: there is no other worker for the calls.
 
         A process that is stopped or cut off says nothing and closes nothing. Beats are counted instead of time, so that
         a pause of this process is not held against the worker: what came meanwhile is read between two beats.
@@ -184,7 +188,7 @@ class Connection(asyncio.Protocol):
         if self._silent_beats >= PING_AFTER_BEATS and not self._pinged:
             self._pinged = self._awaits_pong = True
             self._transport.write(http2.frame(http2.PING, 0, 0, bytes(8)))
-        elif self._silent_beats >= DEAD_AFTER_BEATS and self._awaits_pong:
+        elif self._awaits_pong and self._silent_beats >= (DEAD_ALONE_AFTER_BEATS if alone else DEAD_AFTER_BEATS):
             self._break(Code.UNAVAILABLE, "the worker does not answer a ping")
 
     def _send_more(self) -> None:

@@ -72,6 +72,9 @@ def eject(record: Record, policy: EjectionPolicy, now: float) -> float:
     return record.ejected_until
 
 
-def may_eject_on_suspicion(pool_size: int, ejected: int) -> bool:
-    """On suspicion at most half of a pool, floor(n / 2), is out: a fault that all replicas share is not theirs."""
-    return ejected < pool_size // 2
+def may_eject_on_suspicion(pool_size: int, out: int) -> bool:
+    """On suspicion at most half of a pool, floor(n / 2), is out: a fault that all replicas share is not theirs.
+
+    `out`: how many are, for whatever reason.
+    """
+    return out < pool_size // 2

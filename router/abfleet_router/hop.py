@@ -131,10 +131,13 @@ class Hop:
             connection.cancel(exchange)
             raise
 
-    def beat(self) -> None:
-        """Called every 20 ms: lets the connection look for a worker that says nothing any more."""
+    def beat(self, *, alone: bool) -> None:
+        """Called every 20 ms: lets the connection look for a worker that says nothing any more.
+
+        `alone`: there is no other worker for the calls.
+        """
         if self._connection is not None:
-            self._connection.beat()
+            self._connection.beat(alone=alone)
 
     def close(self) -> None:
         """Closes the connection; what is under way fails."""

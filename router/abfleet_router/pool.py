@@ -191,7 +191,8 @@ class Pool:
         self.counters.ejections_detected += 1
         if self._policy.detect_only:
             return
-        out = sum(is_ejected(other.record, now) for other in self._replicas.values())
+        # Those that are dead count too: half of a pool is no place for all its calls because the other half has gone.
+        out = sum(not other.is_in(now) for other in self._replicas.values())
         if certain or may_eject_on_suspicion(len(self._replicas), out):
             self._eject(replica, reason, now)
         elif all(other.record.failures_in_a_row for other in self.available) and not is_ejected(self._circuit, now):

@@ -1,12 +1,14 @@
 """One worker process as the router sees it: its lane, its health, its record. Knows nothing of its neighbours."""
 
 import asyncio
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
+from abfleet_experiments.keys import VERSION
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
@@ -28,6 +30,7 @@ FAILURE_PENALTY = 16
 PENALTY_SECONDS = 0.1
 """How long a failure is recent. Without an end, one failure would keep a replica from ever being tried again, and so
 from being ejected or trusted. Five such times are half a second: one that always fails is out by then."""
+_VERSION = re.compile(VERSION)
 WATCH_METHOD = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Watch"
 WATCH_RETRY_SECONDS = 0.2
 """Pause between health watches of a worker that is connected and ends them."""
@@ -40,7 +43,7 @@ class Health(Enum):
     SERVING = "serving"
     NOT_SERVING = "not_serving"
     WRONG_VERSION = "wrong_version"
-    """It answers, but not under the name of the pool's version."""
+    """It answers, but not under the name of the pool, be that a version or an alias."""
     LOST = "lost"
     """The connection broke."""
 
@@ -128,7 +131,7 @@ class Replica:
 
     def beat(self) -> None:
         """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""
-        self.hop.beat()
+        self.hop.beat(alone=all(other is self for other in self.pool.available))
 
     def strand(self, reason: Reason) -> None:
         """Gives back the calls that wait, because the replica is out."""
@@ -180,6 +183,15 @@ class Replica:
         await self.lane.close()
         self.strand(Reason.UNAVAILABLE)
         self.hop.close()
+
+
+def stands_for(pool: str, version: str, alias: str) -> bool:
+    """Whether a worker that serves `version`, and follows `alias` or none (""), is one for the pool of that name.
+
+    A pool named by an alias takes the version that the alias leads to, as the worker knows it; what it calls itself
+    goes into the log and to callers, so it must be a version's name.
+    """
+    return version == pool or (alias == pool and _VERSION.fullmatch(version) is not None)
 
 
 def meaning(status: "health_pb2.HealthCheckResponse.ServingStatus") -> Health:

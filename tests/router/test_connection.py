@@ -9,7 +9,14 @@ from typing import cast
 import hpack
 import pytest
 from abfleet_router import http2
-from abfleet_router.connection import DEAD_AFTER_BEATS, PING_AFTER_BEATS, Connection, Exchange, RpcFailed
+from abfleet_router.connection import (
+    DEAD_AFTER_BEATS,
+    DEAD_ALONE_AFTER_BEATS,
+    PING_AFTER_BEATS,
+    Connection,
+    Exchange,
+    RpcFailed,
+)
 from abfleet_router.http2 import Frame, FrameReader, ProtocolError, frame
 from abfleet_transport.call import Code
 from hypothesis import given, settings
@@ -257,6 +264,15 @@ async def test_a_worker_that_says_nothing_is_asked_and_given_up(peer: Peer) -> N
         peer.connection.beat()
     assert peer.lost == 1
     assert (await failure(exchange)).connection_broke
+
+
+async def test_the_last_worker_is_given_more_time(peer: Peer) -> None:
+    """Its calls have nowhere else to go: a pause that others would not survive is no reason to fail them."""
+    peer.call()
+    for _ in range(DEAD_ALONE_AFTER_BEATS):
+        assert peer.lost == 0
+        peer.connection.beat(alone=True)
+    assert peer.lost == 1
 
 
 @pytest.mark.parametrize("cancelled", [False, True])

@@ -21,7 +21,7 @@ from abfleet_router.replica import PENALTY_SECONDS, Health, LaneSettings, Replic
 from abfleet_router.ticket import Ticket
 from abfleet_transport.call import Code
 
-from tests.router.bench import Bench
+from tests.router.bench import Bench, HoplessReplica
 from tests.router.fakes import turns
 from tests.router.stub_worker import StubWorker
 
@@ -178,6 +178,17 @@ async def test_on_suspicion_at_most_half_is_out(count: int) -> None:
         pool.note_failure(replica, Reason.MODEL_ERROR, certain=False, calls=2)
     assert len(pool.available) == count - count // 2
     assert (pool.counters.ejections_detected, pool.counters.ejections_enforced) == (count, count // 2)
+    await bench.close()
+
+
+async def test_suspicion_spares_the_half_that_is_left() -> None:
+    """A replica that is dead is out as well: the last one that lives is not ejected on suspicion."""
+    bench, pool = await bench_of(2)
+    dead, alive = pool.replicas
+    assert isinstance(dead, HoplessReplica)
+    dead.becomes(Health.LOST)
+    pool.note_failure(alive, Reason.TIMEOUT, certain=False, telling=True, calls=9)
+    assert pool.available == [alive]
     await bench.close()
 
 
