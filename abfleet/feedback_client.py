@@ -133,7 +133,7 @@ class FeedbackClient:
         if self._task is not None:
             await self._task
         if self._channel is not None:
-            await self._channel.close()
+            await self._channel.close(None)
         if self.tally.lost:
             raise OutcomesLost(self.tally.lost, self._why_lost)
 

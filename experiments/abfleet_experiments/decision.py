@@ -73,6 +73,9 @@ _TS: Final = Field("ts", Type.TIME, "When the line's event happened, UTC with mi
 _ROUTER: Final = Field("router", Type.TEXT, "The router that wrote the line.")
 _REVISION: Final = Field("config_revision", Type.REVISION, "The configuration in force.")
 _SYNTHETIC: Final = Field("synthetic", Type.BOOLEAN, "Made by a traffic generator; left out of analysis.")
+_HASHED: Final = Field(
+    "user_id_hmac", Type.TEXT, "HMAC-SHA256 of the user's id, in hex, where the id itself is not kept.", optional=True
+)
 _CLIENT: Final = Field("client", Type.TEXT, "Identity of the caller, when authenticated.", nullable=True)
 
 EXPOSURE: Final = Event(
@@ -82,6 +85,7 @@ EXPOSURE: Final = Event(
         _TS,
         Field("request_id", Type.TEXT, "The client's, else the router's; with user_id the key of the line."),
         Field("user_id", Type.TEXT, "Null if the call had none.", nullable=True),
+        _HASHED,
         Field("layer", Type.TEXT, "Layer of the experiment.", nullable=True),
         Field("experiment", Type.TEXT, "The experiment that took the user.", nullable=True),
         Field("group", Type.TEXT, "The group assigned.", nullable=True),
@@ -116,6 +120,7 @@ OUTCOME: Final = Event(
         Field("outcome_id", Type.TEXT, "Makes a repeat harmless."),
         Field("request_id", Type.TEXT, "The exposure it belongs to, if known.", nullable=True),
         Field("user_id", Type.TEXT, "The user, if known.", nullable=True),
+        _HASHED,
         Field(
             "type", Type.TEXT, "impression, click, conversion, purchase, or an outcome type of the file's own metrics."
         ),

@@ -31,13 +31,16 @@ class Accounts:
         wall: Callable[[], float],
         *,
         router: str,
+        hashed: Callable[[str], str] | None = None,
     ) -> None:
+        """`hashed`: what stands in lines instead of a user's id."""
         self._metrics = metrics
         self._rpc = rpc_metrics
         self._log = decision_log
         self._clock = clock
         self._wall = wall
         self._router = router
+        self._hashed = hashed
 
     def arrived(self, calls: int) -> None:
         """So many calls have come."""
@@ -62,7 +65,7 @@ class Accounts:
                 stats.count(served, Code.OK)
             append(
                 log_line.exposure(
-                    ticket, route.log_constant, arrived + wall_offset, Code.OK, served, item_ids, seconds
+                    ticket, route.log_constant, arrived + wall_offset, Code.OK, served, item_ids, seconds, self._hashed
                 )
             )  # fmt: skip
         self._rpc.finished_all(RECOMMEND, Code.OK, took)
@@ -77,7 +80,9 @@ class Accounts:
             arrived = ticket.call.arrived
             constant = ticket.snapshot.routes[ticket.arm.index].log_constant
             lines.append(
-                log_line.exposure(ticket, constant, arrived + wall_offset, Code.OK, served, item_ids, now - arrived)
+                log_line.exposure(
+                    ticket, constant, arrived + wall_offset, Code.OK, served, item_ids, now - arrived, self._hashed
+                )
             )
         return lines
 
@@ -112,7 +117,8 @@ class Accounts:
         self._rpc.finished(RECOMMEND, code, seconds)
         route.stats.latency.observe(seconds)
         route.stats.count("", code)
-        self._log.append(log_line.exposure(ticket, route.log_constant, self._wall() - seconds, code, None, (), seconds))
+        wall = self._wall() - seconds
+        self._log.append(log_line.exposure(ticket, route.log_constant, wall, code, None, (), seconds, self._hashed))
 
     def refused(self, call: Call, code: Code) -> None:
         """A call was not admitted, and there is nothing to say about it."""

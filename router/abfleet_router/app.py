@@ -34,6 +34,7 @@ from abfleet_router.metrics import RouterMetrics
 from abfleet_router.reload import Reloader
 from abfleet_router.routing import Router
 from abfleet_router.settings import Settings, parse
+from abfleet_router.user_ids import KeyFileError, keyed_hash
 
 EXIT_FAILURE = 1
 METHODS = ("/Recommender/Recommend",)
@@ -55,6 +56,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return uvloop.run(serve(settings))
     except ConfigErrors as error:
         print("\n".join(str(one) for one in error.errors), file=sys.stderr)
+        return EXIT_USAGE
+    except KeyFileError as error:
+        print(f"abfleet router: {error}", file=sys.stderr)
         return EXIT_USAGE
     except (TransportError, OSError) as error:
         print(f"abfleet router: {error}", file=sys.stderr)
@@ -99,9 +103,16 @@ class Serving:
         # Draws balance load; nothing secret hangs on them.
         draw = random.Random().random  # noqa: S311
         self.fleet = Fleet(clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes)
-        holds = settings.log.policy == "refuse"
+        key_file = settings.user_id_hmac_key_file
+        self._hashed = keyed_hash(key_file) if key_file else None
         self.router = Router(
-            self.fleet, self.decision_log, self.metrics, self.rpc_metrics, settings.routing, holds_answers=holds
+            self.fleet,
+            self.decision_log,
+            self.metrics,
+            self.rpc_metrics,
+            settings.routing,
+            holds_answers=settings.log.policy == "refuse",
+            hashed=self._hashed,
         )
         self.fleet.set_receiver(self.router)
         self.reloader = Reloader(
@@ -138,6 +149,7 @@ class Serving:
             router=self._settings.routing.name,
             window=self._settings.feedback_window,
             allowed=lambda metadata: allowed,
+            user_id_hmac=self._hashed,
         )
 
     def _make_server(self) -> Server:

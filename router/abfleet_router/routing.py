@@ -52,14 +52,15 @@ class Router:
         wall: Callable[[], float] = time.time,
         *,
         holds_answers: bool = False,
+        hashed: Callable[[str], str] | None = None,
     ) -> None:
-        """`holds_answers`: an answer waits until its line is written."""
+        """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id."""
         self._fleet = fleet
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
         self._admission = Admission(settings.default_deadline_seconds)
-        self._accounts = Accounts(metrics, rpc_metrics, decision_log, clock, wall, router=settings.name)
+        self._accounts = Accounts(metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed)
         self._held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
         self._budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
         self._snapshot: Snapshot | None = None

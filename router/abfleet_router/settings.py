@@ -55,6 +55,8 @@ class Settings:
     feedback_window: int
     """How many outcome ids are remembered, to tell repeats."""
     open_feedback: bool
+    user_id_hmac_key_file: Path | None
+    """Where the log has keyed hashes instead of user ids."""
     log_level: str
     reload_interval_seconds: float
     drain_delay_seconds: float
@@ -100,6 +102,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         ),
         feedback_window=got.feedback_window,
         open_feedback=got.open_feedback,
+        user_id_hmac_key_file=Path(got.user_id_hmac_key_file) if got.user_id_hmac_key_file else None,
         log_level=got.log_level,
         reload_interval_seconds=got.reload_interval,
         drain_delay_seconds=got.drain_delay,
@@ -163,6 +166,7 @@ def _add_decision_log(flags: Flags) -> None:
         "most lines not written yet; more are dropped",
     )
     add("log-buffer-bytes", whole(65_536, 2**40), f"{log.max_bytes}", "BYTES", "the same in bytes of lines")
+    add("user-id-hmac-key-file", str, "", "FILE", "log keyed hashes instead of user ids; the key is in this file")
     add("feedback-window", whole(1, 100_000_000), "500000", "N", "outcome ids remembered, to tell repeats at once")
     flags.switch("open-feedback", "take outcomes off loopback too, from anybody")
 

@@ -47,6 +47,7 @@ FLAGS = [
     Flag("log-retention", lambda s: s.log.retention_seconds, "0.5", 43_200.0, ("-1", "7d")),
     Flag("log-buffer-lines", lambda s: s.log.max_lines, "10", 10, ("0", "x")),
     Flag("log-buffer-bytes", lambda s: s.log.max_bytes, "100000", 100_000, ("0", "65535")),
+    Flag("user-id-hmac-key-file", lambda s: s.user_id_hmac_key_file, "key", Path("key")),
     Flag("feedback-window", lambda s: s.feedback_window, "10", 10, ("0", "-1", "all")),
     Flag("log-level", lambda s: s.log_level, "debug", "debug", ("loud",)),
     Flag("router-name", lambda s: s.routing.name, "router-7", "router-7", ("",)),

@@ -1,0 +1,1 @@
+"""Commands over decision logs: the work, without flags and printing."""

@@ -1,0 +1,225 @@
+"""Closed log files become Parquet by day and experiment, verified row for row before they are removed. Does IO.
+
+A run has three steps, and each begins where an earlier run ended: (1) a work folder with Parquet under names that no
+reader takes for data, read back and compared with the lines; (2) a manifest, written whole, that says what replaces
+what: from here on the outcome is certain; (3) the Parquet files take their names, the log files go, and the manifest
+last. A run that is killed before 2 is thrown away by the next one, after 2 it is finished by it. Between the two halves
+of 3 a reader may see a line twice; nothing is ever missing, and analysis counts a repeat once.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from abfleet_router.log_files import Identity, taken
+
+from abfleet.logs.files import LogsError, line_files
+
+if TYPE_CHECKING:
+    import duckdb
+
+WORK, MANIFEST, LOCK, WORK_EXTENSION = ".compacting-", ".compacted-", ".compact.lock", "partial"
+BATCH_BYTES = 1 << 30
+"""Of lines that become Parquet together: bounded work for each step, and large files."""
+PACKED = 10
+"""How much smaller a compressed log file is, about."""
+TYPED = {
+    "event": "VARCHAR", "ts": "TIMESTAMP", "received_ts": "TIMESTAMP", "request_id": "VARCHAR", "user_id": "VARCHAR",
+    "user_id_hmac": "VARCHAR", "layer": "VARCHAR", "experiment": "VARCHAR", "group": "VARCHAR", "bucket": "INTEGER",
+    "reason": "VARCHAR", "allocation": "VARCHAR", "propensity": "DOUBLE", "model_version": "VARCHAR",
+    "served_version": "VARCHAR", "fallback": "VARCHAR", "attempts": "INTEGER", "status": "VARCHAR",
+    "latency_ms": "DOUBLE", "items": "BIGINT[]", "history_length": "INTEGER", "config_revision": "VARCHAR",
+    "synthetic": "BOOLEAN", "router": "VARCHAR", "outcome_id": "VARCHAR", "type": "VARCHAR", "item_id": "BIGINT",
+    "value": "DOUBLE", "currency": "VARCHAR", "salt": "VARCHAR", "weights": "JSON",
+}  # fmt: skip
+"""Columns beside `line`, which has the whole line as it was; what a line lacks is null."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compacted:
+    """What a run did: files taken, lines in them, Parquet files made, and the bytes before and after."""
+
+    files: int = 0
+    lines: int = 0
+    parquet_files: int = 0
+    bytes_before: int = 0
+    bytes_after: int = 0
+    left: int = 0
+    """Files that are still written, or not known to be closed."""
+
+    def __add__(self, other: "Compacted") -> "Compacted":
+        return Compacted(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+
+
+def compact(
+    folder: Path,
+    out: Path,
+    identity: Identity,
+    *,
+    wall: Callable[[], float] = time.time,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Compacted:
+    """Compacts what is closed. `on_step` hears of each step before it begins. Raises LogsError and OSError."""
+    folder, out = folder.resolve(), out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    with contextlib.ExitStack() as held:
+        lock = held.enter_context((out / LOCK).open("w"))
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise LogsError(f"{out}: another compaction is under way") from error
+        total = finish(out, on_step)
+        for leftover in out.glob(f"{WORK}*"):
+            shutil.rmtree(leftover)
+        closed = []
+        for path in line_files([folder]):
+            if held.enter_context(taken(path, identity, wall)) is None:
+                total += Compacted(left=1)
+            else:
+                closed.append(path)
+        for batch in _batches(closed):
+            total += _one_batch(batch, out, on_step)
+    return total
+
+
+def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
+    batch: list[Path] = []
+    size = 0
+    for path in files:
+        grown = path.stat().st_size * (PACKED if path.suffix == ".zst" else 1)
+        if batch and size + grown > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(path)
+        size += grown
+    if batch:
+        yield batch
+
+
+def _one_batch(files: Sequence[Path], out: Path, on_step: Callable[[str], None]) -> Compacted:
+    import duckdb
+
+    name = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in files).encode()).hexdigest()[:16]
+    work = out / f"{WORK}{name}"
+    on_step(f"write {name}")
+    with tempfile.TemporaryDirectory(prefix=WORK, dir=out) as spill, duckdb.connect() as connection:
+        connection.execute(f"SET temp_directory = {_quoted(spill)}")
+        try:
+            lines = _write(connection, files, work)
+            on_step(f"verify {name}")
+            _verify(connection, work, lines)
+        except duckdb.Error as error:
+            raise LogsError(f"the log cannot be compacted: {str(error).splitlines()[0][:200]}") from error
+    made = sorted(work.rglob(f"*.{WORK_EXTENSION}"))
+    for path in made:
+        _sync(path)
+    manifest = {
+        "inputs": [str(path) for path in files],
+        "moves": [[str(path), str(_final(path, work, out, name))] for path in made],
+        "lines": lines,
+    }
+    on_step(f"manifest {name}")
+    partial = out / f"{MANIFEST}{name}.partial"
+    partial.write_text(json.dumps(manifest))
+    _sync(partial)
+    partial.rename(out / f"{MANIFEST}{name}.json")
+    _sync(out)
+    return finish(out, on_step)
+
+
+def _final(path: Path, work: Path, out: Path, name: str) -> Path:
+    inside = path.relative_to(work)
+    return out / inside.parent / f"{name}-{path.stem}.parquet"
+
+
+def finish(out: Path, on_step: Callable[[str], None] = lambda step: None) -> Compacted:
+    """Carries out what manifests say that an earlier step, or an earlier run, left."""
+    total = Compacted()
+    for path in sorted(out.glob(f"{MANIFEST}*.json")):
+        manifest = json.loads(path.read_text())
+        on_step(f"publish {path.stem.removeprefix(MANIFEST)}")
+        after = before = 0
+        for source, target in manifest["moves"]:
+            if Path(source).exists():
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+                Path(source).rename(target)
+            after += Path(target).stat().st_size
+        on_step(f"remove {path.stem.removeprefix(MANIFEST)}")
+        for source in manifest["inputs"]:
+            with contextlib.suppress(FileNotFoundError):
+                before += Path(source).stat().st_size
+                Path(source).unlink()
+        path.unlink()
+        shutil.rmtree(out / f"{WORK}{path.stem.removeprefix(MANIFEST)}", ignore_errors=True)
+        total += Compacted(len(manifest["inputs"]), manifest["lines"], len(manifest["moves"]), before, after)
+    return total
+
+
+def _write(connection: "duckdb.DuckDBPyConnection", files: Sequence[Path], work: Path) -> int:
+    """Reads the lines into a table and writes it as Parquet; gives the number of lines.
+
+    The lines are read as they are, one column without separators or quotes: a torn or foreign line is kept as well, in
+    a row whose other columns are null.
+    """
+    names = ", ".join(_quoted(str(path)) for path in files)
+    connection.execute("SET preserve_insertion_order = false")
+    # A byte that no text of JSON has raw stands for the separator, so that a line is one column.
+    connection.execute(
+        f"CREATE TEMP TABLE raw AS SELECT line FROM read_csv([{names}], columns = {{'line': 'VARCHAR'}}, "  # noqa: S608
+        "delim = '\\x01', quote = '', escape = '', header = false, auto_detect = false, max_line_size = 16777216, "
+        "null_padding = false, nullstr = '\\x02', new_line = '\\n') WHERE line IS NOT NULL AND line <> ''"
+    )
+    shape = json.dumps(TYPED)
+    columns = ", ".join(f'fields."{name}" AS "{name}"' for name in TYPED)
+    connection.execute(
+        f"CREATE TEMP VIEW typed AS SELECT {columns}, line FROM (SELECT line, "  # noqa: S608
+        f"CASE WHEN json_valid(line) THEN json_transform(line, {_quoted(shape)}) END AS fields FROM raw)"
+    )
+    connection.execute(
+        "COPY (SELECT *, coalesce(strftime(ts, '%Y-%m-%d'), 'unknown') AS day, "  # noqa: S608
+        "coalesce(experiment, 'none') AS exp FROM typed ORDER BY ts) "
+        f"TO {_quoted(str(work))} (FORMAT parquet, COMPRESSION zstd, PARTITION_BY (day, exp), "
+        f"FILE_EXTENSION {_quoted(WORK_EXTENSION)})"
+    )
+    return _number(connection, "SELECT count(*) FROM raw")
+
+
+def _verify(connection: "duckdb.DuckDBPyConnection", work: Path, lines: int) -> None:
+    """Row for row, in both directions: each line and each column is in the Parquet files as it is in the log."""
+    pattern = str(work / "**" / f"*.{WORK_EXTENSION}")
+    columns = ", ".join(f'"{name}"' for name in (*TYPED, "line"))
+    connection.execute(
+        f"CREATE TEMP VIEW back AS SELECT {columns} FROM read_parquet({_quoted(pattern)}, hive_partitioning = false)"  # noqa: S608
+        if lines
+        else f"CREATE TEMP VIEW back AS SELECT {columns} FROM typed"  # noqa: S608
+    )
+    for one, other in (("typed", "back"), ("back", "typed")):
+        query = f"SELECT count(*) FROM (SELECT {columns} FROM {one} EXCEPT ALL SELECT {columns} FROM {other})"  # noqa: S608
+        if differ := _number(connection, query):
+            raise LogsError(f"{differ} rows of Parquet are not the lines that they were made of; nothing was removed")
+
+
+def _number(connection: "duckdb.DuckDBPyConnection", query: str) -> int:
+    row: Any = connection.execute(query).fetchone()
+    return int(row[0])
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
+
+
+def _sync(path: Path) -> None:
+    file = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)

@@ -1,0 +1,107 @@
+"""Finds and reads the files of decision logs, line by line as bytes. Knows suffixes and compression, no schema.
+
+Where a file is there plain and compressed, its router is just removing the plain one: the compressed one counts.
+"""
+
+import gzip
+import io
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+
+LINE_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".ndjson")
+PARQUET_SUFFIX = ".parquet"
+PARQUET_ROWS = 10_000
+"""Lines taken from Parquet at a time."""
+
+
+class LogsError(Exception):
+    """Something about log files that cannot be done; the message is for people."""
+
+
+def line_files(paths: Sequence[Path]) -> list[Path]:
+    """Files of JSON lines in folders, and files given by name; each once, oldest first by name. Raises LogsError."""
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            inside = {file for file in path.iterdir() if file.name.endswith(LINE_SUFFIXES) and file.is_file()}
+            found |= {file for file in inside if file.with_name(file.name + ".zst") not in inside}
+        elif not path.exists():
+            raise LogsError(f"{str(path)[:64]}: no such file or folder")
+        elif path.suffix != PARQUET_SUFFIX:
+            found.add(path)
+    return sorted(file for file in found if not file.name.startswith("."))
+
+
+def parquet_files(paths: Sequence[Path]) -> list[Path]:
+    """Compacted files in folders, however deep, and files given by name."""
+    found: set[Path] = set()
+    for path in paths:
+        if path.is_dir():
+            found |= set(path.rglob(f"*{PARQUET_SUFFIX}"))
+        elif path.suffix == PARQUET_SUFFIX:
+            found.add(path)
+    return sorted(file for file in found if not file.name.startswith("."))
+
+
+def lines_of(path: Path) -> Iterator[tuple[bytes, bool]]:
+    """Each line without its line feed, and whether it had one.
+
+    Parquet has the lines that were put in; one there that is no JSON counts as one without an end.
+    """
+    if path.suffix == PARQUET_SUFFIX:
+        yield from _parquet_lines(path)
+        return
+    with closing(_opened(path)) as file:
+        for line in file:
+            yield (line[:-1], True) if line.endswith(b"\n") else (line, False)
+
+
+def everything(
+    paths: Sequence[Path], on_file: Callable[[Path], None] = lambda path: None
+) -> Iterator[tuple[Path, bytes, bool]]:
+    """All lines of all files: (file, line, whether it was ended); `on_file` hears of each file when it is done.
+
+    Raises LogsError when there is no log.
+    """
+    files = [*parquet_files(paths), *line_files(paths)]
+    if not files:
+        where = ", ".join(str(path)[:64] for path in paths)
+        raise LogsError(
+            f"{where}: no decision log here; allowed are folders and files of *.jsonl, *.jsonl.zst, *.parquet"
+        )
+    for path in files:
+        try:
+            for line, ended in lines_of(path):
+                yield path, line, ended
+        except FileNotFoundError:  # its router has just compressed it
+            packed = path.with_name(path.name + ".zst")
+            if not packed.exists():
+                raise
+            for line, ended in lines_of(packed):
+                yield packed, line, ended
+        on_file(path)
+
+
+def _opened(path: Path) -> io.BufferedIOBase:
+    if path.suffix == ".zst":
+        import zstandard
+
+        reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True, read_across_frames=True)
+        return io.BufferedReader(reader, 1 << 20)
+    if path.suffix == ".gz":
+        return gzip.open(path, "rb")
+    return path.open("rb")
+
+
+def _parquet_lines(path: Path) -> Iterator[tuple[bytes, bool]]:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        try:
+            rows = connection.execute("SELECT line, json_valid(line) FROM read_parquet(?)", [str(path)])
+        except duckdb.Error as error:
+            raise LogsError(f"{path}: {str(error).splitlines()[0][:200]}") from error
+        while batch := rows.fetchmany(PARQUET_ROWS):
+            for line, valid in batch:
+                yield line.encode(), valid

@@ -1,0 +1,242 @@
+"""Outcomes from elsewhere, such as an order database: read, mapped, checked, appended. Knows tables and fields.
+
+Groups come from exposures alone: a table that brings its own is refused, so that nobody joins by what it thinks.
+"""
+
+import csv
+import hashlib
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+from abfleet_experiments.outcome import Currencies, Outcome, line, problem
+from abfleet_router.log_files import Identity, create
+
+from abfleet.logs.files import LogsError
+
+FIELDS = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time")
+FORBIDDEN = ("group", "experiment")
+UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
+MAX_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnMap:
+    """How columns become fields.
+
+    Attributes:
+        columns: Field to column; a field without an entry is the column of its own name, if there is one.
+        constants: Field to a value for every row.
+        time_unit: Of times that are numbers; None: times are ISO 8601 with an offset.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    constants: Mapping[str, str] = field(default_factory=dict)
+    time_unit: str | None = None
+
+
+@dataclass(slots=True)
+class Imported:
+    """What became of the rows; changed only by `import_outcomes`."""
+
+    rows: int = 0
+    accepted: int = 0
+    by_type: Counter[str] = field(default_factory=Counter)
+    repeated: int = 0
+    rejected: int = 0
+    reasons: list[str] = field(default_factory=list)
+    """The first rejections: row number and why."""
+    path: Path | None = None
+
+
+def import_outcomes(
+    file: Path,
+    folder: Path,
+    mapping: ColumnMap,
+    types: frozenset[str],
+    identity: Identity,
+    *,
+    dry_run: bool,
+    skip_rejected: bool,
+    wall: Callable[[], float] = time.time,
+    on_row: Callable[[], None] = lambda: None,
+) -> Imported:
+    """Checks every row, then appends the outcomes to a log file of their own. Raises LogsError.
+
+    Nothing is written when a row is rejected, unless `skip_rejected`. The same rows imported again have the same ids,
+    so that they count once.
+    """
+    result = Imported()
+    now, currencies, seen = int(wall() * 1e6), Currencies(), set[str]()
+    lines: list[bytes] = []
+    for number, row in enumerate(_rows(file, mapping), 1):
+        result.rows += 1
+        on_row()
+        try:
+            outcome = _outcome(row, mapping)
+            reason = problem(outcome, types, now) or currencies.problem(outcome)
+        except ValueError as error:
+            reason = str(error)
+        if reason is not None:
+            result.rejected += 1
+            if len(result.reasons) < MAX_SHOWN:
+                result.reasons.append(f"row {number}: {reason}")
+        elif outcome.outcome_id in seen:
+            result.repeated += 1
+        else:
+            seen.add(outcome.outcome_id)
+            result.accepted += 1
+            result.by_type[outcome.type] += 1
+            lines.append(orjson.dumps(line(outcome, now)))
+    if lines and not dry_run and (skip_rejected or not result.rejected):
+        result.path = _append(lines, folder, identity, wall)
+    return result
+
+
+def _append(lines: Sequence[bytes], folder: Path, identity: Identity, wall: Callable[[], float]) -> Path:
+    """Under a name that no reader takes for a log until all is on disk."""
+    file, path = create(folder, identity, wall)
+    partial = path.with_name(f".{path.name}.partial")
+    path.rename(partial)
+    try:
+        with os.fdopen(file, "wb") as out:
+            out.writelines(line + b"\n" for line in lines)
+            out.flush()
+            os.fsync(out.fileno())
+        partial.rename(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _outcome(row: Mapping[str, Any], mapping: ColumnMap) -> Outcome:
+    """Raises ValueError that names the field."""
+    values = {name: _cell(row, name, mapping) for name in FIELDS}
+    outcome_id = _text(values["outcome_id"])
+    if not outcome_id:
+        # A name made of the row itself: the same row again has the same.
+        cells = orjson.dumps([_text(values[name]) for name in FIELDS[1:]])
+        outcome_id = f"row-{hashlib.sha256(cells).hexdigest()[:32]}"
+    return Outcome(
+        outcome_id=outcome_id,
+        request_id=_text(values["request_id"]),
+        user_id=_text(values["user_id"]),
+        type=_text(values["type"]),
+        item_id=_whole("item_id", values["item_id"]),
+        value=_real("value", values["value"]),
+        currency=_text(values["currency"]),
+        time=_time(values["time"], mapping.time_unit),
+    )
+
+
+def _cell(row: Mapping[str, Any], name: str, mapping: ColumnMap) -> Any:
+    if name in mapping.constants:
+        return mapping.constants[name]
+    return row.get(mapping.columns.get(name, name))
+
+
+def _text(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _whole(name: str, value: Any) -> int:
+    text = _text(value)
+    try:
+        return int(float(text)) if text and float(text) == int(float(text)) and "." in text else int(text or 0)
+    except (ValueError, OverflowError):
+        raise ValueError(f"{name}: {text[:64]!r}; allowed: whole numbers") from None
+
+
+def _real(name: str, value: Any) -> float:
+    text = _text(value)
+    try:
+        return float(text or 0)
+    except ValueError:
+        raise ValueError(f"{name}: {text[:64]!r}; allowed: numbers with a point") from None
+
+
+def _time(value: Any, unit: str | None) -> int:
+    """Microseconds since the epoch. A time is needed: what is imported did not happen just now."""
+    if isinstance(value, datetime):
+        return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1e6)
+    text = _text(value)
+    try:
+        if unit is not None:
+            return round(float(text) * UNITS[unit])
+        at = datetime.fromisoformat(text)
+    except (ValueError, OverflowError):
+        allowed = "ISO 8601 such as 2026-11-01T12:00:00Z, or numbers with --time-unit"
+        raise ValueError(f"time: {text[:64]!r}; allowed: {allowed}") from None
+    if at.tzinfo is None:
+        raise ValueError(f"time: {text[:64]!r}; allowed: times with an offset, such as Z")
+    return round(at.timestamp() * 1e6)
+
+
+def _rows(file: Path, mapping: ColumnMap) -> Iterator[Mapping[str, Any]]:
+    """The rows of a table, with its columns checked first. Raises LogsError."""
+    try:
+        match file.suffix.lower():
+            case ".csv":
+                rows = _csv(file)
+            case ".jsonl" | ".ndjson":
+                rows = _json(file)
+            case ".parquet":
+                rows = _parquet(file)
+            case _:
+                raise LogsError(f"{file.name[:64]}: allowed are .csv, .jsonl and .parquet")
+        for row in rows:
+            _check_columns(row, mapping, file)
+            yield row
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise LogsError(f"{file}: {error}") from error
+
+
+def _check_columns(row: Mapping[str, Any], mapping: ColumnMap, file: Path) -> None:
+    for name in FORBIDDEN:
+        if name in row:
+            raise LogsError(
+                f"{file.name[:64]}: column {name!r} is not allowed, leave it out: groups come from exposures alone"
+            )
+    for name, column in mapping.columns.items():
+        if column in FORBIDDEN or (column not in row and file.suffix != ".jsonl"):
+            raise LogsError(f"{file.name[:64]}: no column {column[:64]!r} for {name}; there are {', '.join(row)[:200]}")
+
+
+def _csv(file: Path) -> Iterator[Mapping[str, Any]]:
+    with file.open(newline="", encoding="utf-8-sig") as source:
+        yield from csv.DictReader(source)
+
+
+def _json(file: Path) -> Iterator[Mapping[str, Any]]:
+    with file.open("rb") as source:
+        for number, raw in enumerate(source, 1):
+            try:
+                row = orjson.loads(raw)
+            except orjson.JSONDecodeError as error:
+                raise LogsError(f"{file.name[:64]}: line {number} is no JSON: {error}") from error
+            if not isinstance(row, dict):
+                raise LogsError(f"{file.name[:64]}: line {number} is no JSON object")
+            yield row
+
+
+def _parquet(file: Path) -> Iterator[Mapping[str, Any]]:
+    import duckdb
+
+    with duckdb.connect() as connection:
+        try:
+            rows = connection.execute("SELECT * FROM read_parquet(?)", [str(file)])
+        except duckdb.Error as error:
+            raise LogsError(f"{file}: {str(error).splitlines()[0][:200]}") from error
+        names = [column[0] for column in rows.description or ()]
+        while batch := rows.fetchmany(10_000):
+            for values in batch:
+                yield dict(zip(names, values, strict=True))

@@ -1,0 +1,203 @@
+"""The life of one user in the log, and its erasure. Knows which lines are a user's; rewrites files whole or not at all.
+
+A line is a user's when it names the user, by id or by its keyed hash, or when it is an outcome of one of the user's
+requests. Erasing leaves every other byte as it was.
+"""
+
+import contextlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from abfleet_router.log_files import Identity, taken
+
+from abfleet.logs.checking import digest_of
+from abfleet.logs.files import PARQUET_SUFFIX, LogsError, everything, line_files, lines_of, parquet_files
+
+PARTIAL = ".erasing-"
+"""Before the name of a file that is being made: readers of a log pass over names with a point."""
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """A user: the id, and its keyed hash where logs have that instead."""
+
+    user_id: str
+    user_id_hmac: str | None = None
+
+    def is_in(self, line: dict[str, Any]) -> bool:
+        """Whether a line names this user."""
+        if line.get("user_id") == self.user_id:
+            return True
+        return self.user_id_hmac is not None and line.get("user_id_hmac") == self.user_id_hmac
+
+    def needles(self) -> tuple[bytes, ...]:
+        """What a line that names the user has in it, one of these at least."""
+        texts = (self.user_id, self.user_id_hmac) if self.user_id_hmac else (self.user_id,)
+        return tuple(orjson.dumps(text)[1:-1] for text in texts)
+
+
+def life(paths: Sequence[Path], who: Who) -> list[dict[str, Any]]:
+    """The user's exposures and outcomes in the order of time, each once."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    requests: set[str] = set()
+    lone: list[dict[str, Any]] = []
+    for _, raw, _ in everything(paths):
+        line = _parsed(raw)
+        if line is None or line.get("event") not in ("exposure", "outcome"):
+            continue
+        if who.is_in(line):
+            found.setdefault(_key(line), line)
+            if line["event"] == "exposure":
+                requests.add(str(line.get("request_id")))
+        elif line["event"] == "outcome" and not line.get("user_id") and not line.get("user_id_hmac"):
+            lone.append(line)
+    for line in lone:
+        if line.get("request_id") in requests:
+            found.setdefault(_key(line), line)
+    return sorted(found.values(), key=lambda line: str(line.get("ts")))
+
+
+def _key(line: dict[str, Any]) -> tuple[str, ...]:
+    name = "outcome_id" if line["event"] == "outcome" else "request_id"
+    return line["event"], str(line.get(name))
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    try:
+        line = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """What an erasure did: lines taken out, files rewritten, and files that could not be, because they are written."""
+
+    lines: int
+    files: int
+    busy: tuple[Path, ...]
+
+
+def erase(
+    paths: Sequence[Path],
+    who: Who,
+    identity: Identity,
+    *,
+    dry_run: bool,
+    wall: Callable[[], float] = time.time,
+) -> Erased:
+    """Rewrites every file without the user's lines; each new file is read back before it takes its name."""
+    for path in paths:
+        if path.is_dir() and not dry_run:
+            for leftover in path.rglob(f"{PARTIAL}*"):
+                leftover.unlink()
+            _remove_twins(path, identity, wall)
+    requests = {
+        str(line.get("request_id"))
+        for _, raw, _ in everything(paths)
+        if (line := _parsed(raw)) is not None and line.get("event") == "exposure" and who.is_in(line)
+    }
+    needles = who.needles()
+
+    def is_theirs(raw: bytes) -> bool:
+        line = _parsed(raw)
+        if line is None:  # torn: what is left of it may be about the user
+            return any(needle in raw for needle in needles)
+        if who.is_in(line):
+            return True
+        lone = not line.get("user_id") and not line.get("user_id_hmac")
+        return line.get("event") == "outcome" and lone and line.get("request_id") in requests
+
+    lines = files = 0
+    busy = []
+    for path in [*line_files(paths), *parquet_files(paths)]:
+        theirs = sum(is_theirs(raw) for raw, _ in lines_of(path))
+        if not theirs:
+            continue
+        lines += theirs
+        if dry_run:
+            files += 1
+            continue
+        if path.suffix == PARQUET_SUFFIX:  # no router writes that
+            _rewrite_parquet(path, is_theirs)
+            files += 1
+            continue
+        with taken(path, identity, wall) as file:
+            if file is None:
+                busy.append(path)
+                lines -= theirs
+                continue
+            _rewrite_lines(path, is_theirs)
+            files += 1
+    return Erased(lines, files, tuple(busy))
+
+
+def _remove_twins(folder: Path, identity: Identity, wall: Callable[[], float]) -> None:
+    """A router that died between the two halves of a compression left a plain file beside the compressed one."""
+    for path in folder.glob("*.jsonl"):
+        if path.with_name(path.name + ".zst").exists():
+            with taken(path, identity, wall) as file:
+                if file is not None:
+                    path.unlink()
+
+
+def _rewrite_lines(path: Path, is_theirs: Callable[[bytes], bool]) -> None:
+    partial = path.with_name(PARTIAL + path.name)
+    try:
+        with partial.open("wb") as out:
+            packer: Any = contextlib.nullcontext(out)
+            if path.suffix == ".zst":
+                import zstandard
+
+                packer = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(out, closefd=False)
+            elif path.suffix == ".gz":
+                import gzip
+
+                packer = gzip.GzipFile(fileobj=out, mode="wb", mtime=0)
+            with packer as writer:
+                for raw, ended in lines_of(path):
+                    if not is_theirs(raw):
+                        writer.write(raw + b"\n" if ended else raw)
+            out.flush()
+            os.fsync(out.fileno())
+        _take_over(path, partial, is_theirs)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _rewrite_parquet(path: Path, is_theirs: Callable[[bytes], bool]) -> None:
+    import duckdb
+
+    partial = path.with_name(PARTIAL + path.name)
+    try:
+        with duckdb.connect() as connection:
+            connection.create_function("is_theirs", lambda line: is_theirs(line.encode()), ["VARCHAR"], "BOOLEAN")
+            source, target = (str(one).replace("'", "''") for one in (path, partial))
+            connection.execute(
+                f"COPY (SELECT * FROM read_parquet('{source}', hive_partitioning = false) "  # noqa: S608
+                f"WHERE NOT is_theirs(line)) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+            )
+        file = os.open(partial, os.O_RDONLY)
+        os.fsync(file)
+        os.close(file)
+        _take_over(path, partial, is_theirs)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _take_over(path: Path, partial: Path, is_theirs: Callable[[bytes], bool]) -> None:
+    """Gives the new file the old one's name, mode and age, once it is known to have all other lines and only those."""
+    kept = [digest_of(raw) for raw, _ in lines_of(path) if not is_theirs(raw)]
+    there = [digest_of(raw) for raw, _ in lines_of(partial)]
+    if sorted(kept) != sorted(there):
+        raise LogsError(f"{path}: the new file is not the old one without the user; nothing was changed")
+    stat = path.stat()
+    os.chmod(partial, stat.st_mode & 0o777)
+    os.utime(partial, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    partial.rename(path)
