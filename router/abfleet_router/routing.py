@@ -23,8 +23,9 @@ from abfleet_router.fleet import Fleet
 from abfleet_router.held_answers import HeldAnswers
 from abfleet_router.lane import Batch, HopFailed
 from abfleet_router.metrics import RouterMetrics
+from abfleet_router.overload import ExpectedWait
 from abfleet_router.pool import Pool
-from abfleet_router.replica import Replica
+from abfleet_router.replica import Replica, stands_for
 from abfleet_router.retry_budget import RetryBudget
 from abfleet_router.settings import RoutingSettings
 from abfleet_router.snapshot import REQUEST_ID_HEADS, Snapshot, reply_suffix
@@ -63,6 +64,7 @@ class Router:
         self._accounts = Accounts(metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed)
         self._held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
         self._budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
+        self._expected_wait = ExpectedWait()
         self._snapshot: Snapshot | None = None
 
     @property
@@ -100,14 +102,18 @@ class Router:
 
     def _dispatch(self, ticket: Ticket, now: float) -> None:
         settings, backlog = self._settings, self._fleet.backlog
-        if backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes:
+        pool, default = ticket.snapshot.routes[ticket.arm.index].pool, ticket.snapshot.default_pool
+        rests = bool(pool is not default and default.available and pool.rests(now))
+        replica = (default if rests else pool).pick(now)
+        waited = now - ticket.call.arrived  # for this loop
+        self._expected_wait.learn(waited if replica is None else waited + replica.lane.expected_wait)
+        full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
+        if full or self._expected_wait.too_long:  # whatever the group: shedding by group would bias the comparison
             self._metrics.shed += 1
             self._fail(ticket, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
-            return
-        pool, default = ticket.snapshot.routes[ticket.arm.index].pool, ticket.snapshot.default_pool
-        if pool is not default and default.available and pool.rests(now):
+        elif rests:
             self._fall_back(ticket, default, Reason.EJECTED, now)
-        elif (replica := pool.pick(now)) is None:
+        elif replica is None:
             self._step(ticket, pool, pool.out_because, broke=False)
         else:
             self._enqueue(ticket, replica, now)
@@ -146,7 +152,7 @@ class Router:
             got = "bytes that are no RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
             log.error("worker answered with garbage", address=replica.address, calls=len(batch.tickets), got=got)
             self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=False, telling=True)
-        elif answer.model_version != replica.version:
+        elif not stands_for(replica.version, answer.model_version, answer.alias):
             log.error("worker serves another version", address=replica.address, pool=replica.version,
                       version=shown(answer.model_version))  # fmt: skip
             self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=True)
@@ -154,7 +160,7 @@ class Router:
             self._hand_out(batch, replica, answer)
 
     def _hand_out(self, batch: Batch, replica: Replica, answer: RecommendBatchResponse) -> None:
-        failures = answer.failures
+        failures, version = answer.failures, answer.model_version  # of a pool by alias, the one that now stands for it
         served: list[Served] = []
         held, replies = self._held, list[bytes]()
         failed: list[tuple[Ticket, Code, str]] = []
@@ -175,7 +181,8 @@ class Router:
                 continue
             route = ticket.snapshot.routes[ticket.arm.index]
             request_id = ticket.request_id.encode()
-            suffix = route.suffix if ticket.fallback is None else reply_suffix(ticket.arm, replica.version)
+            as_assigned = ticket.fallback is None and version == replica.version
+            suffix = route.suffix if as_assigned else reply_suffix(ticket.arm, version)
             ticket.done = True
             reply = b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix))
             if held is None:
@@ -186,9 +193,9 @@ class Router:
         if served:
             replica.pool.note_success(replica, len(batch.tickets), worker_seconds)
             if held is None:
-                self._accounts.served(served, replica.version, worker_seconds)
+                self._accounts.served(served, version, worker_seconds)
             else:
-                held.hold(served, replies, replica.version, worker_seconds)
+                held.hold(served, replies, version, worker_seconds)
         for ticket, code, text in failed:
             self._item_failed(ticket, replica, code, text)
 
