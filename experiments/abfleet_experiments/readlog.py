@@ -108,13 +108,16 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             parquet_files.append(path)
         else:
             json_files.append(path)
-    return [file for file in json_files if file.stat().st_size], parquet_files
+    return json_files, parquet_files
 
 
 def _create(raw: "object", json_files: list[Path], parquet_files: list[Path]) -> None:
     """Makes `lines`: a view where all is Parquet, a table where anything has to be parsed."""
     execute = raw.execute  # type: ignore[attr-defined]
-    parts = []
+    # A router that has just started has a file without a line. At least one part gives the table its columns.
+    columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in _COLUMNS.items())
+    parts = [f"(SELECT {columns} LIMIT 0)"]
+    json_files = [file for file in json_files if file.stat().st_size]
     if json_files:
         columns = ", ".join(f"\"{name}\": '{kind}'" for name, kind in _COLUMNS.items())
         parts.append(

@@ -184,9 +184,6 @@ def test_logs_without_a_line_that_can_be_read(tmp_path: Path, content: str) -> N
     """Empty, half-written or something else altogether: it says so, and exits 0 as for every report."""
     (tmp_path / "decisions-x.jsonl").write_text(content)
     result = analyze(tmp_path)
-    if not content:
-        assert (result.exit_code, "no decision log here" in result.output) == (2, True)
-        return
     assert result.exit_code == 0, result.output
     assert "nothing to conclude from" in result.output
 

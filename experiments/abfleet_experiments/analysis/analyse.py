@@ -32,16 +32,14 @@ def analyse(
     progress("reading the log")
     with open_log(paths) as log:
         newest_us = newest(log)
-        if as_of is None and newest_us is None:
-            lines = read_lines(log, 0)
-            return Report(None, _facts(lines), ())
         at = as_of if as_of is not None else moment(newest_us or 0)
         lines = read_lines(log, microseconds(at))
         reports = []
         for name, experiment in _experiments(lines, config, only):
             progress(f"analysing {name}")
             reports.append(_one(lines, name, experiment, config, at))
-        return Report(at, _facts(lines), tuple(reports))
+        dated = as_of is not None or newest_us is not None
+        return Report(at if dated else None, _facts(lines), tuple(reports))
 
 
 def _facts(lines: Lines) -> LogFacts:

@@ -56,7 +56,9 @@ def decide(evidence: Evidence, plan: AnalysisPlan, *, measured: bool = True) -> 
     Without `measured` the groups' tables of metrics stay empty, which saves the boundaries that no verdict needs.
     """
     ratio = sample_ratio_path(evidence)
-    treatments = [index for index, weight in enumerate(evidence.weights) if index and weight > 0]
+    # A group that was ramped down to nothing is still judged by the users it had.
+    present = (evidence.weights > 0) | (evidence.users[-1] > 0)
+    treatments = [index for index in range(1, len(evidence.groups)) if present[index]]
     alpha = ALPHA / max(len(treatments), 1)
     groups = tuple(_Judge(evidence, plan, index, alpha, ratio).decision(measured=measured) for index in treatments)
     looks = evidence.calendar.done
