@@ -135,8 +135,8 @@ def _soak(options: argparse.Namespace, directory: Path, console: Console) -> int
     )
     print(
         f"{found.calls:,} calls, {found.cancelled:,} cancelled, {found.expired:,} expired: "
-        f"{found.resident_mb[0]:.1f} MB at first, {found.resident_mb[-1]:.1f} MB at the end, "
-        f"{found.growth:+.1%} since the warm-up (target ≤ {soak.GROWTH_BOUND:.0%})"
+        f"{found.before_mb:.1f} MB after the warm-up, {found.after_mb:.1f} MB at the end, "
+        f"{found.growth:+.1%} (target ≤ {soak.GROWTH_BOUND:.0%})"
     )
     if options.json:
         options.json.write_text(json.dumps({"soak": asdict(found), "growth": found.growth}, indent=1) + "\n")
