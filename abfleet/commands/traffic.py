@@ -1,0 +1,162 @@
+"""`abfleet traffic`: people who call a router and act on what they are shown. Knows flags and printing only."""
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from abfleet.traffic.running import Plan, Workload
+
+FAILURE = 1
+LEAST_EFFECT = -1.0
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this family's commands to the command line."""
+    app.command("traffic", epilog="Example: abfleet traffic --users 500 --rate 100 --effect experiment=+0.10")(traffic)
+
+
+def traffic(
+    address: Annotated[str, typer.Option(envvar="ABFLEET_ADDRESS", help="The router.")] = "127.0.0.1:50051",
+    users: Annotated[int, typer.Option(envvar="ABFLEET_USERS", min=1, max=10_000_000, help="user-1 to user-N.")] = 1000,
+    rate: Annotated[
+        float, typer.Option(envvar="ABFLEET_RATE", min=0.01, max=100_000, metavar="CALLS", help="Calls a second.")
+    ] = 50.0,
+    duration: Annotated[
+        float, typer.Option(envvar="ABFLEET_DURATION", min=0.01, metavar="SECONDS", help="How long to call.")
+    ] = 30.0,
+    seed: Annotated[
+        int, typer.Option(envvar="ABFLEET_SEED", help="Who calls, in which order, and what they would do.")
+    ] = 1,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="ABFLEET_DATA",
+            metavar="DIR",
+            help="MovieLens ratings to replay.",
+            show_default="a built-in population",
+        ),
+    ] = None,
+    effect: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ABFLEET_EFFECT",
+            metavar="GROUP=CHANGE",
+            help="Relative change of a group's clicks, such as canary=-0.2: a known truth; repeatable.",
+        ),
+    ] = None,
+    duplicates: Annotated[
+        float, typer.Option(envvar="ABFLEET_DUPLICATES", min=0, max=1, help="Share of outcomes that are told twice.")
+    ] = 0.02,
+    loss: Annotated[
+        float, typer.Option(envvar="ABFLEET_LOSS", min=0, max=1, help="Share of outcomes that are never told.")
+    ] = 0.01,
+    delay: Annotated[
+        float, typer.Option(envvar="ABFLEET_DELAY", min=0, max=10, metavar="SECONDS", help="Mean time to an outcome.")
+    ] = 2.0,
+    run: Annotated[
+        str, typer.Option(envvar="ABFLEET_RUN", help="Begins every request id.", show_default="the time")
+    ] = "",
+    as_real: Annotated[
+        bool,
+        typer.Option("--as-real", envvar="ABFLEET_AS_REAL", help="Do not mark it as synthetic: analysis counts it."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print the summary as JSON.")] = False,
+) -> None:
+    """Call a router as people would: they see a list, click from the top down, sometimes convert, sometimes buy.
+
+    Outcomes come late, some twice and some never. The same seed has the same people call in the same order. Ctrl-C ends
+    it with the summary.
+    """
+    from abfleet.traffic.population import DataError, built_in, from_movielens
+    from abfleet.traffic.running import Plan, summary
+
+    plan = Plan(
+        address=address, rate=rate, duration_seconds=duration, seed=seed, run=run or f"t{time.time_ns():x}",
+        effects=_effects(effect or []), duplicates=duplicates, loss=loss, mean_delay_seconds=delay, as_real=as_real,
+    )  # fmt: skip
+    try:
+        people = built_in(users, seed) if data is None else from_movielens(data, users)
+    except DataError as error:
+        raise typer.BadParameter(str(error), param_hint="--data") from None
+    workload = asyncio.run(_run(plan, people))
+    document = {"run": plan.run, "seed": seed, "synthetic": not as_real, **summary(workload)}
+    if as_json:
+        typer.echo(json.dumps(document))
+    else:
+        _print(document)
+    if not document["answered"] or document["outcomes"]["lost"]:
+        sys.stderr.write(f"abfleet: {_complaint(address, document)}\n")
+        raise typer.Exit(FAILURE)
+
+
+async def _run(plan: "Plan", people: Any) -> "Workload":
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from abfleet.traffic.running import Workload
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        bar = progress.add_task("Calling", total=plan.calls)
+        workload = Workload(plan, people, on_call=lambda: progress.advance(bar))
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, workload.stop)
+        await workload.run()
+    return workload
+
+
+def _print(document: dict[str, Any]) -> None:
+    from abfleet.commands.tables import print_table
+
+    rows = [
+        [
+            one["experiment"] or "(no experiment)", one["group"] or "–", one["model_version"], str(one["users"]),
+            str(one["lists"]), str(one["clicks"]), f"{one['clicks_per_list']:.4f}", str(one["conversions"]),
+            f"{one['revenue']:.2f}",
+        ]
+        for one in document["groups"]
+    ]  # fmt: skip
+    columns = ["experiment", "group", "version", "users", "lists", "clicks", "a list", "conversions", "revenue"]
+    print_table("", columns, rows, right=columns[3:])
+    latency, outcomes = document["latency_ms"], document["outcomes"]
+    line = f"{document['answered']} of {document['calls']} calls answered, {document['calls_per_s']} a second"
+    if latency["p50"] is not None:
+        line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
+    typer.echo(line)
+    typer.echo(
+        f"{outcomes['accepted']} outcomes accepted, {outcomes['duplicate']} duplicate, {outcomes['rejected']} rejected"
+        f", {outcomes['lost']} lost; {outcomes['withheld']} never told on purpose"
+    )
+    if document["synthetic"]:
+        typer.echo("marked as synthetic: analysis leaves it out (--as-real)")
+    for status, count in document["errors"].items():
+        typer.echo(f"{count} failed: {status}")
+
+
+def _complaint(address: str, document: dict[str, Any]) -> str:
+    if not document["answered"]:
+        return f"no answer from {address}; --address (ABFLEET_ADDRESS) names the router"
+    return f"{document['outcomes']['lost']} outcomes could not be told"
+
+
+def _effects(words: list[str]) -> dict[str, float]:
+    from abfleet.traffic.behaviour import MAX_EFFECT
+
+    effects = {}
+    for word in words:
+        name, separator, change = word.partition("=")
+        try:
+            value = float(change)
+        except ValueError:
+            value = float("nan")
+        if not name or not separator or not LEAST_EFFECT <= value <= MAX_EFFECT:
+            allowed = f"GROUP=CHANGE, CHANGE from {LEAST_EFFECT:g} to {MAX_EFFECT:.2f}"
+            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed is {allowed}", param_hint="--effect")
+        effects[name] = value
+    return effects

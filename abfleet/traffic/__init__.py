@@ -1,0 +1,1 @@
+"""A workload: who calls, what they do with what they are shown, and how it is sent."""

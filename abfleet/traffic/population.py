@@ -1,0 +1,97 @@
+"""People who call: a history that they have seen, and what they would watch next. Knows a data folder, no router.
+
+Two sources of the same shape: MovieLens ratings, where what a person really watched later is known, and a built-in
+population for those who have no data, where it is drawn once for each person and item.
+"""
+
+import csv
+import hashlib
+import math
+import random
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+HELD_OUT = 0.2
+"""Share of a history, its newest part, that the caller has not seen yet."""
+LONGEST_HISTORY = 50
+ITEMS = 4000
+"""Ids 1 to this are what the built-in population has seen; most are films of the models that ship."""
+LIKED_SHARE = 0.15
+"""Of the items, how many a person of the built-in population would watch."""
+
+
+class DataError(Exception):
+    """The data folder is not what it should be; the message says what is wrong and what is allowed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """One user.
+
+    Attributes:
+        history: Item ids, oldest first.
+        likes: Whether the person would watch an item next.
+    """
+
+    user_id: str
+    history: tuple[int, ...]
+    likes: Callable[[int], bool]
+
+
+def built_in(users: int, seed: int) -> list[Person]:
+    """Users `user-1` to `user-N`; histories are drawn by popularity, with lengths as in MovieLens (median about 35).
+
+    Popularity falls as one over the square root of the rank; a person is the same for the same seed and number.
+    """
+    cumulated = list(accumulate(1 / math.sqrt(rank) for rank in range(1, ITEMS + 1)))
+    people = []
+    for number in range(1, users + 1):
+        draw = random.Random(f"{seed}/person/{number}")  # noqa: S311 - a simulation
+        length = min(LONGEST_HISTORY, max(3, round(draw.lognormvariate(3.5, 0.6))))
+        history = dict.fromkeys(draw.choices(range(1, ITEMS + 1), cum_weights=cumulated, k=length))
+        people.append(Person(f"user-{number}", tuple(history), _drawn_taste(seed, number, frozenset(history))))
+    return people
+
+
+def _drawn_taste(seed: int, number: int, seen: frozenset[int]) -> Callable[[int], bool]:
+    def likes(item: int) -> bool:
+        digest = hashlib.blake2b(f"{seed}/{number}/{item}".encode(), digest_size=4).digest()
+        return item not in seen and int.from_bytes(digest, "big") < LIKED_SHARE * 2**32
+
+    return likes
+
+
+def from_movielens(folder: Path, users: int) -> list[Person]:
+    """Users `user-1` to `user-N`, each with the history of one person of ratings.csv, in turn. Raises DataError."""
+    histories = _read_ratings(folder / "ratings.csv")
+    people = []
+    for number in range(users):
+        watched = histories[number % len(histories)]
+        cut = len(watched) - max(1, round(len(watched) * HELD_OUT))
+        later = frozenset(watched[cut:])
+        people.append(
+            Person(f"user-{number + 1}", tuple(watched[max(0, cut - LONGEST_HISTORY) : cut]), later.__contains__)
+        )
+    return people
+
+
+def _read_ratings(path: Path) -> Sequence[Sequence[int]]:
+    """What each person watched, oldest first; people with fewer than five films are left out."""
+    columns = ("userId", "movieId", "timestamp")
+    by_user: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                user, movie, at = (int(row[name]) for name in columns)
+                by_user[user].append((at, movie))
+    except OSError as error:
+        raise DataError(f"--data: {path}: {error.strerror or error}; allowed is a folder with ratings.csv") from error
+    except (KeyError, ValueError, TypeError) as error:
+        raise DataError(f"--data: {path} is not CSV with whole numbers in {', '.join(columns)}") from error
+    histories = [[movie for _, movie in sorted(by_user[user])] for user in sorted(by_user)]
+    if not (kept := [one for one in histories if len(one) >= 5]):
+        raise DataError(f"--data: {path} has nobody with five films or more")
+    return kept
