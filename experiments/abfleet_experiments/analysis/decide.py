@@ -33,6 +33,7 @@ from abfleet_experiments.analysis.faults import (
 from abfleet_experiments.analysis.lookwise import LookwiseTest
 from abfleet_experiments.analysis.metrics import MetricRule, Source
 from abfleet_experiments.analysis.moments import Floats
+from abfleet_experiments.analysis.planning import GUARDRAIL_ALPHA, days_left, margin, margin_z, planned_users
 from abfleet_experiments.analysis.reasons import Reasons
 from abfleet_experiments.analysis.sequential import quantile, two_sided_p, upper
 from abfleet_experiments.analysis.verdicts import PRECEDENCE, Decision, GroupDecision, MetricResult, Verdict
@@ -40,14 +41,10 @@ from abfleet_experiments.config import AnalysisPlan
 
 ALPHA: Final = 0.025
 """One-sided, for the primary metric; divided by the number of treatments, for shipping and for harm alike."""
-GUARDRAIL_ALPHA: Final = 0.05
-"""One-sided, for each guardrail to be better than its margin. All must be, so this is not divided."""
 HARM_ALPHA: Final = 0.01
 """One-sided, for any metric to be worse; then nothing is shipped."""
 TWYMAN_FACTOR: Final = 5.0
 """A lift above this many times the planned effect is more often a mistake than a success (Twyman's law)."""
-INFLATION: Final = 1.25
-"""Planned users over those of one look at a fixed sample: what looking often and passing the guardrails cost."""
 
 
 def decide(evidence: Evidence, plan: AnalysisPlan, *, measured: bool = True) -> Decision:
@@ -78,7 +75,7 @@ def decide(evidence: Evidence, plan: AnalysisPlan, *, measured: bool = True) -> 
         groups=groups,
         sample_ratio=ratio.last,
         users_planned=planned,
-        days_left=_days_left(evidence, planned),
+        days_left=days_left(evidence, planned),
     )
 
 
@@ -123,7 +120,7 @@ class _Judge:
         self._guardrails = [m for m in self._measured if m.rule.role == "guardrail"]
         self._losing = LookwiseTest(alpha, self._fractions, self._primary.comparison, -self._z(self._primary))
         self._log_e = {name: self._log_e_path(events) for name, events in evidence.bad_events.items()}
-        self._planned = self._planned_users()
+        self._planned = planned_users(evidence, plan, alpha, self._primary.comparison, self._held())
 
     def decision(self, *, measured: bool) -> GroupDecision:
         """The treatment's verdict, with every look's."""
@@ -145,6 +142,9 @@ class _Judge:
             lifts=self._primary.rule.sign * self._primary.comparison.difference,
             always_excludes_zero=self._always_excludes_zero(),
         )
+
+    def _held(self) -> list[tuple[MetricRule, Comparison]]:
+        return [(guardrail.rule, guardrail.comparison) for guardrail in self._guardrails]
 
     # --- what is measured ---------------------------------------------------------------------------------------------
 
@@ -182,38 +182,6 @@ class _Judge:
         )
         steps = np.searchsorted(events.time[usable], np.arange(self._looks + 1), side="right")
         return np.asarray(path[steps])
-
-    def _planned_users(self) -> Floats:
-        """How many users the experiment needs for this treatment, as known at each time: float64[times].
-
-        From control's variance alone, a treatment's being taken as what the plan expects of it: what a treatment does
-        must not decide how long it is watched.
-        """
-        power = quantile(self._plan.power)
-        needed = np.zeros(self._looks + 1)
-        for measured in [self._primary, *self._guardrails]:
-            comparison, plan = measured.comparison, self._plan
-            if measured.rule.role == "primary":
-                distance = plan.effect * np.abs(comparison.baseline)
-                users = self._needed(comparison, 1.0, 1 + plan.effect, distance, z=quantile(1 - self._alpha) + power)
-            else:
-                factor, points = _margin(measured.rule, comparison)
-                distance = np.abs((factor - 1) * comparison.baseline) + np.abs(points)
-                z = quantile(1 - GUARDRAIL_ALPHA) + power
-                users = self._needed(comparison, np.square(factor), 1.0, distance, z=z)
-            needed = np.maximum(needed, users)
-        return np.where(np.isfinite(needed), np.ceil(needed * INFLATION), np.nan)
-
-    def _needed(
-        self, comparison: Comparison, of_control: Floats | float, of_treatment: float, distance: Floats, *, z: float
-    ) -> Floats:
-        """Users for a difference of this distance to be found; the factors are of control's variance per user."""
-        everyone = self._evidence.users.sum(axis=1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            a_user = comparison.baseline_variance * comparison.baseline_users
-            control, treatment = comparison.baseline_users / everyone, comparison.users / everyone
-            error = a_user * (of_control / control + of_treatment / treatment)
-            return np.where(a_user == 0, 0.0, error * np.square(z / distance))
 
     # --- the verdict at a look ----------------------------------------------------------------------------------------
 
@@ -344,7 +312,7 @@ class _Judge:
         half = error * quantile(0.975)
         wide = float(self._sequential_half_width(comparison)[-1])
         log_e = self._log_e.get(rule.name)
-        _, points = _margin(rule, comparison)
+        _, points = margin(rule, comparison)
         baseline = float(comparison.baseline[-1])
         offset = abs(float(points[-1]))
         return MetricResult(
@@ -378,32 +346,3 @@ class _Judge:
         comparison = self._primary.comparison
         with np.errstate(invalid="ignore"):
             return np.asarray(np.abs(comparison.difference) > self._sequential_half_width(comparison), np.float64)
-
-
-def margin_z(rule: MetricRule, comparison: Comparison) -> Floats:
-    """z of a guardrail being better than its margin: float64[times]. Without variance and difference it passes."""
-    factor, points = _margin(rule, comparison)
-    z = contrast_z(comparison, factor, points, sign=rule.sign)
-    flat = (comparison.standard_error == 0) & (comparison.difference == 0)
-    return np.where(flat, np.inf, z)
-
-
-def _margin(rule: MetricRule, comparison: Comparison) -> tuple[Floats, Floats]:
-    """The worst that is tolerated is factor x baseline + points: float64[times] each."""
-    relative = rule.margin * np.abs(comparison.baseline)
-    by_points = rule.margin_points > relative
-    factor = np.where(by_points, 1.0, 1.0 - rule.sign * rule.margin)
-    return factor, np.where(by_points, -rule.sign * rule.margin_points, 0.0)
-
-
-def _days_left(evidence: Evidence, planned: float) -> float:
-    """Days until the planned users have come at the present rate, and at most until the horizon."""
-    calendar = evidence.calendar
-    to_horizon = max(calendar.planned - calendar.done, 0) * calendar.look_days
-    users = evidence.users[-1].sum()
-    if not users:
-        return math.nan
-    if not planned > 0 or not calendar.done:
-        return to_horizon
-    per_day = users / (calendar.done * calendar.look_days)
-    return float(min(max(planned - users, 0.0) / per_day, to_horizon))

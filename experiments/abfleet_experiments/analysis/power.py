@@ -7,7 +7,8 @@ is taken as (1 + effect) times control's, as for rare events. Times 1.25 for loo
 
 from dataclasses import dataclass
 
-from abfleet_experiments.analysis.decide import ALPHA, INFLATION
+from abfleet_experiments.analysis.decide import ALPHA
+from abfleet_experiments.analysis.planning import INFLATION
 from abfleet_experiments.analysis.sequential import quantile
 
 

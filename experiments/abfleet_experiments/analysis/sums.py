@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from abfleet_experiments.analysis.moments import Cross, Floats, Moments, from_sums
@@ -163,3 +164,9 @@ def _cumulative(
     daily = np.zeros((shape.times, shape.cells, shape.groups))
     np.add.at(daily, where, values)
     return daily.cumsum(axis=0)
+
+
+def arrow(table: ir.Table) -> dict[str, pa.ChunkedArray]:
+    """A small result by column."""
+    result = table.to_pyarrow()
+    return {name: result[name] for name in result.schema.names}

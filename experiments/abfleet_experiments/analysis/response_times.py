@@ -1,0 +1,71 @@
+"""Response times: quantiles with what they need, and which calls were slow. Ibis expressions over calls."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+
+from abfleet_experiments.analysis import quantiles
+from abfleet_experiments.analysis.evidence import MetricEvidence
+from abfleet_experiments.analysis.metrics import RESPONSE_TIME_QUANTILE, MetricRule, Source
+from abfleet_experiments.analysis.moments import Floats
+from abfleet_experiments.analysis.sums import Shape, arrow
+
+LEARNT_FROM: Final = 1000
+"""Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""
+
+
+def quantile_points(calls: ir.Table, groups: int, rules: Sequence[MetricRule]) -> Floats | None:
+    """Each group's quantile of response times; None if no metric needs it."""
+    if not any(rule.source is Source.TIME_QUANTILE for rule in rules):
+        return None
+    columns = arrow(_histogram(calls, ["g"]))
+    points = np.zeros(groups)
+    group, bins = columns["g"].to_numpy(), columns["bin"].to_numpy()
+    for index in range(groups):
+        order = np.argsort(bins[group == index])
+        counts = columns["n"].to_numpy()[group == index][order].astype(np.float64)
+        totals = columns["total"].to_numpy()[group == index][order]
+        points[index] = np.nan_to_num(quantiles.point(counts, totals, RESPONSE_TIME_QUANTILE))
+    return points
+
+
+def with_quantile(
+    metric: MetricEvidence, membership: Floats, calls: ir.Table, units: ir.Table, shape: Shape
+) -> MetricEvidence:
+    """The metric with its quantile in each stratum, if it is one."""
+    if metric.rule.source is not Source.TIME_QUANTILE:
+        return metric
+    table = calls.drop("g").inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
+    columns = arrow(_histogram(table, ["look", "cell", "g"]))
+    where = tuple(columns[name].to_numpy().astype(np.int64) for name in ("look", "cell", "g"))
+    bins = columns["bin"].to_numpy()
+    axes = (shape.times, shape.cells, shape.groups)
+    counts = quantiles.dense(bins, where, columns["n"].to_numpy().astype(np.float64), axes)
+    totals = quantiles.dense(bins, where, columns["total"].to_numpy(), axes)
+    scale = quantiles.quantile_scale(metric.moments, membership, counts, totals, probability=RESPONSE_TIME_QUANTILE)
+    return replace(metric, quantile=scale)
+
+
+def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
+    """Responses slower than the threshold; one learnt from control counts from then on only, in every group."""
+    timed = calls.filter(calls.timed == 1)
+    if rule.threshold_ms is not None:
+        return timed.filter(timed.latency_ms > rule.threshold_ms)
+    learnt = timed.filter(timed.g == 0).order_by("at").limit(LEARNT_FROM)
+    row = learnt.aggregate(
+        threshold=learnt.latency_ms.quantile(RESPONSE_TIME_QUANTILE), last=learnt["at"].max(), n=learnt.count()
+    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    if row["n"] < LEARNT_FROM:
+        return timed.filter(ibis.literal(False))
+    return timed.filter(timed["at"] > row["last"], timed.latency_ms > row["threshold"])
+
+
+def _histogram(table: ir.Table, keys: list[str]) -> ir.Table:
+    """Timed calls by response time, in bins of 0.1 %."""
+    timed = table.filter(table.timed == 1)
+    binned = timed.mutate(bin=(ibis.greatest(timed.latency_ms, 1e-6).ln() * quantiles.BINS_PER_E).floor().cast("int64"))
+    return binned.group_by(*keys, "bin").aggregate(n=binned.count(), total=binned.latency_ms.sum())

@@ -1,0 +1,188 @@
+"""One experiment's tables: its calls, visits and users, each user with a cell. Ibis expressions and small queries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from abfleet_experiments.analysis import cells as cells_of
+from abfleet_experiments.analysis import frames
+from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
+from abfleet_experiments.analysis.frames import Lines
+from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule
+from abfleet_experiments.analysis.moments import Floats
+from abfleet_experiments.analysis.periods import Found, Looks, looks_until, microseconds
+from abfleet_experiments.analysis.response_times import quantile_points
+from abfleet_experiments.analysis.sums import Shape, arrow
+from abfleet_experiments.bucketing import BUCKETS
+from abfleet_experiments.config import AnalysisPlan
+
+GROUPS_IN_NUMBER: Final = 128
+"""More than an experiment may have groups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Everything of one experiment that expressions start from.
+
+    Attributes:
+        exposures: The ones that count. calls: The same in numbers, with what became of each and their look.
+        visits: One row for each user, allocation and look. units: One for each user and allocation, with its cell.
+    """
+
+    lines: Lines
+    name: str
+    groups: tuple[str, ...]
+    found: tuple[Found, ...]
+    rules: tuple[MetricRule, ...]
+    as_of: datetime
+    exposures: ir.Table
+    calls: ir.Table
+    looks: Looks
+    visits: ir.Table
+    units: ir.Table
+    cells: Cells
+    shape: Shape
+
+    def keep(self, name: str, table: ir.Table) -> ir.Table:
+        """The table, computed once."""
+        return self.lines.log.connection.create_table(name, table, temp=True, overwrite=True)
+
+    def entering(self) -> ir.Table:
+        """The units with the look that first knows of them."""
+        return self.units.mutate(look=self.looks.index(self.units["first"]))
+
+    def starts(self) -> ir.Table:
+        """Each user's first exposure in the experiment, and where it was."""
+        entering = self.units.filter(self.units.entry == 1)
+        return entering.group_by("user").aggregate(
+            first=entering["first"].min(),
+            g=entering.g.argmin(entering["first"]),
+            period=entering.period.argmin(entering["first"]),
+        )
+
+    def any_before(self) -> bool:
+        """Whether the log has anything from before the experiment began."""
+        everything = self.lines.all
+        earliest = everything.filter(everything.event.isin(("exposure", "outcome")))["at"].min()
+        return bool(earliest.to_pyarrow().as_py() < microseconds(min(one.begin for one in self.found)))
+
+
+def tables_of(
+    lines: Lines,
+    name: str,
+    exposures: ir.Table,
+    groups: tuple[str, ...],
+    found: Sequence[Found],
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> Tables:
+    """The tables of an experiment that somebody was in."""
+    connection = lines.log.connection
+    looks = looks_until(min(one.begin for one in found), as_of, plan)
+    calls = frames.calls(exposures, groups, [one.id for one in found])
+    calls = connection.create_view("calls", calls.mutate(look=looks.index(calls["at"])), overwrite=True)
+    points = quantile_points(calls, len(groups), rules)
+    visits = connection.create_table("visits", _visits(calls, points), temp=True, overwrite=True)
+    plain = connection.create_table("plain_units", frames.units(visits), temp=True, overwrite=True)
+    cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
+    units = connection.create_table("units", _with_cells(lines, plain, cells), temp=True, overwrite=True)
+    shape = Shape(len(looks.times), len(cells.cells), len(groups))
+    return Tables(
+        lines, name, groups, tuple(found), tuple(rules), as_of, exposures, calls, looks, visits, units, cells, shape
+    )
+
+
+def _visits(calls: ir.Table, points: Floats | None) -> ir.Table:
+    """One row for each user, allocation and look."""
+    table = calls
+    slow = ibis.literal(0.0)
+    if points is not None:
+        limits = ibis.cases(*((table.g == index, float(p)) for index, p in enumerate(points)), else_=0.0)
+        slow = (table.timed * (table.latency_ms > limits).cast("float64")).fill_null(0.0)
+    # Time and group in one number, so that its least has the group of the first call.
+    start = table["at"] * GROUPS_IN_NUMBER + table.g
+    table = table.mutate(slow=slow, time=ibis.ifelse(table.timed == 1, table.latency_ms, 0.0), start=start)
+    visits = table.group_by("user", "period", "look").aggregate(
+        start=table.start.min(),
+        g_low=table.g.min(),
+        g_high=table.g.max(),
+        bucket=table.bucket.max(),  # a user has one bucket under one salt
+        calls=table.count(),
+        answered=table.answered.sum(),
+        error=table.error.sum(),
+        fell_back=table.fell_back.sum(),
+        timed=table.timed.sum(),
+        time_sum=table["time"].sum(),
+        slow=table.slow.sum(),
+    )
+    return visits.mutate(
+        first=(visits.start - visits.start % GROUPS_IN_NUMBER) // GROUPS_IN_NUMBER,
+        g=(visits.start % GROUPS_IN_NUMBER).cast("int64"),
+    ).drop("start")
+
+
+def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:
+    if len(found) == 1:
+        maps = [np.full(BUCKETS, UNKNOWN, dtype=np.int64)]
+    else:
+        counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
+        columns = {name: column.to_numpy() for name, column in arrow(counted).items()}
+        maps = [_bucket_map(columns, period, groups) for period in range(len(found))]
+    periods = [Period(one.id, one.begin, one.weights, one.salt, table) for one, table in zip(found, maps, strict=True)]
+    return cells_of.divide(periods, window)
+
+
+def _bucket_map(columns: Mapping[str, NDArray[np.int64]], period: int, groups: int) -> NDArray[np.int64]:
+    """The group of each bucket in an allocation: the one of most of its users."""
+    mine = columns["period"] == period
+    mine &= (columns["bucket"] >= 0) & (columns["bucket"] < BUCKETS)
+    votes = np.zeros((BUCKETS, groups))
+    np.add.at(votes, (columns["bucket"][mine], columns["g"][mine]), columns["n"][mine])
+    voted = np.flatnonzero(votes.sum(axis=1))
+    return cells_of.observed_buckets(voted, votes[voted].argmax(axis=1))
+
+
+def _with_cells(lines: Lines, units: ir.Table, cells: Cells) -> ir.Table:
+    """The units with their cell, and whether their bucket's group is not theirs."""
+    connection = lines.log.connection
+    if not any(cells.moves):
+        return units.mutate(cell=units.period.cast("int64"), strange=ibis.literal(False))
+    fates = cells.fates
+    period, bucket = np.nonzero(fates != UNKNOWN)
+    table = connection.create_table(
+        "fates", pa.table({"period": period, "bucket": bucket, "fate": fates[period, bucket]}), temp=True,
+        overwrite=True,
+    )  # fmt: skip
+    mapped = connection.create_table("bucket_groups", _bucket_groups(cells), temp=True, overwrite=True)
+    with_fate = units.left_join(table, ["period", "bucket"]).drop("period_right", "bucket_right")
+    with_group = with_fate.left_join(mapped, ["period", "bucket"]).drop("period_right", "bucket_right")
+    limits = [
+        (with_group.period == index, microseconds(limit))
+        for index in range(len(cells.periods))
+        for limit in cells.limits(index)
+    ]
+    span = ibis.literal(0)
+    for here, limit in limits:
+        span = span + (here & (with_group["first"] >= limit)).cast("int32")
+    spanned = with_group.mutate(span=span, fate=with_group.fate.fill_null(UNKNOWN))
+    index = connection.create_table("cell_index", pa.table({
+        "period": [c.period for c in cells.cells], "fate": [c.fate for c in cells.cells],
+        "span": [c.span for c in cells.cells], "cell": list(range(len(cells.cells))),
+    }), temp=True, overwrite=True)  # fmt: skip
+    numbered = spanned.inner_join(index, ["period", "fate", "span"])
+    strange = (numbered.bucket_group != numbered.g).fill_null(False)
+    return numbered.mutate(strange=strange).select(*units.columns, "cell", "strange")
+
+
+def _bucket_groups(cells: Cells) -> pa.Table:
+    known = np.stack([period.buckets for period in cells.periods])
+    period, bucket = np.nonzero(known != UNKNOWN)
+    return pa.table({"period": period, "bucket": bucket, "bucket_group": known[period, bucket]})
