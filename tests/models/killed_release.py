@@ -34,13 +34,18 @@ def candidate(root: Path) -> dict[str, bytes]:
 
 
 def prepare(root: Path, action: str) -> None:
-    """What an action needs to have happened before."""
+    """What an action needs to have happened before; `recover` a promotion that was killed once it was certain."""
     if action in ("rollback", "restore"):
         with Release.begin(root, now=NOW) as release:
             if action == "rollback":
                 release.promote("v1.4.0-rc1", alias="production")
             else:
                 release.archive("v1.4.0-rc1")
+    elif action == "recover":
+        point = 0
+        while not (root / ".release.json").exists():
+            point += 1
+            assert killed(root, "promote", point), "a promotion writes no journal"
 
 
 def act(root: Path, action: str) -> None:
@@ -51,6 +56,7 @@ def act(root: Path, action: str) -> None:
         "archive": lambda release: release.archive("v1.4.0-rc1"),
         "restore": lambda release: release.restore("v1.4.0-rc1"),
         "add": lambda release: release.add(candidate(root)),
+        "recover": lambda release: release.finished,
     }
     with Release.begin(root, now=NOW) as release:
         actions[action](release)
