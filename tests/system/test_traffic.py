@@ -67,7 +67,7 @@ def test_the_log_has_what_happened(fleet: Fleet) -> None:
 
 
 def test_the_same_seed_calls_alike(fleet: Fleet) -> None:
-    """The same people in the same order do the same, whatever the rate; another seed differs. --as-real is not marked."""
+    """The same people in the same order, whatever the rate; another seed differs; --as-real marks nothing."""
     reports = []
     for run, words in (
         ("a", ("--seed", "5")),
