@@ -370,3 +370,30 @@ def test_a_ramp_leaves_out_moved_buckets_whole(tmp_path: Path) -> None:
     found = experiment["metrics"][0]
     assert abs(found["difference"]) < stats.norm.isf(0.0005) * found["se"]
     assert len(experiment["allocations"]) == 2
+
+
+def test_an_experiment_of_forced_users_alone(tmp_path: Path) -> None:
+    """Not in the file, and with nobody whom the split took: a report without groups, and no crash."""
+    log = LogLines()
+    log.exposure("qa", "treatment", reason="override")
+    text = file_text().replace("name: test", "name: another")
+    reports = {e["name"]: e for e in report_of(log.write(tmp_path), text)["experiments"]}
+    assert reports["test"]["groups"] == []
+    assert reports["test"]["data_quality"]["overrides"] == 1
+    assert reports["test"]["decision"]["verdict"] == "keep_running"
+
+
+def test_two_experiments_do_not_mix(tmp_path: Path) -> None:
+    """Each has its own users, outcomes and allocations, in one log."""
+    log = LogLines()
+    for name, clicks in (("test", 2), ("other", 1)):
+        for user in range(8):
+            request = log.exposure(f"{name}-{user}", ("control", "treatment")[user % 2], experiment=name,
+                                   allocation=f"00000000000{clicks}")  # fmt: skip
+            for item in range(1, clicks + 1):
+                log.outcome("click", f"{name}-{user}", request, item_id=item)
+    reports = {e["name"]: e for e in report_of(log.write(tmp_path), file_text())["experiments"]}
+    for name, clicks in (("test", 2), ("other", 1)):
+        assert [group["users"] for group in reports[name]["groups"]] == [4, 4]
+        assert reports[name]["metrics"][0]["value"] == clicks
+        assert len(reports[name]["allocations"]) == 1
