@@ -40,5 +40,5 @@ USER 10001:10001
 WORKDIR /tmp
 EXPOSE 50051 8000
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "/app/healthcheck.py"]
+HEALTHCHECK --interval=5s --timeout=5s --start-period=30s --retries=3 CMD ["python", "-I", "-S", "/app/healthcheck.py"]
 ENTRYPOINT ["python", "-m", "abfleet_router"]

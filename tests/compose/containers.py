@@ -67,7 +67,7 @@ class Compose:
 
     def __init__(self, environment: dict[str, str], experiments: Path) -> None:
         self.environment = {**environment, "ABFLEET_EXPERIMENTS_DIR": str(experiments)}
-        self.services = ("router", *WORKERS, "prometheus")
+        self.services: tuple[str, ...] = ("router", *WORKERS, "prometheus")
 
     def __call__(self, *words: str) -> str:
         command = ("docker-compose", "--file", str(COMPOSE_FILE), "--project-name", PROJECT)
@@ -162,7 +162,8 @@ def one_image_recommends(compose: Compose, journal: Journal) -> None:
 def call_once() -> Any:
     """The plainest call there is; None while nobody answers."""
     with grpc.insecure_channel(ROUTER) as channel, contextlib.suppress(grpc.RpcError):
-        return RecommenderStub(channel).Recommend(RecommendRequest(item_ids=SEED_HISTORY), timeout=2)
+        stub = RecommenderStub(channel)  # type: ignore[no-untyped-call]
+        return stub.Recommend(RecommendRequest(item_ids=SEED_HISTORY), timeout=2)
     return None
 
 
@@ -180,7 +181,7 @@ def comes_up(compose: Compose, journal: Journal) -> None:
 async def scales_under_load(compose: Compose, journal: Journal, experiments: Path) -> Load:
     """1 → 3 → 1 replicas, a kill of one and of a whole version, and an edit of the file: no call fails."""
     load = Load(ROUTER, RATE, "compose")
-    await load.until(asyncio.to_thread(story, compose, journal, experiments))  # type: ignore[arg-type]
+    await load.until(asyncio.to_thread(story, compose, journal, experiments))
     assert load.errors == [], Counter(str(error.code()) for error in load.errors)
     journal.say(f"{len(load.answers)} calls at {RATE}/s all the while, 0 failed")
     return load

@@ -224,9 +224,8 @@ async def traffic(fleet: Fleet, prometheus: Prometheus) -> None:
     for turn in (1, 2):
         await call_all(fleet.address, requests)
         async with grpc.aio.insecure_channel(fleet.address) as channel:
-            click = {"request_id": "r1", "user_id": "user-1", "type": "click"}
-            outcome = recommender_pb2.Outcome(outcome_id=f"c{turn}", **click)
-            feedback = recommender_pb2_grpc.FeedbackStub(channel)
+            outcome = recommender_pb2.Outcome(outcome_id=f"c{turn}", request_id="r1", user_id="user-1", type="click")
+            feedback = recommender_pb2_grpc.FeedbackStub(channel)  # type: ignore[no-untyped-call]
             await feedback.Record(recommender_pb2.RecordRequest(outcomes=[outcome]), timeout=10)
         seen = f"sum(abfleet_requests_total) >= {turn * 240} and sum(abfleet_outcomes_total) >= {turn}"
         await asyncio.to_thread(wait_until, lambda: prometheus.ask(seen), "Prometheus has seen the traffic")  # noqa: B023
