@@ -49,6 +49,11 @@ def main() -> int:
                 continue
             print(full_disk(Path(name), policy, rate=1000), flush=True)
     with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
+        if (reason := cannot_freeze(Path(name) / "try")) is not None:
+            print(f"a disk that stalls: skipped: {reason}")
+        else:
+            print(stalled_disk(Path(name), rate=1000, seconds=5), flush=True)
+    with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
         print(folder_gone(Path(name), rate=1000), flush=True)
     return 0
 
@@ -216,6 +221,76 @@ def full_disk(folder: Path, policy: str, rate: float) -> str:
         f"full disk, {policy}: {len(answered)} answers, {len(load.errors)} refused, {lost} lines lost and counted, "
         f"p99 {p99:.0f} ms"
     )
+
+
+@contextlib.contextmanager
+def freezing_disk(folder: Path) -> Iterator[tuple[Callable[[], None], Callable[[], None]]]:
+    """A disk on which every write waits between the first and the second function that it gives."""
+    folder.mkdir()
+    image = folder.with_suffix(".image")
+    with image.open("wb") as file:
+        file.truncate(32 * 1024 * 1024)
+    subprocess.run(["mkfs.ext4", "-q", "-F", str(image)], check=True)
+    subprocess.run(["mount", "-o", "loop", str(image), str(folder)], check=True)
+    frozen = False
+
+    def freeze() -> None:
+        nonlocal frozen
+        subprocess.run(["fsfreeze", "--freeze", str(folder)], check=True)
+        frozen = True
+
+    def thaw() -> None:
+        nonlocal frozen
+        if frozen:
+            subprocess.run(["fsfreeze", "--unfreeze", str(folder)], check=True)
+            frozen = False
+
+    try:
+        yield freeze, thaw
+    finally:
+        thaw()
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def cannot_freeze(folder: Path) -> str | None:
+    """Why a disk cannot be made to stall here, or None."""
+    if os.geteuid() != 0:
+        return "mounting a disk needs root"
+    try:
+        with freezing_disk(folder) as (freeze, _):
+            freeze()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"no disk can be frozen here: {error}"
+    return None
+
+
+def stalled_disk(folder: Path, rate: float, seconds: float) -> str:
+    """The disk stalls: calls go on meanwhile, the router says that it cannot log, and no line is lost."""
+    with (
+        freezing_disk(folder / "logs") as (freeze, thaw),
+        Fleet(folder, experiments=experiments_file()) as fleet,
+    ):
+        load = Load(fleet.address, rate, "stall")
+
+        async def story() -> None:
+            await shows(lambda: len(load.answers) > 100)
+            await asyncio.to_thread(freeze)
+            try:
+                already = len(load.answers)
+                await shows(lambda: fleet.status()["decision_log"]["failing"])
+                await asyncio.sleep(seconds)  # the stall itself
+                assert len(load.answers) > already + rate * seconds / 4, "calls go on"
+            finally:
+                await asyncio.to_thread(thaw)
+            await shows(lambda: not fleet.status()["decision_log"]["failing"])
+
+        asyncio.run(load.until(story()))
+        (books, lost), p99 = settle(fleet), p99_ms(fleet)
+        exposed = books.exposed()
+        assert load.errors == []
+        assert lost == 0
+        assert {answer.request_id for _, _, answer in load.answers} <= set(exposed)
+    return f"a disk that stalls {seconds:g} s: {len(load.answers)} answers, all in the log, p99 {p99:.0f} ms"
 
 
 def folder_gone(folder: Path, rate: float) -> str:
