@@ -27,7 +27,15 @@ import yaml
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 
-from tests.compose.docker_host import CannotTest, docker, provide_base, provide_prometheus, run, succeeds
+from tests.compose.docker_host import (
+    CannotTest,
+    compose_command,
+    docker,
+    provide_base,
+    provide_prometheus,
+    run,
+    succeeds,
+)
 from tests.support.fleet import ROOT, wait_until
 from tests.support.load import SEED_HISTORY, Load, call_all
 
@@ -70,7 +78,7 @@ class Compose:
         self.services: tuple[str, ...] = ("router", *WORKERS, "prometheus")
 
     def __call__(self, *words: str) -> str:
-        command = ("docker-compose", "--file", str(COMPOSE_FILE), "--project-name", PROJECT)
+        command = (*compose_command(), "--file", str(COMPOSE_FILE), "--project-name", PROJECT)
         return run(*command, *words, environment=self.environment)
 
     def up(self, **replicas: int) -> None:

@@ -49,12 +49,18 @@ def succeeds(*command: str, environment: Mapping[str, str] | None = None) -> boo
     return True
 
 
+def compose_command() -> tuple[str, ...]:
+    """docker-compose, or the plugin of docker that came after it; empty if there is neither."""
+    if shutil.which("docker-compose") is not None:
+        return ("docker-compose",)
+    return ("docker", "compose") if succeeds("docker", "compose", "version") else ()
+
+
 @contextlib.contextmanager
 def docker(say: Say) -> Iterator[dict[str, str]]:
     """The environment in which `docker` and `docker-compose` reach a daemon. Raises CannotTest."""
-    for program in ("docker", "docker-compose"):
-        if shutil.which(program) is None:
-            raise CannotTest(f"{program} is not installed (Debian and Ubuntu: apt install docker.io docker-compose)")
+    if shutil.which("docker") is None or not compose_command():
+        raise CannotTest("docker or docker-compose is not installed (Debian: apt install docker.io docker-compose)")
     environment = {**os.environ, "DOCKER_BUILDKIT": os.environ.get("DOCKER_BUILDKIT", "0")}
     if succeeds("docker", "info", environment=environment):
         say("a Docker daemon runs here")

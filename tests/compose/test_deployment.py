@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,15 @@ def test_images_are_pinned_like_everything_else() -> None:
         assert all("--hash=sha256:" in block for block in blocks)
     assert not any(re.match(r"onnx|numpy|scipy|duckdb", pin) for pin in router)
     assert not any(re.match(r"scipy|duckdb|ibis|typer|hatchling", pin) for pin in worker)
+
+
+@pytest.mark.parametrize(("kind", "extras"), [("router", ("router", "cli", "experiments")), ("worker", ("worker",))])
+def test_images_have_everything_that_the_project_names(kind: str, extras: tuple[str, ...]) -> None:
+    """Each direct requirement of the image's extras is in its lock: pip installs the wheel without asking for more."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [*project["dependencies"], *(line for extra in extras for line in project["optional-dependencies"][extra])]
+    wanted = {re.match(r"[\w.-]+", line)[0].lower() for line in lines} - {"abfleet"}  # type: ignore[index]
+    assert wanted <= {pin.split("==")[0] for pin in pins(COMPOSE / f"{kind}.lock")}, "run: ./run lock"
 
 
 # --- Kubernetes ------------------------------------------------------------------------------------------------------
