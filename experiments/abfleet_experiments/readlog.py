@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 JSON_PATTERNS: Final = ("*.jsonl", "*.jsonl.zst", "*.jsonl.gz", "*.ndjson")
 PARQUET_PATTERN: Final = "*.parquet"
 _COLUMNS: Final = {
-    "event": "VARCHAR", "ts": "TIMESTAMP", "request_id": "VARCHAR", "user_id": "VARCHAR", "experiment": "VARCHAR",
+    "event": "VARCHAR", "ts": "TIMESTAMPTZ", "request_id": "VARCHAR", "user_id": "VARCHAR", "experiment": "VARCHAR",
     "group": "VARCHAR", "bucket": "INTEGER", "reason": "VARCHAR", "allocation": "VARCHAR", "propensity": "DOUBLE",
     "model_version": "VARCHAR", "served_version": "VARCHAR", "fallback": "VARCHAR", "status": "VARCHAR",
     "latency_ms": "DOUBLE", "items": "BIGINT[]", "synthetic": "BOOLEAN", "outcome_id": "VARCHAR", "type": "VARCHAR",
@@ -81,6 +81,7 @@ def open_log(paths: Sequence[Path]) -> Iterator[Log]:
         try:
             raw = connection.con
             raw.execute("SET preserve_insertion_order = false")
+            raw.execute("SET TimeZone = 'UTC'")  # of times that name none
             # Nothing outlives this connection, so that writing the log of changes would be in vain.
             raw.execute("SET checkpoint_threshold = '1TB'")
             try:

@@ -397,3 +397,17 @@ def test_two_experiments_do_not_mix(tmp_path: Path) -> None:
         assert [group["users"] for group in reports[name]["groups"]] == [4, 4]
         assert reports[name]["metrics"][0]["value"] == clicks
         assert len(reports[name]["allocations"]) == 1
+
+
+def test_times_are_utc_and_another_offset_is_understood(tmp_path: Path) -> None:
+    """Z, no zone and an offset name the same instant."""
+    log = LogLines()
+    for user in range(3):
+        log.exposure(f"u{user}", "control")
+    log.write(tmp_path)
+    file = tmp_path / "decisions-host-20261101T000000-1.jsonl"
+    first, second, third = file.read_text().splitlines()
+    changed = [first, second.replace(".000000Z", ""), third.replace("01T00:00:00.000000Z", "01T02:00:00.0+02:00")]
+    file.write_text("\n".join(changed))
+    assert report_of(tmp_path, file_text())["as_of"] == "2026-11-01T00:00:00Z"
+    assert report_of(tmp_path, file_text(), START)["log"]["lines"] == 3
