@@ -15,6 +15,8 @@ from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.fallback import Reason
 from abfleet_router.ticket import Ticket
 
+SMOOTHING = 0.2
+"""Weight of the newest batch in the time of a batch: a change is followed within some ten batches."""
 MUTE_SECONDS = 0.25
 """A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
 
@@ -92,6 +94,7 @@ class Lane:
         self._waiting: deque[Ticket] = deque()  # a ticket that is done stays until it is passed over
         self._flying: set[Batch] = set()
         self._sends_soon = False
+        self._batch_seconds = 0.0  # from sending to the answer, smoothed
         self._answered_at = float("-inf")  # when a batch last came back with an answer
         self.load = 0
         """Live tickets that wait or are in flight."""
@@ -105,6 +108,16 @@ class Lane:
     def in_flight(self) -> int:
         """Batches that have been sent and not answered."""
         return len(self._flying)
+
+    @property
+    def expected_wait(self) -> float:
+        """Seconds until a call that comes now would be sent.
+
+        Exact when batches are full; too little when they are small, and would take longer if they were not.
+        """
+        if not self._flying:
+            return 0.0
+        return (1 + len(self._waiting) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
 
     def append(self, ticket: Ticket) -> None:
         """Puts a ticket at the end; it is sent at the end of the turn if there is room in flight."""
@@ -176,7 +189,8 @@ class Lane:
             self._receiver.on_failed(batch, failure)
         else:
             self._landed(batch)
-            self._answered_at = self._clock()
+            self._answered_at = now = self._clock()
+            self._batch_seconds += SMOOTHING * (now - batch.sent - self._batch_seconds)
             self._receiver.on_answered(batch, answer)
         self._send_soon()
 

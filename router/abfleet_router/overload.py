@@ -1,0 +1,30 @@
+"""Whether new calls would wait too long. Knows expected waits, no group, no version and no clock.
+
+A bound on the number of waiting calls alone is a bound on memory: 4,096 calls are a moment for one fleet and ten
+seconds for another. What callers feel is the wait, and it can be told before it is over: the batches before a call,
+times what a batch takes. Asked for every call that arrives, refused ones included, its mean follows the queues without
+delay, which a measured wait would not; and it is one number for all, so that shedding cannot favour a group.
+"""
+
+MAX_WAIT_SECONDS = 0.25
+"""Half of the default attempt timeout: what is taken in is answered before its attempt is given up."""
+SMOOTHING = 1 / 64
+"""Weight of the newest call: one slow lane among many is a small part of the mean, a burst of a few calls too."""
+
+
+class ExpectedWait:
+    """The mean over the calls that arrive; changed only by `learn`."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the next call should be refused."""
+        return self.seconds > MAX_WAIT_SECONDS
+
+    def learn(self, seconds: float) -> None:
+        """A call has arrived that would wait so long."""
+        self.seconds += SMOOTHING * (seconds - self.seconds)
