@@ -25,6 +25,7 @@ _HOST_AND_PORT: Final = re.compile(
 )
 _UNIX: Final = re.compile(r"unix:(?:///)?[^\x00-\x20\x7f]{1,107}")
 _UNITS: Final = {
+    "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
     "h": timedelta(hours=1),
     "d": timedelta(days=1),
@@ -162,7 +163,7 @@ def number(
 
 
 def duration(findings: Findings, node: Node | None, path: Path) -> timedelta | None:
-    """A duration such as `28d`: minutes, hours, days or weeks."""
+    """A duration such as `28d`: seconds, minutes, hours, days or weeks."""
     value = text(findings, node, path, pattern=keys.DURATION)
     return None if value is None else int(value[:-1]) * _UNITS[value[-1]]
 
@@ -215,6 +216,6 @@ def shares(weights: Sequence[tuple[str, int]]) -> str:
 _PATTERNS: Final = {
     keys.NAME: "1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
     keys.VERSION: "1 to 64 letters, digits, `.`, `_`, `+` or `-`, beginning with a letter or digit",
-    keys.DURATION: "a duration in minutes, hours, days or weeks, such as `90m`, `12h`, `28d` or `4w`",
+    keys.DURATION: "a duration in seconds, minutes, hours, days or weeks, such as `30s`, `90m`, `12h`, `28d` or `4w`",
     keys.TIME: "a time with its zone, such as `2026-11-08T00:00:00Z` or `2026-11-08T01:00:00+01:00`",
 }

@@ -11,7 +11,7 @@ Schema = dict[str, object]
 
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 VERSION: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
-DURATION: Final = r"[1-9][0-9]{0,5}(m|h|d|w)"
+DURATION: Final = r"[1-9][0-9]{0,5}(s|m|h|d|w)"
 TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 METRICS: Final = (
     "ctr", "conversion_rate", "response_time_mean", "response_time_p95", "revenue_per_user", "error_rate",

@@ -93,7 +93,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
     "margin": (SALT, "    metrics: {guardrails: [{name: ctr, margin: §0}]}\n", f"{E}.metrics.guardrails[0].margin", "must be a relative change above 0 and below 10 (0.10 is 10 %), not `0`"),
     "power": (SALT, "    plan: {power: §80}\n", f"{E}.plan.power", "must be a probability from 0.5 to 0.99, not `80`"),
     "horizon": (SALT, "    plan: {horizon: §28}\n", f"{E}.plan.horizon", f'`28` {QUOTES}28"'),
-    "duration": (SALT, "    plan: {horizon: §28 days}\n", f"{E}.plan.horizon", "`28 days` must be a duration in minutes, hours"),
+    "duration": (SALT, "    plan: {horizon: §28 days}\n", f"{E}.plan.horizon", "`28 days` must be a duration in seconds, minutes, hours"),
     "minimum": (SALT, "    plan: {minimum: §5w}\n", f"{E}.plan.minimum", "is longer than the `horizon`"),
     "list for mapping": ("models:", "holdout: §[]\nmodels:", "holdout", "must be a mapping of keys to values, not a list"),
     "mapping for list": ("models:", "log_attributes: §{a: b}\nmodels:", "log_attributes", "must be a list, not a mapping"),

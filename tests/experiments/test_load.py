@@ -81,7 +81,7 @@ experiments:
       primary: plays
       guardrails: [error_rate, {name: response_time_p95, margin: 0.2, threshold_ms: 250}]
       secondary: [revenue_per_user, fallback_rate]
-    plan: {effect: 0.05, power: 0.9, horizon: 2w, look: 12h, minimum: 90m}
+    plan: {effect: 0.05, power: 0.9, horizon: 2w, look: 12h, minimum: 90s}
 metrics:
   plays: {type: mean, outcome: long_play, window: 3d, winsorise: 0.99, direction: down, margin: 0.05}
 """
