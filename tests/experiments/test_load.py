@@ -97,7 +97,7 @@ metrics:
     assert e.control == "a"
     assert e.ramp[0].weights_bp == (9999, 1)
     assert e.metrics.guardrails[1] == Guardrail("response_time_p95", 0.2, 250)
-    assert (e.plan.horizon.days, e.plan.look.seconds, e.plan.minimum.seconds) == (14, 43200, 5400)
+    assert (e.plan.horizon.days, e.plan.look.seconds, e.plan.minimum.seconds) == (14, 43200, 90)
     assert config.metrics["plays"] == Metric("mean", "long_play", e.plan.horizon * 3 / 14, 0.99, "down", 0.05)
 
 
