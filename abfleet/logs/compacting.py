@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     import duckdb
 
 WORK, MANIFEST, LOCK, WORK_EXTENSION = ".compacting-", ".compacted-", ".compact.lock", "partial"
-BATCH_BYTES = 1 << 30
-"""Of lines that become Parquet together: bounded work for each step, and large files."""
+BATCH_BYTES = 1 << 28
+"""Of lines that become Parquet together, half a million of them: bounded work and memory for each step."""
+MEMORY_LIMIT = "2GB"
+"""Beyond it DuckDB uses the disk; lines take seven times their size while they are compared."""
 PACKED = 10
 """How much smaller a compressed log file is, about."""
 TYPED = {
@@ -113,6 +115,7 @@ def _one_batch(files: Sequence[Path], out: Path, on_step: Callable[[str], None])
     on_step(f"write {name}")
     with tempfile.TemporaryDirectory(prefix=WORK, dir=out) as spill, duckdb.connect() as connection:
         connection.execute(f"SET temp_directory = {_quoted(spill)}")
+        connection.execute(f"SET memory_limit = {_quoted(MEMORY_LIMIT)}")
         try:
             lines = _write(connection, files, work)
             on_step(f"verify {name}")

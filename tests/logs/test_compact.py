@@ -60,6 +60,16 @@ def test_the_same_before_and_after(tmp_path: Path) -> None:
     assert compact(tmp_path, tmp_path / "compacted", HERE).files == 0, "there is nothing to do"
 
 
+def test_more_than_fits_in_one_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are taken a few at a time, each time to the end; the result is the same."""
+    before = fill(tmp_path)
+    monkeypatch.setattr(compacting, "BATCH_BYTES", 10)
+    steps: list[str] = []
+    assert compact(tmp_path, tmp_path / "compacted", HERE, on_step=steps.append).files == 2
+    assert sum(step.startswith("manifest") for step in steps) == 2
+    assert summary(checked(tmp_path)) == summary(before)
+
+
 class Killed(BaseException):
     """Ends a run as SIGKILL would: nothing after it is run."""
 
