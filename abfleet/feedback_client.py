@@ -5,6 +5,7 @@ three is counted, the last two are handed to the caller's function, and `close` 
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
@@ -145,12 +146,9 @@ class FeedbackClient:
         """The next batch, empty at the end."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._waiting or self._closing)
-            full = lambda: len(self._waiting) >= self._batch or self._closing  # noqa: E731
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._linger_seconds):
-                    await self._changed.wait_for(full)
-            except TimeoutError:
-                pass
+                    await self._changed.wait_for(lambda: len(self._waiting) >= self._batch or self._closing)
             batch = [self._waiting.popleft() for _ in range(min(self._batch, len(self._waiting)))]
             self._changed.notify_all()
         return batch
