@@ -47,6 +47,8 @@ class Situation:
     time_left: bool
     on_default: bool
     """The version that failed is the default."""
+    default_has_room: bool
+    """The default can take a call without making it wait too long."""
 
 
 def next_step(situation: Situation) -> Step:
@@ -61,6 +63,8 @@ def next_step(situation: Situation) -> Step:
             return Step.RESEND
         if not situation.retried and situation.reason is not Reason.OVERLOAD:
             return Step.RETRY
+    if situation.reason is Reason.OVERLOAD and not situation.default_has_room:
+        return Step.FAIL  # one overload must not become two
     return Step.FAIL if situation.on_default else Step.FALLBACK
 
 

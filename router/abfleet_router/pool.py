@@ -17,6 +17,7 @@ from abfleet_router.ejection import (
     succeeded,
 )
 from abfleet_router.fallback import Reason
+from abfleet_router.overload import MAX_WAIT_SECONDS
 from abfleet_router.replica import Health, Replica
 from abfleet_router.resolve import needs_resolving, resolve
 
@@ -94,6 +95,11 @@ class Pool:
     def pick(self, turn: float) -> Replica | None:
         """The replica for a call, or None when nobody is in; calls that arrived together share a `turn`."""
         return self._together.pick(self.available, turn)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one of its replicas could take a call without making it wait too long."""
+        return any(replica.lane.expected_wait < MAX_WAIT_SECONDS for replica in self.available)
 
     def pick_other(self, than: Replica | None) -> Replica | None:
         """A replica that is in and is not this one."""

@@ -270,6 +270,7 @@ class Router:
             another_replica=other is not None,
             time_left=time_left,
             on_default=on_default,
+            default_has_room=reason is not Reason.OVERLOAD or default.has_room,
         )
         step = next_step(situation)
         if step is Step.RETRY and not self._budget.spend():

@@ -7,7 +7,7 @@ from abfleet_experiments.decision import FALLBACKS
 from abfleet_router.fallback import Reason, Situation, Step, final_status, next_step
 from abfleet_transport.call import Code
 
-FLAGS = ("connection_broke", "resent", "retried", "another_replica", "time_left", "on_default")
+FLAGS = ("connection_broke", "resent", "retried", "another_replica", "time_left", "on_default", "default_has_room")
 SITUATIONS = [
     Situation(reason=reason, **dict(zip(FLAGS, flags, strict=True)))
     for reason in Reason
@@ -22,14 +22,14 @@ def wanted(one: Situation) -> Step:
         return Step.RESEND
     if one.time_left and one.another_replica and not one.retried and one.reason is not Reason.OVERLOAD:
         return Step.RETRY
-    if one.time_left and not one.on_default:
+    if one.time_left and not one.on_default and (one.default_has_room or one.reason is not Reason.OVERLOAD):
         return Step.FALLBACK
     return Step.FAIL
 
 
 def test_the_whole_table() -> None:
-    """Each of the 320 situations has the step that the documentation promises."""
-    assert len(SITUATIONS) == 320
+    """Each of the 640 situations has the step that the documentation promises."""
+    assert len(SITUATIONS) == 640
     assert [one for one in SITUATIONS if next_step(one) is not wanted(one)] == []
 
 
@@ -41,7 +41,7 @@ def test_no_chain_is_endless() -> None:
         for reason, broke in product(Reason, [False, True]):
             situation = Situation(
                 reason=reason, connection_broke=broke, resent=resent, retried=retried,
-                another_replica=True, time_left=True, on_default=on_default,
+                another_replica=True, time_left=True, on_default=on_default, default_has_room=True,
             )  # fmt: skip
             match next_step(situation):
                 case Step.RESEND:
@@ -62,6 +62,8 @@ def test_an_overloaded_version_is_not_asked_again() -> None:
     """A retry after an overload would add to it; only a call whose connection broke goes to a neighbour."""
     overloaded = [replace(one, reason=Reason.OVERLOAD, connection_broke=False) for one in SITUATIONS]
     assert {next_step(one) for one in overloaded} == {Step.FALLBACK, Step.FAIL}
+    crowded = [replace(one, default_has_room=False) for one in overloaded]
+    assert {next_step(one) for one in crowded} == {Step.FAIL}, "nor does it spill over into a default without room"
 
 
 def test_final_status() -> None:
