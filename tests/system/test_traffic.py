@@ -84,6 +84,32 @@ def test_the_same_seed_calls_alike(fleet: Fleet) -> None:
     assert {line["synthetic"] for line in lines_of(fleet, "a")} == {False}
 
 
+def test_analysis_counts_what_happened(fleet: Fleet, tmp_path: Path) -> None:
+    """Without --loss, clicks over lists in the report are those of the summary, for each group, repeats or not."""
+    words = ("--run", "counted", "--as-real", "--loss", "0", "--duplicates", "0.5", "--json")
+    summary = json.loads(traffic(fleet.address, *BRISK, *words)[0])
+    lines = lines_of(fleet, "counted")
+    lines += [line for line in read_books(fleet.log_dir).lines if line["event"] == "allocation"]
+    (tmp_path / "decisions-one.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    command = [
+        *(sys.executable, "-m", "abfleet", "analyze", "--logs", str(tmp_path)),
+        *("--experiments", str(fleet.experiments_path), "--json"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (experiment,) = json.loads(done.stdout)["experiments"]
+    lists: Counter[str] = Counter()
+    clicks: Counter[str] = Counter()
+    for one in summary["groups"]:
+        lists[one["group"]] += one["lists"]
+        clicks[one["group"]] += one["clicks"]
+    assert {one["name"]: one["exposures"] for one in experiment["groups"]} == lists
+    rates = {one["group"]: one["value"] for one in experiment["metrics"] if one["name"] == "ctr"}
+    assert set(rates) == {"experiment", "canary"}
+    for name, rate in rates.items():
+        assert rate == pytest.approx(clicks[name] / lists[name])
+
+
 def test_an_effect_is_seen(fleet: Fleet) -> None:
     """A group whose clicks are all taken away has none, and the others go on."""
     out, _ = traffic(fleet.address, *BRISK, "--effect", "control=-1", "--json")
