@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import grpc
@@ -116,64 +116,83 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             raise Refused(
                 Code.INVALID_ARGUMENT, f"outcomes: {len(request.outcomes)} of them; allowed: at most {MAX_OUTCOMES}"
             )
-        types = known_types(snapshot.config)
-        checked = await self._check(request.outcomes, types, synthetic=("x-synthetic", "1") in metadata)
-        # From here to the log nothing else runs: of two callers with the same outcome one is the first.
-        answer = recommender_pb2.RecordResponse()
-        results: Counter[tuple[str, str]] = Counter()
-        lines, new = [], []
-        for index, (outcome, reason, encoded) in enumerate(checked):
-            reason = reason or self._currencies.problem(outcome)
-            if reason is not None:
-                result = "rejected"
-                answer.rejections.add(index=index, outcome_id=outcome.outcome_id[:128], reason=reason)
-            elif outcome.outcome_id in self._seen:
-                result = "duplicate"
-            else:
-                result = "accepted"
-                self._seen.add(outcome.outcome_id)
-                new.append(outcome.outcome_id)
-                lines.append(encoded)
-            results[outcome.type if outcome.type in types else "other", result] += 1
-        # A duplicate waits too: its first may be on its way into the log.
-        if len(answer.rejections) < len(checked) and not await self._logged(lines, remaining_seconds):
-            for outcome_id in new:
+        batch = _Batch(
+            types=known_types(snapshot.config),
+            synthetic=("x-synthetic", "1") in metadata,
+            now=int(self._wall() * 1e6),
+        )
+        try:
+            for begin in range(0, len(request.outcomes), SLICE):
+                # One turn from the look at what has been seen to the log: of two callers with an outcome one is first.
+                self._take(request.outcomes[begin : begin + SLICE], begin, batch)
+                await asyncio.sleep(0)
+            if not await _all_written(batch.written, remaining_seconds):
+                raise Refused(
+                    Code.UNAVAILABLE, "the log cannot be written now; send the batch again, a repeat is harmless"
+                )
+        except BaseException:  # also when the caller goes: nobody was told that these are in the log
+            for outcome_id in batch.new:
                 self._seen.discard(outcome_id)
-            raise Refused(Code.UNAVAILABLE, "the log cannot be written now; send the batch again, a repeat is harmless")
-        self.counts.by_type.update(results)
+            raise
+        self.counts.by_type.update(batch.results)
         total: Counter[str] = Counter()
-        for (_, result), count in results.items():
+        for (_, result), count in batch.results.items():
             total[result] += count
+        answer = batch.answer
         answer.accepted, answer.duplicate, answer.rejected = total["accepted"], total["duplicate"], total["rejected"]
         return answer
 
-    async def _check(
-        self, outcomes: Sequence[OutcomeLike], types: Collection[str], *, synthetic: bool
-    ) -> list[tuple[OutcomeLike, str | None, bytes]]:
-        """Each outcome with what is wrong with it, or its line."""
-        checked = []
-        now = int(self._wall() * 1e6)
-        for index, outcome in enumerate(outcomes, 1):
-            reason = problem(outcome, types, now)
-            encoded = b"" if reason is not None else self._encode(outcome, now, synthetic=synthetic)
-            checked.append((outcome, reason, encoded))
-            if index % SLICE == 0:
-                await asyncio.sleep(0)
-        return checked
+    def _take(self, outcomes: Sequence[OutcomeLike], begin: int, batch: "_Batch") -> None:
+        """Checks and logs a slice of a batch that begins at an index."""
+        lines = []
+        types, results = batch.types, batch.results
+        for index, outcome in enumerate(outcomes, begin):
+            outcome_id, kind = outcome.outcome_id, outcome.type
+            reason = problem(outcome, types, batch.now) or self._currencies.problem(outcome)
+            if reason is not None:
+                result = "rejected"
+                batch.answer.rejections.add(index=index, outcome_id=outcome_id[:128], reason=reason)
+            elif outcome_id in self._seen:
+                result = "duplicate"
+            else:
+                result = "accepted"
+                self._seen.add(outcome_id)
+                batch.new.append(outcome_id)
+                lines.append(self._encode(outcome, batch.now, synthetic=batch.synthetic))
+            results[kind if kind in types else "other", result] += 1
+        # A slice of repeats waits too: their first may be on its way into the log.
+        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._log.append_all(lines, lambda ok: None if written.done() else written.set_result(ok))
+        batch.written.append(written)
 
     def _encode(self, outcome: OutcomeLike, now: int, *, synthetic: bool) -> bytes:
         hashed = self._user_id_hmac(outcome.user_id) if self._user_id_hmac and outcome.user_id else None
         return orjson.dumps(line(outcome, now, synthetic=synthetic, router=self._router, user_id_hmac=hashed))
 
-    async def _logged(self, lines: Sequence[bytes], remaining_seconds: float | None) -> bool:
-        """Appends the lines and waits for them; False when they are not, or not yet, in the log."""
-        written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._log.append_all(lines, lambda ok: None if written.done() else written.set_result(ok))
-        wait_seconds = MAX_WAIT_SECONDS if remaining_seconds is None else min(MAX_WAIT_SECONDS, remaining_seconds)
-        try:
-            return await asyncio.wait_for(written, wait_seconds)
-        except TimeoutError:
-            return False
+
+@dataclass(slots=True)
+class _Batch:
+    """One call's outcomes on their way; changed only by the call."""
+
+    types: Collection[str]
+    synthetic: bool
+    now: int
+    """In microseconds since the epoch."""
+    answer: recommender_pb2.RecordResponse = field(default_factory=recommender_pb2.RecordResponse)
+    results: Counter[tuple[str, str]] = field(default_factory=Counter)
+    new: list[str] = field(default_factory=list)
+    """Ids that were not seen before."""
+    written: list["asyncio.Future[bool]"] = field(default_factory=list)
+
+
+async def _all_written(written: Sequence["asyncio.Future[bool]"], remaining_seconds: float | None) -> bool:
+    """Waits for the log; False when something is not, or not yet, in it."""
+    wait_seconds = MAX_WAIT_SECONDS if remaining_seconds is None else min(MAX_WAIT_SECONDS, remaining_seconds)
+    try:
+        async with asyncio.timeout(wait_seconds):
+            return all([await one for one in written])
+    except TimeoutError:
+        return False
 
 
 class Refused(Exception):

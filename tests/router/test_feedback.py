@@ -1,6 +1,7 @@
 """Feedback/Record: what is accepted is in the log before the answer, once; the rest is told why not."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -207,6 +208,28 @@ async def test_the_log_cannot_be_written(desk: Desk, monkeypatch: pytest.MonkeyP
     assert (await desk.record([click(1)])).accepted == 1
     assert {line["outcome_id"] for line in desk.lines()} == {"o-1"}
     assert desk.rpc.handled(1) == {"OK": 1, "UNAVAILABLE": 1}
+
+
+async def test_a_caller_who_goes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was told nothing, so its outcomes are not called repeats when it comes again, whatever became of the lines."""
+    free = threading.Event()
+    real_write = log_sink.write
+
+    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+        free.wait(30)
+        return real_write(file, chunk)
+
+    monkeypatch.setattr(log_sink, "write", write)
+    going = asyncio.create_task(desk.record([click(1)]))
+    async with asyncio.timeout(30):
+        while not desk.log.buffered:
+            await asyncio.sleep(0.001)
+        going.cancel()
+        while desk.rpc.handled(1) != {"CANCELLED": 1}:
+            await asyncio.sleep(0.001)
+    free.set()
+    assert (await desk.record([click(1)])).accepted == 1
+    assert {line["outcome_id"] for line in desk.lines()} == {"o-1"}
 
 
 async def test_who_may_record(desk: Desk) -> None:
