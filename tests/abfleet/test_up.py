@@ -173,6 +173,15 @@ def test_a_killed_worker_comes_back(tmp_path: Path, registry: Path) -> None:
         assert up.child("abfleet_worker", "v1.3.0-beta").pid != killed.pid
 
 
+def bound(thief: socket.socket, port: int) -> bool:
+    """Whether the port could be taken."""
+    try:
+        thief.bind(("127.0.0.1", port))
+    except OSError:
+        return False
+    return True
+
+
 def test_a_port_that_is_lost_later_is_named(tmp_path: Path, registry: Path) -> None:
     """A worker whose port another process took while it was down: the flag is said, and it serves once it is free."""
     with Up(tmp_path, registry, experiments=small_file()) as up:
@@ -185,7 +194,9 @@ def test_a_port_that_is_lost_later_is_named(tmp_path: Path, registry: Path) -> N
             wait_until(
                 lambda: not worker.is_running() or worker.status() == psutil.STATUS_ZOMBIE, "the worker has ended"
             )
-            thief.bind(("127.0.0.1", port))  # a worker needs far longer to start than this
+            # The kernel may need a moment to free the port of a process that was killed; a worker needs far longer to
+            # start than this.
+            wait_until(lambda: bound(thief, port), "the port is free")
             thief.listen()
             up.wait_for(rf"127.0.0.1:{port} for worker-v1.2.3 is taken; choose another with --worker-port")
         wait_until(lambda: pools(up)["v1.2.3"] == 1, "the worker is in again")

@@ -65,6 +65,8 @@ class Row:
 
     fault: Fault
     begun: float = 0.0
+    out_at: float = 0.0
+    """When the router was seen to have it out; later than `begun` and `out` together: a fault takes time to begin."""
     mended: float = 0.0
     ended: float = 0.0
     out: float | None = None
@@ -227,6 +229,7 @@ async def happens(fleet: Fleet, fault: Fault, hold_seconds: float) -> Row:
         await asyncio.to_thread(fault.begin, fleet, fault.version, number)
     if fault.goes_out:
         row.out = await seconds_until(lambda: not any(is_in(fleet, fault.version, one) for one in fault.replicas))
+        row.out_at = time.monotonic()
     await asyncio.sleep(hold_seconds)
     if fault.begin not in (kill, edit, restart_router) and not fault.whole_pool:
         seen = [fleet.requests_to(fault.version, number) - came[number] for number in range(REPLICAS)]
@@ -302,7 +305,7 @@ def account(told: Sequence[Row], outcomes: Sequence[Outcome], log_dir: Path) -> 
             if one.status == "OK":
                 assert any(line["served_version"] == one.version for line in ended), (one, found)
                 assert (line["fallback"] is None) == (line["model_version"] == line["served_version"]), found
-            out_since = row.begun + (row.out or 0.0)
+            out_since = row.out_at or row.begun
             if out_since < one.due < row.mended - 1 and line["model_version"] == row.fault.version:
                 row.unassigned_served += one.version == row.fault.version
 
