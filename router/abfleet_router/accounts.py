@@ -48,31 +48,13 @@ class Accounts:
 
     def served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
         """These were answered together by version `served`; their answers are on their way already."""
-        now = self._clock()
-        wall_offset = self._wall() - now
-        took = []
         append = self._log.append
-        for ticket, item_ids in tickets:
-            route = ticket.snapshot.routes[ticket.arm.index]
-            stats = route.stats
-            arrived = ticket.call.arrived
-            seconds = now - arrived
-            took.append(seconds)
-            stats.latency.observe(seconds)
-            if ticket.fallback is None:
-                stats.ok += 1
-            else:
-                stats.count(served, Code.OK)
-            append(
-                log_line.exposure(
-                    ticket, route.log_constant, arrived + wall_offset, Code.OK, served, item_ids, seconds, self._hashed
-                )
-            )  # fmt: skip
-        self._rpc.finished_all(RECOMMEND, Code.OK, took)
-        self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
+        for line in self.lines_of(tickets, served):
+            append(line)
+        self.count_served(tickets, served, worker_seconds)
 
     def lines_of(self, tickets: Sequence[Served], served: str) -> list[bytes]:
-        """The lines of `served` alone: where answers wait for them."""
+        """The lines of calls that version `served` answered; where answers wait for their lines, they come first."""
         now = self._clock()
         wall_offset = self._wall() - now
         lines = []
@@ -87,7 +69,7 @@ class Accounts:
         return lines
 
     def count_served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
-        """The counts of `served` alone: once the answers are on their way."""
+        """Counts calls that version `served` answered, once the answers are on their way."""
         now = self._clock()
         took = []
         for ticket, _ in tickets:
@@ -103,22 +85,23 @@ class Accounts:
 
     def unlogged(self, ticket: Ticket) -> None:
         """A call was refused because its line could not be written."""
-        seconds = self._clock() - ticket.call.arrived
-        stats = ticket.snapshot.routes[ticket.arm.index].stats
-        self._rpc.finished(RECOMMEND, Code.UNAVAILABLE, seconds)
-        stats.latency.observe(seconds)
-        stats.count("", Code.UNAVAILABLE)
+        self._count_failed(ticket, Code.UNAVAILABLE)
 
     def failed(self, ticket: Ticket, code: Code) -> None:
         """A call that was admitted has ended without an answer from a worker."""
-        now = self._clock()
-        seconds = now - ticket.call.arrived
-        route = ticket.snapshot.routes[ticket.arm.index]
-        self._rpc.finished(RECOMMEND, code, seconds)
-        route.stats.latency.observe(seconds)
-        route.stats.count("", code)
+        seconds = self._count_failed(ticket, code)
+        constant = ticket.snapshot.routes[ticket.arm.index].log_constant
         wall = self._wall() - seconds
-        self._log.append(log_line.exposure(ticket, route.log_constant, wall, code, None, (), seconds, self._hashed))
+        self._log.append(log_line.exposure(ticket, constant, wall, code, None, (), seconds, self._hashed))
+
+    def _count_failed(self, ticket: Ticket, code: Code) -> float:
+        """Counts a call that no worker's answer ended; gives the seconds that it took."""
+        seconds = self._clock() - ticket.call.arrived
+        stats = ticket.snapshot.routes[ticket.arm.index].stats
+        self._rpc.finished(RECOMMEND, code, seconds)
+        stats.latency.observe(seconds)
+        stats.count("", code)
+        return seconds
 
     def refused(self, call: Call, code: Code) -> None:
         """A call was not admitted, and there is nothing to say about it."""
