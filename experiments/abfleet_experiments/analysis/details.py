@@ -1,7 +1,7 @@
-"""What is shown beside a conclusion: how it came about, where it differs, what was recommended. Values; computes nothing.
+"""What is shown beside a conclusion: how it came about, where it differs, what was recommended. Values alone.
 
-Nothing here takes part in a verdict. Groups are those of the evidence, control first; numbers are nan where there is too
-little to say.
+Nothing here takes part in a verdict. Groups are those of the evidence, control first; numbers are nan where there is
+too little to say.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ class MetricPath:
 
     Attributes:
         relative_difference, low, high: float64[times], the estimate and its always-valid interval, relative to control.
-        better_at, worse_at: float64[times], the relative difference at which the look would have crossed the boundary for
-            the better and for harm; nan where the metric has no such test.
+        better_at, worse_at: float64[times], the relative difference at which the look would have crossed the boundary
+            for the better and for harm; nan where the metric has no such test.
         log_e: float64[times], ln of the e-value of a guardrail's e-process; nan where it has none.
     """
 
@@ -105,7 +105,8 @@ class VersionLists:
     """What one served version recommended.
 
     Attributes:
-        items: Different items in its lists. coverage: of the model's catalogue, 0 to 1; nan where its size is not known.
+        items: Different items in its lists.
+        coverage: Of the model's catalogue, 0 to 1; nan where its size is not known.
         top_share: Share of all recommended places that its ten most recommended items have.
         top: Item id and share of the version's lists that have it, most first.
         offline: The registry's metrics of the version, as they are; empty where there are none.

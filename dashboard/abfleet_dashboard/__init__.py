@@ -1,0 +1,1 @@
+"""What people look at: pictures and pages of a report, and the server that shows them in a browser."""
