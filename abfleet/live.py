@@ -3,12 +3,11 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 
+from abfleet_transport.rates import NOBODY, Document, GroupRate, Rates, between
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
-
-from abfleet.rates import NOBODY, Document, GroupRate, Rates, between
 
 WINDOW_SECONDS = 10.0
 """Rates are of so long: short enough to see an edit, long enough that a percent means something."""

@@ -13,13 +13,13 @@ from typing import Any
 
 from abfleet_experiments.config import Config
 from abfleet_router import settings as router_settings
+from abfleet_transport.router_admin import RouterAdmin, Unreachable
 
 from abfleet.fleet_plan import PortBase
 from abfleet.following import ConfigFile
 from abfleet.live import Looks
 from abfleet.local_workers import LocalWorkers, Place, WorkerSettings
 from abfleet.ports import Wanted, problems
-from abfleet.router_admin import RouterAdmin, Unreachable
 from abfleet.supervisor import Child, ChildSpec, tail
 from abfleet.telling import Teller
 from abfleet.up_settings import EXIT_USAGE, CannotStart, UpSettings

@@ -1,7 +1,8 @@
 """What of a router's status is news, and when. Knows documents and a voice; asks nobody."""
 
+from abfleet_transport.rates import Document
+
 from abfleet.live import Looks, one_line, screen
-from abfleet.rates import Document
 from abfleet.voice import Voice
 
 TRAFFIC_LINE_SECONDS = 10.0

@@ -45,7 +45,7 @@ def status(
 
 async def _fetch(address: str) -> dict[str, Any]:
     """A status document with the address it came from; an `error` alone when nobody answers there."""
-    from abfleet.router_admin import RouterAdmin, Unreachable
+    from abfleet_transport.router_admin import RouterAdmin, Unreachable
 
     async with RouterAdmin(address) as router:
         try:

@@ -20,9 +20,9 @@ from typing import Any
 
 from abfleet_experiments.readlog import open_log
 from abfleet_protos.recommender_pb2 import RecommendRequest
+from abfleet_transport.rates import between
 
 from abfleet.feedback_client import FeedbackClient, Outcome, Tally
-from abfleet.rates import between
 from tests.support.fleet import Fleet, experiments_file, wait_until
 from tests.support.load import Load
 from tests.support.log_books import Books, read_books

@@ -4,11 +4,11 @@ from io import StringIO
 from typing import Any
 
 import pytest
+from abfleet_transport.rates import between, percentile
 from hypothesis import given
 from hypothesis import strategies as st
 
 from abfleet.live import Looks, one_line, plain, screen
-from abfleet.rates import between, percentile
 from abfleet.telling import Teller
 
 BOUNDS = [0.001, 0.01, 0.1]
