@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import datetime
 
+from abfleet_experiments.analysis.details import Details
 from abfleet_experiments.analysis.gather import Gathered
 from abfleet_experiments.analysis.verdicts import Decision, MetricResult
 from abfleet_experiments.config import AnalysisPlan, time_text
@@ -20,12 +21,13 @@ class LogFacts:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentReport:
-    """One experiment's conclusion with what it rests on."""
+    """One experiment's conclusion with what it rests on; `details` where they were asked for."""
 
     name: str
     plan: AnalysisPlan
     gathered: Gathered
     decision: Decision
+    details: Details | None = None
 
 
 @dataclass(frozen=True, slots=True)
