@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x62\x66leet_protos/admin.proto\x12\x10\x61\x62\x66leet.admin.v1\"\x0f\n\rStatusRequest\"\x1e\n\x0eStatusResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x0f\n\rReloadRequest\"I\n\x0eReloadResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x17\n\x0f\x63onfig_revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65rrors\x18\x03 \x03(\t2\xa1\x01\n\x05\x41\x64min\x12K\n\x06Status\x12\x1f.abfleet.admin.v1.StatusRequest\x1a .abfleet.admin.v1.StatusResponse\x12K\n\x06Reload\x12\x1f.abfleet.admin.v1.ReloadRequest\x1a .abfleet.admin.v1.ReloadResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x62\x66leet_protos/admin.proto\x12\x10\x61\x62\x66leet.admin.v1\"\x0f\n\rStatusRequest\"\x1e\n\x0eStatusResponse\x12\x0c\n\x04json\x18\x01 \x01(\t\"\x0f\n\rReloadRequest\"I\n\x0eReloadResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x17\n\x0f\x63onfig_revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65rrors\x18\x03 \x03(\t\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"1\n\x13SetLogLevelResponse\x12\x0b\n\x03was\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t2\xfd\x01\n\x05\x41\x64min\x12K\n\x06Status\x12\x1f.abfleet.admin.v1.StatusRequest\x1a .abfleet.admin.v1.StatusResponse\x12K\n\x06Reload\x12\x1f.abfleet.admin.v1.ReloadRequest\x1a .abfleet.admin.v1.ReloadResponse\x12Z\n\x0bSetLogLevel\x12$.abfleet.admin.v1.SetLogLevelRequest\x1a%.abfleet.admin.v1.SetLogLevelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,6 +39,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RELOADREQUEST']._serialized_end=112
   _globals['_RELOADRESPONSE']._serialized_start=114
   _globals['_RELOADRESPONSE']._serialized_end=187
-  _globals['_ADMIN']._serialized_start=190
-  _globals['_ADMIN']._serialized_end=351
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=189
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=224
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=226
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=275
+  _globals['_ADMIN']._serialized_start=278
+  _globals['_ADMIN']._serialized_end=531
 # @@protoc_insertion_point(module_scope)

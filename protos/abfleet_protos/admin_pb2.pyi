@@ -29,3 +29,17 @@ class ReloadResponse(_message.Message):
     config_revision: str
     errors: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, active: _Optional[bool] = ..., config_revision: _Optional[str] = ..., errors: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SetLogLevelRequest(_message.Message):
+    __slots__ = ("level",)
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    level: str
+    def __init__(self, level: _Optional[str] = ...) -> None: ...
+
+class SetLogLevelResponse(_message.Message):
+    __slots__ = ("was", "level")
+    WAS_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    was: str
+    level: str
+    def __init__(self, was: _Optional[str] = ..., level: _Optional[str] = ...) -> None: ...

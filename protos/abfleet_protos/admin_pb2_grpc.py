@@ -44,6 +44,11 @@ class AdminStub:
                 request_serializer=abfleet__protos_dot_admin__pb2.ReloadRequest.SerializeToString,
                 response_deserializer=abfleet__protos_dot_admin__pb2.ReloadResponse.FromString,
                 _registered_method=True)
+        self.SetLogLevel = channel.unary_unary(
+                '/abfleet.admin.v1.Admin/SetLogLevel',
+                request_serializer=abfleet__protos_dot_admin__pb2.SetLogLevelRequest.SerializeToString,
+                response_deserializer=abfleet__protos_dot_admin__pb2.SetLogLevelResponse.FromString,
+                _registered_method=True)
 
 
 class AdminServicer:
@@ -63,6 +68,13 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetLogLevel(self, request, context):
+        """How much this router says of its operation from now on, until the next such call or its end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AdminServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Reload,
                     request_deserializer=abfleet__protos_dot_admin__pb2.ReloadRequest.FromString,
                     response_serializer=abfleet__protos_dot_admin__pb2.ReloadResponse.SerializeToString,
+            ),
+            'SetLogLevel': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetLogLevel,
+                    request_deserializer=abfleet__protos_dot_admin__pb2.SetLogLevelRequest.FromString,
+                    response_serializer=abfleet__protos_dot_admin__pb2.SetLogLevelResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class Admin:
             '/abfleet.admin.v1.Admin/Reload',
             abfleet__protos_dot_admin__pb2.ReloadRequest.SerializeToString,
             abfleet__protos_dot_admin__pb2.ReloadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetLogLevel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/abfleet.admin.v1.Admin/SetLogLevel',
+            abfleet__protos_dot_admin__pb2.SetLogLevelRequest.SerializeToString,
+            abfleet__protos_dot_admin__pb2.SetLogLevelResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -7,12 +7,21 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecommendBatchRequest(_message.Message):
-    __slots__ = ("requests", "timeout_ms")
+    __slots__ = ("requests", "timeout_ms", "traceparents")
+    class TraceparentsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: int
+        value: str
+        def __init__(self, key: _Optional[int] = ..., value: _Optional[str] = ...) -> None: ...
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     TIMEOUT_MS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENTS_FIELD_NUMBER: _ClassVar[int]
     requests: _containers.RepeatedScalarFieldContainer[bytes]
     timeout_ms: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, requests: _Optional[_Iterable[bytes]] = ..., timeout_ms: _Optional[_Iterable[int]] = ...) -> None: ...
+    traceparents: _containers.ScalarMap[int, str]
+    def __init__(self, requests: _Optional[_Iterable[bytes]] = ..., timeout_ms: _Optional[_Iterable[int]] = ..., traceparents: _Optional[_Mapping[int, str]] = ...) -> None: ...
 
 class RecommendBatchResponse(_message.Message):
     __slots__ = ("model_version", "responses", "failures", "elapsed_us", "alias")
