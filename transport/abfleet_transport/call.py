@@ -45,6 +45,8 @@ class Call(Protocol):
     deadline: float | None
     """When the caller gives up, in seconds of `time.monotonic()`; None when it set no deadline."""
     peer: str
+    client: str | None
+    """Who the caller is, by the certificate that it showed; None where none is asked for."""
     arrived: float
     """When the transport handed the call over, in seconds of `time.monotonic()`."""
     owner: object

@@ -134,6 +134,21 @@ def whole(low: int, high: int) -> Read:
     return read
 
 
+def optional_whole(low: int, high: int) -> Read:
+    """A whole number in a range, ends included; None for `off`."""
+    number = whole(low, high)
+
+    def read(value: str) -> int | None:
+        if value == "off":
+            return None
+        try:
+            return int(number(value))
+        except ValueError as error:
+            raise ValueError(f"{error}, and off") from error
+
+    return read
+
+
 def real(low: float, high: float) -> Read:
     """A number in a range, ends included."""
 

@@ -15,7 +15,15 @@ import grpc
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
-from abfleet_transport.plan import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery
+from abfleet_transport.plan import (
+    FAILED_DELIVERY,
+    OTHER_MESSAGE_BYTES,
+    PUSHBACK,
+    ServerPlan,
+    log_failed_delivery,
+    too_large,
+)
+from abfleet_transport.tls import identity
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[bytes, bytes]
@@ -38,7 +46,19 @@ class CallFailed(Exception):
 class GrpcioCall:
     """One call of a grpc.aio server; `reply` and `fail` may come from any thread."""
 
-    __slots__ = ("_loop", "_thread", "answer", "arrived", "deadline", "metadata", "method", "owner", "payload", "peer")
+    __slots__ = (
+        "_loop",
+        "_thread",
+        "answer",
+        "arrived",
+        "client",
+        "deadline",
+        "metadata",
+        "method",
+        "owner",
+        "payload",
+        "peer",
+    )
 
     def __init__(
         self,
@@ -47,6 +67,8 @@ class GrpcioCall:
         method: int,
         payload: bytes,
         context: Context,
+        *,
+        client: str | None,
     ) -> None:
         self._loop = loop
         self._thread = thread
@@ -55,6 +77,7 @@ class GrpcioCall:
         self.payload = payload
         self.metadata: Metadata = tuple(context.invocation_metadata() or ())
         self.peer = context.peer()
+        self.client = client
         remaining: float | None = context.time_remaining()
         self.arrived = time.monotonic()
         self.deadline: float | None = None if remaining is None else self.arrived + remaining
@@ -96,6 +119,7 @@ class GrpcioServer:
         self._arrived: list[Call] = []  # changed only on the loop
         self._in_progress = 0
         self._last_event = 0.0
+        self.oversized = 0  # changed only on the loop
         self.port = 0
 
     @property
@@ -109,11 +133,7 @@ class GrpcioServer:
         self._loop = asyncio.get_running_loop()
         server = grpc.aio.server(
             interceptors=plan.interceptors,
-            options=[
-                ("grpc.max_receive_message_length", plan.max_message_bytes),
-                ("grpc.max_concurrent_streams", plan.max_concurrent_streams),
-                ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
-            ],
+            options=options(plan),
         )
         by_service: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
         for index, path in enumerate(plan.methods):
@@ -139,7 +159,8 @@ class GrpcioServer:
         if not unix and asked.isdecimal() and int(asked) > MAX_PORT:
             raise AddressError(address, f"a port is at most {MAX_PORT}")  # the library would take it modulo 65536
         try:
-            port = server.add_insecure_port(address)
+            tls = self._plan.tls
+            port = server.add_secure_port(address, tls.credentials()) if tls else server.add_insecure_port(address)
         except RuntimeError as error:
             raise AddressError(address, str(error)) from error
         if port == 0 and not unix:
@@ -147,10 +168,15 @@ class GrpcioServer:
         return 0 if unix else port
 
     def _handler(self, method: int, loop: asyncio.AbstractEventLoop) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        thread = threading.get_ident()
+        thread, limit = threading.get_ident(), self._plan.max_message_bytes
+        asks_clients = self._plan.tls is not None and self._plan.tls.asks_clients
 
         async def handle(payload: bytes, context: Context) -> bytes:
-            call = GrpcioCall(loop, thread, method, payload, context)
+            if len(payload) > limit:
+                self.oversized += 1
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, too_large(len(payload), limit))
+            client = identity(context.auth_context()) if asks_clients else None
+            call = GrpcioCall(loop, thread, method, payload, context, client=client)
             self._in_progress += 1
             self._last_event = call.arrived
             try:
@@ -194,3 +220,19 @@ class GrpcioServer:
             return
         await idle_instant(lambda: self._in_progress, lambda: self._last_event, grace_seconds)
         await self._server.stop(0)
+
+
+def options(plan: ServerPlan) -> list[tuple[str, int]]:
+    """Channel options of a server (https://grpc.github.io/grpc/core/group__grpc__arg__keys.html)."""
+    found = [
+        # The library has one limit for all services; that of the calls themselves is kept where they are handled.
+        ("grpc.max_receive_message_length", max(plan.max_message_bytes, OTHER_MESSAGE_BYTES)),
+        ("grpc.max_concurrent_streams", plan.max_concurrent_streams),
+        # Refused from the first byte above on: between a soft and a hard limit it would refuse at random.
+        ("grpc.max_metadata_size", plan.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", plan.max_metadata_bytes),
+        ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
+    ]
+    if plan.max_connections is not None:
+        found.append(("grpc.max_allowed_incoming_connections", plan.max_connections))
+    return found

@@ -18,7 +18,7 @@ from pygrpc_native import EVENT_CALL, EVENT_CANCEL, NativeGrpcFront
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
-from abfleet_transport.plan import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery
+from abfleet_transport.plan import FAILED_DELIVERY, PUSHBACK, ServerPlan, log_failed_delivery, too_large
 
 LONGEST_SOCKET_PATH = 103
 """Bytes; macOS takes 103, Linux 107."""
@@ -30,6 +30,7 @@ class NativeCall:
     """One call of the native front; `reply` and `fail` may come from any thread."""
 
     __slots__ = ("_front", "_id", "_live", "arrived", "deadline", "metadata", "method", "owner", "payload", "peer")
+    client: str | None = None  # the library has no TLS
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class NativeServer:
         self._behind: grpc.aio.Server | None = None
         self._socket_folder: Path | None = None
         self._receiver: threading.Thread | None = None
+        self.oversized = 0  # changed by the receive thread
         self._last_trip = 0.0  # changed by the receive thread
 
     @property
@@ -101,6 +103,7 @@ class NativeServer:
                 io_threads=plan.io_threads,
                 call_details=True,
                 max_concurrent_streams=plan.max_concurrent_streams,
+                max_metadata_size=plan.max_metadata_bytes,
             )
         except OSError as error:
             raise AddressError(plan.address, str(error)) from error
@@ -129,6 +132,7 @@ class NativeServer:
                     call = NativeCall(front, live, call_id, method, payload, metadata, peer, now, deadline)
                     live[call_id] = call
                     if len(payload) > limit:
+                        self.oversized += 1
                         call.fail(Code.RESOURCE_EXHAUSTED, too_large(len(payload), limit))
                     else:
                         calls.append(call)
@@ -171,8 +175,3 @@ def make_socket_path() -> Path:
     if len(os.fsencode(folder)) > LONGEST_SOCKET_PATH - len("/abfleet-12345678/grpc.sock"):
         folder = "/tmp"  # noqa: S108  # mkdtemp makes a folder that nobody else can enter
     return Path(tempfile.mkdtemp(prefix="abfleet-", dir=folder)) / "grpc.sock"
-
-
-def too_large(size: int, limit: int) -> str:
-    """The same words on both transports for a message past the limit, in bytes."""
-    return f"message: {size} bytes; at most {limit} bytes are allowed"

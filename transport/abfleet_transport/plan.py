@@ -8,10 +8,18 @@ import grpc
 import structlog
 
 from abfleet_transport.call import Code
+from abfleet_transport.tls import ServerTls
 
 PUSHBACK = "retry-pushback-ms"
 """The trailer with a pushback on every transport; where the library lets it, `grpc-retry-pushback-ms` is sent too."""
+OTHER_MESSAGE_BYTES = 4 * 1024 * 1024
+"""For services that grpcio serves beside the calls; its own default. 10,000 outcomes are about 1.5 MB."""
 FAILED_DELIVERY = (Code.INTERNAL, "server: it failed on this call; see its log")
+
+
+def too_large(size: int, limit: int) -> str:
+    """The same words on both transports for a message past the limit, in bytes."""
+    return f"message: {size} bytes; at most {limit} bytes are allowed"
 
 
 def log_failed_delivery(calls: int) -> None:
@@ -32,6 +40,14 @@ class ServerPlan:
     interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = field(default_factory=tuple)
     max_message_bytes: int = 4 * 1024 * 1024
     """grpcio's own default; a history of 100,000 items is about 300 KB."""
+    """Of the messages that are delivered as calls; those of other services may have 4 MiB in any case."""
+    max_metadata_bytes: int = 16 * 1024
+    """Of one call; both libraries' own default."""
     max_concurrent_streams: int = 4096
+    """Of one connection."""
+    max_connections: int | None = None
+    """None: as many as the process may have descriptors. The native transport has no such bound."""
+    tls: ServerTls | None = None
+    """The native transport has no TLS."""
     io_threads: int = 1
     """Threads of the native transport; one carries over 30,000 calls a second."""

@@ -1,0 +1,127 @@
+"""Secrets in files, read again when they change; a wrong file keeps the right one. Knows files, not what is in them."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import structlog
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from abfleet_transport.errors import TransportError
+
+log = structlog.get_logger("abfleet.transport.followed")
+
+Value = TypeVar("Value")
+SETTLE_SECONDS = 0.5
+"""Several files change one after the other: what does not fit together is called wrong only when it stays so."""
+LOOK_SECONDS = 1.0
+
+
+class CredentialError(TransportError):
+    """A certificate, key or token file is not what it must be; the message names the flag and the file."""
+
+
+class Followed(Generic[Value]):
+    """What some files say. `look` may be called from any thread: gRPC asks for certificates from its own."""
+
+    def __init__(
+        self,
+        name: str,
+        paths: Sequence[Path],
+        read: Callable[[], Value],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`name`: in the log and as a label, as `tls`; `read` raises CredentialError. Reads at once, or raises that."""
+        self.name = name
+        self.reloads = 0
+        self.failures = 0
+        """Changes that were not taken; both are changed only by `look`."""
+        self._paths = tuple(paths)
+        self._read = read
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._numbers = self._numbers_now()
+        self._doubted: object = None
+        self._doubted_at = 0.0
+        self._value = read()
+
+    @property
+    def value(self) -> Value:
+        """What was right last."""
+        return self._value
+
+    def look(self) -> Value:
+        """What is right now: the files' content where they have changed and are right, else what was."""
+        with self._lock:
+            numbers = self._numbers_now()
+            if numbers != self._numbers:
+                self._take(numbers)
+            return self._value
+
+    def _take(self, numbers: object) -> None:
+        try:
+            value = self._read()
+        except CredentialError as error:
+            self._doubt(numbers, str(error))
+            return
+        if self._numbers_now() == numbers:  # else it is being changed just now, and the next look sees more
+            self._value, self._numbers = value, numbers
+            self.reloads += 1
+            log.info("changed file taken", credential=self.name)
+
+    def _doubt(self, numbers: object, problem: str) -> None:
+        if numbers != self._doubted:
+            self._doubted, self._doubted_at = numbers, self._clock()
+        elif self._clock() >= self._doubted_at + SETTLE_SECONDS:
+            self._numbers = numbers
+            self.failures += 1
+            log.error("changed file not taken, the one before stays", credential=self.name, error=problem)
+
+    def _numbers_now(self) -> object:
+        """What tells of a change without reading; a link is followed, because Kubernetes swaps a secret by one."""
+        found: list[object] = []
+        for path in self._paths:
+            try:
+                stat = path.stat()
+            except OSError as error:
+                found.append(error.errno)
+            else:
+                found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
+        return found
+
+
+async def keep_looking(followed: Sequence[Followed[object]]) -> None:
+    """Looks for ever, so that a wrong file is said before anybody needs it."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        for one in followed:
+            one.look()
+
+
+def families(followed: Iterable[Followed[object]], expiries: Iterable[tuple[str, float]]) -> Iterator[Metric]:
+    """For /metrics. `expiries`: name and end of each certificate, in seconds since the epoch."""
+    reloads = CounterMetricFamily(
+        "abfleet_credential_reloads",
+        "Changes of certificate and token files, by whether they were taken.",
+        labels=["credential", "result"],
+    )
+    for one in followed:
+        reloads.add_metric([one.name, "taken"], one.reloads)
+        reloads.add_metric([one.name, "refused"], one.failures)
+    ends = GaugeMetricFamily(
+        "abfleet_certificate_expiry_timestamp_seconds", "When the certificate in use ends.", labels=["credential"]
+    )
+    for name, end in expiries:
+        ends.add_metric([name], end)
+    yield from (reloads, ends)
+
+
+def read_file(flag: str, path: Path) -> bytes:
+    """The file's content. Raises CredentialError."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CredentialError(f"{flag}: {path}: {error.strerror or error}") from error
