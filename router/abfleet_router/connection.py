@@ -106,8 +106,10 @@ class Exchange:
 class Connection(asyncio.Protocol):
     """Runs on the event loop. `closed` is set once and for all when no call can be made any more."""
 
-    def __init__(self, authority: str, on_closed: Callable[["Connection"], None]) -> None:
+    def __init__(self, authority: str, on_closed: Callable[["Connection"], None], *, secure: bool = False) -> None:
+        """`secure`: it is carried by TLS."""
         self.usable = False
+        self._secure = secure
         self._authority = authority
         self._on_closed = on_closed
         self._transport: asyncio.Transport | None = None
@@ -147,7 +149,7 @@ class Connection(asyncio.Protocol):
         self._owed = True
         head = self._heads.get(path)
         if head is None:
-            head = self._heads[path] = http2.request_headers(path, self._authority)
+            head = self._heads[path] = http2.request_headers(path, self._authority, secure=self._secure)
         if timeout_seconds is not None:
             head += http2.timeout_header(timeout_seconds)
         headers = http2.frame_header(http2.HEADERS, http2.END_HEADERS, stream, len(head)) + head

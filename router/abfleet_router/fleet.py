@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from abfleet_transport.tls import ClientTls
+
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.lane import Backlog
 from abfleet_router.pool import Pool
@@ -19,12 +21,14 @@ class Fleet:
         draw: Callable[[], float],
         policy: EjectionPolicy,
         lanes: LaneSettings,
+        worker_tls: ClientTls | None = None,
     ) -> None:
         self.backlog = Backlog()
         self._clock = clock
         self._draw = draw
         self._policy = policy
         self._lanes = lanes
+        self._worker_tls = worker_tls
         self._pools: dict[str, Pool] = {}
         self._receiver: Receiver | None = None
         self._closing: dict[Pool, asyncio.Task[None]] = {}
@@ -63,7 +67,7 @@ class Fleet:
 
     def _make_replica(self, pool: Pool, address: str) -> Replica:
         assert self._receiver is not None, "set_receiver comes before follow"
-        return Replica(pool, address, self._receiver, self.backlog, self._clock, self._lanes)
+        return Replica(pool, address, self._receiver, self.backlog, self._clock, self._lanes, tls=self._worker_tls)
 
     async def close(self) -> None:
         """Closes every connection; calls still under way are failed."""

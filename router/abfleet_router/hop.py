@@ -6,11 +6,13 @@ Health and batches share one connection, so that a connection that is gone, for 
 import asyncio
 import random
 import socket
+import ssl
 from collections.abc import Callable, Coroutine
 
 import structlog
 from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
+from abfleet_transport.tls import ClientTls
 
 from abfleet_router.connection import Connection, RpcFailed
 from abfleet_router.fallback import Reason
@@ -41,10 +43,23 @@ REASONS = {
 class Hop:
     """Carries batches to one address; `lost` hears when the connection is gone."""
 
-    def __init__(self, address: str, lost: Callable[[], None]) -> None:
-        """`address`: `host:port` or `unix:path`, resolved; nothing is connected before `keep_connected`."""
+    def __init__(
+        self,
+        address: str,
+        lost: Callable[[], None],
+        *,
+        tls: ClientTls | None = None,
+        host_name: Callable[[], str] = lambda: "localhost",
+    ) -> None:
+        """`address`: `host:port` or `unix:path`, resolved; nothing is connected before `keep_connected`.
+
+        `host_name`: what the worker's certificate must say, unless `tls` says otherwise.
+        """
         self._address = address
         self._lost = lost
+        self._tls = tls
+        self._host_name = host_name
+        self._tls_problem = ""
         self._connection: Connection | None = None
         self._wake = asyncio.Event()
 
@@ -62,8 +77,8 @@ class Hop:
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
                     connection = await self._connect()
-            except OSError as error:  # TimeoutError is one
-                log.debug("cannot connect", address=self._address, error=str(error))
+            except OSError as error:  # TimeoutError and ssl.SSLError are
+                self._report(error)
             else:
                 self._connection = connection
                 if not connection.usable:  # lost before it was known here
@@ -76,7 +91,11 @@ class Hop:
                     await asyncio.gather(using, return_exceptions=True)
                 if clock() - begun > LASTING_SECONDS:
                     backoff = FIRST_BACKOFF_SECONDS
+                    self._tls_problem = ""
                     continue
+                if self._tls is not None:
+                    # In TLS 1.3 a server that wants a certificate and gets none lets the client think that all is well.
+                    self._report(ssl.SSLError("it closed the connection at once; does it ask for --worker-cert?"))
             # Jitter, or all routers knock at a worker that comes back at the same moment.
             await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
             backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
@@ -85,16 +104,32 @@ class Hop:
         loop = asyncio.get_running_loop()
         unix = self._address.startswith("unix:")
 
+        context = self._tls.context if self._tls else None
+        name = (self._tls.server_name or self._host_name()) if self._tls else None
+
         def make() -> Connection:
-            return Connection("localhost" if unix else self._address, self._on_closed)
+            authority = "localhost" if unix else self._address
+            return Connection(authority, self._on_closed, secure=context is not None)
 
         if unix:
-            _, connection = await loop.create_unix_connection(make, self._address.removeprefix("unix:"))
-        else:
-            host, _, port = self._address.rpartition(":")
-            transport, connection = await loop.create_connection(make, host.strip("[]"), int(port))
-            keep_alive(transport.get_extra_info("socket"))
+            path = self._address.removeprefix("unix:")
+            _, connection = await loop.create_unix_connection(make, path, ssl=context, server_hostname=name)
+            return connection
+        host, _, port = self._address.rpartition(":")
+        transport, connection = await loop.create_connection(
+            make, host.strip("[]"), int(port), ssl=context, server_hostname=name
+        )
+        keep_alive(transport.get_extra_info("socket"))
         return connection
+
+    def _report(self, error: OSError) -> None:
+        """A worker that is not there yet is nothing to tell; one that is not trusted is, once for each reason."""
+        text = str(error)
+        if not isinstance(error, ssl.SSLError):
+            log.debug("cannot connect", address=self._address, error=text)
+        elif text != self._tls_problem:
+            self._tls_problem = text
+            log.error("no TLS with a worker", address=self._address, error=text)
 
     def _on_closed(self, connection: Connection) -> None:
         if connection is self._connection:

@@ -69,11 +69,11 @@ def window_update(stream: int, increment: int) -> bytes:
     return frame(WINDOW_UPDATE, 0, stream, UINT32.pack(increment))
 
 
-def request_headers(path: str, authority: str, *more: tuple[str, str]) -> bytes:
+def request_headers(path: str, authority: str, *more: tuple[str, str], secure: bool = False) -> bytes:
     """The header block of a gRPC request: indexed names of the static table, literal values that are never indexed."""
     return b"".join(
         (
-            b"\x83\x86",  # :method: POST, :scheme: http
+            b"\x83\x87" if secure else b"\x83\x86",  # :method: POST, :scheme: https or http
             b"\x04" + literal(path),
             b"\x01" + literal(authority),
             b"\x0f\x10" + literal("application/grpc"),  # content-type

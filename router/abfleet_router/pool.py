@@ -19,7 +19,7 @@ from abfleet_router.ejection import (
 from abfleet_router.fallback import Reason
 from abfleet_router.overload import MAX_WAIT_SECONDS
 from abfleet_router.replica import Health, Replica
-from abfleet_router.resolve import needs_resolving, resolve
+from abfleet_router.resolve import host_name, needs_resolving, resolve
 
 log = structlog.get_logger("abfleet.router.pool")
 
@@ -60,6 +60,7 @@ class Pool:
         self._wanted: frozenset[str] = frozenset()  # addresses of the targets; others serve until one of these does
         self._leaving: dict[Replica, asyncio.Task[None]] = {}
         self._targets: tuple[str, ...] = ()
+        self._host_names: dict[str, str] = {}  # address to the name that led there
         self._resolver: asyncio.Task[None] | None = None
         self._together: Together[Replica] = Together(draw)
 
@@ -70,6 +71,10 @@ class Pool:
     def replicas(self) -> Sequence[Replica]:
         """All that the targets name, whatever their state."""
         return tuple(self._replicas.values())
+
+    def host_name(self, address: str) -> str:
+        """What a certificate of the worker there must say: the name of its target, or its IP address."""
+        return self._host_names.get(address) or host_name(address)
 
     @property
     def leaving(self) -> Sequence[Replica]:
@@ -124,6 +129,9 @@ class Pool:
                 except OSError as error:  # a name may fail for a moment while its replicas change: keep what was known
                     failures += 1
                     log.debug("target does not resolve", version=self.version, target=target, error=str(error))
+            self._host_names = {
+                address: host_name(target) for target in reversed(self._targets) for address in known.get(target, ())
+            }
             self._set_addresses([address for target in self._targets for address in known.get(target, ())])
             if not any(map(needs_resolving, self._targets)):
                 return

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 from abfleet_experiments.keys import VERSION
 from abfleet_transport.call import Code
+from abfleet_transport.tls import ClientTls
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
@@ -85,11 +86,13 @@ class Replica:
         backlog: Backlog,
         clock: Callable[[], float],
         settings: LaneSettings,
+        *,
+        tls: ClientTls | None = None,
     ) -> None:
         self.pool = pool
         self.version = pool.version
         self.address = address
-        self.hop = Hop(address, self._on_lost)
+        self.hop = Hop(address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address))
         self.lane = Lane(
             self.hop, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
         )

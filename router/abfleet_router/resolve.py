@@ -40,3 +40,9 @@ async def resolve(target: str) -> list[str]:
 def needs_resolving(target: str) -> bool:
     """Whether the answer can change."""
     return split(target)[0] == "dns"
+
+
+def host_name(target: str) -> str:
+    """The host of a target, as a certificate names it."""
+    kind, host, _ = split(target)
+    return "localhost" if kind == "unix" else host.rstrip(".")
