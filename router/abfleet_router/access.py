@@ -1,0 +1,115 @@
+"""Who a caller is, and what it may do. Knows tokens and certificates' names, nothing of what is asked for."""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
+
+import grpc
+from abfleet_transport.call import Call, Code, Metadata
+from abfleet_transport.tokens import Token, TokenFile, bearer
+
+from abfleet_router.errors import RouterError
+
+REFLECTION = "/grpc.reflection."
+PROOF = "metadata `authorization: Bearer TOKEN`"
+
+
+class AccessDenied(RouterError):
+    """The caller is nobody known, or may not do this."""
+
+    def __init__(self, code: Code, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Access:
+    """Holds no state but the tokens, which follow their file."""
+
+    def __init__(self, tokens: TokenFile | None, *, feedback_needs_token: bool, admin_needs_token: bool) -> None:
+        self._tokens = tokens
+        self._feedback_needs_token = feedback_needs_token
+        self._admin_needs_token = admin_needs_token
+
+    @property
+    def knows_tokens(self) -> bool:
+        """Whether a token can say who a caller is."""
+        return self._tokens is not None
+
+    def name(self, metadata: Metadata, certificate: str | None) -> str | None:
+        """Who calls: the name of a known token, else that of a certificate; None for neither.
+
+        A token that is not known says nothing here: Recommend asks for none, and the caller may carry it for others.
+        """
+        token = self._known(metadata)
+        return token.name if token else certificate
+
+    def client_of(self, call: Call) -> str | None:
+        """Who makes a call."""
+        return self.name(call.metadata, call.client)
+
+    def feedback(self, metadata: Metadata, certificate: str | None) -> str | None:
+        """Who records outcomes. Raises AccessDenied."""
+        remedy = "outcomes are taken off loopback with a token only, unless --open-feedback is set"
+        token = self._allowed(metadata, "feedback", needed=self._feedback_needs_token, remedy=remedy)
+        return token.name if token else certificate
+
+    def admin(self, metadata: Metadata) -> None:
+        """Raises AccessDenied for a caller who may not use the admin port."""
+        remedy = "the admin port wants a token off loopback"
+        self._allowed(metadata, "admin", needed=self._admin_needs_token, remedy=remedy)
+
+    def _known(self, metadata: Metadata) -> Token | None:
+        secret = bearer(metadata) if self._tokens else None
+        return self._tokens.find(secret) if self._tokens and secret else None
+
+    def _allowed(self, metadata: Metadata, scope: str, *, needed: bool, remedy: str) -> Token | None:
+        """The caller's token, which must be right wherever tokens are known; None where none is needed and given."""
+        if self._tokens is None:
+            if needed:
+                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; this router knows no tokens (--tokens)")
+            return None
+        if bearer(metadata) is None:
+            if needed:
+                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; allowed: {PROOF}")
+            return None
+        token = self._known(metadata)
+        if token is None:
+            raise AccessDenied(Code.UNAUTHENTICATED, f"the token is not known; allowed: {PROOF} of one that is")
+        if scope not in token.scopes:
+            scopes = ",".join(sorted(token.scopes))
+            raise AccessDenied(Code.PERMISSION_DENIED, f"{token.name} has scope {scopes}; allowed: scope {scope}")
+        return token
+
+
+if TYPE_CHECKING:  # the stubs are generic, the class itself is not
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    Interceptor = grpc.aio.ServerInterceptor
+
+
+class AdminGuard(Interceptor):
+    """Asks every caller of a server for the scope admin; which services there are is no secret."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        if not handler_call_details.method.startswith(REFLECTION):
+            try:
+                self._access.admin(tuple(handler_call_details.invocation_metadata or ()))
+            except AccessDenied as denied:
+                return refusing(denied)
+        return await continuation(handler_call_details)
+
+
+def refusing(denied: AccessDenied) -> "grpc.RpcMethodHandler[Any, Any]":
+    """A handler that refuses whatever it is asked."""
+    code, message = grpc.StatusCode[denied.code.name], str(denied)
+
+    async def refuse(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        await context.abort(code, message)
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
