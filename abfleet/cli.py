@@ -2,7 +2,7 @@
 
 import typer
 
-from abfleet.commands import analysis, client, experiments, fleet, logs, models, status, traffic
+from abfleet.commands import analysis, client, experiments, fleet, logs, models, status, tokens, traffic
 
 app = typer.Typer(
     name="abfleet",
@@ -10,7 +10,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for family in (fleet, client, status, experiments, models, analysis, logs, traffic):
+for family in (fleet, client, status, experiments, models, analysis, logs, traffic, tokens):
     family.register(app)
 
 

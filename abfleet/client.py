@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import grpc
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
+from abfleet_transport.access import PLAIN, Access
+from abfleet_transport.access import open_channel as access_channel
 
 SERVICE_CONFIG = json.dumps(
     {
@@ -83,9 +85,9 @@ def make_request_id() -> str:
     return uuid.uuid4().hex
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel with the retry policy; close it, or use it in `async with`."""
-    return grpc.aio.insecure_channel(address, options=list(CHANNEL_OPTIONS))
+def open_channel(address: str, access: Access = PLAIN) -> grpc.aio.Channel:
+    """A channel with the retry policy; close it, or use it in `async with`. Raises CredentialError."""
+    return access_channel(address, access, CHANNEL_OPTIONS)
 
 
 async def ask(

@@ -19,8 +19,9 @@ from typing import Self
 import grpc
 from abfleet_experiments.outcome import Outcome
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
+from abfleet_transport.access import PLAIN, Access, open_channel
 
-__all__ = ["FeedbackClient", "Outcome", "OutcomesLost", "Tally"]
+__all__ = ["Access", "FeedbackClient", "Outcome", "OutcomesLost", "Tally"]
 log = logging.getLogger("abfleet.feedback")
 
 RETRYABLE = frozenset(
@@ -71,16 +72,19 @@ class FeedbackClient:
         timeout_seconds: float = 10.0,
         capacity: int = 100_000,
         synthetic: bool = False,
+        access: Access = PLAIN,
         on_rejected: Callable[[Outcome, str], None] | None = None,
         on_lost: Callable[[Sequence[Outcome], str], None] | None = None,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`linger_seconds`: how long an outcome may wait for company; `give_up_seconds`: how long a batch is tried."""
+        """`linger_seconds`: how long an outcome may wait for company; `give_up_seconds`: how long a batch is tried;
+        `access`: token and certificates."""
         if not 1 <= batch <= MAX_BATCH:
             raise ValueError(f"batch: {batch}; allowed: 1 to {MAX_BATCH}")
         self.tally = Tally()
         self._address = address
+        self._access = access
         self._batch = batch
         self._linger_seconds = linger_seconds
         self._give_up_seconds = give_up_seconds
@@ -99,7 +103,7 @@ class FeedbackClient:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._channel = grpc.aio.insecure_channel(self._address)
+        self._channel = open_channel(self._address, self._access)
         self._task = asyncio.create_task(self._send_all(), name="feedback")
         return self
 

@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+
 if TYPE_CHECKING:
+    from abfleet_transport.access import Access
+
     from abfleet.client import Answer, CallFailed, Question, Split
 
 USAGE, FAILURE = 2, 1
@@ -54,6 +58,11 @@ def client(
     timeout: Annotated[
         float, typer.Option(envvar="ABFLEET_TIMEOUT", min=0.001, metavar="SECONDS", help="For each call.")
     ] = 5.0,
+    token_file: TokenFile = None,
+    server_ca: ServerCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    server_name: ServerName = "",
     as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")] = False,
 ) -> None:
     """Calls Recommend once, or once for each of many users.
@@ -72,21 +81,28 @@ def client(
     names = _titles(titles) if titles else {}
     if users and user_id:
         raise typer.BadParameter("goes without --user-id: it names the users itself", param_hint="--users")
+    shown = access(token_file, server_ca, client_cert, client_key, server_name)
     try:
         if users:
-            asyncio.run(_many(address, question, users, timeout, as_json=as_json))
+            asyncio.run(_many(address, shown, question, users, timeout, as_json=as_json))
         else:
-            asyncio.run(_one(address, question, timeout, names, as_json=as_json))
+            asyncio.run(_one(address, shown, question, timeout, names, as_json=as_json))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
 async def _one(
-    address: str, question: "Question", timeout_s: float, titles: Mapping[int, str], *, as_json: bool
+    address: str,
+    access: "Access",
+    question: "Question",
+    timeout_s: float,
+    titles: Mapping[int, str],
+    *,
+    as_json: bool,
 ) -> None:
     from abfleet.client import CallFailed, ask, open_channel
 
-    async with open_channel(address) as channel:
+    async with open_channel(address, access) as channel:
         try:
             answer = await ask(channel, question, timeout_seconds=timeout_s)
         except CallFailed as error:
@@ -112,7 +128,9 @@ def _print_answer(answer: "Answer", titles: Mapping[int, str]) -> None:
         typer.echo(f"{rank:3}  {item:{width}}  {score:10.4f}  {titles.get(item, '')}".rstrip())
 
 
-async def _many(address: str, question: "Question", users: int, timeout_s: float, *, as_json: bool) -> None:
+async def _many(
+    address: str, access: "Access", question: "Question", users: int, timeout_s: float, *, as_json: bool
+) -> None:
     from dataclasses import replace
 
     from rich.console import Console
@@ -124,7 +142,7 @@ async def _many(address: str, question: "Question", users: int, timeout_s: float
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("Calling", total=users)
-        async with open_channel(address) as channel:
+        async with open_channel(address, access) as channel:
             split = await ask_all(
                 channel, questions, timeout_seconds=timeout_s, on_answer=lambda: progress.advance(bar)
             )

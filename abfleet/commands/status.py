@@ -4,9 +4,14 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+
+if TYPE_CHECKING:
+    from abfleet_transport.access import Access
 
 FAILURE = 1
 WATCH_SECONDS = 1.0
@@ -29,38 +34,45 @@ def status(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON, a line a look.")] = False,
     watch: Annotated[bool, typer.Option("--watch", envvar="ABFLEET_WATCH", help="Look again every second.")] = False,
+    token_file: TokenFile = None,
+    server_ca: ServerCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    server_name: ServerName = "",
 ) -> None:
     """Shows configuration, groups, replicas and log of running routers; exits 1 when one of them does not answer.
 
     Without --watch, rates and percentiles are those since the router's start; with it, of the last ten seconds.
     """
     addresses = admin or ["127.0.0.1:50052"]
+    shown = access(token_file, server_ca, client_cert, client_key, server_name)
+    look = _watch if watch else _once
     try:
-        reached = asyncio.run(_watch(addresses, as_json=as_json) if watch else _once(addresses, as_json=as_json))
+        reached = asyncio.run(look(addresses, shown, as_json=as_json))
     except KeyboardInterrupt:
         raise typer.Exit(0 if watch else 130) from None
     if not reached:
         raise typer.Exit(FAILURE)
 
 
-async def _fetch(address: str) -> dict[str, Any]:
+async def _fetch(address: str, access: "Access") -> dict[str, Any]:
     """A status document with the address it came from; an `error` alone when nobody answers there."""
     from abfleet_transport.router_admin import RouterAdmin, Unreachable
 
-    async with RouterAdmin(address) as router:
+    async with RouterAdmin(address, access) as router:
         try:
             return {"admin": address, **await router.status()}
         except Unreachable as error:
             return {"admin": address, "error": f"{error}; --admin (ABFLEET_ADMIN) names the admin port"}
 
 
-async def _once(addresses: Sequence[str], *, as_json: bool) -> bool:
+async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) -> bool:
     """Shows every router once; whether all of them answered."""
     from rich.console import Console
 
     from abfleet.live import Looks, plain, screen
 
-    documents = await asyncio.gather(*(_fetch(address) for address in addresses))
+    documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
     reached = _complain(documents)
     if as_json:
         _print_json(documents)
@@ -95,7 +107,7 @@ def _complain(documents: Sequence[dict[str, Any]]) -> bool:
     return not problems
 
 
-async def _watch(addresses: Sequence[str], *, as_json: bool) -> bool:
+async def _watch(addresses: Sequence[str], access: "Access", *, as_json: bool) -> bool:
     """Shows the routers again and again, until Ctrl-C; ends when none answers."""
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
@@ -107,7 +119,7 @@ async def _watch(addresses: Sequence[str], *, as_json: bool) -> bool:
     looks = {address: Looks() for address in addresses}
     with Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else _Nothing() as live:
         while True:
-            documents = await asyncio.gather(*(_fetch(address) for address in addresses))
+            documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
             answered = [document for document in documents if "error" not in document]
             if not answered:
                 return _complain(documents)

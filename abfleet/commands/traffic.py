@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+
 if TYPE_CHECKING:
     from abfleet.traffic.running import Plan, Workload
 
@@ -67,6 +69,11 @@ def traffic(
         bool,
         typer.Option("--as-real", envvar="ABFLEET_AS_REAL", help="Do not mark it as synthetic: analysis counts it."),
     ] = False,
+    token_file: TokenFile = None,
+    server_ca: ServerCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    server_name: ServerName = "",
     as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Call a router as people would: they see a list, click from the top down, sometimes convert, sometimes buy.
@@ -80,6 +87,7 @@ def traffic(
     plan = Plan(
         address=address, rate=rate, duration_seconds=duration, seed=seed, run=run or f"t{time.time_ns():x}",
         effects=_effects(effect or []), duplicates=duplicates, loss=loss, mean_delay_seconds=delay, as_real=as_real,
+        access=access(token_file, server_ca, client_cert, client_key, server_name),
     )  # fmt: skip
     try:
         people = built_in(users, seed) if data is None else from_movielens(data, users)

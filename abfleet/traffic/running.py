@@ -13,6 +13,7 @@ from itertools import count
 from typing import Any
 
 import grpc
+from abfleet_transport.access import PLAIN, Access
 
 from abfleet.client import CallFailed, Question, ask, open_channel, quantile
 from abfleet.feedback_client import FeedbackClient, Outcome, OutcomesLost, Tally
@@ -46,6 +47,7 @@ class Plan:
     mean_delay_seconds: float = 2.0
     as_real: bool = False
     limit: int = 10
+    access: Access = PLAIN
 
     @property
     def calls(self) -> int:
@@ -93,11 +95,12 @@ class Workload:
     async def run(self) -> None:
         """Sends everything. Outcomes that could not be told are in the tally, and raise nothing."""
         plan = self._plan
-        client = FeedbackClient(plan.address, synthetic=not plan.as_real, linger_seconds=0.1, give_up_seconds=30)
+        client = FeedbackClient(plan.address, synthetic=not plan.as_real, linger_seconds=0.1, give_up_seconds=30,
+                                access=plan.access)  # fmt: skip
         self.feedback = client.tally
         begun = time.monotonic()
         try:
-            async with client, open_channel(plan.address) as channel:
+            async with client, open_channel(plan.address, plan.access) as channel:
                 calls = asyncio.create_task(self._call_all(channel, begun))
                 telling = asyncio.create_task(self._tell(client, calls))
                 await calls

@@ -6,6 +6,8 @@ from typing import Any
 import grpc
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 
+from abfleet_transport.access import PLAIN, Access, open_channel
+
 TIMEOUT_SECONDS = 5.0
 
 
@@ -16,15 +18,14 @@ class Unreachable(Exception):
 class RouterAdmin:
     """A connection to one router's admin port; an async context manager."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, access: Access = PLAIN) -> None:
         self.address = address
+        self._access = access
         self._channel: grpc.aio.Channel | None = None
 
     async def __aenter__(self) -> "RouterAdmin":
-        self._channel = grpc.aio.insecure_channel(
-            self.address,
-            options=[("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1)],
-        )
+        options = (("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1))
+        self._channel = open_channel(self.address, self._access, options)
         return self
 
     async def __aexit__(self, *exception: object) -> None:
@@ -38,6 +39,8 @@ class RouterAdmin:
         try:
             answer = await stub.Status(admin_pb2.StatusRequest(), timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                raise Unreachable(f"{self.address} refuses: {error.details()}; --token-file has a token") from error
             raise Unreachable(f"no router answers on {self.address}: {error.details()}") from error
         document: dict[str, Any] = json.loads(answer.json)
         return document

@@ -99,9 +99,11 @@ def _problem(words: list[str], names: Collection[str]) -> str | None:
 
 def new(name: str, scopes: Iterable[str]) -> tuple[str, Token]:
     """A new token, and what to store of it. Raises ValueError for a name or scope that is not allowed."""
+    if NAME.fullmatch(name) is None:
+        raise ValueError(f"the name {name[:64]!r} is not allowed; allowed are {NAME_RULE}")
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     token = Token(name, digest_of(secret), frozenset(scopes))
-    parse(token.line())
+    parse(token.line())  # says what is wrong with the scopes
     return secret, token
 
 

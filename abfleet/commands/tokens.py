@@ -1,0 +1,33 @@
+"""`abfleet token`: makes tokens for callers. Knows what to print, and stores nothing."""
+
+from typing import Annotated
+
+import typer
+
+USAGE = 2
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this family's commands to the command line."""
+    tokens = typer.Typer(help="Tokens that callers show: a router keeps their hashes.", no_args_is_help=True)
+    tokens.command("new", epilog="Example: abfleet token new --name shop --scopes feedback")(new)
+    app.add_typer(tokens, name="token")
+
+
+def new(
+    name: Annotated[str, typer.Option("--name", envvar="ABFLEET_NAME", help="Whose it is: it stands in the log.")],
+    scopes: Annotated[
+        str, typer.Option("--scopes", envvar="ABFLEET_SCOPES", help="What it allows: feedback, admin, dashboard.")
+    ] = "feedback",
+) -> None:
+    """Prints a new token, which is kept nowhere, and the line to add to the file that --tokens names."""
+    from abfleet_transport import tokens
+
+    try:
+        secret, stored = tokens.new(name, [scope.strip() for scope in scopes.split(",")])
+    except ValueError as error:
+        problem = str(error).removeprefix("line 1: ")
+        hint = "--scopes" if problem.startswith("scope") else "--name"
+        raise typer.BadParameter(problem, param_hint=hint) from None
+    typer.echo(secret)
+    typer.echo(stored.line())
