@@ -1,6 +1,6 @@
 """Which replica of a pool takes the next call. Knows loads, no connection, no clock.
 
-Two questions: which of several, and how many calls in a row.
+Three questions: which of several, how much of its due a replica gets that has just come, and how many calls in a row.
 
 The power of two random choices (Mitzenmacher, "The Power of Two Choices in Randomized Load Balancing", 2001): the less
 loaded of two random replicas. One choice at random leaves the busiest with O(log n / log log n) more than the mean,
@@ -22,8 +22,12 @@ class Loaded(Protocol):
 L = TypeVar("L", bound=Loaded)
 
 
-def pick(candidates: Sequence[L], draw: Callable[[], float]) -> L:
+def pick(candidates: Sequence[L], draw: Callable[[], float], due: Callable[[L], float] | None = None) -> L:
     """The less loaded of two different candidates, drawn uniformly by `draw` in [0, 1).
+
+    `due`: the part of its share that each is to get now, in (0, 1]. The one that is due less than the other and would
+    be picked is picked with the chance of the ratio, so that its calls come to that part of what they would be. None:
+    all are due alike.
 
     Every ordered pair (i, j), i ≠ j, has the same chance 1 / (n·(n-1)): i is uniform over n, j uniform over the other
     n - 1 by skipping over i. Raises ValueError when there is no candidate.
@@ -38,7 +42,22 @@ def pick(candidates: Sequence[L], draw: Callable[[], float]) -> L:
     if second >= first:
         second += 1
     one, other = candidates[first], candidates[second]
-    return one if one.load <= other.load else other
+    if one.load > other.load:
+        one, other = other, one
+    if due is not None and (part := due(one) / due(other)) < 1 and draw() >= part:
+        return other
+    return one
+
+
+LEAST_DUE = 0.1
+"""With less, a pool with few calls would learn nothing of its new replica in all the time of its slow start."""
+
+
+def due(age_seconds: float, slow_start_seconds: float) -> float:
+    """The part of its share that a replica gets which came, or came back, so long ago: rises linearly to 1."""
+    if age_seconds >= slow_start_seconds:
+        return 1.0
+    return max(LEAST_DUE, age_seconds / slow_start_seconds)
 
 
 TOGETHER_SECONDS = 0.001
@@ -67,8 +86,11 @@ class Together(Generic[L]):
         """Calls that go together."""
         return max(1, min(MOST_TOGETHER, int(TOGETHER_SECONDS / max(self._call_seconds, 1e-9))))
 
-    def pick(self, candidates: Sequence[L], turn: float) -> L | None:
-        """The candidate for a call of this turn; None when there is none. Calls that arrive together share a turn."""
+    def pick(self, candidates: Sequence[L], turn: float, due: Callable[[L], float] | None = None) -> L | None:
+        """The candidate for a call of this turn; None when there is none. Calls that arrive together share a turn.
+
+        `due`: as in the function `pick`.
+        """
         if len(candidates) == 1:
             return candidates[0]
         if turn == self._turn and self._room > 0 and self._picked is not None:
@@ -76,7 +98,7 @@ class Together(Generic[L]):
             return self._picked
         self._turn = turn
         self._room = self.most - 1
-        self._picked = pick(candidates, self._draw) if candidates else None
+        self._picked = pick(candidates, self._draw, due) if candidates else None
         return self._picked
 
     def forget(self) -> None:

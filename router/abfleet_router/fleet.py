@@ -7,7 +7,7 @@ from abfleet_transport.tls import ClientTls
 
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.lane import Backlog
-from abfleet_router.pool import Pool
+from abfleet_router.pool import SLOW_START_SECONDS, Pool
 from abfleet_router.replica import LaneSettings, Receiver, Replica
 
 
@@ -22,6 +22,7 @@ class Fleet:
         policy: EjectionPolicy,
         lanes: LaneSettings,
         worker_tls: ClientTls | None = None,
+        slow_start_seconds: float = SLOW_START_SECONDS,
     ) -> None:
         self.backlog = Backlog()
         self._clock = clock
@@ -29,6 +30,7 @@ class Fleet:
         self._policy = policy
         self._lanes = lanes
         self._worker_tls = worker_tls
+        self._slow_start_seconds = slow_start_seconds
         self._pools: dict[str, Pool] = {}
         self._receiver: Receiver | None = None
         self._closing: dict[Pool, asyncio.Task[None]] = {}
@@ -52,7 +54,10 @@ class Fleet:
         """Adds pools for new versions and follows changed targets; versions that are not named stay as they are."""
         for version, target in targets.items():
             if version not in self._pools:
-                self._pools[version] = Pool(version, self._make_replica, self._clock, self._draw, self._policy)
+                self._pools[version] = Pool(
+                    version, self._make_replica, self._clock, self._draw, self._policy,
+                    slow_start_seconds=self._slow_start_seconds,
+                )  # fmt: skip
             self._pools[version].set_targets(target)
 
     def keep_only(self, versions: Iterable[str]) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from abfleet_router.balance import Together, pick
+from abfleet_router.balance import Together, due, pick
 from abfleet_router.ejection import (
     EjectionPolicy,
     Record,
@@ -24,6 +24,9 @@ from abfleet_router.resolve import host_name, needs_resolving, resolve
 log = structlog.get_logger("abfleet.router.pool")
 
 RESOLVE_SECONDS = 3.0
+SLOW_START_SECONDS = 3.0
+"""A worker warms its model up before it serves; what is left are cold caches, a processor that idled, and the doubt
+about a replica that was out. That is over in a second or two, and each second more leaves the load on the others."""
 DRAIN_SECONDS = 10.0
 """How long a replica that has left may finish its calls; the longest attempt is half a second."""
 
@@ -46,6 +49,8 @@ class Pool:
         clock: Callable[[], float],
         draw: Callable[[], float],
         policy: EjectionPolicy,
+        *,
+        slow_start_seconds: float = SLOW_START_SECONDS,
     ) -> None:
         self.version = version
         self.counters = PoolCounters()
@@ -63,6 +68,8 @@ class Pool:
         self._host_names: dict[str, str] = {}  # address to the name that led there
         self._resolver: asyncio.Task[None] | None = None
         self._together: Together[Replica] = Together(draw)
+        self._slow_start_seconds = slow_start_seconds
+        self._started_at = float("-inf")  # when every replica that is in has its full share
 
     def __repr__(self) -> str:
         return f"<Pool {self.version} {list(self._replicas.values())}>"
@@ -99,7 +106,12 @@ class Pool:
 
     def pick(self, turn: float) -> Replica | None:
         """The replica for a call, or None when nobody is in; calls that arrived together share a `turn`."""
+        if turn < self._started_at:
+            return self._together.pick(self.available, turn, self._due)
         return self._together.pick(self.available, turn)
+
+    def _due(self, replica: Replica) -> float:
+        return due(self._clock() - replica.in_since, self._slow_start_seconds)
 
     @property
     def has_room(self) -> bool:
@@ -109,7 +121,7 @@ class Pool:
     def pick_other(self, than: Replica | None) -> Replica | None:
         """A replica that is in and is not this one."""
         others = [replica for replica in self.available if replica is not than]
-        return pick(others, self._draw) if others else None
+        return pick(others, self._draw, self._due) if others else None
 
     def set_targets(self, targets: Sequence[str]) -> None:
         """Follows these targets from now on."""
@@ -171,7 +183,11 @@ class Pool:
         self._together.forget()
         if self._replicas.keys() - self._wanted:
             self._let_unwanted_go(now)
-        self.available = [replica for replica in self._replicas.values() if replica.is_in(now)]
+        was, self.available = self.available, [replica for replica in self._replicas.values() if replica.is_in(now)]
+        for replica in self.available:
+            if replica not in was:
+                replica.in_since = now
+                self._started_at = now + self._slow_start_seconds
         self.changed.set()
         self.changed = asyncio.Event()
 

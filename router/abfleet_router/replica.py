@@ -99,6 +99,7 @@ class Replica:
         self.record = Record()
         self.health = Health.CONNECTING
         self.draining = False
+        self.in_since = float("-inf")  # changed only by the pool
         self._receiver = receiver
         self._clock = clock
         self._on_health: Callable[[Replica], None] = lambda replica: None

@@ -6,7 +6,7 @@ from itertools import product
 from math import nextafter
 
 import pytest
-from abfleet_router.balance import MOST_TOGETHER, Together, pick
+from abfleet_router.balance import MOST_TOGETHER, Together, due, pick
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -153,3 +153,29 @@ class CountedDraws:
     def __call__(self) -> float:
         self.made += 1
         return 0.5
+
+
+def test_what_is_due_rises_to_all_of_it() -> None:
+    """A tenth at first, half at half time, all at the end and for ever; without a slow start all from the beginning."""
+    assert [due(age, 4.0) for age in (0.0, 0.4, 2.0, 3.0, 4.0, 1e9)] == [0.1, 0.1, 0.5, 0.75, 1.0, 1.0]
+    assert due(0.0, 0.0) == 1.0
+
+
+@pytest.mark.parametrize("part", [0.1, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_a_new_replica_gets_its_part(count: int, part: float) -> None:
+    """Among equally loaded ones, one that is due a part of its share gets that part of it, and the rest goes to the
+    others alike; counted over all draws, those for the part in steps of a hundredth."""
+    candidates, picked = fleet([1.0] * count), Counter[int]()
+    for first, second, third in product(range(count), range(count - 1), range(100)):
+        draws = iter([(first + 0.5) / count, (second + 0.5) / (count - 1), (third + 0.5) / 100])
+        picked[pick(candidates, draws.__next__, lambda one: part if one.name == 0 else 1.0).name] += 1
+    full = (count - 1) * 100
+    assert picked[0] == round(part * full)
+    assert len({picked[name] for name in range(1, count)}) == 1
+
+
+def test_replicas_that_start_together_share_alike() -> None:
+    """A part is measured against the other's: where all are new, nobody is held back and nothing is drawn for it."""
+    draws = iter([0.0, 0.0])
+    assert pick(fleet([0.0, 1.0]), draws.__next__, lambda one: 0.1).name == 0
