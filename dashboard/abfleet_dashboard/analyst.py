@@ -1,0 +1,113 @@
+"""Starts, asks and ends the process that analyses. Knows its life and its folder; neither tasks nor reports."""
+
+import asyncio
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from abfleet_dashboard.analysing import Done, Failed, Task
+
+log = structlog.get_logger("abfleet.dashboard")
+
+TASKS_A_PROCESS: Final = 200
+"""Then a new one is started: what libraries keep is given back."""
+END_SECONDS: Final = 1.0
+
+
+class Analyst:
+    """The process, as long as it is wanted; an async context manager. One task at a time."""
+
+    def __init__(self) -> None:
+        self._folder: Path | None = None  # changed only on entering and leaving
+        self._process: subprocess.Popen[bytes] | None = None  # changed only by _start and rest, as are the next two
+        self._connection: Connection | None = None
+        self._tasks = 0
+
+    async def __aenter__(self) -> Self:
+        self._folder = Path(tempfile.mkdtemp(prefix="abfleet-dashboard-"))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await asyncio.to_thread(self._end)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process; None while there is none."""
+        return self._process.pid if self._process else None
+
+    async def ask(self, task: Task) -> Done | Failed:
+        """Has a task done. A process that dies meanwhile is a failure like others; the next task gets a new one."""
+        if self._process is None or self._tasks >= TASKS_A_PROCESS:
+            await self.rest()
+            self._start()
+        self._tasks += 1
+        asking = asyncio.ensure_future(asyncio.to_thread(self._exchange, task))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            self._kill()  # then the thread that waits for its answer ends too
+            await asyncio.gather(asking, return_exceptions=True)
+            raise
+        except (EOFError, OSError):
+            code = await asyncio.to_thread(self._end)
+            return Failed(f"the process that analyses ended with code {code}, without an answer", expected=False)
+
+    async def rest(self) -> None:
+        """Ends the process, so that its memory is free; the next task starts another."""
+        await asyncio.to_thread(self._end)
+
+    def _start(self) -> None:
+        assert self._folder is not None, "enter it first"
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "abfleet_dashboard.analysing", str(theirs.fileno()), str(os.getpid())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(),),
+                env={**os.environ, "TMPDIR": str(self._folder)},
+            )
+            self._connection = Connection(ours.detach())
+        self._tasks = 0
+        log.debug("analysis process started", pid=self._process.pid)
+
+    def _exchange(self, task: Task) -> Done | Failed:
+        assert self._connection is not None
+        self._connection.send(task)
+        answer: Done | Failed = self._connection.recv()
+        return answer
+
+    def _kill(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+
+    def _end(self) -> int | None:
+        """Closes the connection, which ends it when it is idle, and kills it else; gives its exit code."""
+        process, connection = self._process, self._connection
+        self._process = self._connection = None
+        if connection is not None:
+            connection.close()
+        if process is None:
+            return None
+        with suppress(subprocess.TimeoutExpired):
+            return process.wait(END_SECONDS)
+        process.kill()
+        code = process.wait()
+        if self._folder is not None:  # what it had no time to remove
+            for left in self._folder.iterdir():
+                shutil.rmtree(left, ignore_errors=True)
+        return code

@@ -1,0 +1,68 @@
+"""How the routers are, asked while somebody looks. Knows when to ask and what to keep; not what a status says."""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Final
+
+from abfleet_transport.router_admin import RouterAdmin, Unreachable
+
+from abfleet_dashboard.situation import RouterState
+from abfleet_dashboard.visits import Visits
+
+WINDOW_SECONDS: Final = 10.0
+"""Rates are of so long: short enough to see an edit, long enough that a percent means something."""
+GAP_SECONDS: Final = 3 * WINDOW_SECONDS
+"""After nobody looked for so long, what was seen before says nothing about now."""
+
+Document = Mapping[str, Any]
+
+
+class FleetWatch:
+    """The last documents of each router; changed only by `keep`."""
+
+    def __init__(self, routers: Sequence[RouterAdmin], refresh_seconds: float, visits: Visits) -> None:
+        self._routers = routers
+        self._refresh_seconds = refresh_seconds
+        self._visits = visits
+        self._documents: list[deque[Document]] = [deque() for _ in routers]
+        self._errors: list[str | None] = [None for _ in routers]
+        self.number = 0
+
+    @property
+    def states(self) -> tuple[RouterState, ...]:
+        """Each router as it was last seen."""
+        return tuple(
+            RouterState(
+                address=router.address,
+                document=documents[-1] if documents else None,
+                earlier=documents[0] if len(documents) > 1 else None,
+                error=error,
+            )
+            for router, documents, error in zip(self._routers, self._documents, self._errors, strict=True)
+        )
+
+    async def keep(self) -> None:
+        """Asks for ever, at once when somebody comes."""
+        async with AsyncExitStack() as stack:
+            for router in self._routers:
+                await stack.enter_async_context(router)
+            while self._routers:
+                await asyncio.gather(*(self._ask(index) for index in range(len(self._routers))))
+                self.number += 1
+                await self._visits.pause(self._refresh_seconds if self._visits.watched else 3600.0)
+
+    async def _ask(self, index: int) -> None:
+        kept = self._documents[index]
+        try:
+            document = await self._routers[index].status()
+        except Unreachable as error:
+            self._errors[index] = str(error)
+            return
+        self._errors[index] = None
+        if kept and not 0 < document["uptime_s"] - kept[-1]["uptime_s"] < GAP_SECONDS:
+            kept.clear()  # long ago, or the router was started again
+        kept.append(document)
+        while len(kept) > 2 and kept[1]["uptime_s"] <= document["uptime_s"] - WINDOW_SECONDS:
+            kept.popleft()

@@ -1,0 +1,199 @@
+"""Keeps the newest report, and knows how old it is and why there is no newer one. Asks the analyst; makes no page.
+
+An analysis begins when the log, the experiments file or the registry has changed since the last one, and never before
+as much time has passed as the last one took: it has at most half of the time. While nobody looks it is rarer.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+from abfleet_experiments.analysis.report import Report
+from abfleet_experiments.config import Config
+from abfleet_experiments.errors import ConfigErrors
+from abfleet_experiments.load import load
+
+from abfleet_dashboard.analysing import Done, Failed, Task
+from abfleet_dashboard.settings import Settings
+from abfleet_dashboard.visits import Visits
+
+log = structlog.get_logger("abfleet.dashboard")
+
+UNWATCHED_SECONDS: Final = 30.0
+"""Between analyses that nobody waits for: who comes sees a report younger than a minute, and soon a newer one."""
+REST_AFTER_SECONDS: Final = 120.0
+"""Without a task for so long the process that analyses is ended; the next one takes some seconds more."""
+RETRY_FIRST_SECONDS: Final = 1.0
+RETRY_MOST_SECONDS: Final = 60.0
+
+Mark = tuple[tuple[str, int, int, int], ...]
+"""Name, size, time of change and inode of every file: another one means that something has changed."""
+
+
+class Asks(Protocol):
+    """Who analyses."""
+
+    async def ask(self, task: Task) -> Done | Failed:
+        """The report, or why there is none."""
+
+    async def rest(self) -> None:
+        """Nothing is asked for a while."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Knowledge:
+    """What is known now.
+
+    Attributes:
+        number: One more with each change of what follows, but for `current_at`.
+        current_at: When the report was last known to say all that the log does, UTC.
+        seconds: What the last report took.
+        problem: Why the newest analysis failed.
+        config_errors: Why the file on disk is not `config`.
+    """
+
+    number: int = 0
+    report: Report | None = None
+    current_at: datetime | None = None
+    seconds: float = 0.0
+    problem: str | None = None
+    config: Config | None = None
+    config_errors: tuple[str, ...] = ()
+
+
+class ReportKeeper:
+    """Changed only by `keep`, on the event loop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        analyst: Asks,
+        visits: Visits,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._settings = settings
+        self._analyst = analyst
+        self._visits = visits
+        self._clock = clock
+        self._now = now
+        self.knowledge = Knowledge()
+        self._analysed: tuple[Mark, Config] | None = None  # by the last attempt, unless it is to be repeated
+        self._config_mark: Mark | None = None
+        self._ended: float | None = None
+        self._began: float | None = None
+        self._failures = 0
+
+    @property
+    def working_seconds(self) -> float:
+        """How long the analysis under way has taken up to now; 0 while there is none."""
+        return 0.0 if self._began is None else self._clock() - self._began
+
+    async def keep(self) -> None:
+        """Looks for ever."""
+        while True:
+            await self.look()
+            await self._visits.pause(self._settings.refresh_seconds)
+
+    async def look(self) -> None:
+        """Reads what has changed, and has it analysed if it is time."""
+        await self._follow_config()
+        config = self.knowledge.config
+        if config is None:
+            return
+        mark = await asyncio.to_thread(mark_of, (*self._settings.logs, self._settings.registry / "registry.json"))
+        if self._analysed == (mark, config):
+            if self.knowledge.problem is None:
+                self.knowledge = replace(self.knowledge, current_at=self._now())
+            if self._ended is not None and self._clock() - self._ended > REST_AFTER_SECONDS:
+                await self._analyst.rest()
+        elif self._ended is None or self._clock() - self._ended >= self._pause_seconds():
+            await self._analyse(mark, config)
+
+    def _pause_seconds(self) -> float:
+        if self._failures:
+            return retry_seconds(self._failures)
+        return pause_seconds(
+            refresh=self._settings.refresh_seconds, took=self.knowledge.seconds, watched=self._visits.watched
+        )
+
+    async def _follow_config(self) -> None:
+        settings = self._settings
+        files = [settings.experiments, *([settings.fleet] if settings.fleet else [])]
+        mark = await asyncio.to_thread(mark_of, files)
+        if mark == self._config_mark:
+            return
+        self._config_mark = mark
+        try:
+            config = await asyncio.to_thread(load, settings.experiments, settings.fleet)
+        except ConfigErrors as error:
+            self._know(config_errors=tuple(str(one) for one in error.errors))
+        else:
+            self._know(config=config, config_errors=())
+
+    async def _analyse(self, mark: Mark, config: Config) -> None:
+        settings = self._settings
+        began_at, self._began = self._now(), self._clock()
+        task = Task(
+            logs=settings.logs,
+            config=config,
+            registry=settings.registry,
+            memory_limit_bytes=settings.memory_limit_bytes,
+        )
+        try:
+            answer = await self._analyst.ask(task)
+        finally:
+            self._ended, self._began = self._clock(), None
+        if isinstance(answer, Done):
+            self._failures, self._analysed = 0, (mark, config)
+            self._know(report=answer.report, current_at=began_at, seconds=answer.seconds, problem=None)
+            return
+        if answer.reason != self.knowledge.problem:
+            log.warning("no report", reason=answer.reason)
+        self._failures = 0 if answer.expected else self._failures + 1
+        self._analysed = (mark, config) if answer.expected else None
+        self._know(problem=answer.reason)
+
+    def _know(self, **news: object) -> None:
+        self.knowledge = replace(self.knowledge, number=self.knowledge.number + 1, **news)  # type: ignore[arg-type]
+
+
+def pause_seconds(*, refresh: float, took: float, watched: bool) -> float:
+    """How long after one analysis the next one may begin."""
+    return max(refresh, took, 0.0 if watched else UNWATCHED_SECONDS)
+
+
+def retry_seconds(failures: int) -> float:
+    """1, 2, 4, … up to the most, after failures that may pass by themselves."""
+    return min(RETRY_FIRST_SECONDS * 2.0 ** min(failures - 1, 32), RETRY_MOST_SECONDS)
+
+
+def mark_of(paths: Sequence[Path]) -> Mark:
+    """What tells of a change in files, and in all files of folders, without reading any."""
+    return tuple(sorted(entry for path in paths for entry in _entries(path)))
+
+
+def _entries(path: Path) -> Iterator[tuple[str, int, int, int]]:
+    try:
+        if path.is_dir():
+            for folder, _, files in os.walk(path):
+                for name in files:
+                    yield _entry(Path(folder) / name)
+        else:
+            yield _entry(path)
+    except OSError as error:
+        yield str(path), -1, error.errno or 0, 0
+
+
+def _entry(path: Path) -> tuple[str, int, int, int]:
+    try:
+        stat = path.stat()
+    except OSError as error:  # it has just been rotated away
+        return str(path), -1, error.errno or 0, 0
+    return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino

@@ -1,0 +1,129 @@
+"""Every flag of the dashboard, with its default. Knows no other part; reads nothing but flags and environment."""
+
+import ipaddress
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from abfleet_transport.flags import Flags, SettingsError, real, text, whole
+from abfleet_transport.process import LOG_LEVELS
+
+LEAST_MEMORY = 64 * 1024 * 1024
+MAX_PORT = 65_535
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One dashboard process."""
+
+    host: str
+    port: int
+    """0: any free one."""
+    logs: tuple[Path, ...]
+    experiments: Path
+    fleet: Path | None
+    router_admins: tuple[str, ...]
+    """`HOST:PORT` of each router whose state is shown; none: no fleet is shown."""
+    registry: Path
+    refresh_seconds: float
+    memory_limit_bytes: int
+    tokens: Path | None
+    """The hashed tokens of those who may look; None: whoever reaches the port."""
+    token_file: Path | None
+    """The token with which routers are asked."""
+    allowed_hosts: tuple[str, ...]
+    log_level: str
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+    flags = Flags(
+        "abfleet dashboard",
+        "Shows what the log says of each experiment, and how the fleet is, as pages in a browser.",
+        "abfleet dashboard --logs logs --experiments experiments/recommender.yaml",
+        environment,
+    )
+    add = flags.add
+    add("listen", host_and_port, "127.0.0.1:8080", "HOST:PORT", "where to serve; port 0: any free one")
+    add("logs", paths, "logs", "PATH[,PATH]", "folders and files of the decision log")
+    add("experiments", Path, "experiments/recommender.yaml", "FILE", "the experiments file, followed while it runs")
+    add("fleet", str, "", "FILE", "a file that replaces the targets of the experiments file")
+    add("router-admin", addresses, "127.0.0.1:50052", "HOST:PORT[,…]", "admin ports of the routers; off: none")
+    add("registry", Path, "models", "DIR", "the model registry, for offline metrics")
+    add("refresh", real(0.2, 3600), "2", "SECONDS", "least time between looks at log and routers")
+    add(
+        "memory-limit", whole(LEAST_MEMORY, 2**50), f"{2**30}", "BYTES", "of the analysis; what needs more goes to disk"
+    )
+    add("tokens", str, "", "FILE", "hashed tokens of those who may look; scope dashboard")
+    add("token-file", str, "", "FILE", "the token with which routers are asked")
+    add("allowed-hosts", names, "", "NAME[,NAME]", "names under which browsers may ask, beside localhost and addresses")
+    flags.switch("open-dashboard", "off loopback, show everything to anybody")
+    flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    got = flags.parse(arguments)
+    host, port = got.listen
+    if not (is_loopback(host) or got.tokens or got.open_dashboard):
+        raise SettingsError(
+            f"--listen (ABFLEET_LISTEN): {host[:64]!r} is not loopback, so that others may look; "
+            "allowed with --tokens FILE, or with --open-dashboard"
+        )
+    return Settings(
+        host=host,
+        port=port,
+        logs=got.logs,
+        experiments=got.experiments,
+        fleet=Path(got.fleet) if got.fleet else None,
+        router_admins=got.router_admin,
+        registry=got.registry,
+        refresh_seconds=got.refresh,
+        memory_limit_bytes=got.memory_limit,
+        tokens=Path(got.tokens) if got.tokens else None,
+        token_file=Path(got.token_file) if got.token_file else None,
+        allowed_hosts=got.allowed_hosts,
+        log_level=got.log_level,
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it; a name other than `localhost` may be anybody's."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def host_and_port(value: str) -> tuple[str, int]:
+    """`HOST:PORT`, IPv6 in brackets."""
+    host, separator, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    bracketed = host == f"[{bare}]"
+    if not separator or not bare or (":" in bare) != bracketed or not port.isdecimal() or int(port) > MAX_PORT:
+        raise ValueError(f"allowed is HOST:PORT with a port from 0 to {MAX_PORT}, IPv6 in brackets")
+    return bare, int(port)
+
+
+def paths(value: str) -> tuple[Path, ...]:
+    """One path or more, separated by commas."""
+    return tuple(Path(text(word)) for word in value.split(","))
+
+
+def addresses(value: str) -> tuple[str, ...]:
+    """`HOST:PORT` once or more, separated by commas; none for `off`."""
+    if value == "off":
+        return ()
+    found = tuple(word.strip() for word in value.split(","))
+    for word in found:
+        if not word.startswith("unix:"):
+            host_and_port(word)
+    return found
+
+
+def names(value: str) -> tuple[str, ...]:
+    """Names of hosts, separated by commas; may be empty."""
+    found = tuple(word.strip().lower() for word in value.split(",") if word.strip())
+    for word in found:
+        if not all(part and part.replace("-", "").isalnum() for part in word.split(".")):
+            raise ValueError("allowed are host names without a port, separated by commas")
+    return found

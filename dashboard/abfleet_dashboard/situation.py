@@ -1,0 +1,52 @@
+"""What is known at the moment a page is asked for. Values alone: knows neither where they come from nor how they look."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from abfleet_experiments.analysis.report import Report
+from abfleet_experiments.config import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterState:
+    """One router as it was last seen.
+
+    Attributes:
+        document: Its newest status document, as docs/operations.md names each key; None if it never answered.
+        earlier: An older one, for rates over the time between; None: rates since the router's start.
+        error: Why it could not be asked the last time, in a plain sentence; None if it answered.
+    """
+
+    address: str
+    document: Mapping[str, Any] | None = None
+    earlier: Mapping[str, Any] | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Situation:
+    """Everything a page is made from.
+
+    Attributes:
+        now: When the page is made, UTC.
+        report: The last one that succeeded.
+        made_at: When that was, UTC.
+        analysing: Whether an analysis is under way.
+        analysis_error: Why the newest one failed; `report` is then of an earlier one.
+        config: The effective experiments file.
+        config_errors: Why the file on disk cannot be taken.
+        stale_after_s: A report older than this is called old.
+    """
+
+    now: datetime
+    report: Report | None = None
+    made_at: datetime | None = None
+    analysing: bool = False
+    analysis_error: str | None = None
+    config: Config | None = None
+    config_errors: tuple[str, ...] = ()
+    routers: tuple[RouterState, ...] = ()
+    refresh_s: float = 2.0
+    stale_after_s: float = 60.0

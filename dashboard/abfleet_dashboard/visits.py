@@ -1,0 +1,36 @@
+"""Whether anybody looks at the dashboard. Knows times of visits, and not what is done less often without."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+WATCHED_SECONDS: Final = 30.0
+"""A page that is open asks every few seconds; one in a tab behind others may take this long."""
+
+
+class Visits:
+    """Changed by `note` alone; everything on one event loop."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._last: float | None = None
+        self._came = asyncio.Event()
+
+    @property
+    def watched(self) -> bool:
+        """Whether a page was asked for lately."""
+        return self._last is not None and self._clock() - self._last < WATCHED_SECONDS
+
+    def note(self) -> None:
+        """A page was asked for. Whoever waits for the first one after a while is woken."""
+        if not self.watched:
+            self._came.set()
+        self._last = self._clock()
+
+    async def pause(self, seconds: float) -> None:
+        """Waits so long, or until somebody comes after nobody had."""
+        self._came.clear()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._came.wait(), seconds)
