@@ -12,6 +12,7 @@ from abfleet_router.metrics import RouterMetrics
 from abfleet_router.request import request_id_of
 from abfleet_router.snapshot import Snapshot
 from abfleet_router.ticket import Ticket
+from abfleet_router.tracing import Tracer
 
 RECOMMEND = 0
 """Index of /Recommender/Recommend in the methods of the server."""
@@ -32,8 +33,10 @@ class Accounts:
         *,
         router: str,
         hashed: Callable[[str], str] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`hashed`: what stands in lines instead of a user's id."""
+        """`hashed`: what stands in lines instead of a user's id; `tracer`: None where no spans are made."""
+        self._tracer = tracer
         self._metrics = metrics
         self._rpc = rpc_metrics
         self._log = decision_log
@@ -82,6 +85,10 @@ class Accounts:
                 stats.count(served, Code.OK)
         self._rpc.finished_all(RECOMMEND, Code.OK, took)
         self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
+        if self._tracer is not None:
+            wall_offset = self._wall() - now
+            for ticket, _ in tickets:
+                self._tracer.ended(ticket, Code.OK, served, now, wall_offset)
 
     def unlogged(self, ticket: Ticket) -> None:
         """A call was refused because its line could not be written."""
@@ -101,11 +108,17 @@ class Accounts:
         self._rpc.finished(RECOMMEND, code, seconds)
         stats.latency.observe(seconds)
         stats.count("", code)
+        if self._tracer is not None:
+            now = ticket.call.arrived + seconds
+            self._tracer.ended(ticket, code, "", now, self._wall() - now)
         return seconds
 
     def refused(self, call: Call, code: Code) -> None:
         """A call was not admitted, and there is nothing to say about it."""
-        self._rpc.finished(RECOMMEND, code, self._clock() - call.arrived)
+        now = self._clock()
+        self._rpc.finished(RECOMMEND, code, now - call.arrived)
+        if self._tracer is not None:
+            self._tracer.refused(call, code, now, self._wall() - now)
 
     def rejected(self, call: Call, snapshot: Snapshot, error: InvalidRequest) -> None:
         """A call was refused as the caller's mistake."""

@@ -3,17 +3,19 @@
 import os
 from itertools import count
 
+from abfleet_transport import traceparent
 from abfleet_transport.call import Call
 
+from abfleet_router.call_trace import CallTrace
 from abfleet_router.request import (
     check_attributes,
     check_user_id,
     parse,
-    trace_id,
     user_id_from_metadata,
 )
 from abfleet_router.snapshot import Snapshot
 from abfleet_router.ticket import Ticket
+from abfleet_router.tracing import Tracer
 
 PLAIN_CHARACTERS = 64
 """So many characters have at most 256 bytes."""
@@ -22,8 +24,10 @@ PLAIN_CHARACTERS = 64
 class Admission:
     """Makes tickets; its only state is the number of the next request that has no id of its own."""
 
-    def __init__(self, default_deadline_seconds: float) -> None:
+    def __init__(self, default_deadline_seconds: float, tracer: Tracer | None = None) -> None:
+        """`tracer`: None where this router makes no spans."""
         self._default_deadline_seconds = default_deadline_seconds
+        self._tracer = tracer
         # Random once for each process and counted from there: as good as a UUID for each call, at a tenth of the cost.
         self._prefix = os.urandom(8).hex()
         self._numbers = count(1)
@@ -43,7 +47,9 @@ class Admission:
         if "x-synthetic" in metadata:
             ticket.synthetic = metadata["x-synthetic"] == "1"
         if "traceparent" in metadata:
-            ticket.trace_id = trace_id(metadata)
+            self._join(ticket, traceparent.parse(metadata["traceparent"]))
+        elif self._tracer is not None:
+            self._join(ticket, None)
         if request.attributes:
             ticket.attributes = check_attributes(request.attributes)
         ticket.history_length = len(request.item_ids)
@@ -51,3 +57,12 @@ class Admission:
         ticket.arm, ticket.bucket = snapshot.assigner.assign(user_id, ticket.attributes)
         call.owner = ticket
         return ticket
+
+    def _join(self, ticket: Ticket, parent: traceparent.TraceContext | None) -> None:
+        """The call becomes part of its caller's trace, or of one of its own; the trace's id goes into the log."""
+        if self._tracer is not None:
+            ticket.trace = self._tracer.begin(parent)
+        elif parent is not None:
+            ticket.trace = CallTrace(parent)
+        if ticket.trace is not None:
+            ticket.trace_id = ticket.trace.context.trace_id

@@ -24,6 +24,7 @@ from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.process import MetricsServer, StopSignals, configure_logs
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
+from abfleet_transport.tracing import make_exporter
 from prometheus_client import CollectorRegistry
 
 from abfleet_router import admin, fleet_metrics
@@ -34,6 +35,7 @@ from abfleet_router.metrics import RouterMetrics
 from abfleet_router.reload import Reloader
 from abfleet_router.routing import Router
 from abfleet_router.settings import Settings, parse
+from abfleet_router.tracing import Tracer
 from abfleet_router.user_ids import KeyFileError, keyed_hash
 
 EXIT_FAILURE = 1
@@ -100,9 +102,12 @@ class Serving:
         self.rpc_metrics = RpcMetrics(COUNTED)
         self.metrics = RouterMetrics()
         self.decision_log = DecisionLog(settings.log_dir, settings.log)
-        # Draws balance load; nothing secret hangs on them.
-        draw = random.Random().random  # noqa: S311
+        # Draws balance load and name spans; nothing secret hangs on them.
+        chance = random.Random()  # noqa: S311
+        draw = chance.random
         self.fleet = Fleet(clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes)
+        more = {"service.instance.id": settings.routing.name}
+        self.spans = make_exporter(settings.otlp_endpoint, "abfleet-router", more)
         key_file = settings.user_id_hmac_key_file
         self._hashed = keyed_hash(key_file) if key_file else None
         self.router = Router(
@@ -113,6 +118,7 @@ class Serving:
             settings.routing,
             holds_answers=settings.log.policy == "refuse",
             hashed=self._hashed,
+            tracer=self._make_tracer(chance),
         )
         self.fleet.set_receiver(self.router)
         self.reloader = Reloader(
@@ -131,6 +137,8 @@ class Serving:
         registry = CollectorRegistry()
         registry.register(self.rpc_metrics)
         self.metrics.lend(lambda: fleet_metrics.families(self.fleet, self.decision_log, self.router))
+        if self.spans is not None:
+            self.metrics.lend(self.spans.families)
         registry.register(self.metrics)
         self._metrics_server = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.server = self._make_server()
@@ -177,6 +185,12 @@ class Serving:
         recommender_pb2_grpc.add_FeedbackServicer_to_server(self.feedback, server)  # type: ignore[no-untyped-call]
         add_reflection(server, SERVICES)
 
+    def _make_tracer(self, chance: random.Random) -> Tracer | None:
+        if self.spans is None:
+            return None
+        ratio = self._settings.trace_sample
+        return Tracer(self.spans.export, ratio, draw=chance.random, bits=chance.getrandbits, hashed=self._hashed)
+
     @property
     def address(self) -> str:
         """Where callers are served, with the port that was bound."""
@@ -196,6 +210,8 @@ class Serving:
     async def __aenter__(self) -> Self:
         await self.health.set_serving(False)
         self.decision_log.open()
+        if self.spans is not None:
+            self.spans.start()
         try:
             await self.reloader.start()
             self._metrics_server.start()
@@ -288,6 +304,8 @@ class Serving:
             await self._admin_server.stop(None)
         self._metrics_server.close()
         self.decision_log.close()
+        if self.spans is not None:
+            self.spans.close()
 
 
 def is_loopback(listen: str) -> bool:

@@ -40,11 +40,12 @@ class Hop(Protocol):
 class Batch:
     """Calls that travel together. A ticket belongs to it as long as `ticket.batch` is this batch."""
 
-    __slots__ = ("open", "sent", "task", "tickets")
+    __slots__ = ("answered", "open", "sent", "task", "tickets")
 
     def __init__(self, tickets: list[Ticket], sent: float) -> None:
         self.tickets = tickets
         self.sent = sent
+        self.answered: float | None = None  # when an answer or a failure came; set by Lane
         self.open = len(tickets)  # tickets that still belong; changed by Lane.detach
         self.task: asyncio.Task[None] | None = None
 
@@ -149,6 +150,7 @@ class Lane:
     def _launch(self, tickets: list[Ticket], now: float) -> None:
         batch = Batch(tickets, now)
         timeouts = []
+        traceparents: dict[int, str] = {}
         longest = 0.0
         for ticket in tickets:
             ticket.batch = batch
@@ -156,8 +158,11 @@ class Lane:
             left = ticket.attempt_until - now
             longest = max(longest, left)
             timeouts.append(int(left * 1000) + 1)
+            if ticket.trace is not None:
+                address = "" if ticket.replica is None else ticket.replica.address
+                traceparents[len(timeouts) - 1] = ticket.trace.sent(batch, address, ticket.version)
         message = RecommendBatchRequest(
-            requests=[ticket.call.payload for ticket in tickets], timeout_ms=timeouts
+            requests=[ticket.call.payload for ticket in tickets], timeout_ms=timeouts, traceparents=traceparents
         ).SerializeToString()
         self._flying.add(batch)
         batch.task = asyncio.get_running_loop().create_task(self._carry(batch, message, longest))
@@ -185,11 +190,12 @@ class Lane:
         try:
             answer = await self._hop.send(message, timeout_seconds)
         except HopFailed as failure:
+            batch.answered = self._clock()
             self._landed(batch)
             self._receiver.on_failed(batch, failure)
         else:
             self._landed(batch)
-            self._answered_at = now = self._clock()
+            self._answered_at = batch.answered = now = self._clock()
             self._batch_seconds += SMOOTHING * (now - batch.sent - self._batch_seconds)
             self._receiver.on_answered(batch, answer)
         self._send_soon()

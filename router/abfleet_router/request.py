@@ -68,15 +68,6 @@ def user_id_from_metadata(found: Mapping[str, str | bytes]) -> str:
     return check_user_id(text, "x-user-id") if text else ""
 
 
-def trace_id(found: Mapping[str, str | bytes]) -> str | None:
-    """The trace id of a W3C traceparent (`00-<32 hex>-<16 hex>-<2 hex>`); None where it is missing or malformed."""
-    header = found.get("traceparent")
-    if not isinstance(header, str):
-        return None
-    parts = header.split("-")
-    return parts[1] if len(parts) >= 4 and re.fullmatch("[0-9a-f]{32}", parts[1]) else None
-
-
 def longer(text: str, limit_bytes: int) -> bool:
     """Whether the text has more bytes of UTF-8 than the limit; short ones are not encoded to find out."""
     return len(text) * 4 > limit_bytes and len(text.encode()) > limit_bytes

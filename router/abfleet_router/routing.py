@@ -30,6 +30,7 @@ from abfleet_router.retry_budget import RetryBudget
 from abfleet_router.settings import RoutingSettings
 from abfleet_router.snapshot import REQUEST_ID_HEADS, Snapshot, reply_suffix
 from abfleet_router.ticket import Ticket
+from abfleet_router.tracing import Tracer
 
 log = structlog.get_logger("abfleet.router.routing")
 
@@ -54,14 +55,18 @@ class Router:
         *,
         holds_answers: bool = False,
         hashed: Callable[[str], str] | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
-        """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id."""
+        """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id;
+        `tracer`: None where no spans are made."""
         self._fleet = fleet
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
-        self._admission = Admission(settings.default_deadline_seconds)
-        self._accounts = Accounts(metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed)
+        self._admission = Admission(settings.default_deadline_seconds, tracer)
+        self._accounts = Accounts(
+            metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed, tracer=tracer
+        )
         self._held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
         self._budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
         self._expected_wait = ExpectedWait()

@@ -10,6 +10,7 @@ from typing import Literal, cast, get_args
 from abfleet_transport.flags import Flags, address, port_or_off, real, text, whole
 from abfleet_transport.process import LOG_LEVELS
 from abfleet_transport.server import Transport
+from abfleet_transport.tracing import ENDPOINT_HELP, endpoint_or_none
 
 from abfleet_router.decision_log import LogSettings, Policy
 from abfleet_router.ejection import EjectionPolicy
@@ -58,6 +59,10 @@ class Settings:
     user_id_hmac_key_file: Path | None
     """Where the log has keyed hashes instead of user ids."""
     log_level: str
+    otlp_endpoint: str
+    """Where spans go; empty: none are made."""
+    trace_sample: float
+    """Share of the calls without a trace of their own that are traced."""
     reload_interval_seconds: float
     drain_delay_seconds: float
     drain_timeout_seconds: float
@@ -104,6 +109,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         open_feedback=got.open_feedback,
         user_id_hmac_key_file=Path(got.user_id_hmac_key_file) if got.user_id_hmac_key_file else None,
         log_level=got.log_level,
+        otlp_endpoint=got.otlp_endpoint,
+        trace_sample=got.trace_sample,
         reload_interval_seconds=got.reload_interval,
         drain_delay_seconds=got.drain_delay,
         drain_timeout_seconds=got.drain_timeout,
@@ -137,6 +144,9 @@ def _add_process(flags: Flags) -> None:
     flags.choice("transport", get_args(Transport), "auto", "auto is native where it is installed")
     add("io-threads", whole(1, 64), "1", "N", "threads of the native transport")
     flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
+    add("trace-sample", real(0, 1), "0.01", "RATIO",
+        "part of the calls that is traced; a caller's own decision goes before it")  # fmt: skip
     add("router-name", text, name, "NAME", "this router in the decision log")
     add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "between looks at the files")
     add("drain-delay", seconds, "0", "SECONDS", "go on answering so long after SIGTERM")

@@ -8,6 +8,7 @@ from abfleet_transport.call import Call
 from abfleet_router.fallback import Reason
 
 if TYPE_CHECKING:
+    from abfleet_router.call_trace import CallTrace
     from abfleet_router.lane import Batch
     from abfleet_router.replica import Replica
     from abfleet_router.snapshot import Snapshot
@@ -36,6 +37,7 @@ class Ticket:
         "retried",
         "snapshot",
         "synthetic",
+        "trace",
         "trace_id",
         "user_id",
         "version",
@@ -52,6 +54,7 @@ class Ticket:
         self.history_length = 0
         self.synthetic = False
         self.trace_id: str | None = None
+        self.trace: CallTrace | None = None  # where the caller or the router traces this call
         self.arm: Arm = snapshot.arms[0]
         self.bucket: int | None = None
         self.version = ""  # the version that is being asked

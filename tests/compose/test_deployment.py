@@ -162,7 +162,9 @@ def test_images_are_pinned_like_everything_else() -> None:
     assert not any(re.match(r"scipy|duckdb|ibis|typer|hatchling", pin) for pin in worker)
 
 
-@pytest.mark.parametrize(("kind", "extras"), [("router", ("router", "cli", "experiments", "tracing")), ("worker", ("worker", "tracing"))])
+@pytest.mark.parametrize(
+    ("kind", "extras"), [("router", ("router", "cli", "experiments", "tracing")), ("worker", ("worker", "tracing"))]
+)
 def test_images_have_everything_that_the_project_names(kind: str, extras: tuple[str, ...]) -> None:
     """Each direct requirement of the image's extras is in its lock: pip installs the wheel without asking for more."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]

@@ -20,6 +20,7 @@ from abfleet_router.replica import Health, LaneSettings, Replica
 from abfleet_router.routing import Router
 from abfleet_router.settings import RoutingSettings
 from abfleet_router.snapshot import make_snapshot
+from abfleet_router.tracing import Tracer
 from abfleet_transport.call import Code, Metadata
 from abfleet_transport.rpc_metrics import RpcMetrics
 
@@ -120,6 +121,7 @@ class Bench:
         lanes: LaneSettings | None = None,
         settings: RoutingSettings | None = None,
         draw: Callable[[], float] = lambda: 0.0,
+        tracer: Tracer | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.draw = draw
@@ -128,6 +130,7 @@ class Bench:
         self.router = Router(
             self.fleet, cast(DecisionLog, self.log), self.metrics, self.rpc,
             settings or RoutingSettings(name="router-1"), clock=self.clock, wall=lambda: WALL + self.clock.now,
+            tracer=tracer,
         )  # fmt: skip
         self.fleet.receiver = self.router
         self.fleet.set_receiver(self.router)

@@ -11,7 +11,6 @@ from abfleet_router.request import (
     longer,
     parse,
     request_id_of,
-    trace_id,
     user_id_from_metadata,
     varint,
 )
@@ -165,32 +164,15 @@ class TestMetadata:
         with pytest.raises(InvalidRequest, match=rf"^{key}: "):
             self.user_id((key, raw if key.endswith("-bin") else raw.decode()))
 
-    @given(st.lists(st.tuples(st.sampled_from(["x-user-id", "x-user-id-bin", "traceparent", "x-synthetic", "a"]),
+    @given(st.lists(st.tuples(st.sampled_from(["x-user-id", "x-user-id-bin", "x-synthetic", "a"]),
                               st.one_of(TEXT, st.binary(max_size=40)))))  # fmt: skip
     def test_hostile_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
-        """Whatever comes, it is a user id, none, or an InvalidRequest; a trace id is 32 hex digits or none."""
+        """Whatever comes, it is a user id, none, or an InvalidRequest."""
         found = dict(metadata)
         try:
             user_id_from_metadata(found)
         except InvalidRequest as error:
             assert error.field.startswith("x-user-id")  # noqa: PT017  # both outcomes are right
-        trace = trace_id(found)
-        assert trace is None or len(bytes.fromhex(trace)) == 16
-
-    @pytest.mark.parametrize(
-        ("header", "trace"),
-        [
-            ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "4bf92f3577b34da6a3ce929d0e0e4736"),
-            ("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-later", "4bf92f3577b34da6a3ce929d0e0e4736"),
-            ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", None),
-            ("00-4bf9-00f067aa0ba902b7-01", None),
-            ("4bf92f3577b34da6a3ce929d0e0e4736", None),
-            ('00-"}{"a":"-00f067aa0ba902b7-01', None),
-        ],
-    )
-    def test_trace_id(self, header: str, trace: str | None) -> None:
-        """Of a W3C traceparent, later versions of it included; what is malformed is none."""
-        assert trace_id({"traceparent": header}) == trace
 
 
 class TestExplain:

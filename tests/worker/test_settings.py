@@ -19,6 +19,7 @@ FLAGS = {
     "max-message-bytes": ("2048", "max_message_bytes", 2048),
     "drain-delay": ("1.5", "drain_delay_seconds", 1.5),
     "drain-timeout": ("0", "drain_timeout_seconds", 0.0),
+    "otlp-endpoint": ("http://a:4318", "otlp_endpoint", "http://a:4318"),
     "log-level": ("error", "log_level", "error"),
 }
 

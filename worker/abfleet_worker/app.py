@@ -3,8 +3,11 @@
 import asyncio
 import gc
 import os
+import random
 import signal
+import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -18,6 +21,7 @@ from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.process import MetricsServer, StopSignals, configure_logs
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
+from abfleet_transport.tracing import make_exporter
 from prometheus_client import CollectorRegistry
 
 from abfleet_worker.errors import WorkerError
@@ -27,6 +31,7 @@ from abfleet_worker.metrics import Following, WorkerMetrics
 from abfleet_worker.model import OnnxModel, load
 from abfleet_worker.service import METHODS, RecommenderService
 from abfleet_worker.settings import Settings, parse
+from abfleet_worker.tracing import Tracer
 
 EXIT_FAILURE = 1
 SERVICES = (
@@ -95,6 +100,9 @@ class _Serving:
             lambda: (self.service.model.version, self.service.model.sha256),
             self._follow_counts if self._alias else None,
         )
+        self.spans = make_exporter(settings.otlp_endpoint, "abfleet-worker", {"service.instance.id": instance()})
+        if self.spans is not None:
+            worker_metrics.lend(self.spans.families)
         registry = CollectorRegistry()
         registry.register(rpc_metrics)
         self.service = RecommenderService(
@@ -104,6 +112,7 @@ class _Serving:
             max_batch=settings.max_batch,
             make_request_id=lambda: os.urandom(16).hex(),
             alias=self._alias,
+            tracer=self._make_tracer(),
         )
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
@@ -123,6 +132,11 @@ class _Serving:
         else:
             self._inbox = Inbox(self.service)
             self.server = make_server("grpcio", plan, self._inbox.put, self._inbox.withdraw)
+
+    def _make_tracer(self) -> Tracer | None:
+        # Random numbers name spans; nothing secret hangs on them.
+        bits = random.Random().getrandbits  # noqa: S311
+        return None if self.spans is None else Tracer(self.spans.export, bits, time.time)
 
     @property
     def address(self) -> str:
@@ -174,6 +188,8 @@ class _Serving:
         await self.health.set_serving(False)
         if self._inbox is not None:
             self._inbox.start()
+        if self.spans is not None:
+            self.spans.start()
         try:
             self.metrics.start()
             await self.server.start()
@@ -199,3 +215,10 @@ class _Serving:
         if self._inbox is not None:
             self._inbox.close()
         self.metrics.close()
+        if self.spans is not None:
+            self.spans.close()
+
+
+def instance() -> str:
+    """This process among all workers."""
+    return f"{socket.gethostname()}-{os.getpid()}"

@@ -1,6 +1,6 @@
 """Requests to padded matrices, and the model's rows to answers. Pure: knows no clock, no transport and no runtime."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import isfinite
 from typing import Any
 
@@ -43,8 +43,9 @@ def text_field(number: int, text: str) -> bytes:
     return varint(number << 3 | 2) + varint(len(value)) + value if value else b""
 
 
-def parse_batch(payload: bytes) -> tuple[Sequence[bytes], Sequence[int]] | Refusal:
-    """The requests of a batch and the milliseconds each has left (none: no limits), or why the batch is refused."""
+def parse_batch(payload: bytes) -> tuple[Sequence[bytes], Sequence[int], Mapping[int, str]] | Refusal:
+    """The requests of a batch, the milliseconds each has left (none: no limits) and the `traceparent` of those that
+    have one, by index; or why the batch is refused."""
     try:
         batch = RecommendBatchRequest.FromString(payload)
     except DecodeError:
@@ -55,7 +56,7 @@ def parse_batch(payload: bytes) -> tuple[Sequence[bytes], Sequence[int]] | Refus
             Code.INVALID_ARGUMENT,
             f"timeout_ms: {len(timeouts)} values for {len(requests)} requests; allowed are none, or one for each",
         )
-    return requests, timeouts
+    return requests, timeouts, batch.traceparents
 
 
 def plan_runs(lengths: Sequence[int], max_batch: int, run_cells: float) -> list[Sequence[int]]:

@@ -34,6 +34,7 @@ class WorkerMetrics(Collector):
         """`serving` gives version and sha256 of the model that answers; `following`: None where that never changes."""
         self._serving = serving
         self._following = following
+        self._lenders: list[Callable[[], Iterable[Metric]]] = []
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.inference_seconds = Histogram(INFERENCE_BOUNDS_SECONDS)
         self.items = [0] * len(CODES)
@@ -42,6 +43,10 @@ class WorkerMetrics(Collector):
         self.history_items = 0
         """Items of histories that the model was asked with, where the model tells what it knows."""
         self.unknown_items = 0
+
+    def lend(self, families: Callable[[], Iterable[Metric]]) -> None:
+        """Adds families that another part computes at scrape."""
+        self._lenders.append(families)
 
     def asked(self, history_items: int, unknown_items: int) -> None:
         """The model was asked with so many items, of which it knows some."""
@@ -79,6 +84,7 @@ class WorkerMetrics(Collector):
             failed,
             *self._asked(),
             *_following(self._following),
+            *(family for lender in self._lenders for family in lender()),
             _histogram("abfleet_worker_batch_size", "Requests in one run of the model.", self.batch_sizes),
             _histogram("abfleet_worker_inference_seconds", "Time of one run of the model.", self.inference_seconds),
         )

@@ -18,6 +18,7 @@ from abfleet_worker import batch
 from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.request import Item, Refusal, read_alone, read_items
+from abfleet_worker.tracing import Traced, Tracer
 
 RECOMMEND = "/Recommender/Recommend"
 RECOMMEND_BATCH = "/abfleet.worker.v1.Worker/RecommendBatch"
@@ -80,15 +81,18 @@ class RecommenderService:
         max_batch: int,
         make_request_id: Callable[[], str],
         alias: str = "",
+        tracer: Tracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`alias`: the name under which it serves one version after the other, empty where it serves one for good."""
+        """`alias`: the name under which it serves one version after the other, empty where it serves one for good;
+        `tracer`: None where no spans are made."""
         self._ready = _Ready(model)  # changed only by `use`
         self._rpcs = rpc_metrics
         self._metrics = metrics
         self._max_batch = max_batch
         self._make_request_id = make_request_id
         self._alias = alias
+        self._tracer = tracer
         self._clock = clock
         self._next_report = 0.0  # changed only by `_report`
         self._log = structlog.get_logger("abfleet.worker")
@@ -111,28 +115,35 @@ class RecommenderService:
             ready = self._ready
             items: list[Item | Refusal] = []
             rpcs: list[_Rpc] = []
+            traced = None if self._tracer is None else Traced()
             while waiting and len(items) < self._max_batch:
                 call = waiting.pop()
                 try:
-                    self._gather(call, ready, items, rpcs)
+                    self._gather(call, ready, items, rpcs, traced)
                 except Exception:  # noqa: BLE001 - as below
                     self._log.exception("reading failed", bytes=len(call.payload))
                     self._fail(call, WORKER_FAILED)
             try:
-                answers = self._infer(items, ready)
+                answers = self._infer(items, ready, traced)
             except Exception:  # noqa: BLE001 - the thread that receives must outlive any mistake
                 self._log.exception("answering failed", calls=len(rpcs), items=len(items))
                 answers = [WORKER_FAILED] * len(items)
             self._send(rpcs, answers, ready)
+            if traced is not None and traced.parents:
+                self._trace(traced, rpcs, answers, ready.model.version)
 
     def gone(self, call: Call) -> None:
         """The caller went away before its call was looked at; on the thread of `answer`."""
         self._rpcs.started(call.method)
         self._rpcs.finished(call.method, Code.CANCELLED, self._clock() - call.arrived)
 
-    def _gather(self, call: Call, ready: _Ready, items: list[Item | Refusal], rpcs: list[_Rpc]) -> None:
+    def _gather(
+        self, call: Call, ready: _Ready, items: list[Item | Refusal], rpcs: list[_Rpc], traced: Traced | None
+    ) -> None:
         start, deadline, max_history = len(items), call.deadline, ready.model.max_history
         if call.method != _BATCH_METHOD:
+            if self._tracer is not None and traced is not None:
+                self._tracer.arrived_alone(traced, start, call)
             found = read_alone(call.payload, max_history, deadline)
             if isinstance(found, Refusal):
                 items.append(found)
@@ -145,11 +156,13 @@ class RecommenderService:
         if isinstance(parsed, Refusal):
             self._fail(call, parsed)  # the batch could not be looked at: the RPC itself fails
             return
-        requests, timeouts = parsed
+        requests, timeouts, traceparents = parsed
+        if self._tracer is not None and traced is not None:
+            self._tracer.arrived(traced, start, traceparents, len(requests))
         items += read_items(requests, _expiries(timeouts, call, len(requests)), max_history)
         rpcs.append(_Rpc(call, start, len(items), ""))
 
-    def _infer(self, items: list[Item | Refusal], ready: _Ready) -> list[Answer]:
+    def _infer(self, items: list[Item | Refusal], ready: _Ready, traced: Traced | None) -> list[Answer]:
         answers: list[Answer] = [EXPIRED] * len(items)
         now = self._clock()
         wanted: list[int] = []
@@ -161,8 +174,11 @@ class RecommenderService:
         live = [items[index] for index in wanted]
         lengths = [len(item.history) for item in live]  # type: ignore[union-attr]
         for run in batch.plan_runs(lengths, self._max_batch, ready.model.run_cells):
+            begun = self._clock()
             for place, answer in zip(run, self._run([live[place] for place in run], ready), strict=True):  # type: ignore[misc]
                 answers[wanted[place]] = answer
+            if traced is not None and traced.parents:
+                traced.ran([wanted[place] for place in run], begun, self._clock())
         return answers
 
     def _run(self, items: list[Item], ready: _Ready) -> list[Answer]:
@@ -222,6 +238,23 @@ class RecommenderService:
                 continue
             rpc.call.reply(payload)
             self._rpcs.finished(rpc.call.method, Code.OK, self._clock() - rpc.call.arrived)
+
+    def _trace(self, traced: Traced, rpcs: list[_Rpc], answers: list[Answer], version: str) -> None:
+        """Makes the spans of what is answered: nobody waits for them, and a fault in them is no fault of a call."""
+        assert self._tracer is not None
+        now = self._clock()
+        try:
+            for rpc in rpcs:
+                for index in range(rpc.start, rpc.stop):
+                    if index in traced.parents:
+                        answer = answers[index]
+                        code = answer.code if isinstance(answer, Refusal) else Code.OK
+                        method = METHODS[rpc.call.method]
+                        self._tracer.answered(
+                            traced, index, call=rpc.call, method=method, code=code, version=version, now=now
+                        )
+        except Exception:  # noqa: BLE001 - as above: this thread must outlive any mistake
+            self._log.exception("tracing failed", calls=len(rpcs))
 
     def _fail(self, call: Call, refusal: Refusal) -> None:
         call.fail(refusal.code, refusal.message)

@@ -9,6 +9,7 @@ from typing import cast, get_args
 from abfleet_transport import flags
 from abfleet_transport.process import LOG_LEVELS
 from abfleet_transport.server import Transport
+from abfleet_transport.tracing import ENDPOINT_HELP, endpoint_or_none
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A router holds at most so many bytes of waiting calls, so no batch of it is larger."""
@@ -37,6 +38,8 @@ class Settings:
     drain_delay_seconds: float
     drain_timeout_seconds: float
     log_level: str
+    otlp_endpoint: str
+    """Where spans go; empty: none are made."""
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
@@ -73,6 +76,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     known.add("drain-delay", flags.real(0, 3600), "0", "SECONDS", "go on answering so long after SIGTERM")
     known.add("drain-timeout", flags.real(0, 3600), "4", "SECONDS", "then wait so long for running calls")
     known.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    known.add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
     values = known.parse(arguments)
     return Settings(
         registry=values.registry,
@@ -89,4 +93,5 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         drain_delay_seconds=values.drain_delay,
         drain_timeout_seconds=values.drain_timeout,
         log_level=values.log_level,
+        otlp_endpoint=values.otlp_endpoint,
     )

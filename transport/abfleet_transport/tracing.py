@@ -1,0 +1,68 @@
+"""Whether a process traces, and where its spans go. Knows the settings; loads what tracing needs only when asked."""
+
+import importlib.util
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from prometheus_client.core import Metric
+
+from abfleet_transport.errors import TransportUnavailable
+from abfleet_transport.spans import Attribute, Resource, Span
+
+ENDPOINT_HELP = "send traces to this OTLP receiver, for example http://127.0.0.1:4318"
+
+
+class Exporter(Protocol):
+    """Where spans go."""
+
+    def start(self) -> None: ...
+
+    def export(self, span: Span) -> None: ...
+
+    def close(self) -> None: ...
+
+    def families(self) -> Iterable[Metric]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Turns what is measured on one clock into times of another."""
+
+    monotonic: Callable[[], float]
+    wall: Callable[[], float]
+
+    def offset(self) -> float:
+        """What to add to a time of `monotonic` to have seconds since the epoch."""
+        return self.wall() - self.monotonic()
+
+
+def endpoint_or_none(value: str) -> str:
+    """Reads `--otlp-endpoint`: a URL, or nothing. Raises ValueError with what is allowed."""
+    if not value:
+        return value
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # no port number
+        good = False
+    if not good or parts.query or parts.fragment or parts.username:
+        raise ValueError("allowed are http://HOST:PORT and https://HOST:PORT, with or without a path")
+    return value
+
+
+def make_exporter(endpoint: str, service: str, more: Mapping[str, Attribute]) -> Exporter | None:
+    """An exporter that is not started yet; None where no endpoint is set. Raises TransportUnavailable.
+
+    What it needs is imported here, so that a process that does not trace neither loads it nor needs it installed.
+    """
+    if not endpoint:
+        return None
+    if importlib.util.find_spec("opentelemetry") is None or importlib.util.find_spec("opentelemetry.proto") is None:
+        raise TransportUnavailable(
+            "--otlp-endpoint needs the package opentelemetry-proto, which is not installed; install abfleet[tracing]"
+        )
+    from abfleet_transport.span_exporter import SpanExporter
+
+    return SpanExporter(endpoint, Resource({"service.name": service, **more}))
