@@ -1,0 +1,106 @@
+"""`abfleet power`: how many users and days an effect needs. Knows flags and terminals, not the formula."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abfleet.commands.analysis_options import DEFAULT_LOGS, Name, analysis_extra, chosen_experiment
+from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Json, loaded, refuse
+
+if TYPE_CHECKING:
+    from abfleet_experiments.config import Config, Experiment
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this command to the command line."""
+    app.command()(power)
+
+
+def power(
+    *,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    experiment: Name = None,
+    logs: Annotated[
+        list[Path] | None,
+        typer.Option("--logs", envvar="ABFLEET_LOGS", metavar="PATH", help="Take base rates and traffic from here."),
+    ] = None,
+    baseline: Annotated[
+        float | None, typer.Option(min=0, help="Control's primary metric, for example 0.05; then no log is needed.")
+    ] = None,
+    deviation: Annotated[
+        float | None,
+        typer.Option(min=0, help="Standard deviation between users. Default: √(baseline (1 - baseline))."),
+    ] = None,
+    users_per_day: Annotated[float | None, typer.Option(min=0, help="New users a day, for the days.")] = None,
+    effect: Annotated[
+        float | None, typer.Option(min=0.0001, help="Relative effect to be found. Default: the plan's.")
+    ] = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Say how many users and days an effect needs, for each treatment.
+
+    Example: abfleet power --baseline 0.05 --effect 0.10 --users-per-day 5000
+    """
+    with analysis_extra():
+        from abfleet_experiments.analysis.power import users_needed
+    (config,) = loaded(experiments)
+    chosen = chosen_experiment(config, experiment)
+    if baseline is None:
+        baseline, deviation, users_per_day = _base_rates(logs or DEFAULT_LOGS, config, chosen, users_per_day)
+    elif deviation is None:
+        if baseline > 1:
+            refuse(f"--deviation: is needed, as --baseline {baseline:g} is no share")
+        deviation = (baseline * (1 - baseline)) ** 0.5
+    shares = {group.name: group.weight_bp / 10_000 for group in chosen.groups}
+    treatments = [name for name, share in shares.items() if share > 0 and name != chosen.control]
+    rows: list[dict[str, object]] = []
+    for name in treatments:
+        try:
+            need = users_needed(
+                baseline=baseline,
+                variance=deviation**2,
+                effect=effect or chosen.plan.effect,
+                power=chosen.plan.power,
+                control_share=shares[chosen.control],
+                treatment_share=shares[name],
+                treatments=len(treatments),
+                users_per_day=users_per_day,
+            )
+        except ValueError as error:
+            refuse(error)
+        rows.append({"group": name, "users_fixed": round(need.fixed), "users_planned": round(need.planned),
+                     "days": need.days})  # fmt: skip
+    answer = {
+        "experiment": chosen.name, "metric": chosen.metrics.primary, "baseline": baseline, "deviation": deviation,
+        "effect": effect or chosen.plan.effect, "power": chosen.plan.power, "groups": rows,
+    }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    typer.echo(f"{chosen.name}: to find a change of {effect or chosen.plan.effect:.1%} in {chosen.metrics.primary} "
+               f"(now {baseline:.4g}) with a probability of {chosen.plan.power:.0%}:")  # fmt: skip
+    for row in rows:
+        days = "" if row["days"] is None else f", {row['days']:.1f} days"
+        typer.echo(f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{days} "
+                   f"({row['users_fixed']:,} for one look at a fixed sample)")  # fmt: skip
+
+
+def _base_rates(
+    logs: list[Path], config: "Config", chosen: "Experiment", users_per_day: float | None
+) -> tuple[float, float, float | None]:
+    """Control's value of the primary metric, its deviation between users, and new users a day, from a log."""
+    with analysis_extra():
+        from abfleet_experiments.analysis.analyse import analyse
+        from abfleet_experiments.analysis.base_rates import base_rates
+        from abfleet_experiments.readlog import LogError
+
+    try:
+        report = analyse(logs, config, only=chosen.name)
+    except LogError as error:
+        refuse(f"--logs: {error}; or give --baseline")
+    rates = base_rates(report.experiments[0]) if report.experiments else None
+    if rates is None:
+        refuse(f"--logs: too few users of {chosen.name} for a base rate of {chosen.metrics.primary}; give --baseline")
+    return rates.value, rates.deviation, users_per_day or rates.users_per_day

@@ -1,0 +1,129 @@
+"""`abfleet simulate`: how often the analysis is wrong, over made-up experiments or a real log's users. Only flags."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from abfleet.commands.analysis_options import Name, analysis_extra, chosen_experiment
+from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Json, loaded, refuse
+
+if TYPE_CHECKING:
+    from abfleet_experiments.analysis.simulate import Characteristic
+
+EXIT_FAILURE = 1
+_Item = TypeVar("_Item")
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this command to the command line."""
+    app.command()(simulate)
+
+
+def simulate(
+    scenarios: Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="Default: all.")] = None,
+    *,
+    runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Experiments a scenario.")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same runs.")] = 1,
+    aa: Annotated[
+        list[Path] | None,
+        typer.Option("--aa", metavar="LOG", help="Instead, deal the users of this log to groups at random."),
+    ] = None,
+    experiments: Experiments = DEFAULT_EXPERIMENTS,
+    experiment: Name = None,
+    as_json: Json = False,
+) -> None:  # fmt: skip
+    """Show how often each verdict falls, over made-up experiments, beside what is promised. Exit code 1 if not kept.
+
+    The sums of each made-up day go into the same decision as those of a log. With --aa the users of a real log are
+    dealt to groups that do not differ, which any sound analysis must find.
+
+    Example: abfleet simulate no-effect ramp --runs 200
+    """
+    if aa is not None:
+        _show_aa(aa, experiments, experiment, runs, seed, as_json=as_json)
+        return
+    with analysis_extra():
+        from abfleet_experiments.analysis.scenarios import SCENARIOS
+        from abfleet_experiments.analysis.simulate import characteristics, runs_of
+    unknown = [name for name in scenarios or () if name not in SCENARIOS]
+    if unknown:
+        refuse(f"SCENARIO: `{unknown[0][:64]}` is not known; allowed: {', '.join(SCENARIOS)}")
+    found: list[Characteristic] = []
+    with _bar(len(scenarios or SCENARIOS) * runs) as advance:
+        for name in scenarios or SCENARIOS:
+            scenario = SCENARIOS[name]
+            decisions = list(_counted(runs_of(scenario.draw, runs=runs, seed=seed), advance))
+            found += characteristics(scenario, decisions)
+    if as_json:
+        typer.echo(json.dumps([_characteristic(one) for one in found], indent=2))
+    else:
+        _show(found, {name: SCENARIOS[name].story for name in SCENARIOS})
+    if not all(one.kept for one in found):
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _show_aa(logs: list[Path], experiments: Path, name: str | None, runs: int, seed: int, *, as_json: bool) -> None:
+    with analysis_extra():
+        from abfleet_experiments.analysis.again import AaError, again
+        from abfleet_experiments.readlog import LogError
+
+    (config,) = loaded(experiments)
+    chosen = chosen_experiment(config, name)
+    try:
+        with _bar(runs) as advance:
+            result = again(logs, config, chosen, runs=runs, seed=seed, advance=advance)
+    except (LogError, AaError) as error:
+        refuse(f"--aa: {error}")
+    if as_json:
+        typer.echo(json.dumps(result.as_dict(), indent=2))
+    else:
+        for line in result.sentences():
+            typer.echo(line)
+    if not result.kept:
+        raise typer.Exit(EXIT_FAILURE)
+
+
+def _characteristic(one: "Characteristic") -> dict[str, object]:
+    return {
+        "scenario": one.scenario, "outcome": one.promise.outcome, "runs": one.runs, "share": one.share,
+        "most": one.promise.most, "least": one.promise.least, "kept": bool(one.kept),
+    }  # fmt: skip
+
+
+def _show(found: "list[Characteristic]", stories: dict[str, str]) -> None:
+    last = None
+    for one in found:
+        if one.scenario != last:
+            typer.echo(f"{one.scenario}: {stories[one.scenario]}")
+        last = one.scenario
+        promise = ""
+        if one.promise.most is not None:
+            promise = f"promised: at most {one.promise.most:.1%}"
+        elif one.promise.least is not None:
+            promise = f"promised: at least {one.promise.least:.1%}"
+        mark = "" if not promise else "kept" if one.kept else "NOT KEPT"
+        where = "any group" if one.promise.any_group else ""
+        row = f"  {one.promise.outcome:<22}{one.share:>8.2%} ± {one.standard_error:.2%}  {promise:<27}{mark:<10}{where}"
+        typer.echo(row.rstrip())
+
+
+def _counted(items: Iterable[_Item], advance: Callable[[], None]) -> Iterator[_Item]:
+    for item in items:
+        advance()
+        yield item
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Callable[[], None]]:
+    """A progress bar on a terminal, and nothing elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task("Simulating", total=total)
+        yield lambda: progress.advance(task)
