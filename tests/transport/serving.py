@@ -1,17 +1,24 @@
 """A server on either transport for tests, with everything it delivered."""
 
 import asyncio
+import functools
 import itertools
+import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_transport.access import Access, open_channel
 from abfleet_transport.call import Call
 from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server
+from abfleet_transport.tls import CertificateFiles, ServerTls
+
+from tests.support.certificates import Authority, needs_openssl
 
 TRANSPORTS = (
     pytest.param(
@@ -20,6 +27,10 @@ TRANSPORTS = (
     ),
     "grpcio",
 )
+SECURED = "grpcio-tls"
+"""grpcio over TLS, with a certificate on both sides."""
+CARRIED = (*TRANSPORTS, pytest.param(SECURED, marks=needs_openssl))
+"""Everything that carries calls."""
 METHODS = ("/test.Echo/Say", "/test.Echo/Shout")
 PATIENCE_SECONDS = 60
 
@@ -64,16 +75,53 @@ def hold(calls: list[Call]) -> None:
     """Answers nothing."""
 
 
+def adapter(transport: str) -> Transport:
+    """The transport without what carries it."""
+    return "native" if transport == "native" else "grpcio"
+
+
+_folder = functools.cache(lambda: tempfile.TemporaryDirectory(prefix="abfleet-tests-"))
+"""Removed when the tests end."""
+
+
+@functools.cache
+def certificates() -> Path:
+    """A folder with an authority, and certificates of it for a server and a client."""
+    authority = Authority(Path(_folder().name))
+    authority.issue("server")
+    authority.issue("client", "DNS:client.example")
+    return authority.folder
+
+
+def shown(folder: Path) -> Access:
+    """What a client with a certificate has, and whom it trusts, also on a unix socket."""
+    return Access(
+        server_ca=folder / "ca.crt",
+        client_cert=folder / "client.crt",
+        client_key=folder / "client.key",
+        server_name="localhost",
+    )
+
+
 @asynccontextmanager
 async def serving(
-    transport: Transport,
+    transport: str,
     deliver: Callable[[list[Call]], None] = echo,
     *,
     address: str = "127.0.0.1:0",
     max_message_bytes: int = 4 * 1024 * 1024,
     interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+    tls: ServerTls | None = None,
+    **limits: int,
 ) -> AsyncIterator[Serving]:
-    """A server that is closed at the end; nothing of it remains."""
+    """A server that is closed at the end; nothing of it remains.
+
+    With `tls` it serves that, and its channel is of no use; with SECURED both have a certificate.
+    """
+    folder = certificates() if transport == SECURED else None
+    if folder is not None:
+        files = CertificateFiles(cert=folder / "server.crt", key=folder / "server.key")
+        tls = ServerTls(files, folder / "ca.crt")
     delivered, health = Delivered(), Health(("name",))
 
     def remember(calls: list[Call]) -> None:
@@ -90,14 +138,16 @@ async def serving(
         add_services=add_services,
         max_message_bytes=max_message_bytes,
         interceptors=interceptors,
+        tls=tls,
+        **limits,
     )
-    server = make_server(transport, plan, remember, delivered.gone.append)
+    server = make_server(adapter(transport), plan, remember, delivered.gone.append)
     await server.start()
     target = address if address.startswith("unix:") else f"127.0.0.1:{server.port}"
     # An option that differs makes a connection of its own: channels to the same address share one otherwise.
-    options = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1))
+    options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
     try:
-        async with grpc.aio.insecure_channel(target, options=options) as channel:
+        async with open_channel(target, Access() if folder is None else shown(folder), options) as channel:
             yield Serving(server, health, target, channel, delivered)
     finally:
         await server.close()

@@ -1,4 +1,4 @@
-"""Both transports are the same port: every claim of Call and Server holds on each of them."""
+"""Both transports are the same port: every claim of Call and Server holds on each of them, and over TLS."""
 
 import asyncio
 import os
@@ -10,17 +10,31 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_transport.access import Access, open_channel
 from abfleet_transport.call import Call, Code
 from abfleet_transport.errors import AddressError
-from abfleet_transport.server import ServerPlan, Transport, make_server
+from abfleet_transport.server import ServerPlan, make_server
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from tests.transport.serving import METHODS, PATIENCE_SECONDS, TRANSPORTS, echo, hold, serving, until
+from tests.transport.serving import (
+    CARRIED,
+    METHODS,
+    PATIENCE_SECONDS,
+    SECURED,
+    Serving,
+    adapter,
+    certificates,
+    echo,
+    hold,
+    serving,
+    shown,
+    until,
+)
 
-pytestmark = pytest.mark.parametrize("transport", TRANSPORTS)
+pytestmark = pytest.mark.parametrize("transport", CARRIED)
 
 
-async def test_a_call_gets_its_answer(transport: Transport) -> None:
+async def test_a_call_gets_its_answer(transport: str) -> None:
     """The payload arrives as it was sent, under its method's index; the reply's bytes are the answer."""
 
     def answer(calls: list[Call]) -> None:
@@ -28,18 +42,18 @@ async def test_a_call_gets_its_answer(transport: Transport) -> None:
             call.reply(b"%d:" % call.method + call.payload)
 
     async with serving(transport, answer) as served:
-        assert served.server.transport == transport
+        assert served.server.transport == adapter(transport)
         assert await served.say(b"\x00\xffbytes") == b"0:\x00\xffbytes"
         assert await served.say(b"", method=METHODS[1]) == b"1:"
 
 
-async def test_an_empty_reply_is_an_answer(transport: Transport) -> None:
+async def test_an_empty_reply_is_an_answer(transport: str) -> None:
     """No bytes at all is a valid message."""
     async with serving(transport, lambda calls: [call.reply(b"") for call in calls] and None) as served:
         assert await served.say(b"x") == b""
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(transport: Transport) -> None:
+async def test_many_calls_at_once_each_get_their_own_answer(transport: str) -> None:
     """500 calls in flight, answered in the opposite order: nobody gets another one's answer."""
     held: list[Call] = []
 
@@ -53,7 +67,7 @@ async def test_many_calls_at_once_each_get_their_own_answer(transport: Transport
     assert answers == [b"%d" % number for number in range(500)]
 
 
-async def test_another_thread_may_answer(transport: Transport) -> None:
+async def test_another_thread_may_answer(transport: str) -> None:
     """`reply` and `fail` work from a thread that the server knows nothing of."""
 
     def from_elsewhere(calls: list[Call]) -> None:
@@ -74,7 +88,7 @@ async def test_another_thread_may_answer(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("code", [code for code in Code if code != Code.OK])
-async def test_a_failure_has_its_code_and_message(transport: Transport, code: Code) -> None:
+async def test_a_failure_has_its_code_and_message(transport: str, code: Code) -> None:
     """Every status code arrives, with a message that may hold percent signs and any script."""
     message = "user_id: 'имя 100%' – не\nразрешено"
     async with serving(transport, lambda calls: [call.fail(code, message) for call in calls] and None) as served:
@@ -85,7 +99,7 @@ async def test_a_failure_has_its_code_and_message(transport: Transport, code: Co
         assert "grpc-retry-pushback-ms" not in dict(raised.value.trailing_metadata() or ())
 
 
-async def test_a_failure_may_carry_a_pushback(transport: Transport) -> None:
+async def test_a_failure_may_carry_a_pushback(transport: str) -> None:
     """`pushback_ms` is a trailer on both, and on grpcio also the one that gRPC clients obey before they retry."""
 
     def refuse(calls: list[Call]) -> None:
@@ -97,10 +111,10 @@ async def test_a_failure_may_carry_a_pushback(transport: Transport) -> None:
             await served.say(b"")
         trailers = dict(raised.value.trailing_metadata() or ())
         assert trailers["retry-pushback-ms"] == "250"
-        assert trailers.get("grpc-retry-pushback-ms") == ("250" if transport == "grpcio" else None)
+        assert trailers.get("grpc-retry-pushback-ms") == (None if transport == "native" else "250")
 
 
-async def test_a_delivery_that_raises_fails_its_calls_alone(transport: Transport) -> None:
+async def test_a_delivery_that_raises_fails_its_calls_alone(transport: str) -> None:
     """A mistake behind the port is INTERNAL for the calls it had, without its words, and the server goes on."""
 
     def clumsy(calls: list[Call]) -> None:
@@ -116,7 +130,7 @@ async def test_a_delivery_that_raises_fails_its_calls_alone(transport: Transport
         assert await served.say(b"good") == b"good"
 
 
-async def test_a_second_answer_does_nothing(transport: Transport) -> None:
+async def test_a_second_answer_does_nothing(transport: str) -> None:
     """The first answer counts, whatever follows."""
 
     def twice(calls: list[Call]) -> None:
@@ -130,7 +144,7 @@ async def test_a_second_answer_does_nothing(transport: Transport) -> None:
         assert await served.say(b"") == b"first"
 
 
-async def test_metadata_arrives(transport: Transport) -> None:
+async def test_metadata_arrives(transport: str) -> None:
     """Text and `-bin` values arrive as str and bytes, repeated keys in order, keys in lower case."""
     sent = [("x-user-id", "u-1"), ("x-user-id-bin", b"\x00\xff\xc3\xa4"), ("x-many", "1"), ("x-many", "2")]
     async with serving(transport) as served:
@@ -141,7 +155,7 @@ async def test_metadata_arrives(transport: Transport) -> None:
         assert call.peer
 
 
-async def test_the_deadline_is_seen(transport: Transport) -> None:
+async def test_the_deadline_is_seen(transport: str) -> None:
     """A call's deadline is its timeout after its arrival, on the monotonic clock; without one it is None."""
     before = time.monotonic()
     async with serving(transport) as served:
@@ -155,7 +169,7 @@ async def test_the_deadline_is_seen(transport: Transport) -> None:
         assert unlimited.deadline is None
 
 
-async def test_a_caller_that_goes_is_told_once(transport: Transport) -> None:
+async def test_a_caller_that_goes_is_told_once(transport: str) -> None:
     """When the client cancels, the same call comes back through `cancelled`, once, with its owner; a late answer
     does nothing, and other calls are not touched."""
     async with serving(transport, hold) as served:
@@ -176,7 +190,7 @@ async def test_a_caller_that_goes_is_told_once(transport: Transport) -> None:
         await until(lambda: served.server.in_progress == 0)
 
 
-async def test_a_call_that_runs_out_of_time_is_told_once(transport: Transport) -> None:
+async def test_a_call_that_runs_out_of_time_is_told_once(transport: str) -> None:
     """The client's deadline passes: it sees DEADLINE_EXCEEDED, and the call comes back through `cancelled`."""
     async with serving(transport, hold) as served:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -186,7 +200,7 @@ async def test_a_call_that_runs_out_of_time_is_told_once(transport: Transport) -
         assert len(served.delivered.gone) <= 1
 
 
-async def test_an_answered_call_is_never_told_as_gone(transport: Transport) -> None:
+async def test_an_answered_call_is_never_told_as_gone(transport: str) -> None:
     """Cancelling after the answer, or leaving altogether, tells nothing of calls that were answered."""
     async with serving(transport) as served:
         calls = [served.say(b"%d" % number) for number in range(20)]
@@ -198,7 +212,7 @@ async def test_an_answered_call_is_never_told_as_gone(transport: Transport) -> N
         assert not served.delivered.gone
 
 
-async def test_a_message_past_the_limit_is_refused(transport: Transport) -> None:
+async def test_a_message_past_the_limit_is_refused(transport: str) -> None:
     """One byte over the limit is RESOURCE_EXHAUSTED and never delivered; the limit itself is fine."""
     async with serving(transport, max_message_bytes=1000) as served:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -212,7 +226,7 @@ async def test_a_message_past_the_limit_is_refused(transport: Transport) -> None
 
 
 @pytest.mark.parametrize("method", ["/test.Echo/Whisper", "/test.Nobody/Say"])
-async def test_an_unknown_method_is_unimplemented(transport: Transport, method: str) -> None:
+async def test_an_unknown_method_is_unimplemented(transport: str, method: str) -> None:
     """Neither another method of a known service nor another service is delivered."""
     async with serving(transport) as served:
         with pytest.raises(grpc.aio.AioRpcError) as raised:
@@ -221,7 +235,7 @@ async def test_an_unknown_method_is_unimplemented(transport: Transport, method: 
         assert not served.delivered.calls
 
 
-async def test_a_taken_port_is_an_address_error(transport: Transport) -> None:
+async def test_a_taken_port_is_an_address_error(transport: str) -> None:
     """The port of a server that runs cannot be had, and the error names it."""
     async with serving(transport) as first:
         with pytest.raises(AddressError, match=str(first.server.port)):
@@ -234,17 +248,17 @@ async def test_a_taken_port_is_an_address_error(transport: Transport) -> None:
 
 
 @pytest.mark.parametrize("address", ["192.0.2.1:0", "127.0.0.1:99999", "no such host:1"])
-async def test_an_impossible_address_is_an_address_error(transport: Transport, address: str) -> None:
+async def test_an_impossible_address_is_an_address_error(transport: str, address: str) -> None:
     """An address of another machine or no address at all is an AddressError that names it."""
     plan = ServerPlan(address=address, methods=METHODS, add_services=lambda server: None)
-    server = make_server(transport, plan, echo, lambda call: None)
+    server = make_server(adapter(transport), plan, echo, lambda call: None)
     with pytest.raises(AddressError) as raised:
         await server.start()
     assert address in str(raised.value)
     await server.close()
 
 
-async def test_a_unix_socket_is_served(transport: Transport, tmp_path: Path) -> None:
+async def test_a_unix_socket_is_served(transport: str, tmp_path: Path) -> None:
     """`unix:PATH` carries calls, has no port, and leaves no file."""
     path = tmp_path / "s"
     async with serving(transport, address=f"unix:{path}") as served:
@@ -253,7 +267,7 @@ async def test_a_unix_socket_is_served(transport: Transport, tmp_path: Path) -> 
     assert not path.exists()
 
 
-async def test_reflection_is_served_beside_the_calls(transport: Transport) -> None:
+async def test_reflection_is_served_beside_the_calls(transport: str) -> None:
     """The services that are not delivered as calls are found on the same address."""
     async with serving(transport) as served:
         stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
@@ -265,8 +279,10 @@ async def test_reflection_is_served_beside_the_calls(transport: Transport) -> No
         assert names == {"Recommender", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
-async def test_closing_leaves_nothing(transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_leaves_nothing(transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After `close` there is no thread, no file and no listener of the server; closing twice is harmless."""
+    if transport == SECURED:
+        certificates()  # made before the folder is looked at
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     async with serving(transport) as served:
         await served.say(b"x")
@@ -281,7 +297,7 @@ async def test_closing_leaves_nothing(transport: Transport, tmp_path: Path, monk
         probe.bind(("127.0.0.1", port))
 
 
-async def test_closing_with_grace_waits_for_running_calls(transport: Transport) -> None:
+async def test_closing_with_grace_waits_for_running_calls(transport: str) -> None:
     """`close` with grace returns when the last call has been answered, and that answer arrives."""
     async with serving(transport, hold) as served:
         pending = served.say(b"x")
@@ -294,7 +310,7 @@ async def test_closing_with_grace_waits_for_running_calls(transport: Transport) 
         await closing
 
 
-async def test_closing_without_grace_cuts(transport: Transport) -> None:
+async def test_closing_without_grace_cuts(transport: str) -> None:
     """`close` alone ends calls that nobody answered; their callers get an error."""
     async with serving(transport, hold) as served:
         pending = served.say(b"x")
@@ -305,7 +321,7 @@ async def test_closing_without_grace_cuts(transport: Transport) -> None:
         assert raised.value.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 
-async def test_a_watcher_of_health_does_not_hold_up_a_drain(transport: Transport) -> None:
+async def test_a_watcher_of_health_does_not_hold_up_a_drain(transport: str) -> None:
     """A stream that lasts as long as its watcher does not make `close` wait for the whole grace."""
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
@@ -315,3 +331,73 @@ async def test_a_watcher_of_health_does_not_hold_up_a_drain(transport: Transport
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         async with asyncio.timeout(PATIENCE_SECONDS):
             await served.server.close(24 * 3600)
+
+
+# --- limits ----------------------------------------------------------------------------------------------------------
+
+
+async def test_a_message_past_the_limit_is_refused_and_counted(transport: str) -> None:
+    """The same words everywhere; a message of the size allowed passes, and nobody is handed the larger one."""
+    async with serving(transport, max_message_bytes=2048) as served:
+        assert await served.say(b"x" * 2048) == b"x" * 2048
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await served.say(b"x" * 2049)
+        assert raised.value.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert raised.value.details() == "message: 2049 bytes; at most 2048 bytes are allowed"
+        assert len(served.delivered.calls) == 1
+        assert served.server.oversized == 1
+        assert served.server.in_progress == 0
+
+
+async def test_metadata_past_the_limit_is_refused(transport: str) -> None:
+    """And the connection goes on."""
+    async with serving(transport, max_metadata_bytes=4096) as served:
+        assert await served.say(b"x", metadata=[("x-note", "a" * 2000)]) == b"x"
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await served.say(b"x", metadata=[("x-note", "a" * 5000)])
+        assert raised.value.code() in {grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNKNOWN}
+        assert len(served.delivered.calls) == 1
+        assert await served.say(b"y") == b"y"
+
+
+async def test_calls_past_the_limit_of_a_connection_wait(transport: str) -> None:
+    """A client is told how many streams it may open, and opens the next when one has ended."""
+    async with serving(transport, hold, max_concurrent_streams=2) as served:
+        pending = [served.say(b"%d" % number) for number in range(3)]
+        await until(lambda: len(served.delivered.calls) == 2)
+        served.delivered.calls[0].reply(b"")
+        await until(lambda: len(served.delivered.calls) == 3)
+        for call in served.delivered.calls[1:]:
+            call.reply(b"")
+        await asyncio.gather(*pending)
+
+
+async def test_connections_past_the_limit_are_refused(transport: str) -> None:
+    """Those that are there are not touched, and one that ends makes room. The native transport has no such limit."""
+    if transport == "native":
+        pytest.skip("--max-connections needs grpcio, which test_tls.py checks")
+    async with serving(transport, max_connections=2) as served:
+        assert await served.say(b"x") == b"x"
+        async with another(served, transport) as second:
+            assert await second.unary_unary(METHODS[0])(b"x", timeout=PATIENCE_SECONDS) == b"x"
+            async with another(served, transport) as third:
+                with pytest.raises(grpc.aio.AioRpcError) as raised:
+                    await third.unary_unary(METHODS[0])(b"x", timeout=PATIENCE_SECONDS)
+                assert raised.value.code() == grpc.StatusCode.UNAVAILABLE
+        assert await served.say(b"x") == b"x"
+        async with another(served, transport) as fourth:
+            answer = await fourth.unary_unary(METHODS[0])(b"x", timeout=PATIENCE_SECONDS, wait_for_ready=True)
+            assert answer == b"x"
+
+
+def another(served: Serving, transport: str) -> grpc.aio.Channel:
+    """A channel with a connection of its own."""
+    access = shown(certificates()) if transport == SECURED else Access()
+    return open_channel(served.address, access, [("grpc.use_local_subchannel_pool", 1)])
+
+
+async def test_only_a_certificate_says_who_calls(transport: str) -> None:
+    """With certificates on both sides each call has its client's name; without, it has none."""
+    async with serving(transport) as served:
+        await served.say(b"x")
+    assert served.delivered.calls[0].client == ("client.example" if transport == SECURED else None)

@@ -1,0 +1,97 @@
+"""Files that are followed: a right change is taken, a wrong one is said once and keeps what was."""
+
+from pathlib import Path
+
+import pytest
+from abfleet_transport.followed import CredentialError, Followed, families
+
+
+class Clock:
+    """A clock that tests turn."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def follow(path: Path, clock: Clock) -> Followed[int]:
+    """Follows a file that holds a number."""
+
+    def read() -> int:
+        try:
+            return int(path.read_text())
+        except (OSError, ValueError) as error:
+            raise CredentialError(str(error)) from error
+
+    return Followed("number", (path,), read, clock)
+
+
+def test_what_is_wrong_at_first_is_an_error(tmp_path: Path) -> None:
+    """There is nothing to fall back to."""
+    with pytest.raises(CredentialError):
+        follow(tmp_path / "missing", Clock())
+
+
+def test_a_change_is_taken_at_the_next_look(tmp_path: Path) -> None:
+    """And counted."""
+    path, clock = tmp_path / "file", Clock()
+    path.write_text("1")
+    followed = follow(path, clock)
+    assert followed.look() == 1
+    path.write_text("22")
+    assert followed.value == 1
+    assert followed.look() == 22
+    assert (followed.reloads, followed.failures) == (1, 0)
+
+
+def test_a_wrong_change_keeps_what_was_and_is_counted_once(tmp_path: Path) -> None:
+    """It counts as wrong only after it has stayed so, because several files change one after the other."""
+    path, clock = tmp_path / "file", Clock()
+    path.write_text("1")
+    followed = follow(path, clock)
+    path.write_text("no number")
+    assert followed.look() == 1
+    assert followed.failures == 0
+    for clock.now in (0.6, 1.2, 1.8):
+        assert followed.look() == 1
+    assert followed.failures == 1
+    path.write_text("333")
+    assert followed.look() == 333
+
+
+def test_a_change_that_is_put_right_soon_is_no_failure(tmp_path: Path) -> None:
+    """A certificate is there before its key is: nobody needs to hear of it."""
+    path, clock = tmp_path / "file", Clock()
+    path.write_text("1")
+    followed = follow(path, clock)
+    path.write_text("half")
+    followed.look()
+    clock.now = 0.4
+    path.write_text("4444")
+    assert followed.look() == 4444
+    clock.now = 10
+    followed.look()
+    assert (followed.reloads, followed.failures) == (1, 0)
+
+
+def test_a_file_that_is_removed_keeps_what_was(tmp_path: Path) -> None:
+    """As any wrong change."""
+    path, clock = tmp_path / "file", Clock()
+    path.write_text("1")
+    followed = follow(path, clock)
+    path.unlink()
+    followed.look()
+    clock.now = 1.0
+    assert followed.look() == 1
+    assert followed.failures == 1
+
+
+def test_metrics(tmp_path: Path) -> None:
+    """Reloads by result, and when certificates end."""
+    path, clock = tmp_path / "file", Clock()
+    path.write_text("1")
+    reloads, ends = families([follow(path, clock)], [("tls", 5.0)])
+    assert [(sample.labels["result"], sample.value) for sample in reloads.samples] == [("taken", 0), ("refused", 0)]
+    assert [(sample.labels, sample.value) for sample in ends.samples] == [({"credential": "tls"}, 5.0)]
