@@ -17,9 +17,9 @@ import structlog
 import uvloop
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.call import Call
 from abfleet_transport.errors import AddressError, TransportError
 from abfleet_transport.flags import EXIT_USAGE, SettingsError
+from abfleet_transport.handover import Handover
 from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.process import MetricsServer, StopSignals, configure_logs
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
@@ -105,7 +105,10 @@ class Serving:
         # Draws balance load and name spans; nothing secret hangs on them.
         chance = random.Random()  # noqa: S311
         draw = chance.random
-        self.fleet = Fleet(clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes)
+        self.fleet = Fleet(
+            clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes,
+            slow_start_seconds=settings.slow_start_seconds,
+        )  # fmt: skip
         more = {"service.instance.id": settings.routing.name}
         self.spans = make_exporter(settings.otlp_endpoint, "abfleet-router", more)
         key_file = settings.user_id_hmac_key_file
@@ -170,15 +173,9 @@ class Serving:
         )
         if choose(self._settings.transport) == "grpcio":
             return make_server("grpcio", plan, self.router.on_calls, self.router.on_cancelled)
-        loop = asyncio.get_running_loop()
-
-        def deliver(calls: list[Call]) -> None:
-            loop.call_soon_threadsafe(self.router.on_calls, calls)
-
-        def cancelled(call: Call) -> None:
-            loop.call_soon_threadsafe(self.router.on_cancelled, call)
-
-        return make_server("native", plan, deliver, cancelled)
+        handover = Handover(asyncio.get_running_loop(), self.router.on_calls, self.router.on_cancelled)
+        self.metrics.lend(handover.families)
+        return make_server("native", plan, handover.deliver, handover.cancelled)
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         self.health.add_to(server)

@@ -15,6 +15,7 @@ from abfleet_transport.tracing import ENDPOINT_HELP, endpoint_or_none
 from abfleet_router.decision_log import LogSettings, Policy
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.log_sink import Fsync
+from abfleet_router.pool import SLOW_START_SECONDS
 from abfleet_router.replica import LaneSettings
 
 SECONDS_A_DAY = 86_400
@@ -69,6 +70,8 @@ class Settings:
     routing: RoutingSettings
     ejection: EjectionPolicy
     lanes: LaneSettings
+    slow_start_seconds: float
+    """From when a replica comes, or comes back, until it gets its full share."""
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
@@ -128,6 +131,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
             detect_only=got.detect_only,
         ),
         lanes=LaneSettings(max_batch=got.max_batch, max_in_flight=got.max_in_flight),
+        slow_start_seconds=got.slow_start,
     )
 
 
@@ -198,4 +202,6 @@ def _add_data_path(flags: Flags) -> None:
     )
     add("eject-seconds", real(0.01, 3600), f"{ejection.base_seconds:g}", "SECONDS",
         "how long the first ejection lasts; doubles up to 8 times that")  # fmt: skip
+    add("slow-start", real(0, 3600), f"{SLOW_START_SECONDS:g}", "SECONDS",
+        "until a replica that has come, or come back, gets its full share; 0: at once")  # fmt: skip
     flags.switch("detect-only", "count what would be ejected, and eject nothing")

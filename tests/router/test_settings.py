@@ -69,6 +69,7 @@ FLAGS = [
     Flag("max-batch", lambda s: s.lanes.max_batch, "32", 32, ("0", "4097")),
     Flag("max-in-flight", lambda s: s.lanes.max_in_flight, "2", 2, ("0", "65")),
     Flag("eject-after", lambda s: s.ejection.consecutive_failures, "3", 3, ("0", "x")),
+    Flag("slow-start", lambda s: s.slow_start_seconds, "0", 0.0, ("-1", "3601")),
     Flag("eject-seconds", lambda s: s.ejection.base_seconds, "2", 2.0, ("0", "nan")),
 ]
 SWITCHES = {"detect-only", "open-feedback"}
