@@ -1,0 +1,162 @@
+"""`abfleet logs compact`, `erase` and `import-outcomes`: what changes a log. Knows flags and printing only."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from abfleet.commands.log_options import (
+    DEFAULT_FOLDER,
+    FAILURE,
+    USAGE,
+    Folder,
+    Json,
+    KeyFile,
+    Logs,
+    bar,
+    identity,
+    stop,
+    told,
+    who,
+)
+
+
+def register(group: typer.Typer) -> None:
+    """Adds these commands to `abfleet logs`."""
+    group.command(epilog="Example: abfleet logs compact --logs logs")(compact)
+    group.command(epilog="Example: abfleet logs erase user-42 --dry-run")(erase)
+    group.command(
+        "import-outcomes",
+        epilog="Example: abfleet logs import-outcomes orders.csv --map value=total --set type=purchase",
+    )(import_outcomes)
+
+
+def compact(
+    logs: Folder = DEFAULT_FOLDER,
+    out: Annotated[Path | None, typer.Option(help="Where Parquet goes.", show_default="LOGS/compacted")] = None,
+    as_json: Json = False,
+) -> None:
+    """Turn closed log files into Parquet by day and experiment, verified row for row before anything is removed.
+
+    Killed and run again it goes on. What a router still writes is left for the next time.
+    """
+    from dataclasses import asdict
+
+    from abfleet.logs.compacting import compact as run
+
+    if not logs.is_dir():
+        stop(f"{logs}: no such folder", USAGE)
+    with told(), bar("Compacting") as advance:
+        done = run(logs, out or logs / "compacted", identity(), on_step=lambda step: advance())
+    if as_json:
+        typer.echo(json.dumps(asdict(done)))
+    else:
+        typer.echo(
+            f"{done.lines} lines of {done.files} files in {done.parquet_files} Parquet files: "
+            f"{done.bytes_before} bytes became {done.bytes_after}; {done.left} files are still written"
+        )
+
+
+def erase(
+    user_id: Annotated[str, typer.Argument(metavar="USER")],
+    logs: Logs = None,
+    user_id_hmac_key_file: KeyFile = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Rewrite every file without a user's lines, each verified before it replaces the old one.
+
+    Exits 1 when the user is in a file that a router still writes: run it again when that has been rotated.
+    """
+    from abfleet.logs.users import erase as run
+
+    with told():
+        done = run(logs or [Path("logs")], who(user_id, user_id_hmac_key_file), identity(), dry_run=dry_run)
+    if as_json:
+        busy = [str(path) for path in done.busy]
+        typer.echo(json.dumps({"lines": done.lines, "files": done.files, "busy": busy, "dry_run": dry_run}))
+    else:
+        typer.echo(f"{done.lines} lines in {done.files} files {'would be' if dry_run else 'were'} erased")
+    if done.busy:
+        stop("still written, and not erased: " + ", ".join(str(path) for path in done.busy))
+
+
+def import_outcomes(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A table: .csv with a header, .jsonl or .parquet.")],
+    logs: Folder = DEFAULT_FOLDER,
+    columns: Annotated[
+        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Where a field is; repeatable.")
+    ] = None,
+    constants: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of every row; repeatable.")
+    ] = None,
+    time_unit: Annotated[
+        str, typer.Option(metavar="s|ms|us", help="Times are numbers since 1970 in this unit.", show_default="ISO 8601")
+    ] = "",
+    experiments: Annotated[
+        Path | None, typer.Option(help="Take the outcome types of this file's metrics too.", show_default=False)
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, and write nothing.")] = False,
+    skip_rejected: Annotated[bool, typer.Option("--skip-rejected", help="Import the rest of the rows.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Append outcomes that come from elsewhere, such as an order database.
+
+    Fields: outcome_id, request_id, user_id, type, item_id, value, currency, time. A row without outcome_id gets one
+    made of its cells. Groups come from exposures alone: a column of them is refused.
+
+    Exits 1 when rows are rejected; then nothing is written, unless --skip-rejected.
+    """
+    from abfleet_experiments.errors import ConfigErrors
+    from abfleet_experiments.load import load
+    from abfleet_experiments.outcome import BUILT_IN_TYPES, known_types
+
+    from abfleet.logs.importing import UNITS, ColumnMap
+    from abfleet.logs.importing import import_outcomes as run
+
+    if time_unit and time_unit not in UNITS:
+        raise typer.BadParameter(f"{time_unit[:64]!r}; allowed are {', '.join(UNITS)}", param_hint="--time-unit")
+    mapping = ColumnMap(
+        columns=_pairs(columns, "--map"), constants=_pairs(constants, "--set"), time_unit=time_unit or None
+    )
+    types = BUILT_IN_TYPES
+    if experiments is not None:
+        try:
+            types = known_types(load(experiments, None))
+        except ConfigErrors as error:
+            stop("\n".join(str(one) for one in error.errors), USAGE)
+    if not file.is_file():
+        stop(f"{file}: no such file", USAGE)
+    with told(), bar("Importing") as advance:
+        done = run(
+            file, logs, mapping, types, identity(), dry_run=dry_run, skip_rejected=skip_rejected, on_row=advance
+        )  # fmt: skip
+    document = {
+        "rows": done.rows, "accepted": done.accepted, "repeated": done.repeated, "rejected": done.rejected,
+        "types": dict(done.by_type), "reasons": done.reasons, "file": str(done.path) if done.path else None,
+    }  # fmt: skip
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    else:
+        where = f"written to {done.path}" if done.path else "nothing was written"
+        typer.echo(
+            f"{done.rows} rows: {done.accepted} good, {done.repeated} repeated, {done.rejected} rejected; {where}"
+        )
+        for reason in done.reasons:
+            typer.echo(reason, err=True)
+    if done.rejected:
+        raise typer.Exit(FAILURE)
+
+
+def _pairs(words: list[str] | None, option: str) -> dict[str, str]:
+    from abfleet.logs.importing import FIELDS
+
+    pairs = {}
+    for word in words or ():
+        name, separator, value = word.partition("=")
+        if not separator or not value or name not in FIELDS:
+            allowed = f"FIELD=…, FIELD one of {', '.join(FIELDS)}"
+            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed is {allowed}", param_hint=option)
+        pairs[name] = value
+    return pairs

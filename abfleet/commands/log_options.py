@@ -1,0 +1,81 @@
+"""What the commands of `abfleet logs` share: flags, a running count, and mistakes told in a line. Knows no log line."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from abfleet_router.log_files import Identity
+
+    from abfleet.logs.users import Who
+
+USAGE, FAILURE = 2, 1
+Logs = Annotated[
+    list[Path] | None,
+    typer.Option("--logs", envvar="ABFLEET_LOGS", help="A folder or file of the log; repeatable.", show_default="logs"),
+]
+Folder = Annotated[Path, typer.Option("--logs", envvar="ABFLEET_LOGS", help="The folder of the log.")]
+DEFAULT_FOLDER = Path("logs")
+Json = Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(envvar="ABFLEET_USER_ID_HMAC_KEY_FILE", help="The routers' key, where logs have hashed user ids."),
+]
+
+
+def who(user_id: str, key_file: Path | None) -> "Who":
+    """Whom to look for. Exits 2 when the key file is no key."""
+    from abfleet_router.user_ids import KeyFileError, keyed_hash
+
+    from abfleet.logs.users import Who
+
+    if key_file is None:
+        return Who(user_id)
+    try:
+        return Who(user_id, keyed_hash(key_file)(user_id))
+    except KeyFileError as error:
+        stop(str(error), USAGE)
+
+
+def identity() -> "Identity":
+    """This process, as it is named in files of the log."""
+    import os
+
+    from abfleet_router.log_files import Identity
+
+    return Identity(socket.gethostname(), os.getpid())
+
+
+@contextmanager
+def bar(words: str) -> "Iterator[Any]":
+    """A count that runs on a terminal, and nowhere else."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
+
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), MofNCompleteColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(words, total=None)
+        yield lambda: progress.advance(task)
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Says what is wrong with log files in one line."""
+    from abfleet.logs.files import LogsError
+
+    try:
+        yield
+    except (LogsError, OSError) as error:
+        stop(str(error))
+
+
+def stop(message: str, code: int = FAILURE) -> NoReturn:
+    """Ends the command with a line on stderr."""
+    sys.stderr.write(f"abfleet: {message}\n")
+    raise typer.Exit(code)
