@@ -1,4 +1,4 @@
-"""What is known at the moment a page is asked for. Values alone: knows neither where they come from nor how they look."""
+"""What is known at the moment a page is asked for. Knows neither where it comes from nor how it looks."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

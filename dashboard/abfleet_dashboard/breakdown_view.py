@@ -1,0 +1,118 @@
+"""The primary metric among parts of the users, as rows. Says of each part how little it proves; computes nothing."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from abfleet_experiments.analysis.details import Breakdown, Slice
+from abfleet_experiments.analysis.metrics import MetricRule
+from abfleet_experiments.analysis.report import ExperimentReport
+from markupsafe import Markup
+
+from abfleet_dashboard.numbers import between, chance, change, metric_value, plain, whole
+from abfleet_dashboard.pictures.scales import Scale
+from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
+from abfleet_dashboard.words import metric_name
+
+STANDS_OUT: Final = 0.05
+"""Of the adjusted p: about one slice in twenty that is said to stand out does so by chance."""
+MOST_ROWS: Final = 120
+
+
+@dataclass(frozen=True, slots=True)
+class SliceRow:
+    """One part of the users, as text."""
+
+    label: str
+    group: str
+    users: str
+    baseline: str
+    value: str
+    change: str
+    interval: str
+    adjusted_p: str
+    reading: str
+    tone: str
+    strip: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class BreakdownView:
+    """One breakdown. `note` says how to read it."""
+
+    id: str
+    title: str
+    first_column: str
+    note: str
+    axis: Markup
+    rows: tuple[SliceRow, ...]
+    left_out: str
+    compared: bool
+
+
+def breakdown_views(report: ExperimentReport, key: str) -> tuple[BreakdownView, ...]:
+    """All breakdowns that have a row."""
+    if report.details is None:
+        return ()
+    rules = {metric.rule.name: metric.rule for metric in report.gathered.evidence.metrics}
+    found = enumerate(report.details.breakdowns)
+    return tuple(_view(one, f"{key}-slices-{index}", rules.get(one.metric)) for index, one in found if one.slices)
+
+
+def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownView:
+    compared = any(math.isfinite(one.relative_difference) for one in breakdown.slices)
+    axis = axis_for([one.interval for one in breakdown.slices])
+    metric = metric_name(breakdown.metric)
+    title, column, note = {
+        "attribute": (
+            f"{metric} by {breakdown.name}",
+            breakdown.name,
+            "A part stands out only if that would be rare with so many parts looked at; all others may be chance.",
+        ),
+        "day": (
+            f"{metric} by time since a user's first call",
+            "Time since first call",
+            "An effect that fades was curiosity; one that grows was habit.",
+        ),
+        "served": (
+            f"{metric} by what really answered",
+            "Answered by",
+            "Not a randomised comparison: which users meet a fallback is no accident. No verdict looks at it.",
+        ),
+    }.get(breakdown.kind, (f"{metric} by {breakdown.name}", breakdown.name, ""))
+    left = breakdown.left_out + max(len(breakdown.slices) - MOST_ROWS, 0)
+    return BreakdownView(
+        id=id_,
+        title=f"{title[:1].upper()}{title[1:]}",
+        first_column=column,
+        note=note,
+        axis=strip_axis(axis),
+        rows=tuple(_row(one, axis, rule) for one in breakdown.slices[:MOST_ROWS]),
+        left_out=f"{left:,} more with fewer users are not shown." if left else "",
+        compared=compared,
+    )
+
+
+def _row(one: Slice, axis: Scale, rule: MetricRule | None) -> SliceRow:
+    value, base = (
+        plain(number) if rule is None else metric_value(rule, number) for number in (one.value, one.baseline_value)
+    )
+    tone, word = "open", "within chance"
+    if not math.isfinite(one.relative_difference):
+        word = "too few to compare"
+    elif one.adjusted_p < STANDS_OUT:
+        better = one.relative_difference > 0 if rule is None or rule.sign > 0 else one.relative_difference < 0
+        tone, word = ("good", "stands out, better") if better else ("bad", "stands out, worse")
+    return SliceRow(
+        label=one.label,
+        group=one.group,
+        users=f"{whole(one.users)} / {whole(one.baseline_users)}",
+        baseline=base,
+        value=value,
+        change=change(one.relative_difference),
+        interval=between(*one.interval),
+        adjusted_p=chance(one.adjusted_p),
+        reading=word,
+        tone=tone,
+        strip=strip(axis, one.relative_difference, one.interval, tone=tone),
+    )

@@ -1,0 +1,143 @@
+"""What is wrong with the data of an experiment, in plain words. What forbids a conclusion is decided elsewhere."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from abfleet_experiments.analysis import srm
+from abfleet_experiments.analysis.faults import log_faults, sample_ratio_reason
+from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_experiments.analysis.verdicts import Verdict
+
+from abfleet_dashboard.numbers import chance, counted, share
+
+NOTHING = "Nothing was found."
+
+
+class Level(StrEnum):
+    """How bad it is: nothing may be concluded; look at it; was left out, as it should be."""
+
+    BROKEN = "broken"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One sentence about the data."""
+
+    level: Level
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """All that was found, the worst first.
+
+    Attributes:
+        word: `broken`, `look at it` or `nothing found`. sentence: The same for a reader who asks what is wrong.
+    """
+
+    word: str
+    sentence: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def level(self) -> str:
+        """A class of the style sheet."""
+        worst = self.findings[0].level if self.findings else Level.NOTE
+        return str(worst)
+
+    @property
+    def wrong(self) -> tuple[Finding, ...]:
+        """Without the notes."""
+        return tuple(finding for finding in self.findings if finding.level is not Level.NOTE)
+
+    @property
+    def notes(self) -> tuple[Finding, ...]:
+        """What was left out, or is only said."""
+        return tuple(finding for finding in self.findings if finding.level is Level.NOTE)
+
+
+def health(report: ExperimentReport) -> Health:
+    """The health of an experiment's data."""
+    findings = (*_faults(report), *_warnings(report), *_notes(report))
+    broken = [finding for finding in findings if finding.level is Level.BROKEN]
+    warnings = [finding for finding in findings if finding.level is Level.WARNING]
+    if broken:
+        return Health("broken", "The data is broken.", findings)
+    if warnings:
+        return Health("look at it", "Nothing that forbids a conclusion, but look at this:", findings)
+    return Health("nothing found", NOTHING, findings)
+
+
+def _faults(report: ExperimentReport) -> Iterator[Finding]:
+    evidence, ratio = report.gathered.evidence, report.decision.sample_ratio
+    said = []
+    if not ratio.ok:
+        said.append(sample_ratio_reason(evidence.groups, ratio))
+    said += log_faults(evidence)
+    if report.decision.verdict is Verdict.REFUSE:
+        # The verdict's own reasons are faults too, such as groups that differed before the experiment began.
+        said += [reason for reason in report.decision.reasons if reason not in said]
+    for sentence in said:
+        yield Finding(Level.BROKEN, f"{sentence[:1].upper()}{sentence[1:]}.")
+
+
+def _warnings(report: ExperimentReport) -> Iterator[Finding]:
+    evidence, ratio = report.gathered.evidence, report.decision.sample_ratio
+    quality = evidence.quality
+    if ratio.ok and ratio.p_value < srm.ALPHA_AT_SHIPPING:
+        yield Finding(
+            Level.WARNING,
+            f"The groups' sizes are suspicious (chi-square p = {chance(ratio.p_value)}). Look for lost log lines.",
+        )
+    if quality.unreadable:
+        part = share(quality.unreadable / quality.lines) if quality.lines else ""
+        yield Finding(Level.WARNING, f"{counted(quality.unreadable, 'line')} of the log cannot be read ({part}).")
+    if quality.users_in_two_groups:
+        yield Finding(
+            Level.WARNING,
+            f"{counted(quality.users_in_two_groups, 'user')} of {quality.users:,} were served in two groups at a time.",
+        )
+    if quality.unjoined_outcomes:
+        yield Finding(
+            Level.WARNING, f"{counted(quality.unjoined_outcomes, 'outcome')} name a request that is not in the log."
+        )
+    if quality.clicks_not_in_list:
+        yield Finding(
+            Level.WARNING,
+            f"{counted(quality.clicks_not_in_list, 'click')} on items that were not in the list; not counted.",
+        )
+    if quality.other_currencies:
+        yield Finding(
+            Level.WARNING,
+            f"{counted(quality.other_currencies, 'purchase')} in another currency than the rest; not counted.",
+        )
+
+
+def _notes(report: ExperimentReport) -> Iterator[Finding]:
+    quality, ratio = report.gathered.evidence.quality, report.decision.sample_ratio
+    counts = (
+        (quality.synthetic, "synthetic call", "synthetic calls", "left out"),
+        (quality.overrides, "call with a forced group", "calls with a forced group", "left out"),
+        (quality.no_user_id, "call without a user id", "calls without a user id", "left out"),
+        (quality.holdout, "call of users held out", "calls of users held out", "left out"),
+        (quality.moved_by_ramp, "user moved by a ramp", "users moved by a ramp", "left out of the earlier allocation"),
+        (quality.duplicates, "repeated exposure", "repeated exposures", "counted once"),
+        (quality.duplicate_outcomes, "repeated outcome", "repeated outcomes", "counted once"),
+    )
+    for count, one, many, then in counts:
+        if count:
+            yield Finding(Level.NOTE, f"{counted(count, one, many)}: {then}.")
+    if quality.open_windows:
+        yield Finding(
+            Level.NOTE,
+            f"{counted(quality.open_windows, 'user')} came in so late that their outcomes may still arrive.",
+        )
+    if ratio.ok and report.gathered.evidence.users[-1].sum() > 0:
+        yield Finding(
+            Level.NOTE,
+            f"The groups have the sizes they should have (chi-square p = {chance(ratio.p_value)}). "
+            "A loss of a few percent of one group's lines cannot be seen at every size.",
+        )

@@ -1,0 +1,174 @@
+"""One experiment as a page shows it: sentences, rows and pictures, made from a report. Knows no templates."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from urllib.parse import quote
+
+from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_experiments.config import Config
+from markupsafe import Markup
+
+from abfleet_dashboard.breakdown_view import BreakdownView, breakdown_views
+from abfleet_dashboard.data_words import Health, health
+from abfleet_dashboard.metric_view import MetricTable, metric_tables
+from abfleet_dashboard.numbers import UNKNOWN, instant, share, whole
+from abfleet_dashboard.pictures import estimate as estimates
+from abfleet_dashboard.pictures import over_time
+from abfleet_dashboard.pictures.history import NAMES, class_of, sign, verdicts
+from abfleet_dashboard.pictures.picture import Picture
+from abfleet_dashboard.recommended_view import RecommendedView, recommended_view
+from abfleet_dashboard.setup_view import ChangeRow, SetupView, change_rows, setup_view
+from abfleet_dashboard.words import Answers, answers, metric_name, progress, with_version
+
+
+@dataclass(frozen=True, slots=True)
+class GroupRow:
+    """One group in the table of groups, as text."""
+
+    name: str
+    version: str
+    users: str
+    expected: str
+    share: str
+    calls: str
+    errors: str
+    fallbacks: str
+    verdict: str
+    sign: Markup
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExperimentView:
+    """Everything of one experiment; `key` begins all ids of it on the page.
+
+    Attributes:
+        reached: Users over planned users, 0 to 1; None where there is no plan yet.
+        main: The primary metric over time, one picture for each treatment. others: All other metrics.
+        detailed: Whether the report came with details; without, pictures over time cannot be drawn.
+    """
+
+    key: str
+    name: str
+    path: str
+    verdict: str
+    verdict_class: str
+    sign: Markup
+    answers: Answers
+    reasons: tuple[str, ...]
+    progress: str
+    reached: float | None
+    health: Health
+    groups: tuple[GroupRow, ...]
+    tables: tuple[MetricTable, ...]
+    main: tuple[Picture, ...]
+    others: tuple[Picture, ...]
+    sizes: Picture | None
+    traffic: tuple[Picture, ...]
+    history: Picture | None
+    breakdowns: tuple[BreakdownView, ...]
+    recommended: RecommendedView | None
+    setup: SetupView
+    changes: tuple[ChangeRow, ...]
+    detailed: bool
+
+
+def experiment_path(name: str) -> str:
+    """Where the experiment's page is."""
+    return f"/experiments/{quote(name, safe='')}"
+
+
+def experiment_view(report: ExperimentReport, config: Config | None, key: str) -> ExperimentView:
+    """The experiment for one page."""
+    details, decision = report.details, report.decision
+    groups = report.gathered.evidence.groups
+    main, others = _over_time(report, key)
+    users = int(report.gathered.evidence.users[-1].sum())
+    traffic = []
+    if details is not None:
+        traffic = [
+            over_time.users(f"{key}-users", groups, details.paths),
+            over_time.calls(f"{key}-calls", groups, details.traffic),
+            over_time.trouble(f"{key}-trouble", groups, details.traffic),
+        ]
+    return ExperimentView(
+        key=key,
+        name=report.name,
+        path=experiment_path(report.name),
+        verdict=NAMES[decision.verdict],
+        verdict_class=class_of(decision.verdict),
+        sign=sign(decision.verdict, size=20),
+        answers=answers(report),
+        reasons=tuple(_sentence(reason) for reason in decision.reasons),
+        progress=progress(report),
+        reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
+        health=health(report),
+        groups=_group_rows(report),
+        tables=metric_tables(report),
+        main=main,
+        others=others,
+        sizes=over_time.sizes(f"{key}-sizes", details.paths) if details else None,
+        traffic=tuple(picture for picture in traffic if picture is not None),
+        history=_history(report, key),
+        breakdowns=breakdown_views(report, key),
+        recommended=recommended_view(report),
+        setup=setup_view(report, config),
+        changes=change_rows(details.changes) if details else (),
+        detailed=details is not None,
+    )
+
+
+def as_of_text(at: datetime | None) -> str:
+    """The report's moment."""
+    return UNKNOWN if at is None else instant(at)
+
+
+def _over_time(report: ExperimentReport, key: str) -> tuple[tuple[Picture, ...], tuple[Picture, ...]]:
+    main: list[Picture] = []
+    others: list[Picture] = []
+    if report.details is None:
+        return (), ()
+    paths = report.details.paths
+    for index, path in enumerate(paths.metrics):
+        name = metric_name(path.metric)
+        title = f"{name[:1].upper()}{name[1:]}: {with_version(report, path.group)} against control"
+        picture = estimates.estimate(f"{key}-path-{index}", title, path, paths.times)
+        if picture is not None:
+            (main if path.role == "primary" else others).append(picture)
+    return tuple(main), tuple(others)
+
+
+def _history(report: ExperimentReport, key: str) -> Picture | None:
+    decision = report.decision
+    rows = [("experiment", decision.history)]
+    if len(decision.groups) > 1:
+        rows += [(group.group, tuple((verdict, None) for verdict in group.history)) for group in decision.groups]
+    return verdicts(f"{key}-history", rows, report.gathered.evidence.calendar.planned)
+
+
+def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
+    decided = {group.group: group for group in report.decision.groups}
+    total = sum(facts.users for facts in report.gathered.facts)
+    rows = []
+    for facts, expected in zip(report.gathered.facts, report.decision.sample_ratio.expected, strict=True):
+        group = decided.get(facts.name)
+        rows.append(
+            GroupRow(
+                name=facts.name,
+                version=facts.model_version or UNKNOWN,
+                users=whole(facts.users),
+                expected=whole(expected),
+                share=share(facts.users / total, 1) if total else UNKNOWN,
+                calls=whole(facts.exposures),
+                errors=whole(facts.errors),
+                fallbacks=whole(facts.fallbacks),
+                verdict=NAMES[group.verdict] if group else "compared with",
+                sign=sign(group.verdict) if group else Markup(""),
+                reasons=tuple(_sentence(reason) for reason in group.reasons) if group else (),
+            )
+        )
+    return tuple(rows)
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")

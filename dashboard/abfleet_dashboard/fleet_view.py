@@ -1,0 +1,196 @@
+"""Routers, versions and replicas as rows, from the routers' status documents. Knows their keys, asks nobody."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from abfleet_transport.rates import GroupRate, Rates, between
+
+from abfleet_dashboard.numbers import UNKNOWN, counted, duration, instant, milliseconds, share
+from abfleet_dashboard.setup_view import parsed_time
+from abfleet_dashboard.situation import RouterState
+
+_HEALTH = {
+    "connecting": "is being connected to",
+    "serving": "is healthy",
+    "not_serving": "says that it does not serve",
+    "wrong_version": "serves another version",
+    "lost": "cannot be reached",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RateRow:
+    """Calls of one group, as text."""
+
+    experiment: str
+    group: str
+    version: str
+    rate: str
+    share: str
+    p50: str
+    p99: str
+    errors: str
+    fallbacks: str
+    troubled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRow:
+    """One worker. `level`: ok or bad; `state` says the same in words."""
+
+    address: str
+    state: str
+    load: str
+    level: str
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """One version's workers."""
+
+    version: str
+    is_default: bool
+    summary: str
+    level: str
+    ejections: str
+    replicas: tuple[ReplicaRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterView:
+    """One router. `level`: ok, warning or bad; `window` says over what time the rates are."""
+
+    address: str
+    name: str
+    level: str
+    summary: str
+    error: str | None
+    facts: tuple[tuple[str, str], ...] = ()
+    config_errors: tuple[str, ...] = ()
+    window: str = ""
+    rates: tuple[RateRow, ...] = ()
+    total: RateRow | None = None
+    pools: tuple[PoolView, ...] = ()
+
+
+def router_view(state: RouterState) -> RouterView:
+    """The router for a page; whatever is wrong is a sentence."""
+    if state.document is None:
+        why = state.error or "it has not answered yet"
+        return RouterView(
+            address=state.address, name=state.address, level="bad", summary="cannot be reached",
+            error=f"The router at {state.address} cannot be reached: {why}",
+        )  # fmt: skip
+    try:
+        return _known(state, state.document)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        return RouterView(
+            address=state.address, name=state.address, level="bad", summary="says what is not understood",
+            error=f"The status of the router at {state.address} is not understood ({type(error).__name__}: {error}); "
+            "is it of another release?",
+        )  # fmt: skip
+
+
+def _known(state: RouterState, document: Mapping[str, Any]) -> RouterView:
+    config = document["config"]
+    rates = between(state.earlier, document)
+    pools = tuple(_pool(pool, config["default"]) for pool in document["pools"])
+    errors = tuple(str(error) for error in config["errors"])
+    return RouterView(
+        address=state.address,
+        name=str(document["router"]),
+        level=_level(state, document, pools),
+        summary=_summary(state, document, rates, pools),
+        error=f"It cannot be reached any more: {state.error}. This is what it said last." if state.error else None,
+        facts=_facts(document),
+        config_errors=errors,
+        window=_window(state, document),
+        rates=tuple(_rate(one) for one in rates.groups if one.experiment or one.calls),
+        total=_rate(rates.total) if rates.groups else None,
+        pools=pools,
+    )
+
+
+def _level(state: RouterState, document: Mapping[str, Any], pools: Sequence[PoolView]) -> str:
+    if state.error or not document["serving"]:
+        return "bad"
+    worrying = document["config"]["errors"] or document["decision_log"]["failing"] or document["decision_log"]["lost"]
+    return "warning" if worrying or any(pool.level != "ok" for pool in pools) else "ok"
+
+
+def _summary(state: RouterState, document: Mapping[str, Any], rates: Rates, pools: Sequence[PoolView]) -> str:
+    if state.error:
+        return "cannot be reached any more"
+    parts = ["serves" if document["serving"] else "does not serve", f"{rates.total.calls_per_s:,.1f} calls/s"]
+    low = [pool.version for pool in pools if pool.level != "ok"]
+    parts.append(f"workers missing: {', '.join(low)}" if low else f"{counted(len(pools), 'version')} with all workers")
+    if document["config"]["errors"]:
+        parts.append("the newest configuration was not taken")
+    if document["decision_log"]["failing"]:
+        parts.append("the log cannot be written")
+    return ", ".join(parts)
+
+
+def _facts(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    config, log, waiting = document["config"], document["decision_log"], document["waiting"]
+    activated = parsed_time(config["activated"])
+    since = f", in force since {instant(activated, seconds=True)}" if activated else ""
+    lost = f", {log['lost']:,} lost" if log["lost"] else ""
+    failing = "; writing fails now" if log["failing"] else ""
+    facts = [
+        ("State", "serves" if document["serving"] else "does not serve"),
+        ("Up for", duration(float(document["uptime_s"]))),
+        ("Configuration", f"{config['revision'] or 'none yet'} (number {config['generation']}){since}"),
+        ("Default version", str(config["default"] or UNKNOWN)),
+        ("Log", f"{counted(log['lines'], 'line')}{lost}, {log['buffered']:,} not yet written{failing}"),
+        ("Waiting calls", f"{waiting['calls']:,}"),
+        ("Refused", f"{document['shed']:,} under overload, {document['rejected']:,} for wrong input"),
+        ("Second attempts", f"{document['retries']:,}"),
+    ]
+    return tuple(facts)
+
+
+def _window(state: RouterState, document: Mapping[str, Any]) -> str:
+    earlier = state.earlier
+    if earlier is None or earlier["uptime_s"] >= document["uptime_s"]:
+        return "since the router started"
+    return f"over the last {duration(document['uptime_s'] - earlier['uptime_s'])}"
+
+
+def _rate(rate: GroupRate) -> RateRow:
+    return RateRow(
+        experiment=rate.experiment or "no experiment",
+        group=rate.group or UNKNOWN,
+        version=rate.model_version,
+        rate=f"{rate.calls_per_s:,.1f}",
+        share=UNKNOWN if rate.share is None else share(rate.share, 1),
+        p50=milliseconds(rate.p50_ms),
+        p99=milliseconds(rate.p99_ms),
+        errors=f"{rate.errors:,}",
+        fallbacks=f"{rate.fallbacks:,}",
+        troubled=bool(rate.errors or rate.fallbacks),
+    )
+
+
+def _pool(pool: Mapping[str, Any], default: str | None) -> PoolView:
+    replicas = tuple(_replica(replica) for replica in pool["replicas"])
+    available, all_of_them = int(pool["available"]), len(replicas)
+    level = "bad" if not available else "ok" if available == all_of_them else "warning"
+    return PoolView(
+        version=str(pool["version"]),
+        is_default=pool["version"] == default,
+        summary=f"{available} of {counted(all_of_them, 'worker')} get calls" if all_of_them else "no worker is known",
+        level=level,
+        ejections=f"taken out {counted(int(pool['ejections']), 'time')} after failures" if pool["ejections"] else "",
+        replicas=replicas,
+    )
+
+
+def _replica(replica: Mapping[str, Any]) -> ReplicaRow:
+    health = _HEALTH.get(replica["health"], str(replica["health"]))
+    taken_out = replica["health"] == "serving" and not replica["in"]
+    state = f"{health}, taken out after failures" if taken_out else health
+    level = "ok" if replica["in"] else "bad"
+    gets = "gets calls" if replica["in"] else "gets none"
+    return ReplicaRow(str(replica["address"]), f"{gets}, {state}", f"{replica['load']:,}", level)

@@ -1,0 +1,97 @@
+"""A treatment's metrics as rows with their intervals drawn beside the numbers. Knows one report, no page."""
+
+import math
+from dataclasses import dataclass
+
+from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult
+from markupsafe import Markup
+
+from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value
+from abfleet_dashboard.pictures.scales import Scale
+from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
+from abfleet_dashboard.words import metric_name, relative, with_version
+
+_ROLES = {"primary": "decides", "guardrail": "must not get worse", "secondary": "is only shown"}
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRow:
+    """One metric, as text. `strip` draws what `interval` and `always` say."""
+
+    name: str
+    key: str
+    role: str
+    better: str
+    baseline: str
+    value: str
+    change: str
+    tone: str
+    reading: str
+    interval: str
+    always: str
+    p_value: str
+    margin: str
+    guard: str
+    strip: Markup
+
+
+@dataclass(frozen=True, slots=True)
+class MetricTable:
+    """One treatment's metrics; all rows on one axis."""
+
+    title: str
+    group: str
+    axis: Markup
+    rows: tuple[MetricRow, ...]
+
+
+def metric_tables(report: ExperimentReport) -> tuple[MetricTable, ...]:
+    """A table for each treatment."""
+    return tuple(_table(report, group) for group in report.decision.groups)
+
+
+def reading(metric: MetricResult) -> tuple[str, str]:
+    """A class of tone and a word: whether the interval at this look leaves out no change, and to which side."""
+    low, high = metric.interval
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "open", "not known yet"
+    if low <= 0 <= high:
+        return "open", "could be chance"
+    return ("good", "better") if (low > 0) == (metric.rule.sign > 0) else ("bad", "worse")
+
+
+def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
+    needed = [relative(metric, metric.interval) for metric in group.metrics]
+    axis = axis_for(needed)
+    return MetricTable(
+        title=f"{with_version(report, group.group)} against {with_version(report, report.gathered.evidence.groups[0])}",
+        group=group.group,
+        axis=strip_axis(axis),
+        rows=tuple(_row(metric, axis) for metric in group.metrics),
+    )
+
+
+def _row(metric: MetricResult, axis: Scale) -> MetricRow:
+    rule = metric.rule
+    interval, always = relative(metric, metric.interval), relative(metric, metric.sequential_interval)
+    tone, word = reading(metric)
+    margin = -rule.sign * metric.margin if rule.role == "guardrail" else math.nan
+    name = metric_name(rule.name)
+    return MetricRow(
+        name=f"{name[:1].upper()}{name[1:]}",
+        key=rule.name,
+        role=_ROLES[rule.role],
+        better="higher is better" if rule.sign > 0 else "lower is better",
+        baseline=metric_value(rule, metric.baseline_value),
+        value=metric_value(rule, metric.value),
+        change=change(metric.relative_difference),
+        tone=tone,
+        reading=word,
+        interval=between(*interval),
+        always=between(*always),
+        p_value=chance(metric.p_value),
+        margin=f"tolerated: {change(margin)}" if math.isfinite(margin) else "",
+        guard=f"evidence of harm {evidence(metric.e_value)}" if math.isfinite(metric.e_value) else "",
+        strip=strip(axis, metric.relative_difference, interval, always=always, margin=margin, tone=tone),
+    )

@@ -1,0 +1,163 @@
+"""All experiments in rows, and what has to be said above them. Knows one situation, no HTML."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from abfleet_experiments.analysis.report import ExperimentReport, Report
+from abfleet_experiments.analysis.verdicts import PRECEDENCE, Verdict
+from markupsafe import Markup
+
+from abfleet_dashboard.data_words import health
+from abfleet_dashboard.experiment_view import experiment_path
+from abfleet_dashboard.metric_view import reading
+from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, instant, whole
+from abfleet_dashboard.pictures.history import NAMES, class_of, sign
+from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.words import days_left, decided, has_users, metric_name, primary, relative, with_version
+
+OLD_LOG_S: Final = 3600.0
+"""A log without a new line for an hour is worth a sentence: traffic stopped, or lines go elsewhere."""
+_LEADS: Final = (Verdict.SHIP, Verdict.CHECK_FIRST)
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A sentence above everything else. `level`: bad, warning or note; `lines`: what it lists."""
+
+    level: str
+    text: str
+    lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OverviewRow:
+    """One experiment, as text."""
+
+    name: str
+    path: str
+    verdict: str
+    verdict_class: str
+    sign: Markup
+    winner: str
+    metric: str
+    change: str
+    tone: str
+    interval: str
+    users: str
+    planned: str
+    reached: float | None
+    days_left: str
+    health: str
+    health_level: str
+
+
+def overview_rows(situation: Situation) -> tuple[OverviewRow, ...]:
+    """Those with something to do first, then in the report's order; then those that no report knows yet."""
+    reports = situation.report.experiments if situation.report else ()
+    ordered = sorted(reports, key=lambda one: (not has_users(one), PRECEDENCE.index(one.decision.verdict)))
+    known = {one.name for one in reports}
+    waiting = [one.name for one in situation.config.experiments if one.name not in known] if situation.config else []
+    return (*(overview_row(one) for one in ordered), *(_waiting(name) for name in waiting))
+
+
+def overview_row(report: ExperimentReport) -> OverviewRow:
+    """One experiment of the report."""
+    decision, group = report.decision, decided(report)
+    metric, data = primary(group), health(report)
+    known = metric is not None and math.isfinite(metric.relative_difference)
+    users = int(report.gathered.evidence.users[-1].sum())
+    return OverviewRow(
+        name=report.name,
+        path=experiment_path(report.name),
+        verdict=NAMES[decision.verdict],
+        verdict_class=class_of(decision.verdict),
+        sign=sign(decision.verdict),
+        winner=_winner(report),
+        metric=f"{metric_name(metric.rule.name)}, {metric.group}" if metric else "",
+        change=change(metric.relative_difference) if metric and known else UNKNOWN,
+        tone=reading(metric)[0] if metric else "open",
+        interval=between(*relative(metric, metric.interval)) if metric and known else UNKNOWN,
+        users=whole(users),
+        planned=whole(decision.users_planned) if decision.users_planned > 0 else UNKNOWN,
+        reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
+        days_left=days_left(report),
+        health=data.word,
+        health_level=data.level,
+    )
+
+
+def notices(situation: Situation) -> tuple[Notice, ...]:
+    """What has to be known before anything on the page is believed."""
+    found = [*_about_analysis(situation)]
+    if situation.config_errors:
+        text = "The experiments file cannot be taken as it is; the last good one is shown."
+        found.append(Notice("bad", text, situation.config_errors))
+    if situation.report is not None:
+        found += _about_log(situation.report)
+    report = situation.report
+    if report is not None and report.as_of is not None:
+        age = (situation.now - report.as_of).total_seconds()
+        if age > OLD_LOG_S:
+            found.append(
+                Notice("note", f"The newest line of the log is {duration(age)} old ({instant(report.as_of)}).")
+            )
+    return tuple(found)
+
+
+def about_log(report: Report) -> tuple[Notice, ...]:
+    """What a report says of its log as a whole."""
+    return tuple(_about_log(report))
+
+
+def _about_analysis(situation: Situation) -> list[Notice]:
+    age = None if situation.made_at is None else (situation.now - situation.made_at).total_seconds()
+    if situation.report is None:
+        if situation.analysis_error:
+            return [Notice("bad", f"The log could not be analysed: {_ended(situation.analysis_error)}")]
+        text = (
+            "The log is being analysed for the first time."
+            if situation.analysing
+            else "The log has not been analysed yet."
+        )
+        return [Notice("note", text)]
+    if situation.analysis_error:
+        when = f" What you see is {duration(age)} old." if age is not None else ""
+        return [Notice("bad", f"The newest analysis failed: {_ended(situation.analysis_error)}{when}")]
+    if age is not None and age > situation.stale_after_s:
+        doing = "a newer one is being made" if situation.analysing else "no newer one has been made"
+        return [Notice("warning", f"This report is {duration(age)} old; {doing}.")]
+    return []
+
+
+def _about_log(report: Report) -> list[Notice]:
+    log = report.log
+    if report.as_of is None:
+        what = "has no line that can be read" if log.lines else "is empty"
+        return [Notice("warning", f"The log {what}, so there is nothing to conclude from.")]
+    if not report.experiments:
+        return [Notice("note", "Neither the experiments file nor the log has an experiment.")]
+    if log.unreadable:
+        return [Notice("warning", f"{counted(log.unreadable, 'line')} of {log.lines:,} in the log cannot be read.")]
+    return []
+
+
+def _ended(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _winner(report: ExperimentReport) -> str:
+    group = report.decision.group
+    if group is not None and report.decision.verdict in _LEADS:
+        return with_version(report, group)
+    if report.decision.verdict in (Verdict.ROLL_BACK, Verdict.STOP_NO_EFFECT):
+        return f"{with_version(report, report.gathered.evidence.groups[0])} stays"
+    return "nobody can say" if report.decision.verdict is Verdict.REFUSE else "not decided"
+
+
+def _waiting(name: str) -> OverviewRow:
+    return OverviewRow(
+        name=name, path=experiment_path(name), verdict="Not analysed yet", verdict_class="verdict-none",
+        sign=Markup(""), winner=UNKNOWN, metric="", change=UNKNOWN, tone="open", interval=UNKNOWN, users=UNKNOWN,
+        planned=UNKNOWN, reached=None, days_left=UNKNOWN, health=UNKNOWN, health_level="note",
+    )  # fmt: skip

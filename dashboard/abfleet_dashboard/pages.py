@@ -1,0 +1,117 @@
+"""Whole pages as text, from a situation or a report. The one place that knows the templates; reads nothing else."""
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from abfleet_experiments.analysis.report import Report
+from abfleet_experiments.config import Config
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from abfleet_dashboard.experiment_view import ExperimentView, as_of_text, experiment_path, experiment_view
+from abfleet_dashboard.fleet_view import router_view
+from abfleet_dashboard.foreign import readable
+from abfleet_dashboard.numbers import instant
+from abfleet_dashboard.overview_view import about_log, notices, overview_row, overview_rows
+from abfleet_dashboard.pictures.svg import percent
+from abfleet_dashboard.situation import Situation
+
+STATIC: Final = Path(__file__).parent / "static"
+"""What pages link to under `/static/`."""
+STYLE: Final = "abfleet.css"
+_REFRESH_WITHOUT_SCRIPT_S: Final = 10
+
+
+def overview_page(situation: Situation) -> str:
+    """All experiments, and whether the fleet is well."""
+    return _page(
+        "overview.html", situation, title="Experiments", here="/", rows=overview_rows(situation),
+        routers=[router_view(router) for router in situation.routers],
+    )  # fmt: skip
+
+
+def experiment_page(situation: Situation, name: str) -> str:
+    """One experiment. KeyError if neither the report nor the experiments file knows it."""
+    reports = situation.report.experiments if situation.report else ()
+    report = next((one for one in reports if one.name == name), None)
+    if report is None:
+        if situation.config is None or all(one.name != name for one in situation.config.experiments):
+            raise KeyError(name)
+        sentences = ("No report knows this experiment yet. Once its first calls are in the log, it is shown here.",)
+        return message_page(name, sentences, situation=situation)
+    view = experiment_view(report, situation.config, "e")
+    return _page(
+        "experiment.html", situation, title=name, here=experiment_path(name), view=view,
+        download=f"/report/{quote(name, safe='')}.html",
+    )  # fmt: skip
+
+
+def fleet_page(situation: Situation) -> str:
+    """Routers, versions, workers and rates."""
+    routers = [router_view(router) for router in situation.routers]
+    return _page("fleet.html", situation, title="Fleet", here="/fleet", routers=routers)
+
+
+def message_page(title: str, sentences: Iterable[str], *, situation: Situation | None = None) -> str:
+    """A page that only says something: not found, not allowed, not ready."""
+    return _page("message.html", situation, title=title, here="", sentences=tuple(sentences))
+
+
+def report_file(report: Report, *, config: Config | None = None, only: str | None = None) -> str:
+    """The report as one file that needs no other and runs no script. KeyError if it has no experiment named `only`.
+
+    A function of its arguments: the same report gives the same file.
+    """
+    chosen = [one for one in report.experiments if only is None or one.name == only]
+    if only is not None and not chosen:
+        raise KeyError(only)
+    views: list[ExperimentView] = [experiment_view(one, config, f"e{index}") for index, one in enumerate(chosen)]
+    template = _environment().get_template("report.html")
+    return template.render(
+        title=only if only is not None else "Experiments",
+        style=Markup((STATIC / STYLE).read_text(encoding="utf-8")),  # noqa: S704 - our own file, without `<`
+        rows=tuple(overview_row(one) for one in chosen),
+        views=views,
+        notices=about_log(report),
+        as_of=as_of_text(report.as_of),
+        log=report.log,
+    )
+
+
+def _page(template: str, situation: Situation | None, **context: Any) -> str:
+    report = situation.report if situation else None
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            notices=notices(situation) if situation else (),
+            as_of=as_of_text(report.as_of) if report else "",
+            made_at=instant(situation.made_at, seconds=True) if situation and situation.made_at else "",
+            refresh_s=situation.refresh_s if situation else 0,
+            refresh_without_script_s=_REFRESH_WITHOUT_SCRIPT_S,
+            log=report.log if report else None,
+            **context,
+        )
+    )
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("abfleet_dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_finalized,
+    )
+    environment.filters["percent"] = percent
+    return environment
+
+
+def _finalized(value: object) -> object:
+    """What a template prints, before it is escaped: foreign text cannot hide characters."""
+    return readable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

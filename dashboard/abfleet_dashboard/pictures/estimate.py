@@ -1,0 +1,158 @@
+"""The estimate of one metric over time, with what is known of it and where a boundary lies. Computes no statistics."""
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from abfleet_experiments.analysis.details import MetricPath
+from abfleet_experiments.analysis.moments import Floats
+from markupsafe import Markup
+
+from abfleet_dashboard.numbers import UNKNOWN, between, change, moment
+from abfleet_dashboard.pictures.picture import Key, Picture, Table, thinned
+from abfleet_dashboard.pictures.plot import Axes, Mark, area, dots, hover, line, plot, swatch
+from abfleet_dashboard.pictures.scales import round_marks, time_marks, times, widened
+
+MOST_POINTS: Final = 240
+MOST_ROWS: Final = 40
+TALLEST: Final = 4.0
+"""Early looks know little, and their wide bands would squeeze what counts: the axis ends at so many newest bands."""
+
+
+def estimate(id_: str, title: str, path: MetricPath, at: Sequence[datetime]) -> Picture | None:
+    """The picture; None where no look has an estimate."""
+    known = np.isfinite(path.relative_difference)
+    if not known.any():
+        return None
+    shown = thinned(len(at), MOST_POINTS)
+    axes = _axes(path, at)
+    description = _description(path, at)
+    return Picture(
+        id=id_,
+        title=title,
+        description=description,
+        drawing=plot(id_, title, description, axes, stretched=_layers(path, at, shown, axes)),
+        table=_table(path, at),
+        legend=_legend(path),
+    )
+
+
+def _axes(path: MetricPath, at: Sequence[datetime]) -> Axes:
+    x = times(at[0], at[-1])
+    newest = [path.relative_difference[-1], path.low[-1], path.high[-1]]
+    extent = max((abs(value) for value in newest if math.isfinite(value)), default=math.nan)
+    half = len(at) // 2
+    values = np.concatenate(
+        [path.relative_difference, path.low[half:], path.high[half:], path.better_at[-1:], path.worse_at[-1:], [0.0]]
+    )
+    values = values[np.isfinite(values)]
+    limit = TALLEST * extent if math.isfinite(extent) and extent > 0 else np.abs(values).max()
+    y = widened(max(values.min(), -limit), min(values.max(), limit))
+    marks = round_marks(y.low, y.high)
+    digits = 0 if len(marks) < 2 or marks[1] - marks[0] >= 0.0099 else 1 if marks[1] - marks[0] >= 0.00099 else 2
+    return Axes(
+        x=x,
+        y=y,
+        x_marks=tuple(Mark(value, text) for value, text in time_marks(x)),
+        y_marks=tuple(Mark(value, change(value, digits)) for value in marks),
+        zero=0.0,
+    )
+
+
+def _layers(path: MetricPath, at: Sequence[datetime], shown: list[int], axes: Axes) -> list[Markup]:
+    layers = [
+        area(_placed(axes, at, path.high, run), _placed(axes, at, path.low, run), "always")
+        for run in _runs(shown, np.isfinite(path.low) & np.isfinite(path.high))
+    ]
+    for values, class_ in ((path.better_at, "better"), (path.worse_at, "worse")):
+        layers += [line(_placed(axes, at, values, run), class_) for run in _runs(shown, np.isfinite(values))]
+    for run in _runs(shown, np.isfinite(path.relative_difference)):
+        placed = _placed(axes, at, path.relative_difference, run)
+        layers += [line(placed, "estimate")]
+        layers += [dots(placed, "estimate")] if len(shown) <= 60 else [dots(placed[-1:], "estimate")]
+    return layers + _hovers(path, at, shown, axes)
+
+
+def _hovers(path: MetricPath, at: Sequence[datetime], shown: list[int], axes: Axes) -> list[Markup]:
+    if len(shown) > 80 or len(shown) < 2:
+        return []
+    stamps = [at[index].timestamp() for index in shown]
+    edges = [stamps[0], *((a + b) / 2 for a, b in pairwise(stamps)), stamps[-1]]
+    span = at[-1] - at[0]
+    return [
+        hover(axes, edges[place], edges[place + 1], f"{moment(at[index], span)}: {_said(path, index)}")
+        for place, index in enumerate(shown)
+    ]
+
+
+def _said(path: MetricPath, index: int) -> str:
+    text = change(path.relative_difference[index])
+    interval = between(path.low[index], path.high[index])
+    return text if interval == UNKNOWN else f"{text}, always-valid interval {interval}"
+
+
+def _placed(axes: Axes, at: Sequence[datetime], values: Floats, run: Sequence[int]) -> list[tuple[float, float]]:
+    # Far outside the axis, half a thousand times its height or more, drawing programs lose precision.
+    return [
+        (place[0], min(max(place[1], -20.0), 20.0))
+        for place in (axes.place(at[index].timestamp(), float(values[index])) for index in run)
+    ]
+
+
+def _runs(shown: list[int], known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> list[list[int]]:
+    """The shown indices in runs without a gap in what is known."""
+    runs: list[list[int]] = []
+    open_run = False
+    for index in shown:
+        if not known[index]:
+            open_run = False
+            continue
+        if not open_run:
+            runs.append([])
+        runs[-1].append(index)
+        open_run = True
+    return runs
+
+
+def _description(path: MetricPath, at: Sequence[datetime]) -> str:
+    newest = int(np.flatnonzero(np.isfinite(path.relative_difference))[-1])
+    span = at[-1] - at[0]
+    text = f"Newest, at {moment(at[newest], span)}: {_said(path, newest)}."
+    for values, words, sign in (
+        (path.better_at, "the boundary for better", 1),
+        (path.worse_at, "the boundary for harm", -1),
+    ):
+        sign = sign if path.direction == "up" else -sign
+        with np.errstate(invalid="ignore"):
+            beyond = np.flatnonzero(sign * (path.relative_difference - values) >= 0)
+        if len(beyond):
+            text += f" The estimate first reached {words} at {moment(at[int(beyond[0])], span)}."
+        elif math.isfinite(values[-1]):
+            text += f" It has not reached {words}, now at {change(float(values[-1]))}."
+    return text
+
+
+def _table(path: MetricPath, at: Sequence[datetime]) -> Table:
+    rows = thinned(len(at), MOST_ROWS)
+    span = max(at[-1] - at[0], timedelta(0))
+    columns = (path.relative_difference, path.low, path.high, path.better_at, path.worse_at)
+    return Table(
+        ("Time (UTC)", "Estimate", "Always-valid from", "to", "Boundary for better", "Boundary for harm"),
+        tuple((moment(at[i], span), *(change(float(column[i])) for column in columns)) for i in rows),
+        f"{len(rows)} of {len(at)} looks, evenly chosen." if len(rows) < len(at) else "",
+    )
+
+
+def _legend(path: MetricPath) -> tuple[Key, ...]:
+    keys = [Key(swatch("line", "estimate"), f"estimate for {path.group}")]
+    if np.isfinite(path.low).any():
+        keys.append(Key(swatch("area", "always"), "always-valid 95 % interval"))
+    if np.isfinite(path.better_at).any():
+        words = "inside its margin beyond here" if path.role == "guardrail" else "better, once the estimate is beyond"
+        keys.append(Key(swatch("line", "better"), words))
+    if np.isfinite(path.worse_at).any():
+        keys.append(Key(swatch("line", "worse"), "harm, once the estimate is beyond"))
+    return tuple(keys)

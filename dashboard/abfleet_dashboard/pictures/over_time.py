@@ -1,0 +1,181 @@
+"""Counts and shares over time, a line for each group, and the test of the groups' sizes. Computes no statistics."""
+
+import math
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final
+
+import numpy as np
+from abfleet_experiments.analysis import srm
+from abfleet_experiments.analysis.details import Paths, Traffic
+from abfleet_experiments.analysis.moments import Floats
+from markupsafe import Markup
+
+from abfleet_dashboard.numbers import chance, duration, evidence, moment, share, whole
+from abfleet_dashboard.pictures.picture import Key, Picture, Table, thinned
+from abfleet_dashboard.pictures.plot import Axes, Mark, dots, hover, level, line, marker, plot, series, swatch
+from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
+
+MOST_POINTS: Final = 240
+MOST_ROWS: Final = 40
+MOST_HOVERS: Final = 80
+HIGHEST_LOG10: Final = 7.0
+"""Evidence of a broken split is drawn up to ten million; more would hide the limit."""
+
+
+def sizes(id_: str, paths: Paths) -> Picture | None:
+    """The evidence that the groups have other sizes than they should have."""
+    log10 = np.asarray(paths.ratio_log_e) / math.log(10)
+    if not len(log10) or not np.isfinite(log10).any():
+        return None
+    limit = -math.log10(srm.ALPHA)
+    top = min(max(float(np.nanmax(log10)) + 0.5, limit + 0.7), HIGHEST_LOG10)
+    low = math.floor(max(min(float(np.nanmin(log10)), -0.3), -4.0))
+    x, y = times(paths.times[0], paths.times[-1]), Scale(float(low), top)
+    marks = tuple(Mark(float(n), f"{10.0**n:,.4g}") for n in range(low, math.floor(top) + 1))
+    axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
+    shown = [i for i in thinned(len(log10), MOST_POINTS) if math.isfinite(log10[i])]
+    placed = [axes.place(paths.times[i].timestamp(), min(max(float(log10[i]), low), top)) for i in shown]
+    newest, highest = (
+        _e_value(float(paths.ratio_log_e[-1])),
+        _e_value(float(np.nanmax(paths.ratio_log_e))),
+    )
+    verdict = "The split was broken" if highest >= 1 / srm.ALPHA else "It never reached the limit"
+    description = (
+        f"Evidence of a broken split is {evidence(newest)} now and was {evidence(highest)} at most; "
+        f"from {whole(1 / srm.ALPHA)} on nothing is concluded. {verdict}."
+    )
+    title = "Do the groups have the sizes they should have?"
+    span = paths.times[-1] - paths.times[0]
+    rows = thinned(len(log10), MOST_ROWS)
+    return Picture(
+        id=id_,
+        title=title,
+        description=description,
+        drawing=plot(
+            id_, title, description, axes,
+            stretched=[line(placed, "estimate"), *([dots(placed, "estimate")] if len(placed) <= 60 else [])],
+            fixed=level(axes, limit, f"refused from {whole(1 / srm.ALPHA)}", "worse"),
+        ),
+        table=Table(
+            ("Time (UTC)", "Evidence (E)", "Chi-square p at that look alone"),
+            tuple(
+                (
+                    moment(paths.times[i], span),
+                    evidence(_e_value(float(paths.ratio_log_e[i]))),
+                    chance(float(paths.ratio_p[i])),
+                )
+                for i in rows
+            ),
+        ),
+        legend=(Key(swatch("line", "estimate"), "evidence that the split is broken (E-value; 1 says nothing)"),),
+    )  # fmt: skip
+
+
+def users(id_: str, groups: Sequence[str], paths: Paths) -> Picture | None:
+    """Different users so far."""
+    if not len(paths.users) or not paths.users.any():
+        return None
+    newest = ", ".join(f"{name} {whole(float(count))}" for name, count in zip(groups, paths.users[-1], strict=True))
+    return _lines(
+        id_, "Users so far", f"Now {newest} users.", groups, paths.times, np.asarray(paths.users), whole, "Users"
+    )
+
+
+def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
+    """Calls of each group by time."""
+    if not traffic.calls.any():
+        return None
+    width = duration(traffic.width.total_seconds())
+    totals = traffic.calls.sum(axis=0)
+    said = ", ".join(f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True))
+    return _lines(
+        id_, f"Calls by group, every {width}", f"In all: {said} calls.", groups, _bins(traffic),
+        traffic.calls.astype(np.float64), whole, "Calls", width=traffic.width,
+    )  # fmt: skip
+
+
+def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
+    """Share of calls that failed or were answered by another version."""
+    bad = traffic.errors + traffic.fallbacks
+    if not bad.any():
+        return None
+    totals = traffic.calls.sum(axis=0)
+    said = ", ".join(
+        f"{name} {whole(float(errors))} failed and {whole(float(fallbacks))} answered by another version"
+        for name, errors, fallbacks in zip(
+            groups, traffic.errors.sum(axis=0), traffic.fallbacks.sum(axis=0), strict=True
+        )
+        if errors or fallbacks
+    )
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.where(traffic.calls > 0, bad / traffic.calls, np.nan)
+    return _lines(
+        id_, f"Calls in trouble, every {duration(traffic.width.total_seconds())}",
+        f"Of {whole(float(totals.sum()))} calls: {said}.", groups, _bins(traffic), part, share, "Failed or fell back",
+        width=traffic.width,
+    )  # fmt: skip
+
+
+def _bins(traffic: Traffic) -> tuple[datetime, ...]:
+    return tuple(traffic.begin + traffic.width * index for index in range(len(traffic.calls)))
+
+
+def _lines(
+    id_: str, title: str, description: str, groups: Sequence[str], at: Sequence[datetime], values: Floats,
+    written: Callable[[float], str], what: str, *, width: timedelta = timedelta(0),
+) -> Picture:  # fmt: skip
+    x = times(at[0], at[-1] + width)
+    y = widened(0.0, float(np.nanmax(values)) if np.isfinite(values).any() else 1.0)
+    marks = tuple(Mark(value, written(value)) for value in round_marks(y.low, y.high, 5))
+    axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
+    shown = thinned(len(at), MOST_POINTS)
+    stretched: list[Markup] = []
+    fixed: list[Markup] = []
+    for index in range(len(groups)):
+        known = [i for i in shown if math.isfinite(values[i, index])]
+        placed = [axes.place((at[i] + width / 2).timestamp(), float(values[i, index])) for i in known]
+        if placed:
+            stretched.append(line(placed, series(index)))
+            fixed.append(marker(placed[-1], index))
+    span = at[-1] + width - at[0]
+    if 1 < len(shown) <= MOST_HOVERS:
+        stretched += _hovers(axes, groups, at, values, written, shown, width, span)
+    rows = thinned(len(at), MOST_ROWS)
+    return Picture(
+        id=id_,
+        title=title,
+        description=description,
+        drawing=plot(id_, title, description, axes, stretched=stretched, fixed=fixed),
+        table=Table(
+            ("Time (UTC)", *groups),
+            tuple((moment(at[i], span), *(written(float(value)) for value in values[i])) for i in rows),
+            (f"{what}. " + (f"{len(rows)} of {len(at)} times, evenly chosen." if len(rows) < len(at) else "")).strip(),
+        ),
+        legend=tuple(Key(swatch("line", series(index), index), name) for index, name in enumerate(groups)),
+    )
+
+
+def _hovers(
+    axes: Axes, groups: Sequence[str], at: Sequence[datetime], values: Floats, written: Callable[[float], str],
+    shown: Sequence[int], width: timedelta, span: timedelta,
+) -> list[Markup]:  # fmt: skip
+    centres = [(at[i] + width / 2).timestamp() for i in shown]
+    edges = [axes.x.low, *((a + b) / 2 for a, b in pairwise(centres)), axes.x.high]
+    return [
+        hover(
+            axes, edges[place], edges[place + 1],
+            f"{moment(at[i], span)}: "
+            + ", ".join(f"{name} {written(float(value))}" for name, value in zip(groups, values[i], strict=True)),
+        )
+        for place, i in enumerate(shown)
+    ]  # fmt: skip
+
+
+def _e_value(log_e: float) -> float:
+    return math.exp(min(log_e, 700.0))
+
+
+def _time_marks(x: Scale) -> tuple[Mark, ...]:
+    return tuple(Mark(value, text) for value, text in time_marks(x))

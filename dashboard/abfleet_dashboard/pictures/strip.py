@@ -1,0 +1,94 @@
+"""One row of a forest plot: an estimate with its intervals beside the numbers of a table row. Draws nothing else.
+
+The numbers stand in the same row as text, so the drawing is hidden from screen readers.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from markupsafe import Markup
+
+from abfleet_dashboard.numbers import change
+from abfleet_dashboard.pictures.scales import Scale, round_marks
+from abfleet_dashboard.pictures.svg import element, percent
+
+Bounds = tuple[float, float]
+WIDEST: Final = 3.0
+"""An axis for several rows is at most so many times as wide as its middle row needs; the rest ends in arrows."""
+
+
+def axis_for(needed: Sequence[Bounds]) -> Scale:
+    """One axis for rows that need these bounds, with 0 inside."""
+    finite = [bounds for bounds in needed if all(map(math.isfinite, bounds))]
+    extents = sorted(max(abs(low), abs(high)) for low, high in finite)
+    if not extents or extents[-1] == 0:
+        return Scale(-0.1, 0.1)
+    limit = min(extents[-1], WIDEST * extents[len(extents) // 2] or extents[-1])
+    low = max(min(low for low, _ in finite), -limit)
+    high = min(max(high for _, high in finite), limit)
+    low, high = min(low, 0.0), max(high, 0.0)
+    air = 0.06 * (high - low)
+    return Scale(low - air, high + air)
+
+
+def strip(
+    axis: Scale,
+    estimate: float,
+    interval: Bounds,
+    *,
+    always: Bounds = (math.nan, math.nan),
+    margin: float = math.nan,
+    tone: str = "",
+) -> Markup:
+    """The drawing. `margin` is the change that is just tolerated; `tone` a class: good, bad or open."""
+    zero = percent(axis.at(0.0))
+    parts = [element("line", x1=zero, x2=zero, y1="0", y2="100%", class_="strip-zero")]
+    if math.isfinite(margin) and axis.inside(margin):
+        at = percent(axis.at(margin))
+        parts.append(element("line", x1=at, x2=at, y1="2", y2="26", class_="strip-margin"))
+    if all(map(math.isfinite, always)):
+        parts.append(_bar(axis, always, "strip-always"))
+    if all(map(math.isfinite, interval)):
+        parts.append(_bar(axis, interval, "strip-interval"))
+        parts += _arrows(axis, interval)
+    if math.isfinite(estimate) and axis.inside(estimate):
+        parts.append(element("circle", cx=percent(axis.at(estimate)), cy="14", r="5", class_="strip-estimate"))
+    return _drawing(parts, f"strip {tone}".strip())
+
+
+def strip_axis(axis: Scale) -> Markup:
+    """The marks above the rows."""
+    parts = []
+    marks = round_marks(axis.low, axis.high, 4)
+    digits = 0 if len(marks) < 2 or marks[1] - marks[0] >= 0.0099 else 1
+    for value in marks:
+        place = axis.at(value)
+        anchor = "start" if place < 0.1 else "end" if place > 0.9 else "middle"
+        parts.append(
+            element("text", change(value, digits), x=percent(place), y="18", text_anchor=anchor, class_="mark")
+        )
+        parts.append(element("line", x1=percent(place), x2=percent(place), y1="23", y2="28", class_="tick"))
+    return _drawing(parts, "strip strip-axis")
+
+
+def _drawing(parts: list[Markup], class_: str) -> Markup:
+    return element("svg", *parts, class_=class_, width="100%", height="28", aria_hidden="true", focusable="false")
+
+
+def _bar(axis: Scale, bounds: Bounds, class_: str) -> Markup:
+    left, right = (percent(min(max(axis.at(bound), 0.0), 1.0)) for bound in bounds)
+    return element("line", x1=left, x2=right, y1="14", y2="14", class_=class_)
+
+
+def _arrows(axis: Scale, bounds: Bounds) -> list[Markup]:
+    """At the ends where an interval goes on beyond the axis."""
+    found = []
+    for beyond, x, shape in (
+        (bounds[0] < axis.low, "0%", "M0 14L9 8V20Z"),
+        (bounds[1] > axis.high, "100%", "M0 14L-9 8V20Z"),
+    ):
+        if beyond:
+            arrow = element("path", d=shape, class_="strip-arrow")
+            found.append(element("svg", arrow, x=x, y="0", width="1", height="28", overflow="visible"))
+    return found

@@ -1,0 +1,263 @@
+"""A conclusion in the words of a person who is asked: what to do, who wins, how sure. Concludes nothing itself."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+from abfleet_experiments.analysis import guardrails
+from abfleet_experiments.analysis.decide import ALPHA
+from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult, Verdict
+
+from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, evidence, metric_value, share, whole
+
+METRICS: Final = {
+    "ctr": "CTR",
+    "conversion_rate": "conversion rate",
+    "response_time_mean": "mean response time",
+    "response_time_p95": "95th percentile of response time",
+    "revenue_per_user": "revenue per user",
+    "error_rate": "error rate",
+    "fallback_rate": "fallback rate",
+}
+"""Built-in metrics as a sentence names them; those of the file have the file's names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What people ask first, answered in sentences.
+
+    Attributes:
+        headline: What to do, with the numbers it rests on. todo: What that means for whoever runs the experiment.
+    """
+
+    headline: str
+    todo: str
+    winner: str
+    amount: tuple[str, ...]
+    sure: tuple[str, ...]
+
+
+def answers(report: ExperimentReport) -> Answers:
+    """The answers for one experiment."""
+    return Answers(headline(report), todo(report), winner(report), amounts(report), sureness(report))
+
+
+def metric_name(name: str) -> str:
+    """As a sentence names it."""
+    return METRICS.get(name, name)
+
+
+def relative(metric: MetricResult, bounds: tuple[float, float]) -> tuple[float, float]:
+    """An interval of the difference as one of the relative change; nan where control's value is 0 or not known."""
+    base = abs(metric.baseline_value)
+    if not base > 0:
+        return (math.nan, math.nan)
+    return (bounds[0] / base, bounds[1] / base)
+
+
+def with_version(report: ExperimentReport, group: str | None) -> str:
+    """`experiment (v1.3.0-beta)`."""
+    version = next((facts.model_version for facts in report.gathered.facts if facts.name == group), None)
+    return f"{group} ({version})" if version else str(group)
+
+
+def control(report: ExperimentReport) -> str:
+    """The group that the others are compared with, with its version."""
+    return with_version(report, report.gathered.evidence.groups[0])
+
+
+def decided(report: ExperimentReport) -> GroupDecision | None:
+    """The treatment that the verdict is about; the one that is furthest ahead where it is about all of them."""
+    groups = report.decision.groups
+    if report.decision.group is not None:
+        return next((group for group in groups if group.group == report.decision.group), None)
+    lifts = [(_lift(group), -index) for index, group in enumerate(groups)]
+    return groups[-max(lifts)[1]] if lifts else None
+
+
+def primary(group: GroupDecision | None) -> MetricResult | None:
+    """The primary metric of a treatment."""
+    return next((m for m in group.metrics if m.rule.role == "primary"), None) if group else None
+
+
+def has_users(report: ExperimentReport) -> bool:
+    """Whether the log knows anyone of the experiment."""
+    return bool(report.gathered.evidence.users[-1].sum() > 0)
+
+
+def headline(report: ExperimentReport) -> str:
+    """The verdict in one line."""
+    verdict, group = report.decision.verdict, decided(report)
+    name = with_version(report, group.group) if group else ""
+    metric = primary(group)
+    lift = _lift_words(metric) if metric else ""
+    if verdict is Verdict.SHIP:
+        return f"Ship {name}: {lift}"
+    if verdict is Verdict.CHECK_FIRST:
+        return f"Check first, before {name} is shipped: {lift}"
+    if verdict is Verdict.ROLL_BACK:
+        acting = _acting(group)
+        return f"Roll back {name}: {_side_by_side(report, acting) if acting else lift}"
+    if verdict is Verdict.REFUSE:
+        return "No conclusion: the data is broken"
+    planned = f"{report.plan.effect:.0%}".replace("%", "\u00a0%")
+    of = metric_name(metric.rule.name) if metric else "the primary metric"
+    if verdict is Verdict.STOP_NO_EFFECT:
+        return f"Stop: no change of {planned} in {of} can be found"
+    if verdict is Verdict.INCONCLUSIVE:
+        return f"Inconclusive: too few users to tell a change of {planned} in {of} from none"
+    if not has_users(report):
+        return "Keep running: nobody has taken part yet"
+    return "Keep running: nothing is decided yet"
+
+
+def todo(report: ExperimentReport) -> str:
+    """What to do now."""
+    decision, group = report.decision, decided(report)
+    name = with_version(report, group.group) if group else "the treatment"
+    rest = [g for g in decision.groups if group and g.group != group.group and g.verdict is Verdict.KEEP_RUNNING]
+    others = f" {_listed([g.group for g in rest])} can go on." if rest else ""
+    left, base = "", control(report)
+    if math.isfinite(decision.days_left) and decision.days_left > 0:
+        left = f" At the present rate that takes {duration(decision.days_left * 86400)} more at most."
+    return {
+        Verdict.SHIP: f"Give {name} to everyone.{others}",
+        Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{others}",
+        Verdict.REFUSE: "Find out what broke the data, mend it, and start again with a new salt. Ship nothing on this.",
+        Verdict.CHECK_FIRST: f"Look for a mistake before {name} is shipped: something is too good, or not quite right.",
+        Verdict.KEEP_RUNNING: f"Leave everything as it is, and look again later; looking early does no harm.{left}",
+        Verdict.STOP_NO_EFFECT: f"End the experiment and keep {base}, unless other reasons speak for a change.",
+        Verdict.INCONCLUSIVE: f"End the experiment and keep {base}; to know more, plan for more users or more time.",
+    }[decision.verdict]
+
+
+def winner(report: ExperimentReport) -> str:
+    """Which version wins."""
+    verdict, group = report.decision.verdict, decided(report)
+    name = with_version(report, group.group) if group else "no group"
+    base, metric = control(report), primary(group)
+    if verdict is Verdict.SHIP:
+        return f"{name} wins over {base}."
+    if verdict is Verdict.ROLL_BACK:
+        return f"{base} stays. {name} does harm."
+    if verdict is Verdict.REFUSE:
+        return "Nobody can say: with data like this, any winner may be an accident of what is missing."
+    if verdict is Verdict.CHECK_FIRST:
+        return f"{name} is ahead of {base}, but that is not to be believed yet."
+    if verdict is Verdict.STOP_NO_EFFECT:
+        return f"None. No version differs from {base} by as much as was planned for."
+    if verdict is Verdict.INCONCLUSIVE:
+        return f"Not known. No version could be told from {base} in the time there was."
+    if metric is None or not math.isfinite(metric.relative_difference):
+        return "Not known yet: there is too little to compare."
+    side = "ahead of" if metric.rule.sign * metric.difference > 0 else "behind" if metric.difference else "level with"
+    return f"Not decided yet. {name} is {side} {base}, and that may still be chance."
+
+
+def amounts(report: ExperimentReport) -> tuple[str, ...]:
+    """By how much, a sentence for each treatment."""
+    found = []
+    for group in report.decision.groups:
+        metric = primary(group)
+        if metric is None or not math.isfinite(metric.relative_difference):
+            found.append(f"{with_version(report, group.group)}: nothing can be said yet.")
+            continue
+        found.append(
+            f"{with_version(report, group.group)}: {_side_by_side(report, metric)}, a change of "
+            f"{change(metric.relative_difference)}, between {_ends(metric, metric.interval)}."
+        )
+    if report.decision.verdict is Verdict.REFUSE and found:
+        found.append("These numbers are shown so that the fault can be found; do not act on them.")
+    return tuple(found) or ("There is nothing to compare.",)
+
+
+def sureness(report: ExperimentReport) -> tuple[str, ...]:
+    """How sure that is, and what it means."""
+    verdict, group = report.decision.verdict, decided(report)
+    if verdict is Verdict.REFUSE:
+        return ("Not at all. Statistics describe chance, and this is not chance.",)
+    found = []
+    acting = _acting(group)
+    if verdict is Verdict.ROLL_BACK and acting is not None:
+        found.append(
+            f"Very: the evidence is {evidence(acting.e_value)}, and {whole(1 / guardrails.ALPHA)} suffices. A version "
+            "that keeps within what is tolerated is rolled back by this in at most "
+            f"{share(guardrails.ALPHA)} of all experiments."
+        )
+    elif verdict in (Verdict.SHIP, Verdict.ROLL_BACK):
+        wrong = "no better is shipped" if verdict is Verdict.SHIP else "no worse is rolled back"
+        found.append(
+            f"A version that is {wrong} in at most {share(ALPHA)} of all experiments, however often one looks."
+        )
+    elif verdict is Verdict.CHECK_FIRST:
+        found.append("The boundary is crossed, yet a mistake is likelier than a success of this size; see the reasons.")
+    metric = primary(group)
+    if metric is not None:
+        found += _always(metric)
+    return tuple(found) or ("Nothing is known yet.",)
+
+
+def _always(metric: MetricResult) -> list[str]:
+    low, high = relative(metric, metric.sequential_interval)
+    if not math.isfinite(low) or not math.isfinite(high):
+        needed = "about 100 users with something counted in each group"
+        return [f"An interval that holds however often one looks cannot be given yet: it needs {needed}."]
+    meaning = (
+        "It includes no change at all, so this interval alone does not settle it."
+        if low <= 0 <= high
+        else "It leaves out no change."
+    )
+    where = f"the true change of {metric_name(metric.rule.name)} lies between {change(low)} and {change(high)}"
+    return [f"However often one looks, {where}, in 95\u00a0% of all experiments. {meaning}"]
+
+
+def progress(report: ExperimentReport) -> str:
+    """How far it has come."""
+    decision, calendar = report.decision, report.gathered.evidence.calendar
+    users = int(report.gathered.evidence.users[-1].sum())
+    of = f" of {whole(decision.users_planned)} planned" if decision.users_planned > 0 else ""
+    text = f"{counted(users, 'user')}{of}, {calendar.done} of {counted(calendar.planned, 'look')}"
+    days = days_left(report)
+    return text if days == UNKNOWN else f"{text}, {days} left at most"
+
+
+def days_left(report: ExperimentReport) -> str:
+    """Until the planned users are there, or the horizon."""
+    left = report.decision.days_left
+    if not math.isfinite(left):
+        return UNKNOWN
+    return "no time" if left <= 0 else duration(left * 86400)
+
+
+def _acting(group: GroupDecision | None) -> MetricResult | None:
+    """The guardrail that rolls a treatment back, if one does."""
+    if group is None or group.verdict is not Verdict.ROLL_BACK:
+        return None
+    return next((m for m in group.metrics if m.e_value >= 1 / guardrails.ALPHA), None)
+
+
+def _side_by_side(report: ExperimentReport, metric: MetricResult) -> str:
+    value, base = metric_value(metric.rule, metric.value), metric_value(metric.rule, metric.baseline_value)
+    return f"{metric_name(metric.rule.name)} {value} against {base} in {report.gathered.evidence.groups[0]}"
+
+
+def _lift_words(metric: MetricResult) -> str:
+    name = metric_name(metric.rule.name)
+    if not math.isfinite(metric.relative_difference):
+        return f"{name}, whose change cannot be computed yet"
+    return f"{name} {change(metric.relative_difference)}, between {_ends(metric, metric.interval)}"
+
+
+def _ends(metric: MetricResult, bounds: tuple[float, float]) -> str:
+    return between(*relative(metric, bounds)).replace(" to ", " and ")
+
+
+def _lift(group: GroupDecision) -> float:
+    metric = primary(group)
+    lift = metric.rule.sign * metric.relative_difference if metric else math.nan
+    return lift if math.isfinite(lift) else -math.inf
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

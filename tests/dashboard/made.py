@@ -1,0 +1,182 @@
+"""Reports to look at: prepared logs run through the analysis, and hand-made ones with everything that a page can show."""
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from abfleet_experiments.analysis.analyse import analyse
+from abfleet_experiments.analysis.decide import decide
+from abfleet_experiments.analysis.details import (
+    Breakdown,
+    Change,
+    Details,
+    MetricPath,
+    Paths,
+    Recommended,
+    Slice,
+    Traffic,
+    VersionLists,
+)
+from abfleet_experiments.analysis.gather import Gathered, GroupFacts
+from abfleet_experiments.analysis.periods import Found, Looks
+from abfleet_experiments.analysis.report import ExperimentReport, LogFacts, Report
+from abfleet_experiments.analysis.scenarios import SCENARIOS
+from abfleet_experiments.config import AnalysisPlan, Config
+from abfleet_experiments.load import load_text
+
+from tests.analysis.log_lines import DAY, START, LogLines, file_text
+
+FILE = file_text("conversion_rate", ("error_rate",), ("revenue_per_user",))
+VERSIONS = ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1")
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{7*7}}${7*7}", "evil\u202egnp.exe\u200b")
+"""Names that others chose."""
+
+
+def prepared_log(
+    *,
+    rates: tuple[float, float] = (0.30, 0.30),
+    errors: tuple[float, float] = (0.0, 0.0),
+    lost: float = 0.0,
+    days: int = 10,
+    a_day: int = 800,
+) -> LogLines:
+    """Users who come evenly over some days, in two halves, and act exactly this often. `lost`: of the treatment's."""
+    log = LogLines()
+    for day in range(days):
+        for index in range(a_day):
+            group, turn = index % 2, index // 2 % 100
+            if group and index // 2 * 37 % 100 < lost * 100:
+                continue
+            at = START + DAY * day + timedelta(seconds=86400 * index / a_day)
+            status = "UNAVAILABLE" if turn * 61 % 100 < errors[group] * 100 else "OK"
+            user = f"u{day}-{index}"
+            request = log.exposure(user, ("control", "treatment")[group], at, status=status)
+            if turn < rates[group] * 100:
+                log.outcome("conversion", user, request, at)
+    return log
+
+
+def report_of_log(log: LogLines, folder: Path, as_of: datetime | None = None) -> tuple[Report, Config]:
+    """The analysis of a prepared log."""
+    config = load_text(FILE)
+    return analyse([log.write(folder)], config, as_of=as_of), config
+
+
+def made_report(scenario: str = "planned-effect", seed: int = 5, name: str = "homepage-ranking") -> Report:
+    """A report of a made-up experiment of three groups and 28 looks, with every kind of detail."""
+    experiment = made_experiment(scenario, seed, name)
+    return Report(made_times(28)[-1], LogFacts(2_104_377, 3, 120), (experiment,))
+
+
+def made_experiment(scenario: str, seed: int, name: str) -> ExperimentReport:
+    """One made-up experiment."""
+    evidence = SCENARIOS[scenario].draw(np.random.default_rng(seed))
+    plan = AnalysisPlan()
+    decision = decide(evidence, plan)
+    times = made_times(evidence.calendar.done)
+    users = evidence.users[-1]
+    facts = tuple(
+        GroupFacts(group, VERSIONS[index % 3], int(users[index]), int(users[index] * 3.1), index * 41, index * 17)
+        for index, group in enumerate(evidence.groups)
+    )
+    looks = Looks(times, 0, 86_400_000_000, evidence.calendar)
+    found = (Found("7f3a9c01b2d4", START, np.array([0.7, 0.2, 0.1]), "recommender-2026-11"),)
+    gathered = Gathered(evidence, found, facts, looks)
+    report = ExperimentReport(name, plan, gathered, decision)
+    return dataclasses.replace(report, details=made_details(report, times))
+
+
+def made_times(looks: int) -> tuple[datetime, ...]:
+    """A look each midnight, and the moment of the report."""
+    return (*(START + DAY * number for number in range(1, looks + 1)), START + DAY * looks + timedelta(hours=2))
+
+
+def made_details(report: ExperimentReport, times: tuple[datetime, ...]) -> Details:
+    """Details that fit the report's last numbers."""
+    evidence, count = report.gathered.evidence, len(times)
+    rng = np.random.default_rng(5)
+    part = np.arange(1, count + 1) / count
+    paths = []
+    for group in report.decision.groups:
+        for metric in group.metrics:
+            base = abs(metric.baseline_value) or 1.0
+            error = metric.standard_error / base / np.sqrt(part)
+            path = metric.relative_difference + np.cumsum(rng.normal(0, 0.25, count))[::-1] * error / 3
+            path[-1] = metric.relative_difference
+            wide = error * 2.9
+            decides = metric.rule.role == "primary"
+            boundary = error * np.minimum(2.4 / np.sqrt(part), 8) * metric.rule.sign
+            low, high = path - wide, path + wide
+            low[:2] = high[:2] = math.nan
+            paths.append(
+                MetricPath(
+                    metric.rule.name, metric.rule.role, metric.rule.direction, group.group, path, low, high,
+                    boundary if decides else np.full(count, math.nan), -boundary,
+                    np.full(count, math.nan) if decides else np.cumsum(rng.normal(-0.05, 0.2, count)),
+                )
+            )  # fmt: skip
+    calls = np.stack(
+        [rng.poisson(900 * share * (1.3 + np.sin(np.arange(112) / 112 * 56 * np.pi))) for share in (0.7, 0.2, 0.1)], 1
+    )
+    return Details(
+        paths=Paths(
+            times,
+            np.maximum(part[:, None] * evidence.users[-1][None, :], 1.0),
+            np.clip(0.5 + np.cumsum(rng.normal(0, 0.05, count)), 0.02, 1),
+            np.cumsum(rng.normal(-0.05, 0.25, count)),
+            tuple(paths),
+        ),
+        traffic=Traffic(START, timedelta(hours=6), calls, calls // 400, calls // 900),
+        breakdowns=made_breakdowns([group.group for group in report.decision.groups]),
+        recommended=made_recommended(),
+        changes=(
+            Change(
+                START + DAY * 12, "refused", "refused: experiments[0].groups: the weights sum to 110, not 100", None
+            ),
+            Change(
+                START + DAY * 8, "allocation", "shares are now 70/20/10 of 100 % of users; 10.0 % moved", "0a1b2c3d4e5f"
+            ),
+            Change(START, "reload", "first configuration", "9f8e7d6c5b4a"),
+        ),
+    )
+
+
+def made_breakdowns(groups: Sequence[str], labels: Sequence[str] = ("DE", "FR", "US", "")) -> tuple[Breakdown, ...]:
+    """By country, by day and by what answered."""
+
+    def one(label: str, group: str, lift: float, width: float, p: float) -> Slice:
+        return Slice(label, group, 4210, 14730, 0.05 * (1 + lift), 0.05, lift, (lift - width, lift + width), p)
+
+    places = [one(label, g, 0.06 + 0.03 * i, 0.09, 0.3 - 0.05 * i) for i, label in enumerate(labels) for g in groups]
+    places[0] = dataclasses.replace(places[0], adjusted_p=0.004, relative_difference=0.19, interval=(0.1, 0.28))
+    days = [one(f"day {day}", groups[0], 0.12 - 0.01 * day, 0.06 + 0.01 * day, 0.2) for day in range(7)]
+    nan = math.nan
+    served = [
+        Slice("v1.3.0-beta", groups[0], 30_800, 0, 0.0541, nan, nan, (nan, nan), nan),
+        Slice("v1.2.3 (fallback: timeout)", groups[0], 131, 0, 0.0312, nan, nan, (nan, nan), nan),
+    ]
+    return (
+        Breakdown("attribute", "country", "conversion_rate", tuple(places), 3),
+        Breakdown("day", "days since the first call", "conversion_rate", tuple(days), 0),
+        Breakdown("served", "what really answered", "conversion_rate", tuple(served), 0),
+    )
+
+
+def made_recommended() -> Recommended:
+    """Three versions' lists."""
+    offline = (
+        (("ndcg@10", 0.0812), ("recall@10", 0.1204)),
+        (("ndcg@10", 0.0967), ("recall@10", 0.1410), ("mrr", 0.0671)),
+        (("ndcg@10", 0.0941),),
+    )
+    versions = tuple(
+        VersionLists(
+            version, 96_000 // (index + 1), 3120 - 600 * index, (0.32, 0.26, math.nan)[index], 0.08 + 0.05 * index,
+            tuple((100 + 7 * n + index, 0.3 / (n + 1)) for n in range(10)), offline[index],
+        )
+        for index, version in enumerate(VERSIONS)
+    )  # fmt: skip
+    return Recommended(versions, np.array([[1.0, 0.31, 0.24], [0.31, 1.0, 0.62], [0.24, 0.62, 1.0]]))
