@@ -6,7 +6,7 @@ that each is parsed once and memory is bounded; Parquet is read where it is.
 """
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,11 @@ _COLUMNS: Final = {
     "user_id_hmac": "VARCHAR",
 }  # fmt: skip
 """The fields that analysis reads. Others may be there; those that are missing are null."""
+_DETAIL_COLUMNS: Final = {
+    "attributes": "JSON", "router": "VARCHAR", "config_revision": "VARCHAR", "traffic": "DOUBLE", "moved": "DOUBLE",
+    "old_revision": "VARCHAR", "new_revision": "VARCHAR", "active": "BOOLEAN", "errors": "VARCHAR[]",
+}  # fmt: skip
+"""Those that are read only for what is shown beside a conclusion; else they are null."""
 
 # Ids become hashes of 63 bits: a table of them is a tenth of the size, and two of 10 million users share one with a
 # probability of 5 in a million. An id that is empty is absent.
@@ -39,7 +44,9 @@ _NORMALISED: Final = """
         served_version, fallback, status, latency_ms, items, coalesce(synthetic, false) AS synthetic,
         CASE WHEN event = 'outcome' THEN (CASE WHEN outcome_id <> '' THEN hash(outcome_id)
             ELSE hash(user_id, request_id, ts, type, item_id, value) END >> 1)::BIGINT END AS outcome,
-        type, item_id, value, currency, salt, weights::VARCHAR AS weights
+        type, item_id, value, currency, salt, weights::VARCHAR AS weights,
+        CASE WHEN event = 'exposure' THEN nullif(attributes::VARCHAR, '{{}}') END AS attributes,
+        router, config_revision, traffic, moved, old_revision, new_revision, active, errors
     FROM (SELECT * REPLACE (coalesce(nullif(user_id, ''), user_id_hmac) AS user_id) FROM {source})
 """
 
@@ -65,8 +72,11 @@ class Log:
 
 
 @contextmanager
-def open_log(paths: Sequence[Path]) -> Iterator[Log]:
-    """The log in folders and files, all of them together. Raises LogError."""
+def open_log(paths: Sequence[Path], *, detailed: bool = False) -> Iterator[Log]:
+    """The log in folders and files, all of them together. Raises LogError.
+
+    detailed: Whether attributes and the lines about configurations are read too.
+    """
     import duckdb
     import ibis
 
@@ -85,7 +95,7 @@ def open_log(paths: Sequence[Path]) -> Iterator[Log]:
             # Nothing outlives this connection, so that writing the log of changes would be in vain.
             raw.execute("SET checkpoint_threshold = '1TB'")
             try:
-                _create(raw, json_files, parquet_files)
+                _create(raw, json_files, parquet_files, detailed=detailed)
             except duckdb.Error as error:
                 raise LogError(f"the log cannot be read: {str(error).splitlines()[0][:200]}") from error
             yield Log(connection, connection.table("lines"), len(json_files) + len(parquet_files))
@@ -112,18 +122,22 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return json_files, parquet_files
 
 
-def _create(raw: "object", json_files: list[Path], parquet_files: list[Path]) -> None:
+def _create(raw: "object", json_files: list[Path], parquet_files: list[Path], *, detailed: bool) -> None:
     """Makes `lines`: a view where all is Parquet, a table where anything has to be parsed."""
     execute = raw.execute  # type: ignore[attr-defined]
     # A router that has just started has a file without a line. At least one part gives the table its columns.
-    columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in _COLUMNS.items())
+    every = _COLUMNS | _DETAIL_COLUMNS
+    wanted = every if detailed else _COLUMNS
+    unread = "".join(f', NULL::{kind} AS "{name}"' for name, kind in every.items() if name not in wanted)
+    columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in every.items())
     parts = [f"(SELECT {columns} LIMIT 0)"]
     json_files = [file for file in json_files if file.stat().st_size]
     if json_files:
-        columns = ", ".join(f"\"{name}\": '{kind}'" for name, kind in _COLUMNS.items())
+        columns = ", ".join(f"\"{name}\": '{kind}'" for name, kind in wanted.items())
         parts.append(
+            f"(SELECT *{unread} FROM "  # noqa: S608
             f"read_json({_listed(json_files)}, format = 'newline_delimited', columns = {{{columns}}}, "
-            "ignore_errors = true, maximum_object_size = 16777216)"
+            "ignore_errors = true, maximum_object_size = 16777216))"
         )
     if parquet_files:
         found = {
@@ -132,15 +146,27 @@ def _create(raw: "object", json_files: list[Path], parquet_files: list[Path]) ->
                 f"DESCRIBE SELECT * FROM read_parquet({_listed(parquet_files)}, union_by_name = true)"  # noqa: S608
             ).fetchall()
         }
-        columns = ", ".join(
-            (f'"{name}"::{kind} AS "{name}"' if name in found else f'NULL::{kind} AS "{name}"')
-            for name, kind in _COLUMNS.items()
+        columns = ", ".join(_parquet_column(name, kind, found) for name, kind in wanted.items())
+        parts.append(
+            f"(SELECT {columns}{unread} FROM read_parquet({_listed(parquet_files)}, union_by_name = true))"  # noqa: S608
         )
-        parts.append(f"(SELECT {columns} FROM read_parquet({_listed(parquet_files)}, union_by_name = true))")  # noqa: S608
     # Names of files are quoted by _listed, and nothing else here comes from outside.
     query = " UNION ALL ".join(_NORMALISED.format(source=part) for part in parts)
     kind = "TABLE" if json_files else "VIEW"
     execute(f"CREATE {kind} lines AS {query}")
+
+
+def _parquet_column(name: str, kind: str, found: Collection[str]) -> str:
+    """A column of Parquet files. What they have no column for is in the line itself, if they kept it."""
+    if name in found:
+        return f'"{name}"::{kind} AS "{name}"'
+    if name not in _DETAIL_COLUMNS or "line" not in found or "event" not in found:
+        return f'NULL::{kind} AS "{name}"'
+    text = f"json_extract(line, '$.{name}')"
+    value = text if kind == "JSON" else f"from_json({text}, '[\"VARCHAR\"]')" if kind == "VARCHAR[]" else (
+        f"TRY_CAST(json_extract_string(line, '$.{name}') AS {kind})")  # fmt: skip
+    events = "('exposure')" if name == "attributes" else "('allocation', 'reload')"
+    return f'CASE WHEN event IN {events} THEN {value} END AS "{name}"'
 
 
 def _listed(files: Sequence[Path]) -> str:

@@ -92,6 +92,18 @@ def gather(
     as_of: datetime,
 ) -> Gathered:
     """The evidence of an experiment as known at a moment; of one without users, if none came."""
+    return gather_with_tables(lines, name, experiment, rules, plan, as_of)[0]
+
+
+def gather_with_tables(
+    lines: Lines,
+    name: str,
+    experiment: Experiment | None,
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> tuple[Gathered, Tables | None]:
+    """The evidence, with the tables that it was made from, for what is shown beside it; None where nobody came."""
     exposures = frames.allocated(lines, name)
     seen = exposures.group_by("group").aggregate(p=exposures.propensity.mean()).to_pyarrow().to_pylist()
     events = allocation_events(lines.all, name, microseconds(as_of))
@@ -102,8 +114,9 @@ def gather(
         listed or experiment is not None) else ()  # fmt: skip
     found = find_periods(exposures, groups, experiment, events, as_of)
     if not found:
-        return _nobody(lines, name, groups, experiment, rules, plan, as_of)
-    return _gathered(tables_of(lines, name, exposures, groups, found, rules, plan, as_of))
+        return _nobody(lines, name, groups, experiment, rules, plan, as_of), None
+    tables = tables_of(lines, name, exposures, groups, found, rules, plan, as_of)
+    return _gathered(tables), tables
 
 
 def _gathered(tables: Tables) -> Gathered:
