@@ -2,7 +2,20 @@
 
 import typer
 
-from abfleet.commands import analyze, client, experiments, fleet, logs, models, power, simulate, status, tokens, traffic
+from abfleet.commands import (
+    analyze,
+    client,
+    experiments,
+    fleet,
+    log_level,
+    logs,
+    models,
+    power,
+    simulate,
+    status,
+    tokens,
+    traffic,
+)
 
 app = typer.Typer(
     name="abfleet",
@@ -10,7 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for family in (fleet, client, status, experiments, models, analyze, power, simulate, logs, traffic, tokens):
+for family in (fleet, client, status, experiments, models, analyze, power, simulate, logs, log_level, traffic, tokens):
     family.register(app)
 
 

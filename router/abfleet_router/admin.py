@@ -3,10 +3,12 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import grpc
 import orjson
 from abfleet_protos import admin_pb2, admin_pb2_grpc
+from abfleet_transport.operational_log import OperationalLog
 from abfleet_transport.rpc_metrics import Histogram
 
 from abfleet_router.decision_log import DecisionLog
@@ -14,6 +16,9 @@ from abfleet_router.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.reload import Reloader
 from abfleet_router.routing import Router
+
+if TYPE_CHECKING:  # the stubs are generic, the class itself is not
+    Context = grpc.aio.ServicerContext[admin_pb2.SetLogLevelRequest, admin_pb2.SetLogLevelResponse]
 
 SERVICE = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
 
@@ -30,6 +35,7 @@ class StatusReport:
         metrics: RouterMetrics,
         decision_log: DecisionLog,
         serving: Callable[[], bool],
+        operations: OperationalLog,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name = name
@@ -39,6 +45,7 @@ class StatusReport:
         self._metrics = metrics
         self._log = decision_log
         self._serving = serving
+        self._operations = operations
         self._clock = clock
         self._started = clock()
 
@@ -47,6 +54,7 @@ class StatusReport:
         snapshot, state, metrics = self._router.snapshot, self._reloader.state, self._metrics
         return {
             "router": self._name,
+            "log_level": self._operations.level,
             "serving": self._serving(),
             "uptime_s": round(self._clock() - self._started, 3),
             "tasks": len(asyncio.all_tasks()),
@@ -109,7 +117,8 @@ def histogram(values: Histogram) -> dict[str, Any]:
 class Admin(admin_pb2_grpc.AdminServicer):
     """abfleet.admin.v1.Admin."""
 
-    def __init__(self, report: StatusReport, reloader: Reloader, router: Router) -> None:
+    def __init__(self, report: StatusReport, reloader: Reloader, router: Router, operations: OperationalLog) -> None:
+        self._operations = operations
         self._report = report
         self._reloader = reloader
         self._router = router
@@ -125,3 +134,12 @@ class Admin(admin_pb2_grpc.AdminServicer):
             config_revision=snapshot.revision if snapshot else "",
             errors=state.errors,
         )
+
+    async def SetLogLevel(
+        self, request: admin_pb2.SetLogLevelRequest, context: "Context"
+    ) -> admin_pb2.SetLogLevelResponse:
+        try:
+            was = self._operations.set_level(request.level)
+        except ValueError as error:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        return admin_pb2.SetLogLevelResponse(was=was, level=self._operations.level)

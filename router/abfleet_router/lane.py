@@ -19,6 +19,8 @@ SMOOTHING = 0.2
 """Weight of the newest batch in the time of a batch: a change is followed within some ten batches."""
 MUTE_SECONDS = 0.25
 """A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
+NAMED_CALLS = 8
+"""Of a batch in a line of the operational log."""
 
 
 class HopFailed(Exception):
@@ -48,6 +50,10 @@ class Batch:
         self.answered: float | None = None  # when an answer or a failure came; set by Lane
         self.open = len(tickets)  # tickets that still belong; changed by Lane.detach
         self.task: asyncio.Task[None] | None = None
+
+    def some_request_ids(self) -> list[str]:
+        """For the log: the first few of its calls."""
+        return [ticket.request_id for ticket in self.tickets[:NAMED_CALLS]]
 
 
 class Receiver(Protocol):

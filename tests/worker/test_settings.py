@@ -20,6 +20,7 @@ FLAGS = {
     "drain-delay": ("1.5", "drain_delay_seconds", 1.5),
     "drain-timeout": ("0", "drain_timeout_seconds", 0.0),
     "otlp-endpoint": ("http://a:4318", "otlp_endpoint", "http://a:4318"),
+    "log-format": ("json", "log_format", "json"),
     "log-level": ("error", "log_level", "error"),
 }
 

@@ -1,18 +1,15 @@
-"""What every server process does as a process: stop on signals, log operations, show metrics. Knows no service."""
+"""What every server process does as a process: stop on signals, show metrics. Knows no service."""
 
 import asyncio
-import logging
 import signal
-import sys
 from collections.abc import Awaitable, Callable
 from wsgiref.simple_server import WSGIServer
 
-import structlog
 from prometheus_client import CollectorRegistry, start_http_server
 
 from abfleet_transport.errors import AddressError
-
-LOG_LEVELS = ("debug", "info", "warning", "error")
+from abfleet_transport.operational_log import LOG_LEVELS as LOG_LEVELS
+from abfleet_transport.operational_log import configure_logs as configure_logs
 
 
 class StopSignals:
@@ -37,24 +34,6 @@ class StopSignals:
             task.cancel()
         await asyncio.gather(draining, again, return_exceptions=True)
         return ended
-
-
-def configure_logs(level: str) -> None:
-    """For people on a terminal, as JSON lines elsewhere; always on stderr, stdout has the ready line alone."""
-    render: structlog.typing.Processor
-    render = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            render,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
 
 
 class MetricsServer:

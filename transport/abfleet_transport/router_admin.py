@@ -34,13 +34,22 @@ class RouterAdmin:
 
     async def status(self) -> dict[str, Any]:
         """The status document; docs/operations.md names its keys. Raises Unreachable."""
+        answer = await self._ask("Status", admin_pb2.StatusRequest())
+        document: dict[str, Any] = json.loads(answer.json)
+        return document
+
+    async def set_log_level(self, level: str) -> tuple[str, str]:
+        """Sets the level of the operational log, "" for the one it was started with; gives (before, after). Raises
+        Unreachable."""
+        answer = await self._ask("SetLogLevel", admin_pb2.SetLogLevelRequest(level=level))
+        return answer.was, answer.level
+
+    async def _ask(self, method: str, request: Any) -> Any:
         assert self._channel is not None, "enter it first"
         stub = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
         try:
-            answer = await stub.Status(admin_pb2.StatusRequest(), timeout=TIMEOUT_SECONDS)
+            return await getattr(stub, method)(request, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
                 raise Unreachable(f"{self.address} refuses: {error.details()}; --token-file has a token") from error
             raise Unreachable(f"no router answers on {self.address}: {error.details()}") from error
-        document: dict[str, Any] = json.loads(answer.json)
-        return document

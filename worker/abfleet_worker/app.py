@@ -15,12 +15,15 @@ from functools import partial
 import grpc
 import structlog
 from abfleet_protos import recommender_pb2, worker_pb2
+from abfleet_transport import followed
 from abfleet_transport.errors import AddressError, TransportError
 from abfleet_transport.flags import EXIT_USAGE, SettingsError
 from abfleet_transport.health import Health, add_reflection
-from abfleet_transport.process import MetricsServer, StopSignals, configure_logs
+from abfleet_transport.operational_log import OperationalLog, configure_logs
+from abfleet_transport.process import MetricsServer, StopSignals
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
+from abfleet_transport.tls import ServerTls
 from abfleet_transport.tracing import make_exporter
 from prometheus_client import CollectorRegistry
 
@@ -47,27 +50,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"abfleet_worker: {error}; --help lists the settings", file=sys.stderr)
         return EXIT_USAGE
-    configure_logs(settings.log_level)
+    operations = configure_logs(settings.log_level, settings.log_format)
     try:
-        return asyncio.run(serve(settings))
+        return asyncio.run(serve(settings, operations))
     except AddressError as error:
         print(f"abfleet_worker: {error}; --listen and --metrics-port choose others", file=sys.stderr)
     except (WorkerError, TransportError) as error:
         print(f"abfleet_worker: {error}", file=sys.stderr)
+    finally:
+        operations.close()
     return EXIT_FAILURE
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, operations: OperationalLog) -> int:
     """Loads, serves, and drains at the first SIGTERM or SIGINT; a second one ends it at once.
 
     Raises WorkerError or TransportError when it cannot begin.
     """
     log = structlog.get_logger("abfleet.worker")
     signals = StopSignals()
-    choose(settings.transport)  # a transport that is missing is said before a model is loaded
+    operations.follow_signals()
+    # What is wrong with the transport or the certificate is said before a model is loaded.
+    choose(settings.transport, needs_grpcio=settings.security.needs_grpcio)
+    tls = settings.security.tls()
     model = await asyncio.to_thread(_load, settings, settings.version)
     log.info("model loaded", version=model.version, sha256=model.sha256[:12], seconds=round(model.load_seconds, 3))
-    async with _Serving(settings, model) as serving:
+    async with _Serving(settings, model, tls) as serving:
         if not signals.first.is_set():
             async with serving.following():
                 await serving.health.set_serving(True)
@@ -90,8 +98,10 @@ def _load(settings: Settings, name: str) -> OnnxModel:
 class _Serving:
     """Everything that is open while a worker serves; entered it listens, left it has closed."""
 
-    def __init__(self, settings: Settings, model: OnnxModel) -> None:
+    def __init__(self, settings: Settings, model: OnnxModel, tls: ServerTls | None) -> None:
         self._settings = settings
+        self._tls = tls
+        self._looking: asyncio.Task[None] | None = None
         rpc_metrics = RpcMetrics(METHODS)
         # A name that is not the version's own is an alias, which may lead to another version tomorrow.
         self._alias = settings.version if settings.version != model.version else ""
@@ -114,6 +124,8 @@ class _Serving:
             alias=self._alias,
             tracer=self._make_tracer(),
         )
+        if tls is not None:
+            worker_metrics.lend(lambda: followed.families([tls.followed], [("tls", tls.expiry)]))
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.health = Health(self._names(model.version))
@@ -122,11 +134,15 @@ class _Serving:
             methods=METHODS,
             add_services=self._add_services,
             interceptors=(OtherMethods(rpc_metrics, METHODS),),
-            max_message_bytes=settings.max_message_bytes,
+            max_message_bytes=settings.security.max_message_bytes,
+            max_metadata_bytes=settings.security.max_metadata_bytes,
+            max_concurrent_streams=settings.security.max_concurrent_streams,
+            max_connections=settings.security.max_connections,
+            tls=tls,
         )
         self._inbox: Inbox | None = None
         self.server: Server
-        if choose(settings.transport) == "native":
+        if choose(settings.transport, needs_grpcio=settings.security.needs_grpcio) == "native":
             # Calls come on a thread of their own, which may infer: while it does, the next ones gather in the front.
             self.server = make_server("native", plan, self.service.answer, lambda call: None)
         else:
@@ -193,6 +209,9 @@ class _Serving:
         try:
             self.metrics.start()
             await self.server.start()
+            if self._tls is not None:
+                looking = followed.keep_looking([self._tls.followed])
+                self._looking = asyncio.create_task(looking, name="look at certificates")
         except TransportError:
             await self._close()
             raise
@@ -211,6 +230,9 @@ class _Serving:
         await self._close()
 
     async def _close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self.server.close()
         if self._inbox is not None:
             self._inbox.close()

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from abfleet_transport import flags
-from abfleet_transport.process import LOG_LEVELS
+from abfleet_transport import flags, tls_flags
+from abfleet_transport.operational_log import LOG_LEVELS, LogFormat
 from abfleet_transport.server import Transport
+from abfleet_transport.tls_flags import ServerSecurity
 from abfleet_transport.tracing import ENDPOINT_HELP, endpoint_or_none
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -34,10 +35,11 @@ class Settings:
     spinning: bool
     max_batch: int
     """Most requests in one run of the model."""
-    max_message_bytes: int
+    security: ServerSecurity
     drain_delay_seconds: float
     drain_timeout_seconds: float
     log_level: str
+    log_format: LogFormat
     otlp_endpoint: str
     """Where spans go; empty: none are made."""
 
@@ -66,16 +68,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     known.add("intra-op-threads", flags.whole(1, 256), "1", "N", "threads of ONNX Runtime in one run")
     known.switch("spinning", "let waiting threads of ONNX Runtime spin, which takes CPU from the neighbours")
     known.add("max-batch", flags.whole(1, 4096), "128", "N", "most requests in one run of the model")
-    known.add(
-        "max-message-bytes",
-        flags.whole(1024, 2**30),
-        str(MAX_MESSAGE_BYTES),
-        "BYTES",
-        "largest message that is taken",
-    )
+    tls_flags.add(known, MAX_MESSAGE_BYTES)
     known.add("drain-delay", flags.real(0, 3600), "0", "SECONDS", "go on answering so long after SIGTERM")
     known.add("drain-timeout", flags.real(0, 3600), "4", "SECONDS", "then wait so long for running calls")
     known.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    known.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
     known.add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
     values = known.parse(arguments)
     return Settings(
@@ -89,9 +86,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         intra_op_threads=values.intra_op_threads,
         spinning=values.spinning,
         max_batch=values.max_batch,
-        max_message_bytes=values.max_message_bytes,
+        security=tls_flags.read(values),
         drain_delay_seconds=values.drain_delay,
         drain_timeout_seconds=values.drain_timeout,
         log_level=values.log_level,
+        log_format=cast(LogFormat, values.log_format),
         otlp_endpoint=values.otlp_endpoint,
     )

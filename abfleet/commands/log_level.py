@@ -1,0 +1,75 @@
+"""`abfleet log-level`: how much running routers say of their operation. Knows the flag and the words, not the log."""
+
+import asyncio
+import json
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+
+if TYPE_CHECKING:
+    from abfleet_transport.access import Access
+
+FAILURE = 1
+DEFAULT = "default"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds this family's commands to the command line."""
+    app.command("log-level", epilog="Example: abfleet log-level debug --admin 127.0.0.1:50052")(log_level)
+
+
+def log_level(
+    level: Annotated[
+        str, typer.Argument(help="debug, info, warning or error; default: the level it was started with.")
+    ],
+    admin: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="ABFLEET_ADMIN",
+            metavar="HOST:PORT",
+            help="Admin port of a router; repeatable for several.",
+            show_default="127.0.0.1:50052",
+        ),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON, a line a router.")
+    ] = False,
+    token_file: TokenFile = None,
+    server_ca: ServerCa = None,
+    client_cert: ClientCert = None,
+    client_key: ClientKey = None,
+    server_name: ServerName = "",
+) -> None:
+    """Sets how much running routers log of their operation, until they end or are told otherwise.
+
+    A worker has no admin port: SIGUSR1 makes it (and a router) log at debug, SIGUSR2 as it was started.
+    """
+    from abfleet_transport.operational_log import LOG_LEVELS
+
+    if level not in (*LOG_LEVELS, DEFAULT):
+        allowed = ", ".join((*LOG_LEVELS, DEFAULT))
+        raise typer.BadParameter(f"{level[:64]!r} is not allowed; allowed are {allowed}", param_hint="LEVEL")
+    addresses = admin or ["127.0.0.1:50052"]
+    with_what = access(token_file, server_ca, client_cert, client_key, server_name)
+    if not asyncio.run(_set_all(addresses, "" if level == DEFAULT else level, with_what, as_json=as_json)):
+        raise typer.Exit(FAILURE)
+
+
+async def _set_all(addresses: list[str], level: str, with_what: "Access", *, as_json: bool) -> bool:
+    """Asks one router after the other; whether all of them answered."""
+    from abfleet_transport.router_admin import RouterAdmin, Unreachable
+
+    reached = True
+    for address in addresses:
+        async with RouterAdmin(address, with_what) as router:
+            try:
+                was, now = await router.set_log_level(level)
+            except Unreachable as error:
+                reached = False
+                print(f"abfleet: {error}; --admin (ABFLEET_ADMIN) names the admin port", file=sys.stderr)
+                continue
+        print(json.dumps({"admin": address, "was": was, "level": now}) if as_json else f"{address}: {was} -> {now}")
+    return reached
