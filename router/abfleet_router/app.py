@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import ipaddress
 import os
 import random
 import signal
@@ -17,11 +16,13 @@ import structlog
 import uvloop
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.errors import AddressError, TransportError
+from abfleet_transport.errors import TransportError
 from abfleet_transport.flags import EXIT_USAGE, SettingsError
+from abfleet_transport.followed import CredentialError, keep_looking
 from abfleet_transport.handover import Handover
 from abfleet_transport.health import Health, add_reflection
-from abfleet_transport.process import MetricsServer, StopSignals, configure_logs
+from abfleet_transport.operational_log import OperationalLog, configure_logs
+from abfleet_transport.process import MetricsServer, StopSignals
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
 from abfleet_transport.tracing import make_exporter
@@ -31,10 +32,12 @@ from abfleet_router import admin, fleet_metrics
 from abfleet_router.decision_log import DecisionLog
 from abfleet_router.feedback import Feedback
 from abfleet_router.fleet import Fleet
+from abfleet_router.guards import Guards
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.reload import Reloader
 from abfleet_router.routing import Router
 from abfleet_router.settings import Settings, parse
+from abfleet_router.snapshot import Snapshot
 from abfleet_router.tracing import Tracer
 from abfleet_router.user_ids import KeyFileError, keyed_hash
 
@@ -44,6 +47,8 @@ COUNTED = (*METHODS, "/Feedback/Record")
 SERVICES = tuple(recommender_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Recommender", "Feedback"))
 SWEEP_SECONDS = 0.02
 """Between looks for attempts whose time is up: an answer may be late by this much, against a default of 500 ms."""
+MEMORY_BEATS = 5
+"""Of so many of those looks, one is at memory."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,28 +58,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SettingsError as error:
         print(f"abfleet router: {error}; --help lists the settings", file=sys.stderr)
         return EXIT_USAGE
-    configure_logs(settings.log_level)
+    operations = configure_logs(settings.log_level, settings.log_format)
     try:
-        return uvloop.run(serve(settings))
+        return uvloop.run(serve(settings, operations))
     except ConfigErrors as error:
         print("\n".join(str(one) for one in error.errors), file=sys.stderr)
         return EXIT_USAGE
-    except KeyFileError as error:
+    except (KeyFileError, CredentialError) as error:
         print(f"abfleet router: {error}", file=sys.stderr)
         return EXIT_USAGE
     except (TransportError, OSError) as error:
         print(f"abfleet router: {error}", file=sys.stderr)
         return EXIT_FAILURE
+    finally:
+        operations.close()
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: Settings, operations: OperationalLog) -> int:
     """Serves until the first SIGTERM or SIGINT, then drains; a second one ends it at once.
 
     Raises ConfigErrors, TransportError or OSError when it cannot begin.
     """
     log = structlog.get_logger("abfleet.router")
     signals = StopSignals()
-    async with Serving(settings) as serving:
+    operations.follow_signals()
+    async with Serving(settings, operations) as serving:
         ready = asyncio.ensure_future(serving.ready())
         stop = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
@@ -97,17 +105,25 @@ async def serve(settings: Settings) -> int:
 class Serving:
     """Everything that is open while a router serves; entered it listens, left it has closed."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, operations: OperationalLog | None = None) -> None:
+        """`operations`: the log of the process, where it is this router's."""
         self._settings = settings
+        self._operations = operations or OperationalLog(settings.log_level)
         self.rpc_metrics = RpcMetrics(COUNTED)
         self.metrics = RouterMetrics()
         self.decision_log = DecisionLog(settings.log_dir, settings.log)
+        self.guards = Guards(
+            settings.security,
+            listen=settings.listen,
+            admin_listen=settings.admin_listen,
+            open_feedback=settings.open_feedback,
+        )
         # Draws balance load and name spans; nothing secret hangs on them.
         chance = random.Random()  # noqa: S311
         draw = chance.random
         self.fleet = Fleet(
             clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes,
-            slow_start_seconds=settings.slow_start_seconds,
+            slow_start_seconds=settings.slow_start_seconds, worker_tls=self.guards.worker_tls,
         )  # fmt: skip
         more = {"service.instance.id": settings.routing.name}
         self.spans = make_exporter(settings.otlp_endpoint, "abfleet-router", more)
@@ -122,6 +138,8 @@ class Serving:
             holds_answers=settings.log.policy == "refuse",
             hashed=self._hashed,
             tracer=self._make_tracer(chance),
+            client_of=self.guards.client_of,
+            rate_limit=self.guards.rate_limit,
         )
         self.fleet.set_receiver(self.router)
         self.reloader = Reloader(
@@ -130,7 +148,7 @@ class Serving:
             self.fleet,
             self.metrics,
             self.decision_log,
-            self.router.use,
+            self._use,
             router=settings.routing.name,
             settle_looks=1,
         )
@@ -145,33 +163,39 @@ class Serving:
         registry.register(self.metrics)
         self._metrics_server = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.server = self._make_server()
+        self.metrics.lend(lambda: self.guards.families(self.server.oversized))
         self._admin_server: grpc.aio.Server | None = None
         self._admin_port = 0
         self._tasks: list[asyncio.Task[None]] = []
         self._offered = False  # ready and not draining; changed only by ready and drain
 
     def _make_feedback(self) -> Feedback:
-        # Who may record is decided by where the router listens; a caller's identity would be asked for here.
-        allowed = self._settings.open_feedback or is_loopback(self._settings.listen)
         return Feedback(
             self.decision_log,
             lambda: self.router.snapshot,
             self.rpc_metrics,
             router=self._settings.routing.name,
             window=self._settings.feedback_window,
-            allowed=lambda metadata: allowed,
+            authorise=self.guards.access.feedback,
+            certificates=self.guards.asks_clients,
             user_id_hmac=self._hashed,
         )
 
     def _make_server(self) -> Server:
+        security = self._settings.security.server
         plan = ServerPlan(
             address=self._settings.listen,
             methods=METHODS,
             add_services=self._add_services,
             interceptors=(OtherMethods(self.rpc_metrics, COUNTED),),
             io_threads=self._settings.io_threads,
+            max_message_bytes=security.max_message_bytes,
+            max_metadata_bytes=security.max_metadata_bytes,
+            max_concurrent_streams=security.max_concurrent_streams,
+            max_connections=security.max_connections,
+            tls=self.guards.tls,
         )
-        if choose(self._settings.transport) == "grpcio":
+        if choose(self._settings.transport, needs_grpcio=security.needs_grpcio) == "grpcio":
             return make_server("grpcio", plan, self.router.on_calls, self.router.on_cancelled)
         handover = Handover(asyncio.get_running_loop(), self.router.on_calls, self.router.on_cancelled)
         self.metrics.lend(handover.families)
@@ -181,6 +205,10 @@ class Serving:
         self.health.add_to(server)
         recommender_pb2_grpc.add_FeedbackServicer_to_server(self.feedback, server)  # type: ignore[no-untyped-call]
         add_reflection(server, SERVICES)
+
+    def _use(self, snapshot: Snapshot) -> None:
+        self._operations.bind(config_revision=snapshot.revision)
+        self.router.use(snapshot)
 
     def _make_tracer(self, chance: random.Random) -> Tracer | None:
         if self.spans is None:
@@ -222,6 +250,7 @@ class Serving:
             loop.create_task(self.reloader.follow(self._settings.reload_interval_seconds), name="reload"),
             loop.create_task(self._keep_sweeping(), name="sweep"),
             loop.create_task(self._reload_on_hangup(), name="reload on SIGHUP"),
+            loop.create_task(keep_looking(self.guards.files), name="look at certificates and tokens"),
         ]
         return self
 
@@ -242,17 +271,14 @@ class Serving:
             self.metrics,
             self.decision_log,
             lambda: self.health.serving,
+            self._operations,
         )
-        self._admin_server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
-        admin_pb2_grpc.add_AdminServicer_to_server(admin.Admin(report, self.reloader, self.router), self._admin_server)  # type: ignore[no-untyped-call]
+        self._admin_server = self.guards.admin_server()
+        admin_pb2_grpc.add_AdminServicer_to_server(
+            admin.Admin(report, self.reloader, self.router, self._operations), self._admin_server
+        )  # type: ignore[no-untyped-call]
         add_reflection(self._admin_server, (admin.SERVICE,))
-        address = self._settings.admin_listen
-        try:
-            self._admin_port = self._admin_server.add_insecure_port(address)
-        except RuntimeError as error:
-            raise AddressError(
-                f"{address} for the admin port", f"{error}; choose another with --admin-listen"
-            ) from error
+        self._admin_port = self.guards.bind_admin(self._admin_server)
         await self._admin_server.start()
 
     async def ready(self) -> None:
@@ -270,12 +296,16 @@ class Serving:
     def _serves(self) -> bool:
         """What health is to say: under every policy but keep_serving, that depends on the decision log too."""
         may_fail = self._settings.log.policy == "keep_serving"
-        return self._offered and (may_fail or not self.decision_log.failing)
+        return self._offered and not self.router.crowded and (may_fail or not self.decision_log.failing)
 
     async def _keep_sweeping(self) -> None:
+        memory, beats = self.guards.memory, 0
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.router.sweep()
+            beats += 1
+            if memory is not None and beats % MEMORY_BEATS == 0:
+                self.router.crowded = memory.look()
             if (serves := self._serves) is not self.health.serving:
                 await self.health.set_serving(serves)
 
@@ -303,17 +333,6 @@ class Serving:
         self.decision_log.close()
         if self.spans is not None:
             self.spans.close()
-
-
-def is_loopback(listen: str) -> bool:
-    """Whether nobody but this machine can call an address."""
-    host = listen.rpartition(":")[0].strip("[]")
-    if listen.startswith("unix:") or host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, which may be anything
-        return False
 
 
 def bound(listen: str, port: int) -> str:

@@ -6,6 +6,7 @@ coroutine, no task and no lock for a call. Everything after admission is driven 
 
 import time
 from collections.abc import Callable
+from math import ceil
 
 import structlog
 from abfleet_protos.recommender_pb2 import RecommendResponse
@@ -25,7 +26,9 @@ from abfleet_router.lane import Batch, HopFailed
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.overload import ExpectedWait
 from abfleet_router.pool import Pool
+from abfleet_router.rate_limit import RateLimit, host_of
 from abfleet_router.replica import Replica, stands_for
+from abfleet_router.request import request_id_of
 from abfleet_router.retry_budget import RetryBudget
 from abfleet_router.settings import RoutingSettings
 from abfleet_router.snapshot import REQUEST_ID_HEADS, Snapshot, reply_suffix
@@ -56,20 +59,26 @@ class Router:
         holds_answers: bool = False,
         hashed: Callable[[str], str] | None = None,
         tracer: Tracer | None = None,
+        client_of: Callable[[Call], str | None] | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id;
-        `tracer`: None where no spans are made."""
+        `tracer`: None where no spans are made; `client_of`: None where no caller can say who it is."""
+        self.crowded = False
+        """No memory for more calls; changed only by who watches it."""
         self._fleet = fleet
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
-        self._admission = Admission(settings.default_deadline_seconds, tracer)
+        self._admission = Admission(settings.default_deadline_seconds, tracer, client_of)
         self._accounts = Accounts(
             metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed, tracer=tracer
         )
         self._held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
         self._budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
         self._expected_wait = ExpectedWait()
+        self._rate_limit = rate_limit
+        self._begin = self._dispatch if rate_limit is None else self._dispatch_limited
         self._snapshot: Snapshot | None = None
 
     @property
@@ -97,13 +106,26 @@ class Router:
                 ticket = self._admission.admit(call, snapshot)
             except InvalidRequest as error:
                 call.fail(error.code, str(error))
-                self._accounts.rejected(call, snapshot, error)
+                client_of = self._admission.client_of
+                self._accounts.rejected(call, snapshot, error, client_of(call) if client_of else None)
             except Exception:  # a fault of ours with one call must not take those that came with it
-                log.exception("a call could not be admitted")
+                log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
                 call.fail(Code.INTERNAL, "internal error")
                 self._accounts.refused(call, Code.INTERNAL)
             else:
-                self._dispatch(ticket, now)
+                self._begin(ticket, now)
+
+    def _dispatch_limited(self, ticket: Ticket, now: float) -> None:
+        """As `_dispatch`, for callers who do not call too often; whatever the group, as with every refusal."""
+        assert self._rate_limit is not None
+        wait_seconds = self._rate_limit.wait(ticket.client or host_of(ticket.call.peer), now)
+        if not wait_seconds:
+            self._dispatch(ticket, now)
+            return
+        self._metrics.rate_limited += 1
+        wait_ms = max(1, ceil(wait_seconds * 1000))
+        text = f"rate limit: this caller has no calls left; the next is allowed in {wait_ms} ms"
+        self._fail(ticket, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
 
     def _dispatch(self, ticket: Ticket, now: float) -> None:
         settings, backlog = self._settings, self._fleet.backlog
@@ -113,7 +135,9 @@ class Router:
         waited = now - ticket.call.arrived  # for this loop
         self._expected_wait.learn(waited if replica is None else waited + replica.lane.expected_wait)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
-        if full or self._expected_wait.too_long:  # whatever the group: shedding by group would bias the comparison
+        if (
+            full or self.crowded or self._expected_wait.too_long
+        ):  # whatever the group: shedding by group would bias the comparison
             self._metrics.shed += 1
             self._fail(ticket, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
         elif rests:
@@ -155,7 +179,8 @@ class Router:
             answer = None
         if answer is None or len(answer.responses) != len(batch.tickets):
             got = "bytes that are no RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
-            log.error("worker answered with garbage", address=replica.address, calls=len(batch.tickets), got=got)
+            log.error("worker answered with garbage", address=replica.address, calls=len(batch.tickets), got=got,
+                      request_ids=batch.some_request_ids())  # fmt: skip
             self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=False, telling=True)
         elif not stands_for(replica.version, answer.model_version, answer.alias):
             log.error("worker serves another version", address=replica.address, pool=replica.version,
@@ -218,7 +243,8 @@ class Router:
 
     def on_failed(self, replica: Replica, batch: Batch, failure: HopFailed) -> None:
         """A batch did not come back."""
-        log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure))
+        log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure),
+                  request_ids=batch.some_request_ids())  # fmt: skip
         broke = failure.connection_broke
         telling = failure.reason is Reason.TIMEOUT and replica.lane.is_mute(batch, self._clock())
         self._batch_failed(batch, replica, failure.reason, broke=broke, certain=broke, telling=telling)
@@ -307,9 +333,9 @@ class Router:
         else:
             self._enqueue(ticket, replica, now)
 
-    def _fail(self, ticket: Ticket, code: Code, text: str) -> None:
+    def _fail(self, ticket: Ticket, code: Code, text: str, pushback_ms: int = PUSHBACK_MS) -> None:
         ticket.done = True
-        ticket.call.fail(code, text, pushback_ms=PUSHBACK_MS if code is Code.RESOURCE_EXHAUSTED else None)
+        ticket.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
         self._accounts.failed(ticket, code)
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from abfleet_transport.flags import Flags, address, port_or_off, real, text, whole
-from abfleet_transport.process import LOG_LEVELS
+from abfleet_transport.operational_log import LOG_LEVELS, LogFormat
 from abfleet_transport.server import Transport
 from abfleet_transport.tracing import ENDPOINT_HELP, endpoint_or_none
 
+from abfleet_router import security_settings
 from abfleet_router.decision_log import LogSettings, Policy
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.log_sink import Fsync
 from abfleet_router.pool import SLOW_START_SECONDS
 from abfleet_router.replica import LaneSettings
+from abfleet_router.security_settings import SecuritySettings
 
 SECONDS_A_DAY = 86_400
 
@@ -59,7 +61,9 @@ class Settings:
     open_feedback: bool
     user_id_hmac_key_file: Path | None
     """Where the log has keyed hashes instead of user ids."""
+    security: SecuritySettings
     log_level: str
+    log_format: LogFormat
     otlp_endpoint: str
     """Where spans go; empty: none are made."""
     trace_sample: float
@@ -85,6 +89,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     _add_process(flags)
     _add_decision_log(flags)
     _add_data_path(flags)
+    security_settings.add(flags)
     got = flags.parse(arguments)
     return Settings(
         experiments=got.experiments,
@@ -111,7 +116,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         feedback_window=got.feedback_window,
         open_feedback=got.open_feedback,
         user_id_hmac_key_file=Path(got.user_id_hmac_key_file) if got.user_id_hmac_key_file else None,
+        security=security_settings.read(got),
         log_level=got.log_level,
+        log_format=cast(LogFormat, got.log_format),
         otlp_endpoint=got.otlp_endpoint,
         trace_sample=got.trace_sample,
         reload_interval_seconds=got.reload_interval,
@@ -148,6 +155,7 @@ def _add_process(flags: Flags) -> None:
     flags.choice("transport", get_args(Transport), "auto", "auto is native where it is installed")
     add("io-threads", whole(1, 64), "1", "N", "threads of the native transport")
     flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    flags.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
     add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
     add("trace-sample", real(0, 1), "0.01", "RATIO",
         "part of the calls that is traced; a caller's own decision goes before it")  # fmt: skip
@@ -182,7 +190,7 @@ def _add_decision_log(flags: Flags) -> None:
     add("log-buffer-bytes", whole(65_536, 2**40), f"{log.max_bytes}", "BYTES", "the same in bytes of lines")
     add("user-id-hmac-key-file", str, "", "FILE", "log keyed hashes instead of user ids; the key is in this file")
     add("feedback-window", whole(1, 100_000_000), "500000", "N", "outcome ids remembered, to tell repeats at once")
-    flags.switch("open-feedback", "take outcomes off loopback too, from anybody")
+    flags.switch("open-feedback", "take outcomes off loopback without a token, from anybody")
 
 
 def _add_data_path(flags: Flags) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from abfleet_router.decision_log import LogSettings
 from abfleet_router.ejection import EjectionPolicy
+from abfleet_router.rate_limit import Rate
 from abfleet_router.replica import LaneSettings
 from abfleet_router.settings import RoutingSettings, Settings, parse
 from abfleet_transport.flags import SettingsError, variable
@@ -49,6 +50,7 @@ FLAGS = [
     Flag("log-buffer-bytes", lambda s: s.log.max_bytes, "100000", 100_000, ("0", "65535")),
     Flag("user-id-hmac-key-file", lambda s: s.user_id_hmac_key_file, "key", Path("key")),
     Flag("feedback-window", lambda s: s.feedback_window, "10", 10, ("0", "-1", "all")),
+    Flag("log-format", lambda s: s.log_format, "console", "console", ("text", "")),
     Flag("log-level", lambda s: s.log_level, "debug", "debug", ("loud",)),
     Flag(
         "otlp-endpoint",
@@ -71,7 +73,25 @@ FLAGS = [
     Flag("eject-after", lambda s: s.ejection.consecutive_failures, "3", 3, ("0", "x")),
     Flag("slow-start", lambda s: s.slow_start_seconds, "0", 0.0, ("-1", "3601")),
     Flag("eject-seconds", lambda s: s.ejection.base_seconds, "2", 2.0, ("0", "nan")),
+    Flag("max-message-bytes", lambda s: s.security.server.max_message_bytes, "2048", 2048, ("0", "1023", "1M")),
+    Flag("max-metadata-bytes", lambda s: s.security.server.max_metadata_bytes, "8192", 8192, ("0", "1023")),
+    Flag("max-concurrent-streams", lambda s: s.security.server.max_concurrent_streams, "100", 100, ("0", "x")),
+    Flag("max-connections", lambda s: s.security.server.max_connections, "10", 10, ("0", "x", "")),
+    Flag("worker-ca", lambda s: s.security.worker_ca, "ca.crt", Path("ca.crt")),
+    Flag("tokens", lambda s: s.security.tokens, "tokens", Path("tokens")),
+    Flag("rate-limit", lambda s: s.security.rate, "5:20", Rate(5.0, 20.0), ("0", "-1", "5:", "5:0", "a", ":", "nan")),
+    Flag("max-memory", lambda s: s.security.max_memory_bytes, "1000000000", 1_000_000_000, ("0", "1G", "67108863")),
 ]
+TOGETHER: dict[tuple[str, ...], Callable[[Any], tuple[Path, ...]]] = {
+    ("tls-cert", "tls-key", "tls-client-ca"): lambda s: (
+        s.security.server.files.cert, s.security.server.files.key, s.security.server.client_ca,
+    ),
+    ("worker-cert", "worker-key", "worker-ca"): lambda s: (
+        s.security.worker_files.cert, s.security.worker_files.key, s.security.worker_ca,
+    ),
+    ("worker-server-name", "worker-ca"): lambda s: (Path(s.security.worker_server_name), s.security.worker_ca),
+}  # fmt: skip
+"""Flags that need each other, and where their values go."""
 SWITCHES = {"detect-only", "open-feedback"}
 FLAG = pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
 
@@ -83,8 +103,31 @@ def test_every_flag_is_here(capsys: pytest.CaptureFixture[str]) -> None:
     assert caught.value.code == 0
     text = capsys.readouterr().out
     shown = set(re.findall(r"^  (?:-h, )?--([a-z-]+)", text, re.MULTILINE))
-    assert shown == {flag.name for flag in FLAGS} | SWITCHES | {"help"}
+    assert shown == {flag.name for flag in FLAGS} | SWITCHES | {name for names in TOGETHER for name in names} | {"help"}
     assert "example:\n  abfleet router --" in text
+
+
+@pytest.mark.parametrize("names", TOGETHER, ids="+".join)
+def test_flags_that_need_each_other(names: tuple[str, ...]) -> None:
+    """Together they arrive, by flag and by environment; each of a pair alone is an error that names the other."""
+    where = TOGETHER[names]
+    by_flag = parse([f"--{name}=file-{name}" for name in names], {})
+    by_variable = parse([], {variable(name): f"file-{name}" for name in names})
+    assert where(by_flag) == where(by_variable) == tuple(Path(f"file-{name}") for name in names)
+    for name in names[:2]:
+        if name != "worker-ca":
+            with pytest.raises(SettingsError, match=f"--{name} needs --"):
+                parse([f"--{name}=a"], {})
+    for name in names[2:]:
+        if name == "tls-client-ca":
+            with pytest.raises(SettingsError, match=r"--tls-client-ca .* needs --tls-cert and --tls-key"):
+                parse([f"--{name}=a"], {})
+
+
+def test_a_rate_without_a_burst() -> None:
+    """Is what a second allows, and at least one call."""
+    assert parse(["--rate-limit=7"], {}).security.rate == Rate(7.0, 7.0)
+    assert parse(["--rate-limit=0.1"], {}).security.rate == Rate(0.1, 1.0)
 
 
 @FLAG
