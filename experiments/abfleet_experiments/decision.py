@@ -129,6 +129,7 @@ OUTCOME: Final = Event(
         Field("currency", Type.TEXT, "Of a value in money.", nullable=True),
         Field("synthetic", Type.BOOLEAN, "Made by a traffic generator; left out of analysis.", optional=True),
         Field("router", Type.TEXT, "The router that was told.", optional=True),
+        Field("client", Type.TEXT, "Who told it, when authenticated.", optional=True),
     ),
 )
 ALLOCATION: Final = Event(

@@ -127,8 +127,9 @@ def line(
     synthetic: bool = False,
     router: str | None = None,
     user_id_hmac: str | None = None,
+    client: str | None = None,
 ) -> dict[str, Any]:
-    """The members of its line. With `user_id_hmac` the user id itself is left out."""
+    """The members of its line. With `user_id_hmac` the user id itself is left out; `client`: who told it."""
     members: dict[str, Any] = {
         "schema": SCHEMA,
         "event": "outcome",
@@ -147,6 +148,8 @@ def line(
         members["user_id_hmac"] = user_id_hmac
     if router is not None:
         members["router"] = router
+    if client is not None:
+        members["client"] = client
     return members
 
 

@@ -120,8 +120,8 @@ class Accounts:
         if self._tracer is not None:
             self._tracer.refused(call, code, now, self._wall() - now)
 
-    def rejected(self, call: Call, snapshot: Snapshot, error: InvalidRequest) -> None:
-        """A call was refused as the caller's mistake."""
+    def rejected(self, call: Call, snapshot: Snapshot, error: InvalidRequest, client: str | None = None) -> None:
+        """A call of `client` was refused as the caller's mistake."""
         self.refused(call, error.code)
         self._metrics.rejected += 1
         members = {
@@ -131,6 +131,6 @@ class Accounts:
             "message": f"allowed: {error.allowed}",
             "config_revision": snapshot.revision,
             "synthetic": ("x-synthetic", "1") in tuple(call.metadata),
-            "client": None,
+            "client": client,
         }
         self._log.append(log_line.event("rejected", self._wall(), members))

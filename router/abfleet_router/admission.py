@@ -1,6 +1,7 @@
 """From a call to a ticket: read, checked, assigned. Knows the request and the snapshot, nothing of lanes or answers."""
 
 import os
+from collections.abc import Callable
 from itertools import count
 
 from abfleet_transport import traceparent
@@ -24,8 +25,14 @@ PLAIN_CHARACTERS = 64
 class Admission:
     """Makes tickets; its only state is the number of the next request that has no id of its own."""
 
-    def __init__(self, default_deadline_seconds: float, tracer: Tracer | None = None) -> None:
-        """`tracer`: None where this router makes no spans."""
+    def __init__(
+        self,
+        default_deadline_seconds: float,
+        tracer: Tracer | None = None,
+        client_of: Callable[[Call], str | None] | None = None,
+    ) -> None:
+        """`tracer`: None where this router makes no spans; `client_of`: None where no caller can say who it is."""
+        self.client_of = client_of
         self._default_deadline_seconds = default_deadline_seconds
         self._tracer = tracer
         # Random once for each process and counted from there: as good as a UUID for each call, at a tenth of the cost.
@@ -50,6 +57,8 @@ class Admission:
             self._join(ticket, traceparent.parse(metadata["traceparent"]))
         elif self._tracer is not None:
             self._join(ticket, None)
+        if self.client_of is not None:
+            ticket.client = self.client_of(call)
         if request.attributes:
             ticket.attributes = check_attributes(request.attributes)
         ticket.history_length = len(request.item_ids)

@@ -17,8 +17,10 @@ from abfleet_experiments.outcome import Currencies, OutcomeLike, known_types, li
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.call import Code, Metadata
 from abfleet_transport.rpc_metrics import RpcMetrics
+from abfleet_transport.tls import identity
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from abfleet_router.access import AccessDenied
 from abfleet_router.seen_ids import SeenIds
 from abfleet_router.snapshot import Snapshot
 
@@ -70,18 +72,21 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         *,
         router: str,
         window: int,
-        allowed: Callable[[Metadata], bool],
+        authorise: Callable[[Metadata, str | None], str | None],
+        certificates: bool = False,
         user_id_hmac: Callable[[str], str] | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        """`window`: how many outcome ids are remembered; `allowed`: whether a caller may record."""
+        """`window`: how many outcome ids are remembered; `authorise`: from metadata and the name in a certificate to
+        who calls, raises AccessDenied for one who may not; `certificates`: whether callers show them."""
         self._log = log
         self._snapshot = snapshot
         self._rpc = rpc_metrics
         self._router = router
         self._seen = SeenIds(window)
         self._currencies = Currencies()
-        self._allowed = allowed
+        self._authorise = authorise
+        self._certificates = certificates
         self._user_id_hmac = user_id_hmac
         self._wall = wall
         self.counts = OutcomeCounts(Counter())
@@ -91,10 +96,13 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         self._rpc.started(METHOD_INDEX)
         begun, code = time.monotonic(), Code.CANCELLED
         try:
-            answer = await self._record(request, tuple(context.invocation_metadata() or ()), context.time_remaining())
+            metadata = tuple(context.invocation_metadata() or ())
+            certificate = identity(context.auth_context()) if self._certificates else None
+            client = self._authorise(metadata, certificate)
+            answer = await self._record(request, metadata, client, context.time_remaining())
             code = Code.OK
             return answer
-        except Refused as refused:
+        except (Refused, AccessDenied) as refused:
             code = refused.code
             await context.abort(grpc_status(code), str(refused))
             raise AssertionError("abort raises") from None
@@ -105,11 +113,13 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             self._rpc.finished(METHOD_INDEX, code, time.monotonic() - begun)
 
     async def _record(
-        self, request: recommender_pb2.RecordRequest, metadata: Metadata, remaining_seconds: float | None
+        self,
+        request: recommender_pb2.RecordRequest,
+        metadata: Metadata,
+        client: str | None,
+        remaining_seconds: float | None,
     ) -> recommender_pb2.RecordResponse:
         snapshot = self._snapshot()
-        if not self._allowed(metadata):
-            raise Refused(Code.UNAUTHENTICATED, "outcomes are taken on loopback only, unless --open-feedback is set")
         if snapshot is None:
             raise Refused(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
         if len(request.outcomes) > MAX_OUTCOMES:
@@ -120,6 +130,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             types=known_types(snapshot.config),
             synthetic=("x-synthetic", "1") in metadata,
             now=int(self._wall() * 1e6),
+            client=client,
         )
         try:
             for begin in range(0, len(request.outcomes), SLICE):
@@ -158,16 +169,25 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
                 result = "accepted"
                 self._seen.add(outcome_id)
                 batch.new.append(outcome_id)
-                lines.append(self._encode(outcome, batch.now, synthetic=batch.synthetic))
+                lines.append(self._encode(outcome, batch))
             results[kind if kind in types else "other", result] += 1
         # A slice of repeats waits too: their first may be on its way into the log.
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._log.append_all(lines, lambda ok: None if written.done() else written.set_result(ok))
         batch.written.append(written)
 
-    def _encode(self, outcome: OutcomeLike, now: int, *, synthetic: bool) -> bytes:
+    def _encode(self, outcome: OutcomeLike, batch: "_Batch") -> bytes:
         hashed = self._user_id_hmac(outcome.user_id) if self._user_id_hmac and outcome.user_id else None
-        return orjson.dumps(line(outcome, now, synthetic=synthetic, router=self._router, user_id_hmac=hashed))
+        return orjson.dumps(
+            line(
+                outcome,
+                batch.now,
+                synthetic=batch.synthetic,
+                router=self._router,
+                user_id_hmac=hashed,
+                client=batch.client,
+            )
+        )
 
 
 @dataclass(slots=True)
@@ -178,6 +198,8 @@ class _Batch:
     synthetic: bool
     now: int
     """In microseconds since the epoch."""
+    client: str | None = None
+    """Who told it, where that is known."""
     answer: recommender_pb2.RecordResponse = field(default_factory=recommender_pb2.RecordResponse)
     results: Counter[tuple[str, str]] = field(default_factory=Counter)
     new: list[str] = field(default_factory=list)

@@ -48,10 +48,11 @@ def exposure(
     Positional arguments, because naming them costs a tenth of a line.
     """
     items = orjson.dumps(list(item_ids)) if item_ids else NO_ITEMS
-    if ticket.synthetic or ticket.trace_id:
-        tail = b',"synthetic":%s,"trace_id":%s,"client":null}' % (
+    if ticket.synthetic or ticket.trace_id or ticket.client:
+        tail = b',"synthetic":%s,"trace_id":%s,"client":%s}' % (
             b"true" if ticket.synthetic else b"false",
             orjson.dumps(ticket.trace_id),
+            orjson.dumps(ticket.client),
         )
     else:
         tail = OK_TAIL

@@ -64,6 +64,7 @@ class RouterMetrics(Collector):
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.rejected = 0
         self.shed = 0
+        self.rate_limited = 0
         self.retries = 0
         self.reload_failures = 0
         self.reloads = 0
@@ -118,6 +119,7 @@ class RouterMetrics(Collector):
         for name, help_text, value in (
             ("abfleet_rejected", "Calls refused as INVALID_ARGUMENT.", self.rejected),
             ("abfleet_shed", "Calls refused under overload.", self.shed),
+            ("abfleet_rate_limited", "Calls refused because their caller called too often.", self.rate_limited),
             ("abfleet_retries", "Attempts on another replica that the retry budget paid for.", self.retries),
             ("abfleet_reload_failures", "Configurations that were not taken.", self.reload_failures),
             ("abfleet_reloads", "Configurations that came into force.", self.reloads),

@@ -20,7 +20,6 @@ class RateLimit:
     """Changed only on the event loop, by `wait`."""
 
     def __init__(self, rate: Rate, most_callers: int = MOST_CALLERS) -> None:
-        self.refused = 0
         self._interval = 1.0 / rate.calls_per_second
         self._slack = (rate.burst - 1.0) / rate.calls_per_second
         self._most_callers = most_callers
@@ -38,7 +37,6 @@ class RateLimit:
         free_at = self._free_at
         at = max(free_at.get(caller, now), now)
         if (early := at - now - self._slack) > 1e-9:  # sums of intervals are not exact
-            self.refused += 1
             return early
         free_at[caller] = at + self._interval
         free_at.move_to_end(caller)

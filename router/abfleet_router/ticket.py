@@ -27,6 +27,7 @@ class Ticket:
         "batch",
         "bucket",
         "call",
+        "client",
         "deadline",
         "done",
         "fallback",
@@ -48,6 +49,7 @@ class Ticket:
         self.call = call
         self.snapshot = snapshot
         self.deadline = deadline
+        self.client: str | None = None
         self.user_id = ""
         self.request_id = ""
         self.attributes = NO_ATTRIBUTES

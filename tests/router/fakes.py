@@ -44,6 +44,7 @@ class FakeCall:
     metadata: Metadata = ()
     method: int = 0
     peer: str = ""
+    client: str | None = None
     owner: object = None
     answers: list[bytes | Failed] = field(default_factory=list)
 

@@ -15,12 +15,13 @@ from abfleet_experiments.load import load_text
 from abfleet_protos.recommender_pb2 import Outcome, RecordRequest, RecordResponse
 from abfleet_protos.recommender_pb2_grpc import FeedbackStub, add_FeedbackServicer_to_server
 from abfleet_router import log_sink
-from abfleet_router.app import is_loopback
+from abfleet_router.access import AccessDenied
 from abfleet_router.decision_log import DecisionLog, LogSettings
 from abfleet_router.feedback import Feedback
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.seen_ids import SeenIds
 from abfleet_router.snapshot import Snapshot, make_snapshot
+from abfleet_transport.call import Code, Metadata
 from abfleet_transport.rpc_metrics import RpcMetrics
 from hypothesis import given
 from hypothesis import strategies as st
@@ -49,9 +50,15 @@ class Desk:
         )
         self.feedback = Feedback(
             self.log, lambda: self.snapshot, self.rpc, router="router-1", window=1000,
-            allowed=lambda metadata: self.allowed, wall=lambda: WALL,
+            authorise=self.authorise, wall=lambda: WALL,
         )  # fmt: skip
         self.record: Callable[..., Any]
+
+    def authorise(self, metadata: Metadata, certificate: str | None) -> str | None:
+        """Whoever says who it is, while somebody is allowed."""
+        if not self.allowed:
+            raise AccessDenied(Code.UNAUTHENTICATED, "not you")
+        return str(dict(metadata)["x-who"]) if "x-who" in dict(metadata) else certificate
 
     def lines(self) -> list[dict[str, Any]]:
         """What the file has."""
@@ -233,9 +240,9 @@ async def test_a_caller_who_goes(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_who_may_record(desk: Desk) -> None:
-    """Without leave nothing is taken; before a configuration is in force neither."""
+    """Who is not allowed records nothing; before a configuration is in force neither."""
     desk.allowed = False
-    with pytest.raises(grpc.aio.AioRpcError, match="--open-feedback") as caught:
+    with pytest.raises(grpc.aio.AioRpcError, match="not you") as caught:
         await desk.record([click()])
     assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
     desk.allowed, desk.snapshot = True, None
@@ -252,14 +259,11 @@ async def test_synthetic_outcomes_are_marked(desk: Desk) -> None:
     assert [line["synthetic"] for line in desk.lines()] == [True, False]
 
 
-@pytest.mark.parametrize(
-    ("listen", "expected"),
-    [("127.0.0.1:1", True), ("[::1]:1", True), ("localhost:1", True), ("unix:/a", True), ("127.9.9.9:1", True),
-     ("0.0.0.0:1", False), ("[::]:1", False), ("10.0.0.1:1", False), ("router:1", False)],
-)  # fmt: skip
-def test_loopback(listen: str, expected: bool) -> None:
-    """Only what no other machine can reach counts."""
-    assert is_loopback(listen) is expected
+async def test_who_told_it_is_in_the_line(desk: Desk) -> None:
+    """Where that is known; else the line has no such member."""
+    await desk.record([click(1)], metadata=(("x-who", "shop"),))
+    await desk.record([click(2)])
+    assert [line.get("client", "none") for line in desk.lines()] == ["shop", "none"]
 
 
 @given(st.lists(st.integers(0, 40), max_size=300), st.integers(1, 10))

@@ -25,6 +25,7 @@ class FakeCall:
     deadline: float | None = None
     metadata: Metadata = ()
     peer: str = ""
+    client: str | None = None
     owner: object = None
     answers: list[bytes | tuple[Code, str]] = field(default_factory=list)
 

@@ -14,7 +14,7 @@ from abfleet_transport.errors import TransportError
 
 log = structlog.get_logger("abfleet.transport.followed")
 
-Value = TypeVar("Value")
+Value = TypeVar("Value", covariant=True)
 SETTLE_SECONDS = 0.5
 """Several files change one after the other: what does not fit together is called wrong only when it stays so."""
 LOOK_SECONDS = 1.0
