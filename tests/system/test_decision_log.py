@@ -13,6 +13,8 @@ from abfleet_protos.recommender_pb2 import Outcome, RecommendRequest, RecordRequ
 from abfleet_protos.recommender_pb2_grpc import FeedbackStub
 
 from tests.proofs import log as proof
+from tests.proofs import log_disks
+from tests.support import disks
 from tests.support.fleet import Fleet, experiments_file, wait_until
 from tests.support.log_books import read_books
 
@@ -33,12 +35,12 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
 
 def test_kills(fleet: Fleet) -> None:
     """What was answered two flushes before a SIGKILL is in the log; no torn line breaks a reader."""
-    proof.kills(fleet, times=2, rate=400)
+    proof.kills(fleet, times=2, rate=400, seconds=0.5)
 
 
 def test_stops(fleet: Fleet) -> None:
     """After a SIGTERM every answer is in the log, once."""
-    proof.stops(fleet, times=2, rate=400)
+    proof.stops(fleet, times=2, rate=400, seconds=0.5)
 
 
 def test_what_earlier_routers_left_is_compressed(fleet: Fleet) -> None:
@@ -54,24 +56,37 @@ def test_outcomes_across_a_restart(fleet: Fleet) -> None:
     proof.outcomes(fleet, count=6000, duplicates=0.05)
 
 
+def test_a_flood_of_lines(fleet: Fleet) -> None:
+    """Lines come as fast as a machine at rest could take them for hours: each is acknowledged and in the log."""
+    proof.flood(fleet, lines_a_second=20_000, seconds=0.5, share=0.0)
+
+
 @pytest.mark.parametrize("policy", ["keep_serving", "unhealthy", "refuse"])
 def test_a_full_disk(tmp_path: Path, policy: str) -> None:
     """Lost lines are counted exactly; callers and health see what the policy says; writing goes on by itself."""
-    if (reason := proof.cannot_mount()) is not None:
+    if (reason := disks.cannot_mount()) is not None:
         pytest.skip(reason)
-    proof.full_disk(tmp_path, policy, rate=300)
+    log_disks.full(tmp_path, policy, rate=300)
+
+
+def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:
+    """The same when the kernel turns the disk read-only under the open file, and another one is mounted later."""
+    (tmp_path / "try").mkdir()
+    if (reason := disks.cannot_fail(tmp_path / "try" / "logs")) is not None:
+        pytest.skip(reason)
+    log_disks.read_only(tmp_path, "keep_serving", rate=300)
 
 
 def test_a_folder_that_is_moved_away(tmp_path: Path) -> None:
     """No call fails and no line is lost."""
-    proof.folder_gone(tmp_path, rate=300)
+    log_disks.gone(tmp_path, rate=300)
 
 
 def test_a_disk_that_stalls(tmp_path: Path) -> None:
     """Calls go on, the router says that it cannot log, and every line is written in the end."""
-    if (reason := proof.cannot_freeze(tmp_path / "try")) is not None:
+    if (reason := disks.cannot_freeze(tmp_path / "try")) is not None:
         pytest.skip(reason)
-    proof.stalled_disk(tmp_path, rate=200, seconds=0.5)
+    log_disks.stalled(tmp_path, rate=200, seconds=0.5)
 
 
 def test_flags_of_the_log(tmp_path: Path) -> None:
