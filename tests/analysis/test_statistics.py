@@ -66,7 +66,8 @@ def test_boundary_lies_in_its_bracket(steps: list[float], alpha: float) -> None:
     boundary = Boundary(alpha)
     for look in range(1, looks + 1):
         low, high = boundary.bracket(look / looks)
-        assert low - 1e-6 <= boundary.advance(look / looks, float(information[look - 1])) <= high + 1e-6
+        # Where less than 1e-10 is spent, the integral has five digits.
+        assert low - 1e-5 <= boundary.advance(look / looks, float(information[look - 1])) <= high + 1e-5
 
 
 @given(st.integers(0, 2**32 - 1))
