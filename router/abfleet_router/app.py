@@ -32,6 +32,7 @@ from abfleet_router import admin, fleet_metrics
 from abfleet_router.decision_log import DecisionLog
 from abfleet_router.feedback import Feedback
 from abfleet_router.fleet import Fleet
+from abfleet_router.group_metrics import shares
 from abfleet_router.guards import Guards
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.reload import Reloader
@@ -154,6 +155,8 @@ class Serving:
         )
         self.feedback = self._make_feedback()
         self.metrics.lend(self.feedback.counts.families)
+        self.metrics.lend(self.feedback.by_group.families)
+        self.metrics.lend(lambda: shares(self.router.snapshot))
         self.health = Health()
         registry = CollectorRegistry()
         registry.register(self.rpc_metrics)

@@ -21,6 +21,7 @@ from abfleet_transport.tls import identity
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from abfleet_router.access import AccessDenied
+from abfleet_router.group_metrics import GroupOutcomes, group_of
 from abfleet_router.seen_ids import SeenIds
 from abfleet_router.snapshot import Snapshot
 
@@ -90,6 +91,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         self._user_id_hmac = user_id_hmac
         self._wall = wall
         self.counts = OutcomeCounts(Counter())
+        self.by_group = GroupOutcomes()
 
     async def Record(self, request: recommender_pb2.RecordRequest, context: Context) -> recommender_pb2.RecordResponse:
         """One batch. What is accepted is in the log when the answer is sent."""
@@ -127,6 +129,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
                 Code.INVALID_ARGUMENT, f"outcomes: {len(request.outcomes)} of them; allowed: at most {MAX_OUTCOMES}"
             )
         batch = _Batch(
+            snapshot=snapshot,
             types=known_types(snapshot.config),
             synthetic=("x-synthetic", "1") in metadata,
             now=int(self._wall() * 1e6),
@@ -146,6 +149,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
                 self._seen.discard(outcome_id)
             raise
         self.counts.by_type.update(batch.results)
+        self.by_group.counts.update(batch.by_group)
         total: Counter[str] = Counter()
         for (_, result), count in batch.results.items():
             total[result] += count
@@ -169,6 +173,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
                 result = "accepted"
                 self._seen.add(outcome_id)
                 batch.new.append(outcome_id)
+                batch.by_group[(*group_of(batch.snapshot, outcome.user_id), kind)] += 1
                 lines.append(self._encode(outcome, batch))
             results[kind if kind in types else "other", result] += 1
         # A slice of repeats waits too: their first may be on its way into the log.
@@ -194,6 +199,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
 class _Batch:
     """One call's outcomes on their way; changed only by the call."""
 
+    snapshot: Snapshot
     types: Collection[str]
     synthetic: bool
     now: int
@@ -202,6 +208,8 @@ class _Batch:
     """Who told it, where that is known."""
     answer: recommender_pb2.RecordResponse = field(default_factory=recommender_pb2.RecordResponse)
     results: Counter[tuple[str, str]] = field(default_factory=Counter)
+    by_group: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    """Accepted ones by (experiment, group, type)."""
     new: list[str] = field(default_factory=list)
     """Ids that were not seen before."""
     written: list["asyncio.Future[bool]"] = field(default_factory=list)

@@ -34,7 +34,7 @@ from tests.compose.monitoring import (
     rule_queries,
     rules,
 )
-from tests.support.fleet import ROOT, Fleet, Process, experiments_file, wait_until
+from tests.support.fleet import MODELS, ROOT, Fleet, Process, experiments_file, wait_until
 from tests.support.load import SEED_HISTORY, call_all
 
 needs_prometheus = pytest.mark.skipif(
@@ -206,7 +206,10 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, P
     with Fleet(folder, experiments=experiments_file(), worker_flags=flags) as fleet:
         for version, _ in fleet.workers:
             fleet.wait_for_serving(version)
-        workers = [metrics_address(worker) for worker in fleet.workers.values()]
+        by_alias = ("--version", "production", "--registry", str(MODELS), "--listen", "127.0.0.1:0", *flags)
+        follower = Process("worker-production", "abfleet_worker", by_alias, folder)
+        follower.ready()
+        workers = [metrics_address(worker) for worker in (*fleet.workers.values(), follower)]
         prometheus = Prometheus(folder, {"abfleet-router": [fleet.metrics_address], "abfleet-worker": workers})
         try:
             wait_until(prometheus.ready, "Prometheus is ready")
@@ -214,6 +217,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, P
             yield fleet, prometheus
         finally:
             prometheus.stop()
+            follower.stop()
 
 
 CALLS = [RecommendRequest(item_ids=SEED_HISTORY, user_id=f"user-{n % 60}", request_id=f"r{n}") for n in range(240)]

@@ -18,6 +18,7 @@ from abfleet_router import log_sink
 from abfleet_router.access import AccessDenied
 from abfleet_router.decision_log import DecisionLog, LogSettings
 from abfleet_router.feedback import Feedback
+from abfleet_router.group_metrics import shares
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.seen_ids import SeenIds
 from abfleet_router.snapshot import Snapshot, make_snapshot
@@ -34,6 +35,19 @@ default: v1
 models: {v1: {target: "127.0.0.1:1"}}
 metrics:
   long_plays: {type: mean, outcome: long_play}
+"""
+
+GROUPS_CONFIG = """
+version: 1
+default: v1
+models: {v1: {target: "127.0.0.1:1"}, v2: {target: "127.0.0.1:2"}}
+experiments:
+  - name: ranking
+    overrides: {qa: canary}
+    groups:
+      - {name: control, model: v1, weight: 87.5}
+      - {name: canary, model: v2, weight: 12.5}
+      - {name: "off", model: v2, weight: 0}
 """
 
 
@@ -283,3 +297,34 @@ def test_the_window(ids: list[int], window: int) -> None:
     for one in order[-1:]:
         seen.discard(one)
         assert one not in seen
+
+
+def grouped() -> Snapshot:
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    return make_snapshot(load_text(GROUPS_CONFIG), _Pools(), RouterMetrics(), router="r", generation=1, at=at)
+
+
+async def test_outcomes_are_counted_by_group(desk: Desk) -> None:
+    """An accepted outcome counts once for the group of its user; one without a user or a group counts for none."""
+    desk.snapshot = grouped()
+    forced, unknown = click(1, user_id="qa"), click(2, user_id="")
+    sale = click(3, user_id="qa", type="purchase", value=1.0, currency="EUR")
+    await desk.record([forced, unknown, sale, click(4, type="x")])
+    await desk.record([forced])
+    assert desk.feedback.by_group.counts == {
+        ("ranking", "canary", "click"): 1,
+        ("ranking", "canary", "purchase"): 1,
+        ("", "", "click"): 1,
+    }
+    (family,) = desk.feedback.by_group.families()
+    assert "abfleet analyze is the truth" in family.documentation
+    assert sum(sample.value for sample in family.samples if sample.name == "abfleet_group_outcomes_total") == 3
+
+
+def test_shares_are_those_of_the_file() -> None:
+    """Each group's share in force, groups at 0 included; nothing before the first configuration."""
+    (family,) = shares(grouped())
+    found = {tuple(sample.labels.values()): sample.value for sample in family.samples}
+    assert found == {("ranking", "control"): 0.875, ("ranking", "canary"): 0.125, ("ranking", "off"): 0.0}
+    (family,) = shares(None)
+    assert family.samples == []
