@@ -8,99 +8,23 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import unquote
 
 from abfleet_transport.call import Code
 
 from abfleet_router import http2
+from abfleet_router.exchange import Exchange, RpcFailed
 from abfleet_router.http2 import Frame, ProtocolError
 
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-"""A batch of 128 answers of 100 items is about 150 KB; what is larger than this is no answer."""
 PING_AFTER_BEATS = 12
 """Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
 DEAD_AFTER_BEATS = 37
 """And is given half a second for that: its HTTP/2 stack answers, not its model, so even a busy one is there."""
 DEAD_ALONE_AFTER_BEATS = 75
 """Where calls have nowhere else to go, a machine that is short of CPU is no reason to fail them all."""
+MAX_UNREAD_REPLIES = 10_000
+"""To PING and SETTINGS, which a worker may ask for without end and not read: about 170 KB."""
 WINDOW_RENEWED_BYTES = 2**30
 """The connection's window is given back when half of it is used."""
-
-
-class RpcFailed(Exception):
-    """A call did not end with OK."""
-
-    def __init__(self, code: Code, message: str, *, connection_broke: bool = False) -> None:
-        super().__init__(f"{code.name}: {message}")
-        self.code = code
-        self.connection_broke = connection_broke
-
-
-class Exchange:
-    """One stream: a request that has been sent and what comes back. `done` has the message, or the last of several."""
-
-    __slots__ = ("_buffer", "_on_message", "answered", "block", "done", "stream", "window")
-
-    def __init__(self, stream: int, done: "asyncio.Future[bytes]", on_message: Callable[[bytes], None] | None) -> None:
-        self.stream = stream
-        self.done = done
-        self.window = 0  # bytes that may still be sent
-        self.block = b""  # of a header block that goes on in CONTINUATION
-        self.answered = False  # response headers have come
-        self._buffer: bytes | bytearray = b""
-        self._on_message = on_message
-
-    @property
-    def alone(self) -> bool:
-        """Whether one message is awaited, and soon; a stream of them may be silent as long as it likes."""
-        return self._on_message is None
-
-    def take(self, data: bytes) -> None:
-        """Bytes of the answer. Raises ProtocolError."""
-        if not self._buffer:
-            self._buffer = data  # nearly always the whole answer
-        elif isinstance(self._buffer, bytearray):
-            self._buffer += data
-        else:
-            self._buffer = bytearray(self._buffer) + data
-        if len(self._buffer) > MAX_ANSWER_BYTES:
-            raise ProtocolError(f"answer of more than {MAX_ANSWER_BYTES} bytes")
-        if self._on_message is not None:
-            while (message := self._whole()) is not None:
-                self._buffer = self._buffer[5 + len(message) :]
-                self._on_message(message)
-
-    def _whole(self) -> bytes | None:
-        if len(self._buffer) < 5:
-            return None
-        compressed, length = http2.MESSAGE_PREFIX.unpack_from(self._buffer)
-        if compressed:
-            raise ProtocolError("compressed message, which was not offered")
-        return bytes(self._buffer[5 : 5 + length]) if len(self._buffer) >= 5 + length else None
-
-    def end(self, trailers: dict[str, str]) -> None:
-        """The stream has ended with these."""
-        if self.done.done():
-            return
-        status = trailers.get("grpc-status", "")
-        if status == "0":
-            message = self._whole()
-            if message is not None or self._on_message is not None:
-                self.done.set_result(message or b"")
-            else:
-                self.fail(RpcFailed(Code.INTERNAL, "the answer has no message"))
-            return
-        known = status.isdecimal() and int(status) <= Code.UNAUTHENTICATED
-        code = Code(int(status)) if known else Code.UNKNOWN
-        http = trailers.get(":status", "200")
-        text = unquote(trailers.get("grpc-message", "")) or (f"HTTP status {http}" if http != "200" else "no status")
-        self.fail(RpcFailed(code, text))
-
-    def fail(self, error: RpcFailed) -> None:
-        """The stream has ended otherwise."""
-        if not self.done.done():
-            self.done.set_exception(error)
-            self.done.exception()  # whoever waited may have gone: then nobody needs to be told
 
 
 class Connection(asyncio.Protocol):
@@ -128,6 +52,7 @@ class Connection(asyncio.Protocol):
         self._silent_beats = 0  # since then
         self._pinged = False  # since the last HEADERS or DATA: servers hang up on clients that only ping
         self._awaits_pong = False
+        self._unread_replies = 0  # to PING and SETTINGS, since the worker had last read all that was written
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -233,22 +158,22 @@ class Connection(asyncio.Protocol):
             self._on_data(got)
         elif kind == http2.HEADERS:
             exchange = self._exchanges.get(got.stream) or Exchange(got.stream, asyncio.Future(), None)
-            exchange.block = http2.unpadded(got)
-            self._on_block(exchange, got.flags)
+            exchange.block = b""
+            self._on_block(exchange, http2.unpadded(got), got.flags)
         elif kind == http2.CONTINUATION:
             if self._continued is None or self._continued.stream != got.stream:
                 raise ProtocolError("CONTINUATION of nothing")
-            self._continued.block += got.payload
-            if len(self._continued.block) > http2.MAX_HEADER_BLOCK:
-                raise ProtocolError(f"header block of more than {http2.MAX_HEADER_BLOCK} bytes")
-            self._on_block(self._continued, self._continued_flags & http2.END_STREAM | got.flags & http2.END_HEADERS)
+            flags = self._continued_flags & http2.END_STREAM | got.flags & http2.END_HEADERS
+            self._on_block(self._continued, got.payload, flags)
         elif kind == http2.RST_STREAM:
             self._on_reset(got)
         elif kind == http2.SETTINGS:
             self._on_settings(got)
         elif kind == http2.PING:
-            if not got.flags & http2.ACK and self._transport is not None:
-                self._transport.write(http2.frame(http2.PING, http2.ACK, 0, got.payload))
+            if len(got.payload) != http2.PING_BYTES:
+                raise ProtocolError(f"PING of {len(got.payload)} bytes")
+            if not got.flags & http2.ACK:
+                self._reply(http2.frame(http2.PING, http2.ACK, 0, got.payload))
         elif kind == http2.GOAWAY:
             self._on_goaway(got)
         elif kind == http2.WINDOW_UPDATE:
@@ -267,7 +192,10 @@ class Connection(asyncio.Protocol):
         if got.flags & http2.END_STREAM:
             self._finish(exchange, {})
 
-    def _on_block(self, exchange: Exchange, flags: int) -> None:
+    def _on_block(self, exchange: Exchange, part: bytes, flags: int) -> None:
+        exchange.block += part
+        if len(exchange.block) > http2.MAX_HEADER_BLOCK:
+            raise ProtocolError(f"header block of more than {http2.MAX_HEADER_BLOCK} bytes")
         if not flags & http2.END_HEADERS:
             self._continued, self._continued_flags = exchange, flags
             return
@@ -302,9 +230,18 @@ class Connection(asyncio.Protocol):
             for exchange in self._exchanges.values():
                 exchange.window += window - self._stream_window
             self._stream_window = window
-        assert self._transport is not None
-        self._transport.write(http2.frame(http2.SETTINGS, http2.ACK, 0))
+        self._reply(http2.frame(http2.SETTINGS, http2.ACK, 0))
         self._send_more()
+
+    def _reply(self, data: bytes) -> None:
+        """To what any worker may ask for at any time, but not without end and without listening."""
+        assert self._transport is not None
+        if not self._transport.get_write_buffer_size():
+            self._unread_replies = 0
+        self._unread_replies += 1
+        if self._unread_replies > MAX_UNREAD_REPLIES:
+            raise ProtocolError(f"{MAX_UNREAD_REPLIES} PING and SETTINGS whose replies were not read")
+        self._transport.write(data)
 
     def _on_window(self, got: Frame) -> None:
         increment = http2.uint31(got.payload)

@@ -14,7 +14,8 @@ from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 from abfleet_transport.tls import ClientTls
 
-from abfleet_router.connection import Connection, RpcFailed
+from abfleet_router.connection import Connection
+from abfleet_router.exchange import RpcFailed
 from abfleet_router.fallback import Reason
 from abfleet_router.lane import HopFailed
 

@@ -23,6 +23,9 @@ OUR_MAX_FRAME: Final = 2**20
 """What we take: an answer to a full batch in one frame."""
 MAX_WINDOW: Final = 2**31 - 1
 MAX_HEADER_BLOCK: Final = 64 * 1024
+MAX_KEPT_BLOCK: Final = 1024
+"""Longer header blocks are decoded each time: those of answers and trailers have some 50 bytes."""
+PING_BYTES: Final = 8
 FRAME_HEADER = struct.Struct(">HBBBL")
 """Length in 16 + 8 bits, type, flags, stream."""
 SETTING = struct.Struct(">HL")
@@ -113,9 +116,17 @@ def _timeout_header(milliseconds: int) -> bytes:
     return b"\x00" + literal("grpc-timeout") + literal(f"{milliseconds}m")
 
 
-@lru_cache(maxsize=256)
 def decode_headers(block: bytes) -> dict[str, str]:
     """The fields of a header block; of a repeated field the last. Raises ProtocolError."""
+    return _decode_kept(block) if len(block) <= MAX_KEPT_BLOCK else _decode(block)
+
+
+@lru_cache(maxsize=256)
+def _decode_kept(block: bytes) -> dict[str, str]:
+    return _decode(block)
+
+
+def _decode(block: bytes) -> dict[str, str]:
     decoder = hpack.Decoder(MAX_HEADER_BLOCK)
     decoder.header_table_size = 0
     decoder.max_allowed_table_size = 0
@@ -131,28 +142,38 @@ def decode_headers(block: bytes) -> dict[str, str]:
 class FrameReader:
     """Cuts a byte stream into frames; keeps what is not whole yet."""
 
-    __slots__ = ("_rest", "max_frame")
+    __slots__ = ("_missing", "_parts", "max_frame")
 
     def __init__(self, max_frame: int = OUR_MAX_FRAME) -> None:
-        self._rest = b""
+        self._parts: list[bytes] = []  # of a frame that is not whole yet
+        self._missing = 0  # bytes until there is something to read; 0 when there are no parts
         self.max_frame = max_frame
 
     def feed(self, data: bytes) -> Iterator[Frame]:
         """The frames that are whole now. Raises ProtocolError for one that is larger than we have said we take."""
-        if self._rest:
-            data = self._rest + data
-            self._rest = b""
+        if self._parts:
+            self._parts.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return  # joined once, when all is there: a large frame may come in very small parts
+            data = b"".join(self._parts)
+            self._parts = []
         position, size = 0, len(data)
-        while size - position >= 9:
+        needed = FRAME_HEADER.size
+        while size - position >= FRAME_HEADER.size:
             high, low, kind, flags, stream = FRAME_HEADER.unpack_from(data, position)
-            end = position + 9 + (high << 8 | low)
-            if end - position - 9 > self.max_frame:
-                raise ProtocolError(f"frame of {end - position - 9} bytes; at most {self.max_frame} are allowed")
+            length = high << 8 | low
+            if length > self.max_frame:
+                raise ProtocolError(f"frame of {length} bytes; at most {self.max_frame} are allowed")
+            end = position + FRAME_HEADER.size + length
             if end > size:
+                needed = end - position
                 break
-            yield Frame(kind, flags, stream & MAX_WINDOW, data[position + 9 : end])
+            yield Frame(kind, flags, stream & MAX_WINDOW, data[position + FRAME_HEADER.size : end])
             position = end
-        self._rest = data[position:]
+        if position < size:
+            self._parts = [data[position:]]
+            self._missing = needed - (size - position)
 
 
 def unpadded(got: Frame) -> bytes:
@@ -173,7 +194,12 @@ def settings(payload: bytes) -> dict[int, int]:
     """The settings of a frame. Raises ProtocolError."""
     if len(payload) % SETTING.size:
         raise ProtocolError(f"SETTINGS of {len(payload)} bytes")
-    return dict(SETTING.iter_unpack(payload))
+    found: dict[int, int] = dict(SETTING.iter_unpack(payload))
+    if not DEFAULT_MAX_FRAME <= found.get(MAX_FRAME_SIZE, DEFAULT_MAX_FRAME) < 2**24:
+        raise ProtocolError(f"SETTINGS with a largest frame of {found[MAX_FRAME_SIZE]} bytes")
+    if found.get(INITIAL_WINDOW_SIZE, 0) > MAX_WINDOW:
+        raise ProtocolError(f"SETTINGS with a window of {found[INITIAL_WINDOW_SIZE]} bytes")
+    return found
 
 
 def uint31(payload: bytes) -> int:

@@ -14,8 +14,8 @@ from abfleet_transport.tls import ClientTls
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from abfleet_router.connection import RpcFailed
 from abfleet_router.ejection import Record, is_ejected
+from abfleet_router.exchange import RpcFailed
 from abfleet_router.fallback import Reason
 from abfleet_router.hop import Hop
 from abfleet_router.lane import Backlog, Batch, HopFailed, Lane

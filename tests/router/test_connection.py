@@ -1,6 +1,8 @@
 """The wire to a worker, without a socket: frames, windows, endings, and peers that break the protocol."""
 
 import asyncio
+import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from itertools import pairwise
@@ -12,11 +14,11 @@ from abfleet_router import http2
 from abfleet_router.connection import (
     DEAD_AFTER_BEATS,
     DEAD_ALONE_AFTER_BEATS,
+    MAX_UNREAD_REPLIES,
     PING_AFTER_BEATS,
     Connection,
-    Exchange,
-    RpcFailed,
 )
+from abfleet_router.exchange import Exchange, RpcFailed
 from abfleet_router.http2 import Frame, FrameReader, ProtocolError, frame
 from abfleet_transport.call import Code
 from hypothesis import given, settings
@@ -31,10 +33,15 @@ class Wire:
 
     def __init__(self) -> None:
         self.written = b""
+        self.unread = 0
+        """What the worker has not read, as the transport would say."""
         self.aborted = self.closed = False
 
     def write(self, data: bytes) -> None:
         self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
 
     def abort(self) -> None:
         self.aborted = True
@@ -442,3 +449,78 @@ async def test_a_stream_of_messages(peer: Peer) -> None:
     assert heard == [b"one", b"", b"three"]
     peer.say(peer.headers(1, [("grpc-status", "0")], end=True))
     assert exchange.done.done()
+
+
+# --- workers that mean harm -------------------------------------------------------------------------------------------
+
+
+async def test_a_status_of_thousands_of_digits_is_no_status() -> None:
+    """Python refuses to read such a number; the call ends as one without a known status."""
+    peer = Peer()
+    call = peer.call()
+    peer.say(peer.headers(1, OK_HEADERS), peer.headers(1, [("grpc-status", "9" * 5000)], end=True))
+    with pytest.raises(RpcFailed) as caught:
+        await call.done
+    assert caught.value.code is Code.UNKNOWN
+    assert not peer.wire.aborted
+
+
+async def test_a_header_block_is_bounded_in_one_frame_too() -> None:
+    """Not only where it goes on in CONTINUATION."""
+    peer = Peer()
+    call = peer.call()
+    peer.say(frame(http2.HEADERS, http2.END_HEADERS, 1, bytes(http2.MAX_HEADER_BLOCK + 1)))
+    assert peer.wire.aborted
+    with pytest.raises(RpcFailed, match="header block"):
+        await call.done
+
+
+async def test_a_frame_of_very_many_messages_is_read_in_one_go() -> None:
+    """200,000 empty messages in a frame of a watch: read once each, not each with a copy of all that follow."""
+    peer = Peer()
+    heard: list[bytes] = []
+    peer.connection.call("/h/Watch", b"", None, heard.append)
+    begun = time.process_time()
+    peer.say(peer.headers(1, OK_HEADERS), frame(http2.DATA, 0, 1, bytes(5) * 200_000))
+    assert len(heard) == 200_000
+    assert time.process_time() - begun < 10  # half a second here; a copy for each message would be 100 GB
+
+
+def test_a_large_frame_in_very_small_parts_is_joined_once() -> None:
+    """100,000 parts of a frame cost their bytes, not the square of them; nothing but whole frames is given."""
+    reader, payload = FrameReader(), random.Random(1).randbytes(1_000_000)
+    data = frame(http2.DATA, 0, 1, payload) + frame(http2.PING, 0, 0, bytes(8))
+    begun = time.process_time()
+    got = [one for start in range(0, len(data), 10) for one in reader.feed(data[start : start + 10])]
+    assert got == [Frame(http2.DATA, 0, 1, payload), Frame(http2.PING, 0, 0, bytes(8))]
+    assert time.process_time() - begun < 10  # 0.1 s here; joined each time it would be 50 GB
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(http2.MAX_FRAME_SIZE, 0)),
+        frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(http2.MAX_FRAME_SIZE, 2**24)),
+        frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(http2.INITIAL_WINDOW_SIZE, 2**31)),
+        frame(http2.PING, 0, 0, bytes(7)),
+    ],
+)
+async def test_what_the_protocol_forbids_ends_the_connection(hostile: bytes) -> None:
+    """A largest frame of nothing would have calls wait for ever; the rest is forbidden for like reasons."""
+    peer = Peer()
+    call = peer.call()
+    peer.say(hostile)
+    assert peer.wire.aborted
+    with pytest.raises(RpcFailed, match="broke the protocol"):
+        await call.done
+
+
+@pytest.mark.parametrize("kind", [http2.PING, http2.SETTINGS])
+async def test_who_asks_without_end_and_does_not_read_is_left(kind: int) -> None:
+    """Replies that nobody reads are not gathered; to one who reads, any number is written."""
+    asked = frame(kind, 0, 0, bytes(8) if kind == http2.PING else b"")
+    for unread in (0, 1):
+        peer = Peer()
+        peer.wire.unread = unread
+        peer.say(asked * (MAX_UNREAD_REPLIES + 1))
+        assert peer.wire.aborted is bool(unread)

@@ -1,0 +1,93 @@
+"""One call over a connection to a worker: what was sent and what comes back. Knows gRPC messages and endings, no frame."""
+import asyncio
+from collections.abc import Callable
+from urllib.parse import unquote
+
+from abfleet_transport.call import Code
+
+from abfleet_router import http2
+from abfleet_router.http2 import ProtocolError
+
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+"""A batch of 128 answers of 100 items is about 150 KB; what is larger than this is no answer."""
+
+
+class RpcFailed(Exception):
+    """A call did not end with OK."""
+
+    def __init__(self, code: Code, message: str, *, connection_broke: bool = False) -> None:
+        super().__init__(f"{code.name}: {message}")
+        self.code = code
+        self.connection_broke = connection_broke
+
+
+class Exchange:
+    """One stream: a request that has been sent and what comes back. `done` has the message, or the last of several."""
+
+    __slots__ = ("_buffer", "_on_message", "answered", "block", "done", "stream", "window")
+
+    def __init__(self, stream: int, done: "asyncio.Future[bytes]", on_message: Callable[[bytes], None] | None) -> None:
+        self.stream = stream
+        self.done = done
+        self.window = 0  # bytes that may still be sent
+        self.block = b""  # of a header block that goes on in CONTINUATION
+        self.answered = False  # response headers have come
+        self._buffer: bytes | bytearray = b""
+        self._on_message = on_message
+
+    @property
+    def alone(self) -> bool:
+        """Whether one message is awaited, and soon; a stream of them may be silent as long as it likes."""
+        return self._on_message is None
+
+    def take(self, data: bytes) -> None:
+        """Bytes of the answer. Raises ProtocolError."""
+        if not self._buffer:
+            self._buffer = data  # nearly always the whole answer
+        elif isinstance(self._buffer, bytearray):
+            self._buffer += data
+        else:
+            self._buffer = bytearray(self._buffer) + data
+        if len(self._buffer) > MAX_ANSWER_BYTES:
+            raise ProtocolError(f"answer of more than {MAX_ANSWER_BYTES} bytes")
+        if self._on_message is not None:
+            read = 0
+            while (message := self._whole(read)) is not None:
+                read += 5 + len(message)
+                self._on_message(message)
+            if read:  # once, however many there were: a frame has room for 200,000 of them
+                self._buffer = bytes(self._buffer[read:])
+
+    def _whole(self, start: int = 0) -> bytes | None:
+        """The message that begins at `start`; None when it is not there to its end."""
+        if len(self._buffer) < start + 5:
+            return None
+        compressed, length = http2.MESSAGE_PREFIX.unpack_from(self._buffer, start)
+        if compressed:
+            raise ProtocolError("compressed message, which was not offered")
+        end = start + 5 + length
+        return bytes(self._buffer[start + 5 : end]) if len(self._buffer) >= end else None
+
+    def end(self, trailers: dict[str, str]) -> None:
+        """The stream has ended with these."""
+        if self.done.done():
+            return
+        status = trailers.get("grpc-status", "")
+        if status == "0":
+            message = self._whole()
+            if message is not None or self._on_message is not None:
+                self.done.set_result(message or b"")
+            else:
+                self.fail(RpcFailed(Code.INTERNAL, "the answer has no message"))
+            return
+        known = len(status) <= 2 and status.isdecimal() and int(status) <= Code.UNAUTHENTICATED
+        code = Code(int(status)) if known else Code.UNKNOWN
+        http = trailers.get(":status", "200")
+        text = unquote(trailers.get("grpc-message", "")) or (f"HTTP status {http}" if http != "200" else "no status")
+        self.fail(RpcFailed(code, text))
+
+    def fail(self, error: RpcFailed) -> None:
+        """The stream has ended otherwise."""
+        if not self.done.done():
+            self.done.set_exception(error)
+            self.done.exception()  # whoever waited may have gone: then nobody needs to be told
