@@ -1,4 +1,5 @@
-"""One call over a connection to a worker: what was sent and what comes back. Knows gRPC messages and endings, no frame."""
+"""One call over a connection to a worker: what was sent, what comes back. Knows gRPC messages and endings, no frame."""
+
 import asyncio
 from collections.abc import Callable
 from urllib.parse import unquote
