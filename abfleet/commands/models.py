@@ -19,6 +19,10 @@ USAGE, FAILURE = 2, 1
 METRIC_COLUMNS = ("recall@10", "ndcg@10", "coverage@10")
 
 RegistryOption = Annotated[Path, typer.Option("--registry", envvar="ABFLEET_REGISTRY", help="The registry folder.")]
+KeyFileOption = Annotated[
+    Path | None,
+    typer.Option("--key-file", envvar="ABFLEET_MODEL_KEY_FILE", help="Versions must be signed with this key."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
@@ -54,6 +58,7 @@ def register(app: typer.Typer) -> None:
     models.command("train", epilog="Example: abfleet models train --data ml-latest-small --out models")(train)
     models.command("list", epilog="Example: abfleet models list --json")(list_models)
     models.command("verify", epilog="Example: abfleet models verify production")(verify)
+    models.command("sign", epilog="Example: abfleet models sign v1.3.0-beta --key-file models.key")(sign)
     model_releases.register(models)
     app.add_typer(models, name="models")
 
@@ -135,6 +140,7 @@ def list_models(registry: RegistryOption = Path("models"), as_json: JsonOption =
 def verify(
     version: Annotated[str | None, typer.Argument(help="A version or an alias; without it, all of them.")] = None,
     registry: RegistryOption = Path("models"),
+    key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Checks sha256, signature and golden answers of one version, or of all and the registry with them.
@@ -145,7 +151,8 @@ def verify(
 
     opened = Registry(_folder(registry))
     try:
-        verdicts = [_verdict(*_find(opened, version))] if version is not None else list(_verdicts(opened))
+        key = _key(key_file)
+        verdicts = [_verdict(*_find(opened, version), key)] if version is not None else list(_verdicts(opened, key))
     except RegistryError as error:
         _stop(str(error), USAGE)
     if as_json:
@@ -155,6 +162,25 @@ def verify(
         _table(f"Verified {registry}", ["version", "result", "what was checked, or is wrong"], cells)
     if not all(one.ok for one in verdicts):
         raise typer.Exit(FAILURE)
+
+
+def sign(
+    version: Annotated[str, typer.Argument(help="A version or an alias.")],
+    key_file: Annotated[
+        Path, typer.Option("--key-file", envvar="ABFLEET_MODEL_KEY_FILE", help="The key, shared with the workers.")
+    ],
+    registry: RegistryOption = Path("models"),
+) -> None:
+    """Signs a version, so that workers with --model-key-file serve it."""
+    from abfleet_models import signing
+    from abfleet_models.registry import Registry, RegistryError
+
+    try:
+        found = Registry(_folder(registry)).resolve(version)
+        signing.sign(found, signing.read_key(key_file))
+    except (RegistryError, OSError) as error:
+        _stop(str(error), FAILURE)
+    typer.echo(f"{found.version} is signed: {found.path / signing.SIGNATURE_FILE}")
 
 
 Opener = Callable[[str], "ModelVersion"]
@@ -206,9 +232,16 @@ def _rows(registry: "Registry") -> Iterator[Row]:
         )
 
 
-def _verdicts(registry: "Registry") -> Iterator[Verdict]:
+def _key(key_file: Path | None) -> bytes | None:
+    """Raises RegistryError where the file has none."""
+    from abfleet_models import signing
+
+    return None if key_file is None else signing.read_key(key_file)
+
+
+def _verdicts(registry: "Registry", key: bytes | None) -> Iterator[Verdict]:
     for name, opener in _all(registry):
-        yield _verdict(name, opener)
+        yield _verdict(name, opener, key)
     problems = registry.check()
     for problem in problems:
         yield Verdict("registry", ok=False, message=problem)
@@ -216,18 +249,22 @@ def _verdicts(registry: "Registry") -> Iterator[Verdict]:
         yield Verdict("registry", ok=True, message="aliases and registry.json agree with the folders")
 
 
-def _verdict(name: str, opener: Opener) -> Verdict:
+def _verdict(name: str, opener: Opener, key: bytes | None) -> Verdict:
+    from abfleet_models import signing
     from abfleet_models.registry import RegistryError
     from abfleet_models.verification import verify_golden
 
     try:
         found = opener(name)
+        if key is not None:
+            signing.check(found, key)
         verify_golden(found)
         found.metrics()
     except RegistryError as error:
         return Verdict(name, ok=False, message=str(error))
     histories = len(found.manifest.golden.history)
-    return Verdict(name, ok=True, message=f"sha256, signature and {histories} golden answers")
+    signed = "signed, " if key is not None else ""
+    return Verdict(name, ok=True, message=f"{signed}sha256, signature and {histories} golden answers")
 
 
 def _shown(metrics: dict[str, float]) -> list[str]:

@@ -1,9 +1,11 @@
 """Settings: flag before environment before default, and every mistake named."""
 
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
 from abfleet_transport.flags import SettingsError
+from abfleet_transport.tls_flags import ServerSecurity
 from abfleet_worker.settings import Settings, parse
 
 FLAGS = {
@@ -16,7 +18,11 @@ FLAGS = {
     "transport": ("grpcio", "transport", "grpcio"),
     "intra-op-threads": ("3", "intra_op_threads", 3),
     "max-batch": ("7", "max_batch", 7),
-    "max-message-bytes": ("2048", "max_message_bytes", 2048),
+    "max-message-bytes": ("2048", "security.max_message_bytes", 2048),
+    "max-metadata-bytes": ("2048", "security.max_metadata_bytes", 2048),
+    "max-concurrent-streams": ("10", "security.max_concurrent_streams", 10),
+    "max-connections": ("1", "security.max_connections", 1),
+    "model-key-file": ("key", "model_key_file", Path("key")),
     "drain-delay": ("1.5", "drain_delay_seconds", 1.5),
     "drain-timeout": ("0", "drain_timeout_seconds", 0.0),
     "otlp-endpoint": ("http://a:4318", "otlp_endpoint", "http://a:4318"),
@@ -30,15 +36,31 @@ def test_every_flag_is_a_variable_too_and_the_flag_wins(flag: str) -> None:
     """`--a-b` and ABFLEET_A_B set the same thing; given both, the flag counts."""
     text, attribute, value = FLAGS[flag]
     name = "ABFLEET_" + flag.upper().replace("-", "_")
-    assert getattr(parse([], {}), attribute) != value
-    assert getattr(parse([f"--{flag}", text], {}), attribute) == value
-    assert getattr(parse([], {name: text}), attribute) == value
-    assert getattr(parse([f"--{flag}", text], {name: "1"}), attribute) == value
+    get = attrgetter(attribute)
+    assert get(parse([], {})) != value
+    assert get(parse([f"--{flag}", text], {})) == value
+    assert get(parse([], {name: text})) == value
+    assert get(parse([f"--{flag}", text], {name: "1024"})) == value
 
 
 def test_no_setting_is_forgotten() -> None:
-    """The table above and the switch below are all the settings there are."""
-    assert {attribute for _, attribute, _ in FLAGS.values()} | {"spinning"} == set(Settings.__dataclass_fields__)
+    """The table above, the switch and the certificates below are all the settings there are."""
+    names = {attribute.split(".")[0] for _, attribute, _ in FLAGS.values()} | {"spinning"}
+    assert names == set(Settings.__dataclass_fields__)
+    security = {attribute.split(".")[1] for _, attribute, _ in FLAGS.values() if "." in attribute}
+    assert security | {"files", "client_ca"} == set(ServerSecurity.__dataclass_fields__)
+
+
+def test_a_certificate_needs_its_key() -> None:
+    """Flags that need each other arrive together, and alone are an error that names the other."""
+    words = ["--tls-cert", "c", "--tls-key", "k", "--tls-client-ca", "a"]
+    found = parse(words, {}).security
+    assert found.files is not None
+    assert (found.files.cert, found.files.key, found.client_ca) == (Path("c"), Path("k"), Path("a"))
+    assert parse([], {"ABFLEET_TLS_CERT": "c", "ABFLEET_TLS_KEY": "k"}).security.files == found.files
+    for alone, said in ((words[:2], "--tls-key"), (words[2:4], "--tls-cert"), (words[4:], "--tls-cert and --tls-key")):
+        with pytest.raises(SettingsError, match=f"needs {said}"):
+            parse(alone, {})
 
 
 def test_the_switch_is_off_unless_asked() -> None:

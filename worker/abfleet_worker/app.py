@@ -14,6 +14,8 @@ from functools import partial
 
 import grpc
 import structlog
+from abfleet_models import signing
+from abfleet_models.errors import RegistryError
 from abfleet_protos import recommender_pb2, worker_pb2
 from abfleet_transport import followed
 from abfleet_transport.errors import AddressError, TransportError
@@ -27,7 +29,7 @@ from abfleet_transport.tls import ServerTls
 from abfleet_transport.tracing import make_exporter
 from prometheus_client import CollectorRegistry
 
-from abfleet_worker.errors import WorkerError
+from abfleet_worker.errors import ModelLoadError, WorkerError
 from abfleet_worker.follow import Follower
 from abfleet_worker.inbox import Inbox
 from abfleet_worker.metrics import Following, WorkerMetrics
@@ -92,7 +94,23 @@ async def serve(settings: Settings, operations: OperationalLog) -> int:
 
 
 def _load(settings: Settings, name: str) -> OnnxModel:
-    return load(settings.registry, name, intra_op_threads=settings.intra_op_threads, spinning=settings.spinning)
+    return load(
+        settings.registry,
+        name,
+        intra_op_threads=settings.intra_op_threads,
+        spinning=settings.spinning,
+        signing_key=_signing_key(settings),
+    )
+
+
+def _signing_key(settings: Settings) -> bytes | None:
+    """The key that models must be signed with; read at each load. Raises ModelLoadError."""
+    if settings.model_key_file is None:
+        return None
+    try:
+        return signing.read_key(settings.model_key_file)
+    except RegistryError as error:
+        raise ModelLoadError(f"--model-key-file: {error}") from error
 
 
 class _Serving:

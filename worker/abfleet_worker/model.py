@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from abfleet_models import signing
 from abfleet_models.graph_file import read_int64
 from abfleet_models.registry import ModelVersion, Registry, RegistryError
 from numpy.typing import NDArray
@@ -66,12 +67,18 @@ def load(
     *,
     intra_op_threads: int = 1,
     spinning: bool = False,
+    signing_key: bytes | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> OnnxModel:
-    """Resolves a version or alias, verifies the file, opens a session and runs it once. Raises ModelLoadError."""
+    """Resolves a version or alias, verifies the file, opens a session and runs it once. Raises ModelLoadError.
+
+    With `signing_key` a version that was not signed with it is not opened.
+    """
     begun = clock()
     try:
         found = Registry(root).resolve(name)
+        if signing_key is not None:
+            signing.check(found, signing_key)
         content = found.read_verified()
     except RegistryError as error:
         raise ModelLoadError(str(error)) from error

@@ -21,6 +21,8 @@ class Settings:
     """Everything that can be set."""
 
     registry: Path
+    model_key_file: Path | None
+    """Only versions that were signed with this key are served; None: any whose files are intact."""
     version: str
     """A version of the registry, or an alias such as `production`."""
     follow_interval_seconds: float
@@ -53,6 +55,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         environment,
     )
     known.add("registry", Path, "models", "DIR", "folder of the model registry")
+    known.add("model-key-file", str, "", "FILE", "serve versions signed with this key alone; abfleet models sign signs")
     known.add("version", flags.text, "production", "NAME", "version, or alias such as production, to serve")
     known.add(
         "follow-interval",
@@ -77,6 +80,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     values = known.parse(arguments)
     return Settings(
         registry=values.registry,
+        model_key_file=Path(values.model_key_file) if values.model_key_file else None,
         version=values.version,
         follow_interval_seconds=values.follow_interval,
         listen=values.listen,
