@@ -18,6 +18,7 @@ from abfleet_transport.router_admin import RouterAdmin, Unreachable
 from abfleet.fleet_plan import PortBase
 from abfleet.following import ConfigFile
 from abfleet.live import Looks
+from abfleet.local_dashboard import LocalDashboard
 from abfleet.local_workers import LocalWorkers, Place, WorkerSettings
 from abfleet.ports import Wanted, problems
 from abfleet.supervisor import Child, ChildSpec, tail
@@ -61,6 +62,7 @@ class RunningFleet:
             voice.note,
         )
         self._router = self._router_child()
+        self._dashboard = LocalDashboard(settings, run_dir, voice.note)
         self._looks = Looks()
         self._wanted: list[Wanted] = []
         self._gone: dict[str, int] = {}  # versions that left the file: looks at a router without them
@@ -124,6 +126,7 @@ class RunningFleet:
         await self._versions_in(stop)
         if not stop.is_set():
             self._say_ready()
+            self._dashboard.start(self._addresses()["admin"])
 
     def _router_ports(self) -> list[Wanted]:
         router = self._router_settings
@@ -177,7 +180,9 @@ class RunningFleet:
             state = "ready" if child.ready.is_set() else "not ready"
             self._voice.note(f"{seat.name} {state} {self._workers.address(seat)}".rstrip())
         self._voice.note(f"decision log in {self._settings.log_dir}/, logs of the processes in {self._run_dir}/")
-        self._voice.note(self._router.ready_line)
+        self._dashboard.prepare()
+        address = self._dashboard.address()
+        self._voice.note(self._router.ready_line + (f" dashboard http://{address}/" if address else ""))
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
@@ -257,14 +262,15 @@ class RunningFleet:
         hurry = asyncio.ensure_future(at_once.wait())
         await asyncio.wait((in_order, hurry), return_when=asyncio.FIRST_COMPLETED)
         if not in_order.done():
-            everyone = [self._router, *self._workers.children.values()]
-            await asyncio.gather(*(child.stop(AT_ONCE_SECONDS) for child in everyone))
+            workers = [child.stop(AT_ONCE_SECONDS) for child in self._workers.children.values()]
+            await asyncio.gather(self._router.stop(AT_ONCE_SECONDS), self._dashboard.stop(AT_ONCE_SECONDS), *workers)
         hurry.cancel()
         return await in_order
 
     async def _stop_in_order(self) -> bool:
         until = time.monotonic() + self._drain_seconds + ROUTER_CLOSE_SECONDS + WORKERS_STOP_SECONDS
-        killed = [await self._router.stop(self._drain_seconds + ROUTER_CLOSE_SECONDS)]
+        router_stops = self._router.stop(self._drain_seconds + ROUTER_CLOSE_SECONDS)
+        killed = [*await asyncio.gather(router_stops, self._dashboard.stop())]
         left = max(until - time.monotonic(), WORKERS_STOP_SECONDS)
         killed += await asyncio.gather(*(child.stop(left) for child in self._workers.children.values()))
         for task in self._removals:

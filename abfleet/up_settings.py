@@ -31,6 +31,8 @@ class UpSettings:
     replicas: Mapping[str, int]
     transport: str
     run_dir: Path
+    dashboard_port: int | None
+    """0: any free one; None: no dashboard."""
     router_flags: tuple[str, ...]
     """Further flags of the router, as they were given."""
 

@@ -1,8 +1,9 @@
-"""Commands that run processes of the fleet: up, router, worker. Knows their flags, and leaves the work to the rooms."""
+"""Commands that run processes of the fleet: up, router, worker, dashboard. Knows their flags, not their work."""
 
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -28,6 +29,7 @@ def register(app: typer.Typer) -> None:
     )(up)
     app.command("router", context_settings=PASS_ON, add_help_option=False)(router)
     app.command("worker", context_settings=PASS_ON, add_help_option=False)(worker)
+    app.command("dashboard", context_settings=PASS_ON, add_help_option=False)(dashboard)
 
 
 def up(
@@ -75,6 +77,12 @@ def up(
     run_dir: Annotated[
         Path, typer.Option(envvar="ABFLEET_RUN_DIR", help="Where a private folder is made for as long as it runs.")
     ] = Path(".abfleet"),
+    dashboard_port: Annotated[
+        str,
+        typer.Option(
+            envvar="ABFLEET_DASHBOARD_PORT", help="Where the dashboard is, on 127.0.0.1. 0: any free port; off: none."
+        ),
+    ] = "8080",
     live: Annotated[
         bool,
         typer.Option(
@@ -84,7 +92,7 @@ def up(
         ),
     ] = True,
 ) -> None:
-    """Runs router and workers on this machine until Ctrl-C; says ready when a call would succeed.
+    """Runs router, workers and dashboard on this machine until Ctrl-C; says ready when a call would succeed.
 
     Flags after -- go to the router; abfleet router --help lists them. Variables such as ABFLEET_MAX_BATCH reach router
     and workers.
@@ -111,6 +119,7 @@ def up(
         replicas=_replicas(replicas or ()),
         transport=transport,
         run_dir=run_dir,
+        dashboard_port=_port_or_off(dashboard_port),
         router_flags=(*_drain_flags(os.environ), *context.args),
     )
     voice = Voice(live=live and sys.stdout.isatty())
@@ -136,6 +145,27 @@ def worker(context: typer.Context) -> None:
     abfleet worker --help lists its settings.
     """
     _become("abfleet_worker", context.args)
+
+
+def dashboard(context: typer.Context) -> None:
+    """Shows experiments and fleet in a browser. Example: abfleet dashboard --logs logs
+
+    abfleet dashboard --help lists its settings.
+    """
+    if find_spec("uvicorn") is None or find_spec("duckdb") is None:
+        typer.echo("abfleet: the dashboard is not installed: pip install 'abfleet[dashboard]'", err=True)
+        raise typer.Exit(USAGE)
+    _become("abfleet_dashboard", context.args)
+
+
+def _port_or_off(value: str) -> int | None:
+    """The port of the dashboard; None for `off`. Raises typer.BadParameter."""
+    from abfleet_transport.flags import port_or_off
+
+    try:
+        return port_or_off(value)
+    except ValueError as error:
+        raise typer.BadParameter(f"{value[:64]!r} is not allowed; {error}", param_hint="--dashboard-port") from None
 
 
 def _drain_flags(environment: Mapping[str, str]) -> tuple[str, ...]:

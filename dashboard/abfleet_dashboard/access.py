@@ -60,8 +60,8 @@ def refused_host(header: str | None, names: Collection[str]) -> Refused | None:
     host = _host_of(header or "")
     if host in names or _is_address(host):
         return None
-    reason = f"The host name {(header or '')[:64]!r} is not one of this dashboard; allowed are addresses, {', '.join(names)}."
-    return Refused(421, "Another host", f"{reason} --allowed-hosts adds names.")
+    reason = f"The host name {(header or '')[:64]!r} is not one of this dashboard"
+    return Refused(421, "Another host", f"{reason}; allowed are addresses, {', '.join(names)}, and --allowed-hosts.")
 
 
 def _host_of(header: str) -> str:

@@ -11,56 +11,31 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from pathlib import Path
 
 from abfleet_experiments.analysis.analyse import analyse
-from abfleet_experiments.analysis.report import Report
-from abfleet_experiments.config import Config
 from abfleet_experiments.readlog import LogError
+
+from abfleet_dashboard.tasks import Done, Failed, Task
 
 PARENT_LOOK_SECONDS = 1.0
 NICENESS = 10
 """Calls and pages come first: a report that is a second later hurts nobody."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
-    """What to analyse."""
-
-    logs: tuple[Path, ...]
-    config: Config
-    registry: Path
-    memory_limit_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """A report, and how long it took."""
-
-    report: Report
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """Why there is none, for a person. `expected`: the input is at fault, and trying again does not help."""
-
-    reason: str
-    expected: bool
-
-
 def main() -> None:
-    """Answers tasks until the parent closes the connection."""
+    """Answers tasks until it is told that there are no more, or the parent is gone."""
     connection, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     os.nice(NICENESS)
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     while True:
         try:
-            task: Task = connection.recv()
+            task: Task | None = connection.recv()
         except EOFError:
+            _clear()
+            return
+        if task is None:
             return
         connection.send(answer(task))
 
@@ -78,11 +53,16 @@ def answer(task: Task) -> Done | Failed:
 
 
 def _end_with(parent: int) -> None:
-    """The parent may be killed while a task runs; then nobody else would clear the folder that it made."""
+    """The parent may be killed while a task runs."""
     while os.getppid() == parent:
         time.sleep(PARENT_LOOK_SECONDS)
-    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
+    _clear()
     os._exit(1)
+
+
+def _clear() -> None:
+    """Removes the folder for temporary files, which the parent made for this process and can no longer remove."""
+    shutil.rmtree(tempfile.gettempdir(), ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 import structlog
 
-from abfleet_dashboard.analysing import Done, Failed, Task
+from abfleet_dashboard.tasks import Done, Failed, Task
 
 log = structlog.get_logger("abfleet.dashboard")
 
@@ -63,7 +63,7 @@ class Analyst:
             await asyncio.gather(asking, return_exceptions=True)
             raise
         except (EOFError, OSError):
-            code = await asyncio.to_thread(self._end)
+            code = await asyncio.to_thread(self._end, wait_seconds=END_SECONDS)
             return Failed(f"the process that analyses ended with code {code}, without an answer", expected=False)
 
     async def rest(self) -> None:
@@ -95,16 +95,18 @@ class Analyst:
         if self._process is not None:
             self._process.kill()
 
-    def _end(self) -> int | None:
-        """Closes the connection, which ends it when it is idle, and kills it else; gives its exit code."""
+    def _end(self, *, wait_seconds: float = 0.0) -> int | None:
+        """Ends it, at once unless it is about to end by itself, and clears its folder; gives its exit code."""
         process, connection = self._process, self._connection
         self._process = self._connection = None
         if connection is not None:
+            with suppress(OSError):
+                connection.send(None)  # a connection that ends without this word tells that this process has died
             connection.close()
         if process is None:
             return None
         with suppress(subprocess.TimeoutExpired):
-            return process.wait(END_SECONDS)
+            process.wait(wait_seconds)
         process.kill()
         code = process.wait()
         if self._folder is not None:  # what it had no time to remove

@@ -48,7 +48,7 @@ class FleetWatch:
         async with AsyncExitStack() as stack:
             for router in self._routers:
                 await stack.enter_async_context(router)
-            while self._routers:
+            while True:
                 await asyncio.gather(*(self._ask(index) for index in range(len(self._routers))))
                 self.number += 1
                 await self._visits.pause(self._refresh_seconds if self._visits.watched else 3600.0)

@@ -19,8 +19,8 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load
 
-from abfleet_dashboard.analysing import Done, Failed, Task
 from abfleet_dashboard.settings import Settings
+from abfleet_dashboard.tasks import Done, Failed, Task
 from abfleet_dashboard.visits import Visits
 
 log = structlog.get_logger("abfleet.dashboard")

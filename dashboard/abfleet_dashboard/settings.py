@@ -5,9 +5,10 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast, get_args
 
 from abfleet_transport.flags import Flags, SettingsError, real, text, whole
-from abfleet_transport.process import LOG_LEVELS
+from abfleet_transport.operational_log import LOG_LEVELS, LogFormat
 
 LEAST_MEMORY = 64 * 1024 * 1024
 MAX_PORT = 65_535
@@ -34,6 +35,7 @@ class Settings:
     """The token with which routers are asked."""
     allowed_hosts: tuple[str, ...]
     log_level: str
+    log_format: LogFormat
 
 
 def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
@@ -60,6 +62,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     add("allowed-hosts", names, "", "NAME[,NAME]", "names under which browsers may ask, beside localhost and addresses")
     flags.switch("open-dashboard", "off loopback, show everything to anybody")
     flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
+    flags.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
     got = flags.parse(arguments)
     host, port = got.listen
     if not (is_loopback(host) or got.tokens or got.open_dashboard):
@@ -81,6 +84,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         token_file=Path(got.token_file) if got.token_file else None,
         allowed_hosts=got.allowed_hosts,
         log_level=got.log_level,
+        log_format=cast(LogFormat, got.log_format),
     )
 
 

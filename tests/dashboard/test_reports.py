@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_dashboard.analysing import Done, Failed, Task
 from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, mark_of, pause_seconds, retry_seconds
 from abfleet_dashboard.settings import parse
+from abfleet_dashboard.tasks import Done, Failed, Task
 from abfleet_dashboard.visits import WATCHED_SECONDS, Visits
 from abfleet_experiments.analysis.report import LogFacts, Report
 

@@ -20,7 +20,11 @@ from tests.support.tiny_model import add_version
 START_SECONDS = 90.0
 STOP_SECONDS = 15.0
 """Three times what `up` promises: machines that run tests are busy."""
-ANY_PORTS = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-port", "0", "--worker-port", "0")
+ANY_PORTS = (
+    *("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-port", "0", "--worker-port", "0"),
+    *("--dashboard-port", "off"),
+)
+"""No dashboard: it would take a machine's time in tests that are about something else."""
 
 
 def without_flags() -> dict[str, str]:

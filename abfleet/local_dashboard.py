@@ -1,0 +1,86 @@
+"""The dashboard of one `up`: whether it can be had, how it is started, where it is. Knows its flags, not what it shows.
+
+It is started when the fleet is ready, and nothing waits for it: calls are answered with or without it.
+"""
+
+import sys
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+from abfleet.ports import why_not
+from abfleet.supervisor import BackOff, Child, ChildSpec
+from abfleet.up_settings import UpSettings
+
+HOST = "127.0.0.1"
+NEEDS = ("starlette", "uvicorn", "jinja2", "ibis", "duckdb", "pyarrow", "scipy")
+"""What the extra `dashboard` brings, by the names under which it is imported."""
+BACK_OFF = BackOff(first_seconds=0.5, most_seconds=60.0)
+STOP_SECONDS = 2.0
+"""It answers what was asked, and ends the analysis that it is at."""
+
+
+class LocalDashboard:
+    """The process, or the reason why there is none; changed only on the event loop."""
+
+    def __init__(self, settings: UpSettings, run_dir: Path, say: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._run_dir = run_dir
+        self._say = say
+        self._admin = ""
+        self._wanted = False
+        self.child: Child | None = None
+
+    def prepare(self) -> None:
+        """Finds out whether it can be had, and says why not. A taken port is no reason to keep a fleet from serving."""
+        port = self._settings.dashboard_port
+        if port is None:
+            return
+        missing = [name for name in NEEDS if find_spec(name) is None]
+        reason = why_not(f"{HOST}:{port}") if port else None
+        if missing:
+            self._say(f"no dashboard: it needs {', '.join(missing)}; pip install 'abfleet[dashboard]'")
+        elif reason is not None:
+            self._say(f"no dashboard: {HOST}:{port} {reason}; choose another with --dashboard-port")
+        self._wanted = not missing and reason is None
+
+    def address(self) -> str:
+        """Where it is or will be; empty while it has yet to choose a port, and where there is none."""
+        if self.child is not None and self.child.ready_line:
+            return self.child.ready_line.split()[1]
+        return f"{HOST}:{self._settings.dashboard_port}" if self._wanted and self._settings.dashboard_port else ""
+
+    def start(self, admin: str) -> None:
+        """Begins to keep it running, if there is to be one; `admin` is where the router tells its status."""
+        if not self._wanted:
+            return
+        self._admin = admin
+        listen = f"{HOST}:{self._settings.dashboard_port}"
+        self.child = Child(self._spec(listen), say=self._say, on_ready=self._on_ready, back_off=BACK_OFF)
+        self.child.start()
+
+    def _spec(self, listen: str) -> ChildSpec:
+        settings = self._settings
+        flags = {
+            "--listen": listen,
+            "--logs": settings.log_dir,
+            "--experiments": settings.experiments,
+            "--fleet": self._run_dir / "fleet.yaml",
+            "--registry": settings.registry,
+            "--router-admin": self._admin,
+        }
+        words = [str(word) for pair in flags.items() for word in pair]
+        return ChildSpec(
+            name="dashboard",
+            command=(sys.executable, "-m", "abfleet_dashboard", *words),
+            log_path=self._run_dir / "dashboard.log",
+        )
+
+    def _on_ready(self, child: Child) -> None:
+        """Said each time; started again, it is where browsers know it."""
+        self._say(f"dashboard ready http://{self.address()}/")
+        child.spec = self._spec(self.address())
+
+    async def stop(self, grace_seconds: float = STOP_SECONDS) -> bool:
+        """Ends it; whether it had to be killed."""
+        return False if self.child is None else await self.child.stop(grace_seconds)

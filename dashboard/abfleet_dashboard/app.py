@@ -1,0 +1,187 @@
+"""The composition root: settings to a serving dashboard and its end. Knows every part, decides nothing for them."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+import structlog
+import uvicorn
+import uvloop
+from abfleet_transport.access import Access
+from abfleet_transport.errors import AddressError, TransportError
+from abfleet_transport.flags import EXIT_USAGE, SettingsError
+from abfleet_transport.followed import CredentialError
+from abfleet_transport.operational_log import configure_logs
+from abfleet_transport.process import StopSignals
+from abfleet_transport.router_admin import RouterAdmin
+from abfleet_transport.tokens import TokenFile
+
+from abfleet_dashboard.analyst import Analyst
+from abfleet_dashboard.fleet_state import FleetWatch
+from abfleet_dashboard.reports import ReportKeeper
+from abfleet_dashboard.server import Guard, Rules, Site
+from abfleet_dashboard.settings import Settings, parse
+from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.visits import Visits
+
+EXIT_FAILURE = 1
+CLOSE_SECONDS = 1
+"""For answers under way; a browser asks again."""
+MOST_CONNECTIONS = 256
+KEEP_ALIVE_SECONDS = 15
+LONG_ANALYSIS_SECONDS = 3.0
+"""One that takes no longer than this is not worth a word on the page."""
+STALE_SECONDS = 90.0
+SCOPE = "dashboard"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a dashboard until a signal; gives the exit code: 0 stopped as asked, 1 failed, 2 wrong settings."""
+    try:
+        settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except SettingsError as error:
+        print(f"abfleet dashboard: {error}; --help lists the settings", file=sys.stderr)
+        return EXIT_USAGE
+    configure_logs(settings.log_level, settings.log_format)
+    try:
+        return uvloop.run(serve(settings))
+    except CredentialError as error:
+        print(f"abfleet dashboard: {error}", file=sys.stderr)
+        return EXIT_USAGE
+    except (TransportError, OSError) as error:
+        print(f"abfleet dashboard: {error}", file=sys.stderr)
+        return EXIT_FAILURE
+
+
+async def serve(settings: Settings) -> int:
+    """Serves until the first signal. Raises TransportError or OSError when it cannot begin."""
+    signals = StopSignals()
+    visits = Visits()
+    tokens = TokenFile(settings.tokens) if settings.tokens else None
+    with bound(settings.host, settings.port) as listening:
+        async with Analyst() as analyst:
+            reports = ReportKeeper(settings, analyst, visits)
+            routers = [
+                RouterAdmin(address, Access(token_file=settings.token_file)) for address in settings.router_admins
+            ]
+            fleet = FleetWatch(routers, settings.refresh_seconds, visits)
+            site = Site(Shown(settings, reports, fleet, visits))
+            rules = Rules(
+                hosts=("localhost", *settings.allowed_hosts),
+                may_look=None if tokens is None else lambda token: _may_look(tokens, token),
+            )
+            server = Server(Guard(site.router, rules))
+            keeping = [asyncio.create_task(reports.keep(), name="reports")]
+            if routers:
+                keeping.append(asyncio.create_task(fleet.keep(), name="fleet"))
+            serving = asyncio.create_task(server.serve(sockets=[listening]), name="serving")
+            stop = asyncio.create_task(signals.first.wait(), name="stop")
+            try:
+                print(f"ready {address_of(listening)}", flush=True)
+                ended, _ = await asyncio.wait({*keeping, serving, stop}, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()  # a part that ends by itself has failed
+            finally:
+                server.should_exit = True
+                for task in (*keeping, stop):
+                    task.cancel()
+                await asyncio.gather(*keeping, stop, return_exceptions=True)
+                await serving
+    structlog.get_logger("abfleet.dashboard").info("stopped")
+    return 0
+
+
+class Shown:
+    """What the parts know, as pages want it."""
+
+    def __init__(self, settings: Settings, reports: ReportKeeper, fleet: FleetWatch, visits: Visits) -> None:
+        self._settings = settings
+        self._reports = reports
+        self._fleet = fleet
+        self._visits = visits
+
+    def situation(self) -> Situation:
+        """Everything, as it is now."""
+        known, refresh = self._reports.knowledge, self._settings.refresh_seconds
+        working = self._reports.working_seconds
+        return Situation(
+            now=datetime.now(UTC),
+            report=known.report,
+            made_at=known.current_at,
+            analysing=working > LONG_ANALYSIS_SECONDS or (working > 0 and known.report is None),
+            analysis_error=known.problem,
+            config=known.config,
+            config_errors=known.config_errors,
+            routers=self._fleet.states,
+            refresh_s=refresh,
+            stale_after_s=STALE_SECONDS + 4 * max(refresh, known.seconds),
+        )
+
+    def version(self) -> str:
+        """Another one with each report and each look at the routers."""
+        return f"{self._reports.knowledge.number}.{self._fleet.number}"
+
+    def visited(self) -> None:
+        """Somebody looks."""
+        self._visits.note()
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its own signal handling: who composes it tells it to stop."""
+
+    def __init__(self, site: Guard) -> None:
+        super().__init__(
+            uvicorn.Config(
+                site,
+                http="h11",
+                ws="none",
+                lifespan="off",
+                loop="none",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=MOST_CONNECTIONS,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=CLOSE_SECONDS,
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Takes none."""
+        yield
+
+
+@contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens at the address. Raises AddressError."""
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise AddressError(f"{host}:{port}", error.strerror or str(error)) from error
+    with listening:
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(place)
+            listening.listen(MOST_CONNECTIONS)
+        except OSError as error:
+            raise AddressError(f"{host}:{port}", error.strerror or str(error)) from error
+        yield listening
+
+
+def address_of(listening: socket.socket) -> str:
+    """`HOST:PORT` as it was bound."""
+    host, port = listening.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _may_look(tokens: TokenFile, token: str) -> bool:
+    tokens.followed.look()  # one that was taken away ends what it opened
+    found = tokens.find(token)
+    return found is not None and SCOPE in found.scopes

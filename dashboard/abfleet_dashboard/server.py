@@ -1,0 +1,246 @@
+"""HTTP: which page is where, what is kept of it, and who gets none. Knows no log, no router and no statistics."""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs, quote
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from abfleet_dashboard import access, pages
+from abfleet_dashboard.situation import Situation
+
+log = structlog.get_logger("abfleet.dashboard")
+
+HTML: Final = "text/html; charset=utf-8"
+JSON: Final = "application/json"
+KINDS: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
+OPEN: Final = ("/healthz", "/static/")
+"""Without a token: nothing here tells of a log."""
+MOST_KEPT: Final = 256
+"""Pages; an experiment has two."""
+SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
+
+
+class Shows(Protocol):
+    """Where pages get what they show."""
+
+    def situation(self) -> Situation:
+        """Everything, as it is now."""
+
+    def version(self) -> str:
+        """Another one whenever a page could look different, the passing of time aside."""
+
+    def visited(self) -> None:
+        """Somebody looks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """What is sent, and its tag."""
+
+    content: bytes
+    tag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """Who may look. `may_look` is None where whoever reaches the port may; `hosts` are names, beside addresses."""
+
+    hosts: Collection[str]
+    may_look: Callable[[str], bool] | None
+
+
+class Site:
+    """The routes. What it keeps is changed only here, on the event loop."""
+
+    def __init__(self, shows: Shows) -> None:
+        self._shows = shows
+        self._kept: OrderedDict[str, tuple[object, Body]] = OrderedDict()
+        self._static = {path.name: _file(path) for path in sorted(pages.STATIC.iterdir()) if path.suffix in KINDS}
+        self.router = Router(
+            [
+                Route("/", self._overview),
+                Route("/experiments/{name:path}", self._experiment),
+                Route("/fleet", self._fleet),
+                Route("/report/{name:path}.html", self._report),
+                Route("/api/report.json", self._report_json),
+                Route("/api/version", self._version),
+                Route("/static/{name:path}", self._file),
+                Route("/healthz", self._health),
+            ],
+            redirect_slashes=False,
+            default=self._nothing,
+        )
+
+    async def _overview(self, request: Request) -> Response:
+        return await self._page(request, "/", pages.overview_page)
+
+    async def _fleet(self, request: Request) -> Response:
+        return await self._page(request, "/fleet", pages.fleet_page)
+
+    async def _experiment(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            return await self._page(request, f"/experiments/{name}", lambda now: pages.experiment_page(now, name))
+        except KeyError:
+            return self._missing(request, "No such experiment", f"There is no experiment {name[:64]!r}.")
+
+    async def _report(self, request: Request) -> Response:
+        name = request.path_params["name"]
+
+        def made(now: Situation) -> str:
+            if now.report is None:
+                raise KeyError(name)
+            return pages.report_file(now.report, config=now.config, only=name)
+
+        try:
+            response = await self._page(request, f"/report/{name}", made)
+        except KeyError:
+            return self._missing(request, "No such report", f"There is no report of {name[:64]!r}, or none yet.")
+        file_name = "".join(letter if letter in SAFE else "_" for letter in name)[:80]
+        response.headers["content-disposition"] = f'attachment; filename="{file_name}.html"'
+        return response
+
+    async def _report_json(self, request: Request) -> Response:
+        def made(now: Situation) -> str:
+            if now.report is None:
+                raise KeyError
+            return json.dumps(now.report.as_dict(), ensure_ascii=False)
+
+        try:
+            return await self._page(request, "/api/report.json", made, kind=JSON)
+        except KeyError:
+            return _answer(request, _body(b'{"error": "there is no report yet"}'), kind=JSON, status=503)
+
+    async def _version(self, request: Request) -> Response:
+        self._shows.visited()
+        return _answer(request, _body(json.dumps({"version": self._shows.version()}).encode()), kind=JSON)
+
+    async def _file(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        body = self._static.get(name)
+        if body is None:
+            return self._missing(request, "No such file", f"There is no file {name[:64]!r}.")
+        return _answer(request, body, kind=KINDS[Path(name).suffix])
+
+    async def _health(self, request: Request) -> Response:
+        return _answer(request, _body(b'{"status": "ok"}'), kind=JSON)
+
+    async def _nothing(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        path = request.url.path[:64]
+        response = self._missing(request, "No such page", f"There is nothing at {path!r}.")
+        await response(scope, receive, send)
+
+    def _missing(self, request: Request, title: str, sentence: str) -> Response:
+        text = pages.message_page(title, [sentence])
+        return _answer(request, _body(text.encode()), kind=HTML, status=404)
+
+    async def _page(
+        self, request: Request, key: str, make: Callable[[Situation], str], *, kind: str = HTML
+    ) -> Response:
+        """A page, made at most once for each version and each few seconds. Raises what `make` does."""
+        self._shows.visited()
+        now = self._shows.situation()
+        version = (self._shows.version(), int(now.now.timestamp() / max(now.refresh_s, 1.0)))
+        kept = self._kept.get(key)
+        if kept is None or kept[0] != version:
+            body = _body((await asyncio.to_thread(make, now)).encode())
+            self._kept[key] = (version, body)
+        else:
+            body = kept[1]
+        self._kept.move_to_end(key)
+        if len(self._kept) > MOST_KEPT:
+            self._kept.popitem(last=False)
+        return _answer(request, body, kind=kind)
+
+
+class Guard:
+    """Around the routes: method, host and token of each request, and the headers of each answer."""
+
+    def __init__(self, inner: ASGIApp, rules: Rules) -> None:
+        self._inner = inner
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request; whatever goes wrong inside is an answer with status 500."""
+        if scope["type"] != "http":
+            return
+        begun = False
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal begun
+            if message["type"] == "http.response.start":
+                begun = True
+                message["headers"] = [*message["headers"], *access.HEADERS]
+            await send(message)
+
+        request = Request(scope, receive)
+        try:
+            response = self._instead(request) or self._inner
+            await response(scope, receive, send_with_headers)
+        except Exception:
+            log.exception("a page could not be made", path=request.url.path[:200])
+            if not begun:
+                sentences = ["The page could not be made. What went wrong is in the dashboard's own log."]
+                await _message(500, "Something went wrong", sentences)(scope, receive, send_with_headers)
+
+    def _instead(self, request: Request) -> Response | None:
+        """What is answered in the place of a page; None where the page is."""
+        headers, path = request.headers, request.scope["path"]
+        refused = access.refused_method(request.method) or access.refused_host(headers.get("host"), self._rules.hosts)
+        if refused is None and not path.startswith(OPEN):
+            given = parse_qs(request.url.query).get("token", [""])[0]
+            if given and access.refused_token(given, self._rules.may_look) is None:
+                return self._entered(path, given, secure=request.url.scheme == "https")
+            token = access.token_of(headers.get("authorization"), headers.get("cookie"))
+            refused = access.refused_token(given or token, self._rules.may_look)
+        if refused is None:
+            return None
+        sentences = [refused.reason]
+        if refused.status == 401:
+            sentences.append("Open this address with ?token= and the token behind it, once; this browser keeps it.")
+        response = _message(refused.status, refused.title, sentences)
+        if refused.status == 401:
+            response.headers["www-authenticate"] = "Bearer"
+        if refused.status == 405:
+            response.headers["allow"] = ", ".join(access.METHODS)
+        return response
+
+    def _entered(self, path: str, token: str, *, secure: bool) -> Response:
+        """On to the page itself, without the token in its address; never to another site."""
+        response = RedirectResponse("/" + quote(path.lstrip("/\\")), status_code=303)
+        response.headers["cache-control"] = "no-store"
+        if self._rules.may_look is not None:
+            response.headers["set-cookie"] = access.cookie_header(token, secure=secure)
+        return response
+
+
+def _message(status: int, title: str, sentences: list[str]) -> Response:
+    headers = {"cache-control": "no-store"}
+    return Response(pages.message_page(title, sentences), status_code=status, media_type=HTML, headers=headers)
+
+
+def _body(content: bytes) -> Body:
+    return Body(content, access.etag(content))
+
+
+def _file(path: Path) -> Body:
+    return _body(path.read_bytes())
+
+
+def _answer(request: Request, body: Body, *, kind: str, status: int = 200) -> Response:
+    """Callers keep what they got, and ask each time whether it still holds."""
+    headers: dict[str, Any] = {"cache-control": "private, no-cache", "etag": body.tag}
+    if status == 200 and access.unchanged(request.headers.get("if-none-match"), body.tag):
+        return Response(status_code=304, headers=headers)
+    return Response(body.content, status_code=status, media_type=kind, headers=headers)

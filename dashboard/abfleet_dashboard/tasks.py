@@ -1,0 +1,33 @@
+"""What the process that analyses is asked, and what it answers. Values alone; they travel between two processes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from abfleet_experiments.analysis.report import Report
+from abfleet_experiments.config import Config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """What to analyse."""
+
+    logs: tuple[Path, ...]
+    config: Config
+    registry: Path
+    memory_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A report, and how long it took."""
+
+    report: Report
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Why there is none, for a person. `expected`: the input is at fault, and trying again does not help."""
+
+    reason: str
+    expected: bool
