@@ -12,7 +12,7 @@ from markupsafe import Markup
 from abfleet_dashboard.numbers import between, chance, change, metric_value, plain, whole
 from abfleet_dashboard.pictures.scales import Scale
 from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
-from abfleet_dashboard.words import metric_name
+from abfleet_dashboard.words import metric_title
 
 STANDS_OUT: Final = 0.05
 """Of the adjusted p: about one slice in twenty that is said to stand out does so by chance."""
@@ -21,11 +21,12 @@ MOST_ROWS: Final = 120
 
 @dataclass(frozen=True, slots=True)
 class SliceRow:
-    """One part of the users, as text."""
+    """One part of the users, as text. `users` has control's beside the group's own."""
 
     label: str
     group: str
     users: str
+    own_users: str
     baseline: str
     value: str
     change: str
@@ -62,7 +63,7 @@ def breakdown_views(report: ExperimentReport, key: str) -> tuple[BreakdownView, 
 def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownView:
     compared = any(math.isfinite(one.relative_difference) for one in breakdown.slices)
     axis = axis_for([one.interval for one in breakdown.slices])
-    metric = metric_name(breakdown.metric)
+    metric = metric_title(breakdown.metric)
     title, column, note = {
         "attribute": (
             f"{metric} by {breakdown.name}",
@@ -83,7 +84,7 @@ def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownV
     left = breakdown.left_out + max(len(breakdown.slices) - MOST_ROWS, 0)
     return BreakdownView(
         id=id_,
-        title=f"{title[:1].upper()}{title[1:]}",
+        title=title,
         first_column=column,
         note=note,
         axis=strip_axis(axis),
@@ -104,14 +105,15 @@ def _row(one: Slice, axis: Scale, rule: MetricRule | None) -> SliceRow:
         better = one.relative_difference > 0 if rule is None or rule.sign > 0 else one.relative_difference < 0
         tone, word = ("good", "stands out, better") if better else ("bad", "stands out, worse")
     return SliceRow(
-        label=one.label,
+        label=one.label or "(empty)",
         group=one.group,
+        own_users=whole(one.users),
         users=f"{whole(one.users)} / {whole(one.baseline_users)}",
         baseline=base,
         value=value,
         change=change(one.relative_difference),
         interval=between(*one.interval),
-        adjusted_p=chance(one.adjusted_p),
+        adjusted_p=f"adjusted p {chance(one.adjusted_p)}" if math.isfinite(one.adjusted_p) else "",
         reading=word,
         tone=tone,
         strip=strip(axis, one.relative_difference, one.interval, tone=tone),

@@ -35,7 +35,7 @@ class Health:
     """All that was found, the worst first.
 
     Attributes:
-        word: `broken`, `look at it` or `nothing found`. sentence: The same for a reader who asks what is wrong.
+        word: `broken`, `look at it` or `none found`. sentence: The same for a reader who asks what is wrong.
     """
 
     word: str
@@ -68,7 +68,7 @@ def health(report: ExperimentReport) -> Health:
         return Health("broken", "The data is broken.", findings)
     if warnings:
         return Health("look at it", "Nothing that forbids a conclusion, but look at this:", findings)
-    return Health("nothing found", NOTHING, findings)
+    return Health("none found", NOTHING, findings)
 
 
 def _faults(report: ExperimentReport) -> Iterator[Finding]:

@@ -18,7 +18,7 @@ from abfleet_dashboard.pictures.history import NAMES, class_of, sign, verdicts
 from abfleet_dashboard.pictures.picture import Picture
 from abfleet_dashboard.recommended_view import RecommendedView, recommended_view
 from abfleet_dashboard.setup_view import ChangeRow, SetupView, change_rows, setup_view
-from abfleet_dashboard.words import Answers, answers, metric_name, progress, with_version
+from abfleet_dashboard.words import Answers, answers, metric_title, progress, with_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,7 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
     details, decision = report.details, report.decision
     groups = report.gathered.evidence.groups
     main, others = _over_time(report, key)
+    names = _names(report)
     users = int(report.gathered.evidence.users[-1].sum())
     traffic = []
     if details is not None:
@@ -99,7 +100,7 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
         verdict_class=class_of(decision.verdict),
         sign=sign(decision.verdict, size=20),
         answers=answers(report),
-        reasons=tuple(_sentence(reason) for reason in decision.reasons),
+        reasons=tuple(_sentence(reason, names) for reason in decision.reasons),
         progress=progress(report),
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
         health=health(report),
@@ -130,8 +131,7 @@ def _over_time(report: ExperimentReport, key: str) -> tuple[tuple[Picture, ...],
         return (), ()
     paths = report.details.paths
     for index, path in enumerate(paths.metrics):
-        name = metric_name(path.metric)
-        title = f"{name[:1].upper()}{name[1:]}: {with_version(report, path.group)} against control"
+        title = f"{metric_title(path.metric)}: {with_version(report, path.group)} against control"
         picture = estimates.estimate(f"{key}-path-{index}", title, path, paths.times)
         if picture is not None:
             (main if path.role == "primary" else others).append(picture)
@@ -140,15 +140,14 @@ def _over_time(report: ExperimentReport, key: str) -> tuple[tuple[Picture, ...],
 
 def _history(report: ExperimentReport, key: str) -> Picture | None:
     decision = report.decision
-    rows = [("experiment", decision.history)]
-    if len(decision.groups) > 1:
-        rows += [(group.group, tuple((verdict, None) for verdict in group.history)) for group in decision.groups]
+    rows = [("all", decision.history)] if len(decision.groups) > 1 else []
+    rows += [(group.group, tuple((verdict, None) for verdict in group.history)) for group in decision.groups]
     return verdicts(f"{key}-history", rows, report.gathered.evidence.calendar.planned)
 
 
 def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
     decided = {group.group: group for group in report.decision.groups}
-    total = sum(facts.users for facts in report.gathered.facts)
+    total, names = sum(facts.users for facts in report.gathered.facts), _names(report)
     rows = []
     for facts, expected in zip(report.gathered.facts, report.decision.sample_ratio.expected, strict=True):
         group = decided.get(facts.name)
@@ -164,11 +163,18 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
                 fallbacks=whole(facts.fallbacks),
                 verdict=NAMES[group.verdict] if group else "compared with",
                 sign=sign(group.verdict) if group else Markup(""),
-                reasons=tuple(_sentence(reason) for reason in group.reasons) if group else (),
+                reasons=tuple(_sentence(reason, names) for reason in group.reasons) if group else (),
             )
         )
     return tuple(rows)
 
 
-def _sentence(text: str) -> str:
-    return f"{text[:1].upper()}{text[1:]}" + ("" if text.endswith((".", "!", "?")) else ".")
+def _names(report: ExperimentReport) -> frozenset[str]:
+    """Words that stay as they are written: metrics and groups."""
+    evidence = report.gathered.evidence
+    return frozenset((*evidence.groups, *(metric.rule.name for metric in evidence.metrics)))
+
+
+def _sentence(text: str, names: frozenset[str]) -> str:
+    begun = text if text.split(" ", 1)[0] in names else f"{text[:1].upper()}{text[1:]}"
+    return begun + ("" if begun.endswith((".", "!", "?")) else ".")

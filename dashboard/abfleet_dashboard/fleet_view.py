@@ -176,11 +176,14 @@ def _rate(rate: GroupRate) -> RateRow:
 def _pool(pool: Mapping[str, Any], default: str | None) -> PoolView:
     replicas = tuple(_replica(replica) for replica in pool["replicas"])
     available, all_of_them = int(pool["available"]), len(replicas)
+    gets = "gets" if all_of_them == 1 else "get"
     level = "bad" if not available else "ok" if available == all_of_them else "warning"
     return PoolView(
         version=str(pool["version"]),
         is_default=pool["version"] == default,
-        summary=f"{available} of {counted(all_of_them, 'worker')} get calls" if all_of_them else "no worker is known",
+        summary=f"{available} of {counted(all_of_them, 'worker')} {gets} calls"
+        if all_of_them
+        else "no worker is known",
         level=level,
         ejections=f"taken out {counted(int(pool['ejections']), 'time')} after failures" if pool["ejections"] else "",
         replicas=replicas,

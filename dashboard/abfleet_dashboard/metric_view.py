@@ -3,14 +3,15 @@
 import math
 from dataclasses import dataclass
 
+from abfleet_experiments.analysis import guardrails
 from abfleet_experiments.analysis.report import ExperimentReport
 from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value
+from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value, whole
 from abfleet_dashboard.pictures.scales import Scale
 from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
-from abfleet_dashboard.words import metric_name, relative, with_version
+from abfleet_dashboard.words import metric_title, relative, with_version
 
 _ROLES = {"primary": "decides", "guardrail": "must not get worse", "secondary": "is only shown"}
 
@@ -63,6 +64,7 @@ def reading(metric: MetricResult) -> tuple[str, str]:
 
 def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
     needed = [relative(metric, metric.interval) for metric in group.metrics]
+    needed += [(0.0, _margin(metric)) for metric in group.metrics if math.isfinite(_margin(metric))]
     axis = axis_for(needed)
     return MetricTable(
         title=f"{with_version(report, group.group)} against {with_version(report, report.gathered.evidence.groups[0])}",
@@ -72,14 +74,23 @@ def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
     )
 
 
+def _guard(e_value: float) -> str:
+    acts = whole(1 / guardrails.ALPHA)
+    return f"evidence of harm {evidence(e_value)} (acts at {acts})" if math.isfinite(e_value) else ""
+
+
+def _margin(metric: MetricResult) -> float:
+    """The change that a guardrail just tolerates; nan for other metrics."""
+    return -metric.rule.sign * metric.margin if metric.rule.role == "guardrail" else math.nan
+
+
 def _row(metric: MetricResult, axis: Scale) -> MetricRow:
     rule = metric.rule
     interval, always = relative(metric, metric.interval), relative(metric, metric.sequential_interval)
     tone, word = reading(metric)
-    margin = -rule.sign * metric.margin if rule.role == "guardrail" else math.nan
-    name = metric_name(rule.name)
+    margin = _margin(metric)
     return MetricRow(
-        name=f"{name[:1].upper()}{name[1:]}",
+        name=metric_title(rule.name),
         key=rule.name,
         role=_ROLES[rule.role],
         better="higher is better" if rule.sign > 0 else "lower is better",
@@ -92,6 +103,6 @@ def _row(metric: MetricResult, axis: Scale) -> MetricRow:
         always=between(*always),
         p_value=chance(metric.p_value),
         margin=f"tolerated: {change(margin)}" if math.isfinite(margin) else "",
-        guard=f"evidence of harm {evidence(metric.e_value)}" if math.isfinite(metric.e_value) else "",
+        guard=_guard(metric.e_value),
         strip=strip(axis, metric.relative_difference, interval, always=always, margin=margin, tone=tone),
     )

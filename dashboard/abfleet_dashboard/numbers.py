@@ -49,7 +49,8 @@ def plain(value: float) -> str:
     """Four significant digits: `0.0541`, `1,234`."""
     if not math.isfinite(value):
         return UNKNOWN
-    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+    size = abs(value)
+    text = f"{value:,.0f}" if size >= 1000 else f"{value:.4f}" if 0.001 <= size < 1 else f"{value:.4g}"
     return text.replace("-", MINUS)
 
 

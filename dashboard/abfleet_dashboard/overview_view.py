@@ -89,10 +89,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
 
 def notices(situation: Situation) -> tuple[Notice, ...]:
     """What has to be known before anything on the page is believed."""
-    found = [*_about_analysis(situation)]
-    if situation.config_errors:
-        text = "The experiments file cannot be taken as it is; the last good one is shown."
-        found.append(Notice("bad", text, situation.config_errors))
+    found = [*_about_analysis(situation), *about_file(situation)]
     if situation.report is not None:
         found += _about_log(situation.report)
     report = situation.report
@@ -103,6 +100,17 @@ def notices(situation: Situation) -> tuple[Notice, ...]:
                 Notice("note", f"The newest line of the log is {duration(age)} old ({instant(report.as_of)}).")
             )
     return tuple(found)
+
+
+def about_file(situation: Situation) -> tuple[Notice, ...]:
+    """Why the experiments file on disk is not the one that counts."""
+    if not situation.config_errors:
+        return ()
+    return (
+        Notice(
+            "bad", "The experiments file cannot be taken as it is; the last good one is shown.", situation.config_errors
+        ),
+    )
 
 
 def about_log(report: Report) -> tuple[Notice, ...]:

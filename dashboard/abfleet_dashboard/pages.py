@@ -15,7 +15,7 @@ from abfleet_dashboard.experiment_view import ExperimentView, as_of_text, experi
 from abfleet_dashboard.fleet_view import router_view
 from abfleet_dashboard.foreign import readable
 from abfleet_dashboard.numbers import instant
-from abfleet_dashboard.overview_view import about_log, notices, overview_row, overview_rows
+from abfleet_dashboard.overview_view import about_file, about_log, notices, overview_row, overview_rows
 from abfleet_dashboard.pictures.svg import percent
 from abfleet_dashboard.situation import Situation
 
@@ -52,7 +52,8 @@ def experiment_page(situation: Situation, name: str) -> str:
 def fleet_page(situation: Situation) -> str:
     """Routers, versions, workers and rates."""
     routers = [router_view(router) for router in situation.routers]
-    return _page("fleet.html", situation, title="Fleet", here="/fleet", routers=routers)
+    about = about_file(situation)
+    return _page("fleet.html", situation, title="Fleet", here="/fleet", routers=routers, notices=about)
 
 
 def message_page(title: str, sentences: Iterable[str], *, situation: Situation | None = None) -> str:
@@ -83,11 +84,11 @@ def report_file(report: Report, *, config: Config | None = None, only: str | Non
 
 def _page(template: str, situation: Situation | None, **context: Any) -> str:
     report = situation.report if situation else None
+    context.setdefault("notices", notices(situation) if situation else ())
     return (
         _environment()
         .get_template(template)
         .render(
-            notices=notices(situation) if situation else (),
             as_of=as_of_text(report.as_of) if report else "",
             made_at=instant(situation.made_at, seconds=True) if situation and situation.made_at else "",
             refresh_s=situation.refresh_s if situation else 0,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from abfleet_experiments.analysis import guardrails
-from abfleet_experiments.analysis.decide import ALPHA
+from abfleet_experiments.analysis.measured import ALPHA
 from abfleet_experiments.analysis.report import ExperimentReport
 from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult, Verdict
 
@@ -21,6 +21,8 @@ METRICS: Final = {
     "fallback_rate": "fallback rate",
 }
 """Built-in metrics as a sentence names them; those of the file have the file's names."""
+OVER: Final = "none"
+"""Time left when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,12 @@ def relative(metric: MetricResult, bounds: tuple[float, float]) -> tuple[float, 
     if not base > 0:
         return (math.nan, math.nan)
     return (bounds[0] / base, bounds[1] / base)
+
+
+def metric_title(name: str) -> str:
+    """As it begins a row or a heading; names of the file stay as they are."""
+    known = METRICS.get(name)
+    return f"{known[:1].upper()}{known[1:]}" if known else name
 
 
 def with_version(report: ExperimentReport, group: str | None) -> str:
@@ -183,12 +191,12 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
         found.append(
             f"Very: the evidence is {evidence(acting.e_value)}, and {whole(1 / guardrails.ALPHA)} suffices. A version "
             "that keeps within what is tolerated is rolled back by this in at most "
-            f"{share(guardrails.ALPHA)} of all experiments."
+            f"{share(guardrails.ALPHA, 1)} of all experiments."
         )
     elif verdict in (Verdict.SHIP, Verdict.ROLL_BACK):
         wrong = "no better is shipped" if verdict is Verdict.SHIP else "no worse is rolled back"
         found.append(
-            f"A version that is {wrong} in at most {share(ALPHA)} of all experiments, however often one looks."
+            f"A version that is {wrong} in at most {share(ALPHA, 1)} of all experiments, however often one looks."
         )
     elif verdict is Verdict.CHECK_FIRST:
         found.append("The boundary is crossed, yet a mistake is likelier than a success of this size; see the reasons.")
@@ -204,9 +212,9 @@ def _always(metric: MetricResult) -> list[str]:
         needed = "about 100 users with something counted in each group"
         return [f"An interval that holds however often one looks cannot be given yet: it needs {needed}."]
     meaning = (
-        "It includes no change at all, so this interval alone does not settle it."
+        "No change at all is inside it, so this interval alone does not settle it."
         if low <= 0 <= high
-        else "It leaves out no change."
+        else "No change at all is outside it."
     )
     where = f"the true change of {metric_name(metric.rule.name)} lies between {change(low)} and {change(high)}"
     return [f"However often one looks, {where}, in 95\u00a0% of all experiments. {meaning}"]
@@ -219,7 +227,9 @@ def progress(report: ExperimentReport) -> str:
     of = f" of {whole(decision.users_planned)} planned" if decision.users_planned > 0 else ""
     text = f"{counted(users, 'user')}{of}, {calendar.done} of {counted(calendar.planned, 'look')}"
     days = days_left(report)
-    return text if days == UNKNOWN else f"{text}, {days} left at most"
+    if days in (UNKNOWN, OVER):
+        return text if days == UNKNOWN else f"{text}, and the time is over"
+    return f"{text}, {days} left at most"
 
 
 def days_left(report: ExperimentReport) -> str:
@@ -227,7 +237,7 @@ def days_left(report: ExperimentReport) -> str:
     left = report.decision.days_left
     if not math.isfinite(left):
         return UNKNOWN
-    return "no time" if left <= 0 else duration(left * 86400)
+    return OVER if left <= 0 else duration(left * 86400)
 
 
 def _acting(group: GroupDecision | None) -> MetricResult | None:

@@ -82,7 +82,7 @@ def verdicts(
         for name, history in rows
         for run in runs(history)
     )
-    said = "; ".join(f"{which}: {words}" for name, which, words in table if name == rows[0][0])
+    said = "; ".join(f"{which}: {words}" for _, which, words in table[: len(runs(rows[0][1]))])
     description = f"{len(rows[0][1])} of {looks} looks so far. Looks {said}."
     drawing = element(
         "svg", element("title", title, id=f"{id_}-t"), element("desc", description, id=f"{id_}-d"), *lines,

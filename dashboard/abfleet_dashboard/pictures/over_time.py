@@ -33,7 +33,7 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
     top = min(max(float(np.nanmax(log10)) + 0.5, limit + 0.7), HIGHEST_LOG10)
     low = math.floor(max(min(float(np.nanmin(log10)), -0.3), -4.0))
     x, y = times(paths.times[0], paths.times[-1]), Scale(float(low), top)
-    marks = tuple(Mark(float(n), f"{10.0**n:,.4g}") for n in range(low, math.floor(top) + 1))
+    marks = tuple(Mark(float(n), f"{10**n:,}" if n >= 0 else f"{10.0**n:g}") for n in range(low, math.floor(top) + 1))
     axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
     shown = [i for i in thinned(len(log10), MOST_POINTS) if math.isfinite(log10[i])]
     placed = [axes.place(paths.times[i].timestamp(), min(max(float(log10[i]), low), top)) for i in shown]

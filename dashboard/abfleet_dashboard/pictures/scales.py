@@ -51,9 +51,10 @@ def widened(low: float, high: float) -> Scale:
 
 
 def times(begin: datetime, end: datetime) -> Scale:
-    """An axis of time; at least a second long."""
-    low, high = begin.timestamp(), end.timestamp()
-    return Scale(low, max(high, low + 1.0))
+    """An axis of time; at least a second long, with a little air at both ends."""
+    low = begin.timestamp()
+    span = max(end.timestamp() - low, 1.0)
+    return Scale(low - 0.012 * span, low + 1.012 * span)
 
 
 def time_marks(scale: Scale, most: int = 5) -> tuple[tuple[float, str], ...]:
