@@ -7,10 +7,8 @@ from abfleet_experiments.analysis.details import Change
 from abfleet_experiments.analysis.report import ExperimentReport
 from abfleet_experiments.config import Condition, Config, Experiment, InRange, OneOf, percent_text
 
-from abfleet_dashboard.numbers import NBSP, UNKNOWN, duration, instant, share
+from abfleet_dashboard.numbers import NBSP, duration, instant, share
 from abfleet_dashboard.words import metric_name
-
-_KINDS = {"allocation": "shares", "reload": "configuration", "refused": "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +17,6 @@ class ChangeRow:
 
     at: str
     stamp: str
-    kind: str
     refused: bool
     text: str
     revision: str
@@ -69,10 +66,9 @@ def change_rows(changes: tuple[Change, ...]) -> tuple[ChangeRow, ...]:
         ChangeRow(
             at=instant(change.at, seconds=True),
             stamp=change.at.isoformat(),
-            kind=_KINDS.get(change.kind, change.kind),
             refused=change.kind == "refused",
             text=change.text,
-            revision=change.revision or UNKNOWN,
+            revision=change.revision or "",
         )
         for change in changes
     )
