@@ -67,15 +67,18 @@ def environment() -> dict[str, str]:
     return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
 
 
-def our_router(stage: Stage, *, transport: str, name: str) -> Running:
-    """Starts our router with everything switched on: decision log, metrics, admin, assignment, health checks."""
+def our_router(stage: Stage, *, transport: str, name: str, module: str = "abfleet_router") -> Running:
+    """Starts our router with everything switched on: decision log, metrics, admin, assignment, health checks.
+
+    `module`: a program that is our router but for what it measures.
+    """
     port = free_port()
     logs = stage.directory / f"{name}-logs"
     logs.mkdir(exist_ok=True)
     experiments = write_experiments(stage.directory / f"{name}-experiments.yaml", stage.shape)
     fleet = write_fleet(stage.directory / f"{name}-fleet.yaml", stage.workers)
     argv = [
-        *(sys.executable, "-m", "abfleet_router"),
+        *(sys.executable, "-m", module),
         *("--experiments", experiments, "--fleet", fleet),
         *("--listen", f"127.0.0.1:{port}", "--transport", transport),
         *("--log-dir", logs, "--admin-listen", "127.0.0.1:0", "--metrics-port", "0"),

@@ -1,0 +1,27 @@
+"""Our router without the decision log of calls: no line is encoded, gathered or written. For `log_share` alone.
+
+    python -m tests.benchmarks.unlogged_router FLAGS
+
+Takes the flags of `abfleet_router`. The rest is the router that ships: two methods are replaced before it starts.
+"""
+
+import sys
+from collections.abc import Sequence
+
+from abfleet_router.accounts import Accounts, Served
+from abfleet_router.app import main
+from abfleet_router.decision_log import DecisionLog
+
+
+def _no_lines(self: Accounts, tickets: Sequence[Served], served: str) -> list[bytes]:
+    return []
+
+
+def _take_no_line(self: DecisionLog, line: bytes) -> None:
+    return None
+
+
+if __name__ == "__main__":
+    Accounts.lines_of = _no_lines  # type: ignore[method-assign]
+    DecisionLog.append = _take_no_line  # type: ignore[method-assign]
+    sys.exit(main())
