@@ -18,6 +18,8 @@ _BEHAVIOUR: Final = re.compile(
     r"sessions?|spen[dt]\w*|streak|subscri\w*|tenure|tier|views?|viewed|visits?|watch\w*|wishlist)($|[_.-]|[0-9])",
     re.IGNORECASE,
 )
+ALIASES: Final = frozenset({"production", "staging"})
+"""Names of the registry that lead to another version tomorrow."""
 _FIXED: Final = re.compile(r"(^|[_.-])(age|api|app|birth\w*|build|sdk|version|year)($|[_.-])", re.IGNORECASE)
 
 
@@ -57,17 +59,24 @@ def _experiment(index: int, experiment: Experiment) -> Iterator[Advice]:
                 f"a treatment may change `{condition.attribute}`, and then decides who is compared; choose by what is "
                 "fixed before the experiment, or send the value as it was then",
             )
+    for number, group in enumerate(experiment.groups):
+        if group.model in ALIASES:
+            yield Advice(
+                f"{path}.groups[{number}].model",
+                f"`{group.model}` is an alias: when it moves to another version, the group changes its treatment in the "
+                "middle of the experiment and no allocation says so; name the version",
+            )
     for row, ramp in enumerate(experiment.ramp):
         if ramp.traffic_bp == 0 and row == len(experiment.ramp) - 1:
             yield Advice(
                 f"{path}.ramp[{row}].traffic", "the last row takes nobody; `enabled: false` says so more plainly"
             )
     weights = {group.name: group.weight_bp for group in experiment.groups}
-    forced = {group for group in experiment.overrides.values() if not weights[group]}
-    for group in sorted(forced):
+    forced = {name for name in experiment.overrides.values() if not weights[name]}
+    for name in sorted(forced):
         yield Advice(
             f"{path}.overrides",
-            f"`{group}` has weight 0, so nothing waits for workers of its version before the file is in force",
+            f"`{name}` has weight 0, so nothing waits for workers of its version before the file is in force",
         )
     if len(experiment.groups) > 1 and weights[experiment.control] == 0 and experiment.enabled:
         yield Advice(

@@ -9,7 +9,7 @@ import yaml
 
 COMPOSE = Path(__file__).resolve().parents[2] / "compose"
 RULES = COMPOSE / "prometheus" / "rules" / "abfleet.rules.yml"
-RULE_TESTS = COMPOSE / "prometheus" / "tests" / "alerts.test.yml"
+RULE_TESTS = tuple(sorted((COMPOSE / "prometheus" / "tests").glob("*.test.yml")))
 DASHBOARDS = tuple(sorted((COMPOSE / "grafana" / "dashboards").glob("*.json")))
 # What an alert compares, without the comparison: `a > 1 and on () b == 0` has the operands `a` and `b`.
 BETWEEN_OPERANDS = re.compile(

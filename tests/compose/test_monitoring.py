@@ -49,8 +49,8 @@ SCENARIO = re.compile(r"(\w+) (fires|stays quiet\b.*)")
 @needs_prometheus
 @pytest.mark.system
 def test_alerts_fire_and_stay_quiet_as_their_tests_say() -> None:
-    """promtool accepts the rules, and every scenario of alerts.test.yml comes out as written there."""
-    for command in (("check", "rules", RULES), ("test", "rules", RULE_TESTS)):
+    """promtool accepts the rules, and every scenario of their tests comes out as written there."""
+    for command in (("check", "rules", RULES), ("test", "rules", *RULE_TESTS)):
         done = subprocess.run(
             ["promtool", *map(str, command)], capture_output=True, text=True, timeout=300, check=False
         )
@@ -60,7 +60,7 @@ def test_alerts_fire_and_stay_quiet_as_their_tests_say() -> None:
 def test_every_alert_is_tested_both_ways() -> None:
     """For each alert one scenario expects that it fires, and one that nothing does; each sets the rules going."""
     fires, quiet = set(), set()
-    for scenario in yaml.safe_load(RULE_TESTS.read_text())["tests"]:
+    for scenario in [one for path in RULE_TESTS for one in yaml.safe_load(path.read_text())["tests"]]:
         assert "interval" in scenario, f"{scenario['name']}: without an interval promtool runs no rule"
         match = SCENARIO.fullmatch(scenario["name"])
         assert match, scenario["name"]

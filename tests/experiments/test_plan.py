@@ -141,6 +141,7 @@ def test_attributes_that_a_treatment_can_change(attribute: str, expected: bool) 
         ("name: f, ", "name: f, salt: s, ", "experiments[1].salt", "is the salt of `e` too"),
         ('target: "h:2"', 'target: "h:1"', 'models["v2"].target', "is a target of `v1` too"),
         ("salt: s", "salt: s\n    overrides: {u: one}", "experiments[0].overrides", "has weight 0"),
+        ("v2", "staging", "experiments[0].groups[1].model", "`staging` is an alias"),
         (
             "name: f, ",
             "name: f, ramp: [{at: 2026-11-01T00:00:00Z, traffic: 0, control: 100}], ",
