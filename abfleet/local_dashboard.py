@@ -16,8 +16,6 @@ HOST = "127.0.0.1"
 NEEDS = ("starlette", "uvicorn", "jinja2", "ibis", "duckdb", "pyarrow", "scipy")
 """What the extra `dashboard` brings, by the names under which it is imported."""
 BACK_OFF = BackOff(first_seconds=0.5, most_seconds=60.0)
-STOP_SECONDS = 2.0
-"""It answers what was asked, and ends the analysis that it is at."""
 
 
 class LocalDashboard:
@@ -81,6 +79,6 @@ class LocalDashboard:
         self._say(f"dashboard ready http://{self.address()}/")
         child.spec = self._spec(self.address())
 
-    async def stop(self, grace_seconds: float = STOP_SECONDS) -> bool:
+    async def stop(self, grace_seconds: float) -> bool:
         """Ends it; whether it had to be killed."""
         return False if self.child is None else await self.child.stop(grace_seconds)

@@ -268,11 +268,12 @@ class RunningFleet:
         return await in_order
 
     async def _stop_in_order(self) -> bool:
-        until = time.monotonic() + self._drain_seconds + ROUTER_CLOSE_SECONDS + WORKERS_STOP_SECONDS
-        router_stops = self._router.stop(self._drain_seconds + ROUTER_CLOSE_SECONDS)
-        killed = [*await asyncio.gather(router_stops, self._dashboard.stop())]
+        seconds = self._drain_seconds + ROUTER_CLOSE_SECONDS + WORKERS_STOP_SECONDS
+        until = time.monotonic() + seconds
+        dashboard = asyncio.ensure_future(self._dashboard.stop(seconds))  # beside all else: nobody waits for it
+        killed = [await self._router.stop(self._drain_seconds + ROUTER_CLOSE_SECONDS)]
         left = max(until - time.monotonic(), WORKERS_STOP_SECONDS)
-        killed += await asyncio.gather(*(child.stop(left) for child in self._workers.children.values()))
+        killed += await asyncio.gather(dashboard, *(child.stop(left) for child in self._workers.children.values()))
         for task in self._removals:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""When the log is analysed again, and what is known meanwhile; with an analyst that answers at once and a fake clock."""
+"""When the log is analysed again, and what is known meanwhile: with an analyst that answers at once, a fake clock."""
 
 import asyncio
 import os
