@@ -156,6 +156,11 @@ def _metrics(tables: Tables, counted: OutcomeCounts) -> tuple[MetricEvidence, ..
 
 def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:
     """What each look changes in each user's sums, of every metric."""
+    return sums.changes(*contributed(tables, counted))
+
+
+def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value]]:
+    """What each user adds to every metric, look by look, and which columns make each metric's values."""
     outcomes = join_outcomes(
         tables.lines, tables.name, tables.groups, [one.id for one in tables.found], tables.units, tables.looks
     )
@@ -164,7 +169,7 @@ def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:
     if any(rule.winsorise is not None for rule in tables.rules):
         table = tables.keep("contributions", table)
     table, values = _with_values_before(tables, table, values, counted)
-    return sums.changes(table, {rule.name: _capped(table, rule, values[rule.name]) for rule in tables.rules})
+    return table, {rule.name: _capped(table, rule, values[rule.name]) for rule in tables.rules}
 
 
 def _by_user(tables: Tables) -> UserChanges:
