@@ -1,4 +1,4 @@
-"""Reports to look at: prepared logs run through the analysis, and hand-made ones with everything that a page can show."""
+"""Reports to look at: prepared logs run through the analysis, and hand-made ones with all that a page can show."""
 
 import dataclasses
 import math
@@ -41,7 +41,7 @@ def prepared_log(
     errors: tuple[float, float] = (0.0, 0.0),
     lost: float = 0.0,
     days: int = 10,
-    a_day: int = 800,
+    a_day: int = 400,
 ) -> LogLines:
     """Users who come evenly over some days, in two halves, and act exactly this often. `lost`: of the treatment's."""
     log = LogLines()

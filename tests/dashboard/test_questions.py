@@ -1,0 +1,106 @@
+"""Five prepared logs: from the page's text alone, one can say who wins, by how much, how sure, what is wrong."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from abfleet_dashboard.pages import experiment_page, report_file
+from abfleet_dashboard.situation import Situation
+
+from tests.analysis.log_lines import DAY, START, LogLines
+from tests.dashboard.html_check import faults, read
+from tests.dashboard.made import prepared_log, report_of_log
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """A log, and what its page must answer: patterns of a regular expression, for the text behind each question."""
+
+    log: Callable[[], LogLines]
+    headline: str
+    winner: str
+    amount: str
+    sure: str
+    wrong: str
+    as_of_days: int | None = None
+
+
+def cases() -> dict[str, Case]:
+    """By the verdict that each must get."""
+    return {
+        "ship": Case(
+            log=lambda: prepared_log(rates=(0.30, 0.42)),
+            headline=r"Ship treatment \(v2\): conversion rate \+40\.0 %, between \+\d\d\.\d % and \+\d\d\.\d %",
+            winner=r"treatment \(v2\) wins over control \(v1\)",
+            amount=r"42\.0 % against 30\.0 % in control, a change of \+40\.0 %, between \+\d\d\.\d % and \+\d\d\.\d %",
+            sure=r"no better is shipped in at most 2\.5 %.*lies between \+\d+\.\d % and \+\d+\.\d %.*outside",
+            wrong=r"Nothing was found",
+        ),
+        "roll back": Case(
+            log=lambda: prepared_log(errors=(0.01, 0.20), days=4),
+            headline=r"Roll back treatment \(v2\): error rate 20\.0 % against 1\.00 % in control",
+            winner=r"control \(v1\) stays\. treatment \(v2\) does harm",
+            amount=r"conversion rate 30\.0 % against 30\.0 % in control, a change of 0\.0 %, between −\d",
+            sure=r"Very: the evidence is [\d.e+,]+, and 200 suffices",
+            wrong=r"Nothing was found",
+        ),
+        "refuse": Case(
+            log=lambda: prepared_log(rates=(0.30, 0.42), lost=0.2),
+            headline=r"No conclusion: the data is broken",
+            winner=r"Nobody can say",
+            amount=r"do not act on them",
+            sure=r"Not at all",
+            wrong=r"The data is broken\..*mismatch: control 2,000 users where 1,800 were expected, treatment 1,600",
+        ),
+        "running": Case(
+            log=lambda: prepared_log(rates=(0.30, 0.31), days=3),
+            headline=r"Keep running: nothing is decided yet",
+            winner=r"Not decided yet\. treatment \(v2\) is ahead of control \(v1\), and that may still be chance",
+            amount=r"31\.0 % against 30\.0 % in control, a change of \+3\.3 %, between −\d+\.\d % and \+\d+\.\d %",
+            sure=r"lies between −\d+\.\d % and \+\d+\.\d %.*inside it",
+            wrong=r"Nothing was found",
+        ),
+        "inconclusive": Case(
+            log=lambda: prepared_log(rates=(0.30, 0.31), days=3),
+            headline=r"Inconclusive: too few users to tell a change of 10 % in conversion rate from none",
+            winner=r"Not known\. No version could be told from control \(v1\)",
+            amount=r"31\.0 % against 30\.0 % in control, a change of \+3\.3 %",
+            sure=r"lies between −\d+\.\d % and \+\d+\.\d %.*inside it",
+            wrong=r"Nothing was found",
+            as_of_days=40,
+        ),
+    }
+
+
+@pytest.mark.parametrize("name", ["ship", "roll back", "refuse", "running", "inconclusive"])
+def test_the_page_answers_the_questions(tmp_path: Path, name: str) -> None:
+    """In the file and on the page of a server alike, and the page is sound."""
+    case = cases()[name]
+    as_of = None if case.as_of_days is None else START + DAY * case.as_of_days
+    report, config = report_of_log(case.log(), tmp_path, as_of)
+    assert report.as_of is not None
+    served = experiment_page(Situation(now=report.as_of, report=report, config=config, made_at=report.as_of), "test")
+    for page, alone in ((report_file(report, config=config), True), (served, False)):
+        assert faults(page, self_contained=alone) == []
+        said = answers_of(read(page).text)
+        assert re.search(case.headline, said["headline"])
+        for question, pattern in (
+            ("Which version wins?", case.winner),
+            ("By how much?", case.amount),
+            ("How sure is that?", case.sure),
+            ("What is wrong with the data?", case.wrong),
+        ):
+            assert re.search(pattern, said[question], re.DOTALL), said[question]
+
+
+def answers_of(text: str) -> dict[str, str]:
+    """The headline, and what stands under each question up to the next."""
+    lines = text.splitlines()
+    verdicts = ("Ship ", "Roll back ", "No conclusion", "Keep running:", "Inconclusive:", "Check first", "Stop:")
+    found = {"headline": next(line for line in lines if line.startswith(verdicts))}
+    questions = [index for index, line in enumerate(lines) if line.endswith("?") and line[0] in "WBH"][:4]
+    for index, end in zip(questions, [*questions[1:], questions[-1] + 4], strict=True):
+        found[lines[index]] = "\n".join(lines[index + 1 : end])
+    return found
