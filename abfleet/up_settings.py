@@ -31,6 +31,8 @@ class UpSettings:
     replicas: Mapping[str, int]
     transport: str
     run_dir: Path
+    log_flags: Mapping[str, str | None]
+    """Of the router, by name with underscores; None where it keeps its default."""
     dashboard_port: int | None
     """0: any free one; None: no dashboard."""
     router_flags: tuple[str, ...]
@@ -46,6 +48,8 @@ class UpSettings:
             "metrics_port": self.metrics_port,
             "transport": self.transport,
             "log_dir": str(self.log_dir),
+            **self.log_flags,
         } | bound
-        words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
+        given = {f"--{name.replace('_', '-')}": value for name, value in flags.items() if value is not None}
+        words = [word for pair in given.items() for word in pair]
         return (*words, *self.router_flags)

@@ -77,6 +77,28 @@ def up(
     run_dir: Annotated[
         Path, typer.Option(envvar="ABFLEET_RUN_DIR", help="Where a private folder is made for as long as it runs.")
     ] = Path(".abfleet"),
+    log_policy: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ABFLEET_LOG_POLICY",
+            metavar="POLICY",
+            help="While the decision log cannot be written: keep_serving (default), unhealthy or refuse.",
+        ),
+    ] = None,
+    flush_interval: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ABFLEET_FLUSH_INTERVAL", metavar="SECONDS", help="Between writes of the decision log [0.05]."
+        ),
+    ] = None,
+    fsync: Annotated[
+        str | None,
+        typer.Option(
+            envvar="ABFLEET_FSYNC",
+            metavar="WHEN",
+            help="Put the decision log on disk: never (default), interval (each second) or always.",
+        ),
+    ] = None,
     dashboard_port: Annotated[
         str,
         typer.Option(
@@ -119,6 +141,7 @@ def up(
         replicas=_replicas(replicas or ()),
         transport=transport,
         run_dir=run_dir,
+        log_flags={"log_policy": log_policy, "flush_interval": flush_interval, "fsync": fsync},
         dashboard_port=_port_or_off(dashboard_port),
         router_flags=(*_drain_flags(os.environ), *context.args),
     )
