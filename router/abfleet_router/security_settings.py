@@ -14,7 +14,7 @@ from abfleet_router.rate_limit import Rate
 
 MAX_MESSAGE_BYTES = 1024 * 1024
 """A history of 350,000 items; a model keeps the newest few hundred."""
-LEAST_MEMORY_BYTES = 64 * 1024 * 1024
+LEAST_MEMORY_BYTES = 32 * 1024 * 1024
 """Less than a router needs to start."""
 
 

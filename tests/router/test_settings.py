@@ -80,7 +80,7 @@ FLAGS = [
     Flag("worker-ca", lambda s: s.security.worker_ca, "ca.crt", Path("ca.crt")),
     Flag("tokens", lambda s: s.security.tokens, "tokens", Path("tokens")),
     Flag("rate-limit", lambda s: s.security.rate, "5:20", Rate(5.0, 20.0), ("0", "-1", "5:", "5:0", "a", ":", "nan")),
-    Flag("max-memory", lambda s: s.security.max_memory_bytes, "1000000000", 1_000_000_000, ("0", "1G", "67108863")),
+    Flag("max-memory", lambda s: s.security.max_memory_bytes, "1000000000", 1_000_000_000, ("0", "1G", "33554431")),
 ]
 TOGETHER: dict[tuple[str, ...], Callable[[Any], tuple[Path, ...]]] = {
     ("tls-cert", "tls-key", "tls-client-ca"): lambda s: (

@@ -10,7 +10,7 @@ from abfleet_transport import tokens
 from abfleet_transport.access import Access
 
 from tests.support.certificates import Authority
-from tests.support.fleet import Fleet
+from tests.support.fleet import Fleet, replace
 
 OWN_POOL = ("grpc.use_local_subchannel_pool", 1)
 
@@ -54,10 +54,10 @@ class Papers:
         )
 
     def add_token(self, name: str, *scopes: str) -> str:
-        """A new token that the router's file has from now on."""
+        """A new token that the router's file has from now on, in the place of one of that name."""
         secret, stored = tokens.new(name, scopes)
-        with self.tokens_path.open("a") as file:
-            file.write(stored.line() + "\n")
+        others = [line for line in self.tokens_path.read_text().splitlines() if line.split()[0] != name]
+        replace(self.tokens_path, "\n".join([*others, stored.line(), ""]))
         return secret
 
 
