@@ -5,6 +5,7 @@ Where a file is there plain and compressed, its router is just removing the plai
 
 import gzip
 import io
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -47,14 +48,20 @@ def parquet_files(paths: Sequence[Path]) -> list[Path]:
 def lines_of(path: Path) -> Iterator[tuple[bytes, bool]]:
     """Each line without its line feed, and whether it had one.
 
-    Parquet has the lines that were put in; one there that is no JSON counts as one without an end.
+    Parquet has the lines that were put in; one there that is no JSON counts as one without an end. Raises LogsError for
+    a file that is damaged, after the lines before that.
     """
     if path.suffix == PARQUET_SUFFIX:
         yield from _parquet_lines(path)
         return
+    import zstandard
+
     with closing(_opened(path)) as file:
-        for line in file:
-            yield (line[:-1], True) if line.endswith(b"\n") else (line, False)
+        try:
+            for line in file:
+                yield (line[:-1], True) if line.endswith(b"\n") else (line, False)
+        except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError) as error:
+            raise LogsError(f"{path}: what is compressed is damaged, and cannot be read to its end: {error}") from error
 
 
 def everything(

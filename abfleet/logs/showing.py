@@ -1,5 +1,6 @@
 """A line of the log for people, and the end of a log that grows. Knows what each kind of line is about."""
 
+import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -12,19 +13,34 @@ from abfleet.logs.files import PARQUET_SUFFIX, LogsError, line_files, lines_of
 
 FOLLOW_SECONDS = 0.2
 """Between looks at files that may have grown."""
+MOST_RAW_CHARACTERS = 200
+"""Of a line of which there is nothing better to show."""
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Control characters, other ends of lines, and those that change the direction of writing."""
 Line = dict[str, Any]
 
 
 def one_line(line: Line) -> str:
     """Time, kind and what it is about, in one line of text."""
     when = str(line.get("ts", "?"))[:23].replace("T", " ")
-    who = line.get("user_id") or (str(line.get("user_id_hmac") or "")[:12] or "nobody")
+    who = str(line.get("user_id") or "") or (str(line.get("user_id_hmac") or "")[:12] or "nobody")
+    try:
+        what = _about(line, who)
+    except (AttributeError, KeyError, TypeError, ValueError):  # a line that no router of ours has written
+        what = orjson.dumps(line).decode()[:MOST_RAW_CHARACTERS]
+    mark = "  synthetic" if line.get("synthetic") else ""
+    # What callers have sent is in here: it must not move the cursor, colour the terminal or begin a line.
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", f"{when}  {line.get('event', '?')!s:10}  {what}{mark}")
+
+
+def _about(line: Line, who: str) -> str:
+    """What a line says that a router has written. Raises something else than an answer for others."""
     match line.get("event"):
         case "exposure":
             where = f"{line['experiment']}/{line['group']}" if line.get("experiment") else str(line.get("reason"))
             served = line.get("served_version") or "nothing"
             fallback = f" instead of {line.get('model_version')} ({line['fallback']})" if line.get("fallback") else ""
-            what = (
+            return (
                 f"{who}  {where}  {served}{fallback}  {line.get('status')}  {len(line.get('items') or ())} items  "
                 f"{line.get('latency_ms', 0):.1f} ms"
             )
@@ -33,19 +49,17 @@ def one_line(line: Line) -> str:
                 f"  {line['value']:g} {line.get('currency') or ''}".rstrip() if line.get("value") is not None else ""
             )
             item = f"  item {line['item_id']}" if line.get("item_id") else ""
-            what = f"{who}  {line.get('type')}{item}{money}  of {line.get('request_id') or 'no request'}"
+            return f"{who}  {line.get('type')}{item}{money}  of {line.get('request_id') or 'no request'}"
         case "allocation":
             shares = ", ".join(f"{name} {share:g} %" for name, share in (line.get("weights") or {}).items())
-            what = f"{line.get('experiment')}  {shares} of {line.get('traffic', 0):g} %"
+            return f"{line.get('experiment')}  {shares} of {line.get('traffic', 0):g} %"
         case "reload":
             state = "in force" if line.get("active") else "not taken: " + "; ".join(line.get("errors") or ())
-            what = f"{line.get('old_revision')} -> {line.get('new_revision')}  {state}"
+            return f"{line.get('old_revision')} -> {line.get('new_revision')}  {state}"
         case "rejected":
-            what = f"{line.get('field')}  {line.get('message')}"
+            return f"{line.get('field')}  {line.get('message')}"
         case _:
-            what = orjson.dumps(line).decode()[:200]
-    mark = "  synthetic" if line.get("synthetic") else ""
-    return f"{when}  {line.get('event', '?'):10}  {what}{mark}"
+            return orjson.dumps(line).decode()[:MOST_RAW_CHARACTERS]
 
 
 def last_lines(paths: Sequence[Path], count: int, wanted: Callable[[Line], bool]) -> list[Line]:

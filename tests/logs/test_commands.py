@@ -17,7 +17,7 @@ from abfleet_router.log_files import Identity, create
 from typer.testing import CliRunner, Result
 
 from abfleet.cli import app
-from abfleet.logs.files import everything
+from abfleet.logs.files import LogsError, everything, lines_of
 from abfleet.logs.showing import new_lines, one_line
 from tests.logs.books import CONFIG_TEXT, exposure, outcome, put, stamp
 
@@ -337,6 +337,37 @@ def test_every_kind_of_line_has_words() -> None:
     assert "synthetic" in texts[0]
     assert "(timeout)" in texts[0]
     assert "2.5 EUR" in texts[1]
+
+
+def test_what_callers_sent_does_not_reach_the_terminal_raw() -> None:
+    """A request id may hold what would clear the screen, begin a line or turn the direction of writing."""
+    text = one_line(outcome(1, request_id="\x1b[2J\x9b2J\n2026 exposure\u202e"))
+    assert text.isprintable()
+    assert "[2J" in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"event": "exposure", "items": 5, "latency_ms": None}, {"event": "outcome", "value": "x"}, {"event": ["x"]},
+        {"event": "allocation", "weights": 1, "traffic": "all"}, {"event": "reload", "errors": [None]}, {"ts": 1},
+    ],
+)  # fmt: skip
+def test_lines_of_others_are_shown_too(line: dict[str, Any]) -> None:
+    """Whatever fields they have."""
+    assert one_line(line)
+
+
+def test_a_damaged_file_is_told_by_its_name(tmp_path: Path) -> None:
+    """Compressed files that were cut or changed on their way; what is before the damage is not taken for all."""
+    content = zstandard.compress(b"".join(b'{"n":%d}\n' % n for n in range(100_000)))
+    for name, data in (
+        ("a.jsonl.zst", content[:1000] + b"\xff" * 50 + content[1050:]),
+        ("b.jsonl.gz", b"\x1f\x8b\x08"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(LogsError, match=f"{name}: what is compressed is damaged"):
+            list(lines_of(tmp_path / name))
 
 
 def test_the_schema_that_is_documented() -> None:

@@ -5,11 +5,11 @@ from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
-from abfleet_protos.recommender_pb2 import RecommendResponse
+from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest, RecommendBatchResponse
 from abfleet_transport.call import Code
 from abfleet_worker import batch
-from abfleet_worker.request import ARRAY_FROM, Refusal
+from abfleet_worker.request import ARRAY_FROM, Item, Refusal, read_items
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -66,6 +66,15 @@ def test_padding_keeps_every_history_on_the_right(histories: list[list[int]], ar
     assert matrix.shape == (len(histories), max(1, *(len(h) for h in histories)))
     for row, history in zip(matrix.tolist(), histories, strict=True):
         assert row == [0] * (len(row) - len(history)) + history
+
+
+def test_a_long_history_that_was_cut_short_is_padded_like_any_other() -> None:
+    """A model with a short memory gets it as an array, and shorter than arrays are otherwise."""
+    cut = read_items([RecommendRequest(item_ids=range(1, 3 * ARRAY_FROM)).SerializeToString()], [None], 5)[0]
+    assert isinstance(cut, Item)
+    newest = list(range(3 * ARRAY_FROM - 5, 3 * ARRAY_FROM))
+    assert batch.pad([cut.history]).tolist() == [newest]
+    assert batch.pad([[1, 2, 3, 4, 5], cut.history, [7]]).tolist() == [[1, 2, 3, 4, 5], newest, [0, 0, 0, 0, 7]]
 
 
 @given(INT64)

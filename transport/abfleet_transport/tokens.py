@@ -18,6 +18,8 @@ PREFIX = "abf_"
 SECRET_BYTES = 32
 """256 random bits cannot be guessed, so a plain SHA-256 keeps them; slow hashes are for what people choose."""
 MOST_TOKEN_CHARACTERS = 512
+MOST_SHOWN_CHARACTERS = 32
+"""Of a name in a message: tokens and hashes are longer."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAME_RULE = "1 to 64 of A-Z a-z 0-9 . _ -, the first a letter or a digit"
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -88,13 +90,18 @@ def _problem(words: list[str], names: Collection[str]) -> str | None:
     if NAME.fullmatch(words[0]) is None:
         return f"the name is not allowed; allowed are {NAME_RULE}"
     if words[0] in names:
-        return f"the name {words[0]} is there twice"
+        return f"the name {_shown(words[0])} is there twice"
     if DIGEST.fullmatch(words[1]) is None:
-        return f"{words[0]} has no SHA-256; allowed are 64 digits 0-9 a-f, as `abfleet token new` prints them"
+        return f"{_shown(words[0])} has no SHA-256; allowed are 64 digits 0-9 a-f, as `abfleet token new` prints them"
     unknown = sorted(set(words[2].split(",")) - set(SCOPES)) if len(words) == 3 else ()
     if unknown:
-        return f"scope {unknown[0][:64]!r} is not known; allowed are {', '.join(SCOPES)}"
+        return f"scope {_shown(unknown[0])!r} is not known; allowed are {', '.join(SCOPES)}"
     return None
+
+
+def _shown(name: str) -> str:
+    """The name of a line whose words may be in the wrong order: what stands there may be a token."""
+    return "it" if name.startswith(PREFIX) or len(name) > MOST_SHOWN_CHARACTERS else name
 
 
 def new(name: str, scopes: Iterable[str]) -> tuple[str, Token]:

@@ -96,7 +96,7 @@ def pad(histories: Sequence[History]) -> NDArray[np.int64]:
         flat: list[int] = []
         for history in histories:
             flat += [0] * (length - len(history))
-            flat += history
+            flat.extend(history)  # not +=, which would add where a long history that was cut short is an array
         return np.array(flat, dtype=np.int64).reshape(len(histories), length)
     matrix = np.zeros((len(histories), length), dtype=np.int64)
     for row, history in zip(matrix, histories, strict=True):
