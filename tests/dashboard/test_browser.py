@@ -1,0 +1,154 @@
+"""The dashboard in a real browser: content, keyboard, complaints, accessibility, narrow screens, and what breaks."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+
+from tests.dashboard.made import FILE, prepared_log
+from tests.support.browser import PHONE, chromium, opened, overflow_px, violations
+from tests.support.dashboard import Dashboard, dashboard
+from tests.support.fleet import wait_until
+
+pytestmark = pytest.mark.system
+PATHS = ("/", "/experiments/test", "/fleet", "/nothing-here")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Dashboard]:
+    """A version that is much better, over ten days."""
+    folder = tmp_path_factory.mktemp("dashboard")
+    (folder / "experiments.yaml").write_text(FILE)
+    (folder / "logs").mkdir()
+    prepared_log(rates=(0.30, 0.42), a_day=400).write(folder / "logs")
+    with dashboard(folder, "--refresh", "0.5") as running:
+        running.report()
+        yield running
+
+
+def test_what_a_person_sees(shown: Dashboard, browser: Browser) -> None:
+    """From the overview to the experiment and its report, by keyboard alone: the same verdict everywhere."""
+    with opened(browser) as (page, complaints):
+        page.goto(shown.url)
+        assert "ship" in page.inner_text("main").lower()
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.getAttribute('href')") == "#main", "first the way past navigation"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "main"
+        by_keyboard_to(page, "/experiments/test")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/experiments/test")
+        text = page.inner_text("main")
+        assert "ship" in text.lower()
+        assert "treatment" in text
+        by_keyboard_to(page, "/report/test.html")
+        with page.expect_download() as download:
+            page.keyboard.press("Enter")
+        kept = Path(download.value.path()).read_text()
+        assert "<script" not in kept
+        assert "ship" in kept.lower()
+        assert complaints == []
+
+
+def by_keyboard_to(page: Page, target: str) -> None:
+    """Presses Tab until the link to the target has the focus, which can be seen there."""
+    for _ in range(60):
+        page.keyboard.press("Tab")
+        if page.evaluate("document.activeElement.getAttribute('href')") == target:
+            outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            assert outline != "none", "one sees where one is"
+            return
+    raise AssertionError(f"no way to {target} by keyboard")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_have_no_faults(shown: Dashboard, browser: Browser, scheme: str) -> None:
+    """axe-core finds nothing, the browser complains of nothing, and the policy stops nothing, on each page."""
+    with opened(browser, color_scheme=scheme) as (page, complaints):
+        for path in PATHS:
+            answer = page.goto(shown.url + path)
+            assert answer is not None
+            page.wait_for_load_state("networkidle")
+            assert violations(page) == [], path
+        assert [one for one in complaints if "404 (Not Found)" not in one] == []
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_phone_needs_no_scrolling_sideways(shown: Dashboard, browser: Browser, path: str) -> None:
+    """At 360 pixels nothing sticks out."""
+    with opened(browser, viewport=PHONE, is_mobile=True, has_touch=True) as (page, _):
+        page.goto(shown.url + path)
+        assert overflow_px(page) <= 0
+
+
+def test_it_works_without_script(shown: Dashboard, browser: Browser) -> None:
+    """The same text, and the page asks for itself again."""
+    with opened(browser, java_script_enabled=False) as (page, _):
+        page.goto(f"{shown.url}/experiments/test")
+        assert "treatment" in page.inner_text("main")
+        assert page.locator("noscript meta[http-equiv=refresh]").count() == 1
+
+
+def test_an_open_page_follows_without_losing_its_reader(shown: Dashboard, browser: Browser) -> None:
+    """New lines appear by themselves; focus, scroll, and what was folded out or selected stay where they were."""
+    folder = shown.process.stderr_path.parent
+    with opened(browser, viewport=PHONE) as (page, complaints):
+        page.goto(f"{shown.url}/experiments/test")
+        page.evaluate("""() => {
+            const last = [...document.querySelectorAll('main a[href], main summary')].at(-1);
+            last.focus();
+            window.focused = last;
+            for (const details of document.querySelectorAll('details')) details.open = true;
+            window.scrollTo(0, 300);
+        }""")
+        before = page.inner_text("main")
+        open_before = page.locator("details[open]").count()
+        more = prepared_log(rates=(0.30, 0.42), a_day=100, days=11)
+        for line in more.lines:
+            line["user_id"], line["request_id"] = f"more-{line['user_id']}", f"more-{line['request_id']}"
+            if line["event"] == "outcome":
+                line["outcome_id"] = f"more-{line['outcome_id']}"
+        more.write(folder / "logs", "decisions-host-20261112T000000-1.jsonl")
+        wait_until(lambda: users_of(shown) == 4000 + 1100, "a report with them", 60)
+        said(page, "main", "5,100")
+        assert "5,100" not in before
+        assert page.evaluate("document.activeElement === window.focused")
+        assert page.evaluate("window.scrollY") == 300
+        assert page.locator("details[open]").count() == open_before
+        assert complaints == []
+
+
+def said(page: Page, place: str, text: str) -> None:
+    """Waits until the element with that id has the text."""
+    page.wait_for_function(
+        "([place, text]) => document.getElementById(place).innerText.includes(text)", arg=[place, text]
+    )
+
+
+def users_of(shown: Dashboard) -> int:
+    """As the newest report counts them."""
+    users: int = shown.report()["experiments"][0]["plan"]["users"]
+    return users
+
+
+def test_a_dashboard_that_is_gone_is_said(tmp_path: Path, browser: Browser) -> None:
+    """An open page goes on showing what was known and says so; an empty log is a sentence, not an empty page."""
+    (tmp_path / "experiments.yaml").write_text(FILE)
+    with opened(browser) as (page, _), dashboard(tmp_path, "--refresh", "0.2", router="127.0.0.1:1") as running:
+        page.goto(running.url)
+        said(page, "main", "no such file or folder")
+        assert violations(page) == []
+        page.goto(f"{running.url}/fleet")
+        said(page, "main", "127.0.0.1:1")
+        assert violations(page) == []
+        running.process.kill()
+        running.process.popen.returncode = 0  # it was killed on purpose
+        said(page, "live", "does not answer")
+        assert "127.0.0.1:1" in page.inner_text("main")
