@@ -4,7 +4,9 @@ import dataclasses
 import math
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from abfleet_experiments.analysis.analyse import analyse
@@ -180,3 +182,64 @@ def made_recommended() -> Recommended:
         for index, version in enumerate(VERSIONS)
     )  # fmt: skip
     return Recommended(versions, np.array([[1.0, 0.31, 0.24], [0.31, 1.0, 0.62], [0.24, 0.62, 1.0]]))
+
+
+def renamed(value: Any, names: dict[str, str]) -> Any:
+    """A report with other names, wherever they stand."""
+    if isinstance(value, str) and not isinstance(value, Enum):
+        return names.get(value, value)
+    if isinstance(value, tuple):
+        return tuple(renamed(one, names) for one in value)
+    if isinstance(value, dict):
+        return {renamed(key, names): renamed(one, names) for key, one in value.items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {one.name: renamed(getattr(value, one.name), names) for one in dataclasses.fields(value) if one.init}
+        return dataclasses.replace(value, **fields)
+    return value
+
+
+def hostile_report() -> Report:
+    """Every name that comes from a file, a log or a registry is an attack of its own kind."""
+    first, second, third, fourth = HOSTILE
+    return cast(
+        Report,
+        renamed(
+            made_report(),
+            {
+                "homepage-ranking": first, "control": fourth, "experiment": second, "canary": third,
+                "v1.2.3": second, "v1.3.0-beta": first, "v1.4.0-rc1": fourth, "conversion_rate": first,
+                "error_rate": second, "slow_users": fourth, "country": second, "DE": first, "FR": third, "US": fourth,
+                "ndcg@10": first, "mrr": fourth, "0a1b2c3d4e5f": second, "7f3a9c01b2d4": first,
+                "first configuration": first + fourth,
+            },
+        ),
+    )  # fmt: skip
+
+
+def status_document() -> dict[str, Any]:
+    """A router's status with something of everything: a healthy version, one with a worker missing, one with none."""
+    latency = {"bounds_s": [0.001, 0.002, 0.005, 0.01], "counts": [0, 900, 90, 10, 0], "total_s": 1.9}
+    shares = (("control", "v1.2.3", 0, 0), ("experiment", "v1.3.0-beta", 3, 12), ("canary", "v1.4.0-rc1", 0, 0))
+    return {
+        "router": "router-1", "serving": True, "uptime_s": 7312.25, "tasks": 12,
+        "config": {
+            "revision": "0a1b2c3d4e5f", "generation": 3, "activated": "2026-11-08T12:00:00+00:00",
+            "seen_revision": "0a1b2c3d4e5f", "errors": [], "default": "v1.2.3",
+        },
+        "groups": [
+            {"experiment": "homepage-ranking", "group": group, "model_version": version, "calls": 1000,
+             "errors": errors, "fallbacks": fallbacks, "latency": latency}
+            for group, version, errors, fallbacks in shares
+        ],
+        "pools": [
+            {"version": "v1.2.3", "available": 1, "ejections": 0, "replicas": [
+                {"address": "127.0.0.1:50061", "health": "serving", "in": True, "load": 3}]},
+            {"version": "v1.3.0-beta", "available": 1, "ejections": 2, "replicas": [
+                {"address": "127.0.0.1:50062", "health": "serving", "in": True, "load": 1},
+                {"address": "127.0.0.1:50065", "health": "serving", "in": False, "load": 0}]},
+            {"version": "v1.4.0-rc1", "available": 0, "ejections": 1, "replicas": [
+                {"address": "127.0.0.1:50063", "health": "lost", "in": False, "load": 0}]},
+        ],
+        "waiting": {"calls": 2, "bytes": 100}, "shed": 3, "rejected": 1, "retries": 7,
+        "decision_log": {"path": "decisions.jsonl", "failing": False, "lines": 100120, "lost": 0, "buffered": 4},
+    }  # fmt: skip

@@ -1,0 +1,219 @@
+"""Pages as documents: sound HTML whatever they show, a plain sentence for every odd state, and no trust in names."""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from abfleet_dashboard.pages import experiment_page, fleet_page, message_page, overview_page, report_file
+from abfleet_dashboard.situation import RouterState, Situation
+from abfleet_experiments.analysis.report import LogFacts, Report
+from abfleet_experiments.load import load_text
+
+from tests.dashboard.html_check import faults, read
+from tests.dashboard.made import (
+    FILE,
+    HOSTILE,
+    hostile_report,
+    made_experiment,
+    made_report,
+    made_times,
+    renamed,
+    status_document,
+)
+
+NOW = made_times(28)[-1] + timedelta(seconds=5)
+
+
+def situation(report: Report | None = None, **changed: object) -> Situation:
+    values: dict[str, object] = {"now": NOW, "report": report, "made_at": NOW if report else None} | changed
+    return Situation(**values)  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def report() -> Report:
+    """Five experiments of all kinds."""
+    first = made_report()
+    others = (("errors", "checkout"), ("lost-lines", "lost"), ("no-effect", "tiny"), ("harm", "search"))
+    made = tuple(made_experiment(scenario, 2, name) for scenario, name in others)
+    return dataclasses.replace(first, experiments=(*first.experiments, *made))
+
+
+def test_every_page_is_sound(report: Report) -> None:
+    """Tags closed, ids unique, headings in order, links that lead somewhere, nothing inline, with details or not."""
+    router = RouterState(address="127.0.0.1:50052", document=status_document())
+    now = situation(report, routers=(router, RouterState(address="10.0.0.8:1", error="connection refused")))
+    for page in (overview_page(now), fleet_page(now), message_page("Not found", ("There is no such page.",))):
+        assert faults(page) == []
+    for one in report.experiments:
+        assert faults(experiment_page(now, one.name)) == []
+        bare = dataclasses.replace(one, details=None)
+        assert faults(report_file(dataclasses.replace(report, experiments=(bare,))), self_contained=True) == []
+    assert faults(report_file(report), self_contained=True) == []
+
+
+def test_the_report_file_is_a_function_of_the_report(report: Report) -> None:
+    """Twice the same bytes; one experiment on request; an unknown one is a KeyError."""
+    assert report_file(report) == report_file(report)
+    alone = report_file(report, only="checkout")
+    assert "checkout" in alone
+    assert "homepage-ranking" not in alone
+    with pytest.raises(KeyError):
+        report_file(report, only="nowhere")
+
+
+def test_overview_has_what_is_to_be_done_first(report: Report) -> None:
+    """Roll back, refuse, ship, then the rest; with winner, change, users, time left and faults of each."""
+    page = overview_page(situation(report))
+    order = [page.index(f">{name}<") for name in ("checkout", "search", "lost", "homepage-ranking", "tiny")]
+    assert order == sorted(order)
+    text = read(page).text
+    assert "experiment (v1.3.0-beta)" in text
+    assert "+15.3 %" in text
+    assert "control (v1.2.3) stays" in text
+    assert "nobody can say" in text
+    assert "155,988 of 280,939" in text
+
+
+def test_experiments_of_the_file_without_a_report_are_listed() -> None:
+    """On the overview, and with a page of their own that says what is missing; an unknown name is a KeyError."""
+    now = situation(config=load_text(FILE))
+    assert "Not analysed yet" in overview_page(now)
+    assert "No report knows this experiment yet" in experiment_page(now, "test")
+    with pytest.raises(KeyError):
+        experiment_page(now, "nowhere")
+
+
+def test_the_set_up_is_shown_with_the_file(report: Report) -> None:
+    """Where the file has the experiment, its salt and layer; where it has not, that it is gone."""
+    named = renamed(report, {"tiny": "test"})
+    now = situation(named, config=load_text(FILE))
+    text = read(experiment_page(now, "test")).text
+    assert "100 % of the users of layer default" in text
+    assert "No longer in the experiments file" not in text
+    assert "No longer in the experiments file" in experiment_page(now, "search")
+
+
+@pytest.mark.parametrize(
+    ("changed", "sentence"),
+    [
+        (lambda r: {"report": None}, "The log has not been analysed yet."),
+        (lambda r: {"report": None, "analysing": True}, "The log is being analysed for the first time."),
+        (lambda r: {"report": None, "analysis_error": "no such folder"}, "could not be analysed: no such folder."),
+        (
+            lambda r: {"analysis_error": "out of memory", "made_at": NOW - timedelta(minutes=3)},
+            "The newest analysis failed: out of memory. What you see is 3 minutes old.",
+        ),
+        (lambda r: {"made_at": NOW - timedelta(hours=2)}, "This report is 2 hours old; no newer one has been made."),
+        (
+            lambda r: {"made_at": NOW - timedelta(hours=2), "analysing": True},
+            "This report is 2 hours old; a newer one is being made.",
+        ),
+        (
+            lambda r: {"report": Report(None, LogFacts(0, 0, 0), ())},
+            "The log is empty, so there is nothing to conclude",
+        ),
+        (lambda r: {"report": Report(None, LogFacts(7, 7, 0), ())}, "The log has no line that can be read"),
+        (lambda r: {"report": Report(NOW, LogFacts(7, 0, 0), ())}, "Neither the experiments file nor the log has an"),
+        (
+            lambda r: {"now": NOW + timedelta(hours=5), "made_at": NOW + timedelta(hours=5)},
+            "newest line of the log is 5",
+        ),
+        (lambda r: {"config_errors": ("line 3: weights sum to 110",)}, "line 3: weights sum to 110"),
+        (lambda r: {}, "3 lines of 2,104,377 in the log cannot be read."),
+    ],
+)
+def test_odd_states_are_plain_sentences(
+    report: Report, changed: Callable[[Report], dict[str, object]], sentence: str
+) -> None:
+    """Above everything else on the overview; the page stays sound."""
+    page = overview_page(situation(**({"report": report, "made_at": NOW} | changed(report))))
+    assert faults(page) == []
+    assert sentence in read(page).text
+
+
+def test_a_fresh_report_needs_no_sentence() -> None:
+    """Nothing is said above it when all is well."""
+    healthy = Report(NOW, LogFacts(100, 0, 0), made_report().experiments)
+    assert "notice" not in overview_page(situation(healthy))
+
+
+# --- the fleet -------------------------------------------------------------------------------------------------------
+
+
+def test_the_fleet_page_names_every_worker() -> None:
+    """Versions with their state in words, rates, and what the router says of itself."""
+    text = read(fleet_page(situation(routers=(RouterState(address="a:1", document=status_document()),)))).text
+    for said in (
+        "serves, 0.4 calls/s, workers missing: v1.3.0-beta, v1.4.0-rc1", "1 of 1 worker gets calls",
+        "1 of 2 workers get calls", "0 of 1 worker gets calls", "gets none, is healthy, taken out after failures",
+        "gets none, cannot be reached", "Calls since the router started", "33.3 %", "0a1b2c3d4e5f (number 3)",
+        "3 under overload, 1 for wrong input",
+    ):  # fmt: skip
+        assert said in text, said
+
+
+def test_rates_are_over_the_time_between_two_documents() -> None:
+    """Two documents ten seconds apart."""
+    before, after = status_document(), status_document()
+    after["uptime_s"] += 10
+    after["groups"][0] = after["groups"][0] | {"calls": 1500}
+    state = RouterState(address="a:1", document=after, earlier=before)
+    text = read(fleet_page(situation(routers=(state,)))).text
+    assert "Calls over the last 10 seconds" in text
+    assert "50.0\n100.0 %" in text
+
+
+@pytest.mark.parametrize(
+    ("state", "sentence"),
+    [
+        (RouterState(address="a:1"), "The router at a:1 cannot be reached: it has not answered yet"),
+        (RouterState(address="a:1", error="refused"), "The router at a:1 cannot be reached: refused"),
+        (RouterState(address="a:1", document=status_document(), error="gone"), "It cannot be reached any more: gone."),
+        (RouterState(address="a:1", document={"router": "x"}), "is it of another release?"),
+        (RouterState(address="a:1", document={"config": None}), "is it of another release?"),
+        (
+            RouterState(
+                address="a:1",
+                document=status_document() | {"config": status_document()["config"] | {"errors": ["bad weights"]}},
+            ),
+            "bad weights",
+        ),
+    ],
+)
+def test_a_router_in_trouble_is_a_sentence(state: RouterState, sentence: str) -> None:
+    """On the fleet page, and the overview says that something is wrong."""
+    now = situation(routers=(state,))
+    assert faults(fleet_page(now)) == []
+    assert sentence in read(fleet_page(now)).text
+    assert "not well" in overview_page(now) or "look at it" in overview_page(now)
+
+
+def test_no_router_is_a_sentence() -> None:
+    """On both pages."""
+    assert "No router is known" in fleet_page(situation())
+    assert "No router is known" in overview_page(situation())
+
+
+# --- names that others chose -----------------------------------------------------------------------------------------
+
+
+def test_hostile_names_are_text() -> None:
+    """No name makes an element, an attribute or a template's value, or hides a character; pages stay sound."""
+    report = hostile_report()
+    document = renamed(status_document(), {"homepage-ranking": HOSTILE[0], "v1.2.3": HOSTILE[1], "control": HOSTILE[3]})
+    routers = (RouterState(address=HOSTILE[1], document=document), RouterState(address="b:1", error=HOSTILE[0]))
+    now = situation(report, routers=routers, analysis_error=HOSTILE[0], config_errors=HOSTILE)
+    pages = [
+        (overview_page(now), False), (fleet_page(now), False), (experiment_page(now, HOSTILE[0]), False),
+        (message_page(HOSTILE[1], HOSTILE, situation=now), False), (report_file(report), True),
+    ]  # fmt: skip
+    for page, alone in pages:
+        assert faults(page, self_contained=alone) == []
+        found = read(page)
+        assert "img" not in found.tags
+        assert found.tags.count("script") == (0 if alone else 1)
+        assert not set("\u202e\u200b") & set(page)
+    shown = read(experiment_page(now, HOSTILE[0])).text
+    assert all(name in shown for name in HOSTILE[:3])
+    assert "evil⟨U+202E⟩gnp.exe⟨U+200B⟩" in shown

@@ -1,0 +1,229 @@
+"""Pictures: drawn where their numbers are, with words and a table that say the same, and of bounded size."""
+
+import dataclasses
+import math
+import re
+from datetime import datetime, timedelta
+
+import numpy as np
+import pytest
+from abfleet_dashboard.pictures import over_time
+from abfleet_dashboard.pictures.estimate import MOST_ROWS, estimate
+from abfleet_dashboard.pictures.history import runs, verdicts
+from abfleet_dashboard.pictures.picture import thinned
+from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
+from abfleet_dashboard.pictures.strip import axis_for, strip
+from abfleet_dashboard.pictures.svg import element
+from abfleet_experiments.analysis.details import Details, MetricPath, Paths, Traffic
+from abfleet_experiments.analysis.verdicts import Verdict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.analysis.log_lines import START
+from tests.dashboard.made import made_report, made_times
+
+NAN = math.nan
+
+
+def path_of(values: list[float], half: float = 0.05, better: float = 0.08) -> tuple[MetricPath, list[datetime]]:
+    """An estimate over days, with a band and a boundary of constant width."""
+    at = [START + timedelta(days=day) for day in range(len(values))]
+    estimates = np.array(values)
+    flat = np.full(len(values), 1.0)
+    return (
+        MetricPath("ctr", "primary", "up", "b", estimates, estimates - half, estimates + half, better * flat,
+                   -better * flat, NAN * flat),
+        at,
+    )  # fmt: skip
+
+
+def details() -> Details:
+    found = made_report().experiments[0].details
+    assert found is not None
+    return found
+
+
+# --- axes ------------------------------------------------------------------------------------------------------------
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-6, 1e6))
+def test_marks_are_few_round_and_inside(low: float, span: float) -> None:
+    """At most seven, on an axis that holds both ends."""
+    scale = widened(low, low + span)
+    assert scale.low <= low + 1e-6 * span
+    assert scale.high >= low + span - 1e-6 * span
+    marks = round_marks(scale.low, scale.high)
+    assert 1 <= len(marks) <= 8
+    assert all(scale.low - 1e-6 * span <= mark <= scale.high + 1e-6 * span for mark in marks)
+
+
+@given(st.integers(-20_000, 80_000), st.timedeltas(timedelta(0), timedelta(days=40000)))
+def test_time_marks_are_few_and_inside(days: int, span: timedelta) -> None:
+    """From a second to a century."""
+    begin = START + timedelta(days=days)
+    scale = times(begin, begin + span)
+    marks = time_marks(scale)
+    assert len(marks) <= 6
+    assert all(scale.inside(at) for at, _ in marks)
+
+
+def test_days_are_marked_at_midnight() -> None:
+    """And hours within a day by the clock."""
+    days = time_marks(times(START, START + timedelta(days=28)))
+    assert [text for _, text in days] == ["2\u00a0Nov", "9\u00a0Nov", "16\u00a0Nov", "23\u00a0Nov"]
+    hours = time_marks(times(START + timedelta(hours=1), START + timedelta(hours=4)))
+    assert [text for _, text in hours] == ["01:00", "02:00", "03:00", "04:00"]
+
+
+@given(st.integers(1, 10_000), st.integers(2, 300))
+def test_thinned_keeps_both_ends(count: int, most: int) -> None:
+    """At most so many, ascending, first and last among them."""
+    kept = thinned(count, most)
+    assert len(kept) <= most
+    assert kept == sorted(set(kept))
+    assert (kept[0], kept[-1]) == (0, count - 1)
+
+
+# --- the estimate over time ------------------------------------------------------------------------------------------
+
+
+def test_the_line_is_where_the_numbers_are() -> None:
+    """The drawn heights, read back through the axis, are the estimates."""
+    path, at = path_of([0.02, 0.05, 0.10])
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    drawn = re.search(r'd="M([^"]*)" class="line estimate"', picture.drawing)
+    assert drawn
+    heights = [float(point.split(" ")[1]) for point in drawn[1].split("L")]
+    labels = re.findall(r'y="([\d.]+)%" dy="0.32em" text-anchor="end" class="mark">([+−\d.]+)', picture.drawing)
+    (low, low_text), (high, high_text) = labels[0], labels[-1]
+    low_value, high_value = (float(text.replace("−", "-")) for text in (low_text, high_text))
+    per_percent = (high_value - low_value) / (float(high) - float(low))
+    values = [low_value + (height / 10 - float(low)) * per_percent for height in heights]
+    assert values == pytest.approx([2, 5, 10], abs=0.05)
+
+
+def test_the_description_says_when_a_boundary_was_reached() -> None:
+    """For the better, for harm, or not; for a metric where down is better, the other way round."""
+    path, at = path_of([0.02, 0.09, 0.10])
+    up = estimate("p", "T", path, at)
+    assert up is not None
+    assert "first reached the boundary for better at 2" in up.description
+    assert "has not reached the boundary for harm" in up.description
+    worse, at = path_of([0.0, -0.09, -0.10])
+    down = dataclasses.replace(worse, direction="down", better_at=worse.worse_at, worse_at=worse.better_at)
+    better = estimate("p", "T", down, at)
+    assert better is not None
+    assert "first reached the boundary for better at 2" in better.description
+
+
+def test_what_is_not_known_is_not_drawn() -> None:
+    """Gaps stay gaps; nothing known is no picture; nan is never in the drawing."""
+    path, at = path_of([NAN, 0.02, NAN, 0.03])
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    assert picture.drawing.count('class="line estimate"') == 2
+    assert "nan" not in picture.drawing
+    assert picture.table.rows[0][1] == "–"
+    assert estimate("p", "T", path_of([NAN, NAN])[0], at[:2]) is None
+
+
+def test_early_looks_do_not_squeeze_the_rest() -> None:
+    """A first band of ±500 % leaves the axis to what is known now."""
+    path, at = path_of([0.01] * 20)
+    path.low[0], path.high[0] = -5.0, 5.0
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    labels = re.findall(r'text-anchor="end" class="mark">[+−]?([\d.]+)\u00a0%', picture.drawing)
+    assert max(map(float, labels)) <= 30
+
+
+def test_thousands_of_looks_stay_small() -> None:
+    """A plan of looks every few seconds makes neither a huge page nor a huge table."""
+    path, at = path_of([0.01] * 5000)
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    assert len(picture.drawing) < 30_000
+    assert len(picture.table.rows) == MOST_ROWS
+    assert "of 5000 looks" in picture.table.note
+
+
+# --- the others ------------------------------------------------------------------------------------------------------
+
+
+def test_broken_sizes_cross_the_limit() -> None:
+    """The words say whether the limit was ever reached."""
+    found = details().paths
+    calm = over_time.sizes("s", found)
+    broken = over_time.sizes("s", dataclasses.replace(found, ratio_log_e=np.linspace(0, 40, len(found.times))))
+    assert calm is not None
+    assert broken is not None
+    assert "It never reached the limit" in calm.description
+    assert "The split was broken" in broken.description
+    assert "refused from 2,000" in broken.drawing
+
+
+def test_groups_differ_by_more_than_colour() -> None:
+    """Each line has a class with its own dashes, and its own marker."""
+    picture = over_time.users("u", ("a", "b", "c"), details().paths)
+    assert picture is not None
+    assert [key.text for key in picture.legend] == ["a", "b", "c"]
+    shapes = re.findall(r'<path d="([^"]+)" class="marker', picture.drawing)
+    assert len(set(shapes)) == 3
+
+
+def test_nothing_to_draw_is_no_picture() -> None:
+    """Empty logs have neither users nor calls nor looks."""
+    none = Paths((START,), np.zeros((1, 2)), np.full(1, NAN), np.full(1, NAN), ())
+    quiet = np.zeros((3, 2), np.int64)
+    traffic = Traffic(START, timedelta(hours=1), quiet, quiet, quiet)
+    assert over_time.users("u", ("a", "b"), none) is None
+    assert over_time.sizes("s", none) is None
+    assert over_time.calls("c", ("a", "b"), traffic) is None
+    assert over_time.trouble("t", ("a", "b"), traffic) is None
+    assert verdicts("v", [("all", ())], 28) is None
+
+
+def test_history_without_repeats() -> None:
+    """Runs of looks; what is to come is not coloured."""
+    history = [(Verdict.KEEP_RUNNING, None)] * 3 + [(Verdict.SHIP, "b")] * 2
+    assert [(run.first, run.last) for run in runs(history)] == [(1, 3), (4, 5)]
+    picture = verdicts("v", [("all", history)], 10)
+    assert picture is not None
+    assert picture.description == "5 of 10 looks so far. Looks 1 to 3: Keep running; 4 to 5: Ship (b)."
+    assert 'x="30%"' in picture.drawing
+    assert 'width="20%"' in picture.drawing
+
+
+def test_an_interval_beyond_the_axis_ends_in_an_arrow() -> None:
+    """And one inside does not; the middle row decides how wide the axis is."""
+    axis = axis_for([(-0.05, 0.05), (-0.04, 0.06), (-4.0, 4.0)])
+    assert axis.high < 0.3
+    assert "strip-arrow" in strip(axis, 0.0, (-4.0, 4.0))
+    assert "strip-arrow" not in strip(axis, 0.01, (-0.04, 0.06))
+    assert "nan" not in strip(axis, NAN, (NAN, NAN))
+    assert axis_for([]) == Scale(-0.1, 0.1)
+
+
+def test_every_drawing_has_words() -> None:
+    """A role, a title, a description, and a table with the same numbers."""
+    found = made_report().experiments[0].details
+    assert found is not None
+    pictures = [
+        over_time.users("u", ("a", "b", "c"), found.paths), over_time.calls("c", ("a", "b", "c"), found.traffic),
+        over_time.trouble("t", ("a", "b", "c"), found.traffic), over_time.sizes("s", found.paths),
+        estimate("e", "Title", found.paths.metrics[0], made_times(28)),
+    ]  # fmt: skip
+    for picture in pictures:
+        assert picture is not None
+        assert 'role="img"' in picture.drawing
+        assert f'aria-labelledby="{picture.id}-t {picture.id}-d"' in picture.drawing
+        assert len(picture.description) > 20
+        assert picture.table.rows
+        assert all(len(row) == len(picture.table.head) for row in picture.table.rows)
+
+
+def test_elements_escape_what_they_are_given() -> None:
+    """Children and attributes alike."""
+    made = element("text", '<b>"&', x='"><script>', y=None, class_="a")
+    assert made == '<text x="&#34;&gt;&lt;script&gt;" class="a">&lt;b&gt;&#34;&amp;</text>'
