@@ -7,17 +7,24 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from abfleet.commands import report_page
 from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs, Name, analysis_extra
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Fleet, Json, loaded, refuse
 
 if TYPE_CHECKING:
     from abfleet_experiments.analysis.report import Report
+    from abfleet_experiments.config import Config
 
 EXIT_VERDICT = 3
 AsOf = Annotated[
     str | None,
     typer.Option("--as-of", envvar="ABFLEET_AS_OF", metavar="TIME",
                  help="Look at nothing later, for example 2026-11-08T00:00:00Z. Default: the newest line."),
+]  # fmt: skip
+Html = Annotated[
+    Path | None,
+    typer.Option("--html", envvar="ABFLEET_HTML", metavar="FILE",
+                 help="Also write the report as one page that needs no other file, with pictures."),
 ]  # fmt: skip
 
 
@@ -38,16 +45,21 @@ def analyze(
         typer.Option("--fail-on", envvar="ABFLEET_FAIL_ON", metavar="VERDICT,…",
                      help="Exit with code 3 if an experiment's verdict is one of these."),
     ] = None,
+    html: Html = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Conclude from the log: ship, roll back, keep running, stop, check first, or refuse because the data is broken.
 
     However often one looks, the conclusion stays as reliable as it says. Exits 0 whatever it is, unless --fail-on.
 
-    Example: abfleet analyze --logs logs --fail-on roll_back,refuse
+    Example: abfleet analyze --logs logs --fail-on roll_back,refuse --html report.html
     """
     unwanted = _verdicts(fail_on)
-    report = _report(logs, experiments, fleet, as_of, experiment)
+    if html is not None:
+        report_page.check(html)
+    config, report = _report(logs, experiments, fleet, as_of, experiment)
+    if html is not None:
+        report_page.write(html, report, config)
     if as_json:
         typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:
@@ -61,7 +73,9 @@ def analyze(
         raise typer.Exit(EXIT_VERDICT)
 
 
-def _report(logs: list[Path], experiments: Path, fleet: Path | None, as_of: str | None, only: str | None) -> "Report":
+def _report(
+    logs: list[Path], experiments: Path, fleet: Path | None, as_of: str | None, only: str | None
+) -> "tuple[Config, Report]":
     (config,) = loaded(experiments, fleet=fleet)
     at = None if as_of is None else _as_of(as_of)
     with analysis_extra():
@@ -72,9 +86,9 @@ def _report(logs: list[Path], experiments: Path, fleet: Path | None, as_of: str 
     console = Console(stderr=True)
     try:
         if not console.is_terminal:
-            return analyse(logs, config, as_of=at, only=only)
+            return config, analyse(logs, config, as_of=at, only=only)
         with console.status("") as status:
-            return analyse(logs, config, as_of=at, only=only, progress=status.update)
+            return config, analyse(logs, config, as_of=at, only=only, progress=status.update)
     except LogError as error:
         refuse(f"--logs: {error}")
     except KeyError:

@@ -1,0 +1,33 @@
+"""The report as a page in a file: `--html` of `abfleet analyze`. Knows where it goes, not what it looks like."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from abfleet.commands.experiment_file import refuse
+from abfleet.whole_files import WriteError, check_writable, write_whole
+
+if TYPE_CHECKING:
+    from abfleet_experiments.analysis.report import Report
+    from abfleet_experiments.config import Config
+
+
+def check(path: Path) -> None:
+    """Refuses what can be known to fail before the log is read."""
+    try:
+        import abfleet_dashboard.pages  # noqa: F401 - asked early, used later
+    except ImportError as error:
+        refuse(f"--html needs {error.name}: pip install 'abfleet[dashboard]'")
+    try:
+        check_writable(path)
+    except WriteError as error:
+        refuse(f"--html: {error}")
+
+
+def write(path: Path, report: "Report", config: "Config") -> None:
+    """Writes the page, whole or not at all."""
+    from abfleet_dashboard.pages import report_file
+
+    try:
+        write_whole(path, report_file(report, config=config))
+    except WriteError as error:
+        refuse(f"--html: {error}")
