@@ -26,7 +26,7 @@ from abfleet_transport.process import MetricsServer, StopSignals
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
 from abfleet_transport.tracing import make_exporter
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from abfleet_router import admin, fleet_metrics
 from abfleet_router.decision_log import DecisionLog
@@ -159,6 +159,7 @@ class Serving:
         self.metrics.lend(lambda: shares(self.router.snapshot))
         self.health = Health()
         registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         registry.register(self.rpc_metrics)
         self.metrics.lend(lambda: fleet_metrics.families(self.fleet, self.decision_log, self.router))
         if self.spans is not None:

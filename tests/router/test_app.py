@@ -1,7 +1,8 @@
 """A whole router in this process, on both transports: real gRPC callers, a real worker, real files."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import re
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -254,3 +255,31 @@ async def test_a_wrong_beginning(tmp_path: Path) -> None:
         with pytest.raises(AddressError, match="cannot listen"):
             await Serving(parse(scene.arguments({flag: serving.address}), {})).__aenter__()
     await scene.close()
+
+
+async def test_every_key_of_the_status_is_documented(scene: Scene) -> None:
+    """docs/operations.md names each key, those of groups, pools and replicas included, and no key that is not there."""
+    await (await scene.open()).ready()
+    await scene.recommend()
+    page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
+    table = page.split("The document, which the router's admin port serves")[1].split("\n\n")[1]
+    documented = set(re.findall(r"`([\w.\[\]]+)`", "\n".join(row.split("|")[1] for row in table.splitlines())))
+    whole_rows = {key.removesuffix("[]") for key in documented if key.endswith("[]")}
+    keys = set(paths(await scene.status()))
+    for key in keys - documented:
+        row, _, name = key.rpartition(".")
+        assert row.removesuffix("[]") in whole_rows, key
+        (line,) = [line for line in table.splitlines() if line.startswith(f"| `{row}` |")]
+        assert f"`{name}`" in line, key
+    assert documented - keys - {"admin", "error"} <= {row + "[]" for row in whole_rows}
+
+
+def paths(value: Any, before: str = "") -> Iterator[str]:
+    """Every key that has no keys below it, as in `pools[].replicas[].address`; histograms count as one."""
+    if isinstance(value, dict) and "bounds_s" not in value:
+        for name, inner in value.items():
+            yield from paths(inner, f"{before}.{name}" if before else name)
+    elif isinstance(value, list) and value and isinstance(value[0], dict):
+        yield from paths(value[0], f"{before}[]")
+    else:
+        yield before

@@ -27,7 +27,7 @@ from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
 from abfleet_transport.tls import ServerTls
 from abfleet_transport.tracing import make_exporter
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from abfleet_worker.errors import ModelLoadError, WorkerError
 from abfleet_worker.follow import Follower
@@ -132,6 +132,7 @@ class _Serving:
         if self.spans is not None:
             worker_metrics.lend(self.spans.families)
         registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
         registry.register(rpc_metrics)
         self.service = RecommenderService(
             model,
