@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 import json
 import math
+import os
 import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -256,6 +258,34 @@ def test_every_query_returns_data(watched: tuple[Fleet, Prometheus]) -> None:
     except AssertionError as error:
         raise AssertionError(f"{error}; none for {unseen}") from None
     assert prometheus.failing_rules() == []
+
+
+@needs_prometheus
+@pytest.mark.system
+def test_the_demo_profile_makes_traffic(watched: tuple[Fleet, Prometheus], tmp_path: Path) -> None:
+    """What the compose file's profile `demo` runs, run here: a thousand users call, and go on until it is stopped."""
+    fleet, _ = watched
+    traffic = yaml.safe_load((COMPOSE / "docker-compose.yml").read_text())["services"]["traffic"]
+    assert traffic["profiles"] == ["demo"]
+    shell, flag, loop = traffic["entrypoint"]
+    assert "router:50051" in loop
+
+    def calls() -> int:
+        return sum(group["calls"] for group in fleet.status()["groups"])
+
+    before = calls()
+    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    with (tmp_path / "said").open("w") as said:
+        demo = subprocess.Popen(
+            [shell, flag, loop.replace("router:50051", fleet.address)], env=environment, cwd=tmp_path,
+            stdout=said, stderr=said, start_new_session=True,
+        )  # fmt: skip
+        try:
+            wait_until(lambda: calls() >= before + 1000, "a thousand calls", 60)
+            assert demo.poll() is None
+        finally:
+            os.killpg(demo.pid, signal.SIGKILL)
+            demo.wait()
 
 
 @needs_prometheus
