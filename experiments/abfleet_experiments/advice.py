@@ -63,8 +63,8 @@ def _experiment(index: int, experiment: Experiment) -> Iterator[Advice]:
         if group.model in ALIASES:
             yield Advice(
                 f"{path}.groups[{number}].model",
-                f"`{group.model}` is an alias: when it moves to another version, the group's treatment changes in the middle "
-                "of the experiment, and no allocation says so; name the version",
+                f"`{group.model}` is an alias: when it moves to another version, the group's treatment changes in "
+                "the middle of the experiment, and no allocation says so; name the version",
             )
     for row, ramp in enumerate(experiment.ramp):
         if ramp.traffic_bp == 0 and row == len(experiment.ramp) - 1:
