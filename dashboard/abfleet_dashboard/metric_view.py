@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from abfleet_experiments.analysis import guardrails
 from abfleet_experiments.analysis.report import ExperimentReport
-from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult
+from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult, Verdict
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value, whole
@@ -52,11 +52,13 @@ def metric_tables(report: ExperimentReport) -> tuple[MetricTable, ...]:
     return tuple(_table(report, group) for group in report.decision.groups)
 
 
-def reading(metric: MetricResult) -> tuple[str, str]:
-    """A class of tone and a word: whether the interval at this look leaves out no change, and to which side."""
+def reading(metric: MetricResult, *, believed: bool) -> tuple[str, str]:
+    """A class of tone and a word: on which side of no change the interval at this look lies, if it is believed."""
     low, high = metric.interval
-    if not (math.isfinite(low) and math.isfinite(high)):
-        return "open", "not known yet"
+    if not math.isfinite(metric.relative_difference) or not math.isfinite(low) or not math.isfinite(high):
+        return "open", "nothing to compare"
+    if not believed:
+        return "open", "not to be believed"
     if low <= 0 <= high:
         return "open", "could be chance"
     return ("good", "better") if (low > 0) == (metric.rule.sign > 0) else ("bad", "worse")
@@ -66,11 +68,12 @@ def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
     needed = [relative(metric, metric.interval) for metric in group.metrics]
     needed += [(0.0, _margin(metric)) for metric in group.metrics if math.isfinite(_margin(metric))]
     axis = axis_for(needed)
+    believed = report.decision.verdict is not Verdict.REFUSE
     return MetricTable(
         title=f"{with_version(report, group.group)} against {with_version(report, report.gathered.evidence.groups[0])}",
         group=group.group,
         axis=strip_axis(axis),
-        rows=tuple(_row(metric, axis) for metric in group.metrics),
+        rows=tuple(_row(metric, axis, believed=believed) for metric in group.metrics),
     )
 
 
@@ -84,10 +87,10 @@ def _margin(metric: MetricResult) -> float:
     return -metric.rule.sign * metric.margin if metric.rule.role == "guardrail" else math.nan
 
 
-def _row(metric: MetricResult, axis: Scale) -> MetricRow:
+def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
     rule = metric.rule
     interval, always = relative(metric, metric.interval), relative(metric, metric.sequential_interval)
-    tone, word = reading(metric)
+    tone, word = reading(metric, believed=believed)
     margin = _margin(metric)
     return MetricRow(
         name=metric_title(rule.name),
@@ -100,8 +103,8 @@ def _row(metric: MetricResult, axis: Scale) -> MetricRow:
         tone=tone,
         reading=word,
         interval=between(*interval),
-        always=between(*always),
-        p_value=chance(metric.p_value),
+        always="" if math.isnan(always[0]) else f"always: {between(*always)}",
+        p_value="" if math.isnan(metric.p_value) else f"p {chance(metric.p_value)}",
         margin=f"tolerated: {change(margin)}" if math.isfinite(margin) else "",
         guard=_guard(metric.e_value),
         strip=strip(axis, metric.relative_difference, interval, always=always, margin=margin, tone=tone),

@@ -76,7 +76,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
         winner=_winner(report),
         metric=f"{metric_name(metric.rule.name)}, {metric.group}" if metric else "",
         change=change(metric.relative_difference) if metric and known else UNKNOWN,
-        tone=reading(metric)[0] if metric else "open",
+        tone=reading(metric, believed=decision.verdict is not Verdict.REFUSE)[0] if metric else "open",
         interval=between(*relative(metric, metric.interval)) if metric and known else UNKNOWN,
         users=whole(users),
         planned=whole(decision.users_planned) if decision.users_planned > 0 else UNKNOWN,

@@ -167,14 +167,13 @@ def amounts(report: ExperimentReport) -> tuple[str, ...]:
     """By how much, a sentence for each treatment."""
     found = []
     for group in report.decision.groups:
-        metric = primary(group)
-        if metric is None or not math.isfinite(metric.relative_difference):
-            found.append(f"{with_version(report, group.group)}: nothing can be said yet.")
-            continue
-        found.append(
+        shown = [metric for metric in (_acting(group), primary(group)) if metric is not None]
+        known = [metric for metric in shown if math.isfinite(metric.relative_difference)]
+        found += [
             f"{with_version(report, group.group)}: {_side_by_side(report, metric)}, a change of "
             f"{change(metric.relative_difference)}, between {_ends(metric, metric.interval)}."
-        )
+            for metric in known
+        ] or [f"{with_version(report, group.group)}: nothing can be said yet."]
     if report.decision.verdict is Verdict.REFUSE and found:
         found.append("These numbers are shown so that the fault can be found; do not act on them.")
     return tuple(found) or ("There is nothing to compare.",)
@@ -201,7 +200,7 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
     elif verdict is Verdict.CHECK_FIRST:
         found.append("The boundary is crossed, yet a mistake is likelier than a success of this size; see the reasons.")
     metric = primary(group)
-    if metric is not None:
+    if metric is not None and acting is None:
         found += _always(metric)
     return tuple(found) or ("Nothing is known yet.",)
 
@@ -233,9 +232,10 @@ def progress(report: ExperimentReport) -> str:
 
 
 def days_left(report: ExperimentReport) -> str:
-    """Until the planned users are there, or the horizon."""
+    """Until the planned users are there, or the horizon; not known where nothing runs any more."""
     left = report.decision.days_left
-    if not math.isfinite(left):
+    running = any(group.verdict is Verdict.KEEP_RUNNING for group in report.decision.groups)
+    if not math.isfinite(left) or not running:
         return UNKNOWN
     return OVER if left <= 0 else duration(left * 86400)
 

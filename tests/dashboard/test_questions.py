@@ -42,7 +42,7 @@ def cases() -> dict[str, Case]:
             log=lambda: prepared_log(errors=(0.01, 0.20), days=4),
             headline=r"Roll back treatment \(v2\): error rate 20\.0 % against 1\.00 % in control",
             winner=r"control \(v1\) stays\. treatment \(v2\) does harm",
-            amount=r"conversion rate 30\.0 % against 30\.0 % in control, a change of 0\.0 %, between −\d",
+            amount=r"error rate 20\.0 % against 1\.00 %.*change of \+1,900 %.*rate 30\.0 % against 30\.0 %",
             sure=r"Very: the evidence is [\d.e+,]+, and 200 suffices",
             wrong=r"Nothing was found",
         ),
