@@ -1,5 +1,6 @@
 """The worker as a process: what a stock gRPC client sees of it, how it starts and how it ends."""
 
+import functools
 import signal
 import socket
 import threading
@@ -13,6 +14,7 @@ from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.support.fleet import wait_until
 from tests.support.tiny_model import POISON_NAN, POISON_RAISE, add_version, expected, tiny_registry
 from tests.transport.serving import TRANSPORTS
 from tests.worker.worker_process import PATIENCE_SECONDS, WorkerProcess, run_to_end, running_worker
@@ -125,7 +127,9 @@ def test_metrics_count_calls_and_items(worker: WorkerProcess) -> None:
     before = worker.metric("grpc_requests_total", method="Recommender/Recommend", status="OK")
     items = worker.metric("abfleet_worker_items_total", status="OK")
     worker.recommend(RecommendRequest(item_ids=[1]))
-    assert worker.metric("grpc_requests_total", method="Recommender/Recommend", status="OK") == before + 1
+    # The answer leaves before it is counted.
+    counted = functools.partial(worker.metric, "grpc_requests_total", method="Recommender/Recommend", status="OK")
+    wait_until(lambda: counted() == before + 1, "the call is counted")
     assert worker.metric("abfleet_worker_items_total", status="OK") == items + 1
     assert worker.metric("abfleet_worker_model_info", version="v1.2.3") == 1
     assert worker.metric("grpc_requests_in_progress", method="Recommender/Recommend") == 0
