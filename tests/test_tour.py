@@ -43,7 +43,7 @@ class Tourist:
     def up(self, expected: str) -> Iterator[None]:
         """The next block is this command: runs it on free ports, and leaves it as Ctrl-C does."""
         assert next(self.blocks).strip() == expected
-        process = Process("up", "abfleet", ("up", *FREE, "--dashboard-port", "0", *expected.split()[2:]), self.folder)
+        process = Process("up", "abfleet", ("up", *FREE, "--dashboard-port", "off", *expected.split()[2:]), self.folder)
         try:
             words = process.ready()
             self.environment |= {"ABFLEET_ADDRESS": words[1], "ABFLEET_ADMIN": words[3]}
