@@ -1,54 +1,35 @@
 """Opens decision logs for analysis: JSON lines, plain or compressed, and Parquet, of one or many routers. Does IO.
 
 Knows files and DuckDB. What it gives is a table of normalised lines and a connection on which Ibis expressions run;
-what lines mean is for the analysis. JSON lines are copied once into a database of their own in a temporary folder, so
-that each is parsed once and memory is bounded; Parquet is read where it is.
+what lines mean is for the analysis. JSON lines are copied once into Parquet in a temporary folder, so that each is
+parsed once and memory is bounded; Parquet is read where it is.
 """
 
+import os
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    import duckdb
     import ibis.expr.types as ir
+    from ibis.backends import BaseBackend
     from ibis.backends.duckdb import Backend
 
 JSON_PATTERNS: Final = ("*.jsonl", "*.jsonl.zst", "*.jsonl.gz", "*.ndjson")
 PARQUET_PATTERN: Final = "*.parquet"
-_COLUMNS: Final = {
-    "event": "VARCHAR", "ts": "TIMESTAMPTZ", "request_id": "VARCHAR", "user_id": "VARCHAR", "experiment": "VARCHAR",
-    "group": "VARCHAR", "bucket": "INTEGER", "reason": "VARCHAR", "allocation": "VARCHAR", "propensity": "DOUBLE",
-    "model_version": "VARCHAR", "served_version": "VARCHAR", "fallback": "VARCHAR", "status": "VARCHAR",
-    "latency_ms": "DOUBLE", "items": "BIGINT[]", "synthetic": "BOOLEAN", "outcome_id": "VARCHAR", "type": "VARCHAR",
-    "item_id": "BIGINT", "value": "DOUBLE", "currency": "VARCHAR", "salt": "VARCHAR", "weights": "JSON",
-    "user_id_hmac": "VARCHAR",
-}  # fmt: skip
-"""The fields that analysis reads. Others may be there; those that are missing are null."""
+_TYPES: Final = {"string": "VARCHAR", "timestamp(6)": "TIMESTAMPTZ", "int32": "INTEGER", "int64": "BIGINT",
+    "float64": "DOUBLE", "boolean": "BOOLEAN", "array<int64>": "BIGINT[]"}  # fmt: skip
 _DETAIL_COLUMNS: Final = {
     "attributes": "JSON", "router": "VARCHAR", "config_revision": "VARCHAR", "traffic": "DOUBLE", "moved": "DOUBLE",
     "old_revision": "VARCHAR", "new_revision": "VARCHAR", "active": "BOOLEAN", "errors": "VARCHAR[]",
 }  # fmt: skip
 """Those that are read only for what is shown beside a conclusion; else they are null."""
-
-# Ids become hashes of 63 bits: a table of them is a tenth of the size, and two of 10 million users share one with a
-# probability of 5 in a million. An id that is empty is absent.
-_NORMALISED: Final = """
-    SELECT event, epoch_us(ts) AS at,
-        CASE WHEN user_id <> '' THEN (hash(user_id) >> 1)::BIGINT END AS "user",
-        CASE WHEN request_id <> '' THEN (hash(request_id) >> 1)::BIGINT END AS request,
-        CASE WHEN user_id <> '' AND request_id <> '' THEN (hash(user_id, request_id) >> 1)::BIGINT END AS exposure,
-        experiment, "group", bucket, reason, coalesce(allocation, '') AS allocation, propensity, model_version,
-        served_version, fallback, status, latency_ms, items, coalesce(synthetic, false) AS synthetic,
-        CASE WHEN event = 'outcome' THEN (CASE WHEN outcome_id <> '' THEN hash(outcome_id)
-            ELSE hash(user_id, request_id, ts, type, item_id, value) END >> 1)::BIGINT END AS outcome,
-        type, item_id, value, currency, salt, weights::VARCHAR AS weights,
-        CASE WHEN event = 'exposure' THEN nullif(attributes::VARCHAR, '{{}}') END AS attributes,
-        router, config_revision, traffic, moved, old_revision, new_revision, active, errors
-    FROM (SELECT * REPLACE (coalesce(nullif(user_id, ''), user_id_hmac) AS user_id) FROM {source})
-"""
+DEFAULT_MEMORY_BYTES: Final = 6 * 1024**3
+"""What DuckDB may take before it goes to the disk, on a machine that has more than that."""
 
 
 class LogError(Exception):
@@ -64,18 +45,28 @@ class Log:
         lines: The normalised lines. `at` is microseconds since 1970 in UTC, ids are hashes, all else as in the log. A
             line that cannot be read is a row without `event` or `at`.
         files: How many were read.
+        detailed: Whether attributes and the lines about configurations are there.
     """
 
-    connection: "Backend"
+    connection: "BaseBackend"
     lines: "ir.Table"
     files: int
+    detailed: bool = False
 
 
 @contextmanager
-def open_log(paths: Sequence[Path], *, detailed: bool = False) -> Iterator[Log]:
+def open_log(
+    paths: Sequence[Path],
+    *,
+    detailed: bool = False,
+    memory_limit_bytes: int | None = None,
+    threads: int | None = None,
+) -> Iterator[Log]:
     """The log in folders and files, all of them together. Raises LogError.
 
-    detailed: Whether attributes and the lines about configurations are read too.
+    detailed: Whether attributes and the lines about configurations are read too. memory_limit_bytes: What tables may
+    take before they go to the disk; None is DEFAULT_MEMORY_BYTES, or less on a small machine. threads: None is one for
+    each core.
     """
     import duckdb
     import ibis
@@ -87,20 +78,26 @@ def open_log(paths: Sequence[Path], *, detailed: bool = False) -> Iterator[Log]:
             f"{where}: no decision log here; allowed are folders and files of *.jsonl, *.jsonl.zst, *.parquet"
         )
     with tempfile.TemporaryDirectory(prefix="abfleet-analysis-") as folder:
-        connection = ibis.duckdb.connect(Path(folder) / "log.duckdb", temp_directory=folder)
+        connection = ibis.duckdb.connect(temp_directory=folder)
         try:
-            raw = connection.con
-            raw.execute("SET preserve_insertion_order = false")
-            raw.execute("SET TimeZone = 'UTC'")  # of times that name none
-            # Nothing outlives this connection, so that writing the log of changes would be in vain.
-            raw.execute("SET checkpoint_threshold = '1TB'")
+            _limit(connection.con, memory_limit_bytes, threads)
             try:
-                _create(raw, json_files, parquet_files, detailed=detailed)
+                lines = _lines(connection, Path(folder), json_files, parquet_files, detailed=detailed)
             except duckdb.Error as error:
                 raise LogError(f"the log cannot be read: {str(error).splitlines()[0][:200]}") from error
-            yield Log(connection, connection.table("lines"), len(json_files) + len(parquet_files))
+            yield Log(connection, lines, len(json_files) + len(parquet_files), detailed)
         finally:
             connection.disconnect()
+
+
+def _limit(raw: "duckdb.DuckDBPyConnection", memory_limit_bytes: int | None, threads: int | None) -> None:
+    raw.execute("SET preserve_insertion_order = false")
+    raw.execute("SET TimeZone = 'UTC'")  # of times that name none
+    if threads is not None:
+        raw.execute(f"SET threads = {int(threads)}")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = min(DEFAULT_MEMORY_BYTES, machine * 3 // 5) if memory_limit_bytes is None else memory_limit_bytes
+    raw.execute(f"SET memory_limit = '{int(limit)}B'")
 
 
 def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -122,53 +119,79 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     return json_files, parquet_files
 
 
-def _create(raw: "object", json_files: list[Path], parquet_files: list[Path], *, detailed: bool) -> None:
-    """Makes `lines`: a view where all is Parquet, a table where anything has to be parsed."""
-    execute = raw.execute  # type: ignore[attr-defined]
+def _lines(
+    connection: "Backend", folder: Path, json_files: list[Path], parquet_files: list[Path], *, detailed: bool
+) -> "ir.Table":
+    """The view `lines`, over Parquet: JSON lines are parsed once, into Parquet of their own."""
+    import ibis
+
+    from abfleet_experiments.analysis.backends import COLUMNS, DIALECTS, normalised
+
+    raw = connection.con
+    plain = {name: _TYPES[kind] for name, kind in COLUMNS.items()}
+    every = plain | _DETAIL_COLUMNS
+    wanted = every if detailed else plain
     # A router that has just started has a file without a line. At least one part gives the table its columns.
-    every = _COLUMNS | _DETAIL_COLUMNS
-    wanted = every if detailed else _COLUMNS
-    unread = "".join(f', NULL::{kind} AS "{name}"' for name, kind in every.items() if name not in wanted)
-    columns = ", ".join(f'NULL::{kind} AS "{name}"' for name, kind in every.items())
-    parts = [f"(SELECT {columns} LIMIT 0)"]
+    parts = [f"SELECT {', '.join(f'NULL::{kind} AS {_quoted(name)}' for name, kind in every.items())} LIMIT 0"]
     json_files = [file for file in json_files if file.stat().st_size]
+    parsed: list[Path] = []
     if json_files:
-        columns = ", ".join(f"\"{name}\": '{kind}'" for name, kind in wanted.items())
-        parts.append(
-            f"(SELECT *{unread} FROM "  # noqa: S608
-            f"read_json({_listed(json_files)}, format = 'newline_delimited', columns = {{{columns}}}, "
-            "ignore_errors = true, maximum_object_size = 16777216))"
-        )
-    if parquet_files:
-        found = {
-            row[0]
-            for row in execute(
-                f"DESCRIBE SELECT * FROM read_parquet({_listed(parquet_files)}, union_by_name = true)"  # noqa: S608
-            ).fetchall()
-        }
-        columns = ", ".join(_parquet_column(name, kind, found) for name, kind in wanted.items())
-        parts.append(
-            f"(SELECT {columns}{unread} FROM read_parquet({_listed(parquet_files)}, union_by_name = true))"  # noqa: S608
-        )
+        parsed = _parsed(raw, folder, json_files, wanted)
+    parts += [_selected(raw, files, wanted, every) for files in (parsed, parquet_files) if files]
+    normal = []
+    for index, part in enumerate(parts):
+        raw.execute(f"CREATE VIEW part_{index} AS {part}")
+        normal.append(normalised(connection.table(f"part_{index}"), DIALECTS["duckdb"]))
+    return connection.create_view("lines", ibis.union(*normal) if len(normal) > 1 else normal[0])
+
+
+def _parsed(raw: "duckdb.DuckDBPyConnection", folder: Path, files: list[Path], wanted: Mapping[str, str]) -> list[Path]:
+    """Parquet with what JSON lines have; a line that cannot be read is a row of nulls."""
+    columns = ", ".join(f"\"{name}\": '{kind}'" for name, kind in wanted.items())
+    out = folder / "parsed"
+    raw.execute(
+        f"COPY (SELECT * FROM read_json({_listed(files)}, format = 'newline_delimited', columns = {{{columns}}}, "  # noqa: S608
+        f"ignore_errors = true, maximum_object_size = 16777216)) TO {_text(out)} "
+        "(FORMAT parquet, COMPRESSION lz4_raw, PER_THREAD_OUTPUT true)"
+    )
+    return sorted(out.glob("*.parquet"))
+
+
+def _selected(
+    raw: "duckdb.DuckDBPyConnection", files: list[Path], wanted: Mapping[str, str], every: Mapping[str, str]
+) -> str:
+    """What is read of Parquet files, each column as it should be."""
+    source = f"read_parquet({_listed(files)}, union_by_name = true)"
+    rows = raw.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()  # noqa: S608
+    found = {str(row[0]): str(row[1]) for row in rows}
+    columns = [_column(name, kind, found) if name in wanted else f"NULL::{kind} AS {_quoted(name)}"
+               for name, kind in every.items()]  # fmt: skip
     # Names of files are quoted by _listed, and nothing else here comes from outside.
-    query = " UNION ALL ".join(_NORMALISED.format(source=part) for part in parts)
-    kind = "TABLE" if json_files else "VIEW"
-    execute(f"CREATE {kind} lines AS {query}")
+    return f"SELECT {', '.join(columns)} FROM {source}"  # noqa: S608
 
 
-def _parquet_column(name: str, kind: str, found: Collection[str]) -> str:
+def _column(name: str, kind: str, found: Mapping[str, str]) -> str:
     """A column of Parquet files. What they have no column for is in the line itself, if they kept it."""
     if name in found:
-        return f'"{name}"::{kind} AS "{name}"'
+        # A time without a zone is UTC; making one with a zone of it takes longer than all else that is done with it.
+        same = found[name] == kind or (kind == "TIMESTAMPTZ" and found[name].startswith("TIMESTAMP"))
+        return _quoted(name) if same else f"{_quoted(name)}::{kind} AS {_quoted(name)}"
     if name not in _DETAIL_COLUMNS or "line" not in found or "event" not in found:
-        return f'NULL::{kind} AS "{name}"'
+        return f"NULL::{kind} AS {_quoted(name)}"
     text = f"json_extract(line, '$.{name}')"
     value = text if kind == "JSON" else f"from_json({text}, '[\"VARCHAR\"]')" if kind == "VARCHAR[]" else (
         f"TRY_CAST(json_extract_string(line, '$.{name}') AS {kind})")  # fmt: skip
     events = "('exposure')" if name == "attributes" else "('allocation', 'reload')"
-    return f'CASE WHEN event IN {events} THEN {value} END AS "{name}"'
+    return f"CASE WHEN event IN {events} THEN {value} END AS {_quoted(name)}"
 
 
 def _listed(files: Sequence[Path]) -> str:
-    names = ", ".join("'" + str(file).replace("'", "''") + "'" for file in files)
-    return f"[{names}]"
+    return f"[{', '.join(_text(file) for file in files)}]"
+
+
+def _text(path: Path) -> str:
+    return "'" + str(path).replace("'", "''") + "'"
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"'

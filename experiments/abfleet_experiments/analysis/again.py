@@ -17,7 +17,7 @@ from scipy.stats import binom, kstest
 
 from abfleet_experiments.analysis.decide import decide
 from abfleet_experiments.analysis.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
-from abfleet_experiments.analysis.frames import newest, read_lines
+from abfleet_experiments.analysis.frames import read_lines, survey_of
 from abfleet_experiments.analysis.gather import UserChanges, user_changes
 from abfleet_experiments.analysis.metrics import BadEvent, Source, metric_rules
 from abfleet_experiments.analysis.moments import Floats, from_sums
@@ -95,10 +95,13 @@ def again(
     if not any(rule.role == "primary" for rule in rules):
         raise AaError(f"{experiment.metrics.primary} is a quantile, and cannot be dealt again")
     with open_log(paths) as log:
-        last = newest(log)
+        survey = survey_of(log)
+        last = survey.newest
         if last is None:
             raise AaError("the log has no line that can be read")
-        changes = user_changes(read_lines(log, last), experiment.name, experiment, rules, experiment.plan, moment(last))
+        changes = user_changes(
+            read_lines(log, last, survey), experiment.name, experiment, rules, experiment.plan, moment(last)
+        )
     if changes is None or changes.users < FEWEST_USERS:
         found = 0 if changes is None else changes.users
         raise AaError(f"{found:,} users of {experiment.name} in the log; {FEWEST_USERS} are needed at least")

@@ -1,14 +1,17 @@
 """A log and an experiments file in, reports out. The one place that sees every part of the analysis."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from abfleet_experiments.analysis.decide import decide
-from abfleet_experiments.analysis.frames import Lines, newest, read_lines
-from abfleet_experiments.analysis.gather import gather
+from abfleet_experiments.analysis.decide import conclude
+from abfleet_experiments.analysis.detailed import details
+from abfleet_experiments.analysis.frames import Lines, read_lines, survey_of
+from abfleet_experiments.analysis.gather import gather_with_tables
+from abfleet_experiments.analysis.measured import measure
 from abfleet_experiments.analysis.metrics import metric_rules
 from abfleet_experiments.analysis.periods import microseconds, moment
+from abfleet_experiments.analysis.recommended import VersionFacts
 from abfleet_experiments.analysis.report import ExperimentReport, LogFacts, Report
 from abfleet_experiments.config import AnalysisPlan, Config, Experiment, MetricsPlan
 from abfleet_experiments.readlog import open_log
@@ -23,21 +26,29 @@ def analyse(
     as_of: datetime | None = None,
     only: str | None = None,
     progress: Progress = lambda _: None,
+    detailed: bool = False,
+    known: Mapping[str, VersionFacts] | None = None,
+    memory_limit_bytes: int | None = None,
+    threads: int | None = None,
 ) -> Report:
     """The report of every experiment in the file, and of those that only the log knows any more.
 
     as_of: Nothing after this is looked at; the newest line if None, so that a report is a function of its input.
-    only: Name of the one experiment to report. Raises LogError, and KeyError if `only` is nowhere.
+    only: Name of the one experiment to report.
+    detailed: Whether each report has its details; `known` are the registry's facts of each version, for these. memory_limit_bytes, threads: As of `open_log`. Raises LogError, and
+    KeyError if `only` is nowhere.
     """
     progress("reading the log")
-    with open_log(paths) as log:
-        newest_us = newest(log)
+    with open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log:
+        survey = survey_of(log)
+        newest_us = survey.newest
         at = as_of if as_of is not None else moment(newest_us or 0)
-        lines = read_lines(log, microseconds(at))
+        progress(f"reading {survey.count(lambda row: True):,} lines")
+        lines = read_lines(log, microseconds(at), survey)
         reports = []
         for name, experiment in _experiments(lines, config, only):
             progress(f"analysing {name}")
-            reports.append(_one(lines, name, experiment, config, at))
+            reports.append(_one(lines, name, experiment, config, at, known=(known or {}) if detailed else None))
         dated = as_of is not None or newest_us is not None
         return Report(at if dated else None, _facts(lines), tuple(reports))
 
@@ -58,8 +69,19 @@ def _experiments(lines: Lines, config: Config, only: str | None) -> list[tuple[s
     return [(only, known[only])]
 
 
-def _one(lines: Lines, name: str, experiment: Experiment | None, config: Config, at: datetime) -> ExperimentReport:
+def _one(
+    lines: Lines,
+    name: str,
+    experiment: Experiment | None,
+    config: Config,
+    at: datetime,
+    *,
+    known: Mapping[str, VersionFacts] | None,
+) -> ExperimentReport:
     plan = experiment.plan if experiment else AnalysisPlan()
     rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
-    gathered = gather(lines, name, experiment, rules, plan, at)
-    return ExperimentReport(name, plan, gathered, decide(gathered.evidence, plan))
+    gathered, tables = gather_with_tables(lines, name, experiment, rules, plan, at)
+    measurements = measure(gathered.evidence, plan)
+    decision = conclude(measurements)
+    shown = None if known is None else details(lines, name, gathered, tables, measurements, known=known)
+    return ExperimentReport(name, plan, gathered, decision, shown)

@@ -8,6 +8,7 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 
+from abfleet_experiments.analysis.backends import keep, view
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import MetricRule, Source
 from abfleet_experiments.analysis.periods import Looks, index_of
@@ -66,8 +67,8 @@ def join_outcomes(
     newest = newest.mutate(x_user=newest.user, since_us=newest["at"] - newest["first"], look=looks.index(newest["at"]))
     connection = lines.log.connection
     return Joined(
-        connection.create_view("outcomes_by_request", found, overwrite=True),
-        connection.create_table("outcomes_by_user", newest.drop("rank", "first"), temp=True, overwrite=True),
+        view(connection, "outcomes_by_request", found),
+        keep(connection, "outcomes_by_user", newest.drop("rank", "first")),
     )
 
 

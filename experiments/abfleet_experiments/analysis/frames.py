@@ -3,15 +3,55 @@
 Tables that are needed more than once are kept in the connection. Times are microseconds since 1970.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import ibis
 import ibis.expr.types as ir
 
+from abfleet_experiments.analysis.backends import keep, keep_narrow, view
 from abfleet_experiments.analysis.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES
 from abfleet_experiments.analysis.periods import index_of
 from abfleet_experiments.readlog import Log
+
+WORDS: Final = (
+    "experiment", "group", "reason", "allocation", "status", "fallback", "model_version", "served_version",
+)  # fmt: skip
+"""Columns of an exposure that have few different values."""
+_COUNTED: Final = ("exposure", "outcome")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one pass over the lines finds: how many there are of each kind.
+
+    Attributes:
+        rows: A row for each combination of `event`, WORDS, `synthetic`, `nobody` (without a user) and `timeless`,
+            with `n`, `oldest` and `newest`.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def newest(self) -> int | None:
+        """The newest time, in microseconds since 1970; None if no line has one."""
+        return max((row["newest"] for row in self.rows if row["newest"] is not None), default=None)
+
+    @property
+    def oldest(self) -> int | None:
+        """The oldest time of an exposure or outcome."""
+        times = (row["oldest"] for row in self.rows if row["event"] in _COUNTED and row["oldest"] is not None)
+        return min(times, default=None)
+
+    def count(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
+        """How many lines are in the rows that are wanted."""
+        return sum(row["n"] for row in self.rows if wanted(row))
+
+    def words(self) -> dict[str, list[str]]:
+        """The different values that each of WORDS has among exposures."""
+        exposures = [row for row in self.rows if row["event"] == "exposure"]
+        return {word: sorted({row[word] for row in exposures if row[word] is not None}) for word in WORDS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +60,10 @@ class Lines:
 
     Attributes:
         exposures, outcomes: Each call and each outcome once; synthetic outcomes are left out.
-        joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`.
+        joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`. Of a call
+            that nobody clicked, `x_items` may be null.
         missing: Those whose request is not in the log, or belongs to another user.
+        oldest_us: Of exposures and outcomes; None without any.
     """
 
     log: Log
@@ -36,33 +78,39 @@ class Lines:
     duplicate_outcomes: int
     no_user_id: int
     holdout: int
+    oldest_us: int | None
 
 
-def newest(log: Log) -> int | None:
-    """The newest time in the log, in microseconds since 1970; None if no line has one."""
-    value = log.lines["at"].max().to_pyarrow().as_py()
-    return None if value is None else int(value)
-
-
-def read_lines(log: Log, as_of_us: int) -> Lines:
-    """The log up to a moment. Exposures with the same user and request, and outcomes with the same id, count once."""
-    table = log.lines
-    unreadable = table.event.isnull() | (table.event.isin(("exposure", "outcome")) & table["at"].isnull())
-    seen = table.filter(unreadable | (table["at"] <= as_of_us))
-    known = table.filter(table["at"] <= as_of_us)
-    counts = seen.aggregate(
-        lines=seen.count(),
-        unreadable=_count(seen.event.isnull() | seen["at"].isnull()),
-        no_user_id=_count((seen.event == "exposure") & seen.user.isnull() & ~seen.synthetic),
-        holdout=_count((seen.event == "exposure") & (seen.reason == "holdout") & ~seen.synthetic),
-    ).to_pyarrow().to_pylist()[0]  # fmt: skip
-    exposures, repeated = _once(log, known.filter(known.event == "exposure"), "exposure")
-    # Views, so that what is asked of them stays a short query: Ibis takes longer over a long one than DuckDB does.
-    exposures = log.connection.create_view("exposures", exposures, overwrite=True)
-    outcomes, repeated_outcomes = _once(
-        log, known.filter(known.event == "outcome", ~known.synthetic), "outcome", name="outcomes"
+def survey_of(log: Log, until_us: int | None = None) -> Survey:
+    """The log in numbers, up to a moment; lines without a time or kind are always in it."""
+    lines = log.lines
+    if until_us is not None:
+        lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | (lines["at"] <= until_us))
+    keyed = lines.select("event", *WORDS, "synthetic", "at", nobody=lines.user.isnull(), timeless=lines["at"].isnull())
+    counted = keyed.group_by("event", *WORDS, "synthetic", "nobody", "timeless").aggregate(
+        n=keyed.count(), oldest=keyed["at"].min(), newest=keyed["at"].max()
     )
-    found = log.connection.create_table("joined_outcomes", _joined(outcomes, exposures), temp=True)
+    return Survey(tuple(counted.to_pyarrow().to_pylist()))
+
+
+def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
+    """The log up to a moment. Exposures with the same user and request, and outcomes with the same id, count once.
+
+    survey: Of the whole log, if it is known already.
+    """
+    survey = survey or survey_of(log)
+    if survey.newest is not None and survey.newest > as_of_us:
+        survey = survey_of(log, as_of_us)
+    known = log.lines.filter(log.lines["at"] <= as_of_us)
+    connection = log.connection
+    every_outcome = keep(connection, "every_outcome", _outcomes(known))
+    outcomes, repeated_outcomes = _once(log, every_outcome, "outcome")
+    if repeated_outcomes:
+        outcomes = keep(connection, "outcomes", outcomes)
+    every = keep_narrow(connection, "every_exposure", _exposures(log, known, outcomes), survey.words())
+    exposures, repeated = _once(log, every, "exposure")
+    exposures = view(connection, "exposures", exposures)
+    found = keep(connection, "joined_outcomes", _joined(outcomes, exposures))
     missing = outcomes.filter(outcomes.request.notnull()).anti_join(found, "outcome")
     return Lines(
         log=log,
@@ -70,31 +118,63 @@ def read_lines(log: Log, as_of_us: int) -> Lines:
         exposures=exposures,
         outcomes=outcomes,
         joined=found,
-        missing=log.connection.create_table("missing_outcomes", missing, temp=True),
-        lines=int(counts["lines"]),
-        unreadable=int(counts["unreadable"] or 0),
+        missing=keep(connection, "missing_outcomes", missing),
+        lines=survey.count(lambda row: _unreadable(row) or not row["timeless"]),
+        unreadable=survey.count(_unreadable),
         duplicates=repeated,
         duplicate_outcomes=repeated_outcomes,
-        no_user_id=int(counts["no_user_id"] or 0),
-        holdout=int(counts["holdout"] or 0),
+        no_user_id=survey.count(lambda row: _served(row) and row["nobody"]),
+        holdout=survey.count(lambda row: _served(row) and row["reason"] == "holdout"),
+        oldest_us=survey.oldest,
     )
+
+
+def _unreadable(row: Mapping[str, Any]) -> bool:
+    return row["event"] is None or (row["event"] in _COUNTED and row["timeless"])
+
+
+def _served(row: Mapping[str, Any]) -> bool:
+    return row["event"] == "exposure" and not row["synthetic"]
+
+
+def _outcomes(known: ir.Table) -> ir.Table:
+    return known.filter(known.event == "outcome", ~known.synthetic).select(
+        "outcome", "at", "type", "item_id", "value", "currency", "user", "request", "exposure"
+    )
+
+
+def _exposures(log: Log, known: ir.Table, outcomes: ir.Table) -> ir.Table:
+    """The calls with what is asked of them; lists only where a click may ask for them, unless details want them all."""
+    table = known.filter(known.event == "exposure")
+    if log.detailed:
+        return table
+    clicks = outcomes.filter(outcomes.type == "click")
+    by_both = clicks.filter(clicks.exposure.notnull())
+    by_request = clicks.filter(clicks.exposure.isnull(), clicks.request.notnull())
+    wanted = table.exposure.isin(by_both.exposure)
+    request: ir.Value = ibis.null("int64")
+    if outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull()).count().to_pyarrow().as_py():
+        wanted |= table.request.isin(by_request.request)
+        request = table.request
+    return table.select(
+        "at", "user", "exposure", *WORDS, "bucket", "propensity", "latency_ms", "synthetic", request=request,
+        items=ibis.ifelse(wanted, table["items"], ibis.null()),
+    )  # fmt: skip
 
 
 def _count(condition: ir.BooleanValue) -> ir.IntegerScalar:
     return condition.cast("int64").sum()
 
 
-def _once(log: Log, table: ir.Table, key: str, *, name: str | None = None) -> tuple[ir.Table, int]:
+def _once(log: Log, table: ir.Table, key: str) -> tuple[ir.Table, int]:
     """A table without the later of rows with the same key, and how many those were. Rows without a key all stay."""
     keys = table.filter(table[key].notnull()).group_by(key).aggregate(times=lambda t: t.count())
-    repeated = log.connection.create_table(f"repeated_{key}", keys.filter(keys.times > 1), temp=True)
+    repeated = keep(log.connection, f"repeated_{key}", keys.filter(keys.times > 1))
     extra = repeated.aggregate(extra=(repeated.times - 1).sum()).to_pyarrow().to_pylist()[0]["extra"]
     if extra:
         twice = table.semi_join(repeated, key)
         ranked = twice.mutate(rank=ibis.row_number().over(group_by=twice[key], order_by=twice["at"]))
         table = table.anti_join(repeated, key).union(ranked.filter(ranked["rank"] == 0).drop("rank"))
-    if name is not None:
-        table = log.connection.create_table(name, table, temp=True)
     return table, int(extra or 0)
 
 

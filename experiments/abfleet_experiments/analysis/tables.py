@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from abfleet_experiments.analysis import backends, frames
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis import frames
 from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule
@@ -50,9 +50,9 @@ class Tables:
     cells: Cells
     shape: Shape
 
-    def keep(self, name: str, table: ir.Table) -> ir.Table:
+    def keep(self, name: str, table: ir.Table | pa.Table) -> ir.Table:
         """The table, computed once."""
-        return self.lines.log.connection.create_table(name, table, temp=True, overwrite=True)
+        return backends.keep(self.lines.log.connection, name, table)
 
     def entering(self) -> ir.Table:
         """The units with the look that first knows of them."""
@@ -69,9 +69,8 @@ class Tables:
 
     def any_before(self) -> bool:
         """Whether the log has anything from before the experiment began."""
-        everything = self.lines.all
-        earliest = everything.filter(everything.event.isin(("exposure", "outcome")))["at"].min()
-        return bool(earliest.to_pyarrow().as_py() < microseconds(min(one.begin for one in self.found)))
+        earliest = self.lines.oldest_us
+        return earliest is not None and earliest < microseconds(min(one.begin for one in self.found))
 
 
 def tables_of(
@@ -88,12 +87,12 @@ def tables_of(
     connection = lines.log.connection
     looks = looks_until(min(one.begin for one in found), as_of, plan)
     calls = frames.calls(exposures, groups, [one.id for one in found])
-    calls = connection.create_view("calls", calls.mutate(look=looks.index(calls["at"])), overwrite=True)
+    calls = backends.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
     points = quantile_points(calls, len(groups), rules)
-    visits = connection.create_table("visits", _visits(calls, points), temp=True, overwrite=True)
-    plain = connection.create_table("plain_units", frames.units(visits), temp=True, overwrite=True)
+    visits = backends.keep(connection, "visits", _visits(calls, points))
+    plain = backends.keep(connection, "plain_units", frames.units(visits))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
-    units = connection.create_table("units", _with_cells(lines, plain, cells), temp=True, overwrite=True)
+    units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
     shape = Shape(len(looks.times), len(cells.cells), len(groups))
     return Tables(
         lines, name, groups, tuple(found), tuple(rules), as_of, exposures, calls, looks, visits, units, cells, shape
@@ -157,11 +156,10 @@ def _with_cells(lines: Lines, units: ir.Table, cells: Cells) -> ir.Table:
         return units.mutate(cell=units.period.cast("int64"), strange=ibis.literal(False))
     fates = cells.fates
     period, bucket = np.nonzero(fates != UNKNOWN)
-    table = connection.create_table(
-        "fates", pa.table({"period": period, "bucket": bucket, "fate": fates[period, bucket]}), temp=True,
-        overwrite=True,
-    )  # fmt: skip
-    mapped = connection.create_table("bucket_groups", _bucket_groups(cells), temp=True, overwrite=True)
+    table = backends.keep(
+        connection, "fates", pa.table({"period": period, "bucket": bucket, "fate": fates[period, bucket]})
+    )
+    mapped = backends.keep(connection, "bucket_groups", _bucket_groups(cells))
     with_fate = units.left_join(table, ["period", "bucket"]).drop("period_right", "bucket_right")
     with_group = with_fate.left_join(mapped, ["period", "bucket"]).drop("period_right", "bucket_right")
     limits = [
@@ -173,10 +171,10 @@ def _with_cells(lines: Lines, units: ir.Table, cells: Cells) -> ir.Table:
     for here, limit in limits:
         span = span + (here & (with_group["first"] >= limit)).cast("int32")
     spanned = with_group.mutate(span=span, fate=with_group.fate.fill_null(UNKNOWN))
-    index = connection.create_table("cell_index", pa.table({
+    index = backends.keep(connection, "cell_index", pa.table({
         "period": [c.period for c in cells.cells], "fate": [c.fate for c in cells.cells],
         "span": [c.span for c in cells.cells], "cell": list(range(len(cells.cells))),
-    }), temp=True, overwrite=True)  # fmt: skip
+    }))  # fmt: skip
     numbered = spanned.inner_join(index, ["period", "fate", "span"])
     strange = (numbered.bucket_group != numbered.g).fill_null(False)
     return numbered.mutate(strange=strange).select(*units.columns, "cell", "strange")

@@ -1,0 +1,139 @@
+"""What differs between the databases that can hold a log: names of functions, and how a table is kept. Knows no rule.
+
+Everything else of the analysis is the same expressions on all of them. Only DuckDB opens files by itself; on the others
+the lines are a table that was loaded there.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import ibis
+import ibis.expr.datatypes as dt
+import ibis.expr.types as ir
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ibis.backends import BaseBackend
+
+SEPARATOR: Final = "\x1f"
+"""Between ids that are hashed together: no id has a control character."""
+MOST_WORDS: Final = 60_000
+"""A column of text with more different values than this stays text."""
+TEXT, ID, AT = dt.string, dt.uint64, dt.Timestamp(scale=6)
+
+
+def _builtin(name: str, arguments: Sequence[dt.DataType], result: dt.DataType) -> Callable[..., Any]:
+    def of_one(value: Any) -> Any: ...
+
+    def of_two(value: Any, other: Any) -> Any: ...
+
+    wrapped: Callable[..., Any] = ibis.udf.scalar.builtin(
+        of_one if len(arguments) == 1 else of_two, name=name, signature=(tuple(arguments), result)
+    )
+    return wrapped
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a database calls things.
+
+    Attributes:
+        hash: 64 bits of a text; unsigned is whether they come without a sign.
+        hash_two: The same of two texts; None where they are put together first.
+        microseconds: Of an instant, since 1970.
+    """
+
+    hash: Callable[[ir.StringValue], ir.IntegerValue]
+    unsigned: bool
+    microseconds: Callable[[ir.TimestampValue], ir.IntegerValue]
+    hash_two: Callable[[ir.StringValue, ir.StringValue], ir.IntegerValue] | None = None
+
+    def identity(self, *texts: ir.StringValue) -> ir.IntegerValue:
+        """An id as a number of 63 or 64 bits; of several texts together. Texts are not null."""
+        if len(texts) == 2 and self.hash_two is not None:
+            value = self.hash_two(*texts)
+        else:
+            value = self.hash(ibis.literal(SEPARATOR).join(texts) if len(texts) > 1 else texts[0])
+        return value >> 1 if self.unsigned else value
+
+
+DIALECTS: Final[Mapping[str, Dialect]] = {
+    "duckdb": Dialect(
+        _builtin("hash", [TEXT], ID), True, _builtin("epoch_us", [AT], dt.int64), _builtin("hash", [TEXT, TEXT], ID)
+    ),
+    "pyspark": Dialect(_builtin("xxhash64", [TEXT], dt.int64), False, _builtin("unix_micros", [AT], dt.int64)),
+    "clickhouse": Dialect(_builtin("xxHash64", [TEXT], ID), True, _builtin("toUnixTimestamp64Micro", [AT], dt.int64)),
+    "bigquery": Dialect(_builtin("farm_fingerprint", [TEXT], dt.int64), False, _builtin("unix_micros", [AT], dt.int64)),
+}
+"""By Ibis' name of the database."""
+
+COLUMNS: Final[Mapping[str, str]] = {
+    "event": "string", "ts": "timestamp(6)", "request_id": "string", "user_id": "string", "user_id_hmac": "string",
+    "experiment": "string", "group": "string", "bucket": "int32", "reason": "string", "allocation": "string",
+    "propensity": "float64", "model_version": "string", "served_version": "string", "fallback": "string",
+    "status": "string", "latency_ms": "float64", "items": "array<int64>", "synthetic": "boolean",
+    "outcome_id": "string", "type": "string", "item_id": "int64", "value": "float64", "currency": "string",
+    "salt": "string", "weights": "string",
+}  # fmt: skip
+"""What a table of lines has, as the log names it; `weights` is JSON. A log need not have all of it."""
+
+
+def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
+    """The lines as the analysis takes them: times in microseconds, ids as hashes; all else as in the log.
+
+    A table of hashes is a tenth of the size, and two of 10 million users share one with a probability of 5 in a
+    million. An id that is empty is absent. Columns beyond those of the analysis are kept.
+    """
+    user_id = ibis.coalesce(lines.user_id.nullif(""), lines.user_id_hmac.nullif(""))
+    request_id = lines.request_id.nullif("")
+    outcome_id = lines.outcome_id.nullif("")
+    made_of = [user_id, request_id, lines.type, *(lines[name].cast("string") for name in ("ts", "item_id", "value"))]
+    instead = dialect.identity(*(part.fill_null("") for part in made_of))
+    outcome = ibis.ifelse(outcome_id.notnull(), dialect.identity(outcome_id), instead)
+    both = ibis.ifelse(user_id.notnull() & request_id.notnull(), dialect.identity(user_id, request_id), ibis.null())
+    detail = {}
+    if "attributes" in lines.columns:
+        text = lines.attributes.cast("string").nullif("{}")
+        detail["attributes"] = ibis.ifelse(lines.event == "exposure", text, ibis.null())
+    replaced = ("ts", "user_id", "user_id_hmac", "request_id", "outcome_id")
+    return lines.select(
+        *(name for name in lines.columns if name not in (*replaced, *detail, "allocation", "synthetic")),
+        at=dialect.microseconds(lines.ts),
+        user=ibis.ifelse(user_id.notnull(), dialect.identity(user_id), ibis.null()),
+        request=ibis.ifelse(request_id.notnull(), dialect.identity(request_id), ibis.null()),
+        exposure=both,
+        outcome=ibis.ifelse(lines.event == "outcome", outcome, ibis.null()),
+        allocation=lines.allocation.fill_null(""),
+        synthetic=lines.synthetic.fill_null(False),
+        **detail,
+    )
+
+
+def keep(connection: "BaseBackend", name: str, table: "ir.Table | pa.Table") -> ir.Table:
+    """The table, computed once, under a name that may be taken already."""
+    return connection.create_table(name, table, temp=True, overwrite=True)
+
+
+def keep_narrow(connection: "BaseBackend", name: str, table: ir.Table, words: Mapping[str, Sequence[str]]) -> ir.Table:
+    """The same, with columns that have few different values, which are given, in a byte or two where that is known."""
+    if connection.name != "duckdb":
+        return keep(connection, name, table)
+    raw = connection.con
+    numbered = {column: values for column, values in words.items() if values and len(values) <= MOST_WORDS}
+    replaced = []
+    for column, values in numbered.items():
+        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
+        raw.execute(f'DROP TYPE IF EXISTS "{name}_{column}"')
+        raw.execute(f'CREATE TYPE "{name}_{column}" AS ENUM ({listed})')
+        replaced.append(f'"{column}"::"{name}_{column}" AS "{column}"')
+    query = ibis.to_sql(table, dialect="duckdb")
+    columns = f"* REPLACE ({', '.join(replaced)})" if replaced else "*"
+    # Values are quoted above; nothing else comes from outside.
+    raw.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS SELECT {columns} FROM ({query})')  # noqa: S608
+    return connection.table(name)
+
+
+def view(connection: "BaseBackend", name: str, table: ir.Table) -> ir.Table:
+    """The table by a name, so that what is asked of it stays a short query: long ones take Ibis longer than DuckDB."""
+    return connection.create_view(name, table, overwrite=True)
