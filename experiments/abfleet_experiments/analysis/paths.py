@@ -68,7 +68,7 @@ def _worse_at(measured: Measured, harm: LookwiseTest | None) -> Floats:
 
 
 def _boundaries(test: LookwiseTest, times: int) -> Floats:
-    """The boundary at each time: float64[times]. The report's moment has that of the last look, nan before the first."""
+    """The boundary at each time, at the report's moment that of the last look: float64[times]; nan before any."""
     looks = times - 1
     found = np.array([test.boundary(look) for look in range(looks)])
     found = np.append(found, found[-1:] if looks else np.nan)
