@@ -8,8 +8,6 @@ from wsgiref.simple_server import WSGIServer
 from prometheus_client import CollectorRegistry, start_http_server
 
 from abfleet_transport.errors import AddressError
-from abfleet_transport.operational_log import LOG_LEVELS as LOG_LEVELS
-from abfleet_transport.operational_log import configure_logs as configure_logs
 
 
 class StopSignals:
