@@ -89,6 +89,12 @@ def faults(page: str, *, self_contained: bool = False) -> list[str]:
         for before, after in zip(found.headings, found.headings[1:], strict=False)
         if after > before + 1
     ]
+    named = [v for tag, n, v in found.attributes if n == "aria-labelledby" and tag in ("section", "nav")]
+    wrong += [f"two landmarks named by {one}" for one in named if named.count(one) > 1]
+    if found.tags.count("article") > 1 and any(
+        tag == "section" for tag, n, _ in found.attributes if n == "aria-labelledby"
+    ):
+        wrong.append("landmarks of one name in several articles")
     wrong += [f"{name}= in <{tag}>" for tag, name, _ in found.attributes if name == "style" or name.startswith("on")]
     for tag in ("main", "header", "footer", "title"):
         if tag not in found.tags:
