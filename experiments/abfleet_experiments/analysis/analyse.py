@@ -35,8 +35,8 @@ def analyse(
 
     as_of: Nothing after this is looked at; the newest line if None, so that a report is a function of its input.
     only: Name of the one experiment to report.
-    detailed: Whether each report has its details; `known` are the registry's facts of each version, for these. memory_limit_bytes, threads: As of `open_log`. Raises LogError, and
-    KeyError if `only` is nowhere.
+    detailed: Whether each report has its details; `known` are the registry's facts of each version, for these.
+    memory_limit_bytes, threads: As of `open_log`. Raises LogError, and KeyError if `only` is nowhere.
     """
     progress("reading the log")
     with open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log:
