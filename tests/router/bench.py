@@ -16,12 +16,13 @@ from abfleet_router.fleet import Fleet
 from abfleet_router.lane import Lane
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.pool import Pool
+from abfleet_router.rate_limit import RateLimit
 from abfleet_router.replica import Health, LaneSettings, Replica
 from abfleet_router.routing import Router
 from abfleet_router.settings import RoutingSettings
 from abfleet_router.snapshot import make_snapshot
 from abfleet_router.tracing import Tracer
-from abfleet_transport.call import Code, Metadata
+from abfleet_transport.call import Call, Code, Metadata
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from tests.router.fakes import FakeCall, FakeClock, FakeHop, Sent, turns, worker_answer
@@ -122,6 +123,8 @@ class Bench:
         settings: RoutingSettings | None = None,
         draw: Callable[[], float] = lambda: 0.0,
         tracer: Tracer | None = None,
+        client_of: Callable[[Call], str | None] | None = None,
+        rate_limit: RateLimit | None = None,
     ) -> None:
         self.clock = FakeClock()
         self.draw = draw
@@ -130,7 +133,7 @@ class Bench:
         self.router = Router(
             self.fleet, cast(DecisionLog, self.log), self.metrics, self.rpc,
             settings or RoutingSettings(name="router-1"), clock=self.clock, wall=lambda: WALL + self.clock.now,
-            tracer=tracer,
+            tracer=tracer, client_of=client_of, rate_limit=rate_limit,
         )  # fmt: skip
         self.fleet.receiver = self.router
         self.fleet.set_receiver(self.router)
