@@ -57,7 +57,7 @@ def analyze(
     unwanted = _verdicts(fail_on)
     if html is not None:
         report_page.check(html)
-    config, report = _report(logs, experiments, fleet, as_of, experiment)
+    config, report = _report(logs, experiments, fleet, as_of, experiment, detailed=html is not None)
     if html is not None:
         report_page.write(html, report, config)
     if as_json:
@@ -74,7 +74,7 @@ def analyze(
 
 
 def _report(
-    logs: list[Path], experiments: Path, fleet: Path | None, as_of: str | None, only: str | None
+    logs: list[Path], experiments: Path, fleet: Path | None, as_of: str | None, only: str | None, *, detailed: bool
 ) -> "tuple[Config, Report]":
     (config,) = loaded(experiments, fleet=fleet)
     at = None if as_of is None else _as_of(as_of)
@@ -86,9 +86,9 @@ def _report(
     console = Console(stderr=True)
     try:
         if not console.is_terminal:
-            return config, analyse(logs, config, as_of=at, only=only)
+            return config, analyse(logs, config, as_of=at, only=only, detailed=detailed)
         with console.status("") as status:
-            return config, analyse(logs, config, as_of=at, only=only, progress=status.update)
+            return config, analyse(logs, config, as_of=at, only=only, detailed=detailed, progress=status.update)
     except LogError as error:
         refuse(f"--logs: {error}")
     except KeyError:

@@ -33,6 +33,8 @@ def test_the_page_is_written_beside_the_text(tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert faults(text, self_contained=True) == []
     assert "Keep running: nothing is decided yet" in read(text).text
+    assert "Conversion rate: treatment (v2) against control" in text, "the estimate is drawn over time"
+    assert "Users so far" in text
     assert sorted(one.name for one in tmp_path.iterdir() if "report" in one.name) == ["report.html"]
     assert page.stat().st_mode & 0o777 == 0o666 & ~_umask()
     analyze(tmp_path, "--html", page)
