@@ -5,12 +5,14 @@ together, so that what is behind the port sees the same batches as on the native
 """
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import grpc
+import structlog
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.drain import idle_instant
@@ -29,7 +31,9 @@ if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[bytes, bytes]
 else:
     Context = grpc.aio.ServicerContext
+log = structlog.get_logger("abfleet.transport")
 MAX_PORT = 65535
+REBIND_SECONDS = 0.05
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -120,7 +124,10 @@ class GrpcioServer:
         self._in_progress = 0
         self._last_event = 0.0
         self.oversized = 0  # changed only on the loop
+        self.restarts = 0  # changed only on the loop
         self.port = 0
+        self._watch: asyncio.Task[None] | None = None
+        self._closing = False
 
     @property
     def in_progress(self) -> int:
@@ -129,8 +136,12 @@ class GrpcioServer:
 
     async def start(self) -> None:
         """Binds and begins to deliver. Raises AddressError."""
-        plan = self._plan
         self._loop = asyncio.get_running_loop()
+        self._server = await self._opened(self._plan.address)
+        self._watch = self._loop.create_task(self._keep_up(), name="keep grpcio up")
+
+    async def _opened(self, address: str) -> "grpc.aio.Server":
+        plan, loop = self._plan, asyncio.get_running_loop()
         server = grpc.aio.server(
             interceptors=plan.interceptors,
             options=options(plan),
@@ -138,22 +149,43 @@ class GrpcioServer:
         by_service: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
         for index, path in enumerate(plan.methods):
             service, name = path[1:].split("/")
-            handler = grpc.unary_unary_rpc_method_handler(self._handler(index, self._loop))
+            handler = grpc.unary_unary_rpc_method_handler(self._handler(index, loop))
             by_service.setdefault(service, {})[name] = handler
         server.add_generic_rpc_handlers(
             tuple(grpc.method_handlers_generic_handler(service, handlers) for service, handlers in by_service.items())
         )
         plan.add_services(server)
         try:
-            self.port = self._bind(server)
+            self.port = self._bind(server, address)
         except AddressError:
             await server.stop(0)
             raise
-        self._server = server
         await server.start()
+        return server
 
-    def _bind(self, server: grpc.aio.Server) -> int:
-        address = self._plan.address
+    async def _keep_up(self) -> None:
+        """Begins again at the same address when the library has ended by itself.
+
+        It does: on a call whose path is not UTF-8 (grpcio 1.85.1) the loop that takes calls dies of the exception, and
+        with it the port. One frame of anybody would end the service for good. Calls under way are cut all the same.
+        """
+        while True:
+            server = self._server
+            assert server is not None
+            with contextlib.suppress(Exception):  # what it died of, which the library has logged
+                await server.wait_for_termination()
+            if self._closing:
+                return
+            self.restarts += 1
+            log.error("grpcio ended by itself; it begins again", address=self._plan.address, restarts=self.restarts)
+            while self._server is server and not self._closing:
+                try:
+                    self._server = await self._opened(again_at(self._plan.address, self.port))
+                except AddressError as error:
+                    log.warning("the address is not free yet", reason=str(error))
+                    await asyncio.sleep(REBIND_SECONDS)
+
+    def _bind(self, server: grpc.aio.Server, address: str) -> int:
         unix = address.startswith("unix:")
         asked = address.rpartition(":")[2]
         if not unix and asked.isdecimal() and int(asked) > MAX_PORT:
@@ -219,7 +251,16 @@ class GrpcioServer:
         if self._server is None:
             return
         await idle_instant(lambda: self._in_progress, lambda: self._last_event, grace_seconds)
+        self._closing = True
         await self._server.stop(0)
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+
+
+def again_at(address: str, port: int) -> str:
+    """The address with the port that was bound; a unix socket as it is."""
+    return address if address.startswith("unix:") else f"{address.rpartition(':')[0]}:{port}"
 
 
 def options(plan: ServerPlan) -> list[tuple[str, int]]:

@@ -1,0 +1,5 @@
+"""Everything that takes outside bytes, by name."""
+
+from tests.fuzz import files, sockets, wire
+
+TARGETS = (*wire.TARGETS, *sockets.TARGETS, *files.TARGETS)
