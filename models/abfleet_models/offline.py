@@ -1,0 +1,45 @@
+"""What a registry knows of its versions before anybody was served: offline metrics and catalogues. Reads only."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from abfleet_models.errors import RegistryError
+from abfleet_models.registry import Registry
+
+
+@dataclass(frozen=True, slots=True)
+class Offline:
+    """One version. `items`: how many its catalogue has; None where metadata.json does not count them."""
+
+    metrics: tuple[tuple[str, float], ...]
+    items: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineFacts:
+    """All that could be read, by version, archived ones too; `problems` says what could not."""
+
+    versions: dict[str, Offline]
+    problems: tuple[str, ...]
+
+
+def offline_facts(folder: Path) -> OfflineFacts:
+    """The facts of every version of a registry. A version that cannot be read is a problem and harms no other."""
+    registry = Registry(folder)
+    found: dict[str, Offline] = {}
+    problems: list[str] = []
+    try:
+        named = dict.fromkeys(registry.archived_versions(), registry.archived)
+        named |= dict.fromkeys(registry.versions(), registry.resolve)
+    except RegistryError as error:
+        return OfflineFacts({}, (str(error),))
+    for name, read in named.items():
+        try:
+            version = read(name)
+            metrics = version.metrics()
+        except RegistryError as error:
+            problems.append(str(error))
+            continue
+        counts = dict(version.manifest.training.counts)
+        found[name] = Offline(metrics.values if metrics is not None else (), counts.get("items"))
+    return OfflineFacts(found, tuple(problems))
