@@ -1,4 +1,4 @@
-"""One way of abusing an HTTP/2 server, as a process: `python -m tests.support.abuser KIND HOST:PORT SECONDS`.."""
+"""One way of abusing an HTTP/2 server: `python -m tests.support.abuser KIND HOST:PORT SECONDS`. For tests alone.
 
 Connections that the server closes are opened again, so that what is measured beside it is the abuse and not its end.
 """
