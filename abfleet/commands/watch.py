@@ -1,0 +1,270 @@
+"""`abfleet analyze --watch` and its notifications. Knows flags, the clock and the terminal; not what a verdict is."""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from abfleet.commands import report_page
+from abfleet.commands.analysis_options import analysis_extra
+from abfleet.commands.experiment_file import loaded, refuse
+from abfleet.watching import Standing, changes, fingerprint, standings
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+    from abfleet.notifying import Notifier
+
+FAILURE = 1
+TRIES = 5
+"""Without --watch, to deliver what is due: some 15 s in all. What nobody took then is sent by the next run."""
+LEAST_SECONDS = 0.1
+
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", envvar="ABFLEET_WATCH", help="Go on, and tell of each change; Ctrl-C ends it."),
+]  # fmt: skip
+Every = Annotated[
+    float,
+    typer.Option("--every", envvar="ABFLEET_EVERY", min=LEAST_SECONDS, max=86_400, metavar="SECONDS",
+                 help="Between two looks of --watch, of which one without news costs nothing."),
+]  # fmt: skip
+NotifyUrl = Annotated[
+    str | None,
+    typer.Option("--notify-url", envvar="ABFLEET_NOTIFY_URL", metavar="URL",
+                 help="POST each change of a verdict there, as JSON, until it is taken."),
+]  # fmt: skip
+NotifySecret = Annotated[
+    Path | None,
+    typer.Option("--notify-secret-file", envvar="ABFLEET_NOTIFY_SECRET_FILE", metavar="FILE",
+                 help="Sign what is POSTed with the secret in this file (HMAC-SHA256)."),
+]  # fmt: skip
+NotifyCommand = Annotated[
+    str | None,
+    typer.Option("--notify-command", envvar="ABFLEET_NOTIFY_COMMAND", metavar="COMMAND",
+                 help="Run this for each change of a verdict, with the JSON on its standard input; no shell."),
+]  # fmt: skip
+NotifyState = Annotated[
+    Path,
+    typer.Option("--notify-state", envvar="ABFLEET_NOTIFY_STATE", metavar="FILE",
+                 help="Remembers what was told, so that a restart neither repeats nor forgets."),
+]  # fmt: skip
+DEFAULT_STATE = Path(".abfleet/notifications.json")
+DryRun = Annotated[
+    bool,
+    typer.Option("--notify-dry-run", envvar="ABFLEET_NOTIFY_DRY_RUN", help="Print what would be sent; send nothing."),
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notifications:
+    """The flags of notifications."""
+
+    url: str | None
+    secret_file: Path | None
+    command: str | None
+    state: Path
+    dry_run: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A report as people and as programs read it."""
+
+    document: Mapping[str, Any]
+    shown: Any
+
+
+@contextmanager
+def notifier(wishes: Notifications) -> "Iterator[Notifier | None]":
+    """Who sends, ready to; None where nobody wants to be told. Exits 2 for a mistake in the flags or their files."""
+    from abfleet.notifying import Command, Notifier, NotifyError, Receiver, Url, read_secret
+
+    if wishes.url is None and wishes.command is None:
+        if wishes.secret_file is not None or wishes.dry_run:
+            refuse("--notify-secret-file and --notify-dry-run need --notify-url or --notify-command")
+        yield None
+        return
+    try:
+        secret = None if wishes.secret_file is None else read_secret(wishes.secret_file)
+        receivers: list[Receiver] = [] if wishes.url is None else [Url(wishes.url, secret)]
+        receivers += [] if wishes.command is None else [Command(wishes.command)]
+        with Notifier(wishes.state, receivers) as sender:
+            yield sender
+    except NotifyError as error:
+        refuse(error)
+
+
+def tell_once(wishes: Notifications, document: Mapping[str, Any]) -> None:
+    """Sends what is new in one report; exits 1 when it was not taken, and is left for the next run."""
+    with notifier(wishes) as sender:
+        if sender is None:
+            return
+        if wishes.dry_run:
+            for text in sender.described(document):
+                typer.echo(text)
+        else:
+            _send_for_a_while(sender, document)
+
+
+def _send_for_a_while(sender: "Notifier", document: Mapping[str, Any]) -> None:
+    sender.note(document)
+    complaints = sender.send(time.monotonic())
+    for _ in range(TRIES - 1):
+        due = sender.next_due()
+        if due is None:
+            break
+        time.sleep(max(0.0, due - time.monotonic()))
+        complaints = sender.send(time.monotonic())
+    for complaint in complaints:
+        typer.echo(complaint.partition("; again")[0], err=True)
+    if sender.pending:
+        typer.echo(f"{sender.pending} notifications were not taken; the next run sends them", err=True)
+        raise typer.Exit(FAILURE)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is looked at, and where the page of the newest report goes."""
+
+    logs: list[Path]
+    experiments: Path
+    fleet: Path | None
+    only: str | None
+    html: Path | None
+
+    @property
+    def files(self) -> list[Path]:
+        """Without whose change the report is the same."""
+        return [*self.logs, self.experiments, *([] if self.fleet is None else [self.fleet])]
+
+    def look(self) -> Look:
+        """Analyses. Raises Waiting."""
+        from abfleet_experiments.analysis.analyse import analyse
+        from abfleet_experiments.analysis.render import rendered
+        from abfleet_experiments.errors import ConfigErrors
+        from abfleet_experiments.load import load
+        from abfleet_experiments.readlog import LogError
+
+        try:
+            config = load(self.experiments, self.fleet)
+            report = analyse(self.logs, config, only=self.only, detailed=self.html is not None)
+        except ConfigErrors as error:
+            raise Waiting(str(error.errors[0])) from error
+        except LogError as error:
+            raise Waiting(f"--logs: {error}") from error
+        except KeyError as error:
+            raise Waiting(f"--experiment: `{str(self.only)[:64]}` is neither in the file nor in the log") from error
+        if self.html is not None:
+            report_page.write(self.html, report, config)
+        return Look(report.as_dict(), rendered(report))
+
+
+def go_on(source: Source, wishes: Notifications, *, every_seconds: float, as_json: bool, until: frozenset[str]) -> bool:
+    """Watches until Ctrl-C, which gives False, or until an experiment has one of these verdicts, which gives True."""
+    loaded(source.experiments, fleet=source.fleet)  # what is wrong from the beginning ends it
+    with analysis_extra():
+        import abfleet_experiments.analysis.analyse  # noqa: F401 - asked early, used later
+    with notifier(wishes) as sender:
+        return Watcher(
+            source.look, source.files, sender,
+            every_seconds=every_seconds, as_json=as_json, dry_run=wishes.dry_run, until=until,
+        ).run()  # fmt: skip
+
+
+class Waiting(Exception):
+    """There is nothing to analyse yet, or the files cannot be read at this moment."""
+
+
+class Watcher:
+    """Looks on and on. `look` makes a report, or raises `Waiting` with the reason why there is none yet."""
+
+    def __init__(
+        self, look: Callable[[], Look], followed: list[Path], sender: "Notifier | None", *,
+        every_seconds: float, as_json: bool, dry_run: bool, until: frozenset[str],
+    ) -> None:  # fmt: skip
+        """`followed`: files and folders without whose change a look is none; `until`: verdicts that end it."""
+        self._look = look
+        self._followed = followed
+        self._sender = sender
+        self._every_seconds = every_seconds
+        self._as_json = as_json
+        self._dry_run = dry_run
+        self._until = until
+        self._seen: object = None
+        self._shown: dict[str, Standing] = {}
+        self._said = ""
+
+    def run(self) -> bool:
+        """Until Ctrl-C, which gives False, or until a verdict that ends it, which gives True."""
+        try:
+            with self._screen() as screen:
+                while not self._step(screen):
+                    time.sleep(self._pause())
+        except KeyboardInterrupt:
+            return False
+        return True
+
+    @contextmanager
+    def _screen(self) -> "Iterator[Live | None]":
+        from rich.console import Console
+        from rich.live import Live
+
+        console = Console(highlight=False)
+        with ExitStack() as stack:
+            live = console.is_terminal and not self._as_json
+            yield stack.enter_context(Live(console=console, auto_refresh=False)) if live else None
+
+    def _pause(self) -> float:
+        due = None if self._sender is None else self._sender.next_due()
+        return self._every_seconds if due is None else max(0.0, min(self._every_seconds, due - time.monotonic()))
+
+    def _step(self, screen: "Live | None") -> bool:
+        """One look; whether that was the last one."""
+        ended = False
+        seen = fingerprint(self._followed)  # before the look, so that what is written meanwhile is news
+        if seen != self._seen:
+            try:
+                look = self._look()
+            except Waiting as reason:
+                self._say(str(reason))
+            else:
+                self._seen = seen
+                self._show(screen, look)
+                if self._sender is not None and not self._dry_run:
+                    self._sender.note(look.document)
+                ended = any(one.verdict in self._until for one in standings(look.document).values())
+        if self._sender is not None and not self._dry_run:
+            for complaint in self._sender.send(time.monotonic()):
+                self._say(complaint)
+        return ended
+
+    def _show(self, screen: "Live | None", look: Look) -> None:
+        news = changes(self._shown, look.document)
+        if screen is not None:
+            screen.update(look.shown, refresh=True)
+        first = not self._shown
+        self._shown |= standings(look.document)
+        for change in news:
+            if screen is not None:
+                screen.console.bell()
+            elif self._as_json:
+                typer.echo(json.dumps(change.message(), ensure_ascii=False))
+            else:
+                typer.echo(change.sentence())
+        if first and not news and screen is None and not self._as_json:
+            typer.echo(f"{look.document['as_of']} {len(self._shown)} experiments keep running")
+        if self._dry_run and self._sender is not None and news:
+            for text in self._sender.described(look.document):
+                typer.echo(text)
+
+    def _say(self, words: str) -> None:
+        """On standard error, once until it changes."""
+        if words != self._said:
+            self._said = words
+            typer.echo(words, err=True)
