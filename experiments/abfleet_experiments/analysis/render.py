@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from abfleet_experiments.analysis.evidence import DataQuality
 from abfleet_experiments.analysis.report import ExperimentReport, Report
 from abfleet_experiments.analysis.verdicts import MetricResult, Verdict
 from abfleet_experiments.config import time_text
@@ -99,11 +100,11 @@ def _metrics(report: ExperimentReport) -> Table:
                 escape(metric.rule.name),
                 metric.rule.role,
                 escape(metric.group),
-                _value(metric.baseline_value),
-                _value(metric.value),
-                _percent(metric.relative_difference),
-                _interval(metric, metric.interval),
-                _interval(metric, metric.sequential_interval),
+                value_text(metric.baseline_value),
+                value_text(metric.value),
+                percent_text(metric.relative_difference),
+                interval_text(metric, metric.interval),
+                interval_text(metric, metric.sequential_interval),
             )
     return table
 
@@ -116,6 +117,22 @@ def _quality(report: ExperimentReport) -> Iterator[RenderableType]:
         (0, 0, 0, 2),
         expand=False,
     )  # fmt: skip
+    yield Padding(Text(f"left out: {left_out(quality)}"), (0, 0, 0, 2), expand=False)
+    if quality.open_windows:
+        yield Padding(
+            Text(f"{quality.open_windows:,} users have been in for less than 7 days; their outcomes may still come"),
+            (0, 0, 0, 2),
+            expand=False,
+        )
+
+
+def verdict_words(verdict: Verdict, group: str) -> str:
+    """What to do, in words."""
+    return _WORDS[verdict][0].format(group=group)
+
+
+def left_out(quality: DataQuality) -> str:
+    """What of the log was left out, and how often."""
     counts = {
         "synthetic calls": quality.synthetic,
         "overridden calls": quality.overrides,
@@ -128,25 +145,20 @@ def _quality(report: ExperimentReport) -> Iterator[RenderableType]:
         "clicks on items that were not in the list": quality.clicks_not_in_list,
         "outcomes in another currency": quality.other_currencies,
     }
-    left_out = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
-    yield Padding(Text(f"left out: {left_out or 'nothing'}"), (0, 0, 0, 2), expand=False)
-    if quality.open_windows:
-        yield Padding(
-            Text(f"{quality.open_windows:,} users have been in for less than 7 days; their outcomes may still come"),
-            (0, 0, 0, 2),
-            expand=False,
-        )
+    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing"
 
 
-def _value(value: float) -> str:
+def value_text(value: float) -> str:
+    """A metric's value; - where it is not known."""
     return f"{value:.4g}" if math.isfinite(value) else "-"
 
 
-def _percent(value: float) -> str:
+def percent_text(value: float) -> str:
+    """A change; - where it is not known."""
     return f"{value:+.1%}" if math.isfinite(value) else "-"
 
 
-def _interval(metric: MetricResult, bounds: tuple[float, float]) -> str:
+def interval_text(metric: MetricResult, bounds: tuple[float, float]) -> str:
     """An interval of the difference, relative to control."""
     if not all(map(math.isfinite, bounds)) or not metric.baseline_value:
         return "-"

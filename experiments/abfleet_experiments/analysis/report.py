@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from abfleet_experiments.analysis.details import Details
+from abfleet_experiments.analysis.details_document import details_document
 from abfleet_experiments.analysis.gather import Gathered
 from abfleet_experiments.analysis.verdicts import Decision, MetricResult
 from abfleet_experiments.config import AnalysisPlan, time_text
@@ -38,8 +39,11 @@ class Report:
     log: LogFacts
     experiments: tuple[ExperimentReport, ...]
 
-    def as_dict(self) -> dict[str, object]:
-        """The document, in JSON values; a number that is not known is None."""
+    def as_dict(self, *, detailed: bool = False) -> dict[str, object]:
+        """The document, in JSON values; a number that is not known is None.
+
+        detailed: Whether an experiment that has details has them under the key `details`.
+        """
         return {
             "as_of": None if self.as_of is None else time_text(self.as_of),
             "log": {
@@ -47,8 +51,13 @@ class Report:
                 "unreadable": self.log.unreadable,
                 "duplicates": self.log.duplicates,
             },
-            "experiments": [_experiment(report) for report in self.experiments],
+            "experiments": [_with_details(report) if detailed else _experiment(report) for report in self.experiments],
         }
+
+
+def _with_details(report: ExperimentReport) -> dict[str, object]:
+    document = _experiment(report)
+    return document if report.details is None else document | {"details": details_document(report.details)}
 
 
 def _experiment(report: ExperimentReport) -> dict[str, object]:
