@@ -142,7 +142,7 @@ class Serving:
             client_of=self.guards.client_of,
             rate_limit=self.guards.rate_limit,
         )
-        self.fleet.set_receiver(self.router)
+        self.fleet.set_receiver(self.router.answers)
         self.reloader = Reloader(
             settings.experiments,
             settings.fleet,
@@ -306,7 +306,7 @@ class Serving:
         memory, beats = self.guards.memory, 0
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.router.sweep()
+            self.router.answers.sweep()
             beats += 1
             if memory is not None and beats % MEMORY_BEATS == 0:
                 self.router.crowded = memory.look()

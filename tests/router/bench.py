@@ -10,6 +10,7 @@ from abfleet_experiments import decision
 from abfleet_experiments.config import Config
 from abfleet_experiments.load import load_text
 from abfleet_protos.recommender_pb2 import RecommendRequest
+from abfleet_router.answers import Answers
 from abfleet_router.decision_log import DecisionLog
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.fleet import Fleet
@@ -101,7 +102,7 @@ class HoplessFleet(Fleet):
         super().__init__(clock=clock, draw=draw, policy=policy, lanes=lanes)
         self.clock = clock
         self.lanes = lanes
-        self.receiver: Router | None = None
+        self.receiver: Answers | None = None
         self.made: list[HoplessReplica] = []
         self.down: set[str] = set()
         """Versions whose replicas do not serve until the test says so."""
@@ -135,8 +136,8 @@ class Bench:
             settings or RoutingSettings(name="router-1"), clock=self.clock, wall=lambda: WALL + self.clock.now,
             tracer=tracer, client_of=client_of, rate_limit=rate_limit,
         )  # fmt: skip
-        self.fleet.receiver = self.router
-        self.fleet.set_receiver(self.router)
+        self.fleet.receiver = self.router.answers
+        self.fleet.set_receiver(self.router.answers)
         self.config = load_text(config)
         self.calls: list[FakeCall] = []
 

@@ -8,11 +8,12 @@ import pytest
 from abfleet_experiments.load import load_text
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
+from abfleet_router.answers import code_of
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.fallback import Reason
 from abfleet_router.lane import HopFailed
+from abfleet_router.onward import PUSHBACK_MS
 from abfleet_router.replica import Health, LaneSettings
-from abfleet_router.routing import PUSHBACK_MS, code_of
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 from hypothesis import given, settings
@@ -181,7 +182,7 @@ class RouterMachine(RuleBasedStateMachine):
         async def pass_time() -> None:
             self.bench.clock.advance(seconds)
             if sweep:
-                self.bench.router.sweep()
+                self.bench.router.answers.sweep()
             await turns()
 
         self.runner.run(pass_time())
@@ -232,7 +233,7 @@ class RouterMachine(RuleBasedStateMachine):
         await turns()
         await self.bench.run_dry()
         self.bench.clock.advance(10.0)
-        self.bench.router.sweep()
+        self.bench.router.answers.sweep()
         await turns()
         await self.bench.run_dry()
 
@@ -357,7 +358,7 @@ async def test_an_answer_that_comes_after_the_call_moved_on_is_dropped(make_benc
     await bench.arrive(hasty, patient)
     bench.replica("v2", 1).becomes(Health.SERVING)
     bench.clock.advance(0.16)
-    bench.router.sweep()
+    bench.router.answers.sweep()
     await turns()
     assert bench.hop("v2", 1).sent[0].requests == (hasty.payload,)
     first, second = bench.hop("v2", 0).sent[0], bench.hop("v2", 1).sent[0]
@@ -380,7 +381,7 @@ async def test_the_last_attempt_has_all_the_time_that_is_left(make_bench: Make) 
     call = bench.call("on-v1", [1], seconds=0.3, request_id="late")
     await bench.arrive(call)
     bench.clock.advance(0.29)
-    bench.router.sweep()
+    bench.router.answers.sweep()
     await turns()
     sent = bench.hop("v1", 0).sent[0]
     sent.answer(worker_answer("v1", sent.requests))
@@ -585,7 +586,7 @@ async def test_a_worker_that_hangs_costs_half_of_the_time_each(make_bench: Make)
         ((_, sent),) = [(one, batch) for one, batch in bench.open_batches() if not batch.outcome.done()]
         assert sent.timeout_seconds == pytest.approx(left)
         bench.clock.advance(left)
-        bench.router.sweep()
+        bench.router.answers.sweep()
         await turns()
     await bench.run_dry()
     assert outcome(bench, call) == ("OK", "v1", "timeout", 4)
@@ -767,7 +768,7 @@ async def test_calls_of_a_replica_that_leaves_still_time_out(make_bench: Make) -
     bench.fleet.follow({"v3": ["10.0.2.9:1"]})
     await turns()
     bench.clock.advance(0.11)
-    bench.router.sweep()
+    bench.router.answers.sweep()
     await turns()
     await bench.answer("v3")
     await bench.run_dry()
