@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from abfleet.commands import report_page
+from abfleet.commands import report_page, watch
 from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs, Name, analysis_extra
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Fleet, Json, loaded, refuse
 
 if TYPE_CHECKING:
     from abfleet_experiments.analysis.report import Report
     from abfleet_experiments.config import Config
+    from abfleet_models.offline import Offline
 
 EXIT_VERDICT = 3
 AsOf = Annotated[
@@ -26,6 +27,20 @@ Html = Annotated[
     typer.Option("--html", envvar="ABFLEET_HTML", metavar="FILE",
                  help="Also write the report as one page that needs no other file, with pictures."),
 ]  # fmt: skip
+Markdown = Annotated[
+    bool, typer.Option("--markdown", envvar="ABFLEET_MARKDOWN", help="Print Markdown, for a pull request.")
+]
+WithDetails = Annotated[
+    bool,
+    typer.Option("--details", envvar="ABFLEET_DETAILS",
+                 help="With --json: also how it came about, parts of the users, what versions recommended."),
+]  # fmt: skip
+Registry = Annotated[
+    Path,
+    typer.Option("--registry", envvar="ABFLEET_REGISTRY", metavar="FOLDER",
+                 help="The model registry, whose offline metrics --details and --html show beside the online ones."),
+]  # fmt: skip
+DEFAULT_REGISTRY = Path("models")
 
 
 def register(app: typer.Typer) -> None:
@@ -46,6 +61,16 @@ def analyze(
                      help="Exit with code 3 if an experiment's verdict is one of these."),
     ] = None,
     html: Html = None,
+    watching: watch.Watch = False,
+    every: watch.Every = 10.0,
+    notify_url: watch.NotifyUrl = None,
+    notify_secret_file: watch.NotifySecret = None,
+    notify_command: watch.NotifyCommand = None,
+    notify_state: watch.NotifyState = watch.DEFAULT_STATE,
+    notify_dry_run: watch.DryRun = False,
+    markdown: Markdown = False,
+    with_details: WithDetails = False,
+    registry: Registry = DEFAULT_REGISTRY,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Conclude from the log: ship, roll back, keep running, stop, check first, or refuse because the data is broken.
@@ -54,14 +79,42 @@ def analyze(
 
     Example: abfleet analyze --logs logs --fail-on roll_back,refuse --html report.html
     """
+    if markdown and as_json:
+        refuse("--markdown: cannot be given together with --json; allowed: one of them")
+    if with_details and not as_json:
+        refuse("--details: is for --json; --html has all of it with pictures")
     unwanted = _verdicts(fail_on)
     if html is not None:
         report_page.check(html)
-    config, report = _report(logs, experiments, fleet, as_of, experiment, detailed=html is not None)
+    wishes = watch.Notifications(
+        url=notify_url, secret_file=notify_secret_file, command=notify_command, state=notify_state,
+        dry_run=notify_dry_run,
+    )  # fmt: skip
+    if watching:
+        if as_of is not None:
+            refuse("--as-of: has no meaning with --watch, which looks at the newest line")
+        if markdown or with_details:
+            refuse("--watch: shows text, or one line of JSON a look; --markdown and --details are for one look")
+        source = watch.Source(logs, experiments, fleet, experiment, html)
+        if watch.go_on(source, wishes, every_seconds=every, as_json=as_json, until=unwanted):
+            raise typer.Exit(EXIT_VERDICT)
+        return
+    config, report = _report(
+        logs,
+        experiments,
+        fleet,
+        as_of,
+        experiment,
+        registry=registry if with_details or html is not None else None,
+    )
     if html is not None:
         report_page.write(html, report, config)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(report.as_dict(detailed=with_details), indent=2, ensure_ascii=False))
+    elif markdown:
+        from abfleet_experiments.analysis.markdown import markdown as in_markdown
+
+        typer.echo(in_markdown(report), nl=False)
     else:
         from abfleet_experiments.analysis.render import rendered
         from rich.console import Console
@@ -69,12 +122,19 @@ def analyze(
         console = Console(highlight=False)
         console = console if console.is_terminal else Console(highlight=False, width=160)
         console.print(rendered(report))
+    watch.tell_once(wishes, report.as_dict())
     if any(str(one.decision.verdict) in unwanted for one in report.experiments):
         raise typer.Exit(EXIT_VERDICT)
 
 
 def _report(
-    logs: list[Path], experiments: Path, fleet: Path | None, as_of: str | None, only: str | None, *, detailed: bool
+    logs: list[Path],
+    experiments: Path,
+    fleet: Path | None,
+    as_of: str | None,
+    only: str | None,
+    *,
+    registry: Path | None,
 ) -> "tuple[Config, Report]":
     (config,) = loaded(experiments, fleet=fleet)
     at = None if as_of is None else _as_of(as_of)
@@ -84,15 +144,32 @@ def _report(
     from rich.console import Console
 
     console = Console(stderr=True)
+    detailed, known = registry is not None, _known(registry)
     try:
         if not console.is_terminal:
-            return config, analyse(logs, config, as_of=at, only=only, detailed=detailed)
+            return config, analyse(logs, config, as_of=at, only=only, detailed=detailed, known=known)
         with console.status("") as status:
-            return config, analyse(logs, config, as_of=at, only=only, detailed=detailed, progress=status.update)
+            return config, analyse(
+                logs, config, as_of=at, only=only, detailed=detailed, known=known, progress=status.update
+            )
     except LogError as error:
         refuse(f"--logs: {error}")
     except KeyError:
         refuse(f"--experiment: `{str(only)[:64]}` is neither in {experiments} nor in the log")
+
+
+def _known(registry: Path | None) -> "dict[str, Offline]":
+    """What the registry says of each version; what it cannot say is told, and costs only its own numbers."""
+    if registry is None or (registry == DEFAULT_REGISTRY and not registry.exists()):
+        return {}
+    from abfleet_models.offline import offline_facts
+
+    if not registry.is_dir():
+        refuse(f"--registry: {str(registry)[:64]} is no folder")
+    facts = offline_facts(registry)
+    for problem in facts.problems:
+        typer.echo(f"no offline metrics: {problem}", err=True)
+    return facts.versions
 
 
 def _as_of(text: str) -> datetime:

@@ -1,10 +1,11 @@
 """What a registry knows of its versions before anybody was served: offline metrics and catalogues. Reads only."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from abfleet_models.errors import RegistryError
-from abfleet_models.registry import Registry
+from abfleet_models.registry import ModelVersion, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +30,12 @@ def offline_facts(folder: Path) -> OfflineFacts:
     found: dict[str, Offline] = {}
     problems: list[str] = []
     try:
-        named = dict.fromkeys(registry.archived_versions(), registry.archived)
-        named |= dict.fromkeys(registry.versions(), registry.resolve)
+        readers: dict[str, Callable[[str], ModelVersion]] = {}
+        readers |= dict.fromkeys(registry.archived_versions(), registry.archived)
+        readers |= dict.fromkeys(registry.versions(), registry.resolve)
     except RegistryError as error:
         return OfflineFacts({}, (str(error),))
-    for name, read in named.items():
+    for name, read in readers.items():
         try:
             version = read(name)
             metrics = version.metrics()
