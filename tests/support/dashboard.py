@@ -26,14 +26,22 @@ class Answer:
     def text(self) -> str:
         return self.body.decode()
 
+    def json(self) -> Any:
+        return json.loads(self.body)
+
 
 class Dashboard:
-    """One that runs."""
+    """One that runs; `process` is None where somebody else started it."""
 
-    def __init__(self, process: Process) -> None:
-        self.process = process
-        self.address = process.ready()[1]
-        self.url = f"http://{self.address}"
+    def __init__(self, address: str, process: Process | None = None) -> None:
+        self._process = process
+        self.address = address
+        self.url = f"http://{address}"
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
         """One request, as it is: nothing is normalised, no redirect followed. `_` in a header's name is `-`."""
@@ -47,7 +55,8 @@ class Dashboard:
             response = connection.getresponse()
             return Answer(response.status, response.headers, response.read())
         except ConnectionRefusedError as error:
-            raise AssertionError(f"it has ended: {self.process.stderr_path.read_text()[-2000:]}") from error
+            why = self._process.stderr_path.read_text()[-2000:] if self._process else ""
+            raise AssertionError(f"it has ended: {why}") from error
         finally:
             connection.close()
 
@@ -71,7 +80,7 @@ def dashboard(folder: Path, *flags: str, logs: Path | None = None, router: str =
     )
     process = Process("dashboard", "abfleet_dashboard", arguments, folder)
     try:
-        yield Dashboard(process)
+        yield Dashboard(process.ready()[1], process)
     finally:
         code = process.stop()
     assert code == 0, process.stderr_path.read_text()[-2000:]
