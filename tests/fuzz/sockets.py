@@ -121,7 +121,7 @@ def callers(transport: str) -> Callable[[], AbstractAsyncContextManager[Trial]]:
                     async def one(data: bytes) -> int:
                         try:
                             reader, writer = await asyncio.open_connection(host, int(port))
-                        except ConnectionRefusedError:  # it is just beginning again
+                        except ConnectionError:  # it is just beginning again
                             await asyncio.sleep(PAUSE_SECONDS)
                             return 0
                         # Closed with a reset, or the ports of this machine would soon all be waiting.

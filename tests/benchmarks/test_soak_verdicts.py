@@ -1,0 +1,37 @@
+"""What the soak calls growth: a leak is found, noise and a warm-up are not."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from tests.proofs.soak import Sample, verdicts
+
+STEADY = [
+    Sample(minute=minute, calls=1000, failed=0, p99_ms=5.0 + random.Random(minute).random(),
+           resident_mb=(80.0 if minute > 8 else 70.0 + minute) + random.Random(minute).random(),
+           descriptors=30 + minute % 2, threads=12)
+    for minute in range(60)
+]  # fmt: skip
+
+
+def test_a_warm_up_and_noise_are_no_growth() -> None:
+    """Memory that rises in the first minutes and then stays."""
+    assert verdicts(STEADY) == []
+
+
+@pytest.mark.parametrize(
+    ("word", "changed"),
+    [
+        ("memory grows", lambda one: replace(one, resident_mb=one.resident_mb + 0.2 * one.minute)),
+        ("descriptors grow", lambda one: replace(one, descriptors=one.descriptors + int(one.minute / 5))),
+        ("threads grow", lambda one: replace(one, threads=one.threads + int(one.minute / 10))),
+        ("slower", lambda one: replace(one, p99_ms=one.p99_ms * (1 + one.minute**2 / 100))),
+        ("failed", lambda one: replace(one, failed=int(one.minute == 40))),
+    ],
+)
+def test_what_grows_is_found(word: str, changed: "object") -> None:
+    """A fifth of a megabyte a minute, a descriptor in five minutes, a thread in ten, a p99 that rises, one failure."""
+    assert callable(changed)
+    (found,) = verdicts([changed(one) for one in STEADY])
+    assert word in found

@@ -1,0 +1,129 @@
+"""A fleet at a steady load for an hour, or as long as is asked: nothing of it grows, and it does not get slower.
+
+`./run prove soak [--minutes M] [--rate R]` prints a sample of the router each minute (memory, descriptors, threads,
+p99 of its callers), and judges the slopes of those after the first fifth.
+"""
+
+import argparse
+import asyncio
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import linear_regression, median
+
+import psutil
+
+from tests.proofs.exactly_once import histories
+from tests.support.fleet import VERSIONS, Fleet, experiments_file
+from tests.support.open_load import OpenLoad
+
+WARM_SHARE = 0.2
+GROWTH_SHARE = 0.05
+"""Of the median: what a slope may come to over the whole time. Single readings go up and down by as much."""
+LEAST_GROWTH_MB = 5.0
+P99_TIMES = 3.0
+"""Median of the last third against that of the first; a busy machine moves single ones by more."""
+HEAD = "".join(f"{name:>12}" for name in ("minute", "calls", "failed", "p99 ms", "MB", "descriptors", "threads"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One minute, or what stands for one."""
+
+    minute: float
+    calls: int
+    failed: int
+    p99_ms: float
+    resident_mb: float
+    descriptors: int
+    threads: int
+
+    def text(self) -> str:
+        """A line of the table."""
+        cells = (
+            f"{self.minute:.1f}", str(self.calls), str(self.failed), f"{self.p99_ms:.1f}", f"{self.resident_mb:.1f}",
+            str(self.descriptors), str(self.threads),
+        )  # fmt: skip
+        return "".join(f"{cell:>12}" for cell in cells)
+
+
+def growth(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
+    """What the fitted line comes to from the first sample to the last."""
+    minutes = [one.minute for one in samples]
+    return linear_regression(minutes, [value(one) for one in samples]).slope * (minutes[-1] - minutes[0])
+
+
+def verdicts(samples: Sequence[Sample]) -> list[str]:
+    """What is wrong; nothing, if nothing is."""
+    warm = samples[int(len(samples) * WARM_SHARE) :]
+    if len(warm) < 3:
+        return [f"{len(warm)} samples after the warm-up; at least 3 are needed"]
+    found = [f"{one.failed} calls failed in minute {one.minute:.1f}" for one in samples if one.failed]
+    grown_mb, usual_mb = growth(warm, lambda one: one.resident_mb), median(one.resident_mb for one in warm)
+    if grown_mb > max(LEAST_GROWTH_MB, GROWTH_SHARE * usual_mb):
+        found.append(f"memory grows: {grown_mb:.1f} MB over the time, at {usual_mb:.0f} MB")
+    for name, value in (("descriptors", lambda one: one.descriptors), ("threads", lambda one: one.threads)):
+        if (grown := growth(warm, value)) > max(2.0, GROWTH_SHARE * median(map(value, warm))):
+            found.append(f"{name} grow: {grown:.1f} over the time")
+    third = max(1, len(warm) // 3)
+    first, last = (median(one.p99_ms for one in part) for part in (warm[:third], warm[-third:]))
+    if last > P99_TIMES * first:
+        found.append(f"it gets slower: p99 {first:.1f} ms at first, {last:.1f} ms at the end")
+    return found
+
+
+def soak(
+    folder: Path, *, minutes: float, rate: float, every_seconds: float, say: Callable[[str], None]
+) -> list[Sample]:
+    """Runs a fleet of one worker a version for so long."""
+    samples: list[Sample] = []
+    with Fleet(folder, experiments=experiments_file(), router_flags=("--log-level", "error")) as fleet:
+        for version in VERSIONS:
+            fleet.wait_for_serving(version)
+        assert fleet.router is not None
+        process = psutil.Process(fleet.router.popen.pid)
+        load = OpenLoad(fleet.address, histories(1), rate=rate, prefix="soak", seed=1)
+
+        async def story() -> None:
+            begun = time.monotonic()
+            while time.monotonic() < begun + minutes * 60:
+                await asyncio.sleep(every_seconds)
+                outcomes, load.outcomes = load.outcomes, []
+                times = sorted(one.seconds for one in outcomes if one.status == "OK")
+                samples.append(
+                    Sample(
+                        minute=(time.monotonic() - begun) / 60, calls=len(outcomes),
+                        failed=sum(one.status != "OK" for one in outcomes),
+                        p99_ms=1000 * times[len(times) * 99 // 100] if times else 0.0,
+                        resident_mb=process.memory_info().rss / 1e6, descriptors=process.num_fds(),
+                        threads=process.num_threads(),
+                    )
+                )  # fmt: skip
+                say(samples[-1].text())
+
+        load.run(story())
+    return samples
+
+
+def main() -> int:
+    """An hour, or as asked."""
+    parser = argparse.ArgumentParser(prog="./run prove soak", description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long (60)")
+    parser.add_argument("--rate", type=float, default=400.0, help="calls a second (400)")
+    got = parser.parse_args()
+    every = min(60.0, got.minutes * 60 / 15)
+    print(HEAD, flush=True)
+    with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
+        samples = soak(
+            Path(name), minutes=got.minutes, rate=got.rate, every_seconds=every,
+            say=lambda line: print(line, flush=True),
+        )  # fmt: skip
+    wrong = verdicts(samples)
+    print(f"{sum(one.calls for one in samples):,} calls; " + ("; ".join(wrong) or "nothing grows, nothing gets slower"))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
