@@ -19,6 +19,8 @@ WORDS: Final = (
     "experiment", "group", "reason", "allocation", "status", "fallback", "model_version", "served_version",
 )  # fmt: skip
 """Columns of an exposure that have few different values."""
+GROUPS_IN_NUMBER: Final = 128
+"""More than an experiment may have groups: a time and a group make one number, the least of which has the first's."""
 _COUNTED: Final = ("exposure", "outcome")
 
 
@@ -222,18 +224,27 @@ def failed(exposures: ir.Table) -> ir.BooleanValue:
     )
 
 
-def units(visits: ir.Table) -> ir.Table:
+def first_group(visits: ir.Table) -> ir.IntegerValue:
+    """The group of the first exposure of each row."""
+    return (visits.start % GROUPS_IN_NUMBER).cast("int64")
+
+
+def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
     """One row for each user and allocation, from visits (one for each user, allocation and look).
 
     `g` is the group of the first exposure, `entry` whether it is the user's first allocation under this salt, and
-    `two_groups` whether the user was served in more than one group of the allocation.
+    `two_groups` whether the user was served in more than one group of the allocation. `ramped`: whether there is more
+    than one allocation.
     """
     table = visits.group_by("user", "period").aggregate(
-        first=visits["first"].min(),
-        g=visits.g.argmin(visits["first"]),
-        bucket=visits.bucket.argmin(visits["first"]),
+        start=visits.start.min(),
+        bucket=visits.bucket.argmin(visits.start) if ramped else visits.bucket.max(),
         two_groups=visits.g_low.min() != visits.g_high.max(),
     )
+    group = first_group(table)
+    table = table.mutate(g=group, first=((table.start - group) / GROUPS_IN_NUMBER).cast("int64")).drop("start")
+    if not ramped:
+        return table.mutate(entry=ibis.literal(1, "int32"))
     # A new salt deals users anew; the log has no salt in an exposure, but then a user's bucket is another one.
     rank = ibis.row_number().over(
         group_by=[table.user, table.bucket.fill_null(-1)], order_by=[table["first"], table.period]

@@ -109,7 +109,8 @@ def _before(tables: Tables) -> Moments | None:
 
 def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     """Users who count, calls, fallbacks and errors of each group."""
-    visits, units = tables.visits, tables.units
+    units = tables.units
+    visits = tables.visits.mutate(g=frames.first_group(tables.visits))
     lines = arrow(visits.group_by("g").aggregate(
         calls=visits.calls.sum(), errors=visits.error.sum(), fallbacks=visits.fell_back.sum()
     ))  # fmt: skip

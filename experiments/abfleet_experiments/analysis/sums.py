@@ -62,12 +62,13 @@ def changes(contributions: ir.Table, values: Mapping[str, Value]) -> ir.Table:
     for metric, value in values.items():
         y, y_before = _y(summed, value, before=False), _y(summed, value, before=True)
         z, z_before = _z(summed, value, before=False), _z(summed, value, before=True)
+        nought = ibis.literal(0.0)
         result |= {
             f"{metric}_y": y - y_before,
-            f"{metric}_z": z - z_before,
+            f"{metric}_z": nought if value.z is None else z - z_before,
             f"{metric}_yy": y * y - y_before * y_before,
-            f"{metric}_yz": y * z - y_before * z_before,
-            f"{metric}_zz": z * z - z_before * z_before,
+            f"{metric}_yz": nought if value.z is None else y * z - y_before * z_before,
+            f"{metric}_zz": nought if value.z is None else z * z - z_before * z_before,
             f"{metric}_nonzero": (y != 0).cast("float64") - (y_before != 0).cast("float64"),
         }
     return summed.select("user", "period", "cell", "g", "look", "entered", **result)

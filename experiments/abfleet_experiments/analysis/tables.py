@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
 
 import ibis
 import ibis.expr.types as ir
@@ -15,16 +14,13 @@ from abfleet_experiments.analysis import backends, frames
 from abfleet_experiments.analysis import cells as cells_of
 from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
 from abfleet_experiments.analysis.frames import Lines
-from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule
+from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule, Source
 from abfleet_experiments.analysis.moments import Floats
 from abfleet_experiments.analysis.periods import Found, Looks, looks_until, microseconds
 from abfleet_experiments.analysis.response_times import quantile_points
 from abfleet_experiments.analysis.sums import Shape, arrow
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan
-
-GROUPS_IN_NUMBER: Final = 128
-"""More than an experiment may have groups."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +85,10 @@ def tables_of(
     calls = frames.calls(exposures, groups, [one.id for one in found])
     calls = backends.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
     points = quantile_points(calls, len(groups), rules)
-    visits = backends.keep(connection, "visits", _visits(calls, points))
-    plain = backends.keep(connection, "plain_units", frames.units(visits))
+    visits = backends.keep(
+        connection, "visits", _visits(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
+    )
+    plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=len(found) > 1))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
     units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
     shape = Shape(len(looks.times), len(cells.cells), len(groups))
@@ -99,33 +97,31 @@ def tables_of(
     )
 
 
-def _visits(calls: ir.Table, points: Floats | None) -> ir.Table:
-    """One row for each user, allocation and look."""
+def _visits(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
+    """One row for each user, allocation and look. `timed`: whether response times are added up."""
     table = calls
-    slow = ibis.literal(0.0)
+    slow: ir.BooleanValue = ibis.literal(False)
     if points is not None:
         limits = ibis.cases(*((table.g == index, float(p)) for index, p in enumerate(points)), else_=0.0)
-        slow = (table.timed * (table.latency_ms > limits).cast("float64")).fill_null(0.0)
+        slow = (table.timed == 1) & (table.latency_ms > limits)
     # Time and group in one number, so that its least has the group of the first call.
-    start = table["at"] * GROUPS_IN_NUMBER + table.g
-    table = table.mutate(slow=slow, time=ibis.ifelse(table.timed == 1, table.latency_ms, 0.0), start=start)
+    start = table["at"] * frames.GROUPS_IN_NUMBER + table.g
+    table = table.mutate(slow=slow, start=start)
+    # Counting what a condition leaves is quicker, and takes less memory for each user, than adding up noughts and ones.
     visits = table.group_by("user", "period", "look").aggregate(
         start=table.start.min(),
         g_low=table.g.min(),
         g_high=table.g.max(),
         bucket=table.bucket.max(),  # a user has one bucket under one salt
         calls=table.count(),
-        answered=table.answered.sum(),
-        error=table.error.sum(),
-        fell_back=table.fell_back.sum(),
-        timed=table.timed.sum(),
-        time_sum=table["time"].sum(),
-        slow=table.slow.sum(),
+        answered=table.count(where=table.answered == 1),
+        error=table.count(where=table.error == 1),
+        fell_back=table.count(where=table.fell_back == 1),
+        timed=table.count(where=table.timed == 1),
+        slow=table.count(where=table.slow),
+        **({"time_sum": table.latency_ms.sum(where=table.timed == 1)} if timed else {}),
     )
-    return visits.mutate(
-        first=(visits.start - visits.start % GROUPS_IN_NUMBER) // GROUPS_IN_NUMBER,
-        g=(visits.start % GROUPS_IN_NUMBER).cast("int64"),
-    ).drop("start")
+    return visits.mutate(time_sum=visits.time_sum.fill_null(0.0) if timed else ibis.literal(0.0))
 
 
 def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:
