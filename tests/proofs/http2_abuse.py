@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,10 @@ class Felt:
     @property
     def failed(self) -> int:
         return sum(one.status != "OK" for one in self.outcomes)
+
+    def statuses(self) -> Counter[str]:
+        """How the calls ended."""
+        return Counter(one.status for one in self.outcomes)
 
     def milliseconds(self, share: float) -> float:
         """A quantile of the calls that were answered."""
@@ -122,6 +127,8 @@ def main() -> int:
             with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
                 felt = run(Path(name), abuse, transport=transport, seconds=got.seconds)
             print(felt.text(), flush=True)
+            if felt.failed:
+                print(f"  {dict(felt.statuses())}", flush=True)
             if not felt.answers_after:
                 broken += 1
                 print("  BROKEN: calls fail after the abuse has ended", flush=True)
