@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 
 from abfleet_experiments.analysis.analyse import analyse
 from abfleet_experiments.readlog import LogError
+from abfleet_models.offline import offline_facts
 
 from abfleet_dashboard.tasks import Done, Failed, Task
 
@@ -44,7 +45,8 @@ def answer(task: Task) -> Done | Failed:
     """The report, or why there is none. Whatever goes wrong with one task, the next one is taken."""
     began = time.monotonic()
     try:
-        report = analyse(task.logs, task.config, detailed=True, memory_limit_bytes=task.memory_limit_bytes)
+        known = offline_facts(task.registry).versions
+        report = analyse(task.logs, task.config, detailed=True, known=known, memory_limit_bytes=task.memory_limit_bytes)
     except LogError as error:
         return Failed(str(error), expected=True)
     except Exception as error:  # noqa: BLE001  # the page says so, and the process goes on

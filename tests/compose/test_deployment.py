@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 import yaml
+from abfleet_dashboard.settings import parse as parse_dashboard
 from abfleet_router.settings import parse as parse_router
+from abfleet_transport.flags import SettingsError
 from abfleet_worker.settings import parse as parse_worker
 
 from tests.support.fleet import ROOT
@@ -115,7 +117,28 @@ def test_compose_publishes_the_ports_that_are_promised() -> None:
         for name, service in compose_file()["services"].items()
         if "ports" in service
     }
+    dashboard = published.pop("dashboard")
+    assert dashboard == ["127.0.0.1:8080:8080"], "it asks for no token, so no variable may open it to the network"
     assert published == {"router": ["50051:50051", "8000:8000"], "prometheus": ["9090:9090"], "grafana": ["3000:3000"]}
+
+
+def test_the_dashboard_of_compose_reads_and_does_nothing_else() -> None:
+    """Its variables are its flags; it listens outside; log, file and registry are mounted read-only."""
+    service = compose_file()["services"]["dashboard"]
+    environment = image_environment("dashboard") | {key: str(value) for key, value in service["environment"].items()}
+    settings = parse_dashboard([], environment)
+    assert (settings.host, settings.port) == ("0.0.0.0", 8080)
+    assert settings.tokens is None
+    with pytest.raises(SettingsError):
+        parse_dashboard([], image_environment("dashboard"))  # the image alone wants a decision
+    command = [sys.executable, "-m", "abfleet_dashboard", "--help"]
+    flags = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    for name in environment:
+        assert f"--{name.removeprefix('ABFLEET_').lower().replace('_', '-')}" in flags
+    writable = [volume for volume in service["volumes"] if not volume.endswith(":ro")]
+    assert writable == ["scratch:/tmp"]
+    mounted = {volume.removesuffix(":ro").rpartition(":")[2] for volume in service["volumes"]}
+    assert {str(settings.logs[0]), str(settings.experiments.parent), str(settings.registry)} <= mounted
 
 
 def test_prometheus_looks_for_every_service() -> None:
@@ -136,7 +159,7 @@ def test_docker_compose_takes_the_file() -> None:
 
 
 @pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint is not installed")
-@pytest.mark.parametrize("kind", PARSERS)
+@pytest.mark.parametrize("kind", [*PARSERS, "dashboard"])
 def test_hadolint_finds_nothing(kind: str) -> None:
     """hadolint has no word to say on the Dockerfiles."""
     command = ["hadolint", str(COMPOSE / f"{kind}.Dockerfile")]
@@ -151,19 +174,28 @@ def pins(path: Path) -> set[str]:
 def test_images_are_pinned_like_everything_else() -> None:
     """What goes into the images is a part of requirements.lock, hashed; each image leaves the other's weight out."""
     everything = pins(ROOT / "requirements.lock")
-    router, worker, build = (pins(COMPOSE / f"{name}.lock") for name in ("router", "worker", "build"))
+    router, worker, build, dashboard = (
+        pins(COMPOSE / f"{name}.lock") for name in ("router", "worker", "build", "dashboard")
+    )
     assert router <= everything
     assert worker <= everything
     assert build <= everything
-    for name in ("router", "worker", "build"):
+    assert dashboard <= everything
+    for name in ("router", "worker", "build", "dashboard"):
         blocks = re.split(r"^(?=\S+==)", (COMPOSE / f"{name}.lock").read_text(), flags=re.MULTILINE)[1:]
         assert all("--hash=sha256:" in block for block in blocks)
     assert not any(re.match(r"onnx|numpy|scipy|duckdb", pin) for pin in router)
     assert not any(re.match(r"scipy|duckdb|ibis|typer|hatchling", pin) for pin in worker)
+    assert not any(re.match(r"onnx|typer|hatchling", pin) for pin in dashboard)
 
 
 @pytest.mark.parametrize(
-    ("kind", "extras"), [("router", ("router", "cli", "experiments", "tracing")), ("worker", ("worker", "tracing"))]
+    ("kind", "extras"),
+    [
+        ("router", ("router", "cli", "experiments", "tracing")),
+        ("worker", ("worker", "tracing")),
+        ("dashboard", ("dashboard", "analysis", "experiments")),
+    ],
 )
 def test_images_have_everything_that_the_project_names(kind: str, extras: tuple[str, ...]) -> None:
     """Each direct requirement of the image's extras is in its lock: pip installs the wheel without asking for more."""
