@@ -18,7 +18,7 @@ from abfleet_experiments.analysis.evidence import BadEvents, DataQuality, Eviden
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.log_quality import GroupFacts, group_facts, quality
 from abfleet_experiments.analysis.metrics import BadEvent, MetricRule
-from abfleet_experiments.analysis.moments import Floats, from_sums
+from abfleet_experiments.analysis.moments import Floats, Moments, from_sums
 from abfleet_experiments.analysis.periods import (
     Found,
     Looks,
@@ -142,16 +142,27 @@ def _gathered(tables: Tables) -> Gathered:
 
 
 def _metrics(tables: Tables, counted: OutcomeCounts) -> tuple[MetricEvidence, ...]:
-    changed = _changed(tables, counted)
     names = [rule.name for rule in tables.rules]
     if len(tables.found) == 1:
-        moments = sums.moments(changed, names, tables.shape)
+        moments = _moments(tables, *contributed(tables, counted))
     else:
-        changed = tables.keep("changes", changed)
+        changed = tables.keep("changes", _changed(tables, counted))
         moments = sums.moments(changed, names, tables.shape)
         crosses = sums.crosses(changed, names, tables.shape)
         moments = {name: replace(moments[name], cross=crosses.get(name)) for name in names}
     return tuple(MetricEvidence(rule, moments[rule.name]) for rule in tables.rules)
+
+
+def _moments(tables: Tables, table: ir.Table, values: Mapping[str, Value]) -> dict[str, Moments]:
+    """The sums of every metric in the only allocation. Metrics of one value need no more than the rows that have it."""
+    pairs = {name: value for name, value in values.items() if value.z is not None}
+    alone = {name: value for name, value in values.items() if value.z is None}
+    moments = sums.moments(sums.changes(table, pairs), list(pairs), tables.shape) if pairs else {}
+    if alone:
+        some = table.filter(ibis.or_(*(table[value.y] != 0 for value in alone.values())))
+        users = sums.counts(tables.entering(), ibis.literal(1), tables.shape)
+        moments |= sums.moments(sums.changes(some, alone), list(alone), tables.shape, users=users)
+    return moments
 
 
 def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:

@@ -95,13 +95,19 @@ def _z(table: ir.Table, value: Value, *, before: bool) -> ir.FloatingValue:
 PRODUCTS = ("y", "z", "yy", "yz", "zz", "nonzero")
 
 
-def moments(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, Moments]:
-    """The sums over users of each metric, cumulative over the looks."""
+def moments(
+    changed: ir.Table, names: Sequence[str], shape: Shape, *, users: Floats | None = None
+) -> dict[str, Moments]:
+    """The sums over users of each metric, cumulative over the looks.
+
+    users: How many there are, float64[times, cells, groups]; None takes those who enter in these rows.
+    """
     totals = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in PRODUCTS}
     grouped = changed.group_by("cell", "g", "look").aggregate(entered=changed.entered.sum(), **totals)
     columns = _columns(grouped)
     where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
-    users = _cumulative(columns["entered"], where, shape)
+    if users is None:
+        users = _cumulative(columns["entered"], where, shape)
     return {
         name: from_sums([users, *(_cumulative(columns[f"{name}_{part}"], where, shape) for part in PRODUCTS)])
         for name in names
@@ -145,7 +151,8 @@ def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, 
 
 def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:
     """Cumulative sums of a column over `look`, `cell` and `g`: float64[times, cells, groups]."""
-    columns = _columns(table.group_by("cell", "g", "look").aggregate(total=column.sum()))
+    table = table.mutate(counted=column)
+    columns = _columns(table.group_by("cell", "g", "look").aggregate(total=table.counted.sum()))
     where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
     return _cumulative(columns["total"], where, shape)
 
