@@ -121,23 +121,28 @@ class AnalysisPlan:
     minimum: timedelta = timedelta(days=7)
 
 
+MetricType = Literal["mean", "count", "proportion", "ratio"]
+
+
 @dataclass(frozen=True, slots=True)
 class Metric:
     """A metric of the file's own, over outcomes of one type.
 
     Attributes:
-        type: `mean` (of a user's summed values), `count` (outcomes a user) or `proportion` (users with one or more).
+        type: `mean` (of a user's summed values), `count` (outcomes a user), `proportion` (users with one or more) or
+            `ratio` (outcomes over outcomes of the type `over`).
         window: How long after the first exposure an outcome still counts.
         winsorise: Quantile at which a user's value is cut, or None.
         margin: Relative change tolerated where the metric is a guardrail; None is the experiment's `plan.effect`.
     """
 
-    type: Literal["mean", "count", "proportion"]
+    type: MetricType
     outcome: str
     window: timedelta = timedelta(days=7)
     winsorise: float | None = None
     direction: Literal["up", "down"] = "up"
     margin: float | None = None
+    over: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,7 +266,15 @@ def effective(config: Config) -> dict[str, object]:
         "holdout": {"percent_bp": config.holdout.percent_bp, "salt": config.holdout.salt},
         "experiments": [_effective_experiment(experiment) for experiment in config.experiments],
         "metrics": {
-            name: [m.type, m.outcome, m.window.total_seconds(), m.winsorise, m.direction, m.margin]
+            name: [
+                m.type,
+                m.outcome,
+                m.window.total_seconds(),
+                m.winsorise,
+                m.direction,
+                m.margin,
+                *([m.over] if m.over else []),
+            ]
             for name, m in config.metrics.items()
         },
         "log_attributes": sorted(config.log_attributes),

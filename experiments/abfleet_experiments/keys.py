@@ -19,7 +19,7 @@ METRICS: Final = (
 )  # fmt: skip
 DESCRIPTIVE_METRICS: Final = frozenset({"fallback_rate"})
 """Shown, never judged by: control cannot fall back, so there is nothing to compare with."""
-METRIC_TYPES: Final = ("mean", "count", "proportion")
+METRIC_TYPES: Final = ("mean", "count", "proportion", "ratio")
 MAX_GROUPS: Final = 100
 MAX_EXPERIMENTS: Final = 1000
 MAX_RAMP_ROWS: Final = 1000
@@ -144,9 +144,10 @@ PLAN: Final = (
     Key("minimum", _text(DURATION), "Nothing is shipped before this.", default="7d"),
 )
 METRIC: Final = (
-    Key("type", {"enum": list(METRIC_TYPES)}, "`mean` of the summed values of a user, `count` of outcomes a user, or "
-        "`proportion` of users with one or more.", required=True),
+    Key("type", {"enum": list(METRIC_TYPES)}, "`mean` of the summed values of a user, `count` of outcomes a user, "
+        "`proportion` of users with one or more, or `ratio` of two outcome types' numbers.", required=True),
     Key("outcome", _text(NAME), "Outcome type that it reads.", required=True),
+    Key("over", _text(NAME), "Outcome type that a `ratio` divides by; only there, and needed there."),
     Key("window", _text(DURATION), "How long after a user's first exposure an outcome counts.", default="7d"),
     Key("winsorise", {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
         "Quantile at which a user's value is cut."),

@@ -69,7 +69,8 @@ class Outcome:
 
 def known_types(config: Config) -> frozenset[str]:
     """The built-in types and those that a metric of the file reads."""
-    return BUILT_IN_TYPES | {metric.outcome for metric in config.metrics.values()}
+    own = config.metrics.values()
+    return BUILT_IN_TYPES | {metric.outcome for metric in own} | {metric.over for metric in own if metric.over}
 
 
 def problem(outcome: OutcomeLike, types: Collection[str], now_microseconds: int) -> str | None:

@@ -1,10 +1,11 @@
 """From a text to a Config, with every mistake at once. Knows the rules of the file as a whole; reads no disk."""
 
 from datetime import timedelta
+from typing import cast
 
 from abfleet_experiments import fields, keys
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.config import Config, Experiment, Holdout, Metric, ModelTarget, percent_text
+from abfleet_experiments.config import Config, Experiment, Holdout, Metric, MetricType, ModelTarget, percent_text
 from abfleet_experiments.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence, cut_short, parse
 from abfleet_experiments.errors import ConfigErrors, shown
 from abfleet_experiments.read_experiment import Known, read_experiment
@@ -127,6 +128,16 @@ def _metric(findings: Findings, node: Node, path: Path) -> Metric | None:
         return None
     kind = fields.one_of(findings, values.get("type"), (*path, "type"), keys.METRIC_TYPES)
     outcome = fields.text(findings, values.get("outcome"), (*path, "outcome"), pattern=keys.NAME)
+    over = fields.text(findings, values.get("over"), (*path, "over"), pattern=keys.NAME)
+    if kind == "ratio":
+        if "over" not in values:
+            findings.add(node, path, "a `ratio` needs `over`, the outcome type that it divides by")
+        if "winsorise" in values:
+            findings.add(values["winsorise"], (*path, "winsorise"), "is not for a `ratio`: whole users would be cut")
+        if over is not None and over == outcome:
+            findings.add(values["over"], (*path, "over"), "is the `outcome` itself, so that the ratio would be 1")
+    elif kind is not None and "over" in values:
+        findings.add(values["over"], (*path, "over"), f"is for type `ratio` only, and this is a {kind}")
     window = fields.duration(findings, values.get("window"), (*path, "window"))
     rule = "a quantile from 0.5 to below 1"
     winsorise = fields.number(findings, values.get("winsorise"), (*path, "winsorise"), low=0.4999, high=1, rule=rule)
@@ -136,12 +147,13 @@ def _metric(findings: Findings, node: Node, path: Path) -> Metric | None:
     if kind is None or outcome is None:
         return None
     return Metric(
-        "mean" if kind == "mean" else "count" if kind == "count" else "proportion",
+        cast(MetricType, kind),  # one_of has seen to it
         outcome,
         window or timedelta(days=7),
         winsorise,
         "down" if direction == "down" else "up",
         margin,
+        over,
     )
 
 

@@ -1,6 +1,7 @@
 """What is shown beside a conclusion, through real log files: against sums made by hand, and against the main table."""
 
 import math
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +13,9 @@ import pytest
 from abfleet_experiments.analysis.analyse import analyse
 from abfleet_experiments.analysis.details import Breakdown, Details, Slice
 from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load_text
+from abfleet_experiments.outcome import known_types
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 
@@ -275,3 +278,65 @@ def test_an_experiment_without_users_has_empty_details(tmp_path: Path) -> None:
     assert (details.breakdowns, details.recommended.versions, len(details.traffic.calls)) == ((), (), 0)
     assert [change.kind for change in details.changes] == ["allocation"]
     assert len(details.paths.times) == len(details.paths.users) == 1
+
+
+# --- a ratio of two outcome types -------------------------------------------------------------------------------------
+
+
+def test_own_ratios_are_sums_over_sums_by_the_delta_method(tmp_path: Path) -> None:
+    """Finished over begun plays: value, error and interval as tea-tasting has them, window and direction kept."""
+    import pyarrow as pa
+    import tea_tasting as tt
+
+    log, random = LogLines(), np.random.default_rng(11)
+    rows: dict[str, list[float]] = {"variant": [], "begun": [], "finished": []}
+    for number in range(300):
+        user, treated = f"u{number}", number % 2
+        begun = int(random.poisson(3))
+        finished = int(random.binomial(begun, 0.4 + 0.15 * treated))
+        request = log.exposure(user, ("control", "treatment")[treated])
+        for count, kind in ((begun, "play"), (finished, "finish")):
+            for position in range(count):
+                at = START + HOUR * (position + 1)
+                log.outcome(kind, user, request if position % 2 else None, at)
+            log.outcome(kind, user, at=START + DAY * 3)  # too late for the window
+        for name, value in (("variant", treated), ("begun", begun), ("finished", finished)):
+            rows[name].append(value)
+    own = "metrics:\n  completion: {type: ratio, outcome: finish, over: play, window: 2d, margin: 0.05}\n"
+    text = file_text("completion", metrics=own)
+    (report,) = analyse([log.write(tmp_path)], load_text(text), detailed=True).experiments
+    metric = report.decision.groups[0].metrics[0]
+    plan = tt.Experiment(completion=tt.RatioOfMeans("finished", "begun", use_t=False))
+    oracle = plan.analyze(pa.table(rows))["completion"]
+    assert metric.value == pytest.approx(oracle.treatment, rel=1e-9)
+    assert metric.baseline_value == pytest.approx(oracle.control, rel=1e-9)
+    assert metric.difference == pytest.approx(oracle.effect_size, rel=1e-9)
+    assert metric.interval == pytest.approx((oracle.effect_size_ci_lower, oracle.effect_size_ci_upper), rel=1e-9)
+    assert metric.p_value == pytest.approx(oracle.pvalue, rel=1e-9)
+    assert metric.margin == 0.05
+    assert breakdown(shown(report), "day").metric == "completion"
+
+
+@pytest.mark.parametrize(
+    ("own", "sentence"),
+    [
+        ("{type: ratio, outcome: finish}", "a `ratio` needs `over`"),
+        ("{type: ratio, outcome: finish, over: finish}", "is the `outcome` itself"),
+        ("{type: ratio, outcome: finish, over: play, winsorise: 0.9}", "is not for a `ratio`"),
+        ("{type: mean, outcome: finish, over: play}", "is for type `ratio` only, and this is a mean"),
+    ],
+)
+def test_wrong_ratios_are_refused(own: str, sentence: str) -> None:
+    """In words that name the key."""
+    with pytest.raises(ConfigErrors, match=re.escape(sentence)):
+        load_text(file_text(metrics=f"metrics:\n  completion: {own}\n"))
+
+
+def test_a_ratio_lets_both_types_be_recorded_and_has_a_revision_of_its_own() -> None:
+    """Clients may send the type that it divides by; what it divides by is part of the configuration."""
+    files = [
+        load_text(file_text(metrics=f"metrics:\n  a: {{type: ratio, outcome: finish, over: {over}}}\n"))
+        for over in ("play", "start")
+    ]
+    assert {"finish", "play"} <= known_types(files[0])
+    assert files[0].revision != files[1].revision

@@ -1,7 +1,7 @@
 """What each user adds to each metric, look by look. Ibis expressions; knows the rules of joining outcomes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Final
 
@@ -88,6 +88,11 @@ def contributions(
                 values[rule.name] = Value("clicked", "impressions")
             else:
                 values[rule.name] = Value("clicked", "answered")
+        elif rule.source is Source.OUTCOME_RATIO:
+            assert rule.over is not None, "a ratio has both"
+            below = replace(rule, outcome=rule.over, name=f"{rule.name} over")  # no metric has a blank in its name
+            parts += [_outcomes(outcomes, rule, counted), _outcomes(outcomes, below, counted)]
+            values[rule.name] = Value(_column(rule), _column(below))
         elif rule.source in _OUTCOME_SOURCES:
             parts.append(_outcomes(outcomes, rule, counted))
             values[rule.name] = Value(_column(rule), any=rule.source is Source.OUTCOME_ANY)

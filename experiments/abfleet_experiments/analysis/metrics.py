@@ -37,6 +37,7 @@ class Source(Enum):
     TIME_QUANTILE = "timed calls slower than the quantile, over timed calls"
     OUTCOME_VALUE = "summed values of one outcome type"
     OUTCOME_COUNT = "outcomes of one type"
+    OUTCOME_RATIO = "outcomes of one type over those of another"
     OUTCOME_ANY = "whether the user had an outcome of one type"
 
 
@@ -56,7 +57,7 @@ class MetricRule:
         sign: 1 if up is better, -1 if down is.
         margin: Tolerated relative change for the worse.
         margin_points: As a guardrail, at least this much change for the worse is tolerated, in the metric's unit.
-        outcome: The outcome type, where the source is one.
+        outcome: The outcome type, where the source is one. over: The one that it is divided by.
         money: Values have a currency, and only one is counted.
         winsorise: Quantile of all users' values at which they are cut.
         bad_event: What the e-process counts, where the metric is a guardrail that has one.
@@ -76,6 +77,7 @@ class MetricRule:
     winsorise: float | None = None
     bad_event: BadEvent | None = None
     threshold_ms: float | None = None
+    over: str | None = None
 
     @property
     def direction(self) -> str:
@@ -146,7 +148,9 @@ _OWN: Final = {
     "mean": Source.OUTCOME_VALUE,
     "count": Source.OUTCOME_COUNT,
     "proportion": Source.OUTCOME_ANY,
+    "ratio": Source.OUTCOME_RATIO,
 }
+_OWN_ESTIMATORS: Final = {"mean": Estimator.CUPED, "ratio": Estimator.RATIO}
 
 
 def _own(name: str, role: str, margin: float | None, plan: AnalysisPlan, metric: Metric) -> MetricRule:
@@ -156,11 +160,12 @@ def _own(name: str, role: str, margin: float | None, plan: AnalysisPlan, metric:
         name=name,
         role=role,
         source=_OWN[metric.type],
-        estimator=Estimator.CUPED if metric.type == "mean" else Estimator.MEAN,
+        estimator=_OWN_ESTIMATORS.get(metric.type, Estimator.MEAN),
         sign=1 if metric.direction == "up" else -1,
         margin=margin,
         outcome=metric.outcome,
         window=metric.window,
         money=metric.outcome == "purchase" and metric.type == "mean",
-        winsorise=metric.winsorise if metric.type != "proportion" else None,
+        winsorise=metric.winsorise if metric.type in ("mean", "count") else None,
+        over=metric.over,
     )
