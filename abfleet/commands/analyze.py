@@ -90,12 +90,15 @@ def analyze(
         url=notify_url, secret_file=notify_secret_file, command=notify_command, state=notify_state,
         dry_run=notify_dry_run,
     )  # fmt: skip
+    watch.receivers(wishes)  # a mistake is told before the log is read
     if watching:
         if as_of is not None:
             refuse("--as-of: has no meaning with --watch, which looks at the newest line")
         if markdown or with_details:
             refuse("--watch: shows text, or one line of JSON a look; --markdown and --details are for one look")
-        source = watch.Source(logs, experiments, fleet, experiment, html)
+        source = watch.Source(
+            logs, experiments, fleet, experiment, html, known=_known(None if html is None else registry)
+        )  # fmt: skip
         if watch.go_on(source, wishes, every_seconds=every, as_json=as_json, until=unwanted):
             raise typer.Exit(EXIT_VERDICT)
         return

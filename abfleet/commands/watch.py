@@ -1,6 +1,7 @@
 """`abfleet analyze --watch` and its notifications. Knows flags, the clock and the terminal; not what a verdict is."""
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,13 +17,14 @@ from abfleet.commands.experiment_file import loaded, refuse
 from abfleet.watching import Standing, changes, fingerprint, standings
 
 if TYPE_CHECKING:
+    from abfleet_models.offline import Offline
     from rich.live import Live
 
-    from abfleet.notifying import Notifier
+    from abfleet.notifying import Notifier, Receiver
 
 FAILURE = 1
-TRIES = 5
-"""Without --watch, to deliver what is due: some 15 s in all. What nobody took then is sent by the next run."""
+TRIES = 3
+"""Without --watch, to deliver what is due: some 3 s in all. What nobody took then is sent by the next run."""
 LEAST_SECONDS = 0.1
 
 Watch = Annotated[
@@ -80,21 +82,33 @@ class Look:
     shown: Any
 
 
-@contextmanager
-def notifier(wishes: Notifications) -> "Iterator[Notifier | None]":
-    """Who sends, ready to; None where nobody wants to be told. Exits 2 for a mistake in the flags or their files."""
-    from abfleet.notifying import Command, Notifier, NotifyError, Receiver, Url, read_secret
+def receivers(wishes: Notifications) -> "list[Receiver]":
+    """Who is to be told; none where nobody wants to be. Exits 2 for a mistake in the flags."""
+    from abfleet.notifying import Command, NotifyError, Url, read_secret
 
     if wishes.url is None and wishes.command is None:
         if wishes.secret_file is not None or wishes.dry_run:
             refuse("--notify-secret-file and --notify-dry-run need --notify-url or --notify-command")
+        return []
+    try:
+        secret = None if wishes.secret_file is None else read_secret(wishes.secret_file)
+        found: list[Receiver] = [] if wishes.url is None else [Url(wishes.url, secret)]
+        return found if wishes.command is None else [*found, Command(wishes.command)]
+    except NotifyError as error:
+        refuse(error)
+
+
+@contextmanager
+def notifier(wishes: Notifications) -> "Iterator[Notifier | None]":
+    """Who sends, ready to; None where nobody wants to be told. Exits 2 for a mistake in the flags or their files."""
+    from abfleet.notifying import Notifier, NotifyError
+
+    told = receivers(wishes)
+    if not told:
         yield None
         return
     try:
-        secret = None if wishes.secret_file is None else read_secret(wishes.secret_file)
-        receivers: list[Receiver] = [] if wishes.url is None else [Url(wishes.url, secret)]
-        receivers += [] if wishes.command is None else [Command(wishes.command)]
-        with Notifier(wishes.state, receivers) as sender:
+        with Notifier(wishes.state, told) as sender:
             yield sender
     except NotifyError as error:
         refuse(error)
@@ -137,6 +151,8 @@ class Source:
     fleet: Path | None
     only: str | None
     html: Path | None
+    known: "Mapping[str, Offline]"
+    """What the registry says of versions, for the page."""
 
     @property
     def files(self) -> list[Path]:
@@ -153,7 +169,7 @@ class Source:
 
         try:
             config = load(self.experiments, self.fleet)
-            report = analyse(self.logs, config, only=self.only, detailed=self.html is not None)
+            report = analyse(self.logs, config, only=self.only, detailed=self.html is not None, known=self.known)
         except ConfigErrors as error:
             raise Waiting(str(error.errors[0])) from error
         except LogError as error:
@@ -175,6 +191,19 @@ def go_on(source: Source, wishes: Notifications, *, every_seconds: float, as_jso
             source.look, source.files, sender,
             every_seconds=every_seconds, as_json=as_json, dry_run=wishes.dry_run, until=until,
         ).run()  # fmt: skip
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until what is on its way has been taken and noted, so that it is not sent again."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 class Waiting(Exception):
@@ -240,7 +269,9 @@ class Watcher:
                     self._sender.note(look.document)
                 ended = any(one.verdict in self._until for one in standings(look.document).values())
         if self._sender is not None and not self._dry_run:
-            for complaint in self._sender.send(time.monotonic()):
+            with _uninterrupted():
+                complaints = self._sender.send(time.monotonic())
+            for complaint in complaints:
                 self._say(complaint)
         return ended
 
