@@ -58,6 +58,7 @@ class Honest:
                 except grpc.aio.AioRpcError as error:
                     if error.code() in self._again and self.repeated < MOST_REPEATED * (self.calls + 100):
                         self.repeated += 1
+                        await asyncio.sleep(PAUSE_SECONDS)
                         continue
                     self.failed.append(f"{error.code().name}: {error.details()}")
                 else:
