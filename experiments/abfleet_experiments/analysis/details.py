@@ -20,7 +20,7 @@ class MetricPath:
     Attributes:
         relative_difference, low, high: float64[times], the estimate and its always-valid interval, relative to control.
         better_at, worse_at: float64[times], the relative difference at which the look would have crossed the boundary
-            for the better and for harm; nan where the metric has no such test.
+            for the better (a guardrail: of being better than its margin) and for harm; nan where it has no such test.
         log_e: float64[times], ln of the e-value of a guardrail's e-process; nan where it has none.
     """
 
@@ -68,7 +68,7 @@ class Slice:
 
     Attributes:
         label: The attribute's value, `day 3`, the served version.
-        interval: 95 %, at this look alone, relative to control.
+        interval: 95 %, at this look alone, relative to control; nan, as the change, where too little is there.
         adjusted_p: Two-sided, adjusted for all slices of its breakdown (Benjamini-Hochberg); nan where not compared.
     """
 
