@@ -2,16 +2,20 @@
 
 import json
 import re
+import socket
 from pathlib import Path
 
 import pytest
 from abfleet_experiments.analysis.analyse import analyse
+from abfleet_experiments.analysis.details_document import details_document
 from abfleet_experiments.analysis.markdown import escaped, markdown
 from abfleet_experiments.load import load_text
+from abfleet_router.log_files import Identity
 from click.testing import Result
 from typer.testing import CliRunner
 
 from abfleet.cli import app
+from abfleet.logs.compacting import compact
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -106,3 +110,16 @@ def test_flags_that_do_not_go_together(folder: Path, arguments: tuple[str, ...],
     result = analyze(folder, *arguments)
     assert result.exit_code == 2
     assert sentence in result.output
+
+
+def test_a_compacted_log_has_the_same_details(folder: Path, tmp_path: Path) -> None:
+    """Attributes and configuration lines are found in Parquet too, in the line that it keeps."""
+    name = f"decisions-{socket.gethostname()}-20261101T000000000000Z-999999.jsonl"
+    (tmp_path / name).write_bytes((folder / "decisions-host-20261101T000000-1.jsonl").read_bytes())
+    compacted = tmp_path / "compacted"
+    assert compact(tmp_path, compacted, Identity(socket.gethostname(), 1)).files == 1
+    config = load_text(file_text("conversion_rate", ("error_rate",)))
+    (one,), (other,) = (analyse([log], config, detailed=True).experiments for log in (folder, compacted))
+    assert one.details is not None
+    assert other.details is not None
+    assert details_document(other.details) == details_document(one.details)
