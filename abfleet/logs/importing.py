@@ -151,9 +151,12 @@ def _text(value: Any) -> str:
 def _whole(name: str, value: Any) -> int:
     text = _text(value)
     try:
-        return int(float(text)) if text and float(text) == int(float(text)) and "." in text else int(text or 0)
+        number = int(float(text)) if text and float(text) == int(float(text)) and "." in text else int(text or 0)
     except (ValueError, OverflowError):
         raise ValueError(f"{name}: {text[:64]!r}; allowed: whole numbers") from None
+    if not -(2**63) <= number < 2**63:  # as the contract has it, and the log
+        raise ValueError(f"{name}: {text[:64]!r}; allowed: whole numbers of 64 bits")
+    return number
 
 
 def _real(name: str, value: Any) -> float:

@@ -18,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 from abfleet.cli import app
 from abfleet.logs.files import LogsError, everything, lines_of
+from abfleet.logs.importing import ColumnMap, import_outcomes
 from abfleet.logs.showing import new_lines, one_line
 from tests.logs.books import CONFIG_TEXT, exposure, outcome, put, stamp
 
@@ -337,6 +338,19 @@ def test_every_kind_of_line_has_words() -> None:
     assert "synthetic" in texts[0]
     assert "(timeout)" in texts[0]
     assert "2.5 EUR" in texts[1]
+
+
+@pytest.mark.parametrize("item_id", [str(2**63), str(-(2**63) - 1), "1e400", "9" * 5000])
+def test_an_item_id_that_no_log_can_hold_is_rejected(tmp_path: Path, item_id: str) -> None:
+    """It is told with its row, and nothing else of the table is lost."""
+    table = tmp_path / "table.csv"
+    row = "u-1,click,{},2026-11-01T00:00:00Z"
+    table.write_text("\n".join(["user_id,type,item_id,time", row.format(item_id), row.format(2**63 - 1)]))
+    found = import_outcomes(
+        table, tmp_path, ColumnMap(), frozenset({"click"}), Identity("host", 1), dry_run=True, skip_rejected=False
+    )
+    assert (found.accepted, found.rejected) == (1, 1)
+    assert found.reasons[0].startswith("row 1: item_id: ")
 
 
 def test_what_callers_sent_does_not_reach_the_terminal_raw() -> None:
