@@ -23,7 +23,7 @@ from tests.logs.books import exposure, outcome, put
 from tests.support.fleet import ROOT
 from tests.support.up import run_abfleet, without_flags
 
-MOMENTS = 60
+MOMENTS = 30
 LINES = 20_000
 """Enough that what DuckDB does takes a while."""
 

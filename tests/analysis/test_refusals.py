@@ -1,0 +1,154 @@
+"""Each way in which data can be broken, made in a log that is good otherwise: real files through the whole analysis.
+
+The log has a winner, which is shipped. Each fault that refuses is shown beside one that is just small enough.
+"""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.log_lines import DAY, START, LogLines, file_text, only, report_of
+
+DAYS, A_DAY = 9, 300
+OFTEN = {"control": 30, "treatment": 42}
+"""Of a hundred users, how many convert."""
+GROUPS = ("control", "treatment")
+Damage = Callable[[LogLines], None]
+
+
+def good_log() -> LogLines:
+    """Users who come evenly, a call each, and convert exactly this often."""
+    log = LogLines()
+    for day in range(DAYS):
+        for index in range(A_DAY):
+            group, user = GROUPS[index % 2], f"u{day}-{index}"
+            at = START + DAY * day + timedelta(seconds=index)
+            request = log.exposure(user, group, at)
+            if index // 2 % 50 < OFTEN[group] / 2:
+                log.outcome("conversion", user, request, at)
+    return log
+
+
+def concluded(folder: Path, log: LogLines, tail: str = "", *, silent: float = 0) -> tuple[str, str]:
+    """Verdict and reasons, with `tail` at the end of the log, and in the experiments file a third group of the weight
+    `silent`, which has no line."""
+    file = next(iter(log.write(folder).iterdir()))
+    with file.open("a") as out:
+        out.write(tail)
+    text = file_text("conversion_rate").replace("weight: 50", f"weight: {50 - silent / 2:g}")
+    third = f"\n      - {{name: silent, model: v2, weight: {silent:g}}}\n    metrics"
+    text = text.replace("\n    metrics", third if silent else "\n    metrics")
+    decision = only(report_of(folder, text))["decision"]
+    return decision["verdict"], " ".join(decision["reasons"])
+
+
+def fewer(share: float) -> Damage:
+    """A share of the treatment's users have no lines."""
+
+    def damage(log: LogLines) -> None:
+        users = [line["user_id"] for line in log.lines if line["event"] == "exposure" and line["group"] == "treatment"]
+        gone = set(users[:: round(1 / share)])
+        log.lines = [line for line in log.lines if line["user_id"] not in gone]
+
+    return damage
+
+
+def in_two_groups(users: int) -> Damage:
+    """So many users of control are served as the treatment's too, and so many the other way round."""
+
+    def damage(log: LogLines) -> None:
+        for index in range(users):
+            log.exposure(f"u0-{index}", GROUPS[1 - index % 2], START + timedelta(hours=1))
+
+    return damage
+
+
+def unjoined(count: dict[str, int]) -> Damage:
+    """So many outcomes of a group's users are of a request that is not in the log."""
+
+    def damage(log: LogLines) -> None:
+        for group, many in count.items():
+            for index in range(many):
+                user = f"u0-{2 * index + GROUPS.index(group)}"
+                log.outcome("conversion", user, f"gone-{user}", START + timedelta(hours=1))
+
+    return damage
+
+
+def before(often: dict[str, int]) -> Damage:
+    """The users converted so often of a hundred in the days before the experiment began."""
+
+    def damage(log: LogLines) -> None:
+        early = START - DAY
+        log.exposure("somebody-else", None, early)
+        for day in range(DAYS):
+            for index in range(A_DAY):
+                if index // 2 % 50 < often[GROUPS[index % 2]] / 2:
+                    log.outcome("conversion", f"u{day}-{index}", None, early)
+
+    return damage
+
+
+def of_three(silent: float) -> LogLines:
+    """The good log, with an allocation in which a third group has that weight."""
+    log, half = good_log(), 50 - silent / 2
+    log.allocation("000000000001", {"control": half, "treatment": half, "silent": silent}, START)
+    for line in log.lines:
+        line.update({"propensity": half / 100} if line["event"] == "exposure" else {})
+    return log
+
+
+@pytest.mark.parametrize(
+    ("damage", "why"),
+    [
+        (fewer(0.25), "sample-ratio mismatch: control 1,350 users where"),
+        (in_two_groups(40), "40 users (1.5%) were served in two groups of one allocation"),
+        (unjoined({"treatment": 60}), "outcomes whose request is not in the log are not equally frequent: "),
+        (before({"control": 10, "treatment": 30}), "conversion_rate of treatment differed from control in the 14 days"),
+    ],
+    ids=["sample ratio", "two groups", "unjoined", "before"],
+)  # fmt: skip
+def test_each_fault_refuses(tmp_path: Path, damage: Damage, why: str) -> None:
+    """The winner is not shipped, and the sentence says what is broken."""
+    log = good_log()
+    damage(log)
+    verdict, reasons = concluded(tmp_path, log)
+    assert verdict == "refuse"
+    assert why in reasons
+
+
+def test_ten_users_in_two_groups_ship(tmp_path: Path) -> None:
+    """A few of them break nothing."""
+    log = good_log()
+    in_two_groups(10)(log)
+    assert concluded(tmp_path, log)[0] == "ship"
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(0.1, "ship"), (2, "refuse")])
+def test_a_group_without_a_user(tmp_path: Path, weight: float, expected: str) -> None:
+    """One that should have had 54 is missed; one that should have had three may be silent by chance."""
+    verdict, reasons = concluded(tmp_path, of_three(weight), silent=weight)
+    assert verdict == expected
+    assert ("group silent has a weight of 2% and not one of 2,700 users" in reasons) is (expected == "refuse")
+
+
+@pytest.mark.parametrize(("lines", "expected"), [(10, "ship"), (11, "refuse")])
+def test_unreadable_lines(tmp_path: Path, lines: int, expected: str) -> None:
+    """More than ten, and more than one in a thousand."""
+    verdict, reasons = concluded(tmp_path, good_log(), tail="half a line\n" * lines)
+    assert verdict == expected
+    assert ("11 of 3,683 log lines (0.30%) cannot be read" in reasons) is (expected == "refuse")
+
+
+def test_a_half_written_last_line_breaks_nothing(tmp_path: Path) -> None:
+    """What a crash leaves: counted, and the conclusion stands."""
+    log = good_log()
+    file = next(iter(log.write(tmp_path).iterdir()))
+    with file.open("a") as out:
+        out.write('{"schema":1,"event":"expos')
+    report: dict[str, Any] = report_of(tmp_path, file_text("conversion_rate"))
+    assert report["log"]["unreadable"] == 1
+    assert only(report)["decision"]["verdict"] == "ship"
