@@ -1,4 +1,4 @@
-"""A worker that comes back gets its calls slowly, or at once where that is asked for: `--slow-start`."""
+"""A worker that comes back gets its calls slowly: `--slow-start`."""
 
 import asyncio
 import time
@@ -16,10 +16,10 @@ CALLS = 100
 SECONDS = 5.0
 
 
-@pytest.mark.parametrize("slow_start", [SECONDS, 0.0])
-def test_a_worker_that_comes_back(tmp_path: Path, slow_start: float) -> None:
+def test_a_worker_that_comes_back(tmp_path: Path) -> None:
     """Of the first hundred calls after it is back, a worker that was killed and started again gets far less than its
-    half where its share rises over five seconds, and about its half where it has it at once."""
+    half where its share rises over five seconds."""
+    slow_start = SECONDS
     with Fleet(
         tmp_path, experiments=experiments_file(), versions=(VERSION,), replicas=2, bent=True,
         router_flags=("--slow-start", str(slow_start)),
@@ -35,4 +35,4 @@ def test_a_worker_that_comes_back(tmp_path: Path, slow_start: float) -> None:
         asyncio.run(call_all(fleet.address, [RecommendRequest(item_ids=SEED_HISTORY)] * CALLS, at_once=1))
         came = fleet.requests_to(VERSION, 1)
         assert came + fleet.requests_to(VERSION, 0) == CALLS
-        assert (came < 0.32 * CALLS) == (slow_start > 0), came
+        assert came < 0.32 * CALLS
