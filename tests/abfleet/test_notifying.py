@@ -114,6 +114,14 @@ def test_a_receiver_that_fails_twice_gets_it_once(tmp_path: Path) -> None:
     assert headers["Content-Type"] == "application/json"
 
 
+def test_a_receiver_may_ask_for_time(tmp_path: Path) -> None:
+    """429 with Retry-After: 7 is sent again after 7 s, not after 1."""
+    with Receiver([429]) as receiver, Notifier(tmp_path / "state", [Url(receiver.url, None)]) as sender:
+        sender.note(report(one="ship"))
+        assert sender.send(now=0.0) == ["--notify-url: answered 429; again in 7 s"]
+        assert sender.next_due() == 7.0
+
+
 def test_a_restart_neither_repeats_nor_forgets(tmp_path: Path) -> None:
     """What was taken is not sent again; what was not is, first and in order; both by another process' state."""
     state = tmp_path / "state"

@@ -38,6 +38,8 @@ class Receiver:
             self.taken.append(body)
             self.headers.append(dict(request.headers))
         request.send_response(status)
+        if status == 429:
+            request.send_header("Retry-After", "7")
         if status == 302:
             request.send_header("Location", self.url)
         request.send_header("Content-Length", "0")
