@@ -23,7 +23,8 @@ def test_everything_else_is_405(method: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "localhost:8080", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "10.0.0.7", "abtests.example.com:443"],
+    ["localhost", "localhost:8080", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "10.0.0.7",
+     "abtests.example.com:443"],
 )  # fmt: skip
 def test_known_hosts_are_answered(host: str) -> None:
     """localhost, names that are allowed, and addresses, which no foreign page can take as its own."""
@@ -33,7 +34,8 @@ def test_known_hosts_are_answered(host: str) -> None:
 @pytest.mark.parametrize(
     "host",
     [None, "", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example:8080", "127.1",
-     "abtests.example.com.evil.example", "xlocalhost", "[evil]", "::1", "[::1].evil.example", "[::1", "127.0.0.1:80:80", "localhost@evil.example", "<script>"],
+     "abtests.example.com.evil.example", "xlocalhost", "[evil]", "::1",
+     "[::1].evil.example", "[::1", "127.0.0.1:80:80", "localhost@evil.example", "<script>"],
 )  # fmt: skip
 def test_foreign_hosts_are_421(host: str | None) -> None:
     """Names that somebody else may point at this machine, and what is no host at all."""
@@ -59,7 +61,7 @@ def test_a_token_is_asked_for_only_where_there_are_some() -> None:
 
     def may_look(token: str) -> bool:
         asked.append(token)
-        return token == "right"  # noqa: S105
+        return token == "right"
 
     assert access.refused_token(None, None) is None
     assert access.refused_token("right", may_look) is None

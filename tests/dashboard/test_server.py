@@ -5,14 +5,14 @@ import random
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
+from abfleet_dashboard import app
 from abfleet_dashboard.access import COOKIE, HEADERS
-from abfleet_dashboard.app import main
 from abfleet_experiments.analysis.analyse import analyse
 from abfleet_experiments.load import load
 from abfleet_transport.tokens import new
@@ -221,7 +221,16 @@ def test_a_token_opens_it(tmp_path: Path) -> None:
     assert not any(folder.exists() for folder in folders)
 
 
-def test_wrong_settings_end_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[str]], int]:
+    """The program in this process; how the tests' own process logs is left alone."""
+    monkeypatch.setattr(app, "configure_logs", lambda *_: None)
+    return app.main
+
+
+def test_wrong_settings_end_it(
+    main: Callable[[list[str]], int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Off loopback without a decision, or a tokens file that is not there: exit code 2, and what is to be changed."""
     assert main(["--listen", "0.0.0.0:0"]) == 2
     assert re.search("not loopback.*--tokens.*--open-dashboard", capsys.readouterr().err)
@@ -229,7 +238,7 @@ def test_wrong_settings_end_it(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "--tokens" in capsys.readouterr().err
 
 
-def test_a_taken_port_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_taken_port_is_named(main: Callable[[list[str]], int], capsys: pytest.CaptureFixture[str]) -> None:
     """Exit code 1, with the address."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
