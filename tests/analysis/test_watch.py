@@ -28,12 +28,12 @@ def grow(folder: Path, first_day: int, days: int, *, clicked: bool) -> None:
     """Users of some days in a file of their own; with `clicked`, the treatment's convert far more often."""
     log = LogLines()
     for day in range(first_day, first_day + days):
-        for index in range(400):
+        for index in range(200):
             group, user = ("control", "treatment")[index % 2], f"u{day}-{index}"
             at = START + DAY * day + timedelta(seconds=index)
             request = log.exposure(user, group, at, request_id=f"r{day}-{index}")
-            often = 14 if clicked and group == "treatment" else 10
-            if index // 2 % 100 < often:
+            often = 21 if clicked and group == "treatment" else 15
+            if index // 2 % 50 < often:
                 log.outcome("conversion", user, request, at, outcome_id=f"o{day}-{index}")
     log.write(folder, f"decisions-{first_day}.jsonl")
 
@@ -66,10 +66,9 @@ def watching(folder: Path, *flags: str) -> "Iterator[tuple[subprocess.Popen[byte
         process.wait()
 
 
-def once(folder: Path, *flags: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        command(folder, *flags), capture_output=True, text=True, timeout=120, env=environment(), check=False
-    )
+def invoked(folder: Path, *flags: str) -> Result:
+    """The same without a process of its own."""
+    return CliRunner().invoke(app, command(folder, *flags)[3:])
 
 
 def verdicts(bodies: Sequence[bytes]) -> list[str]:
@@ -87,15 +86,17 @@ def test_a_change_is_told_once_to_everybody(tmp_path: Path) -> None:
     with Receiver([500, 503]) as receiver:
         flags = ("--notify-url", receiver.url, "--notify-secret-file", str(secret), "--notify-command", program)
         with watching(tmp_path, *flags) as (_, out):
-            wait_until(lambda: "--logs" in (tmp_path / "err").read_text(), "a word about the log that is not there", 60)
+            wait_until(
+                lambda: "--logs" in (tmp_path / "err").read_text(), "a word about the log that is not there", 120
+            )
             logs.mkdir()
-            grow(logs, 0, 3, clicked=True)
-            wait_until(lambda: "keep running" in out.read_text(), "a line about the first report", 60)
-            grow(logs, 3, 12, clicked=True)
-            wait_until(lambda: "keep_running → ship treatment" in out.read_text(), "the change in the pipe", 60)
-            wait_until(lambda: receiver.taken and told.exists(), "the change at both receivers", 60)
-        again = once(tmp_path, *flags)
-        assert again.returncode == 0, again.stderr
+            grow(logs, 0, 1, clicked=True)
+            wait_until(lambda: "keep running" in out.read_text(), "a line about the first report", 120)
+            grow(logs, 1, 11, clicked=True)
+            wait_until(lambda: "keep_running → ship treatment" in out.read_text(), "the change in the pipe", 120)
+            wait_until(lambda: receiver.taken and told.exists(), "the change at both receivers", 120)
+        again = invoked(tmp_path, *flags)
+        assert again.exit_code == 0, again.stderr
     assert len(receiver.asked) == 3
     assert "--notify-url: answered 500; again in 1 s" in (tmp_path / "err").read_text()
     assert verdicts(receiver.taken) == ["ship"]
@@ -126,17 +127,12 @@ def test_a_terminal_shows_the_report_and_ctrl_c_ends_it(tmp_path: Path) -> None:
     assert b"Traceback" not in shown
 
 
-def invoked(folder: Path, *flags: str) -> Result:
-    """The same without a process of its own."""
-    return CliRunner().invoke(app, command(folder, *flags)[3:])
-
-
 def test_without_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One run, as cron starts it: dry it prints the request and sends nothing; what nobody takes makes it exit 1 and is
     sent by the next run; --fail-on ends a watch with 3 when the verdict is there."""
     monkeypatch.setattr(watch, "TRIES", 1)
     (tmp_path / "logs").mkdir()
-    grow(tmp_path / "logs", 0, 15, clicked=True)
+    grow(tmp_path / "logs", 0, 12, clicked=True)
     dry = invoked(tmp_path, "--notify-url", "http://127.0.0.1:1/x", "--notify-dry-run")
     assert "POST http://127.0.0.1:1/x" in dry.stdout
     assert '"verdict":"ship"' in dry.stdout
