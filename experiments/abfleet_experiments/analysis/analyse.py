@@ -14,7 +14,7 @@ from abfleet_experiments.analysis.periods import microseconds, moment
 from abfleet_experiments.analysis.recommended import VersionFacts
 from abfleet_experiments.analysis.report import ExperimentReport, LogFacts, Report
 from abfleet_experiments.config import AnalysisPlan, Config, Experiment, MetricsPlan
-from abfleet_experiments.readlog import open_log
+from abfleet_experiments.readlog import Log, open_log
 
 Progress = Callable[[str], None]
 
@@ -40,17 +40,30 @@ def analyse(
     """
     progress("reading the log")
     with open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log:
-        survey = survey_of(log)
-        newest_us = survey.newest
-        at = as_of if as_of is not None else moment(newest_us or 0)
-        progress(f"reading {survey.count(lambda row: True):,} lines")
-        lines = read_lines(log, microseconds(at), survey)
-        reports = []
-        for name, experiment in _experiments(lines, config, only):
-            progress(f"analysing {name}")
-            reports.append(_one(lines, name, experiment, config, at, known=(known or {}) if detailed else None))
-        dated = as_of is not None or newest_us is not None
-        return Report(at if dated else None, _facts(lines), tuple(reports))
+        return report_on(log, config, as_of=as_of, only=only, progress=progress, known=known)
+
+
+def report_on(
+    log: Log,
+    config: Config,
+    *,
+    as_of: datetime | None = None,
+    only: str | None = None,
+    progress: Progress = lambda _: None,
+    known: Mapping[str, VersionFacts] | None = None,
+) -> Report:
+    """The same, of a log that is open, on whatever database; with details if it was opened for them."""
+    survey = survey_of(log)
+    newest_us = survey.newest
+    at = as_of if as_of is not None else moment(newest_us or 0)
+    progress(f"reading {survey.count(lambda row: True):,} lines")
+    lines = read_lines(log, microseconds(at), survey)
+    reports = []
+    for name, experiment in _experiments(lines, config, only):
+        progress(f"analysing {name}")
+        reports.append(_one(lines, name, experiment, config, at, known=(known or {}) if log.detailed else None))
+    dated = as_of is not None or newest_us is not None
+    return Report(at if dated else None, _facts(lines), tuple(reports))
 
 
 def _facts(lines: Lines) -> LogFacts:

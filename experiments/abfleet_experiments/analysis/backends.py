@@ -12,6 +12,8 @@ import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
+from abfleet_experiments.readlog import Log
+
 if TYPE_CHECKING:
     import pyarrow as pa
     from ibis.backends import BaseBackend
@@ -32,6 +34,11 @@ def _builtin(name: str, arguments: Sequence[dt.DataType], result: dt.DataType) -
         of_one if len(arguments) == 1 else of_two, name=name, signature=(tuple(arguments), result)
     )
     return wrapped
+
+
+def _with_zone(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function of an instant, where a time without a zone is of another type: it is in the session's, UTC."""
+    return lambda at: function(at.cast(dt.Timestamp("UTC", scale=6)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +69,9 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
     "duckdb": Dialect(
         _builtin("hash", [TEXT], ID), True, _builtin("epoch_us", [AT], dt.int64), _builtin("hash", [TEXT, TEXT], ID)
     ),
-    "pyspark": Dialect(_builtin("xxhash64", [TEXT], dt.int64), False, _builtin("unix_micros", [AT], dt.int64)),
+    "pyspark": Dialect(
+        _builtin("xxhash64", [TEXT], dt.int64), False, _with_zone(_builtin("unix_micros", [AT], dt.int64))
+    ),
     "clickhouse": Dialect(_builtin("xxHash64", [TEXT], ID), True, _builtin("toUnixTimestamp64Micro", [AT], dt.int64)),
     "bigquery": Dialect(_builtin("farm_fingerprint", [TEXT], dt.int64), False, _builtin("unix_micros", [AT], dt.int64)),
 }
@@ -110,9 +119,32 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     )
 
 
+def log_in(connection: "BaseBackend", lines: ir.Table) -> Log:
+    """The log that a table of a database holds: columns as in COLUMNS; those that it lacks are null."""
+    typed = {name: dt.dtype(kind) for name, kind in COLUMNS.items()}
+    given = {name: lines[name] if name in lines.columns else ibis.null(kind) for name, kind in typed.items()}
+    plain = lines.select(**{
+        name: column if column.type().is_timestamp() else column.cast(typed[name]) for name, column in given.items()
+    })  # fmt: skip
+    return Log(connection, view(connection, "lines", normalised(plain, DIALECTS[connection.name])), 1)
+
+
 def keep(connection: "BaseBackend", name: str, table: "ir.Table | pa.Table") -> ir.Table:
     """The table, computed once, under a name that may be taken already."""
+    if connection.name == "pyspark":
+        return _cached(connection, name, table)
     return connection.create_table(name, table, temp=True, overwrite=True)
+
+
+def _cached(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
+    """Spark has no tables of a session's own; it keeps what it has computed under a view's name."""
+    if isinstance(table, ir.Table):
+        frame = connection.raw_sql(ibis.to_sql(table, dialect="pyspark"))
+    else:
+        frame = connection.raw_sql("SELECT 1").sparkSession.createDataFrame(table)
+    frame.cache().createOrReplaceTempView(name)
+    kept: ir.Table = connection.table(name)
+    return kept
 
 
 def keep_narrow(connection: "BaseBackend", name: str, table: ir.Table, words: Mapping[str, Sequence[str]]) -> ir.Table:

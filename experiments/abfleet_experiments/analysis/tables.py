@@ -86,7 +86,7 @@ def tables_of(
     calls = backends.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
     points = quantile_points(calls, len(groups), rules)
     visits = backends.keep(
-        connection, "visits", _visits(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
+        connection, "visits", visits_of(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
     )
     plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=len(found) > 1))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
@@ -97,7 +97,7 @@ def tables_of(
     )
 
 
-def _visits(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
+def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
     """One row for each user, allocation and look. `timed`: whether response times are added up."""
     table = calls
     slow: ir.BooleanValue = ibis.literal(False)
