@@ -9,6 +9,7 @@ import typer
 
 from abfleet.commands import report_page, watch
 from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs, Name, analysis_extra
+from abfleet.commands.analysis_progress import steps
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Fleet, Json, loaded, refuse
 
 if TYPE_CHECKING:
@@ -41,6 +42,12 @@ Registry = Annotated[
                  help="The model registry, whose offline metrics --details and --html show beside the online ones."),
 ]  # fmt: skip
 DEFAULT_REGISTRY = Path("models")
+MemoryLimit = Annotated[
+    int | None,
+    typer.Option("--memory-limit", envvar="ABFLEET_MEMORY_LIMIT", metavar="BYTES", min=256 * 1024**2,
+                 show_default="6 GiB, or 60 % of a smaller machine",
+                 help="What tables may take in memory; beyond it the temporary folder is used."),
+]  # fmt: skip
 
 
 def register(app: typer.Typer) -> None:
@@ -71,6 +78,7 @@ def analyze(
     markdown: Markdown = False,
     with_details: WithDetails = False,
     registry: Registry = DEFAULT_REGISTRY,
+    memory_limit: MemoryLimit = None,
     as_json: Json = False,
 ) -> None:  # fmt: skip
     """Conclude from the log: ship, roll back, keep running, stop, check first, or refuse because the data is broken.
@@ -109,6 +117,7 @@ def analyze(
         as_of,
         experiment,
         registry=registry if with_details or html is not None else None,
+        memory_limit_bytes=memory_limit,
     )
     if html is not None:
         report_page.write(html, report, config)
@@ -138,6 +147,7 @@ def _report(
     only: str | None,
     *,
     registry: Path | None,
+    memory_limit_bytes: int | None,
 ) -> "tuple[Config, Report]":
     (config,) = loaded(experiments, fleet=fleet)
     at = None if as_of is None else _as_of(as_of)
@@ -149,12 +159,11 @@ def _report(
     console = Console(stderr=True)
     detailed, known = registry is not None, _known(registry)
     try:
-        if not console.is_terminal:
-            return config, analyse(logs, config, as_of=at, only=only, detailed=detailed, known=known)
-        with console.status("") as status:
+        with steps(console) as progress:
             return config, analyse(
-                logs, config, as_of=at, only=only, detailed=detailed, known=known, progress=status.update
-            )
+                logs, config, as_of=at, only=only, detailed=detailed, known=known, progress=progress,
+                memory_limit_bytes=memory_limit_bytes,
+            )  # fmt: skip
     except LogError as error:
         refuse(f"--logs: {error}")
     except KeyError:
