@@ -39,7 +39,7 @@ def with_quantile(
     """The metric with its quantile in each stratum, if it is one."""
     if metric.rule.source is not Source.TIME_QUANTILE:
         return metric
-    table = calls.drop("g").inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
+    table = _with_units(calls, units)
     columns = arrow(_histogram(table, ["look", "cell", "g"]))
     where = tuple(columns[name].to_numpy().astype(np.int64) for name in ("look", "cell", "g"))
     bins = columns["bin"].to_numpy()
@@ -48,6 +48,16 @@ def with_quantile(
     totals = quantiles.dense(bins, where, columns["total"].to_numpy(), axes)
     scale = quantiles.quantile_scale(metric.moments, membership, counts, totals, probability=RESPONSE_TIME_QUANTILE)
     return replace(metric, quantile=scale)
+
+
+def _with_units(calls: ir.Table, units: ir.Table) -> ir.Table:
+    """The calls with their user's cell and group; without a join where both follow from the call itself."""
+    row = units.aggregate(
+        two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()
+    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    if not row["two"] and not row["elsewhere"]:
+        return calls.mutate(cell=calls.period)
+    return calls.drop("g").inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
 
 
 def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
