@@ -95,7 +95,7 @@ def test_user_ids_that_are_allowed(fleet: Fleet, user_id: str, group: str | None
     assert answer.group == (group_of(user_id) if group is None else group)
 
 
-@pytest.mark.parametrize("user_id", ["x" * 257, "я" * 129, "a\nb", "\x00", "a\x7f", "x" * (1 << 20)])
+@pytest.mark.parametrize("user_id", ["x" * 257, "я" * 129, "a\nb", "\x00", "a\x7f", "x" * (1 << 19)])
 def test_user_ids_that_are_refused(fleet: Fleet, user_id: str) -> None:
     """A wrong user id is INVALID_ARGUMENT with field, value and what is allowed, and is not kept in the log."""
     with fleet.stub() as stub, pytest.raises(grpc.RpcError) as caught:
