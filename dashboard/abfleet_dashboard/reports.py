@@ -25,6 +25,8 @@ from abfleet_dashboard.visits import Visits
 
 log = structlog.get_logger("abfleet.dashboard")
 
+LOOK_SECONDS: Final = 0.5
+"""Between looks at the files while somebody waits: an analysis that may begin does not wait for long."""
 UNWATCHED_SECONDS: Final = 30.0
 """Between analyses that nobody waits for: who comes sees a report younger than a minute, and soon a newer one."""
 REST_AFTER_SECONDS: Final = 120.0
@@ -99,7 +101,8 @@ class ReportKeeper:
         """Looks for ever."""
         while True:
             await self.look()
-            await self._visits.pause(self._settings.refresh_seconds)
+            refresh = self._settings.refresh_seconds
+            await self._visits.pause(min(refresh, LOOK_SECONDS) if self._visits.watched else refresh)
 
     async def look(self) -> None:
         """Reads what has changed, and has it analysed if it is time."""
