@@ -81,14 +81,14 @@ class Child:
         self._wait(listens, f"nothing on port {port}", timeout_s)
 
     def usage(self) -> Usage:
-        return Usage(sum(sum(process.cpu_times()[:2]) for process in self._members()))
+        return Usage(sum(sum(process.cpu_times()[:2]) for process in self.members()))
 
     def resident_mb(self) -> float:
-        return sum(process.memory_info().rss for process in self._members()) / 2**20
+        return sum(process.memory_info().rss for process in self.members()) / 2**20
 
     def stop(self) -> None:
         """Asks with SIGTERM, then kills; waits for the end. Stopping twice does nothing."""
-        members = self._members() if self._process.poll() is None else []
+        members = self.members() if self._process.poll() is None else []
         if self._process.poll() is None:
             self._process.terminate()
             try:
@@ -101,7 +101,8 @@ class Child:
                 if member.is_running() and member.pid != self._process.pid:
                     member.kill()
 
-    def _members(self) -> list[psutil.Process]:
+    def members(self) -> list[psutil.Process]:
+        """The process and its children. Raises NotStarted when it has ended."""
         try:
             return [self._tree, *self._tree.children(recursive=True)]
         except psutil.NoSuchProcess as error:
