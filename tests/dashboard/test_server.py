@@ -251,7 +251,7 @@ def test_a_taken_port_is_named(main: Callable[[list[str]], int], capsys: pytest.
 def test_whatever_breaks_is_a_sentence_and_the_last_report_stays(tmp_path: Path) -> None:
     """No log, a file with mistakes, a log that cannot be read, an analysis that is killed, and at last all of it."""
     with prepared(tmp_path, "--refresh", "0.2", log=False) as running:
-        wait_until(lambda: "no decision log" in running.ask("/").text, "the reason why there is no report", 60)
+        wait_until(lambda: "no decision log" in running.ask("/").text, "the reason why there is no report", 180)
         assert running.ask("/api/report.json").status == 503
         write_log(tmp_path)
         assert running.report()["log"]["lines"] > 400
@@ -259,7 +259,7 @@ def test_whatever_breaks_is_a_sentence_and_the_last_report_stays(tmp_path: Path)
         wait_until(lambda: "cannot be taken as it is" in running.ask("/").text, "the mistake")
         broken = tmp_path / "logs" / "broken.parquet"
         broken.write_bytes(b"this is not parquet")
-        wait_until(lambda: "cannot be read" in running.ask("/").text, "the reason why there is no newer report", 60)
+        wait_until(lambda: "cannot be read" in running.ask("/").text, "the reason why there is no newer report", 180)
         assert running.report()["log"]["lines"] > 400
         assert running.ask("/experiments/test").status == 200
         broken.unlink()
@@ -267,7 +267,7 @@ def test_whatever_breaks_is_a_sentence_and_the_last_report_stays(tmp_path: Path)
         (child,) = parent.children()
         child.kill()
         write_log(tmp_path, name="decisions-host-20261101T000000-2.jsonl", seed=2)
-        wait_until(lambda: running.report()["log"]["lines"] > 800, "a report with the new lines", 60)
+        wait_until(lambda: running.report()["log"]["lines"] > 800, "a report with the new lines", 180)
         (child,) = parent.children()
         folder = Path(child.environ()["TMPDIR"])
         assert folder.exists()
