@@ -112,7 +112,8 @@ def _advance(state: _State, alpha: float, fraction: float, variance: float) -> _
     def excess(boundary: float) -> float:
         return float(weights @ ndtr((correlation * nodes - boundary) / spread)) - gain
 
-    low, high = -4.0, upper(gain) + 1e-9
+    # The integral has five digits where less than 1e-10 is spent; the bracket is exact everywhere.
+    low, high = upper(max(total, SMALLEST_SPEND)), upper(gain)
     boundary = high if excess(high) >= 0 else low if excess(low) <= 0 else brentq(excess, low, high, xtol=1e-9)
     return _State(total, float(boundary), nodes, weights, correlation, spread)
 
