@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
+from abfleet_transport import http2
 from abfleet_transport.call import Code
+from abfleet_transport.http2 import Frame, ProtocolError
 
-from abfleet_router import http2
 from abfleet_router.exchange import Exchange, RpcFailed
-from abfleet_router.http2 import Frame, ProtocolError
 
 PING_AFTER_BEATS = 12
 """Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""

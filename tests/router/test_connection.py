@@ -10,7 +10,6 @@ from typing import cast
 
 import hpack
 import pytest
-from abfleet_router import http2
 from abfleet_router.connection import (
     DEAD_AFTER_BEATS,
     DEAD_ALONE_AFTER_BEATS,
@@ -19,8 +18,9 @@ from abfleet_router.connection import (
     Connection,
 )
 from abfleet_router.exchange import Exchange, RpcFailed
-from abfleet_router.http2 import Frame, FrameReader, ProtocolError, frame
+from abfleet_transport import http2
 from abfleet_transport.call import Code
+from abfleet_transport.http2 import Frame, FrameReader, ProtocolError, frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

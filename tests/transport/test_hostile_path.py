@@ -4,8 +4,8 @@ import asyncio
 
 import grpc
 import pytest
-from abfleet_router import http2
-from abfleet_router.http2 import frame
+from abfleet_transport import http2
+from abfleet_transport.http2 import frame
 from abfleet_transport.server import Transport
 
 from tests.transport.serving import TRANSPORTS, Serving, serving
