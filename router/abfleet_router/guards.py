@@ -8,6 +8,7 @@ from abfleet_transport import followed
 from abfleet_transport.call import Call
 from abfleet_transport.errors import AddressError
 from abfleet_transport.followed import Followed
+from abfleet_transport.grpcio_server import open_server
 from abfleet_transport.memory import MemoryWatch
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -64,7 +65,7 @@ class Guards:
 
     def admin_server(self) -> grpc.aio.Server:
         """A server for operators, which asks whom it must."""
-        return grpc.aio.server(interceptors=(AdminGuard(self.access),), options=[("grpc.so_reuseport", 0)])
+        return open_server((AdminGuard(self.access),), [("grpc.so_reuseport", 0)])
 
     def bind_admin(self, server: grpc.aio.Server) -> int:
         """Binds the admin port; off loopback with the router's TLS, where it has one. Raises AddressError."""

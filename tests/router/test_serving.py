@@ -21,6 +21,7 @@ from abfleet_transport.errors import AddressError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.router.stub_worker import StubWorker
+from tests.transport.test_hostile_path import send_hostile
 
 SECONDS = 30
 RECOMMEND = "/Recommender/Recommend"
@@ -242,6 +243,13 @@ async def test_a_caller_that_gives_up_is_logged(scene: Scene) -> None:
     await scene.close()
     (line,) = [line for line in scene.lines() if line["event"] == "exposure"]
     assert (line["status"], line["served_version"], line["attempts"]) == ("CANCELLED", None, 1)
+
+
+async def test_the_admin_port_outlives_a_path_that_is_no_text(scene: Scene) -> None:
+    """Such a call would end the library's server; operators are answered afterwards."""
+    serving = await scene.open()
+    await send_hostile(serving.admin_address)
+    assert (await scene.status())["serving"] in (True, False)
 
 
 async def test_a_wrong_beginning(tmp_path: Path) -> None:

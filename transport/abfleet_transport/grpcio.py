@@ -17,6 +17,7 @@ import structlog
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
+from abfleet_transport.grpcio_server import add_methods, open_server
 from abfleet_transport.plan import (
     FAILED_DELIVERY,
     OTHER_MESSAGE_BYTES,
@@ -142,18 +143,14 @@ class GrpcioServer:
 
     async def _opened(self, address: str) -> "grpc.aio.Server":
         plan, loop = self._plan, asyncio.get_running_loop()
-        server = grpc.aio.server(
-            interceptors=plan.interceptors,
-            options=options(plan),
-        )
+        server = open_server(plan.interceptors, options(plan))
         by_service: dict[str, dict[str, grpc.RpcMethodHandler[bytes, bytes]]] = {}
         for index, path in enumerate(plan.methods):
             service, name = path[1:].split("/")
             handler = grpc.unary_unary_rpc_method_handler(self._handler(index, loop))
             by_service.setdefault(service, {})[name] = handler
-        server.add_generic_rpc_handlers(
-            tuple(grpc.method_handlers_generic_handler(service, handlers) for service, handlers in by_service.items())
-        )
+        for service, handlers in by_service.items():
+            add_methods(server, service, handlers)
         plan.add_services(server)
         try:
             self.port = self._bind(server, address)
@@ -164,10 +161,9 @@ class GrpcioServer:
         return server
 
     async def _keep_up(self) -> None:
-        """Begins again at the same address when the library has ended by itself.
+        """Begins again at the same address when the library has ended by itself; calls under way are cut all the same.
 
-        It does: on a call whose path is not UTF-8 (grpcio 1.85.1) the loop that takes calls dies of the exception, and
-        with it the port. One frame of anybody would end the service for good. Calls under way are cut all the same.
+        With a version of it that `open_server` was not tried with, a call whose path is not UTF-8 is enough for that.
         """
         while True:
             server = self._server
