@@ -11,12 +11,11 @@ from typing import Self
 import grpc
 from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.followed import keep_looking
-from abfleet_transport.handover import Handover
 from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.operational_log import OperationalLog
 from abfleet_transport.process import MetricsServer
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
-from abfleet_transport.server import Server, ServerPlan, choose, make_server
+from abfleet_transport.server import Server, ServerPlan, make_server
 from abfleet_transport.tracing import make_exporter
 from prometheus_client import CollectorRegistry, ProcessCollector
 
@@ -132,18 +131,13 @@ class Serving:
             methods=METHODS,
             add_services=self._add_services,
             interceptors=(OtherMethods(self.rpc_metrics, COUNTED),),
-            io_threads=self._settings.io_threads,
             max_message_bytes=security.max_message_bytes,
             max_metadata_bytes=security.max_metadata_bytes,
             max_concurrent_streams=security.max_concurrent_streams,
             max_connections=security.max_connections,
             tls=self.guards.tls,
         )
-        if choose(self._settings.transport, needs_grpcio=security.needs_grpcio) == "grpcio":
-            return make_server("grpcio", plan, self.router.on_calls, self.router.on_cancelled)
-        handover = Handover(asyncio.get_running_loop(), self.router.on_calls, self.router.on_cancelled)
-        self.metrics.lend(handover.families)
-        return make_server("native", plan, handover.deliver, handover.cancelled)
+        return make_server(self._settings.transport, plan, self.router.on_calls, self.router.on_cancelled)
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         self.health.add_to(server)

@@ -53,7 +53,6 @@ class Settings:
     metrics_port: int | None
     """0: any free one; None: no metrics endpoint."""
     transport: Transport
-    io_threads: int
     log_dir: Path
     log: LogSettings
     feedback_window: int
@@ -99,7 +98,6 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         metrics_host=got.metrics_host,
         metrics_port=got.metrics_port,
         transport=cast(Transport, got.transport),
-        io_threads=got.io_threads,
         log_dir=got.log_dir,
         log=LogSettings(
             sink=cast(Literal["file", "stdout"], got.log_sink),
@@ -152,8 +150,7 @@ def _add_process(flags: Flags) -> None:
     add("admin-listen", address, "127.0.0.1:50052", "HOST:PORT", "where to serve status and reload")
     add("metrics-host", text, "127.0.0.1", "HOST", "where to serve /metrics")
     add("metrics-port", port_or_off, "8000", "PORT", "port of /metrics; 0: any free one; off: none")
-    flags.choice("transport", get_args(Transport), "auto", "auto is native where it is installed")
-    add("io-threads", whole(1, 64), "1", "N", "threads of the native transport")
+    flags.choice("transport", get_args(Transport), "auto", "auto is native unless TLS is asked for")
     flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
     flags.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
     add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)

@@ -36,7 +36,6 @@ FLAGS = [
     Flag("metrics-host", lambda s: s.metrics_host, "0.0.0.0", "0.0.0.0", ("", " ")),
     Flag("metrics-port", lambda s: s.metrics_port, "off", None, ("on", "-1", "65536", "1.5", "")),
     Flag("transport", lambda s: s.transport, "grpcio", "grpcio", ("tcp", "", "AUTO")),
-    Flag("io-threads", lambda s: s.io_threads, "2", 2, ("0", "65", "two", "1.0")),
     Flag("log-dir", lambda s: s.log_dir, "elsewhere", Path("elsewhere")),
     Flag("log-sink", lambda s: s.log.sink, "stdout", "stdout", ("syslog", "")),
     Flag("log-policy", lambda s: s.log.policy, "refuse", "refuse", ("drop", "")),

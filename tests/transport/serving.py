@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 import grpc
@@ -21,10 +20,7 @@ from abfleet_transport.tls import CertificateFiles, ServerTls
 from tests.support.certificates import Authority, needs_openssl
 
 TRANSPORTS = (
-    pytest.param(
-        "native",
-        marks=pytest.mark.skipif(find_spec("pygrpc_native") is None, reason="pygrpc-native is not installed"),
-    ),
+    "native",
     "grpcio",
 )
 SECURED = "grpcio-tls"

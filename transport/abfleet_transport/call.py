@@ -58,14 +58,13 @@ class Call(Protocol):
     def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
         """Answers with an error.
 
-        `pushback_ms` becomes the trailer `retry-pushback-ms`, and on grpcio also `grpc-retry-pushback-ms` (gRFC A6):
-        pygrpc-native sends no trailer of that name.
+        `pushback_ms` becomes the trailers `grpc-retry-pushback-ms` (gRFC A6) and `retry-pushback-ms`.
         """
 
 
 Deliver = Callable[[list[Call]], None]
-"""Takes the calls that have arrived together. On the native transport it runs in the receive thread, on grpcio on the
-event loop; it must not block on anything but its own work."""
+"""Takes the calls that have arrived together. It runs on the event loop, and must not block on
+anything but its own work."""
 
 Cancelled = Callable[[Call], None]
 """Told that the caller has gone or its deadline has passed; runs where Deliver runs. The call needs no answer."""

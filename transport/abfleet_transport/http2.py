@@ -1,4 +1,4 @@
-"""HTTP/2 as far as a gRPC client needs it: frames, header blocks, flow control windows. Pure bytes, no socket.
+"""HTTP/2 as far as gRPC needs it: frames, header blocks, flow control windows. Pure bytes, no socket.
 
 RFC 9113 (HTTP/2) and RFC 7541 (HPACK). Both sides are kept free of HPACK state: our encoder uses no dynamic table, and
 our SETTINGS give the peer's a size of 0 before its first header block. So equal bytes mean equal headers, and a block
@@ -6,16 +6,17 @@ that was seen before is not decoded again.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
 import hpack
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-NO_ERROR, PROTOCOL_ERROR, CANCEL, COMPRESSION_ERROR = 0, 1, 8, 9
-HEADER_TABLE_SIZE, ENABLE_PUSH, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 4, 5
+NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0, 1, 7, 8, 9, 11
+HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
+MAX_HEADER_LIST_SIZE = 6
 
 DEFAULT_WINDOW: Final = 65_535
 DEFAULT_MAX_FRAME: Final = 16_384
@@ -26,6 +27,8 @@ MAX_HEADER_BLOCK: Final = 64 * 1024
 MAX_KEPT_BLOCK: Final = 1024
 """Longer header blocks are decoded each time: those of answers and trailers have some 50 bytes."""
 PING_BYTES: Final = 8
+PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+"""What a client says first (RFC 9113, 3.4)."""
 FRAME_HEADER = struct.Struct(">HBBBL")
 """Length in 16 + 8 bits, type, flags, stream."""
 SETTING = struct.Struct(">HL")
@@ -36,6 +39,10 @@ MESSAGE_PREFIX = struct.Struct(">BL")
 
 class ProtocolError(Exception):
     """The peer broke the protocol; the connection cannot go on."""
+
+    def __init__(self, text: str, code: int = PROTOCOL_ERROR) -> None:
+        super().__init__(text)
+        self.code = code
 
 
 class Frame(NamedTuple):
@@ -59,12 +66,24 @@ def frame_header(kind: int, flags: int, stream: int, length: int) -> bytes:
 
 def client_preface(*, window: int = MAX_WINDOW) -> bytes:
     """What a client sends first: the preface, its settings, and a connection window of `window` bytes."""
-    ours = ((HEADER_TABLE_SIZE, 0), (ENABLE_PUSH, 0), (INITIAL_WINDOW_SIZE, window), (MAX_FRAME_SIZE, OUR_MAX_FRAME))
-    return (
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-        + frame(SETTINGS, 0, 0, b"".join(SETTING.pack(*setting) for setting in ours))
-        + window_update(0, window - DEFAULT_WINDOW)
-    )
+    ours = {HEADER_TABLE_SIZE: 0, ENABLE_PUSH: 0, INITIAL_WINDOW_SIZE: window, MAX_FRAME_SIZE: OUR_MAX_FRAME}
+    return PREFACE + settings_frame(ours) + window_update(0, window - DEFAULT_WINDOW)
+
+
+def settings_frame(ours: Mapping[int, int]) -> bytes:
+    """What we tell the peer of ourselves."""
+    return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(*setting) for setting in ours.items()))
+
+
+def header_frames(stream: int, block: bytes, *, end_stream: bool) -> bytes:
+    """A header block, in more than one frame where it is longer than any peer has to take."""
+    first, rest = block[:DEFAULT_MAX_FRAME], block[DEFAULT_MAX_FRAME:]
+    flags = END_STREAM if end_stream else 0
+    frames = [frame(HEADERS, flags if rest else flags | END_HEADERS, stream, first)]
+    while rest:
+        part, rest = rest[:DEFAULT_MAX_FRAME], rest[DEFAULT_MAX_FRAME:]
+        frames.append(frame(CONTINUATION, 0 if rest else END_HEADERS, stream, part))
+    return b"".join(frames)
 
 
 def window_update(stream: int, increment: int) -> bytes:

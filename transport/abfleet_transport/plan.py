@@ -46,8 +46,6 @@ class ServerPlan:
     max_concurrent_streams: int = 4096
     """Of one connection."""
     max_connections: int | None = None
-    """None: as many as the process may have descriptors. The native transport has no such bound."""
+    """None: as many as the process may have descriptors."""
     tls: ServerTls | None = None
     """The native transport has no TLS."""
-    io_threads: int = 1
-    """Threads of the native transport; one carries over 30,000 calls a second."""

@@ -25,9 +25,7 @@ class ServerSecurity:
     @property
     def needs_grpcio(self) -> str | None:
         """The flag that the native transport cannot follow."""
-        if self.files is not None:
-            return "--tls-cert"
-        return "--max-connections" if self.max_connections is not None else None
+        return None if self.files is None else "--tls-cert"
 
     def tls(self) -> ServerTls | None:
         """Reads the files. Raises CredentialError."""
@@ -42,8 +40,7 @@ def add(flags: Flags, max_message_bytes: int) -> None:
     flags.add("max-message-bytes", whole(1024, 2**30), f"{max_message_bytes}", "BYTES", "largest message that is taken")
     flags.add("max-metadata-bytes", whole(1024, 2**24), "16384", "BYTES", "most metadata of a call")
     flags.add("max-concurrent-streams", whole(1, 2**31 - 1), "4096", "N", "most calls under way on one connection")
-    flags.add("max-connections", optional_whole(1, 2**31 - 1), "off", "N",
-        "most connections; needs --transport grpcio")  # fmt: skip
+    flags.add("max-connections", optional_whole(1, 2**31 - 1), "off", "N", "most connections")
 
 
 def read(got: argparse.Namespace) -> ServerSecurity:

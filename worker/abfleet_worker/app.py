@@ -14,6 +14,7 @@ from functools import partial
 
 import grpc
 import structlog
+import uvloop
 from abfleet_models import signing
 from abfleet_models.errors import RegistryError
 from abfleet_protos import recommender_pb2, worker_pb2
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_USAGE
     operations = configure_logs(settings.log_level, settings.log_format)
     try:
-        return asyncio.run(serve(settings, operations))
+        return uvloop.run(serve(settings, operations))
     except AddressError as error:
         print(f"abfleet_worker: {error}; --listen and --metrics-port choose others", file=sys.stderr)
     except (WorkerError, TransportError) as error:
@@ -159,14 +160,8 @@ class _Serving:
             max_connections=settings.security.max_connections,
             tls=tls,
         )
-        self._inbox: Inbox | None = None
-        self.server: Server
-        if choose(settings.transport, needs_grpcio=settings.security.needs_grpcio) == "native":
-            # Calls come on a thread of their own, which may infer: while it does, the next ones gather in the front.
-            self.server = make_server("native", plan, self.service.answer, lambda call: None)
-        else:
-            self._inbox = Inbox(self.service)
-            self.server = make_server("grpcio", plan, self._inbox.put, self._inbox.withdraw)
+        self._inbox = Inbox(self.service)
+        self.server: Server = make_server(settings.transport, plan, self._inbox.put, self._inbox.withdraw)
 
     def _make_tracer(self) -> Tracer | None:
         # Random numbers name spans; nothing secret hangs on them.
@@ -221,8 +216,7 @@ class _Serving:
 
     async def __aenter__(self) -> "_Serving":
         await self.health.set_serving(False)
-        if self._inbox is not None:
-            self._inbox.start()
+        self._inbox.start()
         if self.spans is not None:
             self.spans.start()
         try:
@@ -253,8 +247,7 @@ class _Serving:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         await self.server.close()
-        if self._inbox is not None:
-            self._inbox.close()
+        self._inbox.close()
         self.metrics.close()
         if self.spans is not None:
             self.spans.close()

@@ -1,14 +1,21 @@
-"""Calls on their way from an event loop to the one thread that answers them. Knows no requests and no model.
+"""Calls on their way from an event loop to whoever answers them. Knows no requests and no model.
 
-Needed where calls are delivered on an event loop, which inference must not hold up. Where they are delivered on a
-thread of their own, that thread answers them itself and saves the hand-over.
+Two thread switches cost more than a quick model's whole answer, so a model that is quick is asked on the loop itself.
+One that is not has a thread of its own, because the loop must not be held up: it answers health and PING, and who does
+not answer those is taken for dead.
 """
 
 import threading
-from collections.abc import Sequence
-from typing import Protocol
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
 
 from abfleet_transport.call import Call
+
+QUICK_SECONDS: Final = 0.005
+"""To answer what has come together. Routers ask a worker that is silent for a quarter of a second whether it lives."""
+SMOOTHING: Final = 0.2
+"""Weight of the newest time: a change of the model or of the load is followed within some ten batches."""
 
 
 class Answers(Protocol):
@@ -20,10 +27,16 @@ class Answers(Protocol):
 
 
 class Inbox:
-    """A queue and its thread; `put` and `withdraw` from the event loop, everything that waits is taken at once."""
+    """A queue and its thread; `put` and `withdraw` from the event loop, everything that waits is taken at once.
 
-    def __init__(self, answers: Answers) -> None:
+    Calls are answered on the loop or on the thread, never on both at a time.
+    """
+
+    def __init__(self, answers: Answers, *, clock: Callable[[], float] = time.perf_counter) -> None:
         self._answers = answers
+        self._clock = clock
+        self._took = float("inf")  # seconds to answer what came together, smoothed; changed only by who is `_busy`
+        self._busy = False  # changed only under `_changed`
         self._changed = threading.Condition()
         self._waiting: list[Call] = []  # changed only under `_changed`
         self._gone: list[Call] = []  # changed only under `_changed`
@@ -35,10 +48,24 @@ class Inbox:
         self._thread.start()
 
     def put(self, calls: Sequence[Call]) -> None:
-        """Hands calls over; returns at once."""
+        """Answers calls, where that is quick; else hands them over and returns at once."""
         with self._changed:
-            self._waiting += calls
-            self._changed.notify()
+            here = self._took < QUICK_SECONDS and not self._busy and not self._waiting and not self._closed
+            if here:
+                self._busy = True
+            else:
+                self._waiting += calls
+                self._changed.notify()
+        if here:
+            self._answer(calls)
+
+    def _answer(self, calls: Sequence[Call]) -> None:
+        begun = self._clock()
+        self._answers.answer(calls)
+        took = self._clock() - begun
+        self._took = took if self._took == float("inf") else self._took + SMOOTHING * (took - self._took)
+        with self._changed:
+            self._busy = False
 
     def withdraw(self, call: Call) -> None:
         """Takes a call back that has not been looked at; one that is being answered is left alone."""
@@ -62,9 +89,10 @@ class Inbox:
                 waiting, self._waiting = self._waiting, []
                 gone, self._gone = self._gone, []
                 closed = self._closed
+                self._busy = bool(waiting)
             for call in gone:
                 self._answers.gone(call)
             if waiting:
-                self._answers.answer(waiting)
+                self._answer(waiting)
             if closed and not waiting:
                 return

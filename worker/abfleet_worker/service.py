@@ -70,7 +70,7 @@ class _Rpc(NamedTuple):
 
 
 class RecommenderService:
-    """Answers calls with one model. `answer` must always run on the same thread; `use` may be called from any."""
+    """Answers calls with one model. `answer` must never run twice at a time; `use` may be called at any."""
 
     def __init__(
         self,
