@@ -20,9 +20,11 @@ RUN /build/bin/hatchling build --target wheel --directory /dist \
     && cp -a models /registry && rm -r /registry/abfleet_models
 
 FROM python:3.11-slim
+# The models' own terms are in /models/NOTICE.
 LABEL org.opencontainers.image.title="abfleet-worker" \
       org.opencontainers.image.description="A recommender: one ONNX model behind gRPC" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-MovieLens"
 RUN groupadd --system --gid 10001 abfleet \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent abfleet
 COPY --from=build /app /app

@@ -42,11 +42,20 @@ from tests.support.load import SEED_HISTORY, Load, call_all
 COMPOSE_FILE = ROOT / "compose" / "docker-compose.yml"
 PROJECT = "abfleet-test"
 ROUTER, METRICS, PROMETHEUS = "127.0.0.1:50051", "127.0.0.1:8000", "127.0.0.1:9090"
+DASHBOARD = "127.0.0.1:8080"
 WORKERS = ("worker-v1-2-3", "worker-v1-3-0-beta", "worker-v1-4-0-rc1")
 TREATMENT, CANARY = WORKERS[1:]
 RATE = 60
 """Calls a second while containers come and go; a fifth of them are the scaled version's."""
 MOST_MEGABYTES_OVER_BASE = 350
+LEFT_OUT = {
+    "abfleet-router": ("onnxruntime", "duckdb", "numpy"),
+    "abfleet-worker": ("duckdb", "ibis", "scipy", "pyarrow"),
+    "abfleet-dashboard": ("onnxruntime", "onnx"),
+}
+"""Modules that each image does without."""
+SHAPE = "{{.Config.User}} {{.Config.StopSignal}} {{if .Config.Healthcheck}}checked{{end}}"
+RUNNING = "{{.State.Health.Status}} {{if .HostConfig.ReadonlyRootfs}}read-only{{end}}"
 READ_LOG = (
     "import pathlib, sys, zstandard\n"
     "for path in sorted(pathlib.Path('/logs').glob('decisions-*')):\n"
@@ -74,11 +83,13 @@ class Compose:
     """docker-compose over the file that ships, in a project and with an experiments folder of its own."""
 
     def __init__(self, environment: dict[str, str], experiments: Path) -> None:
-        self.environment = {**environment, "ABFLEET_EXPERIMENTS_DIR": str(experiments)}
-        self.services: tuple[str, ...] = ("router", *WORKERS, "prometheus")
+        own = {"ABFLEET_EXPERIMENTS_DIR": str(experiments), "ABFLEET_OPEN_FEEDBACK": "on"}
+        self.environment = {**environment, **own}
+        self.services: tuple[str, ...] = ("router", *WORKERS, "dashboard", "prometheus")
 
     def __call__(self, *words: str) -> str:
-        command = (*compose_command(), "--file", str(COMPOSE_FILE), "--project-name", PROJECT)
+        # The profile is named always, so that what it starts is seen, and ends, with the rest.
+        command = (*compose_command(), "--file", str(COMPOSE_FILE), "--project-name", PROJECT, "--profile", "demo")
         return run(*command, *words, environment=self.environment)
 
     def up(self, **replicas: int) -> None:
@@ -139,18 +150,22 @@ def metric(name: str) -> float:
 
 
 def build(compose: Compose, journal: Journal) -> None:
-    """Builds both images and holds their size."""
+    """Builds the images, and holds their size and what they are."""
     base = int(compose.docker("image", "inspect", "--format", "{{.Size}}", "python:3.11-slim"))
     compose("build")
-    for image in ("abfleet-router", "abfleet-worker"):
+    for image, modules in LEFT_OUT.items():
         over = (int(compose.docker("image", "inspect", "--format", "{{.Size}}", image)) - base) / 1e6
         assert over <= MOST_MEGABYTES_OVER_BASE, f"{image} is {over:.0f} MB over its base"
-        journal.say(f"built {image}: {over:.0f} MB over its base")
-    modules = {"abfleet-router": "onnxruntime", "abfleet-worker": "duckdb"}
-    for image, module in modules.items():
-        code = f"import importlib.util as u, os; assert u.find_spec({module!r}) is None; assert os.getuid() == 10001"
-        compose.docker("run", "--rm", "--entrypoint", "python", image, "-c", code)
-    journal.say("no onnxruntime in the router's image, no duckdb in the worker's; both run as user 10001")
+        assert compose.docker("image", "inspect", "--format", SHAPE, image).split() == [
+            "10001:10001", "SIGTERM", "checked",
+        ]  # fmt: skip
+        code = (
+            "import importlib.util as u, os; assert os.getuid() == 10001;"
+            f"print(*(name for name in {modules!r} if u.find_spec(name)))"
+        )
+        found = compose.docker("run", "--rm", "--read-only", "--entrypoint", "python", image, "-c", code).split()
+        assert found == [], f"{image} has {found}"
+        journal.say(f"built {image}: {over:.0f} MB over its base, user 10001, no {', '.join(modules)} in it")
 
 
 def one_image_recommends(compose: Compose, journal: Journal) -> None:
@@ -184,6 +199,35 @@ def comes_up(compose: Compose, journal: Journal) -> None:
     journal.say("up: a call from outside is answered by v1.2.3, and all three versions are in")
     wait_until(lambda: len(ask('up{job=~"abfleet-.+"} == 1')) == 4, "Prometheus sees router and workers", 60)
     journal.say("Prometheus found the router and three workers by DNS, all up")
+    ours = [found for service in ("router", *WORKERS, "dashboard") for found in compose.containers(service)]
+    wait_until(lambda: states(compose, ours) == {"healthy read-only"}, "all healthy, on read-only roots", 90)
+    journal.say(f"all {len(ours)} of our containers are healthy, each on a read-only root")
+
+
+def states(compose: Compose, containers: Sequence[str]) -> set[str]:
+    """What Docker says of containers: healthy or not, and whether their root can be written to."""
+    return set(compose.docker("inspect", "--format", RUNNING, *containers).splitlines())
+
+
+def demo_shows_on_the_dashboard(compose: Compose, journal: Journal) -> None:
+    """The demo's people call and click, and the dashboard, which only reads the log's volume, has them."""
+    compose("up", "--detach", "--no-recreate", "traffic")
+    begun = time.monotonic()
+    ctr = wait_until(shown_ctr, "clicks on the dashboard", 120)
+    journal.say(f"--profile demo: people call and click; the dashboard has them after {time.monotonic() - begun:.0f} s")
+    assert 0 < ctr < 1
+    page = get(DASHBOARD, "/experiments/homepage-ranking")
+    assert "Which version wins?" in page
+    compose("rm", "--stop", "--force", "traffic")
+
+
+def shown_ctr() -> float | None:
+    """Control's CTR in the dashboard's report; None while there is none."""
+    page = get(DASHBOARD, "/api/report.json")
+    experiments = json.loads(page).get("experiments", []) if page else []
+    metrics = [one for experiment in experiments for one in experiment["metrics"]]
+    values = [one["baseline_value"] for one in metrics if one["name"] == "ctr" and one["baseline_value"]]
+    return float(values[0]) if values else None
 
 
 async def scales_under_load(compose: Compose, journal: Journal, experiments: Path) -> Load:
@@ -289,6 +333,7 @@ def go_through(journal: Journal) -> None:
             comes_up(compose, journal)
             load = asyncio.run(scales_under_load(compose, journal, experiments))
             groups_are_the_files(compose, journal)
+            demo_shows_on_the_dashboard(compose, journal)
             log_is_whole(compose, journal, load)
         assert compose.left() == []
         journal.say("down: no container, network or volume is left")

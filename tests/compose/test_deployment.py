@@ -95,6 +95,28 @@ def test_settings_are_ones_that_the_code_takes(
         assert grace_seconds > drain + 2
 
 
+@pytest.mark.parametrize("kind", [*PARSERS, "dashboard"])
+def test_images_say_what_they_are(kind: str) -> None:
+    """Each has the labels of the OCI with the project's version, a user, a signal to stop by and a health check."""
+    text = (COMPOSE / f"{kind}.Dockerfile").read_text()
+    labels = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]+)"', text))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert labels["title"] == f"abfleet-{kind}"
+    assert labels["version"] == project["version"]
+    assert labels["licenses"].split(" AND ")[0] == project["license"]
+    assert re.search(r"^USER 10001:10001\n", text, re.MULTILINE)
+    assert re.search(r"^STOPSIGNAL SIGTERM\n", text, re.MULTILINE)
+    assert re.search(r"^HEALTHCHECK --interval", text, re.MULTILINE)
+
+
+def test_the_builds_context_has_every_package() -> None:
+    """What .dockerignore lets through holds all that the wheel is made of: hatchling says nothing of a missing one."""
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    assert "*" in lines
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert {package.split("/")[0] for package in wheel["packages"]} <= {line[1:] for line in lines if line[:1] == "!"}
+
+
 # --- compose ---------------------------------------------------------------------------------------------------------
 
 

@@ -263,25 +263,29 @@ def test_every_query_returns_data(watched: tuple[Fleet, Prometheus]) -> None:
 @needs_prometheus
 @pytest.mark.system
 def test_the_demo_profile_makes_traffic(watched: tuple[Fleet, Prometheus], tmp_path: Path) -> None:
-    """What the compose file's profile `demo` runs, run here: a thousand users call, and go on until it is stopped."""
+    """What the compose file's profile `demo` runs, run here: people call and click, and go on until it is stopped."""
     fleet, _ = watched
     traffic = yaml.safe_load((COMPOSE / "docker-compose.yml").read_text())["services"]["traffic"]
     assert traffic["profiles"] == ["demo"]
     shell, flag, loop = traffic["entrypoint"]
     assert "router:50051" in loop
 
-    def calls() -> int:
-        return sum(group["calls"] for group in fleet.status()["groups"])
+    def counted(family: str) -> float:
+        page = urllib.request.urlopen(f"http://{fleet.metrics_address}/metrics", timeout=10).read().decode()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith(f"{family}{{"))
 
-    before = calls()
-    environment = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    families = {"abfleet_requests_total": 300, "abfleet_outcomes_total": 10}
+    before = {family: counted(family) for family in families}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     with (tmp_path / "said").open("w") as said:
         demo = subprocess.Popen(
-            [shell, flag, loop.replace("router:50051", fleet.address)], env=environment, cwd=tmp_path,
+            [shell, flag, loop.replace("$$", "$").replace("router:50051", fleet.address)],
+            env={"PATH": path, "ABFLEET_OPEN_FEEDBACK": "on"}, cwd=tmp_path,
             stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         try:
-            wait_until(lambda: calls() >= before + 1000, "a thousand calls", 60)
+            for family, more in families.items():
+                wait_until(lambda f=family, n=more: counted(f) >= before[f] + n, f"{more} more of {family}", 60)
             assert demo.poll() is None
         finally:
             os.killpg(demo.pid, signal.SIGKILL)
