@@ -9,7 +9,7 @@ from abfleet_experiments.analysis.faults import log_faults, sample_ratio_reason
 from abfleet_experiments.analysis.report import ExperimentReport
 from abfleet_experiments.analysis.verdicts import Verdict
 
-from abfleet_dashboard.numbers import chance, counted, share
+from abfleet_dashboard.numbers import counted, p_value, share
 
 NOTHING = "Nothing was found."
 
@@ -90,7 +90,7 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
     if ratio.ok and ratio.p_value < srm.ALPHA_AT_SHIPPING:
         yield Finding(
             Level.WARNING,
-            f"The groups' sizes are suspicious (chi-square p = {chance(ratio.p_value)}). Look for lost log lines.",
+            f"The groups' sizes are suspicious (chi-square {p_value(ratio.p_value)}). Look for lost log lines.",
         )
     if quality.unreadable:
         part = share(quality.unreadable / quality.lines) if quality.lines else ""
@@ -135,9 +135,9 @@ def _notes(report: ExperimentReport) -> Iterator[Finding]:
             Level.NOTE,
             f"{counted(quality.open_windows, 'user')} came in so late that their outcomes may still arrive.",
         )
-    if ratio.ok and report.gathered.evidence.users[-1].sum() > 0:
+    if ratio.ok and ratio.p_value >= srm.ALPHA_AT_SHIPPING and report.gathered.evidence.users[-1].sum() > 0:
         yield Finding(
             Level.NOTE,
-            f"The groups have the sizes they should have (chi-square p = {chance(ratio.p_value)}). "
+            f"The groups have the sizes they should have (chi-square {p_value(ratio.p_value)}). "
             "A loss of a few percent of one group's lines cannot be seen at every size.",
         )

@@ -18,7 +18,7 @@ from abfleet_dashboard.pictures.history import NAMES, class_of, sign, verdicts
 from abfleet_dashboard.pictures.picture import Picture
 from abfleet_dashboard.recommended_view import RecommendedView, recommended_view
 from abfleet_dashboard.setup_view import ChangeRow, SetupView, change_rows, setup_view
-from abfleet_dashboard.words import Answers, answers, metric_title, progress, with_version
+from abfleet_dashboard.words import METRICS, Answers, answers, metric_title, progress, spoken, with_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,11 +170,13 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
 
 
 def _names(report: ExperimentReport) -> frozenset[str]:
-    """Words that stay as they are written: metrics and groups."""
+    """Words that stay as they are written: the file's own metrics, and groups."""
     evidence = report.gathered.evidence
-    return frozenset((*evidence.groups, *(metric.rule.name for metric in evidence.metrics)))
+    own = (metric.rule.name for metric in evidence.metrics if metric.rule.name not in METRICS)
+    return frozenset((*evidence.groups, *own))
 
 
 def _sentence(text: str, names: frozenset[str]) -> str:
+    text = spoken(text)
     begun = text if text.split(" ", 1)[0] in names else f"{text[:1].upper()}{text[1:]}"
     return begun + ("" if begun.endswith((".", "!", "?")) else ".")

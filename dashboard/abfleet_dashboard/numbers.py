@@ -73,10 +73,16 @@ def milliseconds(value: float | None) -> str:
 
 
 def chance(value: float) -> str:
-    """A p-value: `0.012`, `< 0.0001`."""
+    """A p-value's number: `0.012`, `< 0.0001`."""
     if not math.isfinite(value):
         return UNKNOWN
     return f"<{NBSP}0.0001" if value < 0.0001 else f"{value:.2g}"
+
+
+def p_value(value: float) -> str:
+    """In a sentence: `p = 0.012`, `p < 0.0001`."""
+    written = chance(value)
+    return f"p{NBSP}{written}" if written.startswith("<") else f"p{NBSP}={NBSP}{written}"
 
 
 def evidence(value: float) -> str:

@@ -14,7 +14,7 @@ from abfleet_dashboard.metric_view import reading
 from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, instant, whole
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign
 from abfleet_dashboard.situation import Situation
-from abfleet_dashboard.words import days_left, decided, has_users, metric_name, primary, relative, with_version
+from abfleet_dashboard.words import acting, days_left, decided, has_users, metric_name, primary, relative, with_version
 
 OLD_LOG_S: Final = 3600.0
 """A log without a new line for an hour is worth a sentence: traffic stopped, or lines go elsewhere."""
@@ -64,7 +64,7 @@ def overview_rows(situation: Situation) -> tuple[OverviewRow, ...]:
 def overview_row(report: ExperimentReport) -> OverviewRow:
     """One experiment of the report."""
     decision, group = report.decision, decided(report)
-    metric, data = primary(group), health(report)
+    metric, data = acting(group) or primary(group), health(report)
     known = metric is not None and math.isfinite(metric.relative_difference)
     users = int(report.gathered.evidence.users[-1].sum())
     return OverviewRow(

@@ -1,6 +1,7 @@
 """A conclusion in the words of a person who is asked: what to do, who wins, how sure. Concludes nothing itself."""
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,10 @@ METRICS: Final = {
     "fallback_rate": "fallback rate",
 }
 """Built-in metrics as a sentence names them; those of the file have the file's names."""
+_METRIC: Final = re.compile(rf"\b(?:{'|'.join(METRICS)})\b")
+_PERCENT: Final = re.compile(r"(?<![\w.])([+-]?)(\d[\d.,]*)\s?%")
+_WITHHELD: Final = {Verdict.KEEP_RUNNING: "Keep running", Verdict.INCONCLUSIVE: "Inconclusive"}
+"""Verdicts that a version may have that is better: a guardrail, or the plan's minimum, keeps it back."""
 OVER: Final = "none"
 """Time left when there is none."""
 
@@ -48,6 +53,12 @@ def answers(report: ExperimentReport) -> Answers:
 def metric_name(name: str) -> str:
     """As a sentence names it."""
     return METRICS.get(name, name)
+
+
+def spoken(text: str) -> str:
+    """A sentence of the analysis with metrics and percents written as everywhere on a page."""
+    named = _METRIC.sub(lambda found: METRICS[found[0]], text)
+    return _PERCENT.sub(lambda found: found[1].replace("-", "\u2212") + f"{found[2]}\u00a0%", named)
 
 
 def relative(metric: MetricResult, bounds: tuple[float, float]) -> tuple[float, float]:
@@ -105,10 +116,12 @@ def headline(report: ExperimentReport) -> str:
     if verdict is Verdict.CHECK_FIRST:
         return f"Check first, before {name} is shipped: {lift}"
     if verdict is Verdict.ROLL_BACK:
-        acting = _acting(group)
-        return f"Roll back {name}: {_side_by_side(report, acting) if acting else lift}"
+        harm = acting(group)
+        return f"Roll back {name}: {_side_by_side(report, harm) if harm else lift}"
     if verdict is Verdict.REFUSE:
         return "No conclusion: the data is broken"
+    if metric and verdict in _WITHHELD and crossed(metric):
+        return f"{_WITHHELD[verdict]}: {name} is better, {lift}, but something else is not settled"
     planned = f"{report.plan.effect:.0%}".replace("%", "\u00a0%")
     of = metric_name(metric.rule.name) if metric else "the primary metric"
     if verdict is Verdict.STOP_NO_EFFECT:
@@ -155,6 +168,9 @@ def winner(report: ExperimentReport) -> str:
         return f"{name} is ahead of {base}, but that is not to be believed yet."
     if verdict is Verdict.STOP_NO_EFFECT:
         return f"None. No version differs from {base} by as much as was planned for."
+    if metric and verdict in _WITHHELD and crossed(metric):
+        of = metric_name(metric.rule.name)
+        return f"{name} is better than {base} in {of}. That is not enough to ship it; see why below."
     if verdict is Verdict.INCONCLUSIVE:
         return f"Not known. No version could be told from {base} in the time there was."
     if metric is None or not math.isfinite(metric.relative_difference):
@@ -167,7 +183,7 @@ def amounts(report: ExperimentReport) -> tuple[str, ...]:
     """By how much, a sentence for each treatment."""
     found = []
     for group in report.decision.groups:
-        shown = [metric for metric in (_acting(group), primary(group)) if metric is not None]
+        shown = [metric for metric in (acting(group), primary(group)) if metric is not None]
         known = [metric for metric in shown if math.isfinite(metric.relative_difference)]
         found += [
             f"{with_version(report, group.group)}: {_side_by_side(report, metric)}, a change of "
@@ -185,10 +201,10 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
     if verdict is Verdict.REFUSE:
         return ("Not at all. Statistics describe chance, and this is not chance.",)
     found = []
-    acting = _acting(group)
-    if verdict is Verdict.ROLL_BACK and acting is not None:
+    harm = acting(group)
+    if verdict is Verdict.ROLL_BACK and harm is not None:
         found.append(
-            f"Very: the evidence is {evidence(acting.e_value)}, and {whole(1 / guardrails.ALPHA)} suffices. A version "
+            f"Very: the evidence is {evidence(harm.e_value)}, and {whole(1 / guardrails.ALPHA)} suffices. A version "
             "that keeps within what is tolerated is rolled back by this in at most "
             f"{share(guardrails.ALPHA, 1)} of all experiments."
         )
@@ -200,7 +216,7 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
     elif verdict is Verdict.CHECK_FIRST:
         found.append("The boundary is crossed, yet a mistake is likelier than a success of this size; see the reasons.")
     metric = primary(group)
-    if metric is not None and acting is None:
+    if metric is not None and harm is None:
         found += _always(metric)
     return tuple(found) or ("Nothing is known yet.",)
 
@@ -217,6 +233,11 @@ def _always(metric: MetricResult) -> list[str]:
     )
     where = f"the true change of {metric_name(metric.rule.name)} lies between {change(low)} and {change(high)}"
     return [f"However often one looks, {where}, in 95\u00a0% of all experiments. {meaning}"]
+
+
+def crossed(metric: MetricResult) -> bool:
+    """Whether a primary metric is beyond its boundary for better."""
+    return metric.z >= metric.boundary
 
 
 def progress(report: ExperimentReport) -> str:
@@ -240,7 +261,7 @@ def days_left(report: ExperimentReport) -> str:
     return OVER if left <= 0 else duration(left * 86400)
 
 
-def _acting(group: GroupDecision | None) -> MetricResult | None:
+def acting(group: GroupDecision | None) -> MetricResult | None:
     """The guardrail that rolls a treatment back, if one does."""
     if group is None or group.verdict is not Verdict.ROLL_BACK:
         return None

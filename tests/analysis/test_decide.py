@@ -87,8 +87,20 @@ def test_harm_rolls_back_without_waiting() -> None:
 def test_a_guardrail_that_is_not_shown_to_hold_keeps_a_winner_back() -> None:
     """+25 % errors are within what is tolerated live, but not shown to be below the margin: nothing is shipped."""
     found = decide(evidence(rate=(0.05, 0.06), errors=(0.01, 0.0125), looks=10), PLAN)
-    assert found.verdict is not Verdict.SHIP
-    assert "error_rate" in " ".join(found.reasons)
+    assert found.verdict is Verdict.KEEP_RUNNING
+    better, held_back = found.reasons
+    assert better.startswith("conversion_rate of experiment is better than control's: +20.0% ")
+    assert held_back == "it is not to be shipped yet, because error_rate is not yet shown to be within its margin"
+    late = decide(evidence(rate=(0.05, 0.06), errors=(0.01, 0.0125), a_day=(1500, 1500)), PLAN)
+    assert late.verdict is Verdict.INCONCLUSIVE
+    assert late.reasons[1].startswith("the horizon has ended, and it is not to be shipped, because error_rate is not")
+
+
+def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
+    """The boundary is crossed on day 3: that is said, and why it does not count yet."""
+    better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons
+    assert better.endswith("; it crossed its boundary")
+    assert held_back == "it is not to be shipped yet, because the plan's minimum has not passed"
 
 
 def test_a_guardrail_without_any_event_passes() -> None:

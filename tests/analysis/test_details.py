@@ -182,6 +182,9 @@ def test_traffic_over_time_has_every_call(made: Made) -> None:
     assert traffic.calls.sum(axis=0).tolist() == [one.exposures for one in facts]
     assert traffic.fallbacks.sum(axis=0).tolist() == [one.fallbacks for one in facts]
     assert traffic.errors.sum(axis=0).tolist() == [one.errors for one in facts]
+    most, least = traffic.errors + traffic.fallbacks, np.maximum(traffic.errors, traffic.fallbacks)
+    assert ((least <= traffic.troubled) & (traffic.troubled <= most)).all()
+    assert 0 < traffic.troubled.sum() < most.sum(), "a call that failed and fell back is one call in trouble"
     assert (
         traffic.begin <= min(found.begin for found in made.report.gathered.allocations) < traffic.begin + traffic.width
     )

@@ -131,7 +131,7 @@ def made_details(report: ExperimentReport, times: tuple[datetime, ...]) -> Detai
             np.cumsum(rng.normal(-0.05, 0.25, count)),
             tuple(paths),
         ),
-        traffic=Traffic(START, timedelta(hours=6), calls, calls // 400, calls // 900),
+        traffic=Traffic(START, timedelta(hours=6), calls, calls // 400, calls // 900, calls // 400),
         breakdowns=made_breakdowns([group.group for group in report.decision.groups]),
         recommended=made_recommended(),
         changes=(

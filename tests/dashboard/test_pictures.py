@@ -176,7 +176,7 @@ def test_nothing_to_draw_is_no_picture() -> None:
     """Empty logs have neither users nor calls nor looks."""
     none = Paths((START,), np.zeros((1, 2)), np.full(1, NAN), np.full(1, NAN), ())
     quiet = np.zeros((3, 2), np.int64)
-    traffic = Traffic(START, timedelta(hours=1), quiet, quiet, quiet)
+    traffic = Traffic(START, timedelta(hours=1), quiet, quiet, quiet, quiet)
     assert over_time.users("u", ("a", "b"), none) is None
     assert over_time.sizes("s", none) is None
     assert over_time.calls("c", ("a", "b"), traffic) is None

@@ -1,4 +1,4 @@
-"""Five prepared logs: from the page's text alone, one can say who wins, by how much, how sure, what is wrong."""
+"""Six prepared logs: from the page's text alone, one can say who wins, by how much, how sure, what is wrong."""
 
 import re
 from collections.abc import Callable
@@ -62,6 +62,14 @@ def cases() -> dict[str, Case]:
             sure=r"lies between −\d+\.\d % and \+\d+\.\d %.*inside it",
             wrong=r"Nothing was found",
         ),
+        "held back": Case(
+            log=lambda: prepared_log(rates=(0.30, 0.42), errors=(0.02, 0.02), days=8),
+            headline=r"Keep running: treatment \(v2\) is better, conversion rate \+\d\d\.\d %.*not settled",
+            winner=r"treatment \(v2\) is better than control \(v1\) in conversion rate\. .*see why below",
+            amount=r"42\.0 % against 30\.0 % in control",
+            sure=r"lies between \+\d+\.\d % and \+\d+\.\d %.*outside",
+            wrong=r"Nothing was found",
+        ),
         "inconclusive": Case(
             log=lambda: prepared_log(rates=(0.30, 0.31), days=3),
             headline=r"Inconclusive: too few users to tell a change of 10 % in conversion rate from none",
@@ -74,7 +82,7 @@ def cases() -> dict[str, Case]:
     }
 
 
-@pytest.mark.parametrize("name", ["ship", "roll back", "refuse", "running", "inconclusive"])
+@pytest.mark.parametrize("name", ["ship", "roll back", "refuse", "running", "held back", "inconclusive"])
 def test_the_page_answers_the_questions(tmp_path: Path, name: str) -> None:
     """In the file and on the page of a server alike, and the page is sound."""
     case = cases()[name]

@@ -97,20 +97,19 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
 
 
 def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
-    """Share of calls that failed or were answered by another version."""
-    bad = traffic.errors + traffic.fallbacks
-    if not bad.any():
+    """Share of calls that their version failed or another version answered; most that it failed another answered."""
+    if not traffic.troubled.any():
         return None
     totals = traffic.calls.sum(axis=0)
-    said = ", ".join(
-        f"{name} {whole(float(errors))} failed and {whole(float(fallbacks))} answered by another version"
+    said = "; ".join(
+        f"{name}'s version failed {whole(float(errors))}, and another answered {whole(float(fallbacks))}"
         for name, errors, fallbacks in zip(
             groups, traffic.errors.sum(axis=0), traffic.fallbacks.sum(axis=0), strict=True
         )
         if errors or fallbacks
     )
     with np.errstate(divide="ignore", invalid="ignore"):
-        part = np.where(traffic.calls > 0, bad / traffic.calls, np.nan)
+        part = np.where(traffic.calls > 0, traffic.troubled / traffic.calls, np.nan)
     return _lines(
         id_, f"Calls in trouble, every {duration(traffic.width.total_seconds())}",
         f"Of {whole(float(totals.sum()))} calls: {said}.", groups, _bins(traffic), part, share, "Failed or fell back",

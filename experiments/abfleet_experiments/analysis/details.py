@@ -53,13 +53,18 @@ class Paths:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Calls over time, all assigned ones: int64[bins, groups] each. Bin i begins at begin + i width."""
+    """Calls over time, all assigned ones: int64[bins, groups] each. Bin i begins at begin + i width.
+
+    Attributes:
+        errors: The assigned version failed, whoever answered. fallbacks: Another answered. troubled: One or both.
+    """
 
     begin: datetime
     width: timedelta
     calls: NDArray[np.int64]
     errors: NDArray[np.int64]
     fallbacks: NDArray[np.int64]
+    troubled: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -144,15 +144,15 @@ class Judge:
         if crossed is Verdict.SHIP:
             return self._shipping(before, reasons)
         verdict = history[-1] if history else Verdict.KEEP_RUNNING
-        if verdict is Verdict.KEEP_RUNNING:
-            reasons.keep_running(primary.rule, primary.comparison, float(self._treatment.planned[-1]))
-            reasons.held_back(self._held_back())
+        planned = float(self._treatment.planned[-1])
+        if held_back := self._held_back():
+            reasons.held_back(primary.rule, primary.comparison, held_back, ended=verdict is not Verdict.KEEP_RUNNING)
+        elif verdict is Verdict.KEEP_RUNNING:
+            reasons.keep_running(primary.rule, primary.comparison, planned)
         elif verdict is Verdict.STOP_NO_EFFECT:
-            reasons.no_effect(primary.rule, primary.comparison, float(self._treatment.planned[-1]))
-            reasons.held_back(self._held_back())
+            reasons.no_effect(primary.rule, primary.comparison, planned)
         else:
-            reasons.inconclusive(primary.rule, primary.comparison, float(self._treatment.planned[-1]))
-            reasons.held_back(self._held_back())
+            reasons.inconclusive(primary.rule, primary.comparison, planned)
         return verdict
 
     def _shipping(self, before: str | None, reasons: Reasons) -> Verdict:
@@ -174,7 +174,7 @@ class Judge:
         if look < 0 or not self._primary_crosses(look):
             return []
         if look + 1 < self._evidence.calendar.first_shipping:
-            return [f"{self._treatment.primary.rule.name} is ahead, and the plan's minimum has not passed"]
-        waiting = [m.rule.name for m in self._treatment.guardrails if m.test is not None and not m.test.crosses(look)]
+            return ["the plan's minimum has not passed"]
+        waiting = [m.rule.name for m in self._treatment.guardrails if m.test is None or not m.test.crosses(look)]
         worse = [f"{name} is worse" for name in self._harmed(look)]
         return [f"{name} is not yet shown to be within its margin" for name in waiting] + worse

@@ -69,9 +69,11 @@ class Reasons:
         """The groups' sizes are not quite right."""
         self._say(f"the groups' sizes are suspicious (chi-square p = {ratio.p_value:.2g}); look for lost log lines")
 
-    def held_back(self, sentences: Sequence[str]) -> None:
-        """Why something that has crossed is not shipped."""
-        self._sentences += sentences
+    def held_back(self, rule: MetricRule, comparison: Comparison, why: Sequence[str], *, ended: bool) -> None:
+        """The primary metric is better, and something else speaks against shipping. `ended`: there is no time left."""
+        self._say(f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; it crossed its boundary")
+        when = "the horizon has ended, and it is not to be shipped" if ended else "it is not to be shipped yet"
+        self._say(f"{when}, because {_listed(why)}")
 
     def keep_running(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """Nothing is decided yet."""

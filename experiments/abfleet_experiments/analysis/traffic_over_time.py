@@ -29,11 +29,12 @@ def traffic(tables: Tables) -> Traffic:
     calls = tables.calls
     binned = calls.mutate(bin=((calls["at"] - begin_us) / width_us).floor().cast("int64"))
     columns = arrow(binned.group_by("bin", "g").aggregate(
-        calls=ibis._.count(), errors=binned.error.sum(), fallbacks=binned.fell_back.sum()
+        calls=ibis._.count(), errors=binned.error.sum(), fallbacks=binned.fell_back.sum(),
+        troubled=((binned.error > 0) | (binned.fell_back > 0)).cast("int64").sum(),
     ))  # fmt: skip
     where = (columns["bin"].to_numpy().astype(np.int64), columns["g"].to_numpy().astype(np.int64))
     found = []
-    for name in ("calls", "errors", "fallbacks"):
+    for name in ("calls", "errors", "fallbacks", "troubled"):
         counts = np.zeros((bins, len(tables.groups)), dtype=np.int64)
         np.add.at(counts, where, columns[name].to_numpy().astype(np.int64))
         found.append(counts)
