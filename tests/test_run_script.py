@@ -276,6 +276,16 @@ def test_test_alone_runs_everything_two_at_a_time(checkout: Checkout) -> None:
     assert checkout.run("test", "tests/a b.py", "-k", "x or y").stdout == "tests/a b.py|-k|x or y\n"
 
 
+def test_bytecode_is_kept_and_not_among_the_sources(checkout: Checkout) -> None:
+    """Where the environment forbids bytecode, commands keep it in .cache; else they leave Python as it is."""
+    assert checkout.run("setup").returncode == 0
+    names = ("PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX")
+    (checkout.folder / "pytest.py").write_text(f"import os; print(*(os.environ.get(name) for name in {names}))")
+    assert checkout.run("test").stdout == "None None\n"
+    kept = checkout.run("test", PYTHONDONTWRITEBYTECODE="1").stdout
+    assert kept == f"None {checkout.folder.resolve()}/.cache/bytecode\n"
+
+
 def test_prove_lists_and_refuses(checkout: Checkout) -> None:
     """`./run prove` lists the proofs there are; a name that is none of them, or that is a path, is refused."""
     proofs = checkout.folder / "tests" / "proofs"
