@@ -306,14 +306,14 @@ async def ratings() -> AsyncIterator[Trial]:
 
 
 TARGETS = (
-    Target(name="experiments file", inputs=15_000, open=on_text(experiments_file.SEED_TEXT, read_experiments)),
-    Target(name="fleet file", inputs=15_000, open=on_text(FLEET, read_fleet)),
+    Target(name="experiments file", inputs=8_000, open=on_text(experiments_file.SEED_TEXT, read_experiments)),
+    Target(name="fleet file", inputs=8_000, open=on_text(FLEET, read_fleet)),
     Target(name="both as bytes", inputs=5_000, open=config_bytes),
-    Target(name="token file", inputs=60_000, open=on_text(TOKENS, read_tokens)),
-    Target(name="decision log", inputs=100_000, each=LINES, open=decision_logs, growth_mb=150),
-    Target(name="registry", inputs=20_000, open=registries),
-    Target(name="model graph", inputs=20_000, open=graphs),
-    Target(name="model in a worker", inputs=3_000, open=models, growth_mb=150),
-    Target(name="outcomes to import", inputs=12_000, open=tables),
-    Target(name="training data", inputs=10_000, open=ratings),
+    Target(name="token file", inputs=39_600, open=on_text(TOKENS, read_tokens)),
+    Target(name="decision log", inputs=15_000, each=LINES, open=decision_logs, growth_mb=150),
+    Target(name="registry", inputs=4_000, open=registries),
+    Target(name="model graph", inputs=10_000, open=graphs),
+    Target(name="model in a worker", inputs=2_000, open=models, growth_mb=150),
+    Target(name="outcomes to import", inputs=10_000, open=tables),
+    Target(name="training data", inputs=2_000, open=ratings),
 )

@@ -16,7 +16,7 @@ class Target:
 
     name: str
     inputs: int
-    """Its part of a million; dear ones have few."""
+    """Of a million of all targets: so many that none takes more than a minute or two, dear ones few."""
     each: int = 1
     """Inputs that one trial makes."""
     open: Callable[[], AbstractAsyncContextManager[Trial]]

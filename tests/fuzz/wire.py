@@ -283,10 +283,10 @@ async def headers() -> AsyncIterator[Trial]:
 
 
 TARGETS = (
-    Target(name="http/2 client", inputs=250_000, open=http2_client),
+    Target(name="http/2 client", inputs=290_000, open=http2_client),
     Target(name="recommend requests", inputs=200_000, each=AT_ONCE, open=requests),
-    Target(name="outcomes", inputs=60_000, open=outcomes),
-    Target(name="batches to a worker", inputs=100_000, each=10, open=batches),
-    Target(name="answers of a worker", inputs=30_000, open=worker_answers),
-    Target(name="metadata", inputs=100_000, open=headers),
+    Target(name="outcomes", inputs=120_000, open=outcomes),
+    Target(name="batches to a worker", inputs=150_000, each=10, open=batches),
+    Target(name="answers of a worker", inputs=15_000, open=worker_answers),
+    Target(name="metadata", inputs=91_200, open=headers),
 )

@@ -1,14 +1,14 @@
 """A fleet at a steady load for an hour, or as long as is asked: nothing of it grows, and it does not get slower.
 
-`./run prove soak [--minutes M] [--rate R]` prints a sample of the router each minute (memory, descriptors, threads,
-p99 of its callers), and judges the slopes of those after the first fifth.
+`./run prove soak [--minutes M] [--rate R]` prints a sample each minute: calls, p99 of the callers, and memory,
+descriptors and threads of the router and of each worker. It judges the slopes of those after the first fifth.
 """
 
 import argparse
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import linear_regression, median
@@ -25,7 +25,19 @@ GROWTH_SHARE = 0.05
 LEAST_GROWTH_MB = 5.0
 P99_TIMES = 3.0
 """Median of the last third against that of the first; a busy machine moves single ones by more."""
-HEAD = "".join(f"{name:>12}" for name in ("minute", "calls", "failed", "p99 ms", "MB", "descriptors", "threads"))
+HEAD = "".join(f"{name:>10}" for name in ("minute", "calls", "failed", "p99 ms")) + "  MB, descriptors and threads of"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a process has at a moment."""
+
+    resident_mb: float
+    descriptors: int
+    threads: int
+
+    def __str__(self) -> str:
+        return f"{self.resident_mb:.1f}/{self.descriptors}/{self.threads}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,17 +48,14 @@ class Sample:
     calls: int
     failed: int
     p99_ms: float
-    resident_mb: float
-    descriptors: int
-    threads: int
+    held: Mapping[str, Held]
+    """By the name of the process."""
 
     def text(self) -> str:
         """A line of the table."""
-        cells = (
-            f"{self.minute:.1f}", str(self.calls), str(self.failed), f"{self.p99_ms:.1f}", f"{self.resident_mb:.1f}",
-            str(self.descriptors), str(self.threads),
-        )  # fmt: skip
-        return "".join(f"{cell:>12}" for cell in cells)
+        cells = (f"{self.minute:.1f}", str(self.calls), str(self.failed), f"{self.p99_ms:.1f}")
+        held = "".join(f"  {name} {value}" for name, value in self.held.items())
+        return "".join(f"{cell:>10}" for cell in cells) + held
 
 
 def growth(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float:
@@ -55,18 +64,38 @@ def growth(samples: Sequence[Sample], value: Callable[[Sample], float]) -> float
     return linear_regression(minutes, [value(one) for one in samples]).slope * (minutes[-1] - minutes[0])
 
 
+def grows(warm: Sequence[Sample], name: str) -> list[str]:
+    """What of a process does."""
+    found = []
+    grown_mb = growth(warm, lambda one: one.held[name].resident_mb)
+    usual_mb = median(one.held[name].resident_mb for one in warm)
+    if grown_mb > max(LEAST_GROWTH_MB, GROWTH_SHARE * usual_mb):
+        found.append(f"memory grows by {grown_mb:.1f} MB over the time, at {usual_mb:.0f} MB")
+    counts: tuple[tuple[str, Callable[[Sample], float]], ...] = (
+        ("descriptors", lambda one: one.held[name].descriptors),
+        ("threads", lambda one: one.held[name].threads),
+    )
+    for what, value in counts:
+        if (grown := growth(warm, value)) > max(2.0, GROWTH_SHARE * median(map(value, warm))):
+            found.append(f"{what} grow by {grown:.1f} over the time")
+    return found
+
+
+def held(process: psutil.Process) -> Held:
+    """What it has now."""
+    return Held(
+        resident_mb=process.memory_info().rss / 1e6, descriptors=process.num_fds(), threads=process.num_threads()
+    )
+
+
 def verdicts(samples: Sequence[Sample]) -> list[str]:
     """What is wrong; nothing, if nothing is."""
     warm = samples[int(len(samples) * WARM_SHARE) :]
     if len(warm) < 3:
         return [f"{len(warm)} samples after the warm-up; at least 3 are needed"]
     found = [f"{one.failed} calls failed in minute {one.minute:.1f}" for one in samples if one.failed]
-    grown_mb, usual_mb = growth(warm, lambda one: one.resident_mb), median(one.resident_mb for one in warm)
-    if grown_mb > max(LEAST_GROWTH_MB, GROWTH_SHARE * usual_mb):
-        found.append(f"memory grows: {grown_mb:.1f} MB over the time, at {usual_mb:.0f} MB")
-    for name, value in (("descriptors", lambda one: one.descriptors), ("threads", lambda one: one.threads)):
-        if (grown := growth(warm, value)) > max(2.0, GROWTH_SHARE * median(map(value, warm))):
-            found.append(f"{name} grow: {grown:.1f} over the time")
+    for name in warm[0].held:
+        found += [f"{name}: {what}" for what in grows(warm, name)]
     third = max(1, len(warm) // 3)
     first, last = (median(one.p99_ms for one in part) for part in (warm[:third], warm[-third:]))
     if last > P99_TIMES * first:
@@ -83,7 +112,8 @@ def soak(
         for version in VERSIONS:
             fleet.wait_for_serving(version)
         assert fleet.router is not None
-        process = psutil.Process(fleet.router.popen.pid)
+        processes = {"router": psutil.Process(fleet.router.popen.pid)}
+        processes |= {version: psutil.Process(worker.popen.pid) for (version, _), worker in fleet.workers.items()}
         load = OpenLoad(fleet.address, histories(1), rate=rate, prefix="soak", seed=1)
 
         async def story() -> None:
@@ -97,8 +127,7 @@ def soak(
                         minute=(time.monotonic() - begun) / 60, calls=len(outcomes),
                         failed=sum(one.status != "OK" for one in outcomes),
                         p99_ms=1000 * times[len(times) * 99 // 100] if times else 0.0,
-                        resident_mb=process.memory_info().rss / 1e6, descriptors=process.num_fds(),
-                        threads=process.num_threads(),
+                        held={name: held(process) for name, process in processes.items()},
                     )
                 )  # fmt: skip
                 say(samples[-1].text())

@@ -5,12 +5,8 @@ Everything is started from the installed packages with the interpreter that runs
 
 import contextlib
 import json
-import os
-import queue
 import signal
 import subprocess
-import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,11 +16,11 @@ from typing import Any, Self
 import grpc
 from abfleet_protos import admin_pb2, admin_pb2_grpc, recommender_pb2_grpc
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.network import PORT, Network
+from tests.support.process import ROOT, Process
+
 MODELS = ROOT / "models"
 VERSIONS = ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1")
-START_SECONDS = 60.0
-"""A worker starts in about a second; a busy machine may need far longer."""
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0) -> Any:
@@ -35,62 +31,6 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0
             return value
         time.sleep(0.01)
     raise AssertionError(f"not within {seconds:g} s: {what}")
-
-
-class Process:
-    """One of our programs, with what it says on stdout as lines."""
-
-    def __init__(self, name: str, module: str, arguments: Sequence[str], folder: Path) -> None:
-        self.name = name
-        self.stderr_path = folder / f"{name}.stderr"
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("ABFLEET_")}
-        environment["PYTHONPATH"] = str(ROOT)  # for programs that are themselves tests
-        with self.stderr_path.open("ab") as stderr:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", module, *arguments],
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                cwd=folder,
-                env=environment,
-                start_new_session=True,
-            )
-        self._lines: queue.Queue[str] = queue.Queue()
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.popen.stdout is not None
-        for line in self.popen.stdout:
-            self._lines.put(line.rstrip("\n"))
-
-    def ready(self) -> list[str]:
-        """The words of the `ready` line."""
-        end = time.monotonic() + START_SECONDS
-        while time.monotonic() < end:
-            with contextlib.suppress(queue.Empty):
-                line = self._lines.get(timeout=0.1)
-                if line.startswith("ready "):
-                    return line.split()
-            if self.popen.poll() is not None and self._lines.empty():
-                break
-        raise AssertionError(f"{self.name} is not ready: {self.stderr_path.read_text()[-2000:]}")
-
-    def kill(self) -> None:
-        """SIGKILL, and waits until it is gone."""
-        self.popen.kill()
-        self.popen.wait()
-
-    def stop(self) -> int:
-        """SIGTERM, and waits; gives the exit code."""
-        if self.popen.poll() is None:
-            self.popen.send_signal(signal.SIGTERM)
-        try:
-            return self.popen.wait(timeout=15)
-        except subprocess.TimeoutExpired:
-            self.popen.kill()
-            self.popen.wait()
-            raise
 
 
 class Fleet:
@@ -108,20 +48,23 @@ class Fleet:
         router_flags: Sequence[str] = (),
         worker_flags: Sequence[str] = (),
         bent: bool = False,
+        network: Network | None = None,
     ) -> None:
-        """`bent`: the workers are real ones that `bend` can make misbehave."""
+        """`bent`: the workers are real ones that `bend` can make misbehave; `network`: they are in it, and the router
+        finds them by name."""
         self.folder = folder
         self.experiments_path = folder / "experiments.yaml"
         self.experiments_path.write_text(experiments)
         self.fleet_path = folder / "fleet.yaml"
         self.log_dir = folder / "logs"
-        self._registry = registry
+        self.registry = registry
         self._versions = versions
         self._replicas = replicas
         self._transport = transport
         self._router_flags = router_flags
         self._worker_flags = worker_flags
         self._bent = bent
+        self.network = network
         self.workers: dict[tuple[str, int], Process] = {}
         self.worker_addresses: dict[tuple[str, int], str] = {}
         self.router: Process | None = None
@@ -134,23 +77,25 @@ class Fleet:
     def __enter__(self) -> Self:
         try:
             names = [(version, number) for version in self._versions for number in range(self._replicas)]
-            for version, number in names:
-                self.workers[version, number] = self._spawn_worker(version, number, "127.0.0.1:0")
+            hosts = ["127.0.0.1:0"] * len(names) if self.network is None else map(at_port, self.network.hosts)
+            for (version, number), listen in zip(names, hosts, strict=True):
+                self.workers[version, number] = self._spawn_worker(version, number, listen)
             for name in names:
                 self.worker_addresses[name] = self.workers[name].ready()[1]
             self.write_fleet()
             self.start_router()
         except BaseException:
-            self._stop_all()
+            self.stop()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_all()
+        self.stop()
 
-    def _stop_all(self) -> None:
+    def stop(self) -> None:
+        """Ends everything; more than once does no harm."""
         processes = [*([self.router] if self.router else []), *self.more_routers, *self.workers.values()]
         for process in processes:
             if process.popen.poll() is None:
@@ -164,14 +109,15 @@ class Fleet:
     def _spawn_worker(self, version: str, number: int, listen: str) -> Process:
         self._starts += 1
         arguments = [
-            *("--registry", str(self._registry), "--version", version, "--listen", listen, "--metrics-port", "off"),
+            *("--registry", str(self.registry), "--version", version, "--listen", listen, "--metrics-port", "off"),
             *("--transport", self._transport, "--log-level", "warning", *self._worker_flags),
         ]
         name = f"worker-{version}-{number}-{self._starts}"
+        before = () if self.network is None else self.network.inside
         if self._bent:
             arguments = ["--bend", str(self._bend_path(version, number)), *arguments]
-            return Process(name, "tests.support.bent_worker", arguments, self.folder)
-        return Process(name, "abfleet_worker", arguments, self.folder)
+            return Process(name, "tests.support.bent_worker", arguments, self.folder, before=before)
+        return Process(name, "abfleet_worker", arguments, self.folder, before=before)
 
     def _bend_path(self, version: str, number: int) -> Path:
         return self.folder / f"bend-{version}-{number}.json"
@@ -202,14 +148,30 @@ class Fleet:
         self.workers[name].ready()
 
     def write_fleet(self, targets: Mapping[str, Sequence[str]] | None = None) -> None:
-        """Writes the fleet file: the workers that run, or other targets."""
-        if targets is None:
-            targets = {
-                version: [address for (of, _), address in self.worker_addresses.items() if of == version]
-                for version in self._versions
-            }
+        """Writes the fleet file: the workers that run, or other targets. In a network the workers are names, which are
+        made to lead to them."""
+        if targets is None and self.network is not None:
+            self.tell_names()
+            targets = {version: [f"dns:///{host_name(version)}:{PORT}"] for version in self._versions}
+        elif targets is None:
+            targets = {version: self.addresses(version) for version in self._versions}
         document = {"version": 1, "models": {version: {"target": list(t)} for version, t in targets.items()}}
         replace(self.fleet_path, json.dumps(document))
+
+    def addresses(self, version: str) -> list[str]:
+        """Where its workers are."""
+        return [address for (of, _), address in self.worker_addresses.items() if of == version]
+
+    def tell_names(self, *, but: Sequence[str] = ()) -> None:
+        """Every name leads to its workers again; but not to these addresses."""
+        assert self.network is not None
+        self.network.names.known = {
+            host_name(version): [one.rpartition(":")[0] for one in self.addresses(version) if one not in but]
+            for version in self._versions
+        }
+
+    def _before_router(self) -> Sequence[str]:
+        return () if self.network is None else self.network.with_names(self.folder)
 
     def start_router(self) -> None:
         """Starts the router, or starts it again at the address it had."""
@@ -219,7 +181,8 @@ class Fleet:
             *("--listen", self.address or "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-port", "0"),
             *("--log-dir", str(self.log_dir), "--transport", self._transport, *self._router_flags),
         ]
-        self.router = Process(f"router-{self._starts}", "abfleet_router", arguments, self.folder)
+        before = self._before_router()
+        self.router = Process(f"router-{self._starts}", "abfleet_router", arguments, self.folder, before=before)
         _, self.address, _, self.admin_address, _, self.metrics_address = self.router.ready()
 
     def start_another_router(self) -> tuple[str, str]:
@@ -230,7 +193,8 @@ class Fleet:
             *("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--metrics-port", "off"),
             *("--log-dir", str(self.log_dir), "--transport", self._transport, *self._router_flags),
         ]
-        router = Process(f"router-{self._starts}", "abfleet_router", arguments, self.folder)
+        before = self._before_router()
+        router = Process(f"router-{self._starts}", "abfleet_router", arguments, self.folder, before=before)
         self.more_routers.append(router)
         _, address, _, admin_address, *_ = router.ready()
         return address, admin_address
@@ -276,6 +240,16 @@ class Fleet:
 
         found: list[dict[str, Any]] = wait_until(enough, f"{count} exposures in the log", seconds)
         return found
+
+
+def at_port(host: str) -> str:
+    """Where the worker of a host in a network listens."""
+    return f"{host}:{PORT}"
+
+
+def host_name(version: str) -> str:
+    """The name of a version's workers in a network."""
+    return f"{version.replace('.', '-')}.abfleet.test"
 
 
 def replace(path: Path, text: str) -> None:

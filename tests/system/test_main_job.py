@@ -1,6 +1,7 @@
 """The main job on real processes, real models and stock clients: assignment, answers, log, edits, deaths."""
 
 import asyncio
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -254,3 +255,18 @@ def test_a_router_told_to_stop_answers_what_it_has_and_logs_it(tmp_path: Path) -
         assert answered <= logged
         assert {error.code() for error in load.errors} <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
         assert sum(error.code() is grpc.StatusCode.CANCELLED for error in load.errors) < 32
+
+
+def test_a_second_signal_ends_a_router_at_once(tmp_path: Path) -> None:
+    """During an hour of delay it still answers; a second SIGTERM ends it, and the exit code says so."""
+    with Fleet(
+        tmp_path, experiments=experiments_file(), versions=("v1.2.3",), router_flags=("--drain-delay", "3600")
+    ) as fleet:
+        assert fleet.router is not None
+        router = fleet.router.popen
+        router.send_signal(signal.SIGTERM)
+        wait_until(lambda: not fleet.status()["serving"], "it says that it goes")
+        with fleet.stub() as stub:
+            assert stub.Recommend(RecommendRequest(item_ids=SEED_HISTORY), timeout=10).item_ids
+        router.send_signal(signal.SIGTERM)
+        assert router.wait(timeout=30) == 1

@@ -35,6 +35,8 @@ else:
 log = structlog.get_logger("abfleet.transport")
 MAX_PORT = 65535
 REBIND_SECONDS = 0.05
+LAST_CALLS_SECONDS = 0.5
+"""For calls that come at the moment of closing: an attempt. As long as somebody watches health it is waited for."""
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -246,9 +248,12 @@ class GrpcioServer:
         """
         if self._server is None:
             return
+        end = time.monotonic() + grace_seconds
         await idle_instant(lambda: self._in_progress, lambda: self._last_event, grace_seconds)
         self._closing = True
-        await self._server.stop(0)
+        # A call that was handed over after that instant may still end. One stop alone: a second one while the first is
+        # under way, to end it sooner, crashes the process (grpcio 1.85.1).
+        await self._server.stop(max(0.0, min(LAST_CALLS_SECONDS, end - time.monotonic())))
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
