@@ -41,6 +41,8 @@ GREETING_SECONDS: Final = 20.0
 """For the preface; who says nothing for so long is no client."""
 CONTROL_FRAMES_A_SECOND: Final = 20_000
 """PING, SETTINGS, RST_STREAM and the like. Clients that cancel all of their calls stay below it."""
+STREAMS_A_FRAME: Final = 16
+"""A frame that concerns every open stream costs as much as one more for so many."""
 DRAIN_PING: Final = b"abfleet!"
 PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
@@ -278,7 +280,8 @@ class ServerConnection(asyncio.Protocol):
         if self._takes_no_more:
             return
         self._last_stream = stream
-        if len(self.streams) >= self._plan.max_concurrent_streams:
+        # Answered ones count until all is sent, or a client without a window could have us keep any number of them.
+        if len(self.streams) + len(self._unsent) >= self._plan.max_concurrent_streams:
             self._count_control()
             self._write(reset(stream, http2.REFUSED_STREAM))
             return
@@ -413,8 +416,8 @@ class ServerConnection(asyncio.Protocol):
         elif kind == http2.PUSH_PROMISE:
             raise ProtocolError("PUSH_PROMISE from a client")
 
-    def _count_control(self) -> None:
-        self._control_frames += 1
+    def _count_control(self, frames: int = 1) -> None:
+        self._control_frames += frames
         if self._control_frames > CONTROL_FRAMES_A_SECOND:
             now = time.monotonic()
             if now - self._control_since < 1:
@@ -431,6 +434,7 @@ class ServerConnection(asyncio.Protocol):
         self._max_frame = changed.get(http2.MAX_FRAME_SIZE, self._max_frame)
         if (window := changed.get(http2.INITIAL_WINDOW_SIZE)) is not None:
             more = window - self._stream_window
+            self._count_control((len(self.streams) + len(self._unsent)) // STREAMS_A_FRAME)
             for one in {*self.streams.values(), *(outgoing.owner for outgoing in self._unsent.values())}:
                 one.window += more
             self._stream_window = window
@@ -443,13 +447,16 @@ class ServerConnection(asyncio.Protocol):
             self._window += increment
             if self._window > http2.MAX_WINDOW:
                 raise ProtocolError("WINDOW_UPDATE beyond 2^31 - 1", 3)
-        else:
-            outgoing = self._unsent.get(got.stream)
-            one = self.streams.get(got.stream) if outgoing is None else outgoing.owner
-            if one is not None:
-                one.window += increment
-        if self._unsent:
-            self._send_more()
+            if self._unsent:
+                self._count_control(1 + len(self._unsent) // STREAMS_A_FRAME)
+                self._send_more()
+            return
+        outgoing = self._unsent.get(got.stream)
+        one = self.streams.get(got.stream) if outgoing is None else outgoing.owner
+        if one is not None:
+            one.window += increment
+        if outgoing is not None:  # it alone: a frame must not cost as much as there are streams
+            self._send_of(got.stream, outgoing)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -511,11 +518,14 @@ class ServerConnection(asyncio.Protocol):
         if self._transport is None:
             return
         for stream, outgoing in list(self._unsent.items()):
-            self._window -= outgoing.send(self._write, self._window, self._max_frame)
-            if outgoing.finished:
-                del self._unsent[stream]
+            self._send_of(stream, outgoing)
             if self._window <= 0:
                 break
+
+    def _send_of(self, stream: int, outgoing: Outgoing) -> None:
+        self._window -= outgoing.send(self._write, self._window, self._max_frame)
+        if outgoing.finished:
+            del self._unsent[stream]
 
     def _close_if_done(self) -> None:
         if self._done and not self._out and self._transport is not None:
