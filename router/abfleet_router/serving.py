@@ -106,6 +106,7 @@ class Serving:
         registry.register(self.metrics)
         self._metrics_server = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.server = self._make_server()
+        self.metrics.lend(self.server.families)
         self.metrics.lend(lambda: self.guards.families(self.server.oversized))
         self._admin_server: grpc.aio.Server | None = None
         self._admin_port = 0

@@ -48,7 +48,7 @@ PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
 
 
-class ServerConnection(asyncio.Protocol):
+class ServerConnection(asyncio.BufferedProtocol):
     """`streams` has every call that is not answered, from its headers on; changed only here."""
 
     def __init__(self, intake: Intake) -> None:
@@ -73,6 +73,7 @@ class ServerConnection(asyncio.Protocol):
         self._unsent: dict[int, Outgoing] = {}  # what flow control holds up, oldest first
         self._control_frames, self._control_since = 0, 0.0
         self._patience: asyncio.TimerHandle | None = None
+        self._unread = False  # the client does not read what is written
         self._draining = False
         self._takes_no_more = False  # the client has been told which call was the last
         self.closed = False
@@ -120,14 +121,16 @@ class ServerConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         assert self._transport is not None
+        self._unread = True
         self._transport.pause_reading()
         self._stop_waiting()
         self._patience = self.loop.call_later(UNREAD_SECONDS, self._lose_patience)
 
     def resume_writing(self) -> None:
         assert self._transport is not None
+        self._unread = False
         self._stop_waiting()
-        if not self.closed:
+        if not self._transport.is_closing():
             self._transport.resume_reading()
 
     def _stop_waiting(self) -> None:
@@ -190,7 +193,22 @@ class ServerConnection(asyncio.Protocol):
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._intake.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._intake.buffer[:nbytes]))
+        transport = self._transport
+        if transport is not None and not transport.is_closing() and self._intake.holds_up(self):
+            transport.pause_reading()
+
+    def read_on(self) -> None:
+        """The next turn has begun."""
+        if not self._unread and self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     def data_received(self, data: bytes) -> None:
+        """What the client sent next."""
         if self.closed:
             return
         if self._rest:

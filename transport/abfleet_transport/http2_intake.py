@@ -1,10 +1,19 @@
-"""What connections of our own HTTP/2 server share: limits, header blocks seen, calls that arrived. Knows no frame."""
+"""What connections of our own HTTP/2 server share: limits, header blocks seen, calls that arrived. Knows no frame.
+
+A turn of the loop has room for so much and no more, because answers of workers come in the same turns as calls: where
+more calls come than can be handled, those that are in must still be answered in time. So calls that have been read wait
+here for a turn that has room, and while the oldest of them waits for too long, those that come are refused at once.
+"""
 
 import asyncio
 import time
+from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from abfleet_transport.call import Call, Cancelled, Deliver
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from abfleet_transport.call import Call, Cancelled, Code, Deliver
 from abfleet_transport.header_block import Head, decode, head_of
 from abfleet_transport.http2_call import Http2Call
 from abfleet_transport.plan import FAILED_DELIVERY, ServerPlan, log_failed_delivery
@@ -13,6 +22,21 @@ if TYPE_CHECKING:
     from abfleet_transport.behind import Behind
     from abfleet_transport.http2_connection import ServerConnection
 
+TURN_CALLS: Final = 64
+"""Delivered in one turn: some three milliseconds of work. A batch's way to a worker and back takes two turns, so long ones
+would bound the batches a second, and with them the calls that are answered."""
+READ_BYTES: Final = 16 * 1024
+"""Of one connection in one turn: some 80 calls."""
+READ_CALLS: Final = 128
+"""Read in one turn, before connections have to wait for the next one."""
+FULL_TURN_BYTES: Final = 512
+"""Read of each of the others that are ready in the same turn; nothing at all cannot be asked for."""
+LONGEST_WAIT_SECONDS: Final = 0.05
+"""For a turn: a tenth of an attempt's default time."""
+MAX_CALLS: Final = 8192
+"""Read and not delivered."""
+PUSHBACK_MS: Final = 200
+REFUSAL: Final = "overloaded: too many calls wait to be read; try again later"
 KEPT_BLOCKS: Final = 4096
 MAX_KEPT_BLOCK: Final = 512
 """Longer ones are decoded each time: those of gRPC clients have some 200 bytes, and differ in few of them."""
@@ -38,7 +62,24 @@ class Intake:
         self._deliver = deliver
         self._cancelled = cancelled
         self._heads: dict[bytes, Head] = {}
-        self._arrived: list[Http2Call] = []
+        self._arrived: deque[Http2Call] = deque()  # oldest first
+        self._read_calls = 0  # in this turn
+        self._held_up: list[ServerConnection] = []  # not read from until the next turn
+        self._turn_is_due = False
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._small_buffer = self._buffer[:FULL_TURN_BYTES]
+        self.refused = 0
+        """Calls refused because too many waited for a turn."""
+
+    @property
+    def buffer(self) -> memoryview:
+        """For what is read next; of one connection until it has taken it."""
+        return self._buffer if self._read_calls < READ_CALLS else self._small_buffer
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that have been read and not delivered."""
+        return len(self._arrived)
 
     @property
     def in_progress(self) -> int:
@@ -57,29 +98,68 @@ class Intake:
         return found
 
     def arrived(self, call: Http2Call) -> None:
-        """A call is whole; all that come in one turn of the loop are delivered together."""
-        if not self._arrived:
-            self.loop.call_soon(self._hand_over)
-        self._arrived.append(call)
+        """A call is whole: it is delivered with those that come in the same turn, or refused."""
+        arrived, now = self._arrived, time.monotonic()
+        call.arrived = now
+        self._read_calls += 1
+        if arrived and (now - arrived[0].arrived > LONGEST_WAIT_SECONDS or len(arrived) >= MAX_CALLS):
+            self.refused += 1
+            call.fail(Code.RESOURCE_EXHAUSTED, REFUSAL, pushback_ms=PUSHBACK_MS)
+            return
+        arrived.append(call)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self.loop.call_soon(self._turn)
 
-    def _hand_over(self) -> None:
-        arrived, self._arrived = self._arrived, []
-        now = time.monotonic()
-        calls: list[Call] = []
-        for call in arrived:
-            if call.waits:  # else its caller has gone in the same turn
+    def holds_up(self, connection: "ServerConnection") -> bool:
+        """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
+        if self._read_calls < READ_CALLS:
+            return False
+        self._held_up.append(connection)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self.loop.call_soon(self._turn)
+        return True
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        self._read_calls = 0
+        held_up, self._held_up = self._held_up, []
+        for connection in held_up:
+            connection.read_on()
+        arrived, calls = self._arrived, list[Call]()
+        while arrived and len(calls) < TURN_CALLS:
+            call = arrived.popleft()
+            if call.waits:  # else its caller has gone meanwhile
                 call.delivered = True
-                call.arrived = now
                 timeout = call.head.timeout_seconds
                 if timeout is not None:
-                    call.deadline = now + timeout
+                    call.deadline = call.arrived + timeout
                 calls.append(call)
+        if arrived:
+            self._turn_is_due = True
+            self.loop.call_soon(self._turn)
+        if calls:
+            self._hand_over(calls)
+
+    def _hand_over(self, calls: list[Call]) -> None:
         try:
             self._deliver(calls)
         except Exception:  # noqa: BLE001 - its calls would wait for ever
             log_failed_delivery(len(calls))
-            for failed in calls:
-                failed.fail(*FAILED_DELIVERY)
+            for call in calls:
+                call.fail(*FAILED_DELIVERY)
+
+    def families(self) -> Iterable[Metric]:
+        """What waits, and what was refused before anybody looked at it."""
+        yield GaugeMetricFamily(
+            "abfleet_unread_calls", "Calls received that wait for a turn of the event loop.", value=self.waiting_calls
+        )
+        yield CounterMetricFamily(
+            "abfleet_refused_unread",
+            "Calls refused before they were looked at: not assigned, and not in the decision log.",
+            value=self.refused,
+        )
 
     def gone(self, call: Http2Call) -> None:
         """The caller of a call has gone."""

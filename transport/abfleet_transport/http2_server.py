@@ -10,7 +10,10 @@ import contextlib
 import os
 import socket
 import stat
+from collections.abc import Iterable
 from typing import Final
+
+from prometheus_client.core import Metric
 
 from abfleet_transport.behind import Behind
 from abfleet_transport.call import Cancelled, Deliver
@@ -44,6 +47,10 @@ class Http2Server:
     def in_progress(self) -> int:
         """Calls that have been delivered and not answered."""
         return 0 if self._intake is None else self._intake.in_progress
+
+    def families(self) -> Iterable[Metric]:
+        """For /metrics."""
+        return () if self._intake is None else self._intake.families()
 
     @property
     def oversized(self) -> int:

@@ -1,6 +1,9 @@
 """Which transport serves, and with what limits. Knows both adapters by name, nothing of calls."""
 
+from collections.abc import Iterable
 from typing import Literal, Protocol
+
+from prometheus_client.core import Metric
 
 from abfleet_transport.call import Cancelled, Deliver
 from abfleet_transport.errors import TransportUnavailable
@@ -21,6 +24,9 @@ class Server(Protocol):
 
     @property
     def port(self) -> int: ...
+
+    def families(self) -> Iterable[Metric]:
+        """What the transport itself counts, for /metrics."""
 
     @property
     def in_progress(self) -> int: ...
