@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from abfleet_transport.http2_connection import ServerConnection
 
 TURN_CALLS: Final = 64
-"""Delivered in one turn: some three milliseconds of work. A batch's way to a worker and back takes two turns, so long ones
-would bound the batches a second, and with them the calls that are answered."""
+"""Delivered in one turn: some three milliseconds of work. A batch's way to a worker and back takes two turns, so long
+ones would bound the batches a second, and with them the calls that are answered."""
 READ_BYTES: Final = 16 * 1024
 """Of one connection in one turn: some 80 calls."""
 READ_CALLS: Final = 128
