@@ -86,7 +86,7 @@ def test_text_says_the_verdict_first(tmp_path: Path) -> None:
     assert first == "test: CHECK FIRST, before treatment is shipped"
     assert "+80%" in second
     assert "usually mistakes" in second
-    assert any(line.startswith("conversion_rate") for line in rest)
+    assert any(line.lstrip().startswith("conversion_rate") for line in rest)
 
 
 def test_fail_on_exits_with_3_for_these_verdicts_only(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A report as Markdown and with its details as JSON: whole, escaped, and through the command."""
 
+import io
 import json
 import re
 import socket
@@ -9,14 +10,17 @@ import pytest
 from abfleet_experiments.analysis.analyse import analyse
 from abfleet_experiments.analysis.details_document import details_document
 from abfleet_experiments.analysis.markdown import escaped, markdown
+from abfleet_experiments.analysis.render import interval_text, percent_text, rendered, value_text
 from abfleet_experiments.load import load_text
 from abfleet_router.log_files import Identity
 from click.testing import Result
+from rich.console import Console
 from typer.testing import CliRunner
 
 from abfleet.cli import app
 from abfleet.logs.compacting import compact
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
+from tests.dashboard.made import made_report
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -123,3 +127,21 @@ def test_a_compacted_log_has_the_same_details(folder: Path, tmp_path: Path) -> N
     assert one.details is not None
     assert other.details is not None
     assert details_document(other.details) == details_document(one.details)
+
+
+def test_a_narrow_terminal_cuts_no_figure() -> None:
+    """At 80 columns every value, change and bound of an interval is there in full, and nothing ends in dots."""
+    report = made_report()
+    shown = io.StringIO()
+    Console(file=shown, width=80).print(rendered(report))
+    assert "\u2026" not in shown.getvalue()
+    words = shown.getvalue().split()
+    for group in report.experiments[0].decision.groups:
+        for metric in group.metrics:
+            figures = [value_text(metric.value), percent_text(metric.relative_difference)]
+            figures += [
+                word
+                for bounds in (metric.interval, metric.sequential_interval)
+                for word in interval_text(metric, bounds).split(" to ")
+            ]
+            assert set(figures) <= set(words), (group.group, metric.rule.name)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from abfleet_experiments.analysis.evidence import DataQuality
 from abfleet_experiments.analysis.report import ExperimentReport, Report
-from abfleet_experiments.analysis.verdicts import MetricResult, Verdict
+from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult, Verdict
 from abfleet_experiments.config import time_text
 
 _WORDS: Final = {
@@ -65,17 +65,19 @@ def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
                 (0, 0, 0, 2),
                 expand=False,
             )
-    yield from (_groups(report), _metrics(report), *_quality(report))
+    for table in (_groups(report), *(_metrics(report, group) for group in decision.groups)):
+        yield Padding(table, (0, 0, 0, 2), expand=False)
+    yield from _quality(report)
 
 
 def _why(report: ExperimentReport, reasons: tuple[str, ...]) -> list[str]:
-    return [f" - {reasons[0]}"] if reasons and reasons != report.decision.reasons else []
+    return [f" - {'; '.join(reasons)}"] if reasons and reasons != report.decision.reasons else []
 
 
 def _groups(report: ExperimentReport) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
     for column in ("group", "version", "users", "expected", "calls", "fallbacks", "errors"):
-        table.add_column(column, justify="left" if column in ("group", "version") else "right")
+        table.add_column(column, justify="left" if column in ("group", "version") else "right", overflow="fold")
     expected = report.decision.sample_ratio.expected
     for facts, wanted in zip(report.gathered.facts, expected, strict=True):
         table.add_row(
@@ -90,22 +92,23 @@ def _groups(report: ExperimentReport) -> Table:
     return table
 
 
-def _metrics(report: ExperimentReport) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 2))
-    for column in ("metric", "role", "group", "control", "value", "change", "95 % (this look alone)", "95 % (always)"):
-        table.add_column(column, justify="left" if column in ("metric", "role", "group") else "right", no_wrap=True)
-    for group in report.decision.groups:
-        for metric in group.metrics:
-            table.add_row(
-                escape(metric.rule.name),
-                metric.rule.role,
-                escape(metric.group),
-                value_text(metric.baseline_value),
-                value_text(metric.value),
-                percent_text(metric.relative_difference),
-                interval_text(metric, metric.interval),
-                interval_text(metric, metric.sequential_interval),
-            )
+def _metrics(report: ExperimentReport, group: GroupDecision) -> Table:
+    """One treatment's metrics. On a narrow terminal intervals take two lines; no figure is ever cut."""
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
+    for column in ("metric", "role", report.gathered.evidence.groups[0], group.group, "change"):
+        table.add_column(escape(column), justify="left" if column in ("metric", "role") else "right", no_wrap=True)
+    for column in ("95 %, this look", "95 %, always"):
+        table.add_column(column, justify="right", min_width=9)
+    for metric in group.metrics:
+        table.add_row(
+            escape(metric.rule.name),
+            metric.rule.role,
+            value_text(metric.baseline_value),
+            value_text(metric.value),
+            percent_text(metric.relative_difference),
+            interval_text(metric, metric.interval),
+            interval_text(metric, metric.sequential_interval),
+        )
     return table
 
 
