@@ -133,6 +133,15 @@ async def slow_reader(peer: Peer) -> None:
         await asyncio.sleep(0.002)
 
 
+async def window_flood(peer: Peer) -> None:
+    """Has 3,000 answers wait for a window, and opens that of all of them without end, by a byte."""
+    await peer.send(frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(http2.INITIAL_WINDOW_SIZE, 0)))
+    for stream in range(1, 6000, 2):
+        await peer.send(frame(http2.HEADERS, 4, stream, HEAD) + frame(http2.DATA, 1, stream, BODY))
+        await asyncio.sleep(0.0002)
+    await flood(http2.window_update(0, 1) * 500)(peer)
+
+
 async def endless_message(peer: Peer) -> None:
     """A message that says it has 2 GiB, and goes on."""
     await peer.message(1, http2.MESSAGE_PREFIX.pack(0, 2**31 - 1) + bytes(1024 * MIB), ends=False)
@@ -165,6 +174,7 @@ ABUSES: dict[str, tuple[Abuse, int]] = {
     "ping flood": (flood(frame(http2.PING, 0, 0, bytes(8)) * 500), 1),
     "header bomb": (header_bomb, 1),
     "continuation flood": (continuation_flood, 1),
+    "window flood": (window_flood, 1),
     "slow writers": (slow_writer, 500),
     "slow readers": (slow_reader, 4),
     "endless message": (endless_message, 1),
