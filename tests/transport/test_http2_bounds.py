@@ -66,10 +66,11 @@ async def test_a_window_lets_its_own_stream_go_on() -> None:
 
 
 async def test_windows_that_change_for_every_stream_are_few() -> None:
-    """A client with many open calls that changes the window of all of them again and again is cut off."""
+    """A client that has begun many calls and changes the window of all of them again and again is cut off."""
     side = ServerSide()
     connection, wire = side.connect()
-    connection.data_received(no_window() + b"".join(call(2 * number + 1) for number in range(4000)))
+    begun = [frame(http2.HEADERS, http2.END_HEADERS, 2 * number + 1, HEAD) for number in range(4000)]
+    connection.data_received(no_window() + b"".join(begun))
     setting = frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(http2.INITIAL_WINDOW_SIZE, 1))
     connection.data_received(setting * 200)
     await asyncio.sleep(0)
