@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from abfleet_dashboard import numbers
+from abfleet_dashboard.words import spoken
 
 
 def said(text: str) -> str:
@@ -70,4 +71,14 @@ def test_small_and_large_evidence() -> None:
     """Chances and e-values stay short."""
     assert said(numbers.chance(1e-9)) == "< 0.0001"
     assert numbers.chance(0.012) == "0.012"
+    assert [said(numbers.p_value(value)) for value in (1e-9, 0.012)] == ["p < 0.0001", "p = 0.012"]
     assert [numbers.evidence(value) for value in (0.31, 412.4, 2.1e9)] == ["0.31", "412", "2.1e+09"]
+
+
+def test_sentences_of_the_analysis_are_written_as_the_page_is() -> None:
+    """Metrics by their names, percents with a real minus and a space; words of the file's own stay."""
+    sentence = "ctr of my_ctr is worse: -5.8% (95 % interval -9.1% to -2.5%), and response_time_p95 held; day 1-5%"
+    assert said(spoken(sentence)) == (
+        "CTR of my_ctr is worse: \u22125.8 % (95 % interval \u22129.1 % to \u22122.5 %), and 95th percentile of "
+        "response time held; day 1-5 %"
+    )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from abfleet_dashboard.data_words import health
+from abfleet_dashboard.overview_view import overview_row
 from abfleet_dashboard.pages import experiment_page, report_file
 from abfleet_dashboard.situation import Situation
 
@@ -101,6 +103,24 @@ def test_the_page_answers_the_questions(tmp_path: Path, name: str) -> None:
             ("What is wrong with the data?", case.wrong),
         ):
             assert re.search(pattern, said[question], re.DOTALL), said[question]
+
+
+def test_a_rolled_back_version_is_listed_with_what_rolled_it_back(tmp_path: Path) -> None:
+    """The overview's change is the error rate's, in the colour of harm, and not the primary metric's."""
+    report, _ = report_of_log(cases()["roll back"].log(), tmp_path)
+    row = overview_row(report.experiments[0])
+    assert (row.metric, row.tone, row.winner) == ("error rate, treatment", "bad", "control (v1) stays")
+    assert row.change.startswith("+1,900")
+
+
+def test_suspicious_sizes_are_not_called_right(tmp_path: Path) -> None:
+    """Between what is expected and what forbids a conclusion there is one sentence, not two that disagree."""
+    report, _ = report_of_log(prepared_log(lost=0.11), tmp_path)
+    found = health(report.experiments[0])
+    assert found.level == "warning"
+    texts = [one.text for one in (*found.wrong, *found.notes)]
+    assert sum("sizes" in text for text in texts) == 1
+    assert any("suspicious (chi-square p" in text for text in texts)
 
 
 def answers_of(text: str) -> dict[str, str]:
