@@ -14,9 +14,10 @@ The order of evaluation, first match wins:
    the experiment is disabled or not yet begun), or `no_experiment` if the file has none.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache, partial
 from itertools import chain
 from typing import Final, NamedTuple
 
@@ -34,6 +35,11 @@ ALLOCATED: Final = "allocated"
 NOT_IN_AUDIENCE: Final = "not_in_audience"
 NOT_IN_TRAFFIC: Final = "not_in_traffic"
 NO_EXPERIMENT: Final = "no_experiment"
+
+FEW_LAYERS: Final = 4
+"""To hash a user for each of so many costs about as much as to remember where the user was."""
+REMEMBERED_USERS: Final = 65_536
+"""Some 15 MB. Who comes again within as many users is not hashed again for every layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +107,8 @@ class Assigner:
     """
 
     __slots__ = (
-        "_holdout", "_holdout_bp", "_holdout_prefix", "_layers", "_no_user", "_nobody", "_overrides", "_refused",
+        "_holdout", "_holdout_bp", "_holdout_prefix", "_layers", "_layers_of", "_no_user", "_nobody", "_overrides",
+        "_refused",
         "allocations", "arms", "next_change",
     )  # fmt: skip
 
@@ -114,6 +121,9 @@ class Assigner:
         self._refused = arms.default(NOT_IN_AUDIENCE)
         self._nobody = arms.default(NOT_IN_TRAFFIC if config.experiments else NO_EXPERIMENT)
         self._layers = _layers(config, in_force, arms)
+        self._layers_of: Callable[[str], tuple[_Layer, ...]] | None = None
+        if len(self._layers) > FEW_LAYERS:
+            self._layers_of = lru_cache(REMEMBERED_USERS)(partial(_layers_of, self._layers))
         self._overrides = _overrides(config, in_force, arms)
         self._holdout = arms.default(HOLDOUT)
         self.arms: Final = tuple(arms.made)
@@ -136,7 +146,8 @@ class Assigner:
         if self._holdout_bp and mmh3.hash(self._holdout_prefix + user_id, 0, False) * BUCKETS >> 32 < self._holdout_bp:
             return self._holdout, None
         nobody = self._nobody
-        for prefix, slots in self._layers:
+        layers = self._layers if self._layers_of is None else self._layers_of(user_id)
+        for prefix, slots in layers:
             slot = slots[0 if prefix is None else mmh3.hash(prefix + user_id, 0, False) * BUCKETS >> 32]
             if slot is None:
                 continue
@@ -146,6 +157,18 @@ class Assigner:
                 return arms[user_bucket], user_bucket
             nobody = self._refused
         return nobody, None
+
+
+def _layers_of(layers: tuple[_Layer, ...], user_id: str) -> tuple[_Layer, ...]:
+    """What of the layers concerns a user, with nothing left to hash: up to the first slot that takes everybody."""
+    concerned: list[_Layer] = []
+    for prefix, slots in layers:
+        slot = slots[0 if prefix is None else mmh3.hash(prefix + user_id, 0, False) * BUCKETS >> 32]
+        if slot is not None:
+            concerned.append(_Layer(None, (slot,)))
+            if slot.audience is None:
+                break
+    return tuple(concerned)
 
 
 class _Arms:

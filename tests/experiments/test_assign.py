@@ -95,6 +95,25 @@ def test_layers_are_asked_in_order_of_first_appearance() -> None:
         assert _assign("experiments:\n" + x + y, "u", c=sent).experiment == expected
 
 
+def test_many_layers_are_remembered_as_they_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With more layers than a few, who comes again is not hashed again, and gets what a plain walk through all of them
+    gives, whatever the attributes then are."""
+    experiments = "".join(
+        f"  - {{name: e{n}, layer: l{n}, traffic: 20, audience: {{c: [x, y{n % 2}]}}, {GROUPS}}}\n" for n in range(8)
+    )
+    text = HEAD + "experiments:\n" + experiments + f"  - {{name: last, layer: last, traffic: 60, {GROUPS}}}\n"
+    remembering = Assigner(load_text(text), START)
+    monkeypatch.setattr("abfleet_experiments.assign.FEW_LAYERS", 100)
+    walking = Assigner(load_text(text), START)
+    found = set()
+    for attributes in ({"c": "x"}, {"c": "y0"}, {"c": "y1"}, {}, {"c": "x"}):
+        for number in range(300):
+            arm, user_bucket = remembering.assign(f"u{number}", attributes)
+            assert (arm, user_bucket) == walking.assign(f"u{number}", attributes)
+            found.add(arm.experiment)
+    assert found == {None, "last", *(f"e{n}" for n in range(8))}
+
+
 def test_not_in_audience_outranks_not_in_traffic() -> None:
     """One layer's audience refused and another has no slice: the attribute is what could be otherwise."""
     refuses = f"  - {{name: a, layer: a, audience: {{c: d}}, {GROUPS}}}\n"
