@@ -102,6 +102,20 @@ async def test_a_call_whose_caller_has_gone_is_not_delivered() -> None:
     assert scene.turns == [[b"0", b"2"]]
 
 
+async def test_after_a_pause_of_the_process_few_calls_are_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However old the oldest is: they have their turn at once, and so have those that come."""
+    scene = Scene()
+    connection, wire = scene.connected()
+    now = 1000.0
+    monkeypatch.setattr(http2_intake.time, "monotonic", lambda: now)
+    connection.data_received(calls(0, 10))
+    now += 10.0
+    connection.data_received(calls(10, 4))
+    await until(lambda: bool(scene.turns))
+    assert scene.turns == [[b"%d" % n for n in range(14)]]
+    assert b"retry-pushback-ms" not in wire.sent
+
+
 async def test_a_turn_reads_so_much_and_goes_on_in_the_next() -> None:
     """A connection that has brought enough is not read from again in the same turn, others have little room, and all
     are read on afterwards."""
@@ -129,6 +143,7 @@ async def test_what_cannot_have_its_turn_is_refused_at_once(why: str, monkeypatc
     connection, wire = scene.connected()
     now = 1000.0
     monkeypatch.setattr(http2_intake.time, "monotonic", lambda: now)
+    monkeypatch.setattr(http2_intake, "MANY_CALLS", 10)
     monkeypatch.setattr(http2_intake, "MAX_CALLS", 10 if why == "too many" else MAX_CALLS)
     connection.data_received(calls(0, 10))
     if why == "too old":

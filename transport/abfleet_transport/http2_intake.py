@@ -2,7 +2,7 @@
 
 A turn of the loop has room for so much and no more, because answers of workers come in the same turns as calls: where
 more calls come than can be handled, those that are in must still be answered in time. So calls that have been read wait
-here for a turn that has room, and while the oldest of them waits for too long, those that come are refused at once.
+here for a turn that has room, and while many of them wait, and the oldest for too long, those that come are refused at once.
 """
 
 import asyncio
@@ -32,7 +32,9 @@ READ_CALLS: Final = 128
 FULL_TURN_BYTES: Final = 512
 """Read of each of the others that are ready in the same turn; nothing at all cannot be asked for."""
 LONGEST_WAIT_SECONDS: Final = 0.05
-"""For a turn: a tenth of an attempt's default time."""
+"""For a turn, where many wait: a tenth of an attempt's default time."""
+MANY_CALLS: Final = 4 * TURN_CALLS
+"""What fewer wait for is no queue but a pause of the process, and over in a few turns."""
 MAX_CALLS: Final = 8192
 """Read and not delivered."""
 PUSHBACK_MS: Final = 200
@@ -102,7 +104,9 @@ class Intake:
         arrived, now = self._arrived, time.monotonic()
         call.arrived = now
         self._read_calls += 1
-        if arrived and (now - arrived[0].arrived > LONGEST_WAIT_SECONDS or len(arrived) >= MAX_CALLS):
+        if len(arrived) >= MANY_CALLS and (
+            now - arrived[0].arrived > LONGEST_WAIT_SECONDS or len(arrived) >= MAX_CALLS
+        ):
             self.refused += 1
             call.fail(Code.RESOURCE_EXHAUSTED, REFUSAL, pushback_ms=PUSHBACK_MS)
             return
