@@ -6,9 +6,8 @@ times what a batch takes. Asked for every call that arrives, refused ones includ
 delay, which a measured wait would not; and it is one number for all, so that shedding cannot favour a group.
 """
 
-MAX_WAIT_SECONDS = 0.2
-"""Two fifths of the default attempt timeout: what is taken in is answered before its attempt is given up, though the
-version that serves most has longer queues than the mean."""
+MAX_WAIT_SECONDS = 0.25
+"""Half of the default attempt timeout: what is taken in is answered before its attempt is given up."""
 SMOOTHING = 1 / 64
 """Weight of the newest call: one slow lane among many is a small part of the mean, a burst of a few calls too."""
 

@@ -2,7 +2,8 @@
 
 A turn of the loop has room for so much and no more, because answers of workers come in the same turns as calls: where
 more calls come than can be handled, those that are in must still be answered in time. So calls that have been read wait
-here for a turn that has room, and while many of them wait, and the oldest for too long, those that come are refused at once.
+here for a turn that has room, and while many of them wait, and the oldest for too long, those that come are refused at
+once.
 """
 
 import asyncio
@@ -31,9 +32,9 @@ READ_CALLS: Final = 128
 """Read in one turn, before connections have to wait for the next one."""
 FULL_TURN_BYTES: Final = 512
 """Read of each of the others that are ready in the same turn; nothing at all cannot be asked for."""
-LONGEST_WAIT_SECONDS: Final = 0.05
-"""For a turn, where many wait: a tenth of an attempt's default time."""
-MANY_CALLS: Final = 4 * TURN_CALLS
+LONGEST_WAIT_SECONDS: Final = 0.15
+"""For a turn, where many wait. A process that is held up for the 100 ms of a container's CPU quota refuses nobody."""
+MANY_CALLS: Final = 16 * TURN_CALLS
 """What fewer wait for is no queue but a pause of the process, and over in a few turns."""
 MAX_CALLS: Final = 8192
 """Read and not delivered."""
