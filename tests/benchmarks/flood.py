@@ -1,7 +1,7 @@
 """More calls than a router can read: how many of them are answered in time, and what becomes of the others.
 
-`python -m tests.benchmarks.flood --rates 10000,20000` offers each rate for some seconds, open loop, to a router in front
-of identity workers, and prints what came of the calls, with the latency of those that were answered. Where the proof
+`python -m tests.benchmarks.flood --rates 10000,20000` offers each rate for some seconds, open loop, to a router with
+identity workers, and prints what came of the calls, with the latency of those that were answered. Where the proof
 `overload` has workers that are too slow, here it is the router's own event loop that has too much to do.
 """
 
