@@ -67,8 +67,17 @@ class Felt:
         return f"{self.abuse:<20}" + "".join(f"{cell:>10}" for cell in cells)
 
 
-def run(folder: Path, abuse: str, *, transport: str, seconds: float, flags: Sequence[str] = ()) -> Felt:
-    """A router of its own, steady traffic, and the abuse beside it for so long."""
+def run(
+    folder: Path,
+    abuse: str,
+    *,
+    transport: str,
+    seconds: float,
+    flags: Sequence[str] = (),
+    rate: float = RATE,
+    timeout_seconds: float = 2.0,
+) -> Felt:
+    """A router of its own, steady traffic of `rate` calls a second, and the abuse beside it for so long."""
     rows = histories(1)
     with Fleet(
         folder, experiments=experiments_file(), versions=(VERSION,), transport=transport,
@@ -77,7 +86,7 @@ def run(folder: Path, abuse: str, *, transport: str, seconds: float, flags: Sequ
         fleet.wait_for_serving(VERSION)
         assert fleet.router is not None
         process = psutil.Process(fleet.router.popen.pid)
-        load = OpenLoad(fleet.address, rows, rate=RATE, prefix="abuse", seed=1)
+        load = OpenLoad(fleet.address, rows, rate=rate, prefix="abuse", seed=1, timeout_seconds=timeout_seconds)
         marks: list[float] = []
         resident: list[float] = []
         cpu: list[float] = []
