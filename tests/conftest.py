@@ -1,7 +1,20 @@
 """What holds for every test."""
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # A slow example says that the machine is busy, not that the code is wrong; what is timed is in benchmarks.
 settings.register_profile("abfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("abfleet")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are handed out in the order below, not those with the most tests first."""
+    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start processes come first: they take longest, and a long file at the end would keep one core alone."""
+    slow = {item.path for item in items if item.get_closest_marker("system")}
+    items.sort(key=lambda item: item.path not in slow)
