@@ -15,6 +15,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that start processes come first: they take longest, and a long file at the end would keep one core alone."""
+    """Files that start processes come first: they take longest, and one at the end would leave the other core idle."""
     slow = {item.path for item in items if item.get_closest_marker("system")}
     items.sort(key=lambda item: item.path not in slow)
