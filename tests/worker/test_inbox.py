@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from abfleet_transport.call import Call
-from abfleet_worker.inbox import Inbox
+from abfleet_worker.inbox import QUICK_SECONDS, Inbox
 
 from tests.worker.calls import FakeCall, batched
 
@@ -59,3 +59,46 @@ def test_closing_answers_what_waits_and_ends_the_thread() -> None:
     inbox.close()
     assert [call for group in slow.groups for call in group] == calls
     assert "inference" not in {thread.name for thread in threading.enumerate()}
+
+
+class Recording:
+    """Answers at once, and keeps on which thread; `seconds` is what each group seems to take."""
+
+    def __init__(self) -> None:
+        self.threads: list[int] = []
+        self.seconds = 0.0
+        self.now = 0.0
+        self.answered = threading.Semaphore(0)
+
+    def answer(self, calls: Sequence[Call]) -> None:
+        self.threads.append(threading.get_ident())
+        self.now += self.seconds
+        self.answered.release()
+
+    def gone(self, call: Call) -> None:
+        raise AssertionError(call)
+
+
+def test_a_quick_model_is_asked_on_the_loop_and_a_slow_one_on_its_thread() -> None:
+    """Nobody knows how quick it is before its first answer, which the thread gives; then the times of answers decide, and
+    a model that becomes slow leaves the loop after some of them."""
+    recording = Recording()
+    inbox = Inbox(recording, clock=lambda: recording.now)
+    inbox.start()
+    here = threading.get_ident()
+
+    def put() -> bool:
+        """Whether the next group is answered here."""
+        inbox.put([batched([])])
+        assert recording.answered.acquire(timeout=PATIENCE_SECONDS)
+        inbox.settled(PATIENCE_SECONDS)
+        return recording.threads[-1] == here
+
+    assert not put()
+    assert put()
+    recording.seconds = 10 * QUICK_SECONDS
+    assert put()  # it has become slow, and nobody knows
+    assert not put()
+    recording.seconds = 0.0
+    assert [put() for _ in range(12)][-1]
+    inbox.close()

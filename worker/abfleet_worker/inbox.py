@@ -50,7 +50,8 @@ class Inbox:
     def put(self, calls: Sequence[Call]) -> None:
         """Answers calls, where that is quick; else hands them over and returns at once."""
         with self._changed:
-            here = self._took < QUICK_SECONDS and not self._busy and not self._waiting and not self._closed
+            others = self._busy or self._waiting or self._gone or self._closed
+            here = self._took < QUICK_SECONDS and not others
             if here:
                 self._busy = True
             else:
@@ -58,14 +59,23 @@ class Inbox:
                 self._changed.notify()
         if here:
             self._answer(calls)
+            self._rest()
 
     def _answer(self, calls: Sequence[Call]) -> None:
         begun = self._clock()
         self._answers.answer(calls)
         took = self._clock() - begun
         self._took = took if self._took == float("inf") else self._took + SMOOTHING * (took - self._took)
+
+    def _rest(self) -> None:
         with self._changed:
             self._busy = False
+            self._changed.notify_all()
+
+    def settled(self, timeout_seconds: float) -> bool:
+        """Waits until nothing is being answered; whether that has come in time."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._busy and not self._waiting, timeout_seconds)
 
     def withdraw(self, call: Call) -> None:
         """Takes a call back that has not been looked at; one that is being answered is left alone."""
@@ -89,10 +99,11 @@ class Inbox:
                 waiting, self._waiting = self._waiting, []
                 gone, self._gone = self._gone, []
                 closed = self._closed
-                self._busy = bool(waiting)
+                self._busy = True
             for call in gone:
                 self._answers.gone(call)
             if waiting:
                 self._answer(waiting)
+            self._rest()
             if closed and not waiting:
                 return
