@@ -80,8 +80,8 @@ class Recording:
 
 
 def test_a_quick_model_is_asked_on_the_loop_and_a_slow_one_on_its_thread() -> None:
-    """Nobody knows how quick it is before its first answer, which the thread gives; then the times of answers decide, and
-    a model that becomes slow leaves the loop after some of them."""
+    """Nobody knows how quick it is before its first answer, which the thread gives; then the times of answers decide,
+    and a model that becomes slow leaves the loop after some of them."""
     recording = Recording()
     inbox = Inbox(recording, clock=lambda: recording.now)
     inbox.start()
