@@ -5,10 +5,12 @@ else can reach. A stream of a client becomes one call over a channel to it, what
 """
 
 import asyncio
+import base64
 import contextlib
 import os
 import shutil
 import tempfile
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,9 +19,9 @@ import grpc
 import structlog
 
 from abfleet_transport import http2
-from abfleet_transport.call import Code
+from abfleet_transport.call import Code, Metadata
 from abfleet_transport.header_block import Head
-from abfleet_transport.http2_call import PREFIX_BYTES, headers_frame, ok_trailers, trailers_frame
+from abfleet_transport.http2_call import PREFIX_BYTES, BadMessage, inflated, ok_trailers, trailers_frame
 from abfleet_transport.plan import OTHER_MESSAGE_BYTES, ServerPlan, too_large
 
 if TYPE_CHECKING:
@@ -31,7 +33,20 @@ MOST_STREAMS: Final = 1000
 """At a time, on all connections: one for each client that watches health, and some."""
 LONGEST_SOCKET_PATH: Final = 103
 """Bytes; macOS takes 103, Linux 107."""
+QUEUED_BYTES: Final = 128
+"""That a message costs which waits to be passed on, beside its own."""
+LASTING: Final = frozenset(
+    (
+        "/grpc.health.v1.Health/Watch",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    )
+)
+"""Methods whose streams go on for as long as their client likes, so a drain does not wait for them."""
+PASSED_ON: Final = frozenset(("grpc-trace-bin", "grpc-tags-bin"))
+"""Of gRPC's own metadata; what else begins with `grpc-` concerns one connection."""
 FAILED: Final = "the server behind failed"
+CROWDED: Final = "too many streams beside the calls; try again later"
 NO_ROOM: Final = "overloaded: too many bytes of messages that are not whole; try again later"
 
 
@@ -47,16 +62,21 @@ class OtherStream:
         self._buffer = bytearray()
         self._messages: asyncio.Queue[tuple[bytes, int] | None] = asyncio.Queue()
         self._granted = 0  # bytes beyond the usual window, for the message that is coming
-        self._held = 0  # bytes in the buffer
+        self._held = 0  # bytes of messages that are here
         self._ended = False
         self._headers_sent = False
 
     # --- from the client ----------------------------------------------------------------------------------------------
 
     @property
+    def unfinished(self) -> bool:
+        """Whether it waits for its client, and has said nothing to it."""
+        return not self._ended and not self._headers_sent
+
+    @property
     def owes_answer(self) -> bool:
-        """Whether nothing has been said yet: one that goes on and on, such as a watch, may be cut at any time."""
-        return not self._headers_sent
+        """Whether it may not be cut, because its end tells the client something."""
+        return self.head.path not in LASTING
 
     def take(self, data: bytes, *, ended: bool) -> None:
         """Bytes of the request's messages. Its window is given back when a message is passed on, no sooner."""
@@ -64,58 +84,68 @@ class OtherStream:
             return
         buffer = self._buffer
         buffer += data
-        while len(buffer) >= PREFIX_BYTES:
-            compressed, length = http2.MESSAGE_PREFIX.unpack_from(buffer)
-            whole = PREFIX_BYTES + length
-            if compressed:
-                self._refuse(Code.UNIMPLEMENTED, "message: compressed; of this method it may not be")
-                return
-            if length > OTHER_MESSAGE_BYTES:
-                self._refuse(Code.RESOURCE_EXHAUSTED, too_large(length, OTHER_MESSAGE_BYTES))
-                return
-            if len(buffer) < whole:
-                if whole > http2.DEFAULT_WINDOW and not self._granted:
-                    self._granted = whole - http2.DEFAULT_WINDOW
-                    self._connection.write_frames(http2.window_update(self.stream, self._granted))
-                break
-            self._messages.put_nowait((bytes(buffer[PREFIX_BYTES:whole]), whole - self._granted))
-            self._granted = 0
-            del buffer[:whole]
-        if not self._hold_buffer():
-            self._refuse(Code.UNAVAILABLE, NO_ROOM)
-        elif ended:
+        has_room = self._hold(len(data))
+        try:
+            while len(buffer) >= PREFIX_BYTES:
+                compressed, length = http2.MESSAGE_PREFIX.unpack_from(buffer)
+                whole = PREFIX_BYTES + length
+                if length > OTHER_MESSAGE_BYTES:
+                    raise BadMessage(Code.RESOURCE_EXHAUSTED, too_large(length, OTHER_MESSAGE_BYTES))
+                if len(buffer) < whole:
+                    if whole > http2.DEFAULT_WINDOW and not self._granted:
+                        self._granted = whole - http2.DEFAULT_WINDOW
+                        self._connection.give_window(self.stream, self._granted)
+                    break
+                message = bytes(buffer[PREFIX_BYTES:whole])
+                del buffer[:whole]
+                if compressed:
+                    message = inflated(message, self.head.encoding, OTHER_MESSAGE_BYTES)
+                has_room = self._hold(len(message) + QUEUED_BYTES - whole)
+                self._messages.put_nowait((message, whole - self._granted))
+                self._granted = 0
+            if not has_room:
+                raise BadMessage(Code.UNAVAILABLE, NO_ROOM)
+        except BadMessage as error:
+            self._ended = ended
+            self.fail(error.code, str(error))
+            return
+        if ended:
             self._ended = True
             self._messages.put_nowait(None)
 
-    def _hold_buffer(self) -> bool:
-        """Accounts for what is not whole; False when that is too much."""
-        more, self._held = len(self._buffer) - self._held, len(self._buffer)
+    def _hold(self, more: int) -> bool:
+        """Accounts for so many more bytes, or fewer; False when that is too much."""
+        more = max(more, -self._held)  # who takes messages may be a step behind `gone`
+        self._held += more
         return self._connection.hold(more)
 
     def gone(self) -> None:
         """The client has reset the stream or left."""
         self._buffer.clear()
-        self._hold_buffer()
+        self._hold(-self._held)
         if self.task is not None:
             self.task.cancel()
 
     async def _requests(self) -> AsyncIterator[bytes]:
         while (got := await self._messages.get()) is not None:
-            yield got[0]
+            message, window = got
+            self._hold(-len(message) - QUEUED_BYTES)
+            yield message
             if not self._ended:
-                self._connection.write_frames(http2.window_update(self.stream, got[1]))
+                self._connection.give_window(self.stream, window)
 
     # --- to the client ------------------------------------------------------------------------------------------------
 
     async def carry(self, channel: grpc.aio.Channel) -> None:
         """Makes the call and passes on what comes back."""
-        metadata = [pair for pair in self.head.metadata if pair[0] != "user-agent"]
+        call = None
         try:
             call = channel.stream_stream(self.head.path, None, None)(
-                self._requests(), timeout=self.head.timeout_seconds, metadata=tuple(metadata)
+                self._requests(), timeout=self.head.timeout_seconds, metadata=tuple(passed_on(self.head.metadata))
             )
             async for message in call:
-                await self._send(message)
+                self._send_headers()
+                await self._connection.send(self, message).drained()
             code, details = await call.code(), await call.details()
             trailing: Sequence[tuple[str, str | bytes]] = pairs(await call.trailing_metadata())
         except grpc.aio.AioRpcError as error:
@@ -123,20 +153,15 @@ class OtherStream:
         except Exception:
             log.warning("a stream beside the calls failed", path=self.head.path[:64], exc_info=True)
             code, details, trailing = grpc.StatusCode.INTERNAL, FAILED, ()
+        finally:
+            if call is not None:
+                call.cancel()  # where it has ended that does nothing
         self._end(code, details or "", trailing)
-
-    async def _send(self, message: bytes) -> None:
-        connection = self._connection
-        self._send_headers()
-        outgoing = connection.outgoing(self)
-        outgoing.add(http2.MESSAGE_PREFIX.pack(0, len(message)) + message)
-        connection.send_outgoing()
-        await outgoing.drained()
 
     def _send_headers(self) -> None:
         if not self._headers_sent:
             self._headers_sent = True
-            self._connection.write_frames(headers_frame(self.stream))
+            self._connection.begin(self)
 
     def _end(self, code: grpc.StatusCode, details: str, trailing: Sequence[tuple[str, str | bytes]]) -> None:
         number = code.value[0]
@@ -144,24 +169,16 @@ class OtherStream:
             self._send_headers()
             end = ok_trailers(self.stream)
         else:
-            more = b"".join(
-                b"\x00" + http2.literal(key) + http2.literal(value)
-                for key, value in trailing
-                if isinstance(value, str) and value.isascii()
-            )
+            more = b"".join(map(trailer, trailing))
             end = trailers_frame(self.stream, number, details, more, headers_sent=self._headers_sent)
-        if not self._ended:
-            end += http2.frame(http2.RST_STREAM, 0, self.stream, http2.UINT32.pack(http2.NO_ERROR))
-        self._connection.write_frames(end)
-        self._connection.end(self)
+        self._hold(-self._held)
+        self._connection.end(self, end, whole=self._ended)
 
-    def _refuse(self, code: Code, text: str) -> None:
-        self._ended = True
+    def fail(self, code: Code, text: str) -> None:
+        """Ends the stream with an error of ours."""
         self.gone()
-        reset = http2.frame(http2.RST_STREAM, 0, self.stream, http2.UINT32.pack(http2.NO_ERROR))
         frames = trailers_frame(self.stream, code, text, headers_sent=self._headers_sent)
-        self._connection.write_frames(frames + reset)
-        self._connection.end(self)
+        self._connection.end(self, frames, whole=self._ended)
 
 
 class Behind:
@@ -172,7 +189,7 @@ class Behind:
         self._server: grpc.aio.Server | None = None
         self._channel: grpc.aio.Channel | None = None
         self._folder: Path | None = None
-        self._streams: set[asyncio.Task[None]] = set()
+        self._streams: dict[OtherStream, ServerConnection] = {}  # oldest first
 
     async def start(self) -> None:
         """Serves on a socket in a folder of its own."""
@@ -186,19 +203,32 @@ class Behind:
 
     def open(self, connection: "ServerConnection", stream: int, head: Head, window: int) -> OtherStream | None:
         """Begins to carry a stream; None when there are too many."""
-        if self._channel is None or len(self._streams) >= MOST_STREAMS:
+        if self._channel is None or not self._has_room(connection):
             return None
         other = OtherStream(connection, stream, head, window)
         other.task = connection.loop.create_task(other.carry(self._channel), name="beside the calls")
-        self._streams.add(other.task)
-        other.task.add_done_callback(self._streams.discard)
+        self._streams[other] = connection
+        other.task.add_done_callback(lambda task: self._streams.pop(other, None))
         return other
+
+    def _has_room(self, asking: "ServerConnection") -> bool:
+        """Where all are taken the connection that has most gives up its oldest, or nobody else could ask for health."""
+        if len(self._streams) < MOST_STREAMS:
+            return True
+        (greediest, most), *_ = Counter(self._streams.values()).most_common(1)
+        if greediest is asking or most == 1:
+            return False
+        oldest = next(other for other, connection in self._streams.items() if connection is greediest)
+        del self._streams[oldest]
+        oldest.fail(Code.UNAVAILABLE, CROWDED)
+        return True
 
     async def close(self) -> None:
         """Cuts what is open and leaves no file."""
-        for task in list(self._streams):
+        tasks = [other.task for other in self._streams if other.task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._streams, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
         if self._channel is not None:
             await self._channel.close(None)
         if self._server is not None:
@@ -206,6 +236,20 @@ class Behind:
         if self._folder is not None:
             with contextlib.suppress(FileNotFoundError):
                 shutil.rmtree(self._folder)
+
+
+def passed_on(metadata: Metadata) -> Iterable[tuple[str, str | bytes]]:
+    """What of a request's metadata the server behind is told."""
+    for key, value in metadata:
+        if key != "user-agent" and (not key.startswith("grpc-") or key in PASSED_ON):
+            yield key, value
+
+
+def trailer(pair: tuple[str, str | bytes]) -> bytes:
+    """A field of trailers."""
+    key, value = pair
+    text = value if isinstance(value, str) else base64.b64encode(value).rstrip(b"=").decode("ascii")
+    return b"\x00" + http2.literal(key) + http2.literal(text)
 
 
 def pairs(metadata: Iterable[Any] | None) -> Sequence[tuple[str, str | bytes]]:

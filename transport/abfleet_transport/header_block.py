@@ -7,6 +7,8 @@ no table to be filled or to be referred to thousands of times. Blocks that come 
 
 import base64
 import binascii
+import re
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -15,7 +17,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from abfleet_transport.call import Code, Metadata
-from abfleet_transport.http2 import COMPRESSION_ERROR, MAX_HEADER_BLOCK, ProtocolError
+from abfleet_transport.http2 import COMPRESSION_ERROR, MAX_HEADER_BLOCK, NO_TABLE, ProtocolError
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -28,7 +30,17 @@ TRANSPORT_HEADERS: Final = frozenset(
     (b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"content-length")
 )
 """What is the transport's own business, and no metadata."""
-ENCODINGS: Final = frozenset(("identity", "gzip"))
+CONNECTION_HEADERS: Final = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+"""HTTP/1's; in HTTP/2 a request with one of them is malformed (RFC 9113, 8.2.2)."""
+OWN_HEADERS: Final = TRANSPORT_HEADERS | CONNECTION_HEADERS
+PSEUDO_HEADERS: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
+ENCODINGS: Final = ("identity", "gzip", "deflate")
+MAX_KEPT_STRING: Final = 64
+"""Of those with Huffman coding: longer ones are decoded each time."""
+is_name = re.compile(rb"[0-9a-z_.-]+").fullmatch
+"""gRPC's names of metadata; upper case is not allowed in HTTP/2 at all."""
 
 
 class Head(NamedTuple):
@@ -46,21 +58,26 @@ class Head(NamedTuple):
     """Why the call cannot be taken, though it is one."""
 
 
-def decode(block: bytes) -> Fields:
-    """The fields of a block that was encoded with a table of size 0. Raises ProtocolError."""
+def decode(block: bytes, most_fields: int) -> Fields:
+    """The fields of a block that was encoded with a table of size 0. Raises ProtocolError.
+
+    After `most_fields` of them one more is taken, by which it shows, and the rest is not looked at.
+    """
     fields: Fields = []
     position, size = 0, len(block)
     try:
-        while position < size:
+        while position < size and len(fields) <= most_fields:
             first = block[position]
             if first & 0x80:
                 index, position = _integer(block, position, 0x7F)
                 fields.append(_static(index))
                 continue
             if first & 0xE0 == 0x20:
+                if fields:
+                    raise ProtocolError("size of the header table after a field", COMPRESSION_ERROR)
                 table_size, position = _integer(block, position, 0x1F)
                 if table_size:
-                    raise ProtocolError(f"header table of {table_size} bytes; 0 is allowed")
+                    raise ProtocolError(f"header table of {table_size} bytes; 0 is allowed", COMPRESSION_ERROR)
                 continue
             # A literal: to be indexed, which a table of size 0 does not do, or not.
             index, position = _integer(block, position, 0x3F if first & 0x40 else 0x0F)
@@ -71,13 +88,13 @@ def decode(block: bytes) -> Fields:
             value, position = _string(block, position)
             fields.append((name, value))
     except IndexError:
-        raise ProtocolError("header block ends within a field") from None
+        raise ProtocolError("header block ends within a field", COMPRESSION_ERROR) from None
     return fields
 
 
 def _static(index: int) -> tuple[bytes, bytes]:
     if not 1 <= index <= len(STATIC):
-        raise ProtocolError(f"header field of index {index}, which is not in the static table")
+        raise ProtocolError(f"header field of index {index}, which is not in the static table", COMPRESSION_ERROR)
     return STATIC[index - 1]
 
 
@@ -93,7 +110,7 @@ def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
         value += (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise ProtocolError("integer of more than 28 bits in a header block")
+    raise ProtocolError("integer of more than 28 bits in a header block", COMPRESSION_ERROR)
 
 
 def _string(block: bytes, position: int) -> tuple[bytes, int]:
@@ -101,32 +118,35 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     length, position = _integer(block, position, 0x7F)
     end = position + length
     if end > len(block):
-        raise ProtocolError("header block ends within a string")
+        raise ProtocolError("header block ends within a string", COMPRESSION_ERROR)
     raw = block[position:end]
-    return (_huffman(raw) if huffman else raw), end
+    if huffman:
+        raw = _kept_huffman(raw) if length <= MAX_KEPT_STRING else _huffman(raw)
+    return raw, end
 
 
-@lru_cache(maxsize=4096)
 def _huffman(raw: bytes) -> bytes:
     try:
         return decode_huffman(raw)
     except hpack.HPACKDecodingError as error:
-        raise ProtocolError(f"header block: {error}") from error
+        raise ProtocolError(f"header block: {error}", COMPRESSION_ERROR) from error
+
+
+_kept_huffman = lru_cache(maxsize=4096)(_huffman)
 
 
 class EarlyDecoder:
     """For a connection's first blocks, which may use a table of 4,096 bytes until our SETTINGS are acknowledged."""
 
-    def __init__(self, max_list_bytes: int) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=min(max_list_bytes, MAX_HEADER_BLOCK))
-        self.acknowledged = False
+    def __init__(self) -> None:
+        self._decoder = hpack.Decoder(max_header_list_size=MAX_HEADER_BLOCK)
 
-    def over(self, block: bytes) -> bool:
+    def over(self, block: bytes, *, acknowledged: bool) -> bool:
         """Whether from this block on there is no table: the client has taken our SETTINGS and gives it up, or never
         put anything in. Raises ProtocolError for one that goes on with its table."""
-        if not self.acknowledged:
+        if not acknowledged:
             return False
-        if self._decoder.header_table.dynamic_entries and block[:1] != b"\x20":
+        if self._decoder.header_table.dynamic_entries and block[:1] != NO_TABLE:
             raise ProtocolError("header table is used on, though its size is 0", COMPRESSION_ERROR)
         return True
 
@@ -139,55 +159,75 @@ class EarlyDecoder:
 
 
 def head_of(fields: Fields) -> Head:
-    """What the fields say. Raises ProtocolError for what HTTP/2 does not allow in a request."""
-    path, method, content_type, timeout, encoding = b"", b"", b"", b"", "identity"
+    """What the fields say."""
+    pseudo: dict[bytes, bytes] = {}
+    own: dict[bytes, bytes] = {}
     metadata: list[tuple[str, str | bytes]] = []
     size = 0
+    malformed = False
     problem: tuple[Code, str] | None = None
     for name, value in fields:
         size += len(name) + len(value) + ENTRY_OVERHEAD
-        if name[:1] == b":":
-            if name == b":path":
-                path = value
-            elif name == b":method":
-                method = value
-        elif name not in TRANSPORT_HEADERS:
+        if name in OWN_HEADERS:
+            own[name] = value
+        elif name[:1] == b":":
+            malformed |= name in pseudo or bool(own or metadata)
+            pseudo[name] = value
+        elif is_name(name):
             try:
-                _add_metadata(metadata, name, value)
+                _add_metadata(metadata, name.decode("ascii"), value)
             except ValueError as error:
                 problem = (Code.INTERNAL, f"metadata: {error}")
-        elif name == b"content-type":
-            content_type = value
-        elif name == b"grpc-timeout":
-            timeout = value
-        elif name == b"grpc-encoding":
-            encoding = value.decode("latin-1")
-    http_status = 200
-    if method != b"POST":
-        http_status = 405
-    elif not content_type.startswith(b"application/grpc"):
-        http_status = 415
-    seconds = None
-    if timeout:
+        else:
+            malformed = True
+    path = pseudo.get(b":path", b"").decode("latin-1")
+    if malformed or not is_request(pseudo, own):
+        return Head(path, (), None, "", size, 400, None)
+    seconds, encoding = None, "identity"
+    if b"grpc-timeout" in own:
         try:
-            seconds = timeout_seconds(timeout)
+            seconds = timeout_seconds(own[b"grpc-timeout"])
         except ValueError:
-            problem = (Code.INTERNAL, f"grpc-timeout: {timeout[:64]!r}; allowed are 1 to 8 digits and a unit of HMSmun")
-    if not path.isascii():  # nor would grpcio behind outlive it
-        problem = (Code.UNIMPLEMENTED, "path: not ASCII")
-    if encoding not in ENCODINGS:
-        problem = (Code.UNIMPLEMENTED, f"grpc-encoding: {encoding[:64]!r}; allowed are identity and gzip")
-    return Head(path.decode("latin-1"), tuple(metadata), seconds, encoding, size, http_status, problem)
+            shown = own[b"grpc-timeout"][:64]
+            problem = (Code.INTERNAL, f"grpc-timeout: {shown!r}; allowed are 1 to 8 digits and a unit of HMSmun")
+    if path[:1] != "/" or not path.isascii() or not path.isprintable():  # nor would grpcio behind outlive some of them
+        problem = (Code.UNIMPLEMENTED, "path: no name of a method")
+    if b"grpc-encoding" in own:
+        encoding = own[b"grpc-encoding"].decode("latin-1")
+        if encoding not in ENCODINGS:
+            problem = (Code.UNIMPLEMENTED, f"grpc-encoding: {encoding[:64]!r}; allowed are {', '.join(ENCODINGS)}")
+    return Head(path, tuple(metadata), seconds, encoding, size, http_status(pseudo, own), problem)
 
 
-def _add_metadata(metadata: list[tuple[str, str | bytes]], name: bytes, value: bytes) -> None:
+def is_request(pseudo: Mapping[bytes, bytes], own: Mapping[bytes, bytes]) -> bool:
+    """Whether HTTP/2 allows such a request (RFC 9113, 8.2 and 8.3)."""
+    return (
+        bool(pseudo.get(b":method") and pseudo.get(b":scheme") and pseudo.get(b":path"))
+        and pseudo.keys() <= PSEUDO_HEADERS
+        and own.keys().isdisjoint(CONNECTION_HEADERS)
+        and own.get(b"te", b"trailers") == b"trailers"
+    )
+
+
+def http_status(pseudo: Mapping[bytes, bytes], own: Mapping[bytes, bytes]) -> int:
+    """200 for a request of gRPC, else why it is none."""
+    if pseudo[b":method"] != b"POST":
+        return 405
+    kind = own.get(b"content-type", b"")
+    # Followed by the encoding of messages, such as +proto, or by parameters. gRPC-Web is not gRPC.
+    return 200 if kind[:16] == b"application/grpc" and kind[16:17] in (b"", b"+", b";") else 415
+
+
+def _add_metadata(metadata: list[tuple[str, str | bytes]], key: str, value: bytes) -> None:
     """One header as metadata: text, or the bytes that a name in `-bin` holds, of which there may be several.
 
     Raises ValueError.
     """
-    key = name.decode("ascii")
-    if not name.endswith(b"-bin"):
-        metadata.append((key, value.decode("ascii")))
+    if not key.endswith("-bin"):
+        text = value.decode("latin-1")
+        if not text.isascii() or not text.isprintable():
+            raise ValueError(f"{key[:64]!r} is no printable ASCII")
+        metadata.append((key, text))
         return
     for part in value.split(b","):
         part = part.strip()

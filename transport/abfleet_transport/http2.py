@@ -13,11 +13,14 @@ from typing import Final, NamedTuple
 import hpack
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
+PRIORITY_FRAME = 2
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-NO_ERROR, PROTOCOL_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 0, 1, 7, 8, 9, 11
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED = 0, 1, 2, 3, 4, 5
+FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 6, 7, 8, 9, 11
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
 MAX_HEADER_LIST_SIZE = 6
 
+DEFAULT_TABLE: Final = 4096
 DEFAULT_WINDOW: Final = 65_535
 DEFAULT_MAX_FRAME: Final = 16_384
 OUR_MAX_FRAME: Final = 2**20
@@ -35,6 +38,8 @@ SETTING = struct.Struct(">HL")
 UINT32 = struct.Struct(">L")
 MESSAGE_PREFIX = struct.Struct(">BL")
 """gRPC: compressed flag and length of the message."""
+NO_TABLE: Final = b"\x20"
+"""In a header block: the table has a size of 0 from here on."""
 
 
 class ProtocolError(Exception):
@@ -77,13 +82,24 @@ def settings_frame(ours: Mapping[int, int]) -> bytes:
 
 def header_frames(stream: int, block: bytes, *, end_stream: bool) -> bytes:
     """A header block, in more than one frame where it is longer than any peer has to take."""
-    first, rest = block[:DEFAULT_MAX_FRAME], block[DEFAULT_MAX_FRAME:]
+    room = DEFAULT_MAX_FRAME - len(NO_TABLE)  # for `without_table`
+    first, rest = block[:room], block[room:]
     flags = END_STREAM if end_stream else 0
     frames = [frame(HEADERS, flags if rest else flags | END_HEADERS, stream, first)]
     while rest:
         part, rest = rest[:DEFAULT_MAX_FRAME], rest[DEFAULT_MAX_FRAME:]
         frames.append(frame(CONTINUATION, 0 if rest else END_HEADERS, stream, part))
     return b"".join(frames)
+
+
+def without_table(frames: bytes) -> bytes:
+    """A HEADERS frame and what follows it, with a first word that the encoder's table has a size of 0 now.
+
+    Who makes it smaller than it was at first has to be told so (RFC 7541, 4.2), though our encoder uses none.
+    """
+    high, low, kind, flags, stream = FRAME_HEADER.unpack_from(frames)
+    first = frame_header(kind, flags, stream, (high << 8 | low) + len(NO_TABLE))
+    return first + NO_TABLE + frames[FRAME_HEADER.size :]
 
 
 def window_update(stream: int, increment: int) -> bytes:
@@ -212,12 +228,14 @@ def unpadded(got: Frame) -> bytes:
 def settings(payload: bytes) -> dict[int, int]:
     """The settings of a frame. Raises ProtocolError."""
     if len(payload) % SETTING.size:
-        raise ProtocolError(f"SETTINGS of {len(payload)} bytes")
+        raise ProtocolError(f"SETTINGS of {len(payload)} bytes", FRAME_SIZE_ERROR)
     found: dict[int, int] = dict(SETTING.iter_unpack(payload))
     if not DEFAULT_MAX_FRAME <= found.get(MAX_FRAME_SIZE, DEFAULT_MAX_FRAME) < 2**24:
         raise ProtocolError(f"SETTINGS with a largest frame of {found[MAX_FRAME_SIZE]} bytes")
     if found.get(INITIAL_WINDOW_SIZE, 0) > MAX_WINDOW:
-        raise ProtocolError(f"SETTINGS with a window of {found[INITIAL_WINDOW_SIZE]} bytes")
+        raise ProtocolError(f"SETTINGS with a window of {found[INITIAL_WINDOW_SIZE]} bytes", FLOW_CONTROL_ERROR)
+    if found.get(ENABLE_PUSH, 0) > 1:
+        raise ProtocolError(f"SETTINGS with {found[ENABLE_PUSH]} for whether to push")
     return found
 
 

@@ -2,6 +2,7 @@
 
 import threading
 import zlib
+from collections.abc import Callable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes
@@ -15,8 +16,8 @@ if TYPE_CHECKING:
     from abfleet_transport.http2_connection import ServerConnection
 
 PREFIX_BYTES: Final = 5
-GZIP: Final = 16 + zlib.MAX_WBITS
-"""Of zlib: gzip's header and checksum."""
+WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""Of zlib, for what a message may be compressed with: with gzip's header and checksum, or with its own."""
 PLAIN_MESSAGE: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != 0x25)
 """What stands for itself in `grpc-message`; everything else is percent-encoded."""
 
@@ -65,19 +66,37 @@ class Http2Call:
         """Whether it is neither answered nor given up by its caller."""
         return self._connection.streams.get(self.stream) is self
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether it waits for its client."""
+        return not self.ended
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a drain waits for it."""
+        return True
+
     def reply(self, payload: bytes) -> None:
         connection = self._connection
         if threading.get_ident() == connection.thread:
             connection.answer(self, payload)
         else:
-            connection.loop.call_soon_threadsafe(connection.answer, self, payload)
+            self._on_loop(connection.answer, payload)
 
     def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
         connection = self._connection
         if threading.get_ident() == connection.thread:
             connection.refuse(self, code, message, pushback_ms)
         else:
-            connection.loop.call_soon_threadsafe(connection.refuse, self, code, message, pushback_ms)
+            self._on_loop(connection.refuse, code, message, pushback_ms)
+
+    def _on_loop(self, answer: Callable[..., None], *arguments: object) -> None:
+        loop = self._connection.loop
+        try:
+            loop.call_soon_threadsafe(answer, self, *arguments)
+        except RuntimeError:
+            if not loop.is_closed():  # else its caller has gone with it
+                raise
 
 
 class BadMessage(Exception):
@@ -103,17 +122,18 @@ def whole_message(data: bytes | bytearray, encoding: str, limit: int) -> bytes:
 
 def inflated(message: bytes, encoding: str, limit: int) -> bytes:
     """A compressed message, of which no more than `limit` bytes are ever unpacked. Raises BadMessage."""
-    if encoding != "gzip":
+    bits = WINDOW_BITS.get(encoding)
+    if bits is None:
         raise BadMessage(Code.INTERNAL, f"message: compressed, but grpc-encoding is {encoding!r}")
-    unpacker = zlib.decompressobj(GZIP)
+    unpacker = zlib.decompressobj(bits)
     try:
         found = unpacker.decompress(message, limit + 1)
     except zlib.error as error:
-        raise BadMessage(Code.INTERNAL, f"message: no gzip: {error}") from None
+        raise BadMessage(Code.INTERNAL, f"message: no {encoding}: {error}") from None
     if len(found) > limit:
         raise BadMessage(Code.RESOURCE_EXHAUSTED, f"message: more than {limit} bytes once unpacked; that is the limit")
-    if not unpacker.eof:
-        raise BadMessage(Code.INTERNAL, "message: gzip ends too early")
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadMessage(Code.INTERNAL, f"message: its {encoding} does not end where the message does")
     return found
 
 

@@ -7,6 +7,7 @@ once.
 """
 
 import asyncio
+import resource
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -15,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver
-from abfleet_transport.header_block import Head, decode, head_of
+from abfleet_transport.header_block import ENTRY_OVERHEAD, Head, decode, head_of
 from abfleet_transport.http2_call import Http2Call
 from abfleet_transport.plan import FAILED_DELIVERY, ServerPlan, log_failed_delivery
 
 if TYPE_CHECKING:
     from abfleet_transport.behind import Behind
     from abfleet_transport.http2_connection import ServerConnection
+    from abfleet_transport.http2_wire import Wire
 
 TURN_CALLS: Final = 64
 """Delivered in one turn: some three milliseconds of work. A batch's way to a worker and back takes two turns, so long
@@ -43,8 +45,13 @@ REFUSAL: Final = "overloaded: too many calls wait to be read; try again later"
 KEPT_BLOCKS: Final = 4096
 MAX_KEPT_BLOCK: Final = 512
 """Longer ones are decoded each time: those of gRPC clients have some 200 bytes, and differ in few of them."""
+MAX_KEPT_METADATA: Final = 16
+"""Nor are those kept that have more fields: a byte of a block may become a hundred of ours."""
 MAX_UNFINISHED_BYTES: Final = 64 * 1024 * 1024
-"""Of messages that are not whole yet, on all connections together: what may wait in lanes, too."""
+"""Of messages that are not whole yet, on all connections together: what may wait in lanes, too. More where single
+messages are that large."""
+SPARE_DESCRIPTORS: Final = 128
+"""Of the process, that connections must leave to files and to workers."""
 
 
 class Intake:
@@ -59,15 +66,19 @@ class Intake:
         self.connections: set[ServerConnection] = set()
         self.emptied = asyncio.Event()
         """Set when the last connection has gone; cleared by who waits for it."""
+        self.most_connections = plan.max_connections or most_connections()
+        self.draining = False
         self.oversized = 0
         self.unfinished_bytes = 0
         """Of messages that are not whole yet."""
+        self.most_unfinished_bytes = max(MAX_UNFINISHED_BYTES, 4 * plan.max_message_bytes)
+        self._most_fields = plan.max_metadata_bytes // ENTRY_OVERHEAD
         self._deliver = deliver
         self._cancelled = cancelled
         self._heads: dict[bytes, Head] = {}
         self._arrived: deque[Http2Call] = deque()  # oldest first
         self._read_calls = 0  # in this turn
-        self._held_up: list[ServerConnection] = []  # not read from until the next turn
+        self._held_up: list[Wire] = []  # not read from until the next turn
         self._turn_is_due = False
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._small_buffer = self._buffer[:FULL_TURN_BYTES]
@@ -93,8 +104,8 @@ class Intake:
         """What a block without a table says. Raises ProtocolError."""
         found = self._heads.get(block)
         if found is None:
-            found = head_of(decode(block))
-            if len(block) <= MAX_KEPT_BLOCK:
+            found = head_of(decode(block, self._most_fields))
+            if len(block) <= MAX_KEPT_BLOCK and len(found.metadata) <= MAX_KEPT_METADATA:
                 if len(self._heads) >= KEPT_BLOCKS:
                     self._heads.clear()
                 self._heads[block] = found
@@ -116,7 +127,7 @@ class Intake:
             self._turn_is_due = True
             self.loop.call_soon(self._turn)
 
-    def holds_up(self, connection: "ServerConnection") -> bool:
+    def holds_up(self, connection: "Wire") -> bool:
         """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
         if self._read_calls < READ_CALLS:
             return False
@@ -169,4 +180,19 @@ class Intake:
     def gone(self, call: Http2Call) -> None:
         """The caller of a call has gone."""
         if call.delivered:
-            self._cancelled(call)
+            try:
+                self._cancelled(call)
+            except Exception:  # noqa: BLE001 - others of the connection must be told too
+                log_failed_delivery(1)
+
+    def left(self, connection: "ServerConnection") -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self.emptied.set()
+
+
+def most_connections() -> int:
+    """As many as the process may have descriptors, but for some."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else max(SPARE_DESCRIPTORS, soft - SPARE_DESCRIPTORS)

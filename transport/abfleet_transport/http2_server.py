@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterable
 from typing import Final
 
@@ -24,6 +25,10 @@ from abfleet_transport.plan import ServerPlan
 
 MAX_PORT: Final = 65535
 BACKLOG: Final = 1024
+LOOK_SECONDS: Final = 5.0
+"""Between looks for streams whose client takes too long."""
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+"""Seconds, and tries: a machine that went without a word would else be a connection for ever."""
 CUT_SECONDS: Final = 0.5
 """What a client has, to read what was written before its connection is cut."""
 
@@ -40,6 +45,7 @@ class Http2Server:
         self._behind = Behind(plan)
         self._intake: Intake | None = None
         self._listener: asyncio.Server | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._socket_path: str | None = None
         self.port = 0
 
@@ -62,7 +68,12 @@ class Http2Server:
         intake = self._intake = Intake(self._plan, self._deliver, self._cancelled, self._behind)
         sock = self._bound()
         loop = asyncio.get_running_loop()
-        await self._behind.start()
+        try:
+            await self._behind.start()
+        except BaseException:
+            sock.close()
+            raise
+        self._looking = loop.create_task(keep_looking(intake), name="look for slow streams")
         if sock.family == socket.AF_UNIX:
             self._listener = await loop.create_unix_server(lambda: ServerConnection(intake), sock=sock, backlog=BACKLOG)
         else:
@@ -86,6 +97,7 @@ class Http2Server:
             raise AddressError(address, error.strerror or str(error)) from error
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of connections that ended; not of a listener
+            keep_alive(sock)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(where)
@@ -126,11 +138,15 @@ class Http2Server:
             self._socket_path = None
         if intake is not None and grace_seconds > 0:
             await self._drained(intake, grace_seconds)
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
         await self._behind.close()
         if intake is not None:
             await self._cut(intake)
 
     async def _drained(self, intake: Intake, at_most_seconds: float) -> None:
+        intake.draining = True
         for connection in list(intake.connections):
             connection.drain()
         await self._emptied(intake, at_most_seconds)
@@ -145,3 +161,20 @@ class Http2Server:
         if intake.connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(intake.emptied.wait(), at_most_seconds)
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """For the connections that a listener will have."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if (option := getattr(socket, name, None)) is not None:  # macOS has not all of them
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+async def keep_looking(intake: Intake) -> None:
+    """Until it is cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = time.monotonic()
+        for connection in list(intake.connections):
+            connection.look(now)
