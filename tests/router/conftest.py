@@ -1,0 +1,24 @@
+"""A router over a fleet without a network, for every test of its stories."""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from tests.router.bench import Bench
+
+
+@pytest.fixture
+async def make_bench() -> AsyncIterator[Callable[..., Any]]:
+    """Makes open benches, and closes them afterwards."""
+    made: list[Bench] = []
+
+    async def make(**parts: Any) -> Bench:
+        bench = Bench(**parts)
+        made.append(bench)
+        await bench.open()
+        return bench
+
+    yield make
+    for bench in made:
+        await bench.close()
