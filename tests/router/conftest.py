@@ -1,4 +1,4 @@
-"""A router over a fleet without a network, for every test of its stories."""
+"""A router over a fleet without a network for every test of its stories, and a fleet on real sockets."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.router.bench import Bench
+from tests.router.place import Place
 
 
 @pytest.fixture
@@ -22,3 +23,11 @@ async def make_bench() -> AsyncIterator[Callable[..., Any]]:
     yield make
     for bench in made:
         await bench.close()
+
+
+@pytest.fixture
+async def place() -> AsyncIterator[Place]:
+    """Closed at the end."""
+    one = Place()
+    yield one
+    await one.close()

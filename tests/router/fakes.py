@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
@@ -151,3 +152,17 @@ async def turns(count: int = 5) -> None:
 def broken(reason_text: str = "gone") -> HopFailed:
     """The connection broke."""
     return HopFailed(Reason.UNAVAILABLE, reason_text, connection_broke=True)
+
+
+class Hasty:
+    """asyncio with sleeps that last one turn, and are kept."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)

@@ -1,0 +1,88 @@
+"""A fleet on real sockets for tests of pools, with workers in this process, and ways to wait for it."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+from abfleet_router.ejection import EjectionPolicy
+from abfleet_router.fallback import Reason
+from abfleet_router.fleet import Fleet
+from abfleet_router.lane import Batch, HopFailed
+from abfleet_router.pool import Pool
+from abfleet_router.replica import LaneSettings, Replica
+from abfleet_router.ticket import Ticket
+
+from tests.router.bench import Bench
+from tests.router.stub_worker import StubWorker
+
+GENEROUS_SECONDS = 30
+
+
+class Ears:
+    """Stands for the router, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.stranded: list[Ticket] = []
+
+    def on_answered(self, replica: Replica, batch: Batch, message: bytes) -> None: ...
+
+    def on_failed(self, replica: Replica, batch: Batch, failure: HopFailed) -> None: ...
+
+    def on_expired(self, replica: Replica, tickets: list[Ticket]) -> None: ...
+
+    def on_stranded(self, replica: Replica, tickets: list[Ticket], reason: Reason) -> None:
+        self.stranded += tickets
+
+
+class Place:
+    """A fleet on real sockets, with the workers that a test starts."""
+
+    def __init__(self) -> None:
+        self.workers: list[StubWorker] = []
+        self.fleet = Fleet(
+            clock=time.monotonic,
+            draw=lambda: 0.0,
+            policy=EjectionPolicy(consecutive_failures=2, base_seconds=0.05, max_seconds=0.2),
+            lanes=LaneSettings(),
+        )
+        self.fleet.set_receiver(Ears())
+
+    async def worker(self, version: str = "v1", *, serving: bool = True, with_health: bool = True) -> StubWorker:
+        """A worker that runs."""
+        self.workers.append(await StubWorker(version, with_health=with_health).start(serving=serving))
+        return self.workers[-1]
+
+    def pool(self, *workers: StubWorker, version: str = "v1") -> Pool:
+        """The pool of a version over these workers."""
+        self.fleet.follow({version: [worker.address for worker in workers]})
+        return self.fleet.pools[version]
+
+    async def close(self) -> None:
+        """Nothing is left listening."""
+        await self.fleet.close()
+        await asyncio.gather(*(worker.stop() for worker in self.workers))
+
+
+async def until(pool: Pool, condition: Callable[[], bool]) -> None:
+    """Waits for a change of the pool after which the condition holds."""
+    async with asyncio.timeout(GENEROUS_SECONDS):
+        while True:
+            changed = pool.changed
+            if condition():
+                return
+            await changed.wait()
+
+
+async def serving(pool: Pool, count: int) -> None:
+    """Waits until so many replicas are in."""
+    await until(pool, lambda: len(pool.available) == count)
+
+
+async def bench_of(count: int, **policy: Any) -> tuple[Bench, Pool]:
+    """A version with so many replicas, without a network."""
+    targets = ", ".join(f'"10.0.0.{number}:1"' for number in range(1, count + 1))
+    config = f"version: 1\ndefault: v1\nmodels: {{v1: {{target: [{targets}]}}}}\n"
+    bench = Bench(config=config, policy=EjectionPolicy(consecutive_failures=2, **policy))
+    await bench.open()
+    return bench, bench.fleet.pools["v1"]
