@@ -1,11 +1,14 @@
-"""A router over a fleet without a network for every test of its stories, and a fleet on real sockets."""
+"""What is opened for a test of the router and closed after it: benches, a fleet on sockets, a connection, reloaders."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.router.bench import Bench
+from tests.router.follower import Follower, experiments
+from tests.router.peer import Peer
 from tests.router.place import Place
 
 
@@ -31,3 +34,30 @@ async def place() -> AsyncIterator[Place]:
     one = Place()
     yield one
     await one.close()
+
+
+@pytest.fixture
+async def peer() -> AsyncIterator[Peer]:
+    """An open connection."""
+    one = Peer()
+    yield one
+    one.connection.close()
+
+
+@pytest.fixture
+async def followers() -> AsyncIterator[list[Follower]]:
+    """What is put here is closed at the end."""
+    made: list[Follower] = []
+    yield made
+    for follower in made:
+        await follower.bench.close()
+
+
+@pytest.fixture
+async def follower(tmp_path: Path, followers: list[Follower]) -> Follower:
+    """One with 90/10 in force."""
+    one = Follower(tmp_path, experiments(90, 10))
+    followers.append(one)
+    await one.begin()
+    assert one.weights == [90, 10]
+    return one

@@ -2,116 +2,14 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
 
 import pytest
 from abfleet_experiments.errors import ConfigErrors
-from abfleet_router.decision_log import DecisionLog
-from abfleet_router.reload import Reloader
 from abfleet_router.replica import Health
-from abfleet_router.snapshot import Snapshot
 
-from tests.router.bench import Bench
 from tests.router.fakes import turns
-
-NOW = datetime(2026, 11, 1, 12, tzinfo=UTC)
-
-
-def experiments(*weights: int, extra: str = "", v9: bool = False) -> str:
-    """An experiments file with these weights over v1, v2 (and v9)."""
-    versions = ["v1", "v2", "v9"] if v9 else ["v1", "v2"]
-    models = "".join(f'  {version}: {{target: "10.0.0.{number}:1"}}\n' for number, version in enumerate(versions, 1))
-    names = ("control", "treatment", "newcomer")
-    groups = "".join(
-        f"      - {{name: {name}, model: {version}, weight: {weight}}}\n"
-        for name, version, weight in zip(names, versions, weights, strict=False)
-    )
-    return (
-        f"version: 1\ndefault: v1\nmodels:\n{models}experiments:\n  - name: ranking\n    salt: s\n"
-        f"    groups:\n{groups}{extra}"
-    )
-
-
-class Follower:
-    """A reloader over a file, with a fleet whose workers serve when the test says so."""
-
-    def __init__(self, folder: Path, text: str, fleet_text: str | None = None, settle_looks: int = 0) -> None:
-        self.file = folder / "recommender.yaml"
-        self.file.write_text(text)
-        self.fleet_file = None if fleet_text is None else folder / "fleet.yaml"
-        if self.fleet_file is not None:
-            self.fleet_file.write_text(fleet_text or "")
-        self.bench = Bench()
-        self.now = NOW
-        self.used: list[Snapshot] = []
-        self.reloader = Reloader(
-            self.file,
-            self.fleet_file,
-            self.bench.fleet,
-            self.bench.metrics,
-            cast(DecisionLog, self.bench.log),
-            self.used.append,
-            router="router-1",
-            now=lambda: self.now,
-            settle_looks=settle_looks,
-        )
-
-    async def begin(self) -> None:
-        """Reads the file, and looks once, with all workers serving."""
-        await self.reloader.start()
-        await turns()
-        await self.reloader.look()
-
-    async def look(self, times: int = 1) -> None:
-        """So many looks, with turns for what they start."""
-        for _ in range(times):
-            await self.reloader.look()
-            await turns()
-
-    def replace(self, text: str) -> None:
-        """What most editors and `abfleet ramp` do: a new file is renamed over the old one."""
-        new = self.file.with_name("new")
-        new.write_text(text)
-        new.replace(self.file)
-
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """The lines of one kind."""
-        assert self.bench.log.problems == []
-        return [line for line in self.bench.log.lines if line["event"] == name]
-
-    @property
-    def weights(self) -> list[int]:
-        """In force, in percent."""
-        (experiment,) = self.used[-1].config.experiments
-        return [group.weight_bp // 100 for group in experiment.groups]
-
-    def health(self, version: str, health: Health) -> None:
-        """Of every replica of a version."""
-        for replica in self.bench.fleet.made:
-            if replica.version == version:
-                replica.becomes(health)
-
-
-@pytest.fixture
-async def followers() -> AsyncIterator[list[Follower]]:
-    """What is put here is closed at the end."""
-    made: list[Follower] = []
-    yield made
-    for follower in made:
-        await follower.bench.close()
-
-
-@pytest.fixture
-async def follower(tmp_path: Path, followers: list[Follower]) -> Follower:
-    """One with 90/10 in force."""
-    one = Follower(tmp_path, experiments(90, 10))
-    followers.append(one)
-    await one.begin()
-    assert one.weights == [90, 10]
-    return one
+from tests.router.follower import NOW, Follower, experiments
 
 
 async def test_the_first_configuration(follower: Follower) -> None:
@@ -311,81 +209,6 @@ async def test_a_wrong_file_ends_the_waiting_for_an_older_one(follower: Follower
     follower.replace(experiments(60, 30, 10, v9=True))
     await follower.look(3)
     assert follower.weights == [60, 30, 10]
-
-
-RAMP = """    ramp:
-      - {at: 2026-11-01T00:00:00Z, traffic: 100, control: 90, treatment: 10}
-      - {at: 2026-11-02T00:00:00Z, traffic: 100, control: 50, treatment: 50}
-      - {at: 2026-11-03T00:00:00Z, traffic: 50, control: 100, treatment: 0}
-"""
-
-
-@pytest.fixture
-async def ramping(tmp_path: Path, followers: list[Follower]) -> Follower:
-    """One whose first ramp row is in force."""
-    one = Follower(tmp_path, experiments(100, 0, extra=RAMP))
-    followers.append(one)
-    await one.begin()
-    return one
-
-
-def shares(snapshot: Snapshot) -> dict[str, float]:
-    """Group to its share in force."""
-    return {arm.group: arm.propensity for arm in snapshot.arms if arm.group and arm.propensity is not None}
-
-
-async def test_a_ramp_row_comes_into_force(ramping: Follower) -> None:
-    """At its time, from the same file: a new snapshot with its allocation, and no reload."""
-    await ramping.look(3)
-    assert len(ramping.used) == 1
-    assert shares(ramping.used[0]) == {"control": 0.9, "treatment": 0.1}
-    ramping.now = datetime(2026, 11, 2, tzinfo=UTC) - timedelta(microseconds=1)
-    await ramping.look()
-    assert len(ramping.used) == 1, "not before its time"
-    ramping.now += timedelta(microseconds=1)
-    await ramping.look(3)
-    assert len(ramping.used) == 2, "once"
-    assert shares(ramping.used[1]) == {"control": 0.5, "treatment": 0.5}
-    assert ramping.used[1].revision == ramping.used[0].revision
-    first, second = ramping.events("allocation")
-    assert first["allocation"] != second["allocation"]
-    assert (second["weights"], second["moved"]) == ({"control": 50, "treatment": 50}, pytest.approx(0.4))
-    assert second["ts"] == "2026-11-02T00:00:00.000000Z"
-    assert ramping.events("reload") == []
-
-
-async def test_rows_that_were_slept_through_count_as_one(ramping: Follower) -> None:
-    """After a pause the row in force counts, not each that was missed."""
-    ramping.now = datetime(2026, 11, 5, tzinfo=UTC)
-    await ramping.look(3)
-    assert len(ramping.used) == 2
-    assert [line["traffic"] for line in ramping.events("allocation")] == [100, 50]
-
-
-async def test_a_ramp_row_does_not_wait_for_a_newer_file(ramping: Follower) -> None:
-    """A row that is due comes into force although a newer file waits for its workers; then that one does."""
-    ramping.bench.fleet.down.add("v9")
-    ramping.replace(experiments(60, 30, 10, v9=True))
-    await ramping.look(2)
-    ramping.now = datetime(2026, 11, 2, tzinfo=UTC)
-    await ramping.look(2)
-    assert shares(ramping.used[-1]) == {"control": 0.5, "treatment": 0.5}
-    assert any("v9" in error for error in ramping.reloader.state.errors), "it still waits"
-    assert "v9" in ramping.bench.fleet.pools
-    ramping.health("v9", Health.SERVING)
-    await ramping.look()
-    assert ramping.weights == [60, 30, 10]
-
-
-async def test_a_ramp_row_does_not_hide_a_wrong_file(ramping: Follower) -> None:
-    """The row of the good configuration is taken, and what is wrong with the file is still told."""
-    ramping.replace("nonsense")
-    await ramping.look()
-    errors = ramping.reloader.state.errors
-    ramping.now = datetime(2026, 11, 2, tzinfo=UTC)
-    await ramping.look()
-    assert shares(ramping.used[-1]) == {"control": 0.5, "treatment": 0.5}
-    assert ramping.reloader.state.errors == errors != ()
 
 
 async def test_the_fleet_file_is_followed_too(tmp_path: Path, followers: list[Follower]) -> None:

@@ -1,0 +1,90 @@
+"""A connection to a worker without a socket, and the worker at its other end that says whatever a test wants."""
+
+import asyncio
+from typing import cast
+
+import hpack
+import pytest
+from abfleet_router.connection import (
+    Connection,
+)
+from abfleet_router.exchange import Exchange, RpcFailed
+from abfleet_transport import http2
+from abfleet_transport.http2 import Frame, FrameReader, frame
+from hypothesis import strategies as st
+
+BYTES = st.binary(max_size=60)
+OK_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]
+
+
+class Wire:
+    """A transport that keeps what is written."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.unread = 0
+        """What the worker has not read, as the transport would say."""
+        self.aborted = self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def close(self) -> None:
+        self.closed = True
+
+    def frames(self) -> list[Frame]:
+        """What was written since the last time, without the preface."""
+        data, self.written = self.written.removeprefix(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), b""
+        return list(FrameReader().feed(data))
+
+
+class Peer:
+    """A connection, and a worker at its other end that says whatever the test wants."""
+
+    def __init__(self) -> None:
+        self.wire = Wire()
+        self.lost = 0
+        self.connection = Connection("worker:1", self.on_closed)
+        self.connection.connection_made(cast(asyncio.Transport, self.wire))
+        self.wire.frames()
+
+    def on_closed(self, connection: Connection) -> None:
+        self.lost += 1
+
+    def call(self, message: bytes = b"hello", timeout_seconds: float | None = 0.5) -> Exchange:
+        """Starts a call."""
+        return self.connection.call("/s/m", message, timeout_seconds)
+
+    def say(self, *frames: bytes) -> None:
+        """The worker sends this."""
+        self.connection.data_received(b"".join(frames))
+
+    def headers(self, stream: int, fields: list[tuple[str, str]], *, end: bool = False) -> bytes:
+        """A HEADERS frame, coded by a library of others."""
+        encoder = hpack.Encoder()
+        encoder.header_table_size = 0
+        return frame(
+            http2.HEADERS, http2.END_HEADERS | (http2.END_STREAM if end else 0), stream, encoder.encode(fields)
+        )
+
+    def answer(self, stream: int, message: bytes, status: int = 0, text: str = "") -> None:
+        """A whole answer."""
+        self.say(
+            self.headers(stream, OK_HEADERS),
+            frame(http2.DATA, 0, stream, http2.MESSAGE_PREFIX.pack(0, len(message)) + message),
+            self.headers(stream, [("grpc-status", str(status)), ("grpc-message", text)], end=True),
+        )
+
+
+async def failure(exchange: Exchange) -> RpcFailed:
+    """How a call ended that did not end well."""
+    async with asyncio.timeout(10):
+        with pytest.raises(RpcFailed) as caught:
+            await exchange.done
+    return caught.value
