@@ -6,6 +6,7 @@ from typing import Any, cast
 from abfleet_transport.behind import Behind, OtherStream
 from abfleet_transport.call import Call
 from abfleet_transport.header_block import Head
+from abfleet_transport.http2 import Frame, FrameReader
 from abfleet_transport.http2_connection import ServerConnection
 from abfleet_transport.http2_intake import Intake
 from abfleet_transport.plan import ServerPlan
@@ -25,6 +26,8 @@ class Wire:
     def __init__(self) -> None:
         self.written = bytearray()
         self.closing = False
+        self.ended = False
+        """No more is written, though it is read on."""
         self.reads = True
 
     def write(self, data: bytes) -> None:
@@ -38,6 +41,9 @@ class Wire:
 
     abort = close
 
+    def write_eof(self) -> None:
+        self.ended = True
+
     def set_write_buffer_limits(self, high: int) -> None: ...
 
     def pause_reading(self) -> None:
@@ -45,6 +51,11 @@ class Wire:
 
     def resume_reading(self) -> None:
         self.reads = True
+
+    def frames(self) -> list[Frame]:
+        """What was written since the last look."""
+        data, self.written = bytes(self.written), bytearray()
+        return list(FrameReader(2**24).feed(data))
 
     def get_extra_info(self, name: str) -> Any:
         return ("127.0.0.1", 1) if name == "peername" else None

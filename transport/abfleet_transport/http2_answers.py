@@ -140,6 +140,8 @@ class Answers(Wire):
             self._ready[stream] = outgoing
             return
         self._ready.pop(stream, None)
+        if self._draining:
+            self._leave_if_done()
 
     def _send_ready(self) -> None:
         """The connection's window has become larger. Each turn takes a stream out, or uses up the window."""

@@ -195,4 +195,4 @@ class Intake:
 def most_connections() -> int:
     """As many as the process may have descriptors, but for some."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return 2**31 if soft == resource.RLIM_INFINITY else max(SPARE_DESCRIPTORS, soft - SPARE_DESCRIPTORS)
+    return 2**31 if soft == resource.RLIM_INFINITY else max(soft // 2, soft - SPARE_DESCRIPTORS)
