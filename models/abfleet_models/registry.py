@@ -238,7 +238,14 @@ class Registry:
 
 
 def _specs(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(f"{spec.name}: {spec.dtype}[{', '.join(str(size) for size in spec.shape)}]" for spec in specs)
+    return ", ".join(
+        f"{_plain(spec.name)}: {spec.dtype}[{', '.join(_plain(str(size)) for size in spec.shape)}]" for spec in specs
+    )
+
+
+def _plain(name: str) -> str:
+    """A name of a graph in an error; a hostile one may have line feeds, or be long."""
+    return name if name.isprintable() and len(name) <= 64 else shown(name)
 
 
 def _version_folders(folder: Path) -> list[str]:

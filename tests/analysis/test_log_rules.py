@@ -312,6 +312,18 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     assert (lines.lines, lines.unreadable) == (6, 5)
 
 
+def test_a_time_that_cannot_be_is_unreadable(tmp_path: Path) -> None:
+    """A line of the year 10,000, or from before 1970, neither breaks the report nor dates it."""
+    log = LogLines()
+    log.exposure("a", "control")
+    whole = json.dumps(log.lines[0])
+    odd = [whole.replace(log.lines[0]["ts"], at) for at in ("9999-12-31T23:59:59-14:00", "1969-12-31T23:00:00Z")]
+    (tmp_path / "decisions-x.jsonl").write_text("\n".join([whole, *odd]) + "\n")
+    report = analyse([tmp_path], load_text(file_text()))
+    assert report.as_of == START
+    assert (report.log.lines, report.log.unreadable) == (3, 2)
+
+
 def test_unjoined_outcomes_that_differ_refuse(tmp_path: Path) -> None:
     """A router that loses the exposures of one group's users leaves outcomes without requests, and no conclusion."""
     log = LogLines()

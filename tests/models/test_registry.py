@@ -183,6 +183,16 @@ def test_signature_of_the_graph_is_checked(registry: Registry) -> None:
         registry.resolve("v1.3.0-beta").verify_file()
 
 
+def test_names_of_a_graph_are_shown_on_one_line(registry: Registry) -> None:
+    """A hostile name does not write lines of its own into an error, nor a page."""
+    edit_model(registry.root / "v1.2.3", lambda model: setattr(model.graph.input[0], "name", "a\nb"))
+    with pytest.raises(IntegrityError, match=r"inputs of the graph are 'a\\nb': int64"):
+        registry.resolve("v1.2.3").verify_file()
+    edit_model(registry.root / "v1.2.3", lambda model: setattr(model.graph.input[0], "name", "n" * 500))
+    with pytest.raises(IntegrityError, match=r"'n{60}\.\.\.: int64"):
+        registry.resolve("v1.2.3").verify_file()
+
+
 def test_custom_operators_are_refused(registry: Registry) -> None:
     """A node of an unknown domain, also one hidden in a subgraph, would need a custom library."""
     edit_model(registry.root / "v1.2.3", lambda model: setattr(model.graph.node[0], "domain", "evil.ops"))

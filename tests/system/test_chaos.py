@@ -8,12 +8,12 @@ from tests.proofs.chaos import check, run
 from tests.proofs.chaos_stages import stages
 
 pytestmark = pytest.mark.system
-SHORT = ("killed", "stopped", "refuses every batch", "wrong version", "workers restarted", "pool killed", "pool hangs")
+SHORT = ("killed", "stopped", "wrong version", "workers restarted", "pool killed", "pool hangs")
 SHORT_WITH_ROOT = ("partitioned", "DNS emptied", "disk full")
 
 
 def test_replicas_that_break_cost_no_call(tmp_path: Path) -> None:
-    """One replica of the default's two is killed, stopped, cut off, fails or lies, both are restarted in turn, names
+    """One replica of the default's two is killed, stopped, cut off or lies, both are restarted in turn, names
     go, the log's disk is full: no call fails. A treatment's whole pool is killed or hangs: no call fails, all of its
     calls fall back. Each call is logged once, as it ended."""
     main, *_ = stages("auto")[0]

@@ -77,6 +77,8 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
 }
 """By Ibis' name of the database."""
 
+LATEST_US: Final = 221_845_392_000_000_000
+"""The year 9000: a line of a broken clock, past which dates and their distances have no type of Python."""
 COLUMNS: Final[Mapping[str, str]] = {
     "event": "string", "ts": "timestamp(6)", "request_id": "string", "user_id": "string", "user_id_hmac": "string",
     "experiment": "string", "group": "string", "bucket": "int32", "reason": "string", "allocation": "string",
@@ -92,8 +94,10 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     """The lines as the analysis takes them: times in microseconds, ids as hashes; all else as in the log.
 
     A table of hashes is a tenth of the size, and two of 10 million users share one with a probability of 5 in a
-    million. An id that is empty is absent. Columns beyond those of the analysis are kept.
+    million. An id that is empty is absent, and so is a time before 1970 or after the year 8999. Columns beyond those of
+    the analysis are kept.
     """
+    at = dialect.microseconds(lines.ts)
     user_id = ibis.coalesce(lines.user_id.nullif(""), lines.user_id_hmac.nullif(""))
     request_id = lines.request_id.nullif("")
     outcome_id = lines.outcome_id.nullif("")
@@ -108,7 +112,7 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     replaced = ("ts", "user_id", "user_id_hmac", "request_id", "outcome_id")
     return lines.select(
         *(name for name in lines.columns if name not in (*replaced, *detail, "allocation", "synthetic")),
-        at=dialect.microseconds(lines.ts),
+        at=ibis.ifelse(at.between(0, LATEST_US), at, ibis.null()),
         user=ibis.ifelse(user_id.notnull(), dialect.identity(user_id), ibis.null()),
         request=ibis.ifelse(request_id.notnull(), dialect.identity(request_id), ibis.null()),
         exposure=both,
