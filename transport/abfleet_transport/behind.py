@@ -43,8 +43,6 @@ LASTING: Final = frozenset(
     )
 )
 """Methods whose streams go on for as long as their client likes, so a drain does not wait for them."""
-PASSED_ON: Final = frozenset(("grpc-trace-bin", "grpc-tags-bin"))
-"""Of gRPC's own metadata; what else begins with `grpc-` concerns one connection."""
 FAILED: Final = "the server behind failed"
 CROWDED: Final = "too many streams beside the calls; try again later"
 NO_ROOM: Final = "overloaded: too many bytes of messages that are not whole; try again later"
@@ -239,10 +237,8 @@ class Behind:
 
 
 def passed_on(metadata: Metadata) -> Iterable[tuple[str, str | bytes]]:
-    """What of a request's metadata the server behind is told."""
-    for key, value in metadata:
-        if key != "user-agent" and (not key.startswith("grpc-") or key in PASSED_ON):
-            yield key, value
+    """What of a request's metadata the server behind is told: all but gRPC's own, which concerns one connection."""
+    return ((key, value) for key, value in metadata if key != "user-agent" and not key.startswith("grpc-"))
 
 
 def trailer(pair: tuple[str, str | bytes]) -> bytes:
