@@ -16,35 +16,36 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.parse
-import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import grpc
 import yaml
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 
-from tests.compose.docker_host import (
-    CannotTest,
-    compose_command,
-    docker,
-    provide_base,
-    provide_prometheus,
-    run,
-    succeeds,
+from tests.compose.docker_host import CannotTest, docker, provide_base, provide_prometheus, succeeds
+from tests.compose.project import (
+    COMPOSE_FILE,
+    DASHBOARD,
+    METRICS,
+    PROJECT,
+    ROUTER,
+    WORKERS,
+    Compose,
+    Journal,
+    ask,
+    get,
+    metric,
+    replicas_in,
+    shown_ctr,
+    states,
 )
 from tests.support.fleet import ROOT, wait_until
 from tests.support.load import SEED_HISTORY, Load, call_all
 
-COMPOSE_FILE = ROOT / "compose" / "docker-compose.yml"
-PROJECT = "abfleet-test"
-ROUTER, METRICS, PROMETHEUS = "127.0.0.1:50051", "127.0.0.1:8000", "127.0.0.1:9090"
-DASHBOARD = "127.0.0.1:8080"
-WORKERS = ("worker-v1-2-3", "worker-v1-3-0-beta", "worker-v1-4-0-rc1")
 TREATMENT, CANARY = WORKERS[1:]
 RATE = 60
 """Calls a second while containers come and go; a fifth of them are the scaled version's."""
@@ -57,7 +58,6 @@ LEFT_OUT = {
 }
 """Modules that each image does without."""
 SHAPE = "{{.Config.User}} {{.Config.StopSignal}} {{if .Config.Healthcheck}}checked{{end}}"
-RUNNING = "{{.State.Health.Status}} {{if .HostConfig.ReadonlyRootfs}}read-only{{end}}"
 READ_LOG = (
     "import pathlib, sys, zstandard\n"
     "for path in sorted(pathlib.Path('/logs').glob('decisions-*')):\n"
@@ -65,87 +65,6 @@ READ_LOG = (
     "    if path.suffix == '.zst': data = zstandard.ZstdDecompressor().stream_reader(data).read()\n"
     "    sys.stdout.buffer.write(data)\n"
 )
-
-
-class Journal:
-    """Says what was done and when, and keeps it for the report."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._begun = clock()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        line = f"{self._clock() - self._begun:6.1f} s  {text}"
-        self.lines.append(line)
-        print(line, flush=True)
-
-
-class Compose:
-    """docker-compose over the file that ships, in a project and with an experiments folder of its own."""
-
-    def __init__(self, environment: dict[str, str], experiments: Path) -> None:
-        own = {"ABFLEET_EXPERIMENTS_DIR": str(experiments), "ABFLEET_OPEN_FEEDBACK": "on"}
-        self.environment = {**environment, **own}
-        self.services: tuple[str, ...] = ("router", *WORKERS, "dashboard", "prometheus")
-
-    def __call__(self, *words: str) -> str:
-        # The profile is named always, so that what it starts is seen, and ends, with the rest.
-        command = (*compose_command(), "--file", str(COMPOSE_FILE), "--project-name", PROJECT, "--profile", "demo")
-        return run(*command, *words, environment=self.environment)
-
-    def up(self, **replicas: int) -> None:
-        """Brings every service up, the named ones (with `_` for `-`) in so many replicas."""
-        scale = [word for name, n in replicas.items() for word in ("--scale", f"{name.replace('_', '-')}={n}")]
-        self("up", "--detach", "--no-recreate", *scale, *self.services)
-
-    def containers(self, service: str) -> list[str]:
-        """Ids of the running containers of a service."""
-        return self("ps", "--quiet", service).split()
-
-    def docker(self, *words: str) -> str:
-        return run("docker", *words, environment=self.environment)
-
-    def left(self) -> list[str]:
-        """Containers, networks and volumes of the project."""
-        label = f"label=com.docker.compose.project={PROJECT}"
-        kinds = (("ps", "--all"), ("network", "ls"), ("volume", "ls"))
-        return [found for kind in kinds for found in self.docker(*kind, "--quiet", "--filter", label).split()]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self("down", "--volumes", "--remove-orphans", "--timeout", "15")
-
-
-def get(address: str, path: str) -> str:
-    """A page over HTTP; empty while nobody answers."""
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
-        content: bytes = answer.read()
-        return content.decode()
-    return ""
-
-
-def ask(query: str) -> list[dict[str, Any]]:
-    """What a query of the containers' Prometheus returns."""
-    page = get(PROMETHEUS, f"/api/v1/query?{urllib.parse.urlencode({'query': query})}")
-    found: list[dict[str, Any]] = json.loads(page)["data"]["result"] if page else []
-    return found
-
-
-def replicas_in(version: str) -> int:
-    """Replicas of a version that the router sends calls to, by its own metrics."""
-    lines = get(METRICS, "/metrics").splitlines()
-    return sum(
-        line.endswith(" 1.0") for line in lines if line.startswith("abfleet_replica_in{") and f'"{version}"' in line
-    )
-
-
-def metric(name: str) -> float:
-    """The sum of a family of the router."""
-    lines = [line for line in get(METRICS, "/metrics").splitlines() if line.startswith((f"{name} ", f"{name}{{"))]
-    return sum(float(line.rpartition(" ")[2]) for line in lines)
 
 
 # --- the steps -------------------------------------------------------------------------------------------------------
@@ -206,11 +125,6 @@ def comes_up(compose: Compose, journal: Journal) -> None:
     journal.say(f"all {len(ours)} of our containers are healthy, each on a read-only root")
 
 
-def states(compose: Compose, containers: Sequence[str]) -> set[str]:
-    """What Docker says of containers: healthy or not, and whether their root can be written to."""
-    return set(compose.docker("inspect", "--format", RUNNING, *containers).splitlines())
-
-
 def demo_shows_on_the_dashboard(compose: Compose, journal: Journal) -> None:
     """The demo's people call and click, and the dashboard, which only reads the log's volume, has them."""
     compose("up", "--detach", "--no-recreate", "traffic")
@@ -221,15 +135,6 @@ def demo_shows_on_the_dashboard(compose: Compose, journal: Journal) -> None:
     page = get(DASHBOARD, "/experiments/homepage-ranking")
     assert "Which version wins?" in page
     compose("rm", "--stop", "--force", "traffic")
-
-
-def shown_ctr() -> float | None:
-    """Control's CTR in the dashboard's report; None while there is none."""
-    page = get(DASHBOARD, "/api/report.json")
-    experiments = json.loads(page).get("experiments", []) if page else []
-    metrics = [one for experiment in experiments for one in experiment["metrics"]]
-    values = [one["baseline_value"] for one in metrics if one["name"] == "ctr" and one["baseline_value"]]
-    return float(values[0]) if values else None
 
 
 async def scales_under_load(compose: Compose, journal: Journal, experiments: Path) -> Load:
