@@ -89,7 +89,7 @@ REQUESTS = tuple(
         ("/Recommender/Recommend", ()),
         ("/Recommender/Recommend", (("x-user-id", "u-1"), ("grpc-timeout", "1S"))),
         ("/Recommender/Recommend", (("grpc-timeout", "99999999999H"),)),
-        ("/Recommender/Recommend", (("grpc-encoding", "gzip"),)),
+        ("/Recommender/Recommend", (("grpc-encoding", "gzip"), ("x-user-id-bin", "AP8"), ("te", "trailers"))),
         ("/grpc.health.v1.Health/Check", ()),
         ("/Feedback/Record", ()),
         ("/nothing/here", (("x-big", "z" * 20_000),)),

@@ -1,5 +1,5 @@
 """Everything that takes outside bytes, by name."""
 
-from tests.fuzz import files, sockets, wire
+from tests.fuzz import files, server, sockets, wire
 
-TARGETS = (*wire.TARGETS, *sockets.TARGETS, *files.TARGETS)
+TARGETS = (*wire.TARGETS, *server.TARGETS, *sockets.TARGETS, *files.TARGETS)

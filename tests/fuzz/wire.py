@@ -29,7 +29,6 @@ from tests.fuzz.mutation import any_of, mutated_text
 from tests.fuzz.target import Target, Trial
 from tests.router.bench import Bench
 from tests.router.fakes import FakeCall, turns, worker_answer
-from tests.support.http2_wire import ServerSide
 from tests.worker.calls import FakeCall as WorkerCall
 from tests.worker.calls import SumModel
 
@@ -107,45 +106,6 @@ async def http2_client() -> AsyncIterator[Trial]:
         assert all(call.done.done() for call in calls)
         assert sum(map(len, heard)) <= MAX_ANSWER_BYTES
         return int(bool(answered or heard))
-
-    yield trial
-
-
-@asynccontextmanager
-async def http2_server() -> AsyncIterator[Trial]:
-    """A connection of a hostile caller, in pieces, whose calls are answered, refused or left alone; then it goes.
-
-    Nothing is raised; nothing of it is kept; what comes in makes it say no more than a little.
-    """
-    side = ServerSide(max_message_bytes=100_000, max_concurrent_streams=8)
-
-    async def trial(source: random.Random) -> int:
-        connection, wire = side.connect()
-        data = frames.client_bytes(source, REQUESTS)
-        cut = source.randrange(len(data) + 1)
-        delivered = 0
-        for part in (data[:cut], data[cut:]):
-            connection.data_received(part)
-            await asyncio.sleep(0)
-            calls, side.calls[:] = list(side.calls), []
-            delivered += len(calls)
-            for call in calls:
-                match source.randrange(4):
-                    case 0:
-                        call.reply(b"x" * source.choice((0, 5, 50_000)))
-                    case 1:
-                        call.fail(Code.RESOURCE_EXHAUSTED, "no\r\nж", pushback_ms=200)
-                    case 2:
-                        call.reply(b"")
-                        call.fail(Code.INTERNAL, "twice")
-            await asyncio.sleep(0)
-        assert len(wire.written) < 2_000_000 + 20 * len(data)
-        connection.connection_lost(None)
-        assert not side.intake.connections
-        assert side.intake.unfinished_bytes == 0
-        assert side.intake.in_progress == 0
-        side.gone.clear()
-        return delivered
 
     yield trial
 
@@ -324,7 +284,6 @@ async def headers() -> AsyncIterator[Trial]:
 
 TARGETS = (
     Target(name="http/2 client", inputs=200_000, open=http2_client),
-    Target(name="http/2 server", inputs=90_000, open=http2_server),
     Target(name="recommend requests", inputs=200_000, each=AT_ONCE, open=requests),
     Target(name="outcomes", inputs=120_000, open=outcomes),
     Target(name="batches to a worker", inputs=150_000, each=10, open=batches),
