@@ -27,6 +27,20 @@ PONG_SECONDS: Final = 1.0
 class Answers(Wire):
     """`streams` has every call that is not answered, from its headers on; changed only here and by requests."""
 
+    __slots__ = (
+        "_at_once",
+        "_draining",
+        "_last_stream",
+        "_max_frame",
+        "_owes_table_size",
+        "_ready",
+        "_stream_window",
+        "_takes_no_more",
+        "_unsent",
+        "_window",
+        "streams",
+    )
+
     def __init__(self, intake: Intake) -> None:
         super().__init__(intake)
         self.streams: dict[int, Http2Call | OtherStream] = {}

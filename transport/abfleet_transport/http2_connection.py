@@ -43,6 +43,17 @@ log = structlog.get_logger("abfleet.transport")
 class ServerConnection(Control):
     """Reads what a client sends."""
 
+    __slots__ = (
+        "_continued",
+        "_early",
+        "_greeted",
+        "_greeting",
+        "_methods",
+        "_received",
+        "_rest",
+        "_slow",
+    )
+
     def __init__(self, intake: Intake) -> None:
         super().__init__(intake)
         self._methods = intake.methods

@@ -8,6 +8,7 @@ from abfleet_transport.behind import OtherStream
 from abfleet_transport.http2 import ProtocolError
 from abfleet_transport.http2_answers import DRAIN_PING, Answers
 from abfleet_transport.http2_call import Http2Call
+from abfleet_transport.http2_intake import Intake
 from abfleet_transport.http2_wire import reset
 
 CONTROL_FRAMES_A_SECOND: Final = 20_000
@@ -25,10 +26,12 @@ GOAWAY_BYTES: Final = 8
 class Control(Answers):
     """Changes windows, and lets go of calls that their caller has given up."""
 
-    _control_frames = 0
-    _control_since = 0.0
-    _acknowledged = False
-    """The client has taken our settings."""
+    __slots__ = ("_acknowledged", "_control_frames", "_control_since")
+
+    def __init__(self, intake: Intake) -> None:
+        super().__init__(intake)
+        self._control_frames, self._control_since = 0, 0.0
+        self._acknowledged = False  # the client has taken our settings
 
     def _on_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         length = LENGTHS.get(kind)

@@ -19,6 +19,20 @@ CLOSE_SECONDS: Final = 2.0
 class Wire(asyncio.BufferedProtocol):
     """Everything here runs on the event loop, and is changed only by this class and those built on it."""
 
+    __slots__ = (
+        "_intake",
+        "_out",
+        "_patience",
+        "_plan",
+        "_transport",
+        "_unread",
+        "_writer",
+        "closed",
+        "loop",
+        "peer",
+        "thread",
+    )
+
     def __init__(self, intake: Intake) -> None:
         self.loop = intake.loop
         self.thread = threading.get_ident()
