@@ -62,21 +62,28 @@ def test_a_memory_limit_is_kept_and_nothing_is_left(tmp_path: Path, monkeypatch:
     assert "268435456" in refused.output
 
 
-def test_lines_and_parquet_say_the_same(tmp_path: Path) -> None:
-    """The same log as JSON lines and as Parquet, over two allocations."""
-    reports = []
-    for kind in ("lines", "parquet"):
-        folder = tmp_path / kind
-        folder.mkdir()
-        if kind == "lines":
-            made_log.write_lines(folder, SMALL, files=3)
-        else:
-            made_log.write_parquet(folder, SMALL, files=2, options="(FORMAT parquet)")
-        reports.append(analyse([folder], made_log.config()).as_dict())
-    assert rounded(reports[0]) == rounded(reports[1])
+def test_lines_and_parquet_say_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same log as JSON lines, as lines that do not fit in memory and as Parquet, over two allocations."""
+    lines, parquet = tmp_path / "lines", tmp_path / "parquet"
+    lines.mkdir()
+    parquet.mkdir()
+    made_log.write_lines(lines, SMALL, files=3)
+    made_log.write_parquet(parquet, SMALL, files=2, options="(FORMAT parquet)")
+    reports = [analyse([folder], made_log.config()).as_dict() for folder in (lines, parquet)]
+    monkeypatch.setattr("abfleet_experiments.readlog._size", lambda files: 2**60)
+    with open_log([lines]) as log:
+        assert list(Path(one_setting(log.connection, "temp_directory")).rglob("*.parquet"))
+    reports.append(analyse([lines], made_log.config()).as_dict())
+    assert rounded(reports[0]) == rounded(reports[1]) == rounded(reports[2])
     (experiment,) = reports[0]["experiments"]  # type: ignore[misc]
     assert len(experiment["allocations"]) == 2
     assert sum(group["exposures"] for group in experiment["groups"]) == SMALL.exposures
+
+
+def one_setting(connection: Any, name: str) -> str:
+    """What DuckDB says of a setting."""
+    (row,) = connection.con.execute(f"SELECT current_setting('{name}')").fetchall()
+    return str(row[0])
 
 
 def rounded(document: Any) -> Any:
@@ -114,7 +121,7 @@ def compiled(dialect: str) -> Compiled:
     exposures = made.keep("exposures", lines.filter(lines.event == "exposure"))
     calls = frames.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))
-    visits = made.keep("visits", visits_of(calls, None, timed=True))
+    visits = made.keep("visits", visits_of(calls, None, timed=True, ramped=True))
     units = made.keep("units", frames.units(visits, ramped=True))
     joined = visits.inner_join(units.select("user", "period", "g").mutate(cell=units.period), ["user", "period"])
     values = {"m": Value("answered", "timed"), "n": Value("error", any=True)}

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import ibis
 import ibis.expr.types as ir
@@ -13,6 +13,9 @@ from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import MetricRule, Source
 from abfleet_experiments.analysis.periods import Looks, index_of
 from abfleet_experiments.analysis.sums import Value
+
+if TYPE_CHECKING:
+    from ibis.backends import BaseBackend
 
 BEFORE: Final = timedelta(days=14)
 """How far back the time before a user's first exposure goes."""
@@ -73,7 +76,11 @@ def join_outcomes(
 
 
 def contributions(
-    outcomes: Joined, visits: ir.Table, rules: Sequence[MetricRule], counted: OutcomeCounts
+    outcomes: Joined,
+    visits: ir.Table,
+    rules: Sequence[MetricRule],
+    counted: OutcomeCounts,
+    connection: "BaseBackend",
 ) -> tuple[ir.Table, dict[str, Value]]:
     """Rows for each user, allocation and look, and which of their columns make each metric."""
     values: dict[str, Value] = {}
@@ -104,10 +111,10 @@ def contributions(
                 Source.TIME_QUANTILE: Value("slow", "timed"),
             }[rule.source]
     base = visits.select(*_KEYS, "answered", "error", "fell_back", "timed", "time_sum", "slow")
-    return _together(base, parts), values
+    return _together(base, parts, connection), values
 
 
-def _together(base: ir.Table, parts: Sequence[ir.Table]) -> ir.Table:
+def _together(base: ir.Table, parts: Sequence[ir.Table], connection: "BaseBackend") -> ir.Table:
     """The rows of all tables, with 0 in the columns that a table does not have.
 
     A user may then have several rows for one look. Nothing minds: what the rows of a look change adds up to what the
@@ -116,12 +123,17 @@ def _together(base: ir.Table, parts: Sequence[ir.Table]) -> ir.Table:
     ordered = sorted({name for table in (base, *parts) for name in table.columns} - set(_KEYS))
     aligned = [
         table.select(
-            **{key: table[key].cast("int64") for key in _KEYS},
+            "user",
+            **{key: table[key].cast("int32") for key in ("period", "look")},
             **{c: table[c].cast("float64") if c in table.columns else ibis.literal(0.0) for c in ordered},
         )
         for table in (base, *parts)
     ]
-    return ibis.union(aligned[0], *aligned[1:]) if parts else aligned[0]
+    if not parts:
+        return aligned[0]
+    # Few rows beside the base's, which would be gathered again for each thing that is asked of them.
+    few = keep(connection, "outcome_contributions", ibis.union(*aligned[1:]) if len(parts) > 1 else aligned[1])
+    return aligned[0].union(few)
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
@@ -179,7 +191,8 @@ def _per_look(table: ir.Table, **columns: ibis.Deferred) -> ir.Table:
 
 
 def _column(rule: MetricRule) -> str:
-    return f"outcome_{rule.name}".replace("-", "_").replace(".", "_")
+    """Of a metric's own; `a-b` and `a.b` are two metrics, and a database may take `A` for `a`."""
+    return "outcome_" + "".join(c if c.islower() or c.isdigit() else f"_{ord(c):x}_" for c in rule.name)
 
 
 def values_before(lines: Lines, starts: ir.Table, rule: MetricRule, currency: str | None) -> ir.Table:

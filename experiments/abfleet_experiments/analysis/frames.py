@@ -206,10 +206,10 @@ def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) ->
     table = exposures.mutate(
         g=index_of(exposures.group, groups),
         period=index_of(exposures.allocation, periods),
-        error=failed(exposures).cast("float64"),
-        timed=(exposures.status.fill_null("OK").isin(TIMED_STATUSES) & exposures.latency_ms.notnull()).cast("float64"),
-        answered=(exposures.status.fill_null("OK") == "OK").cast("float64"),
-        fell_back=exposures.fallback.notnull().cast("float64"),
+        error=failed(exposures),
+        timed=exposures.status.fill_null("OK").isin(TIMED_STATUSES) & exposures.latency_ms.notnull(),
+        answered=exposures.status.fill_null("OK") == "OK",
+        fell_back=exposures.fallback.notnull(),
     )
     return table.filter(table.g >= 0, table.period >= 0).select(
         "at", "user", "request", "exposure", "g", "period", "bucket", "error", "timed", "answered", "fell_back",
@@ -236,11 +236,13 @@ def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
     `two_groups` whether the user was served in more than one group of the allocation. `ramped`: whether there is more
     than one allocation.
     """
-    table = visits.group_by("user", "period").aggregate(
+    table = visits.group_by("user", *(["period"] if ramped else [])).aggregate(
         start=visits.start.min(),
         bucket=visits.bucket.argmin(visits.start) if ramped else visits.bucket.max(),
         two_groups=visits.g_low.min() != visits.g_high.max(),
     )
+    if not ramped:
+        table = table.mutate(period=ibis.literal(0, "int32"))
     group = first_group(table)
     table = table.mutate(g=group, first=((table.start - group) / GROUPS_IN_NUMBER).cast("int64")).drop("start")
     if not ramped:

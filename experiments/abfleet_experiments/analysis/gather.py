@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis import frames, sums
+from abfleet_experiments.analysis import frames, packing, sums
 from abfleet_experiments.analysis.contributions import OutcomeCounts, contributions, join_outcomes, values_before
 from abfleet_experiments.analysis.effects import Estimator
 from abfleet_experiments.analysis.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
@@ -144,7 +144,7 @@ def _gathered(tables: Tables) -> Gathered:
 def _metrics(tables: Tables, counted: OutcomeCounts) -> tuple[MetricEvidence, ...]:
     names = [rule.name for rule in tables.rules]
     if len(tables.found) == 1:
-        moments = _moments(tables, *contributed(tables, counted))
+        moments = _moments(tables, counted)
     else:
         changed = tables.keep("changes", _changed(tables, counted))
         moments = sums.moments(changed, names, tables.shape)
@@ -153,34 +153,47 @@ def _metrics(tables: Tables, counted: OutcomeCounts) -> tuple[MetricEvidence, ..
     return tuple(MetricEvidence(rule, moments[rule.name]) for rule in tables.rules)
 
 
-def _moments(tables: Tables, table: ir.Table, values: Mapping[str, Value]) -> dict[str, Moments]:
+def _moments(tables: Tables, counted: OutcomeCounts) -> dict[str, Moments]:
     """The sums of every metric in the only allocation. Metrics of one value need no more than the rows that have it."""
+    table, values, bits = _contributed(tables, counted)
+    users = sums.counts(tables.entering(), ibis.literal(1), tables.shape)
     pairs = {name: value for name, value in values.items() if value.z is not None}
     alone = {name: value for name, value in values.items() if value.z is None}
-    moments = sums.moments(sums.changes(table, pairs), list(pairs), tables.shape) if pairs else {}
-    if alone:
-        some = table.filter(ibis.or_(*(table[value.y] != 0 for value in alone.values())))
-        users = sums.counts(tables.entering(), ibis.literal(1), tables.shape)
-        moments |= sums.moments(sums.changes(some, alone), list(alone), tables.shape, users=users)
+    some = table.filter(ibis.or_(*(table[value.y] != 0 for value in alone.values()))) if alone else table
+    moments: dict[str, Moments] = {}
+    for rows, chosen in ((table, pairs), (some, alone)):
+        if chosen:
+            changed = sums.changes(rows, chosen, ramped=False, bits=bits)
+            moments |= sums.moments(changed, list(chosen), tables.shape, users=users)
     return moments
 
 
 def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:
     """What each look changes in each user's sums, of every metric."""
-    return sums.changes(*contributed(tables, counted))
+    table, values, bits = _contributed(tables, counted)
+    return sums.changes(table, values, ramped=len(tables.found) > 1, bits=bits)
 
 
 def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value]]:
     """What each user adds to every metric, look by look, and which columns make each metric's values."""
+    return _contributed(tables, counted)[:2]
+
+
+def _contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value], dict[str, int]]:
+    """The same with the bits of the columns that have whole numbers alone."""
     outcomes = join_outcomes(
         tables.lines, tables.name, tables.groups, [one.id for one in tables.found], tables.units, tables.looks
     )
-    table, values = contributions(outcomes, tables.visits, tables.rules, counted)
-    table = table.inner_join(tables.units.select("user", "period", "cell", "g"), ["user", "period"])
+    table, values = contributions(outcomes, tables.visits, tables.rules, counted, tables.lines.log.connection)
+    summed = sorted({column for value in values.values() for column in (value.y, value.z) if column is not None})
+    # A column is filled by one table alone, which has one row for a user's look.
+    bits = packing.bits_of(table, summed, tables.shape.times)
+    units = tables.units.select("user", "period", cell=ibis._.cell.cast("int16"), g=ibis._.g.cast("int16"))
+    table = table.inner_join(units, ["user", "period"])
     if any(rule.winsorise is not None for rule in tables.rules):
         table = tables.keep("contributions", table)
     table, values = _with_values_before(tables, table, values, counted)
-    return table, {rule.name: _capped(table, rule, values[rule.name]) for rule in tables.rules}
+    return table, {rule.name: _capped(table, rule, values[rule.name]) for rule in tables.rules}, bits
 
 
 def _by_user(tables: Tables) -> UserChanges:
@@ -237,9 +250,7 @@ def _capped(table: ir.Table, rule: MetricRule, value: Value) -> Value:
 def _bad_events(tables: Tables, rule: MetricRule) -> BadEvents:
     """Users by the time, group and shares of their first bad event."""
     bad = (
-        tables.calls.filter(tables.calls.error == 1)
-        if rule.bad_event is BadEvent.ERROR
-        else slow_calls(tables.calls, rule)
+        tables.calls.filter(tables.calls.error) if rule.bad_event is BadEvent.ERROR else slow_calls(tables.calls, rule)
     )
     firsts = bad.group_by("user").aggregate(
         at=bad["at"].min(), g=bad.g.argmin(bad["at"]), period=bad.period.argmin(bad["at"])

@@ -54,8 +54,8 @@ class Looks:
 
     def index(self, at_us: ir.IntegerValue) -> ir.IntegerValue:
         """The first time that knows of something that happened then: a look, or the report."""
-        index = ((at_us - self.anchor_us + self.look_us - 1) / self.look_us).floor().cast("int64")
-        return index.clip(0, self.calendar.done)
+        index = (at_us - self.anchor_us + self.look_us - 1) // self.look_us
+        return ibis.greatest(0, ibis.least(index, self.calendar.done)).cast("int32")
 
 
 def microseconds(at: datetime) -> int:

@@ -62,7 +62,7 @@ def _with_units(calls: ir.Table, units: ir.Table) -> ir.Table:
 
 def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
     """Responses slower than the threshold; one learnt from control counts from then on only, in every group."""
-    timed = calls.filter(calls.timed == 1)
+    timed = calls.filter(calls.timed)
     if rule.threshold_ms is not None:
         return timed.filter(timed.latency_ms > rule.threshold_ms)
     learnt = timed.filter(timed.g == 0).order_by("at").limit(LEARNT_FROM)
@@ -76,6 +76,6 @@ def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
 
 def _histogram(table: ir.Table, keys: list[str]) -> ir.Table:
     """Timed calls by response time, in bins of 0.1 %."""
-    timed = table.filter(table.timed == 1)
+    timed = table.filter(table.timed)
     binned = timed.mutate(bin=(ibis.greatest(timed.latency_ms, 1e-6).ln() * quantiles.BINS_PER_E).floor().cast("int64"))
     return binned.group_by(*keys, "bin").aggregate(n=binned.count(), total=binned.latency_ms.sum())

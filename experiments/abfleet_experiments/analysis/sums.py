@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from abfleet_experiments.analysis import packing
 from abfleet_experiments.analysis.moments import Cross, Floats, Moments, from_sums
 
 
@@ -43,21 +44,33 @@ class Value:
     constant_z: bool = False
 
 
-def changes(contributions: ir.Table, values: Mapping[str, Value]) -> ir.Table:
+def changes(
+    contributions: ir.Table, values: Mapping[str, Value], *, ramped: bool = True, bits: Mapping[str, int] | None = None
+) -> ir.Table:
     """What each look changes in each user's sums.
 
     contributions: one or more rows for each user, allocation and look, with `cell`, `g` and the columns of values.
+    ramped: Whether there is more than one allocation. bits: As of `packing.bits_of`.
     Gives the same rows with `entered` (1 at the user's first) and, for metric m: `m_y` and `m_z` (the changes) and
     `m_yy`, `m_yz`, `m_zz`, `m_nonzero` (the changes of the products).
     """
-    so_far = ibis.cumulative_window(group_by=[contributions.user, contributions.period], order_by=contributions.look)
     columns = sorted({c for value in values.values() for c in (value.y, value.z) if c is not None})
-    summed = contributions.mutate(
-        entered=(ibis.row_number().over(
-            group_by=[contributions.user, contributions.period], order_by=contributions.look
-        ) == 0).cast("int32"),
-        **{f"now_{name}": contributions[name].sum().over(so_far) for name in columns},
-    )  # fmt: skip
+    words = packing.words_of(columns, bits or {})
+    plain = [c for c in columns if not any(c in word for word in words)]
+    keys = [name for name in ("user", "period", "cell", "g", "look") if name in contributions.columns]
+    packed = contributions.select(
+        *keys, *plain, **{f"word_{n}": packing.packed(contributions, word) for n, word in enumerate(words)}
+    )
+    user = [packed.user, packed.period] if ramped else [packed.user]
+    so_far = ibis.cumulative_window(group_by=user, order_by=packed.look)
+    first = ibis.row_number().over(group_by=user, order_by=packed.look) == 0
+    added = [*(f"word_{n}" for n in range(len(words))), *plain]
+    summed = packed.mutate(
+        entered=first.cast("int32"), **{f"now_{name}": packed[name].sum().over(so_far) for name in added}
+    )
+    for n, word in enumerate(words):
+        for prefix in ("", "now_"):
+            summed = summed.mutate(**packing.unpacked(summed[f"{prefix}word_{n}"], word, prefix))
     result: dict[str, ir.Value] = {}
     for metric, value in values.items():
         y, y_before = _y(summed, value, before=False), _y(summed, value, before=True)
@@ -103,7 +116,9 @@ def moments(
     users: How many there are, float64[times, cells, groups]; None takes those who enter in these rows.
     """
     totals = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in PRODUCTS}
-    grouped = changed.group_by("cell", "g", "look").aggregate(entered=changed.entered.sum(), **totals)
+    if users is None:
+        totals["entered"] = changed.entered.sum()
+    grouped = changed.group_by("cell", "g", "look").aggregate(**totals)
     columns = _columns(grouped)
     where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
     if users is None:

@@ -85,10 +85,10 @@ def tables_of(
     calls = frames.calls(exposures, groups, [one.id for one in found])
     calls = backends.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
     points = quantile_points(calls, len(groups), rules)
-    visits = backends.keep(
-        connection, "visits", visits_of(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
-    )
-    plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=len(found) > 1))
+    ramped = len(found) > 1
+    timed = any(rule.source is Source.TIME_MEAN for rule in rules)
+    visits = backends.keep(connection, "visits", visits_of(calls, points, timed=timed, ramped=ramped))
+    plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=ramped))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
     units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
     shape = Shape(len(looks.times), len(cells.cells), len(groups))
@@ -97,30 +97,37 @@ def tables_of(
     )
 
 
-def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
-    """One row for each user, allocation and look. `timed`: whether response times are added up."""
+def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool, ramped: bool) -> ir.Table:
+    """One row for each user, allocation and look.
+
+    timed: Whether response times are added up. ramped: Whether there is more than one allocation; the only one is no
+    part of the key, which is what grouping costs.
+    """
     table = calls
     slow: ir.BooleanValue = ibis.literal(False)
     if points is not None:
-        limits = ibis.cases(*((table.g == index, float(p)) for index, p in enumerate(points)), else_=0.0)
-        slow = (table.timed == 1) & (table.latency_ms > limits)
+        # Not one comparison with a case of numbers: DuckDB takes these for decimals, and converts them row by row.
+        above = (table.latency_ms > float(point) for point in points)
+        slow = table.timed & ibis.or_(*((table.g == group) & one for group, one in enumerate(above)))
     # Time and group in one number, so that its least has the group of the first call.
     start = table["at"] * frames.GROUPS_IN_NUMBER + table.g
     table = table.mutate(slow=slow, start=start)
     # Counting what a condition leaves is quicker, and takes less memory for each user, than adding up noughts and ones.
-    visits = table.group_by("user", "period", "look").aggregate(
+    visits = table.group_by("user", *(["period"] if ramped else []), "look").aggregate(
         start=table.start.min(),
         g_low=table.g.min(),
         g_high=table.g.max(),
         bucket=table.bucket.max(),  # a user has one bucket under one salt
         calls=table.count(),
-        answered=table.count(where=table.answered == 1),
-        error=table.count(where=table.error == 1),
-        fell_back=table.count(where=table.fell_back == 1),
-        timed=table.count(where=table.timed == 1),
+        answered=table.count(where=table.answered),
+        error=table.count(where=table.error),
+        fell_back=table.count(where=table.fell_back),
+        timed=table.count(where=table.timed),
         slow=table.count(where=table.slow),
-        **({"time_sum": table.latency_ms.sum(where=table.timed == 1)} if timed else {}),
+        **({"time_sum": table.latency_ms.sum(where=table.timed)} if timed else {}),
     )
+    if not ramped:
+        visits = visits.mutate(period=ibis.literal(0, "int32"))
     return visits.mutate(time_sum=visits.time_sum.fill_null(0.0) if timed else ibis.literal(0.0))
 
 

@@ -29,8 +29,8 @@ def traffic(tables: Tables) -> Traffic:
     calls = tables.calls
     binned = calls.mutate(bin=((calls["at"] - begin_us) / width_us).floor().cast("int64"))
     columns = arrow(binned.group_by("bin", "g").aggregate(
-        calls=ibis._.count(), errors=binned.error.sum(), fallbacks=binned.fell_back.sum(),
-        troubled=((binned.error > 0) | (binned.fell_back > 0)).cast("int64").sum(),
+        calls=ibis._.count(), errors=binned.count(where=binned.error), fallbacks=binned.count(where=binned.fell_back),
+        troubled=binned.count(where=binned.error | binned.fell_back),
     ))  # fmt: skip
     where = (columns["bin"].to_numpy().astype(np.int64), columns["g"].to_numpy().astype(np.int64))
     found = []
