@@ -123,6 +123,20 @@ def test_outcomes_without_a_request_join_the_user_within_the_window(tmp_path: Pa
     assert metric(report, "often")["value"] == 1.0
 
 
+def test_metrics_whose_names_are_alike(tmp_path: Path) -> None:
+    """Signs and capitals make other metrics, each with its own sum."""
+    log = LogLines()
+    for user in range(8):
+        log.exposure(f"u{user}", ("control", "treatment")[user % 2])
+    for kind, times in (("play", 1), ("skip", 2), ("stop", 3)):
+        for index in range(times):
+            log.outcome(kind, "u1", None, START + timedelta(seconds=1 + index))
+    kinds = {"a-b": "play", "a.b": "skip", "A-b": "stop"}
+    own = "metrics:\n" + "".join(f"  {name}: {{type: count, outcome: {kind}}}\n" for name, kind in kinds.items())
+    report = report_of(log.write(tmp_path), file_text("conversion_rate", (), tuple(kinds), own))
+    assert [metric(report, name)["value"] for name in kinds] == [0.25, 0.5, 0.75]
+
+
 def test_money_has_one_currency_and_refunds_are_negative(tmp_path: Path) -> None:
     """Values of the rarer currency are left out; a refund lowers the sum."""
     log = LogLines()

@@ -28,7 +28,7 @@ from abfleet_experiments.analysis.contributions import OutcomeCounts
 from abfleet_experiments.analysis.gather import contributed
 from abfleet_experiments.analysis.metrics import metric_rules
 from abfleet_experiments.analysis.periods import find_periods, group_names, moment
-from abfleet_experiments.analysis.sums import PRODUCTS, changes
+from abfleet_experiments.analysis.sums import PRODUCTS, changes, column
 from abfleet_experiments.analysis.tables import Tables, tables_of
 from abfleet_experiments.readlog import Log, open_log
 
@@ -137,7 +137,8 @@ def collected(log: Log, folder: Path) -> dict[str, list[Row]]:
     visits = tables.visits.drop("start")
     table, values = contributed(tables, OutcomeCounts())
     changed = changes(table, values)
-    sums = {f"{rule.name}_{part}": changed[f"{rule.name}_{part}"].sum() for rule in tables.rules for part in PRODUCTS}
+    names = [column(rule.name, part) for rule in tables.rules for part in PRODUCTS]
+    sums = {name: changed[name].sum() for name in names}
     # The order of a user's rows within a look is nobody's: what they change together is.
     by_look = changed.group_by("user", "period", "cell", "g", "look").aggregate(**sums)
     return {

@@ -12,7 +12,7 @@ from abfleet_experiments.analysis.backends import keep, view
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import MetricRule, Source
 from abfleet_experiments.analysis.periods import Looks, index_of
-from abfleet_experiments.analysis.sums import Value
+from abfleet_experiments.analysis.sums import Value, spelled
 
 if TYPE_CHECKING:
     from ibis.backends import BaseBackend
@@ -191,8 +191,7 @@ def _per_look(table: ir.Table, **columns: ibis.Deferred) -> ir.Table:
 
 
 def _column(rule: MetricRule) -> str:
-    """Of a metric's own; `a-b` and `a.b` are two metrics, and a database may take `A` for `a`."""
-    return "outcome_" + "".join(c if c.islower() or c.isdigit() else f"_{ord(c):x}_" for c in rule.name)
+    return f"outcome_{spelled(rule.name)}"
 
 
 def values_before(lines: Lines, starts: ir.Table, rule: MetricRule, currency: str | None) -> ir.Table:

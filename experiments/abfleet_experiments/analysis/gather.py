@@ -205,7 +205,7 @@ def _by_user(tables: Tables) -> UserChanges:
     columns = {name: np.nan_to_num(column.to_numpy()) for name, column in arrow(table).items()}
     users, index = np.unique(columns["user"], return_inverse=True)
     parts = {
-        rule.name: {part: columns[f"{rule.name}_{part}"].astype(np.float64) for part in sums.PRODUCTS}
+        rule.name: {part: columns[sums.column(rule.name, part)].astype(np.float64) for part in sums.PRODUCTS}
         for rule in tables.rules
     }
     entered = columns["entered"].astype(np.float64)

@@ -44,6 +44,16 @@ class Value:
     constant_z: bool = False
 
 
+def spelled(name: str) -> str:
+    """A metric's name for a column: `a-b` and `a.b` are two metrics, and databases may take `A` for `a`."""
+    return "".join(c if c.islower() or c.isdigit() else f"_{ord(c):x}_" for c in name)
+
+
+def column(metric: str, part: str) -> str:
+    """The column of one of a metric's PRODUCTS."""
+    return f"{spelled(metric)}_{part}"
+
+
 def changes(
     contributions: ir.Table, values: Mapping[str, Value], *, ramped: bool = True, bits: Mapping[str, int] | None = None
 ) -> ir.Table:
@@ -51,8 +61,8 @@ def changes(
 
     contributions: one or more rows for each user, allocation and look, with `cell`, `g` and the columns of values.
     ramped: Whether there is more than one allocation. bits: As of `packing.bits_of`.
-    Gives the same rows with `entered` (1 at the user's first) and, for metric m: `m_y` and `m_z` (the changes) and
-    `m_yy`, `m_yz`, `m_zz`, `m_nonzero` (the changes of the products).
+    Gives the same rows with `entered` (1 at the user's first) and a `column` for each of a metric's PRODUCTS: how y, z
+    and their products change.
     """
     columns = sorted({c for value in values.values() for c in (value.y, value.z) if c is not None})
     words = packing.words_of(columns, bits or {})
@@ -77,12 +87,12 @@ def changes(
         z, z_before = _z(summed, value, before=False), _z(summed, value, before=True)
         nought = ibis.literal(0.0)
         result |= {
-            f"{metric}_y": y - y_before,
-            f"{metric}_z": nought if value.z is None else z - z_before,
-            f"{metric}_yy": y * y - y_before * y_before,
-            f"{metric}_yz": nought if value.z is None else y * z - y_before * z_before,
-            f"{metric}_zz": nought if value.z is None else z * z - z_before * z_before,
-            f"{metric}_nonzero": (y != 0).cast("float64") - (y_before != 0).cast("float64"),
+            column(metric, "y"): y - y_before,
+            column(metric, "z"): nought if value.z is None else z - z_before,
+            column(metric, "yy"): y * y - y_before * y_before,
+            column(metric, "yz"): nought if value.z is None else y * z - y_before * z_before,
+            column(metric, "zz"): nought if value.z is None else z * z - z_before * z_before,
+            column(metric, "nonzero"): (y != 0).cast("float64") - (y_before != 0).cast("float64"),
         }
     return summed.select("user", "period", "cell", "g", "look", "entered", **result)
 
@@ -115,7 +125,7 @@ def moments(
 
     users: How many there are, float64[times, cells, groups]; None takes those who enter in these rows.
     """
-    totals = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in PRODUCTS}
+    totals = {column(name, part): changed[column(name, part)].sum() for name in names for part in PRODUCTS}
     if users is None:
         totals["entered"] = changed.entered.sum()
     grouped = changed.group_by("cell", "g", "look").aggregate(**totals)
@@ -124,7 +134,7 @@ def moments(
     if users is None:
         users = _cumulative(columns["entered"], where, shape)
     return {
-        name: from_sums([users, *(_cumulative(columns[f"{name}_{part}"], where, shape) for part in PRODUCTS)])
+        name: from_sums([users, *(_cumulative(columns[column(name, part)], where, shape) for part in PRODUCTS)])
         for name in names
     }
 
@@ -134,18 +144,18 @@ def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, 
 
     The earlier allocation's values are taken as they are in the end, since it had ended when the later one began.
     """
-    finals = {f"first_{name}_{part}": changed[f"{name}_{part}"].sum() for name in names for part in ("y", "z")}
+    finals = {f"first_{column(name, part)}": changed[column(name, part)].sum() for name in names for part in ("y", "z")}
     final = changed.group_by("user", "period", "cell", "g").aggregate(**finals)
     final = final.select("user", "g", *finals, first_period=final.period, first_cell=final.cell)
     both = changed.inner_join(final, ["user", "g"])
     both = both.filter(both.first_period < both.period)
     sums: dict[str, ir.Value] = {"n": both.entered.sum()}
     for name in names:
-        y, z = both[f"first_{name}_y"], both[f"first_{name}_z"]
-        y2, z2 = both[f"{name}_y"], both[f"{name}_z"]
+        y, z = both[f"first_{column(name, 'y')}"], both[f"first_{column(name, 'z')}"]
+        y2, z2 = both[column(name, "y")], both[column(name, "z")]
         products = {"y": y * both.entered, "z": z * both.entered, "y2": y2, "z2": z2, "yy": y * y2, "yz": y * z2,
                     "zy": z * y2, "zz": z * z2}  # fmt: skip
-        sums |= {f"{name}_{part}": product.sum() for part, product in products.items()}
+        sums |= {column(name, part): product.sum() for part, product in products.items()}
     columns = _columns(both.group_by("first_cell", "cell", "g", "look").aggregate(**sums))
     if not len(columns["n"]):
         return {}
@@ -157,7 +167,7 @@ def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, 
     result = {}
     for name in names:
         y, z, y2, z2, yy, yz, zy, zz = (
-            _cumulative(columns[f"{name}_{part}"], where, paired)
+            _cumulative(columns[column(name, part)], where, paired)
             for part in ("y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
         )
         result[name] = Cross(unique[:, 0], unique[:, 1], n, y, z, y2, z2, yy, yz, zy, zz)
