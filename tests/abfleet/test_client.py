@@ -35,8 +35,9 @@ NO_FLAGS = [name for name in os.environ if name.startswith("ABFLEET_")]
 
 @pytest.fixture(scope="module")
 def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """Every version serves its own users, however long the machine lets a worker wait."""
     folder = tmp_path_factory.mktemp("up")
-    with Up(folder, tiny_models(folder / "models")) as running:
+    with Up(folder, tiny_models(folder / "models"), "--", "--attempt-timeout", "5") as running:
         yield running.ready()
 
 

@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from tests.dashboard.made import FILE, prepared_log
-from tests.support.browser import PHONE, chromium, opened, overflow_px, violations
+from tests.support.browser import PHONE, chromium, opened, overflow_px, shows, violations
 from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import wait_until
 
@@ -117,19 +117,12 @@ def test_an_open_page_follows_without_losing_its_reader(shown: Dashboard, browse
                 line["outcome_id"] = f"more-{line['outcome_id']}"
         more.write(folder / "logs", "decisions-host-20261112T000000-1.jsonl")
         wait_until(lambda: users_of(shown) == 4000 + 1100, "a report with them", 60)
-        said(page, "main", "5,100")
+        shows(page, "5,100")
         assert "5,100" not in before
         assert page.evaluate("document.activeElement === window.focused")
         assert page.evaluate("window.scrollY") == 300
         assert page.locator("details[open]").count() == open_before
         assert complaints == []
-
-
-def said(page: Page, place: str, text: str) -> None:
-    """Waits until the element with that id has the text."""
-    page.wait_for_function(
-        "([place, text]) => document.getElementById(place).innerText.includes(text)", arg=[place, text]
-    )
 
 
 def users_of(shown: Dashboard) -> int:
@@ -143,12 +136,12 @@ def test_a_dashboard_that_is_gone_is_said(tmp_path: Path, browser: Browser) -> N
     (tmp_path / "experiments.yaml").write_text(FILE)
     with opened(browser) as (page, _), dashboard(tmp_path, "--refresh", "0.2", router="127.0.0.1:1") as running:
         page.goto(running.url)
-        said(page, "main", "no such file or folder")
+        shows(page, "no such file or folder")
         assert violations(page) == []
         page.goto(f"{running.url}/fleet")
-        said(page, "main", "127.0.0.1:1")
+        shows(page, "127.0.0.1:1")
         assert violations(page) == []
         running.process.kill()
         running.process.popen.returncode = 0  # it was killed on purpose
-        said(page, "live", "does not answer")
+        shows(page, "does not answer", "live")
         assert "127.0.0.1:1" in page.inner_text("main")

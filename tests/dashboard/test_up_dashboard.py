@@ -14,7 +14,7 @@ import pytest
 from abfleet import local_dashboard
 from abfleet.local_dashboard import LocalDashboard
 from abfleet.up_settings import UpSettings
-from tests.support.browser import chromium, opened
+from tests.support.browser import chromium, opened, shows
 from tests.support.fleet import wait_until
 from tests.support.up import ANY_PORTS, Up, run_abfleet, tiny_models
 
@@ -81,20 +81,20 @@ def test_traffic_shows_on_an_open_page_and_a_dead_dashboard_comes_back(tmp_path:
         with opened(browser) as (page, complaints):
             page.goto(f"http://127.0.0.1:{port}/experiments/homepage-ranking")
             call(up, tmp_path, users=300)
-            page.wait_for_function("() => document.getElementById('main').innerText.includes('300')")
+            shows(page, "300")
             began = time.monotonic()
             call(up, tmp_path, users=457)
-            page.wait_for_function("() => document.getElementById('main').innerText.includes('457')")
+            shows(page, "457")
             assert time.monotonic() - began < FRESH_SECONDS + 10, "10 s are for the calls themselves"
             page.goto(f"http://127.0.0.1:{port}/fleet")
-            page.wait_for_function("() => document.getElementById('main').innerText.includes('v1.4.0-rc1')")
+            shows(page, "v1.4.0-rc1")
             assert complaints == []
             up.child("abfleet_dashboard").kill()
             up.wait_for(r"dashboard was ended by SIGKILL; starting it again in 0.5 s")
             call(up, tmp_path, users=10)
             wait_until(lambda: sum(line.startswith("dashboard ready") for line in up.lines) == 2, "ready again", 90)
             page.reload()
-            page.wait_for_function("() => document.getElementById('main').innerText.includes('v1.4.0-rc1')")
+            shows(page, "v1.4.0-rc1")
         children = up.children()
         up.interrupt()
         assert up.ended() == 0

@@ -50,6 +50,13 @@ def _failure(request: Request) -> list[str]:
     return [] if left else [f"{request.url}: {request.failure}"]
 
 
+def shows(page: Page, text: str, place: str = "main") -> None:
+    """Waits until the element with that id has the text. It is looked for ten times a second, not with every frame."""
+    page.wait_for_function(
+        "([place, text]) => document.getElementById(place).innerText.includes(text)", arg=[place, text], polling=100
+    )
+
+
 def violations(page: Page) -> list[str]:
     """What axe-core finds: rule, element and why; skips where it was not fetched."""
     if not AXE.exists():

@@ -49,6 +49,8 @@ class OtlpReceiver:
         self._rejects = rejects
         self.spans: list[Received] = []
         self.paths: list[str] = []
+        self.came = 0
+        """Requests, whether they were answered or are held."""
         self.let_go = threading.Event()
         if not hang:
             self.let_go.set()
@@ -59,6 +61,7 @@ class OtlpReceiver:
 
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
+                receiver.came += 1
                 receiver.let_go.wait(60)
                 status = receiver.take(self.path, self.headers["Content-Type"], body)
                 answer = ExportTraceServiceResponse()
