@@ -121,11 +121,13 @@ def _together(base: ir.Table, parts: Sequence[ir.Table], connection: "BaseBacken
     look changes, and adding them up here would cost as much as everything after it.
     """
     ordered = sorted({name for table in (base, *parts) for name in table.columns} - set(_KEYS))
+    # Cast, because a table of Spark's takes a plain 0.0 for a decimal.
+    nought = ibis.literal(0).cast("float64")
     aligned = [
         table.select(
             "user",
             **{key: table[key].cast("int32") for key in ("period", "look")},
-            **{c: table[c].cast("float64") if c in table.columns else ibis.literal(0.0) for c in ordered},
+            **{c: table[c].cast("float64") if c in table.columns else nought for c in ordered},
         )
         for table in (base, *parts)
     ]
