@@ -4,7 +4,7 @@ from contextlib import suppress
 
 import hpack
 import pytest
-from abfleet_transport import header_block
+from abfleet_transport import header_block, http2
 from abfleet_transport.call import Code
 from abfleet_transport.header_block import EarlyDecoder, Fields, Head, decode, head_of, timeout_seconds
 from abfleet_transport.http2 import COMPRESSION_ERROR, ProtocolError
@@ -101,21 +101,25 @@ def test_a_client_gives_up_its_table() -> None:
     fields = [*REQUEST, (b"x-user-id", b"u-1")]
     for _ in range(2):  # the second time from its table
         block = encoder.encode(fields)
-        assert not early.over(block, acknowledged=False)
         assert early.decode(block) == fields
     encoder.header_table_size = 0
     block = encoder.encode(fields)
-    assert early.over(block, acknowledged=True)
     assert decode(block, ANY) == fields
 
 
 def test_a_client_that_keeps_its_table() -> None:
-    """It has taken our settings and goes on as before: a broken protocol, because what it means is not known."""
+    """It has taken our settings and refers to its table: a broken protocol, because what it means is not known."""
     encoder, early = hpack.Encoder(), EarlyDecoder()
     early.decode(encoder.encode([(b"x-user-id", b"u-1")]))
     with pytest.raises(ProtocolError) as raised:
-        early.over(encoder.encode([(b"x-user-id", b"u-1")]), acknowledged=True)
+        decode(encoder.encode([(b"x-user-id", b"u-1")]), ANY)
     assert raised.value.code == COMPRESSION_ERROR
+
+
+def test_a_client_that_says_nothing_of_its_table_and_does_not_use_it() -> None:
+    """As nginx: it would put its path into a table with every call, and never looks it up."""
+    literal = b"\x44" + http2.literal("/test.Echo/Say")
+    assert EarlyDecoder().decode(literal) == decode(literal, ANY) == [(b":path", b"/test.Echo/Say")]
 
 
 @given(st.binary(max_size=80))

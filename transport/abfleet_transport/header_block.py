@@ -17,7 +17,7 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from abfleet_transport.call import Code, Metadata
-from abfleet_transport.http2 import COMPRESSION_ERROR, MAX_HEADER_BLOCK, NO_TABLE, ProtocolError
+from abfleet_transport.http2 import COMPRESSION_ERROR, MAX_HEADER_BLOCK, ProtocolError
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -136,19 +136,14 @@ _kept_huffman = lru_cache(maxsize=4096)(_huffman)
 
 
 class EarlyDecoder:
-    """For a connection's first blocks, which may use a table of 4,096 bytes until our SETTINGS are acknowledged."""
+    """For a connection's first blocks, which may use a table of 4,096 bytes until our SETTINGS are acknowledged.
+
+    From then on there is none. A client should say so in its next block; some, as nginx, do not, but never refer to their
+    table either. Who does refers to nothing, which `decode` finds.
+    """
 
     def __init__(self) -> None:
         self._decoder = hpack.Decoder(max_header_list_size=MAX_HEADER_BLOCK)
-
-    def over(self, block: bytes, *, acknowledged: bool) -> bool:
-        """Whether from this block on there is no table: the client has taken our SETTINGS and gives it up, or never
-        put anything in. Raises ProtocolError for one that goes on with its table."""
-        if not acknowledged:
-            return False
-        if self._decoder.header_table.dynamic_entries and block[:1] != NO_TABLE:
-            raise ProtocolError("header table is used on, though its size is 0", COMPRESSION_ERROR)
-        return True
 
     def decode(self, block: bytes) -> Fields:
         """The fields of a block. Raises ProtocolError."""

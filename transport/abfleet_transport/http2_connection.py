@@ -199,7 +199,7 @@ class ServerConnection(Control):
             self._on_block(first_flags, stream, bytes(block))
 
     def _on_block(self, flags: int, stream: int, block: bytes) -> None:
-        if self._early is not None and not self._early.over(block, acknowledged=self._acknowledged):
+        if self._early is not None and not self._acknowledged:
             # In any case, because until our SETTINGS are taken it changes the table.
             head = head_of(self._early.decode(block))
         else:
