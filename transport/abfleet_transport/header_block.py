@@ -138,8 +138,8 @@ _kept_huffman = lru_cache(maxsize=4096)(_huffman)
 class EarlyDecoder:
     """For a connection's first blocks, which may use a table of 4,096 bytes until our SETTINGS are acknowledged.
 
-    From then on there is none. A client should say so in its next block; some, as nginx, do not, but never refer to their
-    table either. Who does refers to nothing, which `decode` finds.
+    From then on there is none. A client should say so in its next block; some, as nginx, do not, but never refer to
+    their table either. Who does refers to nothing, which `decode` finds.
     """
 
     def __init__(self) -> None:
