@@ -159,7 +159,7 @@ def _unsorted(log: LogLines) -> None:
     ("make", "sentence"),
     [
         (_one_group, "the log has no users of group treatment yet, so there is nothing to compare"),
-        (_synthetic, "the log has no users of this experiment yet"),
+        (_synthetic, "the log has no users of this experiment yet: 20 synthetic calls are left out"),
         (_future, "no boundary is crossed after 20 users"),
         (_one_line, "the log has no users of group control yet, so there is nothing to compare"),
         (_only_outcomes, "the log has no users of this experiment yet"),

@@ -80,7 +80,9 @@ class Reasons:
         users = self._evidence.users[-1].sum()
         compared = [self._evidence.users[-1][0], self._evidence.users[-1][self._group]]
         if not users:
-            self._say("the log has no users of this experiment yet")
+            synthetic = self._evidence.quality.synthetic
+            left = f": {synthetic:,} synthetic calls are left out" if synthetic else ""
+            self._say(f"the log has no users of this experiment yet{left}")
         elif min(compared) == 0:
             empty = self._name if compared[1] == 0 else self._evidence.groups[0]
             self._say(f"the log has no users of group {empty} yet, so there is nothing to compare")
