@@ -1,11 +1,18 @@
 """What holds for every test."""
 
+import signal
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 # A slow example says that the machine is busy, not that the code is wrong; what is timed is in benchmarks.
 settings.register_profile("abfleet", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("abfleet")
+
+
+# A shell starts what runs in its background deaf to Ctrl-C, and so would be every process that a test sends one.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:
