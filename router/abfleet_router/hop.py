@@ -5,13 +5,13 @@ Health and batches share one connection, so that a connection that is gone, for 
 
 import asyncio
 import random
-import socket
 import ssl
 from collections.abc import Callable, Coroutine
 
 import structlog
 from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
+from abfleet_transport.keepalive import keep_alive
 from abfleet_transport.tls import ClientTls
 
 from abfleet_router.connection import Connection
@@ -26,9 +26,9 @@ CONNECT_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 1.0
 """gRPC's default of 2 minutes would keep a restarted worker idle."""
-KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 1), ("TCP_KEEPCNT", 3))
+KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
 """Seconds, seconds and tries: how the kernel finds out that the machine at the other end has gone without a word, while
-no call asks. Named as on Linux; what a system does not have is left out."""
+no call asks."""
 LASTING_SECONDS = 1.0
 """A connection that lasted so long was one; what accepts and hangs up at once, as a proxy without a worker does, is
 knocked at no more often than what does not accept."""
@@ -120,7 +120,7 @@ class Hop:
         transport, connection = await loop.create_connection(
             make, host.strip("[]"), int(port), ssl=context, server_hostname=name
         )
-        keep_alive(transport.get_extra_info("socket"))
+        keep_alive(transport.get_extra_info("socket"), KEEPALIVE)
         return connection
 
     def _report(self, error: OSError) -> None:
@@ -179,11 +179,3 @@ class Hop:
         """Closes the connection; what is under way fails."""
         if self._connection is not None:
             self._connection.close()
-
-
-def keep_alive(sock: socket.socket) -> None:
-    """Lets the kernel probe an idle connection."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE:
-        if (option := getattr(socket, name, None)) is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)

@@ -20,11 +20,10 @@ from abfleet_transport.drain import idle_instant
 from abfleet_transport.errors import AddressError
 from abfleet_transport.grpcio_server import add_methods, open_server
 from abfleet_transport.plan import (
-    FAILED_DELIVERY,
     OTHER_MESSAGE_BYTES,
     PUSHBACK,
     ServerPlan,
-    log_failed_delivery,
+    hand_over,
     too_large,
 )
 from abfleet_transport.tls import identity
@@ -237,12 +236,7 @@ class GrpcioServer:
 
     def _flush(self) -> None:
         calls, self._arrived = self._arrived, []
-        try:
-            self._deliver(calls)
-        except Exception:  # noqa: BLE001 - its calls would wait for ever
-            log_failed_delivery(len(calls))
-            for call in calls:
-                call.fail(*FAILED_DELIVERY)
+        hand_over(self._deliver, calls)
 
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Goes on serving until an idle instant, or for at most `grace_seconds`, and stops; what is open then is cut.

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from abfleet_transport.call import Call, Cancelled, Code, Deliver
 from abfleet_transport.header_block import ENTRY_OVERHEAD, Head, decode, head_of
 from abfleet_transport.http2_call import Http2Call
-from abfleet_transport.plan import FAILED_DELIVERY, ServerPlan, log_failed_delivery
+from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
 
 if TYPE_CHECKING:
     from abfleet_transport.behind import Behind
@@ -156,15 +156,7 @@ class Intake:
             self._turn_is_due = True
             self.loop.call_soon(self._turn)
         if calls:
-            self._hand_over(calls)
-
-    def _hand_over(self, calls: list[Call]) -> None:
-        try:
-            self._deliver(calls)
-        except Exception:  # noqa: BLE001 - its calls would wait for ever
-            log_failed_delivery(len(calls))
-            for call in calls:
-                call.fail(*FAILED_DELIVERY)
+            hand_over(self._deliver, calls)
 
     def families(self) -> Iterable[Metric]:
         """What waits, and what was refused before anybody looked at it."""

@@ -21,6 +21,7 @@ from abfleet_transport.call import Cancelled, Deliver
 from abfleet_transport.errors import AddressError
 from abfleet_transport.http2_connection import ServerConnection
 from abfleet_transport.http2_intake import Intake
+from abfleet_transport.keepalive import keep_alive
 from abfleet_transport.plan import ServerPlan
 
 MAX_PORT: Final = 65535
@@ -97,7 +98,7 @@ class Http2Server:
             raise AddressError(address, error.strerror or str(error)) from error
         try:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of connections that ended; not of a listener
-            keep_alive(sock)
+            keep_alive(sock, KEEPALIVE)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
             sock.bind(where)
@@ -161,14 +162,6 @@ class Http2Server:
         if intake.connections:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(intake.emptied.wait(), at_most_seconds)
-
-
-def keep_alive(sock: socket.socket) -> None:
-    """For the connections that a listener will have."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if (option := getattr(socket, name, None)) is not None:  # macOS has not all of them
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def keep_looking(intake: Intake) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import structlog
 
-from abfleet_transport.call import Code
+from abfleet_transport.call import Call, Code, Deliver
 from abfleet_transport.tls import ServerTls
 
 PUSHBACK = "retry-pushback-ms"
@@ -25,6 +25,16 @@ def too_large(size: int, limit: int) -> str:
 def log_failed_delivery(calls: int) -> None:
     """Logs the exception that is being handled, raised by whoever took delivery of some calls."""
     structlog.get_logger("abfleet.transport").exception("delivery failed", calls=calls)
+
+
+def hand_over(deliver: Deliver, calls: list[Call]) -> None:
+    """Delivers calls; where that raises they are failed, because they would wait for ever."""
+    try:
+        deliver(calls)
+    except Exception:  # noqa: BLE001 - whatever it is, it must not end who reads calls
+        log_failed_delivery(len(calls))
+        for call in calls:
+            call.fail(*FAILED_DELIVERY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
