@@ -1,23 +1,24 @@
-"""A fleet at a steady load for an hour, or as long as is asked: nothing of it grows, and it does not get slower.
+"""A fleet at half of what it can do, for an hour or as asked: nothing of it grows, and it does not get slower.
 
-`./run prove soak [--minutes M] [--rate R]` prints a sample each minute: calls, p99 of the callers, and memory,
+`./run prove soak [--minutes M] [--rate R]` finds out how many calls a second the fleet can take, sends half of that (or
+what is asked) on a schedule that does not wait for answers, and prints a sample each minute: calls, p99, and memory,
 descriptors and threads of the router and of each worker. It judges the slopes of those after the first fifth.
 """
 
 import argparse
-import asyncio
 import tempfile
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import linear_regression, median
 
 import psutil
+from abfleet_protos.recommender_pb2 import RecommendRequest
 
+from tests.benchmarks.load import METHOD_PATH
+from tests.benchmarks.sender import Request, Sender, percentile, poisson_schedule
 from tests.proofs.exactly_once import histories
 from tests.support.fleet import VERSIONS, Fleet, experiments_file
-from tests.support.open_load import OpenLoad
 
 WARM_SHARE = 0.2
 GROWTH_SHARE = 0.05
@@ -25,6 +26,8 @@ GROWTH_SHARE = 0.05
 LEAST_GROWTH_MB = 5.0
 P99_TIMES = 3.0
 """Median of the last third against that of the first; a busy machine moves single ones by more."""
+USERS = 10_000
+CONNECTIONS, AT_ONCE, PROBE_CALLS = 30, 120, 60_000
 HEAD = "".join(f"{name:>10}" for name in ("minute", "calls", "failed", "p99 ms")) + "  MB, descriptors and threads of"
 
 
@@ -103,10 +106,40 @@ def verdicts(samples: Sequence[Sample]) -> list[str]:
     return found
 
 
+def requests(port: int) -> list[Request]:
+    """Calls of `USERS` users, each with one of the histories."""
+    rows = histories(1)
+    return [
+        Request.of(
+            port=port,
+            path=METHOD_PATH,
+            payload=RecommendRequest(item_ids=rows[number % len(rows)]).SerializeToString(),
+            headers={"x-user-id": user},
+        )
+        for number, user in enumerate(f"soak-{number}" for number in range(USERS))
+    ]
+
+
+def capacity(calls: Sequence[Request]) -> float:
+    """Answers a second when `AT_ONCE` calls are always under way: the best of three passes."""
+    best = 0.0
+    for _ in range(3):
+        sender = Sender(calls, connections=CONNECTIONS)
+        try:
+            done = sender.in_flight(PROBE_CALLS, at_once=AT_ONCE)
+        finally:
+            sender.close()
+        best = max(best, done.ok / done.elapsed_s)
+    return best
+
+
 def soak(
-    folder: Path, *, minutes: float, rate: float, every_seconds: float, say: Callable[[str], None]
+    folder: Path, *, minutes: float, rate: float | None, every_seconds: float, say: Callable[[str], None]
 ) -> list[Sample]:
-    """Runs a fleet of one worker a version for so long."""
+    """Runs a fleet of one worker a version for so long, at `rate` calls a second or half of what it can take.
+
+    Each sample has connections of its own, so that opening and closing them is part of what must not leak.
+    """
     samples: list[Sample] = []
     with Fleet(folder, experiments=experiments_file(), router_flags=("--log-level", "error")) as fleet:
         for version in VERSIONS:
@@ -114,25 +147,24 @@ def soak(
         assert fleet.router is not None
         processes = {"router": psutil.Process(fleet.router.popen.pid)}
         processes |= {version: psutil.Process(worker.popen.pid) for (version, _), worker in fleet.workers.items()}
-        load = OpenLoad(fleet.address, histories(1), rate=rate, prefix="soak", seed=1)
-
-        async def story() -> None:
-            begun = time.monotonic()
-            while time.monotonic() < begun + minutes * 60:
-                await asyncio.sleep(every_seconds)
-                outcomes, load.outcomes = load.outcomes, []
-                times = sorted(one.seconds for one in outcomes if one.status == "OK")
-                samples.append(
-                    Sample(
-                        minute=(time.monotonic() - begun) / 60, calls=len(outcomes),
-                        failed=sum(one.status != "OK" for one in outcomes),
-                        p99_ms=1000 * times[len(times) * 99 // 100] if times else 0.0,
-                        held={name: held(process) for name, process in processes.items()},
-                    )
-                )  # fmt: skip
-                say(samples[-1].text())
-
-        load.run(story())
+        calls = requests(int(fleet.address.rpartition(":")[2]))
+        if rate is None:
+            rate = (most := capacity(calls)) / 2
+            say(f"it can take {most:.0f} calls/s; from here on half of that, for {minutes:g} minutes")
+        for number in range(1, max(1, round(minutes * 60 / every_seconds)) + 1):
+            sender = Sender(calls, connections=CONNECTIONS)
+            try:
+                seen = sender.on_schedule(poisson_schedule(rate, every_seconds, seed=number))
+                has = {name: held(process) for name, process in processes.items()}
+            finally:
+                sender.close()
+            samples.append(
+                Sample(
+                    minute=number * every_seconds / 60, calls=seen.sent, failed=seen.sent - seen.ok,
+                    p99_ms=percentile(seen.latencies_ms, 99), held=has,
+                )
+            )  # fmt: skip
+            say(samples[-1].text())
     return samples
 
 
@@ -140,11 +172,11 @@ def main() -> int:
     """An hour, or as asked."""
     parser = argparse.ArgumentParser(prog="./run prove soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0, help="how long (60)")
-    parser.add_argument("--rate", type=float, default=400.0, help="calls a second (400)")
+    parser.add_argument("--rate", type=float, help="calls a second (half of what the fleet can take)")
     got = parser.parse_args()
     every = min(60.0, got.minutes * 60 / 15)
-    print(HEAD, flush=True)
     with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
+        print(HEAD, flush=True)
         samples = soak(
             Path(name), minutes=got.minutes, rate=got.rate, every_seconds=every,
             say=lambda line: print(line, flush=True),
