@@ -51,25 +51,13 @@ class Accounts:
 
     def served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
         """These were answered together by version `served`; their answers are on their way already."""
-        append = self._log.append
-        for line in self.lines_of(tickets, served):
-            append(line)
+        self._log.extend(self.lines_of(tickets, served))
         self.count_served(tickets, served, worker_seconds)
 
     def lines_of(self, tickets: Sequence[Served], served: str) -> list[bytes]:
         """The lines of calls that version `served` answered; where answers wait for their lines, they come first."""
         now = self._clock()
-        wall_offset = self._wall() - now
-        lines = []
-        for ticket, item_ids in tickets:
-            arrived = ticket.call.arrived
-            constant = ticket.snapshot.routes[ticket.arm.index].log_constant
-            lines.append(
-                log_line.exposure(
-                    ticket, constant, arrived + wall_offset, Code.OK, served, item_ids, now - arrived, self._hashed
-                )
-            )
-        return lines
+        return log_line.exposures(tickets, served, Code.OK, now, self._wall() - now, self._hashed)
 
     def count_served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
         """Counts calls that version `served` answered, once the answers are on their way."""
@@ -96,10 +84,8 @@ class Accounts:
 
     def failed(self, ticket: Ticket, code: Code) -> None:
         """A call that was admitted has ended without an answer from a worker."""
-        seconds = self._count_failed(ticket, code)
-        constant = ticket.snapshot.routes[ticket.arm.index].log_constant
-        wall = self._wall() - seconds
-        self._log.append(log_line.exposure(ticket, constant, wall, code, None, (), seconds, self._hashed))
+        now = ticket.call.arrived + self._count_failed(ticket, code)
+        self._log.extend(log_line.exposures(((ticket, ()),), None, code, now, self._wall() - now, self._hashed))
 
     def _count_failed(self, ticket: Ticket, code: Code) -> float:
         """Counts a call that no worker's answer ended; gives the seconds that it took."""

@@ -127,6 +127,13 @@ class DecisionLog:
         if len(lines) >= GATHERED_LINES:
             self.flush()
 
+    def extend(self, more: Sequence[bytes]) -> None:
+        """Adds lines, each without its line feed."""
+        lines = self._lines
+        lines += more
+        if len(lines) >= GATHERED_LINES:
+            self.flush()
+
     def append_all(self, lines: Sequence[bytes], written: Written) -> None:
         """Adds lines that belong together and calls back on the loop, later.
 

@@ -62,6 +62,10 @@ class FakeLog:
         self.problems += ["line feed in a line"] if b"\n" in line else []
         self.lines.append(parsed)
 
+    def extend(self, more: Sequence[bytes]) -> None:
+        for line in more:
+            self.append(line)
+
     def exposures(self) -> list[dict[str, Any]]:
         """The lines of calls that were served or not, in order."""
         return [line for line in self.lines if line["event"] == "exposure"]

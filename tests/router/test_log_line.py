@@ -10,7 +10,7 @@ from abfleet_experiments.assign import Arm, Assigner
 from abfleet_experiments.decision import EVENTS, EXPOSURE, FALLBACKS, REASONS, problems
 from abfleet_experiments.load import load_text
 from abfleet_router.fallback import Reason
-from abfleet_router.log_line import event, exposure, timestamp
+from abfleet_router.log_line import event, exposures, timestamp
 from abfleet_router.snapshot import Snapshot, log_constant
 from abfleet_router.ticket import Ticket
 from abfleet_transport.call import Code
@@ -51,8 +51,11 @@ FIELDS = {field.name for field in EXPOSURE.fields if not field.optional} | {"sch
 
 def ticket_of(arm: Arm, attributes: frozenset[str] = frozenset()) -> Ticket:
     """A ticket of this arm, under a snapshot that logs these attributes."""
-    snapshot = SimpleNamespace(arms=(arm,), log_attributes=attributes)
-    return Ticket(FakeCall(b""), cast(Snapshot, snapshot), 0.0)
+    routes = {arm.index: SimpleNamespace(log_constant=b'"layer":null')}
+    snapshot = SimpleNamespace(arms=(arm,), log_attributes=attributes, routes=routes)
+    ticket = Ticket(FakeCall(b""), cast(Snapshot, snapshot), 0.0)
+    ticket.arm = arm
+    return ticket
 
 
 def test_the_arms_have_every_reason() -> None:
@@ -104,7 +107,8 @@ def test_every_exposure_is_what_the_schema_says(
     ticket.fallback, ticket.attributes = fallback, attributes
     ticket.synthetic, ticket.trace_id = marks
     ticket.attempts, ticket.history_length, ticket.bucket = numbers
-    line = exposure(ticket, log_constant(arm, config.revision, router), times[0], status, served, items, times[1])
+    ticket.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, router)
+    (line,) = exposures([(ticket, items)], served, status, times[1], times[0])
     assert b"\n" not in line
     got = orjson.loads(line)
     assert problems(got) == []
@@ -161,13 +165,35 @@ def test_other_events(text: str) -> None:
     assert set(got) == {field.name for field in EVENTS["rejected"].fields} | {"schema", "event"}
 
 
+def test_calls_of_a_batch_have_each_their_own_line() -> None:
+    """What is kept from one call to the next is right when arm, attempts, second and user change between them."""
+    tickets = []
+    for number, (config, arm) in enumerate(ARMS * 2):
+        ticket = ticket_of(arm)
+        ticket.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, "100%")
+        ticket.call.arrived = number / 3
+        ticket.request_id, ticket.attempts = f"r-{number}", 1 + number % 4 // 2
+        ticket.fallback = Reason.TIMEOUT if number % 5 == 4 else None
+        tickets.append(ticket)
+    together = exposures([(ticket, [number]) for number, ticket in enumerate(tickets)], "v1", Code.OK, 100.0, 1e9)
+    alone = [
+        exposures([(ticket, [number])], "v1", Code.OK, 100.0, 1e9)[0] for number, ticket in enumerate(tickets)
+    ]  # fmt: skip
+    assert together == alone
+    for number, line in enumerate(map(orjson.loads, together)):
+        assert (line["request_id"], line["items"], line["attempts"]) == (f"r-{number}", [number], 1 + number % 4 // 2)
+        assert line["fallback"] == ("timeout" if number % 5 == 4 else None)
+        assert line["router"] == "100%"
+        assert abs(datetime.fromisoformat(line["ts"]).timestamp() - 1e9 - number / 3) < 2e-6
+
+
 def test_a_hashed_user() -> None:
     """The id is nowhere in the line, its hash is; a call without a user has neither."""
     hashed = {"user-1": "ab" * 32}.__getitem__
     for user_id, expected in (("user-1", "ab" * 32), ("", None)):
         ticket = ticket_of(ARMS[0][1])
         ticket.user_id = user_id
-        raw = exposure(ticket, b'"layer":null', 0.0, Code.OK, "v1", (), 0.0, hashed)
+        (raw,) = exposures([(ticket, ())], "v1", Code.OK, 0.0, 0.0, hashed)
         line = orjson.loads(raw)
         assert b"user-1" not in raw
         assert line["user_id"] is None

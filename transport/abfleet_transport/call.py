@@ -29,6 +29,8 @@ class Code(IntEnum):
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
+    __hash__ = int.__hash__  # that of enumerations is Python, and codes are keys wherever calls are counted
+
 
 class Call(Protocol):
     """One unary call that waits for its answer.
