@@ -137,7 +137,16 @@ def keep(connection: "BaseBackend", name: str, table: "ir.Table | pa.Table") -> 
     """The table, computed once, under a name that may be taken already."""
     if connection.name == "pyspark":
         return _cached(connection, name, table)
+    if connection.name == "duckdb" and isinstance(table, ir.Table):
+        return _made(connection, name, ibis.to_sql(table, dialect="duckdb"))
     return connection.create_table(name, table, temp=True, overwrite=True)
+
+
+def _made(connection: Any, name: str, query: str) -> ir.Table:
+    """A table of DuckDB from a query, written once: Ibis would write it under another name first, and copy it."""
+    connection.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS {query}')  # names are the analysis's own
+    made: ir.Table = connection.table(name)
+    return made
 
 
 def _cached(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
@@ -166,8 +175,7 @@ def keep_narrow(connection: "BaseBackend", name: str, table: ir.Table, words: Ma
     query = ibis.to_sql(table, dialect="duckdb")
     columns = f"* REPLACE ({', '.join(replaced)})" if replaced else "*"
     # Values are quoted above; nothing else comes from outside.
-    raw.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS SELECT {columns} FROM ({query})')  # noqa: S608
-    return connection.table(name)
+    return _made(connection, name, f"SELECT {columns} FROM ({query})")  # noqa: S608
 
 
 def view(connection: "BaseBackend", name: str, table: ir.Table) -> ir.Table:
