@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from abfleet_experiments.analysis.backends import fetched
 from abfleet_experiments.analysis.decide import conclude
 from abfleet_experiments.analysis.detailed import details
 from abfleet_experiments.analysis.frames import Lines, read_lines, survey_of
@@ -75,7 +76,7 @@ def _experiments(lines: Lines, config: Config, only: str | None) -> list[tuple[s
     known: dict[str, Experiment | None] = {experiment.name: experiment for experiment in config.experiments}
     table = lines.exposures
     logged = table.filter(table.experiment.notnull(), ~table.synthetic).select("experiment").distinct()
-    for name in sorted(logged.to_pyarrow()["experiment"].to_pylist()):
+    for name in sorted(fetched(logged)["experiment"].to_pylist()):
         known.setdefault(name, None)
     if only is None:
         return list(known.items())

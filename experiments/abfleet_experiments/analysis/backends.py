@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
+import numpy as np
+from numpy.typing import NDArray
 
 from abfleet_experiments.readlog import Log
 
@@ -22,6 +24,8 @@ SEPARATOR: Final = "\x1f"
 """Between ids that are hashed together: no id has a control character."""
 MOST_WORDS: Final = 60_000
 """A column of text with more different values than this stays text."""
+MOST_COMBINATIONS: Final = 10_000
+"""Of such columns' values; with more of them each is looked up by itself."""
 TEXT, ID, AT = dt.string, dt.uint64, dt.Timestamp(scale=6)
 
 
@@ -160,22 +164,87 @@ def _cached(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Tabl
     return kept
 
 
-def keep_narrow(connection: "BaseBackend", name: str, table: ir.Table, words: Mapping[str, Sequence[str]]) -> ir.Table:
-    """The same, with columns that have few different values, which are given, in a byte or two where that is known."""
+def keep_narrow(
+    connection: "BaseBackend", name: str, table: ir.Table, columns: Sequence[str], rows: Sequence[Sequence[str | None]]
+) -> ir.Table:
+    """The same, with columns that have few different values in a byte or two each, where that is known.
+
+    columns: Names of such columns, all of them text. rows: Every combination of their values that the table has.
+    """
     if connection.name != "duckdb":
         return keep(connection, name, table)
     raw = connection.con
-    numbered = {column: values for column, values in words.items() if values and len(values) <= MOST_WORDS}
-    replaced = []
-    for column, values in numbered.items():
-        listed = ", ".join("'" + value.replace("'", "''") + "'" for value in values)
-        raw.execute(f'DROP TYPE IF EXISTS "{name}_{column}"')
-        raw.execute(f'CREATE TYPE "{name}_{column}" AS ENUM ({listed})')
-        replaced.append(f'"{column}"::"{name}_{column}" AS "{column}"')
+    quoted = [f'"{column}"' for column in columns]
+    narrow = []
+    for index, column in enumerate(quoted):
+        values = sorted({value for row in rows if (value := row[index]) is not None})
+        if not values or len(values) > MOST_WORDS:
+            narrow.append(f"{column} AS {column}")
+            continue
+        kind = f'"{name}_{columns[index]}"'
+        raw.execute(f"DROP TYPE IF EXISTS {kind}")
+        raw.execute(f"CREATE TYPE {kind} AS ENUM ({', '.join(map(_literal, values))})")
+        narrow.append(f"{column}::{kind} AS {column}")
     query = ibis.to_sql(table, dialect="duckdb")
-    columns = f"* REPLACE ({', '.join(replaced)})" if replaced else "*"
-    # Values are quoted above; nothing else comes from outside.
-    return _made(connection, name, f"SELECT {columns} FROM ({query})")  # noqa: S608
+    hashed = f"hash({', '.join(quoted)})"
+    combinations = f"{name}_words"
+    if rows and _numbered(raw, combinations, quoted, rows, f"{hashed} AS words, {', '.join(narrow)}"):
+        # Looking one number up for a row costs less than looking each of its words up.
+        return _made(
+            connection, name,
+            f"SELECT t.* EXCLUDE (words, {', '.join(quoted)}), {', '.join(f'w.{column}' for column in quoted)} "  # noqa: S608
+            f'FROM (SELECT *, {hashed} AS words FROM ({query})) AS t JOIN "{combinations}" AS w USING (words)',
+        )  # fmt: skip
+    return _made(connection, name, f"SELECT * REPLACE ({', '.join(narrow)}) FROM ({query})")  # noqa: S608
+
+
+def _numbered(raw: Any, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]], selected: str) -> bool:
+    """Makes a table of combinations with a number for each; whether no two have the same number."""
+    if len(rows) > MOST_COMBINATIONS:
+        return False
+    values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
+    listed = f"(VALUES {values}) AS listed ({', '.join(columns)})"
+    raw.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS SELECT {selected} FROM {listed}')  # noqa: S608
+    (different,) = raw.execute(f'SELECT count(DISTINCT words) FROM "{name}"').fetchone()  # noqa: S608
+    return bool(different == len(rows))
+
+
+def _literal(text: str | None) -> str:
+    """A text in SQL."""
+    return "NULL::VARCHAR" if text is None else "'" + text.replace("'", "''") + "'"
+
+
+def fetched(table: ir.Table) -> "pa.Table":
+    """The rows of a small result.
+
+    From DuckDB they come without Ibis' own converter, which imports pandas first: half a second of every report.
+    """
+    connection: Any = table.get_backend()
+    if connection.name != "duckdb":
+        return table.to_pyarrow()
+    rows = connection.con.sql(ibis.to_sql(table, dialect="duckdb")).to_arrow_table()
+    return rows.cast(table.schema().to_pyarrow())
+
+
+def numbers(column: "pa.ChunkedArray") -> NDArray[Any]:
+    """A column of numbers; null is nan. Arrow's own way imports pandas first."""
+    if column.null_count or column.type.bit_width > 64:  # so wide are decimals alone
+        column = column.cast("float64").fill_null(float("nan"))
+    chunks = [np.from_dlpack(chunk) for chunk in column.chunks]
+    if len(chunks) == 1:
+        return chunks[0]
+    return np.concatenate(chunks) if chunks else np.zeros(0, column.type.to_pandas_dtype())
+
+
+def fetched_rows(table: ir.Table) -> list[dict[str, Any]]:
+    """The rows of a small result, by column."""
+    rows: list[dict[str, Any]] = fetched(table).to_pylist()
+    return rows
+
+
+def fetched_one(value: ir.Scalar) -> Any:
+    """The value of an expression that has one."""
+    return fetched(value.as_table())[0][0].as_py()
 
 
 def view(connection: "BaseBackend", name: str, table: ir.Table) -> ir.Table:

@@ -13,8 +13,10 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from abfleet_experiments.analysis.backends import fetched_rows, numbers
 from abfleet_experiments.analysis.contributions import OutcomeCounts
 from abfleet_experiments.analysis.details import Breakdown
 from abfleet_experiments.analysis.effects import Estimator
@@ -102,12 +104,12 @@ def _by_attribute(tables: Tables, primary: Primary) -> list[Breakdown]:
         rank=ibis.row_number().over(group_by=counted.name, order_by=[ibis.desc(counted.users), counted.value]),
         of=counted.count().over(group_by=counted.name),
     )
-    rows = ranked.filter(ranked["rank"] < MOST_VALUES).order_by("name", "rank").to_pyarrow().to_pylist()
+    rows = fetched_rows(ranked.filter(ranked["rank"] < MOST_VALUES).order_by("name", "rank"))
     if not rows:
         return []
-    index = ibis.memtable(
-        {"name": [row["name"] for row in rows], "value": [row["value"] for row in rows], "slice": range(len(rows))}
-    )
+    index = tables.keep("slice_index", pa.table({
+        "name": [row["name"] for row in rows], "value": [row["value"] for row in rows], "slice": list(range(len(rows))),
+    }))  # fmt: skip
     sliced = values.inner_join(index, ["name", "value"]).select("user", "slice")
     moments = _moments(tables, primary.whole.inner_join(sliced, "user"), len(rows))
     found = []
@@ -130,7 +132,7 @@ def _by_day(tables: Tables, primary: Primary) -> list[Breakdown]:
     last = _last_whole_looks(tables)
     units = tables.units.filter(tables.units.entry == 1)
     entries = units.select("user", "period", "cell", "g", begin=looks.index(units["first"]))
-    counted = {name: column.to_numpy() for name, column in
+    counted = {name: numbers(column) for name, column in
                arrow(entries.group_by("period", "cell", "g", "begin").aggregate(n=ibis._.count())).items()}  # fmt: skip
     spans = last[counted["period"]] - counted["begin"] + 1  # how many whole looks these users have had
     days = int(spans.max(initial=0))
@@ -186,7 +188,7 @@ def _by_served(tables: Tables, primary: Primary) -> Breakdown:
     labelled = by_user.select("user", label=ibis.coalesce(by_user.fell, by_user.served, "no answer"))
     table = tables.keep("served", primary.whole.inner_join(labelled, "user"))
     counted = table.group_by("label").aggregate(n=table.count())
-    rows = counted.order_by(ibis.desc("n"), "label").to_pyarrow().to_pylist()
+    rows = fetched_rows(counted.order_by(ibis.desc("n"), "label"))
     labels = [row["label"] for row in rows[:MOST_VALUES]]
     position = ibis.cases(*((table.label == label, index) for index, label in enumerate(labels)), else_=-1)
     sliced = table.mutate(slice=position.cast("int64"))

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import ibis
 
+from abfleet_experiments.analysis.backends import fetched_rows
 from abfleet_experiments.analysis.details import Change
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.periods import moment
@@ -24,7 +25,7 @@ def changes(lines: Lines, experiment: str) -> tuple[Change, ...]:
     table = lines.all
     mine = (table.event == "allocation") & (table.experiment == experiment)
     rows = table.filter(mine | (table.event == "reload")).select(*_COLUMNS)
-    newest = rows.order_by(ibis.desc("at")).limit(MOST_CHANGES * 100).to_pyarrow().to_pylist()
+    newest = fetched_rows(rows.order_by(ibis.desc("at")).limit(MOST_CHANGES * 100))
     return tuple(in_words(newest[::-1]))[::-1][:MOST_CHANGES]
 
 

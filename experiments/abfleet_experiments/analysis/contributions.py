@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_experiments.analysis.backends import keep, view
+from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, keep, view
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import MetricRule, Source
 from abfleet_experiments.analysis.periods import Looks, index_of
@@ -90,7 +90,7 @@ def contributions(
             clicked = _clicks(outcomes, rule, counted)
             shown = _impressions(outcomes, rule)
             parts.append(clicked)
-            if shown.count().to_pyarrow().as_py():
+            if fetched_one(shown.count()):
                 parts.append(shown)
                 values[rule.name] = Value("clicked", "impressions")
             else:
@@ -151,7 +151,7 @@ def _clicks(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Ta
     """A click counts once for each request and item, if the item was in the list."""
     with_request, alone = _in_window(outcomes, rule, "click")
     listed = with_request.x_items.contains(with_request.item_id).fill_null(True)
-    counted.clicks_not_in_list += int(with_request.filter(~listed).count().to_pyarrow().as_py())
+    counted.clicks_not_in_list += int(fetched_one(with_request.filter(~listed).count()))
     with_request = with_request.filter(listed)
     pairs = with_request.group_by("request", "item_id", "x_user", "x_period").aggregate(look=with_request.look.min())
     single = alone.group_by("item_id", "x_user", "x_period").aggregate(look=alone.look.min())
@@ -174,7 +174,7 @@ def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.
         currency = _main_currency(every)
         counted.currencies[rule.name] = currency
         same = every.currency.fill_null(currency or "") == (currency or "")
-        counted.other_currencies += int(every.filter(~same).count().to_pyarrow().as_py())
+        counted.other_currencies += int(fetched_one(every.filter(~same).count()))
         every = every.filter(same)
     total = ibis._.value.fill_null(0).sum() if rule.source is Source.OUTCOME_VALUE else ibis._.count()
     return _per_look(every, **{_column(rule): total})
@@ -183,7 +183,7 @@ def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.
 def _main_currency(outcomes: ir.Table) -> str | None:
     """The most frequent currency; of equally frequent ones the first in the alphabet."""
     named = outcomes.filter(outcomes.currency.notnull()).group_by("currency").aggregate(n=ibis._.count())
-    rows = named.to_pyarrow().to_pylist()
+    rows = fetched_rows(named)
     return min(rows, key=lambda row: (-row["n"], row["currency"]))["currency"] if rows else None
 
 

@@ -10,10 +10,10 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_experiments.analysis.backends import keep, keep_narrow, view
+from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, keep, keep_narrow, view
 from abfleet_experiments.analysis.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES
 from abfleet_experiments.analysis.periods import index_of
-from abfleet_experiments.readlog import Log
+from abfleet_experiments.readlog import Log, LogError
 
 WORDS: Final = (
     "experiment", "group", "reason", "allocation", "status", "fallback", "model_version", "served_version",
@@ -29,8 +29,7 @@ class Survey:
     """What one pass over the lines finds: how many there are of each kind.
 
     Attributes:
-        rows: A row for each combination of `event`, WORDS, `synthetic`, `nobody` (without a user) and `timeless`,
-            with `n`, `oldest` and `newest`.
+        rows: A row for each combination of `event`, WORDS, `synthetic` and `timeless`, with `n`, `oldest` and `newest`.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -50,10 +49,10 @@ class Survey:
         """How many lines are in the rows that are wanted."""
         return sum(row["n"] for row in self.rows if wanted(row))
 
-    def words(self) -> dict[str, list[str]]:
-        """The different values that each of WORDS has among exposures."""
-        exposures = [row for row in self.rows if row["event"] == "exposure"]
-        return {word: sorted({row[word] for row in exposures if row[word] is not None}) for word in WORDS}
+    def words(self) -> list[tuple[str | None, ...]]:
+        """The different combinations of WORDS that exposures have."""
+        rows = {tuple(row[word] for word in WORDS) for row in self.rows if row["event"] == "exposure"}
+        return sorted(rows, key=lambda row: tuple(word or "" for word in row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +87,11 @@ def survey_of(log: Log, until_us: int | None = None) -> Survey:
     lines = log.lines
     if until_us is not None:
         lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | (lines["at"] <= until_us))
-    keyed = lines.select("event", *WORDS, "synthetic", "at", nobody=lines.user.isnull(), timeless=lines["at"].isnull())
-    counted = keyed.group_by("event", *WORDS, "synthetic", "nobody", "timeless").aggregate(
+    keyed = lines.select("event", *WORDS, "synthetic", "at", timeless=lines["at"].isnull())
+    counted = keyed.group_by("event", *WORDS, "synthetic", "timeless").aggregate(
         n=keyed.count(), oldest=keyed["at"].min(), newest=keyed["at"].max()
     )
-    return Survey(tuple(counted.to_pyarrow().to_pylist()))
+    return Survey(tuple(fetched_rows(counted)))
 
 
 def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
@@ -109,7 +108,10 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
     outcomes, repeated_outcomes = _once(log, every_outcome, "outcome")
     if repeated_outcomes:
         outcomes = keep(connection, "outcomes", outcomes)
-    every = keep_narrow(connection, "every_exposure", _exposures(log, known, outcomes), survey.words())
+    every = keep_narrow(connection, "every_exposure", _exposures(log, known, outcomes), WORDS, survey.words())
+    surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
+    if fetched_one(every.count()) != surveyed:
+        raise LogError("the log has changed while it was read; read it again")
     exposures, repeated = _once(log, every, "exposure")
     exposures = view(connection, "exposures", exposures)
     found = keep(connection, "joined_outcomes", _joined(outcomes, exposures))
@@ -125,7 +127,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
         unreadable=survey.count(_unreadable),
         duplicates=repeated,
         duplicate_outcomes=repeated_outcomes,
-        no_user_id=survey.count(lambda row: _served(row) and row["nobody"]),
+        no_user_id=fetched_one(every.filter(every.user.isnull(), ~every.synthetic).count()),
         holdout=survey.count(lambda row: _served(row) and row["reason"] == "holdout"),
         oldest_us=survey.oldest,
     )
@@ -155,7 +157,7 @@ def _exposures(log: Log, known: ir.Table, outcomes: ir.Table) -> ir.Table:
     by_request = clicks.filter(clicks.exposure.isnull(), clicks.request.notnull())
     wanted = table.exposure.isin(by_both.exposure)
     request: ir.Value = ibis.null("int64")
-    if outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull()).count().to_pyarrow().as_py():
+    if fetched_one(outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull()).count()):
         wanted |= table.request.isin(by_request.request)
         request = table.request
     return table.select(
@@ -172,7 +174,7 @@ def _once(log: Log, table: ir.Table, key: str) -> tuple[ir.Table, int]:
     """A table without the later of rows with the same key, and how many those were. Rows without a key all stay."""
     keys = table.filter(table[key].notnull()).group_by(key).aggregate(times=lambda t: t.count())
     repeated = keep(log.connection, f"repeated_{key}", keys.filter(keys.times > 1))
-    extra = repeated.aggregate(extra=(repeated.times - 1).sum()).to_pyarrow().to_pylist()[0]["extra"]
+    extra = fetched_rows(repeated.aggregate(extra=(repeated.times - 1).sum()))[0]["extra"]
     if extra:
         twice = table.semi_join(repeated, key)
         ranked = twice.mutate(rank=ibis.row_number().over(group_by=twice[key], order_by=twice["at"]))
@@ -195,9 +197,9 @@ def allocated(lines: Lines, experiment: str) -> ir.Table:
 def left_out_lines(lines: Lines, experiment: str) -> tuple[int, int]:
     """Exposures of an experiment that are left out: synthetic ones, and forced users' ones."""
     table = lines.exposures.filter(lines.exposures.experiment == experiment)
-    row = table.aggregate(
+    row = fetched_rows(table.aggregate(
         synthetic=_count(table.synthetic), overrides=_count((table.reason == "override") & ~table.synthetic)
-    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    ))[0]  # fmt: skip
     return int(row["synthetic"] or 0), int(row["overrides"] or 0)
 
 
@@ -267,7 +269,7 @@ def _joined(outcomes: ir.Table, exposures: ir.Table) -> ir.Table:
     renamed = {f"x_{name}": exposures[name] for name in _JOINED}
     both = by_both.inner_join(exposures.filter(exposures.exposure.notnull()).select("exposure", **renamed), "exposure")
     columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request", *renamed]
-    if not by_request.count().to_pyarrow().as_py():
+    if not fetched_one(by_request.count()):
         return both.select(columns)
     single = exposures.semi_join(by_request, "request")
     first = single.group_by("request").aggregate(**{f"x_{name}": single[name].argmin(single["at"]) for name in _JOINED})

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import cells as cells_of
 from abfleet_experiments.analysis import frames, packing, sums
+from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
 from abfleet_experiments.analysis.contributions import OutcomeCounts, contributions, join_outcomes, values_before
 from abfleet_experiments.analysis.effects import Estimator
 from abfleet_experiments.analysis.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
@@ -105,7 +106,7 @@ def gather_with_tables(
 ) -> tuple[Gathered, Tables | None]:
     """The evidence, with the tables that it was made from, for what is shown beside it; None where nobody came."""
     exposures = frames.allocated(lines, name)
-    seen = exposures.group_by("group").aggregate(p=exposures.propensity.mean()).to_pyarrow().to_pylist()
+    seen = fetched_rows(exposures.group_by("group").aggregate(p=exposures.propensity.mean()))
     events = allocation_events(lines.all, name, microseconds(as_of))
     listed = {row["group"] for row in seen}
     if experiment is None:
@@ -202,7 +203,7 @@ def _by_user(tables: Tables) -> UserChanges:
     sizes = arrow(tables.units.group_by("period").aggregate(n=ibis._.count()))
     largest = max(zip(sizes["n"].to_pylist(), sizes["period"].to_pylist(), strict=True))[1]
     table = table.filter(table.period == largest)
-    columns = {name: np.nan_to_num(column.to_numpy()) for name, column in arrow(table).items()}
+    columns = {name: np.nan_to_num(numbers(column)) for name, column in arrow(table).items()}
     users, index = np.unique(columns["user"], return_inverse=True)
     parts = {
         rule.name: {part: columns[sums.column(rule.name, part)].astype(np.float64) for part in sums.PRODUCTS}
@@ -243,7 +244,7 @@ def _capped(table: ir.Table, rule: MetricRule, value: Value) -> Value:
     if rule.winsorise is None:
         return value
     totals = table.group_by("user", "period").aggregate(total=table[value.y].sum())
-    cap = totals.total.cast("float64").quantile(rule.winsorise).to_pyarrow().as_py()
+    cap = fetched_one(totals.total.cast("float64").quantile(rule.winsorise))
     return replace(value, cap=None if cap is None else float(cap))
 
 
@@ -258,7 +259,7 @@ def _bad_events(tables: Tables, rule: MetricRule) -> BadEvents:
     width = max(tables.looks.look_us // STEPS_PER_LOOK, 1)
     steps = firsts.mutate(look=tables.looks.index(firsts["at"]), step=(firsts["at"] / width).floor().cast("int64"))
     columns = arrow(steps.group_by("look", "step", "period", "g").aggregate(n=ibis._.count()))
-    look, step, period, group, n = (columns[c].to_numpy() for c in ("look", "step", "period", "g", "n"))
+    look, step, period, group, n = (numbers(columns[c]) for c in ("look", "step", "period", "g", "n"))
     keys, index = np.unique(np.stack([look, step, period], axis=1), axis=0, return_inverse=True)
     counts = np.zeros((len(keys), len(tables.groups)))
     np.add.at(counts, (index.reshape(-1), group.astype(np.int64)), n)

@@ -8,6 +8,7 @@ import numpy as np
 
 from abfleet_experiments.analysis import cells as cells_of
 from abfleet_experiments.analysis import frames, sums
+from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
 from abfleet_experiments.analysis.contributions import OutcomeCounts, clicks_before, values_before
 from abfleet_experiments.analysis.evidence import DataQuality
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, Source
@@ -40,12 +41,12 @@ def quality(tables: Tables, counted: OutcomeCounts) -> DataQuality:
         moved=units.cell.isin(out).any() if out else ibis.literal(False),
         open=(units["first"] > open_after).any(),
     )
-    row = by_user.aggregate(
+    row = fetched_rows(by_user.aggregate(
         users=by_user.count(),
         two=by_user.two.cast("int64").sum(),
         moved=by_user.moved.cast("int64").sum(),
         open=by_user.open.cast("int64").sum(),
-    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    ))[0]  # fmt: skip
     joined, unjoined, total = _unjoined(tables)
     return DataQuality(
         lines=tables.lines.lines,
@@ -78,9 +79,9 @@ def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
         users = table.select(user=table[column]).inner_join(starts.select("user", "g"), "user")
         columns = arrow(users.group_by("g").aggregate(n=ibis._.count()))
         counts = np.zeros(len(tables.groups))
-        counts[columns["g"].to_numpy().astype(np.int64)] = columns["n"].to_numpy()
+        counts[numbers(columns["g"]).astype(np.int64)] = numbers(columns["n"])
         result.append(counts)
-    return result[0], result[1], int(missing.count().to_pyarrow().as_py())
+    return result[0], result[1], int(fetched_one(missing.count()))
 
 
 def _before(tables: Tables) -> Moments | None:

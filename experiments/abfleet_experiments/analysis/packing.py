@@ -10,6 +10,8 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 
+from abfleet_experiments.analysis.backends import fetched_rows
+
 WORD_BITS: Final = 53
 """Whole numbers up to 2^53 are exact in a float64, which is added up alike by every database."""
 Word = Mapping[str, int]
@@ -25,7 +27,7 @@ def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> dict[str
             f"high_{index}": column.max(),
             f"odd_{index}": ((column < 0) | (column != column.floor())).cast("int32").max(),
         }
-    row = table.aggregate(**facts).to_pyarrow().to_pylist()[0]
+    row = fetched_rows(table.aggregate(**facts))[0]
     return {
         name: max(int(row[f"high_{index}"]) * most_rows, 1).bit_length()
         for index, name in enumerate(columns)

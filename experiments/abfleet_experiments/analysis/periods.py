@@ -12,6 +12,7 @@ import ibis.expr.types as ir
 import numpy as np
 
 from abfleet_experiments.allocation import allocation_in_force
+from abfleet_experiments.analysis.backends import fetched_rows
 from abfleet_experiments.analysis.evidence import Calendar
 from abfleet_experiments.analysis.moments import Floats
 from abfleet_experiments.bucketing import BUCKETS
@@ -114,7 +115,7 @@ def group_names(experiment: Experiment | None, logged: Sequence[str], shares: Ma
 def allocation_events(lines: ir.Table, name: str, as_of_us: int) -> dict[str, tuple[str | None, dict[str, float]]]:
     """What the log's allocation events say of an experiment: id to salt and shares, 0 to 1."""
     events = lines.filter(lines.event == "allocation", lines.experiment == name, lines.at <= as_of_us)
-    rows = events.select("allocation", "salt", "weights").distinct().to_pyarrow().to_pylist()
+    rows = fetched_rows(events.select("allocation", "salt", "weights").distinct())
     found: dict[str, tuple[str | None, dict[str, float]]] = {}
     for row in rows:
         try:
@@ -136,7 +137,7 @@ def find_periods(
     counted = exposures.group_by("allocation", "group").aggregate(
         begin=exposures["at"].min(), propensity=exposures.propensity.max()
     )
-    rows = counted.to_pyarrow().to_pylist()
+    rows = fetched_rows(counted)
     begins: dict[str, int] = {}
     propensities: dict[str, dict[str, float]] = {}
     for row in rows:

@@ -10,6 +10,7 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 
+from abfleet_experiments.analysis.backends import fetched_rows
 from abfleet_experiments.analysis.details import Recommended, VersionLists
 from abfleet_experiments.analysis.moments import Floats
 from abfleet_experiments.analysis.tables import Tables
@@ -39,7 +40,7 @@ def recommended(tables: Tables, known: Mapping[str, VersionFacts]) -> Recommende
         tables.exposures.served_version.notnull(), tables.exposures["items"].length().fill_null(0) > 0
     )
     counted = answered.group_by(version="served_version").aggregate(lists=ibis._.count())
-    rows = counted.order_by(ibis.desc("lists"), "version").limit(MOST_VERSIONS).to_pyarrow().to_pylist()
+    rows = fetched_rows(counted.order_by(ibis.desc("lists"), "version").limit(MOST_VERSIONS))
     if not rows:
         return Recommended((), np.zeros((0, 0)))
     places = answered.select(version="served_version", item=answered["items"].unnest())
@@ -47,9 +48,9 @@ def recommended(tables: Tables, known: Mapping[str, VersionFacts]) -> Recommende
     ranked = tables.keep("recommended_items", by_item.mutate(
         rank=ibis.row_number().over(group_by=by_item.version, order_by=[ibis.desc(by_item.n), by_item.item])
     ))  # fmt: skip
-    totals = {row["version"]: row for row in _totals(ranked).to_pyarrow().to_pylist()}
+    totals = {row["version"]: row for row in fetched_rows(_totals(ranked))}
     top: dict[str, list[tuple[int, int]]] = {row["version"]: [] for row in rows}
-    for row in ranked.filter(ranked["rank"] < OVERLAPPING).order_by("version", "rank").to_pyarrow().to_pylist():
+    for row in fetched_rows(ranked.filter(ranked["rank"] < OVERLAPPING).order_by("version", "rank")):
         if row["version"] in top:
             top[row["version"]].append((int(row["item"]), int(row["n"])))
     versions = tuple(

@@ -9,6 +9,7 @@ import ibis.expr.types as ir
 import numpy as np
 
 from abfleet_experiments.analysis import quantiles
+from abfleet_experiments.analysis.backends import fetched_rows, numbers
 from abfleet_experiments.analysis.evidence import MetricEvidence
 from abfleet_experiments.analysis.metrics import RESPONSE_TIME_QUANTILE, MetricRule, Source
 from abfleet_experiments.analysis.moments import Floats
@@ -24,11 +25,11 @@ def quantile_points(calls: ir.Table, groups: int, rules: Sequence[MetricRule]) -
         return None
     columns = arrow(_histogram(calls, ["g"]))
     points = np.zeros(groups)
-    group, bins = columns["g"].to_numpy(), columns["bin"].to_numpy()
+    group, bins = numbers(columns["g"]), numbers(columns["bin"])
     for index in range(groups):
         order = np.argsort(bins[group == index])
-        counts = columns["n"].to_numpy()[group == index][order].astype(np.float64)
-        totals = columns["total"].to_numpy()[group == index][order]
+        counts = numbers(columns["n"])[group == index][order].astype(np.float64)
+        totals = numbers(columns["total"])[group == index][order]
         points[index] = np.nan_to_num(quantiles.point(counts, totals, RESPONSE_TIME_QUANTILE))
     return points
 
@@ -41,20 +42,20 @@ def with_quantile(
         return metric
     table = _with_units(calls, units)
     columns = arrow(_histogram(table, ["look", "cell", "g"]))
-    where = tuple(columns[name].to_numpy().astype(np.int64) for name in ("look", "cell", "g"))
-    bins = columns["bin"].to_numpy()
+    where = tuple(numbers(columns[name]).astype(np.int64) for name in ("look", "cell", "g"))
+    bins = numbers(columns["bin"])
     axes = (shape.times, shape.cells, shape.groups)
-    counts = quantiles.dense(bins, where, columns["n"].to_numpy().astype(np.float64), axes)
-    totals = quantiles.dense(bins, where, columns["total"].to_numpy(), axes)
+    counts = quantiles.dense(bins, where, numbers(columns["n"]).astype(np.float64), axes)
+    totals = quantiles.dense(bins, where, numbers(columns["total"]), axes)
     scale = quantiles.quantile_scale(metric.moments, membership, counts, totals, probability=RESPONSE_TIME_QUANTILE)
     return replace(metric, quantile=scale)
 
 
 def _with_units(calls: ir.Table, units: ir.Table) -> ir.Table:
     """The calls with their user's cell and group; without a join where both follow from the call itself."""
-    row = units.aggregate(
+    row = fetched_rows(units.aggregate(
         two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()
-    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    ))[0]  # fmt: skip
     if not row["two"] and not row["elsewhere"]:
         return calls.mutate(cell=calls.period)
     return calls.drop("g").inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
@@ -66,9 +67,9 @@ def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
     if rule.threshold_ms is not None:
         return timed.filter(timed.latency_ms > rule.threshold_ms)
     learnt = timed.filter(timed.g == 0).order_by("at").limit(LEARNT_FROM)
-    row = learnt.aggregate(
+    row = fetched_rows(learnt.aggregate(
         threshold=learnt.latency_ms.quantile(RESPONSE_TIME_QUANTILE), last=learnt["at"].max(), n=learnt.count()
-    ).to_pyarrow().to_pylist()[0]  # fmt: skip
+    ))[0]  # fmt: skip
     if row["n"] < LEARNT_FROM:
         return timed.filter(ibis.literal(False))
     return timed.filter(timed["at"] > row["last"], timed.latency_ms > row["threshold"])

@@ -13,6 +13,7 @@ import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
+from abfleet_experiments.analysis.backends import fetched, numbers
 from abfleet_experiments.analysis.moments import Cross, Floats, Moments, from_sums
 from abfleet_experiments.analysis.sums import Shape
 
@@ -63,11 +64,8 @@ def _cross(table: ir.Table, shape: Shape) -> Cross | None:
 
 def _columns(table: ir.Table) -> dict[str, Floats]:
     """A small result's columns as float64[rows]; null is 0."""
-    result = table.to_pyarrow()
-    return {
-        name: np.nan_to_num(result[name].to_numpy(zero_copy_only=False).astype(np.float64))
-        for name in result.schema.names
-    }
+    result = fetched(table)
+    return {name: np.nan_to_num(numbers(result[name]).astype(np.float64)) for name in result.schema.names}
 
 
 def _whole(values: Floats) -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import packing
+from abfleet_experiments.analysis.backends import fetched, numbers
 from abfleet_experiments.analysis.moments import Cross, Floats, Moments, from_sums
 
 
@@ -184,11 +185,8 @@ def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:
 
 def _columns(table: ir.Table) -> dict[str, NDArray[np.float64]]:
     """A small result's columns as float64[rows]; null is 0."""
-    result = table.to_pyarrow()
-    return {
-        name: np.nan_to_num(result[name].to_numpy(zero_copy_only=False).astype(np.float64))
-        for name in result.schema.names
-    }
+    result = fetched(table)
+    return {name: np.nan_to_num(numbers(result[name]).astype(np.float64)) for name in result.schema.names}
 
 
 def _cumulative(
@@ -201,5 +199,5 @@ def _cumulative(
 
 def arrow(table: ir.Table) -> dict[str, pa.ChunkedArray]:
     """A small result by column."""
-    result = table.to_pyarrow()
+    result = fetched(table)
     return {name: result[name] for name in result.schema.names}

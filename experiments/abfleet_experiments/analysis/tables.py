@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import backends, frames
 from abfleet_experiments.analysis import cells as cells_of
+from abfleet_experiments.analysis.backends import numbers
 from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule, Source
@@ -136,7 +137,7 @@ def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timede
         maps = [np.full(BUCKETS, UNKNOWN, dtype=np.int64)]
     else:
         counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
-        columns = {name: column.to_numpy() for name, column in arrow(counted).items()}
+        columns = {name: numbers(column) for name, column in arrow(counted).items()}
         maps = [_bucket_map(columns, period, groups) for period in range(len(found))]
     periods = [Period(one.id, one.begin, one.weights, one.salt, table) for one, table in zip(found, maps, strict=True)]
     return cells_of.divide(periods, window)

@@ -6,6 +6,7 @@ from typing import Final
 import ibis
 import numpy as np
 
+from abfleet_experiments.analysis.backends import numbers
 from abfleet_experiments.analysis.details import Traffic
 from abfleet_experiments.analysis.periods import microseconds, moment
 from abfleet_experiments.analysis.sums import arrow
@@ -32,11 +33,11 @@ def traffic(tables: Tables) -> Traffic:
         calls=ibis._.count(), errors=binned.count(where=binned.error), fallbacks=binned.count(where=binned.fell_back),
         troubled=binned.count(where=binned.error | binned.fell_back),
     ))  # fmt: skip
-    where = (columns["bin"].to_numpy().astype(np.int64), columns["g"].to_numpy().astype(np.int64))
+    where = (numbers(columns["bin"]).astype(np.int64), numbers(columns["g"]).astype(np.int64))
     found = []
     for name in ("calls", "errors", "fallbacks", "troubled"):
         counts = np.zeros((bins, len(tables.groups)), dtype=np.int64)
-        np.add.at(counts, where, columns[name].to_numpy().astype(np.int64))
+        np.add.at(counts, where, numbers(columns[name]).astype(np.int64))
         found.append(counts)
     return Traffic(moment(begin_us), timedelta(microseconds=width_us), *found)
 

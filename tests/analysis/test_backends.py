@@ -1,0 +1,99 @@
+"""How tables are kept and results fetched: the same rows whichever way, without what a report can do without."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import ibis
+import numpy as np
+import pyarrow as pa
+import pytest
+from abfleet_experiments.analysis import backends
+from abfleet_experiments.analysis.backends import fetched, fetched_one, fetched_rows, keep, keep_narrow, numbers
+
+from tests.support import made_log
+from tests.support.made_log import Size
+
+ROWS = [("one", None, 1), ("o'ne", "x", 2), (None, "x", 3), ("one", "x", 4), (None, None, 5)]
+
+
+@pytest.fixture
+def connection() -> Iterator[Any]:
+    """A database of its own."""
+    one = ibis.duckdb.connect()
+    yield one
+    one.disconnect()
+
+
+def words(connection: Any) -> Any:
+    """A table with two columns of words."""
+    columns = zip(*ROWS, strict=True)
+    names = ("first", "second", "n")
+    return keep(connection, "words", pa.table(dict(zip(names, map(list, columns), strict=True))))
+
+
+@pytest.mark.parametrize("limit", ["none", "few words", "few combinations", "same numbers"])
+def test_narrow_columns_have_the_same_values(connection: Any, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By one number for all of a row's words, or word by word where there are too many, or two have the same number."""
+    if limit == "few words":
+        monkeypatch.setattr(backends, "MOST_WORDS", 1)
+    if limit == "few combinations":
+        monkeypatch.setattr(backends, "MOST_COMBINATIONS", 2)
+    table = words(connection)
+    combinations = [row[:2] for row in ROWS]
+    if limit == "same numbers":  # of one combination that is listed twice
+        combinations.append(combinations[0])
+    narrow = keep_narrow(connection, "narrow", table, ("first", "second"), combinations)
+    assert fetched_rows(narrow.order_by("n")) == fetched_rows(table.order_by("n"))
+    kinds = dict(connection.con.execute("SELECT column_name, data_type FROM duckdb_columns() "
+                                        "WHERE table_name = 'narrow'").fetchall())  # fmt: skip
+    assert kinds["second"].startswith("ENUM")
+    assert kinds["first"].startswith("VARCHAR" if limit == "few words" else "ENUM")
+    numbered = connection.con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'narrow_words'")
+    assert numbered.fetchone() == (0 if limit == "few combinations" else 1,)
+
+
+def test_a_column_without_words_and_a_table_without_rows(connection: Any) -> None:
+    """Neither is a mistake."""
+    table = words(connection)
+    nothing = table.filter(table.n > 5)
+    assert fetched_rows(keep_narrow(connection, "none", nothing, ("first", "second"), [])) == []
+    blank = table.filter(table.n == 5)
+    row = {"first": None, "second": None, "n": 5}
+    assert fetched_rows(keep_narrow(connection, "blank", blank, ("first", "second"), [(None, None)])) == [row]
+
+
+def test_a_table_can_be_kept_under_the_name_of_one_that_it_is_made_from(connection: Any) -> None:
+    """Which every experiment after the first does."""
+    table = words(connection)
+    kept = keep(connection, "words", table.filter(table.n > 3))
+    assert sorted(row["n"] for row in fetched_rows(kept)) == [4, 5]
+
+
+def test_numbers_of_every_kind(connection: Any) -> None:
+    """Whole ones stay whole, null is nan, decimals are floats, and no rows are an empty array."""
+    table = words(connection)
+    totals = fetched(table.group_by("second").aggregate(n=table.n.sum()).order_by("n"))
+    assert numbers(totals["n"]).tolist() == [6, 9]
+    assert numbers(totals["n"]).dtype == np.int64
+    assert numbers(fetched(table.filter(table.n > 9).select("n"))["n"]).shape == (0,)
+    some = pa.chunked_array([pa.array([1, None]), pa.array([3])])
+    np.testing.assert_array_equal(numbers(some), [1.0, np.nan, 3.0])
+    assert numbers(pa.chunked_array([pa.array([1, 2]), pa.array([3])])).tolist() == [1, 2, 3]
+    assert numbers(pa.chunked_array([pa.array([1]).cast(pa.decimal128(38, 2))])).tolist() == [1.0]
+    assert fetched_one(table.n.max()) == 5
+    assert fetched_one(table.filter(table.n > 9).n.max()) is None
+
+
+def test_a_report_needs_no_pandas(tmp_path: Path) -> None:
+    """It takes half a second to import, and nothing of it is used."""
+    made_log.write_lines(tmp_path, Size(700, 70), files=1)
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from abfleet_experiments.analysis.analyse import analyse\nfrom abfleet_experiments.load import load_text\n"
+        f"report = analyse([Path({str(tmp_path)!r})], load_text({made_log.TEXT!r}))\n"
+        "assert report.experiments\nassert 'pandas' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
