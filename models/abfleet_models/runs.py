@@ -27,7 +27,7 @@ class OpenedModel:
         """Verifies the file and opens it. Raises IntegrityError, and RegistryError where ONNX Runtime is missing."""
         content = found.read_verified()
         try:
-            import onnxruntime
+            from abfleet_models.runtime import onnxruntime
         except ImportError as error:
             raise RegistryError("golden answers need onnxruntime: pip install 'abfleet[worker]'") from error
         options = onnxruntime.SessionOptions()

@@ -196,7 +196,7 @@ def _write_registry(registry: Path, model_file: Path) -> None:
 def _golden(model_file: Path, template: dict) -> dict:
     """Returns the golden answer of this file for the template's histories."""
     import numpy as np
-    import onnxruntime
+    from abfleet_models.runtime import onnxruntime
 
     session = onnxruntime.InferenceSession(str(model_file), providers=["CPUExecutionProvider"])
     history = np.array(template["history"], dtype=np.int64)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
+from abfleet_models.runtime import onnxruntime
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 

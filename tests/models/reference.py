@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
+from abfleet_models.runtime import onnxruntime
 from numpy.typing import NDArray
 from onnx import numpy_helper
 

@@ -1,6 +1,9 @@
 """`abfleet models train | list | verify`: what they print, and the exit codes 0, 1 and 2."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -119,3 +122,15 @@ def test_help_has_an_example(command: str) -> None:
     result = abfleet(command, "--help")
     assert result.exit_code == 0
     assert f"Example: abfleet models {command}" in result.output
+
+
+def test_opening_a_model_talks_to_nobody(tmp_path: Path) -> None:
+    """ONNX Runtime's telemetry, which begins with a file of its own, stays off in the commands that open models too."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    subprocess.run(
+        [sys.executable, "-m", "abfleet", "models", "verify", "v1.2.3", "--registry", COMMITTED],
+        env=environment | {"TMPDIR": str(temporary)}, check=True, timeout=120, stdout=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert list(temporary.iterdir()) == []

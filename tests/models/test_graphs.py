@@ -4,9 +4,9 @@ import json
 from functools import cache
 
 import numpy as np
-import onnxruntime
 import pytest
 from abfleet_models.registry import ModelVersion, Registry
+from abfleet_models.runtime import onnxruntime
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-import onnxruntime
+from abfleet_models.runtime import onnxruntime
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 

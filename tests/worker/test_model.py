@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from abfleet_models.runtime import onnxruntime
 from abfleet_worker.errors import ModelAnswerError, ModelLoadError
 from abfleet_worker.model import LEAST_RUN_CELLS, MOST_RUN_CELLS, load, run_cells
-from abfleet_worker.runtime import onnxruntime
 from onnx import TensorProto
 
 from tests.support.tiny_model import add_version, expected, model_bytes, tiny_registry

@@ -9,11 +9,11 @@ import numpy as np
 from abfleet_models import signing
 from abfleet_models.graph_file import read_int64
 from abfleet_models.registry import ModelVersion, Registry, RegistryError
+from abfleet_models.runtime import onnxruntime
 from numpy.typing import NDArray
 
 from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.errors import ModelAnswerError, ModelLoadError
-from abfleet_worker.runtime import onnxruntime
 
 INPUT = "history"
 OUTPUTS = ("item_ids", "scores")
