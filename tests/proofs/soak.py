@@ -1,7 +1,7 @@
-"""A fleet at half of what it can do, for an hour or as asked: nothing of it grows, and it does not get slower.
+"""A fleet that keeps half of the machine busy, for an hour or as asked: nothing of it grows, and it gets no slower.
 
-`./run prove soak [--minutes M] [--rate R]` finds out how many calls a second the fleet can take, sends half of that (or
-what is asked) on a schedule that does not wait for answers, and prints a sample each minute: calls, p99, and memory,
+`./run prove soak [--minutes M] [--rate R]` finds out how many calls a second that takes, sends so many (or what is
+asked) on a schedule that does not wait for answers, and prints a sample each minute: calls, p99, and memory,
 descriptors and threads of the router and of each worker. It judges the slopes of those after the first fifth.
 """
 
@@ -27,7 +27,7 @@ LEAST_GROWTH_MB = 5.0
 P99_TIMES = 3.0
 """Median of the last third against that of the first; a busy machine moves single ones by more."""
 USERS = 10_000
-CONNECTIONS, AT_ONCE, PROBE_CALLS = 30, 120, 60_000
+CONNECTIONS, AT_ONCE, PROBE_CALLS, PROBE_SECONDS = 30, 120, 60_000, 8.0
 HEAD = "".join(f"{name:>10}" for name in ("minute", "calls", "failed", "p99 ms")) + "  MB, descriptors and threads of"
 
 
@@ -120,23 +120,29 @@ def requests(port: int) -> list[Request]:
     ]
 
 
-def capacity(calls: Sequence[Request]) -> float:
-    """Answers a second when `AT_ONCE` calls are always under way: the best of three passes."""
-    best = 0.0
-    for _ in range(3):
-        sender = Sender(calls, connections=CONNECTIONS)
-        try:
-            done = sender.in_flight(PROBE_CALLS, at_once=AT_ONCE)
-        finally:
-            sender.close()
-        best = max(best, done.ok / done.elapsed_s)
-    return best
+def half_load(calls: Sequence[Request], say: Callable[[str], None]) -> float:
+    """Calls a second that keep half of the machine's cores busy, the sender of the calls included.
+
+    Half of the most answers a second would be more than that: fewer calls at a time share less.
+    """
+    sender = Sender(calls, connections=CONNECTIONS)
+    try:
+        done = sender.in_flight(PROBE_CALLS, at_once=AT_ONCE)
+        most = done.ok / done.elapsed_s
+        psutil.cpu_percent()
+        sender.on_schedule(poisson_schedule(most / 4, PROBE_SECONDS, seed=0), patience_s=0.1)
+        busy = psutil.cpu_percent() / 100
+    finally:
+        sender.close()
+    rate = min(most / 2, most / 4 * 0.5 / busy)
+    say(f"it can take {most:.0f} calls/s, and {most / 4:.0f} keep {busy:.0%} of the machine busy; so {rate:.0f} calls/s")
+    return rate
 
 
 def soak(
     folder: Path, *, minutes: float, rate: float | None, every_seconds: float, say: Callable[[str], None]
 ) -> list[Sample]:
-    """Runs a fleet of one worker a version for so long, at `rate` calls a second or half of what it can take.
+    """Runs a fleet of one worker a version for so long, at `rate` calls a second or as many as keep half of the machine busy.
 
     Each sample has connections of its own, so that opening and closing them is part of what must not leak.
     """
@@ -149,8 +155,7 @@ def soak(
         processes |= {version: psutil.Process(worker.popen.pid) for (version, _), worker in fleet.workers.items()}
         calls = requests(int(fleet.address.rpartition(":")[2]))
         if rate is None:
-            rate = (most := capacity(calls)) / 2
-            say(f"it can take {most:.0f} calls/s; from here on half of that, for {minutes:g} minutes")
+            rate = half_load(calls, say)
         for number in range(1, max(1, round(minutes * 60 / every_seconds)) + 1):
             sender = Sender(calls, connections=CONNECTIONS)
             try:
@@ -172,7 +177,7 @@ def main() -> int:
     """An hour, or as asked."""
     parser = argparse.ArgumentParser(prog="./run prove soak", description=__doc__.partition("\n")[0])
     parser.add_argument("--minutes", type=float, default=60.0, help="how long (60)")
-    parser.add_argument("--rate", type=float, help="calls a second (half of what the fleet can take)")
+    parser.add_argument("--rate", type=float, help="calls a second (what keeps half of the machine busy)")
     got = parser.parse_args()
     every = min(60.0, got.minutes * 60 / 15)
     with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
