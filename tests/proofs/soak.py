@@ -135,7 +135,9 @@ def half_load(calls: Sequence[Request], say: Callable[[str], None]) -> float:
     finally:
         sender.close()
     rate = min(most / 2, most / 4 * 0.5 / busy)
-    say(f"it can take {most:.0f} calls/s, and {most / 4:.0f} keep {busy:.0%} of the machine busy; so {rate:.0f} calls/s")
+    say(
+        f"it can take {most:.0f} calls/s, and {most / 4:.0f} keep {busy:.0%} of the machine busy; so {rate:.0f} calls/s"
+    )
     return rate
 
 

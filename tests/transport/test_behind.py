@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import os
+import socket
 import stat
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -236,3 +238,26 @@ def test_a_socket_has_a_folder_that_nobody_else_enters(tmp_path: Path, monkeypat
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
         finally:
             path.parent.rmdir()
+
+
+async def test_what_a_killed_server_left_goes_with_the_next_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else: not a socket that somebody listens on, none that has only just been made, no other folder."""
+    with tempfile.TemporaryDirectory(prefix="abandoned-", dir="/tmp") as name:  # a socket's path must be short
+        monkeypatch.setattr(behind.tempfile, "tempdir", name)
+        paths = {kind: make_socket_path() for kind in ("killed", "young", "live")}
+        other = Path(tempfile.mkdtemp(prefix="abfleet-", dir=name)) / "file"
+        other.touch()
+        sockets = {kind: socket.socket(socket.AF_UNIX) for kind in paths}
+        for kind, path in paths.items():
+            sockets[kind].bind(str(path))
+            if kind != "young":
+                os.utime(path, (1, 1))
+        sockets["live"].listen()
+        for kind in ("killed", "young"):
+            sockets[kind].close()
+        async with served():
+            assert not paths["killed"].parent.exists()
+            assert paths["young"].exists()
+            assert paths["live"].exists()
+            assert other.exists()
+        sockets["live"].close()

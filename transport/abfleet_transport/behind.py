@@ -9,7 +9,9 @@ import base64
 import contextlib
 import os
 import shutil
+import socket
 import tempfile
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
@@ -33,6 +35,8 @@ MOST_STREAMS: Final = 1000
 """At a time, on all connections: one for each client that watches health, and some."""
 LONGEST_SOCKET_PATH: Final = 103
 """Bytes; macOS takes 103, Linux 107."""
+ABANDONED_SECONDS: Final = 60.0
+PROBE_SECONDS: Final = 0.1
 QUEUED_BYTES: Final = 128
 """That a message costs which waits to be passed on, beside its own."""
 LASTING: Final = frozenset(
@@ -193,6 +197,7 @@ class Behind:
         """Serves on a socket in a folder of its own."""
         path = make_socket_path()
         self._folder = path.parent
+        await asyncio.to_thread(remove_abandoned, path.parent.parent)
         self._server = grpc.aio.server(interceptors=self._plan.interceptors)
         self._plan.add_services(self._server)
         self._server.add_insecure_port(f"unix:{path}")
@@ -260,3 +265,22 @@ def make_socket_path() -> Path:
     if len(os.fsencode(folder)) > LONGEST_SOCKET_PATH - len("/abfleet-12345678/grpc.sock"):
         folder = "/tmp"  # noqa: S108  # mkdtemp makes a folder that nobody else can enter
     return Path(tempfile.mkdtemp(prefix="abfleet-", dir=folder)) / "grpc.sock"
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Takes away what servers of this user that were killed have left there: sockets that nobody listens on.
+
+    Not before a minute: between its two steps a socket is there without a listener.
+    """
+    for path in folder.glob("abfleet-*/grpc.sock"):
+        try:
+            found = path.stat()
+            if found.st_uid != os.getuid() or time.time() - found.st_mtime < ABANDONED_SECONDS:
+                continue
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.settimeout(PROBE_SECONDS)
+                probe.connect(str(path))
+        except ConnectionRefusedError:
+            shutil.rmtree(path.parent, ignore_errors=True)
+        except OSError:  # it has gone meanwhile, or somebody is there and busy
+            continue
