@@ -11,7 +11,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from abfleet_experiments.analysis import backends
-from abfleet_experiments.analysis.backends import fetched, fetched_one, fetched_rows, keep, keep_narrow, numbers
+from abfleet_experiments.analysis.backends import (
+    fetched,
+    fetched_one,
+    fetched_rows,
+    keep,
+    keep_narrow,
+    keep_repeated,
+    numbers,
+)
 
 from tests.support import made_log
 from tests.support.made_log import Size
@@ -70,6 +78,25 @@ def test_a_table_can_be_kept_under_the_name_of_one_that_it_is_made_from(connecti
     table = words(connection)
     kept = keep(connection, "words", table.filter(table.n > 3))
     assert sorted(row["n"] for row in fetched_rows(kept)) == [4, 5]
+
+
+@pytest.mark.parametrize("way", ["sorted", "in parts", "grouped"])
+def test_numbers_that_come_again(connection: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each once, with the count of rows that are too many, however they are found; null never comes again."""
+    if way == "in parts":
+        monkeypatch.setattr(backends, "SORTED_AT_ONCE", 2)
+    if way == "grouped":
+        monkeypatch.setattr(backends, "MOST_LISTED", 1)
+    large = 2**63 - 1
+    keys = [7, None, large, 8, 7, None, large, 9, 7, 0, 1, 2, 3]
+    table = keep(connection, "keys", pa.table({"key": pa.array(keys, pa.uint64())}))
+    repeated, extra = keep_repeated(connection, "repeated", table, "key")
+    assert sorted(row["key"] for row in fetched_rows(repeated)) == [7, large]
+    assert extra == 3
+    single = table.filter(table.key < 5)
+    repeated, extra = keep_repeated(connection, "repeated", single, "key")
+    assert (fetched_rows(repeated), extra) == ([], 0)
+    assert keep_repeated(connection, "repeated", table.filter(table.key.isnull()), "key")[1] == 0
 
 
 def test_numbers_of_every_kind(connection: Any) -> None:

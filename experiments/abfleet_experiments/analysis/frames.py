@@ -10,7 +10,7 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, keep, keep_narrow, view
+from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, keep, keep_narrow, keep_repeated, view
 from abfleet_experiments.analysis.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES
 from abfleet_experiments.analysis.periods import index_of
 from abfleet_experiments.readlog import Log, LogError
@@ -172,14 +172,12 @@ def _count(condition: ir.BooleanValue) -> ir.IntegerScalar:
 
 def _once(log: Log, table: ir.Table, key: str) -> tuple[ir.Table, int]:
     """A table without the later of rows with the same key, and how many those were. Rows without a key all stay."""
-    keys = table.filter(table[key].notnull()).group_by(key).aggregate(times=lambda t: t.count())
-    repeated = keep(log.connection, f"repeated_{key}", keys.filter(keys.times > 1))
-    extra = fetched_rows(repeated.aggregate(extra=(repeated.times - 1).sum()))[0]["extra"]
+    repeated, extra = keep_repeated(log.connection, f"repeated_{key}", table, key)
     if extra:
         twice = table.semi_join(repeated, key)
         ranked = twice.mutate(rank=ibis.row_number().over(group_by=twice[key], order_by=twice["at"]))
         table = table.anti_join(repeated, key).union(ranked.filter(ranked["rank"] == 0).drop("rank"))
-    return table, int(extra or 0)
+    return table, extra
 
 
 def allocated(lines: Lines, experiment: str) -> ir.Table:
