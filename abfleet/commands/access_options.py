@@ -1,11 +1,12 @@
 """Options of every command that calls a router: whom it trusts and what it shows. Knows their names, calls nobody."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from abfleet_transport.access import Access
-from abfleet_transport.followed import CredentialError
+
+if TYPE_CHECKING:
+    from abfleet_transport.access import Access
 
 TokenFile = Annotated[
     Path | None, typer.Option("--token-file", envvar="ABFLEET_TOKEN_FILE", help="A file with the token to show.")
@@ -30,8 +31,11 @@ def access(
     client_cert: Path | None,
     client_key: Path | None,
     server_name: str,
-) -> Access:
+) -> "Access":
     """What was given, with its files read once. Raises typer.BadParameter."""
+    from abfleet_transport.access import Access
+    from abfleet_transport.followed import CredentialError
+
     found = Access(
         token_file=token_file,
         server_ca=server_ca,
