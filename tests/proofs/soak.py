@@ -144,7 +144,7 @@ def half_load(calls: Sequence[Request], say: Callable[[str], None]) -> float:
 def soak(
     folder: Path, *, minutes: float, rate: float | None, every_seconds: float, say: Callable[[str], None]
 ) -> list[Sample]:
-    """Runs a fleet of one worker a version for so long, at `rate` calls a second or what keeps half of the machine busy.
+    """Runs a fleet of one worker a version so long, at `rate` calls a second or what keeps half of the machine busy.
 
     Each sample has connections of its own, so that opening and closing them is part of what must not leak.
     """
