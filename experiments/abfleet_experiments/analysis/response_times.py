@@ -25,11 +25,11 @@ def quantile_points(calls: ir.Table, groups: int, rules: Sequence[MetricRule]) -
         return None
     columns = arrow(_histogram(calls, ["g"]))
     points = np.zeros(groups)
-    group, bins = numbers(columns["g"]), numbers(columns["bin"])
+    group, bins, n, total = (numbers(columns[name]) for name in ("g", "bin", "n", "total"))
     for index in range(groups):
         order = np.argsort(bins[group == index])
-        counts = numbers(columns["n"])[group == index][order].astype(np.float64)
-        totals = numbers(columns["total"])[group == index][order]
+        counts = n[group == index][order].astype(np.float64)
+        totals = total[group == index][order]
         # The last bits of a mean depend on the order in which rows were added up; times in the log have three decimals.
         points[index] = np.round(np.nan_to_num(quantiles.point(counts, totals, RESPONSE_TIME_QUANTILE)), 4)
     return points

@@ -13,9 +13,8 @@ import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_experiments.analysis.backends import fetched, numbers
 from abfleet_experiments.analysis.moments import Cross, Floats, Moments, from_sums
-from abfleet_experiments.analysis.sums import Shape
+from abfleet_experiments.analysis.sums import Shape, float_columns
 
 _CROSS: Final = ("n", "y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
 
@@ -26,7 +25,7 @@ def slice_moments(table: ir.Table, shape: Shape, *, several_allocations: bool = 
     shape: Its times are the slices. several_allocations: Whether a user may be in more than one.
     """
     y, z = table.y, table.z
-    columns = _columns(table.group_by("slice", "cell", "g").aggregate(
+    columns = float_columns(table.group_by("slice", "cell", "g").aggregate(
         n=table.count(), y=y.sum(), z=z.sum(), yy=(y * y).sum(), yz=(y * z).sum(), zz=(z * z).sum(),
         nonzero=(y != 0).cast("int64").sum(),
     ))  # fmt: skip
@@ -50,7 +49,7 @@ def _cross(table: ir.Table, shape: Shape) -> Cross | None:
     both = table.inner_join(later, ["user", "g", "slice"]).filter(ibis._.period < ibis._.late)
     y, z, y2, z2 = both.y, both.z, both.y2, both.z2
     products = {"y": y, "z": z, "y2": y2, "z2": z2, "yy": y * y2, "yz": y * z2, "zy": z * y2, "zz": z * z2}
-    columns = _columns(both.group_by("cell", "second", "g", "slice").aggregate(
+    columns = float_columns(both.group_by("cell", "second", "g", "slice").aggregate(
         n=both.count(), **{name: product.sum() for name, product in products.items()}
     ))  # fmt: skip
     if not len(columns["n"]):
@@ -60,12 +59,6 @@ def _cross(table: ir.Table, shape: Shape) -> Cross | None:
     where = (_whole(columns["slice"]), index.reshape(-1), _whole(columns["g"]))
     paired = Shape(shape.times, len(pairs), shape.groups)
     return Cross(pairs[:, 0], pairs[:, 1], *(_dense(columns[name], where, paired) for name in _CROSS))
-
-
-def _columns(table: ir.Table) -> dict[str, Floats]:
-    """A small result's columns as float64[rows]; null is 0."""
-    result = fetched(table)
-    return {name: np.nan_to_num(numbers(result[name]).astype(np.float64)) for name in result.schema.names}
 
 
 def _whole(values: Floats) -> NDArray[np.int64]:

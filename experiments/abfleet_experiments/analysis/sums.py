@@ -130,7 +130,7 @@ def moments(
     if users is None:
         totals["entered"] = changed.entered.sum()
     grouped = changed.group_by("cell", "g", "look").aggregate(**totals)
-    columns = _columns(grouped)
+    columns = float_columns(grouped)
     where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
     if users is None:
         users = _cumulative(columns["entered"], where, shape)
@@ -157,7 +157,7 @@ def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, 
         products = {"y": y * both.entered, "z": z * both.entered, "y2": y2, "z2": z2, "yy": y * y2, "yz": y * z2,
                     "zy": z * y2, "zz": z * z2}  # fmt: skip
         sums |= {column(name, part): product.sum() for part, product in products.items()}
-    columns = _columns(both.group_by("first_cell", "cell", "g", "look").aggregate(**sums))
+    columns = float_columns(both.group_by("first_cell", "cell", "g", "look").aggregate(**sums))
     if not len(columns["n"]):
         return {}
     pairs = np.stack([columns["first_cell"].astype(int), columns["cell"].astype(int)], axis=1)
@@ -178,12 +178,12 @@ def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, 
 def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:
     """Cumulative sums of a column over `look`, `cell` and `g`: float64[times, cells, groups]."""
     table = table.mutate(counted=column)
-    columns = _columns(table.group_by("cell", "g", "look").aggregate(total=table.counted.sum()))
+    columns = float_columns(table.group_by("cell", "g", "look").aggregate(total=table.counted.sum()))
     where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
     return _cumulative(columns["total"], where, shape)
 
 
-def _columns(table: ir.Table) -> dict[str, NDArray[np.float64]]:
+def float_columns(table: ir.Table) -> dict[str, NDArray[np.float64]]:
     """A small result's columns as float64[rows]; null is 0."""
     result = fetched(table)
     return {name: np.nan_to_num(numbers(result[name]).astype(np.float64)) for name in result.schema.names}
