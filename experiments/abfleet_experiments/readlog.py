@@ -96,6 +96,7 @@ def open_log(
 
 def _limit(raw: "duckdb.DuckDBPyConnection", memory_limit_bytes: int | None, threads: int | None) -> int:
     raw.execute("SET preserve_insertion_order = false")
+    raw.execute("SET parquet_metadata_cache = true")  # each query opens all files again
     raw.execute("SET TimeZone = 'UTC'")  # of times that name none
     if threads is not None:
         raw.execute(f"SET threads = {int(threads)}")
@@ -145,7 +146,7 @@ def _lines(
     parts = [f"SELECT {', '.join(f'NULL::{kind} AS {_quoted(name)}' for name, kind in every.items())} LIMIT 0"]
     json_files = [file for file in json_files if file.stat().st_size]
     sources = [_parsed(raw, folder, json_files, wanted)] if json_files else []
-    sources += [_parquet(parquet_files)] if parquet_files else []
+    sources += [_parquet(raw, parquet_files)] if parquet_files else []
     parts += [_selected(raw, source, wanted, every) for source in sources]
     normal = []
     for index, part in enumerate(parts):
@@ -169,11 +170,17 @@ def _parsed(raw: "duckdb.DuckDBPyConnection", folder: Path | None, files: list[P
         return "parsed_lines"
     out = folder / "parsed"
     raw.execute(f"COPY ({rows}) TO {_text(out)} (FORMAT parquet, COMPRESSION lz4_raw, PER_THREAD_OUTPUT true)")
-    return _parquet(sorted(out.glob("*.parquet")))
+    return _parquet(raw, sorted(out.glob("*.parquet")))
 
 
-def _parquet(files: Sequence[Path]) -> str:
-    return f"read_parquet({_listed(files)}, union_by_name = true)"
+def _parquet(raw: "duckdb.DuckDBPyConnection", files: Sequence[Path]) -> str:
+    """Parquet files as a source in SQL; what some of them lack is null there.
+
+    Files that all have the same columns are told so: each query would look into every one of them first.
+    """
+    differs = f"SELECT 1 FROM parquet_schema({_listed(files)}) GROUP BY name, type, logical_type HAVING count(*) <> ?"  # noqa: S608
+    union = raw.execute(f"{differs} LIMIT 1", [len(files)]).fetchone() is not None
+    return f"read_parquet({_listed(files)}, union_by_name = {str(union).lower()})"
 
 
 def _selected(

@@ -239,6 +239,41 @@ def test_users_in_two_groups_of_one_allocation_are_counted(tmp_path: Path) -> No
     assert [group["users"] for group in experiment["groups"]] == [100, 100]
 
 
+def test_a_user_with_thousands_of_calls_in_a_look_is_counted_whole(tmp_path: Path) -> None:
+    """Counts that have no room beside each other are kept apart: nothing of one user's runs over into another count."""
+    log = LogLines()
+    calls = [3000, *[2] * 99]
+    for user, many in enumerate(calls):
+        for call in range(many):
+            failed = {"fallback": "timeout", "status": "UNAVAILABLE"} if call % 3 == 0 else {}
+            at = START + timedelta(seconds=call)
+            log.exposure(f"u{user}", ("control", "treatment")[user % 2], at, latency_ms=float(1 + call), **failed)
+    report = report_of(log.write(tmp_path), file_text("response_time_mean", secondary=["error_rate", "fallback_rate"]))
+    control, treatment = only(report)["groups"]
+    assert (control["exposures"], treatment["exposures"]) == (3000 + 49 * 2, 50 * 2)
+    assert (control["errors"], control["fallbacks"]) == (1000 + 49, 1000 + 49)
+    assert (treatment["errors"], treatment["fallbacks"]) == (50, 50)
+    found = metric(report, "response_time_mean")
+    answered = [1.0 + call for call in range(3000) if call % 3] + [2.0] * 49
+    assert (found["value"], found["baseline_value"]) == (2.0, pytest.approx(np.mean(answered)))
+
+
+@pytest.mark.parametrize("groups", [30, 31, 70])
+def test_an_experiment_of_many_groups(tmp_path: Path, groups: int) -> None:
+    """Who was in two of them is known, whether they have a bit each or not."""
+    names = [f"g{index:02}" for index in range(groups)]
+    log = LogLines()
+    for user in range(groups * 10):
+        log.exposure(f"u{user}", names[user % groups], propensity=1 / groups)
+    for user in (0, 1):
+        log.exposure(f"u{user}", names[user + groups // 2], START + HOUR, propensity=1 / groups)
+    text = file_text().replace("name: test", "name: another")
+    (experiment,) = [e for e in report_of(log.write(tmp_path), text)["experiments"] if e["name"] == "test"]
+    assert len(experiment["groups"]) == groups
+    assert experiment["data_quality"]["users_in_two_groups"] == 2
+    assert {group["users"] for group in experiment["groups"]} == {10}
+
+
 def test_a_concluded_experiment_is_analysed_from_its_log(tmp_path: Path) -> None:
     """Gone from the file, its groups and shares come from allocation events; the silent group is missed."""
     log = LogLines()
@@ -297,6 +332,9 @@ def test_all_kinds_of_files_say_the_same(tmp_path: Path) -> None:
     (folders["gz"] / "decisions-x.jsonl.gz").write_bytes(gzip.compress(source.read_bytes()))
     rows = f"read_json('{source}', format = 'newline_delimited')"
     duckdb.execute(f"COPY (SELECT * FROM {rows}) TO '{folders['parquet'] / 'part.parquet'}' (FORMAT parquet)")
+    # One file more, of which the others have more columns: what it lacks is null.
+    duckdb.execute(f"COPY (SELECT event, ts, request_id, user_id FROM {rows} WHERE FALSE) "
+                   f"TO '{folders['parquet'] / 'empty.parquet'}' (FORMAT parquet)")  # fmt: skip
     shutil.copy(folders["parquet"] / "part.parquet", folders["mixed"])
     second.write(folders["mixed"])
     reports = {kind: report_of(folder, file_text()) for kind, folder in folders.items()}

@@ -236,10 +236,11 @@ def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
     `two_groups` whether the user was served in more than one group of the allocation. `ramped`: whether there is more
     than one allocation.
     """
+    group = first_group(visits)
     table = visits.group_by("user", *(["period"] if ramped else [])).aggregate(
         start=visits.start.min(),
-        bucket=visits.bucket.argmin(visits.start) if ramped else visits.bucket.max(),
-        two_groups=visits.g_low.min() != visits.g_high.max(),
+        bucket=visits.bucket.argmin(visits.start) if ramped else ibis.null("int32"),
+        two_groups=visits.two_groups.any() | (group.min() != group.max()),
     )
     if not ramped:
         table = table.mutate(period=ibis.literal(0, "int32"))

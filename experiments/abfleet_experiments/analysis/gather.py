@@ -125,7 +125,9 @@ def _gathered(tables: Tables) -> Gathered:
     counted = OutcomeCounts()
     metrics = _metrics(tables, counted)
     member = cells_of.membership(tables.cells, tables.looks.times)
-    metrics = tuple(with_quantile(metric, member, tables.calls, tables.units, tables.shape) for metric in metrics)
+    metrics = tuple(
+        with_quantile(metric, member, tables.calls, tables.times, tables.units, tables.shape) for metric in metrics
+    )
     new_users = sums.counts(tables.entering(), tables.entering().entry, tables.shape)
     evidence = Evidence(
         groups=tables.groups,

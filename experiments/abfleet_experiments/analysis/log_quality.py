@@ -118,10 +118,10 @@ def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     out = np.flatnonzero(cells_of.left_out(tables.cells, tables.looks.times[-1])).tolist()
     counting = units.filter(~units.cell.isin(out)) if out else units
     users = arrow(counting.group_by("g").aggregate(n=counting.user.nunique()))
-    versions = arrow(tables.exposures.group_by("group").aggregate(
-        version=tables.exposures.model_version.argmax(tables.exposures["at"])
-    ))  # fmt: skip
-    named = dict(zip(versions["group"].to_pylist(), versions["version"].to_pylist(), strict=True))
+    versions = tables.exposures.filter(tables.exposures.model_version.notnull())
+    versions = versions.group_by("group", "model_version").aggregate(newest=versions["at"].max())
+    newest = sorted(fetched_rows(versions), key=lambda row: row["newest"])
+    named = {row["group"]: row["model_version"] for row in newest}
     of_users = dict(zip(users["g"].to_pylist(), users["n"].to_pylist(), strict=True))
     of_lines = {
         g: rest for g, *rest in zip(*(lines[c].to_pylist() for c in ("g", "calls", "fallbacks", "errors")), strict=True)

@@ -54,6 +54,14 @@ def packed(table: ir.Table, word: Word) -> ir.FloatingValue:
     return total
 
 
+def counted(ones: Mapping[str, ir.BooleanValue], bits: int) -> ir.FloatingScalar:
+    """How many rows have each of these, none of which is null: a number with so many bits for each count."""
+    total = ibis.literal(0, "int64")
+    for index, one in enumerate(ones.values()):
+        total = total + one.cast("int64") * (1 << index * bits)
+    return total.cast("float64").sum()
+
+
 def unpacked(number: ir.FloatingValue, word: Word, prefix: str) -> dict[str, ir.FloatingValue]:
     """The columns again, each with a prefix."""
     whole = number.cast("int64")

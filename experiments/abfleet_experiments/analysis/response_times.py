@@ -1,6 +1,5 @@
 """Response times: quantiles with what they need, and which calls were slow. Ibis expressions over calls."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -19,11 +18,9 @@ LEARNT_FROM: Final = 1000
 """Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""
 
 
-def quantile_points(calls: ir.Table, groups: int, rules: Sequence[MetricRule]) -> Floats | None:
-    """Each group's quantile of response times; None if no metric needs it."""
-    if not any(rule.source is Source.TIME_QUANTILE for rule in rules):
-        return None
-    columns = arrow(_histogram(calls, ["g"]))
+def quantile_points(times: ir.Table, groups: int) -> Floats:
+    """Each group's quantile of response times, from their histogram."""
+    columns = arrow(times.group_by("g", "bin").aggregate(n=times.n.sum(), total=times.total.sum()))
     points = np.zeros(groups)
     group, bins, n, total = (numbers(columns[name]) for name in ("g", "bin", "n", "total"))
     for index in range(groups):
@@ -36,13 +33,12 @@ def quantile_points(calls: ir.Table, groups: int, rules: Sequence[MetricRule]) -
 
 
 def with_quantile(
-    metric: MetricEvidence, membership: Floats, calls: ir.Table, units: ir.Table, shape: Shape
+    metric: MetricEvidence, membership: Floats, calls: ir.Table, times: ir.Table | None, units: ir.Table, shape: Shape
 ) -> MetricEvidence:
-    """The metric with its quantile in each stratum, if it is one."""
-    if metric.rule.source is not Source.TIME_QUANTILE:
+    """The metric with its quantile in each stratum, if it is one; times: the calls' histogram by allocation."""
+    if metric.rule.source is not Source.TIME_QUANTILE or times is None:
         return metric
-    table = _with_units(calls, units)
-    columns = arrow(_histogram(table, ["look", "cell", "g"]))
+    columns = arrow(_by_cell(calls, times, units))
     where = tuple(numbers(columns[name]).astype(np.int64) for name in ("look", "cell", "g"))
     bins = numbers(columns["bin"])
     axes = (shape.times, shape.cells, shape.groups)
@@ -52,14 +48,15 @@ def with_quantile(
     return replace(metric, quantile=scale)
 
 
-def _with_units(calls: ir.Table, units: ir.Table) -> ir.Table:
-    """The calls with their user's cell and group; without a join where both follow from the call itself."""
+def _by_cell(calls: ir.Table, times: ir.Table, units: ir.Table) -> ir.Table:
+    """The histogram by user's cell and group; the one by allocation where both follow from the call itself."""
     row = fetched_rows(units.aggregate(
         two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()
     ))[0]  # fmt: skip
     if not row["two"] and not row["elsewhere"]:
-        return calls.mutate(cell=calls.period)
-    return calls.drop("g").inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
+        return times.mutate(cell=times.period)
+    placed = calls.drop("g").inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
+    return histogram(placed, ["look", "cell", "g"])
 
 
 def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
@@ -76,7 +73,7 @@ def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
     return timed.filter(timed["at"] > row["last"], timed.latency_ms > row["threshold"])
 
 
-def _histogram(table: ir.Table, keys: list[str]) -> ir.Table:
+def histogram(table: ir.Table, keys: list[str]) -> ir.Table:
     """Timed calls by response time, in bins of 0.1 %."""
     timed = table.filter(table.timed)
     binned = timed.mutate(bin=(ibis.greatest(timed.latency_ms, 1e-6).ln() * quantiles.BINS_PER_E).floor().cast("int64"))

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
+from typing import Final
 
 import ibis
 import ibis.expr.types as ir
@@ -10,18 +12,24 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from abfleet_experiments.analysis import backends, frames
+from abfleet_experiments.analysis import backends, frames, packing
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis.backends import numbers
+from abfleet_experiments.analysis.backends import fetched_one, numbers
 from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule, Source
 from abfleet_experiments.analysis.moments import Floats
 from abfleet_experiments.analysis.periods import Found, Looks, looks_until, microseconds
-from abfleet_experiments.analysis.response_times import quantile_points
+from abfleet_experiments.analysis.response_times import histogram, quantile_points
 from abfleet_experiments.analysis.sums import Shape, arrow
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan
+
+COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
+"""What is counted of a visit's calls, beside the calls themselves."""
+COUNT_BITS: Final = packing.WORD_BITS // len(COUNTED)
+MOST_BITS: Final = 30
+"""Of a number of 32 that no database takes for a negative one; Ibis writes none of 64 as such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,7 @@ class Tables:
     Attributes:
         exposures: The ones that count. calls: The same in numbers, with what became of each and their look.
         visits: One row for each user, allocation and look. units: One for each user and allocation, with its cell.
+        times: The histogram of response times by look, allocation and group; None if no metric needs it.
     """
 
     lines: Lines
@@ -42,6 +51,7 @@ class Tables:
     exposures: ir.Table
     calls: ir.Table
     looks: Looks
+    times: ir.Table | None
     visits: ir.Table
     units: ir.Table
     cells: Cells
@@ -85,51 +95,77 @@ def tables_of(
     looks = looks_until(min(one.begin for one in found), as_of, plan)
     calls = frames.calls(exposures, groups, [one.id for one in found])
     calls = backends.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
-    points = quantile_points(calls, len(groups), rules)
+    times = points = None
+    if any(rule.source is Source.TIME_QUANTILE for rule in rules):
+        times = backends.keep(connection, "times", histogram(calls, ["look", "period", "g"]))
+        points = quantile_points(times, len(groups))
     ramped = len(found) > 1
     timed = any(rule.source is Source.TIME_MEAN for rule in rules)
-    visits = backends.keep(connection, "visits", visits_of(calls, points, timed=timed, ramped=ramped))
+    grouped = partial(visits_of, calls, points, len(groups), timed=timed, ramped=ramped)
+    visits = backends.keep(connection, "kept_visits", grouped())
+    if (fetched_one(visits.calls.max()) or 0) >> COUNT_BITS:
+        visits = backends.keep(connection, "kept_visits", grouped(together=False))
+    visits = backends.view(connection, "visits", with_counts(visits))
     plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=ramped))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
     units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
     shape = Shape(len(looks.times), len(cells.cells), len(groups))
     return Tables(
-        lines, name, groups, tuple(found), tuple(rules), as_of, exposures, calls, looks, visits, units, cells, shape
+        lines, name, groups, tuple(found), tuple(rules), as_of, exposures, calls, looks, times, visits, units, cells,
+        shape,
     )
 
 
-def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool, ramped: bool) -> ir.Table:
-    """One row for each user, allocation and look.
+def visits_of(
+    calls: ir.Table, points: Floats | None, groups: int, *, timed: bool, ramped: bool, together: bool = True
+) -> ir.Table:
+    """One row for each user, allocation and look, as they are kept; `with_counts` says what is in it.
 
     timed: Whether response times are added up. ramped: Whether there is more than one allocation; the only one is no
-    part of the key, which is what grouping costs.
+    part of the key, which is what grouping costs. together: Whether COUNTED are in one number, which takes a third less
+    time, and less memory for each user, but has room for calls of COUNT_BITS.
     """
-    table = calls
+    table = _with_facts(calls, points)
+    counts: dict[str, ir.Value] = {name: table.count(where=table[name]) for name in COUNTED}
+    if together:
+        counts = {"word": packing.counted({name: table[name] for name in COUNTED}, COUNT_BITS)}
+    if ramped:
+        counts["bucket"] = table.bucket.max()  # a user has one under one salt
+    if timed:
+        counts["time_sum"] = table.latency_ms.sum(where=table.timed)
+    return table.group_by("user", *(["period"] if ramped else []), "look").aggregate(
+        start=table.start.min(), two_groups=_two_groups(table, groups), calls=table.count(), **counts
+    )
+
+
+def with_counts(visits: ir.Table) -> ir.Table:
+    """The kept visits with every column: COUNTED apart, and what is the same for all of them."""
+    if "word" in visits.columns:
+        visits = visits.mutate(**packing.unpacked(visits.word, dict.fromkeys(COUNTED, COUNT_BITS), "")).drop("word")
+    same = {"period": ibis.literal(0, "int32"), "bucket": ibis.null("int32"), "time_sum": ibis.literal(0.0)}
+    visits = visits.mutate(**{name: value for name, value in same.items() if name not in visits.columns})
+    return visits.mutate(time_sum=visits.time_sum.fill_null(0.0))
+
+
+def _with_facts(calls: ir.Table, points: Floats | None) -> ir.Table:
+    """The calls with `slow`, and `start`: time and group in one number, the least of which has the first call's group.
+
+    points: By group, what a slow response takes longer than, in ms; None where nobody asks.
+    """
     slow: ir.BooleanValue = ibis.literal(False)
     if points is not None:
         # Not one comparison with a case of numbers: DuckDB takes these for decimals, and converts them row by row.
-        above = (table.latency_ms > float(point) for point in points)
-        slow = table.timed & ibis.or_(*((table.g == group) & one for group, one in enumerate(above)))
-    # Time and group in one number, so that its least has the group of the first call.
-    start = table["at"] * frames.GROUPS_IN_NUMBER + table.g
-    table = table.mutate(slow=slow, start=start)
-    # Counting what a condition leaves is quicker, and takes less memory for each user, than adding up noughts and ones.
-    visits = table.group_by("user", *(["period"] if ramped else []), "look").aggregate(
-        start=table.start.min(),
-        g_low=table.g.min(),
-        g_high=table.g.max(),
-        bucket=table.bucket.max(),  # a user has one bucket under one salt
-        calls=table.count(),
-        answered=table.count(where=table.answered),
-        error=table.count(where=table.error),
-        fell_back=table.count(where=table.fell_back),
-        timed=table.count(where=table.timed),
-        slow=table.count(where=table.slow),
-        **({"time_sum": table.latency_ms.sum(where=table.timed)} if timed else {}),
-    )
-    if not ramped:
-        visits = visits.mutate(period=ibis.literal(0, "int32"))
-    return visits.mutate(time_sum=visits.time_sum.fill_null(0.0) if timed else ibis.literal(0.0))
+        above = (calls.latency_ms > float(point) for point in points)
+        slow = calls.timed & ibis.or_(*((calls.g == group) & one for group, one in enumerate(above)))
+    return calls.mutate(slow=slow, start=calls["at"] * frames.GROUPS_IN_NUMBER + calls.g)
+
+
+def _two_groups(table: ir.Table, groups: int) -> ir.BooleanValue:
+    """Whether calls were in more than one group."""
+    if groups > MOST_BITS:
+        return table.g.min() != table.g.max()
+    bits = (ibis.literal(1) << table.g).bit_or()
+    return (bits & (bits - 1)) != 0
 
 
 def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:
