@@ -65,7 +65,10 @@ def run(index: Index, folder: Path, dependencies: list[dict[str, object]], code:
     done = subprocess.run(
         [sys.executable, "-m", "tests.proofs", "audit", "--index", index.url],
         env=os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"},
-        cwd=ROOT, capture_output=True, text=True, check=False,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return done.returncode, done.stdout + done.stderr
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from abfleet_router.log_files import Identity, taken
+from abfleet_router.log_files import LEVEL, Identity, taken
 
 from abfleet.logs.checking import digest_of
 from abfleet.logs.files import PARQUET_SUFFIX, LogsError, everything, line_files, lines_of, parquet_files
@@ -155,7 +155,7 @@ def _rewrite_lines(path: Path, is_theirs: Callable[[bytes], bool]) -> None:
             if path.suffix == ".zst":
                 import zstandard
 
-                packer = zstandard.ZstdCompressor(level=3, write_checksum=True).stream_writer(out, closefd=False)
+                packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).stream_writer(out, closefd=False)
             elif path.suffix == ".gz":
                 import gzip
 

@@ -118,17 +118,30 @@ def test_killed_between_two_renames(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert summary(checked(tmp_path)) == summary(before)
 
 
-def test_what_does_not_agree_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row that is not what it was made of: an error, and the log stays as it was."""
+BENT = {
+    "changed": "SELECT * REPLACE (coalesce(latency_ms, 0) + 1 AS latency_ms) FROM rows",
+    "one changed": "SELECT * REPLACE (CASE WHEN nth = 1 THEN 'x' ELSE router END AS router) FROM rows",
+    "text changed": "SELECT * REPLACE (CASE WHEN nth = 1 THEN line || ' ' ELSE line END AS line) FROM rows",
+    "lost": "SELECT * FROM rows WHERE nth > 1",
+    "doubled": "SELECT * FROM rows UNION ALL SELECT * FROM rows WHERE nth = 1",
+    "one for another": "SELECT * FROM rows WHERE nth > 1 UNION ALL SELECT * FROM rows WHERE nth = 2",
+    "exchanged": "SELECT * REPLACE (lag(request_id, 1, last) OVER (ORDER BY nth) AS request_id) "
+                 "FROM (SELECT *, max_by(request_id, nth) OVER () AS last FROM rows)",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", BENT)
+def test_what_does_not_agree_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """A row that is not what it was made of, however: an error, and the log stays as it was."""
     before = fill(tmp_path)
     real: Callable[..., int] = compacting._write
 
     def bend(connection: duckdb.DuckDBPyConnection, files: list[Path], work: Path) -> int:
         lines = real(connection, files, work)
-        victim = sorted(work.rglob("*.partial"))[0]
+        victim = max(work.rglob("*.partial"), key=lambda path: path.stat().st_size)
         connection.execute(
-            "COPY (SELECT * REPLACE (coalesce(latency_ms, 0) + 1 AS latency_ms) "
-            f"FROM read_parquet('{victim}', hive_partitioning = false)) TO '{victim}.new' (FORMAT parquet)"
+            f"COPY (WITH rows AS (SELECT *, row_number() OVER () AS nth FROM read_parquet('{victim}', "
+            f"hive_partitioning = false)) SELECT * EXCLUDE (nth) FROM ({BENT[how]})) TO '{victim}.new' (FORMAT parquet)"
         )
         Path(f"{victim}.new").rename(victim)
         return lines
