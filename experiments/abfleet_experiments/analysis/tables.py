@@ -111,7 +111,19 @@ def tables_of(
     units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
     shape = Shape(len(looks.times), len(cells.cells), len(groups))
     return Tables(
-        lines, name, groups, tuple(found), tuple(rules), as_of, exposures, calls, looks, times, visits, units, cells,
+        lines,
+        name,
+        groups,
+        tuple(found),
+        tuple(rules),
+        as_of,
+        exposures,
+        calls,
+        looks,
+        times,
+        visits,
+        units,
+        cells,
         shape,
     )
 
