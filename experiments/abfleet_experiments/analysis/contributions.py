@@ -22,6 +22,7 @@ BEFORE: Final = timedelta(days=14)
 _MICROSECOND: Final = timedelta(microseconds=1)
 _OUTCOME_SOURCES: Final = (Source.OUTCOME_VALUE, Source.OUTCOME_COUNT, Source.OUTCOME_ANY)
 _KEYS: Final = ("user", "period", "look")
+_PLACE: Final = ("cell", "g")
 
 
 @dataclass(slots=True)
@@ -78,11 +79,12 @@ def join_outcomes(
 def contributions(
     outcomes: Joined,
     visits: ir.Table,
+    units: ir.Table,
     rules: Sequence[MetricRule],
     counted: OutcomeCounts,
     connection: "BaseBackend",
 ) -> tuple[ir.Table, dict[str, Value]]:
-    """Rows for each user, allocation and look, and which of their columns make each metric."""
+    """Rows for each user, allocation and look with cell and group, and which of their columns make each metric."""
     values: dict[str, Value] = {}
     parts: list[ir.Table] = []
     for rule in rules:
@@ -110,23 +112,24 @@ def contributions(
                 Source.TIME_MEAN: Value("time_sum", "timed"),
                 Source.TIME_QUANTILE: Value("slow", "timed"),
             }[rule.source]
-    base = visits.select(*_KEYS, "answered", "error", "fell_back", "timed", "time_sum", "slow")
-    return _together(base, parts, connection), values
+    base = visits.select(*_KEYS, *_PLACE, "answered", "error", "fell_back", "timed", "time_sum", "slow")
+    return _together(base, parts, units, connection), values
 
 
-def _together(base: ir.Table, parts: Sequence[ir.Table], connection: "BaseBackend") -> ir.Table:
+def _together(base: ir.Table, parts: Sequence[ir.Table], units: ir.Table, connection: "BaseBackend") -> ir.Table:
     """The rows of all tables, with 0 in the columns that a table does not have.
 
     A user may then have several rows for one look. Nothing minds: what the rows of a look change adds up to what the
     look changes, and adding them up here would cost as much as everything after it.
     """
-    ordered = sorted({name for table in (base, *parts) for name in table.columns} - set(_KEYS))
+    ordered = sorted({name for table in (base, *parts) for name in table.columns} - {*_KEYS, *_PLACE})
     # Cast, because a table of Spark's takes a plain 0.0 for a decimal.
     nought = ibis.literal(0).cast("float64")
     aligned = [
         table.select(
             "user",
             **{key: table[key].cast("int32") for key in ("period", "look")},
+            **{key: table[key].cast("int16") for key in _PLACE if key in table.columns},
             **{c: table[c].cast("float64") if c in table.columns else nought for c in ordered},
         )
         for table in (base, *parts)
@@ -134,8 +137,10 @@ def _together(base: ir.Table, parts: Sequence[ir.Table], connection: "BaseBacken
     if not parts:
         return aligned[0]
     # Few rows beside the base's, which would be gathered again for each thing that is asked of them.
-    few = keep(connection, "outcome_contributions", ibis.union(*aligned[1:]) if len(parts) > 1 else aligned[1])
-    return aligned[0].union(few)
+    few = ibis.union(*aligned[1:]) if len(parts) > 1 else aligned[1]
+    place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})
+    few = few.inner_join(place, ["user", "period"]).select(aligned[0].columns)
+    return aligned[0].union(keep(connection, "outcome_contributions", few))
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:

@@ -125,9 +125,7 @@ def _gathered(tables: Tables) -> Gathered:
     counted = OutcomeCounts()
     metrics = _metrics(tables, counted)
     member = cells_of.membership(tables.cells, tables.looks.times)
-    metrics = tuple(
-        with_quantile(metric, member, tables.calls, tables.times, tables.units, tables.shape) for metric in metrics
-    )
+    metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
     new_users = sums.counts(tables.entering(), tables.entering().entry, tables.shape)
     evidence = Evidence(
         groups=tables.groups,
@@ -187,12 +185,11 @@ def _contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict
     outcomes = join_outcomes(
         tables.lines, tables.name, tables.groups, [one.id for one in tables.found], tables.units, tables.looks
     )
-    table, values = contributions(outcomes, tables.visits, tables.rules, counted, tables.lines.log.connection)
+    connection = tables.lines.log.connection
+    table, values = contributions(outcomes, tables.visits, tables.units, tables.rules, counted, connection)
     summed = sorted({column for value in values.values() for column in (value.y, value.z) if column is not None})
     # A column is filled by one table alone, which has one row for a user's look.
     bits = packing.bits_of(table, summed, tables.shape.times)
-    units = tables.units.select("user", "period", cell=ibis._.cell.cast("int16"), g=ibis._.g.cast("int16"))
-    table = table.inner_join(units, ["user", "period"])
     if any(rule.winsorise is not None for rule in tables.rules):
         table = tables.keep("contributions", table)
     table, values = _with_values_before(tables, table, values, counted)

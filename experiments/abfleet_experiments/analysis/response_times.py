@@ -32,13 +32,11 @@ def quantile_points(times: ir.Table, groups: int) -> Floats:
     return points
 
 
-def with_quantile(
-    metric: MetricEvidence, membership: Floats, calls: ir.Table, times: ir.Table | None, units: ir.Table, shape: Shape
-) -> MetricEvidence:
-    """The metric with its quantile in each stratum, if it is one; times: the calls' histogram by allocation."""
+def with_quantile(metric: MetricEvidence, membership: Floats, times: ir.Table | None, shape: Shape) -> MetricEvidence:
+    """The metric with its quantile in each stratum, if it is one; times: the histogram by look, cell and group."""
     if metric.rule.source is not Source.TIME_QUANTILE or times is None:
         return metric
-    columns = arrow(_by_cell(calls, times, units))
+    columns = arrow(times)
     where = tuple(numbers(columns[name]).astype(np.int64) for name in ("look", "cell", "g"))
     bins = numbers(columns["bin"])
     axes = (shape.times, shape.cells, shape.groups)
@@ -46,17 +44,6 @@ def with_quantile(
     totals = quantiles.dense(bins, where, numbers(columns["total"]), axes)
     scale = quantiles.quantile_scale(metric.moments, membership, counts, totals, probability=RESPONSE_TIME_QUANTILE)
     return replace(metric, quantile=scale)
-
-
-def _by_cell(calls: ir.Table, times: ir.Table, units: ir.Table) -> ir.Table:
-    """The histogram by user's cell and group; the one by allocation where both follow from the call itself."""
-    row = fetched_rows(units.aggregate(
-        two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()
-    ))[0]  # fmt: skip
-    if not row["two"] and not row["elsewhere"]:
-        return times.mutate(cell=times.period)
-    placed = calls.drop("g").inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
-    return histogram(placed, ["look", "cell", "g"])
 
 
 def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import backends, frames, packing
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis.backends import fetched_one, numbers
+from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
 from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule, Source
@@ -38,8 +38,9 @@ class Tables:
 
     Attributes:
         exposures: The ones that count. calls: The same in numbers, with what became of each and their look.
-        visits: One row for each user, allocation and look. units: One for each user and allocation, with its cell.
-        times: The histogram of response times by look, allocation and group; None if no metric needs it.
+        visits: One row for each user, allocation and look. units: One for each user and allocation. Both with the
+            user's cell and group.
+        times: The histogram of response times by look, cell and group; None if no metric needs it.
     """
 
     lines: Lines
@@ -109,22 +110,28 @@ def tables_of(
     plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=ramped))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
     units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
-    shape = Shape(len(looks.times), len(cells.cells), len(groups))
+    if _follow_from_calls(units):
+        visits = visits.mutate(cell=visits.period, g=frames.first_group(visits))
+        times = None if times is None else times.mutate(cell=times.period)
+    else:
+        visits = _placed(visits, units)
+        times = None if times is None else histogram(_placed(calls.drop("g"), units), ["look", "cell", "g"])
+    visits = backends.view(connection, "placed_visits", visits)
     return Tables(
-        lines,
-        name,
-        groups,
-        tuple(found),
-        tuple(rules),
-        as_of,
-        exposures,
-        calls,
-        looks,
-        times,
-        visits,
-        units,
-        cells,
-        shape,
+        lines=lines,
+        name=name,
+        groups=groups,
+        found=tuple(found),
+        rules=tuple(rules),
+        as_of=as_of,
+        exposures=exposures,
+        calls=calls,
+        looks=looks,
+        times=times,
+        visits=visits,
+        units=units,
+        cells=cells,
+        shape=Shape(len(looks.times), len(cells.cells), len(groups)),
     )
 
 
@@ -199,6 +206,19 @@ def _bucket_map(columns: Mapping[str, NDArray[np.int64]], period: int, groups: i
     np.add.at(votes, (columns["bucket"][mine], columns["g"][mine]), columns["n"][mine])
     voted = np.flatnonzero(votes.sum(axis=1))
     return cells_of.observed_buckets(voted, votes[voted].argmax(axis=1))
+
+
+def _follow_from_calls(units: ir.Table) -> bool:
+    """Whether cells and groups do: nobody was in two groups, and no bucket has moved."""
+    row = fetched_rows(units.aggregate(
+        two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()
+    ))[0]  # fmt: skip
+    return not row["two"] and not row["elsewhere"]
+
+
+def _placed(table: ir.Table, units: ir.Table) -> ir.Table:
+    """Calls or visits with the cell and group of their user."""
+    return table.inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
 
 
 def _with_cells(lines: Lines, units: ir.Table, cells: Cells) -> ir.Table:
