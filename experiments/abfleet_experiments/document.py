@@ -18,6 +18,7 @@ from abfleet_experiments.errors import ConfigError, shown
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Room for 100,000 overrides of the longest ids that people use, and small enough to be read in a second or two."""
 MAX_DEPTH: Final = 16
+TOO_DEEP: Final = f"is nested deeper than {MAX_DEPTH} levels"
 """The deepest value of the file sits at 8."""
 MAX_NODES: Final = 600_000
 MAX_ERRORS: Final = 100
@@ -191,7 +192,7 @@ class _Reader:
         if isinstance(event, yaml.ScalarEvent):
             return Scalar(event.value, _kind(event), line, column, start, end)
         if len(path) >= MAX_DEPTH:
-            self._stop(event, path, f"is nested deeper than {MAX_DEPTH} levels")
+            self._stop(event, path, TOO_DEEP)
         if isinstance(event, yaml.SequenceStartEvent):
             return self._sequence(event, path)
         return self._mapping(event, path)
@@ -250,6 +251,8 @@ def _note_syntax(error: yaml.YAMLError, text: str, findings: Findings) -> None:
         message = f"is not YAML: {error.problem or error.context}"
         if text[mark.index : mark.index + 1] == "\t" or "'\\t'" in message:
             message = "is not YAML: a tab; indent with spaces"
+        if "nesting depth" in message:  # newer parsers give up by themselves where it is very deep
+            message = TOO_DEEP
         findings.add(place, (), message)
         return
     position = int(getattr(error, "position", 0) or 0)

@@ -5,6 +5,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from abfleet_experiments.analysis import packing
+from abfleet_experiments.analysis.backends import keep
 from abfleet_experiments.analysis.sums import Value, changes
 
 COLUMNS = ("seldom", "often", "most", "money", "refunds")
@@ -29,7 +30,7 @@ def rows(seed: int) -> pa.Table:
 @pytest.mark.parametrize("seed", range(3))
 def test_packing_changes_no_number(seed: int) -> None:
     """What looks change is the same with and without it; fractions and negative numbers are left alone."""
-    table = ibis.duckdb.connect().create_table("rows", rows(seed))
+    table = keep(ibis.duckdb.connect(), "rows", rows(seed))
     table = table.mutate(**{name: table[name].cast("float64") for name in COLUMNS})
     bits = packing.bits_of(table, COLUMNS, 6)
     assert set(bits) == {"seldom", "often", "most"}

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from abfleet_experiments.analysis import guardrails, srm
+from abfleet_experiments.analysis.backends import keep
 from abfleet_experiments.analysis.confidence_sequence import half_width
 from abfleet_experiments.analysis.effects import Comparison, Estimator, compare, contrast_z, every_user
 from abfleet_experiments.analysis.lookwise import LookwiseTest
@@ -157,10 +158,8 @@ def test_agrees_with_tea_tasting() -> None:
     revenue = before + random.gamma(2, size=2000) + 0.1 * variant
     calls = random.poisson(3, size=2000) + 1.0
     clicks = random.binomial(calls.astype(int), 0.2).astype(float)
-    table = ibis.duckdb.connect().create_table(
-        "users",
-        pa.table({"variant": variant, "revenue": revenue, "before": before, "clicks": clicks, "calls": calls}),
-    )
+    columns = {"variant": variant, "revenue": revenue, "before": before, "clicks": clicks, "calls": calls}
+    table = keep(ibis.duckdb.connect(), "users", pa.table(columns))
     oracle = tt.Experiment(
         mean=tt.Mean("revenue", use_t=False),
         cuped=tt.Mean("revenue", covariate="before", use_t=False),

@@ -115,6 +115,6 @@ TRAPS: dict[str, tuple[str, str]] = {
     "two documents": ("version: 1\n§---\nversion: 1\n", "holds a second YAML document; put everything in the first"),
     "directive": ("§%YAML 1.1\n---\nversion: 1\n", "has a YAML directive (%); remove it"),
     "control character": ("version: 1\ndefault: §\x01\n", "holds a character that YAML forbids"),
-    "deep": ("a: " + "[" * 15 + "§" + "[" * 5000, "is nested deeper than 16 levels"),
-    "deep keys": ("{" * 16 + "§" + "{" * 5000, "is nested deeper than 16 levels"),
+    "deep": ("a: " + "[" * 15 + "§" + "[" * 500, "is nested deeper than 16 levels"),
+    "deep keys": ("{" * 16 + "§" + "{" * 500, "is nested deeper than 16 levels"),
 }

@@ -126,6 +126,12 @@ def test_text_that_is_no_such_file(name: str) -> None:
     assert (error.line, error.column, error.message[: len(message)]) == (line, column, message)
 
 
+@pytest.mark.parametrize("text", ["a: " + "[" * 100_000, "{" * 100_000, "- " * 100_000])
+def test_no_depth_is_too_deep_for_a_plain_sentence(text: str) -> None:
+    """However deep it is, and whoever notices first."""
+    assert [e.message for e in _errors(text)] == ["is nested deeper than 16 levels"]
+
+
 def test_more_than_one_control() -> None:
     """A group named control beside one marked `control: true` leaves open which is meant."""
     (error,) = _errors(VALID.replace("weight: 30}", "weight: 30, control: true}"))

@@ -1,8 +1,9 @@
 """Looks every pinned package up for known vulnerabilities with pip-audit: `./run audit`, `./run prove audit`.
 
-pip-audit reads PyPI's page of the pinned version. An index mirror may serve the projects' pages alone; such a page says
-the same of the project's newest version, so what pip-audit could not look up is looked up there if the pin is the
-newest. Exit code 1 when an advisory has a fix, or when a package could be looked up nowhere. Needs uv and a network.
+pip-audit reads the index's page of the pinned version. A mirror of it may serve the projects' pages alone; such a page
+says the same of the project's newest version, so with --index URL what pip-audit could not look up is looked up there
+if the pin is the newest. Exit code 1 when an advisory has a fix, or when a package could be looked up nowhere. Needs
+uv and a network.
 """
 
 import argparse
@@ -20,7 +21,6 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 LOCKS = ("requirements.lock", "requirements-dev.lock")
-INDEX = "https://pypi.org"
 SECONDS = 20.0
 _PIN = re.compile(r"^([A-Za-z0-9._-]+)(?:\[[^]]*])?==([^\s;\\]+)", re.MULTILINE)
 
@@ -69,8 +69,10 @@ def by_version(lock: Path) -> tuple[list[Advisory], set[str]]:
     return found, asked
 
 
-def by_project(package: str, version: str, index: str) -> list[Advisory]:
+def by_project(package: str, version: str, index: str | None) -> list[Advisory]:
     """What the project's page on the index says of `version`; Unknown unless that is its newest."""
+    if index is None:
+        raise Unknown("pip-audit did not find it; --index names an index with projects' pages")
     try:
         with urllib.request.urlopen(f"{index}/pypi/{package}/json", timeout=SECONDS) as answer:
             page: dict[str, Any] = json.load(answer)
@@ -90,7 +92,7 @@ def main() -> int:
     """Runs the audit; 0 when every package was looked up and none has an advisory with a fix."""
     parser = argparse.ArgumentParser(prog="./run audit", description=__doc__)
     parser.add_argument(
-        "--index", default=INDEX, metavar="URL", help="where projects' pages are (default: %(default)s)"
+        "--index", metavar="URL", help="where /pypi/PROJECT/json is; without it only pip-audit is asked"
     )
     index = parser.parse_args().index
     if shutil.which("uv") is None:

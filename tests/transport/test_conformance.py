@@ -6,6 +6,7 @@ import socket
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -14,7 +15,7 @@ from abfleet_transport.access import Access, open_channel
 from abfleet_transport.call import Call, Code
 from abfleet_transport.errors import AddressError
 from abfleet_transport.server import ServerPlan, make_server
-from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 
 from tests.transport.serving import (
     CARRIED,
@@ -266,16 +267,41 @@ async def test_a_unix_socket_is_served(transport: str, tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_reflection_is_served_beside_the_calls(transport: str) -> None:
-    """The services that are not delivered as calls are found on the same address."""
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_is_served_beside_the_calls(transport: str, version: str) -> None:
+    """The services that are not delivered as calls are found on the same address, by either name of reflection."""
     async with serving(transport) as served:
-        stub = reflection_pb2_grpc.ServerReflectionStub(served.channel)
-        call = stub.ServerReflectionInfo(timeout=PATIENCE_SECONDS)
+        reflect = served.channel.stream_stream(
+            f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
+            reflection_pb2.ServerReflectionRequest.SerializeToString,
+            reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        call = reflect(timeout=PATIENCE_SECONDS)
         await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
         await call.done_writing()
         answer = await call.read()
         names = {service.name for service in answer.list_services_response.service}
         assert names == {"Recommender", "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
+        assert await call.code() is grpc.StatusCode.OK
+
+
+async def test_a_refusal_is_not_lost_under_many_streams(transport: str) -> None:
+    """An unknown method says UNIMPLEMENTED however its messages and the refusal cross: never INTERNAL."""
+    if transport == SECURED:
+        pytest.skip("the client here speaks plain text")
+
+    def codes(port: int) -> set[grpc.StatusCode]:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel, ThreadPoolExecutor(8) as pool:
+            ask = channel.stream_stream("/other.Service/Method")
+
+            def code(_: int) -> grpc.StatusCode:
+                call = ask(iter([b"x", b"y"]), timeout=PATIENCE_SECONDS)
+                return call.code()
+
+            return set(pool.map(code, range(400)))
+
+    async with serving(transport) as served:
+        assert await asyncio.to_thread(codes, served.server.port) == {grpc.StatusCode.UNIMPLEMENTED}
 
 
 async def test_closing_leaves_nothing(transport: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

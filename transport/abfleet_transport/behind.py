@@ -13,7 +13,7 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +37,7 @@ LONGEST_SOCKET_PATH: Final = 103
 """Bytes; macOS takes 103, Linux 107."""
 ABANDONED_SECONDS: Final = 60.0
 PROBE_SECONDS: Final = 0.1
+PATIENCE_SECONDS: Final = 1.0
 QUEUED_BYTES: Final = 128
 """That a message costs which waits to be passed on, beside its own."""
 LASTING: Final = frozenset(
@@ -49,6 +50,8 @@ LASTING: Final = frozenset(
 """Methods whose streams go on for as long as their client likes, so a drain does not wait for them."""
 FAILED: Final = "the server behind failed"
 CROWDED: Final = "too many streams beside the calls; try again later"
+UNKNOWN_METHOD: Final = "Method not found!"
+"""As grpcio says it."""
 NO_ROOM: Final = "overloaded: too many bytes of messages that are not whole; try again later"
 
 
@@ -174,6 +177,7 @@ class OtherStream:
             more = b"".join(map(trailer, trailing))
             end = trailers_frame(self.stream, number, details, more, headers_sent=self._headers_sent)
         self._hold(-self._held)
+        self._messages.put_nowait(None)  # nobody waits for more of them
         self._connection.end(self, end, whole=self._ended)
 
     def fail(self, code: Code, text: str) -> None:
@@ -181,6 +185,36 @@ class OtherStream:
         self.gone()
         frames = trailers_frame(self.stream, code, text, headers_sent=self._headers_sent)
         self._connection.end(self, frames, whole=self._ended)
+
+
+if TYPE_CHECKING:  # the stubs are generic, the class itself is not
+    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    Interceptor = grpc.aio.ServerInterceptor
+
+
+class _HearsOut(Interceptor):
+    """Has unknown methods refused when their client has said all, or for PATIENCE_SECONDS, no sooner.
+
+    A message that grpcio's client sends to a stream which has just been refused fails with INTERNAL, and the refusal is
+    lost; who asks for a service by its newer name needs to hear UNIMPLEMENTED.
+    """
+
+    async def intercept_service(
+        self,
+        continuation: "Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]]",
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any]":
+        handler = await continuation(handler_call_details)
+        return grpc.stream_stream_rpc_method_handler(_refuse) if handler is None else handler
+
+
+async def _refuse(requests: AsyncIterator[bytes], context: "grpc.aio.ServicerContext[bytes, bytes]") -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            async for _ in requests:
+                pass
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, UNKNOWN_METHOD)
 
 
 class Behind:
@@ -198,7 +232,7 @@ class Behind:
         path = make_socket_path()
         self._folder = path.parent
         await asyncio.to_thread(remove_abandoned, path.parent.parent)
-        self._server = grpc.aio.server(interceptors=self._plan.interceptors)
+        self._server = grpc.aio.server(interceptors=(_HearsOut(), *self._plan.interceptors))
         self._plan.add_services(self._server)
         self._server.add_insecure_port(f"unix:{path}")
         await self._server.start()

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Sequence
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
+from abfleet_transport.grpcio_server import add_methods
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -37,9 +39,18 @@ class Health:
         await self.set_serving(self.serving)
 
 
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+"""What clients ask first; its messages are those of v1alpha, the only one that grpcio has."""
+
+
 def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
-    """Serves reflection for these services, health and reflection itself."""
-    reflection.enable_server_reflection(
-        (*services, health.SERVICE_NAME, reflection.SERVICE_NAME),
-        server,
+    """Serves reflection, by both of its names, for these services, health and reflection itself."""
+    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+    servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # the stubs lack it
+    reflect = grpc.stream_stream_rpc_method_handler(
+        servicer.ServerReflectionInfo,
+        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
+        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
     )
+    for name in (reflection.SERVICE_NAME, REFLECTION_V1):
+        add_methods(server, name, {"ServerReflectionInfo": reflect})

@@ -145,9 +145,19 @@ def keep(connection: "BaseBackend", name: str, table: "ir.Table | pa.Table") -> 
     """The table, computed once, under a name that may be taken already."""
     if connection.name == "pyspark":
         return _cached(connection, name, table)
-    if connection.name == "duckdb" and isinstance(table, ir.Table):
-        return _made(connection, name, ibis.to_sql(table, dialect="duckdb"))
+    if connection.name == "duckdb":
+        return _kept_by_duckdb(connection, name, table)
     return connection.create_table(name, table, temp=True, overwrite=True)
+
+
+def _kept_by_duckdb(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
+    if isinstance(table, ir.Table):
+        return _made(connection, name, ibis.to_sql(table, dialect="duckdb"))
+    connection.con.register("given_rows", table)
+    try:
+        return _made(connection, name, "SELECT * FROM given_rows")
+    finally:
+        connection.con.unregister("given_rows")
 
 
 def _made(connection: Any, name: str, query: str) -> ir.Table:
