@@ -121,7 +121,7 @@ def compiled(dialect: str) -> Compiled:
     exposures = made.keep("exposures", lines.filter(lines.event == "exposure"))
     calls = frames.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))
-    visits = with_counts(made.keep("visits", visits_of(calls, None, 2, timed=True, ramped=True)))
+    visits = with_counts(made.keep("visits", visits_of(calls, None, timed=True, ramped=True)))
     units = made.keep("units", frames.units(visits, ramped=True))
     joined = visits.inner_join(units.select("user", "period", "g").mutate(cell=units.period), ["user", "period"])
     values = {"m": Value("answered", "timed"), "n": Value("error", any=True)}

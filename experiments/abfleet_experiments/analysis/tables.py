@@ -102,7 +102,8 @@ def tables_of(
         points = quantile_points(times, len(groups))
     ramped = len(found) > 1
     timed = any(rule.source is Source.TIME_MEAN for rule in rules)
-    grouped = partial(visits_of, calls, points, len(groups), timed=timed, ramped=ramped)
+    bits = connection.name == "duckdb" and len(groups) <= MOST_BITS  # Ibis has no such sum for Spark
+    grouped = partial(visits_of, calls, points, timed=timed, ramped=ramped, bits=bits)
     visits = backends.keep(connection, "kept_visits", grouped())
     if (fetched_one(visits.calls.max()) or 0) >> COUNT_BITS:
         visits = backends.keep(connection, "kept_visits", grouped(together=False))
@@ -136,13 +137,20 @@ def tables_of(
 
 
 def visits_of(
-    calls: ir.Table, points: Floats | None, groups: int, *, timed: bool, ramped: bool, together: bool = True
+    calls: ir.Table,
+    points: Floats | None,
+    *,
+    timed: bool,
+    ramped: bool,
+    bits: bool = False,
+    together: bool = True,
 ) -> ir.Table:
     """One row for each user, allocation and look, as they are kept; `with_counts` says what is in it.
 
     timed: Whether response times are added up. ramped: Whether there is more than one allocation; the only one is no
-    part of the key, which is what grouping costs. together: Whether COUNTED are in one number, which takes a third less
-    time, and less memory for each user, but has room for calls of COUNT_BITS.
+    part of the key, which is what grouping costs. bits: Whether each group has a bit of its own, quicker to add up than
+    the least and the most are to find. together: Whether COUNTED are in one number, which takes a third less time, and
+    less memory for each user, but has room for calls of COUNT_BITS.
     """
     table = _with_facts(calls, points)
     counts: dict[str, ir.Value] = {name: table.count(where=table[name]) for name in COUNTED}
@@ -153,7 +161,7 @@ def visits_of(
     if timed:
         counts["time_sum"] = table.latency_ms.sum(where=table.timed)
     return table.group_by("user", *(["period"] if ramped else []), "look").aggregate(
-        start=table.start.min(), two_groups=_two_groups(table, groups), calls=table.count(), **counts
+        start=table.start.min(), two_groups=_two_groups(table, bits=bits), calls=table.count(), **counts
     )
 
 
@@ -179,12 +187,12 @@ def _with_facts(calls: ir.Table, points: Floats | None) -> ir.Table:
     return calls.mutate(slow=slow, start=calls["at"] * frames.GROUPS_IN_NUMBER + calls.g)
 
 
-def _two_groups(table: ir.Table, groups: int) -> ir.BooleanValue:
+def _two_groups(table: ir.Table, *, bits: bool) -> ir.BooleanValue:
     """Whether calls were in more than one group."""
-    if groups > MOST_BITS:
+    if not bits:
         return table.g.min() != table.g.max()
-    bits = (ibis.literal(1) << table.g).bit_or()
-    return (bits & (bits - 1)) != 0
+    seen = (ibis.literal(1) << table.g).bit_or()
+    return (seen & (seen - 1)) != 0
 
 
 def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:
