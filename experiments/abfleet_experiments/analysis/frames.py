@@ -10,7 +10,15 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, keep, keep_narrow, keep_repeated, view
+from abfleet_experiments.analysis.backends import (
+    counted,
+    fetched_one,
+    fetched_rows,
+    keep,
+    keep_narrow,
+    keep_repeated,
+    view,
+)
 from abfleet_experiments.analysis.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES
 from abfleet_experiments.analysis.periods import index_of
 from abfleet_experiments.readlog import Log, LogError
@@ -48,6 +56,12 @@ class Survey:
     def count(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
         """How many lines are in the rows that are wanted."""
         return sum(row["n"] for row in self.rows if wanted(row))
+
+    @property
+    def ramped(self) -> bool:
+        """Whether an experiment has exposures of more than one allocation."""
+        pairs = {(row["experiment"], row["allocation"]) for row in self.rows if row["event"] == "exposure"}
+        return len(pairs) > len({experiment for experiment, _ in pairs})
 
     def words(self) -> list[tuple[str | None, ...]]:
         """The different combinations of WORDS that exposures have."""
@@ -88,10 +102,7 @@ def survey_of(log: Log, until_us: int | None = None) -> Survey:
     if until_us is not None:
         lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | (lines["at"] <= until_us))
     keyed = lines.select("event", *WORDS, "synthetic", "at", timeless=lines["at"].isnull())
-    counted = keyed.group_by("event", *WORDS, "synthetic", "timeless").aggregate(
-        n=keyed.count(), oldest=keyed["at"].min(), newest=keyed["at"].max()
-    )
-    return Survey(tuple(fetched_rows(counted)))
+    return Survey(tuple(counted(keyed, ("event", *WORDS, "synthetic", "timeless"), "at")))
 
 
 def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
@@ -108,7 +119,8 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
     outcomes, repeated_outcomes = _once(log, every_outcome, "outcome")
     if repeated_outcomes:
         outcomes = keep(connection, "outcomes", outcomes)
-    every = keep_narrow(connection, "every_exposure", _exposures(log, known, outcomes), WORDS, survey.words())
+    calls = _exposures(log, known, outcomes, ramped=survey.ramped)
+    every = keep_narrow(connection, "every_exposure", calls, WORDS, survey.words())
     surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
     if fetched_one(every.count()) != surveyed:
         raise LogError("the log has changed while it was read; read it again")
@@ -147,8 +159,11 @@ def _outcomes(known: ir.Table) -> ir.Table:
     )
 
 
-def _exposures(log: Log, known: ir.Table, outcomes: ir.Table) -> ir.Table:
-    """The calls with what is asked of them; lists only where a click may ask for them, unless details want them all."""
+def _exposures(log: Log, known: ir.Table, outcomes: ir.Table, *, ramped: bool) -> ir.Table:
+    """The calls with what is asked of them: buckets where there is a ramp, lists where a click may ask for them.
+
+    With everything, if details want it.
+    """
     table = known.filter(known.event == "exposure")
     if log.detailed:
         return table
@@ -161,7 +176,8 @@ def _exposures(log: Log, known: ir.Table, outcomes: ir.Table) -> ir.Table:
         wanted |= table.request.isin(by_request.request)
         request = table.request
     return table.select(
-        "at", "user", "exposure", *WORDS, "bucket", "propensity", "latency_ms", "synthetic", request=request,
+        "at", "user", "exposure", *WORDS, "propensity", "latency_ms", "synthetic", request=request,
+        bucket=table.bucket if ramped else ibis.null("int32"),
         items=ibis.ifelse(wanted, table["items"], ibis.null()),
     )  # fmt: skip
 
