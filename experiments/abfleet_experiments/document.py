@@ -18,8 +18,8 @@ from abfleet_experiments.errors import ConfigError, shown
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Room for 100,000 overrides of the longest ids that people use, and small enough to be read in a second or two."""
 MAX_DEPTH: Final = 16
-TOO_DEEP: Final = f"is nested deeper than {MAX_DEPTH} levels"
 """The deepest value of the file sits at 8."""
+TOO_DEEP: Final = f"is nested deeper than {MAX_DEPTH} levels"
 MAX_NODES: Final = 600_000
 MAX_ERRORS: Final = 100
 """More would hide the first; a file of another kind altogether would give one for each line."""

@@ -1,10 +1,11 @@
 """Who a caller is, and what it may do. Knows tokens and certificates' names, nothing of what is asked for."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from abfleet_transport.call import Call, Code, Metadata
+from abfleet_transport.plan import ServerInterceptor
 from abfleet_transport.tokens import Token, TokenFile, bearer
 
 from abfleet_router.errors import RouterError
@@ -80,13 +81,7 @@ class Access:
         return token
 
 
-if TYPE_CHECKING:  # the stubs are generic, the class itself is not
-    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
-else:
-    Interceptor = grpc.aio.ServerInterceptor
-
-
-class AdminGuard(Interceptor):
+class AdminGuard(ServerInterceptor):
     """Asks every caller of a server for the scope admin; which services there are is no secret."""
 
     def __init__(self, access: Access) -> None:

@@ -24,7 +24,7 @@ from abfleet_transport import http2
 from abfleet_transport.call import Code, Metadata
 from abfleet_transport.header_block import Head
 from abfleet_transport.http2_call import PREFIX_BYTES, BadMessage, inflated, ok_trailers, trailers_frame
-from abfleet_transport.plan import OTHER_MESSAGE_BYTES, ServerPlan, too_large
+from abfleet_transport.plan import OTHER_MESSAGE_BYTES, ServerInterceptor, ServerPlan, too_large
 
 if TYPE_CHECKING:
     from abfleet_transport.http2_connection import ServerConnection
@@ -50,7 +50,7 @@ LASTING: Final = frozenset(
 """Methods whose streams go on for as long as their client likes, so a drain does not wait for them."""
 FAILED: Final = "the server behind failed"
 CROWDED: Final = "too many streams beside the calls; try again later"
-UNKNOWN_METHOD: Final = "Method not found!"
+NO_SUCH_METHOD: Final = "Method not found!"
 """As grpcio says it."""
 NO_ROOM: Final = "overloaded: too many bytes of messages that are not whole; try again later"
 
@@ -187,13 +187,7 @@ class OtherStream:
         self._connection.end(self, frames, whole=self._ended)
 
 
-if TYPE_CHECKING:  # the stubs are generic, the class itself is not
-    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
-else:
-    Interceptor = grpc.aio.ServerInterceptor
-
-
-class _HearsOut(Interceptor):
+class _HearsOut(ServerInterceptor):
     """Has unknown methods refused when their client has said all, or for PATIENCE_SECONDS, no sooner.
 
     A message that grpcio's client sends to a stream which has just been refused fails with INTERNAL, and the refusal is
@@ -214,7 +208,7 @@ async def _refuse(requests: AsyncIterator[bytes], context: "grpc.aio.ServicerCon
         async with asyncio.timeout(PATIENCE_SECONDS):
             async for _ in requests:
                 pass
-    await context.abort(grpc.StatusCode.UNIMPLEMENTED, UNKNOWN_METHOD)
+    await context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_SUCH_METHOD)
 
 
 class Behind:

@@ -2,13 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
 
 from abfleet_transport.call import Call, Code, Deliver
 from abfleet_transport.tls import ServerTls
+
+if TYPE_CHECKING:  # the stubs are generic, the class itself is not
+    ServerInterceptor = grpc.aio.ServerInterceptor[Any, Any]
+else:
+    ServerInterceptor = grpc.aio.ServerInterceptor
 
 PUSHBACK = "retry-pushback-ms"
 """The trailer with a pushback on every transport; where the library lets it, `grpc-retry-pushback-ms` is sent too."""
@@ -47,7 +52,7 @@ class ServerPlan:
     """Full paths of the unary methods that are delivered as calls, such as `/Recommender/Recommend`."""
     add_services: Callable[[grpc.aio.Server], None]
     """Adds everything else (health, reflection) to a grpc.aio server."""
-    interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = field(default_factory=tuple)
+    interceptors: Sequence[ServerInterceptor] = field(default_factory=tuple)
     max_message_bytes: int = 4 * 1024 * 1024
     """grpcio's own default; a history of 100,000 items is about 300 KB."""
     """Of the messages that are delivered as calls; those of other services may have 4 MiB in any case."""

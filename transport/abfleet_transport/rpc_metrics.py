@@ -7,7 +7,7 @@ changed by one thread alone: hot methods by whoever answers calls, `other` by th
 from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import grpc
 from prometheus_client.core import (
@@ -19,6 +19,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from abfleet_transport.call import Code
+from abfleet_transport.plan import ServerInterceptor
 
 BOUNDS_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 """Upper bounds of the duration buckets; the target at half load is 5 ms, the default deadline 2 s."""
@@ -126,13 +127,7 @@ class RpcMetrics(Collector):
         return (requests, duration, running, started, handled, handling)
 
 
-if TYPE_CHECKING:  # the stubs are generic, the class itself is not
-    Interceptor = grpc.aio.ServerInterceptor[Any, Any]
-else:
-    Interceptor = grpc.aio.ServerInterceptor
-
-
-class OtherMethods(Interceptor):
+class OtherMethods(ServerInterceptor):
     """Counts as `other` every RPC that grpc.aio itself serves: health, reflection, unknown methods."""
 
     def __init__(self, metrics: RpcMetrics, hot: Iterable[str]) -> None:

@@ -192,9 +192,10 @@ def keep_narrow(
     quoted = [f'"{column}"' for column in columns]
     narrow, differing = [], []
     for index, column in enumerate(quoted):
-        values = sorted({value for row in rows if (value := row[index]) is not None})
-        if len({row[index] for row in rows}) > 1:
+        different = {row[index] for row in rows}
+        if len(different) > 1:
             differing.append(column)
+        values = sorted(value for value in different if value is not None)
         if not values or len(values) > MOST_WORDS:
             narrow.append(f"{column} AS {column}")
             continue

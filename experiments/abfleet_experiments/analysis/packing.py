@@ -46,20 +46,12 @@ def words_of(columns: Sequence[str], bits: Mapping[str, int]) -> list[Word]:
 
 
 def packed(table: ir.Table, word: Word) -> ir.FloatingValue:
-    """The columns of a word as one number."""
+    """The columns of a word as one number; none of them is null, and a condition that holds is 1."""
     total, place = ibis.literal(0.0), 0
     for name, bits in word.items():
-        total = total + table[name] * float(1 << place)
+        total = total + table[name].cast("float64") * float(1 << place)
         place += bits
     return total
-
-
-def counted(ones: Mapping[str, ir.BooleanValue], bits: int) -> ir.FloatingScalar:
-    """How many rows have each of these, none of which is null: a number with so many bits for each count."""
-    total = ibis.literal(0, "int64")
-    for index, one in enumerate(ones.values()):
-        total = total + one.cast("int64") * (1 << index * bits)
-    return total.cast("float64").sum()
 
 
 def unpacked(number: ir.FloatingValue, word: Word, prefix: str) -> dict[str, ir.FloatingValue]:

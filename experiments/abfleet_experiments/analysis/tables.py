@@ -28,6 +28,7 @@ from abfleet_experiments.config import AnalysisPlan
 COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
 """What is counted of a visit's calls, beside the calls themselves."""
 COUNT_BITS: Final = packing.WORD_BITS // len(COUNTED)
+COUNTS: Final[packing.Word] = dict.fromkeys(COUNTED, COUNT_BITS)
 MOST_BITS: Final = 30
 """Of a number of 32 that no database takes for a negative one; Ibis writes none of 64 as such."""
 
@@ -111,12 +112,12 @@ def tables_of(
     plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=ramped))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
     units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
-    if _follow_from_calls(units):
-        visits = visits.mutate(cell=visits.period, g=frames.first_group(visits))
-        times = None if times is None else times.mutate(cell=times.period)
-    else:
-        visits = _placed(visits, units)
-        times = None if times is None else histogram(_placed(calls.drop("g"), units), ["look", "cell", "g"])
+    alone = _follow_from_calls(units)
+    visits = visits.mutate(cell=visits.period, g=frames.first_group(visits)) if alone else _placed(visits, units)
+    if times is not None and alone:
+        times = times.mutate(cell=times.period)
+    elif times is not None:
+        times = histogram(_placed(calls.drop("g"), units), ["look", "cell", "g"])
     visits = backends.view(connection, "placed_visits", visits)
     return Tables(
         lines=lines,
@@ -153,9 +154,11 @@ def visits_of(
     less memory for each user, but has room for calls of COUNT_BITS.
     """
     table = _with_facts(calls, points)
-    counts: dict[str, ir.Value] = {name: table.count(where=table[name]) for name in COUNTED}
-    if together:
-        counts = {"word": packing.counted({name: table[name] for name in COUNTED}, COUNT_BITS)}
+    counts: dict[str, ir.Value] = (
+        {"word": packing.packed(table, COUNTS).sum()}
+        if together
+        else {name: table.count(where=table[name]) for name in COUNTED}
+    )
     if ramped:
         counts["bucket"] = table.bucket.max()  # a user has one under one salt
     if timed:
@@ -168,7 +171,7 @@ def visits_of(
 def with_counts(visits: ir.Table) -> ir.Table:
     """The kept visits with every column: COUNTED apart, and what is the same for all of them."""
     if "word" in visits.columns:
-        visits = visits.mutate(**packing.unpacked(visits.word, dict.fromkeys(COUNTED, COUNT_BITS), "")).drop("word")
+        visits = visits.mutate(**packing.unpacked(visits.word, COUNTS, "")).drop("word")
     same = {"period": ibis.literal(0, "int32"), "bucket": ibis.null("int32"), "time_sum": ibis.literal(0.0)}
     visits = visits.mutate(**{name: value for name, value in same.items() if name not in visits.columns})
     return visits.mutate(time_sum=visits.time_sum.fill_null(0.0))
