@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from abfleet_router.log_files import Identity, taken
 
-from abfleet.logs.files import LogsError, line_files
+from abfleet.logs.files import PARQUET_OPTIONS, LogsError, line_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -34,8 +34,6 @@ MEMORY_LIMIT = "2GB"
 """Beyond it DuckDB uses the disk; lines take six times their size while they are sorted."""
 PACKED = 10
 """How much smaller a compressed log file is, about."""
-ZSTD_LEVEL = 1
-"""A higher one takes longer for files that are no smaller."""
 TYPED = {
     "event": "VARCHAR", "ts": "TIMESTAMP", "received_ts": "TIMESTAMP", "request_id": "VARCHAR", "user_id": "VARCHAR",
     "user_id_hmac": "VARCHAR", "layer": "VARCHAR", "experiment": "VARCHAR", "group": "VARCHAR", "bucket": "INTEGER",
@@ -193,7 +191,7 @@ def _write(connection: "duckdb.DuckDBPyConnection", files: Sequence[Path], work:
     connection.execute(
         "COPY (SELECT *, coalesce(strftime(ts, '%Y-%m-%d'), 'unknown') AS day, "  # noqa: S608
         "coalesce(experiment, 'none') AS exp FROM typed ORDER BY ts) "
-        f"TO {_quoted(str(work))} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL {ZSTD_LEVEL}, "
+        f"TO {_quoted(str(work))} ({PARQUET_OPTIONS}, "
         f"PARTITION_BY (day, exp), FILE_EXTENSION {_quoted(WORK_EXTENSION)})"
     )
     return _number(connection, "SELECT count(*) FROM typed")

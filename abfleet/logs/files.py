@@ -12,6 +12,9 @@ from pathlib import Path
 
 LINE_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
+PARQUET_OPTIONS = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1"
+"""V2 writes the differences of times and lengths, which makes a file smaller by a tenth, and quicker to read by as much
+or more; a higher level takes longer for files that are no smaller."""
 PARQUET_ROWS = 10_000
 """Lines taken from Parquet at a time."""
 

@@ -16,7 +16,7 @@ import orjson
 from abfleet_router.log_files import LEVEL, Identity, taken
 
 from abfleet.logs.checking import digest_of
-from abfleet.logs.files import PARQUET_SUFFIX, LogsError, everything, line_files, lines_of, parquet_files
+from abfleet.logs.files import PARQUET_OPTIONS, PARQUET_SUFFIX, LogsError, everything, line_files, lines_of, parquet_files
 
 PARTIAL = ".erasing-"
 """Before the name of a file that is being made: readers of a log pass over names with a point."""
@@ -181,7 +181,7 @@ def _rewrite_parquet(path: Path, is_theirs: Callable[[bytes], bool]) -> None:
             source, target = (str(one).replace("'", "''") for one in (path, partial))
             connection.execute(
                 f"COPY (SELECT * FROM read_parquet('{source}', hive_partitioning = false) "  # noqa: S608
-                f"WHERE NOT is_theirs(line)) TO '{target}' (FORMAT parquet, COMPRESSION zstd)"
+                f"WHERE NOT is_theirs(line)) TO '{target}' ({PARQUET_OPTIONS})"
             )
         file = os.open(partial, os.O_RDONLY)
         os.fsync(file)

@@ -361,7 +361,7 @@ def test_lines_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
     (tmp_path / "decisions-x.jsonl").write_bytes(b"\n".join(torn))
     with open_log([tmp_path]) as opened:
         lines = read_lines(opened, 2**60)
-    assert (lines.lines, lines.unreadable) == (6, 5)
+    assert (lines.survey.lines, lines.survey.unreadable) == (6, 5)
 
 
 def test_a_time_that_cannot_be_is_unreadable(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ import pyarrow as pa
 import pytest
 from abfleet_experiments.analysis import packing
 from abfleet_experiments.analysis.backends import keep
-from abfleet_experiments.analysis.sums import Value, changes
+from abfleet_experiments.analysis.sums import PRODUCTS, Shape, Value, changes, column
 
 COLUMNS = ("seldom", "often", "most", "money", "refunds")
 VALUES = {"ratio": Value("seldom", "often"), "any": Value("most", any=True), "paid": Value("money"),
           "net": Value("refunds", cap=3.0)}  # fmt: skip
+SHAPE = Shape(6, 1, 2)
 
 
 def rows(seed: int) -> pa.Table:
@@ -37,10 +38,26 @@ def test_packing_changes_no_number(seed: int) -> None:
     assert bits["most"] == (4095 * 6).bit_length()
     assert packing.words_of(COLUMNS, bits) != []
     plain, packed = (
-        changes(table, VALUES, ramped=ramped, bits=given).order_by("user", "look").to_pyarrow().to_pylist()
+        changes(table, VALUES, SHAPE, ramped=ramped, bits=given).order_by("user", "place").to_pyarrow().to_pylist()
         for ramped, given in ((True, None), (False, bits))
     )
     assert packed == plain
+
+
+def test_rows_that_change_nothing_are_left_out() -> None:
+    """Fewer rows give the same sums, in every place."""
+    table = keep(ibis.duckdb.connect(), "rows", rows(1))
+    table = table.mutate(**{name: table[name].cast("float64") for name in COLUMNS})
+    values = {"any": Value("seldom", any=True)}
+    every, some = (changes(table, values, SHAPE, everyone=everyone) for everyone in (True, False))
+    totals = [
+        rows.group_by("place")
+        .aggregate(**{name: rows[name].sum() for name in (column(m, part) for m in values for part in PRODUCTS)})
+        .order_by("place").to_pyarrow().to_pylist()
+        for rows in (every, some)
+    ]  # fmt: skip
+    assert totals[0] == totals[1]
+    assert some.count().to_pyarrow().as_py() < every.count().to_pyarrow().as_py()
 
 
 def test_words_are_exact() -> None:

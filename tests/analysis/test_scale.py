@@ -12,8 +12,8 @@ import sqlglot
 from abfleet_experiments.analysis import frames
 from abfleet_experiments.analysis.analyse import analyse
 from abfleet_experiments.analysis.backends import COLUMNS, DIALECTS, normalised
-from abfleet_experiments.analysis.sums import PRODUCTS, Value, changes
-from abfleet_experiments.analysis.tables import visits_of, with_counts
+from abfleet_experiments.analysis.sums import PRODUCTS, Shape, Value, changes
+from abfleet_experiments.analysis.tables import grouped, visits_of
 from abfleet_experiments.readlog import open_log
 from click.testing import Result
 from sqlglot import exp
@@ -80,6 +80,19 @@ def test_lines_and_parquet_say_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     assert sum(group["exposures"] for group in experiment["groups"]) == SMALL.exposures
 
 
+@pytest.mark.parametrize("ramped", [False, True])
+def test_calls_may_be_added_up_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, ramped: bool) -> None:
+    """Whether a user's calls of a look are one row or several is a matter of time, and of nothing else."""
+    size = Size(SMALL.lines, 70, ramped=ramped)
+    made_log.write_parquet(tmp_path, size, files=1, options="(FORMAT parquet)")
+    reports = []
+    for least in (0.0, 1e9):
+        monkeypatch.setattr("abfleet_experiments.analysis.tables.WORTH_GROUPING", least)
+        reports.append(rounded(analyse([tmp_path], made_log.config()).as_dict()))
+    assert reports[0] == reports[1]
+    assert reports[0]["experiments"][0]["plan"]["users"] == 70
+
+
 def one_setting(connection: Any, name: str) -> str:
     """What DuckDB says of a setting."""
     (row,) = connection.con.execute(f"SELECT current_setting('{name}')").fetchall()
@@ -121,13 +134,15 @@ def compiled(dialect: str) -> Compiled:
     exposures = made.keep("exposures", lines.filter(lines.event == "exposure"))
     calls = frames.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))
-    visits = with_counts(made.keep("visits", visits_of(calls, None, timed=True, ramped=True)))
+    visits = made.keep("visits", grouped(visits_of(calls, None, timed=True), ramped=True))
     units = made.keep("units", frames.units(visits, ramped=True))
-    joined = visits.inner_join(units.select("user", "period", "g").mutate(cell=units.period), ["user", "period"])
+    joined = visits.drop("g").inner_join(
+        units.select("user", "period", "g").mutate(cell=units.period), ["user", "period"]
+    )
     values = {"m": Value("answered", "timed"), "n": Value("error", any=True)}
-    changed = made.keep("changes", changes(joined, values))
+    changed = made.keep("changes", changes(joined, values, Shape(3, 2, 2)))
     sums = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in values for part in PRODUCTS}
-    made.keep("sums", changed.group_by("cell", "g", "look").aggregate(**sums))
+    made.keep("sums", changed.group_by("place").aggregate(**sums))
     return made
 
 
@@ -146,7 +161,7 @@ def test_others_understand_the_aggregates(dialect: str) -> None:
         words = {function.name.upper() for function in tree.find_all(exp.Anonymous)}
         assert not words & DUCKDB_ONLY, f"{name}: {words}"
     columns = set(exp.maybe_parse(made.queries["sums"], dialect=dialect).named_selects)
-    assert {"cell", "g", "look", "m_yy", "n_nonzero"} <= columns
+    assert {"place", "m_yy", "n_nonzero"} <= columns
 
 
 def test_ids_are_hashed_by_the_database_that_has_them() -> None:

@@ -29,7 +29,8 @@ from abfleet_experiments.analysis.gather import contributed
 from abfleet_experiments.analysis.metrics import metric_rules
 from abfleet_experiments.analysis.periods import find_periods, group_names, moment
 from abfleet_experiments.analysis.sums import PRODUCTS, changes, column
-from abfleet_experiments.analysis.tables import Tables, tables_of
+from abfleet_experiments.analysis.survey import survey_of
+from abfleet_experiments.analysis.tables import COUNTED, Tables, tables_of
 from abfleet_experiments.readlog import Log, open_log
 
 from tests.support import made_log
@@ -134,13 +135,15 @@ def collected(log: Log, folder: Path) -> dict[str, list[Row]]:
     ids = numbered.select("user_id").distinct().filter(ibis._.user_id.notnull())
     ids = ids.mutate(user=DIALECTS[log.connection.name].identity(ids.user_id))
     units = tables.units.select("user", "period", "g", "cell", "first", "bucket", "entry", "two_groups")
-    visits = tables.visits.drop("start")
+    # A user may have several rows for a look, and their order is nobody's: what they say together is.
+    visits = tables.visits.group_by("user", "period", "cell", "g", "look").aggregate(
+        **{name: tables.visits[name].sum() for name in ("calls", *COUNTED)}
+    )
     table, values = contributed(tables, OutcomeCounts())
-    changed = changes(table, values)
+    changed = changes(table, values, tables.shape)
     names = [column(rule.name, part) for rule in tables.rules for part in PRODUCTS]
     sums = {name: changed[name].sum() for name in names}
-    # The order of a user's rows within a look is nobody's: what they change together is.
-    by_look = changed.group_by("user", "period", "cell", "g", "look").aggregate(**sums)
+    by_look = changed.group_by("user", "period", "place").aggregate(**sums)
     return {
         name: _rows(table.inner_join(ids, "user").drop("user"))
         for name, table in (("users", units), ("visits", visits), ("changes", by_look))
@@ -152,18 +155,17 @@ def tables_in(log: Log) -> Tables:
     config = made_log.config()
     (experiment,) = config.experiments
     rules = metric_rules(experiment.metrics, experiment.plan, config.metrics)
-    survey = frames.survey_of(log)
+    survey = survey_of(log)
     newest = survey.newest or 0
     lines = frames.read_lines(log, newest, survey)
-    exposures = frames.allocated(lines, experiment.name)
     groups = group_names(experiment, [], {})
-    found = find_periods(exposures, groups, experiment, {}, moment(newest))
-    return tables_of(lines, experiment.name, exposures, groups, found, rules, experiment.plan, moment(newest))
+    found = find_periods(lines.calls.allocated(experiment.name), groups, experiment, {}, moment(newest))
+    return tables_of(lines, experiment.name, groups, found, rules, experiment.plan, moment(newest))
 
 
 def _rows(table: ir.Table) -> list[Row]:
     columns = ["user_id", *sorted(name for name in table.columns if name != "user_id")]
-    keys = ("user_id", "period", "look")
+    keys = ("user_id", "period", "look", "place")
     rows = table.select(columns).to_pyarrow().to_pylist()
     rows.sort(key=lambda row: tuple(row[key] for key in keys if key in row))
     return [tuple(row.values()) for row in rows]

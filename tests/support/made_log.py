@@ -19,6 +19,8 @@ BEGIN_US: Final = 1_793_491_200_000_000
 SPAN_US: Final = 14 * 86_400 * 1_000_000
 OUTCOMES_IN: Final = 7
 """One line in so many is an outcome."""
+_NEAR: Final = 10_000
+"""How many calls later is still about the same time."""
 TEXT: Final = """
 version: 1
 default: v1
@@ -140,7 +142,8 @@ def _outcomes(size: Size, part: int, parts: int) -> str:
     low, high = size.outcomes * part // parts, size.outcomes * (part + 1) // parts
     # Calls that are taken up by an outcome are drawn by the outcome's number; the better group's ones more often.
     drawn = f"(j * {size.exposures} // {size.outcomes})"
-    elsewhere = f"({_hash('j', 21)} % {size.exposures})::BIGINT"
+    # Not anywhere: a router writes lines as they come, and no file has outcomes of all days.
+    elsewhere = f"least({drawn} + 1 + ({_hash('j', 21)} % {_NEAR})::BIGINT, {size.exposures - 1})"
     passed = f"{_hash('j', 20)} % 11 = 0 AND {_group(drawn, size)} <> 'experiment'"
     lifted = f"(CASE WHEN {passed} THEN {elsewhere} ELSE {drawn} END)"
     kind = f"({_hash('j', 22)} % 20)"

@@ -17,7 +17,7 @@ from scipy.stats import binom, kstest
 
 from abfleet_experiments.analysis.decide import decide
 from abfleet_experiments.analysis.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
-from abfleet_experiments.analysis.frames import read_lines, survey_of
+from abfleet_experiments.analysis.frames import read_lines
 from abfleet_experiments.analysis.gather import UserChanges, user_changes
 from abfleet_experiments.analysis.metrics import BadEvent, Source, metric_rules
 from abfleet_experiments.analysis.moments import Floats, from_sums
@@ -25,6 +25,7 @@ from abfleet_experiments.analysis.periods import moment
 from abfleet_experiments.analysis.sequential import two_sided_p
 from abfleet_experiments.analysis.simulate import INTERVAL, first_verdict
 from abfleet_experiments.analysis.sums import PRODUCTS
+from abfleet_experiments.analysis.survey import survey_of
 from abfleet_experiments.analysis.verdicts import Verdict
 from abfleet_experiments.config import Config, Experiment
 from abfleet_experiments.readlog import open_log

@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from abfleet_experiments.analysis.backends import fetched
 from abfleet_experiments.analysis.decide import conclude
 from abfleet_experiments.analysis.detailed import details
-from abfleet_experiments.analysis.frames import Lines, read_lines, survey_of
+from abfleet_experiments.analysis.frames import Lines, read_lines
 from abfleet_experiments.analysis.gather import gather_with_tables
 from abfleet_experiments.analysis.measured import measure
 from abfleet_experiments.analysis.metrics import metric_rules
 from abfleet_experiments.analysis.periods import microseconds, moment
 from abfleet_experiments.analysis.recommended import VersionFacts
 from abfleet_experiments.analysis.report import ExperimentReport, LogFacts, Report
+from abfleet_experiments.analysis.survey import survey_of
 from abfleet_experiments.config import AnalysisPlan, Config, Experiment, MetricsPlan
 from abfleet_experiments.readlog import Log, open_log
 
@@ -68,15 +68,14 @@ def report_on(
 
 
 def _facts(lines: Lines) -> LogFacts:
-    return LogFacts(lines.lines, lines.unreadable, lines.duplicates + lines.duplicate_outcomes)
+    survey = lines.survey
+    return LogFacts(survey.lines, survey.unreadable, lines.duplicates + lines.duplicate_outcomes)
 
 
 def _experiments(lines: Lines, config: Config, only: str | None) -> list[tuple[str, Experiment | None]]:
     """Those of the file in its order, then those of the log by name."""
     known: dict[str, Experiment | None] = {experiment.name: experiment for experiment in config.experiments}
-    table = lines.exposures
-    logged = table.filter(table.experiment.notnull(), ~table.synthetic).select("experiment").distinct()
-    for name in sorted(fetched(logged)["experiment"].to_pylist()):
+    for name in lines.calls.experiments:
         known.setdefault(name, None)
     if only is None:
         return list(known.items())

@@ -186,16 +186,13 @@ def keep_narrow(
 
     columns: Names of such columns, all of them text. rows: Every combination of their values that the table has.
     """
-    if connection.name != "duckdb":
+    if connection.name != "duckdb" or not columns:
         return keep(connection, name, table)
     raw = connection.con
     quoted = [f'"{column}"' for column in columns]
-    narrow, differing = [], []
+    narrow = []
     for index, column in enumerate(quoted):
-        different = {row[index] for row in rows}
-        if len(different) > 1:
-            differing.append(column)
-        values = sorted(value for value in different if value is not None)
+        values = sorted({word for row in rows if (word := row[index]) is not None})
         if not values or len(values) > MOST_WORDS:
             narrow.append(f"{column} AS {column}")
             continue
@@ -204,8 +201,7 @@ def keep_narrow(
         raw.execute(f"CREATE TYPE {kind} AS ENUM ({', '.join(map(_literal, values))})")
         narrow.append(f"{column}::{kind} AS {column}")
     query = ibis.to_sql(table, dialect="duckdb")
-    # A column that has one value everywhere is not even read.
-    hashed = f"hash({', '.join(differing)})" if differing else "0"
+    hashed = f"hash({', '.join(quoted)})"
     combinations = f"{name}_words"
     if rows and _numbered(raw, combinations, quoted, rows, f"{hashed} AS words, {', '.join(narrow)}"):
         # Looking one number up for a row costs less than looking each of its words up.
@@ -298,17 +294,26 @@ def fetched_rows(table: ir.Table) -> list[dict[str, Any]]:
     return rows
 
 
-def counted(table: ir.Table, keys: Sequence[str], at: str) -> list[dict[str, Any]]:
-    """Each combination of the keys, of which there are few: how many rows, `n`, `oldest` and `newest` of `at`."""
+def counted(table: ir.Table, keys: Sequence[str], facts: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
+    """Each combination of the keys, of which there are few, with facts of its rows.
+
+    facts: By name a function (`count`, `min`, `max`, `sum`) and a column; `*` counts the rows.
+    """
     connection: Any = table.get_backend()
     if connection.name != "duckdb":
-        facts = {"n": table.count(), "oldest": table[at].min(), "newest": table[at].max()}
-        return fetched_rows(table.group_by(*keys).aggregate(**facts))
+        values = {
+            name: table.count() if column == "*" else getattr(table[column], function)()
+            for name, (function, column) in facts.items()
+        }
+        return fetched_rows(table.group_by(*keys).aggregate(**values))
     # Grouped by one number for all of them, which takes two thirds of the time.
     quoted = [f'"{key}"' for key in keys]
+    chosen = [f"any_value({key}) AS {key}" for key in quoted]
+    for name, (function, column) in facts.items():
+        value = column if column == "*" else f'"{column}"'
+        chosen.append(f'{function}({value}) AS "{name}"')
     rows: list[dict[str, Any]] = connection.con.sql(
-        f"SELECT {', '.join(f'any_value({key}) AS {key}' for key in quoted)}, count(*) AS n, "  # noqa: S608
-        f'min("{at}") AS oldest, max("{at}") AS newest '
+        f"SELECT {', '.join(chosen)} "  # noqa: S608
         f"FROM ({ibis.to_sql(table, dialect='duckdb')}) GROUP BY hash({', '.join(quoted)})"
     ).to_arrow_table().to_pylist()  # fmt: skip
     return rows

@@ -76,6 +76,22 @@ def join_outcomes(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Contributions:
+    """What each user adds to the metrics, look by look.
+
+    Attributes:
+        table: Rows for each user, allocation and look, with cell and group. outcomes: Those of outcomes alone; None
+            where no metric is of outcomes.
+        values: By metric, which columns make it. filled: The columns that outcomes fill, and nothing else.
+    """
+
+    table: ir.Table
+    outcomes: ir.Table | None
+    values: dict[str, Value]
+    filled: tuple[str, ...]
+
+
 def contributions(
     outcomes: Joined,
     visits: ir.Table,
@@ -83,8 +99,8 @@ def contributions(
     rules: Sequence[MetricRule],
     counted: OutcomeCounts,
     connection: "BaseBackend",
-) -> tuple[ir.Table, dict[str, Value]]:
-    """Rows for each user, allocation and look with cell and group, and which of their columns make each metric."""
+) -> Contributions:
+    """What each user adds to the metrics of rules."""
     values: dict[str, Value] = {}
     parts: list[ir.Table] = []
     for rule in rules:
@@ -113,34 +129,36 @@ def contributions(
                 Source.TIME_QUANTILE: Value("slow", "timed"),
             }[rule.source]
     base = visits.select(*_KEYS, *_PLACE, "answered", "error", "fell_back", "timed", "time_sum", "slow")
-    return _together(base, parts, units, connection), values
+    filled = tuple(sorted({name for part in parts for name in part.columns} - {*_KEYS, *_PLACE}))
+    aligned = _aligned((base, *parts))
+    if not parts:
+        return Contributions(aligned[0], None, values, filled)
+    # Few rows beside the base's, which would be gathered again for each thing that is asked of them.
+    few = ibis.union(*aligned[1:]) if len(parts) > 1 else aligned[1]
+    place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})
+    few = few.inner_join(place, ["user", "period"]).select(aligned[0].columns)
+    few = keep(connection, "outcome_contributions", few)
+    return Contributions(aligned[0].union(few), few, values, filled)
 
 
-def _together(base: ir.Table, parts: Sequence[ir.Table], units: ir.Table, connection: "BaseBackend") -> ir.Table:
-    """The rows of all tables, with 0 in the columns that a table does not have.
+def _aligned(tables: Sequence[ir.Table]) -> list[ir.Table]:
+    """The rows of each with 0 in the columns that it does not have.
 
     A user may then have several rows for one look. Nothing minds: what the rows of a look change adds up to what the
     look changes, and adding them up here would cost as much as everything after it.
     """
-    ordered = sorted({name for table in (base, *parts) for name in table.columns} - {*_KEYS, *_PLACE})
+    ordered = sorted({name for table in tables for name in table.columns} - {*_KEYS, *_PLACE})
     # Cast, because a table of Spark's takes a plain 0.0 for a decimal.
     nought = ibis.literal(0).cast("float64")
-    aligned = [
+    return [
         table.select(
             "user",
             **{key: table[key].cast("int32") for key in ("period", "look")},
             **{key: table[key].cast("int16") for key in _PLACE if key in table.columns},
             **{c: table[c].cast("float64") if c in table.columns else nought for c in ordered},
         )
-        for table in (base, *parts)
+        for table in tables
     ]
-    if not parts:
-        return aligned[0]
-    # Few rows beside the base's, which would be gathered again for each thing that is asked of them.
-    few = ibis.union(*aligned[1:]) if len(parts) > 1 else aligned[1]
-    place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})
-    few = few.inner_join(place, ["user", "period"]).select(aligned[0].columns)
-    return aligned[0].union(keep(connection, "outcome_contributions", few))
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:

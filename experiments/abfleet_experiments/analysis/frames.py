@@ -10,63 +10,14 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_experiments.analysis.backends import (
-    counted,
-    fetched_one,
-    fetched_rows,
-    keep,
-    keep_narrow,
-    keep_repeated,
-    view,
-)
+from abfleet_experiments.analysis.backends import fetched_one, keep, keep_narrow, keep_repeated, view
 from abfleet_experiments.analysis.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES
 from abfleet_experiments.analysis.periods import index_of
+from abfleet_experiments.analysis.survey import WORDS, Calls, Survey, calls_of, survey_of
 from abfleet_experiments.readlog import Log, LogError
 
-WORDS: Final = (
-    "experiment", "group", "reason", "allocation", "status", "fallback", "model_version", "served_version",
-)  # fmt: skip
-"""Columns of an exposure that have few different values."""
 GROUPS_IN_NUMBER: Final = 128
 """More than an experiment may have groups: a time and a group make one number, the least of which has the first's."""
-_COUNTED: Final = ("exposure", "outcome")
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What one pass over the lines finds: how many there are of each kind.
-
-    Attributes:
-        rows: A row for each combination of `event`, WORDS, `synthetic` and `timeless`, with `n`, `oldest` and `newest`.
-    """
-
-    rows: tuple[Mapping[str, Any], ...]
-
-    @property
-    def newest(self) -> int | None:
-        """The newest time, in microseconds since 1970; None if no line has one."""
-        return max((row["newest"] for row in self.rows if row["newest"] is not None), default=None)
-
-    @property
-    def oldest(self) -> int | None:
-        """The oldest time of an exposure or outcome."""
-        times = (row["oldest"] for row in self.rows if row["event"] in _COUNTED and row["oldest"] is not None)
-        return min(times, default=None)
-
-    def count(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
-        """How many lines are in the rows that are wanted."""
-        return sum(row["n"] for row in self.rows if wanted(row))
-
-    @property
-    def ramped(self) -> bool:
-        """Whether an experiment has exposures of more than one allocation."""
-        pairs = {(row["experiment"], row["allocation"]) for row in self.rows if row["event"] == "exposure"}
-        return len(pairs) > len({experiment for experiment, _ in pairs})
-
-    def words(self) -> list[tuple[str | None, ...]]:
-        """The different combinations of WORDS that exposures have."""
-        rows = {tuple(row[word] for word in WORDS) for row in self.rows if row["event"] == "exposure"}
-        return sorted(rows, key=lambda row: tuple(word or "" for word in row))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,35 +25,23 @@ class Lines:
     """What the whole log has, before any experiment is asked about.
 
     Attributes:
+        survey, calls: The log in numbers; of calls, each counted once.
         exposures, outcomes: Each call and each outcome once; synthetic outcomes are left out.
         joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`. Of a call
             that nobody clicked, `x_items` may be null.
         missing: Those whose request is not in the log, or belongs to another user.
-        oldest_us: Of exposures and outcomes; None without any.
     """
 
     log: Log
     all: ir.Table
+    survey: Survey
+    calls: Calls
     exposures: ir.Table
     outcomes: ir.Table
     joined: ir.Table
     missing: ir.Table
-    lines: int
-    unreadable: int
     duplicates: int
     duplicate_outcomes: int
-    no_user_id: int
-    holdout: int
-    oldest_us: int | None
-
-
-def survey_of(log: Log, until_us: int | None = None) -> Survey:
-    """The log in numbers, up to a moment; lines without a time or kind are always in it."""
-    lines = log.lines
-    if until_us is not None:
-        lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | (lines["at"] <= until_us))
-    keyed = lines.select("event", *WORDS, "synthetic", "at", timeless=lines["at"].isnull())
-    return Survey(tuple(counted(keyed, ("event", *WORDS, "synthetic", "timeless"), "at")))
 
 
 def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
@@ -119,38 +58,31 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
     outcomes, repeated_outcomes = _once(log, every_outcome, "outcome")
     if repeated_outcomes:
         outcomes = keep(connection, "outcomes", outcomes)
-    calls = _exposures(log, known, outcomes, ramped=survey.ramped)
-    every = keep_narrow(connection, "every_exposure", calls, WORDS, survey.words())
+    alone = outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull())
+    by_request = bool(fetched_one(alone.count()))
+    table, same = _exposures(log, known, outcomes, survey, by_request=by_request)
+    words = [word for word in WORDS if word not in same]
+    every = keep_narrow(connection, "every_exposure", table, words, survey.words(words))
     surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
     if fetched_one(every.count()) != surveyed:
         raise LogError("the log has changed while it was read; read it again")
-    exposures, repeated = _once(log, every, "exposure")
-    exposures = view(connection, "exposures", exposures)
-    found = keep(connection, "joined_outcomes", _joined(outcomes, exposures))
+    once, repeated = _once(log, every, "exposure")
+    exposures = view(connection, "exposures", once.mutate(**same))
+    found = keep(connection, "joined_outcomes", _joined(outcomes, once, same, by_request=by_request))
+    found = view(connection, "joined", found.mutate(**_renamed(same)))
     missing = outcomes.filter(outcomes.request.notnull()).anti_join(found, "outcome")
     return Lines(
         log=log,
         all=known,
+        survey=survey,
+        calls=calls_of(exposures),
         exposures=exposures,
         outcomes=outcomes,
         joined=found,
         missing=keep(connection, "missing_outcomes", missing),
-        lines=survey.count(lambda row: _unreadable(row) or not row["timeless"]),
-        unreadable=survey.count(_unreadable),
         duplicates=repeated,
         duplicate_outcomes=repeated_outcomes,
-        no_user_id=fetched_one(every.filter(every.user.isnull(), ~every.synthetic).count()),
-        holdout=survey.count(lambda row: _served(row) and row["reason"] == "holdout"),
-        oldest_us=survey.oldest,
     )
-
-
-def _unreadable(row: Mapping[str, Any]) -> bool:
-    return row["event"] is None or (row["event"] in _COUNTED and row["timeless"])
-
-
-def _served(row: Mapping[str, Any]) -> bool:
-    return row["event"] == "exposure" and not row["synthetic"]
 
 
 def _outcomes(known: ir.Table) -> ir.Table:
@@ -159,31 +91,33 @@ def _outcomes(known: ir.Table) -> ir.Table:
     )
 
 
-def _exposures(log: Log, known: ir.Table, outcomes: ir.Table, *, ramped: bool) -> ir.Table:
+def _exposures(
+    log: Log, known: ir.Table, outcomes: ir.Table, survey: Survey, *, by_request: bool
+) -> tuple[ir.Table, dict[str, ir.Scalar]]:
     """The calls with what is asked of them: buckets where there is a ramp, lists where a click may ask for them.
 
-    With everything, if details want it.
+    With everything, if details want it. What all of them have alike comes apart, that nothing is kept of it.
+    by_request: Whether an outcome has a request id alone.
     """
     table = known.filter(known.event == "exposure")
+    same = survey.same()
     if log.detailed:
-        return table
+        return table.drop(*same), same
     clicks = outcomes.filter(outcomes.type == "click")
-    by_both = clicks.filter(clicks.exposure.notnull())
-    by_request = clicks.filter(clicks.exposure.isnull(), clicks.request.notnull())
-    wanted = table.exposure.isin(by_both.exposure)
-    request: ir.Value = ibis.null("int64")
-    if fetched_one(outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull()).count()):
-        wanted |= table.request.isin(by_request.request)
-        request = table.request
-    return table.select(
-        "at", "user", "exposure", *WORDS, "propensity", "latency_ms", "synthetic", request=request,
-        bucket=table.bucket if ramped else ibis.null("int32"),
-        items=ibis.ifelse(wanted, table["items"], ibis.null()),
-    )  # fmt: skip
-
-
-def _count(condition: ir.BooleanValue) -> ir.IntegerScalar:
-    return condition.cast("int64").sum()
+    wanted = table.exposure.isin(clicks.filter(clicks.exposure.notnull()).exposure)
+    columns = ["at", "user", "exposure", *WORDS, "propensity", "latency_ms", "synthetic"]
+    if by_request:
+        asked = clicks.filter(clicks.exposure.isnull(), clicks.request.notnull())
+        wanted |= table.request.isin(asked.request)
+        columns.append("request")
+    else:
+        same["request"] = ibis.null("int64")
+    if survey.ramped:
+        columns.append("bucket")
+    else:
+        same["bucket"] = ibis.null("int32")
+    columns = [name for name in columns if name not in same]
+    return table.select(*columns, items=ibis.ifelse(wanted, table["items"], ibis.null())), same
 
 
 def _once(log: Log, table: ir.Table, key: str) -> tuple[ir.Table, int]:
@@ -206,15 +140,6 @@ def allocated(lines: Lines, experiment: str) -> ir.Table:
         table.user.notnull(),
         ~table.synthetic,
     )
-
-
-def left_out_lines(lines: Lines, experiment: str) -> tuple[int, int]:
-    """Exposures of an experiment that are left out: synthetic ones, and forced users' ones."""
-    table = lines.exposures.filter(lines.exposures.experiment == experiment)
-    row = fetched_rows(table.aggregate(
-        synthetic=_count(table.synthetic), overrides=_count((table.reason == "override") & ~table.synthetic)
-    ))[0]  # fmt: skip
-    return int(row["synthetic"] or 0), int(row["overrides"] or 0)
 
 
 def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) -> ir.Table:
@@ -240,27 +165,33 @@ def failed(exposures: ir.Table) -> ir.BooleanValue:
     )
 
 
-def first_group(visits: ir.Table) -> ir.IntegerValue:
-    """The group of the first exposure of each row."""
-    return (visits.start % GROUPS_IN_NUMBER).cast("int64")
+def has_failed(call: Mapping[str, Any]) -> bool:
+    """The same of a row of Python."""
+    return call["fallback"] in ERROR_FALLBACKS or call["status"] in ERROR_STATUSES
+
+
+def group_of(start: ir.IntegerValue) -> ir.IntegerValue:
+    """The group in a number that has a time and a group."""
+    return (start % GROUPS_IN_NUMBER).cast("int32")
 
 
 def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
-    """One row for each user and allocation, from visits (one for each user, allocation and look).
+    """One row for each user and allocation, from what each did there.
 
-    `g` is the group of the first exposure, `entry` whether it is the user's first allocation under this salt, and
-    `two_groups` whether the user was served in more than one group of the allocation. `ramped`: whether there is more
-    than one allocation.
+    `g` is the group of the first exposure, `calls` how many there were, `entry` whether it is the user's first
+    allocation under this salt, and `two_groups` whether the user was served in more than one group of the allocation.
+    `ramped`: whether there is more than one allocation.
     """
-    group = first_group(visits)
+    two = visits.g.min() != visits.g.max()
     table = visits.group_by("user", *(["period"] if ramped else [])).aggregate(
         start=visits.start.min(),
         bucket=visits.bucket.argmin(visits.start) if ramped else ibis.null("int32"),
-        two_groups=visits.two_groups.any() | (group.min() != group.max()),
+        two_groups=visits.two_groups.any() | two if "two_groups" in visits.columns else two,
+        calls=visits.calls.sum(),
     )
     if not ramped:
         table = table.mutate(period=ibis.literal(0, "int32"))
-    group = first_group(table)
+    group = group_of(table.start)
     table = table.mutate(g=group, first=((table.start - group) / GROUPS_IN_NUMBER).cast("int64")).drop("start")
     if not ramped:
         return table.mutate(entry=ibis.literal(1, "int32"))
@@ -274,19 +205,26 @@ def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
 _JOINED = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic", "status", "items")
 
 
-def _joined(outcomes: ir.Table, exposures: ir.Table) -> ir.Table:
-    """The outcomes with a request id, each with its exposure.
+def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """What a joined outcome has of its exposure, by the name that it has there."""
+    return {f"x_{name}": values[name] for name in _JOINED if name in values}
 
-    With a user id, user and request must both agree; without one the request alone decides.
+
+def _joined(outcomes: ir.Table, exposures: ir.Table, same: Mapping[str, Any], *, by_request: bool) -> ir.Table:
+    """The outcomes with a request id, each with its exposure, less what all of them have alike.
+
+    With a user id, user and request must both agree; without one the request alone decides. by_request: Whether there
+    are such.
     """
+    named = {name: exposures[name] for name in exposures.columns if name not in same}
     by_both = outcomes.filter(outcomes.exposure.notnull())
-    by_request = outcomes.filter(outcomes.request.notnull(), outcomes.exposure.isnull())
-    renamed = {f"x_{name}": exposures[name] for name in _JOINED}
-    both = by_both.inner_join(exposures.filter(exposures.exposure.notnull()).select("exposure", **renamed), "exposure")
-    columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request", *renamed]
-    if not fetched_one(by_request.count()):
-        return both.select(columns)
-    single = exposures.semi_join(by_request, "request")
-    first = single.group_by("request").aggregate(**{f"x_{name}": single[name].argmin(single["at"]) for name in _JOINED})
-    alone = by_request.inner_join(first, "request")
-    return both.select(columns).union(alone.select(columns))
+    called = exposures.filter(exposures.exposure.notnull()).select("exposure", **_renamed(named))
+    columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request", *_renamed(named)]
+    both = by_both.inner_join(called, "exposure").select(columns)
+    if not by_request:
+        return both
+    alone = outcomes.filter(outcomes.request.notnull(), outcomes.exposure.isnull())
+    single = exposures.semi_join(alone, "request")
+    named = {name: single[name].argmin(single["at"]) for name in named}
+    first = single.group_by("request").aggregate(**_renamed(named))
+    return both.union(alone.inner_join(first, "request").select(columns))

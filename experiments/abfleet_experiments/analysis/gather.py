@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis import frames, packing, sums
+from abfleet_experiments.analysis import packing, sums
 from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
 from abfleet_experiments.analysis.contributions import OutcomeCounts, contributions, join_outcomes, values_before
 from abfleet_experiments.analysis.effects import Estimator
@@ -31,7 +31,7 @@ from abfleet_experiments.analysis.periods import (
 )
 from abfleet_experiments.analysis.response_times import slow_calls, with_quantile
 from abfleet_experiments.analysis.sums import Value, arrow
-from abfleet_experiments.analysis.tables import Tables, tables_of
+from abfleet_experiments.analysis.tables import COUNTED, Tables, tables_of
 from abfleet_experiments.config import AnalysisPlan, Experiment
 
 STEPS_PER_LOOK: Final = 200
@@ -76,12 +76,11 @@ def user_changes(
     as_of: datetime,
 ) -> UserChanges | None:
     """The changes of each user of an experiment's largest allocation; None if nobody was in it."""
-    exposures = frames.allocated(lines, name)
     groups = group_names(experiment, [], {})
-    found = find_periods(exposures, groups, experiment, {}, as_of)
+    found = find_periods(lines.calls.allocated(name), groups, experiment, {}, as_of)
     if not found:
         return None
-    return _by_user(tables_of(lines, name, exposures, groups, found, rules, plan, as_of))
+    return _by_user(tables_of(lines, name, groups, found, rules, plan, as_of))
 
 
 def gather(
@@ -105,28 +104,30 @@ def gather_with_tables(
     as_of: datetime,
 ) -> tuple[Gathered, Tables | None]:
     """The evidence, with the tables that it was made from, for what is shown beside it; None where nobody came."""
-    exposures = frames.allocated(lines, name)
-    seen = fetched_rows(exposures.group_by("group").aggregate(p=exposures.propensity.mean()))
-    events = allocation_events(lines.all, name, microseconds(as_of))
-    listed = {row["group"] for row in seen}
+    calls = lines.calls.allocated(name)
+    events = {}
+    if lines.survey.count(lambda row: row["event"] == "allocation" and row["experiment"] == name):
+        events = allocation_events(lines.all, name)
+    listed = {row["group"] for row in calls}
     if experiment is None:
         listed |= {group for _, shares in events.values() for group in shares}
-    groups = group_names(experiment, sorted(listed), {row["group"]: row["p"] or 0.0 for row in seen}) if (
+    groups = group_names(experiment, sorted(listed), lines.calls.shares(name)) if (
         listed or experiment is not None) else ()  # fmt: skip
-    found = find_periods(exposures, groups, experiment, events, as_of)
+    found = find_periods(calls, groups, experiment, events, as_of)
     if not found:
         return _nobody(lines, name, groups, experiment, rules, plan, as_of), None
-    tables = tables_of(lines, name, exposures, groups, found, rules, plan, as_of)
+    tables = tables_of(lines, name, groups, found, rules, plan, as_of)
     return _gathered(tables), tables
 
 
 def _gathered(tables: Tables) -> Gathered:
     """Everything."""
     counted = OutcomeCounts()
-    metrics = _metrics(tables, counted)
+    entering = tables.entering()
+    new_users = sums.counts(entering, entering.entry, tables.shape)
+    metrics = _metrics(tables, counted, new_users)
     member = cells_of.membership(tables.cells, tables.looks.times)
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
-    new_users = sums.counts(tables.entering(), tables.entering().entry, tables.shape)
     evidence = Evidence(
         groups=tables.groups,
         weights=tables.found[-1].weights,
@@ -142,10 +143,10 @@ def _gathered(tables: Tables) -> Gathered:
     return Gathered(evidence, tuple(tables.found), group_facts(tables), tables.looks)
 
 
-def _metrics(tables: Tables, counted: OutcomeCounts) -> tuple[MetricEvidence, ...]:
+def _metrics(tables: Tables, counted: OutcomeCounts, users: Floats) -> tuple[MetricEvidence, ...]:
     names = [rule.name for rule in tables.rules]
     if len(tables.found) == 1:
-        moments = _moments(tables, counted)
+        moments = _moments(tables, counted, users)
     else:
         changed = tables.keep("changes", _changed(tables, counted))
         moments = sums.moments(changed, names, tables.shape)
@@ -154,17 +155,18 @@ def _metrics(tables: Tables, counted: OutcomeCounts) -> tuple[MetricEvidence, ..
     return tuple(MetricEvidence(rule, moments[rule.name]) for rule in tables.rules)
 
 
-def _moments(tables: Tables, counted: OutcomeCounts) -> dict[str, Moments]:
-    """The sums of every metric in the only allocation. Metrics of one value need no more than the rows that have it."""
+def _moments(tables: Tables, counted: OutcomeCounts, users: Floats) -> dict[str, Moments]:
+    """The sums of every metric in the only allocation, in which each user of `users` is once.
+
+    Metrics of one value are few users' alone: apart from the others, they need only these users' rows.
+    """
     table, values, bits = _contributed(tables, counted)
-    users = sums.counts(tables.entering(), ibis.literal(1), tables.shape)
-    pairs = {name: value for name, value in values.items() if value.z is not None}
-    alone = {name: value for name, value in values.items() if value.z is None}
-    some = table.filter(ibis.or_(*(table[value.y] != 0 for value in alone.values()))) if alone else table
     moments: dict[str, Moments] = {}
-    for rows, chosen in ((table, pairs), (some, alone)):
+    for several in (True, False):
+        chosen = {name: value for name, value in values.items() if (value.z is not None) is several}
         if chosen:
-            changed = sums.changes(rows, chosen, ramped=False, bits=bits)
+            whole = any(value.constant_z for value in chosen.values())
+            changed = sums.changes(table, chosen, tables.shape, ramped=False, bits=bits, everyone=whole)
             moments |= sums.moments(changed, list(chosen), tables.shape, users=users)
     return moments
 
@@ -172,7 +174,7 @@ def _moments(tables: Tables, counted: OutcomeCounts) -> dict[str, Moments]:
 def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:
     """What each look changes in each user's sums, of every metric."""
     table, values, bits = _contributed(tables, counted)
-    return sums.changes(table, values, ramped=len(tables.found) > 1, bits=bits)
+    return sums.changes(table, values, tables.shape, ramped=len(tables.found) > 1, bits=bits)
 
 
 def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value]]:
@@ -181,15 +183,17 @@ def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[
 
 
 def _contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value], dict[str, int]]:
-    """The same with the bits of the columns that have whole numbers alone."""
+    """The same with how many bits a user's sum needs, of the columns that have whole numbers alone."""
     outcomes = join_outcomes(
         tables.lines, tables.name, tables.groups, [one.id for one in tables.found], tables.units, tables.looks
     )
     connection = tables.lines.log.connection
-    table, values = contributions(outcomes, tables.visits, tables.units, tables.rules, counted, connection)
-    summed = sorted({column for value in values.values() for column in (value.y, value.z) if column is not None})
-    # A column is filled by one table alone, which has one row for a user's look.
-    bits = packing.bits_of(table, summed, tables.shape.times)
+    found = contributions(outcomes, tables.visits, tables.units, tables.rules, counted, connection)
+    table, values = found.table, found.values
+    # Nobody has more of what is counted of calls than calls.
+    bits = dict.fromkeys(COUNTED, max(int(fetched_one(tables.units.calls.max())), 1).bit_length())
+    if found.outcomes is not None:  # each column is filled by one table, which has one row for a user's look
+        bits |= packing.bits_of(found.outcomes, found.filled, tables.shape.times)
     if any(rule.winsorise is not None for rule in tables.rules):
         table = tables.keep("contributions", table)
     table, values = _with_values_before(tables, table, values, counted)
@@ -203,6 +207,7 @@ def _by_user(tables: Tables) -> UserChanges:
     largest = max(zip(sizes["n"].to_pylist(), sizes["period"].to_pylist(), strict=True))[1]
     table = table.filter(table.period == largest)
     columns = {name: np.nan_to_num(numbers(column)) for name, column in arrow(table).items()}
+    look = sums.places(columns["place"].astype(np.int64), tables.shape)[0]
     users, index = np.unique(columns["user"], return_inverse=True)
     parts = {
         rule.name: {part: columns[sums.column(rule.name, part)].astype(np.float64) for part in sums.PRODUCTS}
@@ -213,7 +218,7 @@ def _by_user(tables: Tables) -> UserChanges:
         tables.groups,
         len(users),
         index,
-        columns["look"].astype(np.int64),
+        look,
         entered,
         parts,
         tuple(tables.rules),
@@ -276,7 +281,7 @@ def _nobody(
     as_of: datetime,
 ) -> Gathered:
     """The evidence of an experiment that nobody was in."""
-    synthetic, overrides = frames.left_out_lines(lines, name)
+    synthetic, overrides = lines.calls.left_out(name)
     none = np.zeros((1, 1, len(groups)))
     weights = (
         np.array([experiment.group(g).weight_bp / 10_000 for g in groups]) if experiment else np.zeros(len(groups))
@@ -293,13 +298,13 @@ def _nobody(
         metrics=tuple(MetricEvidence(rule, from_sums([none] * 7)) for rule in rules),
         bad_events={},
         quality=DataQuality(
-            lines=lines.lines,
-            unreadable=lines.unreadable,
+            lines=lines.survey.lines,
+            unreadable=lines.survey.unreadable,
             duplicates=lines.duplicates,
             synthetic=synthetic,
             overrides=overrides,
-            no_user_id=lines.no_user_id,
-            holdout=lines.holdout,
+            no_user_id=lines.calls.no_user_id,
+            holdout=lines.survey.holdout,
         ),
     )
     facts = tuple(GroupFacts(g, experiment.group(g).model if experiment else None, 0, 0, 0, 0) for g in groups)

@@ -1,7 +1,9 @@
 """What a report says of the data beside its metrics: who was left out and why, and each group's calls."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 import ibis
 import numpy as np
@@ -32,15 +34,19 @@ class GroupFacts:
 
 def quality(tables: Tables, counted: OutcomeCounts) -> DataQuality:
     """What was left out, joined and moved, at the moment of the report."""
-    synthetic, overrides = frames.left_out_lines(tables.lines, tables.name)
-    units = tables.units
+    lines, units = tables.lines, tables.units
+    synthetic, overrides = lines.calls.left_out(tables.name)
     out = np.flatnonzero(cells_of.left_out(tables.cells, tables.looks.times[-1])).tolist()
     open_after = microseconds(tables.as_of) - DEFAULT_WINDOW // timedelta(microseconds=1)
-    by_user = units.group_by("user").aggregate(
-        two=(units.two_groups.any() | ((units.g.min() != units.g.max()) & units.strange.any())),
-        moved=units.cell.isin(out).any() if out else ibis.literal(False),
-        open=(units["first"] > open_after).any(),
-    )
+    moved = units.cell.isin(out) if out else ibis.literal(False)
+    late = units["first"] > open_after
+    if len(tables.found) == 1:
+        by_user = units.select(two=units.two_groups, moved=moved, open=late)
+    else:
+        by_user = units.group_by("user").aggregate(
+            two=(units.two_groups.any() | ((units.g.min() != units.g.max()) & units.strange.any())),
+            moved=moved.any(), open=late.any(),
+        )  # fmt: skip
     row = fetched_rows(by_user.aggregate(
         users=by_user.count(),
         two=by_user.two.cast("int64").sum(),
@@ -49,19 +55,19 @@ def quality(tables: Tables, counted: OutcomeCounts) -> DataQuality:
     ))[0]  # fmt: skip
     joined, unjoined, total = _unjoined(tables)
     return DataQuality(
-        lines=tables.lines.lines,
-        unreadable=tables.lines.unreadable,
-        duplicates=tables.lines.duplicates,
+        lines=lines.survey.lines,
+        unreadable=lines.survey.unreadable,
+        duplicates=lines.duplicates,
         synthetic=synthetic,
         overrides=overrides,
-        no_user_id=tables.lines.no_user_id,
-        holdout=tables.lines.holdout,
+        no_user_id=lines.calls.no_user_id,
+        holdout=lines.survey.holdout,
         users=int(row["users"]),
         users_in_two_groups=int(row["two"] or 0),
         moved_by_ramp=int(row["moved"] or 0),
         unjoined_outcomes=total,
         open_windows=int(row["open"] or 0),
-        duplicate_outcomes=tables.lines.duplicate_outcomes,
+        duplicate_outcomes=lines.duplicate_outcomes,
         clicks_not_in_list=counted.clicks_not_in_list,
         other_currencies=counted.other_currencies,
         joined=joined,
@@ -99,7 +105,8 @@ def _before(tables: Tables) -> Moments | None:
     table = starts.left_join(table, "user").select("user", "period", "g", "y", "z")
     if rule.source is Source.CLICKS:  # who had no call then says nothing of clicks over calls
         table = table.filter(table.z > 0)
-    table = table.mutate(y=table.y.fill_null(0.0), z=table.z.fill_null(0.0), look=0, cell=table.period, entered=1)
+    place = table.period * len(tables.groups) + table.g
+    table = table.mutate(y=table.y.fill_null(0.0), z=table.z.fill_null(0.0), place=place, entered=1)
     changed = table.mutate(
         m_y=table.y, m_z=table.z, m_yy=table.y * table.y, m_yz=table.y * table.z, m_zz=table.z * table.z,
         m_nonzero=(table.y != 0).cast("float64"),
@@ -111,22 +118,23 @@ def _before(tables: Tables) -> Moments | None:
 def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     """Users who count, calls, fallbacks and errors of each group."""
     units = tables.units
-    visits = tables.visits.mutate(g=frames.first_group(tables.visits))
-    lines = arrow(visits.group_by("g").aggregate(
-        calls=visits.calls.sum(), errors=visits.error.sum(), fallbacks=visits.fell_back.sum()
-    ))  # fmt: skip
     out = np.flatnonzero(cells_of.left_out(tables.cells, tables.looks.times[-1])).tolist()
     counting = units.filter(~units.cell.isin(out)) if out else units
-    users = arrow(counting.group_by("g").aggregate(n=counting.user.nunique()))
-    versions = tables.exposures.filter(tables.exposures.model_version.notnull())
-    versions = versions.group_by("group", "model_version").aggregate(newest=versions["at"].max())
-    newest = sorted(fetched_rows(versions), key=lambda row: row["newest"])
-    named = {row["group"]: row["model_version"] for row in newest}
+    different = counting.count() if len(tables.found) == 1 else counting.user.nunique()
+    users = arrow(counting.group_by("g").aggregate(n=different))
     of_users = dict(zip(users["g"].to_pylist(), users["n"].to_pylist(), strict=True))
-    of_lines = {
-        g: rest for g, *rest in zip(*(lines[c].to_pylist() for c in ("g", "calls", "fallbacks", "errors")), strict=True)
-    }
+    rows = sorted(tables.lines.calls.allocated(tables.name), key=lambda row: row["newest"])
+    versions = {row["group"]: row["model_version"] for row in rows if row["model_version"] is not None}
+    compared = {found.id for found in tables.found}
+
+    def calls(group: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> int:
+        mine = (row for row in rows if row["group"] == group and row["allocation"] in compared)
+        return sum(row["n"] for row in mine if wanted(row))
+
     return tuple(
-        GroupFacts(name, named.get(name), of_users.get(g, 0), *(int(n) for n in of_lines.get(g, (0, 0, 0))))
+        GroupFacts(
+            name, versions.get(name), of_users.get(g, 0), calls(name),
+            fallbacks=calls(name, lambda row: row["fallback"] is not None), errors=calls(name, frames.has_failed),
+        )
         for g, name in enumerate(tables.groups)
-    )
+    )  # fmt: skip

@@ -2,10 +2,10 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import ibis
 import ibis.expr.types as ir
@@ -112,9 +112,9 @@ def group_names(experiment: Experiment | None, logged: Sequence[str], shares: Ma
     return (*names, *(name for name in sorted(logged) if name not in names))
 
 
-def allocation_events(lines: ir.Table, name: str, as_of_us: int) -> dict[str, tuple[str | None, dict[str, float]]]:
-    """What the log's allocation events say of an experiment: id to salt and shares, 0 to 1."""
-    events = lines.filter(lines.event == "allocation", lines.experiment == name, lines.at <= as_of_us)
+def allocation_events(lines: ir.Table, name: str) -> dict[str, tuple[str | None, dict[str, float]]]:
+    """What allocation events among lines say of an experiment: id to salt and shares, 0 to 1."""
+    events = lines.filter(lines.event == "allocation", lines.experiment == name)
     rows = fetched_rows(events.select("allocation", "salt", "weights").distinct())
     found: dict[str, tuple[str | None, dict[str, float]]] = {}
     for row in rows:
@@ -127,23 +127,23 @@ def allocation_events(lines: ir.Table, name: str, as_of_us: int) -> dict[str, tu
 
 
 def find_periods(
-    exposures: ir.Table,
+    calls: Iterable[Mapping[str, Any]],
     groups: Sequence[str],
     experiment: Experiment | None,
     events: Mapping[str, tuple[str | None, Mapping[str, float]]],
     as_of: datetime,
 ) -> list[Found]:
-    """The allocations that exposures name, in the order in which they began, the newest MAX_PERIODS of them."""
-    counted = exposures.group_by("allocation", "group").aggregate(
-        begin=exposures["at"].min(), propensity=exposures.propensity.max()
-    )
-    rows = fetched_rows(counted)
+    """The allocations that calls name, in the order in which they began, the newest MAX_PERIODS of them.
+
+    calls: Rows as of `Calls.allocated`.
+    """
     begins: dict[str, int] = {}
     propensities: dict[str, dict[str, float]] = {}
-    for row in rows:
-        begins[row["allocation"]] = min(begins.get(row["allocation"], row["begin"]), row["begin"])
-        if row["propensity"] is not None:
-            propensities.setdefault(row["allocation"], {})[row["group"]] = float(row["propensity"])
+    for row in calls:
+        begins[row["allocation"]] = min(begins.get(row["allocation"], row["oldest"]), row["oldest"])
+        if row["highest"] is not None:
+            seen = propensities.setdefault(row["allocation"], {})
+            seen[row["group"]] = max(seen.get(row["group"], 0.0), float(row["highest"]))
     from_file = _shares_of_file(experiment, as_of)
     found = []
     for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_PERIODS:]:

@@ -56,26 +56,37 @@ def column(metric: str, part: str) -> str:
 
 
 def changes(
-    contributions: ir.Table, values: Mapping[str, Value], *, ramped: bool = True, bits: Mapping[str, int] | None = None
+    contributions: ir.Table,
+    values: Mapping[str, Value],
+    shape: Shape,
+    *,
+    ramped: bool = True,
+    bits: Mapping[str, int] | None = None,
+    everyone: bool = True,
 ) -> ir.Table:
     """What each look changes in each user's sums.
 
     contributions: one or more rows for each user, allocation and look, with `cell`, `g` and the columns of values.
-    ramped: Whether there is more than one allocation. bits: As of `packing.bits_of`.
-    Gives the same rows with `entered` (1 at the user's first) and a `column` for each of a metric's PRODUCTS: how y, z
-    and their products change.
+    ramped: Whether there is more than one allocation. bits: As of `packing.bits_of`. everyone: Whether rows are wanted
+    that change nothing, which may be the user's first.
+    Gives `user`, `period`, `entered` (1 at the user's first), a `column` for each of a metric's PRODUCTS (how y, z and
+    their products change), and `place`: look, cell and group in one number, as `places` takes it apart.
     """
     columns = sorted({c for value in values.values() for c in (value.y, value.z) if c is not None})
     words = packing.words_of(columns, bits or {})
     plain = [c for c in columns if not any(c in word for word in words)]
-    keys = [name for name in ("user", "period", "cell", "g", "look") if name in contributions.columns]
+    place = (contributions.look * shape.cells + contributions.cell) * shape.groups + contributions.g
     packed = contributions.select(
-        *keys, *plain, **{f"word_{n}": packing.packed(contributions, word) for n, word in enumerate(words)}
-    )
-    user = [packed.user, packed.period] if ramped else [packed.user]
-    so_far = ibis.cumulative_window(group_by=user, order_by=packed.look)
-    first = ibis.row_number().over(group_by=user, order_by=packed.look) == 0
+        "user", "period", *plain, place=place.cast("int32"),
+        **{f"word_{n}": packing.packed(contributions, word) for n, word in enumerate(words)},
+    )  # fmt: skip
     added = [*(f"word_{n}" for n in range(len(words))), *plain]
+    if not everyone:
+        packed = packed.filter(ibis.or_(*(packed[name] != 0 for name in added)))
+    user = [packed.user, packed.period] if ramped else [packed.user]
+    # A user has one cell and group in an allocation, so that places are in the order of looks.
+    so_far = ibis.cumulative_window(group_by=user, order_by=packed.place)
+    first = ibis.row_number().over(group_by=user, order_by=packed.place) == 0
     summed = packed.mutate(
         entered=first.cast("int32"), **{f"now_{name}": packed[name].sum().over(so_far) for name in added}
     )
@@ -84,36 +95,54 @@ def changes(
             summed = summed.mutate(**packing.unpacked(summed[f"{prefix}word_{n}"], word, prefix))
     result: dict[str, ir.Value] = {}
     for metric, value in values.items():
-        y, y_before = _y(summed, value, before=False), _y(summed, value, before=True)
-        z, z_before = _z(summed, value, before=False), _z(summed, value, before=True)
+        y, more_y = _y(summed, value)
+        z, more_z = _z(summed, value)
         nought = ibis.literal(0.0)
         result |= {
-            column(metric, "y"): y - y_before,
-            column(metric, "z"): nought if value.z is None else z - z_before,
-            column(metric, "yy"): y * y - y_before * y_before,
-            column(metric, "yz"): nought if value.z is None else y * z - y_before * z_before,
-            column(metric, "zz"): nought if value.z is None else z * z - z_before * z_before,
-            column(metric, "nonzero"): (y != 0).cast("float64") - (y_before != 0).cast("float64"),
+            column(metric, "y"): more_y,
+            column(metric, "z"): nought if value.z is None else more_z,
+            column(metric, "yy"): more_y * (y + y - more_y),
+            column(metric, "yz"): nought if value.z is None else more_y * z + more_z * (y - more_y),
+            column(metric, "zz"): nought if value.z is None else more_z * (z + z - more_z),
+            column(metric, "nonzero"): (y != 0).cast("float64") - (y != more_y).cast("float64"),
         }
-    return summed.select("user", "period", "cell", "g", "look", "entered", **result)
+    return summed.select("user", "period", "place", "entered", **result)
 
 
-def _y(table: ir.Table, value: Value, *, before: bool) -> ir.FloatingValue:
-    now = table[f"now_{value.y}"]
-    total = (now - table[value.y] if before else now).cast("float64")
+def _y(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValue]:
+    """y, and what it is more than before the row."""
+    total, more = table[f"now_{value.y}"].cast("float64"), table[value.y].cast("float64")
     if value.any:
-        return (total > 0).cast("float64")
-    return total if value.cap is None else ibis.least(total, ibis.literal(value.cap))
+        before = (total > more).cast("float64")
+        now = (total > 0).cast("float64")
+        return now, now - before
+    if value.cap is None:
+        return total, more
+    now = ibis.least(total, ibis.literal(value.cap))
+    return now, now - ibis.least(total - more, ibis.literal(value.cap))
 
 
-def _z(table: ir.Table, value: Value, *, before: bool) -> ir.FloatingValue:
+def _z(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValue]:
+    """The same of z."""
     if value.z is None:
-        return ibis.literal(0.0)
+        return ibis.literal(0.0), ibis.literal(0.0)
+    more = table[value.z].cast("float64")
     if value.constant_z:
-        constant = table[value.z].cast("float64")
-        return ibis.ifelse(table.entered == 1, 0.0, constant) if before else constant
-    now = table[f"now_{value.z}"]
-    return (now - table[value.z] if before else now).cast("float64")
+        return more, ibis.ifelse(table.entered == 1, more, 0.0)
+    return table[f"now_{value.z}"].cast("float64"), more
+
+
+def places(place: NDArray[np.int64], shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Look, cell and group of places."""
+    rest, group = np.divmod(place, shape.groups)
+    look, cell = np.divmod(rest, shape.cells)
+    return look, cell, group
+
+
+def _apart(table: ir.Table, shape: Shape) -> ir.Table:
+    """Rows of `changes` with look, cell and group of their places."""
+    rest = table.place // shape.groups
+    return table.mutate(g=table.place % shape.groups, cell=rest % shape.cells, look=rest // shape.cells)
 
 
 PRODUCTS = ("y", "z", "yy", "yz", "zz", "nonzero")
@@ -129,9 +158,8 @@ def moments(
     totals = {column(name, part): changed[column(name, part)].sum() for name in names for part in PRODUCTS}
     if users is None:
         totals["entered"] = changed.entered.sum()
-    grouped = changed.group_by("cell", "g", "look").aggregate(**totals)
-    columns = float_columns(grouped)
-    where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
+    columns = float_columns(changed.group_by("place").aggregate(**totals))
+    where = places(columns["place"].astype(np.int64), shape)
     if users is None:
         users = _cumulative(columns["entered"], where, shape)
     return {
@@ -145,6 +173,7 @@ def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, 
 
     The earlier allocation's values are taken as they are in the end, since it had ended when the later one began.
     """
+    changed = _apart(changed, shape)
     finals = {f"first_{column(name, part)}": changed[column(name, part)].sum() for name in names for part in ("y", "z")}
     final = changed.group_by("user", "period", "cell", "g").aggregate(**finals)
     final = final.select("user", "g", *finals, first_period=final.period, first_cell=final.cell)

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Final
 
 import ibis
@@ -12,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from abfleet_experiments.analysis import backends, frames, packing
+from abfleet_experiments.analysis import backends, frames
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
+from abfleet_experiments.analysis.backends import fetched_rows, numbers
 from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule, Source
@@ -27,10 +26,10 @@ from abfleet_experiments.config import AnalysisPlan
 
 COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
 """What is counted of a visit's calls, beside the calls themselves."""
-COUNT_BITS: Final = packing.WORD_BITS // len(COUNTED)
-COUNTS: Final[packing.Word] = dict.fromkeys(COUNTED, COUNT_BITS)
-MOST_BITS: Final = 30
-"""Of a number of 32 that no database takes for a negative one; Ibis writes none of 64 as such."""
+WORTH_GROUPING: Final = 4.0
+"""Calls of a user in an allocation and a look, on average, from which on adding them up first takes less time."""
+SAMPLED: Final = 64
+"""One user in so many says how many calls there are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +38,8 @@ class Tables:
 
     Attributes:
         exposures: The ones that count. calls: The same in numbers, with what became of each and their look.
-        visits: One row for each user, allocation and look. units: One for each user and allocation. Both with the
-            user's cell and group.
+        visits: What each user did in an allocation and a look, in one row or several. units: One row for each user and
+            allocation. Both with the user's cell and group.
         times: The histogram of response times by look, cell and group; None if no metric needs it.
     """
 
@@ -69,6 +68,8 @@ class Tables:
 
     def starts(self) -> ir.Table:
         """Each user's first exposure in the experiment, and where it was."""
+        if len(self.found) == 1:
+            return self.units.select("user", "first", "g", "period")
         entering = self.units.filter(self.units.entry == 1)
         return entering.group_by("user").aggregate(
             first=entering["first"].min(),
@@ -78,14 +79,13 @@ class Tables:
 
     def any_before(self) -> bool:
         """Whether the log has anything from before the experiment began."""
-        earliest = self.lines.oldest_us
+        earliest = self.lines.survey.oldest
         return earliest is not None and earliest < microseconds(min(one.begin for one in self.found))
 
 
 def tables_of(
     lines: Lines,
     name: str,
-    exposures: ir.Table,
     groups: tuple[str, ...],
     found: Sequence[Found],
     rules: Sequence[MetricRule],
@@ -93,7 +93,8 @@ def tables_of(
     as_of: datetime,
 ) -> Tables:
     """The tables of an experiment that somebody was in."""
-    connection = lines.log.connection
+    connection, ramped = lines.log.connection, len(found) > 1
+    exposures = frames.allocated(lines, name)
     looks = looks_until(min(one.begin for one in found), as_of, plan)
     calls = frames.calls(exposures, groups, [one.id for one in found])
     calls = backends.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
@@ -101,19 +102,15 @@ def tables_of(
     if any(rule.source is Source.TIME_QUANTILE for rule in rules):
         times = backends.keep(connection, "times", histogram(calls, ["look", "period", "g"]))
         points = quantile_points(times, len(groups))
-    ramped = len(found) > 1
-    timed = any(rule.source is Source.TIME_MEAN for rule in rules)
-    bits = connection.name == "duckdb" and len(groups) <= MOST_BITS  # Ibis has no such sum for Spark
-    grouped = partial(visits_of, calls, points, timed=timed, ramped=ramped, bits=bits)
-    visits = backends.keep(connection, "kept_visits", grouped())
-    if (fetched_one(visits.calls.max()) or 0) >> COUNT_BITS:
-        visits = backends.keep(connection, "kept_visits", grouped(together=False))
-    visits = backends.view(connection, "visits", with_counts(visits))
+    visits = visits_of(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
+    if _worth_grouping(calls):
+        visits = backends.keep(connection, "kept_visits", grouped(visits, ramped=ramped))
+    visits = backends.view(connection, "visits", visits)
     plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=ramped))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
     units = backends.keep(connection, "units", _with_cells(lines, plain, cells))
     alone = _follow_from_calls(units)
-    visits = visits.mutate(cell=visits.period, g=frames.first_group(visits)) if alone else _placed(visits, units)
+    visits = visits.mutate(cell=visits.period) if alone else _placed(visits.drop("g"), units)
     if times is not None and alone:
         times = times.mutate(cell=times.period)
     elif times is not None:
@@ -137,65 +134,51 @@ def tables_of(
     )
 
 
-def visits_of(
-    calls: ir.Table,
-    points: Floats | None,
-    *,
-    timed: bool,
-    ramped: bool,
-    bits: bool = False,
-    together: bool = True,
-) -> ir.Table:
-    """One row for each user, allocation and look, as they are kept; `with_counts` says what is in it.
+def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
+    """What each call adds to what its user did, with `calls`, 1, and `start`: its time and group in one number.
 
-    timed: Whether response times are added up. ramped: Whether there is more than one allocation; the only one is no
-    part of the key, which is what grouping costs. bits: Whether each group has a bit of its own, quicker to add up than
-    the least and the most are to find. together: Whether COUNTED are in one number, which takes a third less time, and
-    less memory for each user, but has room for calls of COUNT_BITS.
-    """
-    table = _with_facts(calls, points)
-    counts: dict[str, ir.Value] = (
-        {"word": packing.packed(table, COUNTS).sum()}
-        if together
-        else {name: table.count(where=table[name]) for name in COUNTED}
-    )
-    if ramped:
-        counts["bucket"] = table.bucket.max()  # a user has one under one salt
-    if timed:
-        counts["time_sum"] = table.latency_ms.sum(where=table.timed)
-    return table.group_by("user", *(["period"] if ramped else []), "look").aggregate(
-        start=table.start.min(), two_groups=_two_groups(table, bits=bits), calls=table.count(), **counts
-    )
-
-
-def with_counts(visits: ir.Table) -> ir.Table:
-    """The kept visits with every column: COUNTED apart, and what is the same for all of them."""
-    if "word" in visits.columns:
-        visits = visits.mutate(**packing.unpacked(visits.word, COUNTS, "")).drop("word")
-    same = {"period": ibis.literal(0, "int32"), "bucket": ibis.null("int32"), "time_sum": ibis.literal(0.0)}
-    visits = visits.mutate(**{name: value for name, value in same.items() if name not in visits.columns})
-    return visits.mutate(time_sum=visits.time_sum.fill_null(0.0))
-
-
-def _with_facts(calls: ir.Table, points: Floats | None) -> ir.Table:
-    """The calls with `slow`, and `start`: time and group in one number, the least of which has the first call's group.
-
-    points: By group, what a slow response takes longer than, in ms; None where nobody asks.
+    The least of such numbers has the first call's group. points: By group, what a slow response takes longer than, in
+    ms; None where nobody asks. timed: Whether response times are added up.
     """
     slow: ir.BooleanValue = ibis.literal(False)
     if points is not None:
         # Not one comparison with a case of numbers: DuckDB takes these for decimals, and converts them row by row.
         above = (calls.latency_ms > float(point) for point in points)
         slow = calls.timed & ibis.or_(*((calls.g == group) & one for group, one in enumerate(above)))
-    return calls.mutate(slow=slow, start=calls["at"] * frames.GROUPS_IN_NUMBER + calls.g)
+    counted = {"answered": calls.answered, "error": calls.error, "fell_back": calls.fell_back, "timed": calls.timed,
+               "slow": slow}  # fmt: skip
+    return calls.select(
+        "user", "period", "look", "bucket", "g", calls=ibis.literal(1, "int64"),
+        start=calls["at"] * frames.GROUPS_IN_NUMBER + calls.g,
+        time_sum=ibis.ifelse(calls.timed, calls.latency_ms, 0.0) if timed else ibis.literal(0.0),
+        **{name: counted[name].cast("int32") for name in COUNTED},
+    )  # fmt: skip
 
 
-def _two_groups(table: ir.Table, *, bits: bool) -> ir.BooleanValue:
-    """Whether calls were in more than one group."""
-    if not bits:
-        return table.g.min() != table.g.max()
-    seen = (ibis.literal(1) << table.g).bit_or()
-    return (seen & (seen - 1)) != 0
+def _worth_grouping(calls: ir.Table) -> bool:
+    """Whether users come so often within a look that adding up their calls first costs less than it saves."""
+    some = calls.filter(calls.user % SAMPLED == 0)
+    visits = some.group_by("user", "period", "look").aggregate(calls=some.count())
+    row = fetched_rows(visits.aggregate(visits=visits.count(), calls=visits.calls.sum()))[0]
+    return bool((row["calls"] or 0) >= WORTH_GROUPING * row["visits"])
+
+
+def grouped(visits: ir.Table, *, ramped: bool) -> ir.Table:
+    """The same in one row for each user, allocation and look.
+
+    `g` is then the group of the first call. ramped: Whether there is more than one allocation; the only one is no part
+    of the key, which is what grouping costs.
+    """
+    table = visits.group_by("user", *(["period"] if ramped else []), "look").aggregate(
+        start=visits.start.min(), lowest=visits.g.min(), highest=visits.g.max(),
+        bucket=visits.bucket.max() if ramped else ibis.null("int32"),  # a user has one under one salt
+        **{name: visits[name].sum() for name in ("calls", *COUNTED, "time_sum")},
+    )  # fmt: skip
+    if not ramped:
+        table = table.mutate(period=ibis.literal(0, "int32"))
+    return table.mutate(g=frames.group_of(table.start), two_groups=table.lowest != table.highest).drop(
+        "lowest", "highest"
+    )
 
 
 def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:

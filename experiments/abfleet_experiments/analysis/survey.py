@@ -1,0 +1,166 @@
+"""The log in numbers: how many lines there are of each kind, and how many calls that count once. Knows no rule of users.
+
+Both are a row for each combination of columns that have few different values, and so small that all else that is asked
+of them is Python.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import ibis
+import ibis.expr.types as ir
+
+from abfleet_experiments.analysis.backends import counted
+from abfleet_experiments.readlog import Log
+
+WORDS: Final = (
+    "experiment", "group", "reason", "allocation", "status", "fallback", "model_version", "served_version",
+)  # fmt: skip
+"""Columns of an exposure that have few different values."""
+_COUNTED: Final = ("exposure", "outcome")
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What one pass over the lines finds: how many there are of each kind.
+
+    Attributes:
+        rows: A row for each combination of `event`, WORDS, `synthetic` and `timeless`, with `n`, `oldest` and `newest`.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def newest(self) -> int | None:
+        """The newest time, in microseconds since 1970; None if no line has one."""
+        return max((row["newest"] for row in self.rows if row["newest"] is not None), default=None)
+
+    @property
+    def oldest(self) -> int | None:
+        """The oldest time of an exposure or outcome."""
+        times = (row["oldest"] for row in self.rows if row["event"] in _COUNTED and row["oldest"] is not None)
+        return min(times, default=None)
+
+    def count(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
+        """How many lines are in the rows that are wanted."""
+        return sum(row["n"] for row in self.rows if wanted(row))
+
+    @property
+    def unreadable(self) -> int:
+        """Lines without a kind, and exposures and outcomes without a time."""
+        return self.count(_unreadable)
+
+    @property
+    def lines(self) -> int:
+        """All others, and those."""
+        return self.count(lambda row: _unreadable(row) or not row["timeless"])
+
+    @property
+    def holdout(self) -> int:
+        """Calls of users who are held out of every experiment."""
+        return self.count(
+            lambda row: row["event"] == "exposure" and not row["synthetic"] and row["reason"] == "holdout"
+        )
+
+    @property
+    def ramped(self) -> bool:
+        """Whether an experiment has exposures of more than one allocation."""
+        pairs = {(row["experiment"], row["allocation"]) for row in self.rows if row["event"] == "exposure"}
+        return len(pairs) > len({experiment for experiment, _ in pairs})
+
+    def same(self) -> dict[str, ir.Scalar]:
+        """Of WORDS and `synthetic` those that have the same value in every exposure, with it."""
+        found: dict[str, ir.Scalar] = {}
+        for column in (*WORDS, "synthetic"):
+            values = {row[column] for row in self._exposures()}
+            if len(values) < 2:
+                kind = "boolean" if column == "synthetic" else "string"
+                (value,) = values or {None}
+                found[column] = ibis.null(kind) if value is None else ibis.literal(value, kind)
+        return found
+
+    def words(self, columns: Iterable[str]) -> list[tuple[str | None, ...]]:
+        """The different combinations of some of WORDS that exposures have."""
+        columns = tuple(columns)
+        rows = {tuple(row[column] for column in columns) for row in self._exposures()}
+        return sorted(rows, key=lambda row: tuple(word or "" for word in row))
+
+    def _exposures(self) -> Iterable[Mapping[str, Any]]:
+        return (row for row in self.rows if row["event"] == "exposure")
+
+
+def survey_of(log: Log, until_us: int | None = None) -> Survey:
+    """The log in numbers, up to a moment; lines without a time or kind are always in it."""
+    lines = log.lines
+    if until_us is not None:
+        lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | (lines["at"] <= until_us))
+    keyed = lines.select("event", *WORDS, "synthetic", "at", timeless=lines["at"].isnull())
+    return Survey(tuple(counted(keyed, ("event", *WORDS, "synthetic", "timeless"), _TIMES)))
+
+
+_TIMES: Final = {"n": ("count", "*"), "oldest": ("min", "at"), "newest": ("max", "at")}
+_SHARES: Final = {"highest": ("max", "propensity"), "total": ("sum", "propensity"), "known": ("count", "propensity")}
+
+
+def _unreadable(row: Mapping[str, Any]) -> bool:
+    return row["event"] is None or (row["event"] in _COUNTED and row["timeless"])
+
+
+@dataclass(frozen=True, slots=True)
+class Calls:
+    """How many calls there are of each kind, each of them counted once.
+
+    Attributes:
+        rows: A row for each combination of WORDS, `synthetic` and `nobody` (no user is known), with `n`, `oldest` and
+            `newest`, and of the propensities `highest`, `total` and how many are `known`.
+    """
+
+    rows: tuple[Mapping[str, Any], ...]
+
+    @property
+    def experiments(self) -> list[str]:
+        """Names of those that somebody called."""
+        found = {row["experiment"] for row in self.rows if row["experiment"] is not None and not row["synthetic"]}
+        return sorted(found)
+
+    @property
+    def no_user_id(self) -> int:
+        """Calls of nobody."""
+        return self._count(row for row in self.rows if row["nobody"] and not row["synthetic"])
+
+    def left_out(self, experiment: str) -> tuple[int, int]:
+        """Calls of an experiment that are left out: synthetic ones, and forced users' ones."""
+        mine = [row for row in self.rows if row["experiment"] == experiment]
+        forced = (row for row in mine if row["reason"] == "override" and not row["synthetic"])
+        return self._count(row for row in mine if row["synthetic"]), self._count(forced)
+
+    def allocated(self, experiment: str) -> list[Mapping[str, Any]]:
+        """The rows of an experiment that count, by the rule of `frames.allocated`."""
+        return [
+            row for row in self.rows
+            if row["experiment"] == experiment and row["group"] is not None
+            and row["reason"] in (None, "allocated") and not row["nobody"] and not row["synthetic"]
+        ]  # fmt: skip
+
+    def shares(self, experiment: str) -> dict[str, float]:
+        """The mean propensity of each group of an experiment, 0 to 1; 0 where no line has one.
+
+        Rounded, because the last bits of a sum depend on the order in which it is added up.
+        """
+        sums: dict[str, tuple[float, int]] = {}
+        for row in self.allocated(experiment):
+            total, known = sums.get(row["group"], (0.0, 0))
+            sums[row["group"]] = (total + (row["total"] or 0.0), known + row["known"])
+        return {group: round(total / known, 9) if known else 0.0 for group, (total, known) in sums.items()}
+
+    @staticmethod
+    def _count(rows: Iterable[Mapping[str, Any]]) -> int:
+        return sum(row["n"] for row in rows)
+
+
+def calls_of(exposures: ir.Table) -> Calls:
+    """The exposures in numbers, each of them being there once."""
+    keys = (*WORDS, "synthetic", "nobody")
+    keyed = exposures.select(*WORDS, "synthetic", "at", "propensity", nobody=exposures.user.isnull())
+    return Calls(tuple(counted(keyed, keys, {**_TIMES, **_SHARES})))
