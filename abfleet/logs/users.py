@@ -16,7 +16,15 @@ import orjson
 from abfleet_router.log_files import LEVEL, Identity, taken
 
 from abfleet.logs.checking import digest_of
-from abfleet.logs.files import PARQUET_OPTIONS, PARQUET_SUFFIX, LogsError, everything, line_files, lines_of, parquet_files
+from abfleet.logs.files import (
+    PARQUET_OPTIONS,
+    PARQUET_SUFFIX,
+    LogsError,
+    everything,
+    line_files,
+    lines_of,
+    parquet_files,
+)
 
 PARTIAL = ".erasing-"
 """Before the name of a file that is being made: readers of a log pass over names with a point."""

@@ -56,7 +56,7 @@ def test_rows_that_change_nothing_are_left_out() -> None:
         .order_by("place").to_pyarrow().to_pylist()
         for rows in (every, some)
     ]  # fmt: skip
-    assert totals[0] == totals[1]
+    assert [row for row in totals[0] if row["any_y"]] == [row for row in totals[1] if row["any_y"]] != []
     assert some.count().to_pyarrow().as_py() < every.count().to_pyarrow().as_py()
 
 

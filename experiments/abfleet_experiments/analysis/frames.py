@@ -3,7 +3,7 @@
 Tables that are needed more than once are kept in the connection. Times are microseconds since 1970.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import cells as cells_of
 from abfleet_experiments.analysis import packing, sums
-from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
+from abfleet_experiments.analysis.backends import fetched_one, numbers
 from abfleet_experiments.analysis.contributions import OutcomeCounts, contributions, join_outcomes, values_before
 from abfleet_experiments.analysis.effects import Estimator
 from abfleet_experiments.analysis.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
@@ -27,7 +27,6 @@ from abfleet_experiments.analysis.periods import (
     find_periods,
     group_names,
     looks_until,
-    microseconds,
 )
 from abfleet_experiments.analysis.response_times import slow_calls, with_quantile
 from abfleet_experiments.analysis.sums import Value, arrow

@@ -1,4 +1,4 @@
-"""The log in numbers: how many lines there are of each kind, and how many calls that count once. Knows no rule of users.
+"""The log in numbers: how many lines there are of each kind, and how many calls, each once. Knows no rule of users.
 
 Both are a row for each combination of columns that have few different values, and so small that all else that is asked
 of them is Python.
