@@ -1,5 +1,7 @@
 """The command line: puts the families of commands together. Knows their names, and nothing of what they do."""
 
+import gc
+
 import typer
 
 from abfleet.commands import (
@@ -29,4 +31,7 @@ for family in (fleet, client, status, experiments, models, analyze, power, simul
 
 def main() -> None:
     """Entry point of the `abfleet` console script."""
-    app()
+    try:
+        app()
+    finally:
+        gc.freeze()  # else Python looks for cycles once more among all that goes anyway: a quarter second of a report

@@ -2,6 +2,7 @@
 
 import gc
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -166,6 +167,8 @@ def _report(
     memory_limit_bytes: int | None,
 ) -> "tuple[Config, Report]":
     (config,) = loaded(experiments, fleet=fleet)
+    # What is added up in numpy is small, and threads that wait for more of it would take the database's time.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     at = None if as_of is None else _as_of(as_of)
     with analysis_extra():
         from abfleet_experiments.analysis.analyse import analyse

@@ -10,7 +10,7 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
-from abfleet_experiments.analysis import backends
+from abfleet_experiments.analysis import on_duckdb
 from abfleet_experiments.analysis.backends import (
     fetched,
     fetched_one,
@@ -46,9 +46,9 @@ def words(connection: Any) -> Any:
 def test_narrow_columns_have_the_same_values(connection: Any, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one number for all of a row's words, or word by word where there are too many, or two have the same number."""
     if limit == "few words":
-        monkeypatch.setattr(backends, "MOST_WORDS", 1)
+        monkeypatch.setattr(on_duckdb, "MOST_WORDS", 1)
     if limit == "few combinations":
-        monkeypatch.setattr(backends, "MOST_COMBINATIONS", 2)
+        monkeypatch.setattr(on_duckdb, "MOST_COMBINATIONS", 2)
     table = words(connection)
     combinations = [row[:2] for row in ROWS]
     if limit == "same numbers":  # of one combination that is listed twice
@@ -84,9 +84,9 @@ def test_a_table_can_be_kept_under_the_name_of_one_that_it_is_made_from(connecti
 def test_numbers_that_come_again(connection: Any, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each once, with the count of rows that are too many, however they are found; null never comes again."""
     if way == "in parts":
-        monkeypatch.setattr(backends, "SORTED_AT_ONCE", 2)
+        monkeypatch.setattr(on_duckdb, "SORTED_AT_ONCE", 2)
     if way == "grouped":
-        monkeypatch.setattr(backends, "MOST_LISTED", 1)
+        monkeypatch.setattr(on_duckdb, "MOST_LISTED", 1)
     large = 2**63 - 1
     keys = [7, None, large, 8, 7, None, large, 9, 7, 0, 1, 2, 3]
     table = keep(connection, "keys", pa.table({"key": pa.array(keys, pa.uint64())}))

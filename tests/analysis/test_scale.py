@@ -132,6 +132,7 @@ def compiled(dialect: str) -> Compiled:
     made = Compiled(dialect)
     lines = made.keep("lines", normalised(ibis.table(dict(COLUMNS), name="decisions"), DIALECTS[dialect]))
     exposures = made.keep("exposures", lines.filter(lines.event == "exposure"))
+    exposures = exposures.mutate(**frames.became(exposures.status, exposures.fallback))
     calls = frames.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))
     visits = made.keep("visits", grouped(visits_of(calls, None, timed=True), ramped=True))

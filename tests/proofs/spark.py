@@ -137,7 +137,7 @@ def collected(log: Log, folder: Path) -> dict[str, list[Row]]:
     units = tables.units.select("user", "period", "g", "cell", "first", "bucket", "entry", "two_groups")
     # A user may have several rows for a look, and their order is nobody's: what they say together is.
     visits = tables.visits.group_by("user", "period", "cell", "g", "look").aggregate(
-        **{name: tables.visits[name].sum() for name in ("calls", *COUNTED)}
+        **{name: tables.visits[name].sum() for name in COUNTED}
     )
     table, values = contributed(tables, OutcomeCounts())
     changed = changes(table, values, tables.shape)

@@ -4,8 +4,9 @@ Everything else of the analysis is the same expressions on all of them. Only Duc
 the lines are a table that was loaded there.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,7 @@ import ibis.expr.types as ir
 import numpy as np
 from numpy.typing import NDArray
 
+from abfleet_experiments.analysis import on_duckdb
 from abfleet_experiments.readlog import Log
 
 if TYPE_CHECKING:
@@ -23,14 +25,6 @@ if TYPE_CHECKING:
 
 SEPARATOR: Final = "\x1f"
 """Between ids that are hashed together: no id has a control character."""
-MOST_WORDS: Final = 60_000
-"""A column of text with more different values than this stays text."""
-MOST_COMBINATIONS: Final = 10_000
-"""Of such columns' values; with more of them each is looked up by itself."""
-SORTED_AT_ONCE: Final = 8_000_000
-"""Numbers of 8 bytes, that all of a column need not be in memory."""
-MOST_LISTED: Final = 1_000_000
-"""Numbers that come again in a log and are told to the database one by one."""
 TEXT, ID, AT = dt.string, dt.uint64, dt.Timestamp(scale=6)
 
 
@@ -147,25 +141,8 @@ def keep(connection: "BaseBackend", name: str, table: "ir.Table | pa.Table") -> 
     if connection.name == "pyspark":
         return _cached(connection, name, table)
     if connection.name == "duckdb":
-        return _kept_by_duckdb(connection, name, table)
+        return on_duckdb.keep(connection, name, table)
     return connection.create_table(name, table, temp=True, overwrite=True)
-
-
-def _kept_by_duckdb(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
-    if isinstance(table, ir.Table):
-        return _made(connection, name, ibis.to_sql(table, dialect="duckdb"))
-    connection.con.register("given_rows", table)
-    try:
-        return _made(connection, name, "SELECT * FROM given_rows")
-    finally:
-        connection.con.unregister("given_rows")
-
-
-def _made(connection: Any, name: str, query: str) -> ir.Table:
-    """A table of DuckDB from a query, written once: Ibis would write it under another name first, and copy it."""
-    connection.con.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS {query}')  # names are the analysis's own
-    made: ir.Table = connection.table(name)
-    return made
 
 
 def _cached(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
@@ -180,53 +157,21 @@ def _cached(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Tabl
 
 
 def keep_narrow(
-    connection: "BaseBackend", name: str, table: ir.Table, columns: Sequence[str], rows: Sequence[Sequence[str | None]]
+    connection: "BaseBackend",
+    name: str,
+    table: ir.Table,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | None]],
+    follows: on_duckdb.Follows = lambda _: {},
 ) -> ir.Table:
     """The same, with columns that have few different values in a byte or two each, where that is known.
 
     columns: Names of such columns, all of them text. rows: Every combination of their values that the table has.
+    follows: More columns, of which each value follows from a row's combination.
     """
     if connection.name != "duckdb" or not columns:
-        return keep(connection, name, table)
-    raw = connection.con
-    quoted = [f'"{column}"' for column in columns]
-    narrow = []
-    for index, column in enumerate(quoted):
-        values = sorted({word for row in rows if (word := row[index]) is not None})
-        if not values or len(values) > MOST_WORDS:
-            narrow.append(f"{column} AS {column}")
-            continue
-        kind = f'"{name}_{columns[index]}"'
-        raw.execute(f"DROP TYPE IF EXISTS {kind}")
-        raw.execute(f"CREATE TYPE {kind} AS ENUM ({', '.join(map(_literal, values))})")
-        narrow.append(f"{column}::{kind} AS {column}")
-    query = ibis.to_sql(table, dialect="duckdb")
-    hashed = f"hash({', '.join(quoted)})"
-    combinations = f"{name}_words"
-    if rows and _numbered(raw, combinations, quoted, rows, f"{hashed} AS words, {', '.join(narrow)}"):
-        # Looking one number up for a row costs less than looking each of its words up.
-        return _made(
-            connection, name,
-            f"SELECT t.* EXCLUDE (words, {', '.join(quoted)}), {', '.join(f'w.{column}' for column in quoted)} "  # noqa: S608
-            f'FROM (SELECT *, {hashed} AS words FROM ({query})) AS t JOIN "{combinations}" AS w USING (words)',
-        )  # fmt: skip
-    return _made(connection, name, f"SELECT * REPLACE ({', '.join(narrow)}) FROM ({query})")  # noqa: S608
-
-
-def _numbered(raw: Any, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]], selected: str) -> bool:
-    """Makes a table of combinations with a number for each; whether no two have the same number."""
-    if len(rows) > MOST_COMBINATIONS:
-        return False
-    values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
-    listed = f"(VALUES {values}) AS listed ({', '.join(columns)})"
-    raw.execute(f'CREATE OR REPLACE TEMP TABLE "{name}" AS SELECT {selected} FROM {listed}')  # noqa: S608
-    (different,) = raw.execute(f'SELECT count(DISTINCT words) FROM "{name}"').fetchone()  # noqa: S608
-    return bool(different == len(rows))
-
-
-def _literal(text: str | None) -> str:
-    """A text in SQL."""
-    return "NULL::VARCHAR" if text is None else "'" + text.replace("'", "''") + "'"
+        return keep(connection, name, table.mutate(**follows(table)))
+    return on_duckdb.keep_narrow(connection, name, table, columns, rows, follows)
 
 
 def keep_repeated(connection: "BaseBackend", name: str, table: ir.Table, key: str) -> tuple[ir.Table, int]:
@@ -235,47 +180,19 @@ def keep_repeated(connection: "BaseBackend", name: str, table: ir.Table, key: st
     Of n rows with the same number n - 1 are counted; null is no number.
     """
     keys = table.filter(table[key].notnull()).select(key)
-    if connection.name == "duckdb":
-        twice = _twice(connection.con, ibis.to_sql(keys, dialect="duckdb"), key)
-        if len(twice) <= MOST_LISTED:
-            listed = ", ".join(map(str, np.unique(twice)))
-            kind = keys.schema()[key]
-            query = f'SELECT unnest([{listed}]::{"UBIGINT" if kind == ID else "BIGINT"}[]) AS "{key}"'
-            return _made(connection, name, query), len(twice)
+    if connection.name == "duckdb" and (found := on_duckdb.keep_repeated(connection, name, keys)) is not None:
+        return found
     counted = keys.group_by(key).aggregate(times=ibis._.count())
     repeated = keep(connection, name, counted.filter(counted.times > 1))
     return repeated, int(fetched_one((repeated.times - 1).sum()) or 0)
 
 
-def _twice(raw: Any, query: str, key: str) -> NDArray[Any]:
-    """The numbers of a query that come again, as often as they do. Sorting takes a sixth of the time of grouping."""
-    (rows,) = raw.execute(f"SELECT count(*) FROM ({query})").fetchone()  # noqa: S608
-    parts = 1 << (rows // SORTED_AT_ONCE).bit_length()
-    found: list[Future[NDArray[Any]]] = []
-    with ThreadPoolExecutor(1) as pool:  # numpy sorts one part while the database finds the next
-        for part in range(parts):
-            some = f'SELECT "{key}" FROM ({query}) WHERE "{key}" & {parts - 1} = {part}'  # noqa: S608
-            found.append(pool.submit(_repeats, raw.execute(some).fetchnumpy()[key]))
-            wait(found[:-1])  # no more than two are in memory
-    return np.concatenate([part.result() for part in found])
-
-
-def _repeats(values: NDArray[Any]) -> NDArray[Any]:
-    values.sort()
-    again: NDArray[Any] = values[1:][values[1:] == values[:-1]]
-    return again
-
-
 def fetched(table: ir.Table) -> "pa.Table":
-    """The rows of a small result.
-
-    From DuckDB they come without Ibis' own converter, which imports pandas first: half a second of every report.
-    """
+    """The rows of a small result."""
     connection: Any = table.get_backend()
     if connection.name != "duckdb":
         return table.to_pyarrow()
-    rows = connection.con.sql(ibis.to_sql(table, dialect="duckdb")).to_arrow_table()
-    return rows.cast(table.schema().to_pyarrow())
+    return on_duckdb.fetched(connection, connection.compile(table)).cast(table.schema().to_pyarrow())
 
 
 def numbers(column: "pa.ChunkedArray") -> NDArray[Any]:
@@ -306,17 +223,7 @@ def counted(table: ir.Table, keys: Sequence[str], facts: Mapping[str, tuple[str,
             for name, (function, column) in facts.items()
         }
         return fetched_rows(table.group_by(*keys).aggregate(**values))
-    # Grouped by one number for all of them, which takes two thirds of the time.
-    quoted = [f'"{key}"' for key in keys]
-    chosen = [f"any_value({key}) AS {key}" for key in quoted]
-    for name, (function, column) in facts.items():
-        value = column if column == "*" else f'"{column}"'
-        chosen.append(f'{function}({value}) AS "{name}"')
-    rows: list[dict[str, Any]] = connection.con.sql(
-        f"SELECT {', '.join(chosen)} "  # noqa: S608
-        f"FROM ({ibis.to_sql(table, dialect='duckdb')}) GROUP BY hash({', '.join(quoted)})"
-    ).to_arrow_table().to_pylist()  # fmt: skip
-    return rows
+    return on_duckdb.counted(connection, table, keys, facts)
 
 
 def fetched_one(value: ir.Scalar) -> Any:
@@ -326,4 +233,23 @@ def fetched_one(value: ir.Scalar) -> Any:
 
 def view(connection: "BaseBackend", name: str, table: ir.Table) -> ir.Table:
     """The table by a name, so that what is asked of it stays a short query: long ones take Ibis longer than DuckDB."""
+    if connection.name == "duckdb":
+        return on_duckdb.view(connection, name, table)
     return connection.create_view(name, table, overwrite=True)
+
+
+@contextmanager
+def alongside(connection: "BaseBackend") -> Iterator[ThreadPoolExecutor]:
+    """A second thread: what it asks the database waits for what the first one asks, but is written meanwhile.
+
+    If the first one fails, or somebody interrupts it, the second one is not waited for longer than it takes to stop.
+    """
+    pool = ThreadPoolExecutor(1)
+    try:
+        yield pool
+    except BaseException:
+        if connection.name == "duckdb":
+            connection.con.interrupt()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -39,7 +39,7 @@ class Joined:
     """Outcomes of an experiment with the user's allocation they belong to.
 
     Attributes:
-        by_request: With `x_period`, `x_user`, `x_items`, `look`.
+        by_request: With `x_period`, `x_user`, `listed`, `look`.
         by_user: Without a request id; `x_period` and `since_us` after the first exposure there, newest allocation.
     """
 
@@ -173,9 +173,8 @@ def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table,
 def _clicks(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Table:
     """A click counts once for each request and item, if the item was in the list."""
     with_request, alone = _in_window(outcomes, rule, "click")
-    listed = with_request.x_items.contains(with_request.item_id).fill_null(True)
-    counted.clicks_not_in_list += int(fetched_one(with_request.filter(~listed).count()))
-    with_request = with_request.filter(listed)
+    counted.clicks_not_in_list += int(fetched_one(with_request.filter(~with_request.listed).count()))
+    with_request = with_request.filter(with_request.listed)
     pairs = with_request.group_by("request", "item_id", "x_user", "x_period").aggregate(look=with_request.look.min())
     single = alone.group_by("item_id", "x_user", "x_period").aggregate(look=alone.look.min())
     every = pairs.select("x_user", "x_period", "look").union(single.select("x_user", "x_period", "look"))
@@ -238,7 +237,7 @@ def clicks_before(lines: Lines, starts: ir.Table) -> ir.Table:
     calls = lines.exposures.filter(~lines.exposures.synthetic, lines.exposures.user.notnull())
     calls = _before(calls.filter(calls.status.fill_null("OK") == "OK").select("user", "at"), starts)
     clicks = lines.joined.filter(lines.joined.type == "click", lines.joined.x_user.notnull(), ~lines.joined.x_synthetic)
-    clicks = clicks.filter(clicks.x_items.contains(clicks.item_id).fill_null(True))
+    clicks = clicks.filter(clicks.listed)
     clicks = _before(clicks.select("request", "item_id", user=clicks.x_user, at=clicks.x_at), starts)
     pairs = clicks.select("user", "request", "item_id").distinct()
     clicked = pairs.group_by("user").aggregate(clicked=pairs.count())

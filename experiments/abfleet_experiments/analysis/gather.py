@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import cells as cells_of
 from abfleet_experiments.analysis import packing, sums
-from abfleet_experiments.analysis.backends import fetched_one, numbers
+from abfleet_experiments.analysis.backends import alongside, fetched_one, numbers
 from abfleet_experiments.analysis.contributions import OutcomeCounts, contributions, join_outcomes, values_before
 from abfleet_experiments.analysis.effects import Estimator
 from abfleet_experiments.analysis.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
@@ -124,8 +124,12 @@ def _gathered(tables: Tables) -> Gathered:
     counted = OutcomeCounts()
     entering = tables.entering()
     new_users = sums.counts(entering, entering.entry, tables.shape)
-    metrics = _metrics(tables, counted, new_users)
     member = cells_of.membership(tables.cells, tables.looks.times)
+    with alongside(tables.lines.log.connection) as beside:
+        bad_events = beside.submit(_all_bad_events, tables)
+        facts = beside.submit(group_facts, tables)
+        said = beside.submit(quality, tables)
+        metrics = _metrics(tables, counted, new_users)
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
     evidence = Evidence(
         groups=tables.groups,
@@ -136,10 +140,16 @@ def _gathered(tables: Tables) -> Gathered:
         new_users=new_users,
         users=new_users.sum(axis=1),
         metrics=metrics,
-        bad_events={rule.name: _bad_events(tables, rule) for rule in tables.rules if rule.bad_event is not None},
-        quality=quality(tables, counted),
+        bad_events=bad_events.result(),
+        quality=replace(
+            said.result(), clicks_not_in_list=counted.clicks_not_in_list, other_currencies=counted.other_currencies
+        ),
     )
-    return Gathered(evidence, tuple(tables.found), group_facts(tables), tables.looks)
+    return Gathered(evidence, tuple(tables.found), facts.result(), tables.looks)
+
+
+def _all_bad_events(tables: Tables) -> dict[str, BadEvents]:
+    return {rule.name: _bad_events(tables, rule) for rule in tables.rules if rule.bad_event is not None}
 
 
 def _metrics(tables: Tables, counted: OutcomeCounts, users: Floats) -> tuple[MetricEvidence, ...]:

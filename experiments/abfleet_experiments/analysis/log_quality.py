@@ -11,7 +11,7 @@ import numpy as np
 from abfleet_experiments.analysis import cells as cells_of
 from abfleet_experiments.analysis import frames, sums
 from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
-from abfleet_experiments.analysis.contributions import OutcomeCounts, clicks_before, values_before
+from abfleet_experiments.analysis.contributions import clicks_before, values_before
 from abfleet_experiments.analysis.evidence import DataQuality
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, Source
 from abfleet_experiments.analysis.moments import Floats, Moments
@@ -32,8 +32,8 @@ class GroupFacts:
     errors: int
 
 
-def quality(tables: Tables, counted: OutcomeCounts) -> DataQuality:
-    """What was left out, joined and moved, at the moment of the report."""
+def quality(tables: Tables) -> DataQuality:
+    """What was left out, joined and moved, at the moment of the report; without what only metrics find."""
     lines, units = tables.lines, tables.units
     synthetic, overrides = lines.calls.left_out(tables.name)
     out = np.flatnonzero(cells_of.left_out(tables.cells, tables.looks.times[-1])).tolist()
@@ -68,8 +68,6 @@ def quality(tables: Tables, counted: OutcomeCounts) -> DataQuality:
         unjoined_outcomes=total,
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
-        clicks_not_in_list=counted.clicks_not_in_list,
-        other_currencies=counted.other_currencies,
         joined=joined,
         unjoined=unjoined,
         before=_before(tables),

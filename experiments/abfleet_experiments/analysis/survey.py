@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import ibis
 import ibis.expr.types as ir
 
 from abfleet_experiments.analysis.backends import counted
@@ -69,15 +68,13 @@ class Survey:
         pairs = {(row["experiment"], row["allocation"]) for row in self.rows if row["event"] == "exposure"}
         return len(pairs) > len({experiment for experiment, _ in pairs})
 
-    def same(self) -> dict[str, ir.Scalar]:
+    def same(self) -> dict[str, str | bool | None]:
         """Of WORDS and `synthetic` those that have the same value in every exposure, with it."""
-        found: dict[str, ir.Scalar] = {}
+        found: dict[str, str | bool | None] = {}
         for column in (*WORDS, "synthetic"):
-            values = {row[column] for row in self._exposures()}
-            if len(values) < 2:
-                kind = "boolean" if column == "synthetic" else "string"
-                (value,) = values or {None}
-                found[column] = ibis.null(kind) if value is None else ibis.literal(value, kind)
+            values = {row[column] for row in self._exposures()} or {None}
+            if len(values) == 1:
+                (found[column],) = values
         return found
 
     def words(self, columns: Iterable[str]) -> list[tuple[str | None, ...]]:
@@ -100,7 +97,6 @@ def survey_of(log: Log, until_us: int | None = None) -> Survey:
 
 
 _TIMES: Final = {"n": ("count", "*"), "oldest": ("min", "at"), "newest": ("max", "at")}
-_SHARES: Final = {"highest": ("max", "propensity"), "total": ("sum", "propensity"), "known": ("count", "propensity")}
 
 
 def _unreadable(row: Mapping[str, Any]) -> bool:
@@ -113,7 +109,7 @@ class Calls:
 
     Attributes:
         rows: A row for each combination of WORDS, `synthetic` and `nobody` (no user is known), with `n`, `oldest` and
-            `newest`, and of the propensities `highest`, `total` and how many are `known`.
+            `newest`, and `highest` of the propensities.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -144,23 +140,22 @@ class Calls:
         ]  # fmt: skip
 
     def shares(self, experiment: str) -> dict[str, float]:
-        """The mean propensity of each group of an experiment, 0 to 1; 0 where no line has one.
-
-        Rounded, because the last bits of a sum depend on the order in which it is added up.
-        """
+        """The mean propensity of each group of an experiment, 0 to 1; 0 where no line has one."""
         sums: dict[str, tuple[float, int]] = {}
         for row in self.allocated(experiment):
-            total, known = sums.get(row["group"], (0.0, 0))
-            sums[row["group"]] = (total + (row["total"] or 0.0), known + row["known"])
-        return {group: round(total / known, 9) if known else 0.0 for group, (total, known) in sums.items()}
+            total, n = sums.get(row["group"], (0.0, 0))
+            if row["highest"] is not None:  # it is the same in all calls of an allocation's group
+                sums[row["group"]] = (total + row["highest"] * row["n"], n + row["n"])
+        return {group: total / n for group, (total, n) in sums.items()}
 
     @staticmethod
     def _count(rows: Iterable[Mapping[str, Any]]) -> int:
         return sum(row["n"] for row in rows)
 
 
-def calls_of(exposures: ir.Table) -> Calls:
-    """The exposures in numbers, each of them being there once."""
-    keys = (*WORDS, "synthetic", "nobody")
-    keyed = exposures.select(*WORDS, "synthetic", "at", "propensity", nobody=exposures.user.isnull())
-    return Calls(tuple(counted(keyed, keys, {**_TIMES, **_SHARES})))
+def calls_of(exposures: ir.Table, same: Mapping[str, str | bool | None]) -> Calls:
+    """The exposures in numbers, each of them being there once; same: As of the survey."""
+    keys = [key for key in (*WORDS, "synthetic") if key not in same]
+    keyed = exposures.select(*keys, "at", "propensity", nobody=exposures.user.isnull())
+    rows = counted(keyed, (*keys, "nobody"), {**_TIMES, "highest": ("max", "propensity")})
+    return Calls(tuple({**same, **row} for row in rows))

@@ -25,11 +25,11 @@ from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan
 
 COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
-"""What is counted of a visit's calls, beside the calls themselves."""
+"""What is counted of calls."""
 WORTH_GROUPING: Final = 4.0
 """Calls of a user in an allocation and a look, on average, from which on adding them up first takes less time."""
 SAMPLED: Final = 64
-"""One user in so many says how many calls there are."""
+"""One user in so many says how many calls there are; a power of two."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def tables_of(
 
 
 def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
-    """What each call adds to what its user did, with `calls`, 1, and `start`: its time and group in one number.
+    """What each call adds to what its user did, with `start`: its time and group in one number.
 
     The least of such numbers has the first call's group. points: By group, what a slow response takes longer than, in
     ms; None where nobody asks. timed: Whether response times are added up.
@@ -148,7 +148,7 @@ def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Tabl
     counted = {"answered": calls.answered, "error": calls.error, "fell_back": calls.fell_back, "timed": calls.timed,
                "slow": slow}  # fmt: skip
     return calls.select(
-        "user", "period", "look", "bucket", "g", calls=ibis.literal(1, "int64"),
+        "user", "period", "look", "bucket", "g",
         start=calls["at"] * frames.GROUPS_IN_NUMBER + calls.g,
         time_sum=ibis.ifelse(calls.timed, calls.latency_ms, 0.0) if timed else ibis.literal(0.0),
         **{name: counted[name].cast("int32") for name in COUNTED},
@@ -157,7 +157,7 @@ def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Tabl
 
 def _worth_grouping(calls: ir.Table) -> bool:
     """Whether users come so often within a look that adding up their calls first costs less than it saves."""
-    some = calls.filter(calls.user % SAMPLED == 0)
+    some = calls.filter(calls.user & (SAMPLED - 1) == 0)
     visits = some.group_by("user", "period", "look").aggregate(calls=some.count())
     row = fetched_rows(visits.aggregate(visits=visits.count(), calls=visits.calls.sum()))[0]
     return bool((row["calls"] or 0) >= WORTH_GROUPING * row["visits"])
@@ -166,13 +166,13 @@ def _worth_grouping(calls: ir.Table) -> bool:
 def grouped(visits: ir.Table, *, ramped: bool) -> ir.Table:
     """The same in one row for each user, allocation and look.
 
-    `g` is then the group of the first call. ramped: Whether there is more than one allocation; the only one is no part
-    of the key, which is what grouping costs.
+    `g` is then the group of the first call, and `calls` how many there were. ramped: Whether there is more than one
+    allocation; the only one is no part of the key, which is what grouping costs.
     """
     table = visits.group_by("user", *(["period"] if ramped else []), "look").aggregate(
         start=visits.start.min(), lowest=visits.g.min(), highest=visits.g.max(),
         bucket=visits.bucket.max() if ramped else ibis.null("int32"),  # a user has one under one salt
-        **{name: visits[name].sum() for name in ("calls", *COUNTED, "time_sum")},
+        calls=visits.count(), **{name: visits[name].sum() for name in (*COUNTED, "time_sum")},
     )  # fmt: skip
     if not ramped:
         table = table.mutate(period=ibis.literal(0, "int32"))

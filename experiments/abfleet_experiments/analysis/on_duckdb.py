@@ -1,0 +1,182 @@
+"""How tables are kept and results fetched on DuckDB, which holds every log that is files. Knows SQL, no rule.
+
+A connection takes one call at a time and refuses a second one; here the second one waits, so that one thread may write
+a query while another one's runs.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
+
+import ibis
+import ibis.expr.operations as ops
+import ibis.expr.types as ir
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_WORDS: Final = 60_000
+"""A column of text with more different values than this stays text."""
+MOST_COMBINATIONS: Final = 10_000
+"""Of such columns' values; with more of them each is looked up by itself."""
+SORTED_AT_ONCE: Final = 8_000_000
+"""Numbers of 8 bytes, that all of a column need not be in memory."""
+MOST_LISTED: Final = 1_000_000
+"""Numbers that come again in a log and are told to the database one by one."""
+
+Follows = Callable[[ir.Table], Mapping[str, ir.Value]]
+_LOCKS: Final[WeakKeyDictionary[Any, RLock]] = WeakKeyDictionary()
+_FIRST: Final = RLock()
+
+
+def lock(connection: Any) -> Any:
+    """What a call holds; a thread that has it may take it again."""
+    with _FIRST:
+        return _LOCKS.setdefault(connection.con, RLock())
+
+
+def fetched(connection: Any, query: str) -> "pa.Table":
+    """A query's rows. They come without Ibis' own converter, which imports pandas first: half a second of a report."""
+    with lock(connection):
+        rows: pa.Table = connection.con.sql(query).to_arrow_table()
+        return rows
+
+
+def execute(connection: Any, statement: str) -> None:
+    """Runs a statement that has no rows."""
+    with lock(connection):
+        connection.con.execute(statement)
+
+
+def keep(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
+    """The table, computed once."""
+    if isinstance(table, ir.Table):
+        return made(connection, name, connection.compile(table))
+    with lock(connection):
+        connection.con.register("given_rows", table)
+        try:
+            return made(connection, name, "SELECT * FROM given_rows")
+        finally:
+            connection.con.unregister("given_rows")
+
+
+def made(connection: Any, name: str, query: str) -> ir.Table:
+    """A table from a query, written once: Ibis would write it under another name first, and copy it."""
+    execute(connection, f'CREATE OR REPLACE TEMP TABLE "{name}" AS {query}')  # names are the analysis's own
+    return named(connection, name)
+
+
+def view(connection: Any, name: str, table: ir.Table) -> ir.Table:
+    """The query by a name."""
+    execute(connection, f'CREATE OR REPLACE VIEW "{name}" AS {connection.compile(table)}')
+    return named(connection, name)
+
+
+def named(connection: Any, name: str) -> ir.Table:
+    """The table of that name, with the types that it has. Ibis takes ten times as long to find them."""
+    schema = ibis.schema(fetched(connection, f'SELECT * FROM "{name}" LIMIT 0').schema)  # noqa: S608
+    table: ir.Table = ops.DatabaseTable(name, schema=schema, source=connection).to_expr()
+    return table
+
+
+def keep_narrow(
+    connection: Any,
+    name: str,
+    table: ir.Table,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str | None]],
+    follows: Follows,
+) -> ir.Table:
+    """As `backends.keep_narrow`."""
+    quoted = [f'"{column}"' for column in columns]
+    narrow = []
+    for index, column in enumerate(quoted):
+        values = sorted({word for row in rows if (word := row[index]) is not None})
+        if not values or len(values) > MOST_WORDS:
+            narrow.append(f"{column} AS {column}")
+            continue
+        kind = f'"{name}_{columns[index]}"'
+        execute(connection, f"DROP TYPE IF EXISTS {kind}")
+        execute(connection, f"CREATE TYPE {kind} AS ENUM ({', '.join(map(_literal, values))})")
+        narrow.append(f"{column}::{kind} AS {column}")
+    hashed = f"hash({', '.join(quoted)})"
+    query = connection.compile(table)
+    combinations = _combinations(connection, f"{name}_words", quoted, rows, f"{hashed} AS words, {', '.join(narrow)}")
+    if combinations is None:
+        query = connection.compile(table.mutate(**follows(table)))
+        return made(connection, name, f"SELECT * REPLACE ({', '.join(narrow)}) FROM ({query})")  # noqa: S608
+    # Looking one number up for a row costs less than looking each of its words up, and all that follows from them.
+    looked_up = keep(connection, f"{name}_facts", combinations.mutate(**follows(combinations)))
+    found = ", ".join(f'w."{column}"' for column in looked_up.columns if column != "words")
+    return made(
+        connection, name,
+        f"SELECT t.* EXCLUDE (words, {', '.join(quoted)}), {found} "  # noqa: S608
+        f'FROM (SELECT *, {hashed} AS words FROM ({query})) AS t JOIN "{name}_facts" AS w USING (words)',
+    )  # fmt: skip
+
+
+def _combinations(
+    connection: Any, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]], selected: str
+) -> ir.Table | None:
+    """A table of combinations with a number for each; None where they are many, or two have the same number."""
+    if not rows or len(rows) > MOST_COMBINATIONS:
+        return None
+    values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
+    table = made(connection, name, f"SELECT {selected} FROM (VALUES {values}) AS listed ({', '.join(columns)})")  # noqa: S608
+    (different,) = fetched(connection, f'SELECT count(DISTINCT words) AS n FROM "{name}"')["n"].to_pylist()  # noqa: S608
+    return table if different == len(rows) else None
+
+
+def _literal(text: str | None) -> str:
+    """A text in SQL."""
+    return "NULL::VARCHAR" if text is None else "'" + text.replace("'", "''") + "'"
+
+
+def keep_repeated(connection: Any, name: str, keys: ir.Table) -> tuple[ir.Table, int] | None:
+    """As `backends.keep_repeated`, of a table with one column that is not null; None where too many come again."""
+    (key,) = keys.columns
+    twice = _twice(connection, connection.compile(keys), key)
+    if len(twice) > MOST_LISTED:
+        return None
+    listed = ", ".join(map(str, np.unique(twice)))
+    kind = "UBIGINT" if keys[key].type().is_unsigned_integer() else "BIGINT"
+    return made(connection, name, f'SELECT unnest([{listed}]::{kind}[]) AS "{key}"'), len(twice)
+
+
+def _twice(connection: Any, query: str, key: str) -> NDArray[Any]:
+    """The numbers of a query that come again, as often as they do. Sorting takes a sixth of the time of grouping."""
+    (rows,) = fetched(connection, f"SELECT count(*) AS n FROM ({query})")["n"].to_pylist()  # noqa: S608
+    parts = 1 << (rows // SORTED_AT_ONCE).bit_length()
+    found: list[Future[NDArray[Any]]] = []
+    with ThreadPoolExecutor(1) as pool:  # numpy sorts one part while the database finds the next
+        for part in range(parts):
+            some = f'SELECT "{key}" FROM ({query}) WHERE "{key}" & {parts - 1} = {part}'  # noqa: S608
+            with lock(connection):
+                values = connection.con.execute(some).fetchnumpy()[key]
+            found.append(pool.submit(_repeats, values))
+            wait(found[:-1])  # no more than two are in memory
+    return np.concatenate([part.result() for part in found])
+
+
+def _repeats(values: NDArray[Any]) -> NDArray[Any]:
+    values.sort()
+    again: NDArray[Any] = values[1:][values[1:] == values[:-1]]
+    return again
+
+
+def counted(
+    connection: Any, table: ir.Table, keys: Sequence[str], facts: Mapping[str, tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """As `backends.counted`. Grouped by one number for all keys, which takes two thirds of the time."""
+    quoted = [f'"{key}"' for key in keys]
+    chosen = [f"any_value({key}) AS {key}" for key in quoted]
+    for name, (function, column) in facts.items():
+        value = column if column == "*" else f'"{column}"'
+        chosen.append(f'{function}({value}) AS "{name}"')
+    query = f"SELECT {', '.join(chosen)} FROM ({connection.compile(table)}) GROUP BY hash({', '.join(quoted)})"  # noqa: S608
+    rows: list[dict[str, Any]] = fetched(connection, query).to_pylist()
+    return rows
