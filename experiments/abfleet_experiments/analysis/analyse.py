@@ -1,14 +1,13 @@
 """A log and an experiments file in, reports out. The one place that sees every part of the analysis."""
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
 
-from abfleet_experiments.analysis.decide import conclude
-from abfleet_experiments.analysis.detailed import details
 from abfleet_experiments.analysis.frames import Lines, read_lines
 from abfleet_experiments.analysis.gather import gather_with_tables
-from abfleet_experiments.analysis.measured import measure
 from abfleet_experiments.analysis.metrics import metric_rules
 from abfleet_experiments.analysis.periods import microseconds, moment
 from abfleet_experiments.analysis.recommended import VersionFacts
@@ -40,7 +39,12 @@ def analyse(
     memory_limit_bytes, threads: As of `open_log`. Raises LogError, and KeyError if `only` is nowhere.
     """
     progress("reading the log")
-    with open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log:
+    with (
+        ThreadPoolExecutor(1) as ahead,
+        open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log,
+    ):
+        # What concludes, and imports scipy for it, is not needed before the database has read.
+        ahead.submit(import_module, "abfleet_experiments.analysis.decide")
         return report_on(log, config, as_of=as_of, only=only, progress=progress, known=known)
 
 
@@ -91,10 +95,17 @@ def _one(
     *,
     known: Mapping[str, VersionFacts] | None,
 ) -> ExperimentReport:
+    from abfleet_experiments.analysis.decide import conclude
+    from abfleet_experiments.analysis.measured import measure
+
     plan = experiment.plan if experiment else AnalysisPlan()
     rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
     gathered, tables = gather_with_tables(lines, name, experiment, rules, plan, at)
     measurements = measure(gathered.evidence, plan)
     decision = conclude(measurements)
-    shown = None if known is None else details(lines, name, gathered, tables, measurements, known=known)
+    shown = None
+    if known is not None:
+        from abfleet_experiments.analysis.detailed import details
+
+        shown = details(lines, name, gathered, tables, measurements, known=known)
     return ExperimentReport(name, plan, gathered, decision, shown)

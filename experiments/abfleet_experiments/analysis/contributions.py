@@ -129,36 +129,34 @@ def contributions(
                 Source.TIME_QUANTILE: Value("slow", "timed"),
             }[rule.source]
     base = visits.select(*_KEYS, *_PLACE, "answered", "error", "fell_back", "timed", "time_sum", "slow")
-    filled = tuple(sorted({name for part in parts for name in part.columns} - {*_KEYS, *_PLACE}))
-    aligned = _aligned((base, *parts))
     if not parts:
-        return Contributions(aligned[0], None, values, filled)
+        return Contributions(_aligned(base, base.columns), None, values, ())
+    filled = tuple(sorted({name for part in parts for name in part.columns} - {*_KEYS}))
     # Few rows beside the base's, which would be gathered again for each thing that is asked of them.
-    few = ibis.union(*aligned[1:]) if len(parts) > 1 else aligned[1]
+    aligned = [_aligned(part, (*_KEYS, *filled)) for part in parts]
+    few = ibis.union(*aligned) if len(aligned) > 1 else aligned[0]
     place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})
-    few = few.inner_join(place, ["user", "period"]).select(aligned[0].columns)
-    few = keep(connection, "outcome_contributions", few)
-    return Contributions(aligned[0].union(few), few, values, filled)
+    few = keep(connection, "outcome_contributions", few.inner_join(place, ["user", "period"]))
+    columns = (*base.columns, *filled)
+    return Contributions(_aligned(base, columns).union(_aligned(few, columns)), few, values, filled)
 
 
-def _aligned(tables: Sequence[ir.Table]) -> list[ir.Table]:
-    """The rows of each with 0 in the columns that it does not have.
+def _aligned(table: ir.Table, columns: Sequence[str]) -> ir.Table:
+    """The columns, with 0 in those that the table does not have.
 
-    A user may then have several rows for one look. Nothing minds: what the rows of a look change adds up to what the
-    look changes, and adding them up here would cost as much as everything after it.
+    Of tables that are put together a user may have several rows for one look. Nothing minds: what the rows of a look
+    change adds up to what the look changes, and adding them up here would cost as much as everything after it.
     """
-    ordered = sorted({name for table in tables for name in table.columns} - {*_KEYS, *_PLACE})
     # Cast, because a table of Spark's takes a plain 0.0 for a decimal.
     nought = ibis.literal(0).cast("float64")
-    return [
-        table.select(
-            "user",
-            **{key: table[key].cast("int32") for key in ("period", "look")},
-            **{key: table[key].cast("int16") for key in _PLACE if key in table.columns},
-            **{c: table[c].cast("float64") if c in table.columns else nought for c in ordered},
-        )
-        for table in tables
-    ]
+    kinds = {"period": "int32", "look": "int32", "cell": "int16", "g": "int16"}
+    return table.select(
+        "user",
+        **{
+            name: table[name].cast(kinds.get(name, "float64")) if name in table.columns else nought
+            for name in columns if name != "user"
+        },
+    )  # fmt: skip
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
