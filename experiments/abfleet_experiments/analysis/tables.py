@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import ibis
 import ibis.expr.types as ir
@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from abfleet_experiments.analysis import backends, frames
+from abfleet_experiments.analysis import backends, frames, packing
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis.backends import fetched_rows, numbers
+from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
 from abfleet_experiments.analysis.cells import UNKNOWN, Cells, Period
 from abfleet_experiments.analysis.frames import Lines
 from abfleet_experiments.analysis.metrics import DEFAULT_WINDOW, MetricRule, Source
@@ -24,10 +24,15 @@ from abfleet_experiments.analysis.sums import Shape, arrow
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan
 
+if TYPE_CHECKING:
+    from ibis.backends import BaseBackend
+
 COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
 """What is counted of calls."""
-WORTH_GROUPING: Final = 4.0
-"""Calls of a user in an allocation and a look, on average, from which on adding them up first takes less time."""
+COUNT_BITS: Final = packing.WORD_BITS // len(COUNTED)
+COUNTS: Final[packing.Word] = dict.fromkeys(COUNTED, COUNT_BITS)
+OFTEN: Final = 4.0
+"""Calls of a user in a look, on average, from which on adding them up first takes less time."""
 SAMPLED: Final = 64
 """One user in so many says how many calls there are; a power of two."""
 
@@ -103,8 +108,10 @@ def tables_of(
         times = backends.keep(connection, "times", histogram(calls, ["look", "period", "g"]))
         points = quantile_points(times, len(groups))
     visits = visits_of(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
-    if _worth_grouping(calls):
-        visits = backends.keep(connection, "kept_visits", grouped(visits, ramped=ramped))
+    if ramped or _come_often(calls):  # over a ramp more is kept of each row than it takes to group
+        visits = _kept_by_look(connection, visits, ramped=ramped)
+    if "time_sum" not in visits.columns:
+        visits = visits.mutate(time_sum=ibis.literal(0.0))
     visits = backends.view(connection, "visits", visits)
     plain = backends.keep(connection, "plain_units", frames.units(visits, ramped=ramped))
     cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
@@ -147,38 +154,51 @@ def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Tabl
         slow = calls.timed & ibis.or_(*((calls.g == group) & one for group, one in enumerate(above)))
     counted = {"answered": calls.answered, "error": calls.error, "fell_back": calls.fell_back, "timed": calls.timed,
                "slow": slow}  # fmt: skip
+    times = {"time_sum": ibis.ifelse(calls.timed, calls.latency_ms, 0.0)} if timed else {}
     return calls.select(
         "user", "period", "look", "bucket", "g",
         start=calls["at"] * frames.GROUPS_IN_NUMBER + calls.g,
-        time_sum=ibis.ifelse(calls.timed, calls.latency_ms, 0.0) if timed else ibis.literal(0.0),
-        **{name: counted[name].cast("int32") for name in COUNTED},
+        **{name: counted[name].cast("int32") for name in COUNTED}, **times,
     )  # fmt: skip
 
 
-def _worth_grouping(calls: ir.Table) -> bool:
+def _come_often(calls: ir.Table) -> bool:
     """Whether users come so often within a look that adding up their calls first costs less than it saves."""
     some = calls.filter(calls.user & (SAMPLED - 1) == 0)
-    visits = some.group_by("user", "period", "look").aggregate(calls=some.count())
+    visits = some.group_by("user", "look").aggregate(calls=some.count())
     row = fetched_rows(visits.aggregate(visits=visits.count(), calls=visits.calls.sum()))[0]
-    return bool((row["calls"] or 0) >= WORTH_GROUPING * row["visits"])
+    return bool((row["calls"] or 0) >= OFTEN * row["visits"])
 
 
-def grouped(visits: ir.Table, *, ramped: bool) -> ir.Table:
-    """The same in one row for each user, allocation and look.
+def _kept_by_look(connection: "BaseBackend", visits: ir.Table, *, ramped: bool) -> ir.Table:
+    """The same in one row for each user, allocation and look, kept."""
+    kept = backends.keep(connection, "kept_visits", grouped(visits, ramped=ramped))
+    if (fetched_one(kept.calls.max()) or 0) >> COUNT_BITS:
+        return backends.keep(connection, "kept_visits", grouped(visits, ramped=ramped, together=False))
+    return kept.mutate(**packing.unpacked(kept.word, COUNTS, "")).drop("word")
 
-    `g` is then the group of the first call, and `calls` how many there were. ramped: Whether there is more than one
-    allocation; the only one is no part of the key, which is what grouping costs.
+
+def grouped(visits: ir.Table, *, ramped: bool, together: bool = True) -> ir.Table:
+    """One row for each user, allocation and look, with how many `calls` there were, and the group of the first as `g`.
+
+    ramped: Whether there is more than one allocation; the only one is no part of the key, which is what grouping costs.
+    together: Whether COUNTED are in one number, `word`, which takes a third less time, but has room for calls of
+    COUNT_BITS.
     """
-    table = visits.group_by("user", *(["period"] if ramped else []), "look").aggregate(
-        start=visits.start.min(), lowest=visits.g.min(), highest=visits.g.max(),
-        bucket=visits.bucket.max() if ramped else ibis.null("int32"),  # a user has one under one salt
-        calls=visits.count(), **{name: visits[name].sum() for name in (*COUNTED, "time_sum")},
-    )  # fmt: skip
-    if not ramped:
-        table = table.mutate(period=ibis.literal(0, "int32"))
-    return table.mutate(g=frames.group_of(table.start), two_groups=table.lowest != table.highest).drop(
-        "lowest", "highest"
+    counts: dict[str, ir.Value] = (
+        {"word": packing.packed(visits, COUNTS).sum()} if together else {name: visits[name].sum() for name in COUNTED}
     )
+    if ramped:
+        counts["bucket"] = visits.bucket.max()  # a user has one under one salt
+    if "time_sum" in visits.columns:
+        counts["time_sum"] = visits.time_sum.sum()
+    table = visits.group_by("user", *(["period"] if ramped else []), "look").aggregate(
+        start=visits.start.min(), lowest=visits.g.min(), highest=visits.g.max(), calls=visits.count(), **counts
+    )
+    table = table.mutate(g=frames.group_of(table.start), two_groups=table.lowest != table.highest)
+    if not ramped:
+        table = table.mutate(period=ibis.literal(0, "int32"), bucket=ibis.null("int32"))
+    return table.drop("lowest", "highest")
 
 
 def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:
