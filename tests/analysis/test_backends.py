@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
 from abfleet_experiments.analysis import on_duckdb
 from abfleet_experiments.analysis.backends import (
+    alongside,
     fetched,
     fetched_one,
     fetched_rows,
@@ -97,6 +101,53 @@ def test_numbers_that_come_again(connection: Any, way: str, monkeypatch: pytest.
     repeated, extra = keep_repeated(connection, "repeated", single, "key")
     assert (fetched_rows(repeated), extra) == ([], 0)
     assert keep_repeated(connection, "repeated", table.filter(table.key.isnull()), "key")[1] == 0
+
+
+FOREVER = "CREATE TABLE forever AS SELECT sum(a.range * b.range) FROM range(1_000_000) a, range(1_000_000) b"
+
+
+def test_threads_ask_in_turn(connection: Any) -> None:
+    """Each gets its own rows, though a connection refuses a second call while one runs."""
+    table = keep(connection, "many", pa.table({"n": np.arange(200_000)}))
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda rest: fetched_one((table.n % 8 == rest).sum() * 10 + rest), range(8)))
+    assert found == [250_000 + rest for rest in range(8)]
+
+
+def test_a_failure_ends_what_runs_beside_it(connection: Any) -> None:
+    """Without waiting for it, and the connection is as good as before."""
+    asked = []
+
+    def fail() -> None:
+        with alongside(connection) as beside:
+            asked.extend(
+                beside(on_duckdb.execute, connection, query) for query in (FOREVER, "CREATE TABLE never (n INT)")
+            )
+            while not asked[0].running():
+                time.sleep(0.01)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert isinstance(asked[0].exception(), duckdb.InterruptException)
+    assert asked[1].cancelled()
+    tables = fetched_rows(on_duckdb.named(connection, "duckdb_tables").select("table_name"))
+    assert {row["table_name"] for row in tables}.isdisjoint({"forever", "never"})
+
+
+def test_ctrl_c_ends_a_query(tmp_path: Path) -> None:
+    """At once, not when the query would be at its end."""
+    made_log.write_lines(tmp_path, Size(700, 70), files=1)
+    code = (
+        "import os, signal, threading\nfrom pathlib import Path\n"
+        "from abfleet_experiments.analysis import on_duckdb\nfrom abfleet_experiments.readlog import open_log\n"
+        f"with open_log([Path({str(tmp_path)!r})]) as log:\n"
+        "    threading.Timer(0.5, os.kill, [os.getpid(), signal.SIGINT]).start()\n"
+        f"    try:\n        on_duckdb.execute(log.connection, {FOREVER!r})\n"
+        "    except KeyboardInterrupt:\n        print('interrupted')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], check=True, timeout=60, capture_output=True, text=True)
+    assert ended.stdout == "interrupted\n"
 
 
 def test_numbers_of_every_kind(connection: Any) -> None:

@@ -5,7 +5,7 @@ the lines are a table that was loaded there.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -239,17 +239,24 @@ def view(connection: "BaseBackend", name: str, table: ir.Table) -> ir.Table:
 
 
 @contextmanager
-def alongside(connection: "BaseBackend") -> Iterator[ThreadPoolExecutor]:
-    """A second thread: what it asks the database waits for what the first one asks, but is written meanwhile.
+def alongside(connection: "BaseBackend") -> Iterator[Callable[..., Future[Any]]]:
+    """A second thread, as a function that gives it work: it asks the database in turn, and writes queries meanwhile.
 
-    If the first one fails, or somebody interrupts it, the second one is not waited for longer than it takes to stop.
+    If the first one fails, or somebody interrupts it, the second one's work ends with it.
     """
     pool = ThreadPoolExecutor(1)
+    asked: list[Future[Any]] = []
+
+    def submit(work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        asked.append(pool.submit(work, *arguments))
+        return asked[-1]
+
     try:
-        yield pool
+        yield submit
     except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
         if connection.name == "duckdb":
-            connection.con.interrupt()
+            on_duckdb.interrupt(connection, asked)
         raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()

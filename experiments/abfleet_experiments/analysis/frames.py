@@ -19,8 +19,6 @@ from abfleet_experiments.readlog import Log, LogError
 
 GROUPS_IN_NUMBER: Final = 128
 """More than an experiment may have groups: a time and a group make one number, the least of which has the first's."""
-
-
 _KINDS: Final = {"synthetic": "boolean"}
 """Of what may be the same in all calls, and is no text."""
 
@@ -72,7 +70,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
     every = keep_narrow(connection, "every_exposure", table, words, survey.words(words), facts)
     see = partial(_seen, log, outcomes, survey=survey, same=same, by_request=by_request)
     with alongside(connection) as beside:
-        repeats = beside.submit(keep_repeated, connection, "repeated_exposure", every, "exposure")
+        repeats = beside(keep_repeated, connection, "repeated_exposure", every, "exposure")
         surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
         if fetched_one(every.count()) != surveyed:
             raise LogError("the log has changed while it was read; read it again")
@@ -202,11 +200,6 @@ def became(status: ir.StringValue, fallback: ir.StringValue) -> dict[str, ir.Boo
         "error": failed, "answered": plain == "OK", "in_time": plain.isin(TIMED_STATUSES),
         "fell_back": fallback.notnull(),
     }  # fmt: skip
-
-
-def has_failed(call: Mapping[str, Any]) -> bool:
-    """Whether the assigned version failed a call of a survey."""
-    return call["fallback"] in ERROR_FALLBACKS or call["status"] in ERROR_STATUSES
 
 
 def group_of(start: ir.IntegerValue) -> ir.IntegerValue:

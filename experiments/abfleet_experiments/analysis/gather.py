@@ -126,9 +126,9 @@ def _gathered(tables: Tables) -> Gathered:
     new_users = sums.counts(entering, entering.entry, tables.shape)
     member = cells_of.membership(tables.cells, tables.looks.times)
     with alongside(tables.lines.log.connection) as beside:
-        bad_events = beside.submit(_all_bad_events, tables)
-        facts = beside.submit(group_facts, tables)
-        said = beside.submit(quality, tables)
+        bad_events = beside(_all_bad_events, tables)
+        facts = beside(group_facts, tables)
+        said = beside(quality, tables)
         metrics = _metrics(tables, counted, new_users)
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
     evidence = Evidence(

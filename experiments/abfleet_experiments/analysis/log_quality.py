@@ -9,7 +9,7 @@ import ibis
 import numpy as np
 
 from abfleet_experiments.analysis import cells as cells_of
-from abfleet_experiments.analysis import frames, sums
+from abfleet_experiments.analysis import sums
 from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
 from abfleet_experiments.analysis.contributions import clicks_before, values_before
 from abfleet_experiments.analysis.evidence import DataQuality
@@ -132,7 +132,8 @@ def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     return tuple(
         GroupFacts(
             name, versions.get(name), of_users.get(g, 0), calls(name),
-            fallbacks=calls(name, lambda row: row["fallback"] is not None), errors=calls(name, frames.has_failed),
+            fallbacks=calls(name, lambda row: row["fallback"] is not None),
+            errors=calls(name, lambda row: row["error"]),
         )
         for g, name in enumerate(tables.groups)
     )  # fmt: skip

@@ -1,13 +1,15 @@
 """How tables are kept and results fetched on DuckDB, which holds every log that is files. Knows SQL, no rule.
 
-A connection takes one call at a time and refuses a second one; here the second one waits, so that one thread may write
-a query while another one's runs.
+A connection takes one call at a time, and refuses a second one. So each has a thread of its own for its calls: whoever
+calls waits for its turn, may write another query in another thread meanwhile, and can be interrupted, which DuckDB in
+the main thread notices late.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from threading import RLock
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
 import ibis
@@ -29,44 +31,64 @@ MOST_LISTED: Final = 1_000_000
 """Numbers that come again in a log and are told to the database one by one."""
 
 Follows = Callable[[ir.Table], Mapping[str, ir.Value]]
-_LOCKS: Final[WeakKeyDictionary[Any, RLock]] = WeakKeyDictionary()
-_FIRST: Final = RLock()
+Result = TypeVar("Result")
+_THREADS: Final[WeakKeyDictionary[Any, ThreadPoolExecutor]] = WeakKeyDictionary()
+_LOCK: Final = Lock()
 
 
-def lock(connection: Any) -> Any:
-    """What a call holds; a thread that has it may take it again."""
-    with _FIRST:
-        return _LOCKS.setdefault(connection.con, RLock())
+def call(connection: Any, work: Callable[[Any], Result]) -> Result:
+    """What the work gives with DuckDB's connection, when it is its turn."""
+    raw = connection.con
+    with _LOCK:
+        thread = _THREADS.get(raw) or _THREADS.setdefault(raw, ThreadPoolExecutor(1))
+    future = thread.submit(work, raw)
+    try:
+        return future.result()
+    except KeyboardInterrupt:
+        interrupt(connection, [future])
+        raise
+
+
+def interrupt(connection: Any, asked: Sequence[Future[Any]]) -> None:
+    """Ends the calls that run, again and again, until all of what was asked has ended."""
+    while not all(one.done() for one in asked):
+        connection.con.interrupt()
+        wait(asked, timeout=0.02)
 
 
 def fetched(connection: Any, query: str) -> "pa.Table":
     """A query's rows. They come without Ibis' own converter, which imports pandas first: half a second of a report."""
-    with lock(connection):
-        rows: pa.Table = connection.con.sql(query).to_arrow_table()
-        return rows
+    return call(connection, lambda raw: raw.sql(query).to_arrow_table())
 
 
 def execute(connection: Any, statement: str) -> None:
     """Runs a statement that has no rows."""
-    with lock(connection):
-        connection.con.execute(statement)
+    call(connection, lambda raw: raw.execute(statement))
 
 
 def keep(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
     """The table, computed once."""
     if isinstance(table, ir.Table):
         return made(connection, name, connection.compile(table))
-    with lock(connection):
-        connection.con.register("given_rows", table)
+
+    def given(raw: Any) -> None:
+        raw.register("given_rows", table)
         try:
-            return made(connection, name, "SELECT * FROM given_rows")
+            raw.execute(_created(name, "SELECT * FROM given_rows"))
         finally:
-            connection.con.unregister("given_rows")
+            raw.unregister("given_rows")
+
+    call(connection, given)
+    return named(connection, name)
+
+
+def _created(name: str, query: str) -> str:
+    return f'CREATE OR REPLACE TEMP TABLE "{name}" AS {query}'  # names are the analysis's own
 
 
 def made(connection: Any, name: str, query: str) -> ir.Table:
     """A table from a query, written once: Ibis would write it under another name first, and copy it."""
-    execute(connection, f'CREATE OR REPLACE TEMP TABLE "{name}" AS {query}')  # names are the analysis's own
+    execute(connection, _created(name, query))
     return named(connection, name)
 
 
@@ -155,11 +177,15 @@ def _twice(connection: Any, query: str, key: str) -> NDArray[Any]:
     with ThreadPoolExecutor(1) as pool:  # numpy sorts one part while the database finds the next
         for part in range(parts):
             some = f'SELECT "{key}" FROM ({query}) WHERE "{key}" & {parts - 1} = {part}'  # noqa: S608
-            with lock(connection):
-                values = connection.con.execute(some).fetchnumpy()[key]
+            values = call(connection, partial(_column, query=some, name=key))
             found.append(pool.submit(_repeats, values))
             wait(found[:-1])  # no more than two are in memory
     return np.concatenate([part.result() for part in found])
+
+
+def _column(raw: Any, query: str, name: str) -> NDArray[Any]:
+    column: NDArray[Any] = raw.execute(query).fetchnumpy()[name]
+    return column
 
 
 def _repeats(values: NDArray[Any]) -> NDArray[Any]:

@@ -108,8 +108,8 @@ class Calls:
     """How many calls there are of each kind, each of them counted once.
 
     Attributes:
-        rows: A row for each combination of WORDS, `synthetic` and `nobody` (no user is known), with `n`, `oldest` and
-            `newest`, and `highest` of the propensities.
+        rows: A row for each combination of WORDS, `synthetic`, `error` and `nobody` (no user is known), with `n`,
+            `oldest` and `newest`, and `highest` of the propensities.
     """
 
     rows: tuple[Mapping[str, Any], ...]
@@ -155,7 +155,7 @@ class Calls:
 
 def calls_of(exposures: ir.Table, same: Mapping[str, str | bool | None]) -> Calls:
     """The exposures in numbers, each of them being there once; same: As of the survey."""
-    keys = [key for key in (*WORDS, "synthetic") if key not in same]
+    keys = [key for key in (*WORDS, "synthetic", "error") if key not in same]
     keyed = exposures.select(*keys, "at", "propensity", nobody=exposures.user.isnull())
     rows = counted(keyed, (*keys, "nobody"), {**_TIMES, "highest": ("max", "propensity")})
     return Calls(tuple({**same, **row} for row in rows))
