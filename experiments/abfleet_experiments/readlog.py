@@ -73,6 +73,8 @@ def open_log(
     import duckdb
     import ibis
 
+    from abfleet_experiments.analysis.on_duckdb import close
+
     json_files, parquet_files = _files(paths)
     if not json_files and not parquet_files:
         where = ", ".join(str(path)[:64] for path in paths)
@@ -91,7 +93,7 @@ def open_log(
                 raise LogError(f"the log cannot be read: {str(error).splitlines()[0][:200]}") from error
             yield Log(connection, lines, len(json_files) + len(parquet_files), detailed)
         finally:
-            connection.disconnect()
+            close(connection)
 
 
 def _limit(raw: "duckdb.DuckDBPyConnection", memory_limit_bytes: int | None, threads: int | None) -> int:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,7 @@ from abfleet_experiments.analysis.backends import (
     keep_repeated,
     numbers,
 )
+from abfleet_experiments.readlog import open_log
 
 from tests.support import made_log
 from tests.support.made_log import Size
@@ -133,6 +135,16 @@ def test_a_failure_ends_what_runs_beside_it(connection: Any) -> None:
     assert asked[1].cancelled()
     tables = fetched_rows(on_duckdb.named(connection, "duckdb_tables").select("table_name"))
     assert {row["table_name"] for row in tables}.isdisjoint({"forever", "never"})
+
+
+def test_a_closed_log_leaves_no_thread(tmp_path: Path) -> None:
+    """A dashboard makes a report again and again, in one process."""
+    made_log.write_lines(tmp_path, Size(700, 70), files=1)
+    before = set(threading.enumerate())
+    with open_log([tmp_path]) as log:
+        assert fetched_one(log.lines.count()) == 700
+        assert set(threading.enumerate()) - before
+    assert not set(threading.enumerate()) - before
 
 
 def test_ctrl_c_ends_a_query(tmp_path: Path) -> None:

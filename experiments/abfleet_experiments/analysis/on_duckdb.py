@@ -49,6 +49,15 @@ def call(connection: Any, work: Callable[[Any], Result]) -> Result:
         raise
 
 
+def close(connection: Any) -> None:
+    """Closes a connection, when its last call has ended, with its thread and all its tables."""
+    with _LOCK:
+        thread = _THREADS.pop(connection.con, None)
+    if thread is not None:
+        thread.shutdown()
+    connection.disconnect()
+
+
 def interrupt(connection: Any, asked: Sequence[Future[Any]]) -> None:
     """Ends the calls that run, again and again, until all of what was asked has ended."""
     while not all(one.done() for one in asked):
