@@ -14,7 +14,7 @@ import ibis.expr.types as ir
 from abfleet_experiments.analysis.backends import alongside, fetched_one, keep, keep_narrow, keep_repeated, view
 from abfleet_experiments.analysis.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES
 from abfleet_experiments.analysis.periods import index_of
-from abfleet_experiments.analysis.survey import WORDS, Calls, Survey, calls_of, survey_of
+from abfleet_experiments.analysis.survey import WORDS, Calls, Survey, calls_of, counts, survey_of
 from abfleet_experiments.readlog import Log, LogError
 
 GROUPS_IN_NUMBER: Final = 128
@@ -57,8 +57,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
         survey = survey_of(log, as_of_us)
     known = log.lines.filter(log.lines["at"] <= as_of_us)
     connection = log.connection
-    every_outcome = keep(connection, "every_outcome", _outcomes(known))
-    outcomes = every_outcome
+    outcomes = keep(connection, "every_outcome", _outcomes(known))
     repeated, extra_outcomes = keep_repeated(connection, "repeated_outcome", outcomes, "outcome")
     if extra_outcomes:
         outcomes = keep(connection, "outcomes", _first_ones(outcomes, repeated, "outcome"))
@@ -165,15 +164,9 @@ def _first_ones(table: ir.Table, repeated: ir.Table, key: str) -> ir.Table:
 
 
 def allocated(lines: Lines, experiment: str) -> ir.Table:
-    """The exposures of an experiment that count: allocated by the split, of a known user, not synthetic."""
+    """The exposures of an experiment that count."""
     table = lines.exposures
-    return table.filter(
-        table.experiment == experiment,
-        table.reason.fill_null("allocated") == "allocated",
-        table.group.notnull(),
-        table.user.notnull(),
-        ~table.synthetic,
-    )
+    return table.filter(table.experiment == experiment, counts(table))
 
 
 def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) -> ir.Table:

@@ -135,7 +135,6 @@ def keep_narrow(
         execute(connection, f"CREATE TYPE {kind} AS ENUM ({', '.join(map(_literal, values))})")
         narrow.append(f"{column}::{kind} AS {column}")
     hashed = f"hash({', '.join(quoted)})"
-    query = connection.compile(table)
     combinations = _combinations(connection, f"{name}_words", quoted, rows, f"{hashed} AS words, {', '.join(narrow)}")
     if combinations is None:
         query = connection.compile(table.mutate(**follows(table)))
@@ -143,6 +142,7 @@ def keep_narrow(
     # Looking one number up for a row costs less than looking each of its words up, and all that follows from them.
     looked_up = keep(connection, f"{name}_facts", combinations.mutate(**follows(combinations)))
     found = ", ".join(f'w."{column}"' for column in looked_up.columns if column != "words")
+    query = connection.compile(table)
     return made(
         connection, name,
         f"SELECT t.* EXCLUDE (words, {', '.join(quoted)}), {found} "  # noqa: S608

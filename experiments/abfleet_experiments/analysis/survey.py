@@ -21,14 +21,21 @@ _COUNTED: Final = ("exposure", "outcome")
 
 
 @dataclass(frozen=True, slots=True)
-class Survey:
+class _Kinds:
+    rows: tuple[Mapping[str, Any], ...]
+
+    def count(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
+        """How many are in the rows that are wanted."""
+        return sum(row["n"] for row in self.rows if wanted(row))
+
+
+@dataclass(frozen=True, slots=True)
+class Survey(_Kinds):
     """What one pass over the lines finds: how many there are of each kind.
 
     Attributes:
         rows: A row for each combination of `event`, WORDS, `synthetic` and `timeless`, with `n`, `oldest` and `newest`.
     """
-
-    rows: tuple[Mapping[str, Any], ...]
 
     @property
     def newest(self) -> int | None:
@@ -40,10 +47,6 @@ class Survey:
         """The oldest time of an exposure or outcome."""
         times = (row["oldest"] for row in self.rows if row["event"] in _COUNTED and row["oldest"] is not None)
         return min(times, default=None)
-
-    def count(self, wanted: Callable[[Mapping[str, Any]], bool]) -> int:
-        """How many lines are in the rows that are wanted."""
-        return sum(row["n"] for row in self.rows if wanted(row))
 
     @property
     def unreadable(self) -> int:
@@ -104,15 +107,13 @@ def _unreadable(row: Mapping[str, Any]) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Calls:
+class Calls(_Kinds):
     """How many calls there are of each kind, each of them counted once.
 
     Attributes:
-        rows: A row for each combination of WORDS, `synthetic`, `error` and `nobody` (no user is known), with `n`,
-            `oldest` and `newest`, and `highest` of the propensities.
+        rows: A row for each combination of WORDS, `synthetic`, `error`, `nobody` (no user is known) and `counts`, with
+            `n`, `oldest` and `newest`, and `highest` of the propensities.
     """
-
-    rows: tuple[Mapping[str, Any], ...]
 
     @property
     def experiments(self) -> list[str]:
@@ -123,21 +124,19 @@ class Calls:
     @property
     def no_user_id(self) -> int:
         """Calls of nobody."""
-        return self._count(row for row in self.rows if row["nobody"] and not row["synthetic"])
+        return self.count(lambda row: row["nobody"] and not row["synthetic"])
 
     def left_out(self, experiment: str) -> tuple[int, int]:
         """Calls of an experiment that are left out: synthetic ones, and forced users' ones."""
-        mine = [row for row in self.rows if row["experiment"] == experiment]
-        forced = (row for row in mine if row["reason"] == "override" and not row["synthetic"])
-        return self._count(row for row in mine if row["synthetic"]), self._count(forced)
+        synthetic = self.count(lambda row: row["experiment"] == experiment and row["synthetic"])
+        forced = self.count(
+            lambda row: row["experiment"] == experiment and row["reason"] == "override" and not row["synthetic"]
+        )
+        return synthetic, forced
 
     def allocated(self, experiment: str) -> list[Mapping[str, Any]]:
-        """The rows of an experiment that count, by the rule of `frames.allocated`."""
-        return [
-            row for row in self.rows
-            if row["experiment"] == experiment and row["group"] is not None
-            and row["reason"] in (None, "allocated") and not row["nobody"] and not row["synthetic"]
-        ]  # fmt: skip
+        """The rows of an experiment that count."""
+        return [row for row in self.rows if row["experiment"] == experiment and row["counts"]]
 
     def shares(self, experiment: str) -> dict[str, float]:
         """The mean propensity of each group of an experiment, 0 to 1; 0 where no line has one."""
@@ -148,14 +147,16 @@ class Calls:
                 sums[row["group"]] = (total + row["highest"] * row["n"], n + row["n"])
         return {group: total / n for group, (total, n) in sums.items()}
 
-    @staticmethod
-    def _count(rows: Iterable[Mapping[str, Any]]) -> int:
-        return sum(row["n"] for row in rows)
+
+def counts(exposures: ir.Table) -> ir.BooleanValue:
+    """Whether calls count in their experiment: allocated by the split, of a known user, not synthetic."""
+    by_split = exposures.reason.fill_null("allocated") == "allocated"
+    return by_split & exposures.group.notnull() & exposures.user.notnull() & ~exposures.synthetic
 
 
 def calls_of(exposures: ir.Table, same: Mapping[str, str | bool | None]) -> Calls:
     """The exposures in numbers, each of them being there once; same: As of the survey."""
     keys = [key for key in (*WORDS, "synthetic", "error") if key not in same]
-    keyed = exposures.select(*keys, "at", "propensity", nobody=exposures.user.isnull())
-    rows = counted(keyed, (*keys, "nobody"), {**_TIMES, "highest": ("max", "propensity")})
+    keyed = exposures.select(*keys, "at", "propensity", nobody=exposures.user.isnull(), counts=counts(exposures))
+    rows = counted(keyed, (*keys, "nobody", "counts"), {**_TIMES, "highest": ("max", "propensity")})
     return Calls(tuple({**same, **row} for row in rows))

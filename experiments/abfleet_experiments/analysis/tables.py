@@ -152,13 +152,12 @@ def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Tabl
         # Not one comparison with a case of numbers: DuckDB takes these for decimals, and converts them row by row.
         above = (calls.latency_ms > float(point) for point in points)
         slow = calls.timed & ibis.or_(*((calls.g == group) & one for group, one in enumerate(above)))
-    counted = {"answered": calls.answered, "error": calls.error, "fell_back": calls.fell_back, "timed": calls.timed,
-               "slow": slow}  # fmt: skip
+    calls = calls.mutate(slow=slow)
     times = {"time_sum": ibis.ifelse(calls.timed, calls.latency_ms, 0.0)} if timed else {}
     return calls.select(
         "user", "period", "look", "bucket", "g",
         start=calls["at"] * frames.GROUPS_IN_NUMBER + calls.g,
-        **{name: counted[name].cast("int32") for name in COUNTED}, **times,
+        **{name: calls[name].cast("int32") for name in COUNTED}, **times,
     )  # fmt: skip
 
 
