@@ -17,6 +17,9 @@ from abfleet_router.ticket import Ticket
 
 SMOOTHING = 0.2
 """Weight of the newest batch in the time of a batch: a change is followed within some ten batches."""
+FADE_SECONDS = 10.0
+"""Of idleness, in which the time of a batch is halved; in nine times that it is a tenth. A mean over batches stands
+still while there are none, and what one took an hour ago says nothing; but waves a second apart must know it."""
 MUTE_SECONDS = 0.25
 """A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
 NAMED_CALLS = 8
@@ -101,7 +104,8 @@ class Lane:
         self._waiting: deque[Ticket] = deque()  # a ticket that is done stays until it is passed over
         self._flying: set[Batch] = set()
         self._sends_soon = False
-        self._batch_seconds = 0.0  # from sending to the answer, smoothed
+        self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the lane is idle
+        self._landed_at = float("-inf")  # when a batch last ended, however it did
         self._answered_at = float("-inf")  # when a batch last came back with an answer
         self.load = 0
         """Live tickets that wait or are in flight."""
@@ -170,6 +174,8 @@ class Lane:
         message = RecommendBatchRequest(
             requests=[ticket.call.payload for ticket in tickets], timeout_ms=timeouts, traceparents=traceparents
         ).SerializeToString()
+        if not self._flying:
+            self._batch_seconds /= 1 + (now - self._landed_at) / FADE_SECONDS
         self._flying.add(batch)
         batch.task = asyncio.get_running_loop().create_task(self._carry(batch, message, longest))
         batch.task.add_done_callback(lambda _: self._ended(batch))
@@ -196,12 +202,12 @@ class Lane:
         try:
             answer = await self._hop.send(message, timeout_seconds)
         except HopFailed as failure:
-            batch.answered = self._clock()
-            self._landed(batch)
+            batch.answered = now = self._clock()
+            self._landed(batch, now)
             self._receiver.on_failed(batch, failure)
         else:
-            self._landed(batch)
             self._answered_at = batch.answered = now = self._clock()
+            self._landed(batch, now)
             self._batch_seconds += SMOOTHING * (now - batch.sent - self._batch_seconds)
             self._receiver.on_answered(batch, answer)
         self._send_soon()
@@ -210,13 +216,14 @@ class Lane:
         """The task is over. A task that is cancelled before it began never ran a line of its own."""
         if batch not in self._flying:
             return
-        self._landed(batch)
+        self._landed(batch, self._clock())
         if batch.open:  # the lane is being closed under calls that still wait for an answer
             closed = HopFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
             self._receiver.on_failed(batch, closed)
         self._send_soon()
 
-    def _landed(self, batch: Batch) -> None:
+    def _landed(self, batch: Batch, now: float) -> None:
+        self._landed_at = now
         self._flying.discard(batch)
         self.load -= batch.open
 

@@ -4,6 +4,9 @@ A bound on the number of waiting calls alone is a bound on memory: 4,096 calls a
 seconds for another. What callers feel is the wait, and it can be told before it is over: the batches before a call,
 times what a batch takes. Asked for every call that arrives, refused ones included, its mean follows the queues without
 delay, which a measured wait would not; and it is one number for all, so that shedding cannot favour a group.
+
+A mean over calls stands still while none come. So it holds only while calls wait: where none does, in any lane, the
+queues that it told of are gone, and it is no more than what this call itself would wait, and never too long.
 """
 
 MAX_WAIT_SECONDS = 0.25
@@ -25,6 +28,9 @@ class ExpectedWait:
         """Whether the next call should be refused."""
         return self.seconds > MAX_WAIT_SECONDS
 
-    def learn(self, seconds: float) -> None:
-        """A call has arrived that would wait so long."""
-        self.seconds += SMOOTHING * (seconds - self.seconds)
+    def learn(self, seconds: float, waiting: int) -> None:
+        """A call has arrived that would wait so long; `waiting` calls wait already, in all lanes together."""
+        if waiting:
+            self.seconds += SMOOTHING * (seconds - self.seconds)
+        elif seconds < self.seconds or self.too_long:
+            self.seconds = min(seconds, MAX_WAIT_SECONDS)

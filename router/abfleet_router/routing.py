@@ -128,7 +128,7 @@ class Router:
         rests = bool(pool is not default and default.available and pool.rests(now))
         replica = (default if rests else pool).pick(now)
         waited = now - ticket.call.arrived  # for this loop
-        self._expected_wait.learn(waited if replica is None else waited + replica.lane.expected_wait)
+        self._expected_wait.learn(waited if replica is None else waited + replica.lane.expected_wait, backlog.calls)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
         # Whatever the group: shedding by group would bias the comparison.
         if full or self.crowded or self._expected_wait.too_long:
