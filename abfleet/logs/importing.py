@@ -160,7 +160,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _real(name: str, value: Any) -> float:
-    text = _text(value)
+    text = str(value) if isinstance(value, float) else _text(value)  # nan is no value, and is not absent either
     try:
         return float(text or 0)
     except ValueError:

@@ -114,6 +114,12 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
             Level.WARNING,
             f"{counted(quality.other_currencies, 'purchase')} in another currency than the rest; not counted.",
         )
+    if quality.unusable_values:
+        yield Finding(
+            Level.WARNING,
+            f"{counted(quality.unusable_values, 'line')} of the log with a value that is no usable number, such as NaN; "
+            "the value is not counted.",
+        )
 
 
 def _notes(report: ExperimentReport) -> Iterator[Finding]:

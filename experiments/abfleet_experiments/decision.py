@@ -4,6 +4,7 @@ One JSON object a line, UTF-8, `schema: 1`. A field may be added without a new s
 without the fields that it does not need.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ STATUSES: Final = (
 )  # fmt: skip
 TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
 REVISION: Final = r"[0-9a-f]{12}"
+LARGEST_VALUE: Final = 1e15
+"""Of an outcome, either way. A float64 has whole numbers up to nine times as much; a few of these can be added up."""
 
 
 class Type(Enum):
@@ -50,6 +53,7 @@ class Field:
         nullable: May be null; the field is there all the same.
         optional: May be missing altogether.
         allowed: The words that a text may be; empty for any.
+        largest: What a number may be at most, either way; None for any that is finite.
     """
 
     name: str
@@ -58,6 +62,7 @@ class Field:
     nullable: bool = False
     optional: bool = False
     allowed: tuple[str, ...] = ()
+    largest: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +130,14 @@ OUTCOME: Final = Event(
             "type", Type.TEXT, "impression, click, conversion, purchase, or an outcome type of the file's own metrics."
         ),
         Field("item_id", Type.INTEGER, "The item, if it was about one.", nullable=True),
-        Field("value", Type.NUMBER, "Money or another quantity; negative for a refund.", nullable=True),
+        Field("value", Type.NUMBER, "Money or another quantity; negative for a refund.", nullable=True,
+              largest=LARGEST_VALUE),
         Field("currency", Type.TEXT, "Of a value in money.", nullable=True),
         Field("synthetic", Type.BOOLEAN, "Made by a traffic generator; left out of analysis.", optional=True),
         Field("router", Type.TEXT, "The router that was told.", optional=True),
         Field("client", Type.TEXT, "Who told it, when authenticated.", optional=True),
     ),
-)
+)  # fmt: skip
 ALLOCATION: Final = Event(
     "allocation",
     "An experiment's shares come into force: at activation of a configuration and at each ramp row.",
@@ -221,6 +227,8 @@ def _event_schema(event: Event) -> dict[str, object]:
     properties: dict[str, object] = {"schema": {"const": SCHEMA}, "event": {"const": event.name}}
     for field in event.fields:
         one: dict[str, object] = {"enum": list(field.allowed)} if field.allowed else dict(_JSON[field.type])
+        if field.largest is not None:
+            one |= {"minimum": -field.largest, "maximum": field.largest}
         if field.nullable:
             one = {"anyOf": [one, {"type": "null"}]}
         properties[field.name] = {**one, "description": field.doc}
@@ -241,6 +249,8 @@ def _problem(field: Field, value: object) -> str | None:
         return f"is {str(value)[:64]!r}, and must be: {field.type.value}"
     if field.allowed and value not in field.allowed:
         return f"is {str(value)[:64]!r}, and must be one of {', '.join(field.allowed)}"
+    if field.largest is not None and isinstance(value, int | float) and abs(value) > field.largest:
+        return f"is {str(value)[:64]!r}, and must be from {-field.largest:g} to {field.largest:g}"
     return None
 
 
@@ -255,7 +265,8 @@ def _fits(kind: Type, value: object) -> bool:
         case Type.INTEGER:
             return isinstance(value, int) and not isinstance(value, bool)
         case Type.NUMBER:
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            return whole or (isinstance(value, float) and math.isfinite(value))
         case Type.INTEGERS:
             return isinstance(value, list) and all(_fits(Type.INTEGER, item) for item in value)
         case Type.TEXTS:

@@ -3,7 +3,6 @@
 A router that is told of outcomes and a command that imports them ask here, so that both take the same ones.
 """
 
-import math
 import re
 import time
 from collections.abc import Collection, Mapping
@@ -12,7 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from abfleet_experiments.config import Config
-from abfleet_experiments.decision import SCHEMA
+from abfleet_experiments.decision import LARGEST_VALUE, SCHEMA
 
 BUILT_IN_TYPES: Final = frozenset({"impression", "click", "conversion", "purchase"})
 ID_BYTES: Final = 128
@@ -88,8 +87,8 @@ def problem(outcome: OutcomeLike, types: Collection[str], now_microseconds: int)
         found = "type", outcome.type, f"{', '.join(sorted(types))}"
     elif outcome.item_id < 0:
         found = "item_id", outcome.item_id, "ids from 1, or 0 for none"
-    elif not math.isfinite(outcome.value):
-        found = "value", outcome.value, "finite numbers"
+    elif not abs(outcome.value) <= LARGEST_VALUE:  # nan is not
+        found = "value", outcome.value, f"finite numbers from {-LARGEST_VALUE:g} to {LARGEST_VALUE:g}"
     elif outcome.currency and not _CURRENCY.fullmatch(outcome.currency):
         found = "currency", outcome.currency, "an ISO 4217 code such as EUR, or none"
     elif outcome.time and outcome.time > now_microseconds + AHEAD_MICROSECONDS:

@@ -30,6 +30,7 @@ METRIC = {
 }  # fmt: skip
 QUALITY = {
     "synthetic", "overrides", "no_user_id", "users_in_two_groups", "moved_by_ramp", "unjoined_outcomes", "open_windows",
+    "unusable_values",
 }  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The decision log's schema: a right line passes, and each wrong one is told by field."""
 
 import json
+import math
 from typing import Any
 
 import pytest
@@ -86,6 +87,21 @@ def test_a_wrong_value_is_told(field: str, value: object) -> None:
     (problem,) = problems({**LINE, field: value})
     assert problem.startswith(f"{field}: is ")
     assert mistakes(decision.json_schema(), {**LINE, field: value})
+
+
+@pytest.mark.parametrize("value", [1e19, -1.1e15, math.nan, math.inf, 10**19])
+def test_a_value_that_no_sum_could_take_is_told(value: float) -> None:
+    """An outcome's value is a finite number of a size that can be added up; nan is no number of JSON at all."""
+    (outcome,) = (event for event in EVENTS.values() if event.name == "outcome")
+    words: dict[str, Any] = {"schema": 1, "event": "outcome", "type": "purchase", "outcome_id": "o", "value": value}
+    times = dict.fromkeys(("ts", "received_ts"), LINE["ts"])
+    line = dict.fromkeys((field.name for field in outcome.fields if field.nullable)) | times | words
+    (problem,) = problems(line)
+    assert problem.startswith("value: is ")
+    assert math.isnan(value) or mistakes(decision.json_schema(), line)
+    for allowed in (1e15, -1e15, 0, None):
+        assert problems({**line, "value": allowed}) == []
+        assert mistakes(decision.json_schema(), {**line, "value": allowed}) == []
 
 
 def test_other_lines() -> None:

@@ -241,6 +241,8 @@ def test_groups_are_not_imported(tmp_path: Path, column: str) -> None:
     [
         ({"total": "much"}, "value: 'much'"),
         ({"total": "nan"}, "value: nan"),
+        ({"total": "-Infinity"}, "value: -inf"),
+        ({"total": "1e19"}, "value: 1e+19"),
         ({"at": "yesterday"}, "time: 'yesterday'"),
         ({"at": "2026-11-01T12:00:00"}, "with an offset"),
         ({"at": ""}, "time: ''"),
@@ -266,6 +268,19 @@ def test_rows_without_an_id(tmp_path: Path) -> None:
     assert (done["accepted"], done["repeated"]) == (2, 1)
     assert len({line["outcome_id"] for line in lines_in(log)}) == 2
     assert lines_in(log)[0]["ts"] == "2026-09-21T14:13:20.000000Z"
+
+
+@pytest.mark.parametrize("value", ["'nan'::DOUBLE", "'-inf'::FLOAT", "1e19::DOUBLE", "1e300::DOUBLE"])
+def test_a_number_that_is_none_is_refused_in_parquet_too(tmp_path: Path, value: str) -> None:
+    """A column of floats has its own nan, which is neither a value nor the absence of one."""
+    file = tmp_path / "orders.parquet"
+    with duckdb.connect() as connection:
+        row = f"'a' AS outcome_id, 'ann' AS user_id, 'purchase' AS type, {value} AS value, '2026-11-01T12:00Z' AS time"
+        connection.execute(f"COPY (SELECT {row}) TO '{file}' (FORMAT parquet)")
+    error = run("import-outcomes", file, "--logs", tmp_path / "logs", code=1).stderr
+    assert "row 1: value: " in error
+    assert "finite numbers from -1e+15 to 1e+15" in error
+    assert not (tmp_path / "logs").exists()
 
 
 def test_import_usage(tmp_path: Path) -> None:

@@ -152,6 +152,8 @@ async def test_accepted_is_logged(desk: Desk) -> None:
         ({"item_id": -1}, "item_id", "from 1"),
         ({"value": float("nan")}, "value", "finite"),
         ({"value": float("-inf")}, "value", "finite"),
+        ({"value": 1e19}, "value", "from -1e+15 to 1e+15"),
+        ({"value": -1.1e15}, "value", "from -1e+15 to 1e+15"),
         ({"currency": "euro"}, "currency", "ISO 4217"),
         ({"time": NOW_US + 61_000_000}, "time", "minute"),
         ({"time": int(WALL)}, "time", "microseconds"),
@@ -174,7 +176,7 @@ async def test_what_is_just_allowed(desk: Desk) -> None:
     """The ends of each range."""
     edge = [
         click(1, outcome_id="ж" * 64, time=NOW_US + 60_000_000), click(2, user_id="x" * 256), click(3, user_id=""),
-        click(4, request_id=""), click(5, value=1e308), click(6, time=946_684_800_000_000), click(7, item_id=2**63 - 1),
+        click(4, request_id=""), click(5, value=-1e15), click(6, time=946_684_800_000_000), click(7, item_id=2**63 - 1),
     ]  # fmt: skip
     assert (await desk.record(edge)).accepted == 7
 

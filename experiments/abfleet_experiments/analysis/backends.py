@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from abfleet_experiments.analysis import on_duckdb
+from abfleet_experiments.decision import LARGEST_VALUE
 from abfleet_experiments.readlog import Log
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ DIALECTS: Final[Mapping[str, Dialect]] = {
 }
 """By Ibis' name of the database."""
 
+LONGEST_MS: Final = 1e9
+"""Twelve days: no call takes so long, and squares of response times up to here add up."""
 LATEST_US: Final = 221_845_392_000_000_000
 """The year 9000: a line of a broken clock, past which dates and their distances have no type of Python."""
 COLUMNS: Final[Mapping[str, str]] = {
@@ -97,8 +100,9 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     """The lines as the analysis takes them: times in microseconds, ids as hashes; all else as in the log.
 
     A table of hashes is a tenth of the size, and two of 10 million users share one with a probability of 5 in a
-    million. An id that is empty is absent, and so is a time before 1970 or after the year 8999. Columns beyond those of
-    the analysis are kept.
+    million. An id that is empty is absent, and so is a time before 1970 or after the year 8999, and a number that no
+    sum could take, such as nan; `unusable` is whether the line has one of these. Columns beyond those of the analysis
+    are kept.
     """
     at = dialect.microseconds(lines.ts)
     user_id = ibis.coalesce(lines.user_id.nullif(""), lines.user_id_hmac.nullif(""))
@@ -112,7 +116,10 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     if "attributes" in lines.columns:
         text = lines.attributes.cast("string").nullif("{}")
         detail["attributes"] = ibis.ifelse(lines.event == "exposure", text, ibis.null())
-    replaced = ("ts", "user_id", "user_id_hmac", "request_id", "outcome_id")
+    bounds = {"value": (-LARGEST_VALUE, LARGEST_VALUE), "latency_ms": (0.0, LONGEST_MS), "propensity": (0.0, 1.0)}
+    # Nan is above every bound, or compares with none: it is in no range on any of the databases.
+    usable = {name: lines[name].between(low, high).fill_null(True) for name, (low, high) in bounds.items()}
+    replaced = ("ts", "user_id", "user_id_hmac", "request_id", "outcome_id", *bounds)
     return lines.select(
         *(name for name in lines.columns if name not in (*replaced, *detail, "allocation", "synthetic")),
         at=ibis.ifelse(at.between(0, LATEST_US), at, ibis.null()),
@@ -122,6 +129,8 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
         outcome=ibis.ifelse(lines.event == "outcome", outcome, ibis.null()),
         allocation=lines.allocation.fill_null(""),
         synthetic=lines.synthetic.fill_null(False),
+        **{name: ibis.ifelse(usable[name], lines[name], ibis.null()) for name in bounds},
+        unusable=~ibis.and_(*usable.values()),
         **detail,
     )
 

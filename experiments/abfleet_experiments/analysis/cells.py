@@ -9,6 +9,7 @@ A cell is the users of one allocation, one fate of their bucket and one span of 
 strata, made of the cells that count then, and knows no move that comes after it: what a look says never changes later.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -81,19 +82,47 @@ class Cells:
         return sum(self.periods[move].begin <= at for move in self.moves[period])
 
 
-def observed_buckets(buckets: NDArray[np.int64], groups: NDArray[np.int64]) -> NDArray[np.int64]:
+def observed_buckets(
+    buckets: NDArray[np.int64], groups: NDArray[np.int64], weights: Floats | None = None
+) -> NDArray[np.int64]:
     """The group of each of the 10,000 buckets, from those that were seen: int[10000].
 
-    A bucket that nobody fell into takes the group of its neighbours if both agree, or else the lower one's: the split
-    is made of few runs. If what was seen is not, nothing is guessed.
+    weights: float64[groups], the shares in force; None if nobody knows.
+    A bucket that nobody fell into takes the group of its neighbours if both agree: the split is made of few runs. Where
+    they do not, the shares say where one run ends and the next one begins, if the run is the group's only one that
+    ends among unseen buckets. What they do not say, or a split of many runs, is not guessed: a wrong guess would take
+    a bucket that stayed for one that moved, and leave out its users.
     """
     table = np.full(BUCKETS, UNKNOWN, dtype=np.int64)
     table[buckets] = groups
     seen = np.flatnonzero(table != UNKNOWN)
     if not len(seen) or np.count_nonzero(np.diff(table[seen])) >= MAX_RUNS:
         return table
-    below = np.searchsorted(seen, np.arange(BUCKETS), side="right") - 1
-    return table[seen[np.maximum(below, 0)]]
+    place = np.searchsorted(seen, np.arange(BUCKETS), side="right")
+    below = table[seen[np.maximum(place - 1, 0)]]
+    above = table[seen[np.minimum(place, len(seen) - 1)]]
+    table = np.where((table == UNKNOWN) & (below == above), below, table)
+    if weights is not None:
+        while _end_a_run(table, np.rint(weights * BUCKETS).astype(np.int64)):
+            pass
+    return table
+
+
+def _end_a_run(table: NDArray[np.int64], sizes: NDArray[np.int64]) -> bool:
+    """Gives the unseen buckets between two runs to them, if the size of one of the groups says how many; whether any
+    were given. Changes the table."""
+    edges = np.flatnonzero(np.diff(table == UNKNOWN, prepend=False, append=False)).reshape(-1, 2)
+    gaps = [(begin, end, int(table[begin - 1]), int(table[end])) for begin, end in edges.tolist()]
+    beside = Counter(group for gap in gaps for group in gap[2:])
+    for begin, end, low, high in gaps:
+        for group in (low, high):
+            missing = int(sizes[group]) - int(np.count_nonzero(table == group))
+            if beside[group] == 1 and 0 <= missing <= end - begin:
+                border = begin + missing if group == low else end - missing
+                table[begin:border] = low
+                table[border:end] = high
+                return True
+    return False
 
 
 def divide(periods: Sequence[Period], window: timedelta) -> Cells:
@@ -151,6 +180,12 @@ def expected_shares(cells: Cells, times: Sequence[datetime]) -> Floats:
 def left_out(cells: Cells, at: datetime) -> NDArray[np.bool_]:
     """Which cells do not count any more at an instant, because their buckets have moved: bool[cells]."""
     return np.array([_left_out(cell, cells.known(cell.period, at)) for cell in cells.cells], dtype=bool)
+
+
+def in_newest(cells: Cells, users: Floats) -> Floats:
+    """How many of `users`, float64[cells, groups], are in the newest allocation: float64[groups]."""
+    newest = [cell.period == len(cells.periods) - 1 for cell in cells.cells]
+    return np.asarray(users[newest].sum(axis=0))
 
 
 def _staying(cells: Cells) -> list[Cell]:

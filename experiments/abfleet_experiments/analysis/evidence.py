@@ -81,6 +81,7 @@ class DataQuality:
     duplicate_outcomes: int = 0
     clicks_not_in_list: int = 0
     other_currencies: int = 0
+    unusable_values: int = 0
     joined: Floats = field(default_factory=lambda: np.zeros(0))
     unjoined: Floats = field(default_factory=lambda: np.zeros(0))
     before: Moments | None = None
@@ -97,8 +98,10 @@ class Evidence:
         shares: float64[times, strata, groups], expected among those who count.
         new_users: float64[times, cells, groups], users at their first allocation; these test the shares, since a user
             who comes back is no new draw.
-        users: float64[times, groups], different users.
+        users: float64[times, groups], different users, each in the group of the first allocation.
         bad_events: By guardrail.
+        newest_users: float64[groups], users of the newest allocation, those who were known before included; None where
+            it is the only one.
     """
 
     groups: tuple[str, ...]
@@ -111,3 +114,12 @@ class Evidence:
     metrics: tuple[MetricEvidence, ...]
     bad_events: Mapping[str, BadEvents]
     quality: DataQuality
+    newest_users: Floats | None = None
+
+    @property
+    def occupied(self) -> NDArray[np.bool_]:
+        """Whether anybody was in each group, in any allocation: bool[groups].
+
+        Those of `users` are not enough: a group that joins by a ramp may have none but users who were known before.
+        """
+        return np.asarray(self.metrics[0].moments.n[-1].sum(axis=0) > 0)

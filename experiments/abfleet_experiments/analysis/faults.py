@@ -79,7 +79,7 @@ def log_faults(evidence: Evidence) -> list[str]:
         share = quality.unreadable / quality.lines
         found.append(f"{quality.unreadable:,} of {quality.lines:,} log lines ({share:.2%}) cannot be read")
     found += _unjoined(evidence.groups, quality)
-    users = evidence.users[-1]
+    users = evidence.users[-1] if evidence.newest_users is None else evidence.newest_users
     for name, weight, seen in zip(evidence.groups, evidence.weights, users, strict=True):
         if weight > 0 and seen == 0 and (1 - weight) ** users.sum() < NO_TRAFFIC_P:
             found.append(f"group {name} has a weight of {weight:.0%} and not one of {users.sum():,.0f} users")

@@ -33,6 +33,7 @@ class Lines:
         joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`, and `listed`
             is whether the outcome's item was in its list.
         missing: Those whose request is not in the log, or belongs to another user.
+        unusable: Lines with a number that is none, such as nan; they count without it.
     """
 
     log: Log
@@ -45,6 +46,7 @@ class Lines:
     missing: ir.Table
     duplicates: int
     duplicate_outcomes: int
+    unusable: int
 
 
 def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
@@ -56,6 +58,8 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
     if survey.newest is not None and survey.newest > as_of_us:
         survey = survey_of(log, as_of_us)
     known = log.lines.filter(log.lines["at"] <= as_of_us)
+    unusable = int(fetched_one(known.filter(known.unusable).count()))
+    known = known.drop("unusable")
     connection = log.connection
     outcomes = keep(connection, "every_outcome", _outcomes(known))
     repeated, extra_outcomes = keep_repeated(connection, "repeated_outcome", outcomes, "outcome")
@@ -89,6 +93,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
         missing=seen.missing,
         duplicates=extra,
         duplicate_outcomes=extra_outcomes,
+        unusable=unusable,
     )
 
 

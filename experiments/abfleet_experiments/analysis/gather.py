@@ -139,6 +139,7 @@ def _gathered(tables: Tables) -> Gathered:
         shares=cells_of.expected_shares(tables.cells, tables.looks.times),
         new_users=new_users,
         users=new_users.sum(axis=1),
+        newest_users=cells_of.in_newest(tables.cells, metrics[0].moments.n[-1]),
         metrics=metrics,
         bad_events=bad_events.result(),
         quality=replace(
@@ -314,6 +315,7 @@ def _nobody(
             overrides=overrides,
             no_user_id=lines.calls.no_user_id,
             holdout=lines.survey.holdout,
+            unusable_values=lines.unusable,
         ),
     )
     facts = tuple(GroupFacts(g, experiment.group(g).model if experiment else None, 0, 0, 0, 0) for g in groups)

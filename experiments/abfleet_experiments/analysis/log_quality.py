@@ -8,7 +8,6 @@ from typing import Any
 import ibis
 import numpy as np
 
-from abfleet_experiments.analysis import cells as cells_of
 from abfleet_experiments.analysis import sums
 from abfleet_experiments.analysis.backends import fetched_one, fetched_rows, numbers
 from abfleet_experiments.analysis.contributions import clicks_before, values_before
@@ -36,9 +35,8 @@ def quality(tables: Tables) -> DataQuality:
     """What was left out, joined and moved, at the moment of the report; without what only metrics find."""
     lines, units = tables.lines, tables.units
     synthetic, overrides = lines.calls.left_out(tables.name)
-    out = np.flatnonzero(cells_of.left_out(tables.cells, tables.looks.times[-1])).tolist()
     open_after = microseconds(tables.as_of) - DEFAULT_WINDOW // timedelta(microseconds=1)
-    moved = units.cell.isin(out) if out else ibis.literal(False)
+    moved = tables.moved()
     late = units["first"] > open_after
     if len(tables.found) == 1:
         by_user = units.select(two=units.two_groups, moved=moved, open=late)
@@ -68,6 +66,7 @@ def quality(tables: Tables) -> DataQuality:
         unjoined_outcomes=total,
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
+        unusable_values=lines.unusable,
         joined=joined,
         unjoined=unjoined,
         before=_before(tables),
@@ -116,8 +115,7 @@ def _before(tables: Tables) -> Moments | None:
 def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     """Users who count, calls, fallbacks and errors of each group."""
     units = tables.units
-    out = np.flatnonzero(cells_of.left_out(tables.cells, tables.looks.times[-1])).tolist()
-    counting = units.filter(~units.cell.isin(out)) if out else units
+    counting = units.filter(~tables.moved())
     different = counting.count() if len(tables.found) == 1 else counting.user.nunique()
     users = arrow(counting.group_by("g").aggregate(n=different))
     of_users = dict(zip(users["g"].to_pylist(), users["n"].to_pylist(), strict=True))

@@ -79,7 +79,7 @@ class Measurements:
 def measure(evidence: Evidence, plan: AnalysisPlan) -> Measurements:
     """Everything about every treatment. Boundaries are computed when they are asked for."""
     # A group that was ramped down to nothing is still judged by the users it had.
-    present = (evidence.weights > 0) | (evidence.users[-1] > 0)
+    present = (evidence.weights > 0) | evidence.occupied
     groups = [index for index in range(1, len(evidence.groups)) if present[index]]
     alpha = ALPHA / max(len(groups), 1)
     treatments = tuple(_treatment(evidence, plan, group, alpha=alpha) for group in groups)

@@ -25,7 +25,9 @@ def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> dict[str
         column = table[name]
         facts |= {
             f"high_{index}": column.max(),
-            f"odd_{index}": ((column < 0) | (column != column.floor())).cast("int32").max(),
+            # A case, that no number is rounded to a whole one that 64 bits have no room for.
+            f"odd_{index}": ibis.ifelse(column.between(0, float(1 << WORD_BITS)), column != column.floor(), True)
+            .cast("int32").max(),
         }
     row = fetched_rows(table.aggregate(**facts))[0]
     return {

@@ -87,6 +87,7 @@ class Ramp:
             shares=shares,
             new_users=new_users,
             users=users,
+            newest_users=cells_of.in_newest(layout, moments.n[-1]),
             metrics=(MetricEvidence(CONVERSION, moments),),
             bad_events={},
             quality=DataQuality(users=int(users[-1].sum())),

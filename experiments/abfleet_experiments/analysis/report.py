@@ -117,6 +117,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "moved_by_ramp": quality.moved_by_ramp,
             "unjoined_outcomes": quality.unjoined_outcomes,
             "open_windows": quality.open_windows,
+            "unusable_values": quality.unusable_values,
         },
     }
 

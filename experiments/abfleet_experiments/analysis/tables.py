@@ -82,6 +82,14 @@ class Tables:
             period=entering.period.argmin(entering["first"]),
         )
 
+    def moved(self) -> ir.BooleanValue:
+        """Of each unit, whether its bucket has moved, so that it does not count any more.
+
+        A column even where none has: a database has no `any` of a constant.
+        """
+        out = np.flatnonzero(cells_of.left_out(self.cells, self.looks.times[-1])).tolist()
+        return self.units.cell.isin(out or [UNKNOWN])
+
     def any_before(self) -> bool:
         """Whether the log has anything from before the experiment began."""
         earliest = self.lines.survey.oldest
@@ -206,19 +214,19 @@ def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timede
     else:
         counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
         columns = {name: numbers(column) for name, column in arrow(counted).items()}
-        maps = [_bucket_map(columns, period, groups) for period in range(len(found))]
+        maps = [_bucket_map(columns, period, one.weights) for period, one in enumerate(found)]
     periods = [Period(one.id, one.begin, one.weights, one.salt, table) for one, table in zip(found, maps, strict=True)]
     return cells_of.divide(periods, window)
 
 
-def _bucket_map(columns: Mapping[str, NDArray[np.int64]], period: int, groups: int) -> NDArray[np.int64]:
+def _bucket_map(columns: Mapping[str, NDArray[np.int64]], period: int, weights: Floats) -> NDArray[np.int64]:
     """The group of each bucket in an allocation: the one of most of its users."""
     mine = columns["period"] == period
     mine &= (columns["bucket"] >= 0) & (columns["bucket"] < BUCKETS)
-    votes = np.zeros((BUCKETS, groups))
+    votes = np.zeros((BUCKETS, len(weights)))
     np.add.at(votes, (columns["bucket"][mine], columns["g"][mine]), columns["n"][mine])
     voted = np.flatnonzero(votes.sum(axis=1))
-    return cells_of.observed_buckets(voted, votes[voted].argmax(axis=1))
+    return cells_of.observed_buckets(voted, votes[voted].argmax(axis=1), weights)
 
 
 def _follow_from_calls(units: ir.Table) -> bool:
