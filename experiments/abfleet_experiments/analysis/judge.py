@@ -116,11 +116,13 @@ class Judge:
         return Verdict.CHECK_FIRST if self._too_good(time) or self._suspicious(time) else Verdict.SHIP
 
     def _too_good(self, time: int) -> bool:
-        lift = self._treatment.primary.rule.sign * self._treatment.primary.comparison.relative_difference[time]
-        return bool(lift > TWYMAN_FACTOR * self._plan.effect)
+        """Also where nobody can say how good: against a control of 0, or of nothing, no planned effect can be held."""
+        primary = self._treatment.primary
+        better = primary.rule.sign * primary.comparison.difference[time]
+        return not better <= TWYMAN_FACTOR * self._plan.effect * abs(primary.comparison.baseline[time])
 
     def _suspicious(self, time: int) -> bool:
-        return bool(self._ratio.p[time] < srm.ALPHA_AT_SHIPPING)
+        return not self._ratio.p[time] >= srm.ALPHA_AT_SHIPPING
 
     # --- the verdict now ----------------------------------------------------------------------------------------------
 

@@ -61,7 +61,12 @@ class Reasons:
 
     def too_good(self, rule: MetricRule, comparison: Comparison) -> None:
         """Twyman's law."""
-        lift = comparison.relative_difference[-1]
+        lift, baseline = comparison.relative_difference[-1], comparison.baseline[-1]
+        if not math.isfinite(lift):
+            control = "is 0" if baseline == 0 else "is not known"
+            self._say(f"control's {rule.name} {control}, so there is nothing to measure the change against; results "
+                      "like that are usually mistakes, such as outcomes recorded for one group only")  # fmt: skip
+            return
         self._say(f"a change of {lift:+.0%} in {rule.name} is more than 5 times the planned effect of "
                   f"{self._plan.effect:.0%}; results that good are usually mistakes, so look for one")  # fmt: skip
 
@@ -78,13 +83,13 @@ class Reasons:
     def keep_running(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """Nothing is decided yet."""
         users = self._evidence.users[-1].sum()
-        compared = [self._evidence.users[-1][0], self._evidence.users[-1][self._group]]
+        occupied = self._evidence.occupied
         if not users:
             synthetic = self._evidence.quality.synthetic
             left = f": {synthetic:,} synthetic calls are left out" if synthetic else ""
             self._say(f"the log has no users of this experiment yet{left}")
-        elif min(compared) == 0:
-            empty = self._name if compared[1] == 0 else self._evidence.groups[0]
+        elif not (occupied[0] and occupied[self._group]):
+            empty = self._evidence.groups[0] if occupied[self._group] else self._name
             self._say(f"the log has no users of group {empty} yet, so there is nothing to compare")
         else:
             of = f" of {planned:,.0f} planned" if planned > 0 else ""
