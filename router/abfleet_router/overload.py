@@ -28,7 +28,7 @@ class ExpectedWait:
         """Whether the next call should be refused."""
         return self.seconds > MAX_WAIT_SECONDS
 
-    def learn(self, seconds: float, waiting: int) -> None:
+    def learn(self, seconds: float, waiting: int = 1) -> None:
         """A call has arrived that would wait so long; `waiting` calls wait already, in all lanes together."""
         if waiting:
             self.seconds += SMOOTHING * (seconds - self.seconds)
