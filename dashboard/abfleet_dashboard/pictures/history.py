@@ -7,7 +7,7 @@ from typing import Final
 from abfleet_experiments.analysis.verdicts import Verdict
 from markupsafe import Markup
 
-from abfleet_dashboard.pictures.picture import Key, Picture, Table
+from abfleet_dashboard.pictures.picture import Key, Picture, Table, few
 from abfleet_dashboard.pictures.svg import element, percent
 
 ROW: Final = 34
@@ -82,7 +82,7 @@ def verdicts(
         for name, history in rows
         for run in runs(history)
     )
-    said = "; ".join(f"{which}: {words}" for _, which, words in table[: len(runs(rows[0][1]))])
+    said = few([f"{which}: {words}" for _, which, words in table[: len(runs(rows[0][1]))]], "; ")
     description = f"{len(rows[0][1])} of {looks} looks so far. Looks {said}."
     drawing = element(
         "svg", element("title", title, id=f"{id_}-t"), element("desc", description, id=f"{id_}-d"), *lines,

@@ -13,7 +13,7 @@ from abfleet_experiments.analysis.moments import Floats
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import chance, duration, evidence, moment, share, whole
-from abfleet_dashboard.pictures.picture import Key, Picture, Table, thinned
+from abfleet_dashboard.pictures.picture import Key, Picture, Table, few, thinned
 from abfleet_dashboard.pictures.plot import Axes, Mark, dots, hover, level, line, marker, plot, series, swatch
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
 
@@ -77,7 +77,7 @@ def users(id_: str, groups: Sequence[str], paths: Paths) -> Picture | None:
     """Different users so far."""
     if not len(paths.users) or not paths.users.any():
         return None
-    newest = ", ".join(f"{name} {whole(float(count))}" for name, count in zip(groups, paths.users[-1], strict=True))
+    newest = few([f"{name} {whole(float(count))}" for name, count in zip(groups, paths.users[-1], strict=True)])
     return _lines(
         id_, "Users so far", f"Now {newest} users.", groups, paths.times, np.asarray(paths.users), whole, "Users"
     )
@@ -89,7 +89,7 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
         return None
     width = duration(traffic.width.total_seconds())
     totals = traffic.calls.sum(axis=0)
-    said = ", ".join(f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True))
+    said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
     return _lines(
         id_, f"Calls by group, every {width}", f"In all: {said} calls.", groups, _bins(traffic),
         traffic.calls.astype(np.float64), whole, "Calls", width=traffic.width,
@@ -101,12 +101,15 @@ def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None
     if not traffic.troubled.any():
         return None
     totals = traffic.calls.sum(axis=0)
-    said = "; ".join(
-        f"{name}'s version failed {whole(float(errors))}, and another answered {whole(float(fallbacks))}"
-        for name, errors, fallbacks in zip(
-            groups, traffic.errors.sum(axis=0), traffic.fallbacks.sum(axis=0), strict=True
-        )
-        if errors or fallbacks
+    said = few(
+        [
+            f"{name}'s version failed {whole(float(errors))}, and another answered {whole(float(fallbacks))}"
+            for name, errors, fallbacks in zip(
+                groups, traffic.errors.sum(axis=0), traffic.fallbacks.sum(axis=0), strict=True
+            )
+            if errors or fallbacks
+        ],
+        "; ",
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.where(traffic.calls > 0, traffic.troubled / traffic.calls, np.nan)
@@ -166,7 +169,7 @@ def _hovers(
         hover(
             axes, edges[place], edges[place + 1],
             f"{moment(at[i], span)}: "
-            + ", ".join(f"{name} {written(float(value))}" for name, value in zip(groups, values[i], strict=True)),
+            + few([f"{name} {written(float(value))}" for name, value in zip(groups, values[i], strict=True)]),
         )
         for place, i in enumerate(shown)
     ]  # fmt: skip

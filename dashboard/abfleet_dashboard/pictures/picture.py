@@ -1,8 +1,13 @@
 """What every picture comes with: words for those who do not see it, a legend, and its numbers as a table."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from markupsafe import Markup
+
+MOST_SAID: Final = 12
+"""Things that a sentence lists; of names as long as they may be, it is then not yet so long that it is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,13 @@ class Picture:
     drawing: Markup
     table: Table
     legend: tuple[Key, ...] = field(default=())
+
+
+def few(parts: Sequence[str], separator: str = ", ") -> str:
+    """Parts of a sentence; of many only the first, and how many more there are: the table has them all."""
+    if len(parts) <= MOST_SAID:
+        return separator.join(parts)
+    return separator.join((*parts[:MOST_SAID], f"and {len(parts) - MOST_SAID} more"))
 
 
 def thinned(count: int, most: int) -> list[int]:

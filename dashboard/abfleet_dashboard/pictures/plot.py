@@ -86,8 +86,7 @@ def line(points: Sequence[tuple[float, float]], class_: str) -> Markup:
 
 def dots(points: Sequence[tuple[float, float]], class_: str) -> Markup:
     """A small dot on each placed point: lines of no length with round ends, which do not stretch."""
-    marks = "".join(path([point]) + "h0" for point in points)
-    return element("path", d=marks, class_=f"dots {class_}")
+    return element("path", d=joined([path([point]) + "h0" for point in points]), class_=f"dots {class_}")
 
 
 def area(top: Sequence[tuple[float, float]], bottom: Sequence[tuple[float, float]], class_: str) -> Markup:

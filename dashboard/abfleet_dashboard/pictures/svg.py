@@ -8,6 +8,8 @@ from abfleet_dashboard.foreign import readable
 def element(tag: str, *children: str, **attributes: object) -> Markup:
     """An element. Children are escaped unless they are Markup; `text_anchor` is text-anchor; None is left out.
 
+    What is no Markup may be foreign, and endless text is cut: an attribute that we drew and that may be long is Markup.
+
     Colours are never given here: the page's policy forbids styles in elements, and the style sheet knows the dark.
     """
     parts = [
@@ -29,10 +31,11 @@ def percent(fraction: float) -> str:
     return f"{_short(fraction * 100)}%"
 
 
-def path(points: list[tuple[float, float]], *, close: bool = False) -> str:
-    """A line through points given as fractions, in the thousandths that every plot's inner drawing has."""
+def path(points: list[tuple[float, float]], *, close: bool = False) -> Markup:
+    """A line through points given as fractions, in the thousandths that every plot's inner drawing has; never cut."""
     corners = [f"{_short(x * 1000)} {_short(y * 1000)}" for x, y in points]
-    return "M" + "L".join(corners) + ("Z" if close else "") if corners else ""
+    text = "M" + "L".join(corners) + ("Z" if close else "") if corners else ""
+    return Markup(text)  # noqa: S704 - numbers and letters of our own
 
 
 def _name(name: str) -> str:
@@ -42,6 +45,8 @@ def _name(name: str) -> str:
 def _text(value: object) -> str:
     if isinstance(value, float):
         return _short(value)
+    if isinstance(value, Markup):
+        return str(value)  # whole, and escaped all the same
     return readable(str(value))
 
 
