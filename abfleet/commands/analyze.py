@@ -133,11 +133,14 @@ def analyze(
         typer.echo(in_markdown(report), nl=False)
     else:
         from abfleet_experiments.analysis.render import rendered
-        from rich.console import Console
 
-        console = Console(highlight=False)
-        console = console if console.is_terminal else Console(highlight=False, width=160)
-        console.print(rendered(report))
+        from abfleet.commands.fitting import fitted
+        from abfleet.commands.tables import terminal
+
+        console = terminal()
+        if not console.is_terminal:
+            console.width = 160
+        console.print(fitted(rendered(report)))
     watch.tell_once(wishes, report.as_dict())
     if any(str(one.decision.verdict) in unwanted for one in report.experiments):
         raise typer.Exit(EXIT_VERDICT)

@@ -177,7 +177,7 @@ def _split_document(split: "Split") -> dict[str, Any]:
 
 
 def _print_split(split: "Split") -> None:
-    from abfleet.commands.tables import print_table
+    from abfleet.commands.tables import print_table, say
 
     document = _split_document(split)
     rows = [
@@ -195,9 +195,9 @@ def _print_split(split: "Split") -> None:
     line = f"{document['answered']} of {document['users']} users answered"
     if latency["p50"] is not None:
         line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
-    typer.echo(line)
+    say(line)
     for status, count in document["errors"].items():
-        typer.echo(f"{count} failed: {status}")
+        say(f"{count} failed: {status}")
 
 
 def _complaint(address: str, error: "CallFailed") -> str:

@@ -1,6 +1,8 @@
 """How commands find, read and show experiments files. Knows flags and terminals; what a file means is the room's."""
 
 import json
+import shutil
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
@@ -8,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from abfleet.commands.tables import print_table, say
 
 if TYPE_CHECKING:
     from abfleet_experiments.config import Config
@@ -97,17 +101,19 @@ def show_plan(plan: "Plan", *, as_json: bool, users: int | None = None) -> None:
         counted = {} if users is None else {"users": users}
         typer.echo(json.dumps({**plan.as_dict(), **counted}, indent=2, ensure_ascii=False))
         return
-    typer.echo(f"{plan.old_revision} -> {plan.new_revision} at {time_text(plan.at)}")
+    say(f"{plan.old_revision} -> {plan.new_revision} at {time_text(plan.at)}")
     _show_movement(plan.now, users)
     for step in plan.later:
-        typer.echo(f"\nat {time_text(step.at)}, by a ramp row:")
+        typer.echo("")
+        say(f"at {time_text(step.at)}, by a ramp row:")
         _show_movement(step.movement, None)
     if plan.matching_only:
-        typer.echo("\nThese are shares of the users who match every audience; --users FILE counts users of your own.")
+        typer.echo("")
+        say("These are shares of the users who match every audience; --users FILE counts users of your own.")
     if plan.warnings:
         typer.echo("")
     for warning in plan.warnings:
-        typer.echo(f"warning: {warning}")
+        say(f"warning: {warning}")
 
 
 def _show_movement(movement: "Movement", users: int | None) -> None:
@@ -116,14 +122,14 @@ def _show_movement(movement: "Movement", users: int | None) -> None:
     base = 100_000 if users is None else users
     of = f"of {base:,} users"
     if not movement.moved and not movement.version_changed:
-        typer.echo(f"  none {of} moves")
+        say(f"  none {of} moves")
     else:
-        typer.echo(
+        say(
             f"  {_count(movement.moved, base)} {of} move ({share_text(movement.moved)}): "
             f"{_count(movement.entered, base)} enter, {_count(movement.left, base)} leave, "
             f"{_count(movement.out_of_analysis, base)} change group and drop out of the analysis so far"
         )
-        typer.echo(f"  {_count(movement.version_changed, base)} {of} get another model version than before")
+        say(f"  {_count(movement.version_changed, base)} {of} get another model version than before")
     moves = [
         (f"{_place(flow.before)} -> {_place(flow.after)}", _count(flow.share, base), share_text(flow.share))
         for flow in movement.flows
@@ -144,6 +150,9 @@ def _show_rows(head: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> 
         return
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(3)]
     typer.echo("")
+    if sys.stdout.isatty() and sum(widths) + 6 > shutil.get_terminal_size().columns:
+        print_table("", head, rows, right=head[1:])
+        return
     for row in (head, *rows):
         typer.echo(f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}")
 

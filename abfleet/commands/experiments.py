@@ -23,6 +23,7 @@ from abfleet.commands.experiment_file import (
     refuse,
     show_plan,
 )
+from abfleet.commands.tables import say
 
 _CHUNK_BYTES = 1 << 18
 
@@ -154,11 +155,11 @@ def explain(
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
     for step in result.steps:
-        typer.echo(f"{step.about:<10}  {step.text}")
+        say(f"{step.about:<10}  {step.text}")
         if step.salt is not None:
-            typer.echo(f"{'':<10}  hash of `{step.salt}:{user}` is {step.hash}, bucket {step.bucket}")
+            say(f"{'':<10}  hash of `{step.salt}:{user}` is {step.hash}, bucket {step.bucket}")
     where = f"{arm.experiment}, group {arm.group}, " if arm.experiment else "no experiment, "
-    typer.echo(f"{'answer':<10}  {where}version {arm.model_version} ({arm.reason}), revision {config.revision}")
+    say(f"{'answer':<10}  {where}version {arm.model_version} ({arm.reason}), revision {config.revision}")
 
 
 def assign(

@@ -20,6 +20,7 @@ from abfleet.commands.log_options import (
     told,
     who,
 )
+from abfleet.commands.tables import say
 
 
 def register(group: typer.Typer) -> None:
@@ -52,7 +53,7 @@ def compact(
     if as_json:
         typer.echo(json.dumps(asdict(done)))
     else:
-        typer.echo(
+        say(
             f"{done.lines} lines of {done.files} files in {done.parquet_files} Parquet files: "
             f"{done.bytes_before} bytes became {done.bytes_after}; {done.left} files are still written"
         )
@@ -77,7 +78,7 @@ def erase(
         busy = [str(path) for path in done.busy]
         typer.echo(json.dumps({"lines": done.lines, "files": done.files, "busy": busy, "dry_run": dry_run}))
     else:
-        typer.echo(f"{done.lines} lines in {done.files} files {'would be' if dry_run else 'were'} erased")
+        say(f"{done.lines} lines in {done.files} files {'would be' if dry_run else 'were'} erased")
     if done.busy:
         stop("still written, and not erased: " + ", ".join(str(path) for path in done.busy))
 
@@ -140,9 +141,7 @@ def import_outcomes(
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
         where = f"written to {done.path}" if done.path else "nothing was written"
-        typer.echo(
-            f"{done.rows} rows: {done.accepted} good, {done.repeated} repeated, {done.rejected} rejected; {where}"
-        )
+        say(f"{done.rows} rows: {done.accepted} good, {done.repeated} repeated, {done.rejected} rejected; {where}")
         for reason in done.reasons:
             typer.echo(reason, err=True)
     if done.rejected:

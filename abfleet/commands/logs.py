@@ -8,6 +8,7 @@ import typer
 
 from abfleet.commands import log_changes
 from abfleet.commands.log_options import FAILURE, USAGE, Json, KeyFile, Logs, bar, stop, told, who
+from abfleet.commands.tables import say
 
 group = typer.Typer(
     name="logs", help="Look at decision logs, check, compact and import, and erase a user.", no_args_is_help=True
@@ -39,7 +40,10 @@ def tail(
         return all(not value or line.get(name) == value for name, value in wishes.items())
 
     def show(line: dict[str, Any]) -> None:
-        typer.echo(json.dumps(line, ensure_ascii=False) if as_json else one_line(line))
+        if as_json:
+            typer.echo(json.dumps(line, ensure_ascii=False))
+        else:
+            say(one_line(line))
 
     paths = logs or [Path("logs")]
     with told():
@@ -92,12 +96,12 @@ def check(
 
 
 def _print_check(report: dict[str, Any], *, compared: bool) -> None:
-    typer.echo(f"{report['lines']} lines in {report['files']} files, {report['first']} to {report['last']}")
-    typer.echo(f"digest {report['digest']}")
+    say(f"{report['lines']} lines in {report['files']} files, {report['first']} to {report['last']}")
+    say(f"digest {report['digest']}")
     for name, count in report["events"].items():
-        typer.echo(f"{count:>10}  {name}")
+        say(f"{count:>10}  {name}")
     for row in report["exposures"]:
-        typer.echo(f"{row['lines']:>10}  {row['experiment'] or '(no experiment)'}  {row['group'] or ''}".rstrip())
+        say(f"{row['lines']:>10}  {row['experiment'] or '(no experiment)'}  {row['group'] or ''}".rstrip())
     told = {
         "synthetic": "lines of synthetic traffic", "torn": "torn last lines", "unreadable": "unreadable lines",
         "repeated_exposures": "repeated exposures", "repeated_outcomes": "repeated outcomes",
@@ -105,15 +109,15 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
     }  # fmt: skip
     for name, words in told.items():
         if report[name]:
-            typer.echo(f"{report[name]:>10}  {words}")
+            say(f"{report[name]:>10}  {words}")
     for one in report["gaps"][:20]:
-        typer.echo(f"silence of {one['seconds']:.0f} s from {one['from']} in {one['router']}")
+        say(f"silence of {one['seconds']:.0f} s from {one['from']} in {one['router']}")
     if compared:
-        typer.echo(f"{report['compared_with_file']} exposures compared with the file")
+        say(f"{report['compared_with_file']} exposures compared with the file")
     for name, count in {**report["problems"], **report["mismatches"]}.items():
         where = report["examples"].get(name) or report["examples"].get(f"mismatch.{name}", "")
-        typer.echo(f"{count:>10}  {name}  first at {where}")
-    typer.echo("sound" if report["sound"] else "not sound")
+        say(f"{count:>10}  {name}  first at {where}")
+    say("sound" if report["sound"] else "not sound")
 
 
 @group.command(epilog="Example: abfleet logs user user-42")
@@ -129,7 +133,10 @@ def user(
 
     with told():
         for line in life(logs or [Path("logs")], who(user_id, user_id_hmac_key_file)):
-            typer.echo(json.dumps(line, ensure_ascii=False) if as_json else one_line(line))
+            if as_json:
+                typer.echo(json.dumps(line, ensure_ascii=False))
+            else:
+                say(one_line(line))
 
 
 @group.command(epilog="Example: abfleet logs schema > decision-log.schema.json")

@@ -273,11 +273,13 @@ def _shown(metrics: dict[str, float]) -> list[str]:
 
 def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on a terminal; the same cells separated by tabs in a pipe, where no column may be cut to fit."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from abfleet.commands.fitting import fitted
+    from abfleet.commands.tables import terminal
+
+    console = terminal()
     if not console.is_terminal:
         for row in rows:
             typer.echo("\t".join(row))
@@ -287,7 +289,7 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, overflow="fold")
     for row in rows:
         table.add_row(*(escape(cell) for cell in row))
-    console.print(table)
+    console.print(fitted(table))
 
 
 def _folder(registry: Path) -> Path:

@@ -8,6 +8,7 @@ import typer
 
 from abfleet.commands.analysis_options import DEFAULT_LOGS, Name, analysis_extra, chosen_experiment
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Json, loaded, refuse
+from abfleet.commands.tables import say
 
 if TYPE_CHECKING:
     from abfleet_experiments.config import Config, Experiment
@@ -79,12 +80,12 @@ def power(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    typer.echo(f"{chosen.name}: to find a change of {effect or chosen.plan.effect:.1%} in {chosen.metrics.primary} "
-               f"(now {baseline:.4g}) with a probability of {chosen.plan.power:.0%}:")  # fmt: skip
+    say(f"{chosen.name}: to find a change of {effect or chosen.plan.effect:.1%} in {chosen.metrics.primary} "
+        f"(now {baseline:.4g}) with a probability of {chosen.plan.power:.0%}:")  # fmt: skip
     for row in rows:
         days = "" if row["days"] is None else f", {row['days']:.1f} days"
-        typer.echo(f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{days} "
-                   f"({row['users_fixed']:,} for one look at a fixed sample)")  # fmt: skip
+        say(f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{days} "
+            f"({row['users_fixed']:,} for one look at a fixed sample)")  # fmt: skip
 
 
 def _base_rates(

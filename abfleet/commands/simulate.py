@@ -10,6 +10,7 @@ import typer
 
 from abfleet.commands.analysis_options import Name, analysis_extra, chosen_experiment
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Json, loaded, refuse
+from abfleet.commands.tables import say
 
 if TYPE_CHECKING:
     from abfleet_experiments.analysis.simulate import Characteristic
@@ -82,7 +83,7 @@ def _show_aa(logs: list[Path], experiments: Path, name: str | None, runs: int, s
         typer.echo(json.dumps(result.as_dict(), indent=2))
     else:
         for line in result.sentences():
-            typer.echo(line)
+            say(line)
     if not result.kept:
         raise typer.Exit(EXIT_FAILURE)
 
@@ -98,7 +99,7 @@ def _show(found: "list[Characteristic]", stories: dict[str, str]) -> None:
     last = None
     for one in found:
         if one.scenario != last:
-            typer.echo(f"{one.scenario}: {stories[one.scenario]}")
+            say(f"{one.scenario}: {stories[one.scenario]}")
         last = one.scenario
         promise = ""
         if one.promise.most is not None:
@@ -108,7 +109,7 @@ def _show(found: "list[Characteristic]", stories: dict[str, str]) -> None:
         mark = "" if not promise else "kept" if one.kept else "NOT KEPT"
         where = "any group" if one.promise.any_group else ""
         row = f"  {one.promise.outcome:<22}{one.share:>8.2%} ± {one.standard_error:.2%}  {promise:<27}{mark:<10}{where}"
-        typer.echo(row.rstrip())
+        say(row.rstrip())
 
 
 def _counted(items: Iterable[_Item], advance: Callable[[], None]) -> Iterator[_Item]:

@@ -68,8 +68,8 @@ async def _fetch(address: str, access: "Access") -> dict[str, Any]:
 
 async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) -> bool:
     """Shows every router once; whether all of them answered."""
-    from rich.console import Console
-
+    from abfleet.commands.fitting import fitted
+    from abfleet.commands.tables import terminal
     from abfleet.live import Looks, plain, screen
 
     documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
@@ -77,7 +77,7 @@ async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) ->
     if as_json:
         _print_json(documents)
         return reached
-    console = Console()
+    console = terminal()
     for document in documents:
         looks = Looks()
         if "error" in document:
@@ -86,7 +86,7 @@ async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) ->
         rates = looks.rates()
         assert rates is not None, "it has a document"
         if console.is_terminal:
-            console.print(screen(document, rates))
+            console.print(fitted(screen(document, rates)))
         else:
             typer.echo(plain(document, rates))
     return reached
@@ -109,13 +109,15 @@ def _complain(documents: Sequence[dict[str, Any]]) -> bool:
 
 async def _watch(addresses: Sequence[str], access: "Access", *, as_json: bool) -> bool:
     """Shows the routers again and again, until Ctrl-C; ends when none answers."""
-    from rich.console import Console, Group, RenderableType
+    from rich.console import Group, RenderableType
     from rich.live import Live
     from rich.text import Text
 
+    from abfleet.commands.fitting import fitted
+    from abfleet.commands.tables import terminal
     from abfleet.live import Looks, plain, screen
 
-    console = Console()
+    console = terminal()
     looks = {address: Looks() for address in addresses}
     with Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else _Nothing() as live:
         while True:
@@ -137,7 +139,7 @@ async def _watch(addresses: Sequence[str], access: "Access", *, as_json: bool) -
             if as_json:
                 _print_json(documents)
             if isinstance(live, Live):
-                live.update(Group(*parts), refresh=True)
+                live.update(fitted(Group(*parts)), refresh=True)
             await asyncio.sleep(WATCH_SECONDS)
 
 

@@ -1,26 +1,57 @@
-"""A table for people and for pipes. Knows cells, nothing of what they say."""
+"""A table or a line for people and for pipes. Knows cells and words, nothing of what they say.
 
+On a terminal no figure is cut or broken, however narrow it is; in a pipe everything stays on one line.
+"""
+
+import shutil
+import sys
 from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[str] = ()
 ) -> None:
     """Columns on a terminal; the same cells separated by tabs in a pipe, where none may be cut to fit."""
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
+    from abfleet.commands.fitting import fitted
+
+    console = terminal()
     if not console.is_terminal:
         for row in (columns, *rows):
             typer.echo("\t".join(row))
         return
     table = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold", justify="right" if column in right else "left")
+        table.add_column(escape(column), overflow="fold", justify="right" if column in right else "left")
     for row in rows:
         table.add_row(*map(escape, row))
-    console.print(table)
+    console.print(fitted(table))
+
+
+def say(line: str) -> None:
+    """One line; on a terminal in as many as it needs, broken between words."""
+    if not sys.stdout.isatty():
+        typer.echo(line)
+        return
+    from abfleet.commands.fitting import folded
+
+    for part in folded(line, shutil.get_terminal_size().columns):
+        typer.echo(part)
+
+
+def terminal() -> "Console":
+    """Standard output, with its real width also where the terminal is said to be dumb."""
+    from rich.console import Console, ConsoleDimensions
+
+    console = Console(highlight=False)
+    if console.is_dumb_terminal:
+        console.size = ConsoleDimensions(*shutil.get_terminal_size())
+    return console

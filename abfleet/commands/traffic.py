@@ -120,7 +120,7 @@ async def _run(plan: "Plan", people: Any) -> "Workload":
 
 
 def _print(document: dict[str, Any]) -> None:
-    from abfleet.commands.tables import print_table
+    from abfleet.commands.tables import print_table, say
 
     rows = [
         [
@@ -136,15 +136,15 @@ def _print(document: dict[str, Any]) -> None:
     line = f"{document['answered']} of {document['calls']} calls answered, {document['calls_per_s']} a second"
     if latency["p50"] is not None:
         line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
-    typer.echo(line)
-    typer.echo(
+    say(line)
+    say(
         f"{outcomes['accepted']} outcomes accepted, {outcomes['duplicate']} duplicate, {outcomes['rejected']} rejected"
         f", {outcomes['lost']} lost; {outcomes['withheld']} never told on purpose"
     )
     if document["synthetic"]:
-        typer.echo("marked as synthetic: analysis leaves it out (--as-real)")
+        say("marked as synthetic: analysis leaves it out (--as-real)")
     for status, count in document["errors"].items():
-        typer.echo(f"{count} failed: {status}")
+        say(f"{count} failed: {status}")
 
 
 def _complaint(address: str, document: dict[str, Any]) -> str:

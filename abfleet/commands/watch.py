@@ -167,6 +167,8 @@ class Source:
         from abfleet_experiments.load import load
         from abfleet_experiments.readlog import LogError
 
+        from abfleet.commands.fitting import fitted
+
         try:
             config = load(self.experiments, self.fleet)
             report = analyse(self.logs, config, only=self.only, detailed=self.html is not None, known=self.known)
@@ -178,7 +180,7 @@ class Source:
             raise Waiting(f"--experiment: `{str(self.only)[:64]}` is neither in the file nor in the log") from error
         if self.html is not None:
             report_page.write(self.html, report, config)
-        return Look(report.as_dict(), rendered(report))
+        return Look(report.as_dict(), fitted(rendered(report)))
 
 
 def go_on(source: Source, wishes: Notifications, *, every_seconds: float, as_json: bool, until: frozenset[str]) -> bool:
@@ -241,13 +243,16 @@ class Watcher:
 
     @contextmanager
     def _screen(self) -> "Iterator[Live | None]":
-        from rich.console import Console
         from rich.live import Live
 
-        console = Console(highlight=False)
+        from abfleet.commands.tables import terminal
+
+        console = terminal()
         with ExitStack() as stack:
             live = console.is_terminal and not self._as_json
-            yield stack.enter_context(Live(console=console, auto_refresh=False)) if live else None
+            # A report that is taller than the terminal scrolls: nothing of it is left out.
+            shown = Live(console=console, auto_refresh=False, vertical_overflow="visible")
+            yield stack.enter_context(shown) if live else None
 
     def _pause(self) -> float:
         due = None if self._sender is None else self._sender.next_due()
