@@ -147,6 +147,7 @@ def left_out(quality: DataQuality) -> str:
         "repeated outcomes": quality.duplicate_outcomes,
         "clicks on items that were not in the list": quality.clicks_not_in_list,
         "outcomes in another currency": quality.other_currencies,
+        "values that are no usable number": quality.unusable_values,
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing"
 
