@@ -93,7 +93,7 @@ def _groups(report: ExperimentReport) -> Table:
 
 
 def _metrics(report: ExperimentReport, group: GroupDecision) -> Table:
-    """One treatment's metrics. On a narrow terminal intervals take two lines; no figure is ever cut."""
+    """One treatment's metrics. Intervals may take two lines; whoever shows it in less room fits it first."""
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
     for column in ("metric", "role", report.gathered.evidence.groups[0], group.group, "change"):
         table.add_column(escape(column), justify="left" if column in ("metric", "role") else "right", no_wrap=True)
