@@ -115,10 +115,9 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
             f"{counted(quality.other_currencies, 'purchase')} in another currency than the rest; not counted.",
         )
     if quality.unusable_values:
+        lines = counted(quality.unusable_values, "line")
         yield Finding(
-            Level.WARNING,
-            f"{counted(quality.unusable_values, 'line')} of the log with a value that is no usable number, such as NaN; "
-            "the value is not counted.",
+            Level.WARNING, f"{lines} of the log have a value that is no usable number, such as NaN; it is not counted."
         )
 
 

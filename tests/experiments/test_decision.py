@@ -95,7 +95,7 @@ def test_a_value_that_no_sum_could_take_is_told(value: float) -> None:
     (outcome,) = (event for event in EVENTS.values() if event.name == "outcome")
     words: dict[str, Any] = {"schema": 1, "event": "outcome", "type": "purchase", "outcome_id": "o", "value": value}
     times = dict.fromkeys(("ts", "received_ts"), LINE["ts"])
-    line = dict.fromkeys((field.name for field in outcome.fields if field.nullable)) | times | words
+    line = dict.fromkeys(field.name for field in outcome.fields if field.nullable) | times | words
     (problem,) = problems(line)
     assert problem.startswith("value: is ")
     assert math.isnan(value) or mistakes(decision.json_schema(), line)

@@ -27,7 +27,8 @@ def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> dict[str
             f"high_{index}": column.max(),
             # A case, that no number is rounded to a whole one that 64 bits have no room for.
             f"odd_{index}": ibis.ifelse(column.between(0, float(1 << WORD_BITS)), column != column.floor(), True)
-            .cast("int32").max(),
+            .cast("int32")
+            .max(),
         }
     row = fetched_rows(table.aggregate(**facts))[0]
     return {
