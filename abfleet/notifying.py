@@ -24,8 +24,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
+from abfleet_process.atomic_file import WriteError, write_whole
+
 from abfleet.watching import Standing, changes
-from abfleet.whole_files import WriteError, write_whole
 
 HTTP_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0

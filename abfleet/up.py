@@ -7,8 +7,8 @@ from pathlib import Path
 
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load
+from abfleet_process.process import StopSignals
 from abfleet_router import settings as router_settings
-from abfleet_transport.process import StopSignals
 from abfleet_transport.server import choose
 
 from abfleet.run_dir import RunDir

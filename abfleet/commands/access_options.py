@@ -33,8 +33,8 @@ def access(
     server_name: str,
 ) -> "Access":
     """What was given, with its files read once. Raises typer.BadParameter."""
+    from abfleet_process.watched_credentials import CredentialError
     from abfleet_transport.access import Access
-    from abfleet_transport.followed import CredentialError
 
     found = Access(
         token_file=token_file,

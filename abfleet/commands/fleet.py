@@ -119,8 +119,8 @@ def up(
     Flags after -- go to the router; abfleet router --help lists them. Variables such as ABFLEET_MAX_BATCH reach router
     and workers.
     """
-    from abfleet_transport.errors import TransportError
-    from abfleet_transport.flags import SettingsError
+    from abfleet_process.errors import TransportError
+    from abfleet_process.flags import SettingsError
 
     from abfleet.up import run
     from abfleet.up_settings import UpSettings
@@ -183,7 +183,7 @@ def dashboard(context: typer.Context) -> None:
 
 def _port_or_off(value: str) -> int | None:
     """The port of the dashboard; None for `off`. Raises typer.BadParameter."""
-    from abfleet_transport.flags import port_or_off
+    from abfleet_process.flags import port_or_off
 
     try:
         return port_or_off(value)

@@ -47,7 +47,7 @@ def log_level(
 
     A worker has no admin port: SIGUSR1 makes it (and a router) log at debug, SIGUSR2 as it was started.
     """
-    from abfleet_transport.operational_log import LOG_LEVELS
+    from abfleet_process.operational_log import LOG_LEVELS
 
     if level not in (*LOG_LEVELS, DEFAULT):
         allowed = ", ".join((*LOG_LEVELS, DEFAULT))

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from abfleet_process.atomic_file import WriteError, check_writable, write_whole
+
 from abfleet.commands.experiment_file import refuse
-from abfleet.whole_files import WriteError, check_writable, write_whole
 
 if TYPE_CHECKING:
     from abfleet_experiments.analysis.report import Report

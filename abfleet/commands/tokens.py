@@ -21,7 +21,7 @@ def new(
     ] = "feedback",
 ) -> None:
     """Prints a new token, which is kept nowhere, and the line to add to the file that --tokens names."""
-    from abfleet_transport import tokens
+    from abfleet_process.security import tokens
 
     try:
         secret, stored = tokens.new(name, [scope.strip() for scope in scopes.split(",")])

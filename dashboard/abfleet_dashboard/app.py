@@ -11,14 +11,14 @@ from datetime import UTC, datetime
 import structlog
 import uvicorn
 import uvloop
+from abfleet_process.errors import AddressError, TransportError
+from abfleet_process.flags import EXIT_USAGE, SettingsError
+from abfleet_process.operational_log import configure_logs
+from abfleet_process.process import StopSignals
+from abfleet_process.security.tokens import TokenFile
+from abfleet_process.watched_credentials import CredentialError
 from abfleet_transport.access import Access
-from abfleet_transport.errors import AddressError, TransportError
-from abfleet_transport.flags import EXIT_USAGE, SettingsError
-from abfleet_transport.followed import CredentialError
-from abfleet_transport.operational_log import configure_logs
-from abfleet_transport.process import StopSignals
 from abfleet_transport.router_admin import RouterAdmin
-from abfleet_transport.tokens import TokenFile
 
 from abfleet_dashboard.analyst import Analyst
 from abfleet_dashboard.fleet_state import FleetWatch

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from abfleet_transport.flags import Flags, SettingsError, real, text, whole
-from abfleet_transport.operational_log import LOG_LEVELS, LogFormat
+from abfleet_process.flags import Flags, SettingsError, real, text, whole
+from abfleet_process.operational_log import LOG_LEVELS, LogFormat
 
 LEAST_MEMORY = 64 * 1024 * 1024
 MAX_PORT = 65_535

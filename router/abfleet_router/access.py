@@ -4,9 +4,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from abfleet_process.security.tokens import Token, TokenFile, bearer
 from abfleet_transport.call import Call, Code, Metadata
 from abfleet_transport.plan import ServerInterceptor
-from abfleet_transport.tokens import Token, TokenFile, bearer
 
 from abfleet_router.errors import RouterError
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import orjson
+from abfleet_process.operational_log import OperationalLog
 from abfleet_protos import admin_pb2, admin_pb2_grpc
-from abfleet_transport.operational_log import OperationalLog
 from abfleet_transport.rpc_metrics import Histogram
 
 from abfleet_router.decision_log import DecisionLog

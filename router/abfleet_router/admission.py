@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from itertools import count
 
-from abfleet_transport import traceparent
+from abfleet_process.tracing import traceparent
 from abfleet_transport.call import Call
 
 from abfleet_router.call_trace import CallTrace

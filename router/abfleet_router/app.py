@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import structlog
 import uvloop
 from abfleet_experiments.errors import ConfigErrors
-from abfleet_transport.errors import TransportError
-from abfleet_transport.flags import EXIT_USAGE, SettingsError
-from abfleet_transport.followed import CredentialError
-from abfleet_transport.operational_log import OperationalLog, configure_logs
-from abfleet_transport.process import StopSignals
+from abfleet_process.errors import TransportError
+from abfleet_process.flags import EXIT_USAGE, SettingsError
+from abfleet_process.operational_log import OperationalLog, configure_logs
+from abfleet_process.process import StopSignals
+from abfleet_process.watched_credentials import CredentialError
 
 from abfleet_router.serving import Serving
 from abfleet_router.settings import Settings, parse

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from abfleet_transport.spans import span_id
-from abfleet_transport.traceparent import TraceContext
+from abfleet_process.tracing.spans import span_id
+from abfleet_process.tracing.traceparent import TraceContext
 
 if TYPE_CHECKING:
     from abfleet_router.lane import Batch

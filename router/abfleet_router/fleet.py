@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from abfleet_transport.tls import ClientTls
+from abfleet_process.security.tls import ClientTls
 
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.lane import Backlog

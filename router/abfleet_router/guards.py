@@ -4,12 +4,12 @@ import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 
 import grpc
-from abfleet_transport import followed
+from abfleet_process import watched_credentials
+from abfleet_process.errors import AddressError
+from abfleet_process.memory import MemoryWatch
+from abfleet_process.watched_credentials import Followed
 from abfleet_transport.call import Call
-from abfleet_transport.errors import AddressError
-from abfleet_transport.followed import Followed
 from abfleet_transport.grpcio_server import open_server
-from abfleet_transport.memory import MemoryWatch
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from abfleet_router.access import Access, AdminGuard
@@ -61,7 +61,7 @@ class Guards:
             ends = [("tls", self.tls.expiry)] if self.tls else []
             if self.worker_tls is not None and (end := self.worker_tls.expiry) is not None:
                 ends.append(("worker_tls", end))
-            yield from followed.families(self.files, ends)
+            yield from watched_credentials.families(self.files, ends)
 
     def admin_server(self) -> grpc.aio.Server:
         """A server for operators, which asks whom it must."""

@@ -9,10 +9,10 @@ import ssl
 from collections.abc import Callable, Coroutine
 
 import structlog
+from abfleet_process.security.tls import ClientTls
 from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 from abfleet_transport.keepalive import keep_alive
-from abfleet_transport.tls import ClientTls
 
 from abfleet_router.connection import Connection
 from abfleet_router.exchange import RpcFailed

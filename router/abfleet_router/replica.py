@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from abfleet_experiments.keys import VERSION
+from abfleet_process.security.tls import ClientTls
 from abfleet_transport.call import Code
-from abfleet_transport.tls import ClientTls
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 

@@ -4,11 +4,11 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from abfleet_transport import tls_flags
-from abfleet_transport.flags import Flags, SettingsError, optional_whole
-from abfleet_transport.tls import CertificateFiles, ClientTls
-from abfleet_transport.tls_flags import ServerSecurity
-from abfleet_transport.tokens import TokenFile
+from abfleet_process.flags import Flags, SettingsError, optional_whole
+from abfleet_process.security import tls_flags
+from abfleet_process.security.tls import CertificateFiles, ClientTls
+from abfleet_process.security.tls_flags import ServerSecurity
+from abfleet_process.security.tokens import TokenFile
 
 from abfleet_router.rate_limit import Rate
 

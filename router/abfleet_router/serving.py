@@ -9,14 +9,14 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from abfleet_process.operational_log import OperationalLog
+from abfleet_process.process import MetricsServer
+from abfleet_process.tracing.exporter import make_exporter
+from abfleet_process.watched_credentials import keep_looking
 from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.followed import keep_looking
 from abfleet_transport.health import Health, add_reflection
-from abfleet_transport.operational_log import OperationalLog
-from abfleet_transport.process import MetricsServer
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, make_server
-from abfleet_transport.tracing import make_exporter
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from abfleet_router import admin, fleet_metrics

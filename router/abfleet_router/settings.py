@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from abfleet_transport.flags import Flags, address, port_or_off, real, text, whole
-from abfleet_transport.operational_log import LOG_LEVELS, LogFormat
+from abfleet_process.flags import Flags, address, port_or_off, real, text, whole
+from abfleet_process.operational_log import LOG_LEVELS, LogFormat
+from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
 from abfleet_transport.server import Transport
-from abfleet_transport.tracing import ENDPOINT_HELP, endpoint_or_none
 
 from abfleet_router import security_settings
 from abfleet_router.decision_log import LogSettings, Policy

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from abfleet_experiments import assign
-from abfleet_transport import traceparent
+from abfleet_process.tracing import traceparent
+from abfleet_process.tracing.spans import Attribute, Event, Export, Kind, Span, span_id, trace_id
+from abfleet_process.tracing.traceparent import TraceContext
 from abfleet_transport.call import Call, Code
-from abfleet_transport.spans import Attribute, Event, Export, Kind, Span, span_id, trace_id
-from abfleet_transport.traceparent import TraceContext
 
 from abfleet_router.call_trace import CallTrace
 from abfleet_router.hop import BATCH_METHOD

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from abfleet_process.tracing import otlp
+from abfleet_process.tracing.spans import Resource, Span
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_router.decision_log import DecisionLog
 from abfleet_router.tracing import Tracer
-from abfleet_transport import otlp
 from abfleet_transport.call import Metadata
-from abfleet_transport.spans import Resource, Span
 
 from tests.router.bench import Bench
 from tests.router.fakes import FakeCall, Sent, turns, worker_answer

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 from abfleet_dashboard.settings import parse as parse_dashboard
+from abfleet_process.flags import SettingsError
 from abfleet_router.settings import parse as parse_router
-from abfleet_transport.flags import SettingsError
 from abfleet_worker.settings import parse as parse_worker
 
 from tests.support.fleet import ROOT

@@ -4,11 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
+from abfleet_process.atomic_file import WriteError, write_whole
 from click.testing import Result
 from typer.testing import CliRunner
 
 from abfleet.cli import app
-from abfleet.whole_files import WriteError, write_whole
 from tests.analysis.log_lines import LogLines
 from tests.dashboard.html_check import faults, read
 from tests.dashboard.made import FILE, HOSTILE, prepared_log

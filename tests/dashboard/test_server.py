@@ -15,7 +15,7 @@ from abfleet_dashboard import app
 from abfleet_dashboard.access import COOKIE, HEADERS
 from abfleet_experiments.analysis.analyse import analyse
 from abfleet_experiments.load import load
-from abfleet_transport.tokens import new
+from abfleet_process.security.tokens import new
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 from tests.support.dashboard import Answer, Dashboard, dashboard

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_dashboard.settings import is_loopback, parse
-from abfleet_transport.flags import SettingsError
+from abfleet_process.flags import SettingsError
 
 
 def test_defaults_are_for_one_machine() -> None:

@@ -19,8 +19,8 @@ from abfleet_models.errors import RegistryError
 from abfleet_models.graph_file import NotOnnxError, read_graph
 from abfleet_models.registry import Registry
 from abfleet_models.train.dataset import DataError, read_split
+from abfleet_process.security import tokens
 from abfleet_router.log_files import Identity
-from abfleet_transport import tokens
 from abfleet_worker.errors import ModelLoadError
 from abfleet_worker.model import load as load_model
 

@@ -3,11 +3,11 @@
 from pathlib import Path
 
 import pytest
+from abfleet_process.security import tokens
+from abfleet_process.security.tokens import TokenFile
 from abfleet_router.access import Access, AccessDenied
 from abfleet_router.guards import is_loopback
-from abfleet_transport import tokens
 from abfleet_transport.call import Code
-from abfleet_transport.tokens import TokenFile
 
 from tests.router.fakes import FakeCall
 

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
+from abfleet_process.flags import variable
 from abfleet_router.settings import parse
-from abfleet_transport.flags import variable
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "decision-log.md").read_text()
 ROWS = dict(re.findall(r"^\| `--([a-z-]+)` \| [^|]*\| ([^|]+?) \|", PAGE, re.MULTILINE))

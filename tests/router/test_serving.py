@@ -13,11 +13,11 @@ import pytest
 import zstandard
 from abfleet_experiments.decision import problems
 from abfleet_experiments.errors import ConfigErrors
+from abfleet_process.errors import AddressError
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_router.serving import Serving
 from abfleet_router.settings import parse
-from abfleet_transport.errors import AddressError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.router.stub_worker import StubWorker

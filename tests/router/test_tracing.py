@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+from abfleet_process.tracing.spans import Kind, Span
+from abfleet_process.tracing.traceparent import parse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.fallback import Reason
 from abfleet_router.lane import HopFailed
 from abfleet_router.tracing import Tracer
 from abfleet_transport.call import Code, Metadata
-from abfleet_transport.spans import Kind, Span
-from abfleet_transport.traceparent import parse
 
 from tests.router.bench import WALL, Bench
 from tests.router.fakes import Sent, broken

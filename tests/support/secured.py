@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
-from abfleet_transport import tokens
+from abfleet_process.security import tokens
 from abfleet_transport.access import Access
 
 from tests.support.certificates import Authority

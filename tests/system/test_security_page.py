@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from abfleet_process.flags import Flags
 from abfleet_router import security_settings
-from abfleet_transport.flags import Flags
 
 from tests.support.certificates import needs_openssl
 from tests.support.fleet import ROOT, Process

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from abfleet_process.tracing.spans import MAX_LINKS
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_transport.spans import MAX_LINKS
 
 from tests.support.fleet import Fleet, Process, experiments_file, wait_until
 from tests.support.load import SEED_HISTORY, call_all
@@ -160,7 +160,8 @@ def test_nothing_is_loaded_for_tracing_that_is_off() -> None:
     """Router and worker import neither OpenTelemetry nor an HTTP client's exporter before an endpoint is given."""
     code = (
         "import sys, abfleet_router.app, abfleet_worker.app; "
-        "sys.exit([name for name in sys.modules if name.startswith(('opentelemetry', 'abfleet_transport.span_exp'))])"
+        "sys.exit([name for name in sys.modules if name.startswith(('opentelemetry', "
+        "'abfleet_process.tracing.span_exp'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert done.stderr.strip() == "[]"

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_process.security.tls import CertificateFiles, ServerTls
 from abfleet_transport.access import Access, open_channel
 from abfleet_transport.call import Call
 from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server
-from abfleet_transport.tls import CertificateFiles, ServerTls
 
 from tests.support.certificates import Authority, needs_openssl
 

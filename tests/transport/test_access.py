@@ -4,10 +4,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from abfleet_process.security.tokens import bearer
+from abfleet_process.watched_credentials import CredentialError
 from abfleet_transport.access import PLAIN, Access, open_channel
 from abfleet_transport.call import Call
-from abfleet_transport.followed import CredentialError
-from abfleet_transport.tokens import bearer
 from typer.testing import CliRunner
 
 from abfleet.cli import app

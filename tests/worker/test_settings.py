@@ -4,8 +4,8 @@ from operator import attrgetter
 from pathlib import Path
 
 import pytest
-from abfleet_transport.flags import SettingsError
-from abfleet_transport.tls_flags import ServerSecurity
+from abfleet_process.flags import SettingsError
+from abfleet_process.security.tls_flags import ServerSecurity
 from abfleet_worker.settings import Settings, parse
 
 FLAGS = {

@@ -2,9 +2,9 @@
 
 import random
 
+from abfleet_process.tracing.spans import MAX_LINKS, Kind, Span
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.rpc_metrics import RpcMetrics
-from abfleet_transport.spans import MAX_LINKS, Kind, Span
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.service import METHODS, RECOMMEND_BATCH, RecommenderService
 from abfleet_worker.tracing import Tracer

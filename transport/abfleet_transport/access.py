@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
-
-from abfleet_transport.followed import CredentialError, Followed, read_file
-from abfleet_transport.tokens import MOST_TOKEN_CHARACTERS
+from abfleet_process.security.tokens import MOST_TOKEN_CHARACTERS
+from abfleet_process.watched_credentials import CredentialError, Followed, read_file
 
 Options = Sequence[tuple[str, str | int]]
 AUTHORIZATION = "authorization"

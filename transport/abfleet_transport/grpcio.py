@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 import grpc
 import structlog
+from abfleet_process.errors import AddressError
+from abfleet_process.security.tls import identity
 from prometheus_client.core import Metric
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver, Metadata
 from abfleet_transport.drain import idle_instant
-from abfleet_transport.errors import AddressError
 from abfleet_transport.grpcio_server import add_methods, open_server
 from abfleet_transport.plan import (
     OTHER_MESSAGE_BYTES,
@@ -26,7 +27,6 @@ from abfleet_transport.plan import (
     hand_over,
     too_large,
 )
-from abfleet_transport.tls import identity
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[bytes, bytes]

@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from abfleet_process.errors import AddressError
 from prometheus_client.core import Metric
 
 from abfleet_transport.behind import Behind
 from abfleet_transport.call import Cancelled, Deliver
-from abfleet_transport.errors import AddressError
 from abfleet_transport.http2_connection import ServerConnection
 from abfleet_transport.http2_intake import Intake
 from abfleet_transport.keepalive import keep_alive

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+from abfleet_process.security.tls import ServerTls
 
 from abfleet_transport.call import Call, Code, Deliver
-from abfleet_transport.tls import ServerTls
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     ServerInterceptor = grpc.aio.ServerInterceptor[Any, Any]

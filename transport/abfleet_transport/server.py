@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 from typing import Literal, Protocol
 
+from abfleet_process.errors import TransportUnavailable
 from prometheus_client.core import Metric
 
 from abfleet_transport.call import Cancelled, Deliver
-from abfleet_transport.errors import TransportUnavailable
 from abfleet_transport.plan import ServerPlan
 
 Transport = Literal["auto", "native", "grpcio"]

@@ -17,17 +17,17 @@ import structlog
 import uvloop
 from abfleet_models import signing
 from abfleet_models.errors import RegistryError
+from abfleet_process import watched_credentials
+from abfleet_process.errors import AddressError, TransportError
+from abfleet_process.flags import EXIT_USAGE, SettingsError
+from abfleet_process.operational_log import OperationalLog, configure_logs
+from abfleet_process.process import MetricsServer, StopSignals
+from abfleet_process.security.tls import ServerTls
+from abfleet_process.tracing.exporter import make_exporter
 from abfleet_protos import recommender_pb2, worker_pb2
-from abfleet_transport import followed
-from abfleet_transport.errors import AddressError, TransportError
-from abfleet_transport.flags import EXIT_USAGE, SettingsError
 from abfleet_transport.health import Health, add_reflection
-from abfleet_transport.operational_log import OperationalLog, configure_logs
-from abfleet_transport.process import MetricsServer, StopSignals
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
-from abfleet_transport.tls import ServerTls
-from abfleet_transport.tracing import make_exporter
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from abfleet_worker.errors import ModelLoadError, WorkerError
@@ -145,7 +145,7 @@ class _Serving:
             tracer=self._make_tracer(),
         )
         if tls is not None:
-            worker_metrics.lend(lambda: followed.families([tls.followed], [("tls", tls.expiry)]))
+            worker_metrics.lend(lambda: watched_credentials.families([tls.followed], [("tls", tls.expiry)]))
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.health = Health(self._names(model.version))
@@ -223,7 +223,7 @@ class _Serving:
             self.metrics.start()
             await self.server.start()
             if self._tls is not None:
-                looking = followed.keep_looking([self._tls.followed])
+                looking = watched_credentials.keep_looking([self._tls.followed])
                 self._looking = asyncio.create_task(looking, name="look at certificates")
         except TransportError:
             await self._close()

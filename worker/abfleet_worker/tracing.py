@@ -7,9 +7,9 @@ span of its own for it, with links to the others'.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from abfleet_process.tracing.spans import MAX_LINKS, Attribute, Export, Kind, Span, span_id
+from abfleet_process.tracing.traceparent import HEADER, TraceContext, parse
 from abfleet_transport.call import Call, Code
-from abfleet_transport.spans import MAX_LINKS, Attribute, Export, Kind, Span, span_id
-from abfleet_transport.traceparent import HEADER, TraceContext, parse
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import structlog
-from abfleet_transport.operational_log import BURST, LEFT_OUT, WINDOW_SECONDS, OperationalLog, configure_logs
+from abfleet_process.operational_log import BURST, LEFT_OUT, WINDOW_SECONDS, OperationalLog, configure_logs
 
 Line = dict[str, Any]
 

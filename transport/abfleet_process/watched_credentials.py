@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from abfleet_transport.errors import TransportError
+from abfleet_process.errors import TransportError
 
 log = structlog.get_logger("abfleet.transport.followed")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from abfleet_transport.followed import CredentialError, Followed, families
+from abfleet_process.watched_credentials import CredentialError, Followed, families
 
 
 class Clock:

@@ -9,7 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from abfleet_transport.spans import Attribute, Event, Resource, Span
+from abfleet_process.tracing.spans import Attribute, Event, Resource, Span
 
 CONTENT_TYPE = "application/x-protobuf"
 SCOPE = InstrumentationScope(name="abfleet")

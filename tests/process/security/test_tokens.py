@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from abfleet_transport import tokens
-from abfleet_transport.followed import CredentialError
-from abfleet_transport.tokens import TokenFile, bearer
+from abfleet_process.security import tokens
+from abfleet_process.security.tokens import TokenFile, bearer
+from abfleet_process.watched_credentials import CredentialError
 
 DIGEST = "0" * 64
 

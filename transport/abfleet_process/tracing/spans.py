@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from abfleet_transport.traceparent import TraceContext
+from abfleet_process.tracing.traceparent import TraceContext
 
 Attribute = str | int | float | bool
 MAX_LINKS = 32

@@ -7,7 +7,7 @@ from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import CollectorRegistry, start_http_server
 
-from abfleet_transport.errors import AddressError
+from abfleet_process.errors import AddressError
 
 
 class StopSignals:

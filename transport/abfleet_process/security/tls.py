@@ -8,8 +8,8 @@ from pathlib import Path
 
 import grpc
 
-from abfleet_transport.followed import CredentialError, Followed, read_file
-from abfleet_transport.x509 import validity
+from abfleet_process.security.x509 import validity
+from abfleet_process.watched_credentials import CredentialError, Followed, read_file
 
 IDENTITIES = ("peer_uri", "peer_dns", "x509_common_name")
 """Where a client's name stands in its certificate, best first: SAN URI (as SPIFFE has it), SAN DNS, common name."""

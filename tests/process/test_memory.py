@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from abfleet_transport.memory import MemoryWatch, give_back_freed, resident_bytes
+from abfleet_process.memory import MemoryWatch, give_back_freed, resident_bytes
 
 
 def test_over_and_back() -> None:

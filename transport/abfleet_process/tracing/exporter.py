@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from prometheus_client.core import Metric
 
-from abfleet_transport.errors import TransportUnavailable
-from abfleet_transport.spans import Attribute, Resource, Span
+from abfleet_process.errors import TransportUnavailable
+from abfleet_process.tracing.spans import Attribute, Resource, Span
 
 ENDPOINT_HELP = "send traces to this OTLP receiver, for example http://127.0.0.1:4318"
 
@@ -63,6 +63,6 @@ def make_exporter(endpoint: str, service: str, more: Mapping[str, Attribute]) ->
         raise TransportUnavailable(
             "--otlp-endpoint needs the package opentelemetry-proto, which is not installed; install abfleet[tracing]"
         )
-    from abfleet_transport.span_exporter import SpanExporter
+    from abfleet_process.tracing.span_exporter import SpanExporter
 
     return SpanExporter(endpoint, Resource({"service.name": service, **more}))

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from abfleet_transport.errors import TransportUnavailable
-from abfleet_transport.span_exporter import ExporterSettings, SpanExporter
-from abfleet_transport.spans import Event, Kind, Resource, Span
-from abfleet_transport.traceparent import TraceContext
-from abfleet_transport.tracing import endpoint_or_none, make_exporter
+from abfleet_process.errors import TransportUnavailable
+from abfleet_process.tracing.exporter import endpoint_or_none, make_exporter
+from abfleet_process.tracing.span_exporter import ExporterSettings, SpanExporter
+from abfleet_process.tracing.spans import Event, Kind, Resource, Span
+from abfleet_process.tracing.traceparent import TraceContext
 
 from tests.support.fleet import wait_until
 from tests.support.otlp_receiver import OtlpReceiver, values
@@ -143,7 +143,7 @@ def test_bad_endpoints_are_refused(url: str) -> None:
 def test_nothing_is_needed_while_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without an endpoint there is no exporter; with one, a missing package is named with its remedy."""
     find: Any = lambda name: None  # noqa: E731
-    monkeypatch.setattr("abfleet_transport.tracing.importlib.util.find_spec", find)
+    monkeypatch.setattr("abfleet_process.tracing.exporter.importlib.util.find_spec", find)
     assert make_exporter(endpoint_or_none(""), "s", {}) is None
     with pytest.raises(TransportUnavailable, match=r"abfleet\[tracing\]"):
         make_exporter("http://127.0.0.1:4318", "s", {})

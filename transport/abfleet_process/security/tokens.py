@@ -8,8 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from abfleet_transport.call import Metadata
-from abfleet_transport.followed import CredentialError, Followed, read_file
+from abfleet_process.watched_credentials import CredentialError, Followed, read_file
 
 SCOPES = ("feedback", "admin", "dashboard")
 DEFAULT_SCOPES = frozenset({"feedback"})
@@ -119,7 +118,7 @@ def digest_of(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-def bearer(metadata: Metadata) -> str | None:
+def bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:
     """The token of `authorization: Bearer …`; None where there is none."""
     for key, value in metadata:
         if key == "authorization" and isinstance(value, str):

@@ -1,7 +1,7 @@
 """W3C trace context: what is read, what is ignored, and that what is written is read again."""
 
 import pytest
-from abfleet_transport.traceparent import TraceContext, parse
+from abfleet_process.tracing.traceparent import TraceContext, parse
 from hypothesis import given
 from hypothesis import strategies as st
 

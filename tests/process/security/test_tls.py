@@ -6,12 +6,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_process.errors import TransportUnavailable
+from abfleet_process.security.tls import CertificateFiles, ServerTls, identity
+from abfleet_process.security.x509 import validity
+from abfleet_process.watched_credentials import CredentialError
 from abfleet_transport.call import Call
-from abfleet_transport.errors import TransportUnavailable
-from abfleet_transport.followed import CredentialError
 from abfleet_transport.server import choose
-from abfleet_transport.tls import CertificateFiles, ServerTls, identity
-from abfleet_transport.x509 import validity
 
 from tests.support.certificates import Authority, needs_openssl, openssl
 from tests.transport.serving import METHODS, echo, serving

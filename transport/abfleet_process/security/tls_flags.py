@@ -4,8 +4,8 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from abfleet_transport.flags import Flags, SettingsError, optional_whole, whole
-from abfleet_transport.tls import CertificateFiles, ServerTls
+from abfleet_process.flags import Flags, SettingsError, optional_whole, whole
+from abfleet_process.security.tls import CertificateFiles, ServerTls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 import structlog
 from prometheus_client.core import CounterMetricFamily, Metric
 
-from abfleet_transport import otlp
-from abfleet_transport.spans import Resource, Span
+from abfleet_process.tracing import otlp
+from abfleet_process.tracing.spans import Resource, Span
 
 log = structlog.get_logger("abfleet.transport.tracing")
 

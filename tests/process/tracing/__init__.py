@@ -1,0 +1,1 @@
+"""Tests of spans, trace context and their export."""

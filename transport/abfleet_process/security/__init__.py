@@ -1,0 +1,1 @@
+"""Certificates, keys and bearer tokens: how they are read, checked and followed on disk."""
