@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 
 import grpc
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.access import PLAIN, Access
-from abfleet_transport.access import open_channel as access_channel
+from abfleet_transport.client.channel import PLAIN, Access
+from abfleet_transport.client.channel import open_channel as access_channel
 
 SERVICE_CONFIG = json.dumps(
     {

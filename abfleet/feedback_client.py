@@ -19,7 +19,7 @@ from typing import Self
 import grpc
 from abfleet_experiments.outcome import Outcome
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.access import PLAIN, Access, open_channel
+from abfleet_transport.client.channel import PLAIN, Access, open_channel
 
 __all__ = ["Access", "FeedbackClient", "Outcome", "OutcomesLost", "Tally"]
 log = logging.getLogger("abfleet.feedback")

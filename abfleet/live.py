@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from abfleet_transport.rates import NOBODY, Document, GroupRate, Rates, between
+from abfleet_transport.client.rates import NOBODY, Document, GroupRate, Rates, between
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table

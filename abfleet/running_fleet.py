@@ -13,7 +13,7 @@ from typing import Any
 
 from abfleet_experiments.config import Config
 from abfleet_router import settings as router_settings
-from abfleet_transport.router_admin import RouterAdmin, Unreachable
+from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
 from abfleet.fleet_plan import PortBase
 from abfleet.following import ConfigFile

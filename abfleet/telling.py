@@ -1,6 +1,6 @@
 """What of a router's status is news, and when. Knows documents and a voice; asks nobody."""
 
-from abfleet_transport.rates import Document
+from abfleet_transport.client.rates import Document
 
 from abfleet.live import Looks, one_line, screen
 from abfleet.voice import Voice

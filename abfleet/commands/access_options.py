@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from abfleet_transport.access import Access
+    from abfleet_transport.client.channel import Access
 
 TokenFile = Annotated[
     Path | None, typer.Option("--token-file", envvar="ABFLEET_TOKEN_FILE", help="A file with the token to show.")
@@ -34,7 +34,7 @@ def access(
 ) -> "Access":
     """What was given, with its files read once. Raises typer.BadParameter."""
     from abfleet_process.watched_credentials import CredentialError
-    from abfleet_transport.access import Access
+    from abfleet_transport.client.channel import Access
 
     found = Access(
         token_file=token_file,

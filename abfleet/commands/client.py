@@ -14,7 +14,7 @@ import typer
 from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
 
 if TYPE_CHECKING:
-    from abfleet_transport.access import Access
+    from abfleet_transport.client.channel import Access
 
     from abfleet.client import Answer, CallFailed, Question, Split
 

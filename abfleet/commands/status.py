@@ -11,7 +11,7 @@ import typer
 from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
 
 if TYPE_CHECKING:
-    from abfleet_transport.access import Access
+    from abfleet_transport.client.channel import Access
 
 FAILURE = 1
 WATCH_SECONDS = 1.0
@@ -57,7 +57,7 @@ def status(
 
 async def _fetch(address: str, access: "Access") -> dict[str, Any]:
     """A status document with the address it came from; an `error` alone when nobody answers there."""
-    from abfleet_transport.router_admin import RouterAdmin, Unreachable
+    from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
     async with RouterAdmin(address, access) as router:
         try:

@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 import grpc
-from abfleet_transport.access import PLAIN, Access
+from abfleet_transport.client.channel import PLAIN, Access
 
 from abfleet.client import CallFailed, Question, ask, open_channel, quantile
 from abfleet.feedback_client import FeedbackClient, Outcome, OutcomesLost, Tally

@@ -17,8 +17,8 @@ from abfleet_process.operational_log import configure_logs
 from abfleet_process.process import StopSignals
 from abfleet_process.security.tokens import TokenFile
 from abfleet_process.watched_credentials import CredentialError
-from abfleet_transport.access import Access
-from abfleet_transport.router_admin import RouterAdmin
+from abfleet_transport.client.channel import Access
+from abfleet_transport.client.router_admin import RouterAdmin
 
 from abfleet_dashboard.analyst import Analyst
 from abfleet_dashboard.fleet_state import FleetWatch

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final
 
-from abfleet_transport.router_admin import RouterAdmin, Unreachable
+from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
 from abfleet_dashboard.situation import RouterState
 from abfleet_dashboard.visits import Visits

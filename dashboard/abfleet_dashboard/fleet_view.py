@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from abfleet_transport.rates import GroupRate, Rates, between
+from abfleet_transport.client.rates import GroupRate, Rates, between
 
 from abfleet_dashboard.numbers import UNKNOWN, counted, duration, instant, milliseconds, share
 from abfleet_dashboard.setup_view import parsed_time

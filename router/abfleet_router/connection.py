@@ -9,9 +9,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import cast
 
-from abfleet_transport import http2
 from abfleet_transport.call import Code
-from abfleet_transport.http2 import Frame, ProtocolError
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import Frame, ProtocolError
 
 from abfleet_router.exchange import Exchange, RpcFailed
 

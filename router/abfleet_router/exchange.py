@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from urllib.parse import unquote
 
-from abfleet_transport import http2
 from abfleet_transport.call import Code
-from abfleet_transport.http2 import ProtocolError
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import ProtocolError
 
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 """A batch of 128 answers of 100 items is about 150 KB; what is larger than this is no answer."""

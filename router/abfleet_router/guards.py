@@ -9,7 +9,7 @@ from abfleet_process.errors import AddressError
 from abfleet_process.memory import MemoryWatch
 from abfleet_process.watched_credentials import Followed
 from abfleet_transport.call import Call
-from abfleet_transport.grpcio_server import open_server
+from abfleet_transport.grpcio.grpcio_server import open_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from abfleet_router.access import Access, AdminGuard

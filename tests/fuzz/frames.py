@@ -4,8 +4,8 @@ import random
 from collections.abc import Sequence
 
 import hpack
-from abfleet_transport import http2
-from abfleet_transport.http2 import frame
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import frame
 
 from tests.fuzz.mutation import any_of, mutated
 

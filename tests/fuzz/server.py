@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import hpack
-from abfleet_transport import http2
 from abfleet_transport.call import Code
-from abfleet_transport.header_block import EarlyDecoder, decode, head_of
-from abfleet_transport.http2 import Frame, ProtocolError
-from abfleet_transport.http2_connection import ServerConnection
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.connection import ServerConnection
+from abfleet_transport.http2.frames import Frame, ProtocolError
+from abfleet_transport.http2.header_block import EarlyDecoder, decode, head_of
 
 from tests.fuzz import frames
 from tests.fuzz.mutation import any_of

@@ -17,8 +17,8 @@ import grpc
 import psutil
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
-from abfleet_transport import http2
-from abfleet_transport.http2 import FrameReader, frame
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import FrameReader, frame
 
 from tests.fuzz import frames, wire
 from tests.fuzz.target import Target, Trial

@@ -9,7 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from abfleet_transport.rates import between
+from abfleet_transport.client.rates import between
 
 from tests.support.disks import (
     cannot_fail,

@@ -9,8 +9,8 @@ from abfleet_router.connection import (
     Connection,
 )
 from abfleet_router.exchange import Exchange, RpcFailed
-from abfleet_transport import http2
-from abfleet_transport.http2 import Frame, FrameReader, frame
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import Frame, FrameReader, frame
 from hypothesis import strategies as st
 
 BYTES = st.binary(max_size=60)

@@ -8,9 +8,9 @@ from abfleet_router.connection import (
     PING_AFTER_BEATS,
 )
 from abfleet_router.exchange import RpcFailed
-from abfleet_transport import http2
 from abfleet_transport.call import Code
-from abfleet_transport.http2 import Frame, frame
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import Frame, frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -21,7 +21,7 @@ from abfleet_router.settings import parse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.router.stub_worker import StubWorker
-from tests.transport.test_hostile_path import send_hostile
+from tests.transport.grpcio.test_hostile_path import send_hostile
 
 SECONDS = 30
 RECOMMEND = "/Recommender/Recommend"

@@ -10,8 +10,8 @@ import time
 from collections.abc import Awaitable, Callable
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_transport import http2
-from abfleet_transport.http2 import FrameReader, frame
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import FrameReader, frame
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD = http2.request_headers("/Recommender/Recommend", "router")

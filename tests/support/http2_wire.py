@@ -3,12 +3,12 @@
 import asyncio
 from typing import Any, cast
 
-from abfleet_transport.behind import Behind, OtherStream
 from abfleet_transport.call import Call
-from abfleet_transport.header_block import Head
-from abfleet_transport.http2 import Frame, FrameReader
-from abfleet_transport.http2_connection import ServerConnection
-from abfleet_transport.http2_intake import Intake
+from abfleet_transport.http2.call_queue import Intake
+from abfleet_transport.http2.connection import ServerConnection
+from abfleet_transport.http2.forwarding import Behind, OtherStream
+from abfleet_transport.http2.frames import Frame, FrameReader
+from abfleet_transport.http2.header_block import Head
 from abfleet_transport.plan import ServerPlan
 
 

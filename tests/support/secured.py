@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 from abfleet_process.security import tokens
-from abfleet_transport.access import Access
+from abfleet_transport.client.channel import Access
 
 from tests.support.certificates import Authority
 from tests.support.fleet import Fleet, replace

@@ -13,7 +13,7 @@ import pytest
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_protos.recommender_pb2 import Outcome, RecommendRequest, RecordRequest
 from abfleet_protos.recommender_pb2_grpc import FeedbackStub, RecommenderStub
-from abfleet_transport.access import Access
+from abfleet_transport.client.channel import Access
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from abfleet.feedback_client import FeedbackClient, OutcomesLost, Tally

@@ -13,7 +13,7 @@ from abfleet_process.security.tls import ClientTls
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 from abfleet_router.hop import Hop
-from abfleet_transport.access import Access, open_channel
+from abfleet_transport.client.channel import Access, open_channel
 
 from tests.support.certificates import Authority, needs_openssl, openssl
 from tests.support.fleet import Fleet, Process, experiments_file, wait_until

@@ -3,9 +3,9 @@
 import asyncio
 
 import hpack
-from abfleet_transport import http2
 from abfleet_transport.call import Call
-from abfleet_transport.http2 import Frame, frame
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import Frame, frame
 
 from tests.support.http2_wire import ServerSide
 

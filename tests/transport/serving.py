@@ -12,8 +12,8 @@ from pathlib import Path
 import grpc
 import pytest
 from abfleet_process.security.tls import CertificateFiles, ServerTls
-from abfleet_transport.access import Access, open_channel
 from abfleet_transport.call import Call
+from abfleet_transport.client.channel import Access, open_channel
 from abfleet_transport.health import Health, add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server
 

@@ -59,9 +59,9 @@ def needs_grpcio(plan: ServerPlan) -> str | None:
 def make_server(transport: Transport, plan: ServerPlan, deliver: Deliver, cancelled: Cancelled) -> Server:
     """Makes the server of a transport; nothing is bound before `start`."""
     if choose(transport, needs_grpcio=needs_grpcio(plan)) == "native":
-        from abfleet_transport.http2_server import Http2Server
+        from abfleet_transport.http2.server import Http2Server
 
         return Http2Server(plan, deliver, cancelled)
-    from abfleet_transport.grpcio import GrpcioServer
+    from abfleet_transport.grpcio.grpcio_adapter import GrpcioServer
 
     return GrpcioServer(plan, deliver, cancelled)

@@ -1,0 +1,1 @@
+"""Tests of the transports, and the servers and clients that they share."""

@@ -1,0 +1,1 @@
+"""Tests of our own HTTP/2 server, most of them without a socket."""

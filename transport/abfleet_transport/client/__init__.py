@@ -1,0 +1,1 @@
+"""The client's side: channels to a router, its admin port, and the rates that two of its answers give."""

@@ -1,0 +1,55 @@
+"""Asks a running router for its status on the admin port. Knows the RPC, nothing of what the document says."""
+
+import json
+from typing import Any
+
+import grpc
+from abfleet_protos import admin_pb2, admin_pb2_grpc
+
+from abfleet_transport.client.channel import PLAIN, Access, open_channel
+
+TIMEOUT_SECONDS = 5.0
+
+
+class Unreachable(Exception):
+    """The router did not answer; the message is one line for a person."""
+
+
+class RouterAdmin:
+    """A connection to one router's admin port; an async context manager."""
+
+    def __init__(self, address: str, access: Access = PLAIN) -> None:
+        self.address = address
+        self._access = access
+        self._channel: grpc.aio.Channel | None = None
+
+    async def __aenter__(self) -> "RouterAdmin":
+        options = (("grpc.max_reconnect_backoff_ms", 1000), ("grpc.use_local_subchannel_pool", 1))
+        self._channel = open_channel(self.address, self._access, options)
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._channel is not None:
+            await self._channel.close(None)
+
+    async def status(self) -> dict[str, Any]:
+        """The status document; docs/operations.md names its keys. Raises Unreachable."""
+        answer = await self._ask("Status", admin_pb2.StatusRequest())
+        document: dict[str, Any] = json.loads(answer.json)
+        return document
+
+    async def set_log_level(self, level: str) -> tuple[str, str]:
+        """Sets the level of the operational log, "" for the one it was started with; gives (before, after). Raises
+        Unreachable."""
+        answer = await self._ask("SetLogLevel", admin_pb2.SetLogLevelRequest(level=level))
+        return answer.was, answer.level
+
+    async def _ask(self, method: str, request: Any) -> Any:
+        assert self._channel is not None, "enter it first"
+        stub = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]
+        try:
+            return await getattr(stub, method)(request, timeout=TIMEOUT_SECONDS)
+        except grpc.aio.AioRpcError as error:
+            if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+                raise Unreachable(f"{self.address} refuses: {error.details()}; --token-file has a token") from error
+            raise Unreachable(f"no router answers on {self.address}: {error.details()}") from error

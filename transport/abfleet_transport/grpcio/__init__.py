@@ -1,0 +1,1 @@
+"""The server on grpcio: the `Call` port on top of grpc.aio, and how such a server is opened and drained."""

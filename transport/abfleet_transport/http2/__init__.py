@@ -1,0 +1,1 @@
+"""The server on our own HTTP/2: frames, header blocks, flow control, connections, and the queue of calls."""

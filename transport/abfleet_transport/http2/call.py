@@ -1,0 +1,202 @@
+"""A call that came over our own HTTP/2 server, and the bytes of its answer. Knows gRPC's messages, no socket."""
+
+import threading
+import zlib
+from collections.abc import Callable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_from_bytes
+
+from abfleet_transport.call import Code
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.header_block import Head
+from abfleet_transport.plan import PUSHBACK, too_large
+
+if TYPE_CHECKING:
+    from abfleet_transport.http2.connection import ServerConnection
+
+PREFIX_BYTES: Final = 5
+WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+"""Of zlib, for what a message may be compressed with: with gzip's header and checksum, or with its own."""
+PLAIN_MESSAGE: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != 0x25)
+"""What stands for itself in `grpc-message`; everything else is percent-encoded."""
+
+
+class Http2Call:
+    """One stream: a request that comes in, then a call that waits for its answer. `reply` and `fail` may come from any
+    thread; all else belongs to the loop, and is changed only by the connection."""
+
+    __slots__ = (
+        "_connection",
+        "arrived",
+        "buffer",
+        "client",
+        "deadline",
+        "delivered",
+        "ended",
+        "head",
+        "metadata",
+        "method",
+        "owner",
+        "payload",
+        "peer",
+        "stream",
+        "window",
+    )
+
+    def __init__(self, connection: "ServerConnection", stream: int, head: Head, method: int, window: int) -> None:
+        self._connection = connection
+        self.stream = stream
+        self.head = head
+        self.method = method
+        self.window = window  # bytes that may still be sent
+        self.metadata = head.metadata
+        self.peer = connection.peer
+        self.client: str | None = None
+        self.payload = b""
+        self.arrived = 0.0
+        self.deadline: float | None = None
+        self.owner: object = None
+        self.buffer: bytearray | None = None  # of a message that came in parts
+        self.ended = False  # the client has sent all of it
+        self.delivered = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is neither answered nor given up by its caller."""
+        return self._connection.streams.get(self.stream) is self
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it waits for its client."""
+        return not self.ended
+
+    @property
+    def owes_answer(self) -> bool:
+        """Whether a drain waits for it."""
+        return True
+
+    def reply(self, payload: bytes) -> None:
+        connection = self._connection
+        if threading.get_ident() == connection.thread:
+            connection.answer(self, payload)
+        else:
+            self._on_loop(connection.answer, payload)
+
+    def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
+        connection = self._connection
+        if threading.get_ident() == connection.thread:
+            connection.refuse(self, code, message, pushback_ms)
+        else:
+            self._on_loop(connection.refuse, code, message, pushback_ms)
+
+    def _on_loop(self, answer: Callable[..., None], *arguments: object) -> None:
+        loop = self._connection.loop
+        try:
+            loop.call_soon_threadsafe(answer, self, *arguments)
+        except RuntimeError:
+            if not loop.is_closed():  # else its caller has gone with it
+                raise
+
+
+class BadMessage(Exception):
+    """A request's message cannot be taken."""
+
+    def __init__(self, code: Code, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+def whole_message(data: bytes | bytearray, encoding: str, limit: int) -> bytes:
+    """The one message that a request of ours has; `limit` in bytes. Raises BadMessage."""
+    if len(data) < PREFIX_BYTES:
+        raise BadMessage(Code.INTERNAL, "message: the request ended without one")
+    compressed, length = http2.MESSAGE_PREFIX.unpack_from(data)
+    if length > limit:
+        raise BadMessage(Code.RESOURCE_EXHAUSTED, too_large(length, limit))
+    if length != len(data) - PREFIX_BYTES:
+        raise BadMessage(Code.INTERNAL, f"message: {length} bytes announced, {len(data) - PREFIX_BYTES} sent")
+    message = bytes(data[PREFIX_BYTES:])
+    return inflated(message, encoding, limit) if compressed else message
+
+
+def inflated(message: bytes, encoding: str, limit: int) -> bytes:
+    """A compressed message, of which no more than `limit` bytes are ever unpacked. Raises BadMessage."""
+    bits = WINDOW_BITS.get(encoding)
+    if bits is None:
+        raise BadMessage(Code.INTERNAL, f"message: compressed, but grpc-encoding is {encoding!r}")
+    unpacker = zlib.decompressobj(bits)
+    try:
+        found = unpacker.decompress(message, limit + 1)
+    except zlib.error as error:
+        raise BadMessage(Code.INTERNAL, f"message: no {encoding}: {error}") from None
+    if len(found) > limit:
+        raise BadMessage(Code.RESOURCE_EXHAUSTED, f"message: more than {limit} bytes once unpacked; that is the limit")
+    if not unpacker.eof or unpacker.unused_data:
+        raise BadMessage(Code.INTERNAL, f"message: its {encoding} does not end where the message does")
+    return found
+
+
+# --- answers ---------------------------------------------------------------------------------------------------------
+
+STATUS_200: Final = b"\x88"
+"""`:status: 200`, of the static table."""
+CONTENT_TYPE: Final = b"\x0f\x10" + http2.literal("application/grpc")
+GRPC_STATUS: Final = b"\x00" + http2.literal("grpc-status")
+_HEADERS: Final = STATUS_200 + CONTENT_TYPE
+_OK: Final = GRPC_STATUS + http2.literal("0")
+HEADERS_FRAME: Final = http2.frame_header(http2.HEADERS, http2.END_HEADERS, 0, len(_HEADERS))[:5]
+"""Without the stream."""
+TRAILERS_FRAME: Final = http2.frame_header(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, 0, len(_OK))[:5]
+
+
+def answer_frames(stream: int, payload: bytes) -> bytes:
+    """Headers, message and trailers of an answer whose message fits into one frame."""
+    number = http2.UINT32.pack(stream)
+    size = len(payload) + PREFIX_BYTES
+    data = http2.frame_header(http2.DATA, 0, stream, size)
+    prefix = http2.MESSAGE_PREFIX.pack(0, len(payload))
+    return b"".join((HEADERS_FRAME, number, _HEADERS, data, prefix, payload, TRAILERS_FRAME, number, _OK))
+
+
+def headers_frame(stream: int, more: bytes = b"") -> bytes:
+    """The response headers; `more` are further fields."""
+    return http2.frame(http2.HEADERS, http2.END_HEADERS, stream, _HEADERS + more)
+
+
+def ok_trailers(stream: int) -> bytes:
+    """The end of an answer."""
+    return b"".join((TRAILERS_FRAME, http2.UINT32.pack(stream), _OK))
+
+
+def trailers_frame(stream: int, code: Code | int, message: str, more: bytes = b"", *, headers_sent: bool) -> bytes:
+    """The end of a stream with a status; without headers before it, it is the whole answer."""
+    block = b"".join(
+        (
+            b"" if headers_sent else _HEADERS,
+            GRPC_STATUS,
+            http2.literal(str(int(code))),
+            b"\x00" + http2.literal("grpc-message") + http2.literal(percent_encoded(message)) if message else b"",
+            more,
+        )
+    )
+    return http2.header_frames(stream, block, end_stream=True)
+
+
+@lru_cache(maxsize=1024)
+def pushback_trailers(milliseconds: int) -> bytes:
+    """When a refused caller may come again (gRFC A6), under gRPC's name for it and our own."""
+    value = http2.literal(str(milliseconds))
+    return b"".join(b"\x00" + http2.literal(name) + value for name in ("grpc-" + PUSHBACK, PUSHBACK))
+
+
+def http_error(stream: int, status: int) -> bytes:
+    """The whole answer to a request that is not gRPC."""
+    block = b"\x08" + http2.literal(str(status))  # :status, by the name at index 8
+    return http2.frame(http2.HEADERS, http2.END_HEADERS | http2.END_STREAM, stream, block)
+
+
+@lru_cache(maxsize=1024)
+def percent_encoded(message: str) -> str:
+    """A status message as its header has it."""
+    return quote_from_bytes(message.encode("utf-8", "replace"), safe=PLAIN_MESSAGE)

@@ -1,0 +1,190 @@
+"""What connections of our own HTTP/2 server share: limits, header blocks seen, calls that arrived. Knows no frame.
+
+A turn of the loop has room for so much and no more, because answers of workers come in the same turns as calls: where
+more calls come than can be handled, those that are in must still be answered in time. So calls that have been read wait
+here for a turn that has room, and while many of them wait, and the oldest for too long, those that come are refused at
+once.
+"""
+
+import asyncio
+import resource
+import time
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from abfleet_transport.call import Call, Cancelled, Code, Deliver
+from abfleet_transport.http2.call import Http2Call
+from abfleet_transport.http2.header_block import ENTRY_OVERHEAD, Head, decode, head_of
+from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
+
+if TYPE_CHECKING:
+    from abfleet_transport.http2.connection import ServerConnection
+    from abfleet_transport.http2.forwarding import Behind
+    from abfleet_transport.http2.socket import Wire
+
+TURN_CALLS: Final = 64
+"""Delivered in one turn: some three milliseconds of work. A batch's way to a worker and back takes two turns, so long
+ones would bound the batches a second, and with them the calls that are answered."""
+READ_BYTES: Final = 16 * 1024
+"""Of one connection in one turn: some 80 calls."""
+READ_CALLS: Final = 128
+"""Read in one turn, before connections have to wait for the next one."""
+FULL_TURN_BYTES: Final = 512
+"""Read of each of the others that are ready in the same turn; nothing at all cannot be asked for."""
+LONGEST_WAIT_SECONDS: Final = 0.15
+"""For a turn, where many wait. A process that is held up for the 100 ms of a container's CPU quota refuses nobody."""
+MANY_CALLS: Final = 16 * TURN_CALLS
+"""What fewer wait for is no queue but a pause of the process, and over in a few turns."""
+MAX_CALLS: Final = 8192
+"""Read and not delivered."""
+PUSHBACK_MS: Final = 200
+REFUSAL: Final = "overloaded: too many calls wait to be read; try again later"
+KEPT_BLOCKS: Final = 4096
+MAX_KEPT_BLOCK: Final = 512
+"""Longer ones are decoded each time: those of gRPC clients have some 200 bytes, and differ in few of them."""
+MAX_KEPT_METADATA: Final = 16
+"""Nor are those kept that have more fields: a byte of a block may become a hundred of ours."""
+MAX_UNFINISHED_BYTES: Final = 64 * 1024 * 1024
+"""Of messages that are not whole yet, on all connections together: what may wait in lanes, too. More where single
+messages are that large."""
+SPARE_DESCRIPTORS: Final = 128
+"""Of the process, that connections must leave to files and to workers."""
+
+
+class Intake:
+    """Changed only on the event loop."""
+
+    def __init__(self, plan: ServerPlan, deliver: Deliver, cancelled: Cancelled, behind: "Behind") -> None:
+        self.plan = plan
+        self.behind = behind
+        """Who serves what is not delivered as calls."""
+        self.loop = asyncio.get_running_loop()
+        self.methods = {path: index for index, path in enumerate(plan.methods)}
+        self.connections: set[ServerConnection] = set()
+        self.emptied = asyncio.Event()
+        """Set when the last connection has gone; cleared by who waits for it."""
+        self.most_connections = plan.max_connections or most_connections()
+        self.draining = False
+        self.oversized = 0
+        self.unfinished_bytes = 0
+        """Of messages that are not whole yet."""
+        self.most_unfinished_bytes = max(MAX_UNFINISHED_BYTES, 4 * plan.max_message_bytes)
+        self._most_fields = plan.max_metadata_bytes // ENTRY_OVERHEAD
+        self._deliver = deliver
+        self._cancelled = cancelled
+        self._heads: dict[bytes, Head] = {}
+        self._arrived: deque[Http2Call] = deque()  # oldest first
+        self._read_calls = 0  # in this turn
+        self._held_up: list[Wire] = []  # not read from until the next turn
+        self._turn_is_due = False
+        self._buffer = memoryview(bytearray(READ_BYTES))
+        self._small_buffer = self._buffer[:FULL_TURN_BYTES]
+        self.refused = 0
+        """Calls refused because too many waited for a turn."""
+
+    @property
+    def buffer(self) -> memoryview:
+        """For what is read next; of one connection until it has taken it."""
+        return self._buffer if self._read_calls < READ_CALLS else self._small_buffer
+
+    @property
+    def waiting_calls(self) -> int:
+        """Calls that have been read and not delivered."""
+        return len(self._arrived)
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that have been delivered and not answered."""
+        return sum(connection.in_progress for connection in self.connections)
+
+    def head(self, block: bytes) -> Head:
+        """What a block without a table says. Raises ProtocolError."""
+        found = self._heads.get(block)
+        if found is None:
+            found = head_of(decode(block, self._most_fields))
+            if len(block) <= MAX_KEPT_BLOCK and len(found.metadata) <= MAX_KEPT_METADATA:
+                if len(self._heads) >= KEPT_BLOCKS:
+                    self._heads.clear()
+                self._heads[block] = found
+        return found
+
+    def arrived(self, call: Http2Call) -> None:
+        """A call is whole: it is delivered with those that come in the same turn, or refused."""
+        arrived, now = self._arrived, time.monotonic()
+        call.arrived = now
+        self._read_calls += 1
+        if len(arrived) >= MANY_CALLS and (
+            now - arrived[0].arrived > LONGEST_WAIT_SECONDS or len(arrived) >= MAX_CALLS
+        ):
+            self.refused += 1
+            call.fail(Code.RESOURCE_EXHAUSTED, REFUSAL, pushback_ms=PUSHBACK_MS)
+            return
+        arrived.append(call)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self.loop.call_soon(self._turn)
+
+    def holds_up(self, connection: "Wire") -> bool:
+        """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
+        if self._read_calls < READ_CALLS:
+            return False
+        self._held_up.append(connection)
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            self.loop.call_soon(self._turn)
+        return True
+
+    def _turn(self) -> None:
+        self._turn_is_due = False
+        self._read_calls = 0
+        held_up, self._held_up = self._held_up, []
+        for connection in held_up:
+            connection.read_on()
+        arrived, calls = self._arrived, list[Call]()
+        while arrived and len(calls) < TURN_CALLS:
+            call = arrived.popleft()
+            if call.waits:  # else its caller has gone meanwhile
+                call.delivered = True
+                timeout = call.head.timeout_seconds
+                if timeout is not None:
+                    call.deadline = call.arrived + timeout
+                calls.append(call)
+        if arrived:
+            self._turn_is_due = True
+            self.loop.call_soon(self._turn)
+        if calls:
+            hand_over(self._deliver, calls)
+
+    def families(self) -> Iterable[Metric]:
+        """What waits, and what was refused before anybody looked at it."""
+        yield GaugeMetricFamily(
+            "abfleet_unread_calls", "Calls received that wait for a turn of the event loop.", value=self.waiting_calls
+        )
+        yield CounterMetricFamily(
+            "abfleet_refused_unread",
+            "Calls refused before they were looked at: not assigned, and not in the decision log.",
+            value=self.refused,
+        )
+
+    def gone(self, call: Http2Call) -> None:
+        """The caller of a call has gone."""
+        if call.delivered:
+            try:
+                self._cancelled(call)
+            except Exception:  # noqa: BLE001 - others of the connection must be told too
+                log_failed_delivery(1)
+
+    def left(self, connection: "ServerConnection") -> None:
+        """A connection has ended."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self.emptied.set()
+
+
+def most_connections() -> int:
+    """As many as the process may have descriptors, but for some."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 2**31 if soft == resource.RLIM_INFINITY else max(soft // 2, soft - SPARE_DESCRIPTORS)

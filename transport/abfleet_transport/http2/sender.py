@@ -1,0 +1,195 @@
+"""What goes out on one client's connection: answers, as flow control allows, and the end. Knows no request's bytes."""
+
+from collections import OrderedDict
+from typing import Final
+
+from abfleet_transport.call import Code
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.call import (
+    PREFIX_BYTES,
+    Http2Call,
+    answer_frames,
+    headers_frame,
+    ok_trailers,
+    pushback_trailers,
+    trailers_frame,
+)
+from abfleet_transport.http2.call_queue import Intake
+from abfleet_transport.http2.flow_control import Outgoing
+from abfleet_transport.http2.forwarding import OtherStream
+from abfleet_transport.http2.socket import Wire, goaway, reset
+
+DRAIN_PING: Final = b"abfleet!"
+PONG_SECONDS: Final = 1.0
+"""A client that has not answered our PING by then will not."""
+
+
+class Answers(Wire):
+    """`streams` has every call that is not answered, from its headers on; changed only here and by requests."""
+
+    __slots__ = (
+        "_at_once",
+        "_draining",
+        "_last_stream",
+        "_max_frame",
+        "_owes_table_size",
+        "_ready",
+        "_stream_window",
+        "_takes_no_more",
+        "_unsent",
+        "_window",
+        "streams",
+    )
+
+    def __init__(self, intake: Intake) -> None:
+        super().__init__(intake)
+        self.streams: dict[int, Http2Call | OtherStream] = {}
+        self._last_stream = 0
+        self._window = http2.DEFAULT_WINDOW  # of the connection, for what we send
+        self._stream_window = http2.DEFAULT_WINDOW
+        self._max_frame = http2.DEFAULT_MAX_FRAME
+        self._at_once = http2.DEFAULT_MAX_FRAME  # bytes of an answer that may go out in one piece
+        self._owes_table_size = False
+        self._unsent: dict[int, Outgoing] = {}  # what flow control holds up
+        # Those of them that wait for the connection's window and not for their own, in their order: what a client sends
+        # about a window must not make us look at all of them. Empty as long as there is window.
+        self._ready: OrderedDict[int, Outgoing] = OrderedDict()
+        self._draining = False
+        self._takes_no_more = False  # the client has been told which call was the last
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that have been delivered and not answered."""
+        return sum(type(call) is Http2Call and call.delivered for call in self.streams.values())
+
+    def answer(self, call: Http2Call, payload: bytes) -> None:
+        """Answers a call, if it still waits."""
+        stream = call.stream
+        if self.streams.pop(stream, None) is None:
+            return
+        size = len(payload) + PREFIX_BYTES
+        if size <= self._window and size <= call.window and size <= self._at_once:
+            self._window -= size
+            self._write(answer_frames(stream, payload))
+        else:
+            self._write_headers(headers_frame(stream))
+            outgoing = self._unsent[stream] = Outgoing(call)
+            outgoing.add(http2.MESSAGE_PREFIX.pack(0, len(payload)) + payload)
+            outgoing.end(ok_trailers(stream))
+            self._send(outgoing)
+        if self._draining:
+            self._leave_if_done()
+
+    def refuse(self, call: Http2Call, code: Code, message: str, pushback_ms: int | None) -> None:
+        """Answers a call with an error, if it still waits."""
+        stream = call.stream
+        if self.streams.pop(stream, None) is None:
+            return
+        more = b"" if pushback_ms is None else pushback_trailers(pushback_ms)
+        self._write_headers(trailers_frame(stream, code, message, more, headers_sent=False))
+        self._let_go(call)
+        if not call.ended:
+            self._write(reset(stream, http2.NO_ERROR))
+        if self._draining:
+            self._leave_if_done()
+
+    def _let_go(self, call: Http2Call) -> None:
+        """Nothing of its request is kept any more."""
+        if call.buffer is not None:
+            self.hold(-len(call.buffer))
+            call.buffer = None
+
+    def hold(self, count: int) -> bool:
+        """So many more bytes (or fewer) of messages that wait here; False when that is too much."""
+        self._intake.unfinished_bytes += count
+        return self._intake.unfinished_bytes <= self._intake.most_unfinished_bytes
+
+    def _write_headers(self, frames: bytes) -> None:
+        """HEADERS and what follows, of everything but an answer that goes out in one piece."""
+        if self._owes_table_size:
+            self._owes_table_size = False
+            self._at_once = self._max_frame
+            frames = http2.without_table(frames)
+        self._write(frames)
+
+    # --- streams beside the calls -------------------------------------------------------------------------------------
+
+    def begin(self, other: OtherStream) -> None:
+        """Response headers."""
+        self._write_headers(headers_frame(other.stream))
+
+    def send(self, other: OtherStream, message: bytes) -> Outgoing:
+        """A message, of which no more than flow control allows goes out at once."""
+        outgoing = self._unsent.get(other.stream)
+        if outgoing is None:
+            outgoing = self._unsent[other.stream] = Outgoing(other)
+        outgoing.add(http2.MESSAGE_PREFIX.pack(0, len(message)) + message)
+        self._send(outgoing)
+        return outgoing
+
+    def end(self, other: OtherStream, trailers: bytes, *, whole: bool) -> None:
+        """The last of a stream; `whole` unless the client still has something to send."""
+        if self.streams.pop(other.stream, None) is None:
+            return
+        self._drop_unsent(other.stream)
+        self._write_headers(trailers)
+        if not whole:
+            self._write(reset(other.stream, http2.NO_ERROR))
+        if self._draining:
+            self._leave_if_done()
+
+    def give_window(self, stream: int, count: int) -> None:
+        """The client may send so many more bytes of a stream."""
+        self._write(http2.window_update(stream, count))
+
+    # --- flow control -------------------------------------------------------------------------------------------------
+
+    def _send(self, outgoing: Outgoing) -> None:
+        """Sends what the windows allow of one stream."""
+        stream = outgoing.owner.stream
+        self._window -= outgoing.send(self._write, self._window, self._max_frame)
+        if outgoing.finished:
+            del self._unsent[stream]
+        elif outgoing.owner.window > 0:
+            self._ready[stream] = outgoing
+            return
+        self._ready.pop(stream, None)
+        if self._draining:
+            self._leave_if_done()
+
+    def _send_ready(self) -> None:
+        """The connection's window has become larger. Each turn takes a stream out, or uses up the window."""
+        while self._ready and self._window > 0:
+            self._send(next(iter(self._ready.values())))
+
+    def _drop_unsent(self, stream: int) -> None:
+        outgoing = self._unsent.pop(stream, None)
+        if outgoing is not None:
+            self._ready.pop(stream, None)
+            outgoing.dropped()
+
+    # --- drain --------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Lets the client know that it should go elsewhere, and closes when all that it sent is answered.
+
+        First without saying which call is the last, because some are on their way; when a PING has come back they are
+        here, and the client is told that what it sends from then on was not looked at (RFC 9113, 6.8).
+        """
+        if not self._draining and not self.closed:
+            self._draining = True
+            self._write(goaway(http2.MAX_WINDOW, http2.NO_ERROR) + http2.frame(http2.PING, 0, 0, DRAIN_PING))
+            self.loop.call_later(PONG_SECONDS, self._take_no_more)
+
+    def _take_no_more(self) -> None:
+        if not self._takes_no_more and not self.closed:
+            self._takes_no_more = True
+            self._write(goaway(self._last_stream, http2.NO_ERROR))
+            self._leave_if_done()
+
+    def _leave_if_done(self) -> None:
+        """Where the client has been told which call is the last, and that one and all others are answered."""
+        if self._takes_no_more and not self.closed and not self._unsent:
+            if any(call.owes_answer for call in self.streams.values()):
+                return
+            self._leave()

@@ -1,0 +1,173 @@
+"""The Call port on our own HTTP/2 server, which runs on the event loop. Knows its sockets, no meaning of a call.
+
+No thread and no library stands between the socket and the port: a call is read, decided and sent on in one turn of the
+loop. With few calls in flight that is most of what a call costs, because each thread that is woken costs more than all
+that is done for the call.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import time
+from collections.abc import Iterable
+from typing import Final
+
+from abfleet_process.errors import AddressError
+from prometheus_client.core import Metric
+
+from abfleet_transport.call import Cancelled, Deliver
+from abfleet_transport.http2.call_queue import Intake
+from abfleet_transport.http2.connection import ServerConnection
+from abfleet_transport.http2.forwarding import Behind
+from abfleet_transport.keepalive import keep_alive
+from abfleet_transport.plan import ServerPlan
+
+MAX_PORT: Final = 65535
+BACKLOG: Final = 1024
+LOOK_SECONDS: Final = 5.0
+"""Between looks for streams whose client takes too long."""
+KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
+"""Seconds, and tries: a machine that went without a word would else be a connection for ever."""
+CUT_SECONDS: Final = 0.5
+"""What a client has, to read what was written before its connection is cut."""
+
+
+class Http2Server:
+    """Serves the hot methods itself and the rest through grpcio. `start` binds; `close` drains, then cuts."""
+
+    transport = "native"
+
+    def __init__(self, plan: ServerPlan, deliver: Deliver, cancelled: Cancelled) -> None:
+        self._plan = plan
+        self._deliver = deliver
+        self._cancelled = cancelled
+        self._behind = Behind(plan)
+        self._intake: Intake | None = None
+        self._listener: asyncio.Server | None = None
+        self._looking: asyncio.Task[None] | None = None
+        self._socket_path: str | None = None
+        self.port = 0
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that have been delivered and not answered."""
+        return 0 if self._intake is None else self._intake.in_progress
+
+    def families(self) -> Iterable[Metric]:
+        """For /metrics."""
+        return () if self._intake is None else self._intake.families()
+
+    @property
+    def oversized(self) -> int:
+        """Calls refused because their message was too large."""
+        return 0 if self._intake is None else self._intake.oversized
+
+    async def start(self) -> None:
+        """Binds and begins to deliver. Raises AddressError."""
+        intake = self._intake = Intake(self._plan, self._deliver, self._cancelled, self._behind)
+        sock = self._bound()
+        loop = asyncio.get_running_loop()
+        try:
+            await self._behind.start()
+        except BaseException:
+            sock.close()
+            raise
+        self._looking = loop.create_task(keep_looking(intake), name="look for slow streams")
+        if sock.family == socket.AF_UNIX:
+            self._listener = await loop.create_unix_server(lambda: ServerConnection(intake), sock=sock, backlog=BACKLOG)
+        else:
+            self._listener = await loop.create_server(lambda: ServerConnection(intake), sock=sock, backlog=BACKLOG)
+            self.port = sock.getsockname()[1]
+
+    def _bound(self) -> socket.socket:
+        address = self._plan.address
+        if address.startswith("unix:"):
+            return self._bound_unix(address.removeprefix("unix:"))
+        host, _, port = address.rpartition(":")
+        if not port.isdecimal() or int(port) > MAX_PORT:
+            raise AddressError(address, f"a port is a number, at most {MAX_PORT}")
+        try:
+            name = host.strip("[]") or None
+            family, kind, protocol, _, where = socket.getaddrinfo(
+                name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+            )[0]
+            sock = socket.socket(family, kind, protocol)
+        except OSError as error:
+            raise AddressError(address, error.strerror or str(error)) from error
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of connections that ended; not of a listener
+            keep_alive(sock, KEEPALIVE)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.bind(where)
+            sock.listen(BACKLOG)  # a taken port may show only now
+        except OSError as error:
+            sock.close()
+            raise AddressError(address, error.strerror or str(error)) from error
+        sock.setblocking(False)
+        return sock
+
+    def _bound_unix(self, path: str) -> socket.socket:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if stat.S_ISSOCK(os.stat(path).st_mode):
+                    os.unlink(path)  # of a process that was killed
+            sock.bind(path)
+            sock.listen(BACKLOG)
+        except OSError as error:
+            sock.close()
+            raise AddressError(self._plan.address, error.strerror or str(error)) from error
+        self._socket_path = path
+        sock.setblocking(False)
+        return sock
+
+    async def close(self, grace_seconds: float = 0.0) -> None:
+        """Takes no more connections, answers what has been sent for at most `grace_seconds`, and cuts the rest.
+
+        Clients are told first (GOAWAY), and told which of their calls was the last, so none is lost on the way.
+        """
+        intake = self._intake
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+        if self._socket_path is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._socket_path)
+            self._socket_path = None
+        if intake is not None and grace_seconds > 0:
+            await self._drained(intake, grace_seconds)
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._behind.close()
+        if intake is not None:
+            await self._cut(intake)
+
+    async def _drained(self, intake: Intake, at_most_seconds: float) -> None:
+        intake.draining = True
+        for connection in list(intake.connections):
+            connection.drain()
+        await self._emptied(intake, at_most_seconds)
+
+    async def _cut(self, intake: Intake) -> None:
+        for connection in list(intake.connections):
+            connection.abort()
+        await self._emptied(intake, CUT_SECONDS)
+
+    async def _emptied(self, intake: Intake, at_most_seconds: float) -> None:
+        intake.emptied.clear()
+        if intake.connections:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(intake.emptied.wait(), at_most_seconds)
+
+
+async def keep_looking(intake: Intake) -> None:
+    """Until it is cancelled."""
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = time.monotonic()
+        for connection in list(intake.connections):
+            connection.look(now)
