@@ -17,7 +17,7 @@ from abfleet.commands.analysis_progress import steps
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Fleet, Json, loaded, refuse
 
 if TYPE_CHECKING:
-    from abfleet_experiments.analysis.report import Report
+    from abfleet_analysis.report.report import Report
     from abfleet_experiments.config import Config
     from abfleet_models.offline import Offline
 
@@ -128,11 +128,11 @@ def analyze(
     if as_json:
         typer.echo(json.dumps(report.as_dict(detailed=with_details), indent=2, ensure_ascii=False))
     elif markdown:
-        from abfleet_experiments.analysis.markdown import markdown as in_markdown
+        from abfleet_analysis.report.markdown import markdown as in_markdown
 
         typer.echo(in_markdown(report), nl=False)
     else:
-        from abfleet_experiments.analysis.render import rendered
+        from abfleet_analysis.report.render import rendered
 
         from abfleet.commands.fitting import fitted
         from abfleet.commands.tables import terminal
@@ -174,8 +174,8 @@ def _report(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     at = None if as_of is None else _as_of(as_of)
     with analysis_extra():
-        from abfleet_experiments.analysis.analyse import analyse
-        from abfleet_experiments.readlog import LogError
+        from abfleet_analysis.analyse import analyse
+        from abfleet_analysis.reading.open_log import LogError
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -219,7 +219,7 @@ def _verdicts(text: str | None) -> frozenset[str]:
     if text is None:
         return frozenset()
     with analysis_extra():
-        from abfleet_experiments.analysis.verdicts import Verdict
+        from abfleet_analysis.decision.verdicts import Verdict
     wanted = [word.strip() for word in text.split(",") if word.strip()]
     for word in wanted:
         if word not in list(Verdict):

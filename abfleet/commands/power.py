@@ -45,7 +45,7 @@ def power(
     Example: abfleet power --baseline 0.05 --effect 0.10 --users-per-day 5000
     """
     with analysis_extra():
-        from abfleet_experiments.analysis.power import users_needed
+        from abfleet_analysis.power import users_needed
     (config,) = loaded(experiments)
     chosen = chosen_experiment(config, experiment)
     if baseline is None:
@@ -93,9 +93,9 @@ def _base_rates(
 ) -> tuple[float, float, float | None]:
     """Control's value of the primary metric, its deviation between users, and new users a day, from a log."""
     with analysis_extra():
-        from abfleet_experiments.analysis.analyse import analyse
-        from abfleet_experiments.analysis.base_rates import base_rates
-        from abfleet_experiments.readlog import LogError
+        from abfleet_analysis.analyse import analyse
+        from abfleet_analysis.base_rates import base_rates
+        from abfleet_analysis.reading.open_log import LogError
 
     try:
         report = analyse(logs, config, only=chosen.name)

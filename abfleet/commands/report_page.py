@@ -8,7 +8,7 @@ from abfleet_process.atomic_file import WriteError, check_writable, write_whole
 from abfleet.commands.experiment_file import refuse
 
 if TYPE_CHECKING:
-    from abfleet_experiments.analysis.report import Report
+    from abfleet_analysis.report.report import Report
     from abfleet_experiments.config import Config
 
 

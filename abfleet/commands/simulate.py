@@ -13,7 +13,7 @@ from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, J
 from abfleet.commands.tables import say
 
 if TYPE_CHECKING:
-    from abfleet_experiments.analysis.simulate import Characteristic
+    from abfleet_analysis.simulation.simulate import Characteristic
 
 EXIT_FAILURE = 1
 _Item = TypeVar("_Item")
@@ -48,8 +48,8 @@ def simulate(
         _show_aa(aa, experiments, experiment, runs, seed, as_json=as_json)
         return
     with analysis_extra():
-        from abfleet_experiments.analysis.scenarios import SCENARIOS
-        from abfleet_experiments.analysis.simulate import characteristics, runs_of
+        from abfleet_analysis.simulation.scenarios import SCENARIOS
+        from abfleet_analysis.simulation.simulate import characteristics, runs_of
     unknown = [name for name in scenarios or () if name not in SCENARIOS]
     if unknown:
         refuse(f"SCENARIO: `{unknown[0][:64]}` is not known; allowed: {', '.join(SCENARIOS)}")
@@ -69,8 +69,8 @@ def simulate(
 
 def _show_aa(logs: list[Path], experiments: Path, name: str | None, runs: int, seed: int, *, as_json: bool) -> None:
     with analysis_extra():
-        from abfleet_experiments.analysis.again import AaError, again
-        from abfleet_experiments.readlog import LogError
+        from abfleet_analysis.reading.open_log import LogError
+        from abfleet_analysis.simulation.aa_test import AaError, again
 
     (config,) = loaded(experiments)
     chosen = chosen_experiment(config, name)

@@ -161,11 +161,11 @@ class Source:
 
     def look(self) -> Look:
         """Analyses. Raises Waiting."""
-        from abfleet_experiments.analysis.analyse import analyse
-        from abfleet_experiments.analysis.render import rendered
+        from abfleet_analysis.analyse import analyse
+        from abfleet_analysis.reading.open_log import LogError
+        from abfleet_analysis.report.render import rendered
         from abfleet_experiments.errors import ConfigErrors
         from abfleet_experiments.load import load
-        from abfleet_experiments.readlog import LogError
 
         from abfleet.commands.fitting import fitted
 
@@ -187,7 +187,7 @@ def go_on(source: Source, wishes: Notifications, *, every_seconds: float, as_jso
     """Watches until Ctrl-C, which gives False, or until an experiment has one of these verdicts, which gives True."""
     loaded(source.experiments, fleet=source.fleet)  # what is wrong from the beginning ends it
     with analysis_extra():
-        import abfleet_experiments.analysis.analyse  # noqa: F401 - asked early, used later
+        import abfleet_analysis.analyse  # noqa: F401 - asked early, used later
     with notifier(wishes) as sender:
         return Watcher(
             source.look, source.files, sender,

@@ -13,8 +13,8 @@ import threading
 import time
 from multiprocessing.connection import Connection
 
-from abfleet_experiments.analysis.analyse import analyse
-from abfleet_experiments.readlog import LogError
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.reading.open_log import LogError
 from abfleet_models.offline import offline_facts
 
 from abfleet_dashboard.tasks import Done, Failed, Task

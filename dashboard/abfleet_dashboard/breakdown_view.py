@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from abfleet_experiments.analysis.details import Breakdown, Slice
-from abfleet_experiments.analysis.metrics import MetricRule
-from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.report.details import Breakdown, Slice
+from abfleet_analysis.report.report import ExperimentReport
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import between, chance, change, metric_value, plain, whole

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from abfleet_experiments.analysis import srm
-from abfleet_experiments.analysis.faults import log_faults, sample_ratio_reason
-from abfleet_experiments.analysis.report import ExperimentReport
-from abfleet_experiments.analysis.verdicts import Verdict
+from abfleet_analysis.decision.faults import log_faults, sample_ratio_reason
+from abfleet_analysis.decision.verdicts import Verdict
+from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.statistics import srm
 
 from abfleet_dashboard.numbers import counted, p_value, share
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
-from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Config
 from markupsafe import Markup
 

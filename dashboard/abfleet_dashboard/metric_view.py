@@ -3,9 +3,9 @@
 import math
 from dataclasses import dataclass
 
-from abfleet_experiments.analysis import guardrails
-from abfleet_experiments.analysis.report import ExperimentReport
-from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.statistics import guardrails
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value, whole

@@ -4,7 +4,7 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from abfleet_experiments.analysis.metrics import MetricRule, Source
+from abfleet_analysis.decision.metrics import MetricRule, Source
 
 UNKNOWN: Final = "–"
 NBSP: Final = "\u00a0"

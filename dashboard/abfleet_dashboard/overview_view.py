@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from abfleet_experiments.analysis.report import ExperimentReport, Report
-from abfleet_experiments.analysis.verdicts import PRECEDENCE, Verdict
+from abfleet_analysis.decision.verdicts import PRECEDENCE, Verdict
+from abfleet_analysis.report.report import ExperimentReport, Report
 from markupsafe import Markup
 
 from abfleet_dashboard.data_words import health

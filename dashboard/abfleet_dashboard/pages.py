@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from abfleet_experiments.analysis.report import Report
+from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup

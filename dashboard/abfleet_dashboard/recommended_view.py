@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
-from abfleet_experiments.analysis.details import VersionLists
-from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_analysis.report.details import VersionLists
+from abfleet_analysis.report.report import ExperimentReport
 
 from abfleet_dashboard.numbers import UNKNOWN, change, metric_value, plain, share, whole
 from abfleet_dashboard.words import metric_name, primary

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
-from abfleet_experiments.analysis.report import Report
+from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from abfleet_experiments.analysis.details import Change
-from abfleet_experiments.analysis.report import ExperimentReport
+from abfleet_analysis.report.details import Change
+from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Condition, Config, Experiment, InRange, OneOf, percent_text
 
 from abfleet_dashboard.numbers import NBSP, duration, instant, share

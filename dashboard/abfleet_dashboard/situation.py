@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from abfleet_experiments.analysis.report import Report
+from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
 
 

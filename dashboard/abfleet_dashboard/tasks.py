@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from abfleet_experiments.analysis.report import Report
+from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
 
 

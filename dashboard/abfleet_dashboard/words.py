@@ -5,10 +5,10 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from abfleet_experiments.analysis import guardrails
-from abfleet_experiments.analysis.measured import ALPHA
-from abfleet_experiments.analysis.report import ExperimentReport
-from abfleet_experiments.analysis.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.decision.measurements import ALPHA
+from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.statistics import guardrails
 
 from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, evidence, metric_value, share, whole
 

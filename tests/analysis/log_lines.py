@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from abfleet_experiments.analysis.analyse import analyse
+from abfleet_analysis.analyse import analyse
 from abfleet_experiments.decision import problems
 from abfleet_experiments.load import load_text
 

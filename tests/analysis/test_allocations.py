@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from abfleet_experiments.analysis import cells
+from abfleet_analysis.evidence import cells
 from abfleet_experiments.bucketing import BUCKETS
 from hypothesis import given
 from hypothesis import strategies as st

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from abfleet_experiments.analysis.analyse import analyse
-from abfleet_experiments.analysis.render import rendered
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.report.render import rendered
 from abfleet_experiments.load import load_text
 from click.testing import Result
 from rich.console import Console

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_experiments.analysis.analyse import analyse
+from abfleet_analysis.analyse import analyse
 from abfleet_experiments.load import load_text
 from abfleet_router.log_files import Identity
 

@@ -9,12 +9,12 @@ import ibis
 import ibis.expr.types as ir
 import pytest
 import sqlglot
-from abfleet_experiments.analysis import frames
-from abfleet_experiments.analysis.analyse import analyse
-from abfleet_experiments.analysis.backends import COLUMNS, DIALECTS, normalised
-from abfleet_experiments.analysis.sums import PRODUCTS, Shape, Value, changes
-from abfleet_experiments.analysis.tables import grouped, visits_of
-from abfleet_experiments.readlog import open_log
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.evidence import log_lines
+from abfleet_analysis.evidence.sums import PRODUCTS, Shape, Value, changes
+from abfleet_analysis.evidence.tables import grouped, visits_of
+from abfleet_analysis.reading.databases import COLUMNS, DIALECTS, normalised
+from abfleet_analysis.reading.open_log import open_log
 from click.testing import Result
 from sqlglot import exp
 from typer.testing import CliRunner
@@ -70,7 +70,7 @@ def test_lines_and_parquet_say_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     made_log.write_lines(lines, SMALL, files=3)
     made_log.write_parquet(parquet, SMALL, files=2, options="(FORMAT parquet)")
     reports = [analyse([folder], made_log.config()).as_dict() for folder in (lines, parquet)]
-    monkeypatch.setattr("abfleet_experiments.readlog._size", lambda files: 2**60)
+    monkeypatch.setattr("abfleet_analysis.reading.open_log._size", lambda files: 2**60)
     with open_log([lines]) as log:
         assert list(Path(one_setting(log.connection, "temp_directory")).rglob("*.parquet"))
     reports.append(analyse([lines], made_log.config()).as_dict())
@@ -89,7 +89,7 @@ def test_calls_may_be_added_up_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made_log.write_parquet(tmp_path, Size(lines, users), files=1, options="(FORMAT parquet)")
     reports = []
     for least in (0.0, 1e9):
-        monkeypatch.setattr("abfleet_experiments.analysis.tables.OFTEN", least)
+        monkeypatch.setattr("abfleet_analysis.evidence.tables.OFTEN", least)
         reports.append(rounded(analyse([tmp_path], made_log.config()).as_dict()))
     assert reports[0] == reports[1]
     assert reports[0]["experiments"][0]["plan"]["users"] >= users
@@ -134,11 +134,11 @@ def compiled(dialect: str) -> Compiled:
     made = Compiled(dialect)
     lines = made.keep("lines", normalised(ibis.table(dict(COLUMNS), name="decisions"), DIALECTS[dialect]))
     exposures = made.keep("exposures", lines.filter(lines.event == "exposure"))
-    exposures = exposures.mutate(**frames.became(exposures.status, exposures.fallback))
-    calls = frames.calls(exposures, ["control", "treatment"], ["a", "b"])
+    exposures = exposures.mutate(**log_lines.became(exposures.status, exposures.fallback))
+    calls = log_lines.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))
     visits = made.keep("visits", grouped(visits_of(calls, None, timed=True), ramped=True, together=False))
-    units = made.keep("units", frames.units(visits, ramped=True))
+    units = made.keep("units", log_lines.units(visits, ramped=True))
     joined = visits.drop("g").inner_join(
         units.select("user", "period", "g").mutate(cell=units.period), ["user", "period"]
     )

@@ -15,9 +15,9 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from abfleet_experiments.analysis.analyse import analyse
-from abfleet_experiments.analysis.render import interval_text, percent_text, rendered, value_text
-from abfleet_experiments.analysis.report import Report
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.report.render import interval_text, percent_text, rendered, value_text
+from abfleet_analysis.report.report import Report
 from abfleet_experiments.load import load_text
 from hypothesis import given
 from hypothesis import strategies as st

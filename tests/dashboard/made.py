@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-from abfleet_experiments.analysis.analyse import analyse
-from abfleet_experiments.analysis.decide import decide
-from abfleet_experiments.analysis.details import (
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.decision.decide import decide
+from abfleet_analysis.evidence.allocation_periods import Found, Looks
+from abfleet_analysis.evidence.gather_evidence import Gathered, GroupFacts
+from abfleet_analysis.report.details import (
     Breakdown,
     Change,
     Details,
@@ -22,10 +24,8 @@ from abfleet_experiments.analysis.details import (
     Traffic,
     VersionLists,
 )
-from abfleet_experiments.analysis.gather import Gathered, GroupFacts
-from abfleet_experiments.analysis.periods import Found, Looks
-from abfleet_experiments.analysis.report import ExperimentReport, LogFacts, Report
-from abfleet_experiments.analysis.scenarios import SCENARIOS
+from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
+from abfleet_analysis.simulation.scenarios import SCENARIOS
 from abfleet_experiments.config import AnalysisPlan, Config
 from abfleet_experiments.load import load_text
 

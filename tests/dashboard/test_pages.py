@@ -5,9 +5,9 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from abfleet_analysis.report.report import LogFacts, Report
 from abfleet_dashboard.pages import experiment_page, fleet_page, message_page, overview_page, report_file
 from abfleet_dashboard.situation import RouterState, Situation
-from abfleet_experiments.analysis.report import LogFacts, Report
 from abfleet_experiments.load import load_text
 
 from tests.dashboard.html_check import faults, read

@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
+from abfleet_analysis.decision.verdicts import Verdict
+from abfleet_analysis.report.details import Details, MetricPath, Paths, Traffic
 from abfleet_dashboard.pictures import over_time
 from abfleet_dashboard.pictures.estimate import MOST_ROWS, estimate
 from abfleet_dashboard.pictures.history import runs, verdicts
@@ -14,8 +16,6 @@ from abfleet_dashboard.pictures.picture import thinned
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
 from abfleet_dashboard.pictures.strip import axis_for, strip
 from abfleet_dashboard.pictures.svg import element
-from abfleet_experiments.analysis.details import Details, MetricPath, Paths, Traffic
-from abfleet_experiments.analysis.verdicts import Verdict
 from hypothesis import given
 from hypothesis import strategies as st
 

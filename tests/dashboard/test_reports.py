@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abfleet_analysis.report.report import LogFacts, Report
 from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, mark_of, pause_seconds, retry_seconds
 from abfleet_dashboard.settings import parse
 from abfleet_dashboard.tasks import Done, Failed, Task
 from abfleet_dashboard.visits import WATCHED_SECONDS, Visits
-from abfleet_experiments.analysis.report import LogFacts, Report
 
 FILE = "version: 1\ndefault: v1\nmodels: {v1: {target: '127.0.0.1:1'}}\n"
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)

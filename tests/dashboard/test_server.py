@@ -11,9 +11,9 @@ from pathlib import Path
 
 import psutil
 import pytest
+from abfleet_analysis.analyse import analyse
 from abfleet_dashboard import app
 from abfleet_dashboard.access import COOKIE, HEADERS
-from abfleet_experiments.analysis.analyse import analyse
 from abfleet_experiments.load import load
 from abfleet_process.security.tokens import new
 

@@ -6,14 +6,14 @@ from datetime import timedelta
 
 import numpy as np
 import pytest
+from abfleet_analysis.decision.verdicts import Verdict
+from abfleet_analysis.report.report import Report
 from abfleet_dashboard.foreign import LONGEST
 from abfleet_dashboard.pages import experiment_page, report_file
 from abfleet_dashboard.pictures import estimate, over_time
 from abfleet_dashboard.pictures.plot import area, dots, line
 from abfleet_dashboard.pictures.svg import element
 from abfleet_dashboard.situation import Situation
-from abfleet_experiments.analysis.report import Report
-from abfleet_experiments.analysis.verdicts import Verdict
 from markupsafe import Markup
 
 from tests.analysis.log_lines import DAY, START

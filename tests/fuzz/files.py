@@ -10,11 +10,11 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from pathlib import Path
 
 import zstandard
-from abfleet_experiments.analysis.analyse import analyse
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.reading.open_log import LogError
 from abfleet_experiments.config import Config
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load, load_text
-from abfleet_experiments.readlog import LogError
 from abfleet_models.errors import RegistryError
 from abfleet_models.graph_file import NotOnnxError, read_graph
 from abfleet_models.registry import Registry

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from abfleet_experiments.readlog import open_log
+from abfleet_analysis.reading.open_log import open_log
 from abfleet_router.log_files import Identity, create
 
 from abfleet.logs import compacting

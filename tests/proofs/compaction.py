@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from abfleet_experiments.readlog import open_log
+from abfleet_analysis.reading.open_log import open_log
 
 from abfleet.logs.checking import Check, Checker
 from abfleet.logs.files import everything

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
-from abfleet_experiments.readlog import open_log
+from abfleet_analysis.reading.open_log import open_log
 from abfleet_protos.recommender_pb2 import Outcome as OutcomeMessage
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecordRequest, RecordResponse
 

@@ -21,17 +21,17 @@ from typing import Any
 import ibis
 import ibis.expr.types as ir
 import numpy as np
-from abfleet_experiments.analysis import frames
-from abfleet_experiments.analysis.analyse import report_on
-from abfleet_experiments.analysis.backends import log_in
-from abfleet_experiments.analysis.contributions import OutcomeCounts
-from abfleet_experiments.analysis.gather import contributed
-from abfleet_experiments.analysis.metrics import metric_rules
-from abfleet_experiments.analysis.periods import find_periods, group_names, moment
-from abfleet_experiments.analysis.sums import PRODUCTS, changes, column
-from abfleet_experiments.analysis.survey import survey_of
-from abfleet_experiments.analysis.tables import COUNTED, Tables, tables_of
-from abfleet_experiments.readlog import Log, open_log
+from abfleet_analysis.analyse import report_on
+from abfleet_analysis.decision.metrics import metric_rules
+from abfleet_analysis.evidence import log_lines
+from abfleet_analysis.evidence.allocation_periods import find_periods, group_names, moment
+from abfleet_analysis.evidence.contributions import OutcomeCounts
+from abfleet_analysis.evidence.gather_evidence import contributed
+from abfleet_analysis.evidence.sums import PRODUCTS, changes, column
+from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
+from abfleet_analysis.reading.databases import log_in
+from abfleet_analysis.reading.open_log import Log, open_log
+from abfleet_analysis.reading.survey import survey_of
 
 from tests.support import made_log
 from tests.support.made_log import Size
@@ -130,7 +130,7 @@ def collected(log: Log, folder: Path) -> dict[str, list[Row]]:
     """Users, visits and changes as rows, with user ids instead of their hashes, which differ."""
     tables = tables_in(log)
     numbered = log.connection.read_parquet(str(folder) + ("/*.parquet" if log.connection.name == "duckdb" else ""))
-    from abfleet_experiments.analysis.backends import DIALECTS
+    from abfleet_analysis.reading.databases import DIALECTS
 
     ids = numbered.select("user_id").distinct().filter(ibis._.user_id.notnull())
     ids = ids.mutate(user=DIALECTS[log.connection.name].identity(ids.user_id))
@@ -157,7 +157,7 @@ def tables_in(log: Log) -> Tables:
     rules = metric_rules(experiment.metrics, experiment.plan, config.metrics)
     survey = survey_of(log)
     newest = survey.newest or 0
-    lines = frames.read_lines(log, newest, survey)
+    lines = log_lines.read_lines(log, newest, survey)
     groups = group_names(experiment, [], {})
     found = find_periods(lines.calls.allocated(experiment.name), groups, experiment, {}, moment(newest))
     return tables_of(lines, experiment.name, groups, found, rules, experiment.plan, moment(newest))

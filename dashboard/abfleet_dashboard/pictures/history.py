@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from abfleet_experiments.analysis.verdicts import Verdict
+from abfleet_analysis.decision.verdicts import Verdict
 from markupsafe import Markup
 
 from abfleet_dashboard.pictures.picture import Key, Picture, Table, few

@@ -7,9 +7,9 @@ from itertools import pairwise
 from typing import Final
 
 import numpy as np
-from abfleet_experiments.analysis import srm
-from abfleet_experiments.analysis.details import Paths, Traffic
-from abfleet_experiments.analysis.moments import Floats
+from abfleet_analysis.report.details import Paths, Traffic
+from abfleet_analysis.statistics import srm
+from abfleet_analysis.statistics.moments import Floats
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import chance, duration, evidence, moment, share, whole

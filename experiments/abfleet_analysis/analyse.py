@@ -1,0 +1,112 @@
+"""A log and an experiments file in, reports out. The one place that sees every part of the analysis."""
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+
+from abfleet_experiments.config import AnalysisPlan, Config, Experiment, MetricsPlan
+
+from abfleet_analysis.decision.metrics import metric_rules
+from abfleet_analysis.evidence.allocation_periods import microseconds, moment
+from abfleet_analysis.evidence.gather_evidence import gather_with_tables
+from abfleet_analysis.evidence.log_lines import Lines, read_lines
+from abfleet_analysis.reading.open_log import Log, open_log
+from abfleet_analysis.reading.survey import survey_of
+from abfleet_analysis.report.recommended import VersionFacts
+from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
+
+Progress = Callable[[str], None]
+
+
+def analyse(
+    paths: Sequence[Path],
+    config: Config,
+    *,
+    as_of: datetime | None = None,
+    only: str | None = None,
+    progress: Progress = lambda _: None,
+    detailed: bool = False,
+    known: Mapping[str, VersionFacts] | None = None,
+    memory_limit_bytes: int | None = None,
+    threads: int | None = None,
+) -> Report:
+    """The report of every experiment in the file, and of those that only the log knows any more.
+
+    as_of: Nothing after this is looked at; the newest line if None, so that a report is a function of its input.
+    only: Name of the one experiment to report.
+    detailed: Whether each report has its details; `known` are the registry's facts of each version, for these.
+    memory_limit_bytes, threads: As of `open_log`. Raises LogError, and KeyError if `only` is nowhere.
+    """
+    progress("reading the log")
+    with (
+        ThreadPoolExecutor(1) as ahead,
+        open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log,
+    ):
+        # What concludes, and imports scipy for it, is not needed before the database has read.
+        ahead.submit(import_module, "abfleet_analysis.decision.decide")
+        return report_on(log, config, as_of=as_of, only=only, progress=progress, known=known)
+
+
+def report_on(
+    log: Log,
+    config: Config,
+    *,
+    as_of: datetime | None = None,
+    only: str | None = None,
+    progress: Progress = lambda _: None,
+    known: Mapping[str, VersionFacts] | None = None,
+) -> Report:
+    """The same, of a log that is open, on whatever database; with details if it was opened for them."""
+    survey = survey_of(log)
+    newest_us = survey.newest
+    at = as_of if as_of is not None else moment(newest_us or 0)
+    progress(f"reading {survey.count(lambda row: True):,} lines")
+    lines = read_lines(log, microseconds(at), survey)
+    reports = []
+    for name, experiment in _experiments(lines, config, only):
+        progress(f"analysing {name}")
+        reports.append(_one(lines, name, experiment, config, at, known=(known or {}) if log.detailed else None))
+    dated = as_of is not None or newest_us is not None
+    return Report(at if dated else None, _facts(lines), tuple(reports))
+
+
+def _facts(lines: Lines) -> LogFacts:
+    survey = lines.survey
+    return LogFacts(survey.lines, survey.unreadable, lines.duplicates + lines.duplicate_outcomes)
+
+
+def _experiments(lines: Lines, config: Config, only: str | None) -> list[tuple[str, Experiment | None]]:
+    """Those of the file in its order, then those of the log by name."""
+    known: dict[str, Experiment | None] = {experiment.name: experiment for experiment in config.experiments}
+    for name in lines.calls.experiments:
+        known.setdefault(name, None)
+    if only is None:
+        return list(known.items())
+    return [(only, known[only])]
+
+
+def _one(
+    lines: Lines,
+    name: str,
+    experiment: Experiment | None,
+    config: Config,
+    at: datetime,
+    *,
+    known: Mapping[str, VersionFacts] | None,
+) -> ExperimentReport:
+    from abfleet_analysis.decision.decide import conclude
+    from abfleet_analysis.decision.measurements import measure
+
+    plan = experiment.plan if experiment else AnalysisPlan()
+    rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
+    gathered, tables = gather_with_tables(lines, name, experiment, rules, plan, at)
+    measurements = measure(gathered.evidence, plan)
+    decision = conclude(measurements)
+    shown = None
+    if known is not None:
+        from abfleet_analysis.report.assemble_details import details
+
+        shown = details(lines, name, gathered, tables, measurements, known=known)
+    return ExperimentReport(name, plan, gathered, decision, shown)

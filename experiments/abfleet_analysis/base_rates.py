@@ -1,0 +1,37 @@
+"""What a log says for the planning of an experiment: control's level, its spread between users, and the traffic."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.statistics.effects import compare
+
+
+@dataclass(frozen=True, slots=True)
+class BaseRates:
+    """Control's primary metric and the experiment's traffic.
+
+    Attributes:
+        deviation: Standard deviation between users, of their influence on the metric.
+        users_per_day: New users of all groups; None before a minute has passed.
+    """
+
+    value: float
+    deviation: float
+    users_per_day: float | None
+
+
+def base_rates(report: ExperimentReport) -> BaseRates | None:
+    """The base rates of an experiment; None if control has too few users for one."""
+    evidence = report.gathered.evidence
+    metric = next(one for one in evidence.metrics if one.rule.role == "primary")
+    control = compare(metric.moments, evidence.membership, 0, estimator=metric.rule.estimator, quantile=metric.quantile)
+    value, variance = float(control.baseline[-1]), float(control.baseline_variance[-1] * control.baseline_users[-1])
+    if not (math.isfinite(value) and value != 0 and np.isfinite(variance)):
+        return None
+    begin = min((found.begin for found in report.gathered.allocations), default=None)
+    days = 0.0 if begin is None else (report.gathered.looks.times[-1] - begin).total_seconds() / 86_400
+    per_day = float(evidence.users[-1].sum()) / days if days > 1 / 1440 else None
+    return BaseRates(value, math.sqrt(variance), per_day)

@@ -1,0 +1,131 @@
+"""When data is too broken to conclude anything from it. Knows counts; each fault is a plain sentence."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.special import chdtrc
+
+from abfleet_analysis.decision.evidence import DataQuality, Evidence
+from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.decision.verdicts import SampleRatio
+from abfleet_analysis.statistics import srm
+from abfleet_analysis.statistics.effects import Estimator, compare, merged
+from abfleet_analysis.statistics.moments import Floats
+from abfleet_analysis.statistics.sequential import two_sided_p
+
+TWO_GROUPS_SHARE: Final = 0.01
+UNREADABLE_SHARE: Final = 0.001
+TOLERATED_COUNT: Final = 10
+"""Shares alone would refuse a log of a hundred lines for one of them."""
+UNJOINED_P: Final = 0.001
+BEFORE_P: Final = 0.001
+NO_TRAFFIC_P: Final = 0.0005
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRatioPath:
+    """The test of the groups' sizes at each time.
+
+    Attributes:
+        log_e: float64[times], summed over strata. broken: bool[times], whether E has ever reached 1/alpha.
+        p: float64[times], of the chi-square, for one look.
+    """
+
+    log_e: Floats
+    broken: Floats
+    p: Floats
+    last: SampleRatio
+
+
+def sample_ratio_path(evidence: Evidence) -> SampleRatioPath:
+    """The tests of sample-ratio mismatch, over the users who count and their first allocations."""
+    observed = merged(evidence.membership, evidence.new_users)
+    log_e = srm.log_e_value(observed, evidence.shares).sum(axis=1)
+    statistic, degrees = srm.chi_square(observed, evidence.shares)
+    taking_part = observed.sum(axis=2) > 0
+    p = srm.chi_square_p((statistic * taking_part).sum(axis=1), (degrees * taking_part).sum(axis=1))
+    broken = np.maximum.accumulate(log_e) >= -np.log(srm.ALPHA)
+    total = evidence.shares[-1].sum(axis=1, keepdims=True)
+    scaled = np.divide(evidence.shares[-1], total, out=np.zeros_like(evidence.shares[-1]), where=total > 0)
+    expected = (observed[-1].sum(axis=1, keepdims=True) * scaled).sum(axis=0)
+    last = SampleRatio(
+        ok=not broken[-1],
+        p_value=float(p[-1]),
+        e_value=float(np.exp(min(log_e[-1], 700.0))),
+        observed=tuple(observed[-1].sum(axis=0).tolist()),
+        expected=tuple(expected.tolist()),
+    )
+    return SampleRatioPath(log_e, broken, p, last)
+
+
+def sample_ratio_reason(groups: Sequence[str], ratio: SampleRatio) -> str:
+    """The sentence for groups of the wrong size."""
+    sizes = ", ".join(
+        f"{name} {seen:,.0f} users where {wanted:,.0f} were expected"
+        for name, seen, wanted in zip(groups, ratio.observed, ratio.expected, strict=True)
+    )
+    return f"sample-ratio mismatch: {sizes} (p = {ratio.p_value:.2g}); users or log lines of a group are missing"
+
+
+def log_faults(evidence: Evidence) -> list[str]:
+    """What is wrong with the log as a whole."""
+    quality, found = evidence.quality, []
+    if _above(quality.users_in_two_groups, quality.users, TWO_GROUPS_SHARE):
+        share = quality.users_in_two_groups / quality.users
+        found.append(f"{quality.users_in_two_groups:,} users ({share:.1%}) were served in two groups of one allocation")
+    if _above(quality.unreadable, quality.lines, UNREADABLE_SHARE):
+        share = quality.unreadable / quality.lines
+        found.append(f"{quality.unreadable:,} of {quality.lines:,} log lines ({share:.2%}) cannot be read")
+    found += _unjoined(evidence.groups, quality)
+    users = evidence.users[-1] if evidence.newest_users is None else evidence.newest_users
+    for name, weight, seen in zip(evidence.groups, evidence.weights, users, strict=True):
+        if weight > 0 and seen == 0 and (1 - weight) ** users.sum() < NO_TRAFFIC_P:
+            found.append(f"group {name} has a weight of {weight:.0%} and not one of {users.sum():,.0f} users")
+    return found
+
+
+def before_fault(evidence: Evidence, rule: MetricRule, group: int) -> str | None:
+    """Whether the primary metric differed before the experiment began, when nothing had been changed yet."""
+    moments = evidence.quality.before
+    if moments is None:
+        return None
+    estimator = Estimator.MEAN if rule.estimator is Estimator.CUPED else rule.estimator
+    every_period = np.eye(moments.n.shape[1])[None]  # each allocation is a stratum
+    comparison = compare(moments, every_period, group, estimator=estimator)
+    standard_error = comparison.standard_error
+    if not standard_error > 0:
+        return None
+    p = float(two_sided_p(comparison.difference / standard_error)[0])
+    if p >= BEFORE_P:
+        return None
+    return (
+        f"{rule.name} of {evidence.groups[group]} differed from control in the 14 days before the experiment "
+        f"(p = {p:.2g}): the groups were not alike to begin with"
+    )
+
+
+def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
+    if not len(quality.joined):
+        return []
+    table = np.stack([quality.unjoined, quality.joined])
+    table = table[:, table.sum(axis=0) > 0]
+    total = table.sum()
+    if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
+        return []
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / total
+    p = float(chdtrc(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+    if p >= UNJOINED_P:
+        return []
+    totals = quality.joined + quality.unjoined
+    shares = ", ".join(
+        f"{name} {missing / total:.1%}"
+        for name, missing, total in zip(groups, quality.unjoined, totals, strict=True)
+        if total
+    )
+    return [f"outcomes whose request is not in the log are not equally frequent: {shares} (p = {p:.2g})"]
+
+
+def _above(count: int, total: int, share: float) -> bool:
+    return count > TOLERATED_COUNT and total > 0 and count > share * total

@@ -1,0 +1,182 @@
+"""The verdict on one treatment, look by look, and why. Knows measurements and the plan; no log and no clock.
+
+The first that applies:
+
+1. roll back: a guardrail's e-process has reached 1/0.005;
+2. refuse: the data is broken;
+3. roll back: the primary metric has crossed the boundary for harm;
+4. ship: after the plan's minimum, if the primary metric has crossed its boundary, every guardrail is better than its
+   margin, and no metric has crossed its boundary for harm; or check first, if that is too good to be true;
+5. stop without effect at the planned users, unless the primary metric is ahead by so much that it may still cross;
+   inconclusive at the horizon; else keep running.
+
+The rule for shipping is Spotify's (Schultzberg, Ankargren & Frånberg, arXiv 2402.11609).
+"""
+
+import math
+from typing import Final
+
+from abfleet_analysis.decision.faults import before_fault, log_faults, sample_ratio_reason
+from abfleet_analysis.decision.measurements import Measurements, Treatment, always_excludes_zero, result
+from abfleet_analysis.decision.reasons import Reasons
+from abfleet_analysis.decision.verdicts import GroupDecision, Verdict
+from abfleet_analysis.statistics import guardrails, srm
+from abfleet_analysis.statistics.sequential import upper
+
+TWYMAN_FACTOR: Final = 5.0
+"""A lift above this many times the planned effect is more often a mistake than a success (Twyman's law)."""
+
+
+class Judge:
+    """Judges one treatment. Made, asked once, dropped."""
+
+    def __init__(self, measurements: Measurements, treatment: Treatment) -> None:
+        self._evidence = measurements.evidence
+        self._plan = measurements.plan
+        self._ratio = measurements.ratio
+        self._treatment = treatment
+        self._looks = measurements.evidence.calendar.done
+
+    def decision(self, *, measured: bool) -> GroupDecision:
+        """The treatment's verdict, with every look's."""
+        history: list[Verdict] = []
+        crossed: Verdict | None = None
+        before = before_fault(self._evidence, self._treatment.primary.rule, self._treatment.group)
+        for look in range(self._looks):
+            verdict, crossed = self._at(look, crossed, before)
+            history.append(verdict)
+        reasons = Reasons(self._evidence, self._plan, self._treatment.group)
+        verdict = self._now(history, crossed, before, reasons)
+        return GroupDecision(
+            group=self._treatment.name,
+            verdict=verdict,
+            reasons=reasons.sentences(),
+            history=tuple(history),
+            users_planned=float(self._treatment.planned[-1]),
+            metrics=tuple(result(self._evidence, self._treatment, metric) for metric in self._treatment.metrics)
+            if measured
+            else (),
+            lifts=self._treatment.primary.rule.sign * self._treatment.primary.comparison.difference,
+            always_excludes_zero=always_excludes_zero(self._evidence, self._treatment),
+        )
+
+    # --- the verdict at a look ----------------------------------------------------------------------------------------
+
+    def _at(self, look: int, crossed: Verdict | None, before: str | None) -> tuple[Verdict, Verdict | None]:
+        """The verdict at a look, and which boundary has been crossed by then."""
+        if self._acting(look):
+            return Verdict.ROLL_BACK, crossed
+        if self._ratio.broken[look]:
+            return Verdict.REFUSE, crossed
+        if crossed is None:
+            crossed = self._crossing(look)
+        if crossed is Verdict.ROLL_BACK:
+            return crossed, crossed
+        if crossed is Verdict.SHIP:
+            return self._qualified(look, before), crossed
+        if self._evidence.users[look].sum() >= self._treatment.planned[look] > 0 and not self._promising(look):
+            return Verdict.STOP_NO_EFFECT, crossed
+        last = look + 1 == self._evidence.calendar.planned
+        return Verdict.INCONCLUSIVE if last else Verdict.KEEP_RUNNING, crossed
+
+    def _acting(self, time: int) -> list[str]:
+        threshold = -math.log(guardrails.ALPHA)
+        return [name for name, log_e in self._treatment.log_e.items() if log_e[time] >= threshold]
+
+    def _crossing(self, look: int) -> Verdict | None:
+        if self._treatment.losing.crosses(look):
+            return Verdict.ROLL_BACK
+        ships = (
+            look + 1 >= self._evidence.calendar.first_shipping
+            and self._primary_crosses(look)
+            and all(m.test is not None and m.test.crosses(look) for m in self._treatment.guardrails)
+            and not self._harmed(look)
+        )
+        return Verdict.SHIP if ships else None
+
+    def _primary_crosses(self, look: int) -> bool:
+        return self._treatment.primary.test is not None and self._treatment.primary.test.crosses(look)
+
+    def _promising(self, look: int) -> bool:
+        """Whether the primary metric would pass if the horizon were here, where the boundary is lowest.
+
+        Alpha is spent by calendar, so users who come faster than planned meet a boundary that is still high.
+        """
+        return self._treatment.primary.test is not None and bool(
+            self._treatment.primary.test.z[look] >= upper(self._treatment.alpha)
+        )
+
+    def _harmed(self, look: int) -> list[str]:
+        return [m.rule.name for m in self._treatment.metrics if m.harm is not None and m.harm.crosses(look)]
+
+    def _qualified(self, time: int, before: str | None) -> Verdict:
+        """Ship, unless that is too good to be true, or the groups were different before."""
+        if before is not None:
+            return Verdict.REFUSE
+        return Verdict.CHECK_FIRST if self._too_good(time) or self._suspicious(time) else Verdict.SHIP
+
+    def _too_good(self, time: int) -> bool:
+        """Also where nobody can say how good: against a control of 0, or of nothing, no planned effect can be held."""
+        primary = self._treatment.primary
+        better = primary.rule.sign * primary.comparison.difference[time]
+        return not better <= TWYMAN_FACTOR * self._plan.effect * abs(primary.comparison.baseline[time])
+
+    def _suspicious(self, time: int) -> bool:
+        return not self._ratio.p[time] >= srm.ALPHA_AT_SHIPPING
+
+    # --- the verdict now ----------------------------------------------------------------------------------------------
+
+    def _now(self, history: list[Verdict], crossed: Verdict | None, before: str | None, reasons: Reasons) -> Verdict:
+        """The verdict of the last look, unless the data since then, or the log as a whole, says otherwise."""
+        faults = log_faults(self._evidence)
+        if self._ratio.broken[-1]:
+            faults.insert(0, sample_ratio_reason(self._evidence.groups, self._ratio.last))
+        if acting := self._acting(-1):
+            for name in acting:
+                reasons.guardrail_acts(name, self._treatment.log_e[name][-1], self._evidence.bad_events[name])
+            reasons.faults_beside(faults)
+            return Verdict.ROLL_BACK
+        if faults:
+            reasons.faults(faults)
+            return Verdict.REFUSE
+        primary = self._treatment.primary
+        if crossed is Verdict.ROLL_BACK:
+            reasons.harm(primary.rule, primary.comparison)
+            return crossed
+        if crossed is Verdict.SHIP:
+            return self._shipping(before, reasons)
+        verdict = history[-1] if history else Verdict.KEEP_RUNNING
+        planned = float(self._treatment.planned[-1])
+        if held_back := self._held_back():
+            reasons.held_back(primary.rule, primary.comparison, held_back, ended=verdict is not Verdict.KEEP_RUNNING)
+        elif verdict is Verdict.KEEP_RUNNING:
+            reasons.keep_running(primary.rule, primary.comparison, planned)
+        elif verdict is Verdict.STOP_NO_EFFECT:
+            reasons.no_effect(primary.rule, primary.comparison, planned)
+        else:
+            reasons.inconclusive(primary.rule, primary.comparison, planned)
+        return verdict
+
+    def _shipping(self, before: str | None, reasons: Reasons) -> Verdict:
+        primary = self._treatment.primary
+        verdict = self._qualified(-1, before)
+        if before is not None:
+            reasons.faults([before])
+            return verdict
+        if self._too_good(-1):
+            reasons.too_good(primary.rule, primary.comparison)
+        if self._suspicious(-1):
+            reasons.suspicious(self._ratio.last)
+        reasons.better(primary.rule, primary.comparison, [m.rule.name for m in self._treatment.guardrails])
+        return verdict
+
+    def _held_back(self) -> list[str]:
+        """Why a primary metric that has crossed is not shipped at the last look."""
+        look = self._looks - 1
+        if look < 0 or not self._primary_crosses(look):
+            return []
+        if look + 1 < self._evidence.calendar.first_shipping:
+            return ["the plan's minimum has not passed"]
+        waiting = [m.rule.name for m in self._treatment.guardrails if m.test is None or not m.test.crosses(look)]
+        worse = [f"{name} is worse" for name in self._harmed(look)]
+        return [f"{name} is not yet shown to be within its margin" for name in waiting] + worse

@@ -1,0 +1,191 @@
+"""What is measured of each treatment against control, at every time. Knows sums, tests and e-values; gives no verdict.
+
+Verdicts and what is shown beside them rest on the same values, each computed once.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from abfleet_experiments.config import AnalysisPlan
+
+from abfleet_analysis.decision.evidence import BadEvents, Evidence, MetricEvidence
+from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
+from abfleet_analysis.decision.metrics import MetricRule, Source
+from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, margin_z, planned_users
+from abfleet_analysis.decision.verdicts import MetricResult
+from abfleet_analysis.statistics import guardrails
+from abfleet_analysis.statistics.confidence_sequence import enough, half_width
+from abfleet_analysis.statistics.effects import Comparison, compare, contrast_z
+from abfleet_analysis.statistics.lookwise import LookwiseTest
+from abfleet_analysis.statistics.moments import Floats
+from abfleet_analysis.statistics.sequential import quantile, two_sided_p
+
+ALPHA: Final = 0.025
+"""One-sided, for the primary metric; divided by the number of treatments, for shipping and for harm alike."""
+HARM_ALPHA: Final = 0.01
+"""One-sided, for any metric to be worse; then nothing is shipped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One metric of one treatment, at each time.
+
+    Attributes:
+        test: The primary metric's for shipping, a guardrail's for being better than its margin; None for others.
+        harm: Of being worse; None where that says nothing.
+    """
+
+    rule: MetricRule
+    comparison: Comparison
+    test: LookwiseTest | None
+    harm: LookwiseTest | None
+
+
+@dataclass(frozen=True, slots=True)
+class Treatment:
+    """One treatment.
+
+    Attributes:
+        group: Its index among the evidence's groups. alpha: One-sided, of the primary metric.
+        losing: The primary metric's test for harm, by which a treatment is rolled back.
+        log_e: By guardrail, float64[times]: ln E, as the highest that it has been.
+        planned: float64[times], users that the experiment needs for it.
+    """
+
+    group: int
+    name: str
+    alpha: float
+    metrics: tuple[Measured, ...]
+    primary: Measured
+    guardrails: tuple[Measured, ...]
+    losing: LookwiseTest
+    log_e: Mapping[str, Floats]
+    planned: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """All that is measured of an experiment; `ratio` is the test of the groups' sizes."""
+
+    evidence: Evidence
+    plan: AnalysisPlan
+    ratio: SampleRatioPath
+    treatments: tuple[Treatment, ...]
+
+
+def measure(evidence: Evidence, plan: AnalysisPlan) -> Measurements:
+    """Everything about every treatment. Boundaries are computed when they are asked for."""
+    # A group that was ramped down to nothing is still judged by the users it had.
+    present = (evidence.weights > 0) | evidence.occupied
+    groups = [index for index in range(1, len(evidence.groups)) if present[index]]
+    alpha = ALPHA / max(len(groups), 1)
+    treatments = tuple(_treatment(evidence, plan, group, alpha=alpha) for group in groups)
+    return Measurements(evidence, plan, sample_ratio_path(evidence), treatments)
+
+
+def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, alpha: float) -> Treatment:
+    calendar = evidence.calendar
+    fractions = tuple(look / calendar.planned for look in range(1, calendar.done + 1))
+    metrics = tuple(_measured(metric, evidence.membership, group, alpha=alpha, fractions=fractions)
+                    for metric in evidence.metrics)  # fmt: skip
+    primary = next(m for m in metrics if m.rule.role == "primary")
+    held = tuple(m for m in metrics if m.rule.role == "guardrail")
+    return Treatment(
+        group=group,
+        name=evidence.groups[group],
+        alpha=alpha,
+        metrics=metrics,
+        primary=primary,
+        guardrails=held,
+        losing=LookwiseTest(alpha, fractions, primary.comparison, -_better(primary)),
+        log_e={name: _log_e_path(events, group, calendar.done) for name, events in evidence.bad_events.items()},
+        planned=planned_users(evidence, plan, alpha, primary.comparison, [(m.rule, m.comparison) for m in held]),
+    )
+
+
+def _measured(
+    metric: MetricEvidence, membership: Floats, group: int, *, alpha: float, fractions: tuple[float, ...]
+) -> Measured:
+    rule = metric.rule
+    comparison = compare(metric.moments, membership, group, estimator=rule.estimator, quantile=metric.quantile)
+    better = contrast_z(comparison, sign=rule.sign)
+    test = None
+    if rule.role == "primary":
+        test = LookwiseTest(alpha, fractions, comparison, better)
+    elif rule.role == "guardrail":
+        test = LookwiseTest(GUARDRAIL_ALPHA, fractions, comparison, margin_z(rule, comparison))
+    descriptive = rule.source is Source.FALLBACKS  # control cannot fall back
+    harm = None if descriptive else LookwiseTest(HARM_ALPHA, fractions, comparison, -better)
+    return Measured(rule, comparison, test, harm)
+
+
+def _better(measured: Measured) -> Floats:
+    return contrast_z(measured.comparison, sign=measured.rule.sign)
+
+
+def _log_e_path(events: BadEvents, group: int, looks: int) -> Floats:
+    """ln E of a guardrail at each time, as the highest that it has been: float64[times]."""
+    pair = events.shares[:, [0, group]]
+    usable = (pair > 0).all(axis=1)
+    share = pair[usable, 1] / pair[usable].sum(axis=1)
+    counts = events.counts[usable]
+    path = np.maximum.accumulate(
+        np.concatenate([[0.0], guardrails.log_e_process(counts[:, group], counts[:, 0], share)])
+    )
+    steps = np.searchsorted(events.time[usable], np.arange(looks + 1), side="right")
+    return np.asarray(path[steps])
+
+
+def sequential_half_width(evidence: Evidence, treatment: Treatment, comparison: Comparison) -> Floats:
+    """Half the always-valid interval: float64[times]; nan before the normal limit can be trusted."""
+    users = comparison.users + comparison.baseline_users
+    everyone = evidence.users[-1].sum()
+    part = users[-1] / everyone if everyone else math.nan
+    width = half_width(comparison.standard_error, users, float(treatment.planned[-1] * part))
+    return np.where(enough(comparison.nonzero, comparison.baseline_nonzero), width, np.nan)
+
+
+def always_excludes_zero(evidence: Evidence, treatment: Treatment) -> Floats:
+    """Whether the primary metric's always-valid interval leaves out 0: float64[times], 0 or 1."""
+    comparison = treatment.primary.comparison
+    with np.errstate(invalid="ignore"):
+        width = sequential_half_width(evidence, treatment, comparison)
+        return np.asarray(np.abs(comparison.difference) > width, np.float64)
+
+
+def result(evidence: Evidence, treatment: Treatment, measured: Measured) -> MetricResult:
+    """A metric at the moment of the report."""
+    comparison, rule = measured.comparison, measured.rule
+    looks = evidence.calendar.done
+    difference, error = float(comparison.difference[-1]), float(comparison.standard_error[-1])
+    z = float(measured.test.z[-1] if measured.test is not None else _better(measured)[-1])
+    shown = measured.test or measured.harm
+    boundary = shown.boundary(looks - 1) if shown is not None and looks else math.nan
+    plain = float(contrast_z(comparison)[-1])
+    half = error * quantile(0.975)
+    wide = float(sequential_half_width(evidence, treatment, comparison)[-1])
+    log_e = treatment.log_e.get(rule.name)
+    _, points = margin(rule, comparison)
+    baseline = float(comparison.baseline[-1])
+    offset = abs(float(points[-1]))
+    return MetricResult(
+        rule=rule,
+        group=treatment.name,
+        users=float(comparison.users[-1]),
+        baseline_users=float(comparison.baseline_users[-1]),
+        value=float(comparison.value[-1]),
+        baseline_value=baseline,
+        difference=difference,
+        relative_difference=float(comparison.relative_difference[-1]),
+        standard_error=error,
+        interval=(difference - half, difference + half),
+        p_value=float(two_sided_p(plain)) if error > 0 else math.nan,
+        margin=rule.margin if not offset else offset / abs(baseline) if baseline else math.nan,
+        z=z,
+        boundary=boundary,
+        e_value=math.nan if log_e is None else float(np.exp(min(log_e[-1], 700.0))),
+        sequential_interval=(difference - wide, difference + wide),
+    )

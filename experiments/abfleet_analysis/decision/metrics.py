@@ -1,0 +1,172 @@
+"""What each metric is: its sums, its estimator, which way is better, what is tolerated. Knows no data.
+
+The built-in metrics and those of the experiments file become one kind of value, `MetricRule`, and everything after that
+treats them alike.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import Enum
+from typing import Final
+
+from abfleet_experiments.config import AnalysisPlan, Guardrail, Metric, MetricsPlan
+
+from abfleet_analysis.statistics.effects import Estimator
+
+DEFAULT_WINDOW: Final = timedelta(days=7)
+"""How long after a user's first exposure an outcome without a request id still counts."""
+ERROR_FALLBACKS: Final = ("unavailable", "timeout", "ejected", "model_error")
+"""Why an assigned version did not answer, where the version is to blame; never overload."""
+ERROR_STATUSES: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")
+"""Statuses that are an error of the assigned version; never mistakes or cancellations of the client, nor overload."""
+TIMED_STATUSES: Final = ("OK", "DEADLINE_EXCEEDED")
+"""Calls whose time counts: answered ones, and those for whose answer the client waited in vain."""
+ERROR_MARGIN_RELATIVE: Final = 0.25
+ERROR_MARGIN_POINTS: Final = 0.002
+RESPONSE_TIME_MARGIN: Final = 0.10
+RESPONSE_TIME_QUANTILE: Final = 0.95
+
+
+class Source(Enum):
+    """Where a user's y and z come from."""
+
+    CLICKS = "clicked pairs over lists answered, or over impressions where there are any"
+    ERRORS = "whether a call of the user failed"
+    FALLBACKS = "whether another version than the assigned one answered the user"
+    TIME_MEAN = "summed response time over timed calls"
+    TIME_QUANTILE = "timed calls slower than the quantile, over timed calls"
+    OUTCOME_VALUE = "summed values of one outcome type"
+    OUTCOME_COUNT = "outcomes of one type"
+    OUTCOME_RATIO = "outcomes of one type over those of another"
+    OUTCOME_ANY = "whether the user had an outcome of one type"
+
+
+class BadEvent(Enum):
+    """What a guardrail's e-process counts."""
+
+    ERROR = "error"
+    SLOW = "slow"
+
+
+@dataclass(frozen=True, slots=True)
+class MetricRule:
+    """One metric of one experiment, with everything that its judgement needs.
+
+    Attributes:
+        role: `primary`, `guardrail` or `secondary`.
+        sign: 1 if up is better, -1 if down is.
+        margin: Tolerated relative change for the worse.
+        margin_points: As a guardrail, at least this much change for the worse is tolerated, in the metric's unit.
+        outcome: The outcome type, where the source is one. over: The one that it is divided by.
+        money: Values have a currency, and only one is counted.
+        winsorise: Quantile of all users' values at which they are cut.
+        bad_event: What the e-process counts, where the metric is a guardrail that has one.
+        threshold_ms: What counts as slow; None learns it from control.
+    """
+
+    name: str
+    role: str
+    source: Source
+    estimator: Estimator
+    sign: int
+    margin: float
+    margin_points: float = 0.0
+    outcome: str | None = None
+    window: timedelta = DEFAULT_WINDOW
+    money: bool = False
+    winsorise: float | None = None
+    bad_event: BadEvent | None = None
+    threshold_ms: float | None = None
+    over: str | None = None
+
+    @property
+    def direction(self) -> str:
+        """Which way is better, in the words of the report."""
+        return "up" if self.sign > 0 else "down"
+
+
+@dataclass(frozen=True, slots=True)
+class _Built:
+    source: Source
+    estimator: Estimator
+    sign: int = 1
+    outcome: str | None = None
+    money: bool = False
+    bad_event: BadEvent | None = None
+
+
+BUILT_IN: Final[Mapping[str, _Built]] = {
+    "ctr": _Built(Source.CLICKS, Estimator.RATIO),
+    "conversion_rate": _Built(Source.OUTCOME_ANY, Estimator.MEAN, outcome="conversion"),
+    "response_time_mean": _Built(Source.TIME_MEAN, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
+    "response_time_p95": _Built(Source.TIME_QUANTILE, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
+    "revenue_per_user": _Built(Source.OUTCOME_VALUE, Estimator.CUPED, outcome="purchase", money=True),
+    "error_rate": _Built(Source.ERRORS, Estimator.MEAN, -1, bad_event=BadEvent.ERROR),
+    "fallback_rate": _Built(Source.FALLBACKS, Estimator.MEAN, -1),
+}
+
+
+def metric_rules(metrics: MetricsPlan, plan: AnalysisPlan, own: Mapping[str, Metric]) -> tuple[MetricRule, ...]:
+    """The metrics of an experiment in the order of its report: primary, guardrails, secondary ones, each once."""
+    asked = [(metrics.primary, "primary", Guardrail(metrics.primary))]
+    asked += [(guardrail.name, "guardrail", guardrail) for guardrail in metrics.guardrails]
+    asked += [(name, "secondary", Guardrail(name)) for name in metrics.secondary]
+    rules: dict[str, MetricRule] = {}
+    for name, role, guardrail in asked:
+        if name not in rules:
+            rules[name] = _rule(name, role, guardrail, plan, own)
+    return tuple(rules.values())
+
+
+def _rule(name: str, role: str, guardrail: Guardrail, plan: AnalysisPlan, own: Mapping[str, Metric]) -> MetricRule:
+    if name in own:
+        return _own(name, role, guardrail.margin, plan, own[name])
+    built = BUILT_IN[name]
+    margin, points = plan.effect, 0.0
+    if built.source is Source.ERRORS:
+        margin, points = ERROR_MARGIN_RELATIVE, ERROR_MARGIN_POINTS
+    elif built.bad_event is BadEvent.SLOW:
+        margin = RESPONSE_TIME_MARGIN
+    if guardrail.margin is not None:
+        margin, points = guardrail.margin, 0.0
+    return MetricRule(
+        name=name,
+        role=role,
+        source=built.source,
+        estimator=built.estimator,
+        sign=built.sign,
+        margin=margin,
+        margin_points=points,
+        outcome=built.outcome,
+        money=built.money,
+        bad_event=built.bad_event if role == "guardrail" else None,
+        threshold_ms=guardrail.threshold_ms,
+    )
+
+
+_OWN: Final = {
+    "mean": Source.OUTCOME_VALUE,
+    "count": Source.OUTCOME_COUNT,
+    "proportion": Source.OUTCOME_ANY,
+    "ratio": Source.OUTCOME_RATIO,
+}
+_OWN_ESTIMATORS: Final = {"mean": Estimator.CUPED, "ratio": Estimator.RATIO}
+
+
+def _own(name: str, role: str, margin: float | None, plan: AnalysisPlan, metric: Metric) -> MetricRule:
+    if margin is None:
+        margin = plan.effect if metric.margin is None else metric.margin
+    return MetricRule(
+        name=name,
+        role=role,
+        source=_OWN[metric.type],
+        estimator=_OWN_ESTIMATORS.get(metric.type, Estimator.MEAN),
+        sign=1 if metric.direction == "up" else -1,
+        margin=margin,
+        outcome=metric.outcome,
+        window=metric.window,
+        money=metric.outcome == "purchase" and metric.type == "mean",
+        winsorise=metric.winsorise if metric.type in ("mean", "count") else None,
+        over=metric.over,
+    )

@@ -1,0 +1,89 @@
+"""How many users a decision needs, and what a guardrail tolerates. Knows sums so far and the plan, no verdict."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from abfleet_experiments.config import AnalysisPlan
+
+from abfleet_analysis.decision.evidence import Evidence
+from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.statistics.effects import Comparison, contrast_z
+from abfleet_analysis.statistics.moments import Floats
+from abfleet_analysis.statistics.sequential import quantile
+
+GUARDRAIL_ALPHA: Final = 0.05
+"""One-sided, for each guardrail to be better than its margin. All must be, so this is not divided."""
+INFLATION: Final = 1.25
+"""Planned users over those of one look at a fixed sample: what looking often and passing the guardrails cost."""
+
+
+def planned_users(
+    evidence: Evidence,
+    plan: AnalysisPlan,
+    alpha: float,
+    primary: Comparison,
+    held: Sequence[tuple[MetricRule, Comparison]],
+) -> Floats:
+    """How many users the experiment needs for one treatment, as known at each time: float64[times]; nan if unknown.
+
+    alpha: One-sided, of the primary metric. held: The guardrails.
+    From control's variance alone, a treatment's being taken as what the plan expects of it: what a treatment does must
+    not decide how long it is watched.
+    """
+    everyone, power = evidence.users.sum(axis=1), quantile(plan.power)
+    distance = plan.effect * np.abs(primary.baseline)
+    needed = _needed(primary, everyone, 1.0, 1 + plan.effect, distance, z=quantile(1 - alpha) + power)
+    for rule, comparison in held:
+        factor, points = margin(rule, comparison)
+        distance = np.abs((factor - 1) * comparison.baseline) + np.abs(points)
+        z = quantile(1 - GUARDRAIL_ALPHA) + power
+        needed = np.maximum(needed, _needed(comparison, everyone, np.square(factor), 1.0, distance, z=z))
+    return np.where(np.isfinite(needed), np.ceil(needed * INFLATION), np.nan)
+
+
+def _needed(
+    comparison: Comparison,
+    everyone: Floats,
+    of_control: Floats | float,
+    of_treatment: float,
+    distance: Floats,
+    *,
+    z: float,
+) -> Floats:
+    """Users for a difference of this distance to be found; the factors are of control's variance per user."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        a_user = comparison.baseline_variance * comparison.baseline_users
+        control, treatment = comparison.baseline_users / everyone, comparison.users / everyone
+        error = a_user * (of_control / control + of_treatment / treatment)
+        return np.where(a_user == 0, 0.0, error * np.square(z / distance))
+
+
+def margin_z(rule: MetricRule, comparison: Comparison) -> Floats:
+    """z of a guardrail being better than its margin: float64[times]. Without variance and difference it passes."""
+    factor, points = margin(rule, comparison)
+    z = contrast_z(comparison, factor, points, sign=rule.sign)
+    flat = (comparison.standard_error == 0) & (comparison.difference == 0)
+    return np.where(flat, np.inf, z)
+
+
+def margin(rule: MetricRule, comparison: Comparison) -> tuple[Floats, Floats]:
+    """The worst that is tolerated is factor x baseline + points: float64[times] each."""
+    relative = rule.margin * np.abs(comparison.baseline)
+    by_points = rule.margin_points > relative
+    factor = np.where(by_points, 1.0, 1.0 - rule.sign * rule.margin)
+    return factor, np.where(by_points, -rule.sign * rule.margin_points, 0.0)
+
+
+def days_left(evidence: Evidence, planned: float) -> float:
+    """Days until the planned users have come at the present rate, and at most until the horizon."""
+    calendar = evidence.calendar
+    to_horizon = max(calendar.planned - calendar.done, 0) * calendar.look_days
+    users = evidence.users[-1].sum()
+    if not users:
+        return math.nan
+    if not planned > 0 or not calendar.done:
+        return to_horizon
+    per_day = users / (calendar.done * calendar.look_days)
+    return float(min(max(planned - users, 0.0) / per_day, to_horizon))

@@ -1,0 +1,130 @@
+"""The sentences of a conclusion. Knows words; which of them apply is decided elsewhere."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from abfleet_experiments.config import AnalysisPlan
+
+from abfleet_analysis.decision.evidence import BadEvents, Evidence
+from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.decision.verdicts import SampleRatio
+from abfleet_analysis.statistics.effects import Comparison
+from abfleet_analysis.statistics.sequential import quantile
+
+
+class Reasons:
+    """Collects the sentences of one treatment. Changed only while its verdict is made."""
+
+    def __init__(self, evidence: Evidence, plan: AnalysisPlan, group: int) -> None:
+        self._evidence = evidence
+        self._plan = plan
+        self._group = group
+        self._name = evidence.groups[group]
+        self._sentences: list[str] = []
+
+    def sentences(self) -> tuple[str, ...]:
+        """What was said, in order."""
+        return tuple(self._sentences)
+
+    def guardrail_acts(self, metric: str, log_e: float, events: BadEvents) -> None:
+        """A guardrail's e-process has reached its threshold."""
+        bad = events.counts.sum(axis=0)
+        users = self._evidence.users[-1]
+        rates = " against ".join(
+            f"{bad[index]:,.0f} of {users[index]:,.0f} users in {self._evidence.groups[index]}"
+            for index in (self._group, 0)
+        )
+        self._say(f"{metric} guardrail: {rates} had a first bad event, more than the tolerated 1.25 times as often "
+                  f"(E = {_large(log_e)}, acts at 200)")  # fmt: skip
+
+    def faults(self, faults: Sequence[str]) -> None:
+        """The data is broken."""
+        for fault in faults:
+            self._say(fault)
+
+    def faults_beside(self, faults: Sequence[str]) -> None:
+        """The data is broken, and that changes nothing."""
+        for fault in faults:
+            self._say(f"beside that, the data has a fault: {fault}")
+
+    def harm(self, rule: MetricRule, comparison: Comparison) -> None:
+        """The primary metric is worse."""
+        self._say(f"{rule.name} of {self._name} is worse than control's: {_lift(comparison)}; "
+                  "it crossed the boundary for harm")  # fmt: skip
+
+    def better(self, rule: MetricRule, comparison: Comparison, guardrails: Sequence[str]) -> None:
+        """The primary metric is better, and the guardrails hold."""
+        held = f", and {_listed(guardrails)} held within the margin" if guardrails else ""
+        self._say(f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; "
+                  f"it crossed its boundary{held}")  # fmt: skip
+
+    def too_good(self, rule: MetricRule, comparison: Comparison) -> None:
+        """Twyman's law."""
+        lift, baseline = comparison.relative_difference[-1], comparison.baseline[-1]
+        if not math.isfinite(lift):
+            control = "is 0" if baseline == 0 else "is not known"
+            self._say(f"control's {rule.name} {control}, so there is nothing to measure the change against; results "
+                      "like that are usually mistakes, such as outcomes recorded for one group only")  # fmt: skip
+            return
+        self._say(f"a change of {lift:+.0%} in {rule.name} is more than 5 times the planned effect of "
+                  f"{self._plan.effect:.0%}; results that good are usually mistakes, so look for one")  # fmt: skip
+
+    def suspicious(self, ratio: SampleRatio) -> None:
+        """The groups' sizes are not quite right."""
+        self._say(f"the groups' sizes are suspicious (chi-square p = {ratio.p_value:.2g}); look for lost log lines")
+
+    def held_back(self, rule: MetricRule, comparison: Comparison, why: Sequence[str], *, ended: bool) -> None:
+        """The primary metric is better, and something else speaks against shipping. `ended`: there is no time left."""
+        self._say(f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; it crossed its boundary")
+        when = "the horizon has ended, and it is not to be shipped" if ended else "it is not to be shipped yet"
+        self._say(f"{when}, because {_listed(why)}")
+
+    def keep_running(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
+        """Nothing is decided yet."""
+        users = self._evidence.users[-1].sum()
+        occupied = self._evidence.occupied
+        if not users:
+            synthetic = self._evidence.quality.synthetic
+            left = f": {synthetic:,} synthetic calls are left out" if synthetic else ""
+            self._say(f"the log has no users of this experiment yet{left}")
+        elif not (occupied[0] and occupied[self._group]):
+            empty = self._evidence.groups[0] if occupied[self._group] else self._name
+            self._say(f"the log has no users of group {empty} yet, so there is nothing to compare")
+        else:
+            of = f" of {planned:,.0f} planned" if planned > 0 else ""
+            self._say(
+                f"no boundary is crossed after {users:,.0f} users{of}: {rule.name} of {self._name} {_lift(comparison)}"
+            )
+
+    def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
+        """The planned users are reached."""
+        self._say(f"{planned:,.0f} users were planned to find a change of {self._plan.effect:.0%} in {rule.name}; they "
+                  f"have come, and no boundary is crossed: {self._name} {_lift(comparison)}")  # fmt: skip
+
+    def inconclusive(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
+        """The horizon is reached too early."""
+        users = self._evidence.users[-1].sum()
+        needed = f" of {planned:,.0f} planned" if planned > 0 else ""
+        self._say(f"the horizon has ended after {users:,.0f} users{needed}, too few to tell a change of "
+                  f"{self._plan.effect:.0%} in {rule.name} from none: {self._name} {_lift(comparison)}")  # fmt: skip
+
+    def _say(self, sentence: str) -> None:
+        self._sentences.append(sentence)
+
+
+def _lift(comparison: Comparison) -> str:
+    relative = float(comparison.relative_difference[-1])
+    if not math.isfinite(relative):
+        return "no relative change can be computed yet"
+    half = quantile(0.975) * float(comparison.standard_error[-1]) / abs(float(comparison.baseline[-1]))
+    return f"{relative:+.1%} (95 % interval at this look alone {relative - half:+.1%} to {relative + half:+.1%})"
+
+
+def _large(log_e: float) -> str:
+    value = np.exp(min(log_e, 700.0))
+    return f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

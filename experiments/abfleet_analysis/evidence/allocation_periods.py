@@ -1,0 +1,191 @@
+"""From the log to an experiment's groups, allocations and looks. Runs small queries; decides nothing about users."""
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from abfleet_experiments.allocation import allocation_in_force
+from abfleet_experiments.bucketing import BUCKETS
+from abfleet_experiments.config import AnalysisPlan, Experiment
+
+from abfleet_analysis.decision.evidence import Calendar
+from abfleet_analysis.reading.databases import fetched_rows
+from abfleet_analysis.statistics.moments import Floats
+
+MAX_PERIODS: Final = 12
+"""An experiment's newest allocations, as many as are compared; each more costs time with its square."""
+DAY: Final = timedelta(days=1)
+FORGIVEN: Final = 24
+"""The first exposure comes a little after the start: a 24th of a look's length is forgiven where whole looks count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One allocation as it was found.
+
+    Attributes:
+        weights: float64[groups]: shares in force.
+    """
+
+    id: str
+    begin: datetime
+    weights: Floats
+    salt: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """When the result is looked at.
+
+    Attributes:
+        times: One for each look that has been, and last the moment of the report.
+        anchor_us, look_us: The first look and the distance, in microseconds.
+    """
+
+    times: tuple[datetime, ...]
+    anchor_us: int
+    look_us: int
+    calendar: Calendar
+
+    def index(self, at_us: ir.IntegerValue) -> ir.IntegerValue:
+        """The first time that knows of something that happened then: a look, or the report."""
+        index = (at_us - self.anchor_us + self.look_us - 1) // self.look_us
+        return ibis.greatest(0, ibis.least(index, self.calendar.done)).cast("int32")
+
+
+def microseconds(at: datetime) -> int:
+    """Since 1970, exactly."""
+    return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+
+
+def moment(at_us: int) -> datetime:
+    """The instant of so many microseconds since 1970."""
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=int(at_us))
+
+
+def looks_until(first: datetime, as_of: datetime, plan: AnalysisPlan) -> Looks:
+    """The looks of an experiment whose first exposure was then.
+
+    Every `plan.look` from the UTC midnight after the first exposure; looks shorter than a day start at the next whole
+    multiple of their own length, so that an experiment of minutes is looked at too.
+    """
+    step = min(plan.look, DAY)
+    first_us, step_us, look_us = (
+        microseconds(first),
+        step // timedelta(microseconds=1),
+        plan.look // timedelta(microseconds=1),
+    )
+    anchor_us = (first_us // step_us + 1) * step_us
+    planned = max(int(plan.horizon / plan.look), 1)
+    passed = (microseconds(as_of) - anchor_us) // look_us + 1
+    done = int(min(max(passed, 0), planned))
+    times = [moment(anchor_us + index * look_us) for index in range(done)]
+    forgiven = plan.look / FORGIVEN
+    shipping = [index + 1 for index in range(planned)
+                if moment(anchor_us + index * look_us) - first + forgiven >= plan.minimum]  # fmt: skip
+    calendar = Calendar(
+        planned=planned,
+        done=done,
+        first_shipping=shipping[0] if shipping else planned,
+        look_days=plan.look / DAY,
+    )
+    return Looks((*times, max(as_of, times[-1]) if times else as_of), anchor_us, look_us, calendar)
+
+
+def group_names(experiment: Experiment | None, logged: Sequence[str], shares: Mapping[str, float]) -> tuple[str, ...]:
+    """The groups with the control first: those of the file, then any others that the log has.
+
+    Without the file the control is the group of that name, or else the one with the largest share.
+    """
+    if experiment is not None:
+        names = [experiment.control, *(g.name for g in experiment.groups if g.name != experiment.control)]
+    else:
+        listed = sorted(logged)
+        control = "control" if "control" in listed else max(listed, key=lambda name: (shares.get(name, 0.0), name))
+        names = [control]
+    return (*names, *(name for name in sorted(logged) if name not in names))
+
+
+def allocation_events(lines: ir.Table, name: str) -> dict[str, tuple[str | None, dict[str, float]]]:
+    """What allocation events among lines say of an experiment: id to salt and shares, 0 to 1."""
+    events = lines.filter(lines.event == "allocation", lines.experiment == name)
+    rows = fetched_rows(events.select("allocation", "salt", "weights").distinct())
+    found: dict[str, tuple[str | None, dict[str, float]]] = {}
+    for row in rows:
+        try:
+            weights = json.loads(row["weights"] or "{}")
+            found[row["allocation"]] = (row["salt"], {str(k): float(v) / 100 for k, v in weights.items()})
+        except (ValueError, TypeError, AttributeError):
+            continue  # a malformed event is as good as none: propensities say the same
+    return found
+
+
+def find_periods(
+    calls: Iterable[Mapping[str, Any]],
+    groups: Sequence[str],
+    experiment: Experiment | None,
+    events: Mapping[str, tuple[str | None, Mapping[str, float]]],
+    as_of: datetime,
+) -> list[Found]:
+    """The allocations that calls name, in the order in which they began, the newest MAX_PERIODS of them.
+
+    calls: Rows as of `Calls.allocated`.
+    """
+    begins: dict[str, int] = {}
+    propensities: dict[str, dict[str, float]] = {}
+    for row in calls:
+        begins[row["allocation"]] = min(begins.get(row["allocation"], row["oldest"]), row["oldest"])
+        if row["highest"] is not None:
+            seen = propensities.setdefault(row["allocation"], {})
+            seen[row["group"]] = max(seen.get(row["group"], 0.0), float(row["highest"]))
+    from_file = _shares_of_file(experiment, as_of)
+    found = []
+    for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_PERIODS:]:
+        salt, logged = events.get(identity, (None, {}))
+        shares = logged or from_file.get(identity) or {}
+        if not shares:
+            shares = _completed(propensities.get(identity, {}), groups, from_file)
+        weights = np.array([shares.get(name, 0.0) for name in groups])
+        found.append(Found(identity, moment(begins[identity]), weights, salt))
+    return found
+
+
+def _shares_of_file(experiment: Experiment | None, as_of: datetime) -> dict[str, dict[str, float]]:
+    """The shares of each allocation that the file has had by its own rows; "" is the one in force."""
+    if experiment is None:
+        return {}
+    shares: dict[str, dict[str, float]] = {}
+    for at in [*(row.at for row in experiment.ramp), as_of]:
+        allocation = allocation_in_force(experiment, at)
+        if allocation is not None:
+            named = {g.name: bp / BUCKETS for g, bp in zip(experiment.groups, allocation.weights_bp, strict=True)}
+            shares[allocation.id] = shares[""] = named
+    return shares
+
+
+def _completed(
+    propensities: Mapping[str, float], groups: Sequence[str], from_file: Mapping[str, Mapping[str, float]]
+) -> Mapping[str, float]:
+    """Shares from the propensities of the groups that were seen; what is missing to 1 is the others'."""
+    if not propensities:
+        return from_file.get("", {name: 1 / len(groups) for name in groups})
+    unseen = [name for name in groups if name not in propensities]
+    left = 1 - math.fsum(propensities.values())
+    if left <= 1e-6 or not unseen:
+        return propensities
+    filed = {name: from_file.get("", {}).get(name, 0.0) for name in unseen}
+    total = math.fsum(filed.values())
+    if not total:
+        return propensities
+    return {**propensities, **{name: left * share / total for name, share in filed.items()}}
+
+
+def index_of(column: ir.StringValue, values: Sequence[str]) -> ir.IntegerValue:
+    """The position of a text in a list, as an expression; -1 where it is not in it."""
+    return ibis.cases(*((column == value, index) for index, value in enumerate(values)), else_=-1).cast("int32")

@@ -1,0 +1,252 @@
+"""What each user adds to each metric, look by look. Ibis expressions; knows the rules of joining outcomes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import ibis.expr.types as ir
+
+from abfleet_analysis.decision.metrics import MetricRule, Source
+from abfleet_analysis.evidence.allocation_periods import Looks, index_of
+from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.sums import Value, spelled
+from abfleet_analysis.reading.databases import fetched_one, fetched_rows, keep, view
+
+if TYPE_CHECKING:
+    from ibis.backends import BaseBackend
+
+BEFORE: Final = timedelta(days=14)
+"""How far back the time before a user's first exposure goes."""
+_MICROSECOND: Final = timedelta(microseconds=1)
+_OUTCOME_SOURCES: Final = (Source.OUTCOME_VALUE, Source.OUTCOME_COUNT, Source.OUTCOME_ANY)
+_KEYS: Final = ("user", "period", "look")
+_PLACE: Final = ("cell", "g")
+
+
+@dataclass(slots=True)
+class OutcomeCounts:
+    """What was met on the way. Changed only while the contributions are made."""
+
+    clicks_not_in_list: int = 0
+    other_currencies: int = 0
+    currencies: dict[str, str | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Outcomes of an experiment with the user's allocation they belong to.
+
+    Attributes:
+        by_request: With `x_period`, `x_user`, `listed`, `look`.
+        by_user: Without a request id; `x_period` and `since_us` after the first exposure there, newest allocation.
+    """
+
+    by_request: ir.Table
+    by_user: ir.Table
+
+
+def join_outcomes(
+    lines: Lines, name: str, groups: Sequence[str], periods: Sequence[str], units: ir.Table, looks: Looks
+) -> Joined:
+    """The outcomes that belong to an experiment's calls and users."""
+    found = lines.joined.filter(
+        lines.joined.x_experiment == name,
+        lines.joined.x_reason.fill_null("allocated") == "allocated",
+        lines.joined.x_group.isin(groups),
+        lines.joined.x_allocation.isin(periods),
+        lines.joined.x_user.notnull(),
+        ~lines.joined.x_synthetic,
+    )
+    found = found.mutate(
+        look=looks.index(ibis.greatest(found["at"], found.x_at)), x_period=index_of(found.x_allocation, periods)
+    )
+    alone = lines.outcomes.filter(lines.outcomes.request.isnull(), lines.outcomes.user.notnull())
+    starts = units.select("user", x_period=units.period, first=units["first"])
+    pairs = alone.inner_join(starts, "user")
+    pairs = pairs.filter(pairs["first"] <= pairs["at"])
+    ranked = pairs.mutate(rank=ibis.row_number().over(group_by=pairs.outcome, order_by=ibis.desc(pairs["first"])))
+    newest = ranked.filter(ranked["rank"] == 0)
+    newest = newest.mutate(x_user=newest.user, since_us=newest["at"] - newest["first"], look=looks.index(newest["at"]))
+    connection = lines.log.connection
+    return Joined(
+        view(connection, "outcomes_by_request", found),
+        keep(connection, "outcomes_by_user", newest.drop("rank", "first")),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Contributions:
+    """What each user adds to the metrics, look by look.
+
+    Attributes:
+        table: Rows for each user, allocation and look, with cell and group. outcomes: Those of outcomes alone; None
+            where no metric is of outcomes.
+        values: By metric, which columns make it. filled: The columns that outcomes fill, and nothing else.
+    """
+
+    table: ir.Table
+    outcomes: ir.Table | None
+    values: dict[str, Value]
+    filled: tuple[str, ...]
+
+
+def contributions(
+    outcomes: Joined,
+    visits: ir.Table,
+    units: ir.Table,
+    rules: Sequence[MetricRule],
+    counted: OutcomeCounts,
+    connection: "BaseBackend",
+) -> Contributions:
+    """What each user adds to the metrics of rules."""
+    values: dict[str, Value] = {}
+    parts: list[ir.Table] = []
+    for rule in rules:
+        if rule.source is Source.CLICKS:
+            clicked = _clicks(outcomes, rule, counted)
+            shown = _impressions(outcomes, rule)
+            parts.append(clicked)
+            if fetched_one(shown.count()):
+                parts.append(shown)
+                values[rule.name] = Value("clicked", "impressions")
+            else:
+                values[rule.name] = Value("clicked", "answered")
+        elif rule.source is Source.OUTCOME_RATIO:
+            assert rule.over is not None, "a ratio has both"
+            below = replace(rule, outcome=rule.over, name=f"{rule.name} over")  # no metric has a blank in its name
+            parts += [_outcomes(outcomes, rule, counted), _outcomes(outcomes, below, counted)]
+            values[rule.name] = Value(_column(rule), _column(below))
+        elif rule.source in _OUTCOME_SOURCES:
+            parts.append(_outcomes(outcomes, rule, counted))
+            values[rule.name] = Value(_column(rule), any=rule.source is Source.OUTCOME_ANY)
+        else:
+            values[rule.name] = {
+                Source.ERRORS: Value("error", any=True),
+                Source.FALLBACKS: Value("fell_back", any=True),
+                Source.TIME_MEAN: Value("time_sum", "timed"),
+                Source.TIME_QUANTILE: Value("slow", "timed"),
+            }[rule.source]
+    base = visits.select(*_KEYS, *_PLACE, "answered", "error", "fell_back", "timed", "time_sum", "slow")
+    if not parts:
+        return Contributions(_aligned(base, base.columns), None, values, ())
+    filled = tuple(sorted({name for part in parts for name in part.columns} - {*_KEYS}))
+    # Few rows beside the base's, which would be gathered again for each thing that is asked of them.
+    aligned = [_aligned(part, (*_KEYS, *filled)) for part in parts]
+    few = ibis.union(*aligned) if len(aligned) > 1 else aligned[0]
+    place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})
+    few = keep(connection, "outcome_contributions", few.inner_join(place, ["user", "period"]))
+    columns = (*base.columns, *filled)
+    return Contributions(_aligned(base, columns).union(_aligned(few, columns)), few, values, filled)
+
+
+def _aligned(table: ir.Table, columns: Sequence[str]) -> ir.Table:
+    """The columns, with 0 in those that the table does not have.
+
+    Of tables that are put together a user may have several rows for one look. Nothing minds: what the rows of a look
+    change adds up to what the look changes, and adding them up here would cost as much as everything after it.
+    """
+    # Cast, because a table of Spark's takes a plain 0.0 for a decimal.
+    nought = ibis.literal(0).cast("float64")
+    kinds = {"period": "int32", "look": "int32", "cell": "int16", "g": "int16"}
+    return table.select(
+        "user",
+        **{
+            name: table[name].cast(kinds.get(name, "float64")) if name in table.columns else nought
+            for name in columns if name != "user"
+        },
+    )  # fmt: skip
+
+
+def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
+    """The outcomes of a type: those with a request, and those of the user within the metric's window."""
+    with_request, alone = outcomes.by_request, outcomes.by_user
+    return (
+        with_request.filter(with_request.type == kind),
+        alone.filter(alone.type == kind, alone.since_us <= rule.window // _MICROSECOND),
+    )
+
+
+def _clicks(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Table:
+    """A click counts once for each request and item, if the item was in the list."""
+    with_request, alone = _in_window(outcomes, rule, "click")
+    counted.clicks_not_in_list += int(fetched_one(with_request.filter(~with_request.listed).count()))
+    with_request = with_request.filter(with_request.listed)
+    pairs = with_request.group_by("request", "item_id", "x_user", "x_period").aggregate(look=with_request.look.min())
+    single = alone.group_by("item_id", "x_user", "x_period").aggregate(look=alone.look.min())
+    every = pairs.select("x_user", "x_period", "look").union(single.select("x_user", "x_period", "look"))
+    return _per_look(every, clicked=ibis._.count())
+
+
+def _impressions(outcomes: Joined, rule: MetricRule) -> ir.Table:
+    with_request, alone = _in_window(outcomes, rule, "impression")
+    columns = ("x_user", "x_period", "look")
+    return _per_look(with_request.select(*columns).union(alone.select(*columns)), impressions=ibis._.count())
+
+
+def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Table:
+    assert rule.outcome is not None, "only metrics over outcomes come here"
+    columns = ("x_user", "x_period", "look", "value", "currency")
+    with_request, alone = _in_window(outcomes, rule, rule.outcome)
+    every = with_request.select(*columns).union(alone.select(*columns))
+    if rule.money:
+        currency = _main_currency(every)
+        counted.currencies[rule.name] = currency
+        same = every.currency.fill_null(currency or "") == (currency or "")
+        counted.other_currencies += int(fetched_one(every.filter(~same).count()))
+        every = every.filter(same)
+    total = ibis._.value.fill_null(0).sum() if rule.source is Source.OUTCOME_VALUE else ibis._.count()
+    return _per_look(every, **{_column(rule): total})
+
+
+def _main_currency(outcomes: ir.Table) -> str | None:
+    """The most frequent currency; of equally frequent ones the first in the alphabet."""
+    named = outcomes.filter(outcomes.currency.notnull()).group_by("currency").aggregate(n=ibis._.count())
+    rows = fetched_rows(named)
+    return min(rows, key=lambda row: (-row["n"], row["currency"]))["currency"] if rows else None
+
+
+def _per_look(table: ir.Table, **columns: ibis.Deferred) -> ir.Table:
+    named = table.rename(user="x_user", period="x_period")
+    return named.group_by(list(_KEYS)).aggregate(**columns)
+
+
+def _column(rule: MetricRule) -> str:
+    return f"outcome_{spelled(rule.name)}"
+
+
+def values_before(lines: Lines, starts: ir.Table, rule: MetricRule, currency: str | None) -> ir.Table:
+    """Each user's summed values of an outcome type in the 14 days before the first exposure: `user`, `before`."""
+    table = lines.outcomes.filter(lines.outcomes.type == rule.outcome)
+    if rule.money and currency is not None:
+        table = table.filter(table.currency.fill_null(currency) == currency)
+    table = _before(table.select("user", "at", "value"), starts)
+    total = {
+        Source.OUTCOME_VALUE: table.value.fill_null(0).sum(),
+        Source.OUTCOME_COUNT: table.count(),
+        Source.OUTCOME_ANY: (table.count() > 0).cast("int32"),
+    }[rule.source]
+    return table.group_by("user").aggregate(before=total.cast("float64"))
+
+
+def clicks_before(lines: Lines, starts: ir.Table) -> ir.Table:
+    """Each user's clicked pairs and answered lists in that time: `user`, `clicked`, `answered`."""
+    calls = lines.exposures.filter(~lines.exposures.synthetic, lines.exposures.user.notnull())
+    calls = _before(calls.filter(calls.status.fill_null("OK") == "OK").select("user", "at"), starts)
+    clicks = lines.joined.filter(lines.joined.type == "click", lines.joined.x_user.notnull(), ~lines.joined.x_synthetic)
+    clicks = clicks.filter(clicks.listed)
+    clicks = _before(clicks.select("request", "item_id", user=clicks.x_user, at=clicks.x_at), starts)
+    pairs = clicks.select("user", "request", "item_id").distinct()
+    clicked = pairs.group_by("user").aggregate(clicked=pairs.count())
+    answered = calls.group_by("user").aggregate(answered=calls.count())
+    return answered.left_join(clicked, "user").select(
+        "user", clicked=clicked.clicked.fill_null(0).cast("float64"), answered=answered.answered.cast("float64")
+    )
+
+
+def _before(table: ir.Table, starts: ir.Table) -> ir.Table:
+    """The rows of users' last 14 days before their first exposure."""
+    together = table.inner_join(starts.select("user", start=starts["first"]), "user")
+    early = together.filter(together["at"] < together.start, together["at"] >= together.start - BEFORE // _MICROSECOND)
+    return early.drop("start")

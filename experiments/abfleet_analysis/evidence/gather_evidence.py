@@ -1,0 +1,322 @@
+"""From a log to the evidence of one experiment. Puts the expressions together; the rules are in what it calls."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Final
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+from abfleet_experiments.config import AnalysisPlan, Experiment
+from numpy.typing import NDArray
+
+from abfleet_analysis.decision.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
+from abfleet_analysis.decision.metrics import BadEvent, MetricRule
+from abfleet_analysis.evidence import cells as cells_of
+from abfleet_analysis.evidence import packed_counts, sums
+from abfleet_analysis.evidence.allocation_periods import (
+    Found,
+    Looks,
+    allocation_events,
+    find_periods,
+    group_names,
+    looks_until,
+)
+from abfleet_analysis.evidence.contributions import OutcomeCounts, contributions, join_outcomes, values_before
+from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality
+from abfleet_analysis.evidence.response_times import slow_calls, with_quantile
+from abfleet_analysis.evidence.sums import Value, arrow
+from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
+from abfleet_analysis.reading.databases import alongside, fetched_one, numbers
+from abfleet_analysis.statistics.effects import Estimator
+from abfleet_analysis.statistics.moments import Floats, Moments, from_sums
+
+STEPS_PER_LOOK: Final = 200
+"""How finely the e-process of a guardrail follows time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """One experiment's evidence with what the report shows beside it."""
+
+    evidence: Evidence
+    allocations: tuple[Found, ...]
+    facts: tuple[GroupFacts, ...]
+    looks: Looks
+
+
+@dataclass(frozen=True, slots=True)
+class UserChanges:
+    """What each look changes in the sums of each user of one allocation.
+
+    Attributes:
+        users: How many. user: int[rows], which of them. look: int[rows]. entered: float64[rows], 1 at the user's first.
+        parts: By metric and product of sums.PRODUCTS, float64[rows].
+    """
+
+    groups: tuple[str, ...]
+    users: int
+    user: NDArray[np.int64]
+    look: NDArray[np.int64]
+    entered: Floats
+    parts: Mapping[str, Mapping[str, Floats]]
+    rules: tuple[MetricRule, ...]
+    looks: Looks
+
+
+def user_changes(
+    lines: Lines,
+    name: str,
+    experiment: Experiment,
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> UserChanges | None:
+    """The changes of each user of an experiment's largest allocation; None if nobody was in it."""
+    groups = group_names(experiment, [], {})
+    found = find_periods(lines.calls.allocated(name), groups, experiment, {}, as_of)
+    if not found:
+        return None
+    return _by_user(tables_of(lines, name, groups, found, rules, plan, as_of))
+
+
+def gather(
+    lines: Lines,
+    name: str,
+    experiment: Experiment | None,
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> Gathered:
+    """The evidence of an experiment as known at a moment; of one without users, if none came."""
+    return gather_with_tables(lines, name, experiment, rules, plan, as_of)[0]
+
+
+def gather_with_tables(
+    lines: Lines,
+    name: str,
+    experiment: Experiment | None,
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> tuple[Gathered, Tables | None]:
+    """The evidence, with the tables that it was made from, for what is shown beside it; None where nobody came."""
+    calls = lines.calls.allocated(name)
+    events = {}
+    if lines.survey.count(lambda row: row["event"] == "allocation" and row["experiment"] == name):
+        events = allocation_events(lines.all, name)
+    listed = {row["group"] for row in calls}
+    if experiment is None:
+        listed |= {group for _, shares in events.values() for group in shares}
+    groups = group_names(experiment, sorted(listed), lines.calls.shares(name)) if (
+        listed or experiment is not None) else ()  # fmt: skip
+    found = find_periods(calls, groups, experiment, events, as_of)
+    if not found:
+        return _nobody(lines, name, groups, experiment, rules, plan, as_of), None
+    tables = tables_of(lines, name, groups, found, rules, plan, as_of)
+    return _gathered(tables), tables
+
+
+def _gathered(tables: Tables) -> Gathered:
+    """Everything."""
+    counted = OutcomeCounts()
+    entering = tables.entering()
+    new_users = sums.counts(entering, entering.entry, tables.shape)
+    member = cells_of.membership(tables.cells, tables.looks.times)
+    with alongside(tables.lines.log.connection) as beside:
+        bad_events = beside(_all_bad_events, tables)
+        facts = beside(group_facts, tables)
+        said = beside(quality, tables)
+        metrics = _metrics(tables, counted, new_users)
+    metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
+    evidence = Evidence(
+        groups=tables.groups,
+        weights=tables.found[-1].weights,
+        calendar=tables.looks.calendar,
+        membership=member,
+        shares=cells_of.expected_shares(tables.cells, tables.looks.times),
+        new_users=new_users,
+        users=new_users.sum(axis=1),
+        newest_users=cells_of.in_newest(tables.cells, metrics[0].moments.n[-1]),
+        metrics=metrics,
+        bad_events=bad_events.result(),
+        quality=replace(
+            said.result(), clicks_not_in_list=counted.clicks_not_in_list, other_currencies=counted.other_currencies
+        ),
+    )
+    return Gathered(evidence, tuple(tables.found), facts.result(), tables.looks)
+
+
+def _all_bad_events(tables: Tables) -> dict[str, BadEvents]:
+    return {rule.name: _bad_events(tables, rule) for rule in tables.rules if rule.bad_event is not None}
+
+
+def _metrics(tables: Tables, counted: OutcomeCounts, users: Floats) -> tuple[MetricEvidence, ...]:
+    names = [rule.name for rule in tables.rules]
+    if len(tables.found) == 1:
+        moments = _moments(tables, counted, users)
+    else:
+        changed = tables.keep("changes", _changed(tables, counted))
+        moments = sums.moments(changed, names, tables.shape)
+        crosses = sums.crosses(changed, names, tables.shape)
+        moments = {name: replace(moments[name], cross=crosses.get(name)) for name in names}
+    return tuple(MetricEvidence(rule, moments[rule.name]) for rule in tables.rules)
+
+
+def _moments(tables: Tables, counted: OutcomeCounts, users: Floats) -> dict[str, Moments]:
+    """The sums of every metric in the only allocation, in which each user of `users` is once.
+
+    Metrics of one value are few users' alone: apart from the others, they need only these users' rows.
+    """
+    table, values, bits = _contributed(tables, counted)
+    moments: dict[str, Moments] = {}
+    for several in (True, False):
+        chosen = {name: value for name, value in values.items() if (value.z is not None) is several}
+        if chosen:
+            whole = any(value.constant_z for value in chosen.values())
+            changed = sums.changes(table, chosen, tables.shape, ramped=False, bits=bits, everyone=whole)
+            moments |= sums.moments(changed, list(chosen), tables.shape, users=users)
+    return moments
+
+
+def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:
+    """What each look changes in each user's sums, of every metric."""
+    table, values, bits = _contributed(tables, counted)
+    return sums.changes(table, values, tables.shape, ramped=len(tables.found) > 1, bits=bits)
+
+
+def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value]]:
+    """What each user adds to every metric, look by look, and which columns make each metric's values."""
+    return _contributed(tables, counted)[:2]
+
+
+def _contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value], dict[str, int]]:
+    """The same with how many bits a user's sum needs, of the columns that have whole numbers alone."""
+    outcomes = join_outcomes(
+        tables.lines, tables.name, tables.groups, [one.id for one in tables.found], tables.units, tables.looks
+    )
+    connection = tables.lines.log.connection
+    found = contributions(outcomes, tables.visits, tables.units, tables.rules, counted, connection)
+    table, values = found.table, found.values
+    # Nobody has more of what is counted of calls than calls.
+    bits = dict.fromkeys(COUNTED, max(int(fetched_one(tables.units.calls.max())), 1).bit_length())
+    if found.outcomes is not None:  # each column is filled by one table, which has one row for a user's look
+        bits |= packed_counts.bits_of(found.outcomes, found.filled, tables.shape.times)
+    if any(rule.winsorise is not None for rule in tables.rules):
+        table = tables.keep("contributions", table)
+    table, values = _with_values_before(tables, table, values, counted)
+    return table, {rule.name: _capped(table, rule, values[rule.name]) for rule in tables.rules}, bits
+
+
+def _by_user(tables: Tables) -> UserChanges:
+    """The changes of the largest allocation's users, as arrays."""
+    table = _changed(tables, OutcomeCounts())
+    sizes = arrow(tables.units.group_by("period").aggregate(n=ibis._.count()))
+    largest = max(zip(sizes["n"].to_pylist(), sizes["period"].to_pylist(), strict=True))[1]
+    table = table.filter(table.period == largest)
+    columns = {name: np.nan_to_num(numbers(column)) for name, column in arrow(table).items()}
+    look = sums.places(columns["place"].astype(np.int64), tables.shape)[0]
+    users, index = np.unique(columns["user"], return_inverse=True)
+    parts = {
+        rule.name: {part: columns[sums.column(rule.name, part)].astype(np.float64) for part in sums.PRODUCTS}
+        for rule in tables.rules
+    }
+    entered = columns["entered"].astype(np.float64)
+    return UserChanges(
+        tables.groups,
+        len(users),
+        index,
+        look,
+        entered,
+        parts,
+        tuple(tables.rules),
+        tables.looks,
+    )
+
+
+def _with_values_before(
+    tables: Tables, table: ir.Table, values: dict[str, Value], counted: OutcomeCounts
+) -> tuple[ir.Table, dict[str, Value]]:
+    """The contributions with each CUPED metric's value before the experiment, where anyone has one."""
+    values = dict(values)
+    for rule in tables.rules:
+        if rule.estimator is not Estimator.CUPED or not tables.any_before():
+            continue
+        column = f"before_{values[rule.name].y}"
+        before = values_before(tables.lines, tables.starts(), rule, counted.currencies.get(rule.name))
+        before = tables.keep(column, before)
+        table = table.left_join(before, "user").drop("user_right")
+        table = table.mutate(**{column: table.before.fill_null(0.0)}).drop("before")
+        values[rule.name] = replace(values[rule.name], z=column, constant_z=True)
+    return table, values
+
+
+def _capped(table: ir.Table, rule: MetricRule, value: Value) -> Value:
+    """The cap of a winsorised metric: a quantile of all users' values."""
+    if rule.winsorise is None:
+        return value
+    totals = table.group_by("user", "period").aggregate(total=table[value.y].sum())
+    cap = fetched_one(totals.total.cast("float64").quantile(rule.winsorise))
+    return replace(value, cap=None if cap is None else float(cap))
+
+
+def _bad_events(tables: Tables, rule: MetricRule) -> BadEvents:
+    """Users by the time, group and shares of their first bad event."""
+    bad = (
+        tables.calls.filter(tables.calls.error) if rule.bad_event is BadEvent.ERROR else slow_calls(tables.calls, rule)
+    )
+    firsts = bad.group_by("user").aggregate(
+        at=bad["at"].min(), g=bad.g.argmin(bad["at"]), period=bad.period.argmin(bad["at"])
+    )
+    width = max(tables.looks.look_us // STEPS_PER_LOOK, 1)
+    steps = firsts.mutate(look=tables.looks.index(firsts["at"]), step=(firsts["at"] / width).floor().cast("int64"))
+    columns = arrow(steps.group_by("look", "step", "period", "g").aggregate(n=ibis._.count()))
+    look, step, period, group, n = (numbers(columns[c]) for c in ("look", "step", "period", "g", "n"))
+    keys, index = np.unique(np.stack([look, step, period], axis=1), axis=0, return_inverse=True)
+    counts = np.zeros((len(keys), len(tables.groups)))
+    np.add.at(counts, (index.reshape(-1), group.astype(np.int64)), n)
+    weights = np.stack([one.weights for one in tables.found])
+    return BadEvents(keys[:, 0], counts, weights[keys[:, 2]])
+
+
+def _nobody(
+    lines: Lines,
+    name: str,
+    groups: tuple[str, ...],
+    experiment: Experiment | None,
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> Gathered:
+    """The evidence of an experiment that nobody was in."""
+    synthetic, overrides = lines.calls.left_out(name)
+    none = np.zeros((1, 1, len(groups)))
+    weights = (
+        np.array([experiment.group(g).weight_bp / 10_000 for g in groups]) if experiment else np.zeros(len(groups))
+    )
+    looks = looks_until(as_of, as_of, plan)
+    evidence = Evidence(
+        groups=groups,
+        weights=weights,
+        calendar=looks.calendar,
+        membership=np.ones((1, 1, 1)),
+        shares=weights.reshape(1, 1, -1),
+        new_users=none,
+        users=none[:, 0],
+        metrics=tuple(MetricEvidence(rule, from_sums([none] * 7)) for rule in rules),
+        bad_events={},
+        quality=DataQuality(
+            lines=lines.survey.lines,
+            unreadable=lines.survey.unreadable,
+            duplicates=lines.duplicates,
+            synthetic=synthetic,
+            overrides=overrides,
+            no_user_id=lines.calls.no_user_id,
+            holdout=lines.survey.holdout,
+            unusable_values=lines.unusable,
+        ),
+    )
+    facts = tuple(GroupFacts(g, experiment.group(g).model if experiment else None, 0, 0, 0, 0) for g in groups)
+    return Gathered(evidence, (), facts, looks)

@@ -1,0 +1,67 @@
+"""Response times: quantiles with what they need, and which calls were slow. Ibis expressions over calls."""
+
+from dataclasses import replace
+from typing import Final
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+
+from abfleet_analysis.decision.evidence import MetricEvidence
+from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, MetricRule, Source
+from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.reading.databases import fetched_rows, numbers
+from abfleet_analysis.statistics import quantiles
+from abfleet_analysis.statistics.moments import Floats
+
+LEARNT_FROM: Final = 1000
+"""Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""
+
+
+def quantile_points(times: ir.Table, groups: int) -> Floats:
+    """Each group's quantile of response times, from their histogram."""
+    columns = arrow(times.group_by("g", "bin").aggregate(n=times.n.sum(), total=times.total.sum()))
+    points = np.zeros(groups)
+    group, bins, n, total = (numbers(columns[name]) for name in ("g", "bin", "n", "total"))
+    for index in range(groups):
+        order = np.argsort(bins[group == index])
+        counts = n[group == index][order].astype(np.float64)
+        totals = total[group == index][order]
+        # The last bits of a mean depend on the order in which rows were added up; times in the log have three decimals.
+        points[index] = np.round(np.nan_to_num(quantiles.point(counts, totals, RESPONSE_TIME_QUANTILE)), 4)
+    return points
+
+
+def with_quantile(metric: MetricEvidence, membership: Floats, times: ir.Table | None, shape: Shape) -> MetricEvidence:
+    """The metric with its quantile in each stratum, if it is one; times: the histogram by look, cell and group."""
+    if metric.rule.source is not Source.TIME_QUANTILE or times is None:
+        return metric
+    columns = arrow(times)
+    where = tuple(numbers(columns[name]).astype(np.int64) for name in ("look", "cell", "g"))
+    bins = numbers(columns["bin"])
+    axes = (shape.times, shape.cells, shape.groups)
+    counts = quantiles.dense(bins, where, numbers(columns["n"]).astype(np.float64), axes)
+    totals = quantiles.dense(bins, where, numbers(columns["total"]), axes)
+    scale = quantiles.quantile_scale(metric.moments, membership, counts, totals, probability=RESPONSE_TIME_QUANTILE)
+    return replace(metric, quantile=scale)
+
+
+def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
+    """Responses slower than the threshold; one learnt from control counts from then on only, in every group."""
+    timed = calls.filter(calls.timed)
+    if rule.threshold_ms is not None:
+        return timed.filter(timed.latency_ms > rule.threshold_ms)
+    learnt = timed.filter(timed.g == 0).order_by("at").limit(LEARNT_FROM)
+    row = fetched_rows(learnt.aggregate(
+        threshold=learnt.latency_ms.quantile(RESPONSE_TIME_QUANTILE), last=learnt["at"].max(), n=learnt.count()
+    ))[0]  # fmt: skip
+    if row["n"] < LEARNT_FROM:
+        return timed.filter(ibis.literal(False))
+    return timed.filter(timed["at"] > row["last"], timed.latency_ms > row["threshold"])
+
+
+def histogram(table: ir.Table, keys: list[str]) -> ir.Table:
+    """Timed calls by response time, in bins of 0.1 %."""
+    timed = table.filter(table.timed)
+    binned = timed.mutate(bin=(ibis.greatest(timed.latency_ms, 1e-6).ln() * quantiles.BINS_PER_E).floor().cast("int64"))
+    return binned.group_by(*keys, "bin").aggregate(n=binned.count(), total=binned.latency_ms.sum())

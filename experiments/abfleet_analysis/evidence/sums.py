@@ -1,0 +1,232 @@
+"""From visits and outcomes to the sums of a metric: Ibis expressions that end in small arrays. Knows no verdict.
+
+Each user's y and z grow look by look. A sum of squares grows by the new square less the old one, so that adding up what
+each look changes gives the sums over users at every look, in one pass over the users' active looks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from abfleet_analysis.evidence import packed_counts
+from abfleet_analysis.reading.databases import fetched, numbers
+from abfleet_analysis.statistics.moments import Cross, Floats, Moments, from_sums
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """The axes of the arrays."""
+
+    times: int
+    cells: int
+    groups: int
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """Which columns of the contributions make a metric's y and z.
+
+    Attributes:
+        z: None where a user has no second value.
+        any: y is whether the column's sum is above 0.
+        cap: y is cut here; None is no cap.
+        constant_z: z does not grow: it is the same from the first look on.
+    """
+
+    y: str
+    z: str | None = None
+    any: bool = False
+    cap: float | None = None
+    constant_z: bool = False
+
+
+def spelled(name: str) -> str:
+    """A metric's name for a column: `a-b` and `a.b` are two metrics, and databases may take `A` for `a`."""
+    return "".join(c if c.islower() or c.isdigit() else f"_{ord(c):x}_" for c in name)
+
+
+def column(metric: str, part: str) -> str:
+    """The column of one of a metric's PRODUCTS."""
+    return f"{spelled(metric)}_{part}"
+
+
+def changes(
+    contributions: ir.Table,
+    values: Mapping[str, Value],
+    shape: Shape,
+    *,
+    ramped: bool = True,
+    bits: Mapping[str, int] | None = None,
+    everyone: bool = True,
+) -> ir.Table:
+    """What each look changes in each user's sums.
+
+    contributions: one or more rows for each user, allocation and look, with `cell`, `g` and the columns of values.
+    ramped: Whether there is more than one allocation. bits: As of `packing.bits_of`. everyone: Whether rows are wanted
+    that change nothing, which may be the user's first.
+    Gives `user`, `period`, `entered` (1 at the user's first), a `column` for each of a metric's PRODUCTS (how y, z and
+    their products change), and `place`: look, cell and group in one number, as `places` takes it apart.
+    """
+    columns = sorted({c for value in values.values() for c in (value.y, value.z) if c is not None})
+    words = packed_counts.words_of(columns, bits or {})
+    plain = [c for c in columns if not any(c in word for word in words)]
+    place = (contributions.look * shape.cells + contributions.cell) * shape.groups + contributions.g
+    packed = contributions.select(
+        "user", "period", *plain, place=place.cast("int32"),
+        **{f"word_{n}": packed_counts.packed(contributions, word) for n, word in enumerate(words)},
+    )  # fmt: skip
+    added = [*(f"word_{n}" for n in range(len(words))), *plain]
+    if not everyone:
+        packed = packed.filter(ibis.or_(*(packed[name] != 0 for name in added)))
+    user = [packed.user, packed.period] if ramped else [packed.user]
+    # A user has one cell and group in an allocation, so that places are in the order of looks.
+    so_far = ibis.cumulative_window(group_by=user, order_by=packed.place)
+    first = ibis.row_number().over(group_by=user, order_by=packed.place) == 0
+    summed = packed.mutate(
+        entered=first.cast("int32"), **{f"now_{name}": packed[name].sum().over(so_far) for name in added}
+    )
+    for n, word in enumerate(words):
+        for prefix in ("", "now_"):
+            summed = summed.mutate(**packed_counts.unpacked(summed[f"{prefix}word_{n}"], word, prefix))
+    result: dict[str, ir.Value] = {}
+    for metric, value in values.items():
+        y, more_y = _y(summed, value)
+        z, more_z = _z(summed, value)
+        nought = ibis.literal(0.0)
+        result |= {
+            column(metric, "y"): more_y,
+            column(metric, "z"): nought if value.z is None else more_z,
+            column(metric, "yy"): more_y * (y + y - more_y),
+            column(metric, "yz"): nought if value.z is None else more_y * z + more_z * (y - more_y),
+            column(metric, "zz"): nought if value.z is None else more_z * (z + z - more_z),
+            column(metric, "nonzero"): (y != 0).cast("float64") - (y != more_y).cast("float64"),
+        }
+    return summed.select("user", "period", "place", "entered", **result)
+
+
+def _y(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValue]:
+    """y, and what it is more than before the row."""
+    total, more = table[f"now_{value.y}"].cast("float64"), table[value.y].cast("float64")
+    if value.any:
+        before = (total > more).cast("float64")
+        now = (total > 0).cast("float64")
+        return now, now - before
+    if value.cap is None:
+        return total, more
+    now = ibis.least(total, ibis.literal(value.cap))
+    return now, now - ibis.least(total - more, ibis.literal(value.cap))
+
+
+def _z(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValue]:
+    """The same of z."""
+    if value.z is None:
+        return ibis.literal(0.0), ibis.literal(0.0)
+    more = table[value.z].cast("float64")
+    if value.constant_z:
+        return more, ibis.ifelse(table.entered == 1, more, 0.0)
+    return table[f"now_{value.z}"].cast("float64"), more
+
+
+def places(place: NDArray[np.int64], shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Look, cell and group of places."""
+    rest, group = np.divmod(place, shape.groups)
+    look, cell = np.divmod(rest, shape.cells)
+    return look, cell, group
+
+
+def _apart(table: ir.Table, shape: Shape) -> ir.Table:
+    """Rows of `changes` with look, cell and group of their places."""
+    rest = table.place // shape.groups
+    return table.mutate(g=table.place % shape.groups, cell=rest % shape.cells, look=rest // shape.cells)
+
+
+PRODUCTS = ("y", "z", "yy", "yz", "zz", "nonzero")
+
+
+def moments(
+    changed: ir.Table, names: Sequence[str], shape: Shape, *, users: Floats | None = None
+) -> dict[str, Moments]:
+    """The sums over users of each metric, cumulative over the looks.
+
+    users: How many there are, float64[times, cells, groups]; None takes those who enter in these rows.
+    """
+    totals = {column(name, part): changed[column(name, part)].sum() for name in names for part in PRODUCTS}
+    if users is None:
+        totals["entered"] = changed.entered.sum()
+    columns = float_columns(changed.group_by("place").aggregate(**totals))
+    where = places(columns["place"].astype(np.int64), shape)
+    if users is None:
+        users = _cumulative(columns["entered"], where, shape)
+    return {
+        name: from_sums([users, *(_cumulative(columns[column(name, part)], where, shape) for part in PRODUCTS)])
+        for name in names
+    }
+
+
+def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, Cross]:
+    """The sums over users who are in two allocations and in the same group of both; {} if there are none.
+
+    The earlier allocation's values are taken as they are in the end, since it had ended when the later one began.
+    """
+    changed = _apart(changed, shape)
+    finals = {f"first_{column(name, part)}": changed[column(name, part)].sum() for name in names for part in ("y", "z")}
+    final = changed.group_by("user", "period", "cell", "g").aggregate(**finals)
+    final = final.select("user", "g", *finals, first_period=final.period, first_cell=final.cell)
+    both = changed.inner_join(final, ["user", "g"])
+    both = both.filter(both.first_period < both.period)
+    sums: dict[str, ir.Value] = {"n": both.entered.sum()}
+    for name in names:
+        y, z = both[f"first_{column(name, 'y')}"], both[f"first_{column(name, 'z')}"]
+        y2, z2 = both[column(name, "y")], both[column(name, "z")]
+        products = {"y": y * both.entered, "z": z * both.entered, "y2": y2, "z2": z2, "yy": y * y2, "yz": y * z2,
+                    "zy": z * y2, "zz": z * z2}  # fmt: skip
+        sums |= {column(name, part): product.sum() for part, product in products.items()}
+    columns = float_columns(both.group_by("first_cell", "cell", "g", "look").aggregate(**sums))
+    if not len(columns["n"]):
+        return {}
+    pairs = np.stack([columns["first_cell"].astype(int), columns["cell"].astype(int)], axis=1)
+    unique, index = np.unique(pairs, axis=0, return_inverse=True)
+    paired = Shape(shape.times, len(unique), shape.groups)
+    where = (columns["look"].astype(int), index.reshape(-1), columns["g"].astype(int))
+    n = _cumulative(columns["n"], where, paired)
+    result = {}
+    for name in names:
+        y, z, y2, z2, yy, yz, zy, zz = (
+            _cumulative(columns[column(name, part)], where, paired)
+            for part in ("y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
+        )
+        result[name] = Cross(unique[:, 0], unique[:, 1], n, y, z, y2, z2, yy, yz, zy, zz)
+    return result
+
+
+def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:
+    """Cumulative sums of a column over `look`, `cell` and `g`: float64[times, cells, groups]."""
+    table = table.mutate(counted=column)
+    columns = float_columns(table.group_by("cell", "g", "look").aggregate(total=table.counted.sum()))
+    where = (columns["look"].astype(int), columns["cell"].astype(int), columns["g"].astype(int))
+    return _cumulative(columns["total"], where, shape)
+
+
+def float_columns(table: ir.Table) -> dict[str, NDArray[np.float64]]:
+    """A small result's columns as float64[rows]; null is 0."""
+    result = fetched(table)
+    return {name: np.nan_to_num(numbers(result[name]).astype(np.float64)) for name in result.schema.names}
+
+
+def _cumulative(
+    values: Floats, where: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], shape: Shape
+) -> Floats:
+    daily = np.zeros((shape.times, shape.cells, shape.groups))
+    np.add.at(daily, where, values)
+    return daily.cumsum(axis=0)
+
+
+def arrow(table: ir.Table) -> dict[str, pa.ChunkedArray]:
+    """A small result by column."""
+    result = fetched(table)
+    return {name: result[name] for name in result.schema.names}

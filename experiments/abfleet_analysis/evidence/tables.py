@@ -1,0 +1,282 @@
+"""One experiment's tables: its calls, visits and users, each user with a cell. Ibis expressions and small queries."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from abfleet_experiments.bucketing import BUCKETS
+from abfleet_experiments.config import AnalysisPlan
+from numpy.typing import NDArray
+
+from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricRule, Source
+from abfleet_analysis.evidence import cells as cells_of
+from abfleet_analysis.evidence import log_lines, packed_counts
+from abfleet_analysis.evidence.allocation_periods import Found, Looks, looks_until, microseconds
+from abfleet_analysis.evidence.cells import UNKNOWN, Cells, Period
+from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.response_times import histogram, quantile_points
+from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.reading import databases
+from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
+from abfleet_analysis.statistics.moments import Floats
+
+if TYPE_CHECKING:
+    from ibis.backends import BaseBackend
+
+COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
+"""What is counted of calls."""
+COUNT_BITS: Final = packed_counts.WORD_BITS // len(COUNTED)
+COUNTS: Final[packed_counts.Word] = dict.fromkeys(COUNTED, COUNT_BITS)
+OFTEN: Final = 4.0
+"""Calls of a user in a look, on average, from which on adding them up first takes less time."""
+SAMPLED: Final = 64
+"""One user in so many says how many calls there are; a power of two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Everything of one experiment that expressions start from.
+
+    Attributes:
+        exposures: The ones that count. calls: The same in numbers, with what became of each and their look.
+        visits: What each user did in an allocation and a look, in one row or several. units: One row for each user and
+            allocation. Both with the user's cell and group.
+        times: The histogram of response times by look, cell and group; None if no metric needs it.
+    """
+
+    lines: Lines
+    name: str
+    groups: tuple[str, ...]
+    found: tuple[Found, ...]
+    rules: tuple[MetricRule, ...]
+    as_of: datetime
+    exposures: ir.Table
+    calls: ir.Table
+    looks: Looks
+    times: ir.Table | None
+    visits: ir.Table
+    units: ir.Table
+    cells: Cells
+    shape: Shape
+
+    def keep(self, name: str, table: ir.Table | pa.Table) -> ir.Table:
+        """The table, computed once."""
+        return databases.keep(self.lines.log.connection, name, table)
+
+    def entering(self) -> ir.Table:
+        """The units with the look that first knows of them."""
+        return self.units.mutate(look=self.looks.index(self.units["first"]))
+
+    def starts(self) -> ir.Table:
+        """Each user's first exposure in the experiment, and where it was."""
+        if len(self.found) == 1:
+            return self.units.select("user", "first", "g", "period")
+        entering = self.units.filter(self.units.entry == 1)
+        return entering.group_by("user").aggregate(
+            first=entering["first"].min(),
+            g=entering.g.argmin(entering["first"]),
+            period=entering.period.argmin(entering["first"]),
+        )
+
+    def moved(self) -> ir.BooleanValue:
+        """Of each unit, whether its bucket has moved, so that it does not count any more.
+
+        A column even where none has: a database has no `any` of a constant.
+        """
+        out = np.flatnonzero(cells_of.left_out(self.cells, self.looks.times[-1])).tolist()
+        return self.units.cell.isin(out or [UNKNOWN])
+
+    def any_before(self) -> bool:
+        """Whether the log has anything from before the experiment began."""
+        earliest = self.lines.survey.oldest
+        return earliest is not None and earliest < microseconds(min(one.begin for one in self.found))
+
+
+def tables_of(
+    lines: Lines,
+    name: str,
+    groups: tuple[str, ...],
+    found: Sequence[Found],
+    rules: Sequence[MetricRule],
+    plan: AnalysisPlan,
+    as_of: datetime,
+) -> Tables:
+    """The tables of an experiment that somebody was in."""
+    connection, ramped = lines.log.connection, len(found) > 1
+    exposures = log_lines.allocated(lines, name)
+    looks = looks_until(min(one.begin for one in found), as_of, plan)
+    calls = log_lines.calls(exposures, groups, [one.id for one in found])
+    calls = databases.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
+    times = points = None
+    if any(rule.source is Source.TIME_QUANTILE for rule in rules):
+        times = databases.keep(connection, "times", histogram(calls, ["look", "period", "g"]))
+        points = quantile_points(times, len(groups))
+    visits = visits_of(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
+    if ramped or _come_often(calls):  # over a ramp more is kept of each row than it takes to group
+        visits = _kept_by_look(connection, visits, ramped=ramped)
+    if "time_sum" not in visits.columns:
+        visits = visits.mutate(time_sum=ibis.literal(0.0))
+    visits = databases.view(connection, "visits", visits)
+    plain = databases.keep(connection, "plain_units", log_lines.units(visits, ramped=ramped))
+    cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
+    units = databases.keep(connection, "units", _with_cells(lines, plain, cells))
+    alone = _follow_from_calls(units)
+    visits = visits.mutate(cell=visits.period) if alone else _placed(visits.drop("g"), units)
+    if times is not None and alone:
+        times = times.mutate(cell=times.period)
+    elif times is not None:
+        times = histogram(_placed(calls.drop("g"), units), ["look", "cell", "g"])
+    visits = databases.view(connection, "placed_visits", visits)
+    return Tables(
+        lines=lines,
+        name=name,
+        groups=groups,
+        found=tuple(found),
+        rules=tuple(rules),
+        as_of=as_of,
+        exposures=exposures,
+        calls=calls,
+        looks=looks,
+        times=times,
+        visits=visits,
+        units=units,
+        cells=cells,
+        shape=Shape(len(looks.times), len(cells.cells), len(groups)),
+    )
+
+
+def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
+    """What each call adds to what its user did, with `start`: its time and group in one number.
+
+    The least of such numbers has the first call's group. points: By group, what a slow response takes longer than, in
+    ms; None where nobody asks. timed: Whether response times are added up.
+    """
+    slow: ir.BooleanValue = ibis.literal(False)
+    if points is not None:
+        # Not one comparison with a case of numbers: DuckDB takes these for decimals, and converts them row by row.
+        above = (calls.latency_ms > float(point) for point in points)
+        slow = calls.timed & ibis.or_(*((calls.g == group) & one for group, one in enumerate(above)))
+    calls = calls.mutate(slow=slow)
+    times = {"time_sum": ibis.ifelse(calls.timed, calls.latency_ms, 0.0)} if timed else {}
+    return calls.select(
+        "user", "period", "look", "bucket", "g",
+        start=calls["at"] * log_lines.GROUPS_IN_NUMBER + calls.g,
+        **{name: calls[name].cast("int32") for name in COUNTED}, **times,
+    )  # fmt: skip
+
+
+def _come_often(calls: ir.Table) -> bool:
+    """Whether users come so often within a look that adding up their calls first costs less than it saves."""
+    some = calls.filter(calls.user & (SAMPLED - 1) == 0)
+    visits = some.group_by("user", "look").aggregate(calls=some.count())
+    row = fetched_rows(visits.aggregate(visits=visits.count(), calls=visits.calls.sum()))[0]
+    return bool((row["calls"] or 0) >= OFTEN * row["visits"])
+
+
+def _kept_by_look(connection: "BaseBackend", visits: ir.Table, *, ramped: bool) -> ir.Table:
+    """The same in one row for each user, allocation and look, kept."""
+    kept = databases.keep(connection, "kept_visits", grouped(visits, ramped=ramped))
+    if (fetched_one(kept.calls.max()) or 0) >> COUNT_BITS:
+        return databases.keep(connection, "kept_visits", grouped(visits, ramped=ramped, together=False))
+    return kept.mutate(**packed_counts.unpacked(kept.word, COUNTS, "")).drop("word")
+
+
+def grouped(visits: ir.Table, *, ramped: bool, together: bool = True) -> ir.Table:
+    """One row for each user, allocation and look, with how many `calls` there were, and the group of the first as `g`.
+
+    ramped: Whether there is more than one allocation; the only one is no part of the key, which is what grouping costs.
+    together: Whether COUNTED are in one number, `word`, which takes a third less time, but has room for calls of
+    COUNT_BITS.
+    """
+    counts: dict[str, ir.Value] = (
+        {"word": packed_counts.packed(visits, COUNTS).sum()}
+        if together
+        else {name: visits[name].sum() for name in COUNTED}
+    )
+    if ramped:
+        counts["bucket"] = visits.bucket.max()  # a user has one under one salt
+    if "time_sum" in visits.columns:
+        counts["time_sum"] = visits.time_sum.sum()
+    table = visits.group_by("user", *(["period"] if ramped else []), "look").aggregate(
+        start=visits.start.min(), lowest=visits.g.min(), highest=visits.g.max(), calls=visits.count(), **counts
+    )
+    table = table.mutate(g=log_lines.group_of(table.start), two_groups=table.lowest != table.highest)
+    if not ramped:
+        table = table.mutate(period=ibis.literal(0, "int32"), bucket=ibis.null("int32"))
+    return table.drop("lowest", "highest")
+
+
+def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:
+    if len(found) == 1:
+        maps = [np.full(BUCKETS, UNKNOWN, dtype=np.int64)]
+    else:
+        counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
+        columns = {name: numbers(column) for name, column in arrow(counted).items()}
+        maps = [_bucket_map(columns, period, one.weights) for period, one in enumerate(found)]
+    periods = [Period(one.id, one.begin, one.weights, one.salt, table) for one, table in zip(found, maps, strict=True)]
+    return cells_of.divide(periods, window)
+
+
+def _bucket_map(columns: Mapping[str, NDArray[np.int64]], period: int, weights: Floats) -> NDArray[np.int64]:
+    """The group of each bucket in an allocation: the one of most of its users."""
+    mine = columns["period"] == period
+    mine &= (columns["bucket"] >= 0) & (columns["bucket"] < BUCKETS)
+    votes = np.zeros((BUCKETS, len(weights)))
+    np.add.at(votes, (columns["bucket"][mine], columns["g"][mine]), columns["n"][mine])
+    voted = np.flatnonzero(votes.sum(axis=1))
+    return cells_of.observed_buckets(voted, votes[voted].argmax(axis=1), weights)
+
+
+def _follow_from_calls(units: ir.Table) -> bool:
+    """Whether cells and groups do: nobody was in two groups, and no bucket has moved."""
+    row = fetched_rows(units.aggregate(
+        two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()
+    ))[0]  # fmt: skip
+    return not row["two"] and not row["elsewhere"]
+
+
+def _placed(table: ir.Table, units: ir.Table) -> ir.Table:
+    """Calls or visits with the cell and group of their user."""
+    return table.inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
+
+
+def _with_cells(lines: Lines, units: ir.Table, cells: Cells) -> ir.Table:
+    """The units with their cell, and whether their bucket's group is not theirs."""
+    connection = lines.log.connection
+    if not any(cells.moves):
+        return units.mutate(cell=units.period.cast("int64"), strange=ibis.literal(False))
+    fates = cells.fates
+    period, bucket = np.nonzero(fates != UNKNOWN)
+    table = databases.keep(
+        connection, "fates", pa.table({"period": period, "bucket": bucket, "fate": fates[period, bucket]})
+    )
+    mapped = databases.keep(connection, "bucket_groups", _bucket_groups(cells))
+    with_fate = units.left_join(table, ["period", "bucket"]).drop("period_right", "bucket_right")
+    with_group = with_fate.left_join(mapped, ["period", "bucket"]).drop("period_right", "bucket_right")
+    limits = [
+        (with_group.period == index, microseconds(limit))
+        for index in range(len(cells.periods))
+        for limit in cells.limits(index)
+    ]
+    span = ibis.literal(0)
+    for here, limit in limits:
+        span = span + (here & (with_group["first"] >= limit)).cast("int32")
+    spanned = with_group.mutate(span=span, fate=with_group.fate.fill_null(UNKNOWN))
+    index = databases.keep(connection, "cell_index", pa.table({
+        "period": [c.period for c in cells.cells], "fate": [c.fate for c in cells.cells],
+        "span": [c.span for c in cells.cells], "cell": list(range(len(cells.cells))),
+    }))  # fmt: skip
+    numbered = spanned.inner_join(index, ["period", "fate", "span"])
+    strange = (numbered.bucket_group != numbered.g).fill_null(False)
+    return numbered.mutate(strange=strange).select(*units.columns, "cell", "strange")
+
+
+def _bucket_groups(cells: Cells) -> pa.Table:
+    known = np.stack([period.buckets for period in cells.periods])
+    period, bucket = np.nonzero(known != UNKNOWN)
+    return pa.table({"period": period, "bucket": bucket, "bucket_group": known[period, bucket]})

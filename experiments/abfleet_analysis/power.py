@@ -1,0 +1,51 @@
+"""How many users, and how many days, a plan needs. Knows the formula of the decision; of a log only its base rates.
+
+Two groups with shares s0 and s1 of N users, variances v0 and v1 per user, a difference d to be found with probability
+`power` by a one-sided test at alpha: N = (z(1 - alpha) + z(power))^2 (v0 / s0 + v1 / s1) / d^2. A treatment's variance
+is taken as (1 + effect) times control's, as for rare events. Times 1.25 for looking often and for the guardrails.
+"""
+
+from dataclasses import dataclass
+
+from abfleet_analysis.decision.decide import ALPHA
+from abfleet_analysis.decision.planning import INFLATION
+from abfleet_analysis.statistics.sequential import quantile
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a plan needs.
+
+    Attributes:
+        fixed: Users of the whole experiment for one look at a fixed sample. planned: With INFLATION.
+        days: Until they have come; None if the rate is not known.
+    """
+
+    fixed: float
+    planned: float
+    days: float | None
+
+
+def users_needed(
+    *,
+    baseline: float,
+    variance: float,
+    effect: float,
+    power: float,
+    control_share: float,
+    treatment_share: float,
+    treatments: int,
+    users_per_day: float | None = None,
+) -> Need:
+    """Users for a relative effect on a metric with this baseline and variance per user.
+
+    Shares are of the experiment's users, 0 to 1. Raises ValueError for a baseline of 0 or a share that is not above 0.
+    """
+    if baseline == 0:
+        raise ValueError("baseline: is 0, and a relative effect on nothing is nothing; it must be another number")
+    if not (control_share > 0 and treatment_share > 0):
+        raise ValueError(f"shares: are {control_share} and {treatment_share}, and must both be above 0")
+    z = quantile(1 - ALPHA / treatments) + quantile(power)
+    spread = variance / control_share + variance * (1 + effect) / treatment_share
+    fixed = spread * (z / (effect * baseline)) ** 2
+    return Need(fixed, fixed * INFLATION, fixed * INFLATION / users_per_day if users_per_day else None)

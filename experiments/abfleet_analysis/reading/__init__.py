@@ -1,0 +1,1 @@
+"""The log in a database: opening its files, keeping tables, and one dialect for each database."""

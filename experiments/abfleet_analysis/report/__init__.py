@@ -1,0 +1,1 @@
+"""What a conclusion is shown with: paths over time, slices and breakdowns, and its forms as text and JSON."""

@@ -1,0 +1,52 @@
+"""Puts together what is shown beside a conclusion. Knows every part of it, and nothing of how each is made."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+
+import numpy as np
+
+from abfleet_analysis.decision.measurements import Measurements
+from abfleet_analysis.evidence.gather_evidence import Gathered
+from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.report.breakdowns import breakdowns
+from abfleet_analysis.report.changes import changes
+from abfleet_analysis.report.details import Details, Recommended, Traffic
+from abfleet_analysis.report.paths import paths
+from abfleet_analysis.report.recommended import VersionFacts, recommended
+from abfleet_analysis.report.traffic_over_time import traffic
+
+
+def details(
+    lines: Lines,
+    name: str,
+    gathered: Gathered,
+    tables: Tables | None,
+    measurements: Measurements,
+    *,
+    known: Mapping[str, VersionFacts],
+) -> Details:
+    """The details of one experiment, from the tables of its evidence; `tables` is None if nobody was in it.
+
+    known: What the registry says of each version.
+    """
+    times = gathered.looks.times
+    found = paths(measurements, times)
+    if tables is None:
+        return Details(found, _no_traffic(times, gathered.evidence.groups), (), _nothing(), changes(lines, name))
+    return Details(
+        paths=found,
+        traffic=traffic(tables),
+        breakdowns=breakdowns(tables, gathered.evidence.membership[-1]),
+        recommended=recommended(tables, known),
+        changes=changes(lines, name),
+    )
+
+
+def _no_traffic(times: Sequence[datetime], groups: Sequence[str]) -> Traffic:
+    none = np.zeros((0, len(groups)), dtype=np.int64)
+    return Traffic(times[-1], timedelta(hours=1), none, none, none, none)
+
+
+def _nothing() -> Recommended:
+    return Recommended((), np.zeros((0, 0)))

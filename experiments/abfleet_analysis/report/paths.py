@@ -1,0 +1,80 @@
+"""How a conclusion came about, look by look. Knows what was measured; draws nothing and decides nothing."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import numpy as np
+
+from abfleet_analysis.decision.measurements import Measured, Measurements, Treatment, sequential_half_width
+from abfleet_analysis.decision.planning import margin
+from abfleet_analysis.report.details import MetricPath, Paths
+from abfleet_analysis.statistics.effects import Comparison
+from abfleet_analysis.statistics.lookwise import LookwiseTest
+from abfleet_analysis.statistics.moments import Floats
+
+
+def paths(measurements: Measurements, times: Sequence[datetime]) -> Paths:
+    """The paths of every metric of every treatment; `times` are the evidence's."""
+    evidence = measurements.evidence
+    return Paths(
+        times=tuple(times),
+        users=evidence.users,
+        ratio_p=measurements.ratio.p,
+        ratio_log_e=measurements.ratio.log_e,
+        metrics=tuple(
+            _path(measurements, treatment, measured)
+            for treatment in measurements.treatments
+            for measured in treatment.metrics
+        ),
+    )
+
+
+def _path(measurements: Measurements, treatment: Treatment, measured: Measured) -> MetricPath:
+    rule, comparison = measured.rule, measured.comparison
+    half = sequential_half_width(measurements.evidence, treatment, comparison)
+    ends = [_relative(comparison.difference + side * half, comparison) for side in (-1, 1)]
+    harm = treatment.losing if rule.role == "primary" else measured.harm
+    return MetricPath(
+        metric=rule.name,
+        role=rule.role,
+        direction=rule.direction,
+        group=treatment.name,
+        relative_difference=comparison.relative_difference,
+        low=np.minimum(*ends),  # a baseline below 0 turns them round
+        high=np.maximum(*ends),
+        better_at=_better_at(measured),
+        worse_at=_worse_at(measured, harm),
+        log_e=treatment.log_e.get(rule.name, np.full(len(half), np.nan)),
+    )
+
+
+def _better_at(measured: Measured) -> Floats:
+    """Where the test of shipping, or of being better than the margin, would have been passed: float64[times]."""
+    comparison, rule = measured.comparison, measured.rule
+    if measured.test is None:
+        return np.full(len(comparison.value), np.nan)
+    factor, points = (1.0, 0.0) if rule.role == "primary" else margin(rule, comparison)
+    error = np.sqrt(comparison.variance + np.square(factor) * comparison.baseline_variance)
+    tolerated = factor * comparison.baseline + points - comparison.baseline
+    return _relative(tolerated + rule.sign * _boundaries(measured.test, len(error)) * error, comparison)
+
+
+def _worse_at(measured: Measured, harm: LookwiseTest | None) -> Floats:
+    comparison = measured.comparison
+    error = comparison.standard_error
+    if harm is None:
+        return np.full(len(error), np.nan)
+    return _relative(-measured.rule.sign * _boundaries(harm, len(error)) * error, comparison)
+
+
+def _boundaries(test: LookwiseTest, times: int) -> Floats:
+    """The boundary at each time, at the report's moment that of the last look: float64[times]; nan before any."""
+    looks = times - 1
+    found = np.array([test.boundary(look) for look in range(looks)])
+    found = np.append(found, found[-1:] if looks else np.nan)
+    return np.where(np.isfinite(found), found, np.nan)
+
+
+def _relative(difference: Floats, comparison: Comparison) -> Floats:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(comparison.baseline != 0, difference / comparison.baseline, np.nan)

@@ -1,0 +1,156 @@
+"""A conclusion as the JSON document that `abfleet analyze --json` prints. Knows its keys; computes nothing."""
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+
+from abfleet_experiments.config import AnalysisPlan, time_text
+
+from abfleet_analysis.decision.verdicts import Decision, MetricResult
+from abfleet_analysis.evidence.gather_evidence import Gathered
+from abfleet_analysis.report.details import Details
+from abfleet_analysis.report.details_document import details_document
+
+
+@dataclass(frozen=True, slots=True)
+class LogFacts:
+    """Lines of the log up to the report's moment; `duplicates` are repeated exposures and outcomes."""
+
+    lines: int
+    unreadable: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True)
+class ExperimentReport:
+    """One experiment's conclusion with what it rests on; `details` where they were asked for."""
+
+    name: str
+    plan: AnalysisPlan
+    gathered: Gathered
+    decision: Decision
+    details: Details | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """All experiments at one moment; `as_of` is None for a log without a single time."""
+
+    as_of: datetime | None
+    log: LogFacts
+    experiments: tuple[ExperimentReport, ...]
+
+    def as_dict(self, *, detailed: bool = False) -> dict[str, object]:
+        """The document, in JSON values; a number that is not known is None.
+
+        detailed: Whether an experiment that has details has them under the key `details`.
+        """
+        return {
+            "as_of": None if self.as_of is None else time_text(self.as_of),
+            "log": {
+                "lines": self.log.lines,
+                "unreadable": self.log.unreadable,
+                "duplicates": self.log.duplicates,
+            },
+            "experiments": [_with_details(report) if detailed else _experiment(report) for report in self.experiments],
+        }
+
+
+def _with_details(report: ExperimentReport) -> dict[str, object]:
+    document = _experiment(report)
+    return document if report.details is None else document | {"details": details_document(report.details)}
+
+
+def _experiment(report: ExperimentReport) -> dict[str, object]:
+    evidence, decision = report.gathered.evidence, report.decision
+    quality, ratio = evidence.quality, decision.sample_ratio
+    decided = {group.group: str(group.verdict) for group in decision.groups}
+    return {
+        "name": report.name,
+        "plan": {
+            "users_planned": _whole(decision.users_planned),
+            "users": int(evidence.users[-1].sum()),
+            "looks_done": evidence.calendar.done,
+            "days_left": _number(decision.days_left),
+        },
+        "allocations": [
+            {
+                "allocation": found.id,
+                "begin": time_text(found.begin),
+                "weights": dict(zip(evidence.groups, found.weights.tolist(), strict=True)),
+            }
+            for found in report.gathered.allocations
+        ],
+        "decision": {
+            "verdict": str(decision.verdict),
+            "group": decision.group,
+            "reasons": list(decision.reasons),
+        },
+        "history": [
+            {"look": look, "verdict": str(verdict), "group": group}
+            for look, (verdict, group) in enumerate(decision.history, start=1)
+        ],
+        "groups": [
+            {
+                "name": facts.name,
+                "model_version": facts.model_version,
+                "decision": decided.get(facts.name),
+                "users": facts.users,
+                "exposures": facts.exposures,
+                "fallbacks": facts.fallbacks,
+                "errors": facts.errors,
+            }
+            for facts in report.gathered.facts
+        ],
+        "srm": {
+            "ok": ratio.ok,
+            "p_value": _number(ratio.p_value),
+            "e_value": _number(ratio.e_value),
+            "observed": dict(zip(evidence.groups, map(_whole, ratio.observed), strict=True)),
+            "expected": dict(zip(evidence.groups, map(_number, ratio.expected), strict=True)),
+        },
+        "metrics": [_metric(metric, report.gathered) for group in decision.groups for metric in group.metrics],
+        "data_quality": {
+            "synthetic": quality.synthetic,
+            "overrides": quality.overrides,
+            "no_user_id": quality.no_user_id,
+            "users_in_two_groups": quality.users_in_two_groups,
+            "moved_by_ramp": quality.moved_by_ramp,
+            "unjoined_outcomes": quality.unjoined_outcomes,
+            "open_windows": quality.open_windows,
+            "unusable_values": quality.unusable_values,
+        },
+    }
+
+
+def _metric(metric: MetricResult, gathered: Gathered) -> dict[str, object]:
+    return {
+        "name": metric.rule.name,
+        "role": metric.rule.role,
+        "direction": metric.rule.direction,
+        "group": metric.group,
+        "baseline": gathered.evidence.groups[0],
+        "users": _whole(metric.users),
+        "baseline_users": _whole(metric.baseline_users),
+        "value": _number(metric.value),
+        "baseline_value": _number(metric.baseline_value),
+        "difference": _number(metric.difference),
+        "relative_difference": _number(metric.relative_difference),
+        "se": _number(metric.standard_error),
+        "interval": [_number(bound) for bound in metric.interval],
+        "p_value": _number(metric.p_value),
+        "margin": _number(metric.margin),
+        "z": _number(metric.z),
+        "boundary": _number(metric.boundary),
+        "e_value": _number(metric.e_value),
+        "sequential_interval": [_number(bound) for bound in metric.sequential_interval],
+    }
+
+
+def _number(value: float) -> float | None:
+    """The number, or None for one that JSON has no word for."""
+    return float(value) if math.isfinite(value) else None
+
+
+def _whole(value: float) -> int | None:
+    return round(value) if math.isfinite(value) else None

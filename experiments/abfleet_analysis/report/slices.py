@@ -1,0 +1,89 @@
+"""One metric among parts of the users: from sums over users to values, intervals and adjusted p. Knows no log.
+
+The times of the moments are slices here: parts of the users, or of their time.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from abfleet_analysis.report.details import Slice
+from abfleet_analysis.statistics.effects import Comparison, Estimator, compare
+from abfleet_analysis.statistics.moments import Floats, Moments
+from abfleet_analysis.statistics.sequential import quantile, two_sided_p
+
+FEWEST_NONZERO: Final = 10
+"""Users with a value other than 0 in each group; with fewer a sum is far from normal, and nothing is compared."""
+
+
+def compared(
+    moments: Moments,
+    membership: Floats,
+    labels: Sequence[str],
+    groups: Sequence[str],
+    *,
+    estimator: Estimator,
+) -> tuple[Slice, ...]:
+    """Each slice of each treatment against control's, slice by slice.
+
+    moments: float64[slices, cells, groups]; membership: float64[strata, cells]; groups: names, control first.
+    """
+    in_each = np.broadcast_to(membership, (len(labels), *membership.shape))
+    found: list[tuple[int, Slice, float]] = []
+    for group in range(1, len(groups)):
+        comparison = compare(moments, in_each, group, estimator=estimator)
+        for index, label in enumerate(labels):
+            found.append((index, *_slice(comparison, index, label, groups[group])))
+    adjusted = benjamini_hochberg(np.array([p for _, _, p in found]))
+    rows = [(index, replace(one, adjusted_p=float(p))) for (index, one, _), p in zip(found, adjusted, strict=True)]
+    rows.sort(key=lambda row: row[0])  # stable, so that the groups keep their order
+    return tuple(one for _, one in rows if one.users or one.baseline_users)
+
+
+def described(
+    moments: Moments, membership: Floats, labels: Sequence[str], groups: Sequence[str], *, estimator: Estimator
+) -> tuple[Slice, ...]:
+    """Each group's slices by themselves, for parts that are no fair comparison."""
+    counting = membership.sum(axis=0)  # a cell is in at most one stratum
+    n, y, z = (np.einsum("c,scg->sg", counting, part) for part in (moments.n, moments.y, moments.z))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        value = y / z if estimator is Estimator.RATIO else y / n
+    nothing = (math.nan, math.nan)
+    return tuple(
+        Slice(label, group, round(n[s, g]), 0, float(value[s, g]), math.nan, math.nan, nothing, math.nan)
+        for s, label in enumerate(labels)
+        for g, group in enumerate(groups)
+        if n[s, g]
+    )
+
+
+def benjamini_hochberg(p: Floats) -> Floats:
+    """p adjusted for all that are finite: the false discovery rate at which each would stand out: float64[slices].
+
+    Benjamini & Hochberg, J. R. Stat. Soc. B 1995: min over larger p of m p / rank.
+    """
+    adjusted = np.full(len(p), np.nan)
+    finite = np.flatnonzero(np.isfinite(p))
+    order = finite[np.argsort(p[finite], kind="stable")]
+    scaled = p[order] * len(order) / np.arange(1, len(order) + 1)
+    adjusted[order] = np.minimum(np.minimum.accumulate(scaled[::-1])[::-1], 1.0)
+    return adjusted
+
+
+def _slice(comparison: Comparison, index: int, label: str, group: str) -> tuple[Slice, float]:
+    """The slice without its adjusted p, and its p; both nan where there is too little."""
+    baseline, error = float(comparison.baseline[index]), float(comparison.standard_error[index])
+    difference, relative = float(comparison.difference[index]), float(comparison.relative_difference[index])
+    few = min(comparison.nonzero[index], comparison.baseline_nonzero[index]) < FEWEST_NONZERO
+    if few or not (error > 0 and math.isfinite(relative)):
+        relative, interval, p = math.nan, (math.nan, math.nan), math.nan
+    else:
+        half = quantile(0.975) * error / abs(baseline)
+        interval = (relative - half, relative + half)
+        p = float(two_sided_p(difference / error))
+    users, baseline_users = round(float(comparison.users[index])), round(float(comparison.baseline_users[index]))
+    value = float(comparison.value[index])
+    return Slice(label, group, users, baseline_users, value, baseline, relative, interval, math.nan), p

@@ -1,0 +1,1 @@
+"""Experiments whose truth is known, made up or drawn from a log, to see how often the analysis errs."""

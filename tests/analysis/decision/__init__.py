@@ -1,0 +1,1 @@
+"""Tests of the rules that lead to a verdict."""

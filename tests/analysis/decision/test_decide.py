@@ -1,0 +1,252 @@
+"""Each rule of the decision, on sums made to meet it. No log: that the sums are right is tested elsewhere."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from abfleet_analysis.decision.decide import decide
+from abfleet_analysis.decision.evidence import BadEvents, Calendar, DataQuality, Evidence, MetricEvidence
+from abfleet_analysis.decision.metrics import metric_rules
+from abfleet_analysis.decision.verdicts import Decision, Verdict
+from abfleet_analysis.statistics.moments import from_sums, proportions
+from abfleet_analysis.statistics.sequential import boundaries
+from abfleet_experiments.config import AnalysisPlan, Guardrail, MetricsPlan
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+PLAN = AnalysisPlan()
+PRIMARY, ERRORS = metric_rules(MetricsPlan("conversion_rate", (Guardrail("error_rate"),)), PLAN, {})
+
+
+def evidence(
+    *,
+    rate: tuple[float, ...] = (0.05, 0.05),
+    errors: tuple[float, ...] = (0.01, 0.01),
+    a_day: tuple[int, ...] = (2800, 2800),
+    looks: int = 28,
+    **quality: Any,
+) -> Evidence:
+    """Equal days of exactly these rates, without any chance in them."""
+    groups = ("control", "experiment", "canary")[: len(rate)]
+    daily = np.tile(np.array(a_day, dtype=float), (looks, 1))
+    times = [*range(1, looks + 1), looks]
+    users = np.stack([daily[:t].sum(axis=0) for t in times])[:, None, :]
+    shares = np.array(a_day) / sum(a_day)
+    return Evidence(
+        groups=groups,
+        weights=shares,
+        calendar=Calendar(28, looks, 7),
+        membership=np.ones((looks + 1, 1, 1)),
+        shares=np.broadcast_to(shares, (looks + 1, 1, len(groups))),
+        new_users=users,
+        users=users[:, 0],
+        metrics=(
+            MetricEvidence(PRIMARY, proportions(users, users * rate)),
+            MetricEvidence(ERRORS, proportions(users, users * errors)),
+        ),
+        bad_events={ERRORS.name: BadEvents(np.arange(looks), daily * errors, np.broadcast_to(shares, daily.shape))},
+        quality=DataQuality(lines=100_000, users=int(users[-1].sum()), **quality),
+    )
+
+
+def verdict(of: Evidence) -> tuple[Verdict, str]:
+    found = decide(of, PLAN)
+    return found.verdict, " ".join(found.reasons)
+
+
+def test_no_effect_stops_when_the_planned_users_have_come() -> None:
+    """Nothing differs: keep running until the planned number is reached, then stop."""
+    found = decide(evidence(), PLAN)
+    assert found.verdict is Verdict.STOP_NO_EFFECT
+    first = next(look for look, (seen, _) in enumerate(found.history, 1) if seen is not Verdict.KEEP_RUNNING)
+    assert 5600 * (first - 1) < found.users_planned <= 5600 * first
+    assert found.days_left == 0
+
+
+def test_too_few_users_at_the_horizon_are_inconclusive() -> None:
+    """The horizon ends before the planned number."""
+    found = decide(evidence(a_day=(300, 300)), PLAN)
+    assert (found.verdict, found.history[-2][0]) == (Verdict.INCONCLUSIVE, Verdict.KEEP_RUNNING)
+
+
+def test_a_winner_ships_after_the_minimum_and_the_crossing_stands() -> None:
+    """A clear lift ships at look 7, however early it was clear, and stays shipped at every later look."""
+    found = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000)), PLAN)
+    assert [seen for seen, _ in found.history] == [Verdict.KEEP_RUNNING] * 6 + [Verdict.SHIP] * 22
+    assert (found.verdict, found.group) == (Verdict.SHIP, "experiment")
+
+
+def test_harm_rolls_back_without_waiting() -> None:
+    """A clear loss rolls back before the minimum has passed."""
+    found = decide(evidence(rate=(0.05, 0.03)), PLAN)
+    assert found.verdict is Verdict.ROLL_BACK
+    assert [seen for seen, _ in found.history].index(Verdict.ROLL_BACK) < 6
+
+
+def test_a_guardrail_that_is_not_shown_to_hold_keeps_a_winner_back() -> None:
+    """+25 % errors are within what is tolerated live, but not shown to be below the margin: nothing is shipped."""
+    found = decide(evidence(rate=(0.05, 0.06), errors=(0.01, 0.0125), looks=10), PLAN)
+    assert found.verdict is Verdict.KEEP_RUNNING
+    better, held_back = found.reasons
+    assert better.startswith("conversion_rate of experiment is better than control's: +20.0% ")
+    assert held_back == "it is not to be shipped yet, because error_rate is not yet shown to be within its margin"
+    late = decide(evidence(rate=(0.05, 0.06), errors=(0.01, 0.0125), a_day=(1500, 1500)), PLAN)
+    assert late.verdict is Verdict.INCONCLUSIVE
+    assert late.reasons[1].startswith("the horizon has ended, and it is not to be shipped, because error_rate is not")
+
+
+def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
+    """The boundary is crossed on day 3: that is said, and why it does not count yet."""
+    better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons
+    assert better.endswith("; it crossed its boundary")
+    assert held_back == "it is not to be shipped yet, because the plan's minimum has not passed"
+
+
+def test_a_guardrail_without_any_event_passes() -> None:
+    """No errors in either group: zero variance, zero difference, nothing in the way."""
+    assert verdict(evidence(rate=(0.05, 0.07), errors=(0.0, 0.0)))[0] is Verdict.SHIP
+
+
+def test_errors_roll_back_even_where_the_lift_is_too_good() -> None:
+    """+60 % conversion with ten times the errors is rolled back, not checked."""
+    found, why = verdict(evidence(rate=(0.05, 0.08), errors=(0.01, 0.10)))
+    assert found is Verdict.ROLL_BACK
+    assert "error_rate guardrail" in why
+
+
+def test_too_good_to_be_true_is_checked_first() -> None:
+    """A lift strictly above five times the planned effect asks for a check; one just below ships."""
+    assert verdict(evidence(rate=(0.05, 0.08)))[0] is Verdict.CHECK_FIRST
+    assert verdict(evidence(rate=(0.05, 0.0749)))[0] is Verdict.SHIP
+
+
+def test_sample_ratio_mismatch_refuses() -> None:
+    """4 % of the treatment's users missing: no conclusion, whatever the lift."""
+    whole = evidence(rate=(0.05, 0.07))
+    lost = whole.new_users * np.array([1.0, 0.96])
+    found, why = verdict(replace(whole, new_users=lost, users=lost[:, 0]))
+    assert found is Verdict.REFUSE
+    assert "sample-ratio mismatch" in why
+
+
+def test_a_slight_mismatch_at_shipping_is_checked_first() -> None:
+    """A chi-square p below 0.01 is not enough to refuse, and enough to ask before shipping."""
+    whole = evidence(rate=(0.05, 0.07))
+    lost = whole.new_users * np.array([1.0, 0.985])
+    assert verdict(replace(whole, new_users=lost, users=lost[:, 0]))[0] is Verdict.CHECK_FIRST
+
+
+def test_users_in_two_groups_refuse_above_one_percent_and_ten() -> None:
+    """The limits are both strict: more than 1 % and more than 10."""
+    users = int(evidence().users[-1].sum())
+    at = users // 100
+    assert verdict(evidence(rate=(0.05, 0.07), users_in_two_groups=at))[0] is Verdict.SHIP
+    found, why = verdict(evidence(rate=(0.05, 0.07), users_in_two_groups=at + 1))
+    assert (found, "two groups" in why) == (Verdict.REFUSE, True)
+
+
+def test_unreadable_lines_refuse_above_a_thousandth_and_ten() -> None:
+    """100 of 100,000 lines are let pass, 101 are not; ten of a short log are."""
+    assert verdict(evidence(rate=(0.05, 0.07), unreadable=100))[0] is Verdict.SHIP
+    found, why = verdict(evidence(rate=(0.05, 0.07), unreadable=101))
+    assert (found, "cannot be read" in why) == (Verdict.REFUSE, True)
+
+
+def test_unequally_unjoined_outcomes_refuse() -> None:
+    """Outcomes whose request is missing, 1 % in one group and 3 % in the other."""
+    equal = {"joined": np.array([9900.0, 9900.0]), "unjoined": np.array([100.0, 100.0])}
+    assert verdict(evidence(rate=(0.05, 0.07), **equal))[0] is Verdict.SHIP
+    unequal = {"joined": np.array([9900.0, 9700.0]), "unjoined": np.array([100.0, 300.0])}
+    found, why = verdict(evidence(rate=(0.05, 0.07), **unequal))
+    assert (found, "not in the log" in why) == (Verdict.REFUSE, True)
+
+
+def test_groups_that_differed_before_refuse_a_winner() -> None:
+    """A lift that was there before the experiment is none of the treatment's; it is looked at only when shipping."""
+    n = np.array([[[1e4, 1e4]]])
+    y = n * [0.05, 0.07]
+    before = from_sums([n, y, n * 0, y, n * 0, n * 0, y])
+    found, why = verdict(evidence(rate=(0.05, 0.07), before=before))
+    assert (found, "before the experiment" in why) == (Verdict.REFUSE, True)
+    assert verdict(evidence(before=before))[0] is Verdict.STOP_NO_EFFECT
+
+
+def test_a_group_with_weight_and_no_traffic_refuses() -> None:
+    """One group's lines are thrown away: its weight says that it should be there."""
+    whole = evidence()
+    none = whole.new_users * np.array([1.0, 0.0])
+    silent = replace(whole, new_users=none, users=none[:, 0], shares=whole.shares * 0)  # not by the split's test
+    found, why = verdict(silent)
+    assert (found, "not one of" in why) == (Verdict.REFUSE, True)
+
+
+def test_a_fault_beside_a_failing_guardrail_is_named_and_does_not_save_the_treatment() -> None:
+    """Roll back comes first; the broken data is said beside it."""
+    found, why = verdict(evidence(errors=(0.01, 0.10), unreadable=5000))
+    assert found is Verdict.ROLL_BACK
+    assert "cannot be read" in why
+
+
+def test_each_group_has_its_own_decision() -> None:
+    """A canary that is rolled back leaves the other treatment's verdict alone, and is the experiment's verdict."""
+    found = decide(evidence(rate=(0.05, 0.07, 0.05), errors=(0.01, 0.01, 0.10), a_day=(3000, 3000, 1000)), PLAN)
+    assert {group.group: group.verdict for group in found.groups} == {
+        "experiment": Verdict.SHIP, "canary": Verdict.ROLL_BACK,
+    }  # fmt: skip
+    assert (found.verdict, found.group) == (Verdict.ROLL_BACK, "canary")
+
+
+def test_of_several_winners_the_best_is_named() -> None:
+    """Two treatments ship; the group is the one with the higher estimate."""
+    found = decide(evidence(rate=(0.05, 0.065, 0.07), errors=(0.01,) * 3, a_day=(3000, 3000, 3000)), PLAN)
+    assert (found.verdict, found.group) == (Verdict.SHIP, "canary")
+
+
+def test_treatments_share_the_error_rate() -> None:
+    """With two treatments each boundary is that of half the alpha."""
+
+    def boundary(of: Decision) -> float:
+        return of.groups[0].metrics[0].boundary
+
+    looks = [look / 28 for look in range(1, 29)]
+    one = decide(evidence(), PLAN)
+    two = decide(evidence(rate=(0.05,) * 3, errors=(0.01,) * 3, a_day=(2000, 2000, 2000)), PLAN)
+    assert boundary(two) == pytest.approx(2.397, abs=1e-3)
+    assert boundary(one) == pytest.approx(boundaries(0.025, looks, looks)[-1], abs=1e-3)
+
+
+@pytest.mark.parametrize("looks", [0, 1, 5])
+def test_history_has_a_verdict_for_each_look(looks: int) -> None:
+    """As many as looks were done, also for none."""
+    found = decide(evidence(looks=looks) if looks else _before_any_look(), PLAN)
+    assert len(found.history) == looks
+    assert found.verdict is Verdict.KEEP_RUNNING
+
+
+def test_history_does_not_change_with_later_looks() -> None:
+    """What was said at a look is what an earlier report said then."""
+    late, early = decide(evidence(rate=(0.05, 0.055)), PLAN), decide(evidence(rate=(0.05, 0.055), looks=12), PLAN)
+    assert late.history[:12] == early.history
+
+
+def _before_any_look() -> Evidence:
+    first = evidence(looks=1)
+    events = {name: replace(one, time=one.time * 0) for name, one in first.bad_events.items()}
+    return replace(
+        first,
+        calendar=replace(first.calendar, done=0),
+        membership=first.membership[1:],
+        shares=first.shares[1:],
+        new_users=first.new_users[1:],
+        users=first.users[1:],
+        metrics=tuple(replace(m, moments=from_sums([s[1:] for s in m.moments.sums()])) for m in first.metrics),
+        bad_events=events,
+    )
+
+
+def test_users_who_come_too_fast_do_not_hide_an_effect() -> None:
+    """With the planned users there on day 2 and a lift that would pass at the horizon, it goes on, and ships."""
+    found = [seen for seen, _ in decide(evidence(rate=(0.05, 0.0545), a_day=(30_000, 30_000)), PLAN).history]
+    assert Verdict.STOP_NO_EFFECT not in found
+    assert found[-1] is Verdict.SHIP

@@ -1,0 +1,1 @@
+"""Tests of the databases that hold a log."""

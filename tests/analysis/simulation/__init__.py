@@ -1,0 +1,1 @@
+"""Tests of the analysis on experiments whose truth is known."""

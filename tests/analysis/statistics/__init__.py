@@ -1,0 +1,1 @@
+"""Tests of the formulas, against other implementations of them."""
