@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Self
 
 import grpc
-from abfleet_experiments.outcome import Outcome
+from abfleet_log.outcome import Outcome
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.client.channel import PLAIN, Access, open_channel
 

@@ -44,7 +44,7 @@ def compact(
     """
     from dataclasses import asdict
 
-    from abfleet.logs.compacting import compact as run
+    from abfleet_log.tools.compact import compact as run
 
     if not logs.is_dir():
         stop(f"{logs}: no such folder", USAGE)
@@ -70,7 +70,7 @@ def erase(
 
     Exits 1 when the user is in a file that a router still writes: run it again when that has been rotated.
     """
-    from abfleet.logs.users import erase as run
+    from abfleet_log.tools.erase import erase as run
 
     with told():
         done = run(logs or [Path("logs")], who(user_id, user_id_hmac_key_file), identity(), dry_run=dry_run)
@@ -111,10 +111,9 @@ def import_outcomes(
     """
     from abfleet_experiments.errors import ConfigErrors
     from abfleet_experiments.load import load
-    from abfleet_experiments.outcome import BUILT_IN_TYPES, known_types
-
-    from abfleet.logs.importing import UNITS, ColumnMap
-    from abfleet.logs.importing import import_outcomes as run
+    from abfleet_log.outcome import BUILT_IN_TYPES, known_types
+    from abfleet_log.tools.import_outcomes import UNITS, ColumnMap
+    from abfleet_log.tools.import_outcomes import import_outcomes as run
 
     if time_unit and time_unit not in UNITS:
         raise typer.BadParameter(f"{time_unit[:64]!r}; allowed are {', '.join(UNITS)}", param_hint="--time-unit")
@@ -149,7 +148,7 @@ def import_outcomes(
 
 
 def _pairs(words: list[str] | None, option: str) -> dict[str, str]:
-    from abfleet.logs.importing import FIELDS
+    from abfleet_log.tools.import_outcomes import FIELDS
 
     pairs = {}
     for word in words or ():

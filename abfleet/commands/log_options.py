@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from abfleet_router.log_files import Identity
-
-    from abfleet.logs.users import Who
+    from abfleet_log.files import Identity
+    from abfleet_log.tools.erase import Who
 
 USAGE, FAILURE = 2, 1
 Logs = Annotated[
@@ -30,9 +29,8 @@ KeyFile = Annotated[
 
 def who(user_id: str, key_file: Path | None) -> "Who":
     """Whom to look for. Exits 2 when the key file is no key."""
-    from abfleet_router.user_ids import KeyFileError, keyed_hash
-
-    from abfleet.logs.users import Who
+    from abfleet_log.tools.erase import Who
+    from abfleet_log.user_id_hash import KeyFileError, keyed_hash
 
     if key_file is None:
         return Who(user_id)
@@ -46,7 +44,7 @@ def identity() -> "Identity":
     """This process, as it is named in files of the log."""
     import os
 
-    from abfleet_router.log_files import Identity
+    from abfleet_log.files import Identity
 
     return Identity(socket.gethostname(), os.getpid())
 
@@ -67,7 +65,7 @@ def bar(words: str) -> "Iterator[Any]":
 @contextmanager
 def told() -> Iterator[None]:
     """Says what is wrong with log files in one line."""
-    from abfleet.logs.files import LogsError
+    from abfleet_log.tools.read_lines import LogsError
 
     try:
         yield

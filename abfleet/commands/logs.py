@@ -32,7 +32,7 @@ def tail(
     as_json: Json = False,
 ) -> None:
     """Show the newest lines, and those that follow, in words or as they are."""
-    from abfleet.logs.showing import last_lines, new_lines, one_line
+    from abfleet_log.tools.show import last_lines, new_lines, one_line
 
     wishes = {"experiment": experiment, "user_id": user, "event": event}
 
@@ -72,9 +72,8 @@ def check(
     """
     from abfleet_experiments.errors import ConfigErrors
     from abfleet_experiments.load import load
-
-    from abfleet.logs.checking import Checker, document
-    from abfleet.logs.files import everything
+    from abfleet_log.tools.check import Checker, document
+    from abfleet_log.tools.read_lines import everything
 
     config = None
     if experiments is not None:
@@ -128,8 +127,8 @@ def user(
     as_json: Json = False,
 ) -> None:
     """Show what one user was shown and did, in the order of time."""
-    from abfleet.logs.showing import one_line
-    from abfleet.logs.users import life
+    from abfleet_log.tools.erase import life
+    from abfleet_log.tools.show import one_line
 
     with told():
         for line in life(logs or [Path("logs")], who(user_id, user_id_hmac_key_file)):
@@ -142,6 +141,6 @@ def user(
 @group.command(epilog="Example: abfleet logs schema > decision-log.schema.json")
 def schema() -> None:
     """Print the JSON Schema of a line."""
-    from abfleet_experiments.decision import json_schema
+    from abfleet_log.schema import json_schema
 
     typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router import log_line
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.request import request_id_of

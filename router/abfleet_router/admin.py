@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import orjson
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.operational_log import OperationalLog
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_transport.rpc_metrics import Histogram
 
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.reload import Reloader

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import structlog
 import uvloop
 from abfleet_experiments.errors import ConfigErrors
+from abfleet_log.user_id_hash import KeyFileError
 from abfleet_process.errors import TransportError
 from abfleet_process.flags import EXIT_USAGE, SettingsError
 from abfleet_process.operational_log import OperationalLog, configure_logs
@@ -16,7 +17,6 @@ from abfleet_process.watched_credentials import CredentialError
 
 from abfleet_router.serving import Serving
 from abfleet_router.settings import Settings, parse
-from abfleet_router.user_ids import KeyFileError
 
 EXIT_FAILURE = 1
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import orjson
-from abfleet_experiments.outcome import Currencies, OutcomeLike, known_types, line, problem
+from abfleet_log.outcome import Currencies, OutcomeLike, known_types, line, problem
 from abfleet_process.security.tls import identity
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.call import Code, Metadata

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from abfleet_log.writer.decision_log import DecisionLog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.fleet import Fleet
 from abfleet_router.routing import Router
 

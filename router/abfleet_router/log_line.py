@@ -1,7 +1,7 @@
 """Turns what happened into lines of the decision log. Knows the fields and their order, no file and no network.
 
 What all calls of an arm that went the same way share is encoded once, as a form, and only what differs is encoded for a
-call and filled in. The schema itself is abfleet_experiments.decision; a test holds each line against it.
+call and filled in. The schema itself is abfleet_log.schema; a test holds each line against it.
 """
 
 import time
@@ -11,7 +11,7 @@ from typing import Any
 
 import orjson
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.decision import SCHEMA
+from abfleet_log.schema import SCHEMA
 from abfleet_transport.call import Code
 
 from abfleet_router.fallback import Reason

@@ -16,9 +16,9 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load
 from abfleet_experiments.movement import Movement, movement
+from abfleet_log.writer.decision_log import DecisionLog
 
 from abfleet_router import log_line
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.snapshot import Snapshot, make_snapshot

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from math import ceil
 
 import structlog
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router.accounts import Accounts
 from abfleet_router.admission import Admission
 from abfleet_router.answers import Answers
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.fallback import Reason
 from abfleet_router.fleet import Fleet

@@ -9,6 +9,8 @@ from types import TracebackType
 from typing import Self
 
 import grpc
+from abfleet_log.user_id_hash import keyed_hash
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.operational_log import OperationalLog
 from abfleet_process.process import MetricsServer
 from abfleet_process.tracing.exporter import make_exporter
@@ -20,7 +22,6 @@ from abfleet_transport.server import Server, ServerPlan, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from abfleet_router import admin, fleet_metrics
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.feedback import Feedback
 from abfleet_router.fleet import Fleet
 from abfleet_router.group_metrics import shares
@@ -31,7 +32,6 @@ from abfleet_router.routing import Router
 from abfleet_router.settings import Settings
 from abfleet_router.snapshot import Snapshot
 from abfleet_router.tracing import Tracer
-from abfleet_router.user_ids import keyed_hash
 
 METHODS = ("/Recommender/Recommend",)
 COUNTED = (*METHODS, "/Feedback/Record")

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
+from abfleet_log.writer.decision_log import LogSettings, Policy
+from abfleet_log.writer.sinks import Fsync
 from abfleet_process.flags import Flags, address, port_or_off, real, text, whole
 from abfleet_process.operational_log import LOG_LEVELS, LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
 from abfleet_transport.server import Transport
 
 from abfleet_router import security_settings
-from abfleet_router.decision_log import LogSettings, Policy
 from abfleet_router.ejection import EjectionPolicy
-from abfleet_router.log_sink import Fsync
 from abfleet_router.pool import SLOW_START_SECONDS
 from abfleet_router.replica import LaneSettings
 from abfleet_router.security_settings import SecuritySettings

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from abfleet_analysis.analyse import analyse
-from abfleet_experiments.decision import problems
 from abfleet_experiments.load import load_text
+from abfleet_log.schema import problems
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 DAY = timedelta(days=1)

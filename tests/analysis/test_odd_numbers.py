@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_experiments.load import load_text
-from abfleet_router.log_files import Identity
+from abfleet_log.files import Identity
+from abfleet_log.tools.compact import compact
 
-from abfleet.logs.compacting import compact
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, metric, only, report_of
 
 OWN = """

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.tracing import otlp
 from abfleet_process.tracing.spans import Resource, Span
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.tracing import Tracer
 from abfleet_transport.call import Metadata
 

@@ -8,9 +8,9 @@ Takes the flags of `abfleet_router`. The rest is the router that ships: its meth
 import sys
 from collections.abc import Sequence
 
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_router.accounts import Accounts, Served
 from abfleet_router.app import main
-from abfleet_router.decision_log import DecisionLog
 
 
 def _no_lines(self: Accounts, tickets: Sequence[Served], served: str) -> list[bytes]:

@@ -15,20 +15,20 @@ from abfleet_analysis.reading.open_log import LogError
 from abfleet_experiments.config import Config
 from abfleet_experiments.errors import ConfigErrors
 from abfleet_experiments.load import load, load_text
+from abfleet_log.files import Identity
+from abfleet_log.tools.check import Checker
+from abfleet_log.tools.erase import Who, life
+from abfleet_log.tools.import_outcomes import ColumnMap, import_outcomes
+from abfleet_log.tools.read_lines import LogsError, everything
+from abfleet_log.tools.show import last_lines, one_line
 from abfleet_models.errors import RegistryError
 from abfleet_models.graph_file import NotOnnxError, read_graph
 from abfleet_models.registry import Registry
 from abfleet_models.train.dataset import DataError, read_split
 from abfleet_process.security import tokens
-from abfleet_router.log_files import Identity
 from abfleet_worker.errors import ModelLoadError
 from abfleet_worker.model import load as load_model
 
-from abfleet.logs.checking import Checker
-from abfleet.logs.files import LogsError, everything
-from abfleet.logs.importing import ColumnMap, import_outcomes
-from abfleet.logs.showing import last_lines, one_line
-from abfleet.logs.users import Who, life
 from tests.analysis.log_lines import LogLines
 from tests.experiments import test_fuzz as experiments_file
 from tests.fuzz.mutation import mutated, mutated_text

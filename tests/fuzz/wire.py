@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import orjson
-from abfleet_experiments import decision
+from abfleet_log import schema
 from abfleet_process.security import tokens
 from abfleet_process.tracing import traceparent
 from abfleet_protos.recommender_pb2 import Outcome, RecommendRequest, RecordRequest
@@ -214,7 +214,7 @@ class LinesLog:
 
     def append_all(self, lines: list[bytes], written: Callable[[bool], None]) -> None:
         for line in lines:
-            assert not (found := decision.problems(orjson.loads(line))), found
+            assert not (found := schema.problems(orjson.loads(line))), found
         written(True)
 
 

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from abfleet_analysis.reading.open_log import open_log
+from abfleet_log.tools.check import Check, Checker
+from abfleet_log.tools.read_lines import everything
 
-from abfleet.logs.checking import Check, Checker
-from abfleet.logs.files import everything
-from tests.logs.books import exposure, outcome, put
+from tests.log.books import exposure, outcome, put
 from tests.support.fleet import ROOT
 from tests.support.up import run_abfleet, without_flags
 

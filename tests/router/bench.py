@@ -6,12 +6,12 @@ from datetime import UTC, datetime
 from typing import Any, cast
 
 import orjson
-from abfleet_experiments import decision
 from abfleet_experiments.config import Config
 from abfleet_experiments.load import load_text
+from abfleet_log import schema
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_router.answers import Answers
-from abfleet_router.decision_log import DecisionLog
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.fleet import Fleet
 from abfleet_router.lane import Lane
@@ -58,7 +58,7 @@ class FakeLog:
 
     def append(self, line: bytes) -> None:
         parsed = orjson.loads(line)
-        self.problems += decision.problems(parsed)
+        self.problems += schema.problems(parsed)
         self.problems += ["line feed in a line"] if b"\n" in line else []
         self.lines.append(parsed)
 

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
-from abfleet_router.decision_log import DecisionLog
+from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_router.reload import Reloader
 from abfleet_router.replica import Health
 from abfleet_router.snapshot import Snapshot

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from itertools import product
 
-from abfleet_experiments.decision import FALLBACKS
+from abfleet_log.schema import FALLBACKS
 from abfleet_router.fallback import Reason, Situation, Step, final_status, next_step
 from abfleet_transport.call import Code
 

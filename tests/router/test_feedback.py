@@ -10,13 +10,13 @@ from typing import Any
 import grpc
 import orjson
 import pytest
-from abfleet_experiments import decision
 from abfleet_experiments.load import load_text
+from abfleet_log import schema
+from abfleet_log.writer import sinks
+from abfleet_log.writer.decision_log import DecisionLog, LogSettings
 from abfleet_protos.recommender_pb2 import Outcome, RecordRequest, RecordResponse
 from abfleet_protos.recommender_pb2_grpc import FeedbackStub, add_FeedbackServicer_to_server
-from abfleet_router import log_sink
 from abfleet_router.access import AccessDenied
-from abfleet_router.decision_log import DecisionLog, LogSettings
 from abfleet_router.feedback import Feedback
 from abfleet_router.group_metrics import shares
 from abfleet_router.metrics import RouterMetrics
@@ -120,7 +120,7 @@ async def test_accepted_is_logged(desk: Desk) -> None:
     answer = await desk.record([click(), sale, click(3, type="long_play", value=0.25)])
     assert (answer.accepted, answer.duplicate, answer.rejected) == (3, 0, 0)
     lines = desk.lines()
-    assert [decision.problems(line) for line in lines] == [[], [], []]
+    assert [schema.problems(line) for line in lines] == [[], [], []]
     assert lines[0] == {
         "schema": 1, "event": "outcome", "ts": "2026-09-21T14:13:19.999993Z",
         "received_ts": "2026-09-21T14:13:20.000000Z",
@@ -214,12 +214,12 @@ async def test_a_batch_of_the_largest_size(desk: Desk) -> None:
 async def test_the_log_cannot_be_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is acknowledged: UNAVAILABLE, and the same batch is accepted, not called a repeat, when there is room."""
     full = True
-    real_write = log_sink.write
+    real_write = sinks.write
 
     def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
 
-    monkeypatch.setattr(log_sink, "write", write)
+    monkeypatch.setattr(sinks, "write", write)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await desk.record([click(1)])
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
@@ -236,13 +236,13 @@ async def test_the_log_cannot_be_written(desk: Desk, monkeypatch: pytest.MonkeyP
 async def test_a_caller_who_goes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was told nothing, so its outcomes are not called repeats when it comes again, whatever became of the lines."""
     free = threading.Event()
-    real_write = log_sink.write
+    real_write = sinks.write
 
     def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         free.wait(30)
         return real_write(file, chunk)
 
-    monkeypatch.setattr(log_sink, "write", write)
+    monkeypatch.setattr(sinks, "write", write)
     going = asyncio.create_task(desk.record([click(1)]))
     async with asyncio.timeout(30):
         while not desk.log.buffered:

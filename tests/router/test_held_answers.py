@@ -7,8 +7,8 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from abfleet_router import log_sink
-from abfleet_router.decision_log import DecisionLog, LogSettings
+from abfleet_log.writer import sinks
+from abfleet_log.writer.decision_log import DecisionLog, LogSettings
 from abfleet_router.routing import Router
 from abfleet_transport.call import Code
 
@@ -56,13 +56,13 @@ async def answered(calls: list[FakeCall]) -> None:
 async def test_an_answer_follows_its_line(bench: RefusingBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """While the write is under way nobody has an answer; when one has it, the line is in the file, with no timer."""
     seen_in_write: list[int] = []
-    real_write = log_sink.write
+    real_write = sinks.write
 
     def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         seen_in_write.append(sum(len(call.answers) for call in calls))
         return real_write(file, chunk)
 
-    monkeypatch.setattr(log_sink, "write", write)
+    monkeypatch.setattr(sinks, "write", write)
     calls = [bench.call(user, request_id=f"{user}-{n}") for n in range(5) for user in ("on-v1", "on-v2", "on-v3")]
     await bench.arrive(*calls)
     await bench.run_dry()
@@ -78,12 +78,12 @@ async def test_no_line_no_answer(bench: RefusingBench, monkeypatch: pytest.Monke
     """A full disk: callers get UNAVAILABLE, no line of theirs is in the file, each is counted as lost and as an error;
     when there is room again answers flow again, without a restart."""
     full = True
-    real_write = log_sink.write
+    real_write = sinks.write
 
     def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
 
-    monkeypatch.setattr(log_sink, "write", write)
+    monkeypatch.setattr(sinks, "write", write)
     refused = [bench.call("on-v2", request_id=f"refused-{n}") for n in range(7)]
     await bench.arrive(*refused)
     await bench.run_dry()
@@ -106,7 +106,7 @@ async def test_no_line_no_answer(bench: RefusingBench, monkeypatch: pytest.Monke
 
 async def test_a_write_that_ends_half_way(bench: RefusingBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has an answer has a line, whatever became of the rest of the batch."""
-    real_write = log_sink.write
+    real_write = sinks.write
     parts = [1500]
 
     def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
@@ -115,7 +115,7 @@ async def test_a_write_that_ends_half_way(bench: RefusingBench, monkeypatch: pyt
         size, _ = real_write(file, chunk[: parts.pop()])
         return size, OSError(28, "No space left on device")
 
-    monkeypatch.setattr(log_sink, "write", write)
+    monkeypatch.setattr(sinks, "write", write)
     calls = [bench.call(user, request_id=f"{user}-{n}") for n in range(5) for user in ("on-v1", "on-v2", "on-v3")]
     await bench.arrive(*calls)
     await bench.run_dry()

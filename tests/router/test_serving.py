@@ -11,8 +11,8 @@ import grpc
 import orjson
 import pytest
 import zstandard
-from abfleet_experiments.decision import problems
 from abfleet_experiments.errors import ConfigErrors
+from abfleet_log.schema import problems
 from abfleet_process.errors import AddressError
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abfleet_log.writer.decision_log import LogSettings
 from abfleet_process.flags import SettingsError, variable
-from abfleet_router.decision_log import LogSettings
 from abfleet_router.ejection import EjectionPolicy
 from abfleet_router.rate_limit import Rate
 from abfleet_router.replica import LaneSettings

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import mmh3
 import pytest
-from abfleet_experiments.decision import EVENTS, problems
+from abfleet_log.schema import EVENTS, problems
 from abfleet_protos.recommender_pb2 import RecommendRequest
 
 from tests.support.fleet import VERSIONS, Fleet, experiments_file, wait_until

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_experiments.decision import problems
+from abfleet_log.schema import problems
 
 from tests.support.fleet import Fleet, experiments_file, wait_until
 from tests.support.log_books import read_books

@@ -14,7 +14,7 @@ import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 import numpy as np
-from abfleet_experiments.decision import LARGEST_VALUE
+from abfleet_log.schema import LARGEST_VALUE
 from numpy.typing import NDArray
 
 from abfleet_analysis.reading import duckdb_tables

@@ -12,13 +12,13 @@ from abfleet_analysis.report.details_document import details_document
 from abfleet_analysis.report.markdown import escaped, markdown
 from abfleet_analysis.report.render import interval_text, percent_text, rendered, value_text
 from abfleet_experiments.load import load_text
-from abfleet_router.log_files import Identity
+from abfleet_log.files import Identity
+from abfleet_log.tools.compact import compact
 from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner
 
 from abfleet.cli import app
-from abfleet.logs.compacting import compact
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 from tests.dashboard.made import made_report
 

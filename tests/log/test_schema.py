@@ -5,8 +5,9 @@ import math
 from typing import Any
 
 import pytest
-from abfleet_experiments import assign, decision
-from abfleet_experiments.decision import EVENTS, problems
+from abfleet_experiments import assign
+from abfleet_log import schema
+from abfleet_log.schema import EVENTS, problems
 
 from tests.experiments.json_schema_check import mistakes
 
@@ -43,21 +44,21 @@ LINE: dict[str, Any] = {
 def test_every_field_of_an_exposure() -> None:
     """The line has the fields that the log promises, and no field is named twice."""
     assert problems(LINE) == []
-    assert mistakes(decision.json_schema(), LINE) == []
+    assert mistakes(schema.json_schema(), LINE) == []
     for event in EVENTS.values():
         names = [field.name for field in event.fields]
         assert len(names) == len(set(names))
     assert set(EVENTS) == {"exposure", "outcome", "allocation", "reload", "rejected"}
 
 
-@pytest.mark.parametrize("field", [f for f in decision.EXPOSURE.fields if not f.optional], ids=lambda f: f.name)
-def test_a_missing_field_is_told(field: decision.Field) -> None:
+@pytest.mark.parametrize("field", [f for f in schema.EXPOSURE.fields if not f.optional], ids=lambda f: f.name)
+def test_a_missing_field_is_told(field: schema.Field) -> None:
     """Without any one field the line is wrong, and the field is named; null is right only where it may be."""
     line = {name: value for name, value in LINE.items() if name != field.name}
     assert problems(line) == [f"{field.name}: is missing"]
-    assert mistakes(decision.json_schema(), line)
+    assert mistakes(schema.json_schema(), line)
     assert problems({**LINE, field.name: None}) == ([] if field.nullable else [f"{field.name}: is null"])
-    assert bool(mistakes(decision.json_schema(), {**LINE, field.name: None})) is not field.nullable
+    assert bool(mistakes(schema.json_schema(), {**LINE, field.name: None})) is not field.nullable
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_wrong_value_is_told(field: str, value: object) -> None:
     """Each type is checked, by the function and by the published schema alike."""
     (problem,) = problems({**LINE, field: value})
     assert problem.startswith(f"{field}: is ")
-    assert mistakes(decision.json_schema(), {**LINE, field: value})
+    assert mistakes(schema.json_schema(), {**LINE, field: value})
 
 
 @pytest.mark.parametrize("value", [1e19, -1.1e15, math.nan, math.inf, 10**19])
@@ -98,10 +99,10 @@ def test_a_value_that_no_sum_could_take_is_told(value: float) -> None:
     line = dict.fromkeys(field.name for field in outcome.fields if field.nullable) | times | words
     (problem,) = problems(line)
     assert problem.startswith("value: is ")
-    assert math.isnan(value) or mistakes(decision.json_schema(), line)
+    assert math.isnan(value) or mistakes(schema.json_schema(), line)
     for allowed in (1e15, -1e15, 0, None):
         assert problems({**line, "value": allowed}) == []
-        assert mistakes(decision.json_schema(), {**line, "value": allowed}) == []
+        assert mistakes(schema.json_schema(), {**line, "value": allowed}) == []
 
 
 def test_other_lines() -> None:
@@ -116,9 +117,9 @@ def test_other_lines() -> None:
 def test_reasons_are_those_of_assignment() -> None:
     """Every reason that assignment gives may be logged."""
     given = {value for name, value in vars(assign).items() if name.isupper() and isinstance(value, str)}
-    assert given == set(decision.REASONS)
+    assert given == set(schema.REASONS)
 
 
 def test_schema_is_json() -> None:
     """The schema can be published as it is."""
-    assert json.loads(json.dumps(decision.json_schema())) == decision.json_schema()
+    assert json.loads(json.dumps(schema.json_schema())) == schema.json_schema()

@@ -12,7 +12,8 @@ from typing import Any
 import orjson
 from abfleet_experiments.assign import ALLOCATED, HOLDOUT, OVERRIDE, Assigner
 from abfleet_experiments.config import Config
-from abfleet_experiments.decision import problems
+
+from abfleet_log.schema import problems
 
 STEP_BACK_SECONDS = 10.0
 """Calls are logged when they end, a few seconds after their `ts` at most: an older one means a clock set back."""

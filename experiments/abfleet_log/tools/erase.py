@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from abfleet_router.log_files import LEVEL, Identity, taken
 
-from abfleet.logs.checking import digest_of
-from abfleet.logs.files import (
+from abfleet_log.files import LEVEL, Identity, taken
+from abfleet_log.tools.check import digest_of
+from abfleet_log.tools.read_lines import (
     PARQUET_OPTIONS,
     PARQUET_SUFFIX,
     LogsError,

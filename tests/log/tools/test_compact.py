@@ -8,13 +8,13 @@ from pathlib import Path
 import duckdb
 import pytest
 from abfleet_analysis.reading.open_log import open_log
-from abfleet_router.log_files import Identity, create
+from abfleet_log.files import Identity, create
+from abfleet_log.tools import compact as compacting
+from abfleet_log.tools.check import Check, Checker
+from abfleet_log.tools.compact import compact
+from abfleet_log.tools.read_lines import LogsError, everything
 
-from abfleet.logs import compacting
-from abfleet.logs.checking import Check, Checker
-from abfleet.logs.compacting import compact
-from abfleet.logs.files import LogsError, everything
-from tests.logs.books import exposure, outcome, put
+from tests.log.books import exposure, outcome, put
 
 HERE = Identity(socket.gethostname(), 1)
 

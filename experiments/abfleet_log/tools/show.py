@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from abfleet.logs.files import PARQUET_SUFFIX, LogsError, line_files, lines_of
+from abfleet_log.tools.read_lines import PARQUET_SUFFIX, LogsError, line_files, lines_of
 
 FOLLOW_SECONDS = 0.2
 """Between looks at files that may have grown."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from abfleet_router.log_sink import Sink
+from abfleet_log.writer.sinks import Sink
 
 log = structlog.get_logger("abfleet.router.decision_log")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from abfleet_router.log_files import CannotCompress, Identity, compress, create, plain_files, taken
-from abfleet_router.log_keeper import LogKeeper
+from abfleet_log.files import CannotCompress, Identity, compress, create, plain_files, taken
+from abfleet_log.writer.keeper import LogKeeper
 
 HERE, THERE = Identity("here", 1), Identity("there-2", 9)
 NOW = 1_790_000_000.0
@@ -103,7 +103,7 @@ def test_a_file_that_grew_meanwhile(tmp_path: Path) -> None:
         # It grows after the end was read, as it would under a writer that nobody knows of.
         real = os.read
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("abfleet_router.log_files.os.read", lambda f, n: real(f, n) or (grow() and b""))
+            patch.setattr("abfleet_log.files.os.read", lambda f, n: real(f, n) or (grow() and b""))
             assert compress(file, path, lambda: True) is None
     assert names(tmp_path) == [path.name]
 

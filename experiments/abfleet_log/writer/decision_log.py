@@ -17,10 +17,10 @@ from typing import Literal
 
 import structlog
 
-from abfleet_router.log_files import Identity
-from abfleet_router.log_keeper import LogKeeper
-from abfleet_router.log_sink import FileSink, Fsync, Sink, StdoutSink
-from abfleet_router.log_writer import Batch, LogCounters, LogWriter, Waiter, Written
+from abfleet_log.files import Identity
+from abfleet_log.writer.keeper import LogKeeper
+from abfleet_log.writer.sinks import FileSink, Fsync, Sink, StdoutSink
+from abfleet_log.writer.writer_thread import Batch, LogCounters, LogWriter, Waiter, Written
 
 __all__ = ["DecisionLog", "LogCounters", "LogSettings", "Policy"]
 log = structlog.get_logger("abfleet.router.decision_log")

@@ -12,15 +12,15 @@ import duckdb
 import orjson
 import pytest
 import zstandard
-from abfleet_experiments import decision
-from abfleet_router.log_files import Identity, create
+from abfleet_log import schema
+from abfleet_log.files import Identity, create
+from abfleet_log.tools.import_outcomes import ColumnMap, import_outcomes
+from abfleet_log.tools.read_lines import LogsError, everything, lines_of
+from abfleet_log.tools.show import new_lines, one_line
 from typer.testing import CliRunner, Result
 
 from abfleet.cli import app
-from abfleet.logs.files import LogsError, everything, lines_of
-from abfleet.logs.importing import ColumnMap, import_outcomes
-from abfleet.logs.showing import new_lines, one_line
-from tests.logs.books import CONFIG_TEXT, exposure, outcome, put, stamp
+from tests.log.books import CONFIG_TEXT, exposure, outcome, put, stamp
 
 
 def run(*words: str | Path, code: int = 0) -> Result:
@@ -216,7 +216,7 @@ def test_importing_orders(tmp_path: Path, suffix: str) -> None:
         done = json.loads(run("import-outcomes", file, "--logs", log, *MAP, *SET, "--json").stdout)
         assert (done["rows"], done["accepted"], done["rejected"]) == (2, 2, 0)
     lines = lines_in(log)
-    assert [decision.problems(line) for line in lines] == [[]] * 4
+    assert [schema.problems(line) for line in lines] == [[]] * 4
     assert [(line["outcome_id"], line["user_id"], line["value"], line["ts"]) for line in lines[:2]] == [
         ("a-1", "ann", 12.5, "2026-11-01T11:00:00.000000Z"),
         ("a-2", "bob", -3.0, "2026-11-01T12:00:01.000000Z"),
@@ -402,5 +402,5 @@ def test_a_damaged_file_is_told_by_its_name(tmp_path: Path) -> None:
 
 def test_the_schema_that_is_documented() -> None:
     """docs/decision-log.schema.json is what the code knows; write it with `abfleet logs schema`."""
-    documented = Path(__file__).resolve().parents[2] / "docs" / "decision-log.schema.json"
+    documented = Path(__file__).resolve().parents[3] / "docs" / "decision-log.schema.json"
     assert documented.read_text() == run("schema").stdout

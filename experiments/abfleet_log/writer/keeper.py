@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from abfleet_router.log_files import CannotCompress, Identity, compress, expired, plain_files, taken
+from abfleet_log.files import CannotCompress, Identity, compress, expired, plain_files, taken
 
 log = structlog.get_logger("abfleet.router.decision_log")
 

@@ -20,9 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abfleet_router.log_files import Identity, taken
-
-from abfleet.logs.files import PARQUET_OPTIONS, LogsError, line_files
+from abfleet_log.files import Identity, taken
+from abfleet_log.tools.read_lines import PARQUET_OPTIONS, LogsError, line_files
 
 if TYPE_CHECKING:
     import duckdb

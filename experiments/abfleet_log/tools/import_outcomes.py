@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from abfleet_experiments.outcome import Currencies, Outcome, line, problem
-from abfleet_router.log_files import Identity, create
 
-from abfleet.logs.files import LogsError
+from abfleet_log.files import Identity, create
+from abfleet_log.outcome import Currencies, Outcome, line, problem
+from abfleet_log.tools.read_lines import LogsError
 
 FIELDS = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time")
 FORBIDDEN = ("group", "experiment")

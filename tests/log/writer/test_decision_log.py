@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_router import log_sink
-from abfleet_router.decision_log import DecisionLog, LogSettings
+from abfleet_log.writer import sinks
+from abfleet_log.writer.decision_log import DecisionLog, LogSettings
 
 QUIET = LogSettings(flush_interval_seconds=3600, compress="none")
 """Flushes when told."""
@@ -111,13 +111,13 @@ async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 async def test_a_writer_that_cannot_keep_up(make_log: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that hangs holds up nobody: lines past the bounds are dropped and counted, the rest is written later."""
     free = threading.Event()
-    real_write = log_sink.write
+    real_write = sinks.write
 
     def slow(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         free.wait(30)
         return real_write(file, chunk)
 
-    monkeypatch.setattr(log_sink, "write", slow)
+    monkeypatch.setattr(sinks, "write", slow)
     for bound, kept in (({"max_bytes": 30}, 3), ({"max_lines": 2}, 2)):
         free.clear()
         log = make_log(**bound)
@@ -136,13 +136,13 @@ async def test_a_writer_that_cannot_keep_up(make_log: Make, monkeypatch: pytest.
 async def test_a_write_that_hangs_is_trouble(make_log: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """A disk that stalls shows as failing although no call to it has failed, and as well again when it is over."""
     free = threading.Event()
-    real_write = log_sink.write
+    real_write = sinks.write
 
     def slow(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         free.wait(30)
         return real_write(file, chunk)
 
-    monkeypatch.setattr(log_sink, "write", slow)
+    monkeypatch.setattr(sinks, "write", slow)
     now = [100.0]
     log = make_log()
     log._clock = log._writer._clock = lambda: now[0]
@@ -185,12 +185,12 @@ async def test_who_waits_is_told_that_it_is_not_written(
 ) -> None:
     """At once, whether the line is kept for later or given up; the next one after the trouble gets through."""
     full = True
-    real_write = log_sink.write
+    real_write = sinks.write
 
     def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
 
-    monkeypatch.setattr(log_sink, "write", write)
+    monkeypatch.setattr(sinks, "write", write)
     log = make_log(policy=policy)
     log.open()
     async with asyncio.timeout(30):

@@ -5,7 +5,7 @@ import hmac
 from pathlib import Path
 
 import pytest
-from abfleet_router.user_ids import KeyFileError, keyed_hash
+from abfleet_log.user_id_hash import KeyFileError, keyed_hash
 
 KEY = b"0123456789abcdef"
 

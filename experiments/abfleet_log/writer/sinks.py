@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from abfleet_router.log_files import Identity, create, in_place, probe
+from abfleet_log.files import Identity, create, in_place, probe
 
 log = structlog.get_logger("abfleet.router.decision_log")
 

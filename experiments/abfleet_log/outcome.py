@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Any, Final, Protocol
 
 from abfleet_experiments.config import Config
-from abfleet_experiments.decision import LARGEST_VALUE, SCHEMA
+
+from abfleet_log.schema import LARGEST_VALUE, SCHEMA
 
 BUILT_IN_TYPES: Final = frozenset({"impression", "click", "conversion", "purchase"})
 ID_BYTES: Final = 128

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_router import log_sink
-from abfleet_router.log_files import Identity, create
-from abfleet_router.log_sink import FileSink, StdoutSink
-from abfleet_router.log_writer import Batch, LogCounters, LogWriter
+from abfleet_log.files import Identity, create
+from abfleet_log.writer import sinks
+from abfleet_log.writer.sinks import FileSink, StdoutSink
+from abfleet_log.writer.writer_thread import Batch, LogCounters, LogWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -65,9 +65,9 @@ def test_a_disk_that_is_full_for_a_while(
     )  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         sink.open()
-        patch.setattr(log_sink.os, "write", Disk(script))
+        patch.setattr(sinks.os, "write", Disk(script))
         if not can_cut:
-            patch.setattr(log_sink.os, "ftruncate", refuse)
+            patch.setattr(sinks.os, "ftruncate", refuse)
         for lines in batches:
             chunk = b"".join(line + b"\n" for line in lines)
             writer._held.append(Batch(len(lines), chunk, [(len(lines), heard.append)]))
@@ -105,7 +105,7 @@ def test_kept_lines_are_all_written_in_the_end(tmp_path: Path, monkeypatch: pyte
     sink, counters, now = make_sink(tmp_path), LogCounters(), [0.0]
     writer = LogWriter(sink, counters, lambda told: None, keeps=True, clock=lambda: now[0])
     sink.open()
-    monkeypatch.setattr(log_sink.os, "write", Disk([3, None, 1, None, None, 2, None]))
+    monkeypatch.setattr(sinks.os, "write", Disk([3, None, 1, None, None, 2, None]))
     for number in range(5):
         writer._held.append(Batch(2, b"%da\n%db\n" % (number, number)))
         writer.write_held()
@@ -139,7 +139,7 @@ def test_a_file_that_is_removed_during_the_write(tmp_path: Path, monkeypatch: py
     """Lines that went into a file without a name are written again: they were counted, and nowhere else."""
     sink = make_sink(tmp_path)
     sink.open()
-    real = log_sink.write
+    real = sinks.write
 
     def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
         with contextlib.suppress(FileNotFoundError):
@@ -147,7 +147,7 @@ def test_a_file_that_is_removed_during_the_write(tmp_path: Path, monkeypatch: py
         return real(file, chunk)
 
     first = Path(sink.where)
-    monkeypatch.setattr(log_sink, "write", write)
+    monkeypatch.setattr(sinks, "write", write)
     assert sink.commit(b"1\n") == (2, None)
     assert written(tmp_path) == b"1\n"
     assert Path(sink.where) != first
@@ -179,7 +179,7 @@ def test_a_pipe_whose_line_was_torn(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(file, bytes(data[:step]))
 
     real = os.write
-    monkeypatch.setattr(log_sink.os, "write", script)
+    monkeypatch.setattr(sinks.os, "write", script)
     sink = StdoutSink(write)
     size, error = sink.commit(b"aa\nbb\n")
     assert (size, error is not None) == (3, True)
@@ -235,7 +235,7 @@ def test_no_new_file_can_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     sink.open()
     name = sink.where
     with monkeypatch.context() as patch:
-        patch.setattr(log_sink, "create", refuse)
+        patch.setattr(sinks, "create", refuse)
         assert sink.commit(b"1\n") == (2, None)
         assert sink.commit(b"2\n") == (2, None)
         assert sink.where == name
@@ -256,7 +256,7 @@ def test_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fsync: str, expe
     def count(file: int) -> None:
         calls[0] += 1
 
-    monkeypatch.setattr(log_sink.os, "fsync", count)
+    monkeypatch.setattr(sinks.os, "fsync", count)
     sink = make_sink(tmp_path, fsync=fsync, clock=lambda: now[0])
     sink.open()
     seen = []
@@ -283,7 +283,7 @@ def test_a_disk_that_does_not_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     sink.open()
     name = sink.where
     with monkeypatch.context() as patch:
-        patch.setattr(log_sink.os, "fsync", refuse)
+        patch.setattr(sinks.os, "fsync", refuse)
         size, error = sink.commit(b"1\n")
         assert (size, error is not None) == (0, True)
     assert sink.commit(b"1\n") == (2, None)

@@ -1,1 +1,0 @@
-"""Commands over decision logs: the work, without flags and printing."""

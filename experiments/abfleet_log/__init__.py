@@ -1,0 +1,1 @@
+"""The decision log: what its lines say, how its files are named and kept, who writes them and who reads them."""

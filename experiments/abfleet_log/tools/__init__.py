@@ -1,0 +1,1 @@
+"""Work on files of the decision log, without flags and printing: check, show, compact, import and erase."""

@@ -1,0 +1,1 @@
+"""Tests of the decision log, and the lines that they share."""
