@@ -4,8 +4,8 @@ import asyncio
 from pathlib import Path
 
 from abfleet_experiments.config import Config
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load
 
 CONTENT_EVERY = 20
 """Looks between two readings of the whole file, for file systems whose times do not tell of a change."""

@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load
 from abfleet_process.process import StopSignals
 from abfleet_router import settings as router_settings
 from abfleet_transport.server import choose

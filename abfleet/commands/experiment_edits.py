@@ -169,10 +169,10 @@ def _edit(
 ) -> None:
     """Makes the change in the file's text, shows what it moves, asks, and writes."""
     from abfleet_experiments.change import ChangeError
-    from abfleet_experiments.load import load_text
+    from abfleet_experiments.file.load import load_text
+    from abfleet_experiments.file.rewrite import RewriteError, rewrite
+    from abfleet_experiments.file.save import SaveError, save
     from abfleet_experiments.plan import plan
-    from abfleet_experiments.rewrite import RewriteError, rewrite
-    from abfleet_experiments.save import SaveError, save
 
     (old,) = loaded(file)
     read = file.read_bytes()

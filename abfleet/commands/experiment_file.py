@@ -55,8 +55,8 @@ def refuse(*messages: object) -> NoReturn:
 
 def loaded(*files: Path, fleet: Path | None = None) -> "list[Config]":
     """The configurations of these files; every mistake in any of them is printed, and then it exits."""
-    from abfleet_experiments.errors import ConfigError, ConfigErrors
-    from abfleet_experiments.load import load
+    from abfleet_experiments.file.errors import ConfigError, ConfigErrors
+    from abfleet_experiments.file.load import load
 
     configs: list[Config] = []
     errors: list[ConfigError] = []
@@ -72,7 +72,7 @@ def loaded(*files: Path, fleet: Path | None = None) -> "list[Config]":
 
 def instant(text: str | None) -> datetime:
     """The instant of an `--at`, or now."""
-    from abfleet_experiments.fields import parse_time
+    from abfleet_experiments.file.fields import parse_time
 
     if text is None:
         return datetime.now(UTC)

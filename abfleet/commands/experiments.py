@@ -50,8 +50,8 @@ def validate(
     Example: abfleet validate experiments/recommender.yaml
     """
     from abfleet_experiments.advice import advice
-    from abfleet_experiments.errors import ConfigErrors
-    from abfleet_experiments.load import load
+    from abfleet_experiments.file.errors import ConfigErrors
+    from abfleet_experiments.file.load import load
 
     reports: list[dict[str, object]] = []
     for file in files or [experiments]:

@@ -109,8 +109,8 @@ def import_outcomes(
 
     Exits 1 when rows are rejected; then nothing is written, unless --skip-rejected.
     """
-    from abfleet_experiments.errors import ConfigErrors
-    from abfleet_experiments.load import load
+    from abfleet_experiments.file.errors import ConfigErrors
+    from abfleet_experiments.file.load import load
     from abfleet_log.outcome import BUILT_IN_TYPES, known_types
     from abfleet_log.tools.import_outcomes import UNITS, ColumnMap
     from abfleet_log.tools.import_outcomes import import_outcomes as run

@@ -70,8 +70,8 @@ def check(
 
     Exits 1 when lines are unreadable or wrong, or when the file decides otherwise.
     """
-    from abfleet_experiments.errors import ConfigErrors
-    from abfleet_experiments.load import load
+    from abfleet_experiments.file.errors import ConfigErrors
+    from abfleet_experiments.file.load import load
     from abfleet_log.tools.check import Checker, document
     from abfleet_log.tools.read_lines import everything
 

@@ -164,8 +164,8 @@ class Source:
         from abfleet_analysis.analyse import analyse
         from abfleet_analysis.reading.open_log import LogError
         from abfleet_analysis.report.render import rendered
-        from abfleet_experiments.errors import ConfigErrors
-        from abfleet_experiments.load import load
+        from abfleet_experiments.file.errors import ConfigErrors
+        from abfleet_experiments.file.load import load
 
         from abfleet.commands.fitting import fitted
 

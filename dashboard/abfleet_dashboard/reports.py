@@ -16,8 +16,8 @@ from typing import Final, Protocol
 import structlog
 from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load
 
 from abfleet_dashboard.settings import Settings
 from abfleet_dashboard.tasks import Done, Failed, Task

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Config, Experiment, RampRow, percent_text, time_text
-from abfleet_experiments.fields import shares, suggestion
+from abfleet_experiments.file.fields import shares, suggestion
 
 
 class ChangeError(ValueError):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 import uvloop
-from abfleet_experiments.errors import ConfigErrors
+from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_log.user_id_hash import KeyFileError
 from abfleet_process.errors import TransportError
 from abfleet_process.flags import EXIT_USAGE, SettingsError

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import structlog
 from abfleet_experiments.config import Config
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load
 from abfleet_experiments.movement import Movement, movement
 from abfleet_log.writer.decision_log import DecisionLog
 

@@ -18,7 +18,7 @@ import grpc
 import pytest
 import typer
 from abfleet_experiments.assign import Assigner
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 from typer.testing import CliRunner
 

@@ -1,6 +1,6 @@
 """Which workers get which ports: pure."""
 
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from abfleet_analysis.analyse import analyse
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_log.schema import problems
 
 START = datetime(2026, 11, 1, tzinfo=UTC)

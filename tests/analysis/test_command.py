@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.report.render import rendered
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from click.testing import Result
 from rich.console import Console
 from typer.testing import CliRunner

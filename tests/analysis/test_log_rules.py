@@ -14,7 +14,7 @@ import zstandard
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.evidence.log_lines import read_lines
 from abfleet_analysis.reading.open_log import LogError, open_log
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from scipy import stats
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, metric, only, report_of

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from abfleet_analysis.analyse import analyse
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_log.files import Identity
 from abfleet_log.tools.compact import compact
 

@@ -18,7 +18,7 @@ import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.report.render import interval_text, percent_text, rendered, value_text
 from abfleet_analysis.report.report import Report
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from abfleet_experiments.load import load
+from abfleet_experiments.file.load import load
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.recommender_pb2_grpc import RecommenderServicer, add_RecommenderServicer_to_server
 from hypothesis import given

@@ -27,7 +27,7 @@ from abfleet_analysis.report.details import (
 from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
 from abfleet_analysis.simulation.scenarios import SCENARIOS
 from abfleet_experiments.config import AnalysisPlan, Config
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 

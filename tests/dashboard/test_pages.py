@@ -8,7 +8,7 @@ import pytest
 from abfleet_analysis.report.report import LogFacts, Report
 from abfleet_dashboard.pages import experiment_page, fleet_page, message_page, overview_page, report_file
 from abfleet_dashboard.situation import RouterState, Situation
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 
 from tests.dashboard.html_check import faults, read
 from tests.dashboard.made import (

@@ -14,7 +14,7 @@ import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_dashboard import app
 from abfleet_dashboard.access import COOKIE, HEADERS
-from abfleet_experiments.load import load
+from abfleet_experiments.file.load import load
 from abfleet_process.security.tokens import new
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text

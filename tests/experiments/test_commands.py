@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import typer
-from abfleet_experiments import save
-from abfleet_experiments.load import load
+from abfleet_experiments.file import save
+from abfleet_experiments.file.load import load
 from typer.testing import CliRunner, Result
 
 from abfleet.commands import experiments
 from tests.experiments import reference
-from tests.experiments.test_rewrite import BLOCK
+from tests.experiments.file.test_rewrite import BLOCK
 
 SHIPPED = Path(__file__).parents[2] / "experiments" / "recommender.yaml"
 COLUMNS = ["user_id", "experiment", "group", "bucket", "model_version", "reason"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import typer
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from typer.testing import CliRunner
 
 from abfleet.commands import experiments

@@ -5,7 +5,7 @@ from typing import Any
 from abfleet_experiments.assign import Assigner
 from abfleet_experiments.bucketing import bucket
 from abfleet_experiments.explain import explain
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

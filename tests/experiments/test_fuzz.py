@@ -6,11 +6,12 @@ from contextlib import suppress
 from datetime import UTC, datetime
 
 import pytest
-from abfleet_experiments import advice, change, plan, rewrite
+from abfleet_experiments import advice, change, plan
 from abfleet_experiments.assign import Assigner
 from abfleet_experiments.config import Config
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file import rewrite
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load_text
 
 FILES = int(os.environ.get("ABFLEET_FUZZ_FILES", "3000"))
 """How many mutated files to try; raise it for a long run."""

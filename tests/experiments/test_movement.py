@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from abfleet_experiments.assign import Assigner
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_experiments.movement import Movement, Place, movement, movement_of
 from hypothesis import given, settings
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 from abfleet_experiments.advice import advice, changeable
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_experiments.plan import Plan, plan
 
 from tests.experiments.strategies import START, days

@@ -13,8 +13,8 @@ import zstandard
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.reading.open_log import LogError
 from abfleet_experiments.config import Config
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load, load_text
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load, load_text
 from abfleet_log.files import Identity
 from abfleet_log.tools.check import Checker
 from abfleet_log.tools.erase import Who, life

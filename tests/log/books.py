@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 from abfleet_experiments.assign import Assigner
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 
 CONFIG_TEXT = """
 version: 1

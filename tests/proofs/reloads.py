@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 from abfleet_experiments.assign import Assigner
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_experiments.movement import Place, movement_of
 from abfleet_experiments.plan import plan
 from abfleet_protos.recommender_pb2 import RecommendRequest

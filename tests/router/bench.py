@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import orjson
 from abfleet_experiments.config import Config
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_log import schema
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_protos.recommender_pb2 import RecommendRequest

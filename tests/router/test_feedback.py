@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import orjson
 import pytest
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_log import schema
 from abfleet_log.writer import sinks
 from abfleet_log.writer.decision_log import DecisionLog, LogSettings

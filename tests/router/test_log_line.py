@@ -7,7 +7,7 @@ from typing import Any, cast
 import orjson
 import pytest
 from abfleet_experiments.assign import Arm, Assigner
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_log.schema import EVENTS, EXPOSURE, FALLBACKS, REASONS, problems
 from abfleet_router.fallback import Reason
 from abfleet_router.log_line import event, exposures, timestamp

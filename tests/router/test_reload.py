@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
-from abfleet_experiments.errors import ConfigErrors
+from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_router.replica import Health
 
 from tests.router.fakes import turns

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_router.answers import code_of
 from abfleet_router.replica import LaneSettings

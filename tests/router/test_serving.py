@@ -11,7 +11,7 @@ import grpc
 import orjson
 import pytest
 import zstandard
-from abfleet_experiments.errors import ConfigErrors
+from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_log.schema import problems
 from abfleet_process.errors import AddressError
 from abfleet_protos import admin_pb2, admin_pb2_grpc

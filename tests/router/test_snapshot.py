@@ -6,7 +6,7 @@ from typing import cast
 
 import orjson
 from abfleet_experiments.assign import Arm
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.pool import Pool

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from abfleet_experiments.assign import ALLOCATED, Arm, Assigner
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 
 START: Final = datetime(2026, 11, 1, tzinfo=UTC)
 DAY: Final = timedelta(days=1)

@@ -10,7 +10,7 @@ from typing import Final
 
 import duckdb
 from abfleet_experiments.config import Config
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_log.tools.compact import TYPED
 
 BEGIN_US: Final = 1_793_491_200_000_000

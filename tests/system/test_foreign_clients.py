@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from abfleet_experiments.assign import Assigner
-from abfleet_experiments.load import load
+from abfleet_experiments.file.load import load
 
 from tests.support.fleet import VERSIONS, Fleet, experiments_file
 from tests.support.node_tools import ROOT, buf, node

@@ -189,7 +189,7 @@ def test_a_report_needs_no_pandas(tmp_path: Path) -> None:
     made_log.write_lines(tmp_path, Size(700, 70), files=1)
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from abfleet_analysis.analyse import analyse\nfrom abfleet_experiments.load import load_text\n"
+        "from abfleet_analysis.analyse import analyse\nfrom abfleet_experiments.file.load import load_text\n"
         f"report = analyse([Path({str(tmp_path)!r})], load_text({made_log.TEXT!r}))\n"
         "assert report.experiments\nassert 'pandas' not in sys.modules\n"
     )

@@ -13,8 +13,8 @@ import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.report.details import Breakdown, Details, Slice
 from abfleet_analysis.report.report import ExperimentReport
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load_text
 from abfleet_log.outcome import known_types
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text

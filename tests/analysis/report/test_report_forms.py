@@ -11,7 +11,7 @@ from abfleet_analysis.analyse import analyse
 from abfleet_analysis.report.details_document import details_document
 from abfleet_analysis.report.markdown import escaped, markdown
 from abfleet_analysis.report.render import interval_text, percent_text, rendered, value_text
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
 from abfleet_log.files import Identity
 from abfleet_log.tools.compact import compact
 from click.testing import Result

@@ -15,12 +15,12 @@ from abfleet_experiments.config import (
     OneOf,
     Presence,
 )  # fmt: skip
-from abfleet_experiments.errors import ConfigError, ConfigErrors
-from abfleet_experiments.load import load, load_text
+from abfleet_experiments.file.errors import ConfigError, ConfigErrors
+from abfleet_experiments.file.load import load, load_text
 
 from tests.experiments.mistakes import MISTAKES, TRAPS, VALID
 
-SHIPPED = Path(__file__).parents[2] / "experiments" / "recommender.yaml"
+SHIPPED = Path(__file__).parents[3] / "experiments" / "recommender.yaml"
 
 
 def _errors(text: str, fleet: str | None = None) -> list[ConfigError]:

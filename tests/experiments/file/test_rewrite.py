@@ -10,10 +10,10 @@ import pytest
 from abfleet_experiments import change
 from abfleet_experiments.change import ChangeError
 from abfleet_experiments.config import Config
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.load import load_text
+from abfleet_experiments.file.rewrite import RewriteError, rewrite
+from abfleet_experiments.file.save import SaveError, save
 from abfleet_experiments.movement import movement
-from abfleet_experiments.rewrite import RewriteError, rewrite
-from abfleet_experiments.save import SaveError, save
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

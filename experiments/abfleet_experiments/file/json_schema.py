@@ -1,13 +1,13 @@
 """The JSON Schema of the experiments file, by which editors complete and check it. Made from the keys alone.
 
-`python -m abfleet_experiments.json_schema > experiments/recommender.schema.json` writes it anew. Rules between keys,
-such as weights that sum to 100, are beyond it; `abfleet validate` knows them.
+`python -m abfleet_experiments.file.json_schema > experiments/recommender.schema.json` writes it anew. Rules between
+keys, such as weights that sum to 100, are beyond it; `abfleet validate` knows them.
 """
 
 import json
 from collections.abc import Sequence
 
-from abfleet_experiments import keys
+from abfleet_experiments.file import keys
 
 
 def json_schema() -> dict[str, object]:

@@ -10,12 +10,12 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from abfleet_experiments import keys
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import percent_text
-from abfleet_experiments.document import Broken, Findings, Kind, Mapping, Node, Path, Scalar
-from abfleet_experiments.document import Sequence as SequenceNode
-from abfleet_experiments.errors import shown
+from abfleet_experiments.file import keys
+from abfleet_experiments.file.document import Broken, Findings, Kind, Mapping, Node, Path, Scalar
+from abfleet_experiments.file.document import Sequence as SequenceNode
+from abfleet_experiments.file.errors import shown
 
 _PERCENT: Final = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?", re.ASCII)
 _DECIMAL: Final = re.compile(r"[-+]?([0-9]{1,15}(\.[0-9]{0,15})?|\.[0-9]{1,15})([eE][-+]?[0-9]{1,2})?", re.ASCII)

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import yaml
 
-from abfleet_experiments.errors import ConfigError, shown
+from abfleet_experiments.file.errors import ConfigError, shown
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Room for 100,000 overrides of the longest ids that people use, and small enough to be read in a second or two."""

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from abfleet_experiments.config import Config, Experiment, RampRow, percent_text, time_text
-from abfleet_experiments.document import Findings, Mapping, Node, Scalar, Sequence, parse
-from abfleet_experiments.errors import ConfigErrors
-from abfleet_experiments.load import load_text
+from abfleet_experiments.file.document import Findings, Mapping, Node, Scalar, Sequence, parse
+from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load_text
 
 _WORDS = frozenset(("true", "false", "null", "yes", "no", "on", "off", "y", "n"))
 _BOM = "\ufeff"

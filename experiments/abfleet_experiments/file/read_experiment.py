@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from abfleet_experiments import fields, keys
 from abfleet_experiments.bucketing import BUCKETS, user_id_problem
 from abfleet_experiments.config import (
     DEFAULT_LAYER,
@@ -19,8 +18,9 @@ from abfleet_experiments.config import (
     RampRow,
     percent_text,
 )
-from abfleet_experiments.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence
-from abfleet_experiments.errors import shown
+from abfleet_experiments.file import fields, keys
+from abfleet_experiments.file.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence
+from abfleet_experiments.file.errors import shown
 
 
 @dataclass(frozen=True, slots=True)

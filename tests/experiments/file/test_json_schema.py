@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from abfleet_experiments import keys
-from abfleet_experiments.json_schema import json_schema, json_schema_text
+from abfleet_experiments.file import keys
+from abfleet_experiments.file.json_schema import json_schema, json_schema_text
 
 from tests.experiments.json_schema_check import mistakes
 from tests.experiments.mistakes import MISTAKES, VALID
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # Rules between keys, rules of YAML's notation, and rules on text that a pattern would make unreadable.
 BEYOND_A_SCHEMA = {
     "unknown default",
@@ -71,7 +71,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def test_committed_schema_is_current() -> None:
-    """`python -m abfleet_experiments.json_schema` gives what experiments/recommender.schema.json holds."""
+    """`python -m abfleet_experiments.file.json_schema` gives what experiments/recommender.schema.json holds."""
     assert (ROOT / "experiments/recommender.schema.json").read_text(encoding="utf-8") == json_schema_text()
     assert json.loads(json_schema_text()) == json_schema()
 

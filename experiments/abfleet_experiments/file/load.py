@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from abfleet_experiments.config import Config
-from abfleet_experiments.document import MAX_BYTES, Findings
-from abfleet_experiments.errors import ConfigError, ConfigErrors
-from abfleet_experiments.read import read
+from abfleet_experiments.file.document import MAX_BYTES, Findings
+from abfleet_experiments.file.errors import ConfigError, ConfigErrors
+from abfleet_experiments.file.read import read
 
 
 def load(experiments: Path, fleet: Path | None = None) -> Config:

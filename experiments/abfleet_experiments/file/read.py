@@ -3,12 +3,12 @@
 from datetime import timedelta
 from typing import cast
 
-from abfleet_experiments import fields, keys
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Config, Experiment, Holdout, Metric, MetricType, ModelTarget, percent_text
-from abfleet_experiments.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence, cut_short, parse
-from abfleet_experiments.errors import ConfigErrors, shown
-from abfleet_experiments.read_experiment import Known, read_experiment
+from abfleet_experiments.file import fields, keys
+from abfleet_experiments.file.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence, cut_short, parse
+from abfleet_experiments.file.errors import ConfigErrors, shown
+from abfleet_experiments.file.read_experiment import Known, read_experiment
 
 
 def read(text: str, findings: Findings, fleet_text: str | None, fleet_findings: Findings) -> Config:

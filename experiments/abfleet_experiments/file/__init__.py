@@ -1,0 +1,1 @@
+"""The experiments file: its keys and their rules, reading it with every mistake named, and editing it."""
