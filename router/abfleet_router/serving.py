@@ -21,17 +21,17 @@ from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from abfleet_router import admin, fleet_metrics
-from abfleet_router.feedback import Feedback
-from abfleet_router.fleet import Fleet
-from abfleet_router.group_metrics import shares
-from abfleet_router.guards import Guards
+from abfleet_router.admin import admin, fleet_metrics
+from abfleet_router.calls.router import Router
+from abfleet_router.calls.spans import Tracer
+from abfleet_router.configuration.reload import Reloader
+from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.feedback.feedback import Feedback
+from abfleet_router.feedback.group_metrics import shares
+from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
-from abfleet_router.reload import Reloader
-from abfleet_router.routing import Router
+from abfleet_router.security.guards import Guards
 from abfleet_router.settings import Settings
-from abfleet_router.snapshot import Snapshot
-from abfleet_router.tracing import Tracer
 
 METHODS = ("/Recommender/Recommend",)
 COUNTED = (*METHODS, "/Feedback/Record")

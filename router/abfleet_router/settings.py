@@ -14,11 +14,11 @@ from abfleet_process.operational_log import LOG_LEVELS, LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
 from abfleet_transport.server import Transport
 
-from abfleet_router import security_settings
-from abfleet_router.ejection import EjectionPolicy
-from abfleet_router.pool import SLOW_START_SECONDS
-from abfleet_router.replica import LaneSettings
-from abfleet_router.security_settings import SecuritySettings
+from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.pool import SLOW_START_SECONDS
+from abfleet_router.fleet.replica import LaneSettings
+from abfleet_router.security import security_settings
+from abfleet_router.security.security_settings import SecuritySettings
 
 SECONDS_A_DAY = 86_400
 

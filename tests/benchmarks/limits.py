@@ -16,8 +16,8 @@ from typing import cast
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.security import tokens
 from abfleet_process.security.tokens import TokenFile
-from abfleet_router.access import Access
-from abfleet_router.rate_limit import Rate, RateLimit
+from abfleet_router.security.access import Access
+from abfleet_router.security.rate_limit import Rate, RateLimit
 from abfleet_transport.call import Call, Metadata
 
 from tests.benchmarks.tracing import NoLog, Way

@@ -16,7 +16,7 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.tracing import otlp
 from abfleet_process.tracing.spans import Resource, Span
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.tracing import Tracer
+from abfleet_router.calls.spans import Tracer
 from abfleet_transport.call import Metadata
 
 from tests.router.bench import Bench

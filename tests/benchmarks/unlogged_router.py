@@ -9,8 +9,8 @@ import sys
 from collections.abc import Sequence
 
 from abfleet_log.writer.decision_log import DecisionLog
-from abfleet_router.accounts import Accounts, Served
 from abfleet_router.app import main
+from abfleet_router.calls.call_records import Accounts, Served
 
 
 def _no_lines(self: Accounts, tickets: Sequence[Served], served: str) -> list[bytes]:

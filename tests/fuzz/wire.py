@@ -14,11 +14,11 @@ from abfleet_process.security import tokens
 from abfleet_process.tracing import traceparent
 from abfleet_protos.recommender_pb2 import Outcome, RecommendRequest, RecordRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest, RecommendBatchResponse
-from abfleet_router.connection import Connection
+from abfleet_router.calls.request import user_id_from_metadata
 from abfleet_router.errors import InvalidRequest
-from abfleet_router.exchange import MAX_ANSWER_BYTES
-from abfleet_router.feedback import Feedback
-from abfleet_router.request import user_id_from_metadata
+from abfleet_router.feedback.feedback import Feedback
+from abfleet_router.fleet.http2_client import Connection
+from abfleet_router.fleet.http2_client_stream import MAX_ANSWER_BYTES
 from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker.metrics import WorkerMetrics

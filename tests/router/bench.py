@@ -11,18 +11,18 @@ from abfleet_experiments.file.load import load_text
 from abfleet_log import schema
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.answers import Answers
-from abfleet_router.ejection import EjectionPolicy
-from abfleet_router.fleet import Fleet
-from abfleet_router.lane import Lane
+from abfleet_router.calls.batch_results import Answers
+from abfleet_router.calls.router import Router
+from abfleet_router.calls.spans import Tracer
+from abfleet_router.configuration.snapshot import make_snapshot
+from abfleet_router.fleet.batch_queue import Lane
+from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.fleet import Fleet
+from abfleet_router.fleet.pool import Pool
+from abfleet_router.fleet.replica import Health, LaneSettings, Replica
 from abfleet_router.metrics import RouterMetrics
-from abfleet_router.pool import Pool
-from abfleet_router.rate_limit import RateLimit
-from abfleet_router.replica import Health, LaneSettings, Replica
-from abfleet_router.routing import Router
+from abfleet_router.security.rate_limit import RateLimit
 from abfleet_router.settings import RoutingSettings
-from abfleet_router.snapshot import make_snapshot
-from abfleet_router.tracing import Tracer
 from abfleet_transport.call import Call, Code, Metadata
 from abfleet_transport.rpc_metrics import RpcMetrics
 

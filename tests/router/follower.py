@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from abfleet_log.writer.decision_log import DecisionLog
-from abfleet_router.reload import Reloader
-from abfleet_router.replica import Health
-from abfleet_router.snapshot import Snapshot
+from abfleet_router.configuration.reload import Reloader
+from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.fleet.replica import Health
 
 from tests.router.bench import Bench
 from tests.router.fakes import turns

@@ -5,10 +5,8 @@ from typing import cast
 
 import hpack
 import pytest
-from abfleet_router.connection import (
-    Connection,
-)
-from abfleet_router.exchange import Exchange, RpcFailed
+from abfleet_router.fleet.http2_client import Connection
+from abfleet_router.fleet.http2_client_stream import Exchange, RpcFailed
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import Frame, FrameReader, frame
 from hypothesis import strategies as st

@@ -5,13 +5,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from abfleet_router.ejection import EjectionPolicy
-from abfleet_router.fallback import Reason
-from abfleet_router.fleet import Fleet
-from abfleet_router.lane import Batch, HopFailed
-from abfleet_router.pool import Pool
-from abfleet_router.replica import LaneSettings, Replica
-from abfleet_router.ticket import Ticket
+from abfleet_router.calls.fallback import Reason
+from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.fleet.batch_queue import Batch, HopFailed
+from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.fleet import Fleet
+from abfleet_router.fleet.pool import Pool
+from abfleet_router.fleet.replica import LaneSettings, Replica
 
 from tests.router.bench import Bench
 from tests.router.stub_worker import StubWorker

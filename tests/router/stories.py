@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.fallback import Reason
-from abfleet_router.lane import HopFailed
+from abfleet_router.calls.fallback import Reason
+from abfleet_router.fleet.batch_queue import HopFailed
 
 from tests.router.bench import Bench
 from tests.router.fakes import FakeCall

@@ -7,9 +7,9 @@ from typing import cast
 import pytest
 from abfleet_experiments.assign import Arm
 from abfleet_log.writer.decision_log import DecisionLog, LogCounters
-from abfleet_router import fleet_metrics
+from abfleet_router.admin import fleet_metrics
+from abfleet_router.fleet.replica import Health
 from abfleet_router.metrics import ArmStats, RouterMetrics
-from abfleet_router.replica import Health
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 from prometheus_client import CollectorRegistry, Metric, generate_latest

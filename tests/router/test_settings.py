@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from abfleet_log.writer.decision_log import LogSettings
 from abfleet_process.flags import SettingsError, variable
-from abfleet_router.ejection import EjectionPolicy
-from abfleet_router.rate_limit import Rate
-from abfleet_router.replica import LaneSettings
+from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.replica import LaneSettings
+from abfleet_router.security.rate_limit import Rate
 from abfleet_router.settings import RoutingSettings, Settings, parse
 
 FILE = ["--experiments", "e.yaml"]

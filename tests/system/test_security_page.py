@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_process.flags import Flags
-from abfleet_router import security_settings
+from abfleet_router.security import security_settings
 
 from tests.support.certificates import needs_openssl
 from tests.support.fleet import ROOT, Process

@@ -12,7 +12,7 @@ import pytest
 from abfleet_process.security.tls import ClientTls
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
-from abfleet_router.hop import Hop
+from abfleet_router.fleet.worker_link import Hop
 from abfleet_transport.client.channel import Access, open_channel
 
 from tests.support.certificates import Authority, needs_openssl, openssl

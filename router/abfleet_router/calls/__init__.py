@@ -1,0 +1,1 @@
+"""The life of a call: read, assigned, sent, tried again or refused, answered, and put on record."""

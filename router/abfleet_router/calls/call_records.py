@@ -1,0 +1,122 @@
+"""What is counted and logged when a call has ended, once for each call. Knows counters and lines, decides nothing."""
+
+from collections.abc import Callable, Sequence
+
+from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_transport.call import Call, Code
+from abfleet_transport.rpc_metrics import RpcMetrics
+
+from abfleet_router.calls import log_line
+from abfleet_router.calls.request import request_id_of
+from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.spans import Tracer
+from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.errors import InvalidRequest
+from abfleet_router.metrics import RouterMetrics
+
+RECOMMEND = 0
+"""Index of /Recommender/Recommend in the methods of the server."""
+Served = tuple[Ticket, Sequence[int]]
+"""A ticket that was answered, and the item ids of its answer."""
+
+
+class Accounts:
+    """Changed only on the event loop."""
+
+    def __init__(
+        self,
+        metrics: RouterMetrics,
+        rpc_metrics: RpcMetrics,
+        decision_log: DecisionLog,
+        clock: Callable[[], float],
+        wall: Callable[[], float],
+        *,
+        router: str,
+        hashed: Callable[[str], str] | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
+        """`hashed`: what stands in lines instead of a user's id; `tracer`: None where no spans are made."""
+        self._tracer = tracer
+        self._metrics = metrics
+        self._rpc = rpc_metrics
+        self._log = decision_log
+        self._clock = clock
+        self._wall = wall
+        self._router = router
+        self._hashed = hashed
+
+    def arrived(self, calls: int) -> None:
+        """So many calls have come."""
+        self._rpc.started(RECOMMEND, calls)
+
+    def served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
+        """These were answered together by version `served`; their answers are on their way already."""
+        self._log.extend(self.lines_of(tickets, served))
+        self.count_served(tickets, served, worker_seconds)
+
+    def lines_of(self, tickets: Sequence[Served], served: str) -> list[bytes]:
+        """The lines of calls that version `served` answered; where answers wait for their lines, they come first."""
+        now = self._clock()
+        return log_line.exposures(tickets, served, Code.OK, now, self._wall() - now, self._hashed)
+
+    def count_served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
+        """Counts calls that version `served` answered, once the answers are on their way."""
+        now = self._clock()
+        took = []
+        for ticket, _ in tickets:
+            stats = ticket.snapshot.routes[ticket.arm.index].stats
+            took.append(now - ticket.call.arrived)
+            stats.latency.observe(took[-1])
+            if ticket.fallback is None:
+                stats.ok += 1
+            else:
+                stats.count(served, Code.OK)
+        self._rpc.finished_all(RECOMMEND, Code.OK, took)
+        self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
+        if self._tracer is not None:
+            wall_offset = self._wall() - now
+            for ticket, _ in tickets:
+                self._tracer.ended(ticket, Code.OK, served, now, wall_offset)
+
+    def unlogged(self, ticket: Ticket) -> None:
+        """A call was refused because its line could not be written."""
+        self._count_failed(ticket, Code.UNAVAILABLE)
+
+    def failed(self, ticket: Ticket, code: Code) -> None:
+        """A call that was admitted has ended without an answer from a worker."""
+        now = ticket.call.arrived + self._count_failed(ticket, code)
+        self._log.extend(log_line.exposures(((ticket, ()),), None, code, now, self._wall() - now, self._hashed))
+
+    def _count_failed(self, ticket: Ticket, code: Code) -> float:
+        """Counts a call that no worker's answer ended; gives the seconds that it took."""
+        seconds = self._clock() - ticket.call.arrived
+        stats = ticket.snapshot.routes[ticket.arm.index].stats
+        self._rpc.finished(RECOMMEND, code, seconds)
+        stats.latency.observe(seconds)
+        stats.count("", code)
+        if self._tracer is not None:
+            now = ticket.call.arrived + seconds
+            self._tracer.ended(ticket, code, "", now, self._wall() - now)
+        return seconds
+
+    def refused(self, call: Call, code: Code) -> None:
+        """A call was not admitted, and there is nothing to say about it."""
+        now = self._clock()
+        self._rpc.finished(RECOMMEND, code, now - call.arrived)
+        if self._tracer is not None:
+            self._tracer.refused(call, code, now, self._wall() - now)
+
+    def rejected(self, call: Call, snapshot: Snapshot, error: InvalidRequest, client: str | None = None) -> None:
+        """A call of `client` was refused as the caller's mistake."""
+        self.refused(call, error.code)
+        self._metrics.rejected += 1
+        members = {
+            "router": self._router,
+            "request_id": request_id_of(call.payload),
+            "field": error.field,
+            "message": f"allowed: {error.allowed}",
+            "config_revision": snapshot.revision,
+            "synthetic": ("x-synthetic", "1") in tuple(call.metadata),
+            "client": client,
+        }
+        self._log.append(log_line.event("rejected", self._wall(), members))

@@ -1,0 +1,45 @@
+"""The trace that a call is part of, and the ids of its hops. Knows who came before and where it was sent; no clock."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from abfleet_process.tracing.spans import span_id
+from abfleet_process.tracing.traceparent import TraceContext
+
+if TYPE_CHECKING:
+    from abfleet_router.fleet.batch_queue import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One sending of a call: it travelled with `batch` to `address`."""
+
+    span_id: str
+    batch: "Batch"
+    address: str
+    version: str
+
+
+class CallTrace:
+    """Changed only by Lane, as the call is sent. Of a call that is not recorded it passes on what the caller sent."""
+
+    __slots__ = ("_bits", "attempts", "context", "parent_id", "recorded")
+
+    def __init__(
+        self, context: TraceContext, parent_id: str | None = None, bits: Callable[[int], int] | None = None
+    ) -> None:
+        """`context`: the call's own span, or the caller's if nothing is recorded; `bits`: given if something is."""
+        self.context = context
+        self.parent_id = parent_id
+        self.recorded = bits is not None
+        self._bits = bits
+        self.attempts: list[Attempt] = []
+
+    def sent(self, batch: "Batch", address: str, version: str) -> str:
+        """The call goes out with a batch: the `traceparent` that goes with it."""
+        if self._bits is None:
+            return self.context.header()
+        attempt = Attempt(span_id(self._bits), batch, address, version)
+        self.attempts.append(attempt)
+        return self.context._replace(span_id=attempt.span_id).header()

@@ -1,0 +1,43 @@
+"""Answers that wait for their lines: the policy `refuse`. Knows answers and when lines are written, nothing of disks.
+
+The line of a call is appended before its answer is sent, and the answer goes out when the line is in the kernel. All
+answers that come back during one write wait for the next one together. A call whose line cannot be written gets
+UNAVAILABLE: its decision has not been made, as far as anybody can tell.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from abfleet_transport.call import Code
+
+from abfleet_router.calls.call_records import Accounts, Served
+
+
+class WaitsForLines(Protocol):
+    """The decision log, as far as it is needed here."""
+
+    def append_all(self, lines: Sequence[bytes], written: Callable[[bool], None], /) -> None:
+        """Adds lines and calls back on the loop once they are written, or are known not to be."""
+
+
+class HeldAnswers:
+    """Changed only on the event loop; what it holds is in the callbacks that it has given away."""
+
+    def __init__(self, decision_log: WaitsForLines, accounts: Accounts) -> None:
+        self._log = decision_log
+        self._accounts = accounts
+
+    def hold(self, served: Sequence[Served], replies: Sequence[bytes], version: str, worker_seconds: float) -> None:
+        """Logs calls that version `version` answered together, and answers them with `replies` once that is written."""
+
+        def written(ok: bool) -> None:
+            if ok:
+                for (ticket, _), reply in zip(served, replies, strict=True):
+                    ticket.call.reply(reply)
+                self._accounts.count_served(served, version, worker_seconds)
+                return
+            for ticket, _ in served:
+                ticket.call.fail(Code.UNAVAILABLE, "the decision log cannot be written, and no decision goes unlogged")
+                self._accounts.unlogged(ticket)
+
+        self._log.append_all(self._accounts.lines_of(served, version), written)

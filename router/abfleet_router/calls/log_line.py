@@ -1,0 +1,123 @@
+"""Turns what happened into lines of the decision log. Knows the fields and their order, no file and no network.
+
+What all calls of an arm that went the same way share is encoded once, as a form, and only what differs is encoded for a
+call and filled in. The schema itself is abfleet_log.schema; a test holds each line against it.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from abfleet_experiments.bucketing import BUCKETS
+from abfleet_log.schema import SCHEMA
+from abfleet_transport.call import Code
+
+from abfleet_router.calls.fallback import Reason
+from abfleet_router.calls.routed_call import Ticket
+
+OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
+NO_ITEMS, NO_ATTRIBUTES = b"[]", b"{}"
+BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> bytes:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
+
+
+def timestamp(seconds: float) -> bytes:
+    """UTC with microseconds, as in 2026-11-01T00:00:00.000000Z; `seconds` since the epoch."""
+    whole, micro = divmod(int(seconds * 1e6), 1_000_000)
+    return b"%s.%06dZ" % (_second(whole), micro)
+
+
+def exposures(
+    ended: Iterable[tuple[Ticket, Sequence[int]]],
+    served: str | None,
+    status: Code,
+    now: float,
+    wall_offset: float,
+    hashed: Callable[[str], str] | None = None,
+) -> list[bytes]:
+    """A line for each call that ended at `now`, on the clock of `Call.arrived`, `wall_offset` behind that of the epoch.
+
+    `ended`: tickets and what was recommended, best first; with `hashed` the user's id is left out and its hash is there
+    instead. All of a batch at once, because a function call for each costs a tenth of a line.
+    """
+    lines = []
+    dumps, second, second_text = orjson.dumps, -1, b""
+    way: object = None
+    form = b""
+    for ticket, item_ids in ended:
+        arrived = ticket.call.arrived
+        wall_seconds = arrived + wall_offset
+        if (whole := int(wall_seconds)) != second:
+            second, second_text = whole, _second(whole)
+        constant = ticket.snapshot.routes[ticket.arm.index].log_constant
+        if (this_way := (constant, ticket.fallback, ticket.attempts)) != way:
+            way, form = this_way, _form(constant, served, ticket.fallback, ticket.attempts, status)
+        user_id, bucket = ticket.user_id, ticket.bucket
+        lines.append(
+            form
+            % (
+                second_text,
+                (wall_seconds - whole) * 1e6,
+                dumps(ticket.request_id),
+                dumps(user_id or None) if hashed is None else hashed_user(user_id, hashed),
+                b"null" if bucket is None else BUCKET_TEXTS[bucket],
+                (now - arrived) * 1000,
+                # A slice is a list like any other, and takes a protobuf field a third of the time of `list`.
+                dumps(item_ids[:]) if item_ids else NO_ITEMS,
+                ticket.history_length,
+                dumps(logged(ticket)) if ticket.attributes else NO_ATTRIBUTES,
+                marks(ticket) if ticket.synthetic or ticket.trace_id or ticket.client else OK_TAIL,
+            )
+        )
+    return lines
+
+
+@lru_cache(maxsize=4096)
+def _form(constant: bytes, served: str | None, fallback: Reason | None, attempts: int, status: Code) -> bytes:
+    """The line of all calls that went the same way; what differs is to be filled in by `%`."""
+    members = (
+        constant,
+        b'"served_version":' + (b"null" if served is None else orjson.dumps(served)),
+        b'"fallback":' + (b"null" if fallback is None else b'"%s"' % fallback.value.encode()),
+        b'"attempts":%d' % attempts,
+        b'"status":"%s"' % status.name.encode(),
+    )
+    return b"".join(
+        (
+            b'{"schema":%d,"event":"exposure","ts":"' % SCHEMA,
+            b'%b.%06dZ","request_id":%b,"user_id":%b,"bucket":%b,',
+            b",".join(members).replace(b"%", b"%%"),
+            b',"latency_ms":%.3f,"items":%b,"history_length":%d,"attributes":%b%b',
+        )
+    )
+
+
+def marks(ticket: Ticket) -> bytes:
+    """The last members, where they say anything."""
+    return b',"synthetic":%s,"trace_id":%s,"client":%s}' % (
+        b"true" if ticket.synthetic else b"false",
+        orjson.dumps(ticket.trace_id),
+        orjson.dumps(ticket.client),
+    )
+
+
+def hashed_user(user_id: str, hashed: Callable[[str], str]) -> bytes:
+    """The value of `user_id` and, where there is a user, the member after it."""
+    return b'null,"user_id_hmac":"%s"' % hashed(user_id).encode() if user_id else b"null"
+
+
+def logged(ticket: Ticket) -> dict[str, str]:
+    """The attributes that the file allows to be logged."""
+    allowed = ticket.snapshot.log_attributes
+    return {key: value for key, value in ticket.attributes.items() if key in allowed}
+
+
+def event(name: str, wall_seconds: float, members: Mapping[str, Any]) -> bytes:
+    """A line of another kind, where speed does not matter."""
+    return orjson.dumps({"schema": SCHEMA, "event": name, "ts": timestamp(wall_seconds).decode(), **members})

@@ -1,0 +1,71 @@
+"""One call on its way through the router: what was decided, and where it is. Knows nothing of how it gets there."""
+
+from typing import TYPE_CHECKING
+
+from abfleet_experiments.assign import Arm
+from abfleet_transport.call import Call
+
+from abfleet_router.calls.fallback import Reason
+
+if TYPE_CHECKING:
+    from abfleet_router.calls.call_trace import CallTrace
+    from abfleet_router.configuration.snapshot import Snapshot
+    from abfleet_router.fleet.batch_queue import Batch
+    from abfleet_router.fleet.replica import Replica
+
+NO_ATTRIBUTES: dict[str, str] = {}
+
+
+class Ticket:
+    """Changed only on the event loop: by Router as the call proceeds, and by Lane as it is sent."""
+
+    __slots__ = (
+        "arm",
+        "attempt_until",
+        "attempts",
+        "attributes",
+        "batch",
+        "bucket",
+        "call",
+        "client",
+        "deadline",
+        "done",
+        "fallback",
+        "history_length",
+        "replica",
+        "request_id",
+        "resent",
+        "retried",
+        "snapshot",
+        "synthetic",
+        "trace",
+        "trace_id",
+        "user_id",
+        "version",
+        "worker_us",
+    )
+
+    def __init__(self, call: Call, snapshot: "Snapshot", deadline: float) -> None:
+        self.call = call
+        self.snapshot = snapshot
+        self.deadline = deadline
+        self.client: str | None = None
+        self.user_id = ""
+        self.request_id = ""
+        self.attributes = NO_ATTRIBUTES
+        self.history_length = 0
+        self.synthetic = False
+        self.trace_id: str | None = None
+        self.trace: CallTrace | None = None  # where the caller or the router traces this call
+        self.arm: Arm = snapshot.arms[0]
+        self.bucket: int | None = None
+        self.version = ""  # the version that is being asked
+        self.replica: Replica | None = None  # where it waits or was last sent
+        self.batch: Batch | None = None  # the batch it is in flight with; None while it waits
+        self.attempt_until = deadline
+        self.attempts = 0
+        self.fallback: Reason | None = None
+        self.resent = False
+        self.retried = False
+        self.worker_us = 0
+        self.done = False

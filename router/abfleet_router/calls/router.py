@@ -1,0 +1,153 @@
+"""The way in: calls are admitted, assigned, sent or shed. Knows no transport, no socket, no answer.
+
+All of it runs on one event loop, so nothing here can race. Calls come in batches as plain function calls; there is no
+coroutine, no task and no lock for a call. Everything after admission is driven by what comes back from a lane.
+"""
+
+import time
+from collections.abc import Callable
+from math import ceil
+
+import structlog
+from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_transport.call import Call, Code
+from abfleet_transport.rpc_metrics import RpcMetrics
+
+from abfleet_router.calls.admission import Admission
+from abfleet_router.calls.attempts import Onward
+from abfleet_router.calls.batch_results import Answers
+from abfleet_router.calls.call_records import Accounts
+from abfleet_router.calls.fallback import Reason
+from abfleet_router.calls.held_answers import HeldAnswers
+from abfleet_router.calls.request import request_id_of
+from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.spans import Tracer
+from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.errors import InvalidRequest
+from abfleet_router.fleet.fleet import Fleet
+from abfleet_router.fleet.queue_delay import ExpectedWait
+from abfleet_router.metrics import RouterMetrics
+from abfleet_router.security.rate_limit import RateLimit, host_of
+from abfleet_router.settings import RoutingSettings
+
+log = structlog.get_logger("abfleet.router.routing")
+
+CLOCK_SLACK_SECONDS = 0.002
+"""The transport tells of a passed deadline by its own clock, which may be this much ahead of ours."""
+
+
+class Router:
+    """Answers each call exactly once, and logs it exactly once. Changed only on the event loop."""
+
+    def __init__(
+        self,
+        fleet: Fleet,
+        decision_log: DecisionLog,
+        metrics: RouterMetrics,
+        rpc_metrics: RpcMetrics,
+        settings: RoutingSettings,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        *,
+        holds_answers: bool = False,
+        hashed: Callable[[str], str] | None = None,
+        tracer: Tracer | None = None,
+        client_of: Callable[[Call], str | None] | None = None,
+        rate_limit: RateLimit | None = None,
+    ) -> None:
+        """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id;
+        `tracer`: None where no spans are made; `client_of`: None where no caller can say who it is."""
+        self.crowded = False
+        """No memory for more calls; changed only by who watches it."""
+        self._fleet = fleet
+        self._metrics = metrics
+        self._settings = settings
+        self._clock = clock
+        self._admission = Admission(settings.default_deadline_seconds, tracer, client_of)
+        self._accounts = Accounts(
+            metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed, tracer=tracer
+        )
+        self._onward = Onward(self._accounts, metrics, settings, clock)
+        held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
+        self.answers = Answers(fleet, self._onward, self._accounts, metrics, clock, held)
+        """Who takes what replicas give back."""
+        self._expected_wait = ExpectedWait()
+        self._rate_limit = rate_limit
+        self._begin = self._dispatch if rate_limit is None else self._dispatch_limited
+        self._snapshot: Snapshot | None = None
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The configuration in force, or None before the first."""
+        return self._snapshot
+
+    def use(self, snapshot: Snapshot) -> None:
+        """From now on new calls follow this snapshot; calls under way keep theirs."""
+        self._snapshot = snapshot
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def on_calls(self, calls: list[Call]) -> None:
+        """Takes calls that arrived together."""
+        self._accounts.arrived(len(calls))
+        self._onward.budget.earn(len(calls))
+        snapshot, now = self._snapshot, self._clock()
+        for call in calls:
+            if snapshot is None:
+                call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
+                self._accounts.refused(call, Code.UNAVAILABLE)
+                continue
+            try:
+                ticket = self._admission.admit(call, snapshot)
+            except InvalidRequest as error:
+                call.fail(error.code, str(error))
+                client_of = self._admission.client_of
+                self._accounts.rejected(call, snapshot, error, client_of(call) if client_of else None)
+            except Exception:  # a fault of ours with one call must not take those that came with it
+                log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
+                call.fail(Code.INTERNAL, "internal error")
+                self._accounts.refused(call, Code.INTERNAL)
+            else:
+                self._begin(ticket, now)
+
+    def _dispatch_limited(self, ticket: Ticket, now: float) -> None:
+        """As `_dispatch`, for callers who do not call too often; whatever the group, as with every refusal."""
+        assert self._rate_limit is not None
+        wait_seconds = self._rate_limit.wait(ticket.client or host_of(ticket.call.peer), now)
+        if not wait_seconds:
+            self._dispatch(ticket, now)
+            return
+        self._metrics.rate_limited += 1
+        wait_ms = max(1, ceil(wait_seconds * 1000))
+        text = f"rate limit: this caller has no calls left; the next is allowed in {wait_ms} ms"
+        self._onward.fail(ticket, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
+
+    def _dispatch(self, ticket: Ticket, now: float) -> None:
+        settings, backlog = self._settings, self._fleet.backlog
+        pool, default = ticket.snapshot.routes[ticket.arm.index].pool, ticket.snapshot.default_pool
+        rests = bool(pool is not default and default.available and pool.rests(now))
+        replica = (default if rests else pool).pick(now)
+        waited = now - ticket.call.arrived  # for this loop
+        self._expected_wait.learn(waited if replica is None else waited + replica.lane.expected_wait, backlog.calls)
+        full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
+        # Whatever the group: shedding by group would bias the comparison.
+        if full or self.crowded or self._expected_wait.too_long:
+            self._metrics.shed += 1
+            self._onward.fail(ticket, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
+        elif rests:
+            self._onward.fall_back(ticket, default, Reason.EJECTED, now)
+        elif replica is None:
+            self._onward.step(ticket, pool, pool.out_because, broke=False)
+        else:
+            self._onward.enqueue(ticket, replica, now)
+
+    def on_cancelled(self, call: Call) -> None:
+        """The caller has gone, or its deadline has passed. Its batch-mates are not touched."""
+        ticket = call.owner
+        if not isinstance(ticket, Ticket) or ticket.done:
+            return
+        late = self._clock() >= ticket.deadline - CLOCK_SLACK_SECONDS
+        ticket.done = True
+        if ticket.replica is not None:
+            ticket.replica.lane.leave(ticket)
+        self._accounts.failed(ticket, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)

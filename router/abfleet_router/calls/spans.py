@@ -1,0 +1,185 @@
+"""Spans of a call: which calls have them, and what they say. Knows tickets and their ends, no encoding, no network.
+
+Spans are made once, when a call has ended, from what its ticket holds anyway. Attribute names follow OpenTelemetry's
+semantic conventions (rpc, feature_flag, server) where there is one.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from abfleet_experiments import assign
+from abfleet_process.tracing import traceparent
+from abfleet_process.tracing.spans import Attribute, Event, Export, Kind, Span, span_id, trace_id
+from abfleet_process.tracing.traceparent import TraceContext
+from abfleet_transport.call import Call, Code
+
+from abfleet_router.calls.call_trace import CallTrace
+from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.fleet.worker_link import BATCH_METHOD
+
+METHOD = "Recommender/Recommend"
+SERVER_FAULTS = frozenset(
+    {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS}
+)
+"""Codes that make a server's span an error; the others are the caller's doing, or (shed) as it should be:
+https://opentelemetry.io/docs/specs/semconv/rpc/grpc/#grpc-status"""
+REASONS = {
+    assign.ALLOCATED: "split",
+    assign.OVERRIDE: "targeting_match",
+    assign.NOT_IN_AUDIENCE: "default",
+    assign.NOT_IN_TRAFFIC: "default",
+    assign.HOLDOUT: "default",
+    assign.NO_USER_ID: "default",
+    assign.NO_EXPERIMENT: "default",
+}
+"""https://opentelemetry.io/docs/specs/semconv/feature-flags/feature-flags-events/"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How and when a call ended; times on the clock of its ticket."""
+
+    code: Code
+    served: str
+    at: float
+    wall_offset: float
+    """Seconds from that clock to the epoch."""
+
+
+class Tracer:
+    """Decides which calls are recorded, and makes their spans. Has no state but where the spans go."""
+
+    def __init__(
+        self,
+        export: Export,
+        sample_ratio: float,
+        *,
+        draw: Callable[[], float],
+        bits: Callable[[int], int],
+        hashed: Callable[[str], str] | None = None,
+    ) -> None:
+        """`draw` gives 0 to 1, `bits(n)` n random bits; `hashed`: a user's id is in no span but as this."""
+        self._export = export
+        self._ratio = sample_ratio
+        self._draw = draw
+        self._bits = bits
+        self._hashed = hashed
+
+    def begin(self, parent: TraceContext | None) -> CallTrace | None:
+        """The trace of a new call: the caller's decision counts, without one the ratio does."""
+        if parent is None:
+            if self._draw() >= self._ratio:
+                return None
+            return CallTrace(TraceContext(trace_id(self._bits), span_id(self._bits), True), None, self._bits)
+        if not parent.sampled:
+            return CallTrace(parent)
+        return CallTrace(TraceContext(parent.trace_id, span_id(self._bits), True), parent.span_id, self._bits)
+
+    def refused(self, call: Call, code: Code, now: float, wall_offset: float) -> None:
+        """A call was not admitted."""
+        trace = self.begin(traceparent.parse(dict(call.metadata).get(traceparent.HEADER)))
+        if trace is not None and trace.recorded:
+            self._export(refused_span(trace, code, call.arrived + wall_offset, now + wall_offset))
+
+    def ended(self, ticket: Ticket, code: Code, served: str, now: float, wall_offset: float) -> None:
+        """A call has ended; its spans are sent, if it has any."""
+        trace = ticket.trace
+        if trace is None or not trace.recorded:
+            return
+        end = Ended(code, served, now, wall_offset)
+        self._export(call_span(ticket, trace, end, self._hashed))
+        for span in hop_spans(ticket, trace, end):
+            self._export(span)
+
+
+def refused_span(trace: CallTrace, code: Code, begun: float, ended: float) -> Span:
+    """The router's part in a call that was not admitted: nothing is known of it but how it ended."""
+    attributes = {"rpc.system.name": "grpc", "rpc.method": METHOD, "rpc.response.status_code": code.name}
+    failed = code.name if code in SERVER_FAULTS else None
+    return Span(METHOD, Kind.SERVER, trace.context, trace.parent_id, begun, ended, attributes, failed)
+
+
+def call_span(ticket: Ticket, trace: CallTrace, end: Ended, hashed: Callable[[str], str] | None) -> Span:
+    """The router's part in a call, from its arrival to its end."""
+    begun = ticket.call.arrived + end.wall_offset
+    attributes: dict[str, Attribute] = {
+        "rpc.system.name": "grpc",
+        "rpc.method": METHOD,
+        "rpc.response.status_code": end.code.name,
+        "abfleet.request_id": ticket.request_id,
+        "abfleet.assigned_version": ticket.arm.model_version,
+        "abfleet.attempts": ticket.attempts,
+        "abfleet.synthetic": ticket.synthetic,
+    }
+    if end.served:
+        attributes["abfleet.served_version"] = end.served
+    if ticket.fallback is not None:
+        attributes["abfleet.fallback"] = ticket.fallback.value
+    failed = end.code.name if end.code in SERVER_FAULTS else None
+    if failed:
+        attributes["error.type"] = failed
+    event = Event("feature_flag.evaluation", begun, evaluation(ticket, hashed))
+    return Span(
+        METHOD,
+        Kind.SERVER,
+        trace.context,
+        trace.parent_id,
+        begun,
+        end.at + end.wall_offset,
+        attributes,
+        failed,
+        (event,),
+    )
+
+
+def evaluation(ticket: Ticket, hashed: Callable[[str], str] | None) -> dict[str, Attribute]:
+    """How the version was chosen, as an evaluation of a feature flag: the experiment is the flag, the group the value.
+
+    A user's id leaves the decision log nowhere, so the context's id is there only where ids are hashed.
+    """
+    arm = ticket.arm
+    found: dict[str, Attribute] = {
+        "feature_flag.key": arm.experiment or "default",
+        "feature_flag.provider.name": "abfleet",
+        "feature_flag.result.variant": arm.group or arm.model_version,
+        "feature_flag.result.reason": REASONS[arm.reason],
+        "feature_flag.version": ticket.snapshot.revision,
+        "abfleet.reason": arm.reason,
+    }
+    if arm.layer is not None:
+        found["feature_flag.set.id"] = arm.layer
+    if hashed is not None and ticket.user_id:
+        found["feature_flag.context.id"] = hashed(ticket.user_id)
+    return found
+
+
+def hop_spans(ticket: Ticket, trace: CallTrace, end: Ended) -> Iterator[Span]:
+    """One span for each attempt. An attempt whose batch never came back ended when the next one began, or the call."""
+    attempts = trace.attempts
+    for number, attempt in enumerate(attempts, 1):
+        last = number == len(attempts)
+        until = end.at if last else attempts[number].batch.sent
+        if (answered := attempt.batch.answered) is not None:
+            until = min(until, answered)
+        host, _, port = attempt.address.rpartition(":")
+        served = last and bool(end.served)
+        attributes: dict[str, Attribute] = {
+            "rpc.system.name": "grpc",
+            "rpc.method": BATCH_METHOD.lstrip("/"),
+            "server.address": host or attempt.address,
+            "abfleet.version": attempt.version,
+            "abfleet.attempt": number,
+            "abfleet.batch_size": len(attempt.batch.tickets),
+        }
+        if port.isdecimal():
+            attributes["server.port"] = int(port)
+        yield Span(
+            BATCH_METHOD.lstrip("/"),
+            Kind.CLIENT,
+            trace.context._replace(span_id=attempt.span_id),
+            trace.context.span_id,
+            attempt.batch.sent + end.wall_offset,
+            max(until, attempt.batch.sent) + end.wall_offset,
+            attributes,
+            None if served else "the call went on or ended without this attempt's answer",
+        )

@@ -1,0 +1,1 @@
+"""The configuration in force: the file followed, and the snapshot that calls are served from."""

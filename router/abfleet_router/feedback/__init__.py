@@ -1,0 +1,1 @@
+"""Outcomes that callers report: checked, counted once, and written to the decision log."""

@@ -1,0 +1,286 @@
+"""One HTTP/2 connection to a worker: gRPC calls out, messages back. Knows the wire, nothing of batches or replicas.
+
+grpc.aio costs 110 to 125 µs of CPU a call, most of it in its own machinery; the router makes one such call a batch and
+needs none of the machinery. This does what that call needs and nothing else, for about a quarter (docs/performance.md).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import cast
+
+from abfleet_transport.call import Code
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import Frame, ProtocolError
+
+from abfleet_router.fleet.http2_client_stream import Exchange, RpcFailed
+
+PING_AFTER_BEATS = 12
+"""Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
+DEAD_AFTER_BEATS = 37
+"""And is given half a second for that: its HTTP/2 stack answers, not its model, so even a busy one is there."""
+DEAD_ALONE_AFTER_BEATS = 75
+"""Where calls have nowhere else to go, a machine that is short of CPU is no reason to fail them all."""
+MAX_UNREAD_REPLIES = 10_000
+"""To PING and SETTINGS, which a worker may ask for without end and not read: about 170 KB."""
+WINDOW_RENEWED_BYTES = 2**30
+"""The connection's window is given back when half of it is used."""
+
+
+class Connection(asyncio.Protocol):
+    """Runs on the event loop. `closed` is set once and for all when no call can be made any more."""
+
+    def __init__(self, authority: str, on_closed: Callable[["Connection"], None], *, secure: bool = False) -> None:
+        """`secure`: it is carried by TLS."""
+        self.usable = False
+        self._secure = secure
+        self._authority = authority
+        self._on_closed = on_closed
+        self._transport: asyncio.Transport | None = None
+        self._reader = http2.FrameReader()
+        self._heads: dict[str, bytes] = {}  # header block of each path, without the timeout
+        self._exchanges: dict[int, Exchange] = {}
+        self._next_stream = 1
+        self._continued: Exchange | None = None
+        self._continued_flags = 0
+        self._received = 0  # bytes of DATA not given back to the connection's window yet
+        self._window = http2.DEFAULT_WINDOW  # of the connection, for what we send
+        self._stream_window = http2.DEFAULT_WINDOW
+        self._max_frame = http2.DEFAULT_MAX_FRAME
+        self._unsent: deque[tuple[Exchange, memoryview]] = deque()
+        self._owed = False  # a call was made, and nothing has come since
+        self._silent_beats = 0  # since then
+        self._pinged = False  # since the last HEADERS or DATA: servers hang up on clients that only ping
+        self._awaits_pong = False
+        self._unread_replies = 0  # to PING and SETTINGS, since the worker had last read all that was written
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        path: str,
+        message: bytes,
+        timeout_seconds: float | None,
+        on_message: Callable[[bytes], None] | None = None,
+    ) -> Exchange:
+        """Starts a call; wait for its `done`. Raises RpcFailed when the connection takes no more calls."""
+        if not self.usable or self._transport is None:
+            raise RpcFailed(Code.UNAVAILABLE, "not connected", connection_broke=True)
+        stream = self._next_stream
+        self._next_stream += 2
+        exchange = Exchange(stream, asyncio.get_running_loop().create_future(), on_message)
+        exchange.window = self._stream_window
+        self._exchanges[stream] = exchange
+        self._owed = True
+        head = self._heads.get(path)
+        if head is None:
+            head = self._heads[path] = http2.request_headers(path, self._authority, secure=self._secure)
+        if timeout_seconds is not None:
+            head += http2.timeout_header(timeout_seconds)
+        headers = http2.frame_header(http2.HEADERS, http2.END_HEADERS, stream, len(head)) + head
+        body = http2.MESSAGE_PREFIX.pack(0, len(message)) + message
+        size = len(body)
+        if not self._unsent and size <= self._max_frame and size <= self._window and size <= exchange.window:
+            self._window -= size
+            data = http2.frame_header(http2.DATA, http2.END_STREAM, stream, size)
+            self._transport.write(b"".join((headers, data, body)))
+        else:
+            self._transport.write(headers)
+            self._unsent.append((exchange, memoryview(body)))
+            self._send_more()
+        if self._next_stream > http2.MAX_WINDOW:
+            self.usable = False  # the numbers of streams are used up: the next call needs a new connection
+        return exchange
+
+    def cancel(self, exchange: Exchange) -> None:
+        """Tells the worker that nobody waits any more."""
+        if self._exchanges.pop(exchange.stream, None) is not None and self._transport is not None:
+            self._unsent = deque(entry for entry in self._unsent if entry[0] is not exchange)
+            self._transport.write(http2.frame(http2.RST_STREAM, 0, exchange.stream, http2.UINT32.pack(http2.CANCEL)))
+        exchange.done.cancel()
+        self._close_if_finished()
+
+    def beat(self, *, alone: bool = False) -> None:
+        """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
+
+        `alone`: there is no other worker for the calls.
+
+        A process that is stopped or cut off says nothing and closes nothing. Beats are counted instead of time, so that
+        a pause of this process is not held against the worker: what came meanwhile is read between two beats.
+        """
+        waits = self._owed or any(exchange.alone for exchange in self._exchanges.values())
+        if not waits or not self.usable or self._transport is None:
+            return
+        self._silent_beats += 1
+        if self._silent_beats >= PING_AFTER_BEATS and not self._pinged:
+            self._pinged = self._awaits_pong = True
+            self._transport.write(http2.frame(http2.PING, 0, 0, bytes(8)))
+        elif self._awaits_pong and self._silent_beats >= (DEAD_ALONE_AFTER_BEATS if alone else DEAD_AFTER_BEATS):
+            self._break(Code.UNAVAILABLE, "the worker does not answer a ping")
+
+    def _send_more(self) -> None:
+        """Sends what the windows allow; a message that its own window holds up lets the others pass."""
+        assert self._transport is not None
+        kept: deque[tuple[Exchange, memoryview]] = deque()
+        while self._unsent:
+            exchange, rest = self._unsent.popleft()
+            while rest and (room := min(self._window, exchange.window, self._max_frame)) > 0:
+                part, rest = rest[:room], rest[room:]
+                self._window -= len(part)
+                exchange.window -= len(part)
+                flags = 0 if rest else http2.END_STREAM
+                self._transport.write(http2.frame(http2.DATA, flags, exchange.stream, bytes(part)))
+            if rest:
+                kept.append((exchange, rest))
+        self._unsent = kept
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self._transport.write(http2.client_preface())
+        self.usable = True
+
+    def data_received(self, data: bytes) -> None:
+        self._owed = self._awaits_pong = False
+        self._silent_beats = 0
+        try:
+            for got in self._reader.feed(data):
+                self._on_frame(got)
+        except ProtocolError as error:
+            self._break(Code.INTERNAL, f"the worker broke the protocol: {error}")
+
+    def _on_frame(self, got: Frame) -> None:
+        kind = got.kind
+        if self._continued is not None and kind != http2.CONTINUATION:
+            raise ProtocolError("a header block was interrupted")
+        if kind == http2.DATA:
+            self._on_data(got)
+        elif kind == http2.HEADERS:
+            exchange = self._exchanges.get(got.stream) or Exchange(got.stream, asyncio.Future(), None)
+            exchange.block = b""
+            self._on_block(exchange, http2.unpadded(got), got.flags)
+        elif kind == http2.CONTINUATION:
+            if self._continued is None or self._continued.stream != got.stream:
+                raise ProtocolError("CONTINUATION of nothing")
+            flags = self._continued_flags & http2.END_STREAM | got.flags & http2.END_HEADERS
+            self._on_block(self._continued, got.payload, flags)
+        elif kind == http2.RST_STREAM:
+            self._on_reset(got)
+        elif kind == http2.SETTINGS:
+            self._on_settings(got)
+        elif kind == http2.PING:
+            if len(got.payload) != http2.PING_BYTES:
+                raise ProtocolError(f"PING of {len(got.payload)} bytes")
+            if not got.flags & http2.ACK:
+                self._reply(http2.frame(http2.PING, http2.ACK, 0, got.payload))
+        elif kind == http2.GOAWAY:
+            self._on_goaway(got)
+        elif kind == http2.WINDOW_UPDATE:
+            self._on_window(got)
+
+    def _on_data(self, got: Frame) -> None:
+        self._pinged = False
+        self._received += len(got.payload)
+        if self._received >= WINDOW_RENEWED_BYTES and self._transport is not None:
+            self._transport.write(http2.window_update(0, self._received))
+            self._received = 0
+        exchange = self._exchanges.get(got.stream)
+        if exchange is None:
+            return  # cancelled by us: what was on its way is dropped
+        exchange.take(http2.unpadded(got) if got.flags & http2.PADDED else got.payload)
+        if got.flags & http2.END_STREAM:
+            self._finish(exchange, {})
+
+    def _on_block(self, exchange: Exchange, part: bytes, flags: int) -> None:
+        exchange.block += part
+        if len(exchange.block) > http2.MAX_HEADER_BLOCK:
+            raise ProtocolError(f"header block of more than {http2.MAX_HEADER_BLOCK} bytes")
+        if not flags & http2.END_HEADERS:
+            self._continued, self._continued_flags = exchange, flags
+            return
+        self._continued = None
+        self._pinged = False
+        fields = http2.decode_headers(exchange.block)
+        if flags & http2.END_STREAM:
+            self._finish(exchange, fields)
+        elif not exchange.answered:
+            exchange.answered = True
+            if fields.get(":status") != "200":
+                self._finish(exchange, fields)
+
+    def _finish(self, exchange: Exchange, trailers: dict[str, str]) -> None:
+        exchange.end(trailers)  # first: if it raises, the exchange is failed with the others
+        self._exchanges.pop(exchange.stream, None)
+        self._close_if_finished()
+
+    def _on_reset(self, got: Frame) -> None:
+        code = http2.uint31(got.payload)
+        exchange = self._exchanges.pop(got.stream, None)
+        if exchange is not None:
+            exchange.fail(RpcFailed(Code.UNAVAILABLE, f"stream reset by the worker with {code}", connection_broke=True))
+        self._close_if_finished()
+
+    def _on_settings(self, got: Frame) -> None:
+        if got.flags & http2.ACK:
+            return
+        changed = http2.settings(got.payload)
+        self._max_frame = changed.get(http2.MAX_FRAME_SIZE, self._max_frame)
+        if (window := changed.get(http2.INITIAL_WINDOW_SIZE)) is not None:
+            for exchange in self._exchanges.values():
+                exchange.window += window - self._stream_window
+            self._stream_window = window
+        self._reply(http2.frame(http2.SETTINGS, http2.ACK, 0))
+        self._send_more()
+
+    def _reply(self, data: bytes) -> None:
+        """To what any worker may ask for at any time, but not without end and without listening."""
+        assert self._transport is not None
+        if not self._transport.get_write_buffer_size():
+            self._unread_replies = 0
+        self._unread_replies += 1
+        if self._unread_replies > MAX_UNREAD_REPLIES:
+            raise ProtocolError(f"{MAX_UNREAD_REPLIES} PING and SETTINGS whose replies were not read")
+        self._transport.write(data)
+
+    def _on_window(self, got: Frame) -> None:
+        increment = http2.uint31(got.payload)
+        if got.stream == 0:
+            self._window += increment
+        elif (exchange := self._exchanges.get(got.stream)) is not None:
+            exchange.window += increment
+        self._send_more()
+
+    def _on_goaway(self, got: Frame) -> None:
+        last = http2.uint31(got.payload)
+        was_usable, self.usable = self.usable, False
+        for stream in [stream for stream in self._exchanges if stream > last]:
+            error = RpcFailed(Code.UNAVAILABLE, "the worker takes no more calls", connection_broke=True)
+            self._exchanges.pop(stream).fail(error)
+        if was_usable:
+            self._on_closed(self)
+        self._close_if_finished()
+
+    def _close_if_finished(self) -> None:
+        if not self.usable and not self._exchanges and self._transport is not None:
+            self._transport.close()
+
+    # --- end ----------------------------------------------------------------------------------------------------------
+
+    def _break(self, code: Code, text: str) -> None:
+        was_usable, self.usable = self.usable, False
+        exchanges, self._exchanges = list(self._exchanges.values()), {}
+        self._unsent.clear()
+        if self._transport is not None:
+            self._transport.abort()
+        if was_usable:
+            self._on_closed(self)
+        for exchange in exchanges:
+            exchange.fail(RpcFailed(code, text, connection_broke=True))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._break(Code.UNAVAILABLE, f"connection lost{f': {error}' if error else ''}")
+
+    def close(self) -> None:
+        """Closes at once; calls under way fail."""
+        self._break(Code.UNAVAILABLE, "connection closed")

@@ -1,0 +1,209 @@
+"""One worker process as the router sees it: its lane, its health, its record. Knows nothing of its neighbours."""
+
+import asyncio
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+from abfleet_experiments.file.keys import VERSION
+from abfleet_process.security.tls import ClientTls
+from abfleet_transport.call import Code
+from google.protobuf.message import DecodeError
+from grpc_health.v1 import health_pb2
+
+from abfleet_router.calls.fallback import Reason
+from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.fleet.batch_queue import Backlog, Batch, HopFailed, Lane
+from abfleet_router.fleet.ejection import Record, is_ejected
+from abfleet_router.fleet.http2_client_stream import RpcFailed
+from abfleet_router.fleet.worker_link import Hop
+
+if TYPE_CHECKING:
+    from abfleet_router.fleet.pool import Pool
+
+log = structlog.get_logger("abfleet.router.replica")
+
+FAILURE_PENALTY = 16
+"""Calls of load that one recent failure counts as, so that a replica that fails fast does not look idle."""
+PENALTY_SECONDS = 0.1
+"""How long a failure is recent. Without an end, one failure would keep a replica from ever being tried again, and so
+from being ejected or trusted. Five such times are half a second: one that always fails is out by then."""
+_VERSION = re.compile(VERSION)
+WATCH_METHOD = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Watch"
+WATCH_RETRY_SECONDS = 0.2
+"""Pause between health watches of a worker that is connected and ends them."""
+
+
+class Health(Enum):
+    """What the health watch last heard."""
+
+    CONNECTING = "connecting"
+    SERVING = "serving"
+    NOT_SERVING = "not_serving"
+    WRONG_VERSION = "wrong_version"
+    """It answers, but not under the name of the pool, be that a version or an alias."""
+    LOST = "lost"
+    """The connection broke."""
+
+
+class Receiver(Protocol):
+    """Who takes back what a replica was given; all of it on the event loop."""
+
+    def on_answered(self, replica: "Replica", batch: Batch, message: bytes) -> None:
+        """The worker's answer to a batch, not looked at yet."""
+
+    def on_failed(self, replica: "Replica", batch: Batch, failure: HopFailed) -> None:
+        """No answer to a batch will come."""
+
+    def on_expired(self, replica: "Replica", tickets: list[Ticket]) -> None:
+        """These have no time left for this attempt, and have not been sent."""
+
+    def on_stranded(self, replica: "Replica", tickets: list[Ticket], reason: Reason) -> None:
+        """These waited for the replica, which is out now; they have not been sent."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneSettings:
+    """How calls gather."""
+
+    max_batch: int = 128
+    """A 10,000-item scorer costs 16 µs a row in a batch of 32, hardly less in a larger one; 128 rows bound the wait."""
+    max_in_flight: int = 1
+    """More batches under way make each smaller and the hop dearer for each call."""
+
+
+class Replica:
+    """State is changed only on the event loop: `health` by the watch, `record` by the pool."""
+
+    def __init__(
+        self,
+        pool: "Pool",
+        address: str,
+        receiver: Receiver,
+        backlog: Backlog,
+        clock: Callable[[], float],
+        settings: LaneSettings,
+        *,
+        tls: ClientTls | None = None,
+    ) -> None:
+        self.pool = pool
+        self.version = pool.version
+        self.address = address
+        self.hop = Hop(address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address))
+        self.lane = Lane(
+            self.hop, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
+        )
+        self.record = Record()
+        self.health = Health.CONNECTING
+        self.draining = False
+        self.in_since = float("-inf")  # changed only by the pool
+        self._receiver = receiver
+        self._clock = clock
+        self._on_health: Callable[[Replica], None] = lambda replica: None
+        self._watch: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else self.health.value
+        return f"<Replica {self.version} {self.address} {state} load={self.lane.load} record={self.record}>"
+
+    @property
+    def load(self) -> float:
+        """Calls that wait or are in flight, and recent failures as if they were calls."""
+        load, failures = self.lane.load, self.record.failures_in_a_row
+        if failures and self._clock() - self.record.failed_at < PENALTY_SECONDS:
+            return load + FAILURE_PENALTY * failures
+        return load
+
+    def is_in(self, now: float) -> bool:
+        """Whether it may get calls."""
+        return self.health is Health.SERVING and not self.draining and not is_ejected(self.record, now)
+
+    def on_answered(self, batch: Batch, message: bytes) -> None:
+        """From the lane."""
+        self._receiver.on_answered(self, batch, message)
+
+    def on_failed(self, batch: Batch, failure: HopFailed) -> None:
+        """From the lane."""
+        self._receiver.on_failed(self, batch, failure)
+
+    def on_expired(self, tickets: list[Ticket]) -> None:
+        """From the lane."""
+        self._receiver.on_expired(self, tickets)
+
+    def beat(self) -> None:
+        """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""
+        self.hop.beat(alone=all(other is self for other in self.pool.available))
+
+    def strand(self, reason: Reason) -> None:
+        """Gives back the calls that wait, because the replica is out."""
+        if tickets := self.lane.strand():
+            self._receiver.on_stranded(self, tickets, reason)
+
+    def start(self, on_health: Callable[["Replica"], None]) -> None:
+        """Begins to connect and to watch its health; `on_health` hears of every change."""
+        self._on_health = on_health
+        self._watch = asyncio.get_running_loop().create_task(
+            self.hop.keep_connected(self._keep_watching), name=f"connect {self.address}"
+        )
+
+    async def _keep_watching(self) -> None:
+        """Follows the health of the version by name, as long as the connection lasts."""
+        question = health_pb2.HealthCheckRequest(service=self.version).SerializeToString()
+        while True:
+            try:
+                await self.hop.watch(WATCH_METHOD, question, self._on_health_message)
+                self._set(Health.NOT_SERVING)  # a watch has no end of its own: the worker is going
+            except RpcFailed as error:
+                if error.code is Code.UNIMPLEMENTED:  # gRFC A17: a server without health is assumed healthy
+                    self._set(Health.SERVING)
+                    return
+                self._set(Health.NOT_SERVING)
+            await asyncio.sleep(WATCH_RETRY_SECONDS)
+
+    def _on_health_message(self, message: bytes) -> None:
+        try:
+            self._set(meaning(health_pb2.HealthCheckResponse.FromString(message).status))
+        except DecodeError:
+            self._set(Health.NOT_SERVING)
+
+    def _on_lost(self) -> None:
+        self._set(Health.LOST)
+
+    def _set(self, health: Health) -> None:
+        if health is self.health or (health is Health.LOST and self.health is Health.CONNECTING):
+            return
+        log.info("replica health", version=self.version, address=self.address, was=self.health.value, now=health.value)
+        self.health = health
+        self._on_health(self)
+
+    async def close(self) -> None:
+        """Stops the watch, the lane and the connection; calls that still wait are given back."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.gather(self._watch, return_exceptions=True)
+        await self.lane.close()
+        self.strand(Reason.UNAVAILABLE)
+        self.hop.close()
+
+
+def stands_for(pool: str, version: str, alias: str) -> bool:
+    """Whether a worker that serves `version`, and follows `alias` or none (""), is one for the pool of that name.
+
+    A pool named by an alias takes the version that the alias leads to, as the worker knows it; what it calls itself
+    goes into the log and to callers, so it must be a version's name.
+    """
+    return version == pool or (alias == pool and _VERSION.fullmatch(version) is not None)
+
+
+def meaning(status: "health_pb2.HealthCheckResponse.ServingStatus") -> Health:
+    """What a health answer under the version's name says of the replica."""
+    match status:
+        case health_pb2.HealthCheckResponse.SERVING:
+            return Health.SERVING
+        case health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
+            return Health.WRONG_VERSION
+        case _:
+            return Health.NOT_SERVING

@@ -1,0 +1,1 @@
+"""Who may call, and how often: tokens and scopes, rate limits, and the guards around a server."""

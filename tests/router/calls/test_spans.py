@@ -1,0 +1,213 @@
+"""Spans of calls: which have them, whose children they are, what they say; the log has the trace throughout."""
+
+import itertools
+import random
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+from abfleet_process.tracing.spans import Kind, Span
+from abfleet_process.tracing.traceparent import parse
+from abfleet_protos.worker_pb2 import RecommendBatchRequest
+from abfleet_router.calls.fallback import Reason
+from abfleet_router.calls.spans import Tracer
+from abfleet_router.fleet.batch_queue import HopFailed
+from abfleet_transport.call import Code, Metadata
+
+from tests.router.bench import WALL, Bench
+from tests.router.fakes import Sent, broken
+
+TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+SAMPLED: Metadata = (("traceparent", f"00-{TRACE}-{CALLER}-01"),)
+NOT_SAMPLED: Metadata = (("traceparent", f"00-{TRACE}-{CALLER}-00"),)
+
+
+class Traced:
+    """A bench whose spans are kept, and what its workers were sent."""
+
+    def __init__(self, ratio: float = 0.0, draw: float = 0.5, **parts: Any) -> None:
+        self.spans: list[Span] = []
+        bits = random.Random(7).getrandbits
+        tracer = Tracer(self.spans.append, ratio, draw=lambda: draw, bits=bits, **parts)
+        self.bench = Bench(tracer=tracer)
+
+    def named(self, kind: Kind) -> list[Span]:
+        return [span for span in self.spans if span.kind is kind]
+
+
+@pytest.fixture
+async def traced() -> AsyncIterator[Callable[..., Any]]:
+    """Makes open benches with a tracer, and closes them afterwards."""
+    made: list[Traced] = []
+
+    async def make(*arguments: Any, **parts: Any) -> Traced:
+        one = Traced(*arguments, **parts)
+        made.append(one)
+        await one.bench.open()
+        return one
+
+    yield make
+    for one in made:
+        await one.bench.close()
+
+
+@pytest.fixture
+def headers(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, str]]:
+    """The trace contexts of each batch that is sent."""
+    seen: list[dict[int, str]] = []
+    plain = Sent.__init__
+
+    def kept(self: Sent, message: bytes, timeout_seconds: float) -> None:
+        plain(self, message, timeout_seconds)
+        seen.append(dict(RecommendBatchRequest.FromString(message).traceparents))
+
+    monkeypatch.setattr(Sent, "__init__", kept)
+    return seen
+
+
+Make = Callable[..., Any]
+
+
+async def test_a_callers_trace_goes_on(traced: Make, headers: list[dict[int, str]]) -> None:
+    """A sampled call gets a span below its caller's, a hop below that, and the worker hears the hop's id."""
+    one: Traced = await traced()
+    bench = one.bench
+    await bench.arrive(bench.call("on-v2", metadata=SAMPLED, request_id="r-1"))
+    bench.clock.advance(0.01)
+    await bench.answer()
+    (call,), (hop,) = one.named(Kind.SERVER), one.named(Kind.CLIENT)
+    assert (call.context.trace_id, call.parent_id) == (TRACE, CALLER)
+    assert (hop.context.trace_id, hop.parent_id) == (TRACE, call.context.span_id)
+    sent = parse(headers[0][0])
+    assert sent is not None
+    assert (sent.trace_id, sent.span_id, sent.sampled) == (TRACE, hop.context.span_id, True)
+    assert (call.begun, call.ended) == (WALL + 1000.0, pytest.approx(WALL + 1000.01))
+    assert call.begun <= hop.begun <= hop.ended <= call.ended
+    assert call.attributes == {
+        "rpc.system.name": "grpc",
+        "rpc.method": "Recommender/Recommend",
+        "rpc.response.status_code": "OK",
+        "abfleet.request_id": "r-1",
+        "abfleet.assigned_version": "v2",
+        "abfleet.served_version": "v2",
+        "abfleet.attempts": 1,
+        "abfleet.synthetic": False,
+    }
+    assert (hop.attributes["server.address"], hop.attributes["server.port"]) == ("10.0.1.1", 1)
+    assert bench.log.exposures()[0]["trace_id"] == TRACE
+    assert (call.failed, hop.failed) == (None, None)
+
+
+async def test_the_choice_is_a_feature_flag_evaluation(traced: Make) -> None:
+    """The event has the attributes of the convention; a user's id is not among them, its keyed hash may be."""
+    plain: Traced = await traced(1.0)
+    hashed: Traced = await traced(1.0, hashed=lambda user: f"hash of {len(user)}")
+    for one in (plain, hashed):
+        for user in ("on-v2", ""):
+            await one.bench.arrive(one.bench.call(user))
+            await one.bench.answer()
+    events = [span.events for span in (*plain.named(Kind.SERVER), *hashed.named(Kind.SERVER))]
+    assert {event.name for (event,) in events} == {"feature_flag.evaluation"}
+    forced, nobody, forced_hashed, nobody_hashed = (dict(event.attributes) for (event,) in events)
+    revision = plain.bench.config.revision
+    assert forced == {
+        "feature_flag.key": "ranking",
+        "feature_flag.provider.name": "abfleet",
+        "feature_flag.result.variant": "experiment",
+        "feature_flag.result.reason": "targeting_match",
+        "feature_flag.version": revision,
+        "feature_flag.set.id": "default",
+        "abfleet.reason": "override",
+    }
+    assert (nobody["feature_flag.result.variant"], nobody["feature_flag.result.reason"]) == ("v1", "default")
+    assert forced_hashed == {**forced, "feature_flag.context.id": "hash of 5"}
+    assert nobody_hashed == nobody
+
+
+async def test_an_allocated_user_is_a_split(traced: Make) -> None:
+    """A user whose bucket decided is a `split`."""
+    one: Traced = await traced(1.0)
+    await one.bench.arrive(one.bench.call("user-1"))
+    await one.bench.answer()
+    assert one.named(Kind.SERVER)[0].events[0].attributes["feature_flag.result.reason"] == "split"
+
+
+@pytest.mark.parametrize(("ratio", "draw", "expected"), [(0.5, 0.49, 1), (0.5, 0.5, 0), (0.0, 0.0, 0), (1.0, 0.999, 1)])
+async def test_the_ratio_decides_for_calls_without_a_trace(
+    traced: Make, headers: list[dict[int, str]], ratio: float, draw: float, expected: int
+) -> None:
+    """A call without a trace is recorded with the probability asked for, in a trace of its own; the log says which."""
+    one: Traced = await traced(ratio, draw)
+    await one.bench.arrive(one.bench.call("on-v1"))
+    await one.bench.answer()
+    calls = one.named(Kind.SERVER)
+    assert len(calls) == len(headers[0]) == expected
+    assert all(span.parent_id is None for span in calls)
+    assert one.bench.log.exposures()[0]["trace_id"] == (calls[0].context.trace_id if calls else None)
+
+
+async def test_a_caller_that_does_not_sample_decides(traced: Make, headers: list[dict[int, str]]) -> None:
+    """`00` in the caller's flags: no span here whatever the ratio, the worker and the log get the caller's trace."""
+    one: Traced = await traced(1.0, 0.0)
+    await one.bench.arrive(one.bench.call("on-v1", metadata=NOT_SAMPLED))
+    await one.bench.answer()
+    assert one.spans == []
+    assert headers == [{0: NOT_SAMPLED[0][1]}]
+    assert one.bench.log.exposures()[0]["trace_id"] == TRACE
+
+
+async def test_without_a_tracer_the_trace_passes_through(headers: list[dict[int, str]]) -> None:
+    """A router that does not trace hands its caller's context to the worker unchanged, and logs its id."""
+    bench = Bench()
+    await bench.open()
+    calls = [bench.call("on-v1", metadata=SAMPLED), bench.call("on-v1"), bench.call("on-v1", metadata=NOT_SAMPLED)]
+    bad = bench.call("on-v1", metadata=(("traceparent", "00-0-0-01"),))
+    await bench.arrive(*calls, bad)
+    await bench.run_dry()
+    sent = [header for batch in headers for header in batch.values()]
+    assert sorted(sent) == sorted([str(SAMPLED[0][1]), str(NOT_SAMPLED[0][1])])
+    assert [line["trace_id"] for line in bench.log.exposures()].count(TRACE) == 2
+    await bench.close()
+
+
+async def test_each_attempt_is_a_span(traced: Make) -> None:
+    """A call that is sent again has a span for each time, with the address; only the one that answered is no error."""
+    one: Traced = await traced(1.0)
+    bench = one.bench
+    await bench.arrive(bench.call("on-v2"))
+    bench.clock.advance(0.1)
+    await bench.fail("v2", broken())
+    bench.clock.advance(0.1)
+    await bench.fail("v2", HopFailed(Reason.TIMEOUT, "late", connection_broke=False))
+    bench.clock.advance(0.1)
+    await bench.run_dry()
+    (call,), hops = one.named(Kind.SERVER), one.named(Kind.CLIENT)
+    assert len(hops) == call.attributes["abfleet.attempts"] >= 2
+    assert [hop.attributes["abfleet.attempt"] for hop in hops] == list(range(1, len(hops) + 1))
+    assert [hop.failed is None for hop in hops] == [False] * (len(hops) - 1) + [True]
+    assert {hop.parent_id for hop in hops} == {call.context.span_id}
+    assert len({hop.context.span_id for hop in hops}) == len(hops)
+    for before, after in itertools.pairwise(hops):
+        assert before.begun <= before.ended <= after.begun
+    if "abfleet.fallback" in call.attributes:
+        assert call.attributes["abfleet.served_version"] == "v1"
+
+
+async def test_a_call_that_fails_is_an_error(traced: Make) -> None:
+    """A fault of ours is an error of the span with its code; a caller that goes, or is wrong, is none."""
+    one: Traced = await traced(1.0)
+    bench = one.bench
+    call = bench.call("on-v1")
+    await bench.arrive(call)
+    bench.router.on_cancelled(call)
+    await bench.arrive(bench.call("on-v1", limit=1000))
+    for _ in range(20):
+        await bench.arrive(bench.call("on-v1", seconds=0.001))
+        bench.clock.advance(1.0)
+        bench.router.answers.sweep()
+    spans = {span.attributes["rpc.response.status_code"]: span for span in one.named(Kind.SERVER)}
+    assert spans.keys() >= {Code.CANCELLED.name, Code.INVALID_ARGUMENT.name, Code.DEADLINE_EXCEEDED.name}
+    assert spans["CANCELLED"].failed is None
+    assert spans["INVALID_ARGUMENT"].failed is None
+    assert spans["DEADLINE_EXCEEDED"].failed == spans["DEADLINE_EXCEEDED"].attributes["error.type"]
+    assert len(one.named(Kind.SERVER)) == 22

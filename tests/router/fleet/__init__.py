@@ -1,0 +1,1 @@
+"""Tests of pools, replicas, their queues and connections."""

@@ -1,0 +1,421 @@
+"""The lane: what goes in comes out once, in order, in batches that are bounded, whatever becomes of its neighbours."""
+
+import asyncio
+from asyncio import events
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from abfleet_protos.worker_pb2 import RecommendBatchResponse
+from abfleet_router.calls.fallback import Reason
+from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.fleet.batch_queue import MUTE_SECONDS, Backlog, Batch, HopFailed, Lane
+from abfleet_transport.call import Code
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+
+from tests.router.fakes import FakeCall, FakeClock, FakeHop, Sent, broken, turns
+
+SNAPSHOT = cast(Snapshot, SimpleNamespace(arms=(None,)))
+"""A lane looks at no snapshot; a ticket wants its first arm."""
+
+
+def new_ticket(number: int, clock: FakeClock, seconds: float) -> Ticket:
+    """A ticket whose payload is its number, with this long to go."""
+    ticket = Ticket(FakeCall(b"%d" % number), SNAPSHOT, clock.now + 1000)
+    ticket.attempt_until = clock.now + seconds
+    return ticket
+
+
+def call_of(ticket: Ticket) -> FakeCall:
+    """The ticket's call, as the fake that it is."""
+    assert isinstance(ticket.call, FakeCall)
+    return ticket.call
+
+
+def echo(sent: Sent) -> bytes:
+    """Each request's own bytes as its answer."""
+    return RecommendBatchResponse(responses=sent.requests).SerializeToString()
+
+
+class Owner:
+    """Stands for the router: answers what it gets back, or puts it into the same lane once more."""
+
+    def __init__(self) -> None:
+        self.lane: Lane | None = None
+        self.again: Callable[[Ticket], bool] = lambda ticket: False
+
+    def end(self, ticket: Ticket, code: Code) -> None:
+        """Answers with an error, unless the ticket is to go round again."""
+        if self.again(ticket):
+            assert self.lane is not None
+            self.lane.append(ticket)
+            self.lane.send()
+            return
+        ticket.done = True
+        ticket.call.fail(code, "")
+
+    def on_answered(self, batch: Batch, message: bytes) -> None:
+        answers = RecommendBatchResponse.FromString(message).responses
+        for ticket, answer in zip(batch.tickets, answers, strict=True):
+            if ticket.batch is batch:
+                ticket.batch = None
+                ticket.done = True
+                ticket.call.reply(answer)
+
+    def on_failed(self, batch: Batch, failure: HopFailed) -> None:
+        tickets = [ticket for ticket in batch.tickets if ticket.batch is batch]
+        for ticket in tickets:
+            ticket.batch = None
+        for ticket in tickets:
+            self.end(ticket, Code.UNAVAILABLE)
+
+    def on_expired(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            self.end(ticket, Code.DEADLINE_EXCEEDED)
+
+
+class LaneMachine(RuleBasedStateMachine):
+    """Everything that can happen to a lane, in any order, with and without a turn of the loop between."""
+
+    tickets = Bundle("tickets")
+
+    @initialize(max_batch=st.integers(1, 4), max_in_flight=st.integers(1, 3))
+    def open(self, max_batch: int, max_in_flight: int) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.clock, self.hop, self.backlog, self.owner = FakeClock(), FakeHop(), Backlog(), Owner()
+        self.max_batch, self.max_in_flight = max_batch, max_in_flight
+        self.lane = Lane(
+            self.hop, self.owner, self.backlog, self.clock, max_batch=max_batch, max_in_flight=max_in_flight
+        )
+        self.owner.lane = self.lane
+        self.owner.again = self.goes_again
+        self.hop.on_send = self.look_at
+        self.all: list[Ticket] = []
+        self.gone: set[int] = set()  # tickets whose caller left: they get no answer
+        self.repeated: set[int] = set()
+        self.newest_sent = -1
+        self.chances: list[bool] = []
+
+    def goes_again(self, ticket: Ticket) -> bool:
+        """Whether a ticket that failed is put into the lane again; changes what it needs for that."""
+        if not self.chances or not self.chances.pop():
+            return False
+        ticket.attempt_until = self.clock.now + 1.0
+        self.repeated.add(int(ticket.call.payload))
+        return True
+
+    def look_at(self, sent: Sent) -> None:
+        """Each batch is small enough, has time left for each call, and has what came first first."""
+        assert 1 <= len(sent.requests) <= self.max_batch
+        assert len(sent.timeouts_ms) == len(sent.requests)
+        assert all(timeout_ms >= 1 for timeout_ms in sent.timeouts_ms)
+        for number in map(int, sent.requests):
+            if number not in self.repeated:
+                assert number > self.newest_sent
+                self.newest_sent = number
+
+    def act(self, action: Callable[..., Any], *arguments: Any) -> Any:
+        """Runs code on the loop without giving any task a turn."""
+        events._set_running_loop(self.loop)
+        try:
+            return action(*arguments)
+        finally:
+            events._set_running_loop(None)
+
+    @rule(target=tickets, seconds=st.sampled_from([-1.0, 0.0, 0.5, 2.0, 2.0, 2.0]), send=st.booleans())
+    def append(self, seconds: float, send: bool) -> Ticket:
+        ticket = new_ticket(len(self.all), self.clock, seconds)
+        self.all.append(ticket)
+        self.act(self.lane.append, ticket)
+        if send:
+            self.act(self.lane.send)
+        return ticket
+
+    @rule()
+    def send(self) -> None:
+        self.act(self.lane.send)
+
+    @rule()
+    def turn(self) -> None:
+        self.loop.run_until_complete(turns())
+
+    @rule(ticket=consumes(tickets))
+    def caller_leaves(self, ticket: Ticket) -> None:
+        if ticket.done:
+            return
+        ticket.done = True
+        self.gone.add(int(ticket.call.payload))
+        self.act(self.lane.leave, ticket)
+
+    @rule(
+        outcome=st.sampled_from(["answer", "answer", "break", "time out"]),
+        which=st.integers(0, 5),
+        turn=st.booleans(),
+        chances=st.lists(st.booleans(), max_size=4),
+    )
+    def worker_does(self, outcome: str, which: int, turn: bool, chances: list[bool]) -> None:
+        if not self.hop.open:
+            return
+        self.chances = chances
+        sent = self.hop.open[which % len(self.hop.open)]
+        match outcome:
+            case "answer":
+                sent.answer(echo(sent))
+            case "break":
+                sent.fail(broken())
+            case _:
+                sent.fail(HopFailed(Reason.TIMEOUT, "late", connection_broke=False))
+        if turn:
+            self.turn()
+
+    @rule(seconds=st.sampled_from([0.1, 0.6, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule(chances=st.lists(st.booleans(), max_size=4))
+    def sweep(self, chances: list[bool]) -> None:
+        self.chances = chances
+        waited, flown, _ = self.act(self.lane.expire, self.clock.now)
+        for ticket in (*waited, *flown):
+            assert ticket.attempt_until <= self.clock.now
+            self.act(self.owner.end, ticket, Code.DEADLINE_EXCEEDED)
+
+    @rule()
+    def strand(self) -> None:
+        for ticket in self.act(self.lane.strand):
+            assert not ticket.done
+            ticket.done = True
+            ticket.call.fail(Code.UNAVAILABLE, "stranded")
+
+    @invariant()
+    def counts_agree(self) -> None:
+        live = [ticket for ticket in self.all if not ticket.done]
+        waiting = [ticket for ticket in live if ticket.batch is None]
+        assert self.lane.load == len(live)
+        assert self.backlog.calls == len(waiting)
+        assert self.backlog.bytes == sum(len(ticket.call.payload) for ticket in waiting)
+        assert self.lane.in_flight <= self.max_in_flight
+        assert len(self.hop.open) <= self.max_in_flight
+
+    @invariant()
+    def nothing_is_sent_too_late(self) -> None:
+        for ticket in self.all:
+            assert ticket.batch is None or ticket.batch.sent < ticket.attempt_until
+
+    @invariant()
+    def at_most_one_answer_and_the_own_one(self) -> None:
+        for ticket in self.all:
+            answers = call_of(ticket).answers
+            assert len(answers) == (ticket.done and int(ticket.call.payload) not in self.gone)
+            if answers and isinstance(answers[0], bytes):
+                assert answers[0] == ticket.call.payload
+
+    def teardown(self) -> None:
+        if not hasattr(self, "lane"):
+            return
+        try:
+            self.chances = []
+            self.act(self.lane.send)
+            for _ in range(2 * len(self.all) + 2):
+                self.turn()
+                for sent in self.hop.open:
+                    sent.answer(echo(sent))
+            self.counts_agree()
+            self.at_most_one_answer_and_the_own_one()
+            assert all(ticket.done for ticket in self.all), "a ticket was forgotten"
+            assert self.lane.load == self.lane.in_flight == self.backlog.calls == self.backlog.bytes == 0
+        finally:
+            for task in asyncio.all_tasks(self.loop):
+                task.cancel()
+            self.turn()
+            self.loop.close()
+
+
+LaneMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestLane = LaneMachine.TestCase
+
+
+class Bench:
+    """One lane with its fakes."""
+
+    def __init__(self, **limits: int) -> None:
+        self.clock, self.hop, self.backlog, self.owner = FakeClock(), FakeHop(), Backlog(), Owner()
+        self.lane = Lane(self.hop, self.owner, self.backlog, self.clock, **limits)
+        self.owner.lane = self.lane
+
+    def append(self, count: int, seconds: float = 0.5) -> list[Ticket]:
+        """Puts in so many new tickets."""
+        tickets = [new_ticket(number, self.clock, seconds) for number in range(count)]
+        for ticket in tickets:
+            self.lane.append(ticket)
+        return tickets
+
+    def leave(self, ticket: Ticket) -> None:
+        """The caller goes."""
+        ticket.done = True
+        self.lane.leave(ticket)
+
+
+@pytest.fixture
+async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
+    """Makes benches, and closes their lanes afterwards."""
+    made: list[Bench] = []
+
+    def make(**limits: int) -> Bench:
+        made.append(Bench(**limits))
+        return made[-1]
+
+    yield make
+    for bench in made:
+        await bench.lane.close()
+
+
+async def test_an_idle_lane_sends_at_once_and_a_busy_one_gathers(make_bench: Callable[..., Bench]) -> None:
+    """The first call does not wait for company; those that come while it is away travel together."""
+    bench = make_bench()
+    bench.append(1)
+    bench.lane.send()
+    await turns()
+    bench.append(7)
+    bench.lane.send()
+    await turns()
+    assert [len(sent.requests) for sent in bench.hop.sent] == [1]
+    bench.hop.sent[0].answer(echo(bench.hop.sent[0]))
+    await turns()
+    assert [len(sent.requests) for sent in bench.hop.sent] == [1, 7]
+
+
+async def test_each_item_carries_its_own_time_and_the_batch_the_longest(make_bench: Callable[..., Bench]) -> None:
+    """The worker hears what each call has left, rounded up to whole milliseconds; the RPC lasts as long as the last."""
+    bench = make_bench()
+    for number, seconds in enumerate((0.0004, 0.25, 0.1)):
+        bench.lane.append(new_ticket(number, bench.clock, seconds))
+    bench.lane.send()
+    await turns()
+    (sent,) = bench.hop.sent
+    assert sent.timeouts_ms[0] == 1
+    assert [round(ms, -1) for ms in sent.timeouts_ms[1:]] == [250, 100]
+    assert sent.timeout_seconds == pytest.approx(0.25)
+
+
+async def test_a_batch_whose_caller_leaves_before_it_begins_does_not_hold_the_lane(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """A call that is cancelled in the very turn of its arrival leaves the lane as it found it."""
+    bench = make_bench()
+    (ticket,) = bench.append(1)
+    bench.lane.send()
+    bench.leave(ticket)
+    await turns()
+    assert bench.lane.in_flight == 0
+    (other,) = bench.append(1)
+    bench.lane.send()
+    await turns()
+    bench.hop.sent[-1].answer(echo(bench.hop.sent[-1]))
+    await turns()
+    assert call_of(other).answers == [b"0"]
+
+
+async def test_a_batch_that_every_caller_has_left_is_called_off_and_makes_room(
+    make_bench: Callable[..., Bench],
+) -> None:
+    """The worker is told to stop, and the next batch need not wait for it."""
+    bench = make_bench()
+    tickets = bench.append(3)
+    bench.lane.send()
+    await turns()
+    waiting = bench.append(2)
+    for ticket in tickets[:2]:
+        bench.leave(ticket)
+    await turns()
+    assert bench.hop.cancelled == 0
+    bench.leave(tickets[2])
+    await turns()
+    assert bench.hop.cancelled == 1
+    assert [len(sent.requests) for sent in bench.hop.sent] == [3, 2]
+    assert all(call_of(ticket).answers == [] for ticket in waiting)
+
+
+async def test_a_batch_without_an_answer_tells_of_a_mute_replica(make_bench: Callable[..., Bench]) -> None:
+    """When all of it is given up after a fair time and nothing has come since; impatient callers prove nothing."""
+    bench = make_bench(max_in_flight=1)
+    for seconds, patient in ((MUTE_SECONDS / 2, False), (MUTE_SECONDS, True)):
+        bench.append(2, seconds=seconds)
+        bench.lane.send()
+        await turns()
+        bench.clock.advance(seconds + 0.001)
+        waited, flown, mute = bench.lane.expire(bench.clock.now)
+        assert (len(waited), len(flown), mute) == (0, 2, patient)
+        await turns()
+
+
+async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Callable[..., Bench]) -> None:
+    """What the owner does with expired calls may send on this very lane; no more than allowed is in flight for that."""
+    bench = make_bench(max_in_flight=1)
+    bench.append(1, seconds=0.0)
+    bench.append(1, seconds=1.0)
+
+    def again(ticket: Ticket) -> bool:
+        ticket.attempt_until = bench.clock.now + 1.0
+        return True
+
+    bench.owner.again = again
+    bench.lane.send()
+    await turns()
+    assert (bench.lane.in_flight, len(bench.hop.sent), bench.lane.load) == (1, 1, 2)
+
+
+async def test_closing_gives_back_what_flies_and_what_waits(make_bench: Callable[..., Bench]) -> None:
+    """Calls of a lane that is closed are failed by their owner, each once; nothing is sent any more."""
+    bench = make_bench(max_batch=2)
+    tickets = bench.append(5)
+    bench.lane.send()
+    await turns()
+    await bench.lane.close()
+    stranded = bench.lane.strand()
+    assert [call_of(ticket).answers != [] for ticket in tickets] == [True, True, False, False, False]
+    assert stranded == tickets[2:]
+    bench.lane.send()
+    await turns()
+    assert len(bench.hop.sent) == 1
+    assert (bench.lane.load, bench.lane.in_flight, bench.backlog.calls) == (0, 0, 0)
+
+
+async def test_closing_a_lane_whose_batch_has_not_begun_gives_it_back(make_bench: Callable[..., Bench]) -> None:
+    """The same where the batch's task has not had a turn yet."""
+    bench = make_bench()
+    (ticket,) = bench.append(1)
+    bench.lane.send()
+    await bench.lane.close()
+    assert call_of(ticket).code is Code.UNAVAILABLE
+    assert bench.lane.load == 0
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_hop_that_fails_in_an_unknown_way_does_not_hold_the_lane(make_bench: Callable[..., Bench]) -> None:
+    """An error that is no HopFailed fails its batch, and the next one goes."""
+    bench = make_bench()
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    (ticket,) = bench.append(1)
+    bench.lane.send()
+    await turns()
+    bench.hop.sent[0].fail(RuntimeError("a fault"))
+    await turns()
+    assert call_of(ticket).code is Code.UNAVAILABLE
+    assert bench.lane.in_flight == bench.lane.load == 0
+
+
+async def test_the_bytes_that_wait_are_counted(make_bench: Callable[..., Bench]) -> None:
+    """The bound on waiting calls is by bytes too: each counts from its arrival until it is sent."""
+    bench = make_bench(max_batch=1)
+    for size in (10, 200, 3000):
+        ticket = new_ticket(0, bench.clock, 0.5)
+        call_of(ticket).payload = b"x" * size
+        bench.lane.append(ticket)
+    assert (bench.backlog.calls, bench.backlog.bytes) == (3, 3210)
+    bench.lane.send()
+    assert (bench.backlog.calls, bench.backlog.bytes) == (2, 3200)
