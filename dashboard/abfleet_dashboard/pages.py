@@ -11,13 +11,13 @@ from abfleet_experiments.config import Config
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from abfleet_dashboard.experiment_view import ExperimentView, as_of_text, experiment_path, experiment_view
-from abfleet_dashboard.fleet_view import router_view
 from abfleet_dashboard.foreign import readable
 from abfleet_dashboard.numbers import instant
-from abfleet_dashboard.overview_view import about_file, about_log, notices, overview_row, overview_rows
 from abfleet_dashboard.pictures.svg import percent
 from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.views.experiment_view import ExperimentView, as_of_text, experiment_path, experiment_view
+from abfleet_dashboard.views.fleet_view import router_view
+from abfleet_dashboard.views.overview_view import about_file, about_log, notices, overview_row, overview_rows
 
 STATIC: Final = Path(__file__).parent / "static"
 """What pages link to under `/static/`."""

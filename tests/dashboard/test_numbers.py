@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from abfleet_dashboard import numbers
-from abfleet_dashboard.words import spoken
+from abfleet_dashboard.views.words import spoken
 
 
 def said(text: str) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from abfleet_dashboard.data_words import health
-from abfleet_dashboard.overview_view import overview_row
 from abfleet_dashboard.pages import experiment_page, report_file
 from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.views.data_words import health
+from abfleet_dashboard.views.overview_view import overview_row
 
 from tests.analysis.log_lines import DAY, START, LogLines
 from tests.dashboard.html_check import faults, read

@@ -7,8 +7,8 @@ from typing import Any
 from abfleet_transport.client.rates import GroupRate, Rates, between
 
 from abfleet_dashboard.numbers import UNKNOWN, counted, duration, instant, milliseconds, share
-from abfleet_dashboard.setup_view import parsed_time
 from abfleet_dashboard.situation import RouterState
+from abfleet_dashboard.views.setup_view import parsed_time
 
 _HEALTH = {
     "connecting": "is being connected to",

@@ -7,7 +7,7 @@ from abfleet_analysis.report.details import VersionLists
 from abfleet_analysis.report.report import ExperimentReport
 
 from abfleet_dashboard.numbers import UNKNOWN, change, metric_value, plain, share, whole
-from abfleet_dashboard.words import metric_name, primary
+from abfleet_dashboard.views.words import metric_name, primary
 
 
 @dataclass(frozen=True, slots=True)

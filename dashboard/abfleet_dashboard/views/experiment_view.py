@@ -8,17 +8,17 @@ from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Config
 from markupsafe import Markup
 
-from abfleet_dashboard.breakdown_view import BreakdownView, breakdown_views
-from abfleet_dashboard.data_words import Health, health
-from abfleet_dashboard.metric_view import MetricTable, metric_tables
 from abfleet_dashboard.numbers import UNKNOWN, instant, share, whole
 from abfleet_dashboard.pictures import estimate as estimates
 from abfleet_dashboard.pictures import over_time
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign, verdicts
 from abfleet_dashboard.pictures.picture import Picture
-from abfleet_dashboard.recommended_view import RecommendedView, recommended_view
-from abfleet_dashboard.setup_view import ChangeRow, SetupView, change_rows, setup_view
-from abfleet_dashboard.words import METRICS, Answers, answers, metric_title, progress, spoken, with_version
+from abfleet_dashboard.views.breakdown_view import BreakdownView, breakdown_views
+from abfleet_dashboard.views.data_words import Health, health
+from abfleet_dashboard.views.metric_view import MetricTable, metric_tables
+from abfleet_dashboard.views.recommended_view import RecommendedView, recommended_view
+from abfleet_dashboard.views.setup_view import ChangeRow, SetupView, change_rows, setup_view
+from abfleet_dashboard.views.words import METRICS, Answers, answers, metric_title, progress, spoken, with_version
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,13 +8,22 @@ from abfleet_analysis.decision.verdicts import PRECEDENCE, Verdict
 from abfleet_analysis.report.report import ExperimentReport, Report
 from markupsafe import Markup
 
-from abfleet_dashboard.data_words import health
-from abfleet_dashboard.experiment_view import experiment_path
-from abfleet_dashboard.metric_view import reading
 from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, instant, whole
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign
 from abfleet_dashboard.situation import Situation
-from abfleet_dashboard.words import acting, days_left, decided, has_users, metric_name, primary, relative, with_version
+from abfleet_dashboard.views.data_words import health
+from abfleet_dashboard.views.experiment_view import experiment_path
+from abfleet_dashboard.views.metric_view import reading
+from abfleet_dashboard.views.words import (
+    acting,
+    days_left,
+    decided,
+    has_users,
+    metric_name,
+    primary,
+    relative,
+    with_version,
+)
 
 OLD_LOG_S: Final = 3600.0
 """A log without a new line for an hour is worth a sentence: traffic stopped, or lines go elsewhere."""

@@ -8,7 +8,7 @@ from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Condition, Config, Experiment, InRange, OneOf, percent_text
 
 from abfleet_dashboard.numbers import NBSP, duration, instant, share
-from abfleet_dashboard.words import metric_name
+from abfleet_dashboard.views.words import metric_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value, whole
 from abfleet_dashboard.pictures.scales import Scale
 from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
-from abfleet_dashboard.words import metric_title, relative, with_version
+from abfleet_dashboard.views.words import metric_title, relative, with_version
 
 _ROLES = {"primary": "decides", "guardrail": "must not get worse", "secondary": "is only shown"}
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from abfleet_dashboard.numbers import between, chance, change, metric_value, plain, whole
 from abfleet_dashboard.pictures.scales import Scale
 from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
-from abfleet_dashboard.words import metric_title
+from abfleet_dashboard.views.words import metric_title
 
 STANDS_OUT: Final = 0.05
 """Of the adjusted p: about one slice in twenty that is said to stand out does so by chance."""
