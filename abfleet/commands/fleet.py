@@ -122,9 +122,9 @@ def up(
     from abfleet_process.errors import TransportError
     from abfleet_process.flags import SettingsError
 
-    from abfleet.up import run
-    from abfleet.up_settings import UpSettings
-    from abfleet.voice import Voice
+    from abfleet.up.console import Voice
+    from abfleet.up.run import run
+    from abfleet.up.settings import UpSettings
 
     if transport not in TRANSPORTS:
         allowed = ", ".join(TRANSPORTS)

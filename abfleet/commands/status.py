@@ -70,7 +70,7 @@ async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) ->
     """Shows every router once; whether all of them answered."""
     from abfleet.commands.fitting import fitted
     from abfleet.commands.tables import terminal
-    from abfleet.live import Looks, plain, screen
+    from abfleet.up.status_view import Looks, plain, screen
 
     documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
     reached = _complain(documents)
@@ -115,7 +115,7 @@ async def _watch(addresses: Sequence[str], access: "Access", *, as_json: bool) -
 
     from abfleet.commands.fitting import fitted
     from abfleet.commands.tables import terminal
-    from abfleet.live import Looks, plain, screen
+    from abfleet.up.status_view import Looks, plain, screen
 
     console = terminal()
     looks = {address: Looks() for address in addresses}

@@ -14,13 +14,13 @@ import typer
 from abfleet.commands import report_page
 from abfleet.commands.analysis_options import analysis_extra
 from abfleet.commands.experiment_file import loaded, refuse
-from abfleet.watching import Standing, changes, fingerprint, standings
+from abfleet.notify.verdict_changes import Standing, changes, fingerprint, standings
 
 if TYPE_CHECKING:
     from abfleet_models.offline import Offline
     from rich.live import Live
 
-    from abfleet.notifying import Notifier, Receiver
+    from abfleet.notify.notifier import Notifier, Receiver
 
 FAILURE = 1
 TRIES = 3
@@ -84,7 +84,7 @@ class Look:
 
 def receivers(wishes: Notifications) -> "list[Receiver]":
     """Who is to be told; none where nobody wants to be. Exits 2 for a mistake in the flags."""
-    from abfleet.notifying import Command, NotifyError, Url, read_secret
+    from abfleet.notify.notifier import Command, NotifyError, Url, read_secret
 
     if wishes.url is None and wishes.command is None:
         if wishes.secret_file is not None or wishes.dry_run:
@@ -101,7 +101,7 @@ def receivers(wishes: Notifications) -> "list[Receiver]":
 @contextmanager
 def notifier(wishes: Notifications) -> "Iterator[Notifier | None]":
     """Who sends, ready to; None where nobody wants to be told. Exits 2 for a mistake in the flags or their files."""
-    from abfleet.notifying import Notifier, NotifyError
+    from abfleet.notify.notifier import Notifier, NotifyError
 
     told = receivers(wishes)
     if not told:

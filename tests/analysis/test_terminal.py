@@ -26,7 +26,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from abfleet.commands.fitting import fitted, folded
-from abfleet.live import Looks, screen
+from abfleet.up.status_view import Looks, screen
 from tests.analysis.log_lines import DAY, START, LogLines
 from tests.dashboard.made import made_report, renamed, status_document
 

@@ -8,8 +8,8 @@ from abfleet_transport.client.rates import between, percentile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abfleet.live import Looks, one_line, plain, screen
-from abfleet.telling import Teller
+from abfleet.up.status_news import Teller
+from abfleet.up.status_view import Looks, one_line, plain, screen
 
 BOUNDS = [0.001, 0.01, 0.1]
 

@@ -11,9 +11,9 @@ from typing import cast
 import psutil
 import pytest
 
-from abfleet import local_dashboard
-from abfleet.local_dashboard import LocalDashboard
-from abfleet.up_settings import UpSettings
+from abfleet.up import local_dashboard
+from abfleet.up.local_dashboard import LocalDashboard
+from abfleet.up.settings import UpSettings
 from tests.support.browser import chromium, opened, shows
 from tests.support.fleet import wait_until
 from tests.support.up import ANY_PORTS, Up, run_abfleet, tiny_models

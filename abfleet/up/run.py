@@ -11,10 +11,10 @@ from abfleet_process.process import StopSignals
 from abfleet_router import settings as router_settings
 from abfleet_transport.server import choose
 
-from abfleet.run_dir import RunDir
-from abfleet.running_fleet import RunningFleet
-from abfleet.up_settings import EXIT_USAGE, CannotStart, UpSettings
-from abfleet.voice import Voice
+from abfleet.up.console import Voice
+from abfleet.up.local_fleet import RunningFleet
+from abfleet.up.run_dir import RunDir
+from abfleet.up.settings import EXIT_USAGE, CannotStart, UpSettings
 
 
 def run(settings: UpSettings, voice: Voice) -> int:

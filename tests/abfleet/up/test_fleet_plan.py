@@ -4,7 +4,7 @@ from abfleet_experiments.file.load import load_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abfleet.fleet_plan import PortBase, Seat, fixed_addresses, is_address, is_own, seats, slots
+from abfleet.up.fleet_plan import PortBase, Seat, fixed_addresses, is_address, is_own, seats, slots
 
 VERSIONS = st.lists(st.sampled_from([f"v{n}" for n in range(8)]), unique=True, max_size=8)
 REPLICAS = st.dictionaries(st.sampled_from([f"v{n}" for n in range(8)]), st.integers(1, 5))

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-TETHER = Path(__file__).with_name("tether.py")
+TETHER = Path(__file__).with_name("die_with_parent.py")
 READY = "ready"
 SHOWN_CHARACTERS = 200
 TAIL_BYTES = 16 * 1024

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from abfleet import notifying
-from abfleet.notifying import Command, NotDelivered, Notifier, NotifyError, Url, back_off_seconds, read_secret
-from abfleet.watching import Standing, changes, fingerprint, standings
+from abfleet.notify import notifier
+from abfleet.notify.notifier import Command, NotDelivered, Notifier, NotifyError, Url, back_off_seconds, read_secret
+from abfleet.notify.verdict_changes import Standing, changes, fingerprint, standings
 from tests.support.receiver import Receiver
 
 SECRET = b"0123456789abcdef"
@@ -144,7 +144,7 @@ def test_a_crash_after_the_receiver_took_it_repeats_it(tmp_path: Path, monkeypat
         with Notifier(tmp_path / "state", [Url(receiver.url, None)]) as sender:
             sender.note(report(one="ship"))
             with monkeypatch.context() as patch:
-                patch.setattr(notifying, "write_whole", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
+                patch.setattr(notifier, "write_whole", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
                 with pytest.raises(KeyboardInterrupt):
                     sender.send(now=0.0)
         with Notifier(tmp_path / "state", [Url(receiver.url, None)]) as sender:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abfleet.supervisor import BackOff, Child, ChildSpec, describe, last_words, tail
+from abfleet.up.supervisor import BackOff, Child, ChildSpec, describe, last_words, tail
 
 READY_THEN_WAIT = "import signal; print('ready here', flush=True); signal.pause()"
 STUBBORN = (
@@ -165,7 +165,7 @@ def test_a_child_ends_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import asyncio, sys
 from pathlib import Path
-from abfleet.supervisor import Child, ChildSpec
+from abfleet.up.supervisor import Child, ChildSpec
 async def main():
     command = (sys.executable, "-c", {READY_THEN_WAIT!r})
     spec = ChildSpec(name="c", command=command, log_path=Path({str(tmp_path / "c.log")!r}))

@@ -1,8 +1,8 @@
 """Runs a command that ends when its parent does. Knows prctl and exec; imports the standard library alone.
 
-`python -I -S tether.py PARENT_PID COMMAND…`: a process of its own before the command, because setting this between fork
-and exec of a program with threads is not safe. Linux tells the child of its parent's death, even by SIGKILL; elsewhere
-the command runs without that.
+`python -I -S die_with_parent.py PARENT_PID COMMAND…`: a process of its own before the command, because setting this
+between fork and exec of a program with threads is not safe. Linux tells the child of its parent's death, even by
+SIGKILL; elsewhere the command runs without that.
 """
 
 import ctypes

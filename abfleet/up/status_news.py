@@ -2,8 +2,8 @@
 
 from abfleet_transport.client.rates import Document
 
-from abfleet.live import Looks, one_line, screen
-from abfleet.voice import Voice
+from abfleet.up.console import Voice
+from abfleet.up.status_view import Looks, one_line, screen
 
 TRAFFIC_LINE_SECONDS = 10.0
 WAITING_SAID_AFTER_SECONDS = 5.0

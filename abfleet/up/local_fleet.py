@@ -15,16 +15,16 @@ from abfleet_experiments.config import Config
 from abfleet_router import settings as router_settings
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
-from abfleet.fleet_plan import PortBase
-from abfleet.following import ConfigFile
-from abfleet.live import Looks
-from abfleet.local_dashboard import LocalDashboard
-from abfleet.local_workers import LocalWorkers, Place, WorkerSettings
-from abfleet.ports import Wanted, problems
-from abfleet.supervisor import Child, ChildSpec, tail
-from abfleet.telling import Teller
-from abfleet.up_settings import EXIT_USAGE, CannotStart, UpSettings
-from abfleet.voice import Voice
+from abfleet.up.config_watcher import ConfigFile
+from abfleet.up.console import Voice
+from abfleet.up.fleet_plan import PortBase
+from abfleet.up.local_dashboard import LocalDashboard
+from abfleet.up.local_workers import LocalWorkers, Place, WorkerSettings
+from abfleet.up.ports import Wanted, problems
+from abfleet.up.settings import EXIT_USAGE, CannotStart, UpSettings
+from abfleet.up.status_news import Teller
+from abfleet.up.status_view import Looks
+from abfleet.up.supervisor import Child, ChildSpec, tail
 
 START_SECONDS = 60.0
 """The router is ready in about a second; a machine that needs longer than this is not going to be."""

@@ -2,7 +2,7 @@
 
 import socket
 
-from abfleet.ports import Wanted, problems, why_not
+from abfleet.up.ports import Wanted, problems, why_not
 
 
 def test_a_free_port_is_no_problem_and_stays_free() -> None:

@@ -26,7 +26,7 @@ from typing import IO, Any, Protocol, Self
 
 from abfleet_process.atomic_file import WriteError, write_whole
 
-from abfleet.watching import Standing, changes
+from abfleet.notify.verdict_changes import Standing, changes
 
 HTTP_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0

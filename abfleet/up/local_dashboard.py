@@ -8,9 +8,9 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from abfleet.ports import why_not
-from abfleet.supervisor import BackOff, Child, ChildSpec
-from abfleet.up_settings import UpSettings
+from abfleet.up.ports import why_not
+from abfleet.up.settings import UpSettings
+from abfleet.up.supervisor import BackOff, Child, ChildSpec
 
 HOST = "127.0.0.1"
 NEEDS = ("starlette", "uvicorn", "jinja2", "ibis", "duckdb", "pyarrow", "scipy")

@@ -15,9 +15,9 @@ import yaml
 from abfleet_experiments.config import Config
 from abfleet_models.registry import Registry, RegistryError
 
-from abfleet.fleet_plan import PortBase, Seat, fixed_addresses, is_own, seats, slots
-from abfleet.ports import Wanted, problems, why_not
-from abfleet.supervisor import Child, ChildSpec, last_words
+from abfleet.up.fleet_plan import PortBase, Seat, fixed_addresses, is_own, seats, slots
+from abfleet.up.ports import Wanted, problems, why_not
+from abfleet.up.supervisor import Child, ChildSpec, last_words
 
 SLOT_TRIES = 64
 """Slots that are looked at for a version that appears later: others may have taken ports in between."""

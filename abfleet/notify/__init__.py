@@ -1,0 +1,1 @@
+"""Telling somebody that a verdict has changed: which changes there are, and getting each of them delivered."""

@@ -1,0 +1,1 @@
+"""`abfleet up`: a router, its workers and a dashboard as child processes of one command on this machine."""
