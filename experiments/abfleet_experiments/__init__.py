@@ -1,4 +1,4 @@
-"""Experiments as one file describes them: read it, divide users by it, say what an edit would do, name log fields.
+"""Experiments as one file describes them: read it, divide users by it, say what an edit would do.
 
 Pure, but for `load` and `save`. No transport, no clock: whoever asks says what time it is.
 """

@@ -35,6 +35,9 @@ class Limits:
     limit: int = 100
 
 
+LIMITS = Limits()
+
+
 def shown(value: object) -> str:
     """The value as an error shows it, cut to 64 characters."""
     text = repr(value)

@@ -29,8 +29,7 @@ from abfleet_analysis.evidence.contributions import OutcomeCounts
 from abfleet_analysis.evidence.gather_evidence import contributed
 from abfleet_analysis.evidence.sums import PRODUCTS, changes, column
 from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
-from abfleet_analysis.reading.databases import log_in
-from abfleet_analysis.reading.open_log import Log, open_log
+from abfleet_analysis.reading.open_log import Log, log_in, open_log
 from abfleet_analysis.reading.survey import survey_of
 
 from tests.support import made_log

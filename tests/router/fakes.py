@@ -7,8 +7,7 @@ from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
-from abfleet_router.calls.fallback import Reason
-from abfleet_router.fleet.batch_queue import HopFailed
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_transport.call import Code, Metadata
 
 

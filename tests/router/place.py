@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.routed_call import Ticket
-from abfleet_router.fleet.batch_queue import Batch, HopFailed
+from abfleet_router.fleet.batch_queue import Batch
 from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import LaneSettings, Replica

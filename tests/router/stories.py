@@ -4,8 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.calls.fallback import Reason
-from abfleet_router.fleet.batch_queue import HopFailed
+from abfleet_router.fleet.failure import HopFailed, Reason
 
 from tests.router.bench import Bench
 from tests.router.fakes import FakeCall

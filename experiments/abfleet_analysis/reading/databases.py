@@ -18,7 +18,6 @@ from abfleet_log.schema import LARGEST_VALUE
 from numpy.typing import NDArray
 
 from abfleet_analysis.reading import duckdb_tables
-from abfleet_analysis.reading.open_log import Log
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -133,16 +132,6 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
         unusable=~ibis.and_(*usable.values()),
         **detail,
     )
-
-
-def log_in(connection: "BaseBackend", lines: ir.Table) -> Log:
-    """The log that a table of a database holds: columns as in COLUMNS; those that it lacks are null."""
-    typed = {name: dt.dtype(kind) for name, kind in COLUMNS.items()}
-    given = {name: lines[name] if name in lines.columns else ibis.null(kind) for name, kind in typed.items()}
-    plain = lines.select(**{
-        name: column if column.type().is_timestamp() else column.cast(typed[name]) for name, column in given.items()
-    })  # fmt: skip
-    return Log(connection, view(connection, "lines", normalised(plain, DIALECTS[connection.name])), 1)
 
 
 def keep(connection: "BaseBackend", name: str, table: "ir.Table | pa.Table") -> ir.Table:

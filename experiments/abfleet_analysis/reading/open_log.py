@@ -226,3 +226,18 @@ def _text(path: Path) -> str:
 
 def _quoted(name: str) -> str:
     return f'"{name}"'
+
+
+def log_in(connection: "BaseBackend", lines: "ir.Table") -> Log:
+    """The log that a table of a database holds: columns as in COLUMNS; those that it lacks are null."""
+    import ibis
+    import ibis.expr.datatypes as dt
+
+    from abfleet_analysis.reading.databases import COLUMNS, DIALECTS, normalised, view
+
+    typed = {name: dt.dtype(kind) for name, kind in COLUMNS.items()}
+    given = {name: lines[name] if name in lines.columns else ibis.null(kind) for name, kind in typed.items()}
+    plain = lines.select(**{
+        name: column if column.type().is_timestamp() else column.cast(typed[name]) for name, column in given.items()
+    })  # fmt: skip
+    return Log(connection, view(connection, "lines", normalised(plain, DIALECTS[connection.name])), 1)

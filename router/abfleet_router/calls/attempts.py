@@ -5,9 +5,10 @@ from collections.abc import Callable
 from abfleet_transport.call import Code
 
 from abfleet_router.calls.call_records import Accounts
-from abfleet_router.calls.fallback import Reason, Situation, Step, final_status, next_step
+from abfleet_router.calls.fallback import Situation, Step, final_status, next_step
 from abfleet_router.calls.retry_budget import RetryBudget
 from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.fleet.failure import Reason
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import Replica
 from abfleet_router.metrics import RouterMetrics

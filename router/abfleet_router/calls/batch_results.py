@@ -10,12 +10,12 @@ from google.protobuf.message import DecodeError
 
 from abfleet_router.calls.attempts import Onward
 from abfleet_router.calls.call_records import Accounts, Served
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.routed_call import Ticket
 from abfleet_router.configuration.snapshot import REQUEST_ID_HEADS, reply_suffix
 from abfleet_router.errors import shown
-from abfleet_router.fleet.batch_queue import Batch, HopFailed
+from abfleet_router.fleet.batch_queue import Batch
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.replica import Replica, stands_for
 from abfleet_router.metrics import RouterMetrics

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from abfleet_log.lines import event
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
@@ -119,4 +120,4 @@ class Accounts:
             "synthetic": ("x-synthetic", "1") in tuple(call.metadata),
             "client": client,
         }
-        self._log.append(log_line.event("rejected", self._wall(), members))
+        self._log.append(event("rejected", self._wall(), members))

@@ -5,18 +5,7 @@ from enum import Enum
 
 from abfleet_transport.call import Code
 
-
-class Reason(Enum):
-    """Why an attempt failed; the value is what the decision log says in `fallback`."""
-
-    UNAVAILABLE = "unavailable"
-    """No replica is connected, or the connection broke."""
-    TIMEOUT = "timeout"
-    OVERLOAD = "overload"
-    EJECTED = "ejected"
-    """Every replica that is connected has been ejected."""
-    MODEL_ERROR = "model_error"
-    """The worker answered with an error, with garbage or as another version."""
+from abfleet_router.fleet.failure import Reason
 
 
 class Step(Enum):

@@ -4,33 +4,21 @@ What all calls of an arm that went the same way share is encoded once, as a form
 call and filled in. The schema itself is abfleet_log.schema; a test holds each line against it.
 """
 
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any
 
 import orjson
 from abfleet_experiments.bucketing import BUCKETS
+from abfleet_log.lines import utc_second
 from abfleet_log.schema import SCHEMA
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.fleet.failure import Reason
 
 OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
 NO_ITEMS, NO_ATTRIBUTES = b"[]", b"{}"
 BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
-
-
-@lru_cache(maxsize=4)
-def _second(second: int) -> bytes:
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode()
-
-
-def timestamp(seconds: float) -> bytes:
-    """UTC with microseconds, as in 2026-11-01T00:00:00.000000Z; `seconds` since the epoch."""
-    whole, micro = divmod(int(seconds * 1e6), 1_000_000)
-    return b"%s.%06dZ" % (_second(whole), micro)
 
 
 def exposures(
@@ -54,7 +42,7 @@ def exposures(
         arrived = ticket.call.arrived
         wall_seconds = arrived + wall_offset
         if (whole := int(wall_seconds)) != second:
-            second, second_text = whole, _second(whole)
+            second, second_text = whole, utc_second(whole)
         constant = ticket.snapshot.routes[ticket.arm.index].log_constant
         if (this_way := (constant, ticket.fallback, ticket.attempts)) != way:
             way, form = this_way, _form(constant, served, ticket.fallback, ticket.attempts, status)
@@ -116,8 +104,3 @@ def logged(ticket: Ticket) -> dict[str, str]:
     """The attributes that the file allows to be logged."""
     allowed = ticket.snapshot.log_attributes
     return {key: value for key, value in ticket.attributes.items() if key in allowed}
-
-
-def event(name: str, wall_seconds: float, members: Mapping[str, Any]) -> bytes:
-    """A line of another kind, where speed does not matter."""
-    return orjson.dumps({"schema": SCHEMA, "event": name, "ts": timestamp(wall_seconds).decode(), **members})

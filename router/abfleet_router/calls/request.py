@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from google.protobuf.message import DecodeError
 
-from abfleet_router.errors import InvalidRequest, Limits
+from abfleet_router.errors import LIMITS, InvalidRequest
 
-LIMITS = Limits()
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 USER_ID_ALLOWED = f"1 to {LIMITS.user_id_bytes} bytes of UTF-8 without control characters, or none"
 STRING_FIELDS = {2: "user_id", 4: "request_id", 5: "attributes"}

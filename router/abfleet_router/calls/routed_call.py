@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from abfleet_experiments.assign import Arm
 from abfleet_transport.call import Call
 
-from abfleet_router.calls.fallback import Reason
+from abfleet_router.fleet.failure import Reason
 
 if TYPE_CHECKING:
     from abfleet_router.calls.call_trace import CallTrace

@@ -17,13 +17,13 @@ from abfleet_router.calls.admission import Admission
 from abfleet_router.calls.attempts import Onward
 from abfleet_router.calls.batch_results import Answers
 from abfleet_router.calls.call_records import Accounts
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.request import request_id_of
 from abfleet_router.calls.routed_call import Ticket
 from abfleet_router.calls.spans import Tracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
+from abfleet_router.fleet.failure import Reason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.queue_delay import ExpectedWait
 from abfleet_router.metrics import RouterMetrics

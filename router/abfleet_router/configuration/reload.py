@@ -16,9 +16,9 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 from abfleet_experiments.movement import Movement, movement
+from abfleet_log.lines import event
 from abfleet_log.writer.decision_log import DecisionLog
 
-from abfleet_router.calls import log_line
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
@@ -228,7 +228,7 @@ class Reloader:
                 "weights": dict(allocation.weights),
                 "moved": None if moving is None else moved_in(moving, allocation.experiment),
             }
-            self._log.append(log_line.event("allocation", snapshot.activated.timestamp(), members))
+            self._log.append(event("allocation", snapshot.activated.timestamp(), members))
 
     def _write_reload(
         self,
@@ -247,7 +247,7 @@ class Reloader:
             "moved": moved,
             "errors": list(errors),
         }
-        self._log.append(log_line.event("reload", self._now().timestamp(), members))
+        self._log.append(event("reload", self._now().timestamp(), members))
 
 
 def moved_in(moving: Movement, experiment: str) -> float:

@@ -8,7 +8,7 @@ import orjson
 from abfleet_experiments.assign import Arm, Assigner
 from abfleet_experiments.config import Config
 
-from abfleet_router.calls.request import LIMITS
+from abfleet_router.errors import LIMITS
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.metrics import ArmStats, RouterMetrics
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.fleet.failure import HopFailed, Reason
 
 SMOOTHING = 0.2
 """Weight of the newest batch in the time of a batch: a change is followed within some ten batches."""
@@ -24,15 +24,6 @@ MUTE_SECONDS = 0.25
 """A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
 NAMED_CALLS = 8
 """Of a batch in a line of the operational log."""
-
-
-class HopFailed(Exception):
-    """A whole batch did not come back."""
-
-    def __init__(self, reason: Reason, message: str, *, connection_broke: bool) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.connection_broke = connection_broke
 
 
 class Hop(Protocol):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import structlog
 
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.fleet.balance import Together, due, pick
 from abfleet_router.fleet.ejection import (
     EjectionPolicy,
@@ -17,6 +16,7 @@ from abfleet_router.fleet.ejection import (
     may_eject_on_suspicion,
     succeeded,
 )
+from abfleet_router.fleet.failure import Reason
 from abfleet_router.fleet.queue_delay import MAX_WAIT_SECONDS
 from abfleet_router.fleet.replica import Health, Replica
 from abfleet_router.fleet.resolve import host_name, needs_resolving, resolve

@@ -14,10 +14,10 @@ from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.routed_call import Ticket
-from abfleet_router.fleet.batch_queue import Backlog, Batch, HopFailed, Lane
+from abfleet_router.fleet.batch_queue import Backlog, Batch, Lane
 from abfleet_router.fleet.ejection import Record, is_ejected
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_router.fleet.worker_link import Hop
 

@@ -14,8 +14,7 @@ from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 from abfleet_transport.keepalive import keep_alive
 
-from abfleet_router.calls.fallback import Reason
-from abfleet_router.fleet.batch_queue import HopFailed
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_router.fleet.http2_client import Connection
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 from itertools import product
 
 from abfleet_log.schema import FALLBACKS
-from abfleet_router.calls.fallback import Reason, Situation, Step, final_status, next_step
+from abfleet_router.calls.fallback import Situation, Step, final_status, next_step
+from abfleet_router.fleet.failure import Reason
 from abfleet_transport.call import Code
 
 FLAGS = ("connection_broke", "resent", "retried", "another_replica", "time_left", "on_default", "default_has_room")

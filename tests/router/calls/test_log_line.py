@@ -8,11 +8,12 @@ import orjson
 import pytest
 from abfleet_experiments.assign import Arm, Assigner
 from abfleet_experiments.file.load import load_text
+from abfleet_log.lines import event, timestamp
 from abfleet_log.schema import EVENTS, EXPOSURE, FALLBACKS, REASONS, problems
-from abfleet_router.calls.fallback import Reason
-from abfleet_router.calls.log_line import event, exposures, timestamp
+from abfleet_router.calls.log_line import exposures
 from abfleet_router.calls.routed_call import Ticket
 from abfleet_router.configuration.snapshot import Snapshot, log_constant
+from abfleet_router.fleet.failure import Reason
 from abfleet_transport.call import Code
 from hypothesis import example, given
 from hypothesis import strategies as st

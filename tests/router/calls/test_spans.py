@@ -9,9 +9,8 @@ import pytest
 from abfleet_process.tracing.spans import Kind, Span
 from abfleet_process.tracing.traceparent import parse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.spans import Tracer
-from abfleet_router.fleet.batch_queue import HopFailed
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_transport.call import Code, Metadata
 
 from tests.router.bench import WALL, Bench

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
-from abfleet_router.calls.fallback import Reason
 from abfleet_router.calls.routed_call import Ticket
 from abfleet_router.configuration.snapshot import Snapshot
-from abfleet_router.fleet.batch_queue import MUTE_SECONDS, Backlog, Batch, HopFailed, Lane
+from abfleet_router.fleet.batch_queue import MUTE_SECONDS, Backlog, Batch, Lane
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_transport.call import Code
 from hypothesis import settings
 from hypothesis import strategies as st

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from abfleet_router.calls.fallback import Reason
+from abfleet_router.fleet.failure import Reason
 from abfleet_router.fleet.replica import Health
 from abfleet_transport.call import Code
 

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from abfleet_router.calls.fallback import Reason
+from abfleet_router.fleet.failure import Reason
 from abfleet_router.fleet.replica import PENALTY_SECONDS, Health
 
 from tests.router.bench import HoplessReplica

@@ -7,8 +7,7 @@ import grpc
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
-from abfleet_router.calls.fallback import Reason
-from abfleet_router.fleet.batch_queue import HopFailed
+from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_router.fleet.http2_client import Connection
 from abfleet_router.fleet.worker_link import Hop
 

@@ -1,0 +1,25 @@
+"""Why an attempt failed: what queues and links report, and what follows is decided by. Knows no clock, no network."""
+
+from enum import Enum
+
+
+class Reason(Enum):
+    """Why an attempt failed; the value is what the decision log says in `fallback`."""
+
+    UNAVAILABLE = "unavailable"
+    """No replica is connected, or the connection broke."""
+    TIMEOUT = "timeout"
+    OVERLOAD = "overload"
+    EJECTED = "ejected"
+    """Every replica that is connected has been ejected."""
+    MODEL_ERROR = "model_error"
+    """The worker answered with an error, with garbage or as another version."""
+
+
+class HopFailed(Exception):
+    """A whole batch did not come back."""
+
+    def __init__(self, reason: Reason, message: str, *, connection_broke: bool) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.connection_broke = connection_broke
