@@ -263,7 +263,7 @@ def test_check_runs_every_check(checkout: Checkout) -> None:
     done = checkout.run("check")
     assert done.returncode == 1
     assert seen.read_text().split("\n") == ["ruff check", "ruff format", "mypy ", "lint-imports --no-logo", ""]
-    assert done.stderr.splitlines()[-1] == "run: found something: lint format imports generated"
+    assert done.stderr.splitlines()[-1] == "run: found something: lint format imports circles generated"
     assert checkout.run("lint").stderr == "run: found something: lint format\n"
 
 
