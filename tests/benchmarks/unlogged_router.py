@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_router.app import main
-from abfleet_router.calls.call_records import Accounts, Served
+from abfleet_router.calls.call_records import Accounts, AnsweredCall
 
 
-def _no_lines(self: Accounts, tickets: Sequence[Served], served: str) -> list[bytes]:
+def _no_lines(self: Accounts, calls: Sequence[AnsweredCall], served: str) -> list[bytes]:
     return []
 
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Batch
 from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.failure import HopFailed, Reason
@@ -23,16 +23,16 @@ class Ears:
     """Stands for the router, and keeps what it is told."""
 
     def __init__(self) -> None:
-        self.stranded: list[Ticket] = []
+        self.stranded: list[RoutedCall] = []
 
     def on_answered(self, replica: Replica, batch: Batch, message: bytes) -> None: ...
 
     def on_failed(self, replica: Replica, batch: Batch, failure: HopFailed) -> None: ...
 
-    def on_expired(self, replica: Replica, tickets: list[Ticket]) -> None: ...
+    def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None: ...
 
-    def on_stranded(self, replica: Replica, tickets: list[Ticket], reason: Reason) -> None:
-        self.stranded += tickets
+    def on_stranded(self, replica: Replica, calls: list[RoutedCall], reason: Reason) -> None:
+        self.stranded += calls
 
 
 class Place:

@@ -1,4 +1,4 @@
-"""From a call to a ticket: read, checked, assigned. Knows the request and the snapshot, nothing of lanes or answers."""
+"""From a call to a routed call: read, checked, assigned. Knows request and snapshot, nothing of queues or results."""
 
 import os
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from abfleet_transport.call import Call
 
 from abfleet_router.calls.call_trace import CallTrace
 from abfleet_router.calls.request import check_attributes, check_user_id, parse, user_id_from_metadata
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import Tracer
 from abfleet_router.configuration.snapshot import Snapshot
 
@@ -18,7 +18,7 @@ PLAIN_CHARACTERS = 64
 
 
 class Admission:
-    """Makes tickets; its only state is the number of the next request that has no id of its own."""
+    """Makes routed calls; its only state is the number of the next request that has no id of its own."""
 
     def __init__(
         self,
@@ -34,39 +34,41 @@ class Admission:
         self._prefix = os.urandom(8).hex()
         self._numbers = count(1)
 
-    def admit(self, call: Call, snapshot: Snapshot) -> Ticket:
-        """The call's ticket, with its arm. Raises InvalidRequest."""
+    def admit(self, call: Call, snapshot: Snapshot) -> RoutedCall:
+        """The call with its arm. Raises InvalidRequest."""
         request = parse(call.payload)
         deadline = call.deadline
-        ticket = Ticket(call, snapshot, call.arrived + self._default_deadline_seconds if deadline is None else deadline)
+        routed = RoutedCall(
+            call, snapshot, call.arrived + self._default_deadline_seconds if deadline is None else deadline
+        )
         metadata = dict(call.metadata)  # of a repeated key the last counts
         user_id = request.user_id
         if not user_id:
             user_id = user_id_from_metadata(metadata)
         elif len(user_id) > PLAIN_CHARACTERS or not user_id.isprintable():
             check_user_id(user_id)  # else it is short, and printable characters are no control characters
-        ticket.user_id = user_id
+        routed.user_id = user_id
         if "x-synthetic" in metadata:
-            ticket.synthetic = metadata["x-synthetic"] == "1"
+            routed.synthetic = metadata["x-synthetic"] == "1"
         if "traceparent" in metadata:
-            self._join(ticket, traceparent.parse(metadata["traceparent"]))
+            self._join(routed, traceparent.parse(metadata["traceparent"]))
         elif self._tracer is not None:
-            self._join(ticket, None)
+            self._join(routed, None)
         if self.client_of is not None:
-            ticket.client = self.client_of(call)
+            routed.client = self.client_of(call)
         if request.attributes:
-            ticket.attributes = check_attributes(request.attributes)
-        ticket.history_length = len(request.item_ids)
-        ticket.request_id = request.request_id or f"{self._prefix}-{next(self._numbers):x}"
-        ticket.arm, ticket.bucket = snapshot.assigner.assign(user_id, ticket.attributes)
-        call.owner = ticket
-        return ticket
+            routed.attributes = check_attributes(request.attributes)
+        routed.history_length = len(request.item_ids)
+        routed.request_id = request.request_id or f"{self._prefix}-{next(self._numbers):x}"
+        routed.arm, routed.bucket = snapshot.assigner.assign(user_id, routed.attributes)
+        call.owner = routed
+        return routed
 
-    def _join(self, ticket: Ticket, parent: traceparent.TraceContext | None) -> None:
+    def _join(self, routed: RoutedCall, parent: traceparent.TraceContext | None) -> None:
         """The call becomes part of its caller's trace, or of one of its own; the trace's id goes into the log."""
         if self._tracer is not None:
-            ticket.trace = self._tracer.begin(parent)
+            routed.trace = self._tracer.begin(parent)
         elif parent is not None:
-            ticket.trace = CallTrace(parent)
-        if ticket.trace is not None:
-            ticket.trace_id = ticket.trace.context.trace_id
+            routed.trace = CallTrace(parent)
+        if routed.trace is not None:
+            routed.trace_id = routed.trace.context.trace_id

@@ -7,7 +7,7 @@ from abfleet_transport.call import Code
 from abfleet_router.calls.call_records import Accounts
 from abfleet_router.calls.fallback import Situation, Step, final_status, next_step
 from abfleet_router.calls.retry_budget import RetryBudget
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.failure import Reason
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import Replica
@@ -19,7 +19,7 @@ PUSHBACK_MS = 200
 
 
 class Onward:
-    """Acts on what fallback.py decides. Changed only on the event loop: the budget, and the tickets it is given."""
+    """Acts on what fallback.py decides. Changed only on the event loop: the budget, and the calls it is given."""
 
     def __init__(
         self, accounts: Accounts, metrics: RouterMetrics, settings: RoutingSettings, clock: Callable[[], float]
@@ -30,31 +30,31 @@ class Onward:
         self._settings = settings
         self._clock = clock
 
-    def enqueue(self, ticket: Ticket, replica: Replica, now: float) -> None:
+    def enqueue(self, routed: RoutedCall, replica: Replica, now: float) -> None:
         """Lets the call wait for a replica, with the time that this attempt has."""
-        left, most = ticket.deadline - now, self._settings.attempt_timeout_seconds
+        left, most = routed.deadline - now, self._settings.attempt_timeout_seconds
         pool = replica.pool
-        if pool is not ticket.snapshot.default_pool or (len(pool.available) > 1 and not ticket.retried):
+        if pool is not routed.snapshot.default_pool or (len(pool.available) > 1 and not routed.retried):
             left /= 2  # so that there is time for another attempt; where there is none to make, this one has it all
-        ticket.attempt_until = now + (left if left < most else most)
-        ticket.replica = replica
-        ticket.version = replica.version
-        replica.lane.append(ticket)
+        routed.attempt_until = now + (left if left < most else most)
+        routed.replica = replica
+        routed.version = replica.version
+        replica.lane.append(routed)
 
-    def step(self, ticket: Ticket, pool: Pool, reason: Reason, *, broke: bool) -> None:
+    def step(self, routed: RoutedCall, pool: Pool, reason: Reason, *, broke: bool) -> None:
         """An attempt on `pool` failed: sends the call on, or ends it."""
         now = self._clock()
-        default = ticket.snapshot.default_pool
+        default = routed.snapshot.default_pool
         on_default = pool.version == default.version
-        other = pool.pick_other(ticket.replica if pool.version == ticket.version else None)
+        other = pool.pick_other(routed.replica if pool.version == routed.version else None)
         if not on_default and default.available and pool.rests(now):
             other = None
-        time_left = ticket.deadline - now > self._settings.least_attempt_seconds
+        time_left = routed.deadline - now > self._settings.least_attempt_seconds
         situation = Situation(
             reason=reason,
             connection_broke=broke,
-            resent=ticket.resent,
-            retried=ticket.retried,
+            resent=routed.resent,
+            retried=routed.retried,
             another_replica=other is not None,
             time_left=time_left,
             on_default=on_default,
@@ -66,33 +66,33 @@ class Onward:
         elif step is Step.RETRY:
             self._metrics.retries += 1
         if step is Step.RESEND and other is not None:
-            ticket.resent = True
-            self.enqueue(ticket, other, now)
+            routed.resent = True
+            self.enqueue(routed, other, now)
         elif step is Step.RETRY and other is not None:
-            ticket.retried = True
-            self.enqueue(ticket, other, now)
+            routed.retried = True
+            self.enqueue(routed, other, now)
         elif step is Step.FALLBACK:
-            self.fall_back(ticket, default, reason, now)
+            self.fall_back(routed, default, reason, now)
         else:
             code = final_status(reason, time_left=time_left)
             self.fail(
-                ticket, code, f"version {pool.version}: {reason.value}, and no other replica or version can serve"
+                routed, code, f"version {pool.version}: {reason.value}, and no other replica or version can serve"
             )
 
-    def fall_back(self, ticket: Ticket, default: Pool, reason: Reason, now: float) -> None:
+    def fall_back(self, routed: RoutedCall, default: Pool, reason: Reason, now: float) -> None:
         """Lets the default version answer, and says so in the log."""
-        ticket.fallback = reason
-        fallbacks = ticket.snapshot.routes[ticket.arm.index].stats.fallbacks
+        routed.fallback = reason
+        fallbacks = routed.snapshot.routes[routed.arm.index].stats.fallbacks
         fallbacks[reason.value] = fallbacks.get(reason.value, 0) + 1
-        ticket.resent = ticket.retried = False
+        routed.resent = routed.retried = False
         replica = default.pick(now)
         if replica is None:
-            self.step(ticket, default, default.out_because, broke=False)
+            self.step(routed, default, default.out_because, broke=False)
         else:
-            self.enqueue(ticket, replica, now)
+            self.enqueue(routed, replica, now)
 
-    def fail(self, ticket: Ticket, code: Code, text: str, pushback_ms: int = PUSHBACK_MS) -> None:
+    def fail(self, routed: RoutedCall, code: Code, text: str, pushback_ms: int = PUSHBACK_MS) -> None:
         """Ends the call."""
-        ticket.done = True
-        ticket.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
-        self._accounts.failed(ticket, code)
+        routed.done = True
+        routed.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
+        self._accounts.failed(routed, code)

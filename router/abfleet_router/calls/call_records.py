@@ -9,7 +9,7 @@ from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router.calls import log_line
 from abfleet_router.calls.request import request_id_of
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import Tracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
@@ -17,8 +17,8 @@ from abfleet_router.metrics import RouterMetrics
 
 RECOMMEND = 0
 """Index of /Recommender/Recommend in the methods of the server."""
-Served = tuple[Ticket, Sequence[int]]
-"""A ticket that was answered, and the item ids of its answer."""
+AnsweredCall = tuple[RoutedCall, Sequence[int]]
+"""A call that was answered, and the item ids of its answer."""
 
 
 class Accounts:
@@ -50,25 +50,25 @@ class Accounts:
         """So many calls have come."""
         self._rpc.started(RECOMMEND, calls)
 
-    def served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
+    def served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
         """These were answered together by version `served`; their answers are on their way already."""
-        self._log.extend(self.lines_of(tickets, served))
-        self.count_served(tickets, served, worker_seconds)
+        self._log.extend(self.lines_of(calls, served))
+        self.count_served(calls, served, worker_seconds)
 
-    def lines_of(self, tickets: Sequence[Served], served: str) -> list[bytes]:
+    def lines_of(self, calls: Sequence[AnsweredCall], served: str) -> list[bytes]:
         """The lines of calls that version `served` answered; where answers wait for their lines, they come first."""
         now = self._clock()
-        return log_line.exposures(tickets, served, Code.OK, now, self._wall() - now, self._hashed)
+        return log_line.exposures(calls, served, Code.OK, now, self._wall() - now, self._hashed)
 
-    def count_served(self, tickets: Sequence[Served], served: str, worker_seconds: float) -> None:
+    def count_served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
         """Counts calls that version `served` answered, once the answers are on their way."""
         now = self._clock()
         took = []
-        for ticket, _ in tickets:
-            stats = ticket.snapshot.routes[ticket.arm.index].stats
-            took.append(now - ticket.call.arrived)
+        for routed, _ in calls:
+            stats = routed.snapshot.routes[routed.arm.index].stats
+            took.append(now - routed.call.arrived)
             stats.latency.observe(took[-1])
-            if ticket.fallback is None:
+            if routed.fallback is None:
                 stats.ok += 1
             else:
                 stats.count(served, Code.OK)
@@ -76,28 +76,28 @@ class Accounts:
         self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
         if self._tracer is not None:
             wall_offset = self._wall() - now
-            for ticket, _ in tickets:
-                self._tracer.ended(ticket, Code.OK, served, now, wall_offset)
+            for routed, _ in calls:
+                self._tracer.ended(routed, Code.OK, served, now, wall_offset)
 
-    def unlogged(self, ticket: Ticket) -> None:
+    def unlogged(self, routed: RoutedCall) -> None:
         """A call was refused because its line could not be written."""
-        self._count_failed(ticket, Code.UNAVAILABLE)
+        self._count_failed(routed, Code.UNAVAILABLE)
 
-    def failed(self, ticket: Ticket, code: Code) -> None:
+    def failed(self, routed: RoutedCall, code: Code) -> None:
         """A call that was admitted has ended without an answer from a worker."""
-        now = ticket.call.arrived + self._count_failed(ticket, code)
-        self._log.extend(log_line.exposures(((ticket, ()),), None, code, now, self._wall() - now, self._hashed))
+        now = routed.call.arrived + self._count_failed(routed, code)
+        self._log.extend(log_line.exposures(((routed, ()),), None, code, now, self._wall() - now, self._hashed))
 
-    def _count_failed(self, ticket: Ticket, code: Code) -> float:
+    def _count_failed(self, routed: RoutedCall, code: Code) -> float:
         """Counts a call that no worker's answer ended; gives the seconds that it took."""
-        seconds = self._clock() - ticket.call.arrived
-        stats = ticket.snapshot.routes[ticket.arm.index].stats
+        seconds = self._clock() - routed.call.arrived
+        stats = routed.snapshot.routes[routed.arm.index].stats
         self._rpc.finished(RECOMMEND, code, seconds)
         stats.latency.observe(seconds)
         stats.count("", code)
         if self._tracer is not None:
-            now = ticket.call.arrived + seconds
-            self._tracer.ended(ticket, code, "", now, self._wall() - now)
+            now = routed.call.arrived + seconds
+            self._tracer.ended(routed, code, "", now, self._wall() - now)
         return seconds
 
     def refused(self, call: Call, code: Code) -> None:

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.call_records import Accounts, Served
+from abfleet_router.calls.call_records import Accounts, AnsweredCall
 
 
 class WaitsForLines(Protocol):
@@ -27,17 +27,19 @@ class HeldAnswers:
         self._log = decision_log
         self._accounts = accounts
 
-    def hold(self, served: Sequence[Served], replies: Sequence[bytes], version: str, worker_seconds: float) -> None:
+    def hold(
+        self, served: Sequence[AnsweredCall], replies: Sequence[bytes], version: str, worker_seconds: float
+    ) -> None:
         """Logs calls that version `version` answered together, and answers them with `replies` once that is written."""
 
         def written(ok: bool) -> None:
             if ok:
-                for (ticket, _), reply in zip(served, replies, strict=True):
-                    ticket.call.reply(reply)
+                for (routed, _), reply in zip(served, replies, strict=True):
+                    routed.call.reply(reply)
                 self._accounts.count_served(served, version, worker_seconds)
                 return
-            for ticket, _ in served:
-                ticket.call.fail(Code.UNAVAILABLE, "the decision log cannot be written, and no decision goes unlogged")
-                self._accounts.unlogged(ticket)
+            for routed, _ in served:
+                routed.call.fail(Code.UNAVAILABLE, "the decision log cannot be written, and no decision goes unlogged")
+                self._accounts.unlogged(routed)
 
         self._log.append_all(self._accounts.lines_of(served, version), written)

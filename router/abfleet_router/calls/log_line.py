@@ -13,7 +13,7 @@ from abfleet_log.lines import utc_second
 from abfleet_log.schema import SCHEMA
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.failure import Reason
 
 OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
@@ -22,7 +22,7 @@ BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
 
 
 def exposures(
-    ended: Iterable[tuple[Ticket, Sequence[int]]],
+    ended: Iterable[tuple[RoutedCall, Sequence[int]]],
     served: str | None,
     status: Code,
     now: float,
@@ -31,36 +31,36 @@ def exposures(
 ) -> list[bytes]:
     """A line for each call that ended at `now`, on the clock of `Call.arrived`, `wall_offset` behind that of the epoch.
 
-    `ended`: tickets and what was recommended, best first; with `hashed` the user's id is left out and its hash is there
+    `ended`: calls and what was recommended, best first; with `hashed` the user's id is left out and its hash is there
     instead. All of a batch at once, because a function call for each costs a tenth of a line.
     """
     lines = []
     dumps, second, second_text = orjson.dumps, -1, b""
     way: object = None
     form = b""
-    for ticket, item_ids in ended:
-        arrived = ticket.call.arrived
+    for routed, item_ids in ended:
+        arrived = routed.call.arrived
         wall_seconds = arrived + wall_offset
         if (whole := int(wall_seconds)) != second:
             second, second_text = whole, utc_second(whole)
-        constant = ticket.snapshot.routes[ticket.arm.index].log_constant
-        if (this_way := (constant, ticket.fallback, ticket.attempts)) != way:
-            way, form = this_way, _form(constant, served, ticket.fallback, ticket.attempts, status)
-        user_id, bucket = ticket.user_id, ticket.bucket
+        constant = routed.snapshot.routes[routed.arm.index].log_constant
+        if (this_way := (constant, routed.fallback, routed.attempts)) != way:
+            way, form = this_way, _form(constant, served, routed.fallback, routed.attempts, status)
+        user_id, bucket = routed.user_id, routed.bucket
         lines.append(
             form
             % (
                 second_text,
                 (wall_seconds - whole) * 1e6,
-                dumps(ticket.request_id),
+                dumps(routed.request_id),
                 dumps(user_id or None) if hashed is None else hashed_user(user_id, hashed),
                 b"null" if bucket is None else BUCKET_TEXTS[bucket],
                 (now - arrived) * 1000,
                 # A slice is a list like any other, and takes a protobuf field a third of the time of `list`.
                 dumps(item_ids[:]) if item_ids else NO_ITEMS,
-                ticket.history_length,
-                dumps(logged(ticket)) if ticket.attributes else NO_ATTRIBUTES,
-                marks(ticket) if ticket.synthetic or ticket.trace_id or ticket.client else OK_TAIL,
+                routed.history_length,
+                dumps(logged(routed)) if routed.attributes else NO_ATTRIBUTES,
+                marks(routed) if routed.synthetic or routed.trace_id or routed.client else OK_TAIL,
             )
         )
     return lines
@@ -86,12 +86,12 @@ def _form(constant: bytes, served: str | None, fallback: Reason | None, attempts
     )
 
 
-def marks(ticket: Ticket) -> bytes:
+def marks(routed: RoutedCall) -> bytes:
     """The last members, where they say anything."""
     return b',"synthetic":%s,"trace_id":%s,"client":%s}' % (
-        b"true" if ticket.synthetic else b"false",
-        orjson.dumps(ticket.trace_id),
-        orjson.dumps(ticket.client),
+        b"true" if routed.synthetic else b"false",
+        orjson.dumps(routed.trace_id),
+        orjson.dumps(routed.client),
     )
 
 
@@ -100,7 +100,7 @@ def hashed_user(user_id: str, hashed: Callable[[str], str]) -> bytes:
     return b'null,"user_id_hmac":"%s"' % hashed(user_id).encode() if user_id else b"null"
 
 
-def logged(ticket: Ticket) -> dict[str, str]:
+def logged(routed: RoutedCall) -> dict[str, str]:
     """The attributes that the file allows to be logged."""
-    allowed = ticket.snapshot.log_attributes
-    return {key: value for key, value in ticket.attributes.items() if key in allowed}
+    allowed = routed.snapshot.log_attributes
+    return {key: value for key, value in routed.attributes.items() if key in allowed}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NO_ATTRIBUTES: dict[str, str] = {}
 
 
-class Ticket:
+class RoutedCall:
     """Changed only on the event loop: by Router as the call proceeds, and by Lane as it is sent."""
 
     __slots__ = (

@@ -19,7 +19,7 @@ from abfleet_router.calls.batch_results import Answers
 from abfleet_router.calls.call_records import Accounts
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.request import request_id_of
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import Tracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
@@ -98,7 +98,7 @@ class Router:
                 self._accounts.refused(call, Code.UNAVAILABLE)
                 continue
             try:
-                ticket = self._admission.admit(call, snapshot)
+                routed = self._admission.admit(call, snapshot)
             except InvalidRequest as error:
                 call.fail(error.code, str(error))
                 client_of = self._admission.client_of
@@ -108,46 +108,46 @@ class Router:
                 call.fail(Code.INTERNAL, "internal error")
                 self._accounts.refused(call, Code.INTERNAL)
             else:
-                self._begin(ticket, now)
+                self._begin(routed, now)
 
-    def _dispatch_limited(self, ticket: Ticket, now: float) -> None:
+    def _dispatch_limited(self, routed: RoutedCall, now: float) -> None:
         """As `_dispatch`, for callers who do not call too often; whatever the group, as with every refusal."""
         assert self._rate_limit is not None
-        wait_seconds = self._rate_limit.wait(ticket.client or host_of(ticket.call.peer), now)
+        wait_seconds = self._rate_limit.wait(routed.client or host_of(routed.call.peer), now)
         if not wait_seconds:
-            self._dispatch(ticket, now)
+            self._dispatch(routed, now)
             return
         self._metrics.rate_limited += 1
         wait_ms = max(1, ceil(wait_seconds * 1000))
         text = f"rate limit: this caller has no calls left; the next is allowed in {wait_ms} ms"
-        self._onward.fail(ticket, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
+        self._onward.fail(routed, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
 
-    def _dispatch(self, ticket: Ticket, now: float) -> None:
+    def _dispatch(self, routed: RoutedCall, now: float) -> None:
         settings, backlog = self._settings, self._fleet.backlog
-        pool, default = ticket.snapshot.routes[ticket.arm.index].pool, ticket.snapshot.default_pool
+        pool, default = routed.snapshot.routes[routed.arm.index].pool, routed.snapshot.default_pool
         rests = bool(pool is not default and default.available and pool.rests(now))
         replica = (default if rests else pool).pick(now)
-        waited = now - ticket.call.arrived  # for this loop
+        waited = now - routed.call.arrived  # for this loop
         self._expected_wait.learn(waited if replica is None else waited + replica.lane.expected_wait, backlog.calls)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
         # Whatever the group: shedding by group would bias the comparison.
         if full or self.crowded or self._expected_wait.too_long:
             self._metrics.shed += 1
-            self._onward.fail(ticket, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
+            self._onward.fail(routed, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
         elif rests:
-            self._onward.fall_back(ticket, default, Reason.EJECTED, now)
+            self._onward.fall_back(routed, default, Reason.EJECTED, now)
         elif replica is None:
-            self._onward.step(ticket, pool, pool.out_because, broke=False)
+            self._onward.step(routed, pool, pool.out_because, broke=False)
         else:
-            self._onward.enqueue(ticket, replica, now)
+            self._onward.enqueue(routed, replica, now)
 
     def on_cancelled(self, call: Call) -> None:
         """The caller has gone, or its deadline has passed. Its batch-mates are not touched."""
-        ticket = call.owner
-        if not isinstance(ticket, Ticket) or ticket.done:
+        routed = call.owner
+        if not isinstance(routed, RoutedCall) or routed.done:
             return
-        late = self._clock() >= ticket.deadline - CLOCK_SLACK_SECONDS
-        ticket.done = True
-        if ticket.replica is not None:
-            ticket.replica.lane.leave(ticket)
-        self._accounts.failed(ticket, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
+        late = self._clock() >= routed.deadline - CLOCK_SLACK_SECONDS
+        routed.done = True
+        if routed.replica is not None:
+            routed.replica.lane.leave(routed)
+        self._accounts.failed(routed, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)

@@ -1,7 +1,7 @@
-"""Spans of a call: which calls have them, and what they say. Knows tickets and their ends, no encoding, no network.
+"""Spans of a call: which calls have them, and what they say. Knows calls and their ends, no encoding, no network.
 
-Spans are made once, when a call has ended, from what its ticket holds anyway. Attribute names follow OpenTelemetry's
-semantic conventions (rpc, feature_flag, server) where there is one.
+Spans are made once, when a call has ended, from what the routed call holds anyway. Attribute names follow
+OpenTelemetry's semantic conventions (rpc, feature_flag, server) where there is one.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from abfleet_process.tracing.traceparent import TraceContext
 from abfleet_transport.call import Call, Code
 
 from abfleet_router.calls.call_trace import CallTrace
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.worker_link import BATCH_METHOD
 
 METHOD = "Recommender/Recommend"
@@ -37,7 +37,7 @@ REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How and when a call ended; times on the clock of its ticket."""
+    """How and when a call ended; times on the clock of its call."""
 
     code: Code
     served: str
@@ -81,14 +81,14 @@ class Tracer:
         if trace is not None and trace.recorded:
             self._export(refused_span(trace, code, call.arrived + wall_offset, now + wall_offset))
 
-    def ended(self, ticket: Ticket, code: Code, served: str, now: float, wall_offset: float) -> None:
+    def ended(self, routed: RoutedCall, code: Code, served: str, now: float, wall_offset: float) -> None:
         """A call has ended; its spans are sent, if it has any."""
-        trace = ticket.trace
+        trace = routed.trace
         if trace is None or not trace.recorded:
             return
         end = Ended(code, served, now, wall_offset)
-        self._export(call_span(ticket, trace, end, self._hashed))
-        for span in hop_spans(ticket, trace, end):
+        self._export(call_span(routed, trace, end, self._hashed))
+        for span in hop_spans(routed, trace, end):
             self._export(span)
 
 
@@ -99,26 +99,26 @@ def refused_span(trace: CallTrace, code: Code, begun: float, ended: float) -> Sp
     return Span(METHOD, Kind.SERVER, trace.context, trace.parent_id, begun, ended, attributes, failed)
 
 
-def call_span(ticket: Ticket, trace: CallTrace, end: Ended, hashed: Callable[[str], str] | None) -> Span:
+def call_span(routed: RoutedCall, trace: CallTrace, end: Ended, hashed: Callable[[str], str] | None) -> Span:
     """The router's part in a call, from its arrival to its end."""
-    begun = ticket.call.arrived + end.wall_offset
+    begun = routed.call.arrived + end.wall_offset
     attributes: dict[str, Attribute] = {
         "rpc.system.name": "grpc",
         "rpc.method": METHOD,
         "rpc.response.status_code": end.code.name,
-        "abfleet.request_id": ticket.request_id,
-        "abfleet.assigned_version": ticket.arm.model_version,
-        "abfleet.attempts": ticket.attempts,
-        "abfleet.synthetic": ticket.synthetic,
+        "abfleet.request_id": routed.request_id,
+        "abfleet.assigned_version": routed.arm.model_version,
+        "abfleet.attempts": routed.attempts,
+        "abfleet.synthetic": routed.synthetic,
     }
     if end.served:
         attributes["abfleet.served_version"] = end.served
-    if ticket.fallback is not None:
-        attributes["abfleet.fallback"] = ticket.fallback.value
+    if routed.fallback is not None:
+        attributes["abfleet.fallback"] = routed.fallback.value
     failed = end.code.name if end.code in SERVER_FAULTS else None
     if failed:
         attributes["error.type"] = failed
-    event = Event("feature_flag.evaluation", begun, evaluation(ticket, hashed))
+    event = Event("feature_flag.evaluation", begun, evaluation(routed, hashed))
     return Span(
         METHOD,
         Kind.SERVER,
@@ -132,28 +132,28 @@ def call_span(ticket: Ticket, trace: CallTrace, end: Ended, hashed: Callable[[st
     )
 
 
-def evaluation(ticket: Ticket, hashed: Callable[[str], str] | None) -> dict[str, Attribute]:
+def evaluation(routed: RoutedCall, hashed: Callable[[str], str] | None) -> dict[str, Attribute]:
     """How the version was chosen, as an evaluation of a feature flag: the experiment is the flag, the group the value.
 
     A user's id leaves the decision log nowhere, so the context's id is there only where ids are hashed.
     """
-    arm = ticket.arm
+    arm = routed.arm
     found: dict[str, Attribute] = {
         "feature_flag.key": arm.experiment or "default",
         "feature_flag.provider.name": "abfleet",
         "feature_flag.result.variant": arm.group or arm.model_version,
         "feature_flag.result.reason": REASONS[arm.reason],
-        "feature_flag.version": ticket.snapshot.revision,
+        "feature_flag.version": routed.snapshot.revision,
         "abfleet.reason": arm.reason,
     }
     if arm.layer is not None:
         found["feature_flag.set.id"] = arm.layer
-    if hashed is not None and ticket.user_id:
-        found["feature_flag.context.id"] = hashed(ticket.user_id)
+    if hashed is not None and routed.user_id:
+        found["feature_flag.context.id"] = hashed(routed.user_id)
     return found
 
 
-def hop_spans(ticket: Ticket, trace: CallTrace, end: Ended) -> Iterator[Span]:
+def hop_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[Span]:
     """One span for each attempt. An attempt whose batch never came back ended when the next one began, or the call."""
     attempts = trace.attempts
     for number, attempt in enumerate(attempts, 1):
@@ -169,7 +169,7 @@ def hop_spans(ticket: Ticket, trace: CallTrace, end: Ended) -> Iterator[Span]:
             "server.address": host or attempt.address,
             "abfleet.version": attempt.version,
             "abfleet.attempt": number,
-            "abfleet.batch_size": len(attempt.batch.tickets),
+            "abfleet.batch_size": len(attempt.batch.calls),
         }
         if port.isdecimal():
             attributes["server.port"] = int(port)

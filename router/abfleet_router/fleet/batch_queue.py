@@ -1,4 +1,4 @@
-"""One replica's queue: calls gather while a batch is in flight. Knows tickets, batches and time, no network of its own.
+"""One replica's queue: calls gather while a batch is in flight. Knows calls, batches and time, no network of its own.
 
 An idle lane sends at the end of the loop's turn, so that what came in that turn goes together. While a batch is in
 flight, calls gather; the next batch takes what gathered, up to a maximum. There is no timer: light load pays no wait,
@@ -12,7 +12,7 @@ from typing import Protocol
 
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.failure import HopFailed, Reason
 
 SMOOTHING = 0.2
@@ -34,20 +34,20 @@ class Hop(Protocol):
 
 
 class Batch:
-    """Calls that travel together. A ticket belongs to it as long as `ticket.batch` is this batch."""
+    """Calls that travel together. A call belongs to it as long as `routed.batch` is this batch."""
 
-    __slots__ = ("answered", "open", "sent", "task", "tickets")
+    __slots__ = ("answered", "calls", "open", "sent", "task")
 
-    def __init__(self, tickets: list[Ticket], sent: float) -> None:
-        self.tickets = tickets
+    def __init__(self, calls: list[RoutedCall], sent: float) -> None:
+        self.calls = calls
         self.sent = sent
         self.answered: float | None = None  # when an answer or a failure came; set by Lane
-        self.open = len(tickets)  # tickets that still belong; changed by Lane.detach
+        self.open = len(calls)  # calls that still belong; changed by Lane.detach
         self.task: asyncio.Task[None] | None = None
 
     def some_request_ids(self) -> list[str]:
         """For the log: the first few of its calls."""
-        return [ticket.request_id for ticket in self.tickets[:NAMED_CALLS]]
+        return [routed.request_id for routed in self.calls[:NAMED_CALLS]]
 
 
 class Receiver(Protocol):
@@ -59,7 +59,7 @@ class Receiver(Protocol):
     def on_failed(self, batch: Batch, failure: HopFailed) -> None:
         """No answer to a batch will come."""
 
-    def on_expired(self, tickets: list[Ticket]) -> None:
+    def on_expired(self, calls: list[RoutedCall]) -> None:
         """These have no time left, and have not been sent."""
 
 
@@ -92,18 +92,18 @@ class Lane:
         self._clock = clock
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
-        self._waiting: deque[Ticket] = deque()  # a ticket that is done stays until it is passed over
+        self._waiting: deque[RoutedCall] = deque()  # a call that is done stays until it is passed over
         self._flying: set[Batch] = set()
         self._sends_soon = False
         self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the lane is idle
         self._landed_at = float("-inf")  # when a batch last ended, however it did
         self._answered_at = float("-inf")  # when a batch last came back with an answer
         self.load = 0
-        """Live tickets that wait or are in flight."""
+        """Live calls that wait or are in flight."""
 
     @property
     def waiting(self) -> int:
-        """Tickets in the queue, done ones included."""
+        """Calls in the queue, done ones included."""
         return len(self._waiting)
 
     @property
@@ -121,14 +121,14 @@ class Lane:
             return 0.0
         return (1 + len(self._waiting) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
 
-    def append(self, ticket: Ticket) -> None:
-        """Puts a ticket at the end; it is sent at the end of the turn if there is room in flight."""
-        ticket.batch = None
-        self._waiting.append(ticket)
+    def append(self, routed: RoutedCall) -> None:
+        """Puts a call at the end; it is sent at the end of the turn if there is room in flight."""
+        routed.batch = None
+        self._waiting.append(routed)
         self.load += 1
         backlog = self._backlog
         backlog.calls += 1
-        backlog.bytes += len(ticket.call.payload)
+        backlog.bytes += len(routed.call.payload)
         if not self._sends_soon:
             self._send_soon()
 
@@ -142,28 +142,28 @@ class Lane:
         self._sends_soon = False
         while self._waiting and len(self._flying) < self._max_in_flight:
             now = self._clock()
-            tickets, expired = self._gather(now)
-            if tickets:
-                self._launch(tickets, now)
+            calls, expired = self._gather(now)
+            if calls:
+                self._launch(calls, now)
             if expired:  # last, because what the receiver does with them may come back to this lane
                 self._receiver.on_expired(expired)
 
-    def _launch(self, tickets: list[Ticket], now: float) -> None:
-        batch = Batch(tickets, now)
+    def _launch(self, calls: list[RoutedCall], now: float) -> None:
+        batch = Batch(calls, now)
         timeouts = []
         traceparents: dict[int, str] = {}
         longest = 0.0
-        for ticket in tickets:
-            ticket.batch = batch
-            ticket.attempts += 1
-            left = ticket.attempt_until - now
+        for routed in calls:
+            routed.batch = batch
+            routed.attempts += 1
+            left = routed.attempt_until - now
             longest = max(longest, left)
             timeouts.append(int(left * 1000) + 1)
-            if ticket.trace is not None:
-                address = "" if ticket.replica is None else ticket.replica.address
-                traceparents[len(timeouts) - 1] = ticket.trace.sent(batch, address, ticket.version)
+            if routed.trace is not None:
+                address = "" if routed.replica is None else routed.replica.address
+                traceparents[len(timeouts) - 1] = routed.trace.sent(batch, address, routed.version)
         message = RecommendBatchRequest(
-            requests=[ticket.call.payload for ticket in tickets], timeout_ms=timeouts, traceparents=traceparents
+            requests=[routed.call.payload for routed in calls], timeout_ms=timeouts, traceparents=traceparents
         ).SerializeToString()
         if not self._flying:
             self._batch_seconds /= 1 + (now - self._landed_at) / FADE_SECONDS
@@ -171,23 +171,23 @@ class Lane:
         batch.task = asyncio.get_running_loop().create_task(self._carry(batch, message, longest))
         batch.task.add_done_callback(lambda _: self._ended(batch))
 
-    def _gather(self, now: float) -> tuple[list[Ticket], list[Ticket]]:
+    def _gather(self, now: float) -> tuple[list[RoutedCall], list[RoutedCall]]:
         """(what can be sent, what has no time left), in the order in which they came."""
         waiting, backlog = self._waiting, self._backlog
-        tickets: list[Ticket] = []
-        expired: list[Ticket] = []
-        while waiting and len(tickets) < self._max_batch:
-            ticket = waiting.popleft()
-            if ticket.done:
+        calls: list[RoutedCall] = []
+        expired: list[RoutedCall] = []
+        while waiting and len(calls) < self._max_batch:
+            routed = waiting.popleft()
+            if routed.done:
                 continue
             backlog.calls -= 1
-            backlog.bytes -= len(ticket.call.payload)
-            if ticket.attempt_until <= now:
+            backlog.bytes -= len(routed.call.payload)
+            if routed.attempt_until <= now:
                 self.load -= 1
-                expired.append(ticket)
+                expired.append(routed)
             else:
-                tickets.append(ticket)
-        return tickets, expired
+                calls.append(routed)
+        return calls, expired
 
     async def _carry(self, batch: Batch, message: bytes, timeout_seconds: float) -> None:
         try:
@@ -218,15 +218,15 @@ class Lane:
         self._flying.discard(batch)
         self.load -= batch.open
 
-    def leave(self, ticket: Ticket) -> None:
-        """The ticket is done or goes elsewhere; the calls around it are not touched."""
-        batch = ticket.batch
+    def leave(self, routed: RoutedCall) -> None:
+        """The call is done or goes elsewhere; the calls around it are not touched."""
+        batch = routed.batch
         if batch is None:
             self.load -= 1
             self._backlog.calls -= 1
-            self._backlog.bytes -= len(ticket.call.payload)
+            self._backlog.bytes -= len(routed.call.payload)
             return  # it is passed over in the queue once `done` is set
-        ticket.batch = None
+        routed.batch = None
         batch.open -= 1
         if batch in self._flying:
             self.load -= 1
@@ -241,40 +241,40 @@ class Lane:
         """
         return now - batch.sent >= MUTE_SECONDS and self._answered_at < batch.sent
 
-    def expire(self, now: float) -> tuple[list[Ticket], list[Ticket], bool]:
-        """Takes out the tickets whose attempt has run out of time: (those that waited, those that were in flight), and
+    def expire(self, now: float) -> tuple[list[RoutedCall], list[RoutedCall], bool]:
+        """Takes out the calls whose attempt has run out of time: (those that waited, those that were in flight), and
         whether the replica is mute."""
-        waited: list[Ticket] = []
+        waited: list[RoutedCall] = []
         if self._waiting:
-            kept: deque[Ticket] = deque()
-            for ticket in self._waiting:
-                if ticket.done:
+            kept: deque[RoutedCall] = deque()
+            for routed in self._waiting:
+                if routed.done:
                     continue
-                if ticket.attempt_until <= now:
-                    waited.append(ticket)
+                if routed.attempt_until <= now:
+                    waited.append(routed)
                 else:
-                    kept.append(ticket)
+                    kept.append(routed)
             self._waiting = kept
-            for ticket in waited:
-                self.leave(ticket)
+            for routed in waited:
+                self.leave(routed)
         flown = [
-            ticket
+            routed
             for batch in self._flying
-            for ticket in batch.tickets
-            if ticket.batch is batch and ticket.attempt_until <= now
+            for routed in batch.calls
+            if routed.batch is batch and routed.attempt_until <= now
         ]
-        batches = [ticket.batch for ticket in flown if ticket.batch is not None]
-        for ticket in flown:
-            self.leave(ticket)
+        batches = [routed.batch for routed in flown if routed.batch is not None]
+        for routed in flown:
+            self.leave(routed)
         return waited, flown, any(not batch.open and self.is_mute(batch, now) for batch in batches)
 
-    def strand(self) -> list[Ticket]:
-        """Takes out every live ticket that waits, because the replica is out."""
-        tickets = [ticket for ticket in self._waiting if not ticket.done]
+    def strand(self) -> list[RoutedCall]:
+        """Takes out every live call that waits, because the replica is out."""
+        calls = [routed for routed in self._waiting if not routed.done]
         self._waiting = deque()
-        for ticket in tickets:
-            self.leave(ticket)
-        return tickets
+        for routed in calls:
+            self.leave(routed)
+        return calls
 
     async def close(self) -> None:
         """Cancels what is in flight and waits for it. Nothing is sent from now on; what waits is for `strand`."""

@@ -14,7 +14,7 @@ from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Backlog, Batch, Lane
 from abfleet_router.fleet.ejection import Record, is_ejected
 from abfleet_router.fleet.failure import HopFailed, Reason
@@ -58,10 +58,10 @@ class Receiver(Protocol):
     def on_failed(self, replica: "Replica", batch: Batch, failure: HopFailed) -> None:
         """No answer to a batch will come."""
 
-    def on_expired(self, replica: "Replica", tickets: list[Ticket]) -> None:
+    def on_expired(self, replica: "Replica", calls: list[RoutedCall]) -> None:
         """These have no time left for this attempt, and have not been sent."""
 
-    def on_stranded(self, replica: "Replica", tickets: list[Ticket], reason: Reason) -> None:
+    def on_stranded(self, replica: "Replica", calls: list[RoutedCall], reason: Reason) -> None:
         """These waited for the replica, which is out now; they have not been sent."""
 
 
@@ -129,9 +129,9 @@ class Replica:
         """From the lane."""
         self._receiver.on_failed(self, batch, failure)
 
-    def on_expired(self, tickets: list[Ticket]) -> None:
+    def on_expired(self, calls: list[RoutedCall]) -> None:
         """From the lane."""
-        self._receiver.on_expired(self, tickets)
+        self._receiver.on_expired(self, calls)
 
     def beat(self) -> None:
         """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""
@@ -139,8 +139,8 @@ class Replica:
 
     def strand(self, reason: Reason) -> None:
         """Gives back the calls that wait, because the replica is out."""
-        if tickets := self.lane.strand():
-            self._receiver.on_stranded(self, tickets, reason)
+        if calls := self.lane.strand():
+            self._receiver.on_stranded(self, calls, reason)
 
     def start(self, on_health: Callable[["Replica"], None]) -> None:
         """Begins to connect and to watch its health; `on_health` hears of every change."""

@@ -11,7 +11,7 @@ from abfleet_experiments.file.load import load_text
 from abfleet_log.lines import event, timestamp
 from abfleet_log.schema import EVENTS, EXPOSURE, FALLBACKS, REASONS, problems
 from abfleet_router.calls.log_line import exposures
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot, log_constant
 from abfleet_router.fleet.failure import Reason
 from abfleet_transport.call import Code
@@ -50,13 +50,13 @@ HOSTILE = st.one_of(
 FIELDS = {field.name for field in EXPOSURE.fields if not field.optional} | {"schema", "event"}
 
 
-def ticket_of(arm: Arm, attributes: frozenset[str] = frozenset()) -> Ticket:
-    """A ticket of this arm, under a snapshot that logs these attributes."""
+def ticket_of(arm: Arm, attributes: frozenset[str] = frozenset()) -> RoutedCall:
+    """A call of this arm, under a snapshot that logs these attributes."""
     routes = {arm.index: SimpleNamespace(log_constant=b'"layer":null')}
     snapshot = SimpleNamespace(arms=(arm,), log_attributes=attributes, routes=routes)
-    ticket = Ticket(FakeCall(b""), cast(Snapshot, snapshot), 0.0)
-    ticket.arm = arm
-    return ticket
+    routed = RoutedCall(FakeCall(b""), cast(Snapshot, snapshot), 0.0)
+    routed.arm = arm
+    return routed
 
 
 def test_the_arms_have_every_reason() -> None:
@@ -103,13 +103,13 @@ def test_every_exposure_is_what_the_schema_says(
     """One line of JSON, exactly the schema's fields, each with the value that it was given, whatever text it has."""
     config, arm = where
     allowed = frozenset(config.log_attributes)
-    ticket = ticket_of(arm, allowed)
-    ticket.request_id, ticket.user_id, router = names
-    ticket.fallback, ticket.attributes = fallback, attributes
-    ticket.synthetic, ticket.trace_id = marks
-    ticket.attempts, ticket.history_length, ticket.bucket = numbers
-    ticket.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, router)
-    (line,) = exposures([(ticket, items)], served, status, times[1], times[0])
+    routed = ticket_of(arm, allowed)
+    routed.request_id, routed.user_id, router = names
+    routed.fallback, routed.attributes = fallback, attributes
+    routed.synthetic, routed.trace_id = marks
+    routed.attempts, routed.history_length, routed.bucket = numbers
+    routed.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, router)
+    (line,) = exposures([(routed, items)], served, status, times[1], times[0])
     assert b"\n" not in line
     got = orjson.loads(line)
     assert problems(got) == []
@@ -168,17 +168,17 @@ def test_other_events(text: str) -> None:
 
 def test_calls_of_a_batch_have_each_their_own_line() -> None:
     """What is kept from one call to the next is right when arm, attempts, second and user change between them."""
-    tickets = []
+    calls = []
     for number, (config, arm) in enumerate(ARMS * 2):
-        ticket = ticket_of(arm)
-        ticket.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, "100%")
-        ticket.call.arrived = number / 3
-        ticket.request_id, ticket.attempts = f"r-{number}", 1 + number % 4 // 2
-        ticket.fallback = Reason.TIMEOUT if number % 5 == 4 else None
-        tickets.append(ticket)
-    together = exposures([(ticket, [number]) for number, ticket in enumerate(tickets)], "v1", Code.OK, 100.0, 1e9)
+        routed = ticket_of(arm)
+        routed.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, "100%")
+        routed.call.arrived = number / 3
+        routed.request_id, routed.attempts = f"r-{number}", 1 + number % 4 // 2
+        routed.fallback = Reason.TIMEOUT if number % 5 == 4 else None
+        calls.append(routed)
+    together = exposures([(routed, [number]) for number, routed in enumerate(calls)], "v1", Code.OK, 100.0, 1e9)
     alone = [
-        exposures([(ticket, [number])], "v1", Code.OK, 100.0, 1e9)[0] for number, ticket in enumerate(tickets)
+        exposures([(routed, [number])], "v1", Code.OK, 100.0, 1e9)[0] for number, routed in enumerate(calls)
     ]  # fmt: skip
     assert together == alone
     for number, line in enumerate(map(orjson.loads, together)):
@@ -192,9 +192,9 @@ def test_a_hashed_user() -> None:
     """The id is nowhere in the line, its hash is; a call without a user has neither."""
     hashed = {"user-1": "ab" * 32}.__getitem__
     for user_id, expected in (("user-1", "ab" * 32), ("", None)):
-        ticket = ticket_of(ARMS[0][1])
-        ticket.user_id = user_id
-        (raw,) = exposures([(ticket, ())], "v1", Code.OK, 0.0, 0.0, hashed)
+        routed = ticket_of(ARMS[0][1])
+        routed.user_id = user_id
+        (raw,) = exposures([(routed, ())], "v1", Code.OK, 0.0, 0.0, hashed)
         line = orjson.loads(raw)
         assert b"user-1" not in raw
         assert line["user_id"] is None

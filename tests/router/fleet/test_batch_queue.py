@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
-from abfleet_router.calls.routed_call import Ticket
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.fleet.batch_queue import MUTE_SECONDS, Backlog, Batch, Lane
 from abfleet_router.fleet.failure import HopFailed, Reason
@@ -20,20 +20,20 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from tests.router.fakes import FakeCall, FakeClock, FakeHop, Sent, broken, turns
 
 SNAPSHOT = cast(Snapshot, SimpleNamespace(arms=(None,)))
-"""A lane looks at no snapshot; a ticket wants its first arm."""
+"""A lane looks at no snapshot; a call wants its first arm."""
 
 
-def new_ticket(number: int, clock: FakeClock, seconds: float) -> Ticket:
-    """A ticket whose payload is its number, with this long to go."""
-    ticket = Ticket(FakeCall(b"%d" % number), SNAPSHOT, clock.now + 1000)
-    ticket.attempt_until = clock.now + seconds
-    return ticket
+def new_ticket(number: int, clock: FakeClock, seconds: float) -> RoutedCall:
+    """A call whose payload is its number, with this long to go."""
+    routed = RoutedCall(FakeCall(b"%d" % number), SNAPSHOT, clock.now + 1000)
+    routed.attempt_until = clock.now + seconds
+    return routed
 
 
-def call_of(ticket: Ticket) -> FakeCall:
-    """The ticket's call, as the fake that it is."""
-    assert isinstance(ticket.call, FakeCall)
-    return ticket.call
+def call_of(routed: RoutedCall) -> FakeCall:
+    """The transport's call, as the fake that it is."""
+    assert isinstance(routed.call, FakeCall)
+    return routed.call
 
 
 def echo(sent: Sent) -> bytes:
@@ -46,42 +46,42 @@ class Owner:
 
     def __init__(self) -> None:
         self.lane: Lane | None = None
-        self.again: Callable[[Ticket], bool] = lambda ticket: False
+        self.again: Callable[[RoutedCall], bool] = lambda routed: False
 
-    def end(self, ticket: Ticket, code: Code) -> None:
-        """Answers with an error, unless the ticket is to go round again."""
-        if self.again(ticket):
+    def end(self, routed: RoutedCall, code: Code) -> None:
+        """Answers with an error, unless the call is to go round again."""
+        if self.again(routed):
             assert self.lane is not None
-            self.lane.append(ticket)
+            self.lane.append(routed)
             self.lane.send()
             return
-        ticket.done = True
-        ticket.call.fail(code, "")
+        routed.done = True
+        routed.call.fail(code, "")
 
     def on_answered(self, batch: Batch, message: bytes) -> None:
         answers = RecommendBatchResponse.FromString(message).responses
-        for ticket, answer in zip(batch.tickets, answers, strict=True):
-            if ticket.batch is batch:
-                ticket.batch = None
-                ticket.done = True
-                ticket.call.reply(answer)
+        for routed, answer in zip(batch.calls, answers, strict=True):
+            if routed.batch is batch:
+                routed.batch = None
+                routed.done = True
+                routed.call.reply(answer)
 
     def on_failed(self, batch: Batch, failure: HopFailed) -> None:
-        tickets = [ticket for ticket in batch.tickets if ticket.batch is batch]
-        for ticket in tickets:
-            ticket.batch = None
-        for ticket in tickets:
-            self.end(ticket, Code.UNAVAILABLE)
+        calls = [routed for routed in batch.calls if routed.batch is batch]
+        for routed in calls:
+            routed.batch = None
+        for routed in calls:
+            self.end(routed, Code.UNAVAILABLE)
 
-    def on_expired(self, tickets: list[Ticket]) -> None:
-        for ticket in tickets:
-            self.end(ticket, Code.DEADLINE_EXCEEDED)
+    def on_expired(self, calls: list[RoutedCall]) -> None:
+        for routed in calls:
+            self.end(routed, Code.DEADLINE_EXCEEDED)
 
 
 class LaneMachine(RuleBasedStateMachine):
     """Everything that can happen to a lane, in any order, with and without a turn of the loop between."""
 
-    tickets = Bundle("tickets")
+    calls = Bundle("calls")
 
     @initialize(max_batch=st.integers(1, 4), max_in_flight=st.integers(1, 3))
     def open(self, max_batch: int, max_in_flight: int) -> None:
@@ -94,18 +94,18 @@ class LaneMachine(RuleBasedStateMachine):
         self.owner.lane = self.lane
         self.owner.again = self.goes_again
         self.hop.on_send = self.look_at
-        self.all: list[Ticket] = []
-        self.gone: set[int] = set()  # tickets whose caller left: they get no answer
+        self.all: list[RoutedCall] = []
+        self.gone: set[int] = set()  # calls whose caller left: they get no answer
         self.repeated: set[int] = set()
         self.newest_sent = -1
         self.chances: list[bool] = []
 
-    def goes_again(self, ticket: Ticket) -> bool:
-        """Whether a ticket that failed is put into the lane again; changes what it needs for that."""
+    def goes_again(self, routed: RoutedCall) -> bool:
+        """Whether a call that failed is put into the lane again; changes what it needs for that."""
         if not self.chances or not self.chances.pop():
             return False
-        ticket.attempt_until = self.clock.now + 1.0
-        self.repeated.add(int(ticket.call.payload))
+        routed.attempt_until = self.clock.now + 1.0
+        self.repeated.add(int(routed.call.payload))
         return True
 
     def look_at(self, sent: Sent) -> None:
@@ -126,14 +126,14 @@ class LaneMachine(RuleBasedStateMachine):
         finally:
             events._set_running_loop(None)
 
-    @rule(target=tickets, seconds=st.sampled_from([-1.0, 0.0, 0.5, 2.0, 2.0, 2.0]), send=st.booleans())
-    def append(self, seconds: float, send: bool) -> Ticket:
-        ticket = new_ticket(len(self.all), self.clock, seconds)
-        self.all.append(ticket)
-        self.act(self.lane.append, ticket)
+    @rule(target=calls, seconds=st.sampled_from([-1.0, 0.0, 0.5, 2.0, 2.0, 2.0]), send=st.booleans())
+    def append(self, seconds: float, send: bool) -> RoutedCall:
+        routed = new_ticket(len(self.all), self.clock, seconds)
+        self.all.append(routed)
+        self.act(self.lane.append, routed)
         if send:
             self.act(self.lane.send)
-        return ticket
+        return routed
 
     @rule()
     def send(self) -> None:
@@ -143,13 +143,13 @@ class LaneMachine(RuleBasedStateMachine):
     def turn(self) -> None:
         self.loop.run_until_complete(turns())
 
-    @rule(ticket=consumes(tickets))
-    def caller_leaves(self, ticket: Ticket) -> None:
-        if ticket.done:
+    @rule(routed=consumes(calls))
+    def caller_leaves(self, routed: RoutedCall) -> None:
+        if routed.done:
             return
-        ticket.done = True
-        self.gone.add(int(ticket.call.payload))
-        self.act(self.lane.leave, ticket)
+        routed.done = True
+        self.gone.add(int(routed.call.payload))
+        self.act(self.lane.leave, routed)
 
     @rule(
         outcome=st.sampled_from(["answer", "answer", "break", "time out"]),
@@ -180,39 +180,39 @@ class LaneMachine(RuleBasedStateMachine):
     def sweep(self, chances: list[bool]) -> None:
         self.chances = chances
         waited, flown, _ = self.act(self.lane.expire, self.clock.now)
-        for ticket in (*waited, *flown):
-            assert ticket.attempt_until <= self.clock.now
-            self.act(self.owner.end, ticket, Code.DEADLINE_EXCEEDED)
+        for routed in (*waited, *flown):
+            assert routed.attempt_until <= self.clock.now
+            self.act(self.owner.end, routed, Code.DEADLINE_EXCEEDED)
 
     @rule()
     def strand(self) -> None:
-        for ticket in self.act(self.lane.strand):
-            assert not ticket.done
-            ticket.done = True
-            ticket.call.fail(Code.UNAVAILABLE, "stranded")
+        for routed in self.act(self.lane.strand):
+            assert not routed.done
+            routed.done = True
+            routed.call.fail(Code.UNAVAILABLE, "stranded")
 
     @invariant()
     def counts_agree(self) -> None:
-        live = [ticket for ticket in self.all if not ticket.done]
-        waiting = [ticket for ticket in live if ticket.batch is None]
+        live = [routed for routed in self.all if not routed.done]
+        waiting = [routed for routed in live if routed.batch is None]
         assert self.lane.load == len(live)
         assert self.backlog.calls == len(waiting)
-        assert self.backlog.bytes == sum(len(ticket.call.payload) for ticket in waiting)
+        assert self.backlog.bytes == sum(len(routed.call.payload) for routed in waiting)
         assert self.lane.in_flight <= self.max_in_flight
         assert len(self.hop.open) <= self.max_in_flight
 
     @invariant()
     def nothing_is_sent_too_late(self) -> None:
-        for ticket in self.all:
-            assert ticket.batch is None or ticket.batch.sent < ticket.attempt_until
+        for routed in self.all:
+            assert routed.batch is None or routed.batch.sent < routed.attempt_until
 
     @invariant()
     def at_most_one_answer_and_the_own_one(self) -> None:
-        for ticket in self.all:
-            answers = call_of(ticket).answers
-            assert len(answers) == (ticket.done and int(ticket.call.payload) not in self.gone)
+        for routed in self.all:
+            answers = call_of(routed).answers
+            assert len(answers) == (routed.done and int(routed.call.payload) not in self.gone)
             if answers and isinstance(answers[0], bytes):
-                assert answers[0] == ticket.call.payload
+                assert answers[0] == routed.call.payload
 
     def teardown(self) -> None:
         if not hasattr(self, "lane"):
@@ -226,7 +226,7 @@ class LaneMachine(RuleBasedStateMachine):
                     sent.answer(echo(sent))
             self.counts_agree()
             self.at_most_one_answer_and_the_own_one()
-            assert all(ticket.done for ticket in self.all), "a ticket was forgotten"
+            assert all(routed.done for routed in self.all), "a ticket was forgotten"
             assert self.lane.load == self.lane.in_flight == self.backlog.calls == self.backlog.bytes == 0
         finally:
             for task in asyncio.all_tasks(self.loop):
@@ -247,17 +247,17 @@ class Bench:
         self.lane = Lane(self.hop, self.owner, self.backlog, self.clock, **limits)
         self.owner.lane = self.lane
 
-    def append(self, count: int, seconds: float = 0.5) -> list[Ticket]:
-        """Puts in so many new tickets."""
-        tickets = [new_ticket(number, self.clock, seconds) for number in range(count)]
-        for ticket in tickets:
-            self.lane.append(ticket)
-        return tickets
+    def append(self, count: int, seconds: float = 0.5) -> list[RoutedCall]:
+        """Puts in so many new calls."""
+        calls = [new_ticket(number, self.clock, seconds) for number in range(count)]
+        for routed in calls:
+            self.lane.append(routed)
+        return calls
 
-    def leave(self, ticket: Ticket) -> None:
+    def leave(self, routed: RoutedCall) -> None:
         """The caller goes."""
-        ticket.done = True
-        self.lane.leave(ticket)
+        routed.done = True
+        self.lane.leave(routed)
 
 
 @pytest.fixture
@@ -307,9 +307,9 @@ async def test_a_batch_whose_caller_leaves_before_it_begins_does_not_hold_the_la
 ) -> None:
     """A call that is cancelled in the very turn of its arrival leaves the lane as it found it."""
     bench = make_bench()
-    (ticket,) = bench.append(1)
+    (routed,) = bench.append(1)
     bench.lane.send()
-    bench.leave(ticket)
+    bench.leave(routed)
     await turns()
     assert bench.lane.in_flight == 0
     (other,) = bench.append(1)
@@ -325,19 +325,19 @@ async def test_a_batch_that_every_caller_has_left_is_called_off_and_makes_room(
 ) -> None:
     """The worker is told to stop, and the next batch need not wait for it."""
     bench = make_bench()
-    tickets = bench.append(3)
+    calls = bench.append(3)
     bench.lane.send()
     await turns()
     waiting = bench.append(2)
-    for ticket in tickets[:2]:
-        bench.leave(ticket)
+    for routed in calls[:2]:
+        bench.leave(routed)
     await turns()
     assert bench.hop.cancelled == 0
-    bench.leave(tickets[2])
+    bench.leave(calls[2])
     await turns()
     assert bench.hop.cancelled == 1
     assert [len(sent.requests) for sent in bench.hop.sent] == [3, 2]
-    assert all(call_of(ticket).answers == [] for ticket in waiting)
+    assert all(call_of(routed).answers == [] for routed in waiting)
 
 
 async def test_a_batch_without_an_answer_tells_of_a_mute_replica(make_bench: Callable[..., Bench]) -> None:
@@ -359,8 +359,8 @@ async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Call
     bench.append(1, seconds=0.0)
     bench.append(1, seconds=1.0)
 
-    def again(ticket: Ticket) -> bool:
-        ticket.attempt_until = bench.clock.now + 1.0
+    def again(routed: RoutedCall) -> bool:
+        routed.attempt_until = bench.clock.now + 1.0
         return True
 
     bench.owner.again = again
@@ -372,13 +372,13 @@ async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Call
 async def test_closing_gives_back_what_flies_and_what_waits(make_bench: Callable[..., Bench]) -> None:
     """Calls of a lane that is closed are failed by their owner, each once; nothing is sent any more."""
     bench = make_bench(max_batch=2)
-    tickets = bench.append(5)
+    calls = bench.append(5)
     bench.lane.send()
     await turns()
     await bench.lane.close()
     stranded = bench.lane.strand()
-    assert [call_of(ticket).answers != [] for ticket in tickets] == [True, True, False, False, False]
-    assert stranded == tickets[2:]
+    assert [call_of(routed).answers != [] for routed in calls] == [True, True, False, False, False]
+    assert stranded == calls[2:]
     bench.lane.send()
     await turns()
     assert len(bench.hop.sent) == 1
@@ -388,10 +388,10 @@ async def test_closing_gives_back_what_flies_and_what_waits(make_bench: Callable
 async def test_closing_a_lane_whose_batch_has_not_begun_gives_it_back(make_bench: Callable[..., Bench]) -> None:
     """The same where the batch's task has not had a turn yet."""
     bench = make_bench()
-    (ticket,) = bench.append(1)
+    (routed,) = bench.append(1)
     bench.lane.send()
     await bench.lane.close()
-    assert call_of(ticket).code is Code.UNAVAILABLE
+    assert call_of(routed).code is Code.UNAVAILABLE
     assert bench.lane.load == 0
 
 
@@ -400,12 +400,12 @@ async def test_a_hop_that_fails_in_an_unknown_way_does_not_hold_the_lane(make_be
     """An error that is no HopFailed fails its batch, and the next one goes."""
     bench = make_bench()
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
-    (ticket,) = bench.append(1)
+    (routed,) = bench.append(1)
     bench.lane.send()
     await turns()
     bench.hop.sent[0].fail(RuntimeError("a fault"))
     await turns()
-    assert call_of(ticket).code is Code.UNAVAILABLE
+    assert call_of(routed).code is Code.UNAVAILABLE
     assert bench.lane.in_flight == bench.lane.load == 0
 
 
@@ -413,9 +413,9 @@ async def test_the_bytes_that_wait_are_counted(make_bench: Callable[..., Bench])
     """The bound on waiting calls is by bytes too: each counts from its arrival until it is sent."""
     bench = make_bench(max_batch=1)
     for size in (10, 200, 3000):
-        ticket = new_ticket(0, bench.clock, 0.5)
-        call_of(ticket).payload = b"x" * size
-        bench.lane.append(ticket)
+        routed = new_ticket(0, bench.clock, 0.5)
+        call_of(routed).payload = b"x" * size
+        bench.lane.append(routed)
     assert (bench.backlog.calls, bench.backlog.bytes) == (3, 3210)
     bench.lane.send()
     assert (bench.backlog.calls, bench.backlog.bytes) == (2, 3200)
