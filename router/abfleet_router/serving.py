@@ -62,7 +62,7 @@ class Serving:
         chance = random.Random()  # noqa: S311
         draw = chance.random
         self.fleet = Fleet(
-            clock=time.monotonic, draw=draw, policy=settings.ejection, lanes=settings.lanes,
+            clock=time.monotonic, draw=draw, policy=settings.ejection, batching=settings.batching,
             slow_start_seconds=settings.slow_start_seconds, worker_tls=self.guards.worker_tls,
         )  # fmt: skip
         more = {"service.instance.id": settings.routing.name}

@@ -16,7 +16,7 @@ from abfleet_transport.server import Transport
 
 from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.pool import SLOW_START_SECONDS
-from abfleet_router.fleet.replica import LaneSettings
+from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.security import security_settings
 from abfleet_router.security.security_settings import SecuritySettings
 
@@ -72,7 +72,7 @@ class Settings:
     drain_timeout_seconds: float
     routing: RoutingSettings
     ejection: EjectionPolicy
-    lanes: LaneSettings
+    batching: BatchingSettings
     slow_start_seconds: float
     """From when a replica comes, or comes back, until it gets its full share."""
 
@@ -135,7 +135,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
             max_seconds=8 * got.eject_seconds,
             detect_only=got.detect_only,
         ),
-        lanes=LaneSettings(max_batch=got.max_batch, max_in_flight=got.max_in_flight),
+        batching=BatchingSettings(max_batch=got.max_batch, max_in_flight=got.max_in_flight),
         slow_start_seconds=got.slow_start,
     )
 
@@ -191,7 +191,7 @@ def _add_decision_log(flags: Flags) -> None:
 
 
 def _add_data_path(flags: Flags) -> None:
-    routing, ejection, lanes = RoutingSettings(), EjectionPolicy(), LaneSettings()
+    routing, ejection, lanes = RoutingSettings(), EjectionPolicy(), BatchingSettings()
     seconds = real(0.001, 3600)
     add = flags.add
     add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "for callers that set none")

@@ -1,4 +1,4 @@
-"""A router over a fleet without a network: router, pools and lanes are real; hops, clock and log are fakes."""
+"""A router over a fleet without a network: router, pools and queues are real; hops, clock and log are fakes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,11 +15,11 @@ from abfleet_router.calls.batch_results import Answers
 from abfleet_router.calls.router import Router
 from abfleet_router.calls.spans import Tracer
 from abfleet_router.configuration.snapshot import make_snapshot
-from abfleet_router.fleet.batch_queue import Lane
+from abfleet_router.fleet.batch_queue import BatchQueue
 from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
-from abfleet_router.fleet.replica import Health, LaneSettings, Replica
+from abfleet_router.fleet.replica import BatchingSettings, Health, Replica
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.security.rate_limit import RateLimit
 from abfleet_router.settings import RoutingSettings
@@ -72,15 +72,15 @@ class FakeLog:
 
 
 class HoplessReplica(Replica):
-    """A replica whose lane leads to a FakeHop, and whose health is what the test says."""
+    """A replica whose queue leads to a FakeHop, and whose health is what the test says."""
 
     def __init__(self, pool: Pool, address: str, fleet: "HoplessFleet") -> None:
         assert fleet.receiver is not None
-        super().__init__(pool, address, fleet.receiver, fleet.backlog, fleet.clock, fleet.lanes)
+        super().__init__(pool, address, fleet.receiver, fleet.backlog, fleet.clock, fleet.batching)
         self.fake = FakeHop()
-        self.lane = Lane(
+        self.queue = BatchQueue(
             self.fake, self, fleet.backlog, fleet.clock,
-            max_batch=fleet.lanes.max_batch, max_in_flight=fleet.lanes.max_in_flight,
+            max_batch=fleet.batching.max_batch, max_in_flight=fleet.batching.max_in_flight,
         )  # fmt: skip
         self._notify: Callable[[Replica], None] = lambda replica: None
         self._down = fleet.down
@@ -101,11 +101,11 @@ class HoplessFleet(Fleet):
     """Makes replicas without a network; all else is the real fleet."""
 
     def __init__(
-        self, clock: FakeClock, policy: EjectionPolicy, lanes: LaneSettings, draw: Callable[[], float]
+        self, clock: FakeClock, policy: EjectionPolicy, batching: BatchingSettings, draw: Callable[[], float]
     ) -> None:
-        super().__init__(clock=clock, draw=draw, policy=policy, lanes=lanes)
+        super().__init__(clock=clock, draw=draw, policy=policy, batching=batching)
         self.clock = clock
-        self.lanes = lanes
+        self.batching = batching
         self.receiver: Answers | None = None
         self.made: list[HoplessReplica] = []
         self.down: set[str] = set()
@@ -124,7 +124,7 @@ class Bench:
         *,
         config: str = CONFIG,
         policy: EjectionPolicy | None = None,
-        lanes: LaneSettings | None = None,
+        batching: BatchingSettings | None = None,
         settings: RoutingSettings | None = None,
         draw: Callable[[], float] = lambda: 0.0,
         tracer: Tracer | None = None,
@@ -133,7 +133,9 @@ class Bench:
     ) -> None:
         self.clock = FakeClock()
         self.draw = draw
-        self.fleet = HoplessFleet(self.clock, policy or EjectionPolicy(), lanes or LaneSettings(), lambda: self.draw())
+        self.fleet = HoplessFleet(
+            self.clock, policy or EjectionPolicy(), batching or BatchingSettings(), lambda: self.draw()
+        )
         self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(("/Recommender/Recommend",)), FakeLog()
         self.router = Router(
             self.fleet, cast(DecisionLog, self.log), self.metrics, self.rpc,
@@ -239,7 +241,7 @@ class Bench:
         """All counts are back at zero."""
         backlog = self.fleet.backlog
         assert (backlog.calls, backlog.bytes) == (0, 0)
-        assert [one for one in self.fleet.made if one.lane.load or one.lane.in_flight] == []
+        assert [one for one in self.fleet.made if one.queue.load or one.queue.in_flight] == []
 
     def books_balance(self, calls: Iterable[FakeCall], cancelled: Iterable[FakeCall] = ()) -> None:
         """Each call has one answer (or left), one line and one count, and the three agree."""

@@ -11,7 +11,7 @@ from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
-from abfleet_router.fleet.replica import LaneSettings, Replica
+from abfleet_router.fleet.replica import BatchingSettings, Replica
 
 from tests.router.bench import Bench
 from tests.router.stub_worker import StubWorker
@@ -23,7 +23,7 @@ class Ears:
     """Stands for the router, and keeps what it is told."""
 
     def __init__(self) -> None:
-        self.stranded: list[RoutedCall] = []
+        self.returned: list[RoutedCall] = []
 
     def on_answered(self, replica: Replica, batch: Batch, message: bytes) -> None: ...
 
@@ -31,8 +31,8 @@ class Ears:
 
     def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None: ...
 
-    def on_stranded(self, replica: Replica, calls: list[RoutedCall], reason: Reason) -> None:
-        self.stranded += calls
+    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: Reason) -> None:
+        self.returned += calls
 
 
 class Place:
@@ -44,7 +44,7 @@ class Place:
             clock=time.monotonic,
             draw=lambda: 0.0,
             policy=EjectionPolicy(consecutive_failures=2, base_seconds=0.05, max_seconds=0.2),
-            lanes=LaneSettings(),
+            batching=BatchingSettings(),
         )
         self.fleet.set_receiver(Ears())
 

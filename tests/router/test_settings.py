@@ -10,7 +10,7 @@ import pytest
 from abfleet_log.writer.decision_log import LogSettings
 from abfleet_process.flags import SettingsError, variable
 from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import LaneSettings
+from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.security.rate_limit import Rate
 from abfleet_router.settings import RoutingSettings, Settings, parse
 
@@ -67,8 +67,8 @@ FLAGS = [
     Flag("attempt-timeout", lambda s: s.routing.attempt_timeout_seconds, "0.25", 0.25, ("0", "3601")),
     Flag("max-waiting-calls", lambda s: s.routing.max_waiting_calls, "100", 100, ("0", "-5", "1e3")),
     Flag("max-waiting-bytes", lambda s: s.routing.max_waiting_bytes, "1024", 1024, ("0", "1k")),
-    Flag("max-batch", lambda s: s.lanes.max_batch, "32", 32, ("0", "4097")),
-    Flag("max-in-flight", lambda s: s.lanes.max_in_flight, "2", 2, ("0", "65")),
+    Flag("max-batch", lambda s: s.batching.max_batch, "32", 32, ("0", "4097")),
+    Flag("max-in-flight", lambda s: s.batching.max_in_flight, "2", 2, ("0", "65")),
     Flag("eject-after", lambda s: s.ejection.consecutive_failures, "3", 3, ("0", "x")),
     Flag("slow-start", lambda s: s.slow_start_seconds, "0", 0.0, ("-1", "3601")),
     Flag("eject-seconds", lambda s: s.ejection.base_seconds, "2", 2.0, ("0", "nan")),
@@ -220,7 +220,7 @@ def test_defaults() -> None:
     assert (got.listen, got.admin_listen) == ("127.0.0.1:50051", "127.0.0.1:50052")
     assert (got.metrics_host, got.metrics_port) == ("127.0.0.1", 8000)
     assert (got.log.flush_interval_seconds, got.drain_delay_seconds, got.drain_timeout_seconds) == (0.05, 0, 4)
-    assert got.lanes == LaneSettings(max_batch=128, max_in_flight=1)
+    assert got.batching == BatchingSettings(max_batch=128, max_in_flight=1)
     assert got.ejection == EjectionPolicy(consecutive_failures=5, base_seconds=1.0, max_seconds=8.0)
     assert got.log == LogSettings()
     assert (got.log.policy, got.log.fsync, got.log.retention_seconds) == ("keep_serving", "never", 0)

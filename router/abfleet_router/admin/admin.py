@@ -87,7 +87,7 @@ class StatusReport:
                             "address": replica.address,
                             "health": replica.health.value,
                             "in": replica.is_in(self._clock()),
-                            "load": replica.lane.load,
+                            "load": replica.queue.load,
                         }
                         for replica in pool.replicas
                     ],

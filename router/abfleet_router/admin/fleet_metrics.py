@@ -23,7 +23,7 @@ def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterabl
         for replica in pool.replicas:
             labels = [version, replica.address]
             state.add_metric(labels, replica in pool.available)
-            load.add_metric(labels, replica.lane.load)
+            load.add_metric(labels, replica.queue.load)
     yield from (state, load, available, detected, enforced)
     yield GaugeMetricFamily("abfleet_waiting_calls", "Calls that wait in all lanes.", value=fleet.backlog.calls)
     yield GaugeMetricFamily("abfleet_waiting_bytes", "Bytes of requests that wait.", value=fleet.backlog.bytes)

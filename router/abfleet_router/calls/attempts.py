@@ -39,7 +39,7 @@ class Onward:
         routed.attempt_until = now + (left if left < most else most)
         routed.replica = replica
         routed.version = replica.version
-        replica.lane.append(routed)
+        replica.queue.append(routed)
 
     def step(self, routed: RoutedCall, pool: Pool, reason: Reason, *, broke: bool) -> None:
         """An attempt on `pool` failed: sends the call on, or ends it."""

@@ -119,7 +119,7 @@ class Answers:
         log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure),
                   request_ids=batch.some_request_ids())  # fmt: skip
         broke = failure.connection_broke
-        telling = failure.reason is Reason.TIMEOUT and replica.lane.is_mute(batch, self._clock())
+        telling = failure.reason is Reason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
         self._batch_failed(batch, replica, failure.reason, broke=broke, certain=broke, telling=telling)
 
     def _batch_failed(
@@ -139,7 +139,7 @@ class Answers:
         for routed in calls:
             self._onward.step(routed, replica.pool, Reason.TIMEOUT, broke=False)
 
-    def on_stranded(self, replica: Replica, calls: list[RoutedCall], reason: Reason) -> None:
+    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: Reason) -> None:
         """These waited for a replica that is out now; they were not sent, so sending them on costs nothing."""
         for routed in calls:
             self._onward.step(routed, replica.pool, reason, broke=True)
@@ -149,10 +149,12 @@ class Answers:
         now = self._clock()
         for replica in list(self._fleet.replicas()):
             replica.beat()
-            waited, flown, mute = replica.lane.expire(now)
-            if flown:
-                replica.pool.note_failure(replica, Reason.TIMEOUT, certain=False, telling=mute, calls=len(flown))
-            for routed in (*waited, *flown):
+            waited, in_flight, unresponsive = replica.queue.expire(now)
+            if in_flight:
+                replica.pool.note_failure(
+                    replica, Reason.TIMEOUT, certain=False, telling=unresponsive, calls=len(in_flight)
+                )
+            for routed in (*waited, *in_flight):
                 self._onward.step(routed, replica.pool, Reason.TIMEOUT, broke=False)
 
 

@@ -22,7 +22,8 @@ class Attempt:
 
 
 class CallTrace:
-    """Changed only by Lane, as the call is sent. Of a call that is not recorded it passes on what the caller sent."""
+    """Changed only by BatchQueue, as the call is sent. Of a call that is not recorded it passes on what the caller
+    sent."""
 
     __slots__ = ("_bits", "attempts", "context", "parent_id", "recorded")
 

@@ -17,7 +17,7 @@ NO_ATTRIBUTES: dict[str, str] = {}
 
 
 class RoutedCall:
-    """Changed only on the event loop: by Router as the call proceeds, and by Lane as it is sent."""
+    """Changed only on the event loop: by Router as the call proceeds, and by BatchQueue as it is sent."""
 
     __slots__ = (
         "arm",

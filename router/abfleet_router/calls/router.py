@@ -1,7 +1,7 @@
 """The way in: calls are admitted, assigned, sent or shed. Knows no transport, no socket, no answer.
 
 All of it runs on one event loop, so nothing here can race. Calls come in batches as plain function calls; there is no
-coroutine, no task and no lock for a call. Everything after admission is driven by what comes back from a lane.
+coroutine, no task and no lock for a call. Everything after admission is driven by what comes back from a queue.
 """
 
 import time
@@ -128,7 +128,7 @@ class Router:
         rests = bool(pool is not default and default.available and pool.rests(now))
         replica = (default if rests else pool).pick(now)
         waited = now - routed.call.arrived  # for this loop
-        self._expected_wait.learn(waited if replica is None else waited + replica.lane.expected_wait, backlog.calls)
+        self._expected_wait.learn(waited if replica is None else waited + replica.queue.expected_wait, backlog.calls)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
         # Whatever the group: shedding by group would bias the comparison.
         if full or self.crowded or self._expected_wait.too_long:
@@ -149,5 +149,5 @@ class Router:
         late = self._clock() >= routed.deadline - CLOCK_SLACK_SECONDS
         routed.done = True
         if routed.replica is not None:
-            routed.replica.lane.leave(routed)
+            routed.replica.queue.remove(routed)
         self._accounts.failed(routed, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)

@@ -1,6 +1,6 @@
 """One replica's queue: calls gather while a batch is in flight. Knows calls, batches and time, no network of its own.
 
-An idle lane sends at the end of the loop's turn, so that what came in that turn goes together. While a batch is in
+An idle queue sends at the end of the loop's turn, so that what came in that turn goes together. While a batch is in
 flight, calls gather; the next batch takes what gathered, up to a maximum. There is no timer: light load pays no wait,
 heavy load shares the cost of the hop among many calls.
 """
@@ -20,7 +20,7 @@ SMOOTHING = 0.2
 FADE_SECONDS = 10.0
 """Of idleness, in which the time of a batch is halved; in nine times that it is a tenth. A mean over batches stands
 still while there are none, and what one took an hour ago says nothing; but waves a second apart must know it."""
-MUTE_SECONDS = 0.25
+UNRESPONSIVE_SECONDS = 0.25
 """A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
 NAMED_CALLS = 8
 """Of a batch in a line of the operational log."""
@@ -41,8 +41,8 @@ class Batch:
     def __init__(self, calls: list[RoutedCall], sent: float) -> None:
         self.calls = calls
         self.sent = sent
-        self.answered: float | None = None  # when an answer or a failure came; set by Lane
-        self.open = len(calls)  # calls that still belong; changed by Lane.detach
+        self.answered: float | None = None  # when an answer or a failure came; set by BatchQueue
+        self.open = len(calls)  # calls that still belong; changed by BatchQueue.remove
         self.task: asyncio.Task[None] | None = None
 
     def some_request_ids(self) -> list[str]:
@@ -64,7 +64,7 @@ class Receiver(Protocol):
 
 
 class Backlog:
-    """What waits in all lanes together, for the bound on it; changed only by lanes."""
+    """What waits in all queues together, for the bound on it; changed only by queues."""
 
     __slots__ = ("bytes", "calls")
 
@@ -73,7 +73,7 @@ class Backlog:
         self.bytes = 0
 
 
-class Lane:
+class BatchQueue:
     """The queue of one replica. All of it runs on the event loop."""
 
     def __init__(
@@ -93,9 +93,9 @@ class Lane:
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._waiting: deque[RoutedCall] = deque()  # a call that is done stays until it is passed over
-        self._flying: set[Batch] = set()
+        self._in_flight: set[Batch] = set()
         self._sends_soon = False
-        self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the lane is idle
+        self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the queue is idle
         self._landed_at = float("-inf")  # when a batch last ended, however it did
         self._answered_at = float("-inf")  # when a batch last came back with an answer
         self.load = 0
@@ -109,7 +109,7 @@ class Lane:
     @property
     def in_flight(self) -> int:
         """Batches that have been sent and not answered."""
-        return len(self._flying)
+        return len(self._in_flight)
 
     @property
     def expected_wait(self) -> float:
@@ -117,7 +117,7 @@ class Lane:
 
         Exact when batches are full; too little when they are small, and would take longer if they were not.
         """
-        if not self._flying:
+        if not self._in_flight:
             return 0.0
         return (1 + len(self._waiting) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
 
@@ -133,22 +133,22 @@ class Lane:
             self._send_soon()
 
     def _send_soon(self) -> None:
-        if not self._sends_soon and self._waiting and len(self._flying) < self._max_in_flight:
+        if not self._sends_soon and self._waiting and len(self._in_flight) < self._max_in_flight:
             self._sends_soon = True
             asyncio.get_running_loop().call_soon(self.send)
 
     def send(self) -> None:
         """Sends batches while there is something to send and room in flight."""
         self._sends_soon = False
-        while self._waiting and len(self._flying) < self._max_in_flight:
+        while self._waiting and len(self._in_flight) < self._max_in_flight:
             now = self._clock()
             calls, expired = self._gather(now)
             if calls:
-                self._launch(calls, now)
-            if expired:  # last, because what the receiver does with them may come back to this lane
+                self._start_batch(calls, now)
+            if expired:  # last, because what the receiver does with them may come back to this queue
                 self._receiver.on_expired(expired)
 
-    def _launch(self, calls: list[RoutedCall], now: float) -> None:
+    def _start_batch(self, calls: list[RoutedCall], now: float) -> None:
         batch = Batch(calls, now)
         timeouts = []
         traceparents: dict[int, str] = {}
@@ -165,10 +165,10 @@ class Lane:
         message = RecommendBatchRequest(
             requests=[routed.call.payload for routed in calls], timeout_ms=timeouts, traceparents=traceparents
         ).SerializeToString()
-        if not self._flying:
+        if not self._in_flight:
             self._batch_seconds /= 1 + (now - self._landed_at) / FADE_SECONDS
-        self._flying.add(batch)
-        batch.task = asyncio.get_running_loop().create_task(self._carry(batch, message, longest))
+        self._in_flight.add(batch)
+        batch.task = asyncio.get_running_loop().create_task(self._send_batch(batch, message, longest))
         batch.task.add_done_callback(lambda _: self._ended(batch))
 
     def _gather(self, now: float) -> tuple[list[RoutedCall], list[RoutedCall]]:
@@ -189,36 +189,36 @@ class Lane:
                 calls.append(routed)
         return calls, expired
 
-    async def _carry(self, batch: Batch, message: bytes, timeout_seconds: float) -> None:
+    async def _send_batch(self, batch: Batch, message: bytes, timeout_seconds: float) -> None:
         try:
             answer = await self._hop.send(message, timeout_seconds)
         except HopFailed as failure:
             batch.answered = now = self._clock()
-            self._landed(batch, now)
+            self._left_flight(batch, now)
             self._receiver.on_failed(batch, failure)
         else:
             self._answered_at = batch.answered = now = self._clock()
-            self._landed(batch, now)
+            self._left_flight(batch, now)
             self._batch_seconds += SMOOTHING * (now - batch.sent - self._batch_seconds)
             self._receiver.on_answered(batch, answer)
         self._send_soon()
 
     def _ended(self, batch: Batch) -> None:
         """The task is over. A task that is cancelled before it began never ran a line of its own."""
-        if batch not in self._flying:
+        if batch not in self._in_flight:
             return
-        self._landed(batch, self._clock())
-        if batch.open:  # the lane is being closed under calls that still wait for an answer
+        self._left_flight(batch, self._clock())
+        if batch.open:  # the queue is being closed under calls that still wait for an answer
             closed = HopFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
             self._receiver.on_failed(batch, closed)
         self._send_soon()
 
-    def _landed(self, batch: Batch, now: float) -> None:
+    def _left_flight(self, batch: Batch, now: float) -> None:
         self._landed_at = now
-        self._flying.discard(batch)
+        self._in_flight.discard(batch)
         self.load -= batch.open
 
-    def leave(self, routed: RoutedCall) -> None:
+    def remove(self, routed: RoutedCall) -> None:
         """The call is done or goes elsewhere; the calls around it are not touched."""
         batch = routed.batch
         if batch is None:
@@ -228,22 +228,22 @@ class Lane:
             return  # it is passed over in the queue once `done` is set
         routed.batch = None
         batch.open -= 1
-        if batch in self._flying:
+        if batch in self._in_flight:
             self.load -= 1
             if batch.open == 0 and batch.task is not None:
                 batch.task.cancel()
 
-    def is_mute(self, batch: Batch, now: float) -> bool:
+    def is_unresponsive(self, batch: Batch, now: float) -> bool:
         """Whether nothing has come since this batch was sent, and it had a fair time.
 
         Together with the end of the whole batch it tells of a replica that hangs; found out call by call, that would
         take as many lost batches as there are failures in a row.
         """
-        return now - batch.sent >= MUTE_SECONDS and self._answered_at < batch.sent
+        return now - batch.sent >= UNRESPONSIVE_SECONDS and self._answered_at < batch.sent
 
     def expire(self, now: float) -> tuple[list[RoutedCall], list[RoutedCall], bool]:
         """Takes out the calls whose attempt has run out of time: (those that waited, those that were in flight), and
-        whether the replica is mute."""
+        whether the replica is unresponsive."""
         waited: list[RoutedCall] = []
         if self._waiting:
             kept: deque[RoutedCall] = deque()
@@ -256,30 +256,30 @@ class Lane:
                     kept.append(routed)
             self._waiting = kept
             for routed in waited:
-                self.leave(routed)
-        flown = [
+                self.remove(routed)
+        in_flight = [
             routed
-            for batch in self._flying
+            for batch in self._in_flight
             for routed in batch.calls
             if routed.batch is batch and routed.attempt_until <= now
         ]
-        batches = [routed.batch for routed in flown if routed.batch is not None]
-        for routed in flown:
-            self.leave(routed)
-        return waited, flown, any(not batch.open and self.is_mute(batch, now) for batch in batches)
+        batches = [routed.batch for routed in in_flight if routed.batch is not None]
+        for routed in in_flight:
+            self.remove(routed)
+        return waited, in_flight, any(not batch.open and self.is_unresponsive(batch, now) for batch in batches)
 
-    def strand(self) -> list[RoutedCall]:
+    def take_waiting(self) -> list[RoutedCall]:
         """Takes out every live call that waits, because the replica is out."""
         calls = [routed for routed in self._waiting if not routed.done]
         self._waiting = deque()
         for routed in calls:
-            self.leave(routed)
+            self.remove(routed)
         return calls
 
     async def close(self) -> None:
-        """Cancels what is in flight and waits for it. Nothing is sent from now on; what waits is for `strand`."""
+        """Cancels what is in flight and waits for it. Nothing is sent from now on; what waits is for `take_waiting`."""
         self._max_in_flight = 0
-        tasks = [batch.task for batch in self._flying if batch.task is not None]
+        tasks = [batch.task for batch in self._in_flight if batch.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

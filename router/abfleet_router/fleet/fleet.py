@@ -8,7 +8,7 @@ from abfleet_process.security.tls import ClientTls
 from abfleet_router.fleet.batch_queue import Backlog
 from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.pool import SLOW_START_SECONDS, Pool
-from abfleet_router.fleet.replica import LaneSettings, Receiver, Replica
+from abfleet_router.fleet.replica import BatchingSettings, Receiver, Replica
 
 
 class Fleet:
@@ -20,7 +20,7 @@ class Fleet:
         clock: Callable[[], float],
         draw: Callable[[], float],
         policy: EjectionPolicy,
-        lanes: LaneSettings,
+        batching: BatchingSettings,
         worker_tls: ClientTls | None = None,
         slow_start_seconds: float = SLOW_START_SECONDS,
     ) -> None:
@@ -28,7 +28,7 @@ class Fleet:
         self._clock = clock
         self._draw = draw
         self._policy = policy
-        self._lanes = lanes
+        self._batching = batching
         self._worker_tls = worker_tls
         self._slow_start_seconds = slow_start_seconds
         self._pools: dict[str, Pool] = {}
@@ -72,7 +72,7 @@ class Fleet:
 
     def _make_replica(self, pool: Pool, address: str) -> Replica:
         assert self._receiver is not None, "set_receiver comes before follow"
-        return Replica(pool, address, self._receiver, self.backlog, self._clock, self._lanes, tls=self._worker_tls)
+        return Replica(pool, address, self._receiver, self.backlog, self._clock, self._batching, tls=self._worker_tls)
 
     async def close(self) -> None:
         """Closes every connection; calls still under way are failed."""

@@ -102,7 +102,7 @@ class Pool:
         """
         if not self._circuit.ejections_in_a_row:
             return False
-        return is_ejected(self._circuit, now) or any(replica.lane.load for replica in self.available)
+        return is_ejected(self._circuit, now) or any(replica.queue.load for replica in self.available)
 
     def pick(self, turn: float) -> Replica | None:
         """The replica for a call, or None when nobody is in; calls that arrived together share a `turn`."""
@@ -116,7 +116,7 @@ class Pool:
     @property
     def has_room(self) -> bool:
         """Whether one of its replicas could take a call without making it wait too long."""
-        return any(replica.lane.expected_wait < MAX_WAIT_SECONDS for replica in self.available)
+        return any(replica.queue.expected_wait < MAX_WAIT_SECONDS for replica in self.available)
 
     def pick_other(self, than: Replica | None) -> Replica | None:
         """A replica that is in and is not this one."""
@@ -168,7 +168,7 @@ class Pool:
     async def _drain(self, replica: Replica) -> None:
         end = self._clock() + DRAIN_SECONDS
         try:
-            while replica.lane.load and self._clock() < end:  # noqa: ASYNC110  # no event for "idle" on the hot path
+            while replica.queue.load and self._clock() < end:  # noqa: ASYNC110  # no event for "idle" on the hot path
                 await asyncio.sleep(0.02)
         finally:
             await replica.close()
@@ -176,7 +176,7 @@ class Pool:
     def _on_health(self, replica: Replica) -> None:
         self._refresh()
         if replica.health is not Health.SERVING:
-            replica.strand(Reason.UNAVAILABLE)
+            replica.return_waiting(Reason.UNAVAILABLE)
 
     def _refresh(self) -> None:
         now = self._clock()
@@ -243,7 +243,7 @@ class Pool:
         )
         asyncio.get_running_loop().call_later(until - now, self._let_in, replica)
         self._refresh()  # first, so that no call is sent back to where it came from
-        replica.strand(Reason.EJECTED)
+        replica.return_waiting(Reason.EJECTED)
 
     def _let_in(self, replica: Replica) -> None:
         """Its ejection ends about now; a timer of whole milliseconds may come a little early, and then comes again."""

@@ -5,14 +5,14 @@ seconds for another. What callers feel is the wait, and it can be told before it
 times what a batch takes. Asked for every call that arrives, refused ones included, its mean follows the queues without
 delay, which a measured wait would not; and it is one number for all, so that shedding cannot favour a group.
 
-A mean over calls stands still while none come. So it holds only while calls wait: where none does, in any lane, the
+A mean over calls stands still while none come. So it holds only while calls wait: where none does, in any queue, the
 queues that it told of are gone, and it is no more than what this call itself would wait, and never too long.
 """
 
 MAX_WAIT_SECONDS = 0.25
 """Half of the default attempt timeout: what is taken in is answered before its attempt is given up."""
 SMOOTHING = 1 / 64
-"""Weight of the newest call: one slow lane among many is a small part of the mean, a burst of a few calls too."""
+"""Weight of the newest call: one slow queue among many is a small part of the mean, a burst of a few calls too."""
 
 
 class ExpectedWait:
@@ -29,7 +29,7 @@ class ExpectedWait:
         return self.seconds > MAX_WAIT_SECONDS
 
     def learn(self, seconds: float, waiting: int = 1) -> None:
-        """A call has arrived that would wait so long; `waiting` calls wait already, in all lanes together."""
+        """A call has arrived that would wait so long; `waiting` calls wait already, in all queues together."""
         if waiting:
             self.seconds += SMOOTHING * (seconds - self.seconds)
         elif seconds < self.seconds or self.too_long:

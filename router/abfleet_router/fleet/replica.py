@@ -1,4 +1,4 @@
-"""One worker process as the router sees it: its lane, its health, its record. Knows nothing of its neighbours."""
+"""One worker process as the router sees it: its queue, its health, its record. Knows nothing of its neighbours."""
 
 import asyncio
 import re
@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.fleet.batch_queue import Backlog, Batch, Lane
+from abfleet_router.fleet.batch_queue import Backlog, Batch, BatchQueue
 from abfleet_router.fleet.ejection import Record, is_ejected
 from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_router.fleet.http2_client_stream import RpcFailed
@@ -61,12 +61,12 @@ class Receiver(Protocol):
     def on_expired(self, replica: "Replica", calls: list[RoutedCall]) -> None:
         """These have no time left for this attempt, and have not been sent."""
 
-    def on_stranded(self, replica: "Replica", calls: list[RoutedCall], reason: Reason) -> None:
+    def on_returned(self, replica: "Replica", calls: list[RoutedCall], reason: Reason) -> None:
         """These waited for the replica, which is out now; they have not been sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LaneSettings:
+class BatchingSettings:
     """How calls gather."""
 
     max_batch: int = 128
@@ -85,7 +85,7 @@ class Replica:
         receiver: Receiver,
         backlog: Backlog,
         clock: Callable[[], float],
-        settings: LaneSettings,
+        settings: BatchingSettings,
         *,
         tls: ClientTls | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class Replica:
         self.version = pool.version
         self.address = address
         self.hop = Hop(address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address))
-        self.lane = Lane(
+        self.queue = BatchQueue(
             self.hop, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
         )
         self.record = Record()
@@ -107,12 +107,12 @@ class Replica:
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else self.health.value
-        return f"<Replica {self.version} {self.address} {state} load={self.lane.load} record={self.record}>"
+        return f"<Replica {self.version} {self.address} {state} load={self.queue.load} record={self.record}>"
 
     @property
     def load(self) -> float:
         """Calls that wait or are in flight, and recent failures as if they were calls."""
-        load, failures = self.lane.load, self.record.failures_in_a_row
+        load, failures = self.queue.load, self.record.failures_in_a_row
         if failures and self._clock() - self.record.failed_at < PENALTY_SECONDS:
             return load + FAILURE_PENALTY * failures
         return load
@@ -122,25 +122,25 @@ class Replica:
         return self.health is Health.SERVING and not self.draining and not is_ejected(self.record, now)
 
     def on_answered(self, batch: Batch, message: bytes) -> None:
-        """From the lane."""
+        """From the queue."""
         self._receiver.on_answered(self, batch, message)
 
     def on_failed(self, batch: Batch, failure: HopFailed) -> None:
-        """From the lane."""
+        """From the queue."""
         self._receiver.on_failed(self, batch, failure)
 
     def on_expired(self, calls: list[RoutedCall]) -> None:
-        """From the lane."""
+        """From the queue."""
         self._receiver.on_expired(self, calls)
 
     def beat(self) -> None:
         """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""
         self.hop.beat(alone=all(other is self for other in self.pool.available))
 
-    def strand(self, reason: Reason) -> None:
+    def return_waiting(self, reason: Reason) -> None:
         """Gives back the calls that wait, because the replica is out."""
-        if calls := self.lane.strand():
-            self._receiver.on_stranded(self, calls, reason)
+        if calls := self.queue.take_waiting():
+            self._receiver.on_returned(self, calls, reason)
 
     def start(self, on_health: Callable[["Replica"], None]) -> None:
         """Begins to connect and to watch its health; `on_health` hears of every change."""
@@ -180,12 +180,12 @@ class Replica:
         self._on_health(self)
 
     async def close(self) -> None:
-        """Stops the watch, the lane and the connection; calls that still wait are given back."""
+        """Stops the watch, the queue and the connection; calls that still wait are given back."""
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await self.lane.close()
-        self.strand(Reason.UNAVAILABLE)
+        await self.queue.close()
+        self.return_waiting(Reason.UNAVAILABLE)
         self.hop.close()
 
 

@@ -6,7 +6,7 @@ import pytest
 from abfleet_experiments.file.load import load_text
 from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_router.calls.batch_results import code_of
-from abfleet_router.fleet.replica import LaneSettings
+from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_transport.call import Code
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -49,7 +49,7 @@ async def test_the_usual_story(make_bench: Make) -> None:
 
 async def test_calls_that_share_a_batch_get_their_own_answers(make_bench: Make) -> None:
     """Fifty users over three versions, all at once: nobody gets what was meant for a neighbour."""
-    bench = await make_bench(lanes=LaneSettings(max_batch=7))
+    bench = await make_bench(lanes=BatchingSettings(max_batch=7))
     calls = [bench.call(f"user-{n}", [n, n * n], request_id=f"r{n}") for n in range(50)]
     await bench.arrive(*calls)
     await bench.run_dry()

@@ -4,7 +4,7 @@ import asyncio
 
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import Health, LaneSettings
+from abfleet_router.fleet.replica import BatchingSettings, Health
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 from hypothesis import settings
@@ -35,7 +35,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.draws, self.drawn = draws, 0
         self.bench = Bench(
             policy=EjectionPolicy(consecutive_failures=2),
-            lanes=LaneSettings(max_batch=max_batch, max_in_flight=max_in_flight),
+            batching=BatchingSettings(max_batch=max_batch, max_in_flight=max_in_flight),
             settings=RoutingSettings(
                 name="router-1", retry_per_call=0.1, retry_banked=banked, max_waiting_calls=max_waiting
             ),

@@ -1,7 +1,7 @@
 """Calls whose time runs out, and callers that go: what is tried, what is logged, and that nobody else feels it."""
 
 import pytest
-from abfleet_router.fleet.replica import Health, LaneSettings
+from abfleet_router.fleet.replica import BatchingSettings, Health
 from abfleet_transport.call import Code
 
 from tests.router.fakes import turns, worker_answer
@@ -146,7 +146,7 @@ async def test_calls_of_a_replica_that_leaves_still_time_out(make_bench: Make) -
 
 async def test_calls_of_a_fleet_that_closes_are_failed(make_bench: Make) -> None:
     """In flight or waiting, nobody is left without an answer."""
-    bench = await make_bench(lanes=LaneSettings(max_batch=2))
+    bench = await make_bench(lanes=BatchingSettings(max_batch=2))
     calls = [bench.call(user, [n], request_id=f"{user}{n}") for n in range(5) for user in ("on-v1", "on-v2", "on-v3")]
     await bench.arrive(*calls)
     bench.fleet.follow({"v3": ["10.0.2.9:1"]})

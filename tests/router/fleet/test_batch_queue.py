@@ -1,4 +1,4 @@
-"""The lane: what goes in comes out once, in order, in batches that are bounded, whatever becomes of its neighbours."""
+"""The queue: what goes in comes out once, in order, in batches that are bounded, whatever becomes of its neighbours."""
 
 import asyncio
 from asyncio import events
@@ -10,7 +10,7 @@ import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot
-from abfleet_router.fleet.batch_queue import MUTE_SECONDS, Backlog, Batch, Lane
+from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, Backlog, Batch, BatchQueue
 from abfleet_router.fleet.failure import HopFailed, Reason
 from abfleet_transport.call import Code
 from hypothesis import settings
@@ -20,7 +20,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from tests.router.fakes import FakeCall, FakeClock, FakeHop, Sent, broken, turns
 
 SNAPSHOT = cast(Snapshot, SimpleNamespace(arms=(None,)))
-"""A lane looks at no snapshot; a call wants its first arm."""
+"""A queue looks at no snapshot; a call wants its first arm."""
 
 
 def new_ticket(number: int, clock: FakeClock, seconds: float) -> RoutedCall:
@@ -42,18 +42,18 @@ def echo(sent: Sent) -> bytes:
 
 
 class Owner:
-    """Stands for the router: answers what it gets back, or puts it into the same lane once more."""
+    """Stands for the router: answers what it gets back, or puts it into the same queue once more."""
 
     def __init__(self) -> None:
-        self.lane: Lane | None = None
+        self.queue: BatchQueue | None = None
         self.again: Callable[[RoutedCall], bool] = lambda routed: False
 
     def end(self, routed: RoutedCall, code: Code) -> None:
         """Answers with an error, unless the call is to go round again."""
         if self.again(routed):
-            assert self.lane is not None
-            self.lane.append(routed)
-            self.lane.send()
+            assert self.queue is not None
+            self.queue.append(routed)
+            self.queue.send()
             return
         routed.done = True
         routed.call.fail(code, "")
@@ -79,7 +79,7 @@ class Owner:
 
 
 class LaneMachine(RuleBasedStateMachine):
-    """Everything that can happen to a lane, in any order, with and without a turn of the loop between."""
+    """Everything that can happen to a queue, in any order, with and without a turn of the loop between."""
 
     calls = Bundle("calls")
 
@@ -88,10 +88,10 @@ class LaneMachine(RuleBasedStateMachine):
         self.loop = asyncio.new_event_loop()
         self.clock, self.hop, self.backlog, self.owner = FakeClock(), FakeHop(), Backlog(), Owner()
         self.max_batch, self.max_in_flight = max_batch, max_in_flight
-        self.lane = Lane(
+        self.queue = BatchQueue(
             self.hop, self.owner, self.backlog, self.clock, max_batch=max_batch, max_in_flight=max_in_flight
         )
-        self.owner.lane = self.lane
+        self.owner.queue = self.queue
         self.owner.again = self.goes_again
         self.hop.on_send = self.look_at
         self.all: list[RoutedCall] = []
@@ -101,7 +101,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.chances: list[bool] = []
 
     def goes_again(self, routed: RoutedCall) -> bool:
-        """Whether a call that failed is put into the lane again; changes what it needs for that."""
+        """Whether a call that failed is put into the queue again; changes what it needs for that."""
         if not self.chances or not self.chances.pop():
             return False
         routed.attempt_until = self.clock.now + 1.0
@@ -130,14 +130,14 @@ class LaneMachine(RuleBasedStateMachine):
     def append(self, seconds: float, send: bool) -> RoutedCall:
         routed = new_ticket(len(self.all), self.clock, seconds)
         self.all.append(routed)
-        self.act(self.lane.append, routed)
+        self.act(self.queue.append, routed)
         if send:
-            self.act(self.lane.send)
+            self.act(self.queue.send)
         return routed
 
     @rule()
     def send(self) -> None:
-        self.act(self.lane.send)
+        self.act(self.queue.send)
 
     @rule()
     def turn(self) -> None:
@@ -149,7 +149,7 @@ class LaneMachine(RuleBasedStateMachine):
             return
         routed.done = True
         self.gone.add(int(routed.call.payload))
-        self.act(self.lane.leave, routed)
+        self.act(self.queue.remove, routed)
 
     @rule(
         outcome=st.sampled_from(["answer", "answer", "break", "time out"]),
@@ -179,14 +179,14 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(chances=st.lists(st.booleans(), max_size=4))
     def sweep(self, chances: list[bool]) -> None:
         self.chances = chances
-        waited, flown, _ = self.act(self.lane.expire, self.clock.now)
+        waited, flown, _ = self.act(self.queue.expire, self.clock.now)
         for routed in (*waited, *flown):
             assert routed.attempt_until <= self.clock.now
             self.act(self.owner.end, routed, Code.DEADLINE_EXCEEDED)
 
     @rule()
-    def strand(self) -> None:
-        for routed in self.act(self.lane.strand):
+    def take_waiting(self) -> None:
+        for routed in self.act(self.queue.take_waiting):
             assert not routed.done
             routed.done = True
             routed.call.fail(Code.UNAVAILABLE, "stranded")
@@ -195,10 +195,10 @@ class LaneMachine(RuleBasedStateMachine):
     def counts_agree(self) -> None:
         live = [routed for routed in self.all if not routed.done]
         waiting = [routed for routed in live if routed.batch is None]
-        assert self.lane.load == len(live)
+        assert self.queue.load == len(live)
         assert self.backlog.calls == len(waiting)
         assert self.backlog.bytes == sum(len(routed.call.payload) for routed in waiting)
-        assert self.lane.in_flight <= self.max_in_flight
+        assert self.queue.in_flight <= self.max_in_flight
         assert len(self.hop.open) <= self.max_in_flight
 
     @invariant()
@@ -219,7 +219,7 @@ class LaneMachine(RuleBasedStateMachine):
             return
         try:
             self.chances = []
-            self.act(self.lane.send)
+            self.act(self.queue.send)
             for _ in range(2 * len(self.all) + 2):
                 self.turn()
                 for sent in self.hop.open:
@@ -227,7 +227,7 @@ class LaneMachine(RuleBasedStateMachine):
             self.counts_agree()
             self.at_most_one_answer_and_the_own_one()
             assert all(routed.done for routed in self.all), "a ticket was forgotten"
-            assert self.lane.load == self.lane.in_flight == self.backlog.calls == self.backlog.bytes == 0
+            assert self.queue.load == self.queue.in_flight == self.backlog.calls == self.backlog.bytes == 0
         finally:
             for task in asyncio.all_tasks(self.loop):
                 task.cancel()
@@ -240,29 +240,29 @@ TestLane = LaneMachine.TestCase
 
 
 class Bench:
-    """One lane with its fakes."""
+    """One queue with its fakes."""
 
     def __init__(self, **limits: int) -> None:
         self.clock, self.hop, self.backlog, self.owner = FakeClock(), FakeHop(), Backlog(), Owner()
-        self.lane = Lane(self.hop, self.owner, self.backlog, self.clock, **limits)
-        self.owner.lane = self.lane
+        self.queue = BatchQueue(self.hop, self.owner, self.backlog, self.clock, **limits)
+        self.owner.queue = self.queue
 
     def append(self, count: int, seconds: float = 0.5) -> list[RoutedCall]:
         """Puts in so many new calls."""
         calls = [new_ticket(number, self.clock, seconds) for number in range(count)]
         for routed in calls:
-            self.lane.append(routed)
+            self.queue.append(routed)
         return calls
 
     def leave(self, routed: RoutedCall) -> None:
         """The caller goes."""
         routed.done = True
-        self.lane.leave(routed)
+        self.queue.remove(routed)
 
 
 @pytest.fixture
 async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
-    """Makes benches, and closes their lanes afterwards."""
+    """Makes benches, and closes their queues afterwards."""
     made: list[Bench] = []
 
     def make(**limits: int) -> Bench:
@@ -271,17 +271,17 @@ async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
 
     yield make
     for bench in made:
-        await bench.lane.close()
+        await bench.queue.close()
 
 
 async def test_an_idle_lane_sends_at_once_and_a_busy_one_gathers(make_bench: Callable[..., Bench]) -> None:
     """The first call does not wait for company; those that come while it is away travel together."""
     bench = make_bench()
     bench.append(1)
-    bench.lane.send()
+    bench.queue.send()
     await turns()
     bench.append(7)
-    bench.lane.send()
+    bench.queue.send()
     await turns()
     assert [len(sent.requests) for sent in bench.hop.sent] == [1]
     bench.hop.sent[0].answer(echo(bench.hop.sent[0]))
@@ -293,8 +293,8 @@ async def test_each_item_carries_its_own_time_and_the_batch_the_longest(make_ben
     """The worker hears what each call has left, rounded up to whole milliseconds; the RPC lasts as long as the last."""
     bench = make_bench()
     for number, seconds in enumerate((0.0004, 0.25, 0.1)):
-        bench.lane.append(new_ticket(number, bench.clock, seconds))
-    bench.lane.send()
+        bench.queue.append(new_ticket(number, bench.clock, seconds))
+    bench.queue.send()
     await turns()
     (sent,) = bench.hop.sent
     assert sent.timeouts_ms[0] == 1
@@ -305,15 +305,15 @@ async def test_each_item_carries_its_own_time_and_the_batch_the_longest(make_ben
 async def test_a_batch_whose_caller_leaves_before_it_begins_does_not_hold_the_lane(
     make_bench: Callable[..., Bench],
 ) -> None:
-    """A call that is cancelled in the very turn of its arrival leaves the lane as it found it."""
+    """A call that is cancelled in the very turn of its arrival leaves the queue as it found it."""
     bench = make_bench()
     (routed,) = bench.append(1)
-    bench.lane.send()
+    bench.queue.send()
     bench.leave(routed)
     await turns()
-    assert bench.lane.in_flight == 0
+    assert bench.queue.in_flight == 0
     (other,) = bench.append(1)
-    bench.lane.send()
+    bench.queue.send()
     await turns()
     bench.hop.sent[-1].answer(echo(bench.hop.sent[-1]))
     await turns()
@@ -326,7 +326,7 @@ async def test_a_batch_that_every_caller_has_left_is_called_off_and_makes_room(
     """The worker is told to stop, and the next batch need not wait for it."""
     bench = make_bench()
     calls = bench.append(3)
-    bench.lane.send()
+    bench.queue.send()
     await turns()
     waiting = bench.append(2)
     for routed in calls[:2]:
@@ -343,18 +343,19 @@ async def test_a_batch_that_every_caller_has_left_is_called_off_and_makes_room(
 async def test_a_batch_without_an_answer_tells_of_a_mute_replica(make_bench: Callable[..., Bench]) -> None:
     """When all of it is given up after a fair time and nothing has come since; impatient callers prove nothing."""
     bench = make_bench(max_in_flight=1)
-    for seconds, patient in ((MUTE_SECONDS / 2, False), (MUTE_SECONDS, True)):
+    for seconds, patient in ((UNRESPONSIVE_SECONDS / 2, False), (UNRESPONSIVE_SECONDS, True)):
         bench.append(2, seconds=seconds)
-        bench.lane.send()
+        bench.queue.send()
         await turns()
         bench.clock.advance(seconds + 0.001)
-        waited, flown, mute = bench.lane.expire(bench.clock.now)
+        waited, flown, mute = bench.queue.expire(bench.clock.now)
         assert (len(waited), len(flown), mute) == (0, 2, patient)
         await turns()
 
 
 async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Callable[..., Bench]) -> None:
-    """What the owner does with expired calls may send on this very lane; no more than allowed is in flight for that."""
+    """What the owner does with expired calls may send on this very queue; no more than allowed is in flight for
+    that."""
     bench = make_bench(max_in_flight=1)
     bench.append(1, seconds=0.0)
     bench.append(1, seconds=1.0)
@@ -364,35 +365,35 @@ async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Call
         return True
 
     bench.owner.again = again
-    bench.lane.send()
+    bench.queue.send()
     await turns()
-    assert (bench.lane.in_flight, len(bench.hop.sent), bench.lane.load) == (1, 1, 2)
+    assert (bench.queue.in_flight, len(bench.hop.sent), bench.queue.load) == (1, 1, 2)
 
 
 async def test_closing_gives_back_what_flies_and_what_waits(make_bench: Callable[..., Bench]) -> None:
-    """Calls of a lane that is closed are failed by their owner, each once; nothing is sent any more."""
+    """Calls of a queue that is closed are failed by their owner, each once; nothing is sent any more."""
     bench = make_bench(max_batch=2)
     calls = bench.append(5)
-    bench.lane.send()
+    bench.queue.send()
     await turns()
-    await bench.lane.close()
-    stranded = bench.lane.strand()
+    await bench.queue.close()
+    stranded = bench.queue.take_waiting()
     assert [call_of(routed).answers != [] for routed in calls] == [True, True, False, False, False]
     assert stranded == calls[2:]
-    bench.lane.send()
+    bench.queue.send()
     await turns()
     assert len(bench.hop.sent) == 1
-    assert (bench.lane.load, bench.lane.in_flight, bench.backlog.calls) == (0, 0, 0)
+    assert (bench.queue.load, bench.queue.in_flight, bench.backlog.calls) == (0, 0, 0)
 
 
 async def test_closing_a_lane_whose_batch_has_not_begun_gives_it_back(make_bench: Callable[..., Bench]) -> None:
     """The same where the batch's task has not had a turn yet."""
     bench = make_bench()
     (routed,) = bench.append(1)
-    bench.lane.send()
-    await bench.lane.close()
+    bench.queue.send()
+    await bench.queue.close()
     assert call_of(routed).code is Code.UNAVAILABLE
-    assert bench.lane.load == 0
+    assert bench.queue.load == 0
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
@@ -401,12 +402,12 @@ async def test_a_hop_that_fails_in_an_unknown_way_does_not_hold_the_lane(make_be
     bench = make_bench()
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     (routed,) = bench.append(1)
-    bench.lane.send()
+    bench.queue.send()
     await turns()
     bench.hop.sent[0].fail(RuntimeError("a fault"))
     await turns()
     assert call_of(routed).code is Code.UNAVAILABLE
-    assert bench.lane.in_flight == bench.lane.load == 0
+    assert bench.queue.in_flight == bench.queue.load == 0
 
 
 async def test_the_bytes_that_wait_are_counted(make_bench: Callable[..., Bench]) -> None:
@@ -415,7 +416,7 @@ async def test_the_bytes_that_wait_are_counted(make_bench: Callable[..., Bench])
     for size in (10, 200, 3000):
         routed = new_ticket(0, bench.clock, 0.5)
         call_of(routed).payload = b"x" * size
-        bench.lane.append(routed)
+        bench.queue.append(routed)
     assert (bench.backlog.calls, bench.backlog.bytes) == (3, 3210)
-    bench.lane.send()
+    bench.queue.send()
     assert (bench.backlog.calls, bench.backlog.bytes) == (2, 3200)

@@ -97,13 +97,13 @@ async def test_a_version_rests_when_nobody_of_it_answers() -> None:
     assert pool.rests(bench.clock())
     bench.clock.advance(1.0)
     assert not pool.rests(bench.clock())
-    last.lane.load = 1
+    last.queue.load = 1
     assert pool.rests(bench.clock()), "one tries already"
-    last.lane.load = 0
+    last.queue.load = 0
     pool.note_success(last, 1, 0.001)
-    last.lane.load = 1
+    last.queue.load = 1
     assert not pool.rests(bench.clock())
-    last.lane.load = 0
+    last.queue.load = 0
     await bench.close()
 
 

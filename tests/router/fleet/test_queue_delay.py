@@ -2,7 +2,7 @@
 
 import pytest
 from abfleet_router.fleet.queue_delay import MAX_WAIT_SECONDS, SMOOTHING, ExpectedWait
-from abfleet_router.fleet.replica import Health, LaneSettings
+from abfleet_router.fleet.replica import BatchingSettings, Health
 from abfleet_transport.call import Code
 from hypothesis import given
 from hypothesis import strategies as st
@@ -141,7 +141,7 @@ async def test_a_small_crowd_after_an_hour_is_not_held_to_what_batches_took_befo
     second later they are not: then it is still the best guess."""
     taken = {}
     for quiet_seconds in (0.1, 3600.0):
-        bench = Bench(lanes=LaneSettings(max_batch=16))
+        bench = Bench(batching=BatchingSettings(max_batch=16))
         await bench.open()
         await make_slow(bench, 0.45)
         await bench.run_dry()

@@ -17,7 +17,7 @@ from tests.router.stub_worker import StubWorker
 
 
 def batch_of(*histories: list[int]) -> bytes:
-    """A batch as a lane sends it."""
+    """A batch as a queue sends it."""
     requests = [RecommendRequest(item_ids=history).SerializeToString() for history in histories]
     return RecommendBatchRequest(requests=requests).SerializeToString()
 

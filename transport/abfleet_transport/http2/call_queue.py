@@ -48,8 +48,8 @@ MAX_KEPT_BLOCK: Final = 512
 MAX_KEPT_METADATA: Final = 16
 """Nor are those kept that have more fields: a byte of a block may become a hundred of ours."""
 MAX_UNFINISHED_BYTES: Final = 64 * 1024 * 1024
-"""Of messages that are not whole yet, on all connections together: what may wait in lanes, too. More where single
-messages are that large."""
+"""Of messages that are not whole yet, on all connections together: what may wait in batch queues, too. More where
+single messages are that large."""
 SPARE_DESCRIPTORS: Final = 128
 """Of the process, that connections must leave to files and to workers."""
 
