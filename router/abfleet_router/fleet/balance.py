@@ -22,12 +22,12 @@ class Loaded(Protocol):
 L = TypeVar("L", bound=Loaded)
 
 
-def pick(candidates: Sequence[L], draw: Callable[[], float], due: Callable[[L], float] | None = None) -> L:
+def pick(candidates: Sequence[L], draw: Callable[[], float], factor: Callable[[L], float] | None = None) -> L:
     """The less loaded of two different candidates, drawn uniformly by `draw` in [0, 1).
 
-    `due`: the part of its share that each is to get now, in (0, 1]. The one that is due less than the other and would
-    be picked is picked with the chance of the ratio, so that its calls come to that part of what they would be. None:
-    all are due alike.
+    `slow_start_factor`: the part of its share that each is to get now, in (0, 1]. The one with the smaller factor,
+    where it would be picked, is picked with the chance of the ratio, so that its calls come to that part of what they
+    would be. None: all have the same.
 
     Every ordered pair (i, j), i ≠ j, has the same chance 1 / (n·(n-1)): i is uniform over n, j uniform over the other
     n - 1 by skipping over i. Raises ValueError when there is no candidate.
@@ -44,30 +44,30 @@ def pick(candidates: Sequence[L], draw: Callable[[], float], due: Callable[[L], 
     one, other = candidates[first], candidates[second]
     if one.load > other.load:
         one, other = other, one
-    if due is not None and (part := due(one) / due(other)) < 1 and draw() >= part:
+    if factor is not None and (part := factor(one) / factor(other)) < 1 and draw() >= part:
         return other
     return one
 
 
-LEAST_DUE = 0.1
+MIN_SLOW_START_FACTOR = 0.1
 """With less, a pool with few calls would learn nothing of its new replica in all the time of its slow start."""
 
 
-def due(age_seconds: float, slow_start_seconds: float) -> float:
+def slow_start_factor(age_seconds: float, slow_start_seconds: float) -> float:
     """The part of its share that a replica gets which came, or came back, so long ago: rises linearly to 1."""
     if age_seconds >= slow_start_seconds:
         return 1.0
-    return max(LEAST_DUE, age_seconds / slow_start_seconds)
+    return max(MIN_SLOW_START_FACTOR, age_seconds / slow_start_seconds)
 
 
-TOGETHER_SECONDS = 0.001
+BURST_SECONDS = 0.001
 """Work that may go to one replica while another is idle; what it adds to a call is of the order of the hop itself."""
-MOST_TOGETHER = 128
+MAX_BURST = 128
 SMOOTHING = 0.1
 """Weight of the newest batch in the smoothed work of a call: ten batches are a few milliseconds of traffic."""
 
 
-class Together(Generic[L]):
+class BurstPicker(Generic[L]):
     """Gives calls that arrive together to one replica, as long as they are about a millisecond of work for it.
 
     Spread over all replicas one by one, each call would travel alone and pay for the whole hop. How many calls make a
@@ -79,17 +79,17 @@ class Together(Generic[L]):
         self._turn = -1.0
         self._picked: L | None = None
         self._room = 0  # calls of this turn that may follow to the same replica
-        self._call_seconds = TOGETHER_SECONDS  # work of one call, smoothed
+        self._call_seconds = BURST_SECONDS  # work of one call, smoothed
 
     @property
-    def most(self) -> int:
+    def burst_size(self) -> int:
         """Calls that go together."""
-        return max(1, min(MOST_TOGETHER, int(TOGETHER_SECONDS / max(self._call_seconds, 1e-9))))
+        return max(1, min(MAX_BURST, int(BURST_SECONDS / max(self._call_seconds, 1e-9))))
 
-    def pick(self, candidates: Sequence[L], turn: float, due: Callable[[L], float] | None = None) -> L | None:
+    def pick(self, candidates: Sequence[L], turn: float, factor: Callable[[L], float] | None = None) -> L | None:
         """The candidate for a call of this turn; None when there is none. Calls that arrive together share a turn.
 
-        `due`: as in the function `pick`.
+        `slow_start_factor`: as in the function `pick`.
         """
         if len(candidates) == 1:
             return candidates[0]
@@ -97,8 +97,8 @@ class Together(Generic[L]):
             self._room -= 1
             return self._picked
         self._turn = turn
-        self._room = self.most - 1
-        self._picked = pick(candidates, self._draw, due) if candidates else None
+        self._room = self.burst_size - 1
+        self._picked = pick(candidates, self._draw, factor) if candidates else None
         return self._picked
 
     def forget(self) -> None:

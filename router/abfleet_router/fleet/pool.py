@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from abfleet_router.fleet.balance import Together, due, pick
+from abfleet_router.fleet.balance import BurstPicker, pick, slow_start_factor
 from abfleet_router.fleet.ejection import (
     EjectionPolicy,
     Record,
@@ -67,7 +67,7 @@ class Pool:
         self._targets: tuple[str, ...] = ()
         self._host_names: dict[str, str] = {}  # address to the name that led there
         self._resolver: asyncio.Task[None] | None = None
-        self._together: Together[Replica] = Together(draw)
+        self._picker: BurstPicker[Replica] = BurstPicker(draw)
         self._slow_start_seconds = slow_start_seconds
         self._started_at = float("-inf")  # when every replica that is in has its full share
 
@@ -107,11 +107,11 @@ class Pool:
     def pick(self, turn: float) -> Replica | None:
         """The replica for a call, or None when nobody is in; calls that arrived together share a `turn`."""
         if turn < self._started_at:
-            return self._together.pick(self.available, turn, self._due)
-        return self._together.pick(self.available, turn)
+            return self._picker.pick(self.available, turn, self._slow_start_factor)
+        return self._picker.pick(self.available, turn)
 
-    def _due(self, replica: Replica) -> float:
-        return due(self._clock() - replica.in_since, self._slow_start_seconds)
+    def _slow_start_factor(self, replica: Replica) -> float:
+        return slow_start_factor(self._clock() - replica.in_since, self._slow_start_seconds)
 
     @property
     def has_room(self) -> bool:
@@ -121,7 +121,7 @@ class Pool:
     def pick_other(self, than: Replica | None) -> Replica | None:
         """A replica that is in and is not this one."""
         others = [replica for replica in self.available if replica is not than]
-        return pick(others, self._draw, self._due) if others else None
+        return pick(others, self._draw, self._slow_start_factor) if others else None
 
     def set_targets(self, targets: Sequence[str]) -> None:
         """Follows these targets from now on."""
@@ -180,7 +180,7 @@ class Pool:
 
     def _refresh(self) -> None:
         now = self._clock()
-        self._together.forget()
+        self._picker.forget()
         if self._replicas.keys() - self._wanted:
             self._let_unwanted_go(now)
         was, self.available = self.available, [replica for replica in self._replicas.values() if replica.is_in(now)]
@@ -200,7 +200,7 @@ class Pool:
 
     def note_success(self, replica: Replica, calls: int, worker_seconds: float) -> None:
         """A batch of `calls` came back from it, after `worker_seconds` of work."""
-        self._together.learn(calls, worker_seconds)
+        self._picker.learn(calls, worker_seconds)
         record = replica.record
         if record.failures_in_a_row or record.ejections_in_a_row:
             succeeded(record)
@@ -268,7 +268,7 @@ class Pool:
         """Closes every replica now; calls still under way are failed."""
         self._stop_following()
         replicas, self._replicas, self.available = list(self._replicas.values()), {}, []
-        self._together.forget()
+        self._picker.forget()
         replicas += self._leaving  # a drain that is cancelled before it began closes nothing
         drains = list(self._leaving.values())
         for drain in drains:

@@ -176,12 +176,12 @@ def test_calls_of_a_batch_have_each_their_own_line() -> None:
         routed.request_id, routed.attempts = f"r-{number}", 1 + number % 4 // 2
         routed.fallback = Reason.TIMEOUT if number % 5 == 4 else None
         calls.append(routed)
-    together = exposures([(routed, [number]) for number, routed in enumerate(calls)], "v1", Code.OK, 100.0, 1e9)
+    picker = exposures([(routed, [number]) for number, routed in enumerate(calls)], "v1", Code.OK, 100.0, 1e9)
     alone = [
         exposures([(routed, [number])], "v1", Code.OK, 100.0, 1e9)[0] for number, routed in enumerate(calls)
     ]  # fmt: skip
-    assert together == alone
-    for number, line in enumerate(map(orjson.loads, together)):
+    assert picker == alone
+    for number, line in enumerate(map(orjson.loads, picker)):
         assert (line["request_id"], line["items"], line["attempts"]) == (f"r-{number}", [number], 1 + number % 4 // 2)
         assert line["fallback"] == ("timeout" if number % 5 == 4 else None)
         assert line["router"] == "100%"

@@ -6,7 +6,7 @@ from itertools import product
 from math import nextafter
 
 import pytest
-from abfleet_router.fleet.balance import MOST_TOGETHER, Together, due, pick
+from abfleet_router.fleet.balance import MAX_BURST, BurstPicker, pick, slow_start_factor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -102,11 +102,11 @@ def test_calls_of_a_turn_go_together_for_a_millisecond_of_work() -> None:
     """After batches of 100 µs a call, ten calls of one turn follow the first draw, the eleventh the next."""
     candidates = fleet([0.0, 0.0, 0.0])
     draws = iter([0.0, 0.0, 0.99, 0.99])
-    together: Together[Candidate] = Together(draws.__next__)
+    picker: BurstPicker[Candidate] = BurstPicker(draws.__next__)
     for _ in range(200):
-        together.learn(10, 0.00099)
-    assert together.most == 10
-    picked = [together.pick(candidates, 1.0) for _ in range(11)]
+        picker.learn(10, 0.00099)
+    assert picker.burst_size == 10
+    picked = [picker.pick(candidates, 1.0) for _ in range(11)]
     assert len({id(one) for one in picked[:10]}) == 1
     assert picked[10] is not picked[9]
 
@@ -114,34 +114,34 @@ def test_calls_of_a_turn_go_together_for_a_millisecond_of_work() -> None:
 def test_a_new_turn_draws_again_and_heavy_calls_are_spread() -> None:
     """Nothing learned, or calls of a millisecond and more: every call has a draw of its own. A new turn always has."""
     draws = CountedDraws()
-    together: Together[Candidate] = Together(draws)
+    picker: BurstPicker[Candidate] = BurstPicker(draws)
     candidates = fleet([0.0, 0.0])
     for _ in range(3):
-        together.pick(candidates, 1.0)
+        picker.pick(candidates, 1.0)
     assert draws.made == 6
-    together.learn(1, 0.5)
-    together.pick(candidates, 1.0)
+    picker.learn(1, 0.5)
+    picker.pick(candidates, 1.0)
     assert draws.made == 8
     for _ in range(400):
-        together.learn(1, 1e-6)
-    assert together.most == MOST_TOGETHER
+        picker.learn(1, 1e-6)
+    assert picker.burst_size == MAX_BURST
     for turn in range(5):
-        together.pick(candidates, 10.0 + turn)
+        picker.pick(candidates, 10.0 + turn)
     assert draws.made == 18
 
 
 def test_a_change_of_candidates_is_followed_within_the_turn() -> None:
     """A replica that goes out in the middle of a turn gets none of its later calls; none is picked from nobody."""
-    together: Together[Candidate] = Together(lambda: 0.0)
+    picker: BurstPicker[Candidate] = BurstPicker(lambda: 0.0)
     for _ in range(400):
-        together.learn(1, 1e-6)
-    first = together.pick(fleet([0.0, 0.0]), 1.0)
-    together.forget()
+        picker.learn(1, 1e-6)
+    first = picker.pick(fleet([0.0, 0.0]), 1.0)
+    picker.forget()
     others = fleet([0.0, 0.0])
-    assert together.pick(others, 1.0) in others
-    assert together.pick(others, 1.0) is not first
-    together.forget()
-    assert together.pick([], 1.0) is None
+    assert picker.pick(others, 1.0) in others
+    assert picker.pick(others, 1.0) is not first
+    picker.forget()
+    assert picker.pick([], 1.0) is None
 
 
 class CountedDraws:
@@ -157,8 +157,8 @@ class CountedDraws:
 
 def test_what_is_due_rises_to_all_of_it() -> None:
     """A tenth at first, half at half time, all at the end and for ever; without a slow start all from the beginning."""
-    assert [due(age, 4.0) for age in (0.0, 0.4, 2.0, 3.0, 4.0, 1e9)] == [0.1, 0.1, 0.5, 0.75, 1.0, 1.0]
-    assert due(0.0, 0.0) == 1.0
+    assert [slow_start_factor(age, 4.0) for age in (0.0, 0.4, 2.0, 3.0, 4.0, 1e9)] == [0.1, 0.1, 0.5, 0.75, 1.0, 1.0]
+    assert slow_start_factor(0.0, 0.0) == 1.0
 
 
 @pytest.mark.parametrize("part", [0.1, 0.25, 0.5, 1.0])
