@@ -43,7 +43,7 @@ class Saturated:
     """CPU µs a call of the router's processes; 0 for direct calls."""
     workers_us: float
     batch_size: float | None
-    """Calls a batch on the hop to identity workers; None where the workers do not tell."""
+    """Calls a batch on the way to identity workers; None where the workers do not tell."""
 
     @property
     def total_us(self) -> float:

@@ -1,4 +1,4 @@
-"""A router over a fleet without a network: router, pools and queues are real; hops, clock and log are fakes."""
+"""A router over a fleet without a network: router, pools and queues are real; links, clock and log are fakes."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Call, Code, Metadata
 from abfleet_transport.rpc_metrics import RpcMetrics
 
-from tests.router.fakes import FakeCall, FakeClock, FakeHop, Sent, turns, worker_answer
+from tests.router.fakes import FakeCall, FakeClock, FakeLink, Sent, turns, worker_answer
 
 WALL = 1_790_000_000.0
 """What the wall clock says when the fake clock says 0."""
@@ -71,13 +71,13 @@ class FakeLog:
         return [line for line in self.lines if line["event"] == "exposure"]
 
 
-class HoplessReplica(Replica):
-    """A replica whose queue leads to a FakeHop, and whose health is what the test says."""
+class OfflineReplica(Replica):
+    """A replica whose queue leads to a FakeLink, and whose health is what the test says."""
 
-    def __init__(self, pool: Pool, address: str, fleet: "HoplessFleet") -> None:
+    def __init__(self, pool: Pool, address: str, fleet: "OfflineFleet") -> None:
         assert fleet.receiver is not None
         super().__init__(pool, address, fleet.receiver, fleet.backlog, fleet.clock, fleet.batching)
-        self.fake = FakeHop()
+        self.fake = FakeLink()
         self.queue = BatchQueue(
             self.fake, self, fleet.backlog, fleet.clock,
             max_batch=fleet.batching.max_batch, max_in_flight=fleet.batching.max_in_flight,
@@ -97,7 +97,7 @@ class HoplessReplica(Replica):
             self._notify(self)
 
 
-class HoplessFleet(Fleet):
+class OfflineFleet(Fleet):
     """Makes replicas without a network; all else is the real fleet."""
 
     def __init__(
@@ -107,12 +107,12 @@ class HoplessFleet(Fleet):
         self.clock = clock
         self.batching = batching
         self.receiver: Answers | None = None
-        self.made: list[HoplessReplica] = []
+        self.made: list[OfflineReplica] = []
         self.down: set[str] = set()
         """Versions whose replicas do not serve until the test says so."""
 
     def _make_replica(self, pool: Pool, address: str) -> Replica:
-        self.made.append(HoplessReplica(pool, address, self))
+        self.made.append(OfflineReplica(pool, address, self))
         return self.made[-1]
 
 
@@ -133,7 +133,7 @@ class Bench:
     ) -> None:
         self.clock = FakeClock()
         self.draw = draw
-        self.fleet = HoplessFleet(
+        self.fleet = OfflineFleet(
             self.clock, policy or EjectionPolicy(), batching or BatchingSettings(), lambda: self.draw()
         )
         self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(("/Recommender/Recommend",)), FakeLog()
@@ -196,15 +196,15 @@ class Bench:
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    def replica(self, version: str, number: int = 0) -> HoplessReplica:
+    def replica(self, version: str, number: int = 0) -> OfflineReplica:
         """One of a version's replicas, in the order of the file."""
         return [one for one in self.fleet.made if one.version == version][number]
 
-    def hop(self, version: str, number: int = 0) -> FakeHop:
+    def link(self, version: str, number: int = 0) -> FakeLink:
         """The way to that replica."""
         return self.replica(version, number).fake
 
-    def open_batches(self, version: str | None = None) -> list[tuple[HoplessReplica, Sent]]:
+    def open_batches(self, version: str | None = None) -> list[tuple[OfflineReplica, Sent]]:
         """What workers have been sent and not answered."""
         return [(one, sent) for one in self.fleet.made if version in (None, one.version) for sent in one.fake.open]
 

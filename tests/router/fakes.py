@@ -1,4 +1,4 @@
-"""What tests of routing share: a clock that is told the time, calls without a transport, a hop without a network."""
+"""What tests of routing share: a clock that is told the time, calls without a transport, a link without a network."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_transport.call import Code, Metadata
 
 
@@ -73,7 +73,7 @@ class FakeCall:
 
 
 class Sent:
-    """A batch that a hop was given and that waits for the test to say what becomes of it."""
+    """A batch that a link was given and that waits for the test to say what becomes of it."""
 
     def __init__(self, message: bytes, timeout_seconds: float) -> None:
         batch = RecommendBatchRequest.FromString(message)
@@ -88,12 +88,12 @@ class Sent:
             self.outcome.set_result(message)
 
     def fail(self, failure: Exception) -> None:
-        """The hop fails."""
+        """The link fails."""
         if not self.outcome.done():
             self.outcome.set_exception(failure)
 
 
-class FakeHop:
+class FakeLink:
     """Keeps every batch in the order in which it was sent."""
 
     def __init__(self) -> None:
@@ -148,9 +148,9 @@ async def turns(count: int = 5) -> None:
         await asyncio.sleep(0)
 
 
-def broken(reason_text: str = "gone") -> HopFailed:
+def broken(reason_text: str = "gone") -> BatchFailed:
     """The connection broke."""
-    return HopFailed(Reason.UNAVAILABLE, reason_text, connection_broke=True)
+    return BatchFailed(Reason.UNAVAILABLE, reason_text, connection_broke=True)
 
 
 class Hasty:

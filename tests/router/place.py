@@ -8,7 +8,7 @@ from typing import Any
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Batch
 from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import BatchingSettings, Replica
@@ -27,7 +27,7 @@ class Ears:
 
     def on_answered(self, replica: Replica, batch: Batch, message: bytes) -> None: ...
 
-    def on_failed(self, replica: Replica, batch: Batch, failure: HopFailed) -> None: ...
+    def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None: ...
 
     def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None: ...
 

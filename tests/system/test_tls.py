@@ -12,7 +12,7 @@ import pytest
 from abfleet_process.security.tls import ClientTls
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
-from abfleet_router.fleet.worker_link import Hop
+from abfleet_router.fleet.worker_link import WorkerLink
 from abfleet_transport.client.channel import Access, open_channel
 
 from tests.support.certificates import Authority, needs_openssl, openssl
@@ -236,7 +236,7 @@ async def test_a_worker_whose_certificate_is_over_is_not_trusted(tmp_path: Path)
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     tls = ClientTls(authority.ca, None, ca_flag="--worker-ca")
-    hop = Hop(f"127.0.0.1:{port}", lambda: None, tls=tls, host_name=lambda: "localhost")
+    hop = WorkerLink(f"127.0.0.1:{port}", lambda: None, tls=tls, host_name=lambda: "localhost")
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
         await hop._connect()
     server.close()

@@ -15,7 +15,7 @@ from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import REQUEST_ID_HEADS, reply_suffix
 from abfleet_router.errors import shown
 from abfleet_router.fleet.batch_queue import Batch
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.replica import Replica, stands_for
 from abfleet_router.metrics import RouterMetrics
@@ -67,8 +67,8 @@ class Answers:
         served: list[AnsweredCall] = []
         held, replies = self._held, list[bytes]()
         failed: list[tuple[RoutedCall, Code, str]] = []
-        hop_seconds = self._clock() - batch.sent
-        worker_seconds = min(answer.elapsed_us / 1e6 or hop_seconds, hop_seconds)
+        round_trip_seconds = self._clock() - batch.sent
+        worker_seconds = min(answer.elapsed_us / 1e6 or round_trip_seconds, round_trip_seconds)
         for index, (routed, response) in enumerate(zip(batch.calls, answer.responses, strict=True)):
             if routed.batch is not batch:
                 continue  # its caller has gone, or it was sent elsewhere
@@ -114,7 +114,7 @@ class Answers:
             pool.note_failure(replica, reason, certain=False)
         self._onward.step(routed, pool, reason, broke=False)
 
-    def on_failed(self, replica: Replica, batch: Batch, failure: HopFailed) -> None:
+    def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None:
         """A batch did not come back."""
         log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure),
                   request_ids=batch.some_request_ids())  # fmt: skip
@@ -148,7 +148,7 @@ class Answers:
         """Moves on every attempt whose time is up, and lets replicas look for signs of life; called every 20 ms."""
         now = self._clock()
         for replica in list(self._fleet.replicas()):
-            replica.beat()
+            replica.check_liveness()
             waited, in_flight, unresponsive = replica.queue.expire(now)
             if in_flight:
                 replica.pool.note_failure(

@@ -1,4 +1,4 @@
-"""The trace that a call is part of, and the ids of its hops. Knows who came before and where it was sent; no clock."""
+"""The trace that a call is part of, and the ids of its attempts. Knows who came before and where it went; no clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class TracedAttempt:
     """One sending of a call: it travelled with `batch` to `address`."""
 
     span_id: str
@@ -35,12 +35,12 @@ class CallTrace:
         self.parent_id = parent_id
         self.recorded = bits is not None
         self._bits = bits
-        self.attempts: list[Attempt] = []
+        self.attempts: list[TracedAttempt] = []
 
     def sent(self, batch: "Batch", address: str, version: str) -> str:
         """The call goes out with a batch: the `traceparent` that goes with it."""
         if self._bits is None:
             return self.context.header()
-        attempt = Attempt(span_id(self._bits), batch, address, version)
+        attempt = TracedAttempt(span_id(self._bits), batch, address, version)
         self.attempts.append(attempt)
         return self.context._replace(span_id=attempt.span_id).header()

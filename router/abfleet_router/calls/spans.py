@@ -88,7 +88,7 @@ class Tracer:
             return
         end = Ended(code, served, now, wall_offset)
         self._export(call_span(routed, trace, end, self._hashed))
-        for span in hop_spans(routed, trace, end):
+        for span in attempt_spans(routed, trace, end):
             self._export(span)
 
 
@@ -153,7 +153,7 @@ def evaluation(routed: RoutedCall, hashed: Callable[[str], str] | None) -> dict[
     return found
 
 
-def hop_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[Span]:
+def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[Span]:
     """One span for each attempt. An attempt whose batch never came back ended when the next one began, or the call."""
     attempts = trace.attempts
     for number, attempt in enumerate(attempts, 1):

@@ -61,7 +61,8 @@ def slow_start_factor(age_seconds: float, slow_start_seconds: float) -> float:
 
 
 BURST_SECONDS = 0.001
-"""Work that may go to one replica while another is idle; what it adds to a call is of the order of the hop itself."""
+"""Work that may go to one replica while another is idle; what it adds to a call is of the order of the round trip
+itself."""
 MAX_BURST = 128
 SMOOTHING = 0.1
 """Weight of the newest batch in the smoothed work of a call: ten batches are a few milliseconds of traffic."""
@@ -70,8 +71,8 @@ SMOOTHING = 0.1
 class BurstPicker(Generic[L]):
     """Gives calls that arrive together to one replica, as long as they are about a millisecond of work for it.
 
-    Spread over all replicas one by one, each call would travel alone and pay for the whole hop. How many calls make a
-    millisecond is learned from the batches that come back; before the first, one.
+    Spread over all replicas one by one, each call would travel alone and pay for a whole round trip. How many calls
+    make a millisecond is learned from the batches that come back; before the first, one.
     """
 
     def __init__(self, draw: Callable[[], float]) -> None:

@@ -2,7 +2,7 @@
 
 An idle queue sends at the end of the loop's turn, so that what came in that turn goes together. While a batch is in
 flight, calls gather; the next batch takes what gathered, up to a maximum. There is no timer: light load pays no wait,
-heavy load shares the cost of the hop among many calls.
+heavy load shares the cost of a round trip among many calls.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from typing import Protocol
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 
 SMOOTHING = 0.2
 """Weight of the newest batch in the time of a batch: a change is followed within some ten batches."""
@@ -26,11 +26,11 @@ NAMED_CALLS = 8
 """Of a batch in a line of the operational log."""
 
 
-class Hop(Protocol):
+class BatchSender(Protocol):
     """The way to one worker."""
 
     async def send(self, message: bytes, timeout_seconds: float) -> bytes:
-        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises HopFailed."""
+        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
 
 
 class Batch:
@@ -56,7 +56,7 @@ class Receiver(Protocol):
     def on_answered(self, batch: Batch, message: bytes) -> None:
         """The worker's answer to a batch, not looked at yet."""
 
-    def on_failed(self, batch: Batch, failure: HopFailed) -> None:
+    def on_failed(self, batch: Batch, failure: BatchFailed) -> None:
         """No answer to a batch will come."""
 
     def on_expired(self, calls: list[RoutedCall]) -> None:
@@ -78,7 +78,7 @@ class BatchQueue:
 
     def __init__(
         self,
-        hop: Hop,
+        sender: BatchSender,
         receiver: Receiver,
         backlog: Backlog,
         clock: Callable[[], float],
@@ -86,7 +86,7 @@ class BatchQueue:
         max_batch: int = 128,
         max_in_flight: int = 1,
     ) -> None:
-        self._hop = hop
+        self._sender = sender
         self._receiver = receiver
         self._backlog = backlog
         self._clock = clock
@@ -191,8 +191,8 @@ class BatchQueue:
 
     async def _send_batch(self, batch: Batch, message: bytes, timeout_seconds: float) -> None:
         try:
-            answer = await self._hop.send(message, timeout_seconds)
-        except HopFailed as failure:
+            answer = await self._sender.send(message, timeout_seconds)
+        except BatchFailed as failure:
             batch.answered = now = self._clock()
             self._left_flight(batch, now)
             self._receiver.on_failed(batch, failure)
@@ -209,7 +209,7 @@ class BatchQueue:
             return
         self._left_flight(batch, self._clock())
         if batch.open:  # the queue is being closed under calls that still wait for an answer
-            closed = HopFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
+            closed = BatchFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
             self._receiver.on_failed(batch, closed)
         self._send_soon()
 

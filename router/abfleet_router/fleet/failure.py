@@ -16,7 +16,7 @@ class Reason(Enum):
     """The worker answered with an error, with garbage or as another version."""
 
 
-class HopFailed(Exception):
+class BatchFailed(Exception):
     """A whole batch did not come back."""
 
     def __init__(self, reason: Reason, message: str, *, connection_broke: bool) -> None:

@@ -15,11 +15,11 @@ from abfleet_transport.http2.frames import Frame, ProtocolError
 
 from abfleet_router.fleet.http2_client_stream import Exchange, RpcFailed
 
-PING_AFTER_BEATS = 12
+PING_AFTER_CHECKS = 12
 """Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
-DEAD_AFTER_BEATS = 37
+DEAD_AFTER_CHECKS = 37
 """And is given half a second for that: its HTTP/2 stack answers, not its model, so even a busy one is there."""
-DEAD_ALONE_AFTER_BEATS = 75
+DEAD_ALONE_AFTER_CHECKS = 75
 """Where calls have nowhere else to go, a machine that is short of CPU is no reason to fail them all."""
 MAX_UNREAD_REPLIES = 10_000
 """To PING and SETTINGS, which a worker may ask for without end and not read: about 170 KB."""
@@ -49,7 +49,7 @@ class Connection(asyncio.Protocol):
         self._max_frame = http2.DEFAULT_MAX_FRAME
         self._unsent: deque[tuple[Exchange, memoryview]] = deque()
         self._owed = False  # a call was made, and nothing has come since
-        self._silent_beats = 0  # since then
+        self._silent_checks = 0  # since then
         self._pinged = False  # since the last HEADERS or DATA: servers hang up on clients that only ping
         self._awaits_pong = False
         self._unread_replies = 0  # to PING and SETTINGS, since the worker had last read all that was written
@@ -100,22 +100,22 @@ class Connection(asyncio.Protocol):
         exchange.done.cancel()
         self._close_if_finished()
 
-    def beat(self, *, alone: bool = False) -> None:
+    def check_liveness(self, *, alone: bool = False) -> None:
         """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
 
         `alone`: there is no other worker for the calls.
 
-        A process that is stopped or cut off says nothing and closes nothing. Beats are counted instead of time, so that
-        a pause of this process is not held against the worker: what came meanwhile is read between two beats.
+        A process that is stopped or cut off says nothing and closes nothing. Checks are counted instead of time, so
+        that a pause of this process is not held against the worker: what came meanwhile is read between two checks.
         """
         waits = self._owed or any(exchange.alone for exchange in self._exchanges.values())
         if not waits or not self.usable or self._transport is None:
             return
-        self._silent_beats += 1
-        if self._silent_beats >= PING_AFTER_BEATS and not self._pinged:
+        self._silent_checks += 1
+        if self._silent_checks >= PING_AFTER_CHECKS and not self._pinged:
             self._pinged = self._awaits_pong = True
             self._transport.write(http2.frame(http2.PING, 0, 0, bytes(8)))
-        elif self._awaits_pong and self._silent_beats >= (DEAD_ALONE_AFTER_BEATS if alone else DEAD_AFTER_BEATS):
+        elif self._awaits_pong and self._silent_checks >= (DEAD_ALONE_AFTER_CHECKS if alone else DEAD_AFTER_CHECKS):
             self._break(Code.UNAVAILABLE, "the worker does not answer a ping")
 
     def _send_more(self) -> None:
@@ -143,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._owed = self._awaits_pong = False
-        self._silent_beats = 0
+        self._silent_checks = 0
         try:
             for got in self._reader.feed(data):
                 self._on_frame(got)

@@ -17,9 +17,9 @@ from grpc_health.v1 import health_pb2
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Backlog, Batch, BatchQueue
 from abfleet_router.fleet.ejection import Record, is_ejected
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_router.fleet.http2_client_stream import RpcFailed
-from abfleet_router.fleet.worker_link import Hop
+from abfleet_router.fleet.worker_link import WorkerLink
 
 if TYPE_CHECKING:
     from abfleet_router.fleet.pool import Pool
@@ -55,7 +55,7 @@ class Receiver(Protocol):
     def on_answered(self, replica: "Replica", batch: Batch, message: bytes) -> None:
         """The worker's answer to a batch, not looked at yet."""
 
-    def on_failed(self, replica: "Replica", batch: Batch, failure: HopFailed) -> None:
+    def on_failed(self, replica: "Replica", batch: Batch, failure: BatchFailed) -> None:
         """No answer to a batch will come."""
 
     def on_expired(self, replica: "Replica", calls: list[RoutedCall]) -> None:
@@ -72,7 +72,7 @@ class BatchingSettings:
     max_batch: int = 128
     """A 10,000-item scorer costs 16 µs a row in a batch of 32, hardly less in a larger one; 128 rows bound the wait."""
     max_in_flight: int = 1
-    """More batches under way make each smaller and the hop dearer for each call."""
+    """More batches under way make each smaller and the round trip dearer for each call."""
 
 
 class Replica:
@@ -92,9 +92,9 @@ class Replica:
         self.pool = pool
         self.version = pool.version
         self.address = address
-        self.hop = Hop(address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address))
+        self.link = WorkerLink(address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address))
         self.queue = BatchQueue(
-            self.hop, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
+            self.link, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
         )
         self.record = Record()
         self.health = Health.CONNECTING
@@ -125,7 +125,7 @@ class Replica:
         """From the queue."""
         self._receiver.on_answered(self, batch, message)
 
-    def on_failed(self, batch: Batch, failure: HopFailed) -> None:
+    def on_failed(self, batch: Batch, failure: BatchFailed) -> None:
         """From the queue."""
         self._receiver.on_failed(self, batch, failure)
 
@@ -133,9 +133,9 @@ class Replica:
         """From the queue."""
         self._receiver.on_expired(self, calls)
 
-    def beat(self) -> None:
+    def check_liveness(self) -> None:
         """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""
-        self.hop.beat(alone=all(other is self for other in self.pool.available))
+        self.link.check_liveness(alone=all(other is self for other in self.pool.available))
 
     def return_waiting(self, reason: Reason) -> None:
         """Gives back the calls that wait, because the replica is out."""
@@ -146,7 +146,7 @@ class Replica:
         """Begins to connect and to watch its health; `on_health` hears of every change."""
         self._on_health = on_health
         self._watch = asyncio.get_running_loop().create_task(
-            self.hop.keep_connected(self._keep_watching), name=f"connect {self.address}"
+            self.link.keep_connected(self._keep_watching), name=f"connect {self.address}"
         )
 
     async def _keep_watching(self) -> None:
@@ -154,7 +154,7 @@ class Replica:
         question = health_pb2.HealthCheckRequest(service=self.version).SerializeToString()
         while True:
             try:
-                await self.hop.watch(WATCH_METHOD, question, self._on_health_message)
+                await self.link.watch(WATCH_METHOD, question, self._on_health_message)
                 self._set(Health.NOT_SERVING)  # a watch has no end of its own: the worker is going
             except RpcFailed as error:
                 if error.code is Code.UNIMPLEMENTED:  # gRFC A17: a server without health is assumed healthy
@@ -186,7 +186,7 @@ class Replica:
             await asyncio.gather(self._watch, return_exceptions=True)
         await self.queue.close()
         self.return_waiting(Reason.UNAVAILABLE)
-        self.hop.close()
+        self.link.close()
 
 
 def stands_for(pool: str, version: str, alias: str) -> bool:

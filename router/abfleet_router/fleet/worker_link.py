@@ -14,7 +14,7 @@ from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 from abfleet_transport.keepalive import keep_alive
 
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_router.fleet.http2_client import Connection
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 
@@ -40,13 +40,13 @@ REASONS = {
 }
 
 
-class Hop:
-    """Carries batches to one address; `lost` hears when the connection is gone."""
+class WorkerLink:
+    """Carries batches to one address; `on_lost` hears when the connection is gone."""
 
     def __init__(
         self,
         address: str,
-        lost: Callable[[], None],
+        on_lost: Callable[[], None],
         *,
         tls: ClientTls | None = None,
         host_name: Callable[[], str] = lambda: "localhost",
@@ -56,7 +56,7 @@ class Hop:
         `host_name`: what the worker's certificate must say, unless `tls` says otherwise.
         """
         self._address = address
-        self._lost = lost
+        self._on_lost = on_lost
         self._tls = tls
         self._host_name = host_name
         self._tls_problem = ""
@@ -135,13 +135,13 @@ class Hop:
         if connection is self._connection:
             self._connection = None
             self._wake.set()
-            self._lost()
+            self._on_lost()
 
     async def send(self, message: bytes, timeout_seconds: float) -> bytes:
-        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises HopFailed."""
+        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
         connection = self._connection
         if connection is None:
-            raise HopFailed(Reason.UNAVAILABLE, "not connected", connection_broke=True)
+            raise BatchFailed(Reason.UNAVAILABLE, "not connected", connection_broke=True)
         try:
             exchange = connection.call(BATCH_METHOD, message, timeout_seconds)
             try:
@@ -152,7 +152,7 @@ class Hop:
         except RpcFailed as error:
             reason = REASONS.get(error.code, Reason.MODEL_ERROR)
             broke = error.connection_broke or error.code in (Code.UNAVAILABLE, Code.CANCELLED)
-            raise HopFailed(reason, str(error), connection_broke=broke) from None
+            raise BatchFailed(reason, str(error), connection_broke=broke) from None
 
     async def watch(self, path: str, message: bytes, on_message: Callable[[bytes], None]) -> None:
         """A server-streaming call: hears each message until the stream ends. Raises RpcFailed."""
@@ -166,13 +166,13 @@ class Hop:
             connection.cancel(exchange)
             raise
 
-    def beat(self, *, alone: bool) -> None:
+    def check_liveness(self, *, alone: bool) -> None:
         """Called every 20 ms: lets the connection look for a worker that says nothing any more.
 
         `alone`: there is no other worker for the calls.
         """
         if self._connection is not None:
-            self._connection.beat(alone=alone)
+            self._connection.check_liveness(alone=alone)
 
     def close(self) -> None:
         """Closes the connection; what is under way fails."""

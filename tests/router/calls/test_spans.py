@@ -10,7 +10,7 @@ from abfleet_process.tracing.spans import Kind, Span
 from abfleet_process.tracing.traceparent import parse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.calls.spans import Tracer
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_transport.call import Code, Metadata
 
 from tests.router.bench import WALL, Bench
@@ -68,20 +68,20 @@ Make = Callable[..., Any]
 
 
 async def test_a_callers_trace_goes_on(traced: Make, headers: list[dict[int, str]]) -> None:
-    """A sampled call gets a span below its caller's, a hop below that, and the worker hears the hop's id."""
+    """A sampled call gets a span below its caller's, a link below that, and the worker hears the link's id."""
     one: Traced = await traced()
     bench = one.bench
     await bench.arrive(bench.call("on-v2", metadata=SAMPLED, request_id="r-1"))
     bench.clock.advance(0.01)
     await bench.answer()
-    (call,), (hop,) = one.named(Kind.SERVER), one.named(Kind.CLIENT)
+    (call,), (link,) = one.named(Kind.SERVER), one.named(Kind.CLIENT)
     assert (call.context.trace_id, call.parent_id) == (TRACE, CALLER)
-    assert (hop.context.trace_id, hop.parent_id) == (TRACE, call.context.span_id)
+    assert (link.context.trace_id, link.parent_id) == (TRACE, call.context.span_id)
     sent = parse(headers[0][0])
     assert sent is not None
-    assert (sent.trace_id, sent.span_id, sent.sampled) == (TRACE, hop.context.span_id, True)
+    assert (sent.trace_id, sent.span_id, sent.sampled) == (TRACE, link.context.span_id, True)
     assert (call.begun, call.ended) == (WALL + 1000.0, pytest.approx(WALL + 1000.01))
-    assert call.begun <= hop.begun <= hop.ended <= call.ended
+    assert call.begun <= link.begun <= link.ended <= call.ended
     assert call.attributes == {
         "rpc.system.name": "grpc",
         "rpc.method": "Recommender/Recommend",
@@ -92,9 +92,9 @@ async def test_a_callers_trace_goes_on(traced: Make, headers: list[dict[int, str
         "abfleet.attempts": 1,
         "abfleet.synthetic": False,
     }
-    assert (hop.attributes["server.address"], hop.attributes["server.port"]) == ("10.0.1.1", 1)
+    assert (link.attributes["server.address"], link.attributes["server.port"]) == ("10.0.1.1", 1)
     assert bench.log.exposures()[0]["trace_id"] == TRACE
-    assert (call.failed, hop.failed) == (None, None)
+    assert (call.failed, link.failed) == (None, None)
 
 
 async def test_the_choice_is_a_feature_flag_evaluation(traced: Make) -> None:
@@ -177,15 +177,15 @@ async def test_each_attempt_is_a_span(traced: Make) -> None:
     bench.clock.advance(0.1)
     await bench.fail("v2", broken())
     bench.clock.advance(0.1)
-    await bench.fail("v2", HopFailed(Reason.TIMEOUT, "late", connection_broke=False))
+    await bench.fail("v2", BatchFailed(Reason.TIMEOUT, "late", connection_broke=False))
     bench.clock.advance(0.1)
     await bench.run_dry()
     (call,), hops = one.named(Kind.SERVER), one.named(Kind.CLIENT)
     assert len(hops) == call.attributes["abfleet.attempts"] >= 2
-    assert [hop.attributes["abfleet.attempt"] for hop in hops] == list(range(1, len(hops) + 1))
-    assert [hop.failed is None for hop in hops] == [False] * (len(hops) - 1) + [True]
-    assert {hop.parent_id for hop in hops} == {call.context.span_id}
-    assert len({hop.context.span_id for hop in hops}) == len(hops)
+    assert [link.attributes["abfleet.attempt"] for link in hops] == list(range(1, len(hops) + 1))
+    assert [link.failed is None for link in hops] == [False] * (len(hops) - 1) + [True]
+    assert {link.parent_id for link in hops} == {call.context.span_id}
+    assert len({link.context.span_id for link in hops}) == len(hops)
     for before, after in itertools.pairwise(hops):
         assert before.begun <= before.ended <= after.begun
     if "abfleet.fallback" in call.attributes:

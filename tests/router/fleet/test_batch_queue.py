@@ -11,13 +11,13 @@ from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, Backlog, Batch, BatchQueue
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_transport.call import Code
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from tests.router.fakes import FakeCall, FakeClock, FakeHop, Sent, broken, turns
+from tests.router.fakes import FakeCall, FakeClock, FakeLink, Sent, broken, turns
 
 SNAPSHOT = cast(Snapshot, SimpleNamespace(arms=(None,)))
 """A queue looks at no snapshot; a call wants its first arm."""
@@ -66,7 +66,7 @@ class Owner:
                 routed.done = True
                 routed.call.reply(answer)
 
-    def on_failed(self, batch: Batch, failure: HopFailed) -> None:
+    def on_failed(self, batch: Batch, failure: BatchFailed) -> None:
         calls = [routed for routed in batch.calls if routed.batch is batch]
         for routed in calls:
             routed.batch = None
@@ -86,14 +86,14 @@ class LaneMachine(RuleBasedStateMachine):
     @initialize(max_batch=st.integers(1, 4), max_in_flight=st.integers(1, 3))
     def open(self, max_batch: int, max_in_flight: int) -> None:
         self.loop = asyncio.new_event_loop()
-        self.clock, self.hop, self.backlog, self.owner = FakeClock(), FakeHop(), Backlog(), Owner()
+        self.clock, self.link, self.backlog, self.owner = FakeClock(), FakeLink(), Backlog(), Owner()
         self.max_batch, self.max_in_flight = max_batch, max_in_flight
         self.queue = BatchQueue(
-            self.hop, self.owner, self.backlog, self.clock, max_batch=max_batch, max_in_flight=max_in_flight
+            self.link, self.owner, self.backlog, self.clock, max_batch=max_batch, max_in_flight=max_in_flight
         )
         self.owner.queue = self.queue
         self.owner.again = self.goes_again
-        self.hop.on_send = self.look_at
+        self.link.on_send = self.look_at
         self.all: list[RoutedCall] = []
         self.gone: set[int] = set()  # calls whose caller left: they get no answer
         self.repeated: set[int] = set()
@@ -158,17 +158,17 @@ class LaneMachine(RuleBasedStateMachine):
         chances=st.lists(st.booleans(), max_size=4),
     )
     def worker_does(self, outcome: str, which: int, turn: bool, chances: list[bool]) -> None:
-        if not self.hop.open:
+        if not self.link.open:
             return
         self.chances = chances
-        sent = self.hop.open[which % len(self.hop.open)]
+        sent = self.link.open[which % len(self.link.open)]
         match outcome:
             case "answer":
                 sent.answer(echo(sent))
             case "break":
                 sent.fail(broken())
             case _:
-                sent.fail(HopFailed(Reason.TIMEOUT, "late", connection_broke=False))
+                sent.fail(BatchFailed(Reason.TIMEOUT, "late", connection_broke=False))
         if turn:
             self.turn()
 
@@ -199,7 +199,7 @@ class LaneMachine(RuleBasedStateMachine):
         assert self.backlog.calls == len(waiting)
         assert self.backlog.bytes == sum(len(routed.call.payload) for routed in waiting)
         assert self.queue.in_flight <= self.max_in_flight
-        assert len(self.hop.open) <= self.max_in_flight
+        assert len(self.link.open) <= self.max_in_flight
 
     @invariant()
     def nothing_is_sent_too_late(self) -> None:
@@ -222,7 +222,7 @@ class LaneMachine(RuleBasedStateMachine):
             self.act(self.queue.send)
             for _ in range(2 * len(self.all) + 2):
                 self.turn()
-                for sent in self.hop.open:
+                for sent in self.link.open:
                     sent.answer(echo(sent))
             self.counts_agree()
             self.at_most_one_answer_and_the_own_one()
@@ -243,8 +243,8 @@ class Bench:
     """One queue with its fakes."""
 
     def __init__(self, **limits: int) -> None:
-        self.clock, self.hop, self.backlog, self.owner = FakeClock(), FakeHop(), Backlog(), Owner()
-        self.queue = BatchQueue(self.hop, self.owner, self.backlog, self.clock, **limits)
+        self.clock, self.link, self.backlog, self.owner = FakeClock(), FakeLink(), Backlog(), Owner()
+        self.queue = BatchQueue(self.link, self.owner, self.backlog, self.clock, **limits)
         self.owner.queue = self.queue
 
     def append(self, count: int, seconds: float = 0.5) -> list[RoutedCall]:
@@ -283,10 +283,10 @@ async def test_an_idle_lane_sends_at_once_and_a_busy_one_gathers(make_bench: Cal
     bench.append(7)
     bench.queue.send()
     await turns()
-    assert [len(sent.requests) for sent in bench.hop.sent] == [1]
-    bench.hop.sent[0].answer(echo(bench.hop.sent[0]))
+    assert [len(sent.requests) for sent in bench.link.sent] == [1]
+    bench.link.sent[0].answer(echo(bench.link.sent[0]))
     await turns()
-    assert [len(sent.requests) for sent in bench.hop.sent] == [1, 7]
+    assert [len(sent.requests) for sent in bench.link.sent] == [1, 7]
 
 
 async def test_each_item_carries_its_own_time_and_the_batch_the_longest(make_bench: Callable[..., Bench]) -> None:
@@ -296,7 +296,7 @@ async def test_each_item_carries_its_own_time_and_the_batch_the_longest(make_ben
         bench.queue.append(new_ticket(number, bench.clock, seconds))
     bench.queue.send()
     await turns()
-    (sent,) = bench.hop.sent
+    (sent,) = bench.link.sent
     assert sent.timeouts_ms[0] == 1
     assert [round(ms, -1) for ms in sent.timeouts_ms[1:]] == [250, 100]
     assert sent.timeout_seconds == pytest.approx(0.25)
@@ -315,7 +315,7 @@ async def test_a_batch_whose_caller_leaves_before_it_begins_does_not_hold_the_la
     (other,) = bench.append(1)
     bench.queue.send()
     await turns()
-    bench.hop.sent[-1].answer(echo(bench.hop.sent[-1]))
+    bench.link.sent[-1].answer(echo(bench.link.sent[-1]))
     await turns()
     assert call_of(other).answers == [b"0"]
 
@@ -332,11 +332,11 @@ async def test_a_batch_that_every_caller_has_left_is_called_off_and_makes_room(
     for routed in calls[:2]:
         bench.leave(routed)
     await turns()
-    assert bench.hop.cancelled == 0
+    assert bench.link.cancelled == 0
     bench.leave(calls[2])
     await turns()
-    assert bench.hop.cancelled == 1
-    assert [len(sent.requests) for sent in bench.hop.sent] == [3, 2]
+    assert bench.link.cancelled == 1
+    assert [len(sent.requests) for sent in bench.link.sent] == [3, 2]
     assert all(call_of(routed).answers == [] for routed in waiting)
 
 
@@ -367,7 +367,7 @@ async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Call
     bench.owner.again = again
     bench.queue.send()
     await turns()
-    assert (bench.queue.in_flight, len(bench.hop.sent), bench.queue.load) == (1, 1, 2)
+    assert (bench.queue.in_flight, len(bench.link.sent), bench.queue.load) == (1, 1, 2)
 
 
 async def test_closing_gives_back_what_flies_and_what_waits(make_bench: Callable[..., Bench]) -> None:
@@ -382,7 +382,7 @@ async def test_closing_gives_back_what_flies_and_what_waits(make_bench: Callable
     assert stranded == calls[2:]
     bench.queue.send()
     await turns()
-    assert len(bench.hop.sent) == 1
+    assert len(bench.link.sent) == 1
     assert (bench.queue.load, bench.queue.in_flight, bench.backlog.calls) == (0, 0, 0)
 
 
@@ -398,13 +398,13 @@ async def test_closing_a_lane_whose_batch_has_not_begun_gives_it_back(make_bench
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_a_hop_that_fails_in_an_unknown_way_does_not_hold_the_lane(make_bench: Callable[..., Bench]) -> None:
-    """An error that is no HopFailed fails its batch, and the next one goes."""
+    """An error that is no BatchFailed fails its batch, and the next one goes."""
     bench = make_bench()
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
     (routed,) = bench.append(1)
     bench.queue.send()
     await turns()
-    bench.hop.sent[0].fail(RuntimeError("a fault"))
+    bench.link.sent[0].fail(RuntimeError("a fault"))
     await turns()
     assert call_of(routed).code is Code.UNAVAILABLE
     assert bench.queue.in_flight == bench.queue.load == 0

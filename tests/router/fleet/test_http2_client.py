@@ -2,7 +2,7 @@
 
 import hpack
 import pytest
-from abfleet_router.fleet.http2_client import DEAD_AFTER_BEATS, DEAD_ALONE_AFTER_BEATS, PING_AFTER_BEATS
+from abfleet_router.fleet.http2_client import DEAD_AFTER_CHECKS, DEAD_ALONE_AFTER_CHECKS, PING_AFTER_CHECKS
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
@@ -106,16 +106,16 @@ def pings(peer: Peer) -> int:
 async def test_a_worker_that_says_nothing_is_asked_and_given_up(peer: Peer) -> None:
     """A process that is stopped closes nothing: an unanswered ping after a silent call breaks the connection."""
     for _ in range(100):
-        peer.connection.beat()
+        peer.connection.check_liveness()
     assert pings(peer) == 0, "nothing is owed"
     exchange = peer.call()
-    for _ in range(PING_AFTER_BEATS):
+    for _ in range(PING_AFTER_CHECKS):
         assert pings(peer) == 0
-        peer.connection.beat()
+        peer.connection.check_liveness()
     assert pings(peer) == 1
-    for _ in range(DEAD_AFTER_BEATS - PING_AFTER_BEATS):
+    for _ in range(DEAD_AFTER_CHECKS - PING_AFTER_CHECKS):
         assert peer.lost == 0
-        peer.connection.beat()
+        peer.connection.check_liveness()
     assert peer.lost == 1
     assert (await failure(exchange)).connection_broke
 
@@ -123,9 +123,9 @@ async def test_a_worker_that_says_nothing_is_asked_and_given_up(peer: Peer) -> N
 async def test_the_last_worker_is_given_more_time(peer: Peer) -> None:
     """Its calls have nowhere else to go: a pause that others would not survive is no reason to fail them."""
     peer.call()
-    for _ in range(DEAD_ALONE_AFTER_BEATS):
+    for _ in range(DEAD_ALONE_AFTER_CHECKS):
         assert peer.lost == 0
-        peer.connection.beat(alone=True)
+        peer.connection.check_liveness(alone=True)
     assert peer.lost == 1
 
 
@@ -136,19 +136,19 @@ async def test_a_worker_that_answers_the_ping_is_only_slow(peer: Peer, cancelled
     exchange = peer.call()
     if cancelled:
         peer.connection.cancel(exchange)
-    for _ in range(PING_AFTER_BEATS):
-        peer.connection.beat()
+    for _ in range(PING_AFTER_CHECKS):
+        peer.connection.check_liveness()
     assert pings(peer) == 1
     peer.say(frame(http2.PING, http2.ACK, 0, bytes(8)))
     another = peer.call()
-    for _ in range(5 * DEAD_AFTER_BEATS):
-        peer.connection.beat()
+    for _ in range(5 * DEAD_AFTER_CHECKS):
+        peer.connection.check_liveness()
     assert (pings(peer), peer.lost) == (0, 0)
     peer.answer(another.stream, b"late")
     assert await another.done == b"late"
     peer.call()
-    for _ in range(PING_AFTER_BEATS):
-        peer.connection.beat()
+    for _ in range(PING_AFTER_CHECKS):
+        peer.connection.check_liveness()
     assert pings(peer) == 1
 
 
@@ -156,8 +156,8 @@ async def test_a_stream_of_messages_may_be_silent(peer: Peer) -> None:
     """A health watch says nothing for as long as nothing changes: nobody pings for that."""
     stream = peer.connection.call("/s/Watch", b"", None, lambda message: None)
     peer.say(peer.headers(stream.stream, OK_HEADERS))
-    for _ in range(5 * DEAD_AFTER_BEATS):
-        peer.connection.beat()
+    for _ in range(5 * DEAD_AFTER_CHECKS):
+        peer.connection.check_liveness()
     assert (pings(peer), peer.lost) == (0, 0)
 
 

@@ -6,7 +6,7 @@ import pytest
 from abfleet_router.fleet.failure import Reason
 from abfleet_router.fleet.replica import PENALTY_SECONDS, Health
 
-from tests.router.bench import HoplessReplica
+from tests.router.bench import OfflineReplica
 from tests.router.place import GENEROUS_SECONDS, Place, bench_of, serving
 
 
@@ -25,7 +25,7 @@ async def test_suspicion_spares_the_half_that_is_left() -> None:
     """A replica that is dead is out as well: the last one that lives is not ejected on suspicion."""
     bench, pool = await bench_of(2)
     dead, alive = pool.replicas
-    assert isinstance(dead, HoplessReplica)
+    assert isinstance(dead, OfflineReplica)
     dead.becomes(Health.LOST)
     pool.note_failure(alive, Reason.TIMEOUT, certain=False, telling=True, calls=9)
     assert pool.available == [alive]

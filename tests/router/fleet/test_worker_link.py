@@ -7,9 +7,9 @@ import grpc
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
-from abfleet_router.fleet.failure import HopFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, Reason
 from abfleet_router.fleet.http2_client import Connection
-from abfleet_router.fleet.worker_link import Hop
+from abfleet_router.fleet.worker_link import WorkerLink
 
 from tests.router.fakes import Hasty
 from tests.router.place import GENEROUS_SECONDS, Place, serving
@@ -22,21 +22,21 @@ def batch_of(*histories: list[int]) -> bytes:
     return RecommendBatchRequest(requests=requests).SerializeToString()
 
 
-async def hop_to(place: Place, worker: StubWorker) -> Hop:
+async def link_to(place: Place, worker: StubWorker) -> WorkerLink:
     """A way to a worker that is connected."""
     pool = place.pool(worker)
     await serving(pool, 1)
-    return pool.replicas[0].hop
+    return pool.replicas[0].link
 
 
 async def test_a_batch_goes_and_comes_back(place: Place) -> None:
     """Bytes out, bytes in; a batch of megabytes too, past every window and frame of HTTP/2."""
     worker = await place.worker()
-    hop = await hop_to(place, worker)
-    assert len(await hop.send(batch_of([1], [2]), 30.0)) > 0
+    link = await link_to(place, worker)
+    assert len(await link.send(batch_of([1], [2]), 30.0)) > 0
     large = batch_of(*([list(range(1000, 3000))] * 500))
     assert len(large) > 1_500_000
-    answer = await hop.send(large, 30.0)
+    answer = await link.send(large, 30.0)
     assert worker.batches == [2, 500]
     assert len(answer) > 5000
 
@@ -55,42 +55,42 @@ async def test_a_batch_goes_and_comes_back(place: Place) -> None:
 async def test_what_a_refusal_means(place: Place, status: grpc.StatusCode, reason: Reason, broke: bool) -> None:
     """A status of the whole batch becomes a reason that routing knows, with the worker's words."""
     worker = await place.worker()
-    hop = await hop_to(place, worker)
+    link = await link_to(place, worker)
     worker.refusal = status
-    with pytest.raises(HopFailed, match="refused") as caught:
-        await hop.send(batch_of([1]), 30.0)
+    with pytest.raises(BatchFailed, match="refused") as caught:
+        await link.send(batch_of([1]), 30.0)
     assert (caught.value.reason, caught.value.connection_broke) == (reason, broke)
 
 
 async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
     """The batch fails at once as a broken connection."""
     worker = await place.worker()
-    hop = await hop_to(place, worker)
+    link = await link_to(place, worker)
     worker.hang.clear()
-    sending = asyncio.create_task(hop.send(batch_of([1]), 30.0))
+    sending = asyncio.create_task(link.send(batch_of([1]), 30.0))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await worker.came.wait()
         await worker.stop()
-        with pytest.raises(HopFailed) as caught:
+        with pytest.raises(BatchFailed) as caught:
             await sending
     assert caught.value.reason is Reason.UNAVAILABLE
-    with pytest.raises(HopFailed) as caught:
-        await hop.send(batch_of([1]), 30.0)
+    with pytest.raises(BatchFailed) as caught:
+        await link.send(batch_of([1]), 30.0)
     assert caught.value.connection_broke
 
 
 async def test_a_batch_that_is_given_up_is_given_up_by_the_worker(place: Place) -> None:
     """The worker hears of it, and the connection goes on."""
     worker = await place.worker()
-    hop = await hop_to(place, worker)
+    link = await link_to(place, worker)
     worker.hang.clear()
-    sending = asyncio.create_task(hop.send(batch_of([1]), 30.0))
+    sending = asyncio.create_task(link.send(batch_of([1]), 30.0))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await worker.came.wait()
         sending.cancel()
         await worker.given_up.wait()
     worker.hang.set()
-    assert await hop.send(batch_of([1]), 30.0)
+    assert await link.send(batch_of([1]), 30.0)
 
 
 async def test_what_hangs_up_at_once_is_not_knocked_at_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,14 +108,14 @@ async def test_what_hangs_up_at_once_is_not_knocked_at_without_pause(monkeypatch
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    hop = Hop(f"127.0.0.1:{port}", lambda: None)
-    keeping = asyncio.create_task(hop.keep_connected(lambda: asyncio.sleep(3600)))
+    link = WorkerLink(f"127.0.0.1:{port}", lambda: None)
+    keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await enough.wait()
     assert hasty.slept[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
-    hop.close()
+    link.close()
     server.close()
     await server.wait_closed()
 
@@ -123,7 +123,7 @@ async def test_what_hangs_up_at_once_is_not_knocked_at_without_pause(monkeypatch
 async def test_a_connection_that_is_lost_before_it_is_known_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes back from connecting may be dead already: it is not waited for."""
     monkeypatch.setattr("abfleet_router.fleet.worker_link.asyncio", Hasty())
-    hop, again, connects = Hop("127.0.0.1:1", lambda: None), asyncio.Event(), 0
+    link, again, connects = WorkerLink("127.0.0.1:1", lambda: None), asyncio.Event(), 0
 
     async def connect() -> Connection:
         nonlocal connects
@@ -132,10 +132,10 @@ async def test_a_connection_that_is_lost_before_it_is_known_is_made_again(monkey
             again.set()
         return Connection("127.0.0.1:1", lambda connection: None)  # was never up
 
-    monkeypatch.setattr(hop, "_connect", connect)
-    keeping = asyncio.create_task(hop.keep_connected(lambda: asyncio.sleep(3600)))
+    monkeypatch.setattr(link, "_connect", connect)
+    keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await again.wait()
-    assert not hop.connected
+    assert not link.connected
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
