@@ -17,7 +17,7 @@ from abfleet_protos.worker_pb2 import RecommendBatchRequest, RecommendBatchRespo
 from abfleet_router.calls.request import user_id_from_metadata
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.feedback.feedback import Feedback
-from abfleet_router.fleet.http2_client import Connection
+from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import MAX_ANSWER_BYTES
 from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import RpcMetrics
@@ -90,7 +90,7 @@ async def http2_client() -> AsyncIterator[Trial]:
 
     async def trial(source: random.Random) -> int:
         wire = Wire()
-        connection = Connection("worker:1", lambda connection: None)
+        connection = ClientConnection("worker:1", lambda connection: None)
         connection.connection_made(cast(asyncio.Transport, wire))
         before = wire.written
         heard: list[bytes] = []

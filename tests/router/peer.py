@@ -5,8 +5,8 @@ from typing import cast
 
 import hpack
 import pytest
-from abfleet_router.fleet.http2_client import Connection
-from abfleet_router.fleet.http2_client_stream import Exchange, RpcFailed
+from abfleet_router.fleet.http2_client import ClientConnection
+from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import Frame, FrameReader, frame
 from hypothesis import strategies as st
@@ -48,14 +48,14 @@ class Peer:
     def __init__(self) -> None:
         self.wire = Wire()
         self.lost = 0
-        self.connection = Connection("worker:1", self.on_closed)
+        self.connection = ClientConnection("worker:1", self.on_closed)
         self.connection.connection_made(cast(asyncio.Transport, self.wire))
         self.wire.frames()
 
-    def on_closed(self, connection: Connection) -> None:
+    def on_closed(self, connection: ClientConnection) -> None:
         self.lost += 1
 
-    def call(self, message: bytes = b"hello", timeout_seconds: float | None = 0.5) -> Exchange:
+    def call(self, message: bytes = b"hello", timeout_seconds: float | None = 0.5) -> ClientStream:
         """Starts a call."""
         return self.connection.call("/s/m", message, timeout_seconds)
 
@@ -80,9 +80,9 @@ class Peer:
         )
 
 
-async def failure(exchange: Exchange) -> RpcFailed:
+async def failure(stream: ClientStream) -> RpcFailed:
     """How a call ended that did not end well."""
     async with asyncio.timeout(10):
         with pytest.raises(RpcFailed) as caught:
-            await exchange.done
+            await stream.done
     return caught.value

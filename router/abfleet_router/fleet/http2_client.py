@@ -13,7 +13,7 @@ from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import Frame, ProtocolError
 
-from abfleet_router.fleet.http2_client_stream import Exchange, RpcFailed
+from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 
 PING_AFTER_CHECKS = 12
 """Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
@@ -27,10 +27,12 @@ WINDOW_RENEWED_BYTES = 2**30
 """The connection's window is given back when half of it is used."""
 
 
-class Connection(asyncio.Protocol):
+class ClientConnection(asyncio.Protocol):
     """Runs on the event loop. `closed` is set once and for all when no call can be made any more."""
 
-    def __init__(self, authority: str, on_closed: Callable[["Connection"], None], *, secure: bool = False) -> None:
+    def __init__(
+        self, authority: str, on_closed: Callable[["ClientConnection"], None], *, secure: bool = False
+    ) -> None:
         """`secure`: it is carried by TLS."""
         self.usable = False
         self._secure = secure
@@ -39,15 +41,15 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._reader = http2.FrameReader()
         self._heads: dict[str, bytes] = {}  # header block of each path, without the timeout
-        self._exchanges: dict[int, Exchange] = {}
+        self._streams: dict[int, ClientStream] = {}
         self._next_stream = 1
-        self._continued: Exchange | None = None
+        self._continued: ClientStream | None = None
         self._continued_flags = 0
         self._received = 0  # bytes of DATA not given back to the connection's window yet
         self._window = http2.DEFAULT_WINDOW  # of the connection, for what we send
         self._stream_window = http2.DEFAULT_WINDOW
         self._max_frame = http2.DEFAULT_MAX_FRAME
-        self._unsent: deque[tuple[Exchange, memoryview]] = deque()
+        self._unsent: deque[tuple[ClientStream, memoryview]] = deque()
         self._owed = False  # a call was made, and nothing has come since
         self._silent_checks = 0  # since then
         self._pinged = False  # since the last HEADERS or DATA: servers hang up on clients that only ping
@@ -62,53 +64,53 @@ class Connection(asyncio.Protocol):
         message: bytes,
         timeout_seconds: float | None,
         on_message: Callable[[bytes], None] | None = None,
-    ) -> Exchange:
+    ) -> ClientStream:
         """Starts a call; wait for its `done`. Raises RpcFailed when the connection takes no more calls."""
         if not self.usable or self._transport is None:
             raise RpcFailed(Code.UNAVAILABLE, "not connected", connection_broke=True)
-        stream = self._next_stream
+        stream_id = self._next_stream
         self._next_stream += 2
-        exchange = Exchange(stream, asyncio.get_running_loop().create_future(), on_message)
-        exchange.window = self._stream_window
-        self._exchanges[stream] = exchange
+        stream = ClientStream(stream_id, asyncio.get_running_loop().create_future(), on_message)
+        stream.window = self._stream_window
+        self._streams[stream_id] = stream
         self._owed = True
         head = self._heads.get(path)
         if head is None:
             head = self._heads[path] = http2.request_headers(path, self._authority, secure=self._secure)
         if timeout_seconds is not None:
             head += http2.timeout_header(timeout_seconds)
-        headers = http2.frame_header(http2.HEADERS, http2.END_HEADERS, stream, len(head)) + head
+        headers = http2.frame_header(http2.HEADERS, http2.END_HEADERS, stream_id, len(head)) + head
         body = http2.MESSAGE_PREFIX.pack(0, len(message)) + message
         size = len(body)
-        if not self._unsent and size <= self._max_frame and size <= self._window and size <= exchange.window:
+        if not self._unsent and size <= self._max_frame and size <= self._window and size <= stream.window:
             self._window -= size
-            data = http2.frame_header(http2.DATA, http2.END_STREAM, stream, size)
+            data = http2.frame_header(http2.DATA, http2.END_STREAM, stream_id, size)
             self._transport.write(b"".join((headers, data, body)))
         else:
             self._transport.write(headers)
-            self._unsent.append((exchange, memoryview(body)))
+            self._unsent.append((stream, memoryview(body)))
             self._send_more()
         if self._next_stream > http2.MAX_WINDOW:
             self.usable = False  # the numbers of streams are used up: the next call needs a new connection
-        return exchange
+        return stream
 
-    def cancel(self, exchange: Exchange) -> None:
+    def cancel(self, stream: ClientStream) -> None:
         """Tells the worker that nobody waits any more."""
-        if self._exchanges.pop(exchange.stream, None) is not None and self._transport is not None:
-            self._unsent = deque(entry for entry in self._unsent if entry[0] is not exchange)
-            self._transport.write(http2.frame(http2.RST_STREAM, 0, exchange.stream, http2.UINT32.pack(http2.CANCEL)))
-        exchange.done.cancel()
+        if self._streams.pop(stream.stream_id, None) is not None and self._transport is not None:
+            self._unsent = deque(entry for entry in self._unsent if entry[0] is not stream)
+            self._transport.write(http2.frame(http2.RST_STREAM, 0, stream.stream_id, http2.UINT32.pack(http2.CANCEL)))
+        stream.done.cancel()
         self._close_if_finished()
 
     def check_liveness(self, *, alone: bool = False) -> None:
         """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
 
-        `alone`: there is no other worker for the calls.
+        `is_unary`: there is no other worker for the calls.
 
         A process that is stopped or cut off says nothing and closes nothing. Checks are counted instead of time, so
         that a pause of this process is not held against the worker: what came meanwhile is read between two checks.
         """
-        waits = self._owed or any(exchange.alone for exchange in self._exchanges.values())
+        waits = self._owed or any(stream.is_unary for stream in self._streams.values())
         if not waits or not self.usable or self._transport is None:
             return
         self._silent_checks += 1
@@ -121,17 +123,17 @@ class Connection(asyncio.Protocol):
     def _send_more(self) -> None:
         """Sends what the windows allow; a message that its own window holds up lets the others pass."""
         assert self._transport is not None
-        kept: deque[tuple[Exchange, memoryview]] = deque()
+        kept: deque[tuple[ClientStream, memoryview]] = deque()
         while self._unsent:
-            exchange, rest = self._unsent.popleft()
-            while rest and (room := min(self._window, exchange.window, self._max_frame)) > 0:
+            stream, rest = self._unsent.popleft()
+            while rest and (room := min(self._window, stream.window, self._max_frame)) > 0:
                 part, rest = rest[:room], rest[room:]
                 self._window -= len(part)
-                exchange.window -= len(part)
+                stream.window -= len(part)
                 flags = 0 if rest else http2.END_STREAM
-                self._transport.write(http2.frame(http2.DATA, flags, exchange.stream, bytes(part)))
+                self._transport.write(http2.frame(http2.DATA, flags, stream.stream_id, bytes(part)))
             if rest:
-                kept.append((exchange, rest))
+                kept.append((stream, rest))
         self._unsent = kept
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -157,11 +159,11 @@ class Connection(asyncio.Protocol):
         if kind == http2.DATA:
             self._on_data(got)
         elif kind == http2.HEADERS:
-            exchange = self._exchanges.get(got.stream) or Exchange(got.stream, asyncio.Future(), None)
-            exchange.block = b""
-            self._on_block(exchange, http2.unpadded(got), got.flags)
+            stream = self._streams.get(got.stream) or ClientStream(got.stream, asyncio.Future(), None)
+            stream.block = b""
+            self._on_block(stream, http2.unpadded(got), got.flags)
         elif kind == http2.CONTINUATION:
-            if self._continued is None or self._continued.stream != got.stream:
+            if self._continued is None or self._continued.stream_id != got.stream:
                 raise ProtocolError("CONTINUATION of nothing")
             flags = self._continued_flags & http2.END_STREAM | got.flags & http2.END_HEADERS
             self._on_block(self._continued, got.payload, flags)
@@ -185,40 +187,40 @@ class Connection(asyncio.Protocol):
         if self._received >= WINDOW_RENEWED_BYTES and self._transport is not None:
             self._transport.write(http2.window_update(0, self._received))
             self._received = 0
-        exchange = self._exchanges.get(got.stream)
-        if exchange is None:
+        stream = self._streams.get(got.stream)
+        if stream is None:
             return  # cancelled by us: what was on its way is dropped
-        exchange.take(http2.unpadded(got) if got.flags & http2.PADDED else got.payload)
+        stream.receive(http2.unpadded(got) if got.flags & http2.PADDED else got.payload)
         if got.flags & http2.END_STREAM:
-            self._finish(exchange, {})
+            self._finish(stream, {})
 
-    def _on_block(self, exchange: Exchange, part: bytes, flags: int) -> None:
-        exchange.block += part
-        if len(exchange.block) > http2.MAX_HEADER_BLOCK:
+    def _on_block(self, stream: ClientStream, part: bytes, flags: int) -> None:
+        stream.block += part
+        if len(stream.block) > http2.MAX_HEADER_BLOCK:
             raise ProtocolError(f"header block of more than {http2.MAX_HEADER_BLOCK} bytes")
         if not flags & http2.END_HEADERS:
-            self._continued, self._continued_flags = exchange, flags
+            self._continued, self._continued_flags = stream, flags
             return
         self._continued = None
         self._pinged = False
-        fields = http2.decode_headers(exchange.block)
+        fields = http2.decode_headers(stream.block)
         if flags & http2.END_STREAM:
-            self._finish(exchange, fields)
-        elif not exchange.answered:
-            exchange.answered = True
+            self._finish(stream, fields)
+        elif not stream.answered:
+            stream.answered = True
             if fields.get(":status") != "200":
-                self._finish(exchange, fields)
+                self._finish(stream, fields)
 
-    def _finish(self, exchange: Exchange, trailers: dict[str, str]) -> None:
-        exchange.end(trailers)  # first: if it raises, the exchange is failed with the others
-        self._exchanges.pop(exchange.stream, None)
+    def _finish(self, stream: ClientStream, trailers: dict[str, str]) -> None:
+        stream.end(trailers)  # first: if it raises, the stream is failed with the others
+        self._streams.pop(stream.stream_id, None)
         self._close_if_finished()
 
     def _on_reset(self, got: Frame) -> None:
         code = http2.uint31(got.payload)
-        exchange = self._exchanges.pop(got.stream, None)
-        if exchange is not None:
-            exchange.fail(RpcFailed(Code.UNAVAILABLE, f"stream reset by the worker with {code}", connection_broke=True))
+        stream = self._streams.pop(got.stream, None)
+        if stream is not None:
+            stream.fail(RpcFailed(Code.UNAVAILABLE, f"stream reset by the worker with {code}", connection_broke=True))
         self._close_if_finished()
 
     def _on_settings(self, got: Frame) -> None:
@@ -227,8 +229,8 @@ class Connection(asyncio.Protocol):
         changed = http2.settings(got.payload)
         self._max_frame = changed.get(http2.MAX_FRAME_SIZE, self._max_frame)
         if (window := changed.get(http2.INITIAL_WINDOW_SIZE)) is not None:
-            for exchange in self._exchanges.values():
-                exchange.window += window - self._stream_window
+            for stream in self._streams.values():
+                stream.window += window - self._stream_window
             self._stream_window = window
         self._reply(http2.frame(http2.SETTINGS, http2.ACK, 0))
         self._send_more()
@@ -247,36 +249,36 @@ class Connection(asyncio.Protocol):
         increment = http2.uint31(got.payload)
         if got.stream == 0:
             self._window += increment
-        elif (exchange := self._exchanges.get(got.stream)) is not None:
-            exchange.window += increment
+        elif (stream := self._streams.get(got.stream)) is not None:
+            stream.window += increment
         self._send_more()
 
     def _on_goaway(self, got: Frame) -> None:
         last = http2.uint31(got.payload)
         was_usable, self.usable = self.usable, False
-        for stream in [stream for stream in self._exchanges if stream > last]:
+        for stream_id in [stream_id for stream_id in self._streams if stream_id > last]:
             error = RpcFailed(Code.UNAVAILABLE, "the worker takes no more calls", connection_broke=True)
-            self._exchanges.pop(stream).fail(error)
+            self._streams.pop(stream_id).fail(error)
         if was_usable:
             self._on_closed(self)
         self._close_if_finished()
 
     def _close_if_finished(self) -> None:
-        if not self.usable and not self._exchanges and self._transport is not None:
+        if not self.usable and not self._streams and self._transport is not None:
             self._transport.close()
 
     # --- end ----------------------------------------------------------------------------------------------------------
 
     def _break(self, code: Code, text: str) -> None:
         was_usable, self.usable = self.usable, False
-        exchanges, self._exchanges = list(self._exchanges.values()), {}
+        streams, self._streams = list(self._streams.values()), {}
         self._unsent.clear()
         if self._transport is not None:
             self._transport.abort()
         if was_usable:
             self._on_closed(self)
-        for exchange in exchanges:
-            exchange.fail(RpcFailed(code, text, connection_broke=True))
+        for stream in streams:
+            stream.fail(RpcFailed(code, text, connection_broke=True))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._break(Code.UNAVAILABLE, f"connection lost{f': {error}' if error else ''}")

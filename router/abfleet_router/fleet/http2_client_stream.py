@@ -21,13 +21,15 @@ class RpcFailed(Exception):
         self.connection_broke = connection_broke
 
 
-class Exchange:
+class ClientStream:
     """One stream: a request that has been sent and what comes back. `done` has the message, or the last of several."""
 
-    __slots__ = ("_buffer", "_on_message", "answered", "block", "done", "stream", "window")
+    __slots__ = ("_buffer", "_on_message", "answered", "block", "done", "stream_id", "window")
 
-    def __init__(self, stream: int, done: "asyncio.Future[bytes]", on_message: Callable[[bytes], None] | None) -> None:
-        self.stream = stream
+    def __init__(
+        self, stream_id: int, done: "asyncio.Future[bytes]", on_message: Callable[[bytes], None] | None
+    ) -> None:
+        self.stream_id = stream_id
         self.done = done
         self.window = 0  # bytes that may still be sent
         self.block = b""  # of a header block that goes on in CONTINUATION
@@ -36,11 +38,11 @@ class Exchange:
         self._on_message = on_message
 
     @property
-    def alone(self) -> bool:
+    def is_unary(self) -> bool:
         """Whether one message is awaited, and soon; a stream of them may be silent as long as it likes."""
         return self._on_message is None
 
-    def take(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
         """Bytes of the answer. Raises ProtocolError."""
         if not self._buffer:
             self._buffer = data  # nearly always the whole answer

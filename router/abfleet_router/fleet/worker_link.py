@@ -15,7 +15,7 @@ from abfleet_transport.call import Code
 from abfleet_transport.keepalive import keep_alive
 
 from abfleet_router.fleet.failure import BatchFailed, Reason
-from abfleet_router.fleet.http2_client import Connection
+from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 
 log = structlog.get_logger("abfleet.router.hop")
@@ -60,7 +60,7 @@ class WorkerLink:
         self._tls = tls
         self._host_name = host_name
         self._tls_problem = ""
-        self._connection: Connection | None = None
+        self._connection: ClientConnection | None = None
         self._wake = asyncio.Event()
 
     @property
@@ -100,16 +100,16 @@ class WorkerLink:
             await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
             backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
         unix = self._address.startswith("unix:")
 
         context = self._tls.context if self._tls else None
         name = (self._tls.server_name or self._host_name()) if self._tls else None
 
-        def make() -> Connection:
+        def make() -> ClientConnection:
             authority = "localhost" if unix else self._address
-            return Connection(authority, self._on_closed, secure=context is not None)
+            return ClientConnection(authority, self._on_closed, secure=context is not None)
 
         if unix:
             path = self._address.removeprefix("unix:")
@@ -131,7 +131,7 @@ class WorkerLink:
             self._tls_problem = text
             log.error("no TLS with a worker", address=self._address, error=text)
 
-    def _on_closed(self, connection: Connection) -> None:
+    def _on_closed(self, connection: ClientConnection) -> None:
         if connection is self._connection:
             self._connection = None
             self._wake.set()
@@ -143,11 +143,11 @@ class WorkerLink:
         if connection is None:
             raise BatchFailed(Reason.UNAVAILABLE, "not connected", connection_broke=True)
         try:
-            exchange = connection.call(BATCH_METHOD, message, timeout_seconds)
+            stream = connection.call(BATCH_METHOD, message, timeout_seconds)
             try:
-                return await exchange.done
+                return await stream.done
             except asyncio.CancelledError:
-                connection.cancel(exchange)
+                connection.cancel(stream)
                 raise
         except RpcFailed as error:
             reason = REASONS.get(error.code, Reason.MODEL_ERROR)
@@ -159,11 +159,11 @@ class WorkerLink:
         connection = self._connection
         if connection is None:
             raise RpcFailed(Code.UNAVAILABLE, "not connected", connection_broke=True)
-        exchange = connection.call(path, message, None, on_message)
+        stream = connection.call(path, message, None, on_message)
         try:
-            await exchange.done
+            await stream.done
         except asyncio.CancelledError:
-            connection.cancel(exchange)
+            connection.cancel(stream)
             raise
 
     def check_liveness(self, *, alone: bool) -> None:

@@ -38,9 +38,9 @@ async def test_a_call_and_its_answer(peer: Peer) -> None:
 )
 async def test_a_status_is_told(peer: Peer, status: int, text: str, code: Code, says: str) -> None:
     """The code where it is one, and the worker's words, which are percent-encoded on the wire."""
-    exchange = peer.call()
+    stream = peer.call()
     peer.answer(1, b"", status, text)
-    error = await failure(exchange)
+    error = await failure(stream)
     assert (error.code, error.connection_broke) == (code, False)
     assert says in str(error)
 
@@ -62,7 +62,7 @@ async def test_endings_without_an_answer(peer: Peer) -> None:
 
 async def test_an_answer_in_pieces(peer: Peer) -> None:
     """Any number of DATA frames, padded ones too, and a header block that is continued."""
-    exchange = peer.call()
+    stream = peer.call()
     encoder = hpack.Encoder()
     encoder.header_table_size = 0
     block = encoder.encode(OK_HEADERS)
@@ -74,7 +74,7 @@ async def test_an_answer_in_pieces(peer: Peer) -> None:
         piece = data[begin : begin + 7]
         peer.say(frame(http2.DATA, http2.PADDED, 1, b"\x03" + piece + b"\x00" * 3))
     peer.say(peer.headers(1, [("grpc-status", "0")], end=True))
-    assert await exchange.done == message
+    assert await stream.done == message
 
 
 async def test_cancelling_resets_the_stream_and_nothing_else(peer: Peer) -> None:
@@ -108,7 +108,7 @@ async def test_a_worker_that_says_nothing_is_asked_and_given_up(peer: Peer) -> N
     for _ in range(100):
         peer.connection.check_liveness()
     assert pings(peer) == 0, "nothing is owed"
-    exchange = peer.call()
+    stream = peer.call()
     for _ in range(PING_AFTER_CHECKS):
         assert pings(peer) == 0
         peer.connection.check_liveness()
@@ -117,7 +117,7 @@ async def test_a_worker_that_says_nothing_is_asked_and_given_up(peer: Peer) -> N
         assert peer.lost == 0
         peer.connection.check_liveness()
     assert peer.lost == 1
-    assert (await failure(exchange)).connection_broke
+    assert (await failure(stream)).connection_broke
 
 
 async def test_the_last_worker_is_given_more_time(peer: Peer) -> None:
@@ -133,9 +133,9 @@ async def test_the_last_worker_is_given_more_time(peer: Peer) -> None:
 async def test_a_worker_that_answers_the_ping_is_only_slow(peer: Peer, cancelled: bool) -> None:
     """It lives, so the connection stays; it is not asked again before it has said something else, because servers hang
     up on clients that only ping. A call that is given up meanwhile changes nothing of that."""
-    exchange = peer.call()
+    stream = peer.call()
     if cancelled:
-        peer.connection.cancel(exchange)
+        peer.connection.cancel(stream)
     for _ in range(PING_AFTER_CHECKS):
         peer.connection.check_liveness()
     assert pings(peer) == 1
@@ -144,7 +144,7 @@ async def test_a_worker_that_answers_the_ping_is_only_slow(peer: Peer, cancelled
     for _ in range(5 * DEAD_AFTER_CHECKS):
         peer.connection.check_liveness()
     assert (pings(peer), peer.lost) == (0, 0)
-    peer.answer(another.stream, b"late")
+    peer.answer(another.stream_id, b"late")
     assert await another.done == b"late"
     peer.call()
     for _ in range(PING_AFTER_CHECKS):
@@ -155,7 +155,7 @@ async def test_a_worker_that_answers_the_ping_is_only_slow(peer: Peer, cancelled
 async def test_a_stream_of_messages_may_be_silent(peer: Peer) -> None:
     """A health watch says nothing for as long as nothing changes: nobody pings for that."""
     stream = peer.connection.call("/s/Watch", b"", None, lambda message: None)
-    peer.say(peer.headers(stream.stream, OK_HEADERS))
+    peer.say(peer.headers(stream.stream_id, OK_HEADERS))
     for _ in range(5 * DEAD_AFTER_CHECKS):
         peer.connection.check_liveness()
     assert (pings(peer), peer.lost) == (0, 0)
@@ -178,7 +178,7 @@ async def test_a_worker_that_says_goodbye(peer: Peer) -> None:
 @pytest.mark.parametrize("end", ["reset", "lost", "closed"])
 async def test_a_connection_that_breaks(peer: Peer, end: str) -> None:
     """Calls under way fail at once as UNAVAILABLE on a broken connection, and it is told once."""
-    exchange = peer.call()
+    stream = peer.call()
     match end:
         case "reset":
             peer.say(frame(http2.RST_STREAM, 0, 1, http2.UINT32.pack(7)))
@@ -187,18 +187,18 @@ async def test_a_connection_that_breaks(peer: Peer, end: str) -> None:
             peer.connection.connection_lost(None)
         case _:
             peer.connection.close()
-    error = await failure(exchange)
+    error = await failure(stream)
     assert (error.code, error.connection_broke) == (Code.UNAVAILABLE, True)
     assert peer.lost == (end != "reset")
 
 
 async def test_a_compressed_answer_fails_its_call(peer: Peer) -> None:
     """Compression was not offered; the caller is told at once, not when its time is up."""
-    exchange = peer.call()
+    stream = peer.call()
     data = http2.MESSAGE_PREFIX.pack(1, 3) + b"abc"
     peer.say(peer.headers(1, OK_HEADERS), frame(http2.DATA, 0, 1, data))
     peer.say(peer.headers(1, [("grpc-status", "0")], end=True))
-    assert (await failure(exchange)).connection_broke
+    assert (await failure(stream)).connection_broke
 
 
 @settings(deadline=None)
@@ -245,7 +245,7 @@ async def test_windows_are_kept(sizes: list[int], most: int, first_window: int, 
 async def test_a_stream_of_messages(peer: Peer) -> None:
     """A health watch hears each message as it comes, however they are cut, until the stream ends."""
     heard: list[bytes] = []
-    exchange = peer.connection.call("/s/m", b"", None, heard.append)
+    stream = peer.connection.call("/s/m", b"", None, heard.append)
     data = b"".join(http2.MESSAGE_PREFIX.pack(0, len(one)) + one for one in (b"one", b"", b"three"))
     peer.say(peer.headers(1, OK_HEADERS), frame(http2.DATA, 0, 1, data[:6]))
     assert heard == []
@@ -254,4 +254,4 @@ async def test_a_stream_of_messages(peer: Peer) -> None:
     peer.say(frame(http2.DATA, 0, 1, data[10:]))
     assert heard == [b"one", b"", b"three"]
     peer.say(peer.headers(1, [("grpc-status", "0")], end=True))
-    assert exchange.done.done()
+    assert stream.done.done()

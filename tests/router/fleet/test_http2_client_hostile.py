@@ -31,9 +31,9 @@ from tests.router.peer import BYTES, OK_HEADERS, Peer, failure
 )
 async def test_a_peer_that_breaks_the_protocol(peer: Peer, answer: bytes) -> None:
     """Its connection is dropped, its calls fail, and nothing else happens."""
-    exchange = peer.call()
+    stream = peer.call()
     peer.say(answer)
-    error = await failure(exchange)
+    error = await failure(stream)
     assert error.connection_broke
     assert (peer.wire.aborted, peer.lost, peer.connection.usable) == (True, 1, False)
 

@@ -8,7 +8,7 @@ import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.fleet.failure import BatchFailed, Reason
-from abfleet_router.fleet.http2_client import Connection
+from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.worker_link import WorkerLink
 
 from tests.router.fakes import Hasty
@@ -125,12 +125,12 @@ async def test_a_connection_that_is_lost_before_it_is_known_is_made_again(monkey
     monkeypatch.setattr("abfleet_router.fleet.worker_link.asyncio", Hasty())
     link, again, connects = WorkerLink("127.0.0.1:1", lambda: None), asyncio.Event(), 0
 
-    async def connect() -> Connection:
+    async def connect() -> ClientConnection:
         nonlocal connects
         connects += 1
         if connects == 3:
             again.set()
-        return Connection("127.0.0.1:1", lambda connection: None)  # was never up
+        return ClientConnection("127.0.0.1:1", lambda connection: None)  # was never up
 
     monkeypatch.setattr(link, "_connect", connect)
     keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
