@@ -7,7 +7,7 @@ from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_transport.call import Code, Metadata
 
 
@@ -150,7 +150,7 @@ async def turns(count: int = 5) -> None:
 
 def broken(reason_text: str = "gone") -> BatchFailed:
     """The connection broke."""
-    return BatchFailed(Reason.UNAVAILABLE, reason_text, connection_broke=True)
+    return BatchFailed(FailureReason.UNAVAILABLE, reason_text, connection_broke=True)
 
 
 class Hasty:

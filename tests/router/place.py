@@ -8,7 +8,7 @@ from typing import Any
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Batch
 from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import BatchingSettings, Replica
@@ -31,7 +31,7 @@ class Ears:
 
     def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None: ...
 
-    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: Reason) -> None:
+    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None:
         self.returned += calls
 
 

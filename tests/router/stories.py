@@ -4,15 +4,15 @@ from collections.abc import Callable
 from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 
 from tests.router.bench import Bench
 from tests.router.fakes import FakeCall
 
 Make = Callable[..., Any]
-TIMED_OUT = BatchFailed(Reason.TIMEOUT, "late", connection_broke=False)
-OVERLOADED = BatchFailed(Reason.OVERLOAD, "full", connection_broke=False)
-MODEL_ERROR = BatchFailed(Reason.MODEL_ERROR, "INTERNAL: a fault", connection_broke=False)
+TIMED_OUT = BatchFailed(FailureReason.TIMEOUT, "late", connection_broke=False)
+OVERLOADED = BatchFailed(FailureReason.OVERLOAD, "full", connection_broke=False)
+MODEL_ERROR = BatchFailed(FailureReason.MODEL_ERROR, "INTERNAL: a fault", connection_broke=False)
 USERS = ("on-v1", "on-v2", "on-v3", "user-1", "")
 
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from abfleet_transport.call import Code
 
 from abfleet_router.calls.call_records import Accounts
-from abfleet_router.calls.fallback import Situation, Step, final_status, next_step
+from abfleet_router.calls.fallback import FailedAttempt, NextStep, final_status, next_step
 from abfleet_router.calls.retry_budget import RetryBudget
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import Replica
 from abfleet_router.metrics import RouterMetrics
@@ -18,7 +18,7 @@ PUSHBACK_MS = 200
 """When a shed caller may come again: about what a full backlog takes to clear."""
 
 
-class Onward:
+class Attempts:
     """Acts on what fallback.py decides. Changed only on the event loop: the budget, and the calls it is given."""
 
     def __init__(
@@ -41,7 +41,7 @@ class Onward:
         routed.version = replica.version
         replica.queue.append(routed)
 
-    def step(self, routed: RoutedCall, pool: Pool, reason: Reason, *, broke: bool) -> None:
+    def after_failure(self, routed: RoutedCall, pool: Pool, reason: FailureReason, *, broke: bool) -> None:
         """An attempt on `pool` failed: sends the call on, or ends it."""
         now = self._clock()
         default = routed.snapshot.default_pool
@@ -50,7 +50,7 @@ class Onward:
         if not on_default and default.available and pool.rests(now):
             other = None
         time_left = routed.deadline - now > self._settings.least_attempt_seconds
-        situation = Situation(
+        failed = FailedAttempt(
             reason=reason,
             connection_broke=broke,
             resent=routed.resent,
@@ -58,20 +58,20 @@ class Onward:
             another_replica=other is not None,
             time_left=time_left,
             on_default=on_default,
-            default_has_room=reason is not Reason.OVERLOAD or default.has_room,
+            default_has_room=reason is not FailureReason.OVERLOAD or default.has_room,
         )
-        step = next_step(situation)
-        if step is Step.RETRY and not self.budget.spend():
-            step = Step.FAIL if on_default else Step.FALLBACK
-        elif step is Step.RETRY:
+        step = next_step(failed)
+        if step is NextStep.RETRY and not self.budget.spend():
+            step = NextStep.FAIL if on_default else NextStep.FALLBACK
+        elif step is NextStep.RETRY:
             self._metrics.retries += 1
-        if step is Step.RESEND and other is not None:
+        if step is NextStep.RESEND and other is not None:
             routed.resent = True
             self.enqueue(routed, other, now)
-        elif step is Step.RETRY and other is not None:
+        elif step is NextStep.RETRY and other is not None:
             routed.retried = True
             self.enqueue(routed, other, now)
-        elif step is Step.FALLBACK:
+        elif step is NextStep.FALLBACK:
             self.fall_back(routed, default, reason, now)
         else:
             code = final_status(reason, time_left=time_left)
@@ -79,7 +79,7 @@ class Onward:
                 routed, code, f"version {pool.version}: {reason.value}, and no other replica or version can serve"
             )
 
-    def fall_back(self, routed: RoutedCall, default: Pool, reason: Reason, now: float) -> None:
+    def fall_back(self, routed: RoutedCall, default: Pool, reason: FailureReason, now: float) -> None:
         """Lets the default version answer, and says so in the log."""
         routed.fallback = reason
         fallbacks = routed.snapshot.routes[routed.arm.index].stats.fallbacks
@@ -87,7 +87,7 @@ class Onward:
         routed.resent = routed.retried = False
         replica = default.pick(now)
         if replica is None:
-            self.step(routed, default, default.out_because, broke=False)
+            self.after_failure(routed, default, default.out_because, broke=False)
         else:
             self.enqueue(routed, replica, now)
 

@@ -1,4 +1,4 @@
-"""What comes back from replicas: answers, failures, and silence. Knows batches; what becomes of a call is onward's."""
+"""What comes back from replicas: answers, failures, and silence. Knows batches; the next attempt is attempts.py's."""
 
 from collections.abc import Callable
 
@@ -8,14 +8,14 @@ from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 
-from abfleet_router.calls.attempts import Onward
+from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.call_records import Accounts, AnsweredCall
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import REQUEST_ID_HEADS, reply_suffix
 from abfleet_router.errors import shown
 from abfleet_router.fleet.batch_queue import Batch
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.replica import Replica, stands_for
 from abfleet_router.metrics import RouterMetrics
@@ -29,7 +29,7 @@ class Answers:
     def __init__(
         self,
         fleet: Fleet,
-        onward: Onward,
+        attempts: Attempts,
         accounts: Accounts,
         metrics: RouterMetrics,
         clock: Callable[[], float],
@@ -37,7 +37,7 @@ class Answers:
     ) -> None:
         """`held`: None where an answer need not wait for its line in the log."""
         self._fleet = fleet
-        self._onward = onward
+        self._attempts = attempts
         self._accounts = accounts
         self._metrics = metrics
         self._clock = clock
@@ -54,11 +54,11 @@ class Answers:
             got = "bytes that are no RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
             log.error("worker answered with garbage", address=replica.address, calls=len(batch.calls), got=got,
                       request_ids=batch.some_request_ids())  # fmt: skip
-            self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=False, telling=True)
+            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, certain=False, telling=True)
         elif not stands_for(replica.version, answer.model_version, answer.alias):
             log.error("worker serves another version", address=replica.address, pool=replica.version,
                       version=shown(answer.model_version))  # fmt: skip
-            self._batch_failed(batch, replica, Reason.MODEL_ERROR, broke=False, certain=True)
+            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, certain=True)
         else:
             self._hand_out(batch, replica, answer)
 
@@ -104,45 +104,52 @@ class Answers:
 
     def _item_failed(self, routed: RoutedCall, replica: Replica, code: Code, text: str) -> None:
         if code is Code.INVALID_ARGUMENT:  # the caller's mistake: no other replica would see it differently
-            self._onward.fail(routed, code, text)
+            self._attempts.fail(routed, code, text)
             return
-        reason = {Code.DEADLINE_EXCEEDED: Reason.TIMEOUT, Code.RESOURCE_EXHAUSTED: Reason.OVERLOAD}.get(
-            code, Reason.MODEL_ERROR
+        reason = {Code.DEADLINE_EXCEEDED: FailureReason.TIMEOUT, Code.RESOURCE_EXHAUSTED: FailureReason.OVERLOAD}.get(
+            code, FailureReason.MODEL_ERROR
         )
         pool = replica.pool
-        if reason is Reason.MODEL_ERROR:
+        if reason is FailureReason.MODEL_ERROR:
             pool.note_failure(replica, reason, certain=False)
-        self._onward.step(routed, pool, reason, broke=False)
+        self._attempts.after_failure(routed, pool, reason, broke=False)
 
     def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None:
         """A batch did not come back."""
         log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure),
                   request_ids=batch.some_request_ids())  # fmt: skip
         broke = failure.connection_broke
-        telling = failure.reason is Reason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
+        telling = failure.reason is FailureReason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
         self._batch_failed(batch, replica, failure.reason, broke=broke, certain=broke, telling=telling)
 
     def _batch_failed(
-        self, batch: Batch, replica: Replica, reason: Reason, *, broke: bool, certain: bool, telling: bool = False
+        self,
+        batch: Batch,
+        replica: Replica,
+        reason: FailureReason,
+        *,
+        broke: bool,
+        certain: bool,
+        telling: bool = False,
     ) -> None:
         calls = [routed for routed in batch.calls if routed.batch is batch]
         for routed in calls:
             routed.batch = None
         pool = replica.pool
-        if reason is not Reason.OVERLOAD and calls:
+        if reason is not FailureReason.OVERLOAD and calls:
             pool.note_failure(replica, reason, certain=certain, telling=telling, calls=len(calls))
         for routed in calls:
-            self._onward.step(routed, pool, reason, broke=broke)
+            self._attempts.after_failure(routed, pool, reason, broke=broke)
 
     def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None:
         """These waited until their attempt had no time left."""
         for routed in calls:
-            self._onward.step(routed, replica.pool, Reason.TIMEOUT, broke=False)
+            self._attempts.after_failure(routed, replica.pool, FailureReason.TIMEOUT, broke=False)
 
-    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: Reason) -> None:
+    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None:
         """These waited for a replica that is out now; they were not sent, so sending them on costs nothing."""
         for routed in calls:
-            self._onward.step(routed, replica.pool, reason, broke=True)
+            self._attempts.after_failure(routed, replica.pool, reason, broke=True)
 
     def sweep(self) -> None:
         """Moves on every attempt whose time is up, and lets replicas look for signs of life; called every 20 ms."""
@@ -152,10 +159,10 @@ class Answers:
             waited, in_flight, unresponsive = replica.queue.expire(now)
             if in_flight:
                 replica.pool.note_failure(
-                    replica, Reason.TIMEOUT, certain=False, telling=unresponsive, calls=len(in_flight)
+                    replica, FailureReason.TIMEOUT, certain=False, telling=unresponsive, calls=len(in_flight)
                 )
             for routed in (*waited, *in_flight):
-                self._onward.step(routed, replica.pool, Reason.TIMEOUT, broke=False)
+                self._attempts.after_failure(routed, replica.pool, FailureReason.TIMEOUT, broke=False)
 
 
 def code_of(number: int) -> Code:

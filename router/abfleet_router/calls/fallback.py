@@ -5,10 +5,10 @@ from enum import Enum
 
 from abfleet_transport.call import Code
 
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.fleet.failure import FailureReason
 
 
-class Step(Enum):
+class NextStep(Enum):
     """What to do next."""
 
     RESEND = "resend"
@@ -21,10 +21,10 @@ class Step(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Situation:
+class FailedAttempt:
     """What a decision after a failed attempt depends on."""
 
-    reason: Reason
+    reason: FailureReason
     connection_broke: bool
     """The worker may have died with the call; the call itself is not suspect."""
     resent: bool
@@ -40,25 +40,25 @@ class Situation:
     """The default can take a call without making it wait too long."""
 
 
-def next_step(situation: Situation) -> Step:
+def next_step(failed: FailedAttempt) -> NextStep:
     """The chain: a free resend after a broken connection, one retry elsewhere, the default version, an error.
 
     RETRY is subject to the budget; a caller without budget asks again with `retried` set.
     """
-    if not situation.time_left:
-        return Step.FAIL
-    if situation.another_replica:
-        if situation.connection_broke and not situation.resent:
-            return Step.RESEND
-        if not situation.retried and situation.reason is not Reason.OVERLOAD:
-            return Step.RETRY
-    if situation.reason is Reason.OVERLOAD and not situation.default_has_room:
-        return Step.FAIL  # one overload must not become two
-    return Step.FAIL if situation.on_default else Step.FALLBACK
+    if not failed.time_left:
+        return NextStep.FAIL
+    if failed.another_replica:
+        if failed.connection_broke and not failed.resent:
+            return NextStep.RESEND
+        if not failed.retried and failed.reason is not FailureReason.OVERLOAD:
+            return NextStep.RETRY
+    if failed.reason is FailureReason.OVERLOAD and not failed.default_has_room:
+        return NextStep.FAIL  # one overload must not become two
+    return NextStep.FAIL if failed.on_default else NextStep.FALLBACK
 
 
-def final_status(reason: Reason, *, time_left: bool) -> Code:
+def final_status(reason: FailureReason, *, time_left: bool) -> Code:
     """The status a caller gets when the chain has ended."""
     if not time_left:
         return Code.DEADLINE_EXCEEDED
-    return Code.RESOURCE_EXHAUSTED if reason is Reason.OVERLOAD else Code.UNAVAILABLE
+    return Code.RESOURCE_EXHAUSTED if reason is FailureReason.OVERLOAD else Code.UNAVAILABLE

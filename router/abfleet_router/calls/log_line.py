@@ -14,7 +14,7 @@ from abfleet_log.schema import SCHEMA
 from abfleet_transport.call import Code
 
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.fleet.failure import FailureReason
 
 OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
 NO_ITEMS, NO_ATTRIBUTES = b"[]", b"{}"
@@ -67,7 +67,7 @@ def exposures(
 
 
 @lru_cache(maxsize=4096)
-def _form(constant: bytes, served: str | None, fallback: Reason | None, attempts: int, status: Code) -> bytes:
+def _form(constant: bytes, served: str | None, fallback: FailureReason | None, attempts: int, status: Code) -> bytes:
     """The line of all calls that went the same way; what differs is to be filled in by `%`."""
     members = (
         constant,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from abfleet_experiments.assign import Arm
 from abfleet_transport.call import Call
 
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.fleet.failure import FailureReason
 
 if TYPE_CHECKING:
     from abfleet_router.calls.call_trace import CallTrace
@@ -64,7 +64,7 @@ class RoutedCall:
         self.batch: Batch | None = None  # the batch it is in flight with; None while it waits
         self.attempt_until = deadline
         self.attempts = 0
-        self.fallback: Reason | None = None
+        self.fallback: FailureReason | None = None
         self.resent = False
         self.retried = False
         self.worker_us = 0

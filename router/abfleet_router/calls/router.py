@@ -14,7 +14,7 @@ from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router.calls.admission import Admission
-from abfleet_router.calls.attempts import Onward
+from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.batch_results import Answers
 from abfleet_router.calls.call_records import Accounts
 from abfleet_router.calls.held_answers import HeldAnswers
@@ -23,7 +23,7 @@ from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import Tracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.queue_delay import ExpectedWait
 from abfleet_router.metrics import RouterMetrics
@@ -67,9 +67,9 @@ class Router:
         self._accounts = Accounts(
             metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed, tracer=tracer
         )
-        self._onward = Onward(self._accounts, metrics, settings, clock)
+        self._attempts = Attempts(self._accounts, metrics, settings, clock)
         held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
-        self.answers = Answers(fleet, self._onward, self._accounts, metrics, clock, held)
+        self.answers = Answers(fleet, self._attempts, self._accounts, metrics, clock, held)
         """Who takes what replicas give back."""
         self._expected_wait = ExpectedWait()
         self._rate_limit = rate_limit
@@ -90,7 +90,7 @@ class Router:
     def on_calls(self, calls: list[Call]) -> None:
         """Takes calls that arrived together."""
         self._accounts.arrived(len(calls))
-        self._onward.budget.earn(len(calls))
+        self._attempts.budget.earn(len(calls))
         snapshot, now = self._snapshot, self._clock()
         for call in calls:
             if snapshot is None:
@@ -120,7 +120,7 @@ class Router:
         self._metrics.rate_limited += 1
         wait_ms = max(1, ceil(wait_seconds * 1000))
         text = f"rate limit: this caller has no calls left; the next is allowed in {wait_ms} ms"
-        self._onward.fail(routed, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
+        self._attempts.fail(routed, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
 
     def _dispatch(self, routed: RoutedCall, now: float) -> None:
         settings, backlog = self._settings, self._fleet.backlog
@@ -133,13 +133,13 @@ class Router:
         # Whatever the group: shedding by group would bias the comparison.
         if full or self.crowded or self._expected_wait.too_long:
             self._metrics.shed += 1
-            self._onward.fail(routed, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
+            self._attempts.fail(routed, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
         elif rests:
-            self._onward.fall_back(routed, default, Reason.EJECTED, now)
+            self._attempts.fall_back(routed, default, FailureReason.EJECTED, now)
         elif replica is None:
-            self._onward.step(routed, pool, pool.out_because, broke=False)
+            self._attempts.after_failure(routed, pool, pool.out_because, broke=False)
         else:
-            self._onward.enqueue(routed, replica, now)
+            self._attempts.enqueue(routed, replica, now)
 
     def on_cancelled(self, call: Call) -> None:
         """The caller has gone, or its deadline has passed. Its batch-mates are not touched."""

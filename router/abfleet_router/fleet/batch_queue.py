@@ -13,7 +13,7 @@ from typing import Protocol
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 
 SMOOTHING = 0.2
 """Weight of the newest batch in the time of a batch: a change is followed within some ten batches."""
@@ -209,7 +209,7 @@ class BatchQueue:
             return
         self._left_flight(batch, self._clock())
         if batch.open:  # the queue is being closed under calls that still wait for an answer
-            closed = BatchFailed(Reason.UNAVAILABLE, "the connection was closed", connection_broke=True)
+            closed = BatchFailed(FailureReason.UNAVAILABLE, "the connection was closed", connection_broke=True)
             self._receiver.on_failed(batch, closed)
         self._send_soon()
 

@@ -3,7 +3,7 @@
 from enum import Enum
 
 
-class Reason(Enum):
+class FailureReason(Enum):
     """Why an attempt failed; the value is what the decision log says in `fallback`."""
 
     UNAVAILABLE = "unavailable"
@@ -19,7 +19,7 @@ class Reason(Enum):
 class BatchFailed(Exception):
     """A whole batch did not come back."""
 
-    def __init__(self, reason: Reason, message: str, *, connection_broke: bool) -> None:
+    def __init__(self, reason: FailureReason, message: str, *, connection_broke: bool) -> None:
         super().__init__(message)
         self.reason = reason
         self.connection_broke = connection_broke

@@ -16,7 +16,7 @@ from abfleet_router.fleet.ejection import (
     may_eject_on_suspicion,
     succeeded,
 )
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.fleet.queue_delay import MAX_WAIT_SECONDS
 from abfleet_router.fleet.replica import Health, Replica
 from abfleet_router.fleet.resolve import host_name, needs_resolving, resolve
@@ -89,11 +89,15 @@ class Pool:
         return tuple(self._leaving)
 
     @property
-    def out_because(self) -> Reason:
+    def out_because(self) -> FailureReason:
         """Why nobody is available."""
         now = self._clock()
         serving = [replica for replica in self._replicas.values() if replica.health is Health.SERVING]
-        return Reason.EJECTED if any(is_ejected(replica.record, now) for replica in serving) else Reason.UNAVAILABLE
+        return (
+            FailureReason.EJECTED
+            if any(is_ejected(replica.record, now) for replica in serving)
+            else FailureReason.UNAVAILABLE
+        )
 
     def rests(self, now: float) -> bool:
         """Whether a call that another version can serve should go there at once, because nobody here answers.
@@ -176,7 +180,7 @@ class Pool:
     def _on_health(self, replica: Replica) -> None:
         self._refresh()
         if replica.health is not Health.SERVING:
-            replica.return_waiting(Reason.UNAVAILABLE)
+            replica.return_waiting(FailureReason.UNAVAILABLE)
 
     def _refresh(self) -> None:
         now = self._clock()
@@ -210,7 +214,7 @@ class Pool:
             log.info("version answers again", version=self.version)
 
     def note_failure(
-        self, replica: Replica, reason: Reason, *, certain: bool, telling: bool = False, calls: int = 1
+        self, replica: Replica, reason: FailureReason, *, certain: bool, telling: bool = False, calls: int = 1
     ) -> None:
         """`calls` of it failed. `certain`: one failure is proof. `telling`: one is suspicion enough."""
         now = self._clock()
@@ -231,7 +235,7 @@ class Pool:
                 "no replica answers", version=self.version, reason=reason.value, rests_seconds=round(seconds, 1)
             )
 
-    def _eject(self, replica: Replica, reason: Reason, now: float) -> None:
+    def _eject(self, replica: Replica, reason: FailureReason, now: float) -> None:
         until = eject(replica.record, self._policy, now)
         self.counters.ejections_enforced += 1
         log.warning(
@@ -243,7 +247,7 @@ class Pool:
         )
         asyncio.get_running_loop().call_later(until - now, self._let_in, replica)
         self._refresh()  # first, so that no call is sent back to where it came from
-        replica.return_waiting(Reason.EJECTED)
+        replica.return_waiting(FailureReason.EJECTED)
 
     def _let_in(self, replica: Replica) -> None:
         """Its ejection ends about now; a timer of whole milliseconds may come a little early, and then comes again."""

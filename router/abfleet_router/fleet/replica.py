@@ -17,7 +17,7 @@ from grpc_health.v1 import health_pb2
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Backlog, Batch, BatchQueue
 from abfleet_router.fleet.ejection import Record, is_ejected
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_router.fleet.worker_link import WorkerLink
 
@@ -61,7 +61,7 @@ class Receiver(Protocol):
     def on_expired(self, replica: "Replica", calls: list[RoutedCall]) -> None:
         """These have no time left for this attempt, and have not been sent."""
 
-    def on_returned(self, replica: "Replica", calls: list[RoutedCall], reason: Reason) -> None:
+    def on_returned(self, replica: "Replica", calls: list[RoutedCall], reason: FailureReason) -> None:
         """These waited for the replica, which is out now; they have not been sent."""
 
 
@@ -137,7 +137,7 @@ class Replica:
         """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""
         self.link.check_liveness(alone=all(other is self for other in self.pool.available))
 
-    def return_waiting(self, reason: Reason) -> None:
+    def return_waiting(self, reason: FailureReason) -> None:
         """Gives back the calls that wait, because the replica is out."""
         if calls := self.queue.take_waiting():
             self._receiver.on_returned(self, calls, reason)
@@ -185,7 +185,7 @@ class Replica:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
         await self.queue.close()
-        self.return_waiting(Reason.UNAVAILABLE)
+        self.return_waiting(FailureReason.UNAVAILABLE)
         self.link.close()
 
 

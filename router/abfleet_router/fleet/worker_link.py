@@ -14,7 +14,7 @@ from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 from abfleet_transport.keepalive import keep_alive
 
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 
@@ -33,10 +33,10 @@ LASTING_SECONDS = 1.0
 knocked at no more often than what does not accept."""
 
 REASONS = {
-    Code.UNAVAILABLE: Reason.UNAVAILABLE,
-    Code.CANCELLED: Reason.UNAVAILABLE,  # not by us: a grpcio worker that stops ends so what it has not begun
-    Code.DEADLINE_EXCEEDED: Reason.TIMEOUT,
-    Code.RESOURCE_EXHAUSTED: Reason.OVERLOAD,
+    Code.UNAVAILABLE: FailureReason.UNAVAILABLE,
+    Code.CANCELLED: FailureReason.UNAVAILABLE,  # not by us: a grpcio worker that stops ends so what it has not begun
+    Code.DEADLINE_EXCEEDED: FailureReason.TIMEOUT,
+    Code.RESOURCE_EXHAUSTED: FailureReason.OVERLOAD,
 }
 
 
@@ -141,7 +141,7 @@ class WorkerLink:
         """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
         connection = self._connection
         if connection is None:
-            raise BatchFailed(Reason.UNAVAILABLE, "not connected", connection_broke=True)
+            raise BatchFailed(FailureReason.UNAVAILABLE, "not connected", connection_broke=True)
         try:
             stream = connection.call(BATCH_METHOD, message, timeout_seconds)
             try:
@@ -150,7 +150,7 @@ class WorkerLink:
                 connection.cancel(stream)
                 raise
         except RpcFailed as error:
-            reason = REASONS.get(error.code, Reason.MODEL_ERROR)
+            reason = REASONS.get(error.code, FailureReason.MODEL_ERROR)
             broke = error.connection_broke or error.code in (Code.UNAVAILABLE, Code.CANCELLED)
             raise BatchFailed(reason, str(error), connection_broke=broke) from None
 

@@ -4,28 +4,28 @@ from dataclasses import replace
 from itertools import product
 
 from abfleet_log.schema import FALLBACKS
-from abfleet_router.calls.fallback import Situation, Step, final_status, next_step
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.calls.fallback import FailedAttempt, NextStep, final_status, next_step
+from abfleet_router.fleet.failure import FailureReason
 from abfleet_transport.call import Code
 
 FLAGS = ("connection_broke", "resent", "retried", "another_replica", "time_left", "on_default", "default_has_room")
 SITUATIONS = [
-    Situation(reason=reason, **dict(zip(FLAGS, flags, strict=True)))
-    for reason in Reason
+    FailedAttempt(reason=reason, **dict(zip(FLAGS, flags, strict=True)))
+    for reason in FailureReason
     for flags in product([False, True], repeat=len(FLAGS))
 ]
 
 
-def wanted(one: Situation) -> Step:
+def wanted(one: FailedAttempt) -> NextStep:
     """The table as the documentation tells it, written the other way round: what each step needs."""
     free = one.connection_broke and not one.resent
     if one.time_left and one.another_replica and free:
-        return Step.RESEND
-    if one.time_left and one.another_replica and not one.retried and one.reason is not Reason.OVERLOAD:
-        return Step.RETRY
-    if one.time_left and not one.on_default and (one.default_has_room or one.reason is not Reason.OVERLOAD):
-        return Step.FALLBACK
-    return Step.FAIL
+        return NextStep.RESEND
+    if one.time_left and one.another_replica and not one.retried and one.reason is not FailureReason.OVERLOAD:
+        return NextStep.RETRY
+    if one.time_left and not one.on_default and (one.default_has_room or one.reason is not FailureReason.OVERLOAD):
+        return NextStep.FALLBACK
+    return NextStep.FAIL
 
 
 def test_the_whole_table() -> None:
@@ -39,19 +39,19 @@ def test_no_chain_is_endless() -> None:
 
     def longest(attempts: int, *, resent: bool, retried: bool, on_default: bool) -> int:
         most = attempts
-        for reason, broke in product(Reason, [False, True]):
-            situation = Situation(
+        for reason, broke in product(FailureReason, [False, True]):
+            situation = FailedAttempt(
                 reason=reason, connection_broke=broke, resent=resent, retried=retried,
                 another_replica=True, time_left=True, on_default=on_default, default_has_room=True,
             )  # fmt: skip
             match next_step(situation):
-                case Step.RESEND:
+                case NextStep.RESEND:
                     ends = longest(attempts + 1, resent=True, retried=retried, on_default=on_default)
-                case Step.RETRY:
+                case NextStep.RETRY:
                     ends = longest(attempts + 1, resent=resent, retried=True, on_default=on_default)
-                case Step.FALLBACK:
+                case NextStep.FALLBACK:
                     ends = longest(attempts + 1, resent=False, retried=False, on_default=True)
-                case Step.FAIL:
+                case NextStep.FAIL:
                     ends = attempts
             most = max(most, ends)
         return most
@@ -61,21 +61,21 @@ def test_no_chain_is_endless() -> None:
 
 def test_an_overloaded_version_is_not_asked_again() -> None:
     """A retry after an overload would add to it; only a call whose connection broke goes to a neighbour."""
-    overloaded = [replace(one, reason=Reason.OVERLOAD, connection_broke=False) for one in SITUATIONS]
-    assert {next_step(one) for one in overloaded} == {Step.FALLBACK, Step.FAIL}
+    overloaded = [replace(one, reason=FailureReason.OVERLOAD, connection_broke=False) for one in SITUATIONS]
+    assert {next_step(one) for one in overloaded} == {NextStep.FALLBACK, NextStep.FAIL}
     crowded = [replace(one, default_has_room=False) for one in overloaded]
-    assert {next_step(one) for one in crowded} == {Step.FAIL}, "nor does it spill over into a default without room"
+    assert {next_step(one) for one in crowded} == {NextStep.FAIL}, "nor does it spill over into a default without room"
 
 
 def test_final_status() -> None:
     """No time: DEADLINE_EXCEEDED. Overload: RESOURCE_EXHAUSTED, so that callers hold back. All else: UNAVAILABLE."""
-    for reason in Reason:
+    for reason in FailureReason:
         assert final_status(reason, time_left=False) is Code.DEADLINE_EXCEEDED
-    with_time = {reason: final_status(reason, time_left=True) for reason in Reason}
-    assert with_time.pop(Reason.OVERLOAD) is Code.RESOURCE_EXHAUSTED
+    with_time = {reason: final_status(reason, time_left=True) for reason in FailureReason}
+    assert with_time.pop(FailureReason.OVERLOAD) is Code.RESOURCE_EXHAUSTED
     assert set(with_time.values()) == {Code.UNAVAILABLE}
 
 
 def test_reasons_are_those_of_the_log() -> None:
     """What the decision log says in `fallback` is what its schema allows, no more and no less."""
-    assert {reason.value for reason in Reason} == set(FALLBACKS)
+    assert {reason.value for reason in FailureReason} == set(FALLBACKS)

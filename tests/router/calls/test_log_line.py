@@ -13,7 +13,7 @@ from abfleet_log.schema import EVENTS, EXPOSURE, FALLBACKS, REASONS, problems
 from abfleet_router.calls.log_line import exposures
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot, log_constant
-from abfleet_router.fleet.failure import Reason
+from abfleet_router.fleet.failure import FailureReason
 from abfleet_transport.call import Code
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -69,7 +69,7 @@ def test_the_arms_have_every_reason() -> None:
     st.tuples(HOSTILE, st.one_of(st.just(""), HOSTILE), HOSTILE),
     st.sampled_from(Code),
     st.one_of(st.none(), st.sampled_from(["v1", "v1.4.0-rc1"])),
-    st.one_of(st.none(), st.sampled_from(Reason)),
+    st.one_of(st.none(), st.sampled_from(FailureReason)),
     st.dictionaries(st.one_of(st.sampled_from(["country", 'odd "name"', "secret"]), HOSTILE), HOSTILE, max_size=4),
     st.lists(st.integers(-(2**63), 2**63 - 1), max_size=5),
     st.tuples(st.booleans(), st.one_of(st.none(), st.just("4bf92f3577b34da6a3ce929d0e0e4736"))),
@@ -93,7 +93,7 @@ def test_every_exposure_is_what_the_schema_says(
     names: tuple[str, str, str],
     status: Code,
     served: str | None,
-    fallback: Reason | None,
+    fallback: FailureReason | None,
     attributes: dict[str, str],
     items: list[int],
     marks: tuple[bool, str | None],
@@ -129,8 +129,8 @@ def test_every_exposure_is_what_the_schema_says(
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("reason", Reason)
-def test_fallbacks_are_words_of_the_schema(reason: Reason) -> None:
+@pytest.mark.parametrize("reason", FailureReason)
+def test_fallbacks_are_words_of_the_schema(reason: FailureReason) -> None:
     """No reason is told under a name that analysis does not know."""
     assert reason.value in FALLBACKS
 
@@ -174,7 +174,7 @@ def test_calls_of_a_batch_have_each_their_own_line() -> None:
         routed.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, "100%")
         routed.call.arrived = number / 3
         routed.request_id, routed.attempts = f"r-{number}", 1 + number % 4 // 2
-        routed.fallback = Reason.TIMEOUT if number % 5 == 4 else None
+        routed.fallback = FailureReason.TIMEOUT if number % 5 == 4 else None
         calls.append(routed)
     picker = exposures([(routed, [number]) for number, routed in enumerate(calls)], "v1", Code.OK, 100.0, 1e9)
     alone = [

@@ -10,7 +10,7 @@ from abfleet_process.tracing.spans import Kind, Span
 from abfleet_process.tracing.traceparent import parse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.calls.spans import Tracer
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_transport.call import Code, Metadata
 
 from tests.router.bench import WALL, Bench
@@ -177,7 +177,7 @@ async def test_each_attempt_is_a_span(traced: Make) -> None:
     bench.clock.advance(0.1)
     await bench.fail("v2", broken())
     bench.clock.advance(0.1)
-    await bench.fail("v2", BatchFailed(Reason.TIMEOUT, "late", connection_broke=False))
+    await bench.fail("v2", BatchFailed(FailureReason.TIMEOUT, "late", connection_broke=False))
     bench.clock.advance(0.1)
     await bench.run_dry()
     (call,), hops = one.named(Kind.SERVER), one.named(Kind.CLIENT)

@@ -11,7 +11,7 @@ from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, Backlog, Batch, BatchQueue
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_transport.call import Code
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -168,7 +168,7 @@ class LaneMachine(RuleBasedStateMachine):
             case "break":
                 sent.fail(broken())
             case _:
-                sent.fail(BatchFailed(Reason.TIMEOUT, "late", connection_broke=False))
+                sent.fail(BatchFailed(FailureReason.TIMEOUT, "late", connection_broke=False))
         if turn:
             self.turn()
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
-from abfleet_router.fleet.failure import BatchFailed, Reason
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.worker_link import WorkerLink
 
@@ -44,15 +44,15 @@ async def test_a_batch_goes_and_comes_back(place: Place) -> None:
 @pytest.mark.parametrize(
     ("status", "reason", "broke"),
     [
-        (grpc.StatusCode.UNAVAILABLE, Reason.UNAVAILABLE, True),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, Reason.OVERLOAD, False),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, Reason.TIMEOUT, False),
-        (grpc.StatusCode.INTERNAL, Reason.MODEL_ERROR, False),
-        (grpc.StatusCode.UNIMPLEMENTED, Reason.MODEL_ERROR, False),
-        (grpc.StatusCode.UNKNOWN, Reason.MODEL_ERROR, False),
+        (grpc.StatusCode.UNAVAILABLE, FailureReason.UNAVAILABLE, True),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, FailureReason.OVERLOAD, False),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, FailureReason.TIMEOUT, False),
+        (grpc.StatusCode.INTERNAL, FailureReason.MODEL_ERROR, False),
+        (grpc.StatusCode.UNIMPLEMENTED, FailureReason.MODEL_ERROR, False),
+        (grpc.StatusCode.UNKNOWN, FailureReason.MODEL_ERROR, False),
     ],
 )
-async def test_what_a_refusal_means(place: Place, status: grpc.StatusCode, reason: Reason, broke: bool) -> None:
+async def test_what_a_refusal_means(place: Place, status: grpc.StatusCode, reason: FailureReason, broke: bool) -> None:
     """A status of the whole batch becomes a reason that routing knows, with the worker's words."""
     worker = await place.worker()
     link = await link_to(place, worker)
@@ -73,7 +73,7 @@ async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
         await worker.stop()
         with pytest.raises(BatchFailed) as caught:
             await sending
-    assert caught.value.reason is Reason.UNAVAILABLE
+    assert caught.value.reason is FailureReason.UNAVAILABLE
     with pytest.raises(BatchFailed) as caught:
         await link.send(batch_of([1]), 30.0)
     assert caught.value.connection_broke
