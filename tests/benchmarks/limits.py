@@ -35,7 +35,7 @@ class LimitedWay(Way):
     ) -> None:
         super().__init__(None, metadata)
         self.bench = Bench(client_of=client_of, rate_limit=None if rate is None else RateLimit(rate))
-        self.bench.router._accounts._log = cast(DecisionLog, NoLog())
+        self.bench.router._records._log = cast(DecisionLog, NoLog())
 
 
 def ways(folder: Path) -> dict[str, LimitedWay]:

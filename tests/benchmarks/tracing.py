@@ -46,7 +46,7 @@ class Way:
             chance = random.Random(1)
             tracer = Tracer(self.spans.append, ratio, draw=chance.random, bits=chance.getrandbits)
         self.bench = Bench(tracer=tracer)
-        self.bench.router._accounts._log = cast(DecisionLog, NoLog())
+        self.bench.router._records._log = cast(DecisionLog, NoLog())
 
     async def round(self, calls: int) -> float:
         """CPU µs a call, of the router's own work: what stands for workers answers outside of the measured time."""

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_router.app import main
-from abfleet_router.calls.call_records import Accounts, AnsweredCall
+from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 
 
-def _no_lines(self: Accounts, calls: Sequence[AnsweredCall], served: str) -> list[bytes]:
+def _no_lines(self: CallRecords, calls: Sequence[AnsweredCall], served: str) -> list[bytes]:
     return []
 
 
@@ -22,7 +22,7 @@ def _take_no_line(self: DecisionLog, line: object) -> None:
 
 
 if __name__ == "__main__":
-    Accounts.lines_of = _no_lines  # type: ignore[method-assign]
+    CallRecords.lines_of = _no_lines  # type: ignore[method-assign]
     DecisionLog.append = _take_no_line  # type: ignore[method-assign]
     DecisionLog.extend = _take_no_line  # type: ignore[method-assign]
     sys.exit(main())

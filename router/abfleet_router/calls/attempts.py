@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.call_records import Accounts
+from abfleet_router.calls.call_records import CallRecords
 from abfleet_router.calls.fallback import FailedAttempt, NextStep, final_status, next_step
 from abfleet_router.calls.retry_budget import RetryBudget
 from abfleet_router.calls.routed_call import RoutedCall
@@ -22,10 +22,10 @@ class Attempts:
     """Acts on what fallback.py decides. Changed only on the event loop: the budget, and the calls it is given."""
 
     def __init__(
-        self, accounts: Accounts, metrics: RouterMetrics, settings: RoutingSettings, clock: Callable[[], float]
+        self, records: CallRecords, metrics: RouterMetrics, settings: RoutingSettings, clock: Callable[[], float]
     ) -> None:
         self.budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
-        self._accounts = accounts
+        self._records = records
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
@@ -95,4 +95,4 @@ class Attempts:
         """Ends the call."""
         routed.done = True
         routed.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
-        self._accounts.failed(routed, code)
+        self._records.failed(routed, code)

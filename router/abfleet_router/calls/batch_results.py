@@ -9,7 +9,7 @@ from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 
 from abfleet_router.calls.attempts import Attempts
-from abfleet_router.calls.call_records import Accounts, AnsweredCall
+from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import REQUEST_ID_HEADS, reply_suffix
@@ -30,7 +30,7 @@ class Answers:
         self,
         fleet: Fleet,
         attempts: Attempts,
-        accounts: Accounts,
+        records: CallRecords,
         metrics: RouterMetrics,
         clock: Callable[[], float],
         held: HeldAnswers | None,
@@ -38,7 +38,7 @@ class Answers:
         """`held`: None where an answer need not wait for its line in the log."""
         self._fleet = fleet
         self._attempts = attempts
-        self._accounts = accounts
+        self._records = records
         self._metrics = metrics
         self._clock = clock
         self._held = held
@@ -96,7 +96,7 @@ class Answers:
         if served:
             replica.pool.note_success(replica, len(batch.calls), worker_seconds)
             if held is None:
-                self._accounts.served(served, version, worker_seconds)
+                self._records.served(served, version, worker_seconds)
             else:
                 held.hold(served, replies, version, worker_seconds)
         for routed, code, text in failed:

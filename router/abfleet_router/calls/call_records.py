@@ -21,7 +21,7 @@ AnsweredCall = tuple[RoutedCall, Sequence[int]]
 """A call that was answered, and the item ids of its answer."""
 
 
-class Accounts:
+class CallRecords:
     """Changed only on the event loop."""
 
     def __init__(

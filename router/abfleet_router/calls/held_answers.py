@@ -10,7 +10,7 @@ from typing import Protocol
 
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.call_records import Accounts, AnsweredCall
+from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 
 
 class WaitsForLines(Protocol):
@@ -23,9 +23,9 @@ class WaitsForLines(Protocol):
 class HeldAnswers:
     """Changed only on the event loop; what it holds is in the callbacks that it has given away."""
 
-    def __init__(self, decision_log: WaitsForLines, accounts: Accounts) -> None:
+    def __init__(self, decision_log: WaitsForLines, records: CallRecords) -> None:
         self._log = decision_log
-        self._accounts = accounts
+        self._records = records
 
     def hold(
         self, served: Sequence[AnsweredCall], replies: Sequence[bytes], version: str, worker_seconds: float
@@ -36,10 +36,10 @@ class HeldAnswers:
             if ok:
                 for (routed, _), reply in zip(served, replies, strict=True):
                     routed.call.reply(reply)
-                self._accounts.count_served(served, version, worker_seconds)
+                self._records.count_served(served, version, worker_seconds)
                 return
             for routed, _ in served:
                 routed.call.fail(Code.UNAVAILABLE, "the decision log cannot be written, and no decision goes unlogged")
-                self._accounts.unlogged(routed)
+                self._records.unlogged(routed)
 
-        self._log.append_all(self._accounts.lines_of(served, version), written)
+        self._log.append_all(self._records.lines_of(served, version), written)

@@ -16,7 +16,7 @@ from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_router.calls.admission import Admission
 from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.batch_results import Answers
-from abfleet_router.calls.call_records import Accounts
+from abfleet_router.calls.call_records import CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.request import request_id_of
 from abfleet_router.calls.routed_call import RoutedCall
@@ -64,12 +64,12 @@ class Router:
         self._settings = settings
         self._clock = clock
         self._admission = Admission(settings.default_deadline_seconds, tracer, client_of)
-        self._accounts = Accounts(
+        self._records = CallRecords(
             metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed, tracer=tracer
         )
-        self._attempts = Attempts(self._accounts, metrics, settings, clock)
-        held = HeldAnswers(decision_log, self._accounts) if holds_answers else None
-        self.answers = Answers(fleet, self._attempts, self._accounts, metrics, clock, held)
+        self._attempts = Attempts(self._records, metrics, settings, clock)
+        held = HeldAnswers(decision_log, self._records) if holds_answers else None
+        self.answers = Answers(fleet, self._attempts, self._records, metrics, clock, held)
         """Who takes what replicas give back."""
         self._expected_wait = ExpectedWait()
         self._rate_limit = rate_limit
@@ -89,24 +89,24 @@ class Router:
 
     def on_calls(self, calls: list[Call]) -> None:
         """Takes calls that arrived together."""
-        self._accounts.arrived(len(calls))
+        self._records.arrived(len(calls))
         self._attempts.budget.earn(len(calls))
         snapshot, now = self._snapshot, self._clock()
         for call in calls:
             if snapshot is None:
                 call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
-                self._accounts.refused(call, Code.UNAVAILABLE)
+                self._records.refused(call, Code.UNAVAILABLE)
                 continue
             try:
                 routed = self._admission.admit(call, snapshot)
             except InvalidRequest as error:
                 call.fail(error.code, str(error))
                 client_of = self._admission.client_of
-                self._accounts.rejected(call, snapshot, error, client_of(call) if client_of else None)
+                self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
             except Exception:  # a fault of ours with one call must not take those that came with it
                 log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
                 call.fail(Code.INTERNAL, "internal error")
-                self._accounts.refused(call, Code.INTERNAL)
+                self._records.refused(call, Code.INTERNAL)
             else:
                 self._begin(routed, now)
 
@@ -150,4 +150,4 @@ class Router:
         routed.done = True
         if routed.replica is not None:
             routed.replica.queue.remove(routed)
-        self._accounts.failed(routed, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
+        self._records.failed(routed, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
