@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from abfleet_models.errors import IntegrityError, RegistryError
 from abfleet_models.registry import ModelVersion
 
-Answers = tuple[NDArray[np.int64], NDArray[np.float32]]
+AnswerArrays = tuple[NDArray[np.int64], NDArray[np.float32]]
 TIMED_RUNS = 15
 """The cheapest of so many runs counts: a busy machine makes a run slower, and nothing makes it faster."""
 TIMED_LENGTH = 20
@@ -40,7 +40,7 @@ class OpenedModel:
             lambda: onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         )
 
-    def answer(self, history: NDArray[np.int64]) -> Answers:
+    def answer(self, history: NDArray[np.int64]) -> AnswerArrays:
         """history: int64[batch, length], 0 pads on the left, to item_ids int64[batch, k] and scores float32[batch, k].
 
         Raises IntegrityError when the model does not run, or gives something else.

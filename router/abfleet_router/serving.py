@@ -81,7 +81,7 @@ class Serving:
             client_of=self.guards.client_of,
             rate_limit=self.guards.rate_limit,
         )
-        self.fleet.set_receiver(self.router.answers)
+        self.fleet.set_receiver(self.router.batch_results)
         self.reloader = Reloader(
             settings.experiments,
             settings.fleet,
@@ -241,7 +241,7 @@ class Serving:
         memory, beats = self.guards.memory, 0
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.router.answers.sweep()
+            self.router.batch_results.sweep()
             beats += 1
             if memory is not None and beats % MEMORY_BEATS == 0:
                 self.router.crowded = memory.look()

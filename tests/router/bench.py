@@ -11,7 +11,7 @@ from abfleet_experiments.file.load import load_text
 from abfleet_log import schema
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.calls.batch_results import Answers
+from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.router import Router
 from abfleet_router.calls.spans import Tracer
 from abfleet_router.configuration.snapshot import make_snapshot
@@ -106,7 +106,7 @@ class OfflineFleet(Fleet):
         super().__init__(clock=clock, draw=draw, policy=policy, batching=batching)
         self.clock = clock
         self.batching = batching
-        self.receiver: Answers | None = None
+        self.receiver: BatchResults | None = None
         self.made: list[OfflineReplica] = []
         self.down: set[str] = set()
         """Versions whose replicas do not serve until the test says so."""
@@ -142,8 +142,8 @@ class Bench:
             settings or RoutingSettings(name="router-1"), clock=self.clock, wall=lambda: WALL + self.clock.now,
             tracer=tracer, client_of=client_of, rate_limit=rate_limit,
         )  # fmt: skip
-        self.fleet.receiver = self.router.answers
-        self.fleet.set_receiver(self.router.answers)
+        self.fleet.receiver = self.router.batch_results
+        self.fleet.set_receiver(self.router.batch_results)
         self.config = load_text(config)
         self.calls: list[FakeCall] = []
 

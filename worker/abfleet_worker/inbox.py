@@ -18,7 +18,7 @@ SMOOTHING: Final = 0.2
 """Weight of the newest time: a change of the model or of the load is followed within some ten batches."""
 
 
-class Answers(Protocol):
+class CallHandler(Protocol):
     """Who answers the calls, on the inbox's thread."""
 
     def answer(self, calls: Sequence[Call]) -> None: ...
@@ -32,8 +32,8 @@ class Inbox:
     Calls are answered on the loop or on the thread, never on both at a time.
     """
 
-    def __init__(self, answers: Answers, *, clock: Callable[[], float] = time.perf_counter) -> None:
-        self._answers = answers
+    def __init__(self, handler: CallHandler, *, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._handler = handler
         self._clock = clock
         self._took = float("inf")  # seconds to answer what came together, smoothed; changed only by who is `_busy`
         self._busy = False  # changed only under `_changed`
@@ -63,7 +63,7 @@ class Inbox:
 
     def _answer(self, calls: Sequence[Call]) -> None:
         begun = self._clock()
-        self._answers.answer(calls)
+        self._handler.answer(calls)
         took = self._clock() - begun
         self._took = took if self._took == float("inf") else self._took + SMOOTHING * (took - self._took)
 
@@ -101,7 +101,7 @@ class Inbox:
                 closed = self._closed
                 self._busy = True
             for call in gone:
-                self._answers.gone(call)
+                self._handler.gone(call)
             if waiting:
                 self._answer(waiting)
             self._rest()

@@ -18,7 +18,7 @@ from abfleet_dashboard.views.data_words import Health, health
 from abfleet_dashboard.views.metric_view import MetricTable, metric_tables
 from abfleet_dashboard.views.recommended_view import RecommendedView, recommended_view
 from abfleet_dashboard.views.setup_view import ChangeRow, SetupView, change_rows, setup_view
-from abfleet_dashboard.views.words import METRICS, Answers, answers, metric_title, progress, spoken, with_version
+from abfleet_dashboard.views.words import METRICS, PlainAnswers, answers, metric_title, progress, spoken, with_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class ExperimentView:
     verdict: str
     verdict_class: str
     sign: Markup
-    answers: Answers
+    answers: PlainAnswers
     reasons: tuple[str, ...]
     progress: str
     reached: float | None

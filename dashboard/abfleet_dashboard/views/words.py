@@ -31,7 +31,7 @@ OVER: Final = "none"
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class PlainAnswers:
     """What people ask first, answered in sentences.
 
     Attributes:
@@ -45,9 +45,9 @@ class Answers:
     sure: tuple[str, ...]
 
 
-def answers(report: ExperimentReport) -> Answers:
+def answers(report: ExperimentReport) -> PlainAnswers:
     """The answers for one experiment."""
-    return Answers(headline(report), todo(report), winner(report), amounts(report), sureness(report))
+    return PlainAnswers(headline(report), todo(report), winner(report), amounts(report), sureness(report))
 
 
 def metric_name(name: str) -> str:

@@ -23,7 +23,7 @@ from abfleet_router.metrics import RouterMetrics
 log = structlog.get_logger("abfleet.router.answers")
 
 
-class Answers:
+class BatchResults:
     """Gives each call of a batch its own part of the answer, or sends it on. All of it runs on the event loop."""
 
     def __init__(

@@ -15,7 +15,7 @@ from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router.calls.admission import Admission
 from abfleet_router.calls.attempts import Attempts
-from abfleet_router.calls.batch_results import Answers
+from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.call_records import CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.request import request_id_of
@@ -69,7 +69,7 @@ class Router:
         )
         self._attempts = Attempts(self._records, metrics, settings, clock)
         held = HeldAnswers(decision_log, self._records) if holds_answers else None
-        self.answers = Answers(fleet, self._attempts, self._records, metrics, clock, held)
+        self.batch_results = BatchResults(fleet, self._attempts, self._records, metrics, clock, held)
         """Who takes what replicas give back."""
         self._expected_wait = ExpectedWait()
         self._rate_limit = rate_limit

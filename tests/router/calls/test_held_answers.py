@@ -26,8 +26,8 @@ class RefusingBench(Bench):
             self.fleet, self.real_log, self.metrics, self.rpc, self.router._settings,
             clock=self.clock, wall=lambda: WALL + self.clock.now, holds_answers=True,
         )  # fmt: skip
-        self.fleet.receiver = self.router.answers
-        self.fleet.set_receiver(self.router.answers)
+        self.fleet.receiver = self.router.batch_results
+        self.fleet.set_receiver(self.router.batch_results)
 
     def lines(self) -> list[dict[str, Any]]:
         """What the file has."""

@@ -147,7 +147,7 @@ class RouterMachine(RuleBasedStateMachine):
         async def pass_time() -> None:
             self.bench.clock.advance(seconds)
             if sweep:
-                self.bench.router.answers.sweep()
+                self.bench.router.batch_results.sweep()
             await turns()
 
         self.runner.run(pass_time())
@@ -198,7 +198,7 @@ class RouterMachine(RuleBasedStateMachine):
         await turns()
         await self.bench.run_dry()
         self.bench.clock.advance(10.0)
-        self.bench.router.answers.sweep()
+        self.bench.router.batch_results.sweep()
         await turns()
         await self.bench.run_dry()
 

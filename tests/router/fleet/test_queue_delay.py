@@ -96,7 +96,7 @@ async def test_nothing_is_refused_where_nothing_waits(end: str, quiet_seconds: f
     gone: list[FakeCall] = []
     if end == "expired":
         bench.clock.advance(3.0)
-        bench.router.answers.sweep()
+        bench.router.batch_results.sweep()
     elif end == "cancelled":
         gone = [call for call in bench.calls if not call.answers]
         for call in gone:

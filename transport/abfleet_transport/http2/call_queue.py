@@ -23,7 +23,7 @@ from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
 if TYPE_CHECKING:
     from abfleet_transport.http2.connection import ServerConnection
     from abfleet_transport.http2.forwarding import Behind
-    from abfleet_transport.http2.socket import Wire
+    from abfleet_transport.http2.socket import ConnectionSocket
 
 TURN_CALLS: Final = 64
 """Delivered in one turn: some three milliseconds of work. A batch's way to a worker and back takes two turns, so long
@@ -78,7 +78,7 @@ class Intake:
         self._heads: dict[bytes, Head] = {}
         self._arrived: deque[Http2Call] = deque()  # oldest first
         self._read_calls = 0  # in this turn
-        self._held_up: list[Wire] = []  # not read from until the next turn
+        self._held_up: list[ConnectionSocket] = []  # not read from until the next turn
         self._turn_is_due = False
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._small_buffer = self._buffer[:FULL_TURN_BYTES]
@@ -127,7 +127,7 @@ class Intake:
             self._turn_is_due = True
             self.loop.call_soon(self._turn)
 
-    def holds_up(self, connection: "Wire") -> bool:
+    def holds_up(self, connection: "ConnectionSocket") -> bool:
         """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
         if self._read_calls < READ_CALLS:
             return False

@@ -14,7 +14,7 @@ from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call import PREFIX_BYTES, BadMessage, Http2Call, http_error, trailers_frame, whole_message
 from abfleet_transport.http2.call_queue import Intake
-from abfleet_transport.http2.control_frames import Control
+from abfleet_transport.http2.control_frames import ControlFrames
 from abfleet_transport.http2.forwarding import CROWDED, NO_ROOM, OtherStream
 from abfleet_transport.http2.frames import Frame, ProtocolError
 from abfleet_transport.http2.header_block import EarlyDecoder, Head, head_of
@@ -33,7 +33,7 @@ TOO_SLOW: Final = f"message: it did not end within {STREAM_SECONDS:g} s"
 log = structlog.get_logger("abfleet.transport")
 
 
-class ServerConnection(Control):
+class ServerConnection(ControlFrames):
     """Reads what a client sends."""
 
     __slots__ = (

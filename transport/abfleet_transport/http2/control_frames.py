@@ -8,7 +8,7 @@ from abfleet_transport.http2.call import Http2Call
 from abfleet_transport.http2.call_queue import Intake
 from abfleet_transport.http2.forwarding import OtherStream
 from abfleet_transport.http2.frames import ProtocolError
-from abfleet_transport.http2.sender import DRAIN_PING, Answers
+from abfleet_transport.http2.sender import DRAIN_PING, ResponseSender
 from abfleet_transport.http2.socket import reset
 
 CONTROL_FRAMES_A_SECOND: Final = 20_000
@@ -23,7 +23,7 @@ GOAWAY_BYTES: Final = 8
 """Or more."""
 
 
-class Control(Answers):
+class ControlFrames(ResponseSender):
     """Changes windows, and lets go of calls that their caller has given up."""
 
     __slots__ = ("_acknowledged", "_control_frames", "_control_since")

@@ -17,14 +17,14 @@ from abfleet_transport.http2.call import (
 from abfleet_transport.http2.call_queue import Intake
 from abfleet_transport.http2.flow_control import Outgoing
 from abfleet_transport.http2.forwarding import OtherStream
-from abfleet_transport.http2.socket import Wire, goaway, reset
+from abfleet_transport.http2.socket import ConnectionSocket, goaway, reset
 
 DRAIN_PING: Final = b"abfleet!"
 PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
 
 
-class Answers(Wire):
+class ResponseSender(ConnectionSocket):
     """`streams` has every call that is not answered, from its headers on; changed only here and by requests."""
 
     __slots__ = (

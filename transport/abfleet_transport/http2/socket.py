@@ -16,7 +16,7 @@ CLOSE_SECONDS: Final = 2.0
 """For a client to take what was said last and to close, before it is cut."""
 
 
-class Wire(asyncio.BufferedProtocol):
+class ConnectionSocket(asyncio.BufferedProtocol):
     """Everything here runs on the event loop, and is changed only by this class and those built on it."""
 
     __slots__ = (
