@@ -55,7 +55,7 @@ class ArmStats:
 
 
 class RouterMetrics(Collector):
-    """Numbers that routing counts, and gauges that others lend it; changed only on the event loop."""
+    """Numbers that routing counts, and gauges that others register; changed only on the event loop."""
 
     def __init__(self) -> None:
         self.arms: dict[tuple[str, str, str], ArmStats] = {}
@@ -81,7 +81,7 @@ class RouterMetrics(Collector):
         histogram.counts[bisect_left(BATCH_BOUNDS, size)] += 1
         histogram.total += size
 
-    def lend(self, families: Callable[[], Iterable[Metric]]) -> None:
+    def register(self, families: Callable[[], Iterable[Metric]]) -> None:
         """Adds families that another part computes at scrape."""
         self._lenders.append(families)
 

@@ -93,21 +93,21 @@ class Serving:
             settle_looks=1,
         )
         self.feedback = self._make_feedback()
-        self.metrics.lend(self.feedback.counts.families)
-        self.metrics.lend(self.feedback.by_group.families)
-        self.metrics.lend(lambda: shares(self.router.snapshot))
+        self.metrics.register(self.feedback.counts.families)
+        self.metrics.register(self.feedback.by_group.families)
+        self.metrics.register(lambda: shares(self.router.snapshot))
         self.health = Health()
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(self.rpc_metrics)
-        self.metrics.lend(lambda: fleet_metrics.families(self.fleet, self.decision_log, self.router))
+        self.metrics.register(lambda: fleet_metrics.families(self.fleet, self.decision_log, self.router))
         if self.spans is not None:
-            self.metrics.lend(self.spans.families)
+            self.metrics.register(self.spans.families)
         registry.register(self.metrics)
         self._metrics_server = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.server = self._make_server()
-        self.metrics.lend(self.server.families)
-        self.metrics.lend(lambda: self.guards.families(self.server.oversized))
+        self.metrics.register(self.server.families)
+        self.metrics.register(lambda: self.guards.families(self.server.oversized))
         self._admin_server: grpc.aio.Server | None = None
         self._admin_port = 0
         self._tasks: list[asyncio.Task[None]] = []

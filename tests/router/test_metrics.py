@@ -42,7 +42,7 @@ def scrape(bench: Bench) -> dict[str, Metric]:
     registry.register(bench.rpc)
     if bench.fleet.pools:
         log = cast(DecisionLog, CountingLog())
-        bench.metrics.lend(lambda: fleet_metrics.families(bench.fleet, log, bench.router))
+        bench.metrics.register(lambda: fleet_metrics.families(bench.fleet, log, bench.router))
     registry.register(bench.metrics)
     text = generate_latest(registry).decode()
     return {family.name: family for family in text_string_to_metric_families(text)}

@@ -131,7 +131,7 @@ class _Serving:
         )
         self.spans = make_exporter(settings.otlp_endpoint, "abfleet-worker", {"service.instance.id": instance()})
         if self.spans is not None:
-            worker_metrics.lend(self.spans.families)
+            worker_metrics.register(self.spans.families)
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(rpc_metrics)
@@ -145,7 +145,7 @@ class _Serving:
             tracer=self._make_tracer(),
         )
         if tls is not None:
-            worker_metrics.lend(lambda: watched_credentials.families([tls.followed], [("tls", tls.expiry)]))
+            worker_metrics.register(lambda: watched_credentials.families([tls.followed], [("tls", tls.expiry)]))
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.health = Health(self._names(model.version))

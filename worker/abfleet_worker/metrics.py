@@ -44,7 +44,7 @@ class WorkerMetrics(Collector):
         """Items of histories that the model was asked with, where the model tells what it knows."""
         self.unknown_items = 0
 
-    def lend(self, families: Callable[[], Iterable[Metric]]) -> None:
+    def register(self, families: Callable[[], Iterable[Metric]]) -> None:
         """Adds families that another part computes at scrape."""
         self._lenders.append(families)
 

@@ -47,7 +47,7 @@ class Attempts:
         default = routed.snapshot.default_pool
         on_default = pool.version == default.version
         other = pool.pick_other(routed.replica if pool.version == routed.version else None)
-        if not on_default and default.available and pool.rests(now):
+        if not on_default and default.available and pool.circuit_open(now):
             other = None
         time_left = routed.deadline - now > self._settings.least_attempt_seconds
         failed = FailedAttempt(
@@ -87,7 +87,7 @@ class Attempts:
         routed.resent = routed.retried = False
         replica = default.pick(now)
         if replica is None:
-            self.after_failure(routed, default, default.out_because, broke=False)
+            self.after_failure(routed, default, default.unavailable_reason, broke=False)
         else:
             self.enqueue(routed, replica, now)
 

@@ -54,11 +54,11 @@ class BatchResults:
             got = "bytes that are no RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
             log.error("worker answered with garbage", address=replica.address, calls=len(batch.calls), got=got,
                       request_ids=batch.some_request_ids())  # fmt: skip
-            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, certain=False, telling=True)
+            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
         elif not stands_for(replica.version, answer.model_version, answer.alias):
             log.error("worker serves another version", address=replica.address, pool=replica.version,
                       version=shown(answer.model_version))  # fmt: skip
-            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, certain=True)
+            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=True)
         else:
             self._hand_out(batch, replica, answer)
 
@@ -111,7 +111,7 @@ class BatchResults:
         )
         pool = replica.pool
         if reason is FailureReason.MODEL_ERROR:
-            pool.note_failure(replica, reason, certain=False)
+            pool.note_failure(replica, reason, proven=False)
         self._attempts.after_failure(routed, pool, reason, broke=False)
 
     def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None:
@@ -119,8 +119,8 @@ class BatchResults:
         log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure),
                   request_ids=batch.some_request_ids())  # fmt: skip
         broke = failure.connection_broke
-        telling = failure.reason is FailureReason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
-        self._batch_failed(batch, replica, failure.reason, broke=broke, certain=broke, telling=telling)
+        suspicious = failure.reason is FailureReason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
+        self._batch_failed(batch, replica, failure.reason, broke=broke, proven=broke, suspicious=suspicious)
 
     def _batch_failed(
         self,
@@ -129,15 +129,15 @@ class BatchResults:
         reason: FailureReason,
         *,
         broke: bool,
-        certain: bool,
-        telling: bool = False,
+        proven: bool,
+        suspicious: bool = False,
     ) -> None:
         calls = [routed for routed in batch.calls if routed.batch is batch]
         for routed in calls:
             routed.batch = None
         pool = replica.pool
         if reason is not FailureReason.OVERLOAD and calls:
-            pool.note_failure(replica, reason, certain=certain, telling=telling, calls=len(calls))
+            pool.note_failure(replica, reason, proven=proven, suspicious=suspicious, calls=len(calls))
         for routed in calls:
             self._attempts.after_failure(routed, pool, reason, broke=broke)
 
@@ -159,7 +159,7 @@ class BatchResults:
             waited, in_flight, unresponsive = replica.queue.expire(now)
             if in_flight:
                 replica.pool.note_failure(
-                    replica, FailureReason.TIMEOUT, certain=False, telling=unresponsive, calls=len(in_flight)
+                    replica, FailureReason.TIMEOUT, proven=False, suspicious=unresponsive, calls=len(in_flight)
                 )
             for routed in (*waited, *in_flight):
                 self._attempts.after_failure(routed, replica.pool, FailureReason.TIMEOUT, broke=False)

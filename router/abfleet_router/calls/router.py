@@ -125,8 +125,8 @@ class Router:
     def _dispatch(self, routed: RoutedCall, now: float) -> None:
         settings, backlog = self._settings, self._fleet.backlog
         pool, default = routed.snapshot.routes[routed.arm.index].pool, routed.snapshot.default_pool
-        rests = bool(pool is not default and default.available and pool.rests(now))
-        replica = (default if rests else pool).pick(now)
+        circuit_open = bool(pool is not default and default.available and pool.circuit_open(now))
+        replica = (default if circuit_open else pool).pick(now)
         waited = now - routed.call.arrived  # for this loop
         self._expected_wait.learn(waited if replica is None else waited + replica.queue.expected_wait, backlog.calls)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
@@ -134,10 +134,10 @@ class Router:
         if full or self.crowded or self._expected_wait.too_long:
             self._metrics.shed += 1
             self._attempts.fail(routed, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
-        elif rests:
+        elif circuit_open:
             self._attempts.fall_back(routed, default, FailureReason.EJECTED, now)
         elif replica is None:
-            self._attempts.after_failure(routed, pool, pool.out_because, broke=False)
+            self._attempts.after_failure(routed, pool, pool.unavailable_reason, broke=False)
         else:
             self._attempts.enqueue(routed, replica, now)
 

@@ -24,7 +24,7 @@ class EjectionPolicy:
 
 
 @dataclass(slots=True)
-class Record:
+class EjectionRecord:
     """One replica's history; changed only by the functions of this module."""
 
     failures_in_a_row: int = 0
@@ -35,12 +35,12 @@ class Record:
     """In seconds of the caller's clock; None while the replica is in."""
 
 
-def is_ejected(record: Record, now: float) -> bool:
+def is_ejected(record: EjectionRecord, now: float) -> bool:
     """Whether the replica is out at this moment."""
     return record.ejected_until is not None and now < record.ejected_until
 
 
-def succeeded(record: Record) -> None:
+def succeeded(record: EjectionRecord) -> None:
     """A call was answered: the replica is trusted again, and the next ejection starts from the base."""
     record.failures_in_a_row = 0
     record.failed_at = float("-inf")
@@ -48,10 +48,10 @@ def succeeded(record: Record) -> None:
     record.ejected_until = None
 
 
-def failed(record: Record, policy: EjectionPolicy, now: float, *, certain: bool) -> bool:
+def failed(record: EjectionRecord, policy: EjectionPolicy, now: float, *, proven: bool) -> bool:
     """A call failed; says whether that is reason to eject.
 
-    `certain`: one failure of this kind is enough. A replica on probation (ejected before, no success since) is ejected
+    `proven`: one failure of this kind is enough. A replica on probation (ejected before, no success since) is ejected
     by one failure of any kind.
     """
     if is_ejected(record, now):
@@ -59,10 +59,10 @@ def failed(record: Record, policy: EjectionPolicy, now: float, *, certain: bool)
     record.failures_in_a_row += 1
     record.failed_at = now
     on_probation = record.ejections_in_a_row > 0
-    return certain or on_probation or record.failures_in_a_row >= policy.consecutive_failures
+    return proven or on_probation or record.failures_in_a_row >= policy.consecutive_failures
 
 
-def eject(record: Record, policy: EjectionPolicy, now: float) -> float:
+def eject(record: EjectionRecord, policy: EjectionPolicy, now: float) -> float:
     """Takes the replica out; returns until when."""
     doublings = min(record.ejections_in_a_row, MOST_DOUBLINGS)
     seconds = min(policy.max_seconds, policy.base_seconds * 2.0**doublings)

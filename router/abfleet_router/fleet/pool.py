@@ -9,7 +9,7 @@ import structlog
 from abfleet_router.fleet.balance import BurstPicker, pick, slow_start_factor
 from abfleet_router.fleet.ejection import (
     EjectionPolicy,
-    Record,
+    EjectionRecord,
     eject,
     failed,
     is_ejected,
@@ -60,7 +60,7 @@ class Pool:
         self._clock = clock
         self._draw = draw
         self._policy = policy
-        self._circuit = Record()  # of the version as a whole
+        self._circuit = EjectionRecord()  # of the version as a whole
         self._replicas: dict[str, Replica] = {}
         self._wanted: frozenset[str] = frozenset()  # addresses of the targets; others serve until one of these does
         self._leaving: dict[Replica, asyncio.Task[None]] = {}
@@ -89,7 +89,7 @@ class Pool:
         return tuple(self._leaving)
 
     @property
-    def out_because(self) -> FailureReason:
+    def unavailable_reason(self) -> FailureReason:
         """Why nobody is available."""
         now = self._clock()
         serving = [replica for replica in self._replicas.values() if replica.health is Health.SERVING]
@@ -99,10 +99,10 @@ class Pool:
             else FailureReason.UNAVAILABLE
         )
 
-    def rests(self, now: float) -> bool:
+    def circuit_open(self, now: float) -> bool:
         """Whether a call that another version can serve should go there at once, because nobody here answers.
 
-        When the rest is over one call at a time tries, until one is answered.
+        When the circuit's time is over one call at a time tries, until one is answered.
         """
         if not self._circuit.ejections_in_a_row:
             return False
@@ -214,12 +214,12 @@ class Pool:
             log.info("version answers again", version=self.version)
 
     def note_failure(
-        self, replica: Replica, reason: FailureReason, *, certain: bool, telling: bool = False, calls: int = 1
+        self, replica: Replica, reason: FailureReason, *, proven: bool, suspicious: bool = False, calls: int = 1
     ) -> None:
-        """`calls` of it failed. `certain`: one failure is proof. `telling`: one is suspicion enough."""
+        """`calls` of it failed. `proven`: one failure is proof. `suspicious`: one is suspicion enough."""
         now = self._clock()
-        enough = certain or telling
-        verdicts = [failed(replica.record, self._policy, now, certain=enough) for _ in range(calls)]
+        enough = proven or suspicious
+        verdicts = [failed(replica.record, self._policy, now, proven=enough) for _ in range(calls)]
         if not any(verdicts):
             return
         self.counters.ejections_detected += 1
@@ -227,7 +227,7 @@ class Pool:
             return
         # Those that are dead count too: half of a pool is no place for all its calls because the other half has gone.
         out = sum(not other.is_in(now) for other in self._replicas.values())
-        if certain or may_eject_on_suspicion(len(self._replicas), out):
+        if proven or may_eject_on_suspicion(len(self._replicas), out):
             self._eject(replica, reason, now)
         elif all(other.record.failures_in_a_row for other in self.available) and not is_ejected(self._circuit, now):
             seconds = eject(self._circuit, self._policy, now) - now
@@ -245,15 +245,15 @@ class Pool:
             reason=reason.value,
             seconds=round(until - now, 1),
         )
-        asyncio.get_running_loop().call_later(until - now, self._let_in, replica)
+        asyncio.get_running_loop().call_later(until - now, self._readmit, replica)
         self._refresh()  # first, so that no call is sent back to where it came from
         replica.return_waiting(FailureReason.EJECTED)
 
-    def _let_in(self, replica: Replica) -> None:
+    def _readmit(self, replica: Replica) -> None:
         """Its ejection ends about now; a timer of whole milliseconds may come a little early, and then comes again."""
         now, until = self._clock(), replica.record.ejected_until
         if until is not None and is_ejected(replica.record, now):
-            asyncio.get_running_loop().call_later(until - now + 0.001, self._let_in, replica)
+            asyncio.get_running_loop().call_later(until - now + 0.001, self._readmit, replica)
         else:
             self._refresh()
 

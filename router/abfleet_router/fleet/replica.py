@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Backlog, Batch, BatchQueue
-from abfleet_router.fleet.ejection import Record, is_ejected
+from abfleet_router.fleet.ejection import EjectionRecord, is_ejected
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_router.fleet.worker_link import WorkerLink
@@ -96,7 +96,7 @@ class Replica:
         self.queue = BatchQueue(
             self.link, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
         )
-        self.record = Record()
+        self.record = EjectionRecord()
         self.health = Health.CONNECTING
         self.draining = False
         self.in_since = float("-inf")  # changed only by the pool

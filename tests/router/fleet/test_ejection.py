@@ -3,7 +3,7 @@
 import pytest
 from abfleet_router.fleet.ejection import (
     EjectionPolicy,
-    Record,
+    EjectionRecord,
     eject,
     failed,
     is_ejected,
@@ -20,39 +20,39 @@ POLICY = EjectionPolicy(consecutive_failures=3, base_seconds=1.0, max_seconds=8.
 
 def test_every_transition() -> None:
     """In → suspect → out → on probation → out for twice as long → trusted again, and the doubling begins anew."""
-    clock, record = FakeClock(100.0), Record()
+    clock, record = FakeClock(100.0), EjectionRecord()
 
-    assert [failed(record, POLICY, clock(), certain=False) for _ in range(2)] == [False, False]
+    assert [failed(record, POLICY, clock(), proven=False) for _ in range(2)] == [False, False]
     succeeded(record)
-    assert record == Record(), "a success between failures: they are no longer in a row"
+    assert record == EjectionRecord(), "a success between failures: they are no longer in a row"
 
-    assert [failed(record, POLICY, clock(), certain=False) for _ in range(3)] == [False, False, True]
+    assert [failed(record, POLICY, clock(), proven=False) for _ in range(3)] == [False, False, True]
     assert eject(record, POLICY, clock()) == 101.0
     assert is_ejected(record, clock())
-    assert not failed(record, POLICY, clock(), certain=True), "sent before the ejection, back after it"
+    assert not failed(record, POLICY, clock(), proven=True), "sent before the ejection, back after it"
 
     clock.advance(0.999)
     assert is_ejected(record, clock())
     clock.advance(0.001)
     assert not is_ejected(record, clock()), "the end of the ejection is not part of it"
 
-    assert failed(record, POLICY, clock(), certain=False), "on probation one failure is enough"
+    assert failed(record, POLICY, clock(), proven=False), "on probation one failure is enough"
     assert eject(record, POLICY, clock()) == 103.0
     clock.advance(2.0)
     succeeded(record)
-    assert not failed(record, POLICY, clock(), certain=False), "trusted again"
-    assert [failed(record, POLICY, clock(), certain=False) for _ in range(2)] == [False, True]
+    assert not failed(record, POLICY, clock(), proven=False), "trusted again"
+    assert [failed(record, POLICY, clock(), proven=False) for _ in range(2)] == [False, True]
     assert eject(record, POLICY, clock()) == clock() + 1.0, "the doubling begins anew"
 
 
 def test_a_certain_failure_is_enough() -> None:
     """A broken connection or a wrong version ejects at the first failure."""
-    assert failed(Record(), POLICY, 0.0, certain=True)
+    assert failed(EjectionRecord(), POLICY, 0.0, proven=True)
 
 
 def test_ejections_double_up_to_the_most() -> None:
     """1, 2, 4, 8, 8, … seconds while no call succeeds, for ever: a replica may be out of order for days."""
-    record, now, lengths = Record(), 0.0, []
+    record, now, lengths = EjectionRecord(), 0.0, []
     for _ in range(2000):
         until = eject(record, POLICY, now)
         lengths.append(until - now)
@@ -68,7 +68,7 @@ def test_ejections_double_up_to_the_most() -> None:
 def test_a_record_never_ejects_early(moves: list[str], consecutive: int) -> None:
     """Whatever happens: without certainty and probation it takes so many failures with no success between."""
     policy = EjectionPolicy(consecutive_failures=consecutive)
-    record, now, in_a_row, out_since_success = Record(), 0.0, 0, False
+    record, now, in_a_row, out_since_success = EjectionRecord(), 0.0, 0, False
     for move in moves:
         if move == "wait":
             now += 0.7
@@ -78,7 +78,7 @@ def test_a_record_never_ejects_early(moves: list[str], consecutive: int) -> None
             assert not is_ejected(record, now)
         else:
             was_out = is_ejected(record, now)
-            due = failed(record, policy, now, certain=move == "certain")
+            due = failed(record, policy, now, proven=move == "certain")
             in_a_row += not was_out
             assert due == (not was_out and (move == "certain" or out_since_success or in_a_row >= consecutive))
             if due:

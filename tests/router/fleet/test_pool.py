@@ -16,7 +16,7 @@ async def test_a_worker_is_in_while_it_says_so(place: Place) -> None:
     worker = await place.worker(serving=False)
     pool = place.pool(worker)
     await until(pool, lambda: bool(pool.replicas) and pool.replicas[0].health is Health.NOT_SERVING)
-    assert (pool.available, pool.pick(0.0), pool.out_because) == ([], None, FailureReason.UNAVAILABLE)
+    assert (pool.available, pool.pick(0.0), pool.unavailable_reason) == ([], None, FailureReason.UNAVAILABLE)
     await worker.health.set_serving(True)
     await serving(pool, 1)
     assert pool.pick(0.0) is pool.replicas[0]

@@ -15,7 +15,7 @@ async def test_on_suspicion_at_most_half_is_out(count: int) -> None:
     """Every replica fails: floor(n / 2) are ejected, and the others go on; what was due is counted all the same."""
     bench, pool = await bench_of(count)
     for replica in pool.replicas:
-        pool.note_failure(replica, FailureReason.MODEL_ERROR, certain=False, calls=2)
+        pool.note_failure(replica, FailureReason.MODEL_ERROR, proven=False, calls=2)
     assert len(pool.available) == count - count // 2
     assert (pool.counters.ejections_detected, pool.counters.ejections_enforced) == (count, count // 2)
     await bench.close()
@@ -27,7 +27,7 @@ async def test_suspicion_spares_the_half_that_is_left() -> None:
     dead, alive = pool.replicas
     assert isinstance(dead, OfflineReplica)
     dead.becomes(Health.LOST)
-    pool.note_failure(alive, FailureReason.TIMEOUT, certain=False, telling=True, calls=9)
+    pool.note_failure(alive, FailureReason.TIMEOUT, proven=False, suspicious=True, calls=9)
     assert pool.available == [alive]
     await bench.close()
 
@@ -36,9 +36,9 @@ async def test_certainty_knows_no_half() -> None:
     """Broken connections take out everybody, and the pool says why nobody is there."""
     bench, pool = await bench_of(3)
     for replica in pool.replicas:
-        pool.note_failure(replica, FailureReason.UNAVAILABLE, certain=True)
+        pool.note_failure(replica, FailureReason.UNAVAILABLE, proven=True)
     assert pool.available == []
-    assert pool.out_because is FailureReason.EJECTED
+    assert pool.unavailable_reason is FailureReason.EJECTED
     await bench.close()
 
 
@@ -46,7 +46,7 @@ async def test_to_detect_is_not_to_eject() -> None:
     """With detect_only the counters tell what would have been done."""
     bench, pool = await bench_of(4, detect_only=True)
     for replica in pool.replicas:
-        pool.note_failure(replica, FailureReason.UNAVAILABLE, certain=True)
+        pool.note_failure(replica, FailureReason.UNAVAILABLE, proven=True)
     assert len(pool.available) == 4
     assert (pool.counters.ejections_detected, pool.counters.ejections_enforced) == (4, 0)
     await bench.close()
@@ -56,7 +56,7 @@ async def test_a_failure_looks_like_load() -> None:
     """A replica that fails fast does not attract the calls that it fails."""
     bench, pool = await bench_of(2)
     first, second = pool.replicas
-    pool.note_failure(first, FailureReason.MODEL_ERROR, certain=False)
+    pool.note_failure(first, FailureReason.MODEL_ERROR, proven=False)
     assert {pool.pick(float(turn)) for turn in range(20)} == {second}
     pool.note_success(first, 1, 0.001)
     assert first.load == 0
@@ -67,7 +67,7 @@ async def test_a_failure_is_load_for_a_moment_only() -> None:
     """Else one failure would keep a replica from being tried again, and so from being ejected or trusted."""
     bench, pool = await bench_of(2)
     first, _ = pool.replicas
-    pool.note_failure(first, FailureReason.MODEL_ERROR, certain=False)
+    pool.note_failure(first, FailureReason.MODEL_ERROR, proven=False)
     bench.clock.advance(PENALTY_SECONDS - 0.001)
     assert first.load > 0
     bench.clock.advance(0.002)
@@ -80,7 +80,7 @@ async def test_what_tells_enough_ejects_at_once_but_only_half() -> None:
     """One failure of a kind that no chance makes is reason enough, and suspicion all the same."""
     bench, pool = await bench_of(2)
     for replica in pool.replicas:
-        pool.note_failure(replica, FailureReason.TIMEOUT, certain=False, telling=True)
+        pool.note_failure(replica, FailureReason.TIMEOUT, proven=False, suspicious=True)
     assert len(pool.available) == 1
     await bench.close()
 
@@ -90,19 +90,19 @@ async def test_a_version_rests_when_nobody_of_it_answers() -> None:
     tried again by one call at a time, and one answer ends the rest."""
     bench, pool = await bench_of(2)
     first, last = pool.replicas
-    pool.note_failure(first, FailureReason.TIMEOUT, certain=False, telling=True)
-    assert not pool.rests(bench.clock()), "the other one may be well"
-    pool.note_failure(last, FailureReason.TIMEOUT, certain=False, telling=True)
+    pool.note_failure(first, FailureReason.TIMEOUT, proven=False, suspicious=True)
+    assert not pool.circuit_open(bench.clock()), "the other one may be well"
+    pool.note_failure(last, FailureReason.TIMEOUT, proven=False, suspicious=True)
     assert pool.available == [last]
-    assert pool.rests(bench.clock())
+    assert pool.circuit_open(bench.clock())
     bench.clock.advance(1.0)
-    assert not pool.rests(bench.clock())
+    assert not pool.circuit_open(bench.clock())
     last.queue.load = 1
-    assert pool.rests(bench.clock()), "one tries already"
+    assert pool.circuit_open(bench.clock()), "one tries already"
     last.queue.load = 0
     pool.note_success(last, 1, 0.001)
     last.queue.load = 1
-    assert not pool.rests(bench.clock())
+    assert not pool.circuit_open(bench.clock())
     last.queue.load = 0
     await bench.close()
 
@@ -112,10 +112,10 @@ async def test_an_ejected_replica_comes_back_by_itself(place: Place) -> None:
     pool = place.pool(await place.worker())
     await serving(pool, 1)
     (replica,) = pool.replicas
-    pool.note_failure(replica, FailureReason.UNAVAILABLE, certain=True)
+    pool.note_failure(replica, FailureReason.UNAVAILABLE, proven=True)
     assert pool.available == []
     await serving(pool, 1)
-    pool.note_failure(replica, FailureReason.MODEL_ERROR, certain=False)
+    pool.note_failure(replica, FailureReason.MODEL_ERROR, proven=False)
     assert pool.counters.ejections_enforced == 1, "on probation one failure is reason enough, but it is all there is"
     assert pool.counters.ejections_detected == 2
 
@@ -124,7 +124,7 @@ async def test_a_timer_that_comes_early_comes_again() -> None:
     """The end of an ejection is by the router's clock: a timer that is a little early must not lose the replica."""
     bench, pool = await bench_of(1, base_seconds=0.002)
     (replica,) = pool.replicas
-    pool.note_failure(replica, FailureReason.UNAVAILABLE, certain=True)
+    pool.note_failure(replica, FailureReason.UNAVAILABLE, proven=True)
     async with asyncio.timeout(GENEROUS_SECONDS):
         while pool.available == []:
             await asyncio.sleep(0.001)  # the loop's timers fire while the router's clock stands still
@@ -177,6 +177,6 @@ async def test_an_ejected_replica_is_not_picked_again_in_the_same_turn() -> None
         pool.note_success(pool.replicas[0], 100, 0.001)
     first = pool.pick(1.0)
     assert first is not None
-    pool.note_failure(first, FailureReason.UNAVAILABLE, certain=True)
+    pool.note_failure(first, FailureReason.UNAVAILABLE, proven=True)
     assert pool.pick(1.0) not in (None, first)
     await bench.close()

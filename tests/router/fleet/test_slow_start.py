@@ -55,9 +55,9 @@ async def test_one_that_was_ejected_comes_back_slowly_too() -> None:
     await bench.open()
     bench.clock.advance(60)
     pool, replica = bench.fleet.pools["v2"], bench.replica("v2", 1)
-    pool.note_failure(replica, pool.out_because, certain=True)
+    pool.note_failure(replica, pool.unavailable_reason, proven=True)
     assert share(bench) == 0
     bench.clock.advance(60)
-    pool._let_in(replica)
+    pool._readmit(replica)
     assert 0.03 < share(bench) < 0.07
     await bench.close()
