@@ -16,7 +16,7 @@ from abfleet_process.process import MetricsServer
 from abfleet_process.tracing.exporter import make_exporter
 from abfleet_process.watched_credentials import keep_looking
 from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.health import Health, add_reflection
+from abfleet_transport.health import HealthService, add_reflection
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -96,7 +96,7 @@ class Serving:
         self.metrics.register(self.feedback.counts.families)
         self.metrics.register(self.feedback.by_group.families)
         self.metrics.register(lambda: shares(self.router.snapshot))
-        self.health = Health()
+        self.health = HealthService()
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(self.rpc_metrics)

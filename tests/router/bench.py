@@ -19,7 +19,7 @@ from abfleet_router.fleet.batch_queue import BatchQueue
 from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
-from abfleet_router.fleet.replica import BatchingSettings, Health, Replica
+from abfleet_router.fleet.replica import BatchingSettings, Replica, ReplicaHealth
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.security.rate_limit import RateLimit
 from abfleet_router.settings import RoutingSettings
@@ -88,9 +88,9 @@ class OfflineReplica(Replica):
     def start(self, on_health: Callable[[Replica], None]) -> None:
         self._notify = on_health
         if self.version not in self._down:
-            self.becomes(Health.SERVING)
+            self.becomes(ReplicaHealth.SERVING)
 
-    def becomes(self, health: Health) -> None:
+    def becomes(self, health: ReplicaHealth) -> None:
         """What the health watch would hear."""
         if health is not self.health:
             self.health = health

@@ -7,7 +7,7 @@ from typing import Any, cast
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_router.configuration.reload import Reloader
 from abfleet_router.configuration.snapshot import Snapshot
-from abfleet_router.fleet.replica import Health
+from abfleet_router.fleet.replica import ReplicaHealth
 
 from tests.router.bench import Bench
 from tests.router.fakes import turns
@@ -83,7 +83,7 @@ class Follower:
         (experiment,) = self.used[-1].config.experiments
         return [group.weight_bp // 100 for group in experiment.groups]
 
-    def health(self, version: str, health: Health) -> None:
+    def health(self, version: str, health: ReplicaHealth) -> None:
         """Of every replica of a version."""
         for replica in self.bench.fleet.made:
             if replica.version == version:

@@ -19,7 +19,7 @@ from tests.router.stub_worker import StubWorker
 GENEROUS_SECONDS = 30
 
 
-class Ears:
+class RecordingListener:
     """Stands for the router, and keeps what it is told."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Place:
             policy=EjectionPolicy(consecutive_failures=2, base_seconds=0.05, max_seconds=0.2),
             batching=BatchingSettings(),
         )
-        self.fleet.set_receiver(Ears())
+        self.fleet.set_receiver(RecordingListener())
 
     async def worker(self, version: str = "v1", *, serving: bool = True, with_health: bool = True) -> StubWorker:
         """A worker that runs."""

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 from abfleet_protos.worker_pb2 import RecommendBatchRequest, RecommendBatchResponse
 from abfleet_protos.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
-from abfleet_transport.health import Health
+from abfleet_transport.health import HealthService
 
 from tests.router.fakes import worker_answer
 
@@ -19,7 +19,7 @@ class StubWorker(WorkerServicer):
         self.says: str | None = None
         """The version in its answers; its own by default."""
         self.port = 0
-        self.health = Health([version])
+        self.health = HealthService([version])
         self.batches: list[int] = []
         self.hang = asyncio.Event()
         """Cleared, batches wait; set, as at first, they are answered."""

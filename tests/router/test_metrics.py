@@ -8,7 +8,7 @@ import pytest
 from abfleet_experiments.assign import Arm
 from abfleet_log.writer.decision_log import DecisionLog, LogCounters
 from abfleet_router.admin import fleet_metrics
-from abfleet_router.fleet.replica import Health
+from abfleet_router.fleet.replica import ReplicaHealth
 from abfleet_router.metrics import ArmStats, RouterMetrics
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
@@ -107,7 +107,7 @@ async def test_fallbacks_are_told_by_group_and_reason(bench: Bench) -> None:
 async def test_the_state_of_the_fleet(bench: Bench) -> None:
     """Each replica with its state; ejections that were due and that were made; the log's counters; the revision."""
     await busy(bench)
-    bench.replica("v2", 0).becomes(Health.NOT_SERVING)
+    bench.replica("v2", 0).becomes(ReplicaHealth.NOT_SERVING)
     got = scrape(bench)
     replicas = {
         (sample.labels["version"], sample.labels["address"]): sample.value

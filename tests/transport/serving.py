@@ -14,7 +14,7 @@ import pytest
 from abfleet_process.security.tls import CertificateFiles, ServerTls
 from abfleet_transport.call import Call
 from abfleet_transport.client.channel import Access, open_channel
-from abfleet_transport.health import Health, add_reflection
+from abfleet_transport.health import HealthService, add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server
 
 from tests.support.certificates import Authority, needs_openssl
@@ -44,7 +44,7 @@ class Serving:
     """A started server, a channel to it, and what arrived."""
 
     server: Server
-    health: Health
+    health: HealthService
     address: str
     channel: grpc.aio.Channel
     delivered: Delivered
@@ -118,7 +118,7 @@ async def serving(
     if folder is not None:
         files = CertificateFiles(cert=folder / "server.crt", key=folder / "server.key")
         tls = ServerTls(files, folder / "ca.crt")
-    delivered, health = Delivered(), Health(("name",))
+    delivered, health = Delivered(), HealthService(("name",))
 
     def remember(calls: list[Call]) -> None:
         delivered.calls += calls

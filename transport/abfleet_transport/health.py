@@ -12,7 +12,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
-class Health:
+class HealthService:
     """grpc.health.v1 for the whole server (the empty name) and for each name it is told of."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:

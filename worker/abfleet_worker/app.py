@@ -25,7 +25,7 @@ from abfleet_process.process import MetricsServer, StopSignals
 from abfleet_process.security.tls import ServerTls
 from abfleet_process.tracing.exporter import make_exporter
 from abfleet_protos import recommender_pb2, worker_pb2
-from abfleet_transport.health import Health, add_reflection
+from abfleet_transport.health import HealthService, add_reflection
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -148,7 +148,7 @@ class _Serving:
             worker_metrics.register(lambda: watched_credentials.families([tls.followed], [("tls", tls.expiry)]))
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
-        self.health = Health(self._names(model.version))
+        self.health = HealthService(self._names(model.version))
         plan = ServerPlan(
             address=settings.listen,
             methods=METHODS,

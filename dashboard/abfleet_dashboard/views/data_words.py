@@ -31,7 +31,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Health:
+class DataHealth:
     """All that was found, the worst first.
 
     Attributes:
@@ -59,16 +59,16 @@ class Health:
         return tuple(finding for finding in self.findings if finding.level is Level.NOTE)
 
 
-def health(report: ExperimentReport) -> Health:
+def health(report: ExperimentReport) -> DataHealth:
     """The health of an experiment's data."""
     findings = (*_faults(report), *_warnings(report), *_notes(report))
     broken = [finding for finding in findings if finding.level is Level.BROKEN]
     warnings = [finding for finding in findings if finding.level is Level.WARNING]
     if broken:
-        return Health("broken", "The data is broken.", findings)
+        return DataHealth("broken", "The data is broken.", findings)
     if warnings:
-        return Health("look at it", "Nothing that forbids a conclusion, but look at this:", findings)
-    return Health("none found", NOTHING, findings)
+        return DataHealth("look at it", "Nothing that forbids a conclusion, but look at this:", findings)
+    return DataHealth("none found", NOTHING, findings)
 
 
 def _faults(report: ExperimentReport) -> Iterator[Finding]:

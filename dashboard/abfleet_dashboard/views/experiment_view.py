@@ -14,7 +14,7 @@ from abfleet_dashboard.pictures import over_time
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign, verdicts
 from abfleet_dashboard.pictures.picture import Picture
 from abfleet_dashboard.views.breakdown_view import BreakdownView, breakdown_views
-from abfleet_dashboard.views.data_words import Health, health
+from abfleet_dashboard.views.data_words import DataHealth, health
 from abfleet_dashboard.views.metric_view import MetricTable, metric_tables
 from abfleet_dashboard.views.recommended_view import RecommendedView, recommended_view
 from abfleet_dashboard.views.setup_view import ChangeRow, SetupView, change_rows, setup_view
@@ -58,7 +58,7 @@ class ExperimentView:
     reasons: tuple[str, ...]
     progress: str
     reached: float | None
-    health: Health
+    health: DataHealth
     groups: tuple[GroupRow, ...]
     tables: tuple[MetricTable, ...]
     main: tuple[Picture, ...]

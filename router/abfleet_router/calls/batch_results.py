@@ -17,7 +17,7 @@ from abfleet_router.errors import shown
 from abfleet_router.fleet.batch_queue import Batch
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.fleet import Fleet
-from abfleet_router.fleet.replica import Replica, stands_for
+from abfleet_router.fleet.replica import Replica, serves_pool
 from abfleet_router.metrics import RouterMetrics
 
 log = structlog.get_logger("abfleet.router.answers")
@@ -55,7 +55,7 @@ class BatchResults:
             log.error("worker answered with garbage", address=replica.address, calls=len(batch.calls), got=got,
                       request_ids=batch.some_request_ids())  # fmt: skip
             self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
-        elif not stands_for(replica.version, answer.model_version, answer.alias):
+        elif not serves_pool(replica.version, answer.model_version, answer.alias):
             log.error("worker serves another version", address=replica.address, pool=replica.version,
                       version=shown(answer.model_version))  # fmt: skip
             self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=True)

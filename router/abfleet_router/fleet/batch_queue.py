@@ -50,7 +50,7 @@ class Batch:
         return [routed.request_id for routed in self.calls[:NAMED_CALLS]]
 
 
-class Receiver(Protocol):
+class BatchListener(Protocol):
     """Who takes what comes back; all of it on the event loop."""
 
     def on_answered(self, batch: Batch, message: bytes) -> None:
@@ -79,7 +79,7 @@ class BatchQueue:
     def __init__(
         self,
         sender: BatchSender,
-        receiver: Receiver,
+        receiver: BatchListener,
         backlog: Backlog,
         clock: Callable[[], float],
         *,

@@ -8,7 +8,7 @@ from abfleet_process.security.tls import ClientTls
 from abfleet_router.fleet.batch_queue import Backlog
 from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.pool import SLOW_START_SECONDS, Pool
-from abfleet_router.fleet.replica import BatchingSettings, Receiver, Replica
+from abfleet_router.fleet.replica import BatchingSettings, Replica, ReplicaListener
 
 
 class Fleet:
@@ -32,10 +32,10 @@ class Fleet:
         self._worker_tls = worker_tls
         self._slow_start_seconds = slow_start_seconds
         self._pools: dict[str, Pool] = {}
-        self._receiver: Receiver | None = None
+        self._receiver: ReplicaListener | None = None
         self._closing: dict[Pool, asyncio.Task[None]] = {}
 
-    def set_receiver(self, receiver: Receiver) -> None:
+    def set_receiver(self, receiver: ReplicaListener) -> None:
         """Router and fleet know each other; the router comes second."""
         self._receiver = receiver
 

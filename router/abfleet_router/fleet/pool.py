@@ -18,7 +18,7 @@ from abfleet_router.fleet.ejection import (
 )
 from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.fleet.queue_delay import MAX_WAIT_SECONDS
-from abfleet_router.fleet.replica import Health, Replica
+from abfleet_router.fleet.replica import Replica, ReplicaHealth
 from abfleet_router.fleet.resolve import host_name, needs_resolving, resolve
 
 log = structlog.get_logger("abfleet.router.pool")
@@ -92,7 +92,7 @@ class Pool:
     def unavailable_reason(self) -> FailureReason:
         """Why nobody is available."""
         now = self._clock()
-        serving = [replica for replica in self._replicas.values() if replica.health is Health.SERVING]
+        serving = [replica for replica in self._replicas.values() if replica.health is ReplicaHealth.SERVING]
         return (
             FailureReason.EJECTED
             if any(is_ejected(replica.record, now) for replica in serving)
@@ -179,7 +179,7 @@ class Pool:
 
     def _on_health(self, replica: Replica) -> None:
         self._refresh()
-        if replica.health is not Health.SERVING:
+        if replica.health is not ReplicaHealth.SERVING:
             replica.return_waiting(FailureReason.UNAVAILABLE)
 
     def _refresh(self) -> None:

@@ -37,7 +37,7 @@ WATCH_RETRY_SECONDS = 0.2
 """Pause between health watches of a worker that is connected and ends them."""
 
 
-class Health(Enum):
+class ReplicaHealth(Enum):
     """What the health watch last heard."""
 
     CONNECTING = "connecting"
@@ -49,7 +49,7 @@ class Health(Enum):
     """The connection broke."""
 
 
-class Receiver(Protocol):
+class ReplicaListener(Protocol):
     """Who takes back what a replica was given; all of it on the event loop."""
 
     def on_answered(self, replica: "Replica", batch: Batch, message: bytes) -> None:
@@ -82,7 +82,7 @@ class Replica:
         self,
         pool: "Pool",
         address: str,
-        receiver: Receiver,
+        receiver: ReplicaListener,
         backlog: Backlog,
         clock: Callable[[], float],
         settings: BatchingSettings,
@@ -97,7 +97,7 @@ class Replica:
             self.link, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
         )
         self.record = EjectionRecord()
-        self.health = Health.CONNECTING
+        self.health = ReplicaHealth.CONNECTING
         self.draining = False
         self.in_since = float("-inf")  # changed only by the pool
         self._receiver = receiver
@@ -119,7 +119,7 @@ class Replica:
 
     def is_in(self, now: float) -> bool:
         """Whether it may get calls."""
-        return self.health is Health.SERVING and not self.draining and not is_ejected(self.record, now)
+        return self.health is ReplicaHealth.SERVING and not self.draining and not is_ejected(self.record, now)
 
     def on_answered(self, batch: Batch, message: bytes) -> None:
         """From the queue."""
@@ -155,25 +155,25 @@ class Replica:
         while True:
             try:
                 await self.link.watch(WATCH_METHOD, question, self._on_health_message)
-                self._set(Health.NOT_SERVING)  # a watch has no end of its own: the worker is going
+                self._set(ReplicaHealth.NOT_SERVING)  # a watch has no end of its own: the worker is going
             except RpcFailed as error:
                 if error.code is Code.UNIMPLEMENTED:  # gRFC A17: a server without health is assumed healthy
-                    self._set(Health.SERVING)
+                    self._set(ReplicaHealth.SERVING)
                     return
-                self._set(Health.NOT_SERVING)
+                self._set(ReplicaHealth.NOT_SERVING)
             await asyncio.sleep(WATCH_RETRY_SECONDS)
 
     def _on_health_message(self, message: bytes) -> None:
         try:
-            self._set(meaning(health_pb2.HealthCheckResponse.FromString(message).status))
+            self._set(health_of(health_pb2.HealthCheckResponse.FromString(message).status))
         except DecodeError:
-            self._set(Health.NOT_SERVING)
+            self._set(ReplicaHealth.NOT_SERVING)
 
     def _on_lost(self) -> None:
-        self._set(Health.LOST)
+        self._set(ReplicaHealth.LOST)
 
-    def _set(self, health: Health) -> None:
-        if health is self.health or (health is Health.LOST and self.health is Health.CONNECTING):
+    def _set(self, health: ReplicaHealth) -> None:
+        if health is self.health or (health is ReplicaHealth.LOST and self.health is ReplicaHealth.CONNECTING):
             return
         log.info("replica health", version=self.version, address=self.address, was=self.health.value, now=health.value)
         self.health = health
@@ -189,7 +189,7 @@ class Replica:
         self.link.close()
 
 
-def stands_for(pool: str, version: str, alias: str) -> bool:
+def serves_pool(pool: str, version: str, alias: str) -> bool:
     """Whether a worker that serves `version`, and follows `alias` or none (""), is one for the pool of that name.
 
     A pool named by an alias takes the version that the alias leads to, as the worker knows it; what it calls itself
@@ -198,12 +198,12 @@ def stands_for(pool: str, version: str, alias: str) -> bool:
     return version == pool or (alias == pool and _VERSION.fullmatch(version) is not None)
 
 
-def meaning(status: "health_pb2.HealthCheckResponse.ServingStatus") -> Health:
+def health_of(status: "health_pb2.HealthCheckResponse.ServingStatus") -> ReplicaHealth:
     """What a health answer under the version's name says of the replica."""
     match status:
         case health_pb2.HealthCheckResponse.SERVING:
-            return Health.SERVING
+            return ReplicaHealth.SERVING
         case health_pb2.HealthCheckResponse.SERVICE_UNKNOWN:
-            return Health.WRONG_VERSION
+            return ReplicaHealth.WRONG_VERSION
         case _:
-            return Health.NOT_SERVING
+            return ReplicaHealth.NOT_SERVING

@@ -49,7 +49,7 @@ async def test_the_usual_story(make_bench: Make) -> None:
 
 async def test_calls_that_share_a_batch_get_their_own_answers(make_bench: Make) -> None:
     """Fifty users over three versions, all at once: nobody gets what was meant for a neighbour."""
-    bench = await make_bench(lanes=BatchingSettings(max_batch=7))
+    bench = await make_bench(batching=BatchingSettings(max_batch=7))
     calls = [bench.call(f"user-{n}", [n, n * n], request_id=f"r{n}") for n in range(50)]
     await bench.arrive(*calls)
     await bench.run_dry()

@@ -4,7 +4,7 @@ import asyncio
 
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import BatchingSettings, Health
+from abfleet_router.fleet.replica import BatchingSettings, ReplicaHealth
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 from hypothesis import settings
@@ -152,8 +152,10 @@ class RouterMachine(RuleBasedStateMachine):
 
         self.runner.run(pass_time())
 
-    @rule(which=st.integers(0, 4), health=st.sampled_from([*Health, Health.SERVING, Health.SERVING]))
-    def health_changes(self, which: int, health: Health) -> None:
+    @rule(
+        which=st.integers(0, 4), health=st.sampled_from([*ReplicaHealth, ReplicaHealth.SERVING, ReplicaHealth.SERVING])
+    )
+    def health_changes(self, which: int, health: ReplicaHealth) -> None:
         async def change() -> None:
             if self.bench.fleet.made:
                 self.bench.fleet.made[which % len(self.bench.fleet.made)].becomes(health)
@@ -194,7 +196,7 @@ class RouterMachine(RuleBasedStateMachine):
         """Everybody works again, and time passes until nothing is under way."""
         for replica in self.bench.fleet.made:
             if not replica.draining:
-                replica.becomes(Health.SERVING)
+                replica.becomes(ReplicaHealth.SERVING)
         await turns()
         await self.bench.run_dry()
         self.bench.clock.advance(10.0)

@@ -1,7 +1,7 @@
 """Calls whose time runs out, and callers that go: what is tried, what is logged, and that nobody else feels it."""
 
 import pytest
-from abfleet_router.fleet.replica import BatchingSettings, Health
+from abfleet_router.fleet.replica import BatchingSettings, ReplicaHealth
 from abfleet_transport.call import Code
 
 from tests.router.fakes import turns, worker_answer
@@ -13,9 +13,9 @@ async def test_an_answer_that_comes_after_the_call_moved_on_is_dropped(make_benc
     bench = await make_bench()
     hasty = bench.call("on-v2", [1], seconds=0.3, request_id="hasty")
     patient = bench.call("on-v2", [2], request_id="patient")
-    bench.replica("v2", 1).becomes(Health.NOT_SERVING)
+    bench.replica("v2", 1).becomes(ReplicaHealth.NOT_SERVING)
     await bench.arrive(hasty, patient)
-    bench.replica("v2", 1).becomes(Health.SERVING)
+    bench.replica("v2", 1).becomes(ReplicaHealth.SERVING)
     bench.clock.advance(0.16)
     bench.router.answers.sweep()
     await turns()
@@ -36,7 +36,7 @@ async def test_the_last_attempt_has_all_the_time_that_is_left(make_bench: Make) 
     """Where no replica and no version is left to ask, an attempt is not cut at half: a worker that needs most of the
     caller's time answers in time."""
     bench = await make_bench()
-    bench.replica("v1", 1).becomes(Health.NOT_SERVING)
+    bench.replica("v1", 1).becomes(ReplicaHealth.NOT_SERVING)
     call = bench.call("on-v1", [1], seconds=0.3, request_id="late")
     await bench.arrive(call)
     bench.clock.advance(0.29)
@@ -146,7 +146,7 @@ async def test_calls_of_a_replica_that_leaves_still_time_out(make_bench: Make) -
 
 async def test_calls_of_a_fleet_that_closes_are_failed(make_bench: Make) -> None:
     """In flight or waiting, nobody is left without an answer."""
-    bench = await make_bench(lanes=BatchingSettings(max_batch=2))
+    bench = await make_bench(batching=BatchingSettings(max_batch=2))
     calls = [bench.call(user, [n], request_id=f"{user}{n}") for n in range(5) for user in ("on-v1", "on-v2", "on-v3")]
     await bench.arrive(*calls)
     bench.fleet.follow({"v3": ["10.0.2.9:1"]})

@@ -5,7 +5,7 @@ from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls.attempts import PUSHBACK_MS
 from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import Health
+from abfleet_router.fleet.replica import ReplicaHealth
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 
@@ -62,9 +62,9 @@ async def test_an_answer_that_cannot_be_trusted_is_used_for_nobody(make_bench: M
     """Bytes that are no answer, another number of answers, another version: all of the batch asks another replica."""
     bench = await make_bench()
     calls = [bench.call("on-v1", [n], request_id=f"r{n}") for n in range(3)]
-    bench.replica("v1", 1).becomes(Health.NOT_SERVING)
+    bench.replica("v1", 1).becomes(ReplicaHealth.NOT_SERVING)
     await bench.arrive(*calls)
-    bench.replica("v1", 1).becomes(Health.SERVING)
+    bench.replica("v1", 1).becomes(ReplicaHealth.SERVING)
     ((replica, sent),) = bench.open_batches()
     match what:
         case "garbage":
@@ -120,7 +120,7 @@ async def test_both_versions_are_dead(make_bench: Make) -> None:
     """A clear UNAVAILABLE at once, without an attempt."""
     bench = await make_bench()
     for replica in bench.fleet.made:
-        replica.becomes(Health.LOST)
+        replica.becomes(ReplicaHealth.LOST)
     calls = [bench.call(user, request_id=user) for user in ("on-v1", "on-v2")]
     await bench.arrive(*calls)
     assert [call.code for call in calls] == [Code.UNAVAILABLE] * 2
@@ -138,10 +138,10 @@ async def test_calls_that_wait_for_an_ejected_replica_move_on_for_free(make_benc
     await bench.arrive(first)
     ((replica, sent),) = bench.open_batches()
     other = bench.replica("v1", 1) if replica is bench.replica("v1", 0) else bench.replica("v1", 0)
-    other.becomes(Health.NOT_SERVING)
+    other.becomes(ReplicaHealth.NOT_SERVING)
     waiting = [bench.call("on-v1", [n], request_id=f"w{n}") for n in range(3)]
     await bench.arrive(*waiting)
-    other.becomes(Health.SERVING)
+    other.becomes(ReplicaHealth.SERVING)
     sent.fail(broken())
     await turns()
     await bench.run_dry()

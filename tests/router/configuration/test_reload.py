@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_experiments.file.errors import ConfigErrors
-from abfleet_router.fleet.replica import Health
+from abfleet_router.fleet.replica import ReplicaHealth
 
 from tests.router.fakes import turns
 from tests.router.follower import NOW, Follower, experiments
@@ -42,12 +42,12 @@ async def test_at_the_start_only_the_default_is_waited_for(tmp_path: Path, follo
     followers.append(one)
     await one.reloader.start()
     await turns()
-    one.health("v1", Health.NOT_SERVING)
-    one.health("v2", Health.NOT_SERVING)
+    one.health("v1", ReplicaHealth.NOT_SERVING)
+    one.health("v2", ReplicaHealth.NOT_SERVING)
     await one.look()
     assert one.used == []
     assert any("waits for a worker that serves: v1" in error for error in one.reloader.state.errors)
-    one.health("v1", Health.SERVING)
+    one.health("v1", ReplicaHealth.SERVING)
     await one.look()
     assert one.weights == [90, 10]
     assert one.reloader.state.errors == ()
@@ -144,7 +144,7 @@ async def test_a_new_version_is_waited_for(follower: Follower) -> None:
     (waiting,) = follower.events("reload")
     assert (waiting["active"], waiting["errors"]) == (False, [error])
     assert waiting["new_revision"] == follower.reloader.state.seen_revision != follower.used[-1].revision
-    follower.health("v9", Health.SERVING)
+    follower.health("v9", ReplicaHealth.SERVING)
     await follower.look()
     assert follower.weights == [60, 30, 10]
     assert follower.events("reload")[-1]["active"]
@@ -171,8 +171,8 @@ async def test_a_group_at_weight_0_is_not_waited_for(follower: Follower) -> None
 )
 async def test_halting_and_ramping_down_wait_for_nobody(follower: Follower, text: str) -> None:
     """With every worker dead, less is in force at once: that is when it is needed most."""
-    follower.health("v1", Health.LOST)
-    follower.health("v2", Health.LOST)
+    follower.health("v1", ReplicaHealth.LOST)
+    follower.health("v2", ReplicaHealth.LOST)
     follower.replace(text)
     await follower.look()
     assert len(follower.used) == 2
@@ -188,7 +188,7 @@ async def test_what_waits_can_be_taken_back(follower: Follower) -> None:
     await follower.look()
     assert follower.reloader.state.errors == ()
     assert set(follower.bench.fleet.pools) == {"v1", "v2"}
-    follower.health("v9", Health.SERVING)
+    follower.health("v9", ReplicaHealth.SERVING)
     await follower.look(3)
     assert len(follower.used) == 1
 
@@ -200,7 +200,7 @@ async def test_a_wrong_file_ends_the_waiting_for_an_older_one(follower: Follower
     await follower.look(2)
     follower.replace("nonsense")
     await follower.look()
-    follower.health("v9", Health.SERVING)
+    follower.health("v9", ReplicaHealth.SERVING)
     await follower.look(25)
     assert follower.weights == [90, 10]
     assert follower.reloader.state.errors

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_router.configuration.snapshot import Snapshot
-from abfleet_router.fleet.replica import Health
+from abfleet_router.fleet.replica import ReplicaHealth
 
 from tests.router.follower import Follower, experiments
 
@@ -68,7 +68,7 @@ async def test_a_ramp_row_does_not_wait_for_a_newer_file(ramping: Follower) -> N
     assert shares(ramping.used[-1]) == {"control": 0.5, "treatment": 0.5}
     assert any("v9" in error for error in ramping.reloader.state.errors), "it still waits"
     assert "v9" in ramping.bench.fleet.pools
-    ramping.health("v9", Health.SERVING)
+    ramping.health("v9", ReplicaHealth.SERVING)
     await ramping.look()
     assert ramping.weights == [60, 30, 10]
 

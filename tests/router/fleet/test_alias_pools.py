@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
-from abfleet_router.fleet.replica import stands_for
+from abfleet_router.fleet.replica import serves_pool
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,7 +37,7 @@ def answer_as(bench: Bench, version: str, alias: str) -> Any:
 def test_who_stands_for_a_pool(pool: str, version: str, alias: str) -> None:
     """The pool's own version, or any version by name that follows the pool's alias; nothing that is no name."""
     is_name = version in ("v1", "v2", "production")
-    assert stands_for(pool, version, alias) == (version == pool or (alias == pool and is_name))
+    assert serves_pool(pool, version, alias) == (version == pool or (alias == pool and is_name))
 
 
 async def test_the_version_that_stands_for_the_alias_serves(bench: Bench) -> None:

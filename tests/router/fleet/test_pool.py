@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from abfleet_router.fleet.failure import FailureReason
-from abfleet_router.fleet.replica import Health
+from abfleet_router.fleet.replica import ReplicaHealth
 from abfleet_transport.call import Code
 
 from tests.router.fakes import Hasty, turns
@@ -15,7 +15,7 @@ async def test_a_worker_is_in_while_it_says_so(place: Place) -> None:
     """In when its version serves, out when it does not, in again: by its own word, at once."""
     worker = await place.worker(serving=False)
     pool = place.pool(worker)
-    await until(pool, lambda: bool(pool.replicas) and pool.replicas[0].health is Health.NOT_SERVING)
+    await until(pool, lambda: bool(pool.replicas) and pool.replicas[0].health is ReplicaHealth.NOT_SERVING)
     assert (pool.available, pool.pick(0.0), pool.unavailable_reason) == ([], None, FailureReason.UNAVAILABLE)
     await worker.health.set_serving(True)
     await serving(pool, 1)
@@ -28,7 +28,7 @@ async def test_a_worker_of_another_version_is_not_in(place: Place) -> None:
     """It does not know the version by name, and gets no call."""
     worker = await place.worker("v2")
     pool = place.pool(worker, version="v1")
-    await until(pool, lambda: bool(pool.replicas) and pool.replicas[0].health is Health.WRONG_VERSION)
+    await until(pool, lambda: bool(pool.replicas) and pool.replicas[0].health is ReplicaHealth.WRONG_VERSION)
     assert pool.available == []
 
 
@@ -93,7 +93,7 @@ async def test_a_version_that_moves_is_served_all_the_time() -> None:
     await bench.arrive(bench.call("u", request_id="r1"))
     await bench.run_dry()
     new = bench.replica("v1", 3)
-    new.becomes(Health.SERVING)
+    new.becomes(ReplicaHealth.SERVING)
     assert pool.available == [new]
     assert set(pool.leaving) == old
     assert all(replica.draining for replica in old)
@@ -164,7 +164,7 @@ async def test_calls_that_wait_are_stranded_when_the_worker_says_no() -> None:
     bench, _ = await bench_of(1)
     await bench.arrive(bench.call("u", [1], request_id="r1"))
     await bench.arrive(bench.call("u", [2], request_id="r2"))
-    bench.replica("v1").becomes(Health.NOT_SERVING)
+    bench.replica("v1").becomes(ReplicaHealth.NOT_SERVING)
     await turns()
     assert bench.calls[0].answers == []
     assert bench.calls[1].code is Code.UNAVAILABLE

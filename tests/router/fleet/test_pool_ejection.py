@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from abfleet_router.fleet.failure import FailureReason
-from abfleet_router.fleet.replica import PENALTY_SECONDS, Health
+from abfleet_router.fleet.replica import PENALTY_SECONDS, ReplicaHealth
 
 from tests.router.bench import OfflineReplica
 from tests.router.place import GENEROUS_SECONDS, Place, bench_of, serving
@@ -26,7 +26,7 @@ async def test_suspicion_spares_the_half_that_is_left() -> None:
     bench, pool = await bench_of(2)
     dead, alive = pool.replicas
     assert isinstance(dead, OfflineReplica)
-    dead.becomes(Health.LOST)
+    dead.becomes(ReplicaHealth.LOST)
     pool.note_failure(alive, FailureReason.TIMEOUT, proven=False, suspicious=True, calls=9)
     assert pool.available == [alive]
     await bench.close()

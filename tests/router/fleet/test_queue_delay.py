@@ -2,7 +2,7 @@
 
 import pytest
 from abfleet_router.fleet.queue_delay import MAX_WAIT_SECONDS, SMOOTHING, ExpectedWait
-from abfleet_router.fleet.replica import BatchingSettings, Health
+from abfleet_router.fleet.replica import BatchingSettings, ReplicaHealth
 from abfleet_transport.call import Code
 from hypothesis import given
 from hypothesis import strategies as st
@@ -103,8 +103,8 @@ async def test_nothing_is_refused_where_nothing_waits(end: str, quiet_seconds: f
             bench.router.on_cancelled(call)
     elif end == "lost":
         for replica in bench.fleet.made[:2]:
-            replica.becomes(Health.LOST)
-            replica.becomes(Health.SERVING)
+            replica.becomes(ReplicaHealth.LOST)
+            replica.becomes(ReplicaHealth.SERVING)
     await turns()
     await bench.run_dry()
     assert end == "lost" or all(call.answers or call in gone for call in crowd)

@@ -3,7 +3,7 @@
 import random
 
 from abfleet_router.fleet.pool import SLOW_START_SECONDS
-from abfleet_router.fleet.replica import Health
+from abfleet_router.fleet.replica import ReplicaHealth
 
 from tests.router.bench import Bench
 
@@ -24,10 +24,10 @@ async def test_the_share_of_one_that_comes_back_rises() -> None:
     assert 0.45 < share(bench) < 0.55
     replica = bench.replica("v2", 1)
     bench.clock.advance(60)
-    replica.becomes(Health.LOST)
+    replica.becomes(ReplicaHealth.LOST)
     assert share(bench) == 0
     bench.clock.advance(60)
-    replica.becomes(Health.SERVING)
+    replica.becomes(ReplicaHealth.SERVING)
     assert 0.03 < share(bench) < 0.07
     bench.clock.advance(SLOW_START_SECONDS / 2)
     assert 0.22 < share(bench) < 0.28
@@ -43,8 +43,8 @@ async def test_one_that_is_alone_gets_all() -> None:
     bench = Bench(draw=random.Random(1).random)
     await bench.open()
     for number in range(2):
-        bench.replica("v2", number).becomes(Health.LOST)
-    bench.replica("v2", 1).becomes(Health.SERVING)
+        bench.replica("v2", number).becomes(ReplicaHealth.LOST)
+    bench.replica("v2", 1).becomes(ReplicaHealth.SERVING)
     assert share(bench) == 1
     await bench.close()
 
