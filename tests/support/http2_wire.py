@@ -4,9 +4,9 @@ import asyncio
 from typing import Any, cast
 
 from abfleet_transport.call import Call
-from abfleet_transport.http2.call_queue import Intake
+from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.connection import ServerConnection
-from abfleet_transport.http2.forwarding import Behind, OtherStream
+from abfleet_transport.http2.forwarding import ForwardedStream, GrpcioBackend
 from abfleet_transport.http2.frames import Frame, FrameReader
 from abfleet_transport.http2.header_block import Head
 from abfleet_transport.plan import ServerPlan
@@ -15,9 +15,9 @@ from abfleet_transport.plan import ServerPlan
 class NothingBehind:
     """Takes streams that are no calls, and never answers them."""
 
-    def open(self, connection: ServerConnection, stream: int, head: Head, window: int) -> OtherStream:
+    def open(self, connection: ServerConnection, stream: int, head: Head, window: int) -> ForwardedStream:
         """A stream that nobody carries."""
-        return OtherStream(connection, stream, head, window)
+        return ForwardedStream(connection, stream, head, window)
 
 
 class Wire:
@@ -68,7 +68,7 @@ class ServerSide:
         self.calls: list[Call] = []
         self.gone: list[Call] = []
         plan = ServerPlan(address="", methods=methods, add_services=lambda server: None, **limits)  # type: ignore[arg-type]
-        self.intake = Intake(plan, self.calls.extend, self.gone.append, cast(Behind, NothingBehind()))
+        self.intake = CallQueue(plan, self.calls.extend, self.gone.append, cast(GrpcioBackend, NothingBehind()))
 
     def connect(self) -> tuple[ServerConnection, Wire]:
         """A new connection."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 import pytest
 from abfleet_transport.http2 import call_queue
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.call_queue import MAX_CALLS, READ_CALLS, TURN_CALLS, Intake
+from abfleet_transport.http2.call_queue import MAX_CALLS, READ_CALLS, TURN_CALLS, CallQueue
 from abfleet_transport.http2.connection import ServerConnection
-from abfleet_transport.http2.forwarding import Behind
+from abfleet_transport.http2.forwarding import GrpcioBackend
 from abfleet_transport.plan import ServerPlan
 
 METHOD = "/test.Echo/Say"
@@ -43,11 +43,11 @@ class Scene:
 
     def __init__(self) -> None:
         self.turns: list[list[bytes]] = []
-        self.intake = Intake(
+        self.intake = CallQueue(
             ServerPlan(address="", methods=(METHOD,), add_services=lambda server: None, max_concurrent_streams=100_000),
             lambda calls: self.turns.append([call.payload for call in calls]),
             lambda call: None,
-            Behind(ServerPlan(address="", methods=(METHOD,), add_services=lambda server: None)),
+            GrpcioBackend(ServerPlan(address="", methods=(METHOD,), add_services=lambda server: None)),
         )
 
     def connected(self) -> tuple[ServerConnection, Wire]:

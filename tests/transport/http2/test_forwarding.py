@@ -15,7 +15,7 @@ import grpc
 import pytest
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import forwarding
-from abfleet_transport.http2.forwarding import LONGEST_SOCKET_PATH, OtherStream, make_socket_path
+from abfleet_transport.http2.forwarding import LONGEST_SOCKET_PATH, ForwardedStream, make_socket_path
 from abfleet_transport.http2.server import Http2Server
 from abfleet_transport.plan import OTHER_MESSAGE_BYTES, ServerPlan
 
@@ -64,8 +64,8 @@ def channel(server: Http2Server, *options: tuple[str, Any], **more: Any) -> grpc
 
 def held(server: Http2Server) -> int:
     """Bytes of messages that wait in it."""
-    assert server._intake is not None
-    return server._intake.unfinished_bytes
+    assert server._queue is not None
+    return server._queue.unfinished_bytes
 
 
 async def test_an_answer_has_its_trailers() -> None:
@@ -154,11 +154,11 @@ async def test_a_client_that_goes_ends_its_streams() -> None:
     async with served(endless) as (server, _):
         one = channel(server)
         call = one.unary_unary(UNARY)(b"")
-        await until(lambda: bool(server._behind._streams))
+        await until(lambda: bool(server._backend._streams))
         await asyncio.sleep(0.05)
         call.cancel()
         await asyncio.wait_for(ended.wait(), PATIENCE_SECONDS)
-        await until(lambda: not server._behind._streams)
+        await until(lambda: not server._backend._streams)
         await one.close()
 
 
@@ -193,35 +193,35 @@ class Connection:
     def give_window(self, stream: int, count: int) -> None:
         self.granted += count
 
-    def end(self, other: OtherStream, trailers: bytes, *, whole: bool) -> None:
+    def end(self, forwarded: ForwardedStream, trailers: bytes, *, whole: bool) -> None:
         self.ended = trailers
 
 
-def stream(most: int, encoding: str = "identity") -> tuple[OtherStream, Connection]:
+def stream(most: int, encoding: str = "identity") -> tuple[ForwardedStream, Connection]:
     """A stream that nobody carries."""
     head = forwarding.Head(UNARY, (), None, encoding, 0, 200, None)
     connection = Connection(most)
-    return OtherStream(connection, 1, head, 65_535), connection  # type: ignore[arg-type]
+    return ForwardedStream(connection, 1, head, 65_535), connection  # type: ignore[arg-type]
 
 
 def test_messages_that_wait_are_held_and_bounded() -> None:
     """Ten thousand empty ones take more than the five bytes each that their client has sent."""
-    other, connection = stream(most=forwarding.QUEUED_BYTES * 10)
-    other.take(bytes(5) * 9, ended=False)
+    forwarded, connection = stream(most=forwarding.QUEUED_BYTES * 10)
+    forwarded.take(bytes(5) * 9, ended=False)
     assert connection.held == 9 * forwarding.QUEUED_BYTES
     assert not connection.ended
-    other.take(bytes(5) * 3, ended=False)
+    forwarded.take(bytes(5) * 3, ended=False)
     assert b"overloaded" in connection.ended
     assert connection.held == 0
 
 
 def test_a_message_that_is_no_gzip_ends_its_stream() -> None:
     """And nothing of it is kept."""
-    other, connection = stream(10**6, "gzip")
+    forwarded, connection = stream(10**6, "gzip")
     packed = gzip.compress(b"abc")
-    other.take(b"\x01" + len(packed).to_bytes(4, "big") + packed, ended=False)
+    forwarded.take(b"\x01" + len(packed).to_bytes(4, "big") + packed, ended=False)
     assert not connection.ended
-    other.take(b"\x01\x00\x00\x00\x01x", ended=True)
+    forwarded.take(b"\x01\x00\x00\x00\x01x", ended=True)
     assert str(int(Code.INTERNAL)).encode() in connection.ended
     assert connection.held == 0
 
@@ -245,8 +245,8 @@ async def test_what_a_killed_server_left_goes_with_the_next_start(monkeypatch: p
     with tempfile.TemporaryDirectory(prefix="abandoned-", dir="/tmp") as name:  # a socket's path must be short
         monkeypatch.setattr(forwarding.tempfile, "tempdir", name)
         paths = {kind: make_socket_path() for kind in ("killed", "young", "live")}
-        other = Path(tempfile.mkdtemp(prefix="abfleet-", dir=name)) / "file"
-        other.touch()
+        forwarded = Path(tempfile.mkdtemp(prefix="abfleet-", dir=name)) / "file"
+        forwarded.touch()
         sockets = {kind: socket.socket(socket.AF_UNIX) for kind in paths}
         for kind, path in paths.items():
             sockets[kind].bind(str(path))
@@ -259,5 +259,5 @@ async def test_what_a_killed_server_left_goes_with_the_next_start(monkeypatch: p
             assert not paths["killed"].parent.exists()
             assert paths["young"].exists()
             assert paths["live"].exists()
-            assert other.exists()
+            assert forwarded.exists()
         sockets["live"].close()

@@ -83,7 +83,7 @@ async def test_a_small_window_for_all_does_not_make_us_look_at_all(
         call.reply(b"answer")
     await client.heard()
     looked: list[object] = []
-    monkeypatch.setattr(sender.ResponseSender, "_send", lambda self, outgoing: looked.append(outgoing))
+    monkeypatch.setattr(sender.ResponseSender, "_send", lambda self, buffer: looked.append(buffer))
     assert await client.say(http2.window_update(0, 1) * 100) == []
     assert looked == []
 

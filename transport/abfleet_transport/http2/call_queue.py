@@ -22,7 +22,7 @@ from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
 
 if TYPE_CHECKING:
     from abfleet_transport.http2.connection import ServerConnection
-    from abfleet_transport.http2.forwarding import Behind
+    from abfleet_transport.http2.forwarding import GrpcioBackend
     from abfleet_transport.http2.socket import ConnectionSocket
 
 TURN_CALLS: Final = 64
@@ -54,12 +54,12 @@ SPARE_DESCRIPTORS: Final = 128
 """Of the process, that connections must leave to files and to workers."""
 
 
-class Intake:
+class CallQueue:
     """Changed only on the event loop."""
 
-    def __init__(self, plan: ServerPlan, deliver: Deliver, cancelled: Cancelled, behind: "Behind") -> None:
+    def __init__(self, plan: ServerPlan, deliver: Deliver, cancelled: Cancelled, backend: "GrpcioBackend") -> None:
         self.plan = plan
-        self.behind = behind
+        self.backend = backend
         """Who serves what is not delivered as calls."""
         self.loop = asyncio.get_running_loop()
         self.methods = {path: index for index, path in enumerate(plan.methods)}
@@ -169,7 +169,7 @@ class Intake:
             value=self.refused,
         )
 
-    def gone(self, call: Http2Call) -> None:
+    def caller_gone(self, call: Http2Call) -> None:
         """The caller of a call has gone."""
         if call.delivered:
             try:
@@ -177,7 +177,7 @@ class Intake:
             except Exception:  # noqa: BLE001 - others of the connection must be told too
                 log_failed_delivery(1)
 
-    def left(self, connection: "ServerConnection") -> None:
+    def connection_ended(self, connection: "ServerConnection") -> None:
         """A connection has ended."""
         self.connections.discard(connection)
         if not self.connections:

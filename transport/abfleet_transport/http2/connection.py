@@ -13,9 +13,9 @@ import structlog
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call import PREFIX_BYTES, BadMessage, Http2Call, http_error, trailers_frame, whole_message
-from abfleet_transport.http2.call_queue import Intake
+from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.control_frames import ControlFrames
-from abfleet_transport.http2.forwarding import CROWDED, NO_ROOM, OtherStream
+from abfleet_transport.http2.forwarding import CROWDED, NO_ROOM, ForwardedStream
 from abfleet_transport.http2.frames import Frame, ProtocolError
 from abfleet_transport.http2.header_block import EarlyDecoder, Head, head_of
 from abfleet_transport.http2.socket import reset
@@ -47,9 +47,9 @@ class ServerConnection(ControlFrames):
         "_slow",
     )
 
-    def __init__(self, intake: Intake) -> None:
-        super().__init__(intake)
-        self._methods = intake.methods
+    def __init__(self, queue: CallQueue) -> None:
+        super().__init__(queue)
+        self._methods = queue.methods
         self._rest = b""  # of a frame that is not whole yet
         self._greeted = False
         self._greeting: asyncio.TimerHandle | None = None
@@ -62,11 +62,11 @@ class ServerConnection(ControlFrames):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        intake = self._intake
-        if len(intake.connections) >= intake.most_connections:
+        queue = self._queue
+        if len(queue.connections) >= queue.most_connections:
             self.abort()
             return
-        intake.connections.add(self)
+        queue.connections.add(self)
         self._greeting = self.loop.call_later(GREETING_SECONDS, self.abort)
         ours = {
             http2.HEADER_TABLE_SIZE: 0,
@@ -75,7 +75,7 @@ class ServerConnection(ControlFrames):
             http2.MAX_HEADER_LIST_SIZE: self._plan.max_metadata_bytes,
         }
         self._write(http2.settings_frame(ours) + http2.window_update(0, CONNECTION_WINDOW - http2.DEFAULT_WINDOW))
-        if intake.draining:  # it was accepted at the last moment
+        if queue.draining:  # it was accepted at the last moment
             self.drain()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -87,7 +87,7 @@ class ServerConnection(ControlFrames):
         streams, self.streams = self.streams, {}
         for call in streams.values():
             self._forget(call)
-        self._intake.left(self)
+        self._queue.connection_ended(self)
 
     def _on_acknowledged(self) -> None:
         super()._on_acknowledged()
@@ -197,7 +197,7 @@ class ServerConnection(ControlFrames):
             head = head_of(self._early.decode(block))
         else:
             self._early = None
-            head = self._intake.head(block)
+            head = self._queue.head(block)
         if stream <= self._last_stream or not stream & 1:
             self._on_trailers(flags, stream)
             return
@@ -223,7 +223,7 @@ class ServerConnection(ControlFrames):
             self._take(call, b"", ended=True)
 
     def _open(self, stream: int, head: Head, *, ended: bool) -> None:
-        other: OtherStream | None
+        forwarded: ForwardedStream | None
         if head.size > self._plan.max_metadata_bytes:
             text = f"metadata: more than the {self._plan.max_metadata_bytes} bytes that are allowed"
             self._write_headers(trailers_frame(stream, Code.RESOURCE_EXHAUSTED, text, headers_sent=False))
@@ -236,10 +236,10 @@ class ServerConnection(ControlFrames):
             if ended:
                 self._take(call, b"", ended=True)
             return
-        elif (other := self._intake.behind.open(self, stream, head, self._stream_window)) is not None:
-            self.streams[stream] = other
+        elif (forwarded := self._queue.backend.open(self, stream, head, self._stream_window)) is not None:
+            self.streams[stream] = forwarded
             if ended:
-                other.take(b"", ended=True)
+                forwarded.take(b"", ended=True)
             return
         else:
             self._write_headers(trailers_frame(stream, Code.RESOURCE_EXHAUSTED, CROWDED, headers_sent=False))
@@ -269,7 +269,7 @@ class ServerConnection(ControlFrames):
             self._count_control()
         self._take(call, payload, ended=ended)
 
-    def _take(self, call: Http2Call | OtherStream, data: bytes, *, ended: bool) -> None:
+    def _take(self, call: Http2Call | ForwardedStream, data: bytes, *, ended: bool) -> None:
         """Bytes of a request."""
         if type(call) is not Http2Call:
             call.take(data, ended=ended)  # type: ignore[union-attr]
@@ -282,10 +282,10 @@ class ServerConnection(ControlFrames):
             if ended:
                 self._let_go(call)
                 call.payload = whole_message(gathered, call.head.encoding, self._plan.max_message_bytes)
-                self._intake.arrived(call)
+                self._queue.arrived(call)
         except BadMessage as error:
             if error.code is Code.RESOURCE_EXHAUSTED:
-                self._intake.oversized += 1
+                self._queue.oversized += 1
             call.fail(error.code, str(error))
 
     def _gathered(self, call: Http2Call, data: bytes) -> bytes | bytearray:

@@ -5,8 +5,8 @@ from typing import Final
 
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call import Http2Call
-from abfleet_transport.http2.call_queue import Intake
-from abfleet_transport.http2.forwarding import OtherStream
+from abfleet_transport.http2.call_queue import CallQueue
+from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.frames import ProtocolError
 from abfleet_transport.http2.sender import DRAIN_PING, ResponseSender
 from abfleet_transport.http2.socket import reset
@@ -28,8 +28,8 @@ class ControlFrames(ResponseSender):
 
     __slots__ = ("_acknowledged", "_control_frames", "_control_since")
 
-    def __init__(self, intake: Intake) -> None:
-        super().__init__(intake)
+    def __init__(self, queue: CallQueue) -> None:
+        super().__init__(queue)
         self._control_frames, self._control_since = 0, 0.0
         self._acknowledged = False  # the client has taken our settings
 
@@ -80,11 +80,11 @@ class ControlFrames(ResponseSender):
         if self._draining:
             self._leave_if_done()
 
-    def _forget(self, call: Http2Call | OtherStream) -> None:
+    def _forget(self, call: Http2Call | ForwardedStream) -> None:
         """The client does not want this call any more."""
         if type(call) is Http2Call:
             self._let_go(call)
-            self._intake.gone(call)
+            self._queue.caller_gone(call)
         else:
             call.gone()  # type: ignore[union-attr]
 
@@ -110,14 +110,14 @@ class ControlFrames(ResponseSender):
     def _change_stream_windows(self, window: int) -> None:
         """Those of streams that are open too, which may become negative (RFC 9113, 6.9.2)."""
         more, self._stream_window = window - self._stream_window, window
-        owners = {*self.streams.values(), *(outgoing.owner for outgoing in self._unsent.values())}
+        owners = {*self.streams.values(), *(buffer.owner for buffer in self._unsent.values())}
         self._count_control(len(owners) // STREAMS_A_FRAME)
         for one in owners:
             one.window += more
             if one.window > http2.MAX_WINDOW:
                 raise ProtocolError("window beyond 2^31 - 1", http2.FLOW_CONTROL_ERROR)
-        for outgoing in list(self._unsent.values()):
-            self._send(outgoing)
+        for buffer in list(self._unsent.values()):
+            self._send(buffer)
 
     def _on_window(self, stream: int, increment: int) -> None:
         if not increment:
@@ -129,8 +129,8 @@ class ControlFrames(ResponseSender):
             if self._ready:
                 self._send_ready()
             return
-        outgoing = self._unsent.get(stream)
-        one = self.streams.get(stream) if outgoing is None else outgoing.owner
+        buffer = self._unsent.get(stream)
+        one = self.streams.get(stream) if buffer is None else buffer.owner
         if one is None:
             self._check_begun(stream)
             self._count_control()
@@ -138,8 +138,8 @@ class ControlFrames(ResponseSender):
         one.window += increment
         if one.window > http2.MAX_WINDOW:
             raise ProtocolError("WINDOW_UPDATE beyond 2^31 - 1", http2.FLOW_CONTROL_ERROR)
-        if outgoing is not None:
-            self._send(outgoing)
+        if buffer is not None:
+            self._send(buffer)
 
     def _cut(self, stream: int) -> None:
         """Ends a stream whose client takes too long."""

@@ -8,7 +8,7 @@ from typing import Protocol
 from abfleet_transport.http2 import frames as http2
 
 
-class Windowed(Protocol):
+class FlowControlled(Protocol):
     """A stream with a window of its own."""
 
     stream: int
@@ -16,12 +16,12 @@ class Windowed(Protocol):
     """Bytes that it may still send."""
 
 
-class Outgoing:
+class SendBuffer:
     """Changed only by the connection it goes out on, and by whoever adds to it."""
 
     __slots__ = ("_drained", "_parts", "_trailers", "owner")
 
-    def __init__(self, owner: Windowed) -> None:
+    def __init__(self, owner: FlowControlled) -> None:
         self.owner = owner
         self._parts: deque[memoryview] = deque()
         self._trailers: bytes | None = None

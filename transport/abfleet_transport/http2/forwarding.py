@@ -1,4 +1,4 @@
-"""Everything that is not delivered as calls, served by grpcio behind our own server. Knows streams of messages.
+"""Everything that is not delivered as calls, served by grpcio as the back end of our server. Knows streams of messages.
 
 Health, reflection and whatever else a server has: written for grpc.aio, which serves it on a unix socket that nobody
 else can reach. A stream of a client becomes one call over a channel to it, whatever its kind.
@@ -55,7 +55,7 @@ NO_SUCH_METHOD: Final = "Method not found!"
 NO_ROOM: Final = "overloaded: too many bytes of messages that are not whole; try again later"
 
 
-class OtherStream:
+class ForwardedStream:
     """One stream beside the calls. Changed only on the event loop."""
 
     def __init__(self, connection: "ServerConnection", stream: int, head: Head, window: int) -> None:
@@ -187,7 +187,7 @@ class OtherStream:
         self._connection.end(self, frames, whole=self._ended)
 
 
-class _HearsOut(ServerInterceptor):
+class _WaitsForHalfClose(ServerInterceptor):
     """Has unknown methods refused when their client has said all, or for PATIENCE_SECONDS, no sooner.
 
     A message that grpcio's client sends to a stream which has just been refused fails with INTERNAL, and the refusal is
@@ -211,7 +211,7 @@ async def _refuse(requests: AsyncIterator[bytes], context: "grpc.aio.ServicerCon
     await context.abort(grpc.StatusCode.UNIMPLEMENTED, NO_SUCH_METHOD)
 
 
-class Behind:
+class GrpcioBackend:
     """The grpcio server, the channel to it and the streams over that."""
 
     def __init__(self, plan: ServerPlan) -> None:
@@ -219,28 +219,28 @@ class Behind:
         self._server: grpc.aio.Server | None = None
         self._channel: grpc.aio.Channel | None = None
         self._folder: Path | None = None
-        self._streams: dict[OtherStream, ServerConnection] = {}  # oldest first
+        self._streams: dict[ForwardedStream, ServerConnection] = {}  # oldest first
 
     async def start(self) -> None:
         """Serves on a socket in a folder of its own."""
         path = make_socket_path()
         self._folder = path.parent
         await asyncio.to_thread(remove_abandoned, path.parent.parent)
-        self._server = grpc.aio.server(interceptors=(_HearsOut(), *self._plan.interceptors))
+        self._server = grpc.aio.server(interceptors=(_WaitsForHalfClose(), *self._plan.interceptors))
         self._plan.add_services(self._server)
         self._server.add_insecure_port(f"unix:{path}")
         await self._server.start()
         self._channel = grpc.aio.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)])
 
-    def open(self, connection: "ServerConnection", stream: int, head: Head, window: int) -> OtherStream | None:
+    def open(self, connection: "ServerConnection", stream: int, head: Head, window: int) -> ForwardedStream | None:
         """Begins to carry a stream; None when there are too many."""
         if self._channel is None or not self._has_room(connection):
             return None
-        other = OtherStream(connection, stream, head, window)
-        other.task = connection.loop.create_task(other.carry(self._channel), name="beside the calls")
-        self._streams[other] = connection
-        other.task.add_done_callback(lambda task: self._streams.pop(other, None))
-        return other
+        forwarded = ForwardedStream(connection, stream, head, window)
+        forwarded.task = connection.loop.create_task(forwarded.carry(self._channel), name="beside the calls")
+        self._streams[forwarded] = connection
+        forwarded.task.add_done_callback(lambda task: self._streams.pop(forwarded, None))
+        return forwarded
 
     def _has_room(self, asking: "ServerConnection") -> bool:
         """Where all are taken the connection that has most gives up its oldest, or nobody else could ask for health."""
@@ -249,14 +249,14 @@ class Behind:
         (greediest, most), *_ = Counter(self._streams.values()).most_common(1)
         if greediest is asking or most == 1:
             return False
-        oldest = next(other for other, connection in self._streams.items() if connection is greediest)
+        oldest = next(forwarded for forwarded, connection in self._streams.items() if connection is greediest)
         del self._streams[oldest]
         oldest.fail(Code.UNAVAILABLE, CROWDED)
         return True
 
     async def close(self) -> None:
         """Cuts what is open and leaves no file."""
-        tasks = [other.task for other in self._streams if other.task is not None]
+        tasks = [forwarded.task for forwarded in self._streams if forwarded.task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -270,7 +270,7 @@ class Behind:
 
 
 def passed_on(metadata: Metadata) -> Iterable[tuple[str, str | bytes]]:
-    """What of a request's metadata the server behind is told: all but gRPC's own, which concerns one connection."""
+    """What of a request's metadata the back end is told: all but gRPC's own, which concerns one connection."""
     return ((key, value) for key, value in metadata if key != "user-agent" and not key.startswith("grpc-"))
 
 
@@ -287,7 +287,7 @@ def pairs(metadata: Iterable[Any] | None) -> Sequence[tuple[str, str | bytes]]:
 
 
 def make_socket_path() -> Path:
-    """A path for the server behind, in a new folder of its own: in the temporary folder, or in /tmp where that is too
+    """A path for the back end, in a new folder of its own: in the temporary folder, or in /tmp where that is too
     long for a socket."""
     folder = tempfile.gettempdir()
     if len(os.fsencode(folder)) > LONGEST_SOCKET_PATH - len("/abfleet-12345678/grpc.sock"):

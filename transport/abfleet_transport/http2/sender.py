@@ -14,9 +14,9 @@ from abfleet_transport.http2.call import (
     pushback_trailers,
     trailers_frame,
 )
-from abfleet_transport.http2.call_queue import Intake
-from abfleet_transport.http2.flow_control import Outgoing
-from abfleet_transport.http2.forwarding import OtherStream
+from abfleet_transport.http2.call_queue import CallQueue
+from abfleet_transport.http2.flow_control import SendBuffer
+from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.socket import ConnectionSocket, goaway, reset
 
 DRAIN_PING: Final = b"abfleet!"
@@ -41,19 +41,19 @@ class ResponseSender(ConnectionSocket):
         "streams",
     )
 
-    def __init__(self, intake: Intake) -> None:
-        super().__init__(intake)
-        self.streams: dict[int, Http2Call | OtherStream] = {}
+    def __init__(self, queue: CallQueue) -> None:
+        super().__init__(queue)
+        self.streams: dict[int, Http2Call | ForwardedStream] = {}
         self._last_stream = 0
         self._window = http2.DEFAULT_WINDOW  # of the connection, for what we send
         self._stream_window = http2.DEFAULT_WINDOW
         self._max_frame = http2.DEFAULT_MAX_FRAME
         self._at_once = http2.DEFAULT_MAX_FRAME  # bytes of an answer that may go out in one piece
         self._owes_table_size = False
-        self._unsent: dict[int, Outgoing] = {}  # what flow control holds up
+        self._unsent: dict[int, SendBuffer] = {}  # what flow control holds up
         # Those of them that wait for the connection's window and not for their own, in their order: what a client sends
         # about a window must not make us look at all of them. Empty as long as there is window.
-        self._ready: OrderedDict[int, Outgoing] = OrderedDict()
+        self._ready: OrderedDict[int, SendBuffer] = OrderedDict()
         self._draining = False
         self._takes_no_more = False  # the client has been told which call was the last
 
@@ -73,10 +73,10 @@ class ResponseSender(ConnectionSocket):
             self._write(answer_frames(stream, payload))
         else:
             self._write_headers(headers_frame(stream))
-            outgoing = self._unsent[stream] = Outgoing(call)
-            outgoing.add(http2.MESSAGE_PREFIX.pack(0, len(payload)) + payload)
-            outgoing.end(ok_trailers(stream))
-            self._send(outgoing)
+            buffer = self._unsent[stream] = SendBuffer(call)
+            buffer.add(http2.MESSAGE_PREFIX.pack(0, len(payload)) + payload)
+            buffer.end(ok_trailers(stream))
+            self._send(buffer)
         if self._draining:
             self._leave_if_done()
 
@@ -101,8 +101,8 @@ class ResponseSender(ConnectionSocket):
 
     def hold(self, count: int) -> bool:
         """So many more bytes (or fewer) of messages that wait here; False when that is too much."""
-        self._intake.unfinished_bytes += count
-        return self._intake.unfinished_bytes <= self._intake.most_unfinished_bytes
+        self._queue.unfinished_bytes += count
+        return self._queue.unfinished_bytes <= self._queue.most_unfinished_bytes
 
     def _write_headers(self, frames: bytes) -> None:
         """HEADERS and what follows, of everything but an answer that goes out in one piece."""
@@ -114,27 +114,27 @@ class ResponseSender(ConnectionSocket):
 
     # --- streams beside the calls -------------------------------------------------------------------------------------
 
-    def begin(self, other: OtherStream) -> None:
+    def begin(self, forwarded: ForwardedStream) -> None:
         """Response headers."""
-        self._write_headers(headers_frame(other.stream))
+        self._write_headers(headers_frame(forwarded.stream))
 
-    def send(self, other: OtherStream, message: bytes) -> Outgoing:
+    def send(self, forwarded: ForwardedStream, message: bytes) -> SendBuffer:
         """A message, of which no more than flow control allows goes out at once."""
-        outgoing = self._unsent.get(other.stream)
-        if outgoing is None:
-            outgoing = self._unsent[other.stream] = Outgoing(other)
-        outgoing.add(http2.MESSAGE_PREFIX.pack(0, len(message)) + message)
-        self._send(outgoing)
-        return outgoing
+        buffer = self._unsent.get(forwarded.stream)
+        if buffer is None:
+            buffer = self._unsent[forwarded.stream] = SendBuffer(forwarded)
+        buffer.add(http2.MESSAGE_PREFIX.pack(0, len(message)) + message)
+        self._send(buffer)
+        return buffer
 
-    def end(self, other: OtherStream, trailers: bytes, *, whole: bool) -> None:
+    def end(self, forwarded: ForwardedStream, trailers: bytes, *, whole: bool) -> None:
         """The last of a stream; `whole` unless the client still has something to send."""
-        if self.streams.pop(other.stream, None) is None:
+        if self.streams.pop(forwarded.stream, None) is None:
             return
-        self._drop_unsent(other.stream)
+        self._drop_unsent(forwarded.stream)
         self._write_headers(trailers)
         if not whole:
-            self._write(reset(other.stream, http2.NO_ERROR))
+            self._write(reset(forwarded.stream, http2.NO_ERROR))
         if self._draining:
             self._leave_if_done()
 
@@ -144,14 +144,14 @@ class ResponseSender(ConnectionSocket):
 
     # --- flow control -------------------------------------------------------------------------------------------------
 
-    def _send(self, outgoing: Outgoing) -> None:
+    def _send(self, buffer: SendBuffer) -> None:
         """Sends what the windows allow of one stream."""
-        stream = outgoing.owner.stream
-        self._window -= outgoing.send(self._write, self._window, self._max_frame)
-        if outgoing.finished:
+        stream = buffer.owner.stream
+        self._window -= buffer.send(self._write, self._window, self._max_frame)
+        if buffer.finished:
             del self._unsent[stream]
-        elif outgoing.owner.window > 0:
-            self._ready[stream] = outgoing
+        elif buffer.owner.window > 0:
+            self._ready[stream] = buffer
             return
         self._ready.pop(stream, None)
         if self._draining:
@@ -163,10 +163,10 @@ class ResponseSender(ConnectionSocket):
             self._send(next(iter(self._ready.values())))
 
     def _drop_unsent(self, stream: int) -> None:
-        outgoing = self._unsent.pop(stream, None)
-        if outgoing is not None:
+        buffer = self._unsent.pop(stream, None)
+        if buffer is not None:
             self._ready.pop(stream, None)
-            outgoing.dropped()
+            buffer.dropped()
 
     # --- drain --------------------------------------------------------------------------------------------------------
 

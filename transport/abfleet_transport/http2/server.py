@@ -18,9 +18,9 @@ from abfleet_process.errors import AddressError
 from prometheus_client.core import Metric
 
 from abfleet_transport.call import Cancelled, Deliver
-from abfleet_transport.http2.call_queue import Intake
+from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.connection import ServerConnection
-from abfleet_transport.http2.forwarding import Behind
+from abfleet_transport.http2.forwarding import GrpcioBackend
 from abfleet_transport.keepalive import keep_alive
 from abfleet_transport.plan import ServerPlan
 
@@ -43,42 +43,42 @@ class Http2Server:
         self._plan = plan
         self._deliver = deliver
         self._cancelled = cancelled
-        self._behind = Behind(plan)
-        self._intake: Intake | None = None
+        self._backend = GrpcioBackend(plan)
+        self._queue: CallQueue | None = None
         self._listener: asyncio.Server | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._socket_path: str | None = None
         self.port = 0
 
     @property
     def in_progress(self) -> int:
         """Calls that have been delivered and not answered."""
-        return 0 if self._intake is None else self._intake.in_progress
+        return 0 if self._queue is None else self._queue.in_progress
 
     def families(self) -> Iterable[Metric]:
         """For /metrics."""
-        return () if self._intake is None else self._intake.families()
+        return () if self._queue is None else self._queue.families()
 
     @property
     def oversized(self) -> int:
         """Calls refused because their message was too large."""
-        return 0 if self._intake is None else self._intake.oversized
+        return 0 if self._queue is None else self._queue.oversized
 
     async def start(self) -> None:
         """Binds and begins to deliver. Raises AddressError."""
-        intake = self._intake = Intake(self._plan, self._deliver, self._cancelled, self._behind)
+        queue = self._queue = CallQueue(self._plan, self._deliver, self._cancelled, self._backend)
         sock = self._bound()
         loop = asyncio.get_running_loop()
         try:
-            await self._behind.start()
+            await self._backend.start()
         except BaseException:
             sock.close()
             raise
-        self._looking = loop.create_task(keep_looking(intake), name="look for slow streams")
+        self._checking = loop.create_task(keep_looking(queue), name="look for slow streams")
         if sock.family == socket.AF_UNIX:
-            self._listener = await loop.create_unix_server(lambda: ServerConnection(intake), sock=sock, backlog=BACKLOG)
+            self._listener = await loop.create_unix_server(lambda: ServerConnection(queue), sock=sock, backlog=BACKLOG)
         else:
-            self._listener = await loop.create_server(lambda: ServerConnection(intake), sock=sock, backlog=BACKLOG)
+            self._listener = await loop.create_server(lambda: ServerConnection(queue), sock=sock, backlog=BACKLOG)
             self.port = sock.getsockname()[1]
 
     def _bound(self) -> socket.socket:
@@ -129,7 +129,7 @@ class Http2Server:
 
         Clients are told first (GOAWAY), and told which of their calls was the last, so none is lost on the way.
         """
-        intake = self._intake
+        queue = self._queue
         if self._listener is not None:
             self._listener.close()
             self._listener = None
@@ -137,37 +137,37 @@ class Http2Server:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._socket_path)
             self._socket_path = None
-        if intake is not None and grace_seconds > 0:
-            await self._drained(intake, grace_seconds)
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
-        await self._behind.close()
-        if intake is not None:
-            await self._cut(intake)
+        if queue is not None and grace_seconds > 0:
+            await self._drained(queue, grace_seconds)
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
+        await self._backend.close()
+        if queue is not None:
+            await self._cut(queue)
 
-    async def _drained(self, intake: Intake, at_most_seconds: float) -> None:
-        intake.draining = True
-        for connection in list(intake.connections):
+    async def _drained(self, queue: CallQueue, at_most_seconds: float) -> None:
+        queue.draining = True
+        for connection in list(queue.connections):
             connection.drain()
-        await self._emptied(intake, at_most_seconds)
+        await self._emptied(queue, at_most_seconds)
 
-    async def _cut(self, intake: Intake) -> None:
-        for connection in list(intake.connections):
+    async def _cut(self, queue: CallQueue) -> None:
+        for connection in list(queue.connections):
             connection.abort()
-        await self._emptied(intake, CUT_SECONDS)
+        await self._emptied(queue, CUT_SECONDS)
 
-    async def _emptied(self, intake: Intake, at_most_seconds: float) -> None:
-        intake.emptied.clear()
-        if intake.connections:
+    async def _emptied(self, queue: CallQueue, at_most_seconds: float) -> None:
+        queue.emptied.clear()
+        if queue.connections:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(intake.emptied.wait(), at_most_seconds)
+                await asyncio.wait_for(queue.emptied.wait(), at_most_seconds)
 
 
-async def keep_looking(intake: Intake) -> None:
+async def keep_looking(queue: CallQueue) -> None:
     """Until it is cancelled."""
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         now = time.monotonic()
-        for connection in list(intake.connections):
+        for connection in list(queue.connections):
             connection.look(now)

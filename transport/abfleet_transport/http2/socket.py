@@ -5,7 +5,7 @@ import threading
 from typing import Final, cast
 
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.call_queue import Intake
+from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.frames import ProtocolError
 
 UNREAD_BYTES: Final = 256 * 1024
@@ -20,10 +20,10 @@ class ConnectionSocket(asyncio.BufferedProtocol):
     """Everything here runs on the event loop, and is changed only by this class and those built on it."""
 
     __slots__ = (
-        "_intake",
         "_out",
         "_patience",
         "_plan",
+        "_queue",
         "_transport",
         "_unread",
         "_writer",
@@ -33,13 +33,13 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         "thread",
     )
 
-    def __init__(self, intake: Intake) -> None:
-        self.loop = intake.loop
+    def __init__(self, queue: CallQueue) -> None:
+        self.loop = queue.loop
         self.thread = threading.get_ident()
         self.peer = ""
         self.closed = False  # what comes is not looked at any more
-        self._intake = intake
-        self._plan = intake.plan
+        self._queue = queue
+        self._plan = queue.plan
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.Transport | None = None  # None once nothing more is to be said
         self._out: list[bytes] = []  # written at the end of the turn
@@ -73,12 +73,12 @@ class ConnectionSocket(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._intake.buffer
+        return self._queue.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._intake.buffer[:nbytes]))
+        self.data_received(bytes(self._queue.buffer[:nbytes]))
         transport = self._transport
-        if transport is not None and not transport.is_closing() and self._intake.holds_up(self):
+        if transport is not None and not transport.is_closing() and self._queue.holds_up(self):
             transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
