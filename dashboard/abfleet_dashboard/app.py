@@ -182,6 +182,6 @@ def address_of(listening: socket.socket) -> str:
 
 
 def _may_look(tokens: TokenFile, token: str) -> bool:
-    tokens.followed.look()  # one that was taken away ends what it opened
+    tokens.watched.check()  # one that was taken away ends what it opened
     found = tokens.find(token)
     return found is not None and SCOPE in found.scopes

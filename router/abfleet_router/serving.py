@@ -14,7 +14,7 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.operational_log import OperationalLog
 from abfleet_process.process import MetricsServer
 from abfleet_process.tracing.exporter import make_exporter
-from abfleet_process.watched_credentials import keep_looking
+from abfleet_process.watched_credentials import keep_checking
 from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.health import HealthService, add_reflection
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
@@ -189,7 +189,7 @@ class Serving:
             loop.create_task(self.reloader.follow(self._settings.reload_interval_seconds), name="reload"),
             loop.create_task(self._keep_sweeping(), name="sweep"),
             loop.create_task(self._reload_on_hangup(), name="reload on SIGHUP"),
-            loop.create_task(keep_looking(self.guards.files), name="look at certificates and tokens"),
+            loop.create_task(keep_checking(self.guards.files), name="look at certificates and tokens"),
         ]
         return self
 

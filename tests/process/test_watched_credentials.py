@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from abfleet_process.watched_credentials import CredentialError, Followed, families
+from abfleet_process.watched_credentials import CredentialError, WatchedCredential, families
 
 
 class Clock:
@@ -16,7 +16,7 @@ class Clock:
         return self.now
 
 
-def follow(path: Path, clock: Clock) -> Followed[int]:
+def follow(path: Path, clock: Clock) -> WatchedCredential[int]:
     """Follows a file that holds a number."""
 
     def read() -> int:
@@ -25,7 +25,7 @@ def follow(path: Path, clock: Clock) -> Followed[int]:
         except (OSError, ValueError) as error:
             raise CredentialError(str(error)) from error
 
-    return Followed("number", (path,), read, clock)
+    return WatchedCredential("number", (path,), read, clock)
 
 
 def test_what_is_wrong_at_first_is_an_error(tmp_path: Path) -> None:
@@ -39,10 +39,10 @@ def test_a_change_is_taken_at_the_next_look(tmp_path: Path) -> None:
     path, clock = tmp_path / "file", Clock()
     path.write_text("1")
     followed = follow(path, clock)
-    assert followed.look() == 1
+    assert followed.check() == 1
     path.write_text("22")
     assert followed.value == 1
-    assert followed.look() == 22
+    assert followed.check() == 22
     assert (followed.reloads, followed.failures) == (1, 0)
 
 
@@ -52,13 +52,13 @@ def test_a_wrong_change_keeps_what_was_and_is_counted_once(tmp_path: Path) -> No
     path.write_text("1")
     followed = follow(path, clock)
     path.write_text("no number")
-    assert followed.look() == 1
+    assert followed.check() == 1
     assert followed.failures == 0
     for clock.now in (0.6, 1.2, 1.8):
-        assert followed.look() == 1
+        assert followed.check() == 1
     assert followed.failures == 1
     path.write_text("333")
-    assert followed.look() == 333
+    assert followed.check() == 333
 
 
 def test_a_change_that_is_put_right_soon_is_no_failure(tmp_path: Path) -> None:
@@ -67,12 +67,12 @@ def test_a_change_that_is_put_right_soon_is_no_failure(tmp_path: Path) -> None:
     path.write_text("1")
     followed = follow(path, clock)
     path.write_text("half")
-    followed.look()
+    followed.check()
     clock.now = 0.4
     path.write_text("4444")
-    assert followed.look() == 4444
+    assert followed.check() == 4444
     clock.now = 10
-    followed.look()
+    followed.check()
     assert (followed.reloads, followed.failures) == (1, 0)
 
 
@@ -82,9 +82,9 @@ def test_a_file_that_is_removed_keeps_what_was(tmp_path: Path) -> None:
     path.write_text("1")
     followed = follow(path, clock)
     path.unlink()
-    followed.look()
+    followed.check()
     clock.now = 1.0
-    assert followed.look() == 1
+    assert followed.check() == 1
     assert followed.failures == 1
 
 

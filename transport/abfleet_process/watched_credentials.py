@@ -17,15 +17,15 @@ log = structlog.get_logger("abfleet.transport.followed")
 Value = TypeVar("Value", covariant=True)
 SETTLE_SECONDS = 0.5
 """Several files change one after the other: what does not fit together is called wrong only when it stays so."""
-LOOK_SECONDS = 1.0
+CHECK_SECONDS = 1.0
 
 
 class CredentialError(TransportError):
     """A certificate, key or token file is not what it must be; the message names the flag and the file."""
 
 
-class Followed(Generic[Value]):
-    """What some files say. `look` may be called from any thread: gRPC asks for certificates from its own."""
+class WatchedCredential(Generic[Value]):
+    """What some files say. `check` may be called from any thread: gRPC asks for certificates from its own."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Followed(Generic[Value]):
         self.name = name
         self.reloads = 0
         self.failures = 0
-        """Changes that were not taken; both are changed only by `look`."""
+        """Changes that were not taken; both are changed only by `check`."""
         self._paths = tuple(paths)
         self._read = read
         self._clock = clock
@@ -53,7 +53,7 @@ class Followed(Generic[Value]):
         """What was right last."""
         return self._value
 
-    def look(self) -> Value:
+    def check(self) -> Value:
         """What is right now: the files' content where they have changed and are right, else what was."""
         with self._lock:
             numbers = self._numbers_now()
@@ -67,7 +67,7 @@ class Followed(Generic[Value]):
         except CredentialError as error:
             self._doubt(numbers, str(error))
             return
-        if self._numbers_now() == numbers:  # else it is being changed just now, and the next look sees more
+        if self._numbers_now() == numbers:  # else it is being changed just now, and the next check sees more
             self._value, self._numbers = value, numbers
             self.reloads += 1
             log.info("changed file taken", credential=self.name)
@@ -93,22 +93,22 @@ class Followed(Generic[Value]):
         return found
 
 
-async def keep_looking(followed: Sequence[Followed[object]]) -> None:
-    """Looks for ever, so that a wrong file is said before anybody needs it."""
+async def keep_checking(watched: Sequence[WatchedCredential[object]]) -> None:
+    """Checks for ever, so that a wrong file is said before anybody needs it."""
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
-        for one in followed:
-            one.look()
+        await asyncio.sleep(CHECK_SECONDS)
+        for one in watched:
+            one.check()
 
 
-def families(followed: Iterable[Followed[object]], expiries: Iterable[tuple[str, float]]) -> Iterator[Metric]:
+def families(watched: Iterable[WatchedCredential[object]], expiries: Iterable[tuple[str, float]]) -> Iterator[Metric]:
     """For /metrics. `expiries`: name and end of each certificate, in seconds since the epoch."""
     reloads = CounterMetricFamily(
         "abfleet_credential_reloads",
         "Changes of certificate and token files, by whether they were taken.",
         labels=["credential", "result"],
     )
-    for one in followed:
+    for one in watched:
         reloads.add_metric([one.name, "taken"], one.reloads)
         reloads.add_metric([one.name, "refused"], one.failures)
     ends = GaugeMetricFamily(

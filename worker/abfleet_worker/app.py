@@ -145,7 +145,7 @@ class _Serving:
             tracer=self._make_tracer(),
         )
         if tls is not None:
-            worker_metrics.register(lambda: watched_credentials.families([tls.followed], [("tls", tls.expiry)]))
+            worker_metrics.register(lambda: watched_credentials.families([tls.watched], [("tls", tls.expiry)]))
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.health = HealthService(self._names(model.version))
@@ -223,7 +223,7 @@ class _Serving:
             self.metrics.start()
             await self.server.start()
             if self._tls is not None:
-                looking = watched_credentials.keep_looking([self._tls.followed])
+                looking = watched_credentials.keep_checking([self._tls.watched])
                 self._looking = asyncio.create_task(looking, name="look at certificates")
         except TransportError:
             await self._close()

@@ -7,7 +7,7 @@ import grpc
 from abfleet_process import watched_credentials
 from abfleet_process.errors import AddressError
 from abfleet_process.memory import MemoryWatch
-from abfleet_process.watched_credentials import Followed
+from abfleet_process.watched_credentials import WatchedCredential
 from abfleet_transport.call import Call
 from abfleet_transport.grpcio.grpcio_server import open_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -44,9 +44,9 @@ class Guards:
         return self.access.client_of if self.access.knows_tokens or self.asks_clients else None
 
     @property
-    def files(self) -> Sequence[Followed[object]]:
+    def files(self) -> Sequence[WatchedCredential[object]]:
         """What is read again when it changes."""
-        return [one.followed for one in (self.tls, self.worker_tls, self._tokens) if one is not None]
+        return [one.watched for one in (self.tls, self.worker_tls, self._tokens) if one is not None]
 
     def families(self, oversized: int) -> Iterator[Metric]:
         """For /metrics. `oversized`: calls whose message was too large."""

@@ -127,11 +127,11 @@ async def test_a_new_certificate_is_shown_to_new_connections(authority: Authorit
                     (authority.folder / "renewed.crt").write_text("broken")
                 async with grpc.aio.secure_channel(served.address, credentials, options=(OWN_POOL,)) as channel:
                     await channel.unary_unary(METHODS[0])(b"x", timeout=30)
-                serials.append(tls.followed.value)
+                serials.append(tls.watched.value)
                 await stays.unary_unary(METHODS[0])(b"x", timeout=30)
     assert serials[0] is not serials[1]
     assert serials[1] is serials[2]
-    assert tls.followed.reloads == 1
+    assert tls.watched.reloads == 1
 
 
 def test_identity_of_odd_properties() -> None:
@@ -154,5 +154,5 @@ def test_a_change_of_the_file_by_its_time_alone(authority: Authority) -> None:
     files = files_of(authority, "touched")
     tls = ServerTls(files, None)
     os.utime(files.cert, ns=(1, 1))
-    tls.followed.look()
-    assert (tls.followed.reloads, tls.followed.failures) == (1, 0)
+    tls.watched.check()
+    assert (tls.watched.reloads, tls.watched.failures) == (1, 0)

@@ -72,11 +72,11 @@ def test_a_token_that_is_added_counts_at_once(tmp_path: Path) -> None:
     file = TokenFile(path)
     assert file.find(secret) is None
     path.write_text(stored.line())
-    file.followed.look()
+    file.watched.check()
     assert file.find(secret) == stored
     path.write_text("")
     os.utime(path, ns=(1, 1))
-    file.followed.look()
+    file.watched.check()
     assert file.find(secret) is None
 
 

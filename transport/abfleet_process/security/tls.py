@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 
 from abfleet_process.security.x509 import validity
-from abfleet_process.watched_credentials import CredentialError, Followed, read_file
+from abfleet_process.watched_credentials import CredentialError, WatchedCredential, read_file
 
 IDENTITIES = ("peer_uri", "peer_dns", "x509_common_name")
 """Where a client's name stands in its certificate, best first: SAN URI (as SPIFFE has it), SAN DNS, common name."""
@@ -38,7 +38,7 @@ class ServerTls:
         self._client_ca = client_ca
         self._wall = wall
         paths = (files.cert, files.key, *((client_ca,) if client_ca else ()))
-        self.followed = Followed(name, paths, self._read)
+        self.watched = WatchedCredential(name, paths, self._read)
 
     @property
     def asks_clients(self) -> bool:
@@ -48,15 +48,15 @@ class ServerTls:
     @property
     def expiry(self) -> float:
         """When the certificate in use ends, in seconds since the epoch."""
-        return self.followed.value[1]
+        return self.watched.value[1]
 
     def credentials(self) -> grpc.ServerCredentials:
         """For one port of a grpcio server. It asks at each handshake, so connections that are there stay."""
-        given = self.followed.value
+        given = self.watched.value
 
         def fetch() -> grpc.ServerCertificateConfiguration | None:
             nonlocal given
-            now = self.followed.look()
+            now = self.watched.check()
             if now is given:
                 return None
             given = now
@@ -102,17 +102,17 @@ class ClientTls:
         self._own = own
         self._wall = wall
         self.server_name = server_name
-        self.followed = Followed(name, (ca, *((own.cert, own.key) if own else ())), self._read)
+        self.watched = WatchedCredential(name, (ca, *((own.cert, own.key) if own else ())), self._read)
 
     @property
     def context(self) -> ssl.SSLContext:
         """For the next connection."""
-        return self.followed.look()[0]
+        return self.watched.check()[0]
 
     @property
     def expiry(self) -> float | None:
         """When the own certificate ends, in seconds since the epoch; None without one."""
-        return self.followed.value[1]
+        return self.watched.value[1]
 
     def _read(self) -> tuple[ssl.SSLContext, float | None]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name

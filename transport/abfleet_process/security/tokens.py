@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from abfleet_process.watched_credentials import CredentialError, Followed, read_file
+from abfleet_process.watched_credentials import CredentialError, WatchedCredential, read_file
 
 SCOPES = ("feedback", "admin", "dashboard")
 DEFAULT_SCOPES = frozenset({"feedback"})
@@ -46,12 +46,12 @@ class TokenFile:
         """Raises CredentialError."""
         self._path = path
         self._flag = flag
-        self.followed = Followed("tokens", (path,), self._read)
+        self.watched = WatchedCredential("tokens", (path,), self._read)
 
     def find(self, token: str) -> Token | None:
         """Whose token this is; None when nobody has it. Takes the same time wherever they differ."""
         digest, found = digest_of(token), None
-        for one in self.followed.value:
+        for one in self.watched.value:
             if hmac.compare_digest(one.sha256, digest):
                 found = one
         return found

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 from abfleet_process.security.tokens import MOST_TOKEN_CHARACTERS
-from abfleet_process.watched_credentials import CredentialError, Followed, read_file
+from abfleet_process.watched_credentials import CredentialError, WatchedCredential, read_file
 
 Options = Sequence[tuple[str, str | int]]
 AUTHORIZATION = "authorization"
@@ -73,7 +73,7 @@ class ShowToken(Interceptor):
     """Adds the token to each call; also without TLS, which is for loopback and for a proxy that has it."""
 
     def __init__(self, path: Path, access: Access) -> None:
-        self._token = Followed("token", (path,), access.token)
+        self._token = WatchedCredential("token", (path,), access.token)
 
     async def intercept_unary_unary(
         self,
@@ -82,6 +82,6 @@ class ShowToken(Interceptor):
         request: Any,
     ) -> Any:
         metadata = grpc.aio.Metadata(*(client_call_details.metadata or ()))
-        metadata.add(AUTHORIZATION, f"Bearer {self._token.look()}")
+        metadata.add(AUTHORIZATION, f"Bearer {self._token.check()}")
         details = client_call_details._replace(metadata=metadata)  # type: ignore[attr-defined]  # a named tuple
         return await continuation(details, request)
