@@ -108,10 +108,10 @@ def analyze(
             refuse("--as-of: has no meaning with --watch, which looks at the newest line")
         if markdown or with_details:
             refuse("--watch: shows text, or one line of JSON a look; --markdown and --details are for one look")
-        source = watch.Source(
+        source = watch.ReportSource(
             logs, experiments, fleet, experiment, html, known=_known(None if html is None else registry)
         )  # fmt: skip
-        if watch.go_on(source, wishes, every_seconds=every, as_json=as_json, until=unwanted):
+        if watch.watch_until(source, wishes, every_seconds=every, as_json=as_json, until=unwanted):
             raise typer.Exit(EXIT_VERDICT)
         return
     config, report = _report(
@@ -141,7 +141,7 @@ def analyze(
         if not console.is_terminal:
             console.width = 160
         console.print(fitted(rendered(report)))
-    watch.tell_once(wishes, report.as_dict())
+    watch.notify_once(wishes, report.as_dict())
     if any(str(one.decision.verdict) in unwanted for one in report.experiments):
         raise typer.Exit(EXIT_VERDICT)
 

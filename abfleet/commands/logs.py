@@ -1,4 +1,4 @@
-"""`abfleet logs tail`, `check`, `user` and `schema`: looks at a log. Knows flags and printing only."""
+"""`abfleet logs tail`, `check`, `user` and `schema`: read a log. Knows flags and printing only."""
 
 import json
 from pathlib import Path

@@ -46,9 +46,9 @@ def status(
     """
     addresses = admin or ["127.0.0.1:50052"]
     shown = access(token_file, server_ca, client_cert, client_key, server_name)
-    look = _watch if watch else _once
+    show = _watch if watch else _once
     try:
-        reached = asyncio.run(look(addresses, shown, as_json=as_json))
+        reached = asyncio.run(show(addresses, shown, as_json=as_json))
     except KeyboardInterrupt:
         raise typer.Exit(0 if watch else 130) from None
     if not reached:
@@ -70,7 +70,7 @@ async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) ->
     """Shows every router once; whether all of them answered."""
     from abfleet.commands.fitting import fitted
     from abfleet.commands.tables import terminal
-    from abfleet.up.status_view import Looks, plain, screen
+    from abfleet.up.status_view import StatusWindow, plain, screen
 
     documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
     reached = _complain(documents)
@@ -79,11 +79,11 @@ async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) ->
         return reached
     console = terminal()
     for document in documents:
-        looks = Looks()
+        windows = StatusWindow()
         if "error" in document:
             continue
-        looks.add(document)
-        rates = looks.rates()
+        windows.add(document)
+        rates = windows.rates()
         assert rates is not None, "it has a document"
         if console.is_terminal:
             console.print(fitted(screen(document, rates)))
@@ -115,10 +115,10 @@ async def _watch(addresses: Sequence[str], access: "Access", *, as_json: bool) -
 
     from abfleet.commands.fitting import fitted
     from abfleet.commands.tables import terminal
-    from abfleet.up.status_view import Looks, plain, screen
+    from abfleet.up.status_view import StatusWindow, plain, screen
 
     console = terminal()
-    looks = {address: Looks() for address in addresses}
+    windows = {address: StatusWindow() for address in addresses}
     with Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else _Nothing() as live:
         while True:
             documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
@@ -130,8 +130,8 @@ async def _watch(addresses: Sequence[str], access: "Access", *, as_json: bool) -
                 if "error" in document:
                     parts.append(Text(document["error"], style="red"))
                     continue
-                looks[document["admin"]].add(document)
-                rates = looks[document["admin"]].rates()
+                windows[document["admin"]].add(document)
+                rates = windows[document["admin"]].rates()
                 assert rates is not None, "it has a document"
                 parts.append(screen(document, rates))
                 if not isinstance(live, Live) and not as_json:

@@ -75,7 +75,7 @@ class Notifications:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RenderedReport:
     """A report as people and as programs read it."""
 
     document: Mapping[str, Any]
@@ -114,7 +114,7 @@ def notifier(wishes: Notifications) -> "Iterator[Notifier | None]":
         refuse(error)
 
 
-def tell_once(wishes: Notifications, document: Mapping[str, Any]) -> None:
+def notify_once(wishes: Notifications, document: Mapping[str, Any]) -> None:
     """Sends what is new in one report; exits 1 when it was not taken, and is left for the next run."""
     with notifier(wishes) as sender:
         if sender is None:
@@ -143,8 +143,8 @@ def _send_for_a_while(sender: "Notifier", document: Mapping[str, Any]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """What is looked at, and where the page of the newest report goes."""
+class ReportSource:
+    """What is analysed, and where the page of the newest report goes."""
 
     logs: list[Path]
     experiments: Path
@@ -159,7 +159,7 @@ class Source:
         """Without whose change the report is the same."""
         return [*self.logs, self.experiments, *([] if self.fleet is None else [self.fleet])]
 
-    def look(self) -> Look:
+    def make_report(self) -> RenderedReport:
         """Analyses. Raises Waiting."""
         from abfleet_analysis.analyse import analyse
         from abfleet_analysis.reading.open_log import LogError
@@ -180,17 +180,19 @@ class Source:
             raise Waiting(f"--experiment: `{str(self.only)[:64]}` is neither in the file nor in the log") from error
         if self.html is not None:
             report_page.write(self.html, report, config)
-        return Look(report.as_dict(), fitted(rendered(report)))
+        return RenderedReport(report.as_dict(), fitted(rendered(report)))
 
 
-def go_on(source: Source, wishes: Notifications, *, every_seconds: float, as_json: bool, until: frozenset[str]) -> bool:
+def watch_until(
+    source: ReportSource, wishes: Notifications, *, every_seconds: float, as_json: bool, until: frozenset[str]
+) -> bool:
     """Watches until Ctrl-C, which gives False, or until an experiment has one of these verdicts, which gives True."""
     loaded(source.experiments, fleet=source.fleet)  # what is wrong from the beginning ends it
     with analysis_extra():
         import abfleet_analysis.analyse  # noqa: F401 - asked early, used later
     with notifier(wishes) as sender:
         return Watcher(
-            source.look, source.files, sender,
+            source.make_report, source.files, sender,
             every_seconds=every_seconds, as_json=as_json, dry_run=wishes.dry_run, until=until,
         ).run()  # fmt: skip
 
@@ -213,14 +215,14 @@ class Waiting(Exception):
 
 
 class Watcher:
-    """Looks on and on. `look` makes a report, or raises `Waiting` with the reason why there is none yet."""
+    """Watches on and on. `make_report` makes a report, or raises `Waiting` with the reason why there is none yet."""
 
     def __init__(
-        self, look: Callable[[], Look], followed: list[Path], sender: "Notifier | None", *,
+        self, report: Callable[[], RenderedReport], followed: list[Path], sender: "Notifier | None", *,
         every_seconds: float, as_json: bool, dry_run: bool, until: frozenset[str],
     ) -> None:  # fmt: skip
-        """`followed`: files and folders without whose change a look is none; `until`: verdicts that end it."""
-        self._look = look
+        """`followed`: files and folders without whose change the report is the same; `until`: verdicts that end it."""
+        self._make_report = report
         self._followed = followed
         self._sender = sender
         self._every_seconds = every_seconds
@@ -259,20 +261,20 @@ class Watcher:
         return self._every_seconds if due is None else max(0.0, min(self._every_seconds, due - time.monotonic()))
 
     def _step(self, screen: "Live | None") -> bool:
-        """One look; whether that was the last one."""
+        """One round; whether that was the last one."""
         ended = False
-        seen = fingerprint(self._followed)  # before the look, so that what is written meanwhile is news
+        seen = fingerprint(self._followed)  # before the report is made, so that what is written meanwhile is news
         if seen != self._seen:
             try:
-                look = self._look()
+                report = self._make_report()
             except Waiting as reason:
                 self._say(str(reason))
             else:
                 self._seen = seen
-                self._show(screen, look)
+                self._show(screen, report)
                 if self._sender is not None and not self._dry_run:
-                    self._sender.note(look.document)
-                ended = any(one.verdict in self._until for one in standings(look.document).values())
+                    self._sender.note(report.document)
+                ended = any(one.verdict in self._until for one in standings(report.document).values())
         if self._sender is not None and not self._dry_run:
             with _uninterrupted():
                 complaints = self._sender.send(time.monotonic())
@@ -280,12 +282,12 @@ class Watcher:
                 self._say(complaint)
         return ended
 
-    def _show(self, screen: "Live | None", look: Look) -> None:
-        news = changes(self._shown, look.document)
+    def _show(self, screen: "Live | None", report: RenderedReport) -> None:
+        news = changes(self._shown, report.document)
         if screen is not None:
-            screen.update(look.shown, refresh=True)
+            screen.update(report.shown, refresh=True)
         first = not self._shown
-        self._shown |= standings(look.document)
+        self._shown |= standings(report.document)
         for change in news:
             if screen is not None:
                 screen.console.bell()
@@ -294,9 +296,9 @@ class Watcher:
             else:
                 typer.echo(change.sentence())
         if first and not news and screen is None and not self._as_json:
-            typer.echo(f"{look.document['as_of']} {len(self._shown)} experiments keep running")
+            typer.echo(f"{report.document['as_of']} {len(self._shown)} experiments keep running")
         if self._dry_run and self._sender is not None and news:
-            for text in self._sender.described(look.document):
+            for text in self._sender.described(report.document):
                 typer.echo(text)
 
     def _say(self, words: str) -> None:

@@ -8,10 +8,10 @@ from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 
 CONTENT_EVERY = 20
-"""Looks between two readings of the whole file, for file systems whose times do not tell of a change."""
+"""Polls between two readings of the whole file, for file systems whose times do not tell of a change."""
 
 
-class ConfigFile:
+class ConfigWatcher:
     """Follows the experiments file and the fleet file over it. A file with mistakes is as no change."""
 
     def __init__(self, experiments: Path, fleet: Path | None) -> None:
@@ -19,14 +19,14 @@ class ConfigFile:
         self._experiments = experiments
         self._fleet = fleet
         self._seen: object = None
-        self._looks = 0
+        self._polls = 0
         self._revision: str | None = None
 
     async def changed(self) -> Config | None:
-        """The configuration, when it is another one than at the look before; the first look gives it too."""
-        self._looks += 1
+        """The configuration, when it is another one than at the poll before; the first poll gives it too."""
+        self._polls += 1
         seen = self._fingerprint()
-        if seen == self._seen and self._looks % CONTENT_EVERY:
+        if seen == self._seen and self._polls % CONTENT_EVERY:
             return None
         self._seen = seen
         try:

@@ -15,7 +15,7 @@ from abfleet_experiments.config import Config
 from abfleet_router import settings as router_settings
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
-from abfleet.up.config_watcher import ConfigFile
+from abfleet.up.config_watcher import ConfigWatcher
 from abfleet.up.console import Voice
 from abfleet.up.fleet_plan import PortBase
 from abfleet.up.local_dashboard import LocalDashboard
@@ -23,14 +23,14 @@ from abfleet.up.local_workers import LocalWorkers, Place, WorkerSettings
 from abfleet.up.ports import Wanted, problems
 from abfleet.up.settings import EXIT_USAGE, CannotStart, UpSettings
 from abfleet.up.status_news import Teller
-from abfleet.up.status_view import Looks
+from abfleet.up.status_view import StatusWindow
 from abfleet.up.supervisor import Child, ChildSpec, tail
 
 START_SECONDS = 60.0
 """The router is ready in about a second; a machine that needs longer than this is not going to be."""
 VERSIONS_SECONDS = 20.0
 """How long `ready` waits for versions other than the default, which falls back for them in the meantime."""
-LOOK_SECONDS = 0.25
+POLL_SECONDS = 0.25
 STATUS_SECONDS = 1.0
 ROUTER_CLOSE_SECONDS = 1.2
 """For a router to write its log and end, after it took all of its time to drain."""
@@ -63,9 +63,9 @@ class RunningFleet:
         )
         self._router = self._router_child()
         self._dashboard = LocalDashboard(settings, run_dir, voice.note)
-        self._looks = Looks()
+        self._window = StatusWindow()
         self._wanted: list[Wanted] = []
-        self._gone: dict[str, int] = {}  # versions that left the file: looks at a router without them
+        self._gone: dict[str, int] = {}  # versions that left the file: statuses of a router without them
         self._removals: set[asyncio.Task[None]] = set()
 
     # --- the way in ---------------------------------------------------------------------------------------------------
@@ -192,7 +192,7 @@ class RunningFleet:
             await self._keep(stop)
 
     async def _keep(self, stop: asyncio.Event) -> None:
-        file = ConfigFile(self._settings.experiments, self._settings.fleet)
+        file = ConfigWatcher(self._settings.experiments, self._settings.fleet)
         teller = Teller(self._voice)
         next_status = 0.0
         async with RouterAdmin(self._addresses()["admin"]) as admin:
@@ -203,9 +203,9 @@ class RunningFleet:
                     next_status = time.monotonic() + STATUS_SECONDS
                     with suppress(Unreachable):
                         document = await admin.status()
-                        self._look(document, teller)
+                        self._on_status(document, teller)
                 self._workers.write_fleet_file()
-                await _pause(stop, LOOK_SECONDS)
+                await _pause(stop, POLL_SECONDS)
 
     def _follow(self, config: Config) -> None:
         """Workers for versions that are new in the file; those that have left it go once the router let go of them."""
@@ -223,11 +223,11 @@ class RunningFleet:
             self._voice.note(f"starting {place.seat.name} on {place.listen}")
         self._workers.start(places)
 
-    def _look(self, document: dict[str, Any], teller: "Teller") -> None:
+    def _on_status(self, document: dict[str, Any], teller: "Teller") -> None:
         self._add_workers()
         self._release(document)
-        self._looks.add(document)
-        teller.tell(document, self._looks)
+        self._window.add(document)
+        teller.tell(document, self._window)
 
     def _release(self, document: dict[str, Any]) -> None:
         """Stops workers whose version neither the file nor the router knows any more."""
@@ -236,7 +236,7 @@ class RunningFleet:
             if version in pooled or document["config"]["revision"] is None:
                 self._gone.pop(version, None)
                 continue
-            # A second look without it, so that calls that were under way at the first one are answered.
+            # A second status without it, so that calls that were under way at the first one are answered.
             self._gone[version] = self._gone.get(version, 0) + 1
             if self._gone[version] == 2:
                 self._voice.note(f"{version} has left the configuration; stopping its workers")

@@ -20,7 +20,7 @@ from abfleet.up.ports import Wanted, problems, why_not
 from abfleet.up.supervisor import Child, ChildSpec, last_words
 
 SLOT_TRIES = 64
-"""Slots that are looked at for a version that appears later: others may have taken ports in between."""
+"""Slots that are tried for a version that appears later: others may have taken ports in between."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,7 +174,7 @@ class LocalWorkers:
         )
 
     def _bound(self, place: Place, child: Child) -> None:
-        """A worker has told its address: it keeps it when it is started again, so that the router need not look."""
+        """A worker has told its address: it keeps it when it is started again, so that the router need not search."""
         address = child.ready_line.split()[1]
         if self._addresses.get(place.seat) != address:
             self._addresses[place.seat] = address

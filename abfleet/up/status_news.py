@@ -3,7 +3,7 @@
 from abfleet_transport.client.rates import Document
 
 from abfleet.up.console import Voice
-from abfleet.up.status_view import Looks, one_line, screen
+from abfleet.up.status_view import StatusWindow, one_line, screen
 
 TRAFFIC_LINE_SECONDS = 10.0
 WAITING_SAID_AFTER_SECONDS = 5.0
@@ -21,10 +21,10 @@ class Teller:
         self._traffic_since = 0.0
         self._calls = 0
 
-    def tell(self, document: Document, looks: Looks) -> None:
-        """One look at the router."""
+    def tell(self, document: Document, window: StatusWindow) -> None:
+        """One status of the router."""
         self._tell_configuration(document)
-        rates = looks.rates()
+        rates = window.rates()
         if rates is None:
             return
         if self._voice.is_live:

@@ -13,7 +13,7 @@ WINDOW_SECONDS = 10.0
 """Rates are of so long: short enough to see an edit, long enough that a percent means something."""
 
 
-class Looks:
+class StatusWindow:
     """The documents of the last seconds, oldest first; changed only by `add`."""
 
     def __init__(self, window_seconds: float = WINDOW_SECONDS) -> None:

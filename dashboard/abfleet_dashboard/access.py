@@ -92,11 +92,11 @@ def token_of(authorization: str | None, cookie: str | None) -> str | None:
     return morsel.value if morsel else None
 
 
-def refused_token(token: str | None, may_look: Callable[[str], bool] | None) -> Refused | None:
-    """`may_look`: None where there are no tokens, and whoever reaches the port may look."""
-    if may_look is None:
+def refused_token(token: str | None, may_see: Callable[[str], bool] | None) -> Refused | None:
+    """`may_see`: None where there are no tokens, and whoever reaches the port may see it."""
+    if may_see is None:
         return None
-    if token and len(token) <= LONGEST_TOKEN and may_look(token):
+    if token and len(token) <= LONGEST_TOKEN and may_see(token):
         return None
     said = "The token is not one of those that may look." if token else "Whoever looks here needs a token."
     return Refused(401, "A token is needed", f"{said} `abfleet token new --scopes dashboard` makes one.")

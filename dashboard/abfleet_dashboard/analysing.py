@@ -19,7 +19,7 @@ from abfleet_models.offline import offline_facts
 
 from abfleet_dashboard.tasks import Done, Failed, Task
 
-PARENT_LOOK_SECONDS = 1.0
+PARENT_CHECK_SECONDS = 1.0
 NICENESS = 5
 """Calls and pages come first, but a report is made on a busy machine too: this is a third of a share."""
 
@@ -57,7 +57,7 @@ def answer(task: Task) -> Done | Failed:
 def _end_with(parent: int) -> None:
     """The parent may be killed while a task runs."""
     while os.getppid() == parent:
-        time.sleep(PARENT_LOOK_SECONDS)
+        time.sleep(PARENT_CHECK_SECONDS)
     _clear()
     os._exit(1)
 

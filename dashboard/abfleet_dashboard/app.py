@@ -72,7 +72,7 @@ async def serve(settings: Settings) -> int:
             site = Site(Shown(settings, reports, fleet, visits))
             rules = Rules(
                 hosts=("localhost", *settings.allowed_hosts),
-                may_look=None if tokens is None else lambda token: _may_look(tokens, token),
+                may_see=None if tokens is None else lambda token: _may_see(tokens, token),
             )
             server = Server(Guard(site.router, rules))
             keeping = [asyncio.create_task(reports.keep(), name="reports")]
@@ -122,11 +122,11 @@ class Shown:
         )
 
     def version(self) -> str:
-        """Another one with each report and each look at the routers."""
+        """Another one with each report and each status of the routers."""
         return f"{self._reports.knowledge.number}.{self._fleet.number}"
 
     def visited(self) -> None:
-        """Somebody looks."""
+        """Somebody asks for a page."""
         self._visits.note()
 
 
@@ -181,7 +181,7 @@ def address_of(listening: socket.socket) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
-def _may_look(tokens: TokenFile, token: str) -> bool:
+def _may_see(tokens: TokenFile, token: str) -> bool:
     tokens.watched.check()  # one that was taken away ends what it opened
     found = tokens.find(token)
     return found is not None and SCOPE in found.scopes

@@ -1,4 +1,4 @@
-"""How the routers are, asked while somebody looks. Knows when to ask and what to keep; not what a status says."""
+"""How the routers are, asked while somebody watches. Knows when to ask and what to keep; not what a status says."""
 
 import asyncio
 from collections import deque
@@ -14,7 +14,7 @@ from abfleet_dashboard.visits import Visits
 WINDOW_SECONDS: Final = 10.0
 """Rates are of so long: short enough to see an edit, long enough that a percent means something."""
 GAP_SECONDS: Final = 3 * WINDOW_SECONDS
-"""After nobody looked for so long, what was seen before says nothing about now."""
+"""After nobody watched for so long, what was seen before says nothing about now."""
 
 Document = Mapping[str, Any]
 

@@ -1,7 +1,7 @@
 """Keeps the newest report, and knows how old it is and why there is no newer one. Asks the analyst; makes no page.
 
 An analysis begins when the log, the experiments file or the registry has changed since the last one, and never before
-as much time has passed as the last one took: it has at most half of the time. While nobody looks it is rarer.
+as much time has passed as the last one took: it has at most half of the time. While nobody watches it is rarer.
 """
 
 import asyncio
@@ -25,8 +25,8 @@ from abfleet_dashboard.visits import Visits
 
 log = structlog.get_logger("abfleet.dashboard")
 
-LOOK_SECONDS: Final = 0.5
-"""Between looks at the files while somebody waits: an analysis that may begin does not wait for long."""
+POLL_SECONDS: Final = 0.5
+"""Between polls of the files while somebody waits: an analysis that may begin does not wait for long."""
 UNWATCHED_SECONDS: Final = 30.0
 """Between analyses that nobody waits for: who comes sees a report younger than a minute, and soon a newer one."""
 REST_AFTER_SECONDS: Final = 120.0
@@ -98,13 +98,13 @@ class ReportKeeper:
         return 0.0 if self._began is None else self._clock() - self._began
 
     async def keep(self) -> None:
-        """Looks for ever."""
+        """Polls for ever."""
         while True:
-            await self.look()
+            await self.poll()
             refresh = self._settings.refresh_seconds
-            await self._visits.pause(min(refresh, LOOK_SECONDS) if self._visits.watched else refresh)
+            await self._visits.pause(min(refresh, POLL_SECONDS) if self._visits.watched else refresh)
 
-    async def look(self) -> None:
+    async def poll(self) -> None:
         """Reads what has changed, and has it analysed if it is time."""
         await self._follow_config()
         config = self.knowledge.config

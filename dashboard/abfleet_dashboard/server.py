@@ -40,7 +40,7 @@ class Shows(Protocol):
         """Another one whenever a page could look different, the passing of time aside."""
 
     def visited(self) -> None:
-        """Somebody looks."""
+        """Somebody asks for a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,10 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """Who may look. `may_look` is None where whoever reaches the port may; `hosts` are names, beside addresses."""
+    """Who may see it. `may_see` is None where whoever reaches the port may; `hosts` are names, beside addresses."""
 
     hosts: Collection[str]
-    may_look: Callable[[str], bool] | None
+    may_see: Callable[[str], bool] | None
 
 
 class Site:
@@ -200,10 +200,10 @@ class Guard:
         refused = access.refused_method(request.method) or access.refused_host(headers.get("host"), self._rules.hosts)
         if refused is None and not path.startswith(OPEN):
             given = parse_qs(request.url.query).get("token", [""])[0]
-            if given and access.refused_token(given, self._rules.may_look) is None:
+            if given and access.refused_token(given, self._rules.may_see) is None:
                 return self._entered(path, given, secure=request.url.scheme == "https")
             token = access.token_of(headers.get("authorization"), headers.get("cookie"))
-            refused = access.refused_token(given or token, self._rules.may_look)
+            refused = access.refused_token(given or token, self._rules.may_see)
         if refused is None:
             return None
         sentences = [refused.reason]
@@ -220,7 +220,7 @@ class Guard:
         """On to the page itself, without the token in its address; never to another site."""
         response = RedirectResponse("/" + quote(path.lstrip("/\\")), status_code=303)
         response.headers["cache-control"] = "no-store"
-        if self._rules.may_look is not None:
+        if self._rules.may_see is not None:
             response.headers["set-cookie"] = access.cookie_header(token, secure=secure)
         return response
 

@@ -30,7 +30,7 @@ class Settings:
     refresh_seconds: float
     memory_limit_bytes: int
     tokens: Path | None
-    """The hashed tokens of those who may look; None: whoever reaches the port."""
+    """The hashed tokens of those who may see it; None: whoever reaches the port."""
     token_file: Path | None
     """The token with which routers are asked."""
     allowed_hosts: tuple[str, ...]

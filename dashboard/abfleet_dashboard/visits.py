@@ -1,4 +1,4 @@
-"""Whether anybody looks at the dashboard. Knows times of visits, and not what is done less often without."""
+"""Whether anybody watches the dashboard. Knows times of visits, and not what is done less often without."""
 
 import asyncio
 import time

@@ -37,9 +37,9 @@ METHODS = ("/Recommender/Recommend",)
 COUNTED = (*METHODS, "/Feedback/Record")
 SERVICES = tuple(recommender_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Recommender", "Feedback"))
 SWEEP_SECONDS = 0.02
-"""Between looks for attempts whose time is up: an answer may be late by this much, against a default of 500 ms."""
+"""Between checks for attempts whose time is up: an answer may be late by this much, against a default of 500 ms."""
 MEMORY_BEATS = 5
-"""Of so many of those looks, one is at memory."""
+"""Of so many of those checks, one is of memory."""
 
 
 class Serving:
@@ -90,7 +90,7 @@ class Serving:
             self.decision_log,
             self._use,
             router=settings.routing.name,
-            settle_looks=1,
+            settle_polls=1,
         )
         self.feedback = self._make_feedback()
         self.metrics.register(self.feedback.counts.families)
@@ -189,7 +189,7 @@ class Serving:
             loop.create_task(self.reloader.follow(self._settings.reload_interval_seconds), name="reload"),
             loop.create_task(self._keep_sweeping(), name="sweep"),
             loop.create_task(self._reload_on_hangup(), name="reload on SIGHUP"),
-            loop.create_task(keep_checking(self.guards.files), name="look at certificates and tokens"),
+            loop.create_task(keep_checking(self.guards.files), name="check certificates and tokens"),
         ]
         return self
 
@@ -199,7 +199,7 @@ class Serving:
         while True:
             await hangup.wait()
             hangup.clear()
-            await self.reloader.look(force=True)
+            await self.reloader.poll(force=True)
 
     async def _start_admin(self) -> None:
         report = admin.StatusReport(
@@ -223,9 +223,9 @@ class Serving:
     async def ready(self) -> None:
         """Returns when a call would be answered: a configuration is in force, and the default version serves."""
         while self.router.snapshot is None:
-            await self.reloader.look()
+            await self.reloader.poll()
             await asyncio.sleep(0.01)
-        # What is loaded by now lives as long as the process: the collector need not look at it again.
+        # What is loaded by now lives as long as the process: the collector need not visit it again.
         gc.collect()
         gc.freeze()
         self._offered = True
@@ -244,7 +244,7 @@ class Serving:
             self.router.batch_results.sweep()
             beats += 1
             if memory is not None and beats % MEMORY_BEATS == 0:
-                self.router.crowded = memory.look()
+                self.router.crowded = memory.check()
             if (serves := self._serves) is not self.health.serving:
                 await self.health.set_serving(serves)
 

@@ -26,7 +26,7 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from abfleet.commands.fitting import fitted, folded
-from abfleet.up.status_view import Looks, screen
+from abfleet.up.status_view import StatusWindow, screen
 from tests.analysis.log_lines import DAY, START, LogLines
 from tests.dashboard.made import made_report, renamed, status_document
 
@@ -171,7 +171,7 @@ def test_in_a_pipe_nothing_is_otherwise() -> None:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_status_keeps_its_figures(width: int) -> None:
     """Groups and versions of a router; at less than 80 columns as blocks."""
-    looks = Looks()
+    looks = StatusWindow()
     looks.add(status_document())
     rates = looks.rates()
     assert rates is not None

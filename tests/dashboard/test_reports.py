@@ -57,7 +57,7 @@ class Setting:
 
     def look_at(self, seconds: float) -> None:
         self.seconds = seconds
-        asyncio.run(self.keeper.look())
+        asyncio.run(self.keeper.poll())
 
     def add_line(self) -> None:
         with (self.logs / "decisions-1.jsonl").open("a") as log:

@@ -56,8 +56,8 @@ def disturb(connection: ServerConnection, source: random.Random) -> None:
         case 0:
             connection.drain()
         case 1:
-            connection.look(0)
-            connection.look(1000)
+            connection.cut_slow_streams(0)
+            connection.cut_slow_streams(1000)
         case 2:
             connection.pause_writing()
             connection.resume_writing()

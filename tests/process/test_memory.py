@@ -14,7 +14,7 @@ def test_over_and_back() -> None:
         given[0] += 1
 
     watch = MemoryWatch(100, lambda: next(sizes), give_back)
-    assert [watch.look() for _ in range(6)] == [False, True, True, True, False, False]
+    assert [watch.check() for _ in range(6)] == [False, True, True, True, False, False]
     assert given == [3]
 
 

@@ -33,7 +33,7 @@ def experiments(*weights: int, extra: str = "", v9: bool = False) -> str:
 class Follower:
     """A reloader over a file, with a fleet whose workers serve when the test says so."""
 
-    def __init__(self, folder: Path, text: str, fleet_text: str | None = None, settle_looks: int = 0) -> None:
+    def __init__(self, folder: Path, text: str, fleet_text: str | None = None, settle_polls: int = 0) -> None:
         self.file = folder / "recommender.yaml"
         self.file.write_text(text)
         self.fleet_file = None if fleet_text is None else folder / "fleet.yaml"
@@ -51,19 +51,19 @@ class Follower:
             self.used.append,
             router="router-1",
             now=lambda: self.now,
-            settle_looks=settle_looks,
+            settle_polls=settle_polls,
         )
 
     async def begin(self) -> None:
         """Reads the file, and looks once, with all workers serving."""
         await self.reloader.start()
         await turns()
-        await self.reloader.look()
+        await self.reloader.poll()
 
-    async def look(self, times: int = 1) -> None:
+    async def poll(self, times: int = 1) -> None:
         """So many looks, with turns for what they start."""
         for _ in range(times):
-            await self.reloader.look()
+            await self.reloader.poll()
             await turns()
 
     def replace(self, text: str) -> None:

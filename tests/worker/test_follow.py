@@ -65,14 +65,14 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
 
 async def test_it_changes_when_the_link_has_moved(bench: Bench) -> None:
     """Not before, once, and back again after a rollback."""
-    await bench.follower.look(again=False)
+    await bench.follower.poll(retry=False)
     assert bench.loaded == []
     point(bench.root, "production", "v2")
     for _ in range(3):
-        await bench.follower.look(again=False)
+        await bench.follower.poll(retry=False)
     assert (bench.serving, bench.loaded, bench.counts) == ("v2", ["v2"], Following(changes=1))
     point(bench.root, "production", "v1.2.3")
-    await bench.follower.look(again=False)
+    await bench.follower.poll(retry=False)
     assert (bench.serving, bench.counts.changes) == ("v1.2.3", 2)
 
 
@@ -85,17 +85,17 @@ async def test_what_does_not_load_is_left_and_tried_again_ever_later(bench: Benc
     pause = FIRST_RETRY_SECONDS
     with capture_logs() as logs:
         for tries in range(1, 10):
-            await bench.follower.look(again=False)
+            await bench.follower.poll(retry=False)
             assert len(bench.loaded) == tries
             bench.now += pause - 0.01
-            await bench.follower.look(again=False)
+            await bench.follower.poll(retry=False)
             assert len(bench.loaded) == tries
             bench.now += 0.02
             pause = min(MOST_RETRY_SECONDS, 2 * pause)
     assert (bench.serving, bench.counts) == ("v1.2.3", Following(failures=9, behind=True))
     assert [line["event"] for line in logs] == ["cannot follow the alias"]
     bench.broken.clear()
-    await bench.follower.look(again=False)
+    await bench.follower.poll(retry=False)
     assert (bench.serving, bench.counts) == ("v2", Following(changes=1, failures=9))
 
 
@@ -103,12 +103,12 @@ async def test_a_request_does_not_wait_for_the_next_try(bench: Bench) -> None:
     """Whoever asks, by SIGHUP, has the version tried at once; so does who moves the alias to another one."""
     point(bench.root, "production", "v2")
     bench.broken["v2"] = ModelLoadError("v2: broken")
-    await bench.follower.look(again=False)
-    await bench.follower.look(again=True)
+    await bench.follower.poll(retry=False)
+    await bench.follower.poll(retry=True)
     assert bench.loaded == ["v2", "v2"]
     add_version(bench.root, "v3")
     point(bench.root, "production", "v3")
-    await bench.follower.look(again=False)
+    await bench.follower.poll(retry=False)
     assert bench.serving == "v3"
 
 
@@ -116,10 +116,10 @@ async def test_an_alias_that_leads_nowhere_changes_nothing(bench: Bench) -> None
     """A broken or a missing link is said, and the version serves on."""
     (bench.root / "production").unlink()
     with capture_logs() as logs:
-        await bench.follower.look(again=False)
+        await bench.follower.poll(retry=False)
         (bench.root / "production").symlink_to("v9")
-        await bench.follower.look(again=False)
-        await bench.follower.look(again=False)
+        await bench.follower.poll(retry=False)
+        await bench.follower.poll(retry=False)
     assert bench.serving == "v1.2.3"
     assert ["'production' is not in the registry" in logs[0]["error"], "'v9'" in logs[1]["error"]] == [True, True]
     assert len(logs) == 2

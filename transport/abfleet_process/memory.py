@@ -16,7 +16,7 @@ BACK_BELOW = 0.9
 
 
 class MemoryWatch:
-    """`over` is changed only by `look`."""
+    """`over` is changed only by `check`."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class MemoryWatch:
         resident: Callable[[], int] | None = None,
         give_back: Callable[[], None] | None = None,
     ) -> None:
-        """`give_back` is called at each look while it is over."""
+        """`give_back` is called at each check while it is over."""
         self.over = False
         self._limit_bytes = limit_bytes
         self._resident = resident or resident_bytes
         self._give_back = give_back or give_back_freed
 
-    def look(self) -> bool:
+    def check(self) -> bool:
         """Whether the process takes more than the limit; once it does, until it takes a tenth less."""
         if self.over:
             self._give_back()

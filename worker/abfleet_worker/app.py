@@ -120,7 +120,7 @@ class _Serving:
     def __init__(self, settings: Settings, model: OnnxModel, tls: ServerTls | None) -> None:
         self._settings = settings
         self._tls = tls
-        self._looking: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         rpc_metrics = RpcMetrics(METHODS)
         # A name that is not the version's own is an alias, which may lead to another version tomorrow.
         self._alias = settings.version if settings.version != model.version else ""
@@ -180,7 +180,7 @@ class _Serving:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Changes to the version that the alias leads to, whenever that is another one; SIGHUP asks to look at once."""
+        """Changes to the version that the alias leads to, whenever that is another one; SIGHUP asks to poll at once."""
         loop = asyncio.get_running_loop()
         if not self._alias:  # SIGHUP must not end a worker whose version has no alias to follow
             loop.add_signal_handler(signal.SIGHUP, lambda: None)
@@ -223,12 +223,12 @@ class _Serving:
             self.metrics.start()
             await self.server.start()
             if self._tls is not None:
-                looking = watched_credentials.keep_checking([self._tls.watched])
-                self._looking = asyncio.create_task(looking, name="look at certificates")
+                checking = watched_credentials.keep_checking([self._tls.watched])
+                self._checking = asyncio.create_task(checking, name="check certificates")
         except TransportError:
             await self._close()
             raise
-        # What is loaded by now lives as long as the process: the collector need not look at it again.
+        # What is loaded by now lives as long as the process: the collector need not visit it again.
         gc.collect()
         gc.freeze()
         return self
@@ -243,9 +243,9 @@ class _Serving:
         await self._close()
 
     async def _close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
         await self.server.close()
         self._inbox.close()
         self.metrics.close()

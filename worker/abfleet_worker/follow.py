@@ -19,7 +19,7 @@ from abfleet_worker.model import OnnxModel
 log = structlog.get_logger("abfleet.worker.follow")
 
 FIRST_RETRY_SECONDS, MOST_RETRY_SECONDS = 1.0, 60.0
-"""A version that does not load is tried again, because its files may still be on their way; not at every look, because
+"""A version that does not load is tried again, because its files may still be on their way; not at every poll, because
 each try reads and hashes the whole file."""
 
 
@@ -54,7 +54,7 @@ class Follower:
         self._failed = ""
 
     def ask(self) -> None:
-        """Looks now, and tries again what has failed."""
+        """Polls now, and tries again what has failed."""
         self._asked.set()
 
     async def run(self) -> None:
@@ -64,10 +64,10 @@ class Follower:
                 await asyncio.wait_for(self._asked.wait(), self._interval_seconds or None)
             asked = self._asked.is_set()
             self._asked.clear()
-            await self.look(again=asked)
+            await self.poll(retry=asked)
 
-    async def look(self, *, again: bool) -> None:
-        """Looks once where the alias leads, and changes to that version; `again`: also to one that has just failed."""
+    async def poll(self, *, retry: bool) -> None:
+        """Polls once where the alias leads, and changes to that version; `retry`: also to one that has just failed."""
         try:
             wanted = (await asyncio.to_thread(self._registry.resolve, self._alias)).version
         except (RegistryError, OSError) as error:
@@ -79,10 +79,10 @@ class Follower:
             return
         if wanted != self._failed:
             self._retry_seconds = FIRST_RETRY_SECONDS
-        elif not again and self._clock() < self._retry_at:
+        elif not retry and self._clock() < self._retry_at:
             return
         try:
-            # By its own name: should the alias move meanwhile, the next look sees it.
+            # By its own name: should the alias move meanwhile, the next poll sees it.
             model = await asyncio.to_thread(self._load, wanted)
         except Exception as error:  # noqa: BLE001 - whatever it is: the version that serves must not be lost to it
             self._failed = wanted
@@ -106,7 +106,7 @@ class Follower:
         )
 
     def _report(self, problem: str) -> None:
-        """Says a problem once, not at every look."""
+        """Says a problem once, not at every poll."""
         if problem != self._problem:
             self._problem = problem
             log.error("cannot follow the alias", alias=self._alias, serving=self._serving(), error=problem)

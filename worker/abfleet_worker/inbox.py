@@ -78,7 +78,7 @@ class Inbox:
             return self._changed.wait_for(lambda: not self._busy and not self._waiting, timeout_seconds)
 
     def withdraw(self, call: Call) -> None:
-        """Takes a call back that has not been looked at; one that is being answered is left alone."""
+        """Takes a call back that has not been read; one that is being answered is left alone."""
         with self._changed:
             if call in self._waiting:
                 self._waiting.remove(call)

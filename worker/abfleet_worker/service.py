@@ -133,7 +133,7 @@ class RecommenderService:
                 self._trace(traced, rpcs, answers, ready.model.version)
 
     def gone(self, call: Call) -> None:
-        """The caller went away before its call was looked at; on the thread of `answer`."""
+        """The caller went away before its call was read; on the thread of `answer`."""
         self._rpcs.started(call.method)
         self._rpcs.finished(call.method, Code.CANCELLED, self._clock() - call.arrived)
 
@@ -154,7 +154,7 @@ class RecommenderService:
             return
         parsed = batch.parse_batch(call.payload)
         if isinstance(parsed, Refusal):
-            self._fail(call, parsed)  # the batch could not be looked at: the RPC itself fails
+            self._fail(call, parsed)  # the batch could not be read: the RPC itself fails
             return
         requests, timeouts, traceparents = parsed
         if self._tracer is not None and traced is not None:

@@ -27,7 +27,7 @@ class Settings:
     version: str
     """A version of the registry, or an alias such as `production`."""
     follow_interval_seconds: float
-    """How often it is looked where an alias leads; 0: only when SIGHUP asks."""
+    """How often an alias is polled; 0: only when SIGHUP asks."""
     listen: str
     """`host:port` (port 0: any free one) or `unix:path`."""
     metrics_host: str

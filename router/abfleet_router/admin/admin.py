@@ -127,7 +127,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
         return admin_pb2.StatusResponse(json=orjson.dumps(self._report.document()).decode())
 
     async def Reload(self, request: admin_pb2.ReloadRequest, context: object) -> admin_pb2.ReloadResponse:
-        await self._reloader.look(force=True)
+        await self._reloader.poll(force=True)
         snapshot, state = self._router.snapshot, self._reloader.state
         return admin_pb2.ReloadResponse(
             active=not state.errors and snapshot is not None,

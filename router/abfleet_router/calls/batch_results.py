@@ -152,7 +152,7 @@ class BatchResults:
             self._attempts.after_failure(routed, replica.pool, reason, broke=True)
 
     def sweep(self) -> None:
-        """Moves on every attempt whose time is up, and lets replicas look for signs of life; called every 20 ms."""
+        """Moves on every attempt whose time is up, and has replicas check for signs of life; called every 20 ms."""
         now = self._clock()
         for replica in list(self._fleet.replicas()):
             replica.check_liveness()

@@ -53,9 +53,9 @@ class Reloader:
         *,
         router: str,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
-        settle_looks: int = 0,
+        settle_polls: int = 0,
     ) -> None:
-        """`settle_looks`: looks without a further change before a changed file is read, so that a save that is not
+        """`settle_polls`: polls without a further change before a changed file is read, so that a save that is not
         atomic is not read half."""
         self.state = ReloadState()
         self._experiments = experiments
@@ -68,8 +68,8 @@ class Reloader:
         self._now = now
         self._current: Snapshot | None = None
         self._candidate: Config | None = None
-        self._looks = 0
-        self._settle_looks = settle_looks
+        self._polls = 0
+        self._settle_polls = settle_polls
         self._settling = 0
         self._unread = False
         self._numbers: object = None  # of the files when their content was last read: times, sizes, inodes
@@ -91,20 +91,20 @@ class Reloader:
         self._stage(await asyncio.to_thread(load, self._experiments, self._fleet_file))
 
     async def follow(self, interval_seconds: float) -> None:
-        """Looks for changes for ever."""
+        """Polls for changes for ever."""
         while True:
             try:
-                await self.look()
+                await self.poll()
             except Exception:  # a fault here must not end the following
                 log.exception("looking for a new configuration failed")
             await asyncio.sleep(interval_seconds)
 
-    async def look(self, *, force: bool = False) -> None:
-        """One look: at the files, at a configuration that waits, and at the clock."""
+    async def poll(self, *, force: bool = False) -> None:
+        """One poll: of the files, of a configuration that waits, and of the clock."""
         async with self._one_at_a_time:
-            self._looks += 1
-            if self._changed(read_content=force or self._looks % CONTENT_EVERY == 0):
-                self._settling = self._settle_looks
+            self._polls += 1
+            if self._changed(read_content=force or self._polls % CONTENT_EVERY == 0):
+                self._settling = self._settle_polls
                 self._unread = True
             elif self._settling:
                 self._settling -= 1

@@ -137,7 +137,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         )
         try:
             for begin in range(0, len(request.outcomes), SLICE):
-                # One turn from the look at what has been seen to the log: of two callers with an outcome one is first.
+                # One turn from the check of what has been seen to the log: of two callers with an outcome one is first.
                 self._take(request.outcomes[begin : begin + SLICE], begin, batch)
                 await asyncio.sleep(0)
             if not await _all_written(batch.written, remaining_seconds):

@@ -54,7 +54,7 @@ class BatchListener(Protocol):
     """Who takes what comes back; all of it on the event loop."""
 
     def on_answered(self, batch: Batch, message: bytes) -> None:
-        """The worker's answer to a batch, not looked at yet."""
+        """The worker's answer to a batch, not read yet."""
 
     def on_failed(self, batch: Batch, failure: BatchFailed) -> None:
         """No answer to a batch will come."""

@@ -53,7 +53,7 @@ class ReplicaListener(Protocol):
     """Who takes back what a replica was given; all of it on the event loop."""
 
     def on_answered(self, replica: "Replica", batch: Batch, message: bytes) -> None:
-        """The worker's answer to a batch, not looked at yet."""
+        """The worker's answer to a batch, not read yet."""
 
     def on_failed(self, replica: "Replica", batch: Batch, failure: BatchFailed) -> None:
         """No answer to a batch will come."""

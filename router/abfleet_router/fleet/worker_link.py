@@ -167,7 +167,7 @@ class WorkerLink:
             raise
 
     def check_liveness(self, *, alone: bool) -> None:
-        """Called every 20 ms: lets the connection look for a worker that says nothing any more.
+        """Called every 20 ms: has the connection check whether the worker still answers.
 
         `alone`: there is no other worker for the calls.
         """

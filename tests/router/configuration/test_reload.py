@@ -44,11 +44,11 @@ async def test_at_the_start_only_the_default_is_waited_for(tmp_path: Path, follo
     await turns()
     one.health("v1", ReplicaHealth.NOT_SERVING)
     one.health("v2", ReplicaHealth.NOT_SERVING)
-    await one.look()
+    await one.poll()
     assert one.used == []
     assert any("waits for a worker that serves: v1" in error for error in one.reloader.state.errors)
     one.health("v1", ReplicaHealth.SERVING)
-    await one.look()
+    await one.poll()
     assert one.weights == [90, 10]
     assert one.reloader.state.errors == ()
 
@@ -67,7 +67,7 @@ async def test_an_edit_is_taken_up(tmp_path: Path, followers: list[Follower], wa
         one.file.symlink_to(Path("..data") / "recommender.yaml")
     await one.begin()
     old = one.used[-1]
-    await one.look(3)
+    await one.poll(3)
     assert len(one.used) == 1, "nothing has changed"
     text = experiments(50, 50)
     match way:
@@ -77,13 +77,13 @@ async def test_an_edit_is_taken_up(tmp_path: Path, followers: list[Follower], wa
             one.file.write_text(text)
         case "away and back":
             one.file.rename(tmp_path / "recommender.yaml~")
-            await one.look()
+            await one.poll()
             assert "cannot be read" in one.reloader.state.errors[0]
             one.file.write_text(text)
         case _:
             (tmp_path / "..data_tmp").symlink_to("..1")
             (tmp_path / "..data_tmp").replace(tmp_path / "..data")
-    await one.look()
+    await one.poll()
     assert one.weights == [50, 50]
     assert (one.used[-1].generation, one.reloader.state.errors) == (2, ())
     line = one.events("reload")[-1]
@@ -102,16 +102,16 @@ async def test_an_edit_that_the_numbers_hide_is_found(follower: Follower) -> Non
     assert len(text) == stat.st_size
     follower.file.write_text(text)
     os.utime(follower.file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    await follower.look(25)
+    await follower.poll(25)
     assert follower.weights == [80, 20]
 
 
 async def test_an_edit_without_meaning_is_no_reload(follower: Follower) -> None:
     """A comment changes no revision, and a touch changes nothing at all."""
     follower.replace("# a comment\n" + experiments(90, 10))
-    await follower.look()
+    await follower.poll()
     follower.file.touch()
-    await follower.look(25)
+    await follower.poll(25)
     assert len(follower.used) == 1
     assert follower.events("reload") == []
 
@@ -119,7 +119,7 @@ async def test_an_edit_without_meaning_is_no_reload(follower: Follower) -> None:
 async def test_a_wrong_file_keeps_the_old_one(follower: Follower) -> None:
     """Every mistake is told with its place, logged and counted once; the good configuration stays."""
     follower.replace(experiments(90, 20).replace("default: v1", "default: v7").replace("salt: s", "slat: s"))
-    await follower.look(45)
+    await follower.poll(45)
     assert follower.weights == [90, 10]
     errors = follower.reloader.state.errors
     assert len(errors) == 3
@@ -128,7 +128,7 @@ async def test_a_wrong_file_keeps_the_old_one(follower: Follower) -> None:
     assert (line["active"], line["new_revision"], line["errors"]) == (False, None, list(errors))
     assert follower.bench.metrics.reload_failures == 1
     follower.replace(experiments(90, 10))
-    await follower.look()
+    await follower.poll()
     assert follower.reloader.state.errors == ()
     assert len(follower.used) == 1, "it was in force all the time"
 
@@ -137,7 +137,7 @@ async def test_a_new_version_is_waited_for(follower: Follower) -> None:
     """Nothing of the new file counts before a worker serves what it adds; then all of it does, at once."""
     follower.bench.fleet.down.add("v9")
     follower.replace(experiments(60, 30, 10, v9=True))
-    await follower.look(5)
+    await follower.poll(5)
     assert follower.weights == [90, 10]
     (error,) = follower.reloader.state.errors
     assert "waits for a worker that serves: v9" in error
@@ -145,7 +145,7 @@ async def test_a_new_version_is_waited_for(follower: Follower) -> None:
     assert (waiting["active"], waiting["errors"]) == (False, [error])
     assert waiting["new_revision"] == follower.reloader.state.seen_revision != follower.used[-1].revision
     follower.health("v9", ReplicaHealth.SERVING)
-    await follower.look()
+    await follower.poll()
     assert follower.weights == [60, 30, 10]
     assert follower.events("reload")[-1]["active"]
     assert follower.used[-1].routes[follower.used[-1].arms[0].index].pool is follower.bench.fleet.pools["v1"]
@@ -155,7 +155,7 @@ async def test_a_group_at_weight_0_is_not_waited_for(follower: Follower) -> None
     """Its version is not used yet."""
     follower.bench.fleet.down.add("v9")
     follower.replace(experiments(90, 10, 0, v9=True))
-    await follower.look(2)
+    await follower.poll(2)
     assert follower.weights == [90, 10, 0]
 
 
@@ -174,7 +174,7 @@ async def test_halting_and_ramping_down_wait_for_nobody(follower: Follower, text
     follower.health("v1", ReplicaHealth.LOST)
     follower.health("v2", ReplicaHealth.LOST)
     follower.replace(text)
-    await follower.look()
+    await follower.poll()
     assert len(follower.used) == 2
     assert follower.reloader.state.errors == ()
 
@@ -183,13 +183,13 @@ async def test_what_waits_can_be_taken_back(follower: Follower) -> None:
     """The old file again: nothing waits, and the workers that were looked for are let go."""
     follower.bench.fleet.down.add("v9")
     follower.replace(experiments(60, 30, 10, v9=True))
-    await follower.look(2)
+    await follower.poll(2)
     follower.replace(experiments(90, 10))
-    await follower.look()
+    await follower.poll()
     assert follower.reloader.state.errors == ()
     assert set(follower.bench.fleet.pools) == {"v1", "v2"}
     follower.health("v9", ReplicaHealth.SERVING)
-    await follower.look(3)
+    await follower.poll(3)
     assert len(follower.used) == 1
 
 
@@ -197,17 +197,17 @@ async def test_a_wrong_file_ends_the_waiting_for_an_older_one(follower: Follower
     """What comes into force is what the file says, or stays: never what it said in between."""
     follower.bench.fleet.down.add("v9")
     follower.replace(experiments(60, 30, 10, v9=True))
-    await follower.look(2)
+    await follower.poll(2)
     follower.replace("nonsense")
-    await follower.look()
+    await follower.poll()
     follower.health("v9", ReplicaHealth.SERVING)
-    await follower.look(25)
+    await follower.poll(25)
     assert follower.weights == [90, 10]
     assert follower.reloader.state.errors
     assert not any("waits" in error for error in follower.reloader.state.errors)
     follower.bench.fleet.down.clear()
     follower.replace(experiments(60, 30, 10, v9=True))
-    await follower.look(3)
+    await follower.poll(3)
     assert follower.weights == [60, 30, 10]
 
 
@@ -219,7 +219,7 @@ async def test_the_fleet_file_is_followed_too(tmp_path: Path, followers: list[Fo
     assert [replica.address for replica in one.bench.fleet.pools["v1"].replicas] == ["10.9.0.1:1"]
     assert one.fleet_file is not None
     one.fleet_file.write_text("version: 1\nmodels: {v1: {target: ['10.9.0.1:1', '10.9.0.22:1']}}\n")
-    await one.look()
+    await one.poll()
     assert [replica.address for replica in one.bench.fleet.pools["v1"].replicas] == ["10.9.0.1:1", "10.9.0.22:1"]
     assert [line["active"] for line in one.events("reload")] == [True]
     assert one.events("reload")[0]["moved"] == 0
@@ -229,17 +229,17 @@ async def test_versions_that_are_gone_are_let_go(follower: Follower) -> None:
     """Their replicas drain and close once the file is in force, the others are not touched."""
     kept = follower.bench.fleet.pools["v1"].replicas
     follower.replace("version: 1\ndefault: v1\nmodels: {v1: {target: '10.0.0.1:1'}}\n")
-    await follower.look()
+    await follower.poll()
     assert set(follower.bench.fleet.pools) == {"v1"}
     assert follower.bench.fleet.pools["v1"].replicas == kept
     (gone,) = [one for one in follower.bench.fleet.made if one.version == "v2"]
     assert gone.draining
 
 
-async def test_looks_at_the_same_time_are_one_after_the_other(follower: Follower) -> None:
+async def test_polls_at_the_same_time_are_one_after_the_other(follower: Follower) -> None:
     """A forced look of an operator and the regular one take a change up once."""
     follower.replace(experiments(50, 50))
-    await asyncio.gather(*(follower.reloader.look(force=number == 1) for number in range(4)))
+    await asyncio.gather(*(follower.reloader.poll(force=number == 1) for number in range(4)))
     assert len(follower.used) == 2
     assert len(follower.events("reload")) == 1
 
@@ -248,14 +248,14 @@ async def test_following_survives_a_fault(follower: Follower, monkeypatch: pytes
     """An error that nobody thought of ends one look, not the following."""
     looks, again = 0, asyncio.Event()
 
-    async def look(*, force: bool = False) -> None:
+    async def poll(*, force: bool = False) -> None:
         nonlocal looks
         looks += 1
         if looks == 1:
             raise RuntimeError("a fault")
         again.set()
 
-    monkeypatch.setattr(follower.reloader, "look", look)
+    monkeypatch.setattr(follower.reloader, "poll", poll)
     following = asyncio.create_task(follower.reloader.follow(0.001))
     async with asyncio.timeout(10):
         await again.wait()
@@ -266,18 +266,18 @@ async def test_following_survives_a_fault(follower: Follower, monkeypatch: pytes
 async def test_a_file_that_is_being_written_is_not_read_half(tmp_path: Path, followers: list[Follower]) -> None:
     """With a look to settle, a file that changes from look to look is read once it has stopped changing; a half of it
     that happens to be valid never comes into force."""
-    follower = Follower(tmp_path, experiments(90, 10), settle_looks=1)
+    follower = Follower(tmp_path, experiments(90, 10), settle_polls=1)
     followers.append(follower)
     await follower.begin()
     half = experiments(90, 10).split("experiments:", maxsplit=1)[0]
     follower.file.write_text(half)
-    await follower.look()
+    await follower.poll()
     follower.file.write_text(experiments(60, 40))
-    await follower.look()
+    await follower.poll()
     assert len(follower.used) == 1
-    await follower.look()
+    await follower.poll()
     assert follower.weights == [60, 40]
     assert len(follower.used) == 2
     follower.file.write_text(experiments(50, 50))
-    await follower.reloader.look(force=True)
+    await follower.reloader.poll(force=True)
     assert follower.weights == [50, 50], "a reload that somebody asks for does not wait"

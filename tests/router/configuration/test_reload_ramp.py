@@ -32,14 +32,14 @@ def shares(snapshot: Snapshot) -> dict[str, float]:
 
 async def test_a_ramp_row_comes_into_force(ramping: Follower) -> None:
     """At its time, from the same file: a new snapshot with its allocation, and no reload."""
-    await ramping.look(3)
+    await ramping.poll(3)
     assert len(ramping.used) == 1
     assert shares(ramping.used[0]) == {"control": 0.9, "treatment": 0.1}
     ramping.now = datetime(2026, 11, 2, tzinfo=UTC) - timedelta(microseconds=1)
-    await ramping.look()
+    await ramping.poll()
     assert len(ramping.used) == 1, "not before its time"
     ramping.now += timedelta(microseconds=1)
-    await ramping.look(3)
+    await ramping.poll(3)
     assert len(ramping.used) == 2, "once"
     assert shares(ramping.used[1]) == {"control": 0.5, "treatment": 0.5}
     assert ramping.used[1].revision == ramping.used[0].revision
@@ -53,7 +53,7 @@ async def test_a_ramp_row_comes_into_force(ramping: Follower) -> None:
 async def test_rows_that_were_slept_through_count_as_one(ramping: Follower) -> None:
     """After a pause the row in force counts, not each that was missed."""
     ramping.now = datetime(2026, 11, 5, tzinfo=UTC)
-    await ramping.look(3)
+    await ramping.poll(3)
     assert len(ramping.used) == 2
     assert [line["traffic"] for line in ramping.events("allocation")] == [100, 50]
 
@@ -62,23 +62,23 @@ async def test_a_ramp_row_does_not_wait_for_a_newer_file(ramping: Follower) -> N
     """A row that is due comes into force although a newer file waits for its workers; then that one does."""
     ramping.bench.fleet.down.add("v9")
     ramping.replace(experiments(60, 30, 10, v9=True))
-    await ramping.look(2)
+    await ramping.poll(2)
     ramping.now = datetime(2026, 11, 2, tzinfo=UTC)
-    await ramping.look(2)
+    await ramping.poll(2)
     assert shares(ramping.used[-1]) == {"control": 0.5, "treatment": 0.5}
     assert any("v9" in error for error in ramping.reloader.state.errors), "it still waits"
     assert "v9" in ramping.bench.fleet.pools
     ramping.health("v9", ReplicaHealth.SERVING)
-    await ramping.look()
+    await ramping.poll()
     assert ramping.weights == [60, 30, 10]
 
 
 async def test_a_ramp_row_does_not_hide_a_wrong_file(ramping: Follower) -> None:
     """The row of the good configuration is taken, and what is wrong with the file is still told."""
     ramping.replace("nonsense")
-    await ramping.look()
+    await ramping.poll()
     errors = ramping.reloader.state.errors
     ramping.now = datetime(2026, 11, 2, tzinfo=UTC)
-    await ramping.look()
+    await ramping.poll()
     assert shares(ramping.used[-1]) == {"control": 0.5, "treatment": 0.5}
     assert ramping.reloader.state.errors == errors != ()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from abfleet.up.status_news import Teller
-from abfleet.up.status_view import Looks, one_line, plain, screen
+from abfleet.up.status_view import StatusWindow, one_line, plain, screen
 
 BOUNDS = [0.001, 0.01, 0.1]
 
@@ -86,7 +86,7 @@ def test_percentiles_are_in_their_bucket_and_in_order(counts: list[int], parts: 
 
 def test_the_window_is_ten_seconds() -> None:
     """Rates are of the last ten seconds once there are so many; a restarted router begins a new window."""
-    looks = Looks()
+    looks = StatusWindow()
     assert looks.rates() is None
     for second in range(31):
         looks.add(document(float(second + 1), group("a", [second * second, 0, 0, 0])))
@@ -131,7 +131,7 @@ class Ear:
 
 
 def told(*documents: dict[str, Any]) -> list[str]:
-    ear, looks = Ear(), Looks()
+    ear, looks = Ear(), StatusWindow()
     teller = Teller(ear)  # type: ignore[arg-type]  # it needs `note` and `is_live` alone
     for one in documents:
         looks.add(one)

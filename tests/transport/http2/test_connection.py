@@ -137,10 +137,10 @@ async def test_a_request_that_does_not_end_is_cut(client: Client) -> None:
     """Else a client could hold streams for ever; one that ends in time is not touched."""
     (call,) = await client.calls(begun(), data(message(b"abc")[:6], flags=0), begun(3), data(message(b""), stream=3))
     seconds = connection.STREAM_SECONDS
-    client.connection.look(0)
-    client.connection.look(seconds)
+    client.connection.cut_slow_streams(0)
+    client.connection.cut_slow_streams(seconds)
     assert await client.heard() == []
-    client.connection.look(seconds + 1)
+    client.connection.cut_slow_streams(seconds + 1)
     got = await client.heard()
     assert client.status(got) == (Code.DEADLINE_EXCEEDED, connection.TOO_SLOW)
     assert client.side.intake.unfinished_bytes == 0
@@ -154,8 +154,8 @@ async def test_an_answer_that_nobody_takes_is_dropped(client: Client) -> None:
     (call,) = await client.calls(begun(), data(message(b"")))
     call.reply(b"answer")
     await client.heard()
-    client.connection.look(0)
-    client.connection.look(connection.STREAM_SECONDS + 1)
+    client.connection.cut_slow_streams(0)
+    client.connection.cut_slow_streams(connection.STREAM_SECONDS + 1)
     (reset,) = await client.heard()
     assert (reset.kind, reset.payload) == (http2.RST_STREAM, http2.UINT32.pack(http2.CANCEL))
     assert await client.say(http2.window_update(1, 1000)) == []

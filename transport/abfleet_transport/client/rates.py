@@ -11,12 +11,12 @@ NOBODY = "(no experiment)"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRate:
-    """One group between two looks.
+    """One group between two status documents.
 
     Attributes:
-        share: Of all calls between the looks, 0 to 1; None when there were none.
+        share: Of all calls between the two, 0 to 1; None when there were none.
         p50_ms, p99_ms: Arrival to answer, interpolated inside a bucket; None without calls.
-        calls, errors, fallbacks: Between the looks.
+        calls, errors, fallbacks: Between the two.
     """
 
     experiment: str

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 QUIET_SECONDS = 0.02
 """How long without a call is quiet, at first; some round trips on a local network."""
-LOOK_SECONDS = 0.002
+POLL_SECONDS = 0.002
 
 
 async def idle_instant(in_progress: Callable[[], int], last_event: Callable[[], float], at_most_seconds: float) -> None:
@@ -26,4 +26,4 @@ async def idle_instant(in_progress: Callable[[], int], last_event: Callable[[], 
             last_busy = now
         elif now >= max(last_event(), last_busy) + max(0.0, QUIET_SECONDS * left):
             return
-        await asyncio.sleep(LOOK_SECONDS)  # polls, because no event tells of silence
+        await asyncio.sleep(POLL_SECONDS)  # polls, because no event tells of silence

@@ -159,7 +159,7 @@ class CallQueue:
             hand_over(self._deliver, calls)
 
     def families(self) -> Iterable[Metric]:
-        """What waits, and what was refused before anybody looked at it."""
+        """What waits, and what was refused before it was read."""
         yield GaugeMetricFamily(
             "abfleet_unread_calls", "Calls received that wait for a turn of the event loop.", value=self.waiting_calls
         )

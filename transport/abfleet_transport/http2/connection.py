@@ -94,7 +94,7 @@ class ServerConnection(ControlFrames):
         if self._greeting is not None:
             self._greeting.cancel()
 
-    def look(self, now: float) -> None:
+    def cut_slow_streams(self, now: float) -> None:
         """Cuts streams whose client takes too long. To be called from time to time, with seconds of a clock."""
         slow = {stream for stream, call in self.streams.items() if call.unfinished} | self._unsent.keys()
         self._slow = {stream: self._slow.get(stream, now) for stream in slow}

@@ -61,7 +61,7 @@ class Head(NamedTuple):
 def decode(block: bytes, most_fields: int) -> Fields:
     """The fields of a block that was encoded with a table of size 0. Raises ProtocolError.
 
-    After `most_fields` of them one more is taken, by which it shows, and the rest is not looked at.
+    After `most_fields` of them one more is taken, by which it shows, and the rest is not read.
     """
     fields: Fields = []
     position, size = 0, len(block)

@@ -52,7 +52,7 @@ class ResponseSender(ConnectionSocket):
         self._owes_table_size = False
         self._unsent: dict[int, SendBuffer] = {}  # what flow control holds up
         # Those of them that wait for the connection's window and not for their own, in their order: what a client sends
-        # about a window must not make us look at all of them. Empty as long as there is window.
+        # about a window must not make us visit all of them. Empty as long as there is window.
         self._ready: OrderedDict[int, SendBuffer] = OrderedDict()
         self._draining = False
         self._takes_no_more = False  # the client has been told which call was the last
@@ -174,7 +174,7 @@ class ResponseSender(ConnectionSocket):
         """Lets the client know that it should go elsewhere, and closes when all that it sent is answered.
 
         First without saying which call is the last, because some are on their way; when a PING has come back they are
-        here, and the client is told that what it sends from then on was not looked at (RFC 9113, 6.8).
+        here, and the client is told that what it sends from then on was not read (RFC 9113, 6.8).
         """
         if not self._draining and not self.closed:
             self._draining = True

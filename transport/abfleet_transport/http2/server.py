@@ -26,8 +26,8 @@ from abfleet_transport.plan import ServerPlan
 
 MAX_PORT: Final = 65535
 BACKLOG: Final = 1024
-LOOK_SECONDS: Final = 5.0
-"""Between looks for streams whose client takes too long."""
+CHECK_SECONDS: Final = 5.0
+"""Between checks for streams whose client takes too long."""
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 """Seconds, and tries: a machine that went without a word would else be a connection for ever."""
 CUT_SECONDS: Final = 0.5
@@ -74,7 +74,7 @@ class Http2Server:
         except BaseException:
             sock.close()
             raise
-        self._checking = loop.create_task(keep_looking(queue), name="look for slow streams")
+        self._checking = loop.create_task(keep_cutting_slow_streams(queue), name="cut slow streams")
         if sock.family == socket.AF_UNIX:
             self._listener = await loop.create_unix_server(lambda: ServerConnection(queue), sock=sock, backlog=BACKLOG)
         else:
@@ -164,10 +164,10 @@ class Http2Server:
                 await asyncio.wait_for(queue.emptied.wait(), at_most_seconds)
 
 
-async def keep_looking(queue: CallQueue) -> None:
+async def keep_cutting_slow_streams(queue: CallQueue) -> None:
     """Until it is cancelled."""
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)
         now = time.monotonic()
         for connection in list(queue.connections):
-            connection.look(now)
+            connection.cut_slow_streams(now)

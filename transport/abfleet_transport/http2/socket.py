@@ -37,7 +37,7 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         self.loop = queue.loop
         self.thread = threading.get_ident()
         self.peer = ""
-        self.closed = False  # what comes is not looked at any more
+        self.closed = False  # what comes is not read any more
         self._queue = queue
         self._plan = queue.plan
         self._transport: asyncio.Transport | None = None
@@ -149,7 +149,7 @@ class ConnectionSocket(asyncio.BufferedProtocol):
 
 
 def goaway(last_stream: int, code: int, text: bytes = b"") -> bytes:
-    """The connection ends; streams after the last one were not looked at."""
+    """The connection ends; streams after the last one were not read."""
     payload = http2.UINT32.pack(last_stream) + http2.UINT32.pack(code) + text
     return http2.frame(http2.GOAWAY, 0, 0, payload)
 
