@@ -70,13 +70,13 @@ def simulate(
 def _show_aa(logs: list[Path], experiments: Path, name: str | None, runs: int, seed: int, *, as_json: bool) -> None:
     with analysis_extra():
         from abfleet_analysis.reading.open_log import LogError
-        from abfleet_analysis.simulation.aa_test import AaError, again
+        from abfleet_analysis.simulation.aa_test import AaError, aa_test
 
     (config,) = loaded(experiments)
     chosen = chosen_experiment(config, name)
     try:
         with _bar(runs) as advance:
-            result = again(logs, config, chosen, runs=runs, seed=seed, advance=advance)
+            result = aa_test(logs, config, chosen, runs=runs, seed=seed, advance=advance)
     except (LogError, AaError) as error:
         refuse(f"--aa: {error}")
     if as_json:

@@ -10,8 +10,8 @@ from abfleet_experiments.config import AnalysisPlan, Config, Experiment, Metrics
 
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.evidence.allocation_periods import microseconds, moment
-from abfleet_analysis.evidence.gather_evidence import gather_with_tables
-from abfleet_analysis.evidence.log_lines import Lines, read_lines
+from abfleet_analysis.evidence.gather_evidence import gather_evidence_with_tables
+from abfleet_analysis.evidence.log_lines import LogTables, read_lines
 from abfleet_analysis.reading.open_log import Log, open_log
 from abfleet_analysis.reading.survey import survey_of
 from abfleet_analysis.report.recommended import VersionFacts
@@ -72,12 +72,12 @@ def report_on(
     return Report(at if dated else None, _facts(lines), tuple(reports))
 
 
-def _facts(lines: Lines) -> LogFacts:
+def _facts(lines: LogTables) -> LogFacts:
     survey = lines.survey
     return LogFacts(survey.lines, survey.unreadable, lines.duplicates + lines.duplicate_outcomes)
 
 
-def _experiments(lines: Lines, config: Config, only: str | None) -> list[tuple[str, Experiment | None]]:
+def _experiments(lines: LogTables, config: Config, only: str | None) -> list[tuple[str, Experiment | None]]:
     """Those of the file in its order, then those of the log by name."""
     known: dict[str, Experiment | None] = {experiment.name: experiment for experiment in config.experiments}
     for name in lines.calls.experiments:
@@ -88,7 +88,7 @@ def _experiments(lines: Lines, config: Config, only: str | None) -> list[tuple[s
 
 
 def _one(
-    lines: Lines,
+    lines: LogTables,
     name: str,
     experiment: Experiment | None,
     config: Config,
@@ -101,7 +101,7 @@ def _one(
 
     plan = experiment.plan if experiment else AnalysisPlan()
     rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
-    gathered, tables = gather_with_tables(lines, name, experiment, rules, plan, at)
+    gathered, tables = gather_evidence_with_tables(lines, name, experiment, rules, plan, at)
     measurements = measure(gathered.evidence, plan)
     decision = conclude(measurements)
     shown = None

@@ -13,7 +13,7 @@ from abfleet_analysis.statistics.sequential import quantile
 
 
 @dataclass(frozen=True, slots=True)
-class Need:
+class SampleSize:
     """What a plan needs.
 
     Attributes:
@@ -36,7 +36,7 @@ def users_needed(
     treatment_share: float,
     treatments: int,
     users_per_day: float | None = None,
-) -> Need:
+) -> SampleSize:
     """Users for a relative effect on a metric with this baseline and variance per user.
 
     Shares are of the experiment's users, 0 to 1. Raises ValueError for a baseline of 0 or a share that is not above 0.
@@ -48,4 +48,4 @@ def users_needed(
     z = quantile(1 - ALPHA / treatments) + quantile(power)
     spread = variance / control_share + variance * (1 + effect) / treatment_share
     fixed = spread * (z / (effect * baseline)) ** 2
-    return Need(fixed, fixed * INFLATION, fixed * INFLATION / users_per_day if users_per_day else None)
+    return SampleSize(fixed, fixed * INFLATION, fixed * INFLATION / users_per_day if users_per_day else None)

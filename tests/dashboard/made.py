@@ -11,8 +11,8 @@ from typing import Any, cast
 import numpy as np
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.decide import decide
-from abfleet_analysis.evidence.allocation_periods import Found, Looks
-from abfleet_analysis.evidence.gather_evidence import Gathered, GroupFacts
+from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks
+from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, GroupFacts
 from abfleet_analysis.report.details import (
     Breakdown,
     Change,
@@ -85,8 +85,8 @@ def made_experiment(scenario: str, seed: int, name: str) -> ExperimentReport:
         for index, group in enumerate(evidence.groups)
     )
     looks = Looks(times, 0, 86_400_000_000, evidence.calendar)
-    found = (Found("7f3a9c01b2d4", START, np.array([0.7, 0.2, 0.1]), "recommender-2026-11"),)
-    gathered = Gathered(evidence, found, facts, looks)
+    found = (LoggedAllocation("7f3a9c01b2d4", START, np.array([0.7, 0.2, 0.1]), "recommender-2026-11"),)
+    gathered = GatheredEvidence(evidence, found, facts, looks)
     report = ExperimentReport(name, plan, gathered, decision)
     return dataclasses.replace(report, details=made_details(report, times))
 

@@ -24,7 +24,7 @@ import numpy as np
 from abfleet_analysis.analyse import report_on
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.evidence import log_lines
-from abfleet_analysis.evidence.allocation_periods import find_periods, group_names, moment
+from abfleet_analysis.evidence.allocation_periods import find_allocations, group_names, moment
 from abfleet_analysis.evidence.contributions import OutcomeCounts
 from abfleet_analysis.evidence.gather_evidence import contributed
 from abfleet_analysis.evidence.sums import PRODUCTS, changes, column
@@ -158,7 +158,7 @@ def tables_in(log: Log) -> Tables:
     newest = survey.newest or 0
     lines = log_lines.read_lines(log, newest, survey)
     groups = group_names(experiment, [], {})
-    found = find_periods(lines.calls.allocated(experiment.name), groups, experiment, {}, moment(newest))
+    found = find_allocations(lines.calls.allocated(experiment.name), groups, experiment, {}, moment(newest))
     return tables_of(lines, experiment.name, groups, found, rules, experiment.plan, moment(newest))
 
 

@@ -30,7 +30,7 @@ HARM_ALPHA: Final = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class MetricMeasurement:
     """One metric of one treatment, at each time.
 
     Attributes:
@@ -58,9 +58,9 @@ class Treatment:
     group: int
     name: str
     alpha: float
-    metrics: tuple[Measured, ...]
-    primary: Measured
-    guardrails: tuple[Measured, ...]
+    metrics: tuple[MetricMeasurement, ...]
+    primary: MetricMeasurement
+    guardrails: tuple[MetricMeasurement, ...]
     losing: LookwiseTest
     log_e: Mapping[str, Floats]
     planned: Floats
@@ -108,7 +108,7 @@ def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, alpha: flo
 
 def _measured(
     metric: MetricEvidence, membership: Floats, group: int, *, alpha: float, fractions: tuple[float, ...]
-) -> Measured:
+) -> MetricMeasurement:
     rule = metric.rule
     comparison = compare(metric.moments, membership, group, estimator=rule.estimator, quantile=metric.quantile)
     better = contrast_z(comparison, sign=rule.sign)
@@ -119,10 +119,10 @@ def _measured(
         test = LookwiseTest(GUARDRAIL_ALPHA, fractions, comparison, margin_z(rule, comparison))
     descriptive = rule.source is Source.FALLBACKS  # control cannot fall back
     harm = None if descriptive else LookwiseTest(HARM_ALPHA, fractions, comparison, -better)
-    return Measured(rule, comparison, test, harm)
+    return MetricMeasurement(rule, comparison, test, harm)
 
 
-def _better(measured: Measured) -> Floats:
+def _better(measured: MetricMeasurement) -> Floats:
     return contrast_z(measured.comparison, sign=measured.rule.sign)
 
 
@@ -156,7 +156,7 @@ def always_excludes_zero(evidence: Evidence, treatment: Treatment) -> Floats:
         return np.asarray(np.abs(comparison.difference) > width, np.float64)
 
 
-def result(evidence: Evidence, treatment: Treatment, measured: Measured) -> MetricResult:
+def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement) -> MetricResult:
     """A metric at the moment of the report."""
     comparison, rule = measured.comparison, measured.rule
     looks = evidence.calendar.done

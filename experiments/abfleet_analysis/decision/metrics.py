@@ -87,7 +87,7 @@ class MetricRule:
 
 
 @dataclass(frozen=True, slots=True)
-class _Built:
+class _BuiltInMetric:
     source: Source
     estimator: Estimator
     sign: int = 1
@@ -96,14 +96,14 @@ class _Built:
     bad_event: BadEvent | None = None
 
 
-BUILT_IN: Final[Mapping[str, _Built]] = {
-    "ctr": _Built(Source.CLICKS, Estimator.RATIO),
-    "conversion_rate": _Built(Source.OUTCOME_ANY, Estimator.MEAN, outcome="conversion"),
-    "response_time_mean": _Built(Source.TIME_MEAN, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
-    "response_time_p95": _Built(Source.TIME_QUANTILE, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
-    "revenue_per_user": _Built(Source.OUTCOME_VALUE, Estimator.CUPED, outcome="purchase", money=True),
-    "error_rate": _Built(Source.ERRORS, Estimator.MEAN, -1, bad_event=BadEvent.ERROR),
-    "fallback_rate": _Built(Source.FALLBACKS, Estimator.MEAN, -1),
+BUILT_IN: Final[Mapping[str, _BuiltInMetric]] = {
+    "ctr": _BuiltInMetric(Source.CLICKS, Estimator.RATIO),
+    "conversion_rate": _BuiltInMetric(Source.OUTCOME_ANY, Estimator.MEAN, outcome="conversion"),
+    "response_time_mean": _BuiltInMetric(Source.TIME_MEAN, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
+    "response_time_p95": _BuiltInMetric(Source.TIME_QUANTILE, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
+    "revenue_per_user": _BuiltInMetric(Source.OUTCOME_VALUE, Estimator.CUPED, outcome="purchase", money=True),
+    "error_rate": _BuiltInMetric(Source.ERRORS, Estimator.MEAN, -1, bad_event=BadEvent.ERROR),
+    "fallback_rate": _BuiltInMetric(Source.FALLBACKS, Estimator.MEAN, -1),
 }
 
 

@@ -18,7 +18,7 @@ from abfleet_analysis.decision.evidence import Calendar
 from abfleet_analysis.reading.databases import fetched_rows
 from abfleet_analysis.statistics.moments import Floats
 
-MAX_PERIODS: Final = 12
+MAX_ALLOCATIONS: Final = 12
 """An experiment's newest allocations, as many as are compared; each more costs time with its square."""
 DAY: Final = timedelta(days=1)
 FORGIVEN: Final = 24
@@ -26,7 +26,7 @@ FORGIVEN: Final = 24
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class LoggedAllocation:
     """One allocation as it was found.
 
     Attributes:
@@ -126,13 +126,13 @@ def allocation_events(lines: ir.Table, name: str) -> dict[str, tuple[str | None,
     return found
 
 
-def find_periods(
+def find_allocations(
     calls: Iterable[Mapping[str, Any]],
     groups: Sequence[str],
     experiment: Experiment | None,
     events: Mapping[str, tuple[str | None, Mapping[str, float]]],
     as_of: datetime,
-) -> list[Found]:
+) -> list[LoggedAllocation]:
     """The allocations that calls name, in the order in which they began, the newest MAX_PERIODS of them.
 
     calls: Rows as of `Calls.allocated`.
@@ -146,13 +146,13 @@ def find_periods(
             seen[row["group"]] = max(seen.get(row["group"], 0.0), float(row["highest"]))
     from_file = _shares_of_file(experiment, as_of)
     found = []
-    for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_PERIODS:]:
+    for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_ALLOCATIONS:]:
         salt, logged = events.get(identity, (None, {}))
         shares = logged or from_file.get(identity) or {}
         if not shares:
             shares = _completed(propensities.get(identity, {}), groups, from_file)
         weights = np.array([shares.get(name, 0.0) for name in groups])
-        found.append(Found(identity, moment(begins[identity]), weights, salt))
+        found.append(LoggedAllocation(identity, moment(begins[identity]), weights, salt))
     return found
 
 

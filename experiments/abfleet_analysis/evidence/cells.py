@@ -27,7 +27,7 @@ MAX_RUNS: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
+class AllocationPeriod:
     """One allocation as the log shows it.
 
     Attributes:
@@ -67,7 +67,7 @@ class Cells:
         fates: int[periods, 10000], the fate of each bucket: an index into the period's moves, or UNKNOWN if it stays.
     """
 
-    periods: tuple[Period, ...]
+    periods: tuple[AllocationPeriod, ...]
     window: timedelta
     cells: tuple[Cell, ...]
     moves: tuple[tuple[int, ...], ...]
@@ -125,7 +125,7 @@ def _end_a_run(table: NDArray[np.int64], sizes: NDArray[np.int64]) -> bool:
     return False
 
 
-def divide(periods: Sequence[Period], window: timedelta) -> Cells:
+def divide(periods: Sequence[AllocationPeriod], window: timedelta) -> Cells:
     """The cells of an experiment whose allocations began in this order."""
     fates = np.full((len(periods), BUCKETS), UNKNOWN, dtype=np.int64)
     all_moves: list[tuple[int, ...]] = []
@@ -208,5 +208,5 @@ def _share(cells: Cells, period: int, fates: list[int], groups: int) -> Floats:
     return result
 
 
-def _same_salt(periods: Sequence[Period]) -> bool:
+def _same_salt(periods: Sequence[AllocationPeriod]) -> bool:
     return len({period.salt for period in periods if period.salt is not None}) <= 1

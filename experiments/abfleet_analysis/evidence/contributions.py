@@ -10,7 +10,7 @@ import ibis.expr.types as ir
 
 from abfleet_analysis.decision.metrics import MetricRule, Source
 from abfleet_analysis.evidence.allocation_periods import Looks, index_of
-from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.sums import Value, spelled
 from abfleet_analysis.reading.databases import fetched_one, fetched_rows, keep, view
 
@@ -48,7 +48,7 @@ class Joined:
 
 
 def join_outcomes(
-    lines: Lines, name: str, groups: Sequence[str], periods: Sequence[str], units: ir.Table, looks: Looks
+    lines: LogTables, name: str, groups: Sequence[str], periods: Sequence[str], units: ir.Table, looks: Looks
 ) -> Joined:
     """The outcomes that belong to an experiment's calls and users."""
     found = lines.joined.filter(
@@ -216,7 +216,7 @@ def _column(rule: MetricRule) -> str:
     return f"outcome_{spelled(rule.name)}"
 
 
-def values_before(lines: Lines, starts: ir.Table, rule: MetricRule, currency: str | None) -> ir.Table:
+def values_before(lines: LogTables, starts: ir.Table, rule: MetricRule, currency: str | None) -> ir.Table:
     """Each user's summed values of an outcome type in the 14 days before the first exposure: `user`, `before`."""
     table = lines.outcomes.filter(lines.outcomes.type == rule.outcome)
     if rule.money and currency is not None:
@@ -230,7 +230,7 @@ def values_before(lines: Lines, starts: ir.Table, rule: MetricRule, currency: st
     return table.group_by("user").aggregate(before=total.cast("float64"))
 
 
-def clicks_before(lines: Lines, starts: ir.Table) -> ir.Table:
+def clicks_before(lines: LogTables, starts: ir.Table) -> ir.Table:
     """Each user's clicked pairs and answered lists in that time: `user`, `clicked`, `answered`."""
     calls = lines.exposures.filter(~lines.exposures.synthetic, lines.exposures.user.notnull())
     calls = _before(calls.filter(calls.status.fill_null("OK") == "OK").select("user", "at"), starts)

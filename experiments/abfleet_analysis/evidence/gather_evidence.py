@@ -16,15 +16,15 @@ from abfleet_analysis.decision.metrics import BadEvent, MetricRule
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import packed_counts, sums
 from abfleet_analysis.evidence.allocation_periods import (
-    Found,
+    LoggedAllocation,
     Looks,
     allocation_events,
-    find_periods,
+    find_allocations,
     group_names,
     looks_until,
 )
 from abfleet_analysis.evidence.contributions import OutcomeCounts, contributions, join_outcomes, values_before
-from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality
 from abfleet_analysis.evidence.response_times import slow_calls, with_quantile
 from abfleet_analysis.evidence.sums import Value, arrow
@@ -38,11 +38,11 @@ STEPS_PER_LOOK: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class GatheredEvidence:
     """One experiment's evidence with what the report shows beside it."""
 
     evidence: Evidence
-    allocations: tuple[Found, ...]
+    allocations: tuple[LoggedAllocation, ...]
     facts: tuple[GroupFacts, ...]
     looks: Looks
 
@@ -67,7 +67,7 @@ class UserChanges:
 
 
 def user_changes(
-    lines: Lines,
+    lines: LogTables,
     name: str,
     experiment: Experiment,
     rules: Sequence[MetricRule],
@@ -76,32 +76,32 @@ def user_changes(
 ) -> UserChanges | None:
     """The changes of each user of an experiment's largest allocation; None if nobody was in it."""
     groups = group_names(experiment, [], {})
-    found = find_periods(lines.calls.allocated(name), groups, experiment, {}, as_of)
+    found = find_allocations(lines.calls.allocated(name), groups, experiment, {}, as_of)
     if not found:
         return None
     return _by_user(tables_of(lines, name, groups, found, rules, plan, as_of))
 
 
-def gather(
-    lines: Lines,
+def gather_evidence(
+    lines: LogTables,
     name: str,
     experiment: Experiment | None,
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
     as_of: datetime,
-) -> Gathered:
+) -> GatheredEvidence:
     """The evidence of an experiment as known at a moment; of one without users, if none came."""
-    return gather_with_tables(lines, name, experiment, rules, plan, as_of)[0]
+    return gather_evidence_with_tables(lines, name, experiment, rules, plan, as_of)[0]
 
 
-def gather_with_tables(
-    lines: Lines,
+def gather_evidence_with_tables(
+    lines: LogTables,
     name: str,
     experiment: Experiment | None,
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
     as_of: datetime,
-) -> tuple[Gathered, Tables | None]:
+) -> tuple[GatheredEvidence, Tables | None]:
     """The evidence, with the tables that it was made from, for what is shown beside it; None where nobody came."""
     calls = lines.calls.allocated(name)
     events = {}
@@ -112,14 +112,14 @@ def gather_with_tables(
         listed |= {group for _, shares in events.values() for group in shares}
     groups = group_names(experiment, sorted(listed), lines.calls.shares(name)) if (
         listed or experiment is not None) else ()  # fmt: skip
-    found = find_periods(calls, groups, experiment, events, as_of)
+    found = find_allocations(calls, groups, experiment, events, as_of)
     if not found:
         return _nobody(lines, name, groups, experiment, rules, plan, as_of), None
     tables = tables_of(lines, name, groups, found, rules, plan, as_of)
     return _gathered(tables), tables
 
 
-def _gathered(tables: Tables) -> Gathered:
+def _gathered(tables: Tables) -> GatheredEvidence:
     """Everything."""
     counted = OutcomeCounts()
     entering = tables.entering()
@@ -133,7 +133,7 @@ def _gathered(tables: Tables) -> Gathered:
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
     evidence = Evidence(
         groups=tables.groups,
-        weights=tables.found[-1].weights,
+        weights=tables.allocations[-1].weights,
         calendar=tables.looks.calendar,
         membership=member,
         shares=cells_of.expected_shares(tables.cells, tables.looks.times),
@@ -146,7 +146,7 @@ def _gathered(tables: Tables) -> Gathered:
             said.result(), clicks_not_in_list=counted.clicks_not_in_list, other_currencies=counted.other_currencies
         ),
     )
-    return Gathered(evidence, tuple(tables.found), facts.result(), tables.looks)
+    return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks)
 
 
 def _all_bad_events(tables: Tables) -> dict[str, BadEvents]:
@@ -155,7 +155,7 @@ def _all_bad_events(tables: Tables) -> dict[str, BadEvents]:
 
 def _metrics(tables: Tables, counted: OutcomeCounts, users: Floats) -> tuple[MetricEvidence, ...]:
     names = [rule.name for rule in tables.rules]
-    if len(tables.found) == 1:
+    if len(tables.allocations) == 1:
         moments = _moments(tables, counted, users)
     else:
         changed = tables.keep("changes", _changed(tables, counted))
@@ -184,7 +184,7 @@ def _moments(tables: Tables, counted: OutcomeCounts, users: Floats) -> dict[str,
 def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:
     """What each look changes in each user's sums, of every metric."""
     table, values, bits = _contributed(tables, counted)
-    return sums.changes(table, values, tables.shape, ramped=len(tables.found) > 1, bits=bits)
+    return sums.changes(table, values, tables.shape, ramped=len(tables.allocations) > 1, bits=bits)
 
 
 def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value]]:
@@ -195,7 +195,7 @@ def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[
 def _contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value], dict[str, int]]:
     """The same with how many bits a user's sum needs, of the columns that have whole numbers alone."""
     outcomes = join_outcomes(
-        tables.lines, tables.name, tables.groups, [one.id for one in tables.found], tables.units, tables.looks
+        tables.lines, tables.name, tables.groups, [one.id for one in tables.allocations], tables.units, tables.looks
     )
     connection = tables.lines.log.connection
     found = contributions(outcomes, tables.visits, tables.units, tables.rules, counted, connection)
@@ -277,19 +277,19 @@ def _bad_events(tables: Tables, rule: MetricRule) -> BadEvents:
     keys, index = np.unique(np.stack([look, step, period], axis=1), axis=0, return_inverse=True)
     counts = np.zeros((len(keys), len(tables.groups)))
     np.add.at(counts, (index.reshape(-1), group.astype(np.int64)), n)
-    weights = np.stack([one.weights for one in tables.found])
+    weights = np.stack([one.weights for one in tables.allocations])
     return BadEvents(keys[:, 0], counts, weights[keys[:, 2]])
 
 
 def _nobody(
-    lines: Lines,
+    lines: LogTables,
     name: str,
     groups: tuple[str, ...],
     experiment: Experiment | None,
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
     as_of: datetime,
-) -> Gathered:
+) -> GatheredEvidence:
     """The evidence of an experiment that nobody was in."""
     synthetic, overrides = lines.calls.left_out(name)
     none = np.zeros((1, 1, len(groups)))
@@ -319,4 +319,4 @@ def _nobody(
         ),
     )
     facts = tuple(GroupFacts(g, experiment.group(g).model if experiment else None, 0, 0, 0, 0) for g in groups)
-    return Gathered(evidence, (), facts, looks)
+    return GatheredEvidence(evidence, (), facts, looks)

@@ -24,7 +24,7 @@ _KINDS: Final = {"synthetic": "boolean"}
 
 
 @dataclass(frozen=True, slots=True)
-class Lines:
+class LogTables:
     """What the whole log has, before any experiment is asked about.
 
     Attributes:
@@ -49,7 +49,7 @@ class Lines:
     unusable: int
 
 
-def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
+def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTables:
     """The log up to a moment. Exposures with the same user and request, and outcomes with the same id, count once.
 
     survey: Of the whole log, if it is known already.
@@ -82,7 +82,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> Lines:
         repeated, extra = repeats.result()
     if extra:
         seen = see(_first_ones(every, repeated, "exposure"))
-    return Lines(
+    return LogTables(
         log=log,
         all=known,
         survey=survey,
@@ -168,7 +168,7 @@ def _first_ones(table: ir.Table, repeated: ir.Table, key: str) -> ir.Table:
     return table.anti_join(repeated, key).union(ranked.filter(ranked["rank"] == 0).drop("rank"))
 
 
-def allocated(lines: Lines, experiment: str) -> ir.Table:
+def allocated(lines: LogTables, experiment: str) -> ir.Table:
     """The exposures of an experiment that count."""
     table = lines.exposures
     return table.filter(table.experiment == experiment, counts(table))

@@ -38,7 +38,7 @@ def quality(tables: Tables) -> DataQuality:
     open_after = microseconds(tables.as_of) - DEFAULT_WINDOW // timedelta(microseconds=1)
     moved = tables.moved()
     late = units["first"] > open_after
-    if len(tables.found) == 1:
+    if len(tables.allocations) == 1:
         by_user = units.select(two=units.two_groups, moved=moved, open=late)
     else:
         by_user = units.group_by("user").aggregate(
@@ -108,7 +108,7 @@ def _before(tables: Tables) -> Moments | None:
         m_y=table.y, m_z=table.z, m_yy=table.y * table.y, m_yz=table.y * table.z, m_zz=table.z * table.z,
         m_nonzero=(table.y != 0).cast("float64"),
     )  # fmt: skip
-    moments = sums.moments(changed, ["m"], Shape(1, len(tables.found), len(tables.groups)))["m"]
+    moments = sums.moments(changed, ["m"], Shape(1, len(tables.allocations), len(tables.groups)))["m"]
     return moments if moments.y.sum() else None
 
 
@@ -116,12 +116,12 @@ def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     """Users who count, calls, fallbacks and errors of each group."""
     units = tables.units
     counting = units.filter(~tables.moved())
-    different = counting.count() if len(tables.found) == 1 else counting.user.nunique()
+    different = counting.count() if len(tables.allocations) == 1 else counting.user.nunique()
     users = arrow(counting.group_by("g").aggregate(n=different))
     of_users = dict(zip(users["g"].to_pylist(), users["n"].to_pylist(), strict=True))
     rows = sorted(tables.lines.calls.allocated(tables.name), key=lambda row: row["newest"])
     versions = {row["group"]: row["model_version"] for row in rows if row["model_version"] is not None}
-    compared = {found.id for found in tables.found}
+    compared = {found.id for found in tables.allocations}
 
     def calls(group: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> int:
         mine = (row for row in rows if row["group"] == group and row["allocation"] in compared)

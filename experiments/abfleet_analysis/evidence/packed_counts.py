@@ -14,7 +14,7 @@ from abfleet_analysis.reading.databases import fetched_rows
 
 WORD_BITS: Final = 53
 """Whole numbers up to 2^53 are exact in a float64, which is added up alike by every database."""
-Word = Mapping[str, int]
+PackedWord = Mapping[str, int]
 """Columns that are in one number, the lowest first, with the bits of each."""
 
 
@@ -38,7 +38,7 @@ def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> dict[str
     }
 
 
-def words_of(columns: Sequence[str], bits: Mapping[str, int]) -> list[Word]:
+def words_of(columns: Sequence[str], bits: Mapping[str, int]) -> list[PackedWord]:
     """Which columns go into one number: those whose bits are known, as many as fit; one alone is no word."""
     words: list[dict[str, int]] = []
     for name in sorted((name for name in columns if name in bits), key=lambda name: bits[name]):
@@ -48,7 +48,7 @@ def words_of(columns: Sequence[str], bits: Mapping[str, int]) -> list[Word]:
     return [word for word in words if len(word) > 1]
 
 
-def packed(table: ir.Table, word: Word) -> ir.FloatingValue:
+def packed(table: ir.Table, word: PackedWord) -> ir.FloatingValue:
     """The columns of a word as one number; none of them is null, and a condition that holds is 1."""
     total, place = ibis.literal(0.0), 0
     for name, bits in word.items():
@@ -57,7 +57,7 @@ def packed(table: ir.Table, word: Word) -> ir.FloatingValue:
     return total
 
 
-def unpacked(number: ir.FloatingValue, word: Word, prefix: str) -> dict[str, ir.FloatingValue]:
+def unpacked(number: ir.FloatingValue, word: PackedWord, prefix: str) -> dict[str, ir.FloatingValue]:
     """The columns again, each with a prefix."""
     whole = number.cast("int64")
     result, place = {}, 0

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricRule, Source
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import log_lines, packed_counts
-from abfleet_analysis.evidence.allocation_periods import Found, Looks, looks_until, microseconds
-from abfleet_analysis.evidence.cells import UNKNOWN, Cells, Period
-from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
+from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, Cells
+from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.response_times import histogram, quantile_points
 from abfleet_analysis.evidence.sums import Shape, arrow
 from abfleet_analysis.reading import databases
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
 """What is counted of calls."""
 COUNT_BITS: Final = packed_counts.WORD_BITS // len(COUNTED)
-COUNTS: Final[packed_counts.Word] = dict.fromkeys(COUNTED, COUNT_BITS)
+COUNTS: Final[packed_counts.PackedWord] = dict.fromkeys(COUNTED, COUNT_BITS)
 OFTEN: Final = 4.0
 """Calls of a user in a look, on average, from which on adding them up first takes less time."""
 SAMPLED: Final = 64
@@ -49,10 +49,10 @@ class Tables:
         times: The histogram of response times by look, cell and group; None if no metric needs it.
     """
 
-    lines: Lines
+    lines: LogTables
     name: str
     groups: tuple[str, ...]
-    found: tuple[Found, ...]
+    allocations: tuple[LoggedAllocation, ...]
     rules: tuple[MetricRule, ...]
     as_of: datetime
     exposures: ir.Table
@@ -74,7 +74,7 @@ class Tables:
 
     def starts(self) -> ir.Table:
         """Each user's first exposure in the experiment, and where it was."""
-        if len(self.found) == 1:
+        if len(self.allocations) == 1:
             return self.units.select("user", "first", "g", "period")
         entering = self.units.filter(self.units.entry == 1)
         return entering.group_by("user").aggregate(
@@ -94,23 +94,23 @@ class Tables:
     def any_before(self) -> bool:
         """Whether the log has anything from before the experiment began."""
         earliest = self.lines.survey.oldest
-        return earliest is not None and earliest < microseconds(min(one.begin for one in self.found))
+        return earliest is not None and earliest < microseconds(min(one.begin for one in self.allocations))
 
 
 def tables_of(
-    lines: Lines,
+    lines: LogTables,
     name: str,
     groups: tuple[str, ...],
-    found: Sequence[Found],
+    allocations: Sequence[LoggedAllocation],
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
     as_of: datetime,
 ) -> Tables:
     """The tables of an experiment that somebody was in."""
-    connection, ramped = lines.log.connection, len(found) > 1
+    connection, ramped = lines.log.connection, len(allocations) > 1
     exposures = log_lines.allocated(lines, name)
-    looks = looks_until(min(one.begin for one in found), as_of, plan)
-    calls = log_lines.calls(exposures, groups, [one.id for one in found])
+    looks = looks_until(min(one.begin for one in allocations), as_of, plan)
+    calls = log_lines.calls(exposures, groups, [one.id for one in allocations])
     calls = databases.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
     times = points = None
     if any(rule.source is Source.TIME_QUANTILE for rule in rules):
@@ -123,7 +123,7 @@ def tables_of(
         visits = visits.mutate(time_sum=ibis.literal(0.0))
     visits = databases.view(connection, "visits", visits)
     plain = databases.keep(connection, "plain_units", log_lines.units(visits, ramped=ramped))
-    cells = _divide(plain, found, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
+    cells = _divide(plain, allocations, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
     units = databases.keep(connection, "units", _with_cells(lines, plain, cells))
     alone = _follow_from_calls(units)
     visits = visits.mutate(cell=visits.period) if alone else _placed(visits.drop("g"), units)
@@ -136,7 +136,7 @@ def tables_of(
         lines=lines,
         name=name,
         groups=groups,
-        found=tuple(found),
+        allocations=tuple(allocations),
         rules=tuple(rules),
         as_of=as_of,
         exposures=exposures,
@@ -211,14 +211,17 @@ def grouped(visits: ir.Table, *, ramped: bool, together: bool = True) -> ir.Tabl
     return table.drop("lowest", "highest")
 
 
-def _divide(units: ir.Table, found: Sequence[Found], groups: int, window: timedelta) -> Cells:
+def _divide(units: ir.Table, found: Sequence[LoggedAllocation], groups: int, window: timedelta) -> Cells:
     if len(found) == 1:
         maps = [np.full(BUCKETS, UNKNOWN, dtype=np.int64)]
     else:
         counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
         columns = {name: numbers(column) for name, column in arrow(counted).items()}
         maps = [_bucket_map(columns, period, one.weights) for period, one in enumerate(found)]
-    periods = [Period(one.id, one.begin, one.weights, one.salt, table) for one, table in zip(found, maps, strict=True)]
+    periods = [
+        AllocationPeriod(one.id, one.begin, one.weights, one.salt, table)
+        for one, table in zip(found, maps, strict=True)
+    ]
     return cells_of.divide(periods, window)
 
 
@@ -245,7 +248,7 @@ def _placed(table: ir.Table, units: ir.Table) -> ir.Table:
     return table.inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
 
 
-def _with_cells(lines: Lines, units: ir.Table, cells: Cells) -> ir.Table:
+def _with_cells(lines: LogTables, units: ir.Table, cells: Cells) -> ir.Table:
     """The units with their cell, and whether their bucket's group is not theirs."""
     connection = lines.log.connection
     if not any(cells.moves):

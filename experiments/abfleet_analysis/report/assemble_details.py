@@ -6,8 +6,8 @@ from datetime import datetime, timedelta
 import numpy as np
 
 from abfleet_analysis.decision.measurements import Measurements
-from abfleet_analysis.evidence.gather_evidence import Gathered
-from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
+from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.report.breakdowns import breakdowns
 from abfleet_analysis.report.changes import changes
@@ -18,9 +18,9 @@ from abfleet_analysis.report.traffic_over_time import traffic
 
 
 def details(
-    lines: Lines,
+    lines: LogTables,
     name: str,
-    gathered: Gathered,
+    gathered: GatheredEvidence,
     tables: Tables | None,
     measurements: Measurements,
     *,

@@ -36,7 +36,7 @@ _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Primary:
+class PrimaryMetricSums:
     """What users did, of the primary metric.
 
     Attributes:
@@ -59,7 +59,7 @@ def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
     return (*_by_attribute(tables, primary), *_by_day(tables, primary), _by_served(tables, primary))
 
 
-def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> Primary:
+def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> PrimaryMetricSums:
     table, values = contributed(replace(tables, rules=(rule,)), OutcomeCounts())
     value = values[rule.name]
     columns = [value.y] if value.z is None else [value.y, value.z]
@@ -68,7 +68,7 @@ def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> Primary:
     added = {c: table[c].max() if c == value.z and value.constant_z else table[c].sum() for c in columns}
     by_look = tables.keep("primary_by_look", table.group_by(*keys, "look").aggregate(**added))
     whole = tables.keep("primary_whole", _user_values(by_look, value, keys))
-    return Primary(rule, _user_values(by_look, value, [*keys, "look"]), whole, membership)
+    return PrimaryMetricSums(rule, _user_values(by_look, value, [*keys, "look"]), whole, membership)
 
 
 def _user_values(table: ir.Table, value: Value, keys: Sequence[str]) -> ir.Table:
@@ -84,13 +84,13 @@ def _user_values(table: ir.Table, value: Value, keys: Sequence[str]) -> ir.Table
 
 def _moments(tables: Tables, table: ir.Table, slices: int) -> Moments:
     shape = Shape(slices, tables.shape.cells, tables.shape.groups)
-    return slice_moments(table, shape, several_allocations=len(tables.found) > 1)
+    return slice_moments(table, shape, several_allocations=len(tables.allocations) > 1)
 
 
 # --- by attribute -----------------------------------------------------------------------------------------------------
 
 
-def _by_attribute(tables: Tables, primary: Primary) -> list[Breakdown]:
+def _by_attribute(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
     exposures = tables.exposures.mutate(attributes=tables.exposures.attributes.fill_null("{}"))
     # An empty map is kept: a user whose first call had no attribute gets none from a later one.
     firsts = exposures.group_by("user").aggregate(attributes=exposures.attributes.argmin(exposures["at"]))
@@ -126,7 +126,7 @@ def _by_attribute(tables: Tables, primary: Primary) -> list[Breakdown]:
 # --- by time since the first exposure ---------------------------------------------------------------------------------
 
 
-def _by_day(tables: Tables, primary: Primary) -> list[Breakdown]:
+def _by_day(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
     """By looks since the one with the user's first exposure, as long as they were whole and in its allocation."""
     looks = tables.looks
     last = _last_whole_looks(tables)
@@ -162,7 +162,7 @@ def _last_whole_looks(tables: Tables) -> NDArray[np.int64]:
     def index(at_us: int) -> int:
         return min(max(-((looks.anchor_us - at_us) // looks.look_us), 0), looks.calendar.done)
 
-    ends = [index(microseconds(found.begin)) - 1 for found in tables.found[1:]]
+    ends = [index(microseconds(found.begin)) - 1 for found in tables.allocations[1:]]
     return np.array([*ends, looks.calendar.done - 1])
 
 
@@ -176,7 +176,7 @@ def _unit(look: timedelta) -> tuple[str, str]:
 # --- by what answered -------------------------------------------------------------------------------------------------
 
 
-def _by_served(tables: Tables, primary: Primary) -> Breakdown:
+def _by_served(tables: Tables, primary: PrimaryMetricSums) -> Breakdown:
     """By the version that answered a user; with a fallback, by the first one. Not randomised."""
     calls = tables.exposures
     text = calls.served_version.fill_null("no answer") + " (fallback: " + calls.fallback + ")"

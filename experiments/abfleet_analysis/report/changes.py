@@ -8,7 +8,7 @@ from typing import Any, Final
 import ibis
 
 from abfleet_analysis.evidence.allocation_periods import moment
-from abfleet_analysis.evidence.log_lines import Lines
+from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.reading.databases import fetched_rows
 from abfleet_analysis.report.details import Change
 
@@ -20,7 +20,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def changes(lines: Lines, experiment: str) -> tuple[Change, ...]:
+def changes(lines: LogTables, experiment: str) -> tuple[Change, ...]:
     """What changed for an experiment, newest first; reloads are those of the whole file."""
     table = lines.all
     mine = (table.event == "allocation") & (table.experiment == experiment)

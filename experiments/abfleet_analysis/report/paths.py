@@ -5,7 +5,7 @@ from datetime import datetime
 
 import numpy as np
 
-from abfleet_analysis.decision.measurements import Measured, Measurements, Treatment, sequential_half_width
+from abfleet_analysis.decision.measurements import Measurements, MetricMeasurement, Treatment, sequential_half_width
 from abfleet_analysis.decision.planning import margin
 from abfleet_analysis.report.details import MetricPath, Paths
 from abfleet_analysis.statistics.effects import Comparison
@@ -29,7 +29,7 @@ def paths(measurements: Measurements, times: Sequence[datetime]) -> Paths:
     )
 
 
-def _path(measurements: Measurements, treatment: Treatment, measured: Measured) -> MetricPath:
+def _path(measurements: Measurements, treatment: Treatment, measured: MetricMeasurement) -> MetricPath:
     rule, comparison = measured.rule, measured.comparison
     half = sequential_half_width(measurements.evidence, treatment, comparison)
     ends = [_relative(comparison.difference + side * half, comparison) for side in (-1, 1)]
@@ -48,7 +48,7 @@ def _path(measurements: Measurements, treatment: Treatment, measured: Measured) 
     )
 
 
-def _better_at(measured: Measured) -> Floats:
+def _better_at(measured: MetricMeasurement) -> Floats:
     """Where the test of shipping, or of being better than the margin, would have been passed: float64[times]."""
     comparison, rule = measured.comparison, measured.rule
     if measured.test is None:
@@ -59,7 +59,7 @@ def _better_at(measured: Measured) -> Floats:
     return _relative(tolerated + rule.sign * _boundaries(measured.test, len(error)) * error, comparison)
 
 
-def _worse_at(measured: Measured, harm: LookwiseTest | None) -> Floats:
+def _worse_at(measured: MetricMeasurement, harm: LookwiseTest | None) -> Floats:
     comparison = measured.comparison
     error = comparison.standard_error
     if harm is None:

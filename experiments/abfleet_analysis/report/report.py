@@ -7,7 +7,7 @@ from datetime import datetime
 from abfleet_experiments.config import AnalysisPlan, time_text
 
 from abfleet_analysis.decision.verdicts import Decision, MetricResult
-from abfleet_analysis.evidence.gather_evidence import Gathered
+from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
 
@@ -27,7 +27,7 @@ class ExperimentReport:
 
     name: str
     plan: AnalysisPlan
-    gathered: Gathered
+    gathered: GatheredEvidence
     decision: Decision
     details: Details | None = None
 
@@ -123,7 +123,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
     }
 
 
-def _metric(metric: MetricResult, gathered: Gathered) -> dict[str, object]:
+def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, object]:
     return {
         "name": metric.rule.name,
         "role": metric.rule.role,

@@ -22,7 +22,7 @@ WIDTHS: Final = tuple(
 
 def traffic(tables: Tables) -> Traffic:
     """The experiment's calls from its first one to the moment of the report, in at most MOST_BINS bins."""
-    first_us = microseconds(min(one.begin for one in tables.found))
+    first_us = microseconds(min(one.begin for one in tables.allocations))
     last_us = max(microseconds(tables.as_of), first_us)
     width_us = _width_us(last_us - first_us)
     begin_us = first_us // width_us * width_us

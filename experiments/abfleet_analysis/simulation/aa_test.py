@@ -79,7 +79,7 @@ class AaResult:
         return [*lines, "kept" if self.kept else "NOT KEPT"]
 
 
-def again(
+def aa_test(
     paths: Sequence[Path],
     config: Config,
     experiment: Experiment,

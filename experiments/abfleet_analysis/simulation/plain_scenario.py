@@ -18,7 +18,7 @@ _SLOW: Final = MetricRule("slow_users", "guardrail", Source.OUTCOME_ANY, Estimat
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
+class PlainScenario:
     """70/20/10 over 28 equal days; every user comes once. The second group is `experiment`.
 
     Attributes:

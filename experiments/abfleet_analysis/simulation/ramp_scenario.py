@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.evidence import Calendar, DataQuality, Evidence, MetricEvidence
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW
 from abfleet_analysis.evidence import cells as cells_of
-from abfleet_analysis.evidence.cells import Cell, Cells, Period
+from abfleet_analysis.evidence.cells import AllocationPeriod, Cell, Cells
 from abfleet_analysis.simulation.plain_scenario import CONVERSION, LOOKS, PLAN
 from abfleet_analysis.statistics.moments import Cross, Floats, Moments, proportions
 
@@ -22,7 +22,7 @@ DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Ramp:
+class RampScenario:
     """10, 30 and 50 % in three phases, a base rate that drifts, and users who come back and act alike when they do.
 
     A tenth of the users come in most phases and convert often; the others come seldom and convert little.
@@ -200,7 +200,7 @@ def _ramp_cells(days: tuple[int, ...]) -> Cells:
     periods = []
     for phase, (begin, share) in enumerate(zip(begins, (0.1, 0.3, 0.5), strict=True)):
         buckets: NDArray[np.int64] = (np.arange(BUCKETS) < share * BUCKETS).astype(np.int64)
-        periods.append(Period(f"phase-{phase}", begin, np.array([1 - share, share]), "ramp", buckets))
+        periods.append(AllocationPeriod(f"phase-{phase}", begin, np.array([1 - share, share]), "ramp", buckets))
     return cells_of.divide(periods, DEFAULT_WINDOW)
 
 

@@ -10,10 +10,10 @@ from typing import Final
 import numpy as np
 
 from abfleet_analysis.decision.evidence import Evidence
-from abfleet_analysis.simulation.plain_scenario import PLAN, Plain
-from abfleet_analysis.simulation.ramp_scenario import Ramp
+from abfleet_analysis.simulation.plain_scenario import PLAN, PlainScenario
+from abfleet_analysis.simulation.ramp_scenario import RampScenario
 
-__all__ = ["PLAN", "SCENARIOS", "Plain", "Promise", "Ramp", "Scenario"]
+__all__ = ["PLAN", "SCENARIOS", "PlainScenario", "Promise", "RampScenario", "Scenario"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,28 +44,28 @@ class Scenario:
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     scenario.name: scenario
     for scenario in (
-        Scenario("no-effect", "nothing differs", Plain().draw, (
+        Scenario("no-effect", "nothing differs", PlainScenario().draw, (
             Promise("ship", most=0.025, any_group=True),
             Promise("roll_back", most=0.05, any_group=True),
             Promise("refuse or check_first", most=0.005, any_group=True),
             Promise("interval excludes 0", most=0.05),
         )),
-        Scenario("planned-effect", "+10 % conversion, as planned", Plain(lift=0.10).draw, (
+        Scenario("planned-effect", "+10 % conversion, as planned", PlainScenario(lift=0.10).draw, (
             Promise("ship", least=0.80),
         )),
-        Scenario("harm", "-10 % conversion", Plain(lift=-0.10).draw, (Promise("roll_back", least=0.90),)),
+        Scenario("harm", "-10 % conversion", PlainScenario(lift=-0.10).draw, (Promise("roll_back", least=0.90),)),
         Scenario("guardrail-at-margin", "+10 % conversion, and slow users +5 %, exactly what is not tolerated",
-            Plain(lift=0.10, slow_ratio=1.05).draw, (Promise("ship", most=0.05),)),
+            PlainScenario(lift=0.10, slow_ratio=1.05).draw, (Promise("ship", most=0.05),)),
         Scenario("lost-lines", "4 % of the experiment's exposures lost, of users who did not convert",
-            Plain(lost=0.04).draw, (Promise("ship", most=0.02),)),
-        Scenario("errors", "errors at twice the tolerated ratio", Plain(error_ratio=2.5).draw, (
+            PlainScenario(lost=0.04).draw, (Promise("ship", most=0.02),)),
+        Scenario("errors", "errors at twice the tolerated ratio", PlainScenario(error_ratio=2.5).draw, (
             Promise("roll_back", least=0.99),
         )),
         Scenario("too-good-and-broken", "+60 % conversion and ten times the errors",
-            Plain(lift=0.60, error_ratio=10.0).draw, (
+            PlainScenario(lift=0.60, error_ratio=10.0).draw, (
             Promise("roll_back", least=0.999), Promise("check_first", most=0.001),
         )),
-        Scenario("ramp", "10/30/50 %, base rate drifting, users coming back, no effect", Ramp().draw, (
+        Scenario("ramp", "10/30/50 %, base rate drifting, users coming back, no effect", RampScenario().draw, (
             Promise("ship", most=0.025, any_group=True), Promise("roll_back", most=0.05, any_group=True),
         )),
     )

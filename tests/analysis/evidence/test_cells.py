@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 from abfleet_analysis.evidence import cells as cells_of
-from abfleet_analysis.evidence.cells import UNKNOWN, Period, divide, observed_buckets
+from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, divide, observed_buckets
 from abfleet_experiments.bucketing import BUCKETS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,10 +16,10 @@ from tests.analysis.log_lines import DAY, START
 WEEK = timedelta(days=7)
 
 
-def period(identity: str, day: float, share: float, salt: str | None = "s") -> Period:
+def period(identity: str, day: float, share: float, salt: str | None = "s") -> AllocationPeriod:
     """The treatment has the buckets below its share."""
     buckets = (np.arange(BUCKETS) < share * BUCKETS).astype(np.int64)
-    return Period(identity, START + DAY * day, np.array([1 - share, share]), salt, buckets)
+    return AllocationPeriod(identity, START + DAY * day, np.array([1 - share, share]), salt, buckets)
 
 
 def test_one_allocation_is_one_cell() -> None:
