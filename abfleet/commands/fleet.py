@@ -122,7 +122,7 @@ def up(
     from abfleet_process.errors import TransportError
     from abfleet_process.flags import SettingsError
 
-    from abfleet.up.console import Voice
+    from abfleet.up.console import UpConsole
     from abfleet.up.run import run
     from abfleet.up.settings import UpSettings
 
@@ -145,11 +145,11 @@ def up(
         dashboard_port=_port_or_off(dashboard_port),
         router_flags=(*_drain_flags(os.environ), *context.args),
     )
-    voice = Voice(live=live and sys.stdout.isatty())
+    console = UpConsole(live=live and sys.stdout.isatty())
     try:
-        code = run(settings, voice)
+        code = run(settings, console)
     except (SettingsError, TransportError) as error:
-        voice.complain([str(error)])
+        console.complain([str(error)])
         code = USAGE
     raise typer.Exit(code)
 

@@ -9,7 +9,7 @@ from rich.live import Live
 from rich.text import Text
 
 
-class Voice:
+class UpConsole:
     """Whoever reads stdout may go away: then it is silent, and the fleet runs on."""
 
     def __init__(self, *, live: bool) -> None:

@@ -9,7 +9,7 @@ DNS = "dns:"
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Seat:
+class ReplicaId:
     """The place of one worker in the fleet: the n-th replica of a version, counted from 0."""
 
     version: str
@@ -62,22 +62,24 @@ def _is_ip(host: str) -> bool:
     return ":" in host or all(part.isdecimal() for part in host.split("."))
 
 
-def seats(versions: Sequence[str], replicas: Mapping[str, int]) -> list[Seat]:
+def replica_ids(versions: Sequence[str], replicas: Mapping[str, int]) -> list[ReplicaId]:
     """The first worker of every version in file order, then the further ones: more replicas move nobody's port."""
-    first = [Seat(version, 0) for version in versions]
-    return first + [Seat(version, index) for version in versions for index in range(1, replicas.get(version, 1))]
+    first = [ReplicaId(version, 0) for version in versions]
+    return first + [ReplicaId(version, index) for version in versions for index in range(1, replicas.get(version, 1))]
 
 
-def slots(wanted: Iterable[Seat], held: Mapping[Seat, int], unusable: Collection[int] = ()) -> dict[Seat, int]:
-    """A slot for each seat: the one it has, else the lowest that is free."""
+def slots(
+    wanted: Iterable[ReplicaId], held: Mapping[ReplicaId, int], unusable: Collection[int] = ()
+) -> dict[ReplicaId, int]:
+    """A slot for each replica: the one it has, else the lowest that is free."""
     wanted = list(wanted)
-    given = {seat: held[seat] for seat in wanted if seat in held}
+    given = {replica_id: held[replica_id] for replica_id in wanted if replica_id in held}
     taken = {*held.values(), *unusable}
     candidate = 0
-    for seat in wanted:
-        if seat not in given:
+    for replica_id in wanted:
+        if replica_id not in given:
             while candidate in taken:
                 candidate += 1
             taken.add(candidate)
-            given[seat] = candidate
+            given[replica_id] = candidate
     return given

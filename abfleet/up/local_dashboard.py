@@ -8,7 +8,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-from abfleet.up.ports import why_not
+from abfleet.up.ports import bind_problem
 from abfleet.up.settings import UpSettings
 from abfleet.up.supervisor import BackOff, Child, ChildSpec
 
@@ -35,7 +35,7 @@ class LocalDashboard:
         if port is None:
             return
         missing = [name for name in NEEDS if find_spec(name) is None]
-        reason = why_not(f"{HOST}:{port}") if port else None
+        reason = bind_problem(f"{HOST}:{port}") if port else None
         if missing:
             self._say(f"no dashboard: it needs {', '.join(missing)}; pip install 'abfleet[dashboard]'")
         elif reason is not None:

@@ -16,13 +16,13 @@ from abfleet_router import settings as router_settings
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
 from abfleet.up.config_watcher import ConfigWatcher
-from abfleet.up.console import Voice
+from abfleet.up.console import UpConsole
 from abfleet.up.fleet_plan import PortBase
 from abfleet.up.local_dashboard import LocalDashboard
-from abfleet.up.local_workers import LocalWorkers, Place, WorkerSettings
-from abfleet.up.ports import Wanted, problems
+from abfleet.up.local_workers import LocalWorkers, WorkerEndpoint, WorkerSettings
+from abfleet.up.ports import WantedAddress, problems
 from abfleet.up.settings import EXIT_USAGE, CannotStart, UpSettings
-from abfleet.up.status_news import Teller
+from abfleet.up.status_news import StatusNews
 from abfleet.up.status_view import StatusWindow
 from abfleet.up.supervisor import Child, ChildSpec, tail
 
@@ -39,17 +39,17 @@ WORKERS_STOP_SECONDS = 0.5
 AT_ONCE_SECONDS = 0.5
 
 
-class RunningFleet:
+class LocalFleet:
     """Router and workers of one `up`; changed only on the event loop."""
 
     def __init__(
-        self, settings: UpSettings, router: router_settings.Settings, config: Config, run_dir: Path, voice: Voice
+        self, settings: UpSettings, router: router_settings.Settings, config: Config, run_dir: Path, console: UpConsole
     ) -> None:
         self._settings = settings
         self._router_settings = router
         self._config = config
         self._run_dir = run_dir
-        self._voice = voice
+        self._console = console
         self._workers = LocalWorkers(
             WorkerSettings(
                 registry=settings.registry,
@@ -59,12 +59,12 @@ class RunningFleet:
                 replicas=settings.replicas,
                 run_dir=run_dir,
             ),
-            voice.note,
+            console.note,
         )
         self._router = self._router_child()
-        self._dashboard = LocalDashboard(settings, run_dir, voice.note)
+        self._dashboard = LocalDashboard(settings, run_dir, console.note)
         self._window = StatusWindow()
-        self._wanted: list[Wanted] = []
+        self._wanted: list[WantedAddress] = []
         self._gone: dict[str, int] = {}  # versions that left the file: statuses of a router without them
         self._removals: set[asyncio.Task[None]] = set()
 
@@ -85,16 +85,16 @@ class RunningFleet:
             metrics = bound["metrics"].rpartition(":")[2]
             child.spec = spec(listen=bound["ready"], admin_listen=bound["admin"], metrics_port=metrics)
 
-        return Child(spec(), say=self._voice.note, on_ready=keep_addresses)
+        return Child(spec(), say=self._console.note, on_ready=keep_addresses)
 
     def _addresses(self) -> dict[str, str]:
         """From the router's line `ready ADDRESS admin ADDRESS metrics ADDRESS`."""
         words = self._router.ready_line.split()
         return dict(zip(words[::2], words[1::2], strict=True))
 
-    def check(self) -> list[Place]:
+    def check(self) -> list[WorkerEndpoint]:
         """Where the workers are going to be; starts nothing. Raises CannotStart for a missing model or a taken port."""
-        places = self._workers.plan(self._config, avoid_taken=False)
+        endpoints = self._workers.plan(self._config, avoid_taken=False)
         if missing := self._workers.missing:
             by_problem: dict[str, list[str]] = {}
             for version, problem in missing.items():
@@ -102,16 +102,16 @@ class RunningFleet:
             lines = [f"{', '.join(versions)}: {problem}" for problem, versions in by_problem.items()]
             raise CannotStart(lines, EXIT_USAGE)
         host = self._router_settings.metrics_host
-        self._wanted = [*self._router_ports(), *(one for place in places for one in place.wanted(host))]
+        self._wanted = [*self._router_ports(), *(one for endpoint in endpoints for one in endpoint.wanted(host))]
         if found := problems(self._wanted):
             raise CannotStart(found)
-        return places
+        return endpoints
 
-    async def start(self, places: Sequence[Place], stop: asyncio.Event) -> None:
+    async def start(self, endpoints: Sequence[WorkerEndpoint], stop: asyncio.Event) -> None:
         """Starts everything and says ready, or returns early when it is told to stop. Raises CannotStart."""
-        self._voice.note(f"starting the router and {len(places)} workers; Ctrl-C stops them")
-        workers = self._workers.start(places)
-        if any(place.listen.endswith(":0") for place in places):
+        self._console.note(f"starting the router and {len(endpoints)} workers; Ctrl-C stops them")
+        workers = self._workers.start(endpoints)
+        if any(endpoint.listen.endswith(":0") for endpoint in endpoints):
             # Their ports are theirs to choose: the router is started when they are known.
             await self._settled(workers, stop)
         self._workers.write_fleet_file()
@@ -128,15 +128,15 @@ class RunningFleet:
             self._say_ready()
             self._dashboard.start(self._addresses()["admin"])
 
-    def _router_ports(self) -> list[Wanted]:
+    def _router_ports(self) -> list[WantedAddress]:
         router = self._router_settings
         wanted = [
-            Wanted(router.listen, "--listen", "the router"),
-            Wanted(router.admin_listen, "--admin-listen", "admin of the router"),
+            WantedAddress(router.listen, "--listen", "the router"),
+            WantedAddress(router.admin_listen, "--admin-listen", "admin of the router"),
         ]
         if router.metrics_port is not None:
             metrics = f"{router.metrics_host}:{router.metrics_port}"
-            wanted.append(Wanted(metrics, "--metrics-port", "metrics of the router"))
+            wanted.append(WantedAddress(metrics, "--metrics-port", "metrics of the router"))
         return wanted
 
     async def _settled(self, children: Iterable[Child], stop: asyncio.Event) -> None:
@@ -169,31 +169,31 @@ class RunningFleet:
                 await _pause(stop, 0.05)
             for version in self._config.models:
                 if version in out:
-                    self._voice.note(f"{version} has no worker that serves; {self._config.default} answers for it")
+                    self._console.note(f"{version} has no worker that serves; {self._config.default} answers for it")
 
     def _given_up(self, version: str) -> bool:
         children = self._workers.of(version)
         return bool(children) and all(child.restarts > 1 and not child.ever_ready for child in children)
 
     def _say_ready(self) -> None:
-        for seat, child in self._workers.children.items():
+        for replica_id, child in self._workers.children.items():
             state = "ready" if child.ready.is_set() else "not ready"
-            self._voice.note(f"{seat.name} {state} {self._workers.address(seat)}".rstrip())
-        self._voice.note(f"decision log in {self._settings.log_dir}/, logs of the processes in {self._run_dir}/")
+            self._console.note(f"{replica_id.name} {state} {self._workers.address(replica_id)}".rstrip())
+        self._console.note(f"decision log in {self._settings.log_dir}/, logs of the processes in {self._run_dir}/")
         self._dashboard.prepare()
         address = self._dashboard.address()
-        self._voice.note(self._router.ready_line + (f" dashboard http://{address}/" if address else ""))
+        self._console.note(self._router.ready_line + (f" dashboard http://{address}/" if address else ""))
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
     async def keep(self, stop: asyncio.Event) -> None:
         """Follows the file and shows what happens, until it is told to stop."""
-        with self._voice.live():
+        with self._console.live():
             await self._keep(stop)
 
     async def _keep(self, stop: asyncio.Event) -> None:
         file = ConfigWatcher(self._settings.experiments, self._settings.fleet)
-        teller = Teller(self._voice)
+        news = StatusNews(self._console)
         next_status = 0.0
         async with RouterAdmin(self._addresses()["admin"]) as admin:
             while not stop.is_set():
@@ -203,7 +203,7 @@ class RunningFleet:
                     next_status = time.monotonic() + STATUS_SECONDS
                     with suppress(Unreachable):
                         document = await admin.status()
-                        self._on_status(document, teller)
+                        self._on_status(document, news)
                 self._workers.write_fleet_file()
                 await _pause(stop, POLL_SECONDS)
 
@@ -215,19 +215,19 @@ class RunningFleet:
 
     def _add_workers(self) -> None:
         said = dict(self._workers.missing)
-        places = self._workers.plan(self._config, avoid_taken=True)
+        endpoints = self._workers.plan(self._config, avoid_taken=True)
         for version, problem in self._workers.missing.items():
             if said.get(version) != problem:
-                self._voice.note(f"{version}: {problem}; it gets a worker when its model is there")
-        for place in places:
-            self._voice.note(f"starting {place.seat.name} on {place.listen}")
-        self._workers.start(places)
+                self._console.note(f"{version}: {problem}; it gets a worker when its model is there")
+        for endpoint in endpoints:
+            self._console.note(f"starting {endpoint.replica_id.name} on {endpoint.listen}")
+        self._workers.start(endpoints)
 
-    def _on_status(self, document: dict[str, Any], teller: "Teller") -> None:
+    def _on_status(self, document: dict[str, Any], news: "StatusNews") -> None:
         self._add_workers()
         self._release(document)
         self._window.add(document)
-        teller.tell(document, self._window)
+        news.update(document, self._window)
 
     def _release(self, document: dict[str, Any]) -> None:
         """Stops workers whose version neither the file nor the router knows any more."""
@@ -239,7 +239,7 @@ class RunningFleet:
             # A second status without it, so that calls that were under way at the first one are answered.
             self._gone[version] = self._gone.get(version, 0) + 1
             if self._gone[version] == 2:
-                self._voice.note(f"{version} has left the configuration; stopping its workers")
+                self._console.note(f"{version} has left the configuration; stopping its workers")
                 task = asyncio.get_running_loop().create_task(self._remove(version), name=f"remove {version}")
                 self._removals.add(task)
                 task.add_done_callback(self._removals.discard)

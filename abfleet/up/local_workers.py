@@ -15,8 +15,8 @@ import yaml
 from abfleet_experiments.config import Config
 from abfleet_models.registry import Registry, RegistryError
 
-from abfleet.up.fleet_plan import PortBase, Seat, fixed_addresses, is_own, seats, slots
-from abfleet.up.ports import Wanted, problems, why_not
+from abfleet.up.fleet_plan import PortBase, ReplicaId, fixed_addresses, is_own, replica_ids, slots
+from abfleet.up.ports import WantedAddress, bind_problem, problems
 from abfleet.up.supervisor import Child, ChildSpec, last_words
 
 SLOT_TRIES = 64
@@ -24,20 +24,22 @@ SLOT_TRIES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
-    """Where the worker of a seat listens."""
+class WorkerEndpoint:
+    """Where the worker of a replica listens."""
 
-    seat: Seat
+    replica_id: ReplicaId
     listen: str
     """Port 0: any free one."""
     metrics_port: int | None
 
-    def wanted(self, metrics_host: str) -> list[Wanted]:
+    def wanted(self, metrics_host: str) -> list[WantedAddress]:
         """The addresses it needs, with the flags that change them."""
-        wanted = [Wanted(self.listen, "--worker-port", self.seat.name)]
+        wanted = [WantedAddress(self.listen, "--worker-port", self.replica_id.name)]
         if self.metrics_port is not None:
             flag = "--metrics-port (workers take the ports after it)"
-            wanted.append(Wanted(f"{metrics_host}:{self.metrics_port}", flag, f"metrics of {self.seat.name}"))
+            wanted.append(
+                WantedAddress(f"{metrics_host}:{self.metrics_port}", flag, f"metrics of {self.replica_id.name}")
+            )
         return wanted
 
 
@@ -54,16 +56,16 @@ class WorkerSettings:
 
 
 class LocalWorkers:
-    """Changed only on the event loop. A version's places are decided when it appears, and stay until it goes."""
+    """Changed only on the event loop. A version's endpoints are decided when it appears, and stay until it goes."""
 
     def __init__(self, settings: WorkerSettings, say: Callable[[str], None]) -> None:
-        self.children: dict[Seat, Child] = {}
+        self.children: dict[ReplicaId, Child] = {}
         self.missing: dict[str, str] = {}
         """Version to why the registry cannot give it."""
         self._settings = settings
         self._say = say
-        self._slots: dict[Seat, int] = {}
-        self._addresses: dict[Seat, str] = {}  # as bound; none for a worker that has yet to tell its port
+        self._slots: dict[ReplicaId, int] = {}
+        self._addresses: dict[ReplicaId, str] = {}  # as bound; none for a worker that has yet to tell its port
         self._external: dict[str, tuple[str, ...]] = {}
         self._written: str | None = None
 
@@ -75,34 +77,34 @@ class LocalWorkers:
     @property
     def versions(self) -> set[str]:
         """Those that have a worker here."""
-        return {seat.version for seat in self.children}
+        return {replica_id.version for replica_id in self.children}
 
     def of(self, version: str) -> list[Child]:
         """The workers of a version."""
-        return [child for seat, child in self.children.items() if seat.version == version]
+        return [child for replica_id, child in self.children.items() if replica_id.version == version]
 
-    def address(self, seat: Seat) -> str:
+    def address(self, replica_id: ReplicaId) -> str:
         """Where a worker listens, or is going to; empty while its port is not known."""
-        return self._addresses.get(seat, "")
+        return self._addresses.get(replica_id, "")
 
-    def plan(self, config: Config, *, avoid_taken: bool) -> list[Place]:
-        """Places for the workers that a configuration needs and that are not there yet; starts nothing.
+    def plan(self, config: Config, *, avoid_taken: bool) -> list[WorkerEndpoint]:
+        """Endpoints for the workers that a configuration needs and that are not there yet; starts nothing.
 
         Versions that the registry does not have are in `missing` afterwards. `avoid_taken`: pass over slots whose ports
         somebody else has, instead of leaving them to be refused.
         """
         new = [v for v in config.models if v not in self.versions and v not in self._external]
-        fixed: dict[Seat, str] = {}
+        fixed: dict[ReplicaId, str] = {}
         for version in new:
             addresses = fixed_addresses(config, version)
-            own = [address for address in addresses if is_own(address) and why_not(address) is None]
-            fixed |= {Seat(version, index): address for index, address in enumerate(own)}
+            own = [address for address in addresses if is_own(address) and bind_problem(address) is None]
+            fixed |= {ReplicaId(version, index): address for index, address in enumerate(own)}
             if others := tuple(address for address in addresses if address not in own):
                 self._external[version] = others
         local = [version for version in new if version not in self._external]
-        self.missing = self._missing({*local, *(seat.version for seat in fixed)})
-        free = seats([v for v in local if not fixed_addresses(config, v)], self._settings.replicas)
-        wanted = [seat for seat in (*free, *fixed) if seat.version not in self.missing]
+        self.missing = self._missing({*local, *(replica_id.version for replica_id in fixed)})
+        free = replica_ids([v for v in local if not fixed_addresses(config, v)], self._settings.replicas)
+        wanted = [replica_id for replica_id in (*free, *fixed) if replica_id.version not in self.missing]
         return self._give_slots(wanted, fixed, avoid_taken=avoid_taken)
 
     def _missing(self, versions: Iterable[str]) -> dict[str, str]:
@@ -116,81 +118,85 @@ class LocalWorkers:
                 problems[version] = str(error)
         return problems
 
-    def _give_slots(self, wanted: list[Seat], fixed: Mapping[Seat, str], *, avoid_taken: bool) -> list[Place]:
+    def _give_slots(
+        self, wanted: list[ReplicaId], fixed: Mapping[ReplicaId, str], *, avoid_taken: bool
+    ) -> list[WorkerEndpoint]:
         unusable: set[int] = set()
         for _ in range(SLOT_TRIES):
             given = slots(wanted, self._slots, unusable)
-            places = [self._place(seat, given[seat], fixed.get(seat)) for seat in wanted]
-            taken = {given[place.seat] for place in places if avoid_taken and self._is_taken(place)}
+            endpoints = [self._endpoint(replica_id, given[replica_id], fixed.get(replica_id)) for replica_id in wanted]
+            taken = {given[endpoint.replica_id] for endpoint in endpoints if avoid_taken and self._is_taken(endpoint)}
             if not taken:
                 break
             unusable |= taken
         self._slots |= given
-        return places
+        return endpoints
 
-    def _place(self, seat: Seat, slot: int, fixed: str | None) -> Place:
+    def _endpoint(self, replica_id: ReplicaId, slot: int, fixed: str | None) -> WorkerEndpoint:
         ports = self._settings.ports
-        return Place(seat=seat, listen=fixed or ports.listen(slot), metrics_port=ports.metrics(slot))
+        return WorkerEndpoint(
+            replica_id=replica_id, listen=fixed or ports.listen(slot), metrics_port=ports.metrics(slot)
+        )
 
-    def _is_taken(self, place: Place) -> bool:
+    def _is_taken(self, endpoint: WorkerEndpoint) -> bool:
         return any(
-            why_not(one.address) is not None
-            for one in place.wanted(self._settings.metrics_host)
+            bind_problem(one.address) is not None
+            for one in endpoint.wanted(self._settings.metrics_host)
             if not one.address.endswith(":0")
         )
 
-    def start(self, places: Iterable[Place]) -> list[Child]:
-        """Starts a worker at each place."""
+    def start(self, endpoints: Iterable[WorkerEndpoint]) -> list[Child]:
+        """Starts a worker at each endpoint."""
         started = []
-        for place in places:
+        for endpoint in endpoints:
             child = Child(
-                self._spec(place),
+                self._spec(endpoint),
                 say=self._say,
-                on_ready=partial(self._bound, place),
-                explain=partial(self._explain, place),
+                on_ready=partial(self._bound, endpoint),
+                explain=partial(self._explain, endpoint),
             )
-            self.children[place.seat] = child
-            if not place.listen.endswith(":0"):
-                self._addresses[place.seat] = place.listen
+            self.children[endpoint.replica_id] = child
+            if not endpoint.listen.endswith(":0"):
+                self._addresses[endpoint.replica_id] = endpoint.listen
             child.start()
             started.append(child)
         return started
 
-    def _spec(self, place: Place) -> ChildSpec:
+    def _spec(self, endpoint: WorkerEndpoint) -> ChildSpec:
         settings = self._settings
         flags = {
             "--registry": str(settings.registry),
-            "--version": place.seat.version,
-            "--listen": place.listen,
+            "--version": endpoint.replica_id.version,
+            "--listen": endpoint.listen,
             "--metrics-host": settings.metrics_host,
-            "--metrics-port": "off" if place.metrics_port is None else str(place.metrics_port),
+            "--metrics-port": "off" if endpoint.metrics_port is None else str(endpoint.metrics_port),
             "--transport": settings.transport,
         }
         words = [word for pair in flags.items() for word in pair]
         return ChildSpec(
-            name=place.seat.name,
+            name=endpoint.replica_id.name,
             command=(sys.executable, "-m", "abfleet_worker", *words),
-            log_path=settings.run_dir / f"{place.seat.name}.log",
+            log_path=settings.run_dir / f"{endpoint.replica_id.name}.log",
         )
 
-    def _bound(self, place: Place, child: Child) -> None:
+    def _bound(self, endpoint: WorkerEndpoint, child: Child) -> None:
         """A worker has told its address: it keeps it when it is started again, so that the router need not search."""
         address = child.ready_line.split()[1]
-        if self._addresses.get(place.seat) != address:
-            self._addresses[place.seat] = address
-            child.spec = self._spec(replace(place, listen=address))
+        if self._addresses.get(endpoint.replica_id) != address:
+            self._addresses[endpoint.replica_id] = address
+            child.spec = self._spec(replace(endpoint, listen=address))
 
-    def _explain(self, place: Place, child: Child) -> str:
+    def _explain(self, endpoint: WorkerEndpoint, child: Child) -> str:
         """A port that another process took names the flag; for the rest the worker's own log speaks."""
-        now = replace(place, listen=self._addresses.get(place.seat, place.listen))
+        now = replace(endpoint, listen=self._addresses.get(endpoint.replica_id, endpoint.listen))
         found = problems(now.wanted(self._settings.metrics_host))
         return found[0] if found else last_words(child.spec.log_path)
 
     def write_fleet_file(self) -> None:
         """Tells the router where the workers are; nothing is written when nothing has changed."""
         targets: dict[str, list[str]] = {}
-        for seat in sorted(self._addresses):
-            targets.setdefault(seat.version, []).append(self._addresses[seat])
+        for replica_id in sorted(self._addresses):
+            targets.setdefault(replica_id.version, []).append(self._addresses[replica_id])
         for version, addresses in self._external.items():
             if addresses:
                 targets.setdefault(version, []).extend(addresses)
@@ -204,12 +210,12 @@ class LocalWorkers:
         self._written = text
 
     async def remove(self, version: str, grace_seconds: float) -> None:
-        """Stops the workers of a version and forgets their places."""
+        """Stops the workers of a version and forgets their endpoints."""
         await asyncio.gather(*(child.stop(grace_seconds) for child in self.of(version)))
-        for seat in [seat for seat in self.children if seat.version == version]:
-            del self.children[seat]
-            self._slots.pop(seat, None)
-            self._addresses.pop(seat, None)
+        for replica_id in [replica_id for replica_id in self.children if replica_id.version == version]:
+            del self.children[replica_id]
+            self._slots.pop(replica_id, None)
+            self._addresses.pop(replica_id, None)
         self._external.pop(version, None)
 
     def follow_external(self, config: Config) -> None:

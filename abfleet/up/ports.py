@@ -9,7 +9,7 @@ MAX_PORT = 65535
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedAddress:
     """An address that somebody is going to listen on."""
 
     address: str
@@ -20,10 +20,10 @@ class Wanted:
     """`the router`, `metrics of worker-v1.2.3`."""
 
 
-def problems(wanted: Iterable[Wanted]) -> list[str]:
+def problems(wanted: Iterable[WantedAddress]) -> list[str]:
     """One line for every address that is wanted twice, is taken, or is not of this machine."""
     found = []
-    seen: dict[str, Wanted] = {}
+    seen: dict[str, WantedAddress] = {}
     for one in wanted:
         if one.address.startswith("unix:") or one.address.endswith(":0"):
             continue
@@ -32,12 +32,12 @@ def problems(wanted: Iterable[Wanted]) -> list[str]:
                 f"{one.address} is for both {other.purpose} and {one.purpose}; "
                 f"change {' or '.join(dict.fromkeys((other.flag, one.flag)))}"
             )
-        elif (reason := why_not(one.address)) is not None:
+        elif (reason := bind_problem(one.address)) is not None:
             found.append(f"{one.address} for {one.purpose} {reason}; choose another with {one.flag}")
     return found
 
 
-def why_not(address: str) -> str | None:
+def bind_problem(address: str) -> str | None:
     """None if the address can be bound now, else why not. The socket is closed again at once."""
     host, _, port = address.rpartition(":")
     if int(port) > MAX_PORT:  # the resolver would take it for another one

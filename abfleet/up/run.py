@@ -11,22 +11,22 @@ from abfleet_process.process import StopSignals
 from abfleet_router import settings as router_settings
 from abfleet_transport.server import choose
 
-from abfleet.up.console import Voice
-from abfleet.up.local_fleet import RunningFleet
+from abfleet.up.console import UpConsole
+from abfleet.up.local_fleet import LocalFleet
 from abfleet.up.run_dir import RunDir
 from abfleet.up.settings import EXIT_USAGE, CannotStart, UpSettings
 
 
-def run(settings: UpSettings, voice: Voice) -> int:
+def run(settings: UpSettings, console: UpConsole) -> int:
     """Runs the fleet until a signal; gives the exit code: 0 stopped as asked, 1 failed, 2 wrong settings or files."""
     try:
-        return asyncio.run(_run(settings, voice))
+        return asyncio.run(_run(settings, console))
     except CannotStart as error:
-        voice.complain(error.lines)
+        console.complain(error.lines)
         return error.code
 
 
-async def _run(settings: UpSettings, voice: Voice) -> int:
+async def _run(settings: UpSettings, console: UpConsole) -> int:
     signals = StopSignals()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signals.first.set)  # the terminal was closed
     router = router_settings.parse(settings.router_command(Path("fleet.yaml")))
@@ -39,19 +39,19 @@ async def _run(settings: UpSettings, voice: Voice) -> int:
         known = ", ".join(config.models)
         raise CannotStart([f"--replicas: {unknown[0][:64]!r} is not a version of the file; there are {known}"], 2)
     with RunDir.open(settings.run_dir) as run_dir:
-        fleet = RunningFleet(settings, router, config, run_dir.path, voice)
-        places = fleet.check()
+        fleet = LocalFleet(settings, router, config, run_dir.path, console)
+        endpoints = fleet.check()
         run_dir.keep_logs = True
         try:
-            await fleet.start(places, signals.first)
+            await fleet.start(endpoints, signals.first)
             if not signals.first.is_set():
                 await fleet.keep(signals.first)
             run_dir.keep_logs = False
         finally:
-            voice.note("stopping: the router drains, then the workers stop; Ctrl-C again stops them at once")
+            console.note("stopping: the router drains, then the workers stop; Ctrl-C again stops them at once")
             began = time.monotonic()
             clean = await fleet.stop(signals.second)
-            voice.note(f"stopped in {time.monotonic() - began:.1f} s" + ("" if clean else "; some had to be killed"))
+            console.note(f"stopped in {time.monotonic() - began:.1f} s" + ("" if clean else "; some had to be killed"))
             if run_dir.keep_logs:
-                voice.note(f"logs of the processes are kept in {run_dir.path}")
+                console.note(f"logs of the processes are kept in {run_dir.path}")
     return 0

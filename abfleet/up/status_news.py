@@ -1,8 +1,8 @@
-"""What of a router's status is news, and when. Knows documents and a voice; asks nobody."""
+"""What of a router's status is news, and when. Knows documents and a console; asks nobody."""
 
 from abfleet_transport.client.rates import Document
 
-from abfleet.up.console import Voice
+from abfleet.up.console import UpConsole
 from abfleet.up.status_view import StatusWindow, one_line, screen
 
 TRAFFIC_LINE_SECONDS = 10.0
@@ -10,25 +10,25 @@ WAITING_SAID_AFTER_SECONDS = 5.0
 """A configuration that waits for a worker that is being started is no news yet."""
 
 
-class Teller:
+class StatusNews:
     """Says each thing once; on a terminal it also keeps the table up to date."""
 
-    def __init__(self, voice: Voice) -> None:
-        self._voice = voice
+    def __init__(self, console: UpConsole) -> None:
+        self._console = console
         self._revision: str | None = None
         self._said: tuple[str, ...] = ()
         self._waiting_since: float | None = None
         self._traffic_since = 0.0
         self._calls = 0
 
-    def tell(self, document: Document, window: StatusWindow) -> None:
+    def update(self, document: Document, window: StatusWindow) -> None:
         """One status of the router."""
-        self._tell_configuration(document)
+        self._update_configuration(document)
         rates = window.rates()
         if rates is None:
             return
-        if self._voice.is_live:
-            self._voice.show(screen(document, rates))
+        if self._console.is_live:
+            self._console.show(screen(document, rates))
             return
         uptime = document["uptime_s"]
         calls = sum(group["calls"] for group in document["groups"])
@@ -36,15 +36,15 @@ class Teller:
             self._traffic_since, self._calls = uptime, 0
         if uptime - self._traffic_since >= TRAFFIC_LINE_SECONDS:
             if calls != self._calls:
-                self._voice.note(one_line(rates))
+                self._console.note(one_line(rates))
             self._traffic_since, self._calls = uptime, calls
 
-    def _tell_configuration(self, document: Document) -> None:
+    def _update_configuration(self, document: Document) -> None:
         config, uptime = document["config"], document["uptime_s"]
         changed = config["revision"] != self._revision
         if changed:
             if self._revision is not None:
-                self._voice.note(f"configuration {config['revision']} is in force")
+                self._console.note(f"configuration {config['revision']} is in force")
             self._revision = config["revision"]
         errors = tuple(config["errors"])
         waits = bool(errors) and config["seen_revision"] != config["revision"]
@@ -55,7 +55,7 @@ class Teller:
         if waits and uptime - (self._waiting_since or 0.0) < WAITING_SAID_AFTER_SECONDS:
             return
         for error in errors:
-            self._voice.note(f"configuration not taken: {error}")
+            self._console.note(f"configuration not taken: {error}")
         if not errors and not changed:
-            self._voice.note(f"the file says again what is in force, configuration {self._revision}")
+            self._console.note(f"the file says again what is in force, configuration {self._revision}")
         self._said = errors

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-TETHER = Path(__file__).with_name("die_with_parent.py")
+DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 READY = "ready"
 SHOWN_CHARACTERS = 200
 TAIL_BYTES = 16 * 1024
@@ -144,7 +144,7 @@ class Child:
         """One run, from start to end; gives the exit code, negative for a signal."""
         with self.spec.log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *tethered(self.spec.command),
+                *dying_with_this_process(self.spec.command),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
@@ -192,9 +192,9 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def tethered(command: Sequence[str]) -> tuple[str, ...]:
+def dying_with_this_process(command: Sequence[str]) -> tuple[str, ...]:
     """The command, bound to the life of this process."""
-    return (sys.executable, "-I", "-S", str(TETHER), str(os.getpid()), *command)
+    return (sys.executable, "-I", "-S", str(DIE_WITH_PARENT), str(os.getpid()), *command)
 
 
 def describe(code: int) -> str:

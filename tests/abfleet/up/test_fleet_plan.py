@@ -4,7 +4,7 @@ from abfleet_experiments.file.load import load_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abfleet.up.fleet_plan import PortBase, Seat, fixed_addresses, is_address, is_own, seats, slots
+from abfleet.up.fleet_plan import PortBase, ReplicaId, fixed_addresses, is_address, is_own, replica_ids, slots
 
 VERSIONS = st.lists(st.sampled_from([f"v{n}" for n in range(8)]), unique=True, max_size=8)
 REPLICAS = st.dictionaries(st.sampled_from([f"v{n}" for n in range(8)]), st.integers(1, 5))
@@ -12,10 +12,10 @@ REPLICAS = st.dictionaries(st.sampled_from([f"v{n}" for n in range(8)]), st.inte
 
 def test_ports_are_in_file_order_whatever_the_replicas() -> None:
     """First workers have 50061, 50062, … and metrics 8001, 8002, … in file order; further replicas come after all."""
-    wanted = seats(["a", "b", "c"], {"b": 3, "a": 2})
+    wanted = replica_ids(["a", "b", "c"], {"b": 3, "a": 2})
     given_slots = slots(wanted, {})
     ports = PortBase()
-    assert [(seat.name, ports.listen(slot), ports.metrics(slot)) for seat, slot in given_slots.items()] == [
+    assert [(replica_id.name, ports.listen(slot), ports.metrics(slot)) for replica_id, slot in given_slots.items()] == [
         ("worker-a", "127.0.0.1:50061", 8001),
         ("worker-b", "127.0.0.1:50062", 8002),
         ("worker-c", "127.0.0.1:50063", 8003),
@@ -37,19 +37,19 @@ def test_an_edit_moves_nobody(
     before: list[str], after: list[str], replicas: dict[str, int], unusable: set[int]
 ) -> None:
     """A worker keeps its slot over any edit; no slot is given twice, nor one that is not to be used."""
-    held = slots(seats(before, replicas), {})
-    staying = {seat: slot for seat, slot in held.items() if seat.version in after}
-    found = slots(seats(after, replicas), staying, unusable)
+    held = slots(replica_ids(before, replicas), {})
+    staying = {replica_id: slot for replica_id, slot in held.items() if replica_id.version in after}
+    found = slots(replica_ids(after, replicas), staying, unusable)
     assert found.items() >= staying.items()
     assert len(set(found.values())) == len(found)
-    assert not {slot for seat, slot in found.items() if seat not in staying} & unusable
-    assert set(found) == set(seats(after, replicas))
+    assert not {slot for replica_id, slot in found.items() if replica_id not in staying} & unusable
+    assert set(found) == set(replica_ids(after, replicas))
 
 
 @given(versions=VERSIONS, replicas=REPLICAS)
 def test_slots_are_dense(versions: list[str], replicas: dict[str, int]) -> None:
     """The first fleet has the slots from 0 on, in the order of the seats: one for each replica."""
-    wanted = seats(versions, replicas)
+    wanted = replica_ids(versions, replicas)
     assert list(slots(wanted, {}).values()) == list(range(len(wanted)))
     assert len(wanted) == sum(replicas.get(version, 1) for version in versions)
 
@@ -73,4 +73,4 @@ def test_what_is_an_address_and_whose() -> None:
     assert [is_own(a) for a in ("127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "10.0.0.7:1", "unix:/x", "[fe80::1]:1")] == [
         True, True, True, False, False, False,
     ]  # fmt: skip
-    assert Seat("v1", 0).name == "worker-v1"
+    assert ReplicaId("v1", 0).name == "worker-v1"

@@ -2,7 +2,7 @@
 
 import socket
 
-from abfleet.up.ports import Wanted, problems, why_not
+from abfleet.up.ports import WantedAddress, bind_problem, problems
 
 
 def test_a_free_port_is_no_problem_and_stays_free() -> None:
@@ -10,7 +10,7 @@ def test_a_free_port_is_no_problem_and_stays_free() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    wanted = [Wanted(f"127.0.0.1:{port}", "--listen", "the router")]
+    wanted = [WantedAddress(f"127.0.0.1:{port}", "--listen", "the router")]
     assert problems(wanted) == problems(wanted) == []
 
 
@@ -22,13 +22,13 @@ def test_every_problem_is_named() -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         found = problems(
             [
-                Wanted(address, "--listen", "the router"),
-                Wanted(address, "--admin-listen", "admin of the router"),
-                Wanted("192.0.2.1:5", "--a", "x"),
-                Wanted("127.0.0.1:65536", "--worker-port", "worker-v1"),
-                Wanted("127.0.0.1:0", "--b", "y"),
-                Wanted("127.0.0.1:0", "--c", "z"),
-                Wanted("unix:/nonexistent/socket", "--d", "z"),
+                WantedAddress(address, "--listen", "the router"),
+                WantedAddress(address, "--admin-listen", "admin of the router"),
+                WantedAddress("192.0.2.1:5", "--a", "x"),
+                WantedAddress("127.0.0.1:65536", "--worker-port", "worker-v1"),
+                WantedAddress("127.0.0.1:0", "--b", "y"),
+                WantedAddress("127.0.0.1:0", "--c", "z"),
+                WantedAddress("unix:/nonexistent/socket", "--d", "z"),
             ]
         )
     assert len(found) == 4
@@ -50,4 +50,4 @@ def test_connections_of_a_server_that_has_ended_do_not_count() -> None:
             accepted, _ = server.accept()
             accepted.close()  # the side that closes first keeps TIME_WAIT
             assert client.recv(1) == b""
-    assert why_not(f"{address[0]}:{address[1]}") is None
+    assert bind_problem(f"{address[0]}:{address[1]}") is None

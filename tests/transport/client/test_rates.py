@@ -8,7 +8,7 @@ from abfleet_transport.client.rates import between, percentile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abfleet.up.status_news import Teller
+from abfleet.up.status_news import StatusNews
 from abfleet.up.status_view import StatusWindow, one_line, plain, screen
 
 BOUNDS = [0.001, 0.01, 0.1]
@@ -132,10 +132,10 @@ class Ear:
 
 def told(*documents: dict[str, Any]) -> list[str]:
     ear, looks = Ear(), StatusWindow()
-    teller = Teller(ear)  # type: ignore[arg-type]  # it needs `note` and `is_live` alone
+    teller = StatusNews(ear)  # type: ignore[arg-type]  # it needs `note` and `is_live` alone
     for one in documents:
         looks.add(one)
-        teller.tell(one, looks)
+        teller.update(one, looks)
     return ear.lines
 
 
