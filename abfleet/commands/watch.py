@@ -14,7 +14,7 @@ import typer
 from abfleet.commands import report_page
 from abfleet.commands.analysis_options import analysis_extra
 from abfleet.commands.experiment_file import loaded, refuse
-from abfleet.notify.verdict_changes import Standing, changes, fingerprint, standings
+from abfleet.notify.verdict_changes import Conclusion, changes, conclusions, fingerprint
 
 if TYPE_CHECKING:
     from abfleet_models.offline import Offline
@@ -84,7 +84,7 @@ class RenderedReport:
 
 def receivers(wishes: Notifications) -> "list[Receiver]":
     """Who is to be told; none where nobody wants to be. Exits 2 for a mistake in the flags."""
-    from abfleet.notify.notifier import Command, NotifyError, Url, read_secret
+    from abfleet.notify.notifier import CommandReceiver, NotifyError, UrlReceiver, read_secret
 
     if wishes.url is None and wishes.command is None:
         if wishes.secret_file is not None or wishes.dry_run:
@@ -92,8 +92,8 @@ def receivers(wishes: Notifications) -> "list[Receiver]":
         return []
     try:
         secret = None if wishes.secret_file is None else read_secret(wishes.secret_file)
-        found: list[Receiver] = [] if wishes.url is None else [Url(wishes.url, secret)]
-        return found if wishes.command is None else [*found, Command(wishes.command)]
+        found: list[Receiver] = [] if wishes.url is None else [UrlReceiver(wishes.url, secret)]
+        return found if wishes.command is None else [*found, CommandReceiver(wishes.command)]
     except NotifyError as error:
         refuse(error)
 
@@ -230,7 +230,7 @@ class Watcher:
         self._dry_run = dry_run
         self._until = until
         self._seen: object = None
-        self._shown: dict[str, Standing] = {}
+        self._shown: dict[str, Conclusion] = {}
         self._said = ""
 
     def run(self) -> bool:
@@ -274,7 +274,7 @@ class Watcher:
                 self._show(screen, report)
                 if self._sender is not None and not self._dry_run:
                     self._sender.note(report.document)
-                ended = any(one.verdict in self._until for one in standings(report.document).values())
+                ended = any(one.verdict in self._until for one in conclusions(report.document).values())
         if self._sender is not None and not self._dry_run:
             with _uninterrupted():
                 complaints = self._sender.send(time.monotonic())
@@ -287,7 +287,7 @@ class Watcher:
         if screen is not None:
             screen.update(report.shown, refresh=True)
         first = not self._shown
-        self._shown |= standings(report.document)
+        self._shown |= conclusions(report.document)
         for change in news:
             if screen is not None:
                 screen.console.bell()

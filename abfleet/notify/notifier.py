@@ -26,7 +26,7 @@ from typing import IO, Any, Protocol, Self
 
 from abfleet_process.atomic_file import WriteError, write_whole
 
-from abfleet.notify.verdict_changes import Standing, changes
+from abfleet.notify.verdict_changes import Conclusion, changes
 
 HTTP_TIMEOUT_SECONDS = 10.0
 COMMAND_TIMEOUT_SECONDS = 30.0
@@ -90,7 +90,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
-class Url:
+class UrlReceiver:
     """POSTs the JSON; any status from 200 to 299 means that it was taken."""
 
     name = "url"
@@ -127,7 +127,7 @@ class Url:
         return f"POST {self._url}{headers}\n\n{body.decode()}"
 
 
-class Command:
+class CommandReceiver:
     """Runs a program with the JSON on its standard input, without a shell; exit code 0 means that it was taken."""
 
     name = "command"
@@ -182,32 +182,32 @@ def back_off_seconds(failures: int) -> float:
 
 
 @dataclass(slots=True)
-class State:
+class NotificationState:
     """The content of the state file. Changed only by its Notifier."""
 
-    told: dict[str, Standing] = field(default_factory=dict)
+    told: dict[str, Conclusion] = field(default_factory=dict)
     pending: list[tuple[str, str, str]] = field(default_factory=list)
     """Receiver, id and body of each message that nobody has taken yet, oldest first."""
 
     def text(self) -> str:
         """As it is in the file."""
-        told = {name: asdict(standing) for name, standing in self.told.items()}
+        told = {name: asdict(conclusion) for name, conclusion in self.told.items()}
         return json.dumps({"version": 1, "told": told, "pending": self.pending}, ensure_ascii=False, indent=1) + "\n"
 
 
-def read_state(path: Path) -> State:
+def read_notification_state(path: Path) -> NotificationState:
     """An empty one where there is no file. Raises NotifyError: nothing may be told anew because a file is broken."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] != 1:
             raise ValueError(f"version {document['version']!r}")
-        told = {str(name): Standing(**standing) for name, standing in document["told"].items()}
+        told = {str(name): Conclusion(**conclusion) for name, conclusion in document["told"].items()}
         pending = [(str(receiver), str(delivery), str(body)) for receiver, delivery, body in document["pending"]]
     except FileNotFoundError:
-        return State()
+        return NotificationState()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotifyError(f"--notify-state: {path} is no state of notifications: {error}") from error
-    return State(told, pending)
+    return NotificationState(told, pending)
 
 
 class Notifier:
@@ -216,7 +216,7 @@ class Notifier:
     def __init__(self, path: Path, receivers: Sequence[Receiver]) -> None:
         self._path = path
         self._receivers = {receiver.name: receiver for receiver in receivers}
-        self._state = State()
+        self._state = NotificationState()
         self._lock: IO[str] | None = None
         self._failures: dict[str, int] = {}
         self._due: dict[str, float] = {}
@@ -231,7 +231,7 @@ class Notifier:
             raise NotifyError(f"--notify-state: {self._path} is in use by another abfleet analyze") from error
         except OSError as error:
             raise NotifyError(f"--notify-state: {self._path}: {error.strerror or error}") from error
-        self._state = read_state(self._path)
+        self._state = read_notification_state(self._path)
         return self
 
     def __exit__(

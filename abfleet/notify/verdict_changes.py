@@ -15,7 +15,7 @@ KEEP_RUNNING = "keep_running"
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class Conclusion:
     """What was concluded of an experiment: its verdict, the group that this is about, and each treatment's verdict.
 
     Treatments that keep running are not listed.
@@ -27,13 +27,13 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
-    """From one standing to another; `id` is the same whenever and wherever the same change is seen."""
+class VerdictChange:
+    """From one conclusion to another; `id` is the same whenever and wherever the same change is seen."""
 
     id: str
     experiment: str
-    before: Standing
-    now: Standing
+    before: Conclusion
+    now: Conclusion
     reasons: tuple[str, ...]
     as_of: str | None
 
@@ -57,11 +57,11 @@ class Change:
         }
 
 
-def _said(standing: Standing) -> dict[str, Any]:
-    return {"verdict": standing.verdict, "group": standing.group, "groups": dict(standing.treatments)}
+def _said(conclusion: Conclusion) -> dict[str, Any]:
+    return {"verdict": conclusion.verdict, "group": conclusion.group, "groups": dict(conclusion.treatments)}
 
 
-def standings(document: Mapping[str, Any]) -> dict[str, Standing]:
+def conclusions(document: Mapping[str, Any]) -> dict[str, Conclusion]:
     """Of each experiment of a report, by name."""
     found = {}
     for experiment in document["experiments"]:
@@ -71,22 +71,22 @@ def standings(document: Mapping[str, Any]) -> dict[str, Standing]:
             for group in experiment["groups"]
             if group["decision"] not in (None, KEEP_RUNNING)
         }
-        found[experiment["name"]] = Standing(decision["verdict"], decision["group"], treatments)
+        found[experiment["name"]] = Conclusion(decision["verdict"], decision["group"], treatments)
     return found
 
 
-def changes(told: Mapping[str, Standing], document: Mapping[str, Any]) -> list[Change]:
+def changes(told: Mapping[str, Conclusion], document: Mapping[str, Any]) -> list[VerdictChange]:
     """What a report says that was not told yet. Experiments that are missing from the report are left as they were."""
     reasons = {one["name"]: tuple(one["decision"]["reasons"]) for one in document["experiments"]}
     found = []
-    for name, now in standings(document).items():
-        before = told.get(name, Standing())
+    for name, now in conclusions(document).items():
+        before = told.get(name, Conclusion())
         # While an experiment keeps running, whom that is about says nothing.
         if now == before or (now.verdict == before.verdict == KEEP_RUNNING and now.treatments == before.treatments):
             continue
         parts = [name, asdict(before), asdict(now), document["as_of"]]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
-        found.append(Change(digest, name, before, now, reasons[name], document["as_of"]))
+        found.append(VerdictChange(digest, name, before, now, reasons[name], document["as_of"]))
     return found
 
 

@@ -15,7 +15,7 @@ from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, GroupFacts
 from abfleet_analysis.report.details import (
     Breakdown,
-    Change,
+    ConfigChange,
     Details,
     MetricPath,
     Paths,
@@ -135,13 +135,13 @@ def made_details(report: ExperimentReport, times: tuple[datetime, ...]) -> Detai
         breakdowns=made_breakdowns([group.group for group in report.decision.groups]),
         recommended=made_recommended(),
         changes=(
-            Change(
+            ConfigChange(
                 START + DAY * 12, "refused", "refused: experiments[0].groups: the weights sum to 110, not 100", None
             ),
-            Change(
+            ConfigChange(
                 START + DAY * 8, "allocation", "shares are now 70/20/10 of 100 % of users; 10.0 % moved", "0a1b2c3d4e5f"
             ),
-            Change(START, "reload", "first configuration", "9f8e7d6c5b4a"),
+            ConfigChange(START, "reload", "first configuration", "9f8e7d6c5b4a"),
         ),
     )
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from abfleet_analysis.report.details import Change
+from abfleet_analysis.report.details import ConfigChange
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Condition, Config, Experiment, InRange, OneOf, percent_text
 
@@ -58,7 +58,7 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
     )
 
 
-def change_rows(changes: tuple[Change, ...]) -> tuple[ChangeRow, ...]:
+def change_rows(changes: tuple[ConfigChange, ...]) -> tuple[ChangeRow, ...]:
     """The configuration's history, as text."""
     return tuple(
         ChangeRow(

@@ -10,7 +10,7 @@ import ibis
 from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.reading.databases import fetched_rows
-from abfleet_analysis.report.details import Change
+from abfleet_analysis.report.details import ConfigChange
 
 MOST_CHANGES: Final = 200
 """The newest ones."""
@@ -20,7 +20,7 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def changes(lines: LogTables, experiment: str) -> tuple[Change, ...]:
+def changes(lines: LogTables, experiment: str) -> tuple[ConfigChange, ...]:
     """What changed for an experiment, newest first; reloads are those of the whole file."""
     table = lines.all
     mine = (table.event == "allocation") & (table.experiment == experiment)
@@ -29,7 +29,7 @@ def changes(lines: LogTables, experiment: str) -> tuple[Change, ...]:
     return tuple(in_words(newest[::-1]))[::-1][:MOST_CHANGES]
 
 
-def in_words(rows: Iterable[Mapping[str, Any]]) -> Iterator[Change]:
+def in_words(rows: Iterable[Mapping[str, Any]]) -> Iterator[ConfigChange]:
     """The changes that lines say, oldest first, each once however many routers say it.
 
     Routers write the same sequence, each at its own time; what one says for the n-th time is the same as what another
@@ -64,7 +64,7 @@ def _state(row: Mapping[str, Any]) -> Hashable:
     return ("reload", row["new_revision"], row["active"], tuple(row["errors"] or ()))
 
 
-def _allocation(row: Mapping[str, Any], *, first: bool) -> Change:
+def _allocation(row: Mapping[str, Any], *, first: bool) -> ConfigChange:
     weights = _weights(row["weights"])
     shares = "/".join(f"{share:g}" for share in weights.values()) or "unknown"
     names = ", ".join(weights)
@@ -77,19 +77,21 @@ def _allocation(row: Mapping[str, Any], *, first: bool) -> Change:
             text += f" of {traffic:g} % of users"
     if row["moved"]:
         text += f"; {row['moved'] * 100:.1f} % of users moved"
-    return Change(moment(row["at"]), "allocation", text, row["config_revision"])
+    return ConfigChange(moment(row["at"]), "allocation", text, row["config_revision"])
 
 
-def _reload(row: Mapping[str, Any]) -> Change:
+def _reload(row: Mapping[str, Any]) -> ConfigChange:
     at, errors = moment(row["at"]), [str(error) for error in row["errors"] or ()]
     if row["active"]:
         moved = f"; {row['moved'] * 100:.1f} % of users moved" if row["moved"] else ""
-        return Change(
+        return ConfigChange(
             at, "reload", f"the file's revision {row['new_revision']} is in force{moved}", row["new_revision"]
         )
     if row["new_revision"] is None:
-        return Change(at, "refused", f"refused: {'; '.join(errors) or 'no reason given'}", None)
-    return Change(at, "reload", f"not in force yet: {'; '.join(errors) or 'no reason given'}", row["new_revision"])
+        return ConfigChange(at, "refused", f"refused: {'; '.join(errors) or 'no reason given'}", None)
+    return ConfigChange(
+        at, "reload", f"not in force yet: {'; '.join(errors) or 'no reason given'}", row["new_revision"]
+    )
 
 
 def _weights(text: str | None) -> dict[str, float]:

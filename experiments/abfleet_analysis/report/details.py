@@ -139,7 +139,7 @@ class Recommended:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ConfigChange:
     """A line of the log about the configuration, in plain words. `kind`: `allocation`, `reload` or `refused`."""
 
     at: datetime
@@ -156,4 +156,4 @@ class Details:
     traffic: Traffic
     breakdowns: tuple[Breakdown, ...]
     recommended: Recommended
-    changes: tuple[Change, ...]
+    changes: tuple[ConfigChange, ...]

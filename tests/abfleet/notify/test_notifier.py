@@ -10,8 +10,16 @@ from typing import Any
 import pytest
 
 from abfleet.notify import notifier
-from abfleet.notify.notifier import Command, NotDelivered, Notifier, NotifyError, Url, back_off_seconds, read_secret
-from abfleet.notify.verdict_changes import Standing, changes, fingerprint, standings
+from abfleet.notify.notifier import (
+    CommandReceiver,
+    NotDelivered,
+    Notifier,
+    NotifyError,
+    UrlReceiver,
+    back_off_seconds,
+    read_secret,
+)
+from abfleet.notify.verdict_changes import Conclusion, changes, conclusions, fingerprint
 from tests.support.receiver import Receiver
 
 SECRET = b"0123456789abcdef"
@@ -47,7 +55,7 @@ def test_what_is_told() -> None:
     (change,) = changes({}, first)
     assert (change.experiment, change.before.verdict, change.now.verdict) == ("two", "keep_running", "ship")
     assert change.sentence() == "2026-11-08T00:00:00Z two: keep_running → ship treatment: because of ship"
-    told = standings(first)
+    told = conclusions(first)
     assert changes(told, first) == []
     assert [one.experiment for one in changes(told, report(one="refuse", two="ship"))] == ["one"]
     assert [one.experiment for one in changes(told, report(two="keep_running"))] == ["two"], "back again is a change"
@@ -57,10 +65,10 @@ def test_what_is_told() -> None:
 def test_a_treatment_that_is_decided_is_told() -> None:
     """The experiment's verdict stays, and another of its treatments gets one."""
     document = report(one="roll_back")
-    told = standings(document)
+    told = conclusions(document)
     document["experiments"][0]["groups"].append({"name": "canary", "decision": "ship"})
     (change,) = changes(told, document)
-    assert change.now == Standing("roll_back", "treatment", {"treatment": "roll_back", "canary": "ship"})
+    assert change.now == Conclusion("roll_back", "treatment", {"treatment": "roll_back", "canary": "ship"})
     assert change.message()["before"]["groups"] == {"treatment": "roll_back"}
 
 
@@ -93,7 +101,7 @@ def test_a_fingerprint_sees_new_and_longer_files(tmp_path: Path) -> None:
 
 def test_a_receiver_that_fails_twice_gets_it_once(tmp_path: Path) -> None:
     """503 and a redirect are no yes: it is sent again after 1 and 2 s, signed, with the same id and bytes."""
-    with Receiver([503, 302]) as receiver, Notifier(tmp_path / "state", [Url(receiver.url, SECRET)]) as sender:
+    with Receiver([503, 302]) as receiver, Notifier(tmp_path / "state", [UrlReceiver(receiver.url, SECRET)]) as sender:
         sender.note(report(one="ship"))
         assert sender.send(now=0.0) == ["--notify-url: answered 503; again in 1 s"]
         assert sender.send(now=0.9) == []
@@ -116,7 +124,7 @@ def test_a_receiver_that_fails_twice_gets_it_once(tmp_path: Path) -> None:
 
 def test_a_receiver_may_ask_for_time(tmp_path: Path) -> None:
     """429 with Retry-After: 7 is sent again after 7 s, not after 1."""
-    with Receiver([429]) as receiver, Notifier(tmp_path / "state", [Url(receiver.url, None)]) as sender:
+    with Receiver([429]) as receiver, Notifier(tmp_path / "state", [UrlReceiver(receiver.url, None)]) as sender:
         sender.note(report(one="ship"))
         assert sender.send(now=0.0) == ["--notify-url: answered 429; again in 7 s"]
         assert sender.next_due() == 7.0
@@ -126,12 +134,12 @@ def test_a_restart_neither_repeats_nor_forgets(tmp_path: Path) -> None:
     """What was taken is not sent again; what was not is, first and in order; both by another process' state."""
     state = tmp_path / "state"
     with Receiver([204, 500]) as receiver:
-        with Notifier(state, [Url(receiver.url, None)]) as sender:
+        with Notifier(state, [UrlReceiver(receiver.url, None)]) as sender:
             sender.note(report(one="ship"))
             sender.send(now=0.0)
             sender.note(report(one="roll_back"))
             assert len(sender.send(now=0.0)) == 1
-        with Notifier(state, [Url(receiver.url, None)]) as sender:
+        with Notifier(state, [UrlReceiver(receiver.url, None)]) as sender:
             assert sender.pending == 1
             sender.note(report(one="refuse"))
             assert sender.send(now=0.0) == []
@@ -141,13 +149,13 @@ def test_a_restart_neither_repeats_nor_forgets(tmp_path: Path) -> None:
 def test_a_crash_after_the_receiver_took_it_repeats_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At least once: when the state could not be written afterwards, the same bytes come again."""
     with Receiver() as receiver:
-        with Notifier(tmp_path / "state", [Url(receiver.url, None)]) as sender:
+        with Notifier(tmp_path / "state", [UrlReceiver(receiver.url, None)]) as sender:
             sender.note(report(one="ship"))
             with monkeypatch.context() as patch:
                 patch.setattr(notifier, "write_whole", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
                 with pytest.raises(KeyboardInterrupt):
                     sender.send(now=0.0)
-        with Notifier(tmp_path / "state", [Url(receiver.url, None)]) as sender:
+        with Notifier(tmp_path / "state", [UrlReceiver(receiver.url, None)]) as sender:
             sender.send(now=0.0)
     assert len(receiver.taken) == 2
     assert receiver.taken[0] == receiver.taken[1]
@@ -158,8 +166,8 @@ def test_nobody_listens(tmp_path: Path) -> None:
     with Receiver() as receiver:
         url = receiver.url
     taken = tmp_path / "taken"
-    command = Command(f"{sys.executable} -c \"import sys; open('{taken}', 'a').write(sys.stdin.read())\"")
-    with Notifier(tmp_path / "state", [Url(url, None), command]) as sender:
+    command = CommandReceiver(f"{sys.executable} -c \"import sys; open('{taken}', 'a').write(sys.stdin.read())\"")
+    with Notifier(tmp_path / "state", [UrlReceiver(url, None), command]) as sender:
         sender.note(report(one="ship"))
         (complaint,) = sender.send(now=0.0)
         assert "Connection refused" in complaint
@@ -174,14 +182,16 @@ def test_nobody_listens(tmp_path: Path) -> None:
 def test_a_command_that_fails(program: str, told: str) -> None:
     """An exit code and its last words, or that it took too long; it is gone then."""
     with pytest.raises(NotDelivered, match=told):
-        Command(f'{sys.executable} -c "{program}"', timeout_seconds=0.5 if "sleep" in program else 30).deliver(b"", "")
+        CommandReceiver(f'{sys.executable} -c "{program}"', timeout_seconds=0.5 if "sleep" in program else 30).deliver(
+            b"", ""
+        )
 
 
 def test_a_command_meets_no_shell(tmp_path: Path) -> None:
     """What a shell would run is an argument like any other."""
     told = tmp_path / "told"
     program = f"import sys; open('{told}', 'w').write(repr(sys.argv[1:]))"
-    Command(f"{sys.executable} -c \"{program}\" '$(id)' ; true").deliver(b"{}", "id")
+    CommandReceiver(f"{sys.executable} -c \"{program}\" '$(id)' ; true").deliver(b"{}", "id")
     assert told.read_text() == "['$(id)', ';', 'true']"
 
 
@@ -196,10 +206,10 @@ def test_back_off_doubles_up_to_a_minute() -> None:
 def test_wrong_settings_are_named(tmp_path: Path) -> None:
     """Address, command and secret: the flag, what was given, and what is allowed."""
     with pytest.raises(NotifyError, match="--notify-url: 'ftp://x' is not allowed; allowed are http"):
-        Url("ftp://x", None)
+        UrlReceiver("ftp://x", None)
     for words, told in (("", "is empty"), ("a 'b", "No closing quotation")):
         with pytest.raises(NotifyError, match=f"--notify-command: .*{told}"):
-            Command(words)
+            CommandReceiver(words)
     (tmp_path / "short").write_bytes(b"short\n")
     with pytest.raises(NotifyError, match="has 5 bytes; allowed are 16 up"):
         read_secret(tmp_path / "short")
