@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from abfleet_models.comparison import Comparison
     from abfleet_models.registry import ModelVersion, Registry
     from abfleet_models.release import Release
-    from abfleet_models.trail import Event
+    from abfleet_models.trail import ReleaseEvent
 
 USAGE, FAILURE = 2, 1
 PLAIN_HISTORIES = ((0, 0, 0, 0, 0), (1, 2, 3, 10, 15), (0, 0, -1, 2**62, 1))
@@ -214,7 +214,7 @@ def _golden_histories(registry: "Registry") -> list[list[int]]:
 
 def _say(
     release: "Release",
-    event: "Event | None",
+    event: "ReleaseEvent | None",
     unchanged: str = "",
     *,
     more: dict[str, Any] | None = None,
@@ -232,7 +232,7 @@ def _say(
         typer.echo(f"latency {shape}: {time:.1f} us a history")
 
 
-def _told(event: "Event") -> str:
+def _told(event: "ReleaseEvent") -> str:
     """An event as one line for people."""
     if event.alias is not None:
         return f"{event.alias} leads to {event.version}" + (f", before to {event.was}" if event.was else "")

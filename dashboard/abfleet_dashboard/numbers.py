@@ -4,13 +4,13 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from abfleet_analysis.decision.metrics import MetricRule, Source
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 
 UNKNOWN: Final = "–"
 NBSP: Final = "\u00a0"
 MINUS: Final = "\u2212"
-_SHARES: Final = (Source.CLICKS, Source.ERRORS, Source.FALLBACKS, Source.OUTCOME_ANY)
-_TIMES: Final = (Source.TIME_MEAN, Source.TIME_QUANTILE)
+_SHARES: Final = (MetricSource.CLICKS, MetricSource.ERRORS, MetricSource.FALLBACKS, MetricSource.OUTCOME_ANY)
+_TIMES: Final = (MetricSource.TIME_MEAN, MetricSource.TIME_QUANTILE)
 _UNITS: Final = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "second"))
 
 

@@ -34,7 +34,7 @@ REST_AFTER_SECONDS: Final = 120.0
 RETRY_FIRST_SECONDS: Final = 1.0
 RETRY_MOST_SECONDS: Final = 60.0
 
-Mark = tuple[tuple[str, int, int, int], ...]
+FilesFingerprint = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of change and inode of every file: another one means that something has changed."""
 
 
@@ -86,8 +86,10 @@ class ReportKeeper:
         self._clock = clock
         self._now = now
         self.knowledge = Knowledge()
-        self._analysed: tuple[Mark, Config] | None = None  # by the last attempt, unless it is to be repeated
-        self._config_mark: Mark | None = None
+        self._analysed: tuple[FilesFingerprint, Config] | None = (
+            None  # by the last attempt, unless it is to be repeated
+        )
+        self._config_mark: FilesFingerprint | None = None
         self._ended: float | None = None
         self._began: float | None = None
         self._failures = 0
@@ -110,7 +112,9 @@ class ReportKeeper:
         config = self.knowledge.config
         if config is None:
             return
-        mark = await asyncio.to_thread(mark_of, (*self._settings.logs, self._settings.registry / "registry.json"))
+        mark = await asyncio.to_thread(
+            fingerprint_of, (*self._settings.logs, self._settings.registry / "registry.json")
+        )
         if self._analysed == (mark, config):
             if self.knowledge.problem is None:
                 self.knowledge = replace(self.knowledge, current_at=self._now())
@@ -129,7 +133,7 @@ class ReportKeeper:
     async def _follow_config(self) -> None:
         settings = self._settings
         files = [settings.experiments, *([settings.fleet] if settings.fleet else [])]
-        mark = await asyncio.to_thread(mark_of, files)
+        mark = await asyncio.to_thread(fingerprint_of, files)
         if mark == self._config_mark:
             return
         self._config_mark = mark
@@ -140,7 +144,7 @@ class ReportKeeper:
         else:
             self._know(config=config, config_errors=())
 
-    async def _analyse(self, mark: Mark, config: Config) -> None:
+    async def _analyse(self, mark: FilesFingerprint, config: Config) -> None:
         settings = self._settings
         began_at, self._began = self._now(), self._clock()
         task = Task(
@@ -177,7 +181,7 @@ def retry_seconds(failures: int) -> float:
     return min(RETRY_FIRST_SECONDS * 2.0 ** min(failures - 1, 32), RETRY_MOST_SECONDS)
 
 
-def mark_of(paths: Sequence[Path]) -> Mark:
+def fingerprint_of(paths: Sequence[Path]) -> FilesFingerprint:
     """What tells of a change in files, and in all files of folders, without reading any."""
     return tuple(sorted(entry for path in paths for entry in _entries(path)))
 

@@ -14,7 +14,7 @@ from abfleet_experiments.config import Config, Experiment, percent_text, time_te
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ExplanationStep:
     """One decision.
 
     Attributes:
@@ -34,7 +34,7 @@ class Step:
 class Explanation:
     """The decisions in order, and where they lead."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[ExplanationStep, ...]
     arm: Arm
     bucket: int | None
 
@@ -45,10 +45,10 @@ def explain(config: Config, at: datetime, user_id: str, attributes: Mapping[str,
     return Explanation(tuple(_steps(config, at, user_id, attributes)), arm, user_bucket)
 
 
-def _steps(config: Config, at: datetime, user_id: str, attributes: Mapping[str, str]) -> list[Step]:
-    steps: list[Step] = []
+def _steps(config: Config, at: datetime, user_id: str, attributes: Mapping[str, str]) -> list[ExplanationStep]:
+    steps: list[ExplanationStep] = []
     if not user_id:
-        return [Step("user_id", f"there is none, so {config.default} serves")]
+        return [ExplanationStep("user_id", f"there is none, so {config.default} serves")]
     for experiment in config.experiments:
         if experiment.enabled and user_id in experiment.overrides:
             group = experiment.group(experiment.overrides[user_id])
@@ -61,19 +61,27 @@ def _steps(config: Config, at: datetime, user_id: str, attributes: Mapping[str, 
         held = bucket(config.holdout.salt, user_id) < config.holdout.percent_bp
         verdict = f"so {config.default} serves" if held else "so the user is not held out"
         limit = config.holdout.percent_bp
-        steps.append(Step("holdout", f"{limit} buckets are held out, {verdict}", step.salt, step.hash, step.bucket))
+        steps.append(
+            ExplanationStep("holdout", f"{limit} buckets are held out, {verdict}", step.salt, step.hash, step.bucket)
+        )
         if held:
             return steps
     for layer in dict.fromkeys(experiment.layer for experiment in config.experiments):
         taken = _layer_steps(config, at, user_id, attributes, layer=layer, steps=steps)
         if taken:
             return steps
-    steps.append(Step("default", f"no experiment takes the user, so {config.default} serves"))
+    steps.append(ExplanationStep("default", f"no experiment takes the user, so {config.default} serves"))
     return steps
 
 
 def _layer_steps(
-    config: Config, at: datetime, user_id: str, attributes: Mapping[str, str], *, layer: str, steps: list[Step]
+    config: Config,
+    at: datetime,
+    user_id: str,
+    attributes: Mapping[str, str],
+    *,
+    layer: str,
+    steps: list[ExplanationStep],
 ) -> bool:
     """Adds the decisions of one layer; whether it takes the user."""
     salt = layer_salt(layer)
@@ -92,30 +100,36 @@ def _layer_steps(
 
 
 def _experiment_steps(
-    experiment: Experiment, at: datetime, user_id: str, attributes: Mapping[str, str], *, offset: int, steps: list[Step]
+    experiment: Experiment,
+    at: datetime,
+    user_id: str,
+    attributes: Mapping[str, str],
+    *,
+    offset: int,
+    steps: list[ExplanationStep],
 ) -> bool:
     name = experiment.name
     allocation = allocation_in_force(experiment, at)
     if not experiment.enabled:
-        steps.append(Step("experiment", f"{name} is not enabled"))
+        steps.append(ExplanationStep("experiment", f"{name} is not enabled"))
         return False
     if allocation is None:
         begins = time_text(experiment.ramp[0].at)
-        steps.append(Step("experiment", f"{name} takes nobody before its first ramp row, at {begins}"))
+        steps.append(ExplanationStep("experiment", f"{name} takes nobody before its first ramp row, at {begins}"))
         return False
     if offset >= allocation.traffic_bp:
         share = percent_text(allocation.traffic_bp)
         text = (
             f"{name} takes {share} % of the layer's users now, the first {allocation.traffic_bp} buckets of its slice"
         )
-        steps.append(Step("experiment", text))
+        steps.append(ExplanationStep("experiment", text))
         return False
     for condition in experiment.audience:
         value = attributes.get(condition.attribute)
         sent = "which is not sent" if value is None else f"and it is `{value[:64]}`"
         holds = audience.holds(condition, attributes)
         text = f"{name} asks that {audience.describe(condition)}, {sent}: {'matches' if holds else 'does not match'}"
-        steps.append(Step("experiment", text))
+        steps.append(ExplanationStep("experiment", text))
         if not holds:
             return False
     user_bucket = bucket(experiment.salt, user_id)
@@ -127,5 +141,5 @@ def _experiment_steps(
     return True
 
 
-def _hashed(about: str, salt: str, user_id: str, text: str) -> Step:
-    return Step(about, text, salt, mmh3.hash(f"{salt}:{user_id}", 0, False), bucket(salt, user_id))
+def _hashed(about: str, salt: str, user_id: str, text: str) -> ExplanationStep:
+    return ExplanationStep(about, text, salt, mmh3.hash(f"{salt}:{user_id}", 0, False), bucket(salt, user_id))

@@ -66,7 +66,7 @@ class Field:
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class LogEvent:
     """One kind of line."""
 
     name: str
@@ -83,7 +83,7 @@ _HASHED: Final = Field(
 )
 _CLIENT: Final = Field("client", Type.TEXT, "Identity of the caller, when authenticated.", nullable=True)
 
-EXPOSURE: Final = Event(
+EXPOSURE: Final = LogEvent(
     "exposure",
     "One call: what was decided for it and what came of it.",
     (
@@ -116,7 +116,7 @@ EXPOSURE: Final = Event(
         _ROUTER,
     ),
 )
-OUTCOME: Final = Event(
+OUTCOME: Final = LogEvent(
     "outcome",
     "What a user did afterwards.",
     (
@@ -138,7 +138,7 @@ OUTCOME: Final = Event(
         Field("client", Type.TEXT, "Who told it, when authenticated.", optional=True),
     ),
 )  # fmt: skip
-ALLOCATION: Final = Event(
+ALLOCATION: Final = LogEvent(
     "allocation",
     "An experiment's shares come into force: at activation of a configuration and at each ramp row.",
     (
@@ -154,7 +154,7 @@ ALLOCATION: Final = Event(
               nullable=True),
     ),
 )  # fmt: skip
-RELOAD: Final = Event(
+RELOAD: Final = LogEvent(
     "reload",
     "The experiments file was read again.",
     (
@@ -167,7 +167,7 @@ RELOAD: Final = Event(
         Field("errors", Type.TEXTS, "Every mistake in the file, or why the new configuration waits."),
     ),
 )
-REJECTED: Final = Event(
+REJECTED: Final = LogEvent(
     "rejected",
     "A call refused as INVALID_ARGUMENT. Without a user id, so that a wrong one is not kept.",
     (
@@ -223,7 +223,7 @@ def problems(line: Mapping[str, object]) -> list[str]:
     return found
 
 
-def _event_schema(event: Event) -> dict[str, object]:
+def _event_schema(event: LogEvent) -> dict[str, object]:
     properties: dict[str, object] = {"schema": {"const": SCHEMA}, "event": {"const": event.name}}
     for field in event.fields:
         one: dict[str, object] = {"enum": list(field.allowed)} if field.allowed else dict(_JSON[field.type])

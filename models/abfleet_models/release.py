@@ -28,7 +28,7 @@ from abfleet_models.registry import (
     ModelVersion,
     Registry,
 )
-from abfleet_models.trail import Event
+from abfleet_models.trail import ReleaseEvent
 
 __all__ = ["Release", "install", "point", "to_json"]
 
@@ -39,7 +39,9 @@ class Release:
     `finished` is what an earlier release had begun and this one brought to its end, None where there was nothing.
     """
 
-    def __init__(self, root: Path, now: datetime, by: str | None, reason: str | None, finished: Event | None) -> None:
+    def __init__(
+        self, root: Path, now: datetime, by: str | None, reason: str | None, finished: ReleaseEvent | None
+    ) -> None:
         self.registry = Registry(root)
         self.finished = finished
         self._root, self._now, self._by, self._reason = root, now, by, reason
@@ -56,7 +58,7 @@ class Release:
         with disk.only_writer(root):
             yield cls(root, now, by, reason, _recover(root))
 
-    def promote(self, version: str, *, alias: str) -> Event | None:
+    def promote(self, version: str, *, alias: str) -> ReleaseEvent | None:
         """Lets `alias` lead to `version`, which the caller has verified. None where it does already."""
         if alias not in ALIASES:
             raise ReleaseError(f"alias: {shown(alias)} cannot be promoted to; allowed are {', '.join(ALIASES)}")
@@ -78,11 +80,11 @@ class Release:
         except UnknownVersionError as error:
             raise ReleaseError(f"{alias} cannot go back: {error}") from error
 
-    def rollback(self, alias: str) -> Event:
+    def rollback(self, alias: str) -> ReleaseEvent:
         """Lets `alias` lead where it led before its last promotion; a second rollback goes back further."""
         return self._do(trail.ROLLED_BACK, self.rollback_target(alias), alias=alias, was=self._led_to(alias))
 
-    def archive(self, version: str) -> Event:
+    def archive(self, version: str) -> ReleaseEvent:
         """Moves a version under archive/, kept and not served. Raises ReleaseError while an alias leads to it."""
         found = self.registry.resolve(version)
         if found.version != version:
@@ -93,14 +95,14 @@ class Release:
             raise ReleaseError(f"{version} cannot be archived: the archive has a version of that name")
         return self._do(trail.ARCHIVED, found)
 
-    def restore(self, version: str) -> Event:
+    def restore(self, version: str) -> ReleaseEvent:
         """Moves a version back from archive/, to be served again."""
         found = self.registry.archived(version)
         if os.path.lexists(self._root / version):
             raise ReleaseError(f"{version} cannot be restored: the registry has something of that name")
         return self._do(trail.RESTORED, found)
 
-    def add(self, files: Mapping[str, bytes], *, measured: Json | None = None) -> Event:
+    def add(self, files: Mapping[str, bytes], *, measured: Json | None = None) -> ReleaseEvent:
         """Puts a new version into the registry; `files` are its files by name, which the caller has verified.
 
         `measured` is kept beside the version in registry.json. Raises ManifestError and ReleaseError.
@@ -137,14 +139,14 @@ class Release:
         link = self._root / alias
         return Path(os.readlink(link)).name if link.is_symlink() else None
 
-    def _do(self, what: str, found: ModelVersion, *, alias: str | None = None, was: str | None = None) -> Event:
+    def _do(self, what: str, found: ModelVersion, *, alias: str | None = None, was: str | None = None) -> ReleaseEvent:
         event = self._event(what, found.version, found.manifest.sha256, alias=alias, was=was)
         return _carry_out(self._root, event, None)
 
     def _event(
         self, what: str, version: str, sha256: str, *, alias: str | None = None, was: str | None = None
-    ) -> Event:
-        return Event(
+    ) -> ReleaseEvent:
+        return ReleaseEvent(
             at=trail.stamp(self._now),
             event=what,
             version=version,
@@ -185,7 +187,7 @@ def install(root: Path, *, model: bytes, metadata: Json, metrics: Json, archived
         known = [item for item in index["models"] if item["version"] == manifest.version]
         if outcome != "unchanged" or known != [entry]:
             what = "rebuilt" if known else trail.ADDED
-            event = Event(at=trail.stamp(now), event=what, version=manifest.version, sha256=manifest.sha256)
+            event = ReleaseEvent(at=trail.stamp(now), event=what, version=manifest.version, sha256=manifest.sha256)
             _write_index(root, index, event, entry)
     return outcome
 
@@ -197,7 +199,7 @@ def point(root: Path, alias: str, version: str) -> None:
     disk.put_link(root / alias, version)
 
 
-def _carry_out(root: Path, event: Event, entry: Json | None) -> Event:
+def _carry_out(root: Path, event: ReleaseEvent, entry: Json | None) -> ReleaseEvent:
     """From here on the release will be made, by this process or by the next one."""
     journal = {"schema": SCHEMA, "event": event.to_dict(), "entry": entry}
     disk.put_file(root / JOURNAL_FILE, to_json(journal).encode())
@@ -205,7 +207,7 @@ def _carry_out(root: Path, event: Event, entry: Json | None) -> Event:
     return event
 
 
-def _apply(root: Path, event: Event, entry: Json | None) -> None:
+def _apply(root: Path, event: ReleaseEvent, entry: Json | None) -> None:
     """Does what is still to be done of an event. May be repeated at any point: what is done is not done again."""
     version = event.version
     if event.event in trail.LINK_EVENTS:
@@ -229,7 +231,7 @@ def _apply(root: Path, event: Event, entry: Json | None) -> None:
     disk.sync_folder(root)
 
 
-def _recover(root: Path) -> Event | None:
+def _recover(root: Path) -> ReleaseEvent | None:
     """Brings a release that was killed to its end, and removes what one left that had not begun."""
     disk.sweep(root)
     if (root / ARCHIVE).is_dir():
@@ -243,11 +245,11 @@ def _recover(root: Path) -> Event | None:
     return event
 
 
-def _journal(root: Path) -> tuple[Event, Json | None]:
+def _journal(root: Path) -> tuple[ReleaseEvent, Json | None]:
     """The journal, looked at as anything else that somebody may have put there. Raises IntegrityError."""
     found = read_object(root / JOURNAL_FILE, JOURNAL_FILE)
     try:
-        event = Event.from_dict(found["event"])
+        event = ReleaseEvent.from_dict(found["event"])
         good = event.event in trail.EVENTS and is_name(event.version) and (event.alias is None or is_name(event.alias))
         if not good or (event.event in trail.LINK_EVENTS) != (event.alias is not None):
             raise ValueError(event.event)
@@ -275,7 +277,7 @@ def _index(root: Path) -> dict[str, Any]:
     return index
 
 
-def _write_index(root: Path, index: Json, event: Event, entry: Json | None) -> None:
+def _write_index(root: Path, index: Json, event: ReleaseEvent, entry: Json | None) -> None:
     models = list(index["models"])
     if entry is not None:
         others = [item for item in models if item["version"] != entry["version"]]

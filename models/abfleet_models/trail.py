@@ -13,7 +13,7 @@ MAX_REASON = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class ReleaseEvent:
     """One line of the trail."""
 
     at: str
@@ -34,7 +34,7 @@ class Event:
         return {name: value for name, value in members.items() if value is not None}
 
     @classmethod
-    def from_dict(cls, members: Mapping[str, Any]) -> "Event":
+    def from_dict(cls, members: Mapping[str, Any]) -> "ReleaseEvent":
         """The inverse of `to_dict`; raises TypeError for members that are missing or that it does not know."""
         return cls(**members)
 

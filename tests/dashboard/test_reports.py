@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from abfleet_analysis.report.report import LogFacts, Report
-from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, mark_of, pause_seconds, retry_seconds
+from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, fingerprint_of, pause_seconds, retry_seconds
 from abfleet_dashboard.settings import parse
 from abfleet_dashboard.tasks import Done, Failed, Task
 from abfleet_dashboard.visits import WATCHED_SECONDS, Visits
@@ -199,15 +199,15 @@ def test_marks_tell_of_every_change(tmp_path: Path) -> None:
     """Size, time and name of each file, in folders in folders too; what is not there is a mark as well."""
     folder = tmp_path / "a" / "b"
     folder.mkdir(parents=True)
-    seen = {mark_of([tmp_path])}
+    seen = {fingerprint_of([tmp_path])}
     file = folder / "x.parquet"
     file.write_text("1")
-    seen.add(mark_of([tmp_path]))
+    seen.add(fingerprint_of([tmp_path]))
     os.utime(file, ns=(1, 1))
-    seen.add(mark_of([tmp_path]))
+    seen.add(fingerprint_of([tmp_path]))
     file.rename(folder / "y.parquet")
-    seen.add(mark_of([tmp_path]))
-    seen.add(mark_of([tmp_path / "nowhere"]))
+    seen.add(fingerprint_of([tmp_path]))
+    seen.add(fingerprint_of([tmp_path / "nowhere"]))
     assert len(seen) == 5
 
 

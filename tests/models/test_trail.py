@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from abfleet_models.trail import Event, before
+from abfleet_models.trail import ReleaseEvent, before
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +12,9 @@ steps = st.lists(st.one_of(st.none(), VERSIONS), max_size=30)
 
 
 def event(what: str, version: str, was: str, alias: str = "production") -> dict[str, Any]:
-    return Event(at="2026-11-23T12:00:00Z", event=what, version=version, sha256="", alias=alias, was=was).to_dict()
+    return ReleaseEvent(
+        at="2026-11-23T12:00:00Z", event=what, version=version, sha256="", alias=alias, was=was
+    ).to_dict()
 
 
 @settings(deadline=None)

@@ -2,7 +2,7 @@
 
 import random
 
-from abfleet_process.tracing.spans import MAX_LINKS, Kind, Span
+from abfleet_process.tracing.spans import MAX_LINKS, Span, SpanKind
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker.metrics import WorkerMetrics
@@ -55,8 +55,8 @@ def test_each_traced_request_has_its_spans() -> None:
     call = batch([[1], [2], [3], [4]], {0: header(1), 1: header(2, "00"), 3: header(4), 9: header(9)})
     service(spans).answer([call])
     assert len(call.batch().responses) == 4
-    served = {span.context.trace_id: span for span in spans if span.kind is Kind.SERVER}
-    runs = {span.context.trace_id: span for span in spans if span.kind is Kind.INTERNAL}
+    served = {span.context.trace_id: span for span in spans if span.kind is SpanKind.SERVER}
+    runs = {span.context.trace_id: span for span in spans if span.kind is SpanKind.INTERNAL}
     assert served.keys() == runs.keys() == {f"{1:032x}", f"{4:032x}"}
     for number, other in ((1, 4), (4, 1)):
         above, run = served[f"{number:032x}"], runs[f"{number:032x}"]
@@ -73,7 +73,7 @@ def test_links_are_bounded() -> None:
     """Of a large batch a span links some of the others, and says how many more there were."""
     spans: list[Span] = []
     service(spans).answer([batch([[n] for n in range(1, 61)], {n: header(n + 1) for n in range(60)})])
-    runs = [span for span in spans if span.kind is Kind.INTERNAL]
+    runs = [span for span in spans if span.kind is SpanKind.INTERNAL]
     assert len(runs) == 60
     assert {(len(run.links), run.dropped_links) for run in runs} == {(MAX_LINKS, 59 - MAX_LINKS)}
 
@@ -82,7 +82,7 @@ def test_a_request_that_fails_is_an_error() -> None:
     """The poisoned request's spans say so; those of its neighbours do not."""
     spans: list[Span] = []
     service(spans).answer([batch([[POISON_RAISE], [1]], {0: header(1), 1: header(2)})])
-    failed = {span.context.trace_id: span.failed for span in spans if span.kind is Kind.SERVER}
+    failed = {span.context.trace_id: span.failed for span in spans if span.kind is SpanKind.SERVER}
     assert failed == {f"{1:032x}": "INTERNAL", f"{2:032x}": None}
 
 
@@ -94,7 +94,7 @@ def test_a_worker_alone_joins_its_callers_trace() -> None:
         call = lone([1])
         call.metadata = metadata
         serving.answer([call])
-    assert [span.context.trace_id for span in spans if span.kind is Kind.SERVER] == [f"{7:032x}"]
+    assert [span.context.trace_id for span in spans if span.kind is SpanKind.SERVER] == [f"{7:032x}"]
     assert spans[0].attributes["rpc.method"] == "Recommender/Recommend"
 
 

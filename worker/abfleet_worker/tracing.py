@@ -7,7 +7,7 @@ span of its own for it, with links to the others'.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from abfleet_process.tracing.spans import MAX_LINKS, Attribute, Export, Kind, Span, span_id
+from abfleet_process.tracing.spans import MAX_LINKS, Attribute, Export, Span, SpanKind, span_id
 from abfleet_process.tracing.traceparent import HEADER, TraceContext, parse
 from abfleet_transport.call import Call, Code
 
@@ -75,7 +75,7 @@ class Tracer:
         }
         name, begun = method.lstrip("/"), call.arrived + wall_offset
         ended = now + wall_offset
-        self._export(Span(name, Kind.SERVER, context, parent.span_id, begun, ended, attributes, failed))
+        self._export(Span(name, SpanKind.SERVER, context, parent.span_id, begun, ended, attributes, failed))
         if (run := traced.runs.get(index)) is not None:
             self._export(self._run_span(context, parent, run, version, wall_offset, failed))
 
@@ -91,7 +91,7 @@ class Tracer:
         others = [mate for mate in run.mates if mate != parent]
         return Span(
             "inference",
-            Kind.INTERNAL,
+            SpanKind.INTERNAL,
             above._replace(span_id=span_id(self._bits)),
             above.span_id,
             run.begun + wall_offset,

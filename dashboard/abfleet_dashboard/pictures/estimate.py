@@ -12,8 +12,8 @@ from abfleet_analysis.statistics.moments import Floats
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import UNKNOWN, between, change, moment
-from abfleet_dashboard.pictures.picture import Key, Picture, Table, thinned
-from abfleet_dashboard.pictures.plot import Axes, Mark, area, dots, hover, line, plot, swatch
+from abfleet_dashboard.pictures.picture import DataTable, LegendKey, Picture, thinned
+from abfleet_dashboard.pictures.plot import Axes, Tick, area, dots, hover, line, plot, swatch
 from abfleet_dashboard.pictures.scales import round_marks, time_marks, times, widened
 
 MOST_POINTS: Final = 240
@@ -56,8 +56,8 @@ def _axes(path: MetricPath, at: Sequence[datetime]) -> Axes:
     return Axes(
         x=x,
         y=y,
-        x_marks=tuple(Mark(value, text) for value, text in time_marks(x)),
-        y_marks=tuple(Mark(value, change(value, digits)) for value in marks),
+        x_marks=tuple(Tick(value, text) for value, text in time_marks(x)),
+        y_marks=tuple(Tick(value, change(value, digits)) for value in marks),
         zero=0.0,
     )
 
@@ -135,24 +135,24 @@ def _description(path: MetricPath, at: Sequence[datetime]) -> str:
     return text
 
 
-def _table(path: MetricPath, at: Sequence[datetime]) -> Table:
+def _table(path: MetricPath, at: Sequence[datetime]) -> DataTable:
     rows = thinned(len(at), MOST_ROWS)
     span = max(at[-1] - at[0], timedelta(0))
     columns = (path.relative_difference, path.low, path.high, path.better_at, path.worse_at)
-    return Table(
+    return DataTable(
         ("Time (UTC)", "Estimate", "Always-valid from", "to", "Boundary for better", "Boundary for harm"),
         tuple((moment(at[i], span), *(change(float(column[i])) for column in columns)) for i in rows),
         f"{len(rows)} of {len(at)} looks, evenly chosen." if len(rows) < len(at) else "",
     )
 
 
-def _legend(path: MetricPath) -> tuple[Key, ...]:
-    keys = [Key(swatch("line", "estimate"), f"estimate for {path.group}")]
+def _legend(path: MetricPath) -> tuple[LegendKey, ...]:
+    keys = [LegendKey(swatch("line", "estimate"), f"estimate for {path.group}")]
     if np.isfinite(path.low).any():
-        keys.append(Key(swatch("area", "always"), "always-valid 95 % interval"))
+        keys.append(LegendKey(swatch("area", "always"), "always-valid 95 % interval"))
     if np.isfinite(path.better_at).any():
         words = "inside its margin beyond here" if path.role == "guardrail" else "better, once the estimate is beyond"
-        keys.append(Key(swatch("line", "better"), words))
+        keys.append(LegendKey(swatch("line", "better"), words))
     if np.isfinite(path.worse_at).any():
-        keys.append(Key(swatch("line", "worse"), "harm, once the estimate is beyond"))
+        keys.append(LegendKey(swatch("line", "worse"), "harm, once the estimate is beyond"))
     return tuple(keys)

@@ -7,7 +7,7 @@ from typing import Final
 from abfleet_analysis.decision.verdicts import Verdict
 from markupsafe import Markup
 
-from abfleet_dashboard.pictures.picture import Key, Picture, Table, few
+from abfleet_dashboard.pictures.picture import DataTable, LegendKey, Picture, few
 from abfleet_dashboard.pictures.svg import element, percent
 
 ROW: Final = 34
@@ -94,8 +94,8 @@ def verdicts(
         title=title,
         description=description,
         drawing=element("div", drawing, class_="strip-box"),
-        table=Table(("Whose", "Looks", "Verdict"), table),
-        legend=tuple(Key(sign(verdict), NAMES[verdict]) for verdict in met),
+        table=DataTable(("Whose", "Looks", "Verdict"), table),
+        legend=tuple(LegendKey(sign(verdict), NAMES[verdict]) for verdict in met),
     )
 
 

@@ -13,8 +13,8 @@ from abfleet_analysis.statistics.moments import Floats
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import chance, duration, evidence, moment, share, whole
-from abfleet_dashboard.pictures.picture import Key, Picture, Table, few, thinned
-from abfleet_dashboard.pictures.plot import Axes, Mark, dots, hover, level, line, marker, plot, series, swatch
+from abfleet_dashboard.pictures.picture import DataTable, LegendKey, Picture, few, thinned
+from abfleet_dashboard.pictures.plot import Axes, Tick, dots, hover, level, line, marker, plot, series, swatch
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
 
 MOST_POINTS: Final = 240
@@ -33,7 +33,7 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
     top = min(max(float(np.nanmax(log10)) + 0.5, limit + 0.7), HIGHEST_LOG10)
     low = math.floor(max(min(float(np.nanmin(log10)), -0.3), -4.0))
     x, y = times(paths.times[0], paths.times[-1]), Scale(float(low), top)
-    marks = tuple(Mark(float(n), f"{10**n:,}" if n >= 0 else f"{10.0**n:g}") for n in range(low, math.floor(top) + 1))
+    marks = tuple(Tick(float(n), f"{10**n:,}" if n >= 0 else f"{10.0**n:g}") for n in range(low, math.floor(top) + 1))
     axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
     shown = [i for i in thinned(len(log10), MOST_POINTS) if math.isfinite(log10[i])]
     placed = [axes.place(paths.times[i].timestamp(), min(max(float(log10[i]), low), top)) for i in shown]
@@ -58,7 +58,7 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
             stretched=[line(placed, "estimate"), *([dots(placed, "estimate")] if len(placed) <= 60 else [])],
             fixed=level(axes, limit, f"refused from {whole(1 / srm.ALPHA)}", "worse"),
         ),
-        table=Table(
+        table=DataTable(
             ("Time (UTC)", "Evidence (E)", "Chi-square p at that look alone"),
             tuple(
                 (
@@ -69,7 +69,7 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
                 for i in rows
             ),
         ),
-        legend=(Key(swatch("line", "estimate"), "evidence that the split is broken (E-value; 1 says nothing)"),),
+        legend=(LegendKey(swatch("line", "estimate"), "evidence that the split is broken (E-value; 1 says nothing)"),),
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def _lines(
 ) -> Picture:  # fmt: skip
     x = times(at[0], at[-1] + width)
     y = widened(0.0, float(np.nanmax(values)) if np.isfinite(values).any() else 1.0)
-    marks = tuple(Mark(value, written(value)) for value in round_marks(y.low, y.high, 5))
+    marks = tuple(Tick(value, written(value)) for value in round_marks(y.low, y.high, 5))
     axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
     shown = thinned(len(at), MOST_POINTS)
     stretched: list[Markup] = []
@@ -150,12 +150,12 @@ def _lines(
         title=title,
         description=description,
         drawing=plot(id_, title, description, axes, stretched=stretched, fixed=fixed),
-        table=Table(
+        table=DataTable(
             ("Time (UTC)", *groups),
             tuple((moment(at[i], span), *(written(float(value)) for value in values[i])) for i in rows),
             (f"{what}. " + (f"{len(rows)} of {len(at)} times, evenly chosen." if len(rows) < len(at) else "")).strip(),
         ),
-        legend=tuple(Key(swatch("line", series(index), index), name) for index, name in enumerate(groups)),
+        legend=tuple(LegendKey(swatch("line", series(index), index), name) for index, name in enumerate(groups)),
     )
 
 
@@ -179,5 +179,5 @@ def _e_value(log_e: float) -> float:
     return math.exp(min(log_e, 700.0))
 
 
-def _time_marks(x: Scale) -> tuple[Mark, ...]:
-    return tuple(Mark(value, text) for value, text in time_marks(x))
+def _time_marks(x: Scale) -> tuple[Tick, ...]:
+    return tuple(Tick(value, text) for value, text in time_marks(x))

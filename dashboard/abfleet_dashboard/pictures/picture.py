@@ -11,7 +11,7 @@ MOST_SAID: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class DataTable:
     """The numbers behind a picture, as text. The first cell of a row names it."""
 
     head: tuple[str, ...]
@@ -20,7 +20,7 @@ class Table:
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class LegendKey:
     """One line of a legend. `swatch` is a drawing that looks like what it stands for."""
 
     swatch: Markup
@@ -40,8 +40,8 @@ class Picture:
     title: str
     description: str
     drawing: Markup
-    table: Table
-    legend: tuple[Key, ...] = field(default=())
+    table: DataTable
+    legend: tuple[LegendKey, ...] = field(default=())
 
 
 def few(parts: Sequence[str], separator: str = ", ") -> str:

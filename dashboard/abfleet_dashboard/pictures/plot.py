@@ -28,7 +28,7 @@ _SHAPES: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Mark:
+class Tick:
     """A value on an axis with its label."""
 
     at: float
@@ -41,8 +41,8 @@ class Axes:
 
     x: Scale
     y: Scale
-    x_marks: tuple[Mark, ...]
-    y_marks: tuple[Mark, ...]
+    x_marks: tuple[Tick, ...]
+    y_marks: tuple[Tick, ...]
     zero: float | None = None
 
     def place(self, x: float, y: float) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from abfleet_experiments.config import AnalysisPlan
 
 from abfleet_analysis.decision.evidence import BadEvents, Evidence, MetricEvidence
 from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
-from abfleet_analysis.decision.metrics import MetricRule, Source
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, margin_z, planned_users
 from abfleet_analysis.decision.verdicts import MetricResult
 from abfleet_analysis.statistics import guardrails
@@ -117,7 +117,7 @@ def _measured(
         test = LookwiseTest(alpha, fractions, comparison, better)
     elif rule.role == "guardrail":
         test = LookwiseTest(GUARDRAIL_ALPHA, fractions, comparison, margin_z(rule, comparison))
-    descriptive = rule.source is Source.FALLBACKS  # control cannot fall back
+    descriptive = rule.source is MetricSource.FALLBACKS  # control cannot fall back
     harm = None if descriptive else LookwiseTest(HARM_ALPHA, fractions, comparison, -better)
     return MetricMeasurement(rule, comparison, test, harm)
 

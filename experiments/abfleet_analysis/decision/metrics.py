@@ -28,7 +28,7 @@ RESPONSE_TIME_MARGIN: Final = 0.10
 RESPONSE_TIME_QUANTILE: Final = 0.95
 
 
-class Source(Enum):
+class MetricSource(Enum):
     """Where a user's y and z come from."""
 
     CLICKS = "clicked pairs over lists answered, or over impressions where there are any"
@@ -67,7 +67,7 @@ class MetricRule:
 
     name: str
     role: str
-    source: Source
+    source: MetricSource
     estimator: Estimator
     sign: int
     margin: float
@@ -88,7 +88,7 @@ class MetricRule:
 
 @dataclass(frozen=True, slots=True)
 class _BuiltInMetric:
-    source: Source
+    source: MetricSource
     estimator: Estimator
     sign: int = 1
     outcome: str | None = None
@@ -97,13 +97,13 @@ class _BuiltInMetric:
 
 
 BUILT_IN: Final[Mapping[str, _BuiltInMetric]] = {
-    "ctr": _BuiltInMetric(Source.CLICKS, Estimator.RATIO),
-    "conversion_rate": _BuiltInMetric(Source.OUTCOME_ANY, Estimator.MEAN, outcome="conversion"),
-    "response_time_mean": _BuiltInMetric(Source.TIME_MEAN, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
-    "response_time_p95": _BuiltInMetric(Source.TIME_QUANTILE, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
-    "revenue_per_user": _BuiltInMetric(Source.OUTCOME_VALUE, Estimator.CUPED, outcome="purchase", money=True),
-    "error_rate": _BuiltInMetric(Source.ERRORS, Estimator.MEAN, -1, bad_event=BadEvent.ERROR),
-    "fallback_rate": _BuiltInMetric(Source.FALLBACKS, Estimator.MEAN, -1),
+    "ctr": _BuiltInMetric(MetricSource.CLICKS, Estimator.RATIO),
+    "conversion_rate": _BuiltInMetric(MetricSource.OUTCOME_ANY, Estimator.MEAN, outcome="conversion"),
+    "response_time_mean": _BuiltInMetric(MetricSource.TIME_MEAN, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
+    "response_time_p95": _BuiltInMetric(MetricSource.TIME_QUANTILE, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
+    "revenue_per_user": _BuiltInMetric(MetricSource.OUTCOME_VALUE, Estimator.CUPED, outcome="purchase", money=True),
+    "error_rate": _BuiltInMetric(MetricSource.ERRORS, Estimator.MEAN, -1, bad_event=BadEvent.ERROR),
+    "fallback_rate": _BuiltInMetric(MetricSource.FALLBACKS, Estimator.MEAN, -1),
 }
 
 
@@ -124,7 +124,7 @@ def _rule(name: str, role: str, guardrail: Guardrail, plan: AnalysisPlan, own: M
         return _own(name, role, guardrail.margin, plan, own[name])
     built = BUILT_IN[name]
     margin, points = plan.effect, 0.0
-    if built.source is Source.ERRORS:
+    if built.source is MetricSource.ERRORS:
         margin, points = ERROR_MARGIN_RELATIVE, ERROR_MARGIN_POINTS
     elif built.bad_event is BadEvent.SLOW:
         margin = RESPONSE_TIME_MARGIN
@@ -146,10 +146,10 @@ def _rule(name: str, role: str, guardrail: Guardrail, plan: AnalysisPlan, own: M
 
 
 _OWN: Final = {
-    "mean": Source.OUTCOME_VALUE,
-    "count": Source.OUTCOME_COUNT,
-    "proportion": Source.OUTCOME_ANY,
-    "ratio": Source.OUTCOME_RATIO,
+    "mean": MetricSource.OUTCOME_VALUE,
+    "count": MetricSource.OUTCOME_COUNT,
+    "proportion": MetricSource.OUTCOME_ANY,
+    "ratio": MetricSource.OUTCOME_RATIO,
 }
 _OWN_ESTIMATORS: Final = {"mean": Estimator.CUPED, "ratio": Estimator.RATIO}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_analysis.decision.metrics import MetricRule, Source
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.allocation_periods import Looks, index_of
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.sums import Value, spelled
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 BEFORE: Final = timedelta(days=14)
 """How far back the time before a user's first exposure goes."""
 _MICROSECOND: Final = timedelta(microseconds=1)
-_OUTCOME_SOURCES: Final = (Source.OUTCOME_VALUE, Source.OUTCOME_COUNT, Source.OUTCOME_ANY)
+_OUTCOME_SOURCES: Final = (MetricSource.OUTCOME_VALUE, MetricSource.OUTCOME_COUNT, MetricSource.OUTCOME_ANY)
 _KEYS: Final = ("user", "period", "look")
 _PLACE: Final = ("cell", "g")
 
@@ -104,7 +104,7 @@ def contributions(
     values: dict[str, Value] = {}
     parts: list[ir.Table] = []
     for rule in rules:
-        if rule.source is Source.CLICKS:
+        if rule.source is MetricSource.CLICKS:
             clicked = _clicks(outcomes, rule, counted)
             shown = _impressions(outcomes, rule)
             parts.append(clicked)
@@ -113,20 +113,20 @@ def contributions(
                 values[rule.name] = Value("clicked", "impressions")
             else:
                 values[rule.name] = Value("clicked", "answered")
-        elif rule.source is Source.OUTCOME_RATIO:
+        elif rule.source is MetricSource.OUTCOME_RATIO:
             assert rule.over is not None, "a ratio has both"
             below = replace(rule, outcome=rule.over, name=f"{rule.name} over")  # no metric has a blank in its name
             parts += [_outcomes(outcomes, rule, counted), _outcomes(outcomes, below, counted)]
             values[rule.name] = Value(_column(rule), _column(below))
         elif rule.source in _OUTCOME_SOURCES:
             parts.append(_outcomes(outcomes, rule, counted))
-            values[rule.name] = Value(_column(rule), any=rule.source is Source.OUTCOME_ANY)
+            values[rule.name] = Value(_column(rule), any=rule.source is MetricSource.OUTCOME_ANY)
         else:
             values[rule.name] = {
-                Source.ERRORS: Value("error", any=True),
-                Source.FALLBACKS: Value("fell_back", any=True),
-                Source.TIME_MEAN: Value("time_sum", "timed"),
-                Source.TIME_QUANTILE: Value("slow", "timed"),
+                MetricSource.ERRORS: Value("error", any=True),
+                MetricSource.FALLBACKS: Value("fell_back", any=True),
+                MetricSource.TIME_MEAN: Value("time_sum", "timed"),
+                MetricSource.TIME_QUANTILE: Value("slow", "timed"),
             }[rule.source]
     base = visits.select(*_KEYS, *_PLACE, "answered", "error", "fell_back", "timed", "time_sum", "slow")
     if not parts:
@@ -196,7 +196,7 @@ def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.
         same = every.currency.fill_null(currency or "") == (currency or "")
         counted.other_currencies += int(fetched_one(every.filter(~same).count()))
         every = every.filter(same)
-    total = ibis._.value.fill_null(0).sum() if rule.source is Source.OUTCOME_VALUE else ibis._.count()
+    total = ibis._.value.fill_null(0).sum() if rule.source is MetricSource.OUTCOME_VALUE else ibis._.count()
     return _per_look(every, **{_column(rule): total})
 
 
@@ -223,9 +223,9 @@ def values_before(lines: LogTables, starts: ir.Table, rule: MetricRule, currency
         table = table.filter(table.currency.fill_null(currency) == currency)
     table = _before(table.select("user", "at", "value"), starts)
     total = {
-        Source.OUTCOME_VALUE: table.value.fill_null(0).sum(),
-        Source.OUTCOME_COUNT: table.count(),
-        Source.OUTCOME_ANY: (table.count() > 0).cast("int32"),
+        MetricSource.OUTCOME_VALUE: table.value.fill_null(0).sum(),
+        MetricSource.OUTCOME_COUNT: table.count(),
+        MetricSource.OUTCOME_ANY: (table.count() > 0).cast("int32"),
     }[rule.source]
     return table.group_by("user").aggregate(before=total.cast("float64"))
 

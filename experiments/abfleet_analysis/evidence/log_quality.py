@@ -9,7 +9,7 @@ import ibis
 import numpy as np
 
 from abfleet_analysis.decision.evidence import DataQuality
-from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, Source
+from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricSource
 from abfleet_analysis.evidence import sums
 from abfleet_analysis.evidence.allocation_periods import microseconds
 from abfleet_analysis.evidence.contributions import clicks_before, values_before
@@ -90,17 +90,22 @@ def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
 def _before(tables: Tables) -> Moments | None:
     """The primary metric before each user's first exposure: [1, periods, groups]."""
     rule = next(rule for rule in tables.rules if rule.role == "primary")
-    if rule.source not in (Source.CLICKS, Source.OUTCOME_VALUE, Source.OUTCOME_COUNT, Source.OUTCOME_ANY):
+    if rule.source not in (
+        MetricSource.CLICKS,
+        MetricSource.OUTCOME_VALUE,
+        MetricSource.OUTCOME_COUNT,
+        MetricSource.OUTCOME_ANY,
+    ):
         return None
     if not tables.any_before():
         return None
     starts = tables.keep("starts", tables.starts())
-    if rule.source is Source.CLICKS:
+    if rule.source is MetricSource.CLICKS:
         table = clicks_before(tables.lines, starts).rename(y="clicked", z="answered")
     else:
         table = values_before(tables.lines, starts, rule, None).rename(y="before").mutate(z=0.0)
     table = starts.left_join(table, "user").select("user", "period", "g", "y", "z")
-    if rule.source is Source.CLICKS:  # who had no call then says nothing of clicks over calls
+    if rule.source is MetricSource.CLICKS:  # who had no call then says nothing of clicks over calls
         table = table.filter(table.z > 0)
     place = table.period * len(tables.groups) + table.g
     table = table.mutate(y=table.y.fill_null(0.0), z=table.z.fill_null(0.0), place=place, entered=1)

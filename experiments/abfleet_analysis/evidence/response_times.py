@@ -8,7 +8,7 @@ import ibis.expr.types as ir
 import numpy as np
 
 from abfleet_analysis.decision.evidence import MetricEvidence
-from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, MetricRule, Source
+from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, MetricRule, MetricSource
 from abfleet_analysis.evidence.sums import Shape, arrow
 from abfleet_analysis.reading.databases import fetched_rows, numbers
 from abfleet_analysis.statistics import quantiles
@@ -34,7 +34,7 @@ def quantile_points(times: ir.Table, groups: int) -> Floats:
 
 def with_quantile(metric: MetricEvidence, membership: Floats, times: ir.Table | None, shape: Shape) -> MetricEvidence:
     """The metric with its quantile in each stratum, if it is one; times: the histogram by look, cell and group."""
-    if metric.rule.source is not Source.TIME_QUANTILE or times is None:
+    if metric.rule.source is not MetricSource.TIME_QUANTILE or times is None:
         return metric
     columns = arrow(times)
     where = tuple(numbers(columns[name]).astype(np.int64) for name in ("look", "cell", "g"))

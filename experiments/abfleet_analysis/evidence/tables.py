@@ -13,7 +13,7 @@ from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan
 from numpy.typing import NDArray
 
-from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricRule, Source
+from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricRule, MetricSource
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import log_lines, packed_counts
 from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
@@ -113,10 +113,10 @@ def tables_of(
     calls = log_lines.calls(exposures, groups, [one.id for one in allocations])
     calls = databases.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
     times = points = None
-    if any(rule.source is Source.TIME_QUANTILE for rule in rules):
+    if any(rule.source is MetricSource.TIME_QUANTILE for rule in rules):
         times = databases.keep(connection, "times", histogram(calls, ["look", "period", "g"]))
         points = quantile_points(times, len(groups))
-    visits = visits_of(calls, points, timed=any(rule.source is Source.TIME_MEAN for rule in rules))
+    visits = visits_of(calls, points, timed=any(rule.source is MetricSource.TIME_MEAN for rule in rules))
     if ramped or _come_often(calls):  # over a ramp more is kept of each row than it takes to group
         visits = _kept_by_look(connection, visits, ramped=ramped)
     if "time_sum" not in visits.columns:

@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from abfleet_analysis.decision.metrics import MetricRule, Source
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.allocation_periods import microseconds
 from abfleet_analysis.evidence.contributions import OutcomeCounts
 from abfleet_analysis.evidence.gather_evidence import contributed
@@ -53,7 +53,7 @@ class PrimaryMetricSums:
 def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
     """All of them. membership: float64[strata, cells], of the report's moment."""
     rule = next(rule for rule in tables.rules if rule.role == "primary")
-    if rule.source is Source.TIME_QUANTILE:
+    if rule.source is MetricSource.TIME_QUANTILE:
         return ()
     primary = _primary(tables, rule, membership)
     return (*_by_attribute(tables, primary), *_by_day(tables, primary), _by_served(tables, primary))

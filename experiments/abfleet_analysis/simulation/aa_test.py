@@ -18,7 +18,7 @@ from scipy.stats import binom, kstest
 
 from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.decision.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
-from abfleet_analysis.decision.metrics import BadEvent, Source, metric_rules
+from abfleet_analysis.decision.metrics import BadEvent, MetricSource, metric_rules
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.gather_evidence import UserChanges, user_changes
@@ -91,7 +91,7 @@ def aa_test(
     """Deals the users of an experiment's log so many times. Raises LogError and AaError."""
     rules = [
         rule for rule in metric_rules(experiment.metrics, experiment.plan, config.metrics)
-        if rule.source is not Source.TIME_QUANTILE
+        if rule.source is not MetricSource.TIME_QUANTILE
     ]  # fmt: skip
     if not any(rule.role == "primary" for rule in rules):
         raise AaError(f"{experiment.metrics.primary} is a quantile, and cannot be dealt again")

@@ -7,14 +7,14 @@ import numpy as np
 from abfleet_experiments.config import AnalysisPlan, Guardrail, MetricsPlan
 
 from abfleet_analysis.decision.evidence import BadEvents, Calendar, DataQuality, Evidence, MetricEvidence
-from abfleet_analysis.decision.metrics import MetricRule, Source, metric_rules
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource, metric_rules
 from abfleet_analysis.statistics.effects import Estimator
 from abfleet_analysis.statistics.moments import Floats, proportions
 
 PLAN: Final = AnalysisPlan()
 LOOKS: Final = 28
 CONVERSION, _ERROR = metric_rules(MetricsPlan("conversion_rate", (Guardrail("error_rate"),)), PLAN, {})
-_SLOW: Final = MetricRule("slow_users", "guardrail", Source.OUTCOME_ANY, Estimator.MEAN, -1, margin=0.05)
+_SLOW: Final = MetricRule("slow_users", "guardrail", MetricSource.OUTCOME_ANY, Estimator.MEAN, -1, margin=0.05)
 
 
 @dataclass(frozen=True, slots=True)

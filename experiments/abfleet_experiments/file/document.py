@@ -25,7 +25,7 @@ MAX_ERRORS: Final = 100
 """More would hide the first; a file of another kind altogether would give one for each line."""
 
 
-class Kind(Enum):
+class ScalarKind(Enum):
     """What a scalar is in YAML 1.2."""
 
     TEXT = "text"
@@ -39,7 +39,7 @@ class Scalar:
     """A value of one piece. `line` and `column` count from 1, `start` and `end` are positions in the text."""
 
     text: str
-    kind: Kind
+    kind: ScalarKind
     line: int
     column: int
     start: int
@@ -232,16 +232,16 @@ def _span(opening: Any, closing: Any) -> tuple[int, int, int, int]:
     return mark.line + 1, mark.column + 1, mark.index, closing.end_mark.index
 
 
-def _kind(event: Any) -> Kind:
+def _kind(event: Any) -> ScalarKind:
     """What YAML 1.2 makes of a scalar; one in quotes or in a block is text."""
     if not event.implicit[0]:
-        return Kind.TEXT
+        return ScalarKind.TEXT
     text = event.value
     if text in _BOOLEAN:
-        return Kind.BOOLEAN
+        return ScalarKind.BOOLEAN
     if text in _NULL:
-        return Kind.NULL
-    return Kind.NUMBER if _NUMBER.fullmatch(text) else Kind.TEXT
+        return ScalarKind.NULL
+    return ScalarKind.NUMBER if _NUMBER.fullmatch(text) else ScalarKind.TEXT
 
 
 def _note_syntax(error: yaml.YAMLError, text: str, findings: Findings) -> None:

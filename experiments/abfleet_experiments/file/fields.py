@@ -13,7 +13,7 @@ from typing import Final
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import percent_text
 from abfleet_experiments.file import keys
-from abfleet_experiments.file.document import Broken, Findings, Kind, Mapping, Node, Path, Scalar
+from abfleet_experiments.file.document import Broken, Findings, Mapping, Node, Path, Scalar, ScalarKind
 from abfleet_experiments.file.document import Sequence as SequenceNode
 from abfleet_experiments.file.errors import shown
 
@@ -37,7 +37,7 @@ _KINDS: Final = {Mapping: "a mapping", SequenceNode: "a list"}
 def kind_text(node: Node) -> str:
     """What a node is, for a message."""
     if isinstance(node, Scalar):
-        return "nothing" if node.kind is Kind.NULL else shown(node.text)
+        return "nothing" if node.kind is ScalarKind.NULL else shown(node.text)
     return _KINDS.get(type(node), "something else")
 
 
@@ -80,7 +80,7 @@ def items(findings: Findings, node: Node | None, path: Path, *, most: int = 100_
             findings.add(node, path, f"has {len(node.items)} items; at most {most} are allowed")
         return [(item, (*path, index)) for index, item in enumerate(node.items)]
     if node is not None and not isinstance(node, Broken):
-        hint = "; write [] for none" if isinstance(node, Scalar) and node.kind is Kind.NULL else ""
+        hint = "; write [] for none" if isinstance(node, Scalar) and node.kind is ScalarKind.NULL else ""
         findings.add(node, path, f"must be a list, not {kind_text(node)}{hint}")
     return []
 
@@ -91,11 +91,11 @@ def text(
     """Text that is not empty, without control characters, of a pattern if one is given."""
     if node is None or isinstance(node, Broken):
         return None
-    if not isinstance(node, Scalar) or node.kind is Kind.NULL:
+    if not isinstance(node, Scalar) or node.kind is ScalarKind.NULL:
         findings.add(node, path, f"must be text, not {kind_text(node)}")
         return None
-    if node.kind is not Kind.TEXT:
-        kind = "a number" if node.kind is Kind.NUMBER else "true or false"
+    if node.kind is not ScalarKind.TEXT:
+        kind = "a number" if node.kind is ScalarKind.NUMBER else "true or false"
         findings.add(
             node, path, f'{shown(node.text)} is {kind} in YAML, and text is needed; in quotes: "{node.text[:64]}"'
         )
@@ -124,7 +124,7 @@ def boolean(findings: Findings, node: Node | None, path: Path) -> bool | None:
     """`true` or `false`, in that spelling."""
     if node is None or isinstance(node, Broken):
         return None
-    if isinstance(node, Scalar) and node.kind is Kind.BOOLEAN and node.text in ("true", "false"):
+    if isinstance(node, Scalar) and node.kind is ScalarKind.BOOLEAN and node.text in ("true", "false"):
         return node.text == "true"
     findings.add(node, path, f"must be true or false, not {kind_text(node)}")
     return None
@@ -134,7 +134,7 @@ def percent(findings: Findings, node: Node | None, path: Path) -> int | None:
     """A percentage from 0 to 100 with at most two decimal places, in basis points."""
     if node is None or isinstance(node, Broken):
         return None
-    if isinstance(node, Scalar) and node.kind is Kind.NUMBER and (match := _PERCENT.fullmatch(node.text)):
+    if isinstance(node, Scalar) and node.kind is ScalarKind.NUMBER and (match := _PERCENT.fullmatch(node.text)):
         basis_points = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0"))
         if basis_points <= BUCKETS:
             return basis_points
@@ -154,7 +154,7 @@ def number(
     """A finite number between two bounds, both excluded; `rule` says so in words."""
     if node is None or isinstance(node, Broken):
         return None
-    if isinstance(node, Scalar) and node.kind is Kind.NUMBER and _DECIMAL.fullmatch(node.text):
+    if isinstance(node, Scalar) and node.kind is ScalarKind.NUMBER and _DECIMAL.fullmatch(node.text):
         value = float(node.text)
         if low < value < high:
             return value
@@ -189,7 +189,7 @@ def parse_time(value: str) -> datetime:
 
 def attribute_value(findings: Findings, node: Node, path: Path) -> str | None:
     """What a request attribute may equal: text, or a whole number or boolean as it is written."""
-    if isinstance(node, Scalar) and (node.kind is Kind.BOOLEAN or _INTEGER.fullmatch(node.text)):
+    if isinstance(node, Scalar) and (node.kind is ScalarKind.BOOLEAN or _INTEGER.fullmatch(node.text)):
         return node.text
     return text(findings, node, path, longest=256)
 

@@ -6,7 +6,17 @@ from typing import cast
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Config, Experiment, Holdout, Metric, MetricType, ModelTarget, percent_text
 from abfleet_experiments.file import fields, keys
-from abfleet_experiments.file.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence, cut_short, parse
+from abfleet_experiments.file.document import (
+    Findings,
+    Mapping,
+    Node,
+    Path,
+    Scalar,
+    ScalarKind,
+    Sequence,
+    cut_short,
+    parse,
+)
 from abfleet_experiments.file.errors import ConfigErrors, shown
 from abfleet_experiments.file.read_experiment import Known, read_experiment
 
@@ -63,7 +73,7 @@ def _fleet(findings: Findings, root: Node | None) -> dict[str, ModelTarget]:
 
 
 def _version(findings: Findings, node: Node | None) -> None:
-    if node is not None and not (isinstance(node, Scalar) and node.kind is Kind.NUMBER and node.text == "1"):
+    if node is not None and not (isinstance(node, Scalar) and node.kind is ScalarKind.NUMBER and node.text == "1"):
         findings.add(node, ("version",), f"must be 1, not {fields.kind_text(node)}")
 
 

@@ -19,7 +19,7 @@ from abfleet_experiments.config import (
     percent_text,
 )
 from abfleet_experiments.file import fields, keys
-from abfleet_experiments.file.document import Findings, Kind, Mapping, Node, Path, Scalar, Sequence
+from abfleet_experiments.file.document import Findings, Mapping, Node, Path, Scalar, ScalarKind, Sequence
 from abfleet_experiments.file.errors import shown
 
 
@@ -187,11 +187,11 @@ def _overrides(findings: Findings, node: Node | None, path: Path, groups: tuple[
     overrides = {}
     for user_id, (key, value) in (fields.mapping(findings, node, path) or {}).items():
         here = (*path, user_id)
-        if key.kind is not Kind.TEXT:
+        if key.kind is not ScalarKind.TEXT:
             fields.text(findings, key, here)
         elif (problem := user_id_problem(user_id)) is not None:
             findings.add(key, here, f"the user id {problem}")
-        if isinstance(value, Scalar) and value.kind is Kind.TEXT and groups is not None and value.text in groups:
+        if isinstance(value, Scalar) and value.kind is ScalarKind.TEXT and groups is not None and value.text in groups:
             overrides[user_id] = value.text
         elif (group := fields.text(findings, value, here, pattern=keys.NAME)) is not None and groups is not None:
             findings.add(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from abfleet_models.manifest import contract
-from abfleet_models.train.scorer import Scorer, Table
+from abfleet_models.train.scorer import Scorer, WeightTable
 
 OPSET = 17
 """The newest whose every operator here ONNX Runtime has had since 1.12."""
@@ -110,7 +110,7 @@ def _places(graph: _Graph, recent: str, items: int) -> tuple[str, str]:
     return newer, graph.add("Equal", [total, graph.scalar("none", 0)])
 
 
-def _scores(graph: _Graph, tables: Sequence[Table], recent: str, places: str) -> str:
+def _scores(graph: _Graph, tables: Sequence[WeightTable], recent: str, places: str) -> str:
     """float32[batch, items + 1], the last column zero."""
     parts = []
     for index, table in enumerate(tables):
@@ -127,7 +127,7 @@ def _scores(graph: _Graph, tables: Sequence[Table], recent: str, places: str) ->
     return scores
 
 
-def _unfolded(graph: _Graph, table: Table, name: str) -> str:
+def _unfolded(graph: _Graph, table: WeightTable, name: str) -> str:
     """int8[items + 1, items + 1] from the rows and values of each column; the last row and column are zero."""
     items = len(table.weights)
     longest = max(1, int((table.weights != 0).sum(axis=0).max()))

@@ -12,7 +12,7 @@ import numpy as np
 from abfleet_models.manifest import MAX_K
 from abfleet_models.train import fit
 from abfleet_models.train.dataset import Split
-from abfleet_models.train.scorer import Scorer, Table, equal_places, fading_places, quantise
+from abfleet_models.train.scorer import Scorer, WeightTable, equal_places, fading_places, quantise
 
 COSINE_NEIGHBOURS = 100
 EASE_NEIGHBOURS = 200
@@ -44,7 +44,7 @@ class Recipe:
     description: str
     parameters: tuple[tuple[str, float], ...]
     window: int
-    tables: Callable[[Split, fit.Floats], tuple[Table, ...]]
+    tables: Callable[[Split, fit.Floats], tuple[WeightTable, ...]]
     """Takes the split and its co-occurrence."""
     archived: bool = False
 
@@ -61,15 +61,15 @@ def train(recipe: Recipe, split: Split, together: fit.Floats) -> Scorer:
     )
 
 
-def _popularity(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+def _popularity(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
     return ()
 
 
-def _cosine(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+def _cosine(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
     return (quantise(fit.cosine(together, neighbours=COSINE_NEIGHBOURS), equal_places(LONG_WINDOW)),)
 
 
-def _ease(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+def _ease(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
     return (quantise(_taste(together), equal_places(LONG_WINDOW)),)
 
 
@@ -77,7 +77,7 @@ def _taste(together: fit.Floats) -> fit.Floats:
     return fit.largest(fit.ease(together, penalty=EASE_PENALTY), EASE_NEIGHBOURS)
 
 
-def _sequence(split: Split, together: fit.Floats) -> tuple[Table, ...]:
+def _sequence(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
     following = fit.transitions(split.histories, split.items, reach=TRANSITION_REACH, damping=TRANSITION_DAMPING)
     following = fit.largest(following, TRANSITION_NEIGHBOURS)
     return (

@@ -18,7 +18,7 @@ UNKNOWN = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class WeightTable:
     """One matrix of item-to-item weights, and how much each place of the history counts."""
 
     weights: NDArray[np.int8]
@@ -35,7 +35,7 @@ class Scorer:
 
     item_ids: NDArray[np.int64]
     """[items] in order of popularity, which is the order among equal scores."""
-    tables: tuple[Table, ...]
+    tables: tuple[WeightTable, ...]
     """Without tables, every history gets the popular items that it does not have."""
     popular: NDArray[np.float32]
     """[items] scores where the window has no known item: a cold start."""
@@ -54,12 +54,12 @@ class Answer:
     scores: NDArray[np.float32]
 
 
-def quantise(weights: NDArray[np.float64], places: NDArray[np.uint8]) -> Table:
+def quantise(weights: NDArray[np.float64], places: NDArray[np.uint8]) -> WeightTable:
     """Rounds each column to -127..127 of its largest size; a newest item counts as in `weights`."""
     largest = np.abs(weights).max(axis=0)
     unit = np.where(largest > 0.0, largest, 127.0) / 127.0
     rounded = np.rint(weights / unit).astype(np.int8)
-    return Table(rounded, (unit / max(int(places[0]), 1)).astype(np.float32), places)
+    return WeightTable(rounded, (unit / max(int(places[0]), 1)).astype(np.float32), places)
 
 
 def equal_places(length: int) -> NDArray[np.uint8]:

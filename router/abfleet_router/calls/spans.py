@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from abfleet_experiments import assign
 from abfleet_process.tracing import traceparent
-from abfleet_process.tracing.spans import Attribute, Event, Export, Kind, Span, span_id, trace_id
+from abfleet_process.tracing.spans import Attribute, Export, Span, SpanEvent, SpanKind, span_id, trace_id
 from abfleet_process.tracing.traceparent import TraceContext
 from abfleet_transport.call import Call, Code
 
@@ -96,7 +96,7 @@ def refused_span(trace: CallTrace, code: Code, begun: float, ended: float) -> Sp
     """The router's part in a call that was not admitted: nothing is known of it but how it ended."""
     attributes = {"rpc.system.name": "grpc", "rpc.method": METHOD, "rpc.response.status_code": code.name}
     failed = code.name if code in SERVER_FAULTS else None
-    return Span(METHOD, Kind.SERVER, trace.context, trace.parent_id, begun, ended, attributes, failed)
+    return Span(METHOD, SpanKind.SERVER, trace.context, trace.parent_id, begun, ended, attributes, failed)
 
 
 def call_span(routed: RoutedCall, trace: CallTrace, end: Ended, hashed: Callable[[str], str] | None) -> Span:
@@ -118,10 +118,10 @@ def call_span(routed: RoutedCall, trace: CallTrace, end: Ended, hashed: Callable
     failed = end.code.name if end.code in SERVER_FAULTS else None
     if failed:
         attributes["error.type"] = failed
-    event = Event("feature_flag.evaluation", begun, evaluation(routed, hashed))
+    event = SpanEvent("feature_flag.evaluation", begun, evaluation(routed, hashed))
     return Span(
         METHOD,
-        Kind.SERVER,
+        SpanKind.SERVER,
         trace.context,
         trace.parent_id,
         begun,
@@ -175,7 +175,7 @@ def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[
             attributes["server.port"] = int(port)
         yield Span(
             BATCH_METHOD.lstrip("/"),
-            Kind.CLIENT,
+            SpanKind.CLIENT,
             trace.context._replace(span_id=attempt.span_id),
             trace.context.span_id,
             attempt.batch.sent + end.wall_offset,

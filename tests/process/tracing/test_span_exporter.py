@@ -9,7 +9,7 @@ import pytest
 from abfleet_process.errors import TransportUnavailable
 from abfleet_process.tracing.exporter import endpoint_or_none, make_exporter
 from abfleet_process.tracing.span_exporter import ExporterSettings, SpanExporter
-from abfleet_process.tracing.spans import Event, Kind, Resource, Span
+from abfleet_process.tracing.spans import Resource, Span, SpanEvent, SpanKind
 from abfleet_process.tracing.traceparent import TraceContext
 
 from tests.support.fleet import wait_until
@@ -22,8 +22,10 @@ Make = Callable[..., SpanExporter]
 
 def span(number: int = 0) -> Span:
     attributes = {"text": "a", "whole": 7, "real": 0.5, "yes": True, "number": number}
-    event = Event("happened", 1000.5, {"why": "b"})
-    return Span("a name", Kind.CLIENT, CONTEXT, "1" * 16, 1000.25, 1001.0, attributes, "broke", (event,), (CONTEXT,), 3)
+    event = SpanEvent("happened", 1000.5, {"why": "b"})
+    return Span(
+        "a name", SpanKind.CLIENT, CONTEXT, "1" * 16, 1000.25, 1001.0, attributes, "broke", (event,), (CONTEXT,), 3
+    )
 
 
 @pytest.fixture

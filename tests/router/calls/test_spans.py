@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
-from abfleet_process.tracing.spans import Kind, Span
+from abfleet_process.tracing.spans import Span, SpanKind
 from abfleet_process.tracing.traceparent import parse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.calls.spans import Tracer
@@ -30,7 +30,7 @@ class Traced:
         tracer = Tracer(self.spans.append, ratio, draw=lambda: draw, bits=bits, **parts)
         self.bench = Bench(tracer=tracer)
 
-    def named(self, kind: Kind) -> list[Span]:
+    def named(self, kind: SpanKind) -> list[Span]:
         return [span for span in self.spans if span.kind is kind]
 
 
@@ -74,7 +74,7 @@ async def test_a_callers_trace_goes_on(traced: Make, headers: list[dict[int, str
     await bench.arrive(bench.call("on-v2", metadata=SAMPLED, request_id="r-1"))
     bench.clock.advance(0.01)
     await bench.answer()
-    (call,), (link,) = one.named(Kind.SERVER), one.named(Kind.CLIENT)
+    (call,), (link,) = one.named(SpanKind.SERVER), one.named(SpanKind.CLIENT)
     assert (call.context.trace_id, call.parent_id) == (TRACE, CALLER)
     assert (link.context.trace_id, link.parent_id) == (TRACE, call.context.span_id)
     sent = parse(headers[0][0])
@@ -105,7 +105,7 @@ async def test_the_choice_is_a_feature_flag_evaluation(traced: Make) -> None:
         for user in ("on-v2", ""):
             await one.bench.arrive(one.bench.call(user))
             await one.bench.answer()
-    events = [span.events for span in (*plain.named(Kind.SERVER), *hashed.named(Kind.SERVER))]
+    events = [span.events for span in (*plain.named(SpanKind.SERVER), *hashed.named(SpanKind.SERVER))]
     assert {event.name for (event,) in events} == {"feature_flag.evaluation"}
     forced, nobody, forced_hashed, nobody_hashed = (dict(event.attributes) for (event,) in events)
     revision = plain.bench.config.revision
@@ -128,7 +128,7 @@ async def test_an_allocated_user_is_a_split(traced: Make) -> None:
     one: Traced = await traced(1.0)
     await one.bench.arrive(one.bench.call("user-1"))
     await one.bench.answer()
-    assert one.named(Kind.SERVER)[0].events[0].attributes["feature_flag.result.reason"] == "split"
+    assert one.named(SpanKind.SERVER)[0].events[0].attributes["feature_flag.result.reason"] == "split"
 
 
 @pytest.mark.parametrize(("ratio", "draw", "expected"), [(0.5, 0.49, 1), (0.5, 0.5, 0), (0.0, 0.0, 0), (1.0, 0.999, 1)])
@@ -139,7 +139,7 @@ async def test_the_ratio_decides_for_calls_without_a_trace(
     one: Traced = await traced(ratio, draw)
     await one.bench.arrive(one.bench.call("on-v1"))
     await one.bench.answer()
-    calls = one.named(Kind.SERVER)
+    calls = one.named(SpanKind.SERVER)
     assert len(calls) == len(headers[0]) == expected
     assert all(span.parent_id is None for span in calls)
     assert one.bench.log.exposures()[0]["trace_id"] == (calls[0].context.trace_id if calls else None)
@@ -180,7 +180,7 @@ async def test_each_attempt_is_a_span(traced: Make) -> None:
     await bench.fail("v2", BatchFailed(FailureReason.TIMEOUT, "late", connection_broke=False))
     bench.clock.advance(0.1)
     await bench.run_dry()
-    (call,), hops = one.named(Kind.SERVER), one.named(Kind.CLIENT)
+    (call,), hops = one.named(SpanKind.SERVER), one.named(SpanKind.CLIENT)
     assert len(hops) == call.attributes["abfleet.attempts"] >= 2
     assert [link.attributes["abfleet.attempt"] for link in hops] == list(range(1, len(hops) + 1))
     assert [link.failed is None for link in hops] == [False] * (len(hops) - 1) + [True]
@@ -204,9 +204,9 @@ async def test_a_call_that_fails_is_an_error(traced: Make) -> None:
         await bench.arrive(bench.call("on-v1", seconds=0.001))
         bench.clock.advance(1.0)
         bench.router.batch_results.sweep()
-    spans = {span.attributes["rpc.response.status_code"]: span for span in one.named(Kind.SERVER)}
+    spans = {span.attributes["rpc.response.status_code"]: span for span in one.named(SpanKind.SERVER)}
     assert spans.keys() >= {Code.CANCELLED.name, Code.INVALID_ARGUMENT.name, Code.DEADLINE_EXCEEDED.name}
     assert spans["CANCELLED"].failed is None
     assert spans["INVALID_ARGUMENT"].failed is None
     assert spans["DEADLINE_EXCEEDED"].failed == spans["DEADLINE_EXCEEDED"].attributes["error.type"]
-    assert len(one.named(Kind.SERVER)) == 22
+    assert len(one.named(SpanKind.SERVER)) == 22

@@ -9,7 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
-from abfleet_process.tracing.spans import Attribute, Event, Resource, Span
+from abfleet_process.tracing.spans import Attribute, Resource, Span, SpanEvent
 
 CONTENT_TYPE = "application/x-protobuf"
 SCOPE = InstrumentationScope(name="abfleet")
@@ -60,7 +60,7 @@ def _span(span: Span) -> bytes:
     return b"".join((message.SerializeToString(), *attributes, *events))
 
 
-def _event(event: Event) -> bytes:
+def _event(event: SpanEvent) -> bytes:
     head = trace_pb2.Span.Event(name=event.name, time_unix_nano=_nanoseconds(event.at)).SerializeToString()
     return head + b"".join(_attribute(EVENT_ATTRIBUTES_TAG, key, value) for key, value in event.attributes.items())
 

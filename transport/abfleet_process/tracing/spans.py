@@ -11,7 +11,7 @@ MAX_LINKS = 32
 """A batch has up to 128 calls; that many links on each of their spans would be most of what is sent."""
 
 
-class Kind(IntEnum):
+class SpanKind(IntEnum):
     """Numbers of opentelemetry.proto.trace.v1.Span.SpanKind."""
 
     INTERNAL = 1
@@ -20,7 +20,7 @@ class Kind(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class SpanEvent:
     """Something that happened at one moment of a span."""
 
     name: str
@@ -33,7 +33,7 @@ class Span:
     """Times are seconds since the epoch."""
 
     name: str
-    kind: Kind
+    kind: SpanKind
     context: TraceContext
     parent_id: str | None
     begun: float
@@ -41,7 +41,7 @@ class Span:
     attributes: Mapping[str, Attribute]
     failed: str | None = None
     """Why, where it is an error."""
-    events: tuple[Event, ...] = ()
+    events: tuple[SpanEvent, ...] = ()
     links: tuple[TraceContext, ...] = ()
     dropped_links: int = 0
 
