@@ -44,7 +44,7 @@ CONCURRENT_CALLS = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Question:
+class RecommendationQuery:
     """What is asked for a user."""
 
     user_id: str = ""
@@ -57,7 +57,7 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Recommendation:
     """What came back. `experiment` and `group` are empty where no experiment takes the user."""
 
     user_id: str
@@ -91,8 +91,8 @@ def open_channel(address: str, access: Access = PLAIN) -> grpc.aio.Channel:
 
 
 async def ask(
-    channel: grpc.aio.Channel, question: Question, *, timeout_seconds: float, request_id: str | None = None
-) -> Answer:
+    channel: grpc.aio.Channel, question: RecommendationQuery, *, timeout_seconds: float, request_id: str | None = None
+) -> Recommendation:
     """One call. Raises CallFailed."""
     stub = recommender_pb2_grpc.RecommenderStub(channel)  # type: ignore[no-untyped-call]
     request = recommender_pb2.RecommendRequest(
@@ -109,7 +109,7 @@ async def ask(
         )
     except grpc.aio.AioRpcError as error:
         raise CallFailed(error.code().name, error.details() or "") from error
-    return Answer(
+    return Recommendation(
         user_id=question.user_id,
         item_ids=tuple(answer.item_ids),
         scores=tuple(answer.scores),
@@ -122,7 +122,7 @@ async def ask(
 
 
 @dataclass(slots=True)
-class Split:
+class ObservedSplit:
     """Where many users landed; changed only by `ask_all`."""
 
     answered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -140,14 +140,14 @@ class Split:
 
 async def ask_all(
     channel: grpc.aio.Channel,
-    questions: Iterable[Question],
+    questions: Iterable[RecommendationQuery],
     *,
     timeout_seconds: float,
     on_answer: Callable[[], None] = lambda: None,
     concurrent: int = CONCURRENT_CALLS,
-) -> Split:
+) -> ObservedSplit:
     """One call for each question, at most `concurrent` at a time; `on_answer` hears of every outcome."""
-    split = Split()
+    split = ObservedSplit()
     waiting = iter(questions)
 
     async def work() -> None:

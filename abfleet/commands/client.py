@@ -16,7 +16,7 @@ from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, Ser
 if TYPE_CHECKING:
     from abfleet_transport.client.channel import Access
 
-    from abfleet.client import Answer, CallFailed, Question, Split
+    from abfleet.client import CallFailed, ObservedSplit, Recommendation, RecommendationQuery
 
 USAGE, FAILURE = 2, 1
 
@@ -69,9 +69,9 @@ def client(
 
     A call that meets UNAVAILABLE is sent again, under the same request id.
     """
-    from abfleet.client import Question
+    from abfleet.client import RecommendationQuery
 
-    question = Question(
+    question = RecommendationQuery(
         user_id=user_id,
         items=_items(items),
         limit=limit,
@@ -94,7 +94,7 @@ def client(
 async def _one(
     address: str,
     access: "Access",
-    question: "Question",
+    question: "RecommendationQuery",
     timeout_s: float,
     titles: Mapping[int, str],
     *,
@@ -116,7 +116,7 @@ async def _one(
         _print_answer(answer, titles)
 
 
-def _print_answer(answer: "Answer", titles: Mapping[int, str]) -> None:
+def _print_answer(answer: "Recommendation", titles: Mapping[int, str]) -> None:
     where = f"{answer.experiment} / {answer.group}" if answer.experiment else "no experiment"
     served = answer.model_version or "a worker alone"
     typer.echo(f"{answer.user_id or 'no user'}: {where}, served by {served} in {answer.latency_ms:.1f} ms")
@@ -129,7 +129,7 @@ def _print_answer(answer: "Answer", titles: Mapping[int, str]) -> None:
 
 
 async def _many(
-    address: str, access: "Access", question: "Question", users: int, timeout_s: float, *, as_json: bool
+    address: str, access: "Access", question: "RecommendationQuery", users: int, timeout_s: float, *, as_json: bool
 ) -> None:
     from dataclasses import replace
 
@@ -154,7 +154,7 @@ async def _many(
         _stop(_complaint(address, split.first_failure))
 
 
-def _split_document(split: "Split") -> dict[str, Any]:
+def _split_document(split: "ObservedSplit") -> dict[str, Any]:
     from abfleet.client import quantile
 
     answered = sum(split.answered.values())
@@ -176,7 +176,7 @@ def _split_document(split: "Split") -> dict[str, Any]:
     }
 
 
-def _print_split(split: "Split") -> None:
+def _print_split(split: "ObservedSplit") -> None:
     from abfleet.commands.tables import print_table, say
 
     document = _split_document(split)

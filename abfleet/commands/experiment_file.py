@@ -15,8 +15,8 @@ from abfleet.commands.tables import print_table, say
 
 if TYPE_CHECKING:
     from abfleet_experiments.config import Config
-    from abfleet_experiments.movement import Movement, Place
-    from abfleet_experiments.plan import Plan
+    from abfleet_experiments.movement import Movement, Placement
+    from abfleet_experiments.plan import EditPlan
 
 EXIT_USAGE = 2
 EXIT_MOVES = 3
@@ -93,7 +93,7 @@ def attribute_map(pairs: Sequence[str] | None) -> dict[str, str]:
     return attributes
 
 
-def show_plan(plan: "Plan", *, as_json: bool, users: int | None = None) -> None:
+def show_plan(plan: "EditPlan", *, as_json: bool, users: int | None = None) -> None:
     """Prints a plan: who moves now and at each later row, and what to know. `users` is how many were counted."""
     from abfleet_experiments.config import time_text
 
@@ -157,7 +157,7 @@ def _show_rows(head: tuple[str, str, str], rows: list[tuple[str, str, str]]) -> 
         typer.echo(f"  {row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}")
 
 
-def _place(place: "Place") -> str:
+def _place(place: "Placement") -> str:
     return f"{place} ({place.version})"
 
 

@@ -16,7 +16,7 @@ from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, l
 from abfleet.commands.tables import print_table
 
 if TYPE_CHECKING:
-    from abfleet_models.comparison import Comparison
+    from abfleet_models.comparison import VersionComparison
     from abfleet_models.registry import ModelVersion, Registry
     from abfleet_models.release import Release
     from abfleet_models.trail import ReleaseEvent
@@ -239,7 +239,7 @@ def _told(event: "ReleaseEvent") -> str:
     return f"{event.version} is {event.event}"
 
 
-def _as_json(found: "Comparison") -> dict[str, Any]:
+def _as_json(found: "VersionComparison") -> dict[str, Any]:
     shares = {"overlap": found.overlap, "same_first": found.same_first, "same_list": found.same_list}
     metrics = [{**asdict(one), "difference": one.difference} for one in found.metrics]
     answers = [{**asdict(one), "overlap": one.overlap} for one in found.answers]

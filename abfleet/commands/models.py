@@ -27,7 +27,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class VersionListing:
     """One version as `list` shows it; `error` is set where its metadata cannot be read, and the rest is then empty."""
 
     version: str
@@ -42,7 +42,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class VerificationResult:
     """What `verify` found of one version, or of the registry as a whole."""
 
     version: str
@@ -78,7 +78,7 @@ def train(
 
     try:
         from abfleet_models.train.build import build
-        from abfleet_models.train.dataset import DataError
+        from abfleet_models.train.dataset import TrainingDataError
         from abfleet_models.train.recipes import RECIPES
     except ImportError as error:
         _stop(f"training needs {error.name}: pip install 'abfleet[train]'", USAGE)
@@ -98,7 +98,7 @@ def train(
                 transient=True,
             )
         )
-    except DataError as error:
+    except TrainingDataError as error:
         _stop(str(error), USAGE)
     except (RegistryError, OSError) as error:
         _stop(str(error), FAILURE)
@@ -206,7 +206,7 @@ def _find(registry: "Registry", name: str) -> tuple[str, Opener]:
         return name, opener  # it is there and broken: a failure of the version, not a wrong question
 
 
-def _rows(registry: "Registry") -> Iterator[Row]:
+def _rows(registry: "Registry") -> Iterator[VersionListing]:
     from abfleet_models.registry import RegistryError
 
     aliases = registry.aliases()
@@ -217,10 +217,10 @@ def _rows(registry: "Registry") -> Iterator[Row]:
             found = opener(name)
             metrics = found.metrics()
         except RegistryError as error:
-            yield Row(name, leading, archived, error=str(error))
+            yield VersionListing(name, leading, archived, error=str(error))
             continue
         manifest = found.manifest
-        yield Row(
+        yield VersionListing(
             version=name,
             aliases=leading if not archived else [],
             archived=archived,
@@ -239,17 +239,17 @@ def _key(key_file: Path | None) -> bytes | None:
     return None if key_file is None else signing.read_key(key_file)
 
 
-def _verdicts(registry: "Registry", key: bytes | None) -> Iterator[Verdict]:
+def _verdicts(registry: "Registry", key: bytes | None) -> Iterator[VerificationResult]:
     for name, opener in _all(registry):
         yield _verdict(name, opener, key)
     problems = registry.check()
     for problem in problems:
-        yield Verdict("registry", ok=False, message=problem)
+        yield VerificationResult("registry", ok=False, message=problem)
     if not problems:
-        yield Verdict("registry", ok=True, message="aliases and registry.json agree with the folders")
+        yield VerificationResult("registry", ok=True, message="aliases and registry.json agree with the folders")
 
 
-def _verdict(name: str, opener: Opener, key: bytes | None) -> Verdict:
+def _verdict(name: str, opener: Opener, key: bytes | None) -> VerificationResult:
     from abfleet_models import signing
     from abfleet_models.registry import RegistryError
     from abfleet_models.verification import verify_golden
@@ -261,10 +261,10 @@ def _verdict(name: str, opener: Opener, key: bytes | None) -> Verdict:
         verify_golden(found)
         found.metrics()
     except RegistryError as error:
-        return Verdict(name, ok=False, message=str(error))
+        return VerificationResult(name, ok=False, message=str(error))
     histories = len(found.manifest.golden.history)
     signed = "signed, " if key is not None else ""
-    return Verdict(name, ok=True, message=f"{signed}sha256, signature and {histories} golden answers")
+    return VerificationResult(name, ok=True, message=f"{signed}sha256, signature and {histories} golden answers")
 
 
 def _shown(metrics: dict[str, float]) -> list[str]:

@@ -13,7 +13,7 @@ import typer
 from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
 
 if TYPE_CHECKING:
-    from abfleet.traffic.running import Plan, Workload
+    from abfleet.traffic.running import TrafficPlan, Workload
 
 FAILURE = 1
 LEAST_EFFECT = -1.0
@@ -81,17 +81,17 @@ def traffic(
     Outcomes come late, some twice and some never. The same seed has the same people call in the same order. Ctrl-C ends
     it with the summary.
     """
-    from abfleet.traffic.population import DataError, built_in, from_movielens
-    from abfleet.traffic.running import Plan, summary
+    from abfleet.traffic.population import PopulationError, built_in, from_movielens
+    from abfleet.traffic.running import TrafficPlan, summary
 
-    plan = Plan(
+    plan = TrafficPlan(
         address=address, rate=rate, duration_seconds=duration, seed=seed, run=run or f"t{time.time_ns():x}",
         effects=_effects(effect or []), duplicates=duplicates, loss=loss, mean_delay_seconds=delay, as_real=as_real,
         access=access(token_file, server_ca, client_cert, client_key, server_name),
     )  # fmt: skip
     try:
         people = built_in(users, seed) if data is None else from_movielens(data, users)
-    except DataError as error:
+    except PopulationError as error:
         raise typer.BadParameter(str(error), param_hint="--data") from None
     workload = asyncio.run(_run(plan, people))
     document = {"run": plan.run, "seed": seed, "synthetic": not as_real, **summary(workload)}
@@ -104,7 +104,7 @@ def traffic(
         raise typer.Exit(FAILURE)
 
 
-async def _run(plan: "Plan", people: Any) -> "Workload":
+async def _run(plan: "TrafficPlan", people: Any) -> "Workload":
     from rich.console import Console
     from rich.progress import Progress
 

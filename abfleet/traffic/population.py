@@ -23,7 +23,7 @@ LIKED_SHARE = 0.15
 """Of the items, how many a person of the built-in population would watch."""
 
 
-class DataError(Exception):
+class PopulationError(Exception):
     """The data folder is not what it should be; the message says what is wrong and what is allowed."""
 
 
@@ -65,7 +65,8 @@ def _drawn_taste(seed: int, number: int, seen: frozenset[int]) -> Callable[[int]
 
 
 def from_movielens(folder: Path, users: int) -> list[Person]:
-    """Users `user-1` to `user-N`, each with the history of one person of ratings.csv, in turn. Raises DataError."""
+    """Users `user-1` to `user-N`, each with the history of one person of ratings.csv, in turn. Raises
+    PopulationError."""
     histories = _read_ratings(folder / "ratings.csv")
     people = []
     for number in range(users):
@@ -88,10 +89,12 @@ def _read_ratings(path: Path) -> Sequence[Sequence[int]]:
                 user, movie, at = (int(row[name]) for name in columns)
                 by_user[user].append((at, movie))
     except OSError as error:
-        raise DataError(f"--data: {path}: {error.strerror or error}; allowed is a folder with ratings.csv") from error
+        raise PopulationError(
+            f"--data: {path}: {error.strerror or error}; allowed is a folder with ratings.csv"
+        ) from error
     except (KeyError, ValueError, TypeError) as error:
-        raise DataError(f"--data: {path} is not CSV with whole numbers in {', '.join(columns)}") from error
+        raise PopulationError(f"--data: {path} is not CSV with whole numbers in {', '.join(columns)}") from error
     histories = [[movie for _, movie in sorted(by_user[user])] for user in sorted(by_user)]
     if not (kept := [one for one in histories if len(one) >= 5]):
-        raise DataError(f"--data: {path} has nobody with five films or more")
+        raise PopulationError(f"--data: {path} has nobody with five films or more")
     return kept

@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 from abfleet_transport.client.channel import PLAIN, Access
 
-from abfleet.client import CallFailed, Question, ask, open_channel, quantile
+from abfleet.client import CallFailed, RecommendationQuery, ask, open_channel, quantile
 from abfleet.feedback_client import FeedbackClient, Outcome, OutcomesLost, Tally
 from abfleet.traffic.behaviour import Act, acts
 from abfleet.traffic.population import Person
@@ -25,7 +25,7 @@ MOST_AT_ONCE = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TrafficPlan:
     """What is sent.
 
     Attributes:
@@ -71,7 +71,9 @@ class GroupTally:
 class Workload:
     """One run. Changed only on the event loop."""
 
-    def __init__(self, plan: Plan, people: Sequence[Person], *, on_call: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, plan: TrafficPlan, people: Sequence[Person], *, on_call: Callable[[], None] = lambda: None
+    ) -> None:
         self._plan = plan
         self._people = people
         self._on_call = on_call
@@ -128,7 +130,9 @@ class Workload:
 
     async def _call(self, channel: grpc.aio.Channel, person: Person, number: int) -> None:
         plan = self._plan
-        question = Question(user_id=person.user_id, items=person.history, limit=plan.limit, synthetic=not plan.as_real)
+        question = RecommendationQuery(
+            user_id=person.user_id, items=person.history, limit=plan.limit, synthetic=not plan.as_real
+        )
         request_id = f"{plan.run}-{number}"
         try:
             answer = await ask(channel, question, timeout_seconds=5.0, request_id=request_id)

@@ -36,7 +36,7 @@ from abfleet_experiments.bucketing import BUCKETS
 _RELEASED = -1
 
 
-class Run(NamedTuple):
+class BucketRange(NamedTuple):
     """The buckets from `start` up to, and without, `end` belong to `group`."""
 
     start: int
@@ -54,13 +54,13 @@ class _Order(NamedTuple):
         return _Order(self.anchor, not self.down)
 
 
-def fold(rows: Sequence[Sequence[int]], *, control: int) -> tuple[Run, ...]:
+def fold(rows: Sequence[Sequence[int]], *, control: int) -> tuple[BucketRange, ...]:
     """The buckets of each group after the rows of shares, applied in order.
 
     rows: int[row, group] in basis points, each row summing to 10,000; one row is a plain split without history.
     Returns runs in bucket order that cover 0 to 9,999 once; neighbours belong to different groups.
     """
-    runs = [Run(0, BUCKETS, control)]
+    runs = [BucketRange(0, BUCKETS, control)]
     before = [0] * len(rows[0])
     before[control] = BUCKETS
     for row in rows:
@@ -71,12 +71,12 @@ def fold(rows: Sequence[Sequence[int]], *, control: int) -> tuple[Run, ...]:
     return tuple(runs)
 
 
-def table(runs: Sequence[Run]) -> bytes:
+def table(runs: Sequence[BucketRange]) -> bytes:
     """The same as one group index for each of the 10,000 buckets."""
     return b"".join(bytes((run.group,)) * (run.end - run.start) for run in runs)
 
 
-def _step(runs: list[Run], before: Sequence[int], after: Sequence[int], control: int) -> list[Run]:
+def _step(runs: list[BucketRange], before: Sequence[int], after: Sequence[int], control: int) -> list[BucketRange]:
     """One row's changes; leaves the runs that come in as they are."""
     runs = list(runs)
     treatments = [group for group in range(len(after)) if group != control]
@@ -93,12 +93,12 @@ def _step(runs: list[Run], before: Sequence[int], after: Sequence[int], control:
     return _joined(run._replace(group=control) if run.group == _RELEASED else run for run in runs)
 
 
-def _hand_over(runs: list[Run], free: dict[int, int], count: int, *, to: int, order: _Order) -> None:
+def _hand_over(runs: list[BucketRange], free: dict[int, int], count: int, *, to: int, order: _Order) -> None:
     """Gives `count` buckets `to` a group, in its order, from the owners that `free` lists.
 
     Changes the runs in place, which stay in bucket order, and counts `free` down.
     """
-    taken_from: list[tuple[int, Run, Run]] = []
+    taken_from: list[tuple[int, BucketRange, BucketRange]] = []
     for index in _ring(runs, order):
         run = runs[index]
         taken = min(free.get(run.group, 0), run.end - run.start, count)
@@ -107,7 +107,7 @@ def _hand_over(runs: list[Run], free: dict[int, int], count: int, *, to: int, or
             count -= taken
             cut = run.end - taken if order.down else run.start + taken
             low, high = (run.group, to) if order.down else (to, run.group)
-            taken_from.append((index, Run(run.start, cut, low), Run(cut, run.end, high)))
+            taken_from.append((index, BucketRange(run.start, cut, low), BucketRange(cut, run.end, high)))
         if not count:
             break
     assert count == 0, "the shares of a row sum to 10,000, so what groups gain is free"
@@ -115,7 +115,7 @@ def _hand_over(runs: list[Run], free: dict[int, int], count: int, *, to: int, or
         runs[index : index + 1] = [run for run in (low_run, high_run) if run.start < run.end]
 
 
-def _ring(runs: list[Run], order: _Order) -> list[int]:
+def _ring(runs: list[BucketRange], order: _Order) -> list[int]:
     """The indexes of the runs in the order in which a treatment meets them; cuts the run at its anchor in two."""
     first = bisect_left(runs, order.anchor, key=lambda run: run.start)
     if first and (before := runs[first - 1]).end > order.anchor:
@@ -124,12 +124,12 @@ def _ring(runs: list[Run], order: _Order) -> list[int]:
     return ring[::-1] if order.down else ring
 
 
-def _joined(runs: Iterable[Run]) -> list[Run]:
+def _joined(runs: Iterable[BucketRange]) -> list[BucketRange]:
     """The runs, neighbours of one group made one."""
-    joined: list[Run] = []
+    joined: list[BucketRange] = []
     for run in runs:
         if joined and joined[-1].group == run.group:
-            joined[-1] = Run(joined[-1].start, run.end, run.group)
+            joined[-1] = BucketRange(joined[-1].start, run.end, run.group)
         else:
             joined.append(run)
     return joined

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass
 from datetime import datetime
 
-from abfleet_experiments.allocate import Run, fold
+from abfleet_experiments.allocate import BucketRange, fold
 from abfleet_experiments.config import Experiment
 
 
@@ -24,7 +24,7 @@ class Allocation:
     id: str
     traffic_bp: int
     weights_bp: tuple[int, ...]
-    runs: tuple[Run, ...]
+    runs: tuple[BucketRange, ...]
 
 
 def allocation_in_force(experiment: Experiment, at: datetime) -> Allocation | None:

@@ -21,7 +21,7 @@ from abfleet_experiments.bucketing import BUCKETS, layer_salt
 from abfleet_experiments.config import Config
 
 
-class Place(NamedTuple):
+class Placement(NamedTuple):
     """Where a user is: an experiment's group, or neither, and the version that serves."""
 
     experiment: str | None
@@ -36,8 +36,8 @@ class Place(NamedTuple):
 class Flow:
     """The share of all users, 0 to 1, that goes from one place to another (or stays)."""
 
-    before: Place
-    after: Place
+    before: Placement
+    after: Placement
     share: Fraction
 
 
@@ -78,11 +78,11 @@ class Movement:
         """Users who are served by another version than before."""
         return self._sum(flow for flow in self.flows if flow.before.version != flow.after.version)
 
-    def shares_before(self) -> Mapping[Place, Fraction]:
+    def shares_before(self) -> Mapping[Placement, Fraction]:
         """Share of all users at each place, before."""
         return self._shares((flow.before, flow.share) for flow in self.flows)
 
-    def shares_after(self) -> Mapping[Place, Fraction]:
+    def shares_after(self) -> Mapping[Placement, Fraction]:
         """Share of all users at each place, after."""
         return self._shares((flow.after, flow.share) for flow in self.flows)
 
@@ -91,8 +91,8 @@ class Movement:
         return sum((flow.share for flow in flows), Fraction(0))
 
     @staticmethod
-    def _shares(places: Iterable[tuple[Place, Fraction]]) -> Mapping[Place, Fraction]:
-        shares: dict[Place, Fraction] = {}
+    def _shares(places: Iterable[tuple[Placement, Fraction]]) -> Mapping[Placement, Fraction]:
+        shares: dict[Placement, Fraction] = {}
         for place, share in places:
             shares[place] = shares.get(place, Fraction(0)) + share
         return shares
@@ -102,18 +102,18 @@ def movement(old: Config, old_at: datetime, new: Config, new_at: datetime) -> Mo
     """The exact movement of all users from one configuration at an instant to another."""
     before, after = _Chain(old, old_at), _Chain(new, new_at)
     atoms = _atoms(before, after)
-    counts: Counter[tuple[Place, Place, int]] = Counter()
+    counts: Counter[tuple[Placement, Placement, int]] = Counter()
     todo: list[tuple[dict[str, int], int]] = [({}, 1)]
     while todo:
         known, count = todo.pop()
         place_before, place_after = before.decide(known), after.decide(known)
-        if isinstance(place_before, Place) and isinstance(place_after, Place):
+        if isinstance(place_before, Placement) and isinstance(place_after, Placement):
             counts[place_before, place_after, len(known)] += count
             continue
         salt = place_before if isinstance(place_before, str) else place_after
         assert isinstance(salt, str)
         todo += [({**known, salt: bucket}, count * size) for bucket, size in atoms[salt]]
-    shares: dict[tuple[Place, Place], Fraction] = {}
+    shares: dict[tuple[Placement, Placement], Fraction] = {}
     for (place_before, place_after, depth), count in counts.items():
         pair = (place_before, place_after)
         shares[pair] = shares.get(pair, Fraction(0)) + Fraction(count, BUCKETS**depth)
@@ -122,12 +122,12 @@ def movement(old: Config, old_at: datetime, new: Config, new_at: datetime) -> Mo
 
 def movement_of(users: Iterable[str], old: Assigner, new: Assigner, attributes: Mapping[str, str]) -> Movement:
     """The movement of these very users, who all have these attributes; ValueError if there are none."""
-    counts: Counter[tuple[Place, Place]] = Counter()
+    counts: Counter[tuple[Placement, Placement]] = Counter()
     for user_id in users:
         before, after = old.assign(user_id, attributes)[0], new.assign(user_id, attributes)[0]
         counts[
-            Place(before.experiment, before.group, before.model_version),
-            Place(after.experiment, after.group, after.model_version),
+            Placement(before.experiment, before.group, before.model_version),
+            Placement(after.experiment, after.group, after.model_version),
         ] += 1
     total = counts.total()
     if not total:
@@ -135,7 +135,7 @@ def movement_of(users: Iterable[str], old: Assigner, new: Assigner, attributes: 
     return _movement({pair: Fraction(count, total) for pair, count in counts.items()})
 
 
-def _movement(shares: Mapping[tuple[Place, Place], Fraction]) -> Movement:
+def _movement(shares: Mapping[tuple[Placement, Placement], Fraction]) -> Movement:
     flows = (Flow(before, after, share) for (before, after), share in shares.items())
     return Movement(tuple(sorted(flows, key=lambda flow: (-flow.share, str(flow.before), str(flow.after)))))
 
@@ -143,14 +143,14 @@ def _movement(shares: Mapping[tuple[Place, Place], Fraction]) -> Movement:
 class _Experiment(NamedTuple):
     salt: str
     groups: bytes  # group index of each bucket
-    places: tuple[Place, ...]  # of each group
+    places: tuple[Placement, ...]  # of each group
 
 
 class _Chain:
     """A configuration at an instant as a list of decisions, each by the bucket of one salt."""
 
     def __init__(self, config: Config, at: datetime) -> None:
-        self._nowhere = Place(None, None, config.default)
+        self._nowhere = Placement(None, None, config.default)
         self._holdout = config.holdout
         self._experiments: list[_Experiment] = []
         slots: dict[str, list[int]] = {}
@@ -160,7 +160,7 @@ class _Chain:
             taking = allocation.traffic_bp if allocation and experiment.enabled else 0
             layer += [len(self._experiments)] * taking + [-1] * (experiment.traffic_bp - taking)
             if allocation and taking:
-                places = tuple(Place(experiment.name, group.name, group.model) for group in experiment.groups)
+                places = tuple(Placement(experiment.name, group.name, group.model) for group in experiment.groups)
                 self._experiments.append(_Experiment(experiment.salt, table(allocation.runs), places))
         self._layers = {salt: [*filled, *[-1] * (BUCKETS - len(filled))] for salt, filled in slots.items()}
 
@@ -172,7 +172,7 @@ class _Chain:
         for experiment in self._experiments:
             yield experiment.salt, experiment.groups
 
-    def decide(self, known: Mapping[str, int]) -> Place | str:
+    def decide(self, known: Mapping[str, int]) -> Placement | str:
         """Where a user with these buckets is, or the salt whose bucket is needed to say."""
         if self._holdout.percent_bp:
             if self._holdout.salt not in known:

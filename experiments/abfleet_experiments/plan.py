@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from abfleet_experiments.advice import advice
 from abfleet_experiments.config import Config, Experiment, percent_text, time_text
-from abfleet_experiments.movement import Flow, Movement, Place, movement
+from abfleet_experiments.movement import Flow, Movement, Placement, movement
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class PlanWarning:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EditPlan:
     """The effect of putting a new configuration in the place of an old one at an instant.
 
     Attributes:
@@ -68,7 +68,7 @@ class Plan:
         }
 
 
-def plan(old: Config, new: Config, at: datetime, *, now: Movement | None = None) -> Plan:
+def plan(old: Config, new: Config, at: datetime, *, now: Movement | None = None) -> EditPlan:
     """What replacing one configuration by another at an instant does.
 
     `now` is the movement if it was counted over known users; else that of all users, exact from the buckets.
@@ -82,7 +82,7 @@ def plan(old: Config, new: Config, at: datetime, *, now: Movement | None = None)
     warnings = tuple(_warnings(old, new, at, moving))
     audiences = any(experiment.audience for config in (old, new) for experiment in config.experiments)
     matching_only = now is None and audiences
-    return Plan(at, old.revision, new.revision, moving, tuple(later), warnings, matching_only)
+    return EditPlan(at, old.revision, new.revision, moving, tuple(later), warnings, matching_only)
 
 
 def share_text(share: Fraction) -> str:
@@ -110,7 +110,7 @@ def _percent(share: Fraction) -> float:
     return round(float(share * 100), 6)
 
 
-def _place_dict(place: Place) -> dict[str, str | None]:
+def _place_dict(place: Placement) -> dict[str, str | None]:
     return {"experiment": place.experiment, "group": place.group, "model_version": place.version}
 
 

@@ -61,7 +61,7 @@ class AnswerChange:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class VersionComparison:
     """Everything that differs between version a and version b."""
 
     a: str
@@ -89,10 +89,10 @@ class Comparison:
         return sum(one.a == one.b for one in self.answers) / len(self.answers)
 
 
-def compare(a: ModelVersion, b: ModelVersion) -> Comparison:
+def compare(a: ModelVersion, b: ModelVersion) -> VersionComparison:
     """Opens and asks both versions. Raises RegistryError where one is not intact or does not run."""
     opened = OpenedModel(a), OpenedModel(b)
-    return Comparison(
+    return VersionComparison(
         a=a.version,
         b=b.version,
         metadata=tuple(_fields(a, b)),

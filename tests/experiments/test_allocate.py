@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
-from abfleet_experiments.allocate import Run, fold, table
+from abfleet_experiments.allocate import BucketRange, fold, table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -112,7 +112,7 @@ def test_where_treatments_begin() -> None:
 def test_a_third_treatment_goes_round_what_is_taken() -> None:
     """What stands in a treatment's way is passed by, past the top to the bottom."""
     runs = fold([(0, 500, 4000, 5500)], control=0)
-    assert runs == (Run(0, 500, 1), Run(500, 6000, 3), Run(6000, 10000, 2))
+    assert runs == (BucketRange(0, 500, 1), BucketRange(500, 6000, 3), BucketRange(6000, 10000, 2))
 
 
 def test_history_is_part_of_the_state() -> None:

@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from abfleet_experiments.assign import Assigner
 from abfleet_experiments.file.load import load_text
-from abfleet_experiments.movement import Movement, Place, movement, movement_of
+from abfleet_experiments.movement import Movement, Placement, movement, movement_of
 from hypothesis import given, settings
 
 from tests.experiments.strategies import START, days, files, percent, ramps, text_of
 
 HEAD = "version: 1\ndefault: v1\nmodels: {v1: {target: 'h:1'}, v2: {target: 'h:2'}, v3: {target: 'h:3'}}\n"
-NOWHERE = Place(None, None, "v1")
+NOWHERE = Placement(None, None, "v1")
 
 
 def _file(*weights: float, more: str = "", top: str = "") -> str:
@@ -141,5 +141,5 @@ def test_shares_before_and_after() -> None:
     """Shares at each place sum over the flows."""
     moving = _move(_file(70, 20, 10, more="traffic: 50, "), _file(60, 30, 10, more="traffic: 50, "))
     assert moving.shares_before()[NOWHERE] == moving.shares_after()[NOWHERE] == Fraction(1, 2)
-    assert moving.shares_before()[Place("e", "experiment", "v2")] == Fraction(1, 10)
-    assert moving.shares_after()[Place("e", "experiment", "v2")] == Fraction(15, 100)
+    assert moving.shares_before()[Placement("e", "experiment", "v2")] == Fraction(1, 10)
+    assert moving.shares_after()[Placement("e", "experiment", "v2")] == Fraction(15, 100)

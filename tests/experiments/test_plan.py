@@ -5,7 +5,7 @@ import json
 import pytest
 from abfleet_experiments.advice import advice, changeable
 from abfleet_experiments.file.load import load_text
-from abfleet_experiments.plan import Plan, plan
+from abfleet_experiments.plan import EditPlan, plan
 
 from tests.experiments.strategies import START, days
 
@@ -35,11 +35,11 @@ RAMP = """\
 RAMPED = FILE.replace("  - {name: f", RAMP)
 
 
-def _plan(old: str, new: str) -> Plan:
+def _plan(old: str, new: str) -> EditPlan:
     return plan(load_text(old), load_text(new), START)
 
 
-def _kinds(made: Plan) -> set[str]:
+def _kinds(made: EditPlan) -> set[str]:
     return {warning.kind for warning in made.warnings}
 
 

@@ -24,7 +24,7 @@ from abfleet_log.tools.show import last_lines, one_line
 from abfleet_models.errors import RegistryError
 from abfleet_models.graph_file import NotOnnxError, read_graph
 from abfleet_models.registry import Registry
-from abfleet_models.train.dataset import DataError, read_split
+from abfleet_models.train.dataset import TrainingDataError, read_split
 from abfleet_process.security import tokens
 from abfleet_worker.errors import ModelLoadError
 from abfleet_worker.model import load as load_model
@@ -298,7 +298,7 @@ async def ratings() -> AsyncIterator[Trial]:
             (folder / "ratings.csv").write_bytes(mutated(data, source) if source.random() < 0.3 else data)
             try:
                 split = read_split(folder, min_ratings=1)
-            except DataError:
+            except TrainingDataError:
                 return 0
             return int(split.items > 0)
 

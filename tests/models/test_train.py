@@ -12,7 +12,7 @@ import pytest
 from abfleet_models.registry import Registry
 from abfleet_models.train import fit
 from abfleet_models.train.build import build
-from abfleet_models.train.dataset import DataError, Split, read_split
+from abfleet_models.train.dataset import TrainingDataError, TrainTestSplit, read_split
 from abfleet_models.train.evaluate import evaluate
 from abfleet_models.train.recipes import BASELINE, RECIPES, Recipe, train
 from abfleet_models.train.scorer import NEWEST, Scorer, equal_places, fading_places, quantise, recommend
@@ -158,26 +158,28 @@ def test_split_holds_out_the_last_item_by_time(tmp_path: Path) -> None:
 )
 def test_wrong_data_names_file_line_and_field(tmp_path: Path, line: str, message: str) -> None:
     """A wrong cell is reported with where it is, what it is and what is allowed."""
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(TrainingDataError, match=message):
         read_split(write(tmp_path / "data", line), min_ratings=1)
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     """A missing file, a missing column and a file that is no text each say so."""
-    with pytest.raises(DataError, match=r"ratings\.csv: cannot be read: No such file"):
+    with pytest.raises(TrainingDataError, match=r"ratings\.csv: cannot be read: No such file"):
         read_split(tmp_path, min_ratings=1)
-    with pytest.raises(DataError, match=r"ratings\.csv:1: the header 'user,item' has no userId, movieId, timestamp"):
+    with pytest.raises(
+        TrainingDataError, match=r"ratings\.csv:1: the header 'user,item' has no userId, movieId, timestamp"
+    ):
         read_split(write(tmp_path / "data", header="user,item"), min_ratings=1)
     (tmp_path / "ratings.csv").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match="is not CSV in UTF-8"):
+    with pytest.raises(TrainingDataError, match="is not CSV in UTF-8"):
         read_split(tmp_path, min_ratings=1)
 
 
-def toy(k: int = 3) -> tuple[Scorer, Split]:
+def toy(k: int = 3) -> tuple[Scorer, TrainTestSplit]:
     """Three users, four items; popularity ranks 0, 1, 2, 3."""
     histories = (np.array([0, 1]), np.array([0, 2]), np.array([0, 1]))
     ids = np.array([5, 6, 7, 8], dtype=np.int64)
-    split = Split(ids, histories, np.array([2, 3, 3]), counts=(), files=())
+    split = TrainTestSplit(ids, histories, np.array([2, 3, 3]), counts=(), files=())
     popular = np.array([0.9, 0.6, 0.3, 0.1], dtype=np.float32)
     return Scorer(ids, (), popular, window=10, max_history=10, k=k), split
 

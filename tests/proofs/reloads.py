@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 from abfleet_experiments.assign import Assigner
 from abfleet_experiments.file.load import load_text
-from abfleet_experiments.movement import Place, movement_of
+from abfleet_experiments.movement import Placement, movement_of
 from abfleet_experiments.plan import plan
 from abfleet_protos.recommender_pb2 import RecommendRequest
 
@@ -42,11 +42,11 @@ def in_force(fleet: Fleet, text: str) -> None:
     wait_until(lambda: fleet.status()["config"]["revision"] == revision, f"revision {revision} in force")
 
 
-def places(fleet: Fleet, users: list[str]) -> list[Place]:
+def places(fleet: Fleet, users: list[str]) -> list[Placement]:
     """Where the running router puts each user."""
     requests = [RecommendRequest(item_ids=SEED_HISTORY, user_id=user) for user in users]
     answers = asyncio.run(call_all(fleet.address, requests))
-    return [Place(a.experiment or None, a.group or None, a.model_version) for a in answers]
+    return [Placement(a.experiment or None, a.group or None, a.model_version) for a in answers]
 
 
 def the_plan_is_what_happens(fleet: Fleet, users: int) -> str:

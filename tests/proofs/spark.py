@@ -25,7 +25,7 @@ from abfleet_analysis.analyse import report_on
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.evidence import log_lines
 from abfleet_analysis.evidence.allocation_periods import find_allocations, group_names, moment
-from abfleet_analysis.evidence.contributions import OutcomeCounts
+from abfleet_analysis.evidence.contributions import OutcomeProblems
 from abfleet_analysis.evidence.gather_evidence import contributed
 from abfleet_analysis.evidence.sums import PRODUCTS, changes, column
 from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
@@ -138,7 +138,7 @@ def collected(log: Log, folder: Path) -> dict[str, list[Row]]:
     visits = tables.visits.group_by("user", "period", "cell", "g", "look").aggregate(
         **{name: tables.visits[name].sum() for name in COUNTED}
     )
-    table, values = contributed(tables, OutcomeCounts())
+    table, values = contributed(tables, OutcomeProblems())
     changed = changes(table, values, tables.shape)
     names = [column(rule.name, part) for rule in tables.rules for part in PRODUCTS]
     sums = {name: changed[name].sum() for name in names}

@@ -13,7 +13,7 @@ from abfleet_transport.call import Call, Code
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class ModelRun:
     """One run of the model, for so many requests; times on the service's clock."""
 
     begun: float
@@ -28,12 +28,12 @@ class Traced:
     """What is known of the traced items of one gathering, by their index; changed only by the service."""
 
     parents: dict[int, TraceContext] = field(default_factory=dict)
-    runs: dict[int, Run] = field(default_factory=dict)
+    runs: dict[int, ModelRun] = field(default_factory=dict)
 
     def ran(self, indexes: Sequence[int], begun: float, ended: float) -> None:
         """The model ran for these items together."""
         found = [index for index in indexes if index in self.parents]
-        run = Run(begun, ended, len(indexes), [self.parents[index] for index in found])
+        run = ModelRun(begun, ended, len(indexes), [self.parents[index] for index in found])
         for index in found:
             self.runs[index] = run
 
@@ -83,7 +83,7 @@ class Tracer:
         self,
         above: TraceContext,
         parent: TraceContext,
-        run: Run,
+        run: ModelRun,
         version: str,
         wall_offset: float,
         failed: str | None,

@@ -33,7 +33,7 @@ _SIGNS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
+class VerdictRun:
     """Looks in a row with one verdict; numbers from 1, both included."""
 
     first: int
@@ -42,14 +42,14 @@ class Run:
     group: str | None
 
 
-def runs(history: Sequence[tuple[Verdict, str | None]]) -> tuple[Run, ...]:
+def runs(history: Sequence[tuple[Verdict, str | None]]) -> tuple[VerdictRun, ...]:
     """The history without its repeats."""
-    found: list[Run] = []
+    found: list[VerdictRun] = []
     for look, (verdict, group) in enumerate(history, start=1):
         if found and (found[-1].verdict, found[-1].group) == (verdict, group):
-            found[-1] = Run(found[-1].first, look, verdict, group)
+            found[-1] = VerdictRun(found[-1].first, look, verdict, group)
         else:
-            found.append(Run(look, look, verdict, group))
+            found.append(VerdictRun(look, look, verdict, group))
     return tuple(found)
 
 
@@ -99,7 +99,7 @@ def verdicts(
     )
 
 
-def _row(name: str, found: Sequence[Run], top: int, looks: int) -> list[Markup]:
+def _row(name: str, found: Sequence[VerdictRun], top: int, looks: int) -> list[Markup]:
     parts: list[Markup] = [
         element("text", name, x="0", y=top + 11, class_="row-name"),
         element("rect", x="0", y=top + 16, width="100%", height="14", class_="to-come"),
@@ -117,5 +117,5 @@ def _row(name: str, found: Sequence[Run], top: int, looks: int) -> list[Markup]:
     return parts
 
 
-def _words(run: Run) -> str:
+def _words(run: VerdictRun) -> str:
     return NAMES[run.verdict] + (f" ({run.group})" if run.group else "")

@@ -26,7 +26,7 @@ _PLACE: Final = ("cell", "g")
 
 
 @dataclass(slots=True)
-class OutcomeCounts:
+class OutcomeProblems:
     """What was met on the way. Changed only while the contributions are made."""
 
     clicks_not_in_list: int = 0
@@ -97,7 +97,7 @@ def contributions(
     visits: ir.Table,
     units: ir.Table,
     rules: Sequence[MetricRule],
-    counted: OutcomeCounts,
+    counted: OutcomeProblems,
     connection: "BaseBackend",
 ) -> Contributions:
     """What each user adds to the metrics of rules."""
@@ -168,7 +168,7 @@ def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table,
     )
 
 
-def _clicks(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Table:
+def _clicks(outcomes: Joined, rule: MetricRule, counted: OutcomeProblems) -> ir.Table:
     """A click counts once for each request and item, if the item was in the list."""
     with_request, alone = _in_window(outcomes, rule, "click")
     counted.clicks_not_in_list += int(fetched_one(with_request.filter(~with_request.listed).count()))
@@ -185,7 +185,7 @@ def _impressions(outcomes: Joined, rule: MetricRule) -> ir.Table:
     return _per_look(with_request.select(*columns).union(alone.select(*columns)), impressions=ibis._.count())
 
 
-def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeCounts) -> ir.Table:
+def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeProblems) -> ir.Table:
     assert rule.outcome is not None, "only metrics over outcomes come here"
     columns = ("x_user", "x_period", "look", "value", "currency")
     with_request, alone = _in_window(outcomes, rule, rule.outcome)

@@ -23,7 +23,7 @@ from abfleet_analysis.evidence.allocation_periods import (
     group_names,
     looks_until,
 )
-from abfleet_analysis.evidence.contributions import OutcomeCounts, contributions, join_outcomes, values_before
+from abfleet_analysis.evidence.contributions import OutcomeProblems, contributions, join_outcomes, values_before
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality
 from abfleet_analysis.evidence.response_times import slow_calls, with_quantile
@@ -121,7 +121,7 @@ def gather_evidence_with_tables(
 
 def _gathered(tables: Tables) -> GatheredEvidence:
     """Everything."""
-    counted = OutcomeCounts()
+    counted = OutcomeProblems()
     entering = tables.entering()
     new_users = sums.counts(entering, entering.entry, tables.shape)
     member = cells_of.membership(tables.cells, tables.looks.times)
@@ -153,7 +153,7 @@ def _all_bad_events(tables: Tables) -> dict[str, BadEvents]:
     return {rule.name: _bad_events(tables, rule) for rule in tables.rules if rule.bad_event is not None}
 
 
-def _metrics(tables: Tables, counted: OutcomeCounts, users: Floats) -> tuple[MetricEvidence, ...]:
+def _metrics(tables: Tables, counted: OutcomeProblems, users: Floats) -> tuple[MetricEvidence, ...]:
     names = [rule.name for rule in tables.rules]
     if len(tables.allocations) == 1:
         moments = _moments(tables, counted, users)
@@ -165,7 +165,7 @@ def _metrics(tables: Tables, counted: OutcomeCounts, users: Floats) -> tuple[Met
     return tuple(MetricEvidence(rule, moments[rule.name]) for rule in tables.rules)
 
 
-def _moments(tables: Tables, counted: OutcomeCounts, users: Floats) -> dict[str, Moments]:
+def _moments(tables: Tables, counted: OutcomeProblems, users: Floats) -> dict[str, Moments]:
     """The sums of every metric in the only allocation, in which each user of `users` is once.
 
     Metrics of one value are few users' alone: apart from the others, they need only these users' rows.
@@ -181,18 +181,18 @@ def _moments(tables: Tables, counted: OutcomeCounts, users: Floats) -> dict[str,
     return moments
 
 
-def _changed(tables: Tables, counted: OutcomeCounts) -> ir.Table:
+def _changed(tables: Tables, counted: OutcomeProblems) -> ir.Table:
     """What each look changes in each user's sums, of every metric."""
     table, values, bits = _contributed(tables, counted)
     return sums.changes(table, values, tables.shape, ramped=len(tables.allocations) > 1, bits=bits)
 
 
-def contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value]]:
+def contributed(tables: Tables, counted: OutcomeProblems) -> tuple[ir.Table, dict[str, Value]]:
     """What each user adds to every metric, look by look, and which columns make each metric's values."""
     return _contributed(tables, counted)[:2]
 
 
-def _contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict[str, Value], dict[str, int]]:
+def _contributed(tables: Tables, counted: OutcomeProblems) -> tuple[ir.Table, dict[str, Value], dict[str, int]]:
     """The same with how many bits a user's sum needs, of the columns that have whole numbers alone."""
     outcomes = join_outcomes(
         tables.lines, tables.name, tables.groups, [one.id for one in tables.allocations], tables.units, tables.looks
@@ -212,7 +212,7 @@ def _contributed(tables: Tables, counted: OutcomeCounts) -> tuple[ir.Table, dict
 
 def _by_user(tables: Tables) -> UserChanges:
     """The changes of the largest allocation's users, as arrays."""
-    table = _changed(tables, OutcomeCounts())
+    table = _changed(tables, OutcomeProblems())
     sizes = arrow(tables.units.group_by("period").aggregate(n=ibis._.count()))
     largest = max(zip(sizes["n"].to_pylist(), sizes["period"].to_pylist(), strict=True))[1]
     table = table.filter(table.period == largest)
@@ -237,7 +237,7 @@ def _by_user(tables: Tables) -> UserChanges:
 
 
 def _with_values_before(
-    tables: Tables, table: ir.Table, values: dict[str, Value], counted: OutcomeCounts
+    tables: Tables, table: ir.Table, values: dict[str, Value], counted: OutcomeProblems
 ) -> tuple[ir.Table, dict[str, Value]]:
     """The contributions with each CUPED metric's value before the experiment, where anyone has one."""
     values = dict(values)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.allocation_periods import microseconds
-from abfleet_analysis.evidence.contributions import OutcomeCounts
+from abfleet_analysis.evidence.contributions import OutcomeProblems
 from abfleet_analysis.evidence.gather_evidence import contributed
 from abfleet_analysis.evidence.sums import Shape, Value, arrow
 from abfleet_analysis.evidence.tables import Tables
@@ -60,7 +60,7 @@ def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
 
 
 def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> PrimaryMetricSums:
-    table, values = contributed(replace(tables, rules=(rule,)), OutcomeCounts())
+    table, values = contributed(replace(tables, rules=(rule,)), OutcomeProblems())
     value = values[rule.name]
     columns = [value.y] if value.z is None else [value.y, value.z]
     keys = ["user", "period", "cell", "g"]

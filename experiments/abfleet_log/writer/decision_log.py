@@ -20,7 +20,7 @@ import structlog
 from abfleet_log.files import Identity
 from abfleet_log.writer.keeper import LogKeeper
 from abfleet_log.writer.sinks import FileSink, Fsync, Sink, StdoutSink
-from abfleet_log.writer.writer_thread import Batch, LogCounters, LogWriter, Waiter, Written
+from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter, Waiter, Written
 
 __all__ = ["DecisionLog", "LogCounters", "LogSettings", "Policy"]
 log = structlog.get_logger("abfleet.router.decision_log")
@@ -178,7 +178,7 @@ class DecisionLog:
             return
         self._handed_bytes += len(chunk)
         self._awaited += bool(waiters)
-        self._writer.put(Batch(count, chunk, waiters))
+        self._writer.put(LineBatch(count, chunk, waiters))
 
     def _cut(self, lines: list[bytes], room_lines: int, room_bytes: int) -> tuple[int, bytes]:
         """As many of the lines as there is room for; the rest is dropped and counted."""

@@ -31,7 +31,7 @@ Waiter = tuple[int, Written]
 
 
 @dataclass(slots=True)
-class Batch:
+class LineBatch:
     """Lines that are written together; what is written is taken off, by the writer's thread."""
 
     lines: int
@@ -86,8 +86,8 @@ class LogWriter:
         self._tell = tell
         self._keeps = keeps
         self._clock = clock
-        self._queue: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
-        self._held: deque[Batch] = deque()  # taken and not written
+        self._queue: queue.SimpleQueue[LineBatch | None] = queue.SimpleQueue()
+        self._held: deque[LineBatch] = deque()  # taken and not written
         self._thread: threading.Thread | None = None
         self.done_bytes = 0
         """Of lines that were written or given up; changed only by the thread, as all below."""
@@ -106,7 +106,7 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
         self._thread.start()
 
-    def put(self, batch: Batch) -> None:
+    def put(self, batch: LineBatch) -> None:
         """Hands a batch over."""
         self._queue.put(batch)
 
@@ -176,7 +176,7 @@ class LogWriter:
         for batch in self._held:
             self._settle(batch, -1)
 
-    def _settle(self, batch: Batch, lines: int) -> None:
+    def _settle(self, batch: LineBatch, lines: int) -> None:
         """Tells who waits for a batch of which so many lines are written. Everybody is told once, and at once."""
         if batch.waiters:
             told = [(written, position <= lines) for position, written in batch.waiters]

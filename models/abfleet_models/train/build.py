@@ -13,7 +13,7 @@ import numpy as np
 from abfleet_models import release
 from abfleet_models.manifest import SCHEMA, Signature, contract
 from abfleet_models.train import fit
-from abfleet_models.train.dataset import Split, read_split
+from abfleet_models.train.dataset import TrainTestSplit, read_split
 from abfleet_models.train.evaluate import evaluate
 from abfleet_models.train.export import export
 from abfleet_models.train.recipes import ALIASES, BASELINE, RECIPES, Recipe, train
@@ -34,7 +34,7 @@ MOVIELENS_LATEST_SMALL = "80da8b3393dae325bbba5a31f291a6ba55d8d4f4396de3c456f2c1
 
 
 @dataclass(frozen=True, slots=True)
-class Built:
+class BuiltVersion:
     """One version as it was installed."""
 
     version: str
@@ -45,7 +45,7 @@ class Built:
     size_bytes: int
 
 
-def build(data: Path, out: Path, *, seed: int, now: datetime, min_ratings: int = MIN_RATINGS) -> Iterator[Built]:
+def build(data: Path, out: Path, *, seed: int, now: datetime, min_ratings: int = MIN_RATINGS) -> Iterator[BuiltVersion]:
     """Trains every recipe on `data` and installs it into the registry `out`; yields each version when it is there.
 
     `seed` draws the users of the golden histories; fitting and measuring draw nothing. An alias that exists already
@@ -68,7 +68,7 @@ def build(data: Path, out: Path, *, seed: int, now: datetime, min_ratings: int =
             archived=recipe.archived,
             now=now,
         )
-        yield Built(recipe.version, recipe.algorithm, outcome, tuple(metrics.items()), len(model))
+        yield BuiltVersion(recipe.version, recipe.algorithm, outcome, tuple(metrics.items()), len(model))
     for alias, version in ALIASES:
         if not (out / alias).is_symlink():
             release.point(out, alias, version)
@@ -116,7 +116,9 @@ def _signature(signature: Signature) -> dict[str, Any]:
     return {"inputs": inputs, "outputs": outputs, "k": signature.k, "max_history": signature.max_history}
 
 
-def _metrics(recipe: Recipe, split: Split, metrics: dict[str, float], baseline: dict[str, float]) -> dict[str, Any]:
+def _metrics(
+    recipe: Recipe, split: TrainTestSplit, metrics: dict[str, float], baseline: dict[str, float]
+) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "version": recipe.version,
@@ -126,7 +128,7 @@ def _metrics(recipe: Recipe, split: Split, metrics: dict[str, float], baseline: 
     }
 
 
-def _training(data: Path, split: Split) -> dict[str, Any]:
+def _training(data: Path, split: TrainTestSplit) -> dict[str, Any]:
     known = dict(split.files).get("ratings.csv") == MOVIELENS_LATEST_SMALL
     about = _MOVIELENS if known else {"name": data.resolve().name, "licence": "", "citation": ""}
     return about | {"counts": dict(split.counts), "files": dict(split.files), "split": SPLIT_METHOD}
@@ -141,7 +143,7 @@ _MOVIELENS = {
 }
 
 
-def _golden_histories(split: Split, seed: int) -> list[list[int]]:
+def _golden_histories(split: TrainTestSplit, seed: int) -> list[list[int]]:
     """A cold start, a short one, one with ids that no model knows, and the newest items of a few users."""
     draw = np.random.default_rng(seed)
     users = draw.choice(len(split.histories), size=min(GOLDEN_USERS, len(split.histories)), replace=False)

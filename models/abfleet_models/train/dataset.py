@@ -20,12 +20,12 @@ MAX_ITEMS = 20_000
 """Every model is a table of items by items; at this bound one takes 400 MB and its training several gigabytes."""
 
 
-class DataError(Exception):
+class TrainingDataError(Exception):
     """The training data cannot be read; the message names file, line and field."""
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class TrainTestSplit:
     """Training histories, and for every user the last item, held out.
 
     Items are numbered by popularity in the training part, most popular first (ties: lower id first), so that a lower
@@ -49,34 +49,36 @@ class Split:
         return len(self.item_ids)
 
 
-def read_split(folder: Path, *, min_ratings: int) -> Split:
+def read_split(folder: Path, *, min_ratings: int) -> TrainTestSplit:
     """Reads ratings.csv and holds each user's last item out.
 
     Kept are items with at least `min_ratings` ratings, and of several ratings of an item by a user the newest. A user's
     order is by timestamp, and by the file's order within a second. Users with fewer than two items are left out.
-    Raises DataError.
+    Raises TrainingDataError.
     """
     path = folder / RATINGS_FILE
     try:
         content = path.read_bytes()
         rows = list(_rows(content.decode("utf-8-sig")))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror or error}") from error
+        raise TrainingDataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{path}: is not CSV in UTF-8: {error}") from error
+        raise TrainingDataError(f"{path}: is not CSV in UTF-8: {error}") from error
     ratings = Counter(item for _, item, _ in rows)
     sequences = _sequences([row for row in rows if ratings[row[1]] >= min_ratings])
     if len(sequences) < 2:
-        raise DataError(
+        raise TrainingDataError(
             f"{path}: {len(sequences)} users have two or more items that {min_ratings} or more have rated; "
             "at least 2 are needed"
         )
     histories, held_out = [items[:-1] for items in sequences], [items[-1] for items in sequences]
     item_ids = _by_popularity(histories, held_out)
     if len(item_ids) > MAX_ITEMS:
-        raise DataError(f"{path}: {len(item_ids)} items; allowed are {MAX_ITEMS}: raise the number of ratings needed")
+        raise TrainingDataError(
+            f"{path}: {len(item_ids)} items; allowed are {MAX_ITEMS}: raise the number of ratings needed"
+        )
     number = {item: place for place, item in enumerate(item_ids)}
-    return Split(
+    return TrainTestSplit(
         item_ids=np.array(item_ids, dtype=np.int64),
         histories=tuple(np.array([number[item] for item in items], dtype=np.int64) for items in histories),
         held_out=np.array([number[item] for item in held_out], dtype=np.int64),
@@ -96,13 +98,15 @@ def _rows(text: str) -> Iterator[tuple[str, int, int]]:
     header = next(lines, [])
     missing = [column for column in COLUMNS if column not in header]
     if missing:
-        raise DataError(f"{RATINGS_FILE}:1: the header {shown(','.join(header))} has no {', '.join(missing)}")
+        raise TrainingDataError(f"{RATINGS_FILE}:1: the header {shown(','.join(header))} has no {', '.join(missing)}")
     user_at, item_at, time_at = (header.index(column) for column in COLUMNS)
     for line in lines:
         if not line:
             continue
         if len(line) != len(header):
-            raise DataError(f"{RATINGS_FILE}:{lines.line_num}: {len(line)} columns, the header has {len(header)}")
+            raise TrainingDataError(
+                f"{RATINGS_FILE}:{lines.line_num}: {len(line)} columns, the header has {len(header)}"
+            )
         yield (
             line[user_at],
             _integer(line[item_at], "movieId", lines.line_num, low=1, high=MAX_ITEM_ID),
@@ -113,7 +117,7 @@ def _rows(text: str) -> Iterator[tuple[str, int, int]]:
 def _integer(text: str, field: str, line: int, *, low: int, high: int) -> int:
     value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
     if not low <= value <= high:
-        raise DataError(f"{RATINGS_FILE}:{line}: {field}: {shown(text)} is not an integer from {low} to {high}")
+        raise TrainingDataError(f"{RATINGS_FILE}:{line}: {field}: {shown(text)} is not an integer from {low} to {high}")
     return value
 
 

@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from abfleet_models.train.dataset import Split
+from abfleet_models.train.dataset import TrainTestSplit
 from abfleet_models.train.scorer import Scorer, recommend
 
 CUTOFF = 10
 
 
-def evaluate(scorer: Scorer, split: Split) -> dict[str, float]:
+def evaluate(scorer: Scorer, split: TrainTestSplit) -> dict[str, float]:
     """Metrics of the first ten items that each user's training history gets, against the one item held out.
 
     - recall@10: share of users whose item is among them (with one item held out, hit rate is the same);

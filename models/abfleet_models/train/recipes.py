@@ -11,7 +11,7 @@ import numpy as np
 
 from abfleet_models.manifest import MAX_K
 from abfleet_models.train import fit
-from abfleet_models.train.dataset import Split
+from abfleet_models.train.dataset import TrainTestSplit
 from abfleet_models.train.scorer import Scorer, WeightTable, equal_places, fading_places, quantise
 
 COSINE_NEIGHBOURS = 100
@@ -44,12 +44,12 @@ class Recipe:
     description: str
     parameters: tuple[tuple[str, float], ...]
     window: int
-    tables: Callable[[Split, fit.Floats], tuple[WeightTable, ...]]
+    tables: Callable[[TrainTestSplit, fit.Floats], tuple[WeightTable, ...]]
     """Takes the split and its co-occurrence."""
     archived: bool = False
 
 
-def train(recipe: Recipe, split: Split, together: fit.Floats) -> Scorer:
+def train(recipe: Recipe, split: TrainTestSplit, together: fit.Floats) -> Scorer:
     """Fits one version on the training part of the split."""
     return Scorer(
         item_ids=split.item_ids,
@@ -61,15 +61,15 @@ def train(recipe: Recipe, split: Split, together: fit.Floats) -> Scorer:
     )
 
 
-def _popularity(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
+def _popularity(split: TrainTestSplit, together: fit.Floats) -> tuple[WeightTable, ...]:
     return ()
 
 
-def _cosine(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
+def _cosine(split: TrainTestSplit, together: fit.Floats) -> tuple[WeightTable, ...]:
     return (quantise(fit.cosine(together, neighbours=COSINE_NEIGHBOURS), equal_places(LONG_WINDOW)),)
 
 
-def _ease(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
+def _ease(split: TrainTestSplit, together: fit.Floats) -> tuple[WeightTable, ...]:
     return (quantise(_taste(together), equal_places(LONG_WINDOW)),)
 
 
@@ -77,7 +77,7 @@ def _taste(together: fit.Floats) -> fit.Floats:
     return fit.largest(fit.ease(together, penalty=EASE_PENALTY), EASE_NEIGHBOURS)
 
 
-def _sequence(split: Split, together: fit.Floats) -> tuple[WeightTable, ...]:
+def _sequence(split: TrainTestSplit, together: fit.Floats) -> tuple[WeightTable, ...]:
     following = fit.transitions(split.histories, split.items, reach=TRANSITION_REACH, damping=TRANSITION_DAMPING)
     following = fit.largest(following, TRANSITION_NEIGHBOURS)
     return (

@@ -47,7 +47,7 @@ class Scorer:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class TopItems:
     """What a model gives: int64[batch, k] and float32[batch, k], best first; id 0 where no item is left."""
 
     item_ids: NDArray[np.int64]
@@ -78,11 +78,11 @@ def padded(histories: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     return np.array([[0] * (length - len(row)) + [int(item) for item in row] for row in histories], dtype=np.int64)
 
 
-def recommend(scorer: Scorer, histories: Sequence[Sequence[int]]) -> Answer:
+def recommend(scorer: Scorer, histories: Sequence[Sequence[int]]) -> TopItems:
     """The reference that the exported graph must equal: scores each history of item ids, one at a time."""
     number = {int(item): place for place, item in enumerate(scorer.item_ids)}
     answers = [_answer(scorer, [number.get(item, UNKNOWN) for item in history]) for history in histories]
-    return Answer(np.stack([ids for ids, _ in answers]), np.stack([scores for _, scores in answers]))
+    return TopItems(np.stack([ids for ids, _ in answers]), np.stack([scores for _, scores in answers]))
 
 
 def _answer(scorer: Scorer, numbers: list[int]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

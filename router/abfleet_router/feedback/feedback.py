@@ -128,7 +128,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             raise Refused(
                 Code.INVALID_ARGUMENT, f"outcomes: {len(request.outcomes)} of them; allowed: at most {MAX_OUTCOMES}"
             )
-        batch = _Batch(
+        batch = _OutcomeBatch(
             snapshot=snapshot,
             types=known_types(snapshot.config),
             synthetic=("x-synthetic", "1") in metadata,
@@ -157,7 +157,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         answer.accepted, answer.duplicate, answer.rejected = total["accepted"], total["duplicate"], total["rejected"]
         return answer
 
-    def _take(self, outcomes: Sequence[OutcomeLike], begin: int, batch: "_Batch") -> None:
+    def _take(self, outcomes: Sequence[OutcomeLike], begin: int, batch: "_OutcomeBatch") -> None:
         """Checks and logs a slice of a batch that begins at an index."""
         lines = []
         types, results = batch.types, batch.results
@@ -181,7 +181,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         self._log.append_all(lines, lambda ok: None if written.done() else written.set_result(ok))
         batch.written.append(written)
 
-    def _encode(self, outcome: OutcomeLike, batch: "_Batch") -> bytes:
+    def _encode(self, outcome: OutcomeLike, batch: "_OutcomeBatch") -> bytes:
         hashed = self._user_id_hmac(outcome.user_id) if self._user_id_hmac and outcome.user_id else None
         return orjson.dumps(
             line(
@@ -196,7 +196,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
 
 
 @dataclass(slots=True)
-class _Batch:
+class _OutcomeBatch:
     """One call's outcomes on their way; changed only by the call."""
 
     snapshot: Snapshot

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from abfleet.traffic.population import LIKED_SHARE, LONGEST_HISTORY, DataError, built_in, from_movielens
+from abfleet.traffic.population import LIKED_SHARE, LONGEST_HISTORY, PopulationError, built_in, from_movielens
 
 
 def test_people_depend_on_seed_and_number_alone() -> None:
@@ -58,6 +58,6 @@ def test_data_that_is_none(tmp_path: Path, text: str | None, told: str) -> None:
     """The error names the flag and what is allowed."""
     if text is not None:
         ratings(tmp_path, text)
-    with pytest.raises(DataError, match=told) as caught:
+    with pytest.raises(PopulationError, match=told) as caught:
         from_movielens(tmp_path, 3)
     assert str(caught.value).startswith("--data: ")

@@ -11,7 +11,7 @@ import pytest
 from abfleet_log.files import Identity, create
 from abfleet_log.writer import sinks
 from abfleet_log.writer.sinks import FileSink, StdoutSink
-from abfleet_log.writer.writer_thread import Batch, LogCounters, LogWriter
+from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -70,7 +70,7 @@ def test_a_disk_that_is_full_for_a_while(
             patch.setattr(sinks.os, "ftruncate", refuse)
         for lines in batches:
             chunk = b"".join(line + b"\n" for line in lines)
-            writer._held.append(Batch(len(lines), chunk, [(len(lines), heard.append)]))
+            writer._held.append(LineBatch(len(lines), chunk, [(len(lines), heard.append)]))
             writer.write_held()
             now[0] += 1.0
         writer.write_held(last=True)
@@ -107,7 +107,7 @@ def test_kept_lines_are_all_written_in_the_end(tmp_path: Path, monkeypatch: pyte
     sink.open()
     monkeypatch.setattr(sinks.os, "write", Disk([3, None, 1, None, None, 2, None]))
     for number in range(5):
-        writer._held.append(Batch(2, b"%da\n%db\n" % (number, number)))
+        writer._held.append(LineBatch(2, b"%da\n%db\n" % (number, number)))
         writer.write_held()
         now[0] += 1.0
     writer.write_held()
@@ -161,7 +161,7 @@ def test_a_device_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     counters = LogCounters()
     writer = LogWriter(StdoutSink(file), counters, lambda told: None, keeps=False)
     for _ in range(3):
-        writer._held.append(Batch(2, b"{}\n{}\n"))
+        writer._held.append(LineBatch(2, b"{}\n{}\n"))
         writer.write_held()
     os.close(file)
     assert (counters.written, counters.failed) == (0, 6)
