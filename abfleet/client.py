@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import grpc
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.client.channel import PLAIN, Access
+from abfleet_transport.client.channel import PLAIN, ClientCredentials
 from abfleet_transport.client.channel import open_channel as access_channel
 
 SERVICE_CONFIG = json.dumps(
@@ -85,7 +85,7 @@ def make_request_id() -> str:
     return uuid.uuid4().hex
 
 
-def open_channel(address: str, access: Access = PLAIN) -> grpc.aio.Channel:
+def open_channel(address: str, access: ClientCredentials = PLAIN) -> grpc.aio.Channel:
     """A channel with the retry policy; close it, or use it in `async with`. Raises CredentialError."""
     return access_channel(address, access, CHANNEL_OPTIONS)
 

@@ -19,9 +19,9 @@ from typing import Self
 import grpc
 from abfleet_log.outcome import Outcome
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.client.channel import PLAIN, Access, open_channel
+from abfleet_transport.client.channel import PLAIN, ClientCredentials, open_channel
 
-__all__ = ["Access", "FeedbackClient", "Outcome", "OutcomesLost", "Tally"]
+__all__ = ["ClientCredentials", "FeedbackClient", "Outcome", "OutcomesLost", "Tally"]
 log = logging.getLogger("abfleet.feedback")
 
 RETRYABLE = frozenset(
@@ -72,7 +72,7 @@ class FeedbackClient:
         timeout_seconds: float = 10.0,
         capacity: int = 100_000,
         synthetic: bool = False,
-        access: Access = PLAIN,
+        access: ClientCredentials = PLAIN,
         on_rejected: Callable[[Outcome, str], None] | None = None,
         on_lost: Callable[[Sequence[Outcome], str], None] | None = None,
         draw: Callable[[], float] = random.random,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from abfleet_transport.client.channel import Access
+    from abfleet_transport.client.channel import ClientCredentials
 
 TokenFile = Annotated[
     Path | None, typer.Option("--token-file", envvar="ABFLEET_TOKEN_FILE", help="A file with the token to show.")
@@ -31,12 +31,12 @@ def access(
     client_cert: Path | None,
     client_key: Path | None,
     server_name: str,
-) -> "Access":
+) -> "ClientCredentials":
     """What was given, with its files read once. Raises typer.BadParameter."""
     from abfleet_process.watched_credentials import CredentialError
-    from abfleet_transport.client.channel import Access
+    from abfleet_transport.client.channel import ClientCredentials
 
-    found = Access(
+    found = ClientCredentials(
         token_file=token_file,
         server_ca=server_ca,
         client_cert=client_cert,

@@ -14,7 +14,7 @@ import typer
 from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
 
 if TYPE_CHECKING:
-    from abfleet_transport.client.channel import Access
+    from abfleet_transport.client.channel import ClientCredentials
 
     from abfleet.client import CallFailed, ObservedSplit, Recommendation, RecommendationQuery
 
@@ -93,7 +93,7 @@ def client(
 
 async def _one(
     address: str,
-    access: "Access",
+    access: "ClientCredentials",
     question: "RecommendationQuery",
     timeout_s: float,
     titles: Mapping[int, str],
@@ -129,7 +129,13 @@ def _print_answer(answer: "Recommendation", titles: Mapping[int, str]) -> None:
 
 
 async def _many(
-    address: str, access: "Access", question: "RecommendationQuery", users: int, timeout_s: float, *, as_json: bool
+    address: str,
+    access: "ClientCredentials",
+    question: "RecommendationQuery",
+    users: int,
+    timeout_s: float,
+    *,
+    as_json: bool,
 ) -> None:
     from dataclasses import replace
 

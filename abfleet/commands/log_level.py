@@ -10,7 +10,7 @@ import typer
 from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
 
 if TYPE_CHECKING:
-    from abfleet_transport.client.channel import Access
+    from abfleet_transport.client.channel import ClientCredentials
 
 FAILURE = 1
 DEFAULT = "default"
@@ -58,7 +58,7 @@ def log_level(
         raise typer.Exit(FAILURE)
 
 
-async def _set_all(addresses: list[str], level: str, with_what: "Access", *, as_json: bool) -> bool:
+async def _set_all(addresses: list[str], level: str, with_what: "ClientCredentials", *, as_json: bool) -> bool:
     """Asks one router after the other; whether all of them answered."""
     from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 

@@ -11,7 +11,7 @@ import typer
 from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
 
 if TYPE_CHECKING:
-    from abfleet_transport.client.channel import Access
+    from abfleet_transport.client.channel import ClientCredentials
 
 FAILURE = 1
 WATCH_SECONDS = 1.0
@@ -55,7 +55,7 @@ def status(
         raise typer.Exit(FAILURE)
 
 
-async def _fetch(address: str, access: "Access") -> dict[str, Any]:
+async def _fetch(address: str, access: "ClientCredentials") -> dict[str, Any]:
     """A status document with the address it came from; an `error` alone when nobody answers there."""
     from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
@@ -66,7 +66,7 @@ async def _fetch(address: str, access: "Access") -> dict[str, Any]:
             return {"admin": address, "error": f"{error}; --admin (ABFLEET_ADMIN) names the admin port"}
 
 
-async def _once(addresses: Sequence[str], access: "Access", *, as_json: bool) -> bool:
+async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_json: bool) -> bool:
     """Shows every router once; whether all of them answered."""
     from abfleet.commands.fitting import fitted
     from abfleet.commands.tables import terminal
@@ -107,7 +107,7 @@ def _complain(documents: Sequence[dict[str, Any]]) -> bool:
     return not problems
 
 
-async def _watch(addresses: Sequence[str], access: "Access", *, as_json: bool) -> bool:
+async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_json: bool) -> bool:
     """Shows the routers again and again, until Ctrl-C; ends when none answers."""
     from rich.console import Group, RenderableType
     from rich.live import Live

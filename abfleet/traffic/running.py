@@ -13,7 +13,7 @@ from itertools import count
 from typing import Any
 
 import grpc
-from abfleet_transport.client.channel import PLAIN, Access
+from abfleet_transport.client.channel import PLAIN, ClientCredentials
 
 from abfleet.client import CallFailed, RecommendationQuery, ask, open_channel, quantile
 from abfleet.feedback_client import FeedbackClient, Outcome, OutcomesLost, Tally
@@ -47,7 +47,7 @@ class TrafficPlan:
     mean_delay_seconds: float = 2.0
     as_real: bool = False
     limit: int = 10
-    access: Access = PLAIN
+    access: ClientCredentials = PLAIN
 
     @property
     def calls(self) -> int:

@@ -19,7 +19,7 @@ from abfleet.up.config_watcher import ConfigWatcher
 from abfleet.up.console import UpConsole
 from abfleet.up.fleet_plan import PortBase
 from abfleet.up.local_dashboard import LocalDashboard
-from abfleet.up.local_workers import LocalWorkers, WorkerEndpoint, WorkerSettings
+from abfleet.up.local_workers import LocalWorkers, LocalWorkerSettings, WorkerEndpoint
 from abfleet.up.ports import WantedAddress, problems
 from abfleet.up.settings import EXIT_USAGE, CannotStart, UpSettings
 from abfleet.up.status_news import StatusNews
@@ -43,7 +43,12 @@ class LocalFleet:
     """Router and workers of one `up`; changed only on the event loop."""
 
     def __init__(
-        self, settings: UpSettings, router: router_settings.Settings, config: Config, run_dir: Path, console: UpConsole
+        self,
+        settings: UpSettings,
+        router: router_settings.RouterSettings,
+        config: Config,
+        run_dir: Path,
+        console: UpConsole,
     ) -> None:
         self._settings = settings
         self._router_settings = router
@@ -51,7 +56,7 @@ class LocalFleet:
         self._run_dir = run_dir
         self._console = console
         self._workers = LocalWorkers(
-            WorkerSettings(
+            LocalWorkerSettings(
                 registry=settings.registry,
                 transport=settings.transport,
                 metrics_host=router.metrics_host,

@@ -44,7 +44,7 @@ class WorkerEndpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerSettings:
+class LocalWorkerSettings:
     """What all workers share."""
 
     registry: Path
@@ -58,7 +58,7 @@ class WorkerSettings:
 class LocalWorkers:
     """Changed only on the event loop. A version's endpoints are decided when it appears, and stay until it goes."""
 
-    def __init__(self, settings: WorkerSettings, say: Callable[[str], None]) -> None:
+    def __init__(self, settings: LocalWorkerSettings, say: Callable[[str], None]) -> None:
         self.children: dict[ReplicaId, Child] = {}
         self.missing: dict[str, str] = {}
         """Version to why the registry cannot give it."""

@@ -36,7 +36,7 @@ HEADERS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedRequest:
     """Why a request gets no page: `status` is HTTP's."""
 
     status: int
@@ -44,14 +44,14 @@ class Refused:
     reason: str
 
 
-def refused_method(method: str) -> Refused | None:
+def refused_method(method: str) -> RefusedRequest | None:
     """Nothing can be changed here, so there is nothing but reading."""
     if method in METHODS:
         return None
-    return Refused(405, "Only reading", f"The method {method[:16]!r} is not allowed; allowed are GET and HEAD.")
+    return RefusedRequest(405, "Only reading", f"The method {method[:16]!r} is not allowed; allowed are GET and HEAD.")
 
 
-def refused_host(header: str | None, names: Collection[str]) -> Refused | None:
+def refused_host(header: str | None, names: Collection[str]) -> RefusedRequest | None:
     """A page of another origin may point its own name at this address; then the browser says that name here.
 
     A browser that was given an address as such says the address, which nobody else can point anywhere. Names are
@@ -61,7 +61,9 @@ def refused_host(header: str | None, names: Collection[str]) -> Refused | None:
     if host in names or _is_address(host):
         return None
     reason = f"The host name {(header or '')[:64]!r} is not one of this dashboard"
-    return Refused(421, "Another host", f"{reason}; allowed are addresses, {', '.join(names)}, and --allowed-hosts.")
+    return RefusedRequest(
+        421, "Another host", f"{reason}; allowed are addresses, {', '.join(names)}, and --allowed-hosts."
+    )
 
 
 def _host_of(header: str) -> str:
@@ -92,14 +94,14 @@ def token_of(authorization: str | None, cookie: str | None) -> str | None:
     return morsel.value if morsel else None
 
 
-def refused_token(token: str | None, may_see: Callable[[str], bool] | None) -> Refused | None:
+def refused_token(token: str | None, may_see: Callable[[str], bool] | None) -> RefusedRequest | None:
     """`may_see`: None where there are no tokens, and whoever reaches the port may see it."""
     if may_see is None:
         return None
     if token and len(token) <= LONGEST_TOKEN and may_see(token):
         return None
     said = "The token is not one of those that may look." if token else "Whoever looks here needs a token."
-    return Refused(401, "A token is needed", f"{said} `abfleet token new --scopes dashboard` makes one.")
+    return RefusedRequest(401, "A token is needed", f"{said} `abfleet token new --scopes dashboard` makes one.")
 
 
 def cookie_header(token: str, *, secure: bool) -> str:

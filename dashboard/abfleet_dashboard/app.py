@@ -17,14 +17,14 @@ from abfleet_process.operational_log import configure_logs
 from abfleet_process.process import StopSignals
 from abfleet_process.security.tokens import TokenFile
 from abfleet_process.watched_credentials import CredentialError
-from abfleet_transport.client.channel import Access
+from abfleet_transport.client.channel import ClientCredentials
 from abfleet_transport.client.router_admin import RouterAdmin
 
 from abfleet_dashboard.analyst import Analyst
 from abfleet_dashboard.fleet_state import FleetWatch
 from abfleet_dashboard.reports import ReportKeeper
 from abfleet_dashboard.server import Guard, Rules, Site
-from abfleet_dashboard.settings import Settings, parse
+from abfleet_dashboard.settings import DashboardSettings, parse
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.visits import Visits
 
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_FAILURE
 
 
-async def serve(settings: Settings) -> int:
+async def serve(settings: DashboardSettings) -> int:
     """Serves until the first signal. Raises TransportError or OSError when it cannot begin."""
     signals = StopSignals()
     visits = Visits()
@@ -66,7 +66,8 @@ async def serve(settings: Settings) -> int:
         async with Analyst() as analyst:
             reports = ReportKeeper(settings, analyst, visits)
             routers = [
-                RouterAdmin(address, Access(token_file=settings.token_file)) for address in settings.router_admins
+                RouterAdmin(address, ClientCredentials(token_file=settings.token_file))
+                for address in settings.router_admins
             ]
             fleet = FleetWatch(routers, settings.refresh_seconds, visits)
             site = Site(Shown(settings, reports, fleet, visits))
@@ -74,7 +75,7 @@ async def serve(settings: Settings) -> int:
                 hosts=("localhost", *settings.allowed_hosts),
                 may_see=None if tokens is None else lambda token: _may_see(tokens, token),
             )
-            server = Server(Guard(site.router, rules))
+            server = EmbeddedServer(Guard(site.router, rules))
             keeping = [asyncio.create_task(reports.keep(), name="reports")]
             if routers:
                 keeping.append(asyncio.create_task(fleet.keep(), name="fleet"))
@@ -98,7 +99,7 @@ async def serve(settings: Settings) -> int:
 class Shown:
     """What the parts know, as pages want it."""
 
-    def __init__(self, settings: Settings, reports: ReportKeeper, fleet: FleetWatch, visits: Visits) -> None:
+    def __init__(self, settings: DashboardSettings, reports: ReportKeeper, fleet: FleetWatch, visits: Visits) -> None:
         self._settings = settings
         self._reports = reports
         self._fleet = fleet
@@ -130,7 +131,7 @@ class Shown:
         self._visits.note()
 
 
-class Server(uvicorn.Server):
+class EmbeddedServer(uvicorn.Server):
     """uvicorn without its own signal handling: who composes it tells it to stop."""
 
     def __init__(self, site: Guard) -> None:

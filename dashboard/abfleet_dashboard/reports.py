@@ -19,7 +19,7 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 
-from abfleet_dashboard.settings import Settings
+from abfleet_dashboard.settings import DashboardSettings
 from abfleet_dashboard.tasks import Done, Failed, Task
 from abfleet_dashboard.visits import Visits
 
@@ -74,7 +74,7 @@ class ReportKeeper:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: DashboardSettings,
         analyst: Asks,
         visits: Visits,
         clock: Callable[[], float] = time.monotonic,

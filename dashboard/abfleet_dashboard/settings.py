@@ -15,7 +15,7 @@ MAX_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class DashboardSettings:
     """One dashboard process."""
 
     host: str
@@ -38,7 +38,7 @@ class Settings:
     log_format: LogFormat
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> DashboardSettings:
     """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
     flags = Flags(
         "abfleet dashboard",
@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
             f"--listen (ABFLEET_LISTEN): {host[:64]!r} is not loopback, so that others may look; "
             "allowed with --tokens FILE, or with --open-dashboard"
         )
-    return Settings(
+    return DashboardSettings(
         host=host,
         port=port,
         logs=got.logs,

@@ -16,7 +16,7 @@ from abfleet_process.process import StopSignals
 from abfleet_process.watched_credentials import CredentialError
 
 from abfleet_router.serving import Serving
-from abfleet_router.settings import Settings, parse
+from abfleet_router.settings import RouterSettings, parse
 
 EXIT_FAILURE = 1
 
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         operations.close()
 
 
-async def serve(settings: Settings, operations: OperationalLog) -> int:
+async def serve(settings: RouterSettings, operations: OperationalLog) -> int:
     """Serves until the first SIGTERM or SIGINT, then drains; a second one ends it at once.
 
     Raises ConfigErrors, TransportError or OSError when it cannot begin.

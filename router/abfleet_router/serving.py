@@ -23,7 +23,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 
 from abfleet_router.admin import admin, fleet_metrics
 from abfleet_router.calls.router import Router
-from abfleet_router.calls.spans import Tracer
+from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.reload import Reloader
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.feedback.feedback import Feedback
@@ -31,7 +31,7 @@ from abfleet_router.feedback.group_metrics import shares
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.security.guards import Guards
-from abfleet_router.settings import Settings
+from abfleet_router.settings import RouterSettings
 
 METHODS = ("/Recommender/Recommend",)
 COUNTED = (*METHODS, "/Feedback/Record")
@@ -45,7 +45,7 @@ MEMORY_BEATS = 5
 class Serving:
     """Everything that is open while a router serves; entered it listens, left it has closed."""
 
-    def __init__(self, settings: Settings, operations: OperationalLog | None = None) -> None:
+    def __init__(self, settings: RouterSettings, operations: OperationalLog | None = None) -> None:
         """`operations`: the log of the process, where it is this router's."""
         self._settings = settings
         self._operations = operations or OperationalLog(settings.log_level)
@@ -149,11 +149,11 @@ class Serving:
         self._operations.bind(config_revision=snapshot.revision)
         self.router.use(snapshot)
 
-    def _make_tracer(self, chance: random.Random) -> Tracer | None:
+    def _make_tracer(self, chance: random.Random) -> CallTracer | None:
         if self.spans is None:
             return None
         ratio = self._settings.trace_sample
-        return Tracer(self.spans.export, ratio, draw=chance.random, bits=chance.getrandbits, hashed=self._hashed)
+        return CallTracer(self.spans.export, ratio, draw=chance.random, bits=chance.getrandbits, hashed=self._hashed)
 
     @property
     def address(self) -> str:

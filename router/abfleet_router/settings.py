@@ -42,7 +42,7 @@ class RoutingSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class RouterSettings:
     """One router process."""
 
     experiments: Path
@@ -77,7 +77,7 @@ class Settings:
     """From when a replica comes, or comes back, until it gets its full share."""
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> RouterSettings:
     """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
     flags = Flags(
         "abfleet router",
@@ -90,7 +90,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     _add_data_path(flags)
     security_settings.add(flags)
     got = flags.parse(arguments)
-    return Settings(
+    return RouterSettings(
         experiments=got.experiments,
         fleet=Path(got.fleet) if got.fleet else None,
         listen=got.listen,

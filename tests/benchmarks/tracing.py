@@ -16,7 +16,7 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.tracing import otlp
 from abfleet_process.tracing.spans import Resource, Span
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.calls.spans import Tracer
+from abfleet_router.calls.spans import CallTracer
 from abfleet_transport.call import Metadata
 
 from tests.router.bench import Bench
@@ -44,7 +44,7 @@ class Way:
         tracer = None
         if ratio is not None:
             chance = random.Random(1)
-            tracer = Tracer(self.spans.append, ratio, draw=chance.random, bits=chance.getrandbits)
+            tracer = CallTracer(self.spans.append, ratio, draw=chance.random, bits=chance.getrandbits)
         self.bench = Bench(tracer=tracer)
         self.bench.router._records._log = cast(DecisionLog, NoLog())
 
@@ -99,7 +99,7 @@ async def measure(rounds: int, calls: int) -> dict[str, float]:
 def encoding() -> float:
     """CPU µs for one span in the exporter's thread."""
     spans: list[Span] = []
-    tracer = Tracer(spans.append, 1.0, draw=lambda: 0.0, bits=random.Random(1).getrandbits)
+    tracer = CallTracer(spans.append, 1.0, draw=lambda: 0.0, bits=random.Random(1).getrandbits)
 
     async def some() -> None:
         bench = Bench(tracer=tracer)

@@ -13,7 +13,7 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.router import Router
-from abfleet_router.calls.spans import Tracer
+from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import make_snapshot
 from abfleet_router.fleet.batch_queue import BatchQueue
 from abfleet_router.fleet.ejection import EjectionPolicy
@@ -127,7 +127,7 @@ class Bench:
         batching: BatchingSettings | None = None,
         settings: RoutingSettings | None = None,
         draw: Callable[[], float] = lambda: 0.0,
-        tracer: Tracer | None = None,
+        tracer: CallTracer | None = None,
         client_of: Callable[[Call], str | None] | None = None,
         rate_limit: RateLimit | None = None,
     ) -> None:

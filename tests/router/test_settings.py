@@ -12,7 +12,7 @@ from abfleet_process.flags import SettingsError, variable
 from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.security.rate_limit import Rate
-from abfleet_router.settings import RoutingSettings, Settings, parse
+from abfleet_router.settings import RouterSettings, RoutingSettings, parse
 
 FILE = ["--experiments", "e.yaml"]
 
@@ -22,7 +22,7 @@ class Flag:
     """One flag: where its value goes, a value that is no default, and values that are refused."""
 
     name: str
-    where: Callable[[Settings], Any]
+    where: Callable[[RouterSettings], Any]
     text: str
     value: Any
     wrong: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import grpc
 from abfleet_process.security import tokens
-from abfleet_transport.client.channel import Access
+from abfleet_transport.client.channel import ClientCredentials
 
 from tests.support.certificates import Authority
 from tests.support.fleet import Fleet, replace
@@ -39,13 +39,13 @@ class Papers:
         cert, key = (str(self.folder / f"{name}.{kind}") for kind in ("crt", "key"))
         return (f"--{prefix}-cert", cert, f"--{prefix}-key", key, ca_flag, str(self.authority.ca))
 
-    def access(self, name: str = "shop", token: str = "", *, server_name: str = "localhost") -> Access:
+    def access(self, name: str = "shop", token: str = "", *, server_name: str = "localhost") -> ClientCredentials:
         """What a caller with this certificate shows; an empty name: no certificate."""
         token_file = None
         if token:
             token_file = self.folder / f"token-{tokens.digest_of(token)[:8]}"
             token_file.write_text(token + "\n")
-        return Access(
+        return ClientCredentials(
             token_file=token_file,
             server_ca=self.authority.ca,
             client_cert=self.folder / f"{name}.crt" if name else None,
@@ -61,7 +61,7 @@ class Papers:
         return secret
 
 
-def channel(address: str, access: Access) -> grpc.Channel:
+def channel(address: str, access: ClientCredentials) -> grpc.Channel:
     """A blocking channel on a connection of its own."""
     credentials = access.credentials()
     assert credentials is not None
@@ -69,7 +69,7 @@ def channel(address: str, access: Access) -> grpc.Channel:
     return grpc.secure_channel(address, credentials, options=options)
 
 
-def words(access: Access) -> tuple[str, ...]:
+def words(access: ClientCredentials) -> tuple[str, ...]:
     """The same for the commands."""
     given = {
         "token-file": access.token_file, "server-ca": access.server_ca, "client-cert": access.client_cert,

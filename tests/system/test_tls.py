@@ -13,7 +13,7 @@ from abfleet_process.security.tls import ClientTls
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 from abfleet_router.fleet.worker_link import WorkerLink
-from abfleet_transport.client.channel import Access, open_channel
+from abfleet_transport.client.channel import ClientCredentials, open_channel
 
 from tests.support.certificates import Authority, needs_openssl, openssl
 from tests.support.fleet import Fleet, Process, experiments_file, wait_until
@@ -34,7 +34,7 @@ def fleet(papers: Papers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         yield running
 
 
-def call(fleet: Fleet, access: Access, **request: object) -> str:
+def call(fleet: Fleet, access: ClientCredentials, **request: object) -> str:
     """The version that served, or the name of the status."""
     with channel(here(fleet.address), access) as opened:
         try:
@@ -78,7 +78,7 @@ def test_callers_who_are_refused(fleet: Fleet, papers: Papers, tmp_path: Path) -
     stranger = Authority(tmp_path / "other")
     stranger.issue("stranger")
     papers.authority.issue("late", days=-1)
-    foreign = Access(
+    foreign = ClientCredentials(
         server_ca=papers.authority.ca, client_cert=tmp_path / "other/stranger.crt",
         client_key=tmp_path / "other/stranger.key", server_name="localhost",
     )  # fmt: skip
@@ -96,7 +96,7 @@ def test_servers_that_callers_refuse(fleet: Fleet, papers: Papers, tmp_path: Pat
     other = Authority(tmp_path / "other")
     shown = papers.access()
     assert call(fleet, papers.access(server_name="elsewhere.example")) == "UNAVAILABLE"
-    distrusts = Access(
+    distrusts = ClientCredentials(
         server_ca=other.ca, client_cert=shown.client_cert, client_key=shown.client_key, server_name="localhost"
     )
     assert call(fleet, distrusts) == "UNAVAILABLE"

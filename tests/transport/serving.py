@@ -13,7 +13,7 @@ import grpc
 import pytest
 from abfleet_process.security.tls import CertificateFiles, ServerTls
 from abfleet_transport.call import Call
-from abfleet_transport.client.channel import Access, open_channel
+from abfleet_transport.client.channel import ClientCredentials, open_channel
 from abfleet_transport.health import HealthService, add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server
 
@@ -89,9 +89,9 @@ def certificates() -> Path:
     return authority.folder
 
 
-def shown(folder: Path) -> Access:
+def shown(folder: Path) -> ClientCredentials:
     """What a client with a certificate has, and whom it trusts, also on a unix socket."""
-    return Access(
+    return ClientCredentials(
         server_ca=folder / "ca.crt",
         client_cert=folder / "client.crt",
         client_key=folder / "client.key",
@@ -143,7 +143,7 @@ async def serving(
     # An option that differs makes a connection of its own: channels to the same address share one otherwise.
     options = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_send_message_length", -1)]
     try:
-        async with open_channel(target, Access() if folder is None else shown(folder), options) as channel:
+        async with open_channel(target, ClientCredentials() if folder is None else shown(folder), options) as channel:
             yield Serving(server, health, target, channel, delivered)
     finally:
         await server.close()

@@ -13,7 +13,7 @@ import grpc
 import pytest
 from abfleet_process.errors import AddressError
 from abfleet_transport.call import Call, Code
-from abfleet_transport.client.channel import Access, open_channel
+from abfleet_transport.client.channel import ClientCredentials, open_channel
 from abfleet_transport.server import ServerPlan, make_server
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -412,7 +412,7 @@ async def test_connections_past_the_limit_are_refused(transport: str) -> None:
 
 def another(served: Serving, transport: str) -> grpc.aio.Channel:
     """A channel with a connection of its own."""
-    access = shown(certificates()) if transport == SECURED else Access()
+    access = shown(certificates()) if transport == SECURED else ClientCredentials()
     return open_channel(served.address, access, [("grpc.use_local_subchannel_pool", 1)])
 
 

@@ -8,7 +8,7 @@ import pytest
 from abfleet_models.release import point
 from abfleet_worker.errors import ModelLoadError
 from abfleet_worker.follow import FIRST_RETRY_SECONDS, MOST_RETRY_SECONDS, Follower
-from abfleet_worker.metrics import Following
+from abfleet_worker.metrics import FollowerCounters
 from structlog.testing import capture_logs
 
 from tests.support.tiny_model import add_version, tiny_registry
@@ -32,7 +32,7 @@ class Bench:
         self.serving = "v1.2.3"
         self.loaded: list[str] = []
         self.broken: dict[str, Exception] = {}
-        self.counts = Following()
+        self.counts = FollowerCounters()
         self.now = 100.0
         self.follower = Follower(
             root,
@@ -70,7 +70,7 @@ async def test_it_changes_when_the_link_has_moved(bench: Bench) -> None:
     point(bench.root, "production", "v2")
     for _ in range(3):
         await bench.follower.poll(retry=False)
-    assert (bench.serving, bench.loaded, bench.counts) == ("v2", ["v2"], Following(changes=1))
+    assert (bench.serving, bench.loaded, bench.counts) == ("v2", ["v2"], FollowerCounters(changes=1))
     point(bench.root, "production", "v1.2.3")
     await bench.follower.poll(retry=False)
     assert (bench.serving, bench.counts.changes) == ("v1.2.3", 2)
@@ -92,11 +92,11 @@ async def test_what_does_not_load_is_left_and_tried_again_ever_later(bench: Benc
             assert len(bench.loaded) == tries
             bench.now += 0.02
             pause = min(MOST_RETRY_SECONDS, 2 * pause)
-    assert (bench.serving, bench.counts) == ("v1.2.3", Following(failures=9, behind=True))
+    assert (bench.serving, bench.counts) == ("v1.2.3", FollowerCounters(failures=9, behind=True))
     assert [line["event"] for line in logs] == ["cannot follow the alias"]
     bench.broken.clear()
     await bench.follower.poll(retry=False)
-    assert (bench.serving, bench.counts) == ("v2", Following(changes=1, failures=9))
+    assert (bench.serving, bench.counts) == ("v2", FollowerCounters(changes=1, failures=9))
 
 
 async def test_a_request_does_not_wait_for_the_next_try(bench: Bench) -> None:

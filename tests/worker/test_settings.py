@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from abfleet_process.flags import SettingsError
 from abfleet_process.security.tls_flags import ServerSecurity
-from abfleet_worker.settings import Settings, parse
+from abfleet_worker.settings import WorkerSettings, parse
 
 FLAGS = {
     "registry": ("/models", "registry", Path("/models")),
@@ -46,7 +46,7 @@ def test_every_flag_is_a_variable_too_and_the_flag_wins(flag: str) -> None:
 def test_no_setting_is_forgotten() -> None:
     """The table above, the switch and the certificates below are all the settings there are."""
     names = {attribute.split(".")[0] for _, attribute, _ in FLAGS.values()} | {"spinning"}
-    assert names == set(Settings.__dataclass_fields__)
+    assert names == set(WorkerSettings.__dataclass_fields__)
     security = {attribute.split(".")[1] for _, attribute, _ in FLAGS.values() if "." in attribute}
     assert security | {"files", "client_ca"} == set(ServerSecurity.__dataclass_fields__)
 

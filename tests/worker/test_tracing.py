@@ -7,7 +7,7 @@ from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.service import METHODS, RECOMMEND_BATCH, RecommenderService
-from abfleet_worker.tracing import Tracer
+from abfleet_worker.tracing import InferenceTracer
 
 from tests.worker.calls import POISON_RAISE, FakeCall, SumModel, batched, lone
 
@@ -26,7 +26,7 @@ def service(spans: list[Span] | None) -> RecommenderService:
     clock = Clock()
     tracer = None
     if spans is not None:
-        tracer = Tracer(spans.append, random.Random(3).getrandbits, lambda: 1_790_000_000.0 + clock.now)
+        tracer = InferenceTracer(spans.append, random.Random(3).getrandbits, lambda: 1_790_000_000.0 + clock.now)
     return RecommenderService(
         SumModel(),
         rpc_metrics=RpcMetrics(METHODS),

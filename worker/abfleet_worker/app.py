@@ -33,11 +33,11 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from abfleet_worker.errors import ModelLoadError, WorkerError
 from abfleet_worker.follow import Follower
 from abfleet_worker.inbox import Inbox
-from abfleet_worker.metrics import Following, WorkerMetrics
+from abfleet_worker.metrics import FollowerCounters, WorkerMetrics
 from abfleet_worker.model import OnnxModel, load
 from abfleet_worker.service import METHODS, RecommenderService
-from abfleet_worker.settings import Settings, parse
-from abfleet_worker.tracing import Tracer
+from abfleet_worker.settings import WorkerSettings, parse
+from abfleet_worker.tracing import InferenceTracer
 
 EXIT_FAILURE = 1
 SERVICES = (
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return EXIT_FAILURE
 
 
-async def serve(settings: Settings, operations: OperationalLog) -> int:
+async def serve(settings: WorkerSettings, operations: OperationalLog) -> int:
     """Loads, serves, and drains at the first SIGTERM or SIGINT; a second one ends it at once.
 
     Raises WorkerError or TransportError when it cannot begin.
@@ -94,7 +94,7 @@ async def serve(settings: Settings, operations: OperationalLog) -> int:
     return 0
 
 
-def _load(settings: Settings, name: str) -> OnnxModel:
+def _load(settings: WorkerSettings, name: str) -> OnnxModel:
     return load(
         settings.registry,
         name,
@@ -104,7 +104,7 @@ def _load(settings: Settings, name: str) -> OnnxModel:
     )
 
 
-def _signing_key(settings: Settings) -> bytes | None:
+def _signing_key(settings: WorkerSettings) -> bytes | None:
     """The key that models must be signed with; read at each load. Raises ModelLoadError."""
     if settings.model_key_file is None:
         return None
@@ -117,14 +117,14 @@ def _signing_key(settings: Settings) -> bytes | None:
 class _Serving:
     """Everything that is open while a worker serves; entered it listens, left it has closed."""
 
-    def __init__(self, settings: Settings, model: OnnxModel, tls: ServerTls | None) -> None:
+    def __init__(self, settings: WorkerSettings, model: OnnxModel, tls: ServerTls | None) -> None:
         self._settings = settings
         self._tls = tls
         self._checking: asyncio.Task[None] | None = None
         rpc_metrics = RpcMetrics(METHODS)
         # A name that is not the version's own is an alias, which may lead to another version tomorrow.
         self._alias = settings.version if settings.version != model.version else ""
-        self._follow_counts = Following()
+        self._follow_counts = FollowerCounters()
         worker_metrics = WorkerMetrics(
             lambda: (self.service.model.version, self.service.model.sha256),
             self._follow_counts if self._alias else None,
@@ -163,10 +163,10 @@ class _Serving:
         self._inbox = Inbox(self.service)
         self.server: Server = make_server(settings.transport, plan, self._inbox.put, self._inbox.withdraw)
 
-    def _make_tracer(self) -> Tracer | None:
+    def _make_tracer(self) -> InferenceTracer | None:
         # Random numbers name spans; nothing secret hangs on them.
         bits = random.Random().getrandbits  # noqa: S311
-        return None if self.spans is None else Tracer(self.spans.export, bits, time.time)
+        return None if self.spans is None else InferenceTracer(self.spans.export, bits, time.time)
 
     @property
     def address(self) -> str:

@@ -13,7 +13,7 @@ import structlog
 from abfleet_models.registry import Registry, RegistryError
 
 from abfleet_worker.errors import ModelLoadError
-from abfleet_worker.metrics import Following
+from abfleet_worker.metrics import FollowerCounters
 from abfleet_worker.model import OnnxModel
 
 log = structlog.get_logger("abfleet.worker.follow")
@@ -34,7 +34,7 @@ class Follower:
         serving: Callable[[], str],
         load: Callable[[str], OnnxModel],
         change: Callable[[OnnxModel], Awaitable[None]],
-        counts: Following,
+        counts: FollowerCounters,
         interval_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

@@ -1,6 +1,6 @@
 """What a worker counts beside its RPCs, in plain numbers that are shown to Prometheus at scrape. Knows no calls.
 
-One thread alone changes them: the one that infers. What `Following` counts is changed by the event loop.
+One thread alone changes them: the one that infers. What `FollowerCounters` counts is changed by the event loop.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,7 +18,7 @@ CODES = tuple(code.name for code in Code)
 
 
 @dataclass(slots=True)
-class Following:
+class FollowerCounters:
     """Changed only by Follower: how it goes after an alias."""
 
     changes: int = 0
@@ -30,7 +30,7 @@ class Following:
 class WorkerMetrics(Collector):
     """Items, runs of the model and the version that serves."""
 
-    def __init__(self, serving: Callable[[], tuple[str, str]], following: Following | None = None) -> None:
+    def __init__(self, serving: Callable[[], tuple[str, str]], following: FollowerCounters | None = None) -> None:
         """`serving` gives version and sha256 of the model that answers; `following`: None where that never changes."""
         self._serving = serving
         self._following = following
@@ -97,7 +97,7 @@ class WorkerMetrics(Collector):
             yield CounterMetricFamily(f"abfleet_worker_{name}", text, value=value)
 
 
-def _following(following: Following | None) -> Iterable[Metric]:
+def _following(following: FollowerCounters | None) -> Iterable[Metric]:
     if following is None:
         return
     changes = CounterMetricFamily(

@@ -18,7 +18,7 @@ from abfleet_worker import batch
 from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.request import Item, Refusal, read_alone, read_items
-from abfleet_worker.tracing import Traced, Tracer
+from abfleet_worker.tracing import InferenceTracer, Traced
 
 RECOMMEND = "/Recommender/Recommend"
 RECOMMEND_BATCH = "/abfleet.worker.v1.Worker/RecommendBatch"
@@ -81,7 +81,7 @@ class RecommenderService:
         max_batch: int,
         make_request_id: Callable[[], str],
         alias: str = "",
-        tracer: Tracer | None = None,
+        tracer: InferenceTracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`alias`: the name under which it serves one version after the other, empty where it serves one for good;

@@ -18,7 +18,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class WorkerSettings:
     """Everything that can be set."""
 
     registry: Path
@@ -47,7 +47,7 @@ class Settings:
     """Where spans go; empty: none are made."""
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> Settings:
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> WorkerSettings:
     """Reads flags and environment. Raises flags.SettingsError; `--help` raises SystemExit(0)."""
     known = flags.Flags(
         "abfleet_worker",
@@ -79,7 +79,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     known.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
     known.add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
     values = known.parse(arguments)
-    return Settings(
+    return WorkerSettings(
         registry=values.registry,
         model_key_file=Path(values.model_key_file) if values.model_key_file else None,
         version=values.version,

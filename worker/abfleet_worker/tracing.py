@@ -38,7 +38,7 @@ class Traced:
             self.runs[index] = run
 
 
-class Tracer:
+class InferenceTracer:
     """Makes spans of what was traced."""
 
     def __init__(self, export: Export, bits: Callable[[int], int], wall: Callable[[], float]) -> None:

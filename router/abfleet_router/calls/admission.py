@@ -10,7 +10,7 @@ from abfleet_transport.call import Call
 from abfleet_router.calls.call_trace import CallTrace
 from abfleet_router.calls.request import check_attributes, check_user_id, parse, user_id_from_metadata
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.calls.spans import Tracer
+from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 
 PLAIN_CHARACTERS = 64
@@ -23,7 +23,7 @@ class Admission:
     def __init__(
         self,
         default_deadline_seconds: float,
-        tracer: Tracer | None = None,
+        tracer: CallTracer | None = None,
         client_of: Callable[[Call], str | None] | None = None,
     ) -> None:
         """`tracer`: None where this router makes no spans; `client_of`: None where no caller can say who it is."""

@@ -10,7 +10,7 @@ from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_router.calls import log_line
 from abfleet_router.calls.request import request_id_of
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.calls.spans import Tracer
+from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.metrics import RouterMetrics
@@ -34,7 +34,7 @@ class CallRecords:
         *,
         router: str,
         hashed: Callable[[str], str] | None = None,
-        tracer: Tracer | None = None,
+        tracer: CallTracer | None = None,
     ) -> None:
         """`hashed`: what stands in lines instead of a user's id; `tracer`: None where no spans are made."""
         self._tracer = tracer

@@ -20,7 +20,7 @@ from abfleet_router.calls.call_records import CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.request import request_id_of
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.calls.spans import Tracer
+from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.fleet.failure import FailureReason
@@ -51,7 +51,7 @@ class Router:
         *,
         holds_answers: bool = False,
         hashed: Callable[[str], str] | None = None,
-        tracer: Tracer | None = None,
+        tracer: CallTracer | None = None,
         client_of: Callable[[Call], str | None] | None = None,
         rate_limit: RateLimit | None = None,
     ) -> None:

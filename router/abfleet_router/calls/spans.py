@@ -46,7 +46,7 @@ class Ended:
     """Seconds from that clock to the epoch."""
 
 
-class Tracer:
+class CallTracer:
     """Decides which calls are recorded, and makes their spans. Has no state but where the spans go."""
 
     def __init__(

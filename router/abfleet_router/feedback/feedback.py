@@ -104,7 +104,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             answer = await self._record(request, metadata, client, context.time_remaining())
             code = Code.OK
             return answer
-        except (Refused, AccessDenied) as refused:
+        except (OutcomesRefused, AccessDenied) as refused:
             code = refused.code
             await context.abort(grpc_status(code), str(refused))
             raise AssertionError("abort raises") from None
@@ -123,9 +123,9 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
     ) -> recommender_pb2.RecordResponse:
         snapshot = self._snapshot()
         if snapshot is None:
-            raise Refused(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
+            raise OutcomesRefused(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
         if len(request.outcomes) > MAX_OUTCOMES:
-            raise Refused(
+            raise OutcomesRefused(
                 Code.INVALID_ARGUMENT, f"outcomes: {len(request.outcomes)} of them; allowed: at most {MAX_OUTCOMES}"
             )
         batch = _OutcomeBatch(
@@ -141,7 +141,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
                 self._take(request.outcomes[begin : begin + SLICE], begin, batch)
                 await asyncio.sleep(0)
             if not await _all_written(batch.written, remaining_seconds):
-                raise Refused(
+                raise OutcomesRefused(
                     Code.UNAVAILABLE, "the log cannot be written now; send the batch again, a repeat is harmless"
                 )
         except BaseException:  # also when the caller goes: nobody was told that these are in the log
@@ -225,7 +225,7 @@ async def _all_written(written: Sequence["asyncio.Future[bool]"], remaining_seco
         return False
 
 
-class Refused(Exception):
+class OutcomesRefused(Exception):
     """A whole batch is not taken."""
 
     def __init__(self, code: Code, message: str) -> None:

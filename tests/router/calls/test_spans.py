@@ -9,7 +9,7 @@ import pytest
 from abfleet_process.tracing.spans import Span, SpanKind
 from abfleet_process.tracing.traceparent import parse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
-from abfleet_router.calls.spans import Tracer
+from abfleet_router.calls.spans import CallTracer
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_transport.call import Code, Metadata
 
@@ -27,7 +27,7 @@ class Traced:
     def __init__(self, ratio: float = 0.0, draw: float = 0.5, **parts: Any) -> None:
         self.spans: list[Span] = []
         bits = random.Random(7).getrandbits
-        tracer = Tracer(self.spans.append, ratio, draw=lambda: draw, bits=bits, **parts)
+        tracer = CallTracer(self.spans.append, ratio, draw=lambda: draw, bits=bits, **parts)
         self.bench = Bench(tracer=tracer)
 
     def named(self, kind: SpanKind) -> list[Span]:

@@ -7,7 +7,7 @@ import pytest
 from abfleet_process.security.tokens import bearer
 from abfleet_process.watched_credentials import CredentialError
 from abfleet_transport.call import Call
-from abfleet_transport.client.channel import PLAIN, Access, open_channel
+from abfleet_transport.client.channel import PLAIN, ClientCredentials, open_channel
 from typer.testing import CliRunner
 
 from abfleet.cli import app
@@ -26,7 +26,9 @@ async def test_the_token_goes_with_each_call_and_may_change(tmp_path: Path) -> N
     path.write_text("first\n")
     async with (
         serving("grpcio", listen) as served,
-        open_channel(served.address, Access(token_file=path), [("grpc.use_local_subchannel_pool", 1)]) as channel,
+        open_channel(
+            served.address, ClientCredentials(token_file=path), [("grpc.use_local_subchannel_pool", 1)]
+        ) as channel,
     ):
         say = channel.unary_unary(METHODS[0])
         await say(b"x", metadata=(("x-own", "1"),), timeout=30)
@@ -66,7 +68,7 @@ def test_what_is_wrong_is_said(files: dict[str, str], said: str) -> None:
     """By the value, and by every command that takes it."""
     paths = {name: value if name == "server_name" else Path(value) for name, value in files.items()}
     with pytest.raises(CredentialError) as raised:
-        open_channel("127.0.0.1:1", Access(**paths))  # type: ignore[arg-type]
+        open_channel("127.0.0.1:1", ClientCredentials(**paths))  # type: ignore[arg-type]
     assert said in str(raised.value)
     flags = [word for name, value in files.items() for word in (f"--{name.replace('_', '-')}", value)]
     for command in ("client", "status", "traffic"):
@@ -80,5 +82,5 @@ def test_a_credential_is_no_secret_of_an_error(tmp_path: Path) -> None:
     path = tmp_path / "token"
     path.write_text("abf_one abf_two")
     with pytest.raises(CredentialError) as raised:
-        Access(token_file=path).token()
+        ClientCredentials(token_file=path).token()
     assert "abf_" not in str(raised.value)

@@ -14,7 +14,7 @@ AUTHORIZATION = "authorization"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Access:
+class ClientCredentials:
     """Files of a client; all of them together, or none for a plain connection without a token."""
 
     token_file: Path | None = None
@@ -50,12 +50,12 @@ class Access:
         return token
 
 
-PLAIN = Access()
+PLAIN = ClientCredentials()
 
 
-def open_channel(address: str, access: Access = PLAIN, options: Options = ()) -> grpc.aio.Channel:
+def open_channel(address: str, access: ClientCredentials = PLAIN, options: Options = ()) -> grpc.aio.Channel:
     """A channel that shows what `access` has; close it, or use it in `async with`. Raises CredentialError."""
-    interceptors: list[Any] = [ShowToken(access.token_file, access)] if access.token_file else []
+    interceptors: list[Any] = [TokenInterceptor(access.token_file, access)] if access.token_file else []
     credentials = access.credentials()
     named = [*options, ("grpc.ssl_target_name_override", access.server_name)] if access.server_name else [*options]
     if credentials is None:
@@ -69,10 +69,10 @@ else:
     Interceptor = grpc.aio.UnaryUnaryClientInterceptor
 
 
-class ShowToken(Interceptor):
+class TokenInterceptor(Interceptor):
     """Adds the token to each call; also without TLS, which is for loopback and for a proxy that has it."""
 
-    def __init__(self, path: Path, access: Access) -> None:
+    def __init__(self, path: Path, access: ClientCredentials) -> None:
         self._token = WatchedCredential("token", (path,), access.token)
 
     async def intercept_unary_unary(

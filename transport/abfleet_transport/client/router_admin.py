@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 
-from abfleet_transport.client.channel import PLAIN, Access, open_channel
+from abfleet_transport.client.channel import PLAIN, ClientCredentials, open_channel
 
 TIMEOUT_SECONDS = 5.0
 
@@ -18,7 +18,7 @@ class Unreachable(Exception):
 class RouterAdmin:
     """A connection to one router's admin port; an async context manager."""
 
-    def __init__(self, address: str, access: Access = PLAIN) -> None:
+    def __init__(self, address: str, access: ClientCredentials = PLAIN) -> None:
         self.address = address
         self._access = access
         self._channel: grpc.aio.Channel | None = None

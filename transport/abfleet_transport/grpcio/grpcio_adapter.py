@@ -40,7 +40,7 @@ LAST_CALLS_SECONDS = 0.5
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
-class CallFailed(Exception):
+class ReplyFailed(Exception):
     """Carries a failure from `fail` to the coroutine of its call."""
 
     def __init__(self, code: Code, message: str, pushback_ms: int | None) -> None:
@@ -97,13 +97,13 @@ class GrpcioCall:
             self._loop.call_soon_threadsafe(self._settle, payload, None)
 
     def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
-        error = CallFailed(code, message, pushback_ms)
+        error = ReplyFailed(code, message, pushback_ms)
         if threading.get_ident() == self._thread:
             self._settle(b"", error)
         else:
             self._loop.call_soon_threadsafe(self._settle, b"", error)
 
-    def _settle(self, payload: bytes, error: CallFailed | None) -> None:
+    def _settle(self, payload: bytes, error: ReplyFailed | None) -> None:
         if self.answer.done():
             return
         if error is None:
@@ -222,7 +222,7 @@ class GrpcioServer:
                 if not call.answer.done() or call.answer.cancelled():
                     self._cancelled(call)
                 raise
-            except CallFailed as failure:
+            except ReplyFailed as failure:
                 trailer: tuple[tuple[str, str], ...] = ()
                 if failure.pushback_ms is not None:
                     trailer = tuple((key, str(failure.pushback_ms)) for key in ("grpc-" + PUSHBACK, PUSHBACK))
