@@ -17,7 +17,7 @@ from abfleet_analysis.analyse import analyse
 from abfleet_analysis.reading.open_log import LogError
 from abfleet_models.offline import offline_facts
 
-from abfleet_dashboard.tasks import Done, Failed, Task
+from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
 
 PARENT_CHECK_SECONDS = 1.0
 NICENESS = 5
@@ -32,7 +32,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     while True:
         try:
-            task: Task | None = connection.recv()
+            task: AnalysisTask | None = connection.recv()
         except EOFError:
             _clear()
             return
@@ -41,17 +41,17 @@ def main() -> None:
         connection.send(answer(task))
 
 
-def answer(task: Task) -> Done | Failed:
+def answer(task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
     """The report, or why there is none. Whatever goes wrong with one task, the next one is taken."""
     began = time.monotonic()
     try:
         known = offline_facts(task.registry).versions
         report = analyse(task.logs, task.config, detailed=True, known=known, memory_limit_bytes=task.memory_limit_bytes)
     except LogError as error:
-        return Failed(str(error), expected=True)
+        return AnalysisFailed(str(error), expected=True)
     except Exception as error:  # noqa: BLE001  # the page says so, and the process goes on
-        return Failed(f"the analysis failed: {type(error).__name__}: {error}"[:400], expected=False)
-    return Done(report, time.monotonic() - began)
+        return AnalysisFailed(f"the analysis failed: {type(error).__name__}: {error}"[:400], expected=False)
+    return AnalysisDone(report, time.monotonic() - began)
 
 
 def _end_with(parent: int) -> None:

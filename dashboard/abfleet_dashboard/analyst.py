@@ -15,7 +15,7 @@ from typing import Final, Self
 
 import structlog
 
-from abfleet_dashboard.tasks import Done, Failed, Task
+from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
 
 log = structlog.get_logger("abfleet.dashboard")
 
@@ -24,7 +24,7 @@ TASKS_A_PROCESS: Final = 200
 END_SECONDS: Final = 1.0
 
 
-class Analyst:
+class AnalysisProcess:
     """The process, as long as it is wanted; an async context manager. One task at a time."""
 
     def __init__(self) -> None:
@@ -49,13 +49,13 @@ class Analyst:
         """Of the process; None while there is none."""
         return self._process.pid if self._process else None
 
-    async def ask(self, task: Task) -> Done | Failed:
+    async def ask(self, task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
         """Has a task done. A process that dies meanwhile is a failure like others; the next task gets a new one."""
         if self._process is None or self._tasks >= TASKS_A_PROCESS:
-            await self.rest()
+            await self.release()
             self._start()
         self._tasks += 1
-        asking = asyncio.ensure_future(asyncio.to_thread(self._exchange, task))
+        asking = asyncio.ensure_future(asyncio.to_thread(self._send_and_receive, task))
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
@@ -64,9 +64,11 @@ class Analyst:
             raise
         except (EOFError, OSError):
             code = await asyncio.to_thread(self._end, wait_seconds=END_SECONDS)
-            return Failed(f"the process that analyses ended with code {code}, without an answer", expected=False)
+            return AnalysisFailed(
+                f"the process that analyses ended with code {code}, without an answer", expected=False
+            )
 
-    async def rest(self) -> None:
+    async def release(self) -> None:
         """Ends the process, so that its memory is free; the next task starts another."""
         await asyncio.to_thread(self._end)
 
@@ -85,10 +87,10 @@ class Analyst:
         self._tasks = 0
         log.debug("analysis process started", pid=self._process.pid)
 
-    def _exchange(self, task: Task) -> Done | Failed:
+    def _send_and_receive(self, task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
         assert self._connection is not None
         self._connection.send(task)
-        answer: Done | Failed = self._connection.recv()
+        answer: AnalysisDone | AnalysisFailed = self._connection.recv()
         return answer
 
     def _kill(self) -> None:

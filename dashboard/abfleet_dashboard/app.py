@@ -20,10 +20,10 @@ from abfleet_process.watched_credentials import CredentialError
 from abfleet_transport.client.channel import ClientCredentials
 from abfleet_transport.client.router_admin import RouterAdmin
 
-from abfleet_dashboard.analyst import Analyst
+from abfleet_dashboard.analyst import AnalysisProcess
 from abfleet_dashboard.fleet_state import FleetWatch
 from abfleet_dashboard.reports import ReportKeeper
-from abfleet_dashboard.server import Guard, Rules, Site
+from abfleet_dashboard.server import AccessRules, RequestGuard, Site
 from abfleet_dashboard.settings import DashboardSettings, parse
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.visits import Visits
@@ -63,19 +63,19 @@ async def serve(settings: DashboardSettings) -> int:
     visits = Visits()
     tokens = TokenFile(settings.tokens) if settings.tokens else None
     with bound(settings.host, settings.port) as listening:
-        async with Analyst() as analyst:
+        async with AnalysisProcess() as analyst:
             reports = ReportKeeper(settings, analyst, visits)
             routers = [
                 RouterAdmin(address, ClientCredentials(token_file=settings.token_file))
                 for address in settings.router_admins
             ]
             fleet = FleetWatch(routers, settings.refresh_seconds, visits)
-            site = Site(Shown(settings, reports, fleet, visits))
-            rules = Rules(
+            site = Site(LiveContent(settings, reports, fleet, visits))
+            rules = AccessRules(
                 hosts=("localhost", *settings.allowed_hosts),
                 may_see=None if tokens is None else lambda token: _may_see(tokens, token),
             )
-            server = EmbeddedServer(Guard(site.router, rules))
+            server = EmbeddedServer(RequestGuard(site.router, rules))
             keeping = [asyncio.create_task(reports.keep(), name="reports")]
             if routers:
                 keeping.append(asyncio.create_task(fleet.keep(), name="fleet"))
@@ -96,7 +96,7 @@ async def serve(settings: DashboardSettings) -> int:
     return 0
 
 
-class Shown:
+class LiveContent:
     """What the parts know, as pages want it."""
 
     def __init__(self, settings: DashboardSettings, reports: ReportKeeper, fleet: FleetWatch, visits: Visits) -> None:
@@ -107,7 +107,7 @@ class Shown:
 
     def situation(self) -> Situation:
         """Everything, as it is now."""
-        known, refresh = self._reports.knowledge, self._settings.refresh_seconds
+        known, refresh = self._reports.status, self._settings.refresh_seconds
         working = self._reports.working_seconds
         return Situation(
             now=datetime.now(UTC),
@@ -124,7 +124,7 @@ class Shown:
 
     def version(self) -> str:
         """Another one with each report and each status of the routers."""
-        return f"{self._reports.knowledge.number}.{self._fleet.number}"
+        return f"{self._reports.status.number}.{self._fleet.number}"
 
     def visited(self) -> None:
         """Somebody asks for a page."""
@@ -134,7 +134,7 @@ class Shown:
 class EmbeddedServer(uvicorn.Server):
     """uvicorn without its own signal handling: who composes it tells it to stop."""
 
-    def __init__(self, site: Guard) -> None:
+    def __init__(self, site: RequestGuard) -> None:
         super().__init__(
             uvicorn.Config(
                 site,

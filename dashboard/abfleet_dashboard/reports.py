@@ -20,7 +20,7 @@ from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 
 from abfleet_dashboard.settings import DashboardSettings
-from abfleet_dashboard.tasks import Done, Failed, Task
+from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
 from abfleet_dashboard.visits import Visits
 
 log = structlog.get_logger("abfleet.dashboard")
@@ -29,7 +29,7 @@ POLL_SECONDS: Final = 0.5
 """Between polls of the files while somebody waits: an analysis that may begin does not wait for long."""
 UNWATCHED_SECONDS: Final = 30.0
 """Between analyses that nobody waits for: who comes sees a report younger than a minute, and soon a newer one."""
-REST_AFTER_SECONDS: Final = 120.0
+RELEASE_AFTER_SECONDS: Final = 120.0
 """Without a task for so long the process that analyses is ended; the next one takes some seconds more."""
 RETRY_FIRST_SECONDS: Final = 1.0
 RETRY_MOST_SECONDS: Final = 60.0
@@ -38,18 +38,18 @@ FilesFingerprint = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of change and inode of every file: another one means that something has changed."""
 
 
-class Asks(Protocol):
+class Analyses(Protocol):
     """Who analyses."""
 
-    async def ask(self, task: Task) -> Done | Failed:
+    async def ask(self, task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
         """The report, or why there is none."""
 
-    async def rest(self) -> None:
+    async def release(self) -> None:
         """Nothing is asked for a while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Knowledge:
+class ReportStatus:
     """What is known now.
 
     Attributes:
@@ -75,7 +75,7 @@ class ReportKeeper:
     def __init__(
         self,
         settings: DashboardSettings,
-        analyst: Asks,
+        analyst: Analyses,
         visits: Visits,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -85,7 +85,7 @@ class ReportKeeper:
         self._visits = visits
         self._clock = clock
         self._now = now
-        self.knowledge = Knowledge()
+        self.status = ReportStatus()
         self._analysed: tuple[FilesFingerprint, Config] | None = (
             None  # by the last attempt, unless it is to be repeated
         )
@@ -109,17 +109,17 @@ class ReportKeeper:
     async def poll(self) -> None:
         """Reads what has changed, and has it analysed if it is time."""
         await self._follow_config()
-        config = self.knowledge.config
+        config = self.status.config
         if config is None:
             return
         mark = await asyncio.to_thread(
             fingerprint_of, (*self._settings.logs, self._settings.registry / "registry.json")
         )
         if self._analysed == (mark, config):
-            if self.knowledge.problem is None:
-                self.knowledge = replace(self.knowledge, current_at=self._now())
-            if self._ended is not None and self._clock() - self._ended > REST_AFTER_SECONDS:
-                await self._analyst.rest()
+            if self.status.problem is None:
+                self.status = replace(self.status, current_at=self._now())
+            if self._ended is not None and self._clock() - self._ended > RELEASE_AFTER_SECONDS:
+                await self._analyst.release()
         elif self._ended is None or self._clock() - self._ended >= self._pause_seconds():
             await self._analyse(mark, config)
 
@@ -127,7 +127,7 @@ class ReportKeeper:
         if self._failures:
             return retry_seconds(self._failures)
         return pause_seconds(
-            refresh=self._settings.refresh_seconds, took=self.knowledge.seconds, watched=self._visits.watched
+            refresh=self._settings.refresh_seconds, took=self.status.seconds, watched=self._visits.watched
         )
 
     async def _follow_config(self) -> None:
@@ -140,14 +140,14 @@ class ReportKeeper:
         try:
             config = await asyncio.to_thread(load, settings.experiments, settings.fleet)
         except ConfigErrors as error:
-            self._know(config_errors=tuple(str(one) for one in error.errors))
+            self._update(config_errors=tuple(str(one) for one in error.errors))
         else:
-            self._know(config=config, config_errors=())
+            self._update(config=config, config_errors=())
 
     async def _analyse(self, mark: FilesFingerprint, config: Config) -> None:
         settings = self._settings
         began_at, self._began = self._now(), self._clock()
-        task = Task(
+        task = AnalysisTask(
             logs=settings.logs,
             config=config,
             registry=settings.registry,
@@ -157,18 +157,18 @@ class ReportKeeper:
             answer = await self._analyst.ask(task)
         finally:
             self._ended, self._began = self._clock(), None
-        if isinstance(answer, Done):
+        if isinstance(answer, AnalysisDone):
             self._failures, self._analysed = 0, (mark, config)
-            self._know(report=answer.report, current_at=began_at, seconds=answer.seconds, problem=None)
+            self._update(report=answer.report, current_at=began_at, seconds=answer.seconds, problem=None)
             return
-        if answer.reason != self.knowledge.problem:
+        if answer.reason != self.status.problem:
             log.warning("no report", reason=answer.reason)
         self._failures = 0 if answer.expected else self._failures + 1
         self._analysed = (mark, config) if answer.expected else None
-        self._know(problem=answer.reason)
+        self._update(problem=answer.reason)
 
-    def _know(self, **news: object) -> None:
-        self.knowledge = replace(self.knowledge, number=self.knowledge.number + 1, **news)  # type: ignore[arg-type]
+    def _update(self, **news: object) -> None:
+        self.status = replace(self.status, number=self.status.number + 1, **news)  # type: ignore[arg-type]
 
 
 def pause_seconds(*, refresh: float, took: float, watched: bool) -> float:

@@ -30,7 +30,7 @@ MOST_KEPT: Final = 256
 SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
-class Shows(Protocol):
+class PageContent(Protocol):
     """Where pages get what they show."""
 
     def situation(self) -> Situation:
@@ -52,7 +52,7 @@ class Body:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class AccessRules:
     """Who may see it. `may_see` is None where whoever reaches the port may; `hosts` are names, beside addresses."""
 
     hosts: Collection[str]
@@ -62,7 +62,7 @@ class Rules:
 class Site:
     """The routes. What it keeps is changed only here, on the event loop."""
 
-    def __init__(self, shows: Shows) -> None:
+    def __init__(self, shows: PageContent) -> None:
         self._shows = shows
         self._kept: OrderedDict[str, tuple[object, Body]] = OrderedDict()
         self._static = {path.name: _file(path) for path in sorted(pages.STATIC.iterdir()) if path.suffix in KINDS}
@@ -164,10 +164,10 @@ class Site:
         return _answer(request, body, kind=kind)
 
 
-class Guard:
+class RequestGuard:
     """Around the routes: method, host and token of each request, and the headers of each answer."""
 
-    def __init__(self, inner: ASGIApp, rules: Rules) -> None:
+    def __init__(self, inner: ASGIApp, rules: AccessRules) -> None:
         self._inner = inner
         self._rules = rules
 

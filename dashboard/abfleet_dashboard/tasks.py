@@ -8,7 +8,7 @@ from abfleet_experiments.config import Config
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class AnalysisTask:
     """What to analyse."""
 
     logs: tuple[Path, ...]
@@ -18,7 +18,7 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class AnalysisDone:
     """A report, and how long it took."""
 
     report: Report
@@ -26,7 +26,7 @@ class Done:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class AnalysisFailed:
     """Why there is none, for a person. `expected`: the input is at fault, and trying again does not help."""
 
     reason: str

@@ -11,7 +11,7 @@ import pytest
 from abfleet_analysis.report.report import LogFacts, Report
 from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, fingerprint_of, pause_seconds, retry_seconds
 from abfleet_dashboard.settings import parse
-from abfleet_dashboard.tasks import Done, Failed, Task
+from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
 from abfleet_dashboard.visits import WATCHED_SECONDS, Visits
 
 FILE = "version: 1\ndefault: v1\nmodels: {v1: {target: '127.0.0.1:1'}}\n"
@@ -26,16 +26,16 @@ def report(lines: int) -> Report:
 class Analyst:
     """Answers with what was prepared, else with a report that has its number in it."""
 
-    tasks: list[Task] = field(default_factory=list)
+    tasks: list[AnalysisTask] = field(default_factory=list)
     answers: list[Any] = field(default_factory=list)
     took: float = 1.0
     rested: int = 0
 
-    async def ask(self, task: Task) -> Done | Failed:
+    async def ask(self, task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
         self.tasks.append(task)
-        return self.answers.pop(0) if self.answers else Done(report(len(self.tasks)), self.took)
+        return self.answers.pop(0) if self.answers else AnalysisDone(report(len(self.tasks)), self.took)
 
-    async def rest(self) -> None:
+    async def release(self) -> None:
         self.rested += 1
 
 
@@ -78,8 +78,8 @@ def test_the_same_log_is_analysed_once(setting: Setting) -> None:
     for seconds in (0, 100, 200):
         setting.look_at(seconds)
     assert setting.analyses == 1
-    assert setting.keeper.knowledge.current_at == BEGIN + timedelta(seconds=200)
-    assert setting.keeper.knowledge.number == 2, "one for the file, one for the report"
+    assert setting.keeper.status.current_at == BEGIN + timedelta(seconds=200)
+    assert setting.keeper.status.number == 2, "one for the file, one for the report"
 
 
 def test_what_has_changed_is_analysed(setting: Setting) -> None:
@@ -138,28 +138,28 @@ def test_it_is_rarer_while_nobody_looks(setting: Setting) -> None:
 def test_a_log_that_cannot_be_read_keeps_the_report(setting: Setting) -> None:
     """The last good report stays with its time, beside the reason; no new attempt before something changes."""
     setting.look_at(0)
-    setting.analyst.answers = [Failed("no decision log here", expected=True)]
+    setting.analyst.answers = [AnalysisFailed("no decision log here", expected=True)]
     setting.add_line()
     setting.look_at(100)
     setting.look_at(200)
-    known = setting.keeper.knowledge
+    known = setting.keeper.status
     assert setting.analyses == 2
     assert known.report == report(1)
     assert known.current_at == BEGIN
     assert known.problem == "no decision log here"
     setting.add_line()
     setting.look_at(300)
-    assert setting.keeper.knowledge.problem is None
-    assert setting.keeper.knowledge.report == report(3)
+    assert setting.keeper.status.problem is None
+    assert setting.keeper.status.report == report(3)
 
 
 def test_what_nobody_expected_is_tried_again_ever_more_rarely(setting: Setting) -> None:
     """A process that dies is a reason on the page, and the next attempt comes after 1, 2, 4, … 60 seconds."""
-    setting.analyst.answers = [Failed("it died", expected=False)] * 3
+    setting.analyst.answers = [AnalysisFailed("it died", expected=False)] * 3
     for seconds, attempts in ((0, 1), (0.9, 1), (1, 2), (2.9, 2), (3, 3), (6.9, 3), (7, 4)):
         setting.look_at(seconds)
         assert setting.analyses == attempts
-    assert setting.keeper.knowledge.problem is None
+    assert setting.keeper.status.problem is None
     assert retry_seconds(1_000_000) == 60
 
 
@@ -169,13 +169,13 @@ def test_a_file_with_mistakes_keeps_the_configuration(setting: Setting) -> None:
     setting.file.write_text("version: 9\n")
     setting.add_line()
     setting.look_at(100)
-    known = setting.keeper.knowledge
+    known = setting.keeper.status
     assert any("version" in error for error in known.config_errors)
     assert known.config is not None
     assert setting.analyses == 2
     setting.file.write_text(FILE)
     setting.look_at(200)
-    assert setting.keeper.knowledge.config_errors == ()
+    assert setting.keeper.status.config_errors == ()
 
 
 def test_without_any_configuration_nothing_is_analysed(setting: Setting) -> None:
@@ -183,7 +183,7 @@ def test_without_any_configuration_nothing_is_analysed(setting: Setting) -> None
     setting.file.unlink()
     setting.look_at(0)
     assert setting.analyses == 0
-    assert "cannot be read" in setting.keeper.knowledge.config_errors[0]
+    assert "cannot be read" in setting.keeper.status.config_errors[0]
 
 
 def test_the_process_rests_when_there_is_nothing_to_do(setting: Setting) -> None:
