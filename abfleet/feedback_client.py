@@ -21,7 +21,7 @@ from abfleet_log.outcome import Outcome
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.client.channel import PLAIN, ClientCredentials, open_channel
 
-__all__ = ["ClientCredentials", "FeedbackClient", "Outcome", "OutcomesLost", "Tally"]
+__all__ = ["ClientCredentials", "FeedbackClient", "Outcome", "OutcomeTally", "OutcomesLost"]
 log = logging.getLogger("abfleet.feedback")
 
 RETRYABLE = frozenset(
@@ -49,7 +49,7 @@ class OutcomesLost(Exception):
 
 
 @dataclass(slots=True)
-class Tally:
+class OutcomeTally:
     """What became of outcomes; changed only by the client's task."""
 
     accepted: int = 0
@@ -82,7 +82,7 @@ class FeedbackClient:
         `access`: token and certificates."""
         if not 1 <= batch <= MAX_BATCH:
             raise ValueError(f"batch: {batch}; allowed: 1 to {MAX_BATCH}")
-        self.tally = Tally()
+        self.tally = OutcomeTally()
         self._address = address
         self._access = access
         self._batch = batch

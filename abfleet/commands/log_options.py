@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from abfleet_log.files import Identity
-    from abfleet_log.tools.erase import Who
+    from abfleet_log.files import WriterIdentity
+    from abfleet_log.tools.erase import LoggedUser
 
 USAGE, FAILURE = 2, 1
 Logs = Annotated[
@@ -27,26 +27,26 @@ KeyFile = Annotated[
 ]
 
 
-def who(user_id: str, key_file: Path | None) -> "Who":
+def who(user_id: str, key_file: Path | None) -> "LoggedUser":
     """Whom to look for. Exits 2 when the key file is no key."""
-    from abfleet_log.tools.erase import Who
+    from abfleet_log.tools.erase import LoggedUser
     from abfleet_log.user_id_hash import KeyFileError, keyed_hash
 
     if key_file is None:
-        return Who(user_id)
+        return LoggedUser(user_id)
     try:
-        return Who(user_id, keyed_hash(key_file)(user_id))
+        return LoggedUser(user_id, keyed_hash(key_file)(user_id))
     except KeyFileError as error:
         stop(str(error), USAGE)
 
 
-def identity() -> "Identity":
+def identity() -> "WriterIdentity":
     """This process, as it is named in files of the log."""
     import os
 
-    from abfleet_log.files import Identity
+    from abfleet_log.files import WriterIdentity
 
-    return Identity(socket.gethostname(), os.getpid())
+    return WriterIdentity(socket.gethostname(), os.getpid())
 
 
 @contextmanager

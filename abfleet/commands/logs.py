@@ -73,7 +73,7 @@ def check(
     from abfleet_experiments.file.errors import ConfigErrors
     from abfleet_experiments.file.load import load
     from abfleet_log.tools.check import Checker, document
-    from abfleet_log.tools.read_lines import everything
+    from abfleet_log.tools.read_lines import all_lines
 
     config = None
     if experiments is not None:
@@ -82,9 +82,7 @@ def check(
         except ConfigErrors as error:
             stop("\n".join(str(one) for one in error.errors), USAGE)
     with told(), bar("Checking") as advance:
-        result = Checker(gap_seconds=gap, config=config).take(
-            everything(logs or [Path("logs")], lambda path: advance())
-        )
+        result = Checker(gap_seconds=gap, config=config).take(all_lines(logs or [Path("logs")], lambda path: advance()))
     report = document(result)
     if as_json:
         typer.echo(json.dumps(report))
@@ -127,11 +125,11 @@ def user(
     as_json: Json = False,
 ) -> None:
     """Show what one user was shown and did, in the order of time."""
-    from abfleet_log.tools.erase import life
+    from abfleet_log.tools.erase import user_history
     from abfleet_log.tools.show import one_line
 
     with told():
-        for line in life(logs or [Path("logs")], who(user_id, user_id_hmac_key_file)):
+        for line in user_history(logs or [Path("logs")], who(user_id, user_id_hmac_key_file)):
             if as_json:
                 typer.echo(json.dumps(line, ensure_ascii=False))
             else:

@@ -16,7 +16,7 @@ import grpc
 from abfleet_transport.client.channel import PLAIN, ClientCredentials
 
 from abfleet.client import CallFailed, RecommendationQuery, ask, open_channel, quantile
-from abfleet.feedback_client import FeedbackClient, Outcome, OutcomesLost, Tally
+from abfleet.feedback_client import FeedbackClient, Outcome, OutcomesLost, OutcomeTally
 from abfleet.traffic.behaviour import Act, acts
 from abfleet.traffic.population import Person
 
@@ -84,7 +84,7 @@ class Workload:
         self.withheld = 0
         """Outcomes that were never sent, on purpose."""
         self.repeated = 0
-        self.feedback = Tally()
+        self.feedback = OutcomeTally()
         self.seconds = 0.0
         self._due: list[tuple[float, int, Outcome]] = []
         self._order = count()

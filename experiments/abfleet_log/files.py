@@ -28,7 +28,7 @@ class CannotCompress(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class WriterIdentity:
     """Who writes: the part of a file's name that tells processes apart."""
 
     host: str
@@ -45,7 +45,7 @@ class Identity:
         return path.name.removeprefix(PREFIX).rsplit("-", 2)[0] == self.host
 
 
-def create(folder: Path, identity: Identity, wall: Callable[[], float]) -> tuple[int, Path]:
+def create(folder: Path, identity: WriterIdentity, wall: Callable[[], float]) -> tuple[int, Path]:
     """A new file, never one that is there: a torn last line stays alone. Makes the folder. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     started = wall()
@@ -96,7 +96,7 @@ def plain_files(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def taken(path: Path, identity: Identity, wall: Callable[[], float]) -> Iterator[int | None]:
+def taken(path: Path, identity: WriterIdentity, wall: Callable[[], float]) -> Iterator[int | None]:
     """A closed file, opened for reading and held so that nobody else takes it; None where it may not be closed."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

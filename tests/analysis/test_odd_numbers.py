@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_experiments.file.load import load_text
-from abfleet_log.files import Identity
+from abfleet_log.files import WriterIdentity
 from abfleet_log.tools.compact import compact
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, metric, only, report_of
@@ -111,7 +111,7 @@ def test_details_and_compacted_logs_say_the_same(tmp_path: Path, raw: str) -> No
     detailed = json.loads(json.dumps(analyse([tmp_path], load_text(text), detailed=True).as_dict()))
     assert only(detailed)["metrics"] == plain["metrics"]
     out = tmp_path / "compacted"
-    compact(tmp_path, out, Identity("host", 2))
+    compact(tmp_path, out, WriterIdentity("host", 2))
     compacted = only(report(out))
     assert list(out.rglob("*.parquet"))
     assert compacted["metrics"] == plain["metrics"]

@@ -15,11 +15,11 @@ from abfleet_analysis.reading.open_log import LogError
 from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load, load_text
-from abfleet_log.files import Identity
+from abfleet_log.files import WriterIdentity
 from abfleet_log.tools.check import Checker
-from abfleet_log.tools.erase import Who, life
+from abfleet_log.tools.erase import LoggedUser, user_history
 from abfleet_log.tools.import_outcomes import ColumnMap, import_outcomes
-from abfleet_log.tools.read_lines import LogsError, everything
+from abfleet_log.tools.read_lines import LogsError, all_lines
 from abfleet_log.tools.show import last_lines, one_line
 from abfleet_models.errors import RegistryError
 from abfleet_models.graph_file import NotOnnxError, read_graph
@@ -187,13 +187,13 @@ def _write_log(folder: Path, seeds: Sequence[str], source: random.Random) -> Non
 def _read_log(folder: Path, config: Config, source: random.Random) -> int:
     sound = 0
     with suppress(LogsError):
-        check = Checker(gap_seconds=3600, config=config).take(everything([folder]))
+        check = Checker(gap_seconds=3600, config=config).take(all_lines([folder]))
         sound = check.lines
     with suppress(LogsError):
         for line in last_lines([folder], 50, lambda line: True):
             assert "\n" not in one_line(line)
     with suppress(LogsError):
-        life([folder], Who("user-1"))
+        user_history([folder], LoggedUser("user-1"))
     if source.random() < ANALYSED_SHARE:
         with suppress(LogError):
             analyse([folder], config)
@@ -278,7 +278,7 @@ async def tables() -> AsyncIterator[Trial]:
             types = frozenset({"click", "purchase"})
             try:
                 found = import_outcomes(
-                    path, folder, mapping, types, Identity("host", 1), dry_run=True, skip_rejected=True
+                    path, folder, mapping, types, WriterIdentity("host", 1), dry_run=True, skip_rejected=True
                 )
             except LogsError:
                 return 0

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from abfleet_log.files import CannotCompress, Identity, compress, create, plain_files, taken
+from abfleet_log.files import CannotCompress, WriterIdentity, compress, create, plain_files, taken
 from abfleet_log.writer.keeper import LogKeeper
 
-HERE, THERE = Identity("here", 1), Identity("there-2", 9)
+HERE, THERE = WriterIdentity("here", 1), WriterIdentity("there-2", 9)
 NOW = 1_790_000_000.0
 DAY = 86_400.0
 
 
-def closed(folder: Path, identity: Identity, content: bytes, *, age_seconds: float = 0.0) -> Path:
+def closed(folder: Path, identity: WriterIdentity, content: bytes, *, age_seconds: float = 0.0) -> Path:
     """A file that a process has written and left."""
     file, path = create(folder, identity, lambda: NOW - age_seconds)
     os.write(file, content)

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from abfleet_analysis.reading.open_log import open_log
-from abfleet_log.tools.check import Check, Checker
-from abfleet_log.tools.read_lines import everything
+from abfleet_log.tools.check import Checker, CheckResult
+from abfleet_log.tools.read_lines import all_lines
 
 from tests.log.books import exposure, outcome, put
 from tests.support.fleet import ROOT
@@ -112,8 +112,8 @@ def _seen(folder: Path) -> tuple[object, ...]:
     return check.lines, check.digest, check.torn, check.by_event, check.by_experiment, check.repeated_exposures, sums
 
 
-def _checked(folder: Path) -> Check:
-    return Checker(gap_seconds=1e9).take(everything([folder]))
+def _checked(folder: Path) -> CheckResult:
+    return Checker(gap_seconds=1e9).take(all_lines([folder]))
 
 
 def _whole_and_the_same(made: Path, folder: Path, before: tuple[object, ...], where: str) -> None:

@@ -22,7 +22,7 @@ from abfleet_analysis.reading.open_log import open_log
 from abfleet_protos.recommender_pb2 import Outcome as OutcomeMessage
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecordRequest, RecordResponse
 
-from abfleet.feedback_client import FeedbackClient, Outcome, Tally
+from abfleet.feedback_client import FeedbackClient, Outcome, OutcomeTally
 from tests.support.fleet import Fleet, experiments_file, wait_until
 from tests.support.framed_load import FramedLoad
 from tests.support.log_books import read_books
@@ -136,7 +136,7 @@ def outcomes(fleet: Fleet, count: int, duplicates: float) -> str:
     """Outcomes with repeats go through Feedback while the router is killed and started again: each is in the log, and
     counts once by its id."""
 
-    async def send() -> Tally:
+    async def send() -> OutcomeTally:
         async with FeedbackClient(fleet.address, linger_seconds=0.01, give_up_seconds=120) as client:
             for number in range(count):
                 await client.record(

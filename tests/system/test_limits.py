@@ -16,7 +16,7 @@ from abfleet_protos.recommender_pb2_grpc import FeedbackStub, RecommenderStub
 from abfleet_transport.client.channel import ClientCredentials
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from abfleet.feedback_client import FeedbackClient, OutcomesLost, Tally
+from abfleet.feedback_client import FeedbackClient, OutcomesLost, OutcomeTally
 from abfleet.feedback_client import Outcome as Told
 from tests.support.certificates import needs_openssl
 from tests.support.fleet import Fleet, Process, experiments_file, wait_until
@@ -110,15 +110,15 @@ def test_the_feedback_client_shows_its_token(fleet: Fleet, papers: Papers, tmp_p
     path.write_text(token := papers.add_token("batch", "feedback"))
     wait_until(lambda: record(fleet, token, 0)[0] == "OK", "a token that was just added")
 
-    async def tell(access: ClientCredentials) -> Tally:
+    async def tell(access: ClientCredentials) -> OutcomeTally:
         client = FeedbackClient(here(fleet.address), access=access, linger_seconds=0.01, give_up_seconds=20)
         with contextlib.suppress(OutcomesLost):
             async with client:
                 await client.record(Told(outcome_id="", request_id="r", user_id="user-1", type="click"))
         return client.tally
 
-    assert asyncio.run(tell(ClientCredentials(token_file=path))) == Tally(accepted=1)
-    assert asyncio.run(tell(ClientCredentials())) == Tally(lost=1)
+    assert asyncio.run(tell(ClientCredentials(token_file=path))) == OutcomeTally(accepted=1)
+    assert asyncio.run(tell(ClientCredentials())) == OutcomeTally(lost=1)
 
 
 def test_operators_want_a_token_off_loopback(fleet: Fleet, papers: Papers) -> None:

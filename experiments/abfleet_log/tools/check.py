@@ -22,7 +22,7 @@ RECOMPUTABLE = (ALLOCATED, OVERRIDE, HOLDOUT)
 
 
 @dataclass(slots=True)
-class Check:
+class CheckResult:
     """What was found; changed only by `check`.
 
     Attributes:
@@ -67,7 +67,7 @@ class Checker:
     """Takes lines one after the other."""
 
     def __init__(self, *, gap_seconds: float, config: Config | None = None) -> None:
-        self.result = Check()
+        self.result = CheckResult()
         self._gap_seconds = gap_seconds
         self._config = config
         self._assigners: dict[datetime | None, Assigner] = {}
@@ -78,7 +78,7 @@ class Checker:
         self._number = 0
         self._newest = ""
 
-    def take(self, entries: Iterable[tuple[Path, bytes, bool]]) -> Check:
+    def take(self, entries: Iterable[tuple[Path, bytes, bool]]) -> CheckResult:
         """Checks lines: (file, line, whether it was ended)."""
         result = self.result
         for path, raw, ended in entries:
@@ -193,7 +193,7 @@ def digest_of(line: bytes) -> int:
     return int.from_bytes(hashlib.sha256(line).digest()[:8], "big")
 
 
-def document(check: Check) -> dict[str, Any]:
+def document(check: CheckResult) -> dict[str, Any]:
     """The result as plain JSON values."""
     return {
         "files": check.files,

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abfleet_log.files import Identity, taken
+from abfleet_log.files import WriterIdentity, taken
 from abfleet_log.tools.read_lines import PARQUET_OPTIONS, LogsError, line_files
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ TYPED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Compacted:
+class CompactionResult:
     """What a run did: files taken, lines in them, Parquet files made, and the bytes before and after."""
 
     files: int = 0
@@ -57,18 +57,18 @@ class Compacted:
     left: int = 0
     """Files that are still written, or not known to be closed."""
 
-    def __add__(self, other: "Compacted") -> "Compacted":
-        return Compacted(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
+    def __add__(self, other: "CompactionResult") -> "CompactionResult":
+        return CompactionResult(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
 
 
 def compact(
     folder: Path,
     out: Path,
-    identity: Identity,
+    identity: WriterIdentity,
     *,
     wall: Callable[[], float] = time.time,
     on_step: Callable[[str], None] = lambda step: None,
-) -> Compacted:
+) -> CompactionResult:
     """Compacts what is closed. `on_step` hears of each step before it begins. Raises LogsError and OSError."""
     folder, out = folder.resolve(), out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ def compact(
         closed = []
         for path in line_files([folder]):
             if held.enter_context(taken(path, identity, wall)) is None:
-                total += Compacted(left=1)
+                total += CompactionResult(left=1)
             else:
                 closed.append(path)
         for batch in _batches(closed):
@@ -106,7 +106,7 @@ def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
         yield batch
 
 
-def _one_batch(files: Sequence[Path], out: Path, on_step: Callable[[str], None]) -> Compacted:
+def _one_batch(files: Sequence[Path], out: Path, on_step: Callable[[str], None]) -> CompactionResult:
     import duckdb
 
     name = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in files).encode()).hexdigest()[:16]
@@ -143,9 +143,9 @@ def _final(path: Path, work: Path, out: Path, name: str) -> Path:
     return out / inside.parent / f"{name}-{path.stem}.parquet"
 
 
-def finish(out: Path, on_step: Callable[[str], None] = lambda step: None) -> Compacted:
+def finish(out: Path, on_step: Callable[[str], None] = lambda step: None) -> CompactionResult:
     """Carries out what manifests say that an earlier step, or an earlier run, left."""
-    total = Compacted()
+    total = CompactionResult()
     for path in sorted(out.glob(f"{MANIFEST}*.json")):
         manifest = json.loads(path.read_text())
         on_step(f"publish {path.stem.removeprefix(MANIFEST)}")
@@ -162,7 +162,7 @@ def finish(out: Path, on_step: Callable[[str], None] = lambda step: None) -> Com
                 Path(source).unlink()
         path.unlink()
         shutil.rmtree(out / f"{WORK}{path.stem.removeprefix(MANIFEST)}", ignore_errors=True)
-        total += Compacted(len(manifest["inputs"]), manifest["lines"], len(manifest["moves"]), before, after)
+        total += CompactionResult(len(manifest["inputs"]), manifest["lines"], len(manifest["moves"]), before, after)
     return total
 
 

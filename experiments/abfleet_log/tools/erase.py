@@ -14,13 +14,13 @@ from typing import Any
 
 import orjson
 
-from abfleet_log.files import LEVEL, Identity, taken
+from abfleet_log.files import LEVEL, WriterIdentity, taken
 from abfleet_log.tools.check import digest_of
 from abfleet_log.tools.read_lines import (
     PARQUET_OPTIONS,
     PARQUET_SUFFIX,
     LogsError,
-    everything,
+    all_lines,
     line_files,
     lines_of,
     parquet_files,
@@ -31,7 +31,7 @@ PARTIAL = ".erasing-"
 
 
 @dataclass(frozen=True, slots=True)
-class Who:
+class LoggedUser:
     """A user: the id, and its keyed hash where logs have that instead."""
 
     user_id: str
@@ -49,12 +49,12 @@ class Who:
         return tuple(orjson.dumps(text)[1:-1] for text in texts)
 
 
-def life(paths: Sequence[Path], who: Who) -> list[dict[str, Any]]:
+def user_history(paths: Sequence[Path], who: LoggedUser) -> list[dict[str, Any]]:
     """The user's exposures and outcomes in the order of time, each once."""
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     requests: set[str] = set()
     lone: list[dict[str, Any]] = []
-    for _, raw, _ in everything(paths):
+    for _, raw, _ in all_lines(paths):
         line = _parsed(raw)
         if line is None or line.get("event") not in ("exposure", "outcome"):
             continue
@@ -84,7 +84,7 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Erased:
+class ErasureResult:
     """What an erasure did: lines taken out, files rewritten, and files that could not be, because they are written."""
 
     lines: int
@@ -94,12 +94,12 @@ class Erased:
 
 def erase(
     paths: Sequence[Path],
-    who: Who,
-    identity: Identity,
+    who: LoggedUser,
+    identity: WriterIdentity,
     *,
     dry_run: bool,
     wall: Callable[[], float] = time.time,
-) -> Erased:
+) -> ErasureResult:
     """Rewrites every file without the user's lines; each new file is read back before it takes its name."""
     for path in paths:
         if path.is_dir() and not dry_run:
@@ -108,7 +108,7 @@ def erase(
             _remove_twins(path, identity, wall)
     requests = {
         str(line.get("request_id"))
-        for _, raw, _ in everything(paths)
+        for _, raw, _ in all_lines(paths)
         if (line := _parsed(raw)) is not None and line.get("event") == "exposure" and who.is_in(line)
     }
     needles = who.needles()
@@ -143,10 +143,10 @@ def erase(
                 continue
             _rewrite_lines(path, is_theirs)
             files += 1
-    return Erased(lines, files, tuple(busy))
+    return ErasureResult(lines, files, tuple(busy))
 
 
-def _remove_twins(folder: Path, identity: Identity, wall: Callable[[], float]) -> None:
+def _remove_twins(folder: Path, identity: WriterIdentity, wall: Callable[[], float]) -> None:
     """A router that died between the two halves of a compression left a plain file beside the compressed one."""
     for path in folder.glob("*.jsonl"):
         if path.with_name(path.name + ".zst").exists():

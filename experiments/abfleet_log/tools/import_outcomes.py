@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from abfleet_log.files import Identity, create
+from abfleet_log.files import WriterIdentity, create
 from abfleet_log.outcome import Currencies, Outcome, line, problem
 from abfleet_log.tools.read_lines import LogsError
 
@@ -43,7 +43,7 @@ class ColumnMap:
 
 
 @dataclass(slots=True)
-class Imported:
+class ImportResult:
     """What became of the rows; changed only by `import_outcomes`."""
 
     rows: int = 0
@@ -61,19 +61,19 @@ def import_outcomes(
     folder: Path,
     mapping: ColumnMap,
     types: frozenset[str],
-    identity: Identity,
+    identity: WriterIdentity,
     *,
     dry_run: bool,
     skip_rejected: bool,
     wall: Callable[[], float] = time.time,
     on_row: Callable[[], None] = lambda: None,
-) -> Imported:
+) -> ImportResult:
     """Checks every row, then appends the outcomes to a log file of their own. Raises LogsError.
 
     Nothing is written when a row is rejected, unless `skip_rejected`. The same rows imported again have the same ids,
     so that they count once.
     """
-    result = Imported()
+    result = ImportResult()
     now, currencies, seen = int(wall() * 1e6), Currencies(), set[str]()
     lines: list[bytes] = []
     for number, row in enumerate(_rows(file, mapping), 1):
@@ -100,7 +100,7 @@ def import_outcomes(
     return result
 
 
-def _append(lines: Sequence[bytes], folder: Path, identity: Identity, wall: Callable[[], float]) -> Path:
+def _append(lines: Sequence[bytes], folder: Path, identity: WriterIdentity, wall: Callable[[], float]) -> Path:
     """Under a name that no reader takes for a log until all is on disk."""
     file, path = create(folder, identity, wall)
     partial = path.with_name(f".{path.name}.partial")

@@ -67,7 +67,7 @@ def lines_of(path: Path) -> Iterator[tuple[bytes, bool]]:
             raise LogsError(f"{path}: what is compressed is damaged, and cannot be read to its end: {error}") from error
 
 
-def everything(
+def all_lines(
     paths: Sequence[Path], on_file: Callable[[Path], None] = lambda path: None
 ) -> Iterator[tuple[Path, bytes, bool]]:
     """All lines of all files: (file, line, whether it was ended); `on_file` hears of each file when it is done.

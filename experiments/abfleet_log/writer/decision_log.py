@@ -17,7 +17,7 @@ from typing import Literal
 
 import structlog
 
-from abfleet_log.files import Identity
+from abfleet_log.files import WriterIdentity
 from abfleet_log.writer.keeper import LogKeeper
 from abfleet_log.writer.sinks import FileSink, Fsync, Sink, StdoutSink
 from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter, Waiter, Written
@@ -75,7 +75,7 @@ class DecisionLog:
         self._flusher: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._complained = -COMPLAIN_SECONDS
-        identity = Identity(socket.gethostname(), os.getpid())
+        identity = WriterIdentity(socket.gethostname(), os.getpid())
         self._keeper: LogKeeper | None = None
         sink: Sink
         if settings.sink == "stdout":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from abfleet_log.files import CannotCompress, Identity, compress, expired, plain_files, taken
+from abfleet_log.files import CannotCompress, WriterIdentity, compress, expired, plain_files, taken
 
 log = structlog.get_logger("abfleet.router.decision_log")
 
@@ -28,7 +28,7 @@ class LogKeeper:
     def __init__(
         self,
         folder: Path,
-        identity: Identity,
+        identity: WriterIdentity,
         *,
         compresses: bool,
         retention_seconds: float,

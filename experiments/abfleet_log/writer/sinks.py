@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from abfleet_log.files import Identity, create, in_place, probe
+from abfleet_log.files import WriterIdentity, create, in_place, probe
 
 log = structlog.get_logger("abfleet.router.decision_log")
 
@@ -56,7 +56,7 @@ class FileSink:
     def __init__(
         self,
         folder: Path,
-        identity: Identity,
+        identity: WriterIdentity,
         *,
         fsync: Fsync,
         rotate_bytes: int,

@@ -12,7 +12,7 @@ from abfleet_analysis.report.details_document import details_document
 from abfleet_analysis.report.markdown import escaped, markdown
 from abfleet_analysis.report.render import interval_text, percent_text, rendered, value_text
 from abfleet_experiments.file.load import load_text
-from abfleet_log.files import Identity
+from abfleet_log.files import WriterIdentity
 from abfleet_log.tools.compact import compact
 from click.testing import Result
 from rich.console import Console
@@ -121,7 +121,7 @@ def test_a_compacted_log_has_the_same_details(folder: Path, tmp_path: Path) -> N
     name = f"decisions-{socket.gethostname()}-20261101T000000000000Z-999999.jsonl"
     (tmp_path / name).write_bytes((folder / "decisions-host-20261101T000000-1.jsonl").read_bytes())
     compacted = tmp_path / "compacted"
-    assert compact(tmp_path, compacted, Identity(socket.gethostname(), 1)).files == 1
+    assert compact(tmp_path, compacted, WriterIdentity(socket.gethostname(), 1)).files == 1
     config = load_text(file_text("conversion_rate", ("error_rate",)))
     (one,), (other,) = (analyse([log], config, detailed=True).experiments for log in (folder, compacted))
     assert one.details is not None

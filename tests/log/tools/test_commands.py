@@ -13,9 +13,9 @@ import orjson
 import pytest
 import zstandard
 from abfleet_log import schema
-from abfleet_log.files import Identity, create
+from abfleet_log.files import WriterIdentity, create
 from abfleet_log.tools.import_outcomes import ColumnMap, import_outcomes
-from abfleet_log.tools.read_lines import LogsError, everything, lines_of
+from abfleet_log.tools.read_lines import LogsError, all_lines, lines_of
 from abfleet_log.tools.show import new_lines, one_line
 from typer.testing import CliRunner, Result
 
@@ -31,7 +31,7 @@ def run(*words: str | Path, code: int = 0) -> Result:
 
 
 def lines_in(folder: Path) -> list[dict[str, Any]]:
-    return [orjson.loads(raw) for _, raw, ended in everything([folder]) if ended]
+    return [orjson.loads(raw) for _, raw, ended in all_lines([folder]) if ended]
 
 
 # --- check ------------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def test_erasing_a_user(tmp_path: Path) -> None:
 
 def test_erasing_what_is_being_written(tmp_path: Path) -> None:
     """It is not touched, and not claimed to be done."""
-    file, path = create(tmp_path, Identity(os.uname().nodename, 1), lambda: 1_790_000_000.0)
+    file, path = create(tmp_path, WriterIdentity(os.uname().nodename, 1), lambda: 1_790_000_000.0)
     os.write(file, orjson.dumps(exposure(1, "ann")) + b"\n")
     content = path.read_bytes()
     assert path.name in run("erase", "ann", "--logs", tmp_path, code=1).stderr
@@ -362,7 +362,7 @@ def test_an_item_id_that_no_log_can_hold_is_rejected(tmp_path: Path, item_id: st
     row = "u-1,click,{},2026-11-01T00:00:00Z"
     table.write_text("\n".join(["user_id,type,item_id,time", row.format(item_id), row.format(2**63 - 1)]))
     found = import_outcomes(
-        table, tmp_path, ColumnMap(), frozenset({"click"}), Identity("host", 1), dry_run=True, skip_rejected=False
+        table, tmp_path, ColumnMap(), frozenset({"click"}), WriterIdentity("host", 1), dry_run=True, skip_rejected=False
     )
     assert (found.accepted, found.rejected) == (1, 1)
     assert found.reasons[0].startswith("row 1: item_id: ")

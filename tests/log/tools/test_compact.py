@@ -8,22 +8,22 @@ from pathlib import Path
 import duckdb
 import pytest
 from abfleet_analysis.reading.open_log import open_log
-from abfleet_log.files import Identity, create
+from abfleet_log.files import WriterIdentity, create
 from abfleet_log.tools import compact as compacting
-from abfleet_log.tools.check import Check, Checker
+from abfleet_log.tools.check import Checker, CheckResult
 from abfleet_log.tools.compact import compact
-from abfleet_log.tools.read_lines import LogsError, everything
+from abfleet_log.tools.read_lines import LogsError, all_lines
 
 from tests.log.books import exposure, outcome, put
 
-HERE = Identity(socket.gethostname(), 1)
+HERE = WriterIdentity(socket.gethostname(), 1)
 
 
-def checked(folder: Path) -> Check:
-    return Checker(gap_seconds=1e9).take(everything([folder]))
+def checked(folder: Path) -> CheckResult:
+    return Checker(gap_seconds=1e9).take(all_lines([folder]))
 
 
-def fill(folder: Path) -> Check:
+def fill(folder: Path) -> CheckResult:
     """Two files with text that wants to break out, over two days, with a torn end."""
     hostile = ['"', "a,b\t;|", "\\", "u\u2028x", "用户", "\x01\x02", "'; DROP", "NULL", " "]
     put(folder, [exposure(n, hostile[n % 9], latency_ms=0.1 + n) for n in range(90)] + [outcome(n) for n in range(40)])
@@ -32,7 +32,7 @@ def fill(folder: Path) -> Check:
     return checked(folder)
 
 
-def summary(check: Check) -> tuple[object, ...]:
+def summary(check: CheckResult) -> tuple[object, ...]:
     return check.lines, check.digest, check.torn, check.by_event, check.by_experiment, check.repeated_exposures
 
 

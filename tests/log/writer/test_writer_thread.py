@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_log.files import Identity, create
+from abfleet_log.files import WriterIdentity, create
 from abfleet_log.writer import sinks
 from abfleet_log.writer.sinks import FileSink, StdoutSink
 from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter
@@ -35,7 +35,7 @@ def make_sink(folder: Path, **changes: Any) -> FileSink:
     settings: dict[str, Any] = {
         "fsync": "never", "rotate_bytes": 2**40, "rotate_seconds": 1e9, "on_closed": lambda: None, **changes
     }  # fmt: skip
-    return FileSink(folder, Identity("host", 7), **settings)
+    return FileSink(folder, WriterIdentity("host", 7), **settings)
 
 
 def written(folder: Path) -> bytes:
@@ -293,7 +293,7 @@ def test_a_disk_that_does_not_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_torn_line_stays_alone(tmp_path: Path) -> None:
     """A start never goes on in a file that is there, whatever the clock says."""
-    identity = Identity("host", 1)
+    identity = WriterIdentity("host", 1)
 
     def at() -> float:
         return 1_790_000_000.0
