@@ -105,9 +105,9 @@ def analyze(
     watch.receivers(wishes)  # a mistake is told before the log is read
     if watching:
         if as_of is not None:
-            refuse("--as-of: has no meaning with --watch, which looks at the newest line")
+            refuse("--as-of: has no meaning with --watch, which reads to the newest line")
         if markdown or with_details:
-            refuse("--watch: shows text, or one line of JSON a look; --markdown and --details are for one look")
+            refuse("--watch: shows text, or one line of JSON a report; --markdown and --details are for one report")
         source = watch.ReportSource(
             logs, experiments, fleet, experiment, html, known=_known(None if html is None else registry)
         )  # fmt: skip

@@ -34,7 +34,7 @@ Watch = Annotated[
 Every = Annotated[
     float,
     typer.Option("--every", envvar="ABFLEET_EVERY", min=LEAST_SECONDS, max=86_400, metavar="SECONDS",
-                 help="Between two looks of --watch, of which one without news costs nothing."),
+                 help="Between two polls of --watch, of which one without news costs nothing."),
 ]  # fmt: skip
 NotifyUrl = Annotated[
     str | None,

@@ -53,11 +53,11 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     add("fleet", str, "", "FILE", "a file that replaces the targets of the experiments file")
     add("router-admin", addresses, "127.0.0.1:50052", "HOST:PORT[,…]", "admin ports of the routers; off: none")
     add("registry", Path, "models", "DIR", "the model registry, for offline metrics")
-    add("refresh", real(0.2, 3600), "2", "SECONDS", "least time between looks at log and routers")
+    add("refresh", real(0.2, 3600), "2", "SECONDS", "least time between polls of log and routers")
     add(
         "memory-limit", whole(LEAST_MEMORY, 2**50), f"{2**30}", "BYTES", "of the analysis; what needs more goes to disk"
     )
-    add("tokens", str, "", "FILE", "hashed tokens of those who may look; scope dashboard")
+    add("tokens", str, "", "FILE", "hashed tokens of those who may see it; scope dashboard")
     add("token-file", str, "", "FILE", "the token with which routers are asked")
     add("allowed-hosts", names, "", "NAME[,NAME]", "names under which browsers may ask, beside localhost and addresses")
     flags.switch("open-dashboard", "off loopback, show everything to anybody")

@@ -94,7 +94,7 @@ class RouterMetrics(Collector):
         )  # fmt: skip
         fallbacks = CounterMetricFamily(
             "abfleet_fallbacks",
-            "Calls that the default version served or was to serve, by why.",
+            "Calls that the default version served or was to serve, by reason.",
             labels=[*who, "reason"],
         )
         latency = HistogramMetricFamily(
@@ -110,7 +110,7 @@ class RouterMetrics(Collector):
         yield from (requests, fallbacks, latency)
         added = HistogramMetricFamily(
             "abfleet_added_latency_seconds",
-            "Time of a call in the router and on the hop, without the worker's own time.",
+            "Time of a call in the router and on the network, without the worker's own time.",
         )
         added.add_metric([], self.added.cumulative(), self.added.total)
         sizes = HistogramMetricFamily("abfleet_batch_size", "Calls in a batch sent to a worker.")
@@ -119,7 +119,7 @@ class RouterMetrics(Collector):
         for name, help_text, value in (
             ("abfleet_rejected", "Calls refused as INVALID_ARGUMENT.", self.rejected),
             ("abfleet_shed", "Calls refused under overload.", self.shed),
-            ("abfleet_rate_limited", "Calls refused because their caller called too often.", self.rate_limited),
+            ("abfleet_rate_limited", "Calls refused because of the caller's rate limit.", self.rate_limited),
             ("abfleet_retries", "Attempts on another replica that the retry budget paid for.", self.retries),
             ("abfleet_reload_failures", "Configurations that were not taken.", self.reload_failures),
             ("abfleet_reloads", "Configurations that came into force.", self.reloads),

@@ -157,7 +157,7 @@ def _add_process(flags: Flags) -> None:
     add("trace-sample", real(0, 1), "0.01", "RATIO",
         "part of the calls that is traced; a caller's own decision goes before it")  # fmt: skip
     add("router-name", text, name, "NAME", "this router in the decision log")
-    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "between looks at the files")
+    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "between polls of the files")
     add("drain-delay", seconds, "0", "SECONDS", "go on answering so long after SIGTERM")
     add("drain-timeout", seconds, "4", "SECONDS", "then wait so long for running calls")
 

@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         flags.real(0, 3600),
         "1",
         "SECONDS",
-        "look so often where the alias leads, and change to that version; 0: only on SIGHUP",
+        "poll the alias so often, and change to the version that it leads to; 0: only on SIGHUP",
     )
     known.add("listen", flags.address, "127.0.0.1:50061", "ADDRESS", "HOST:PORT (0: any free one) or unix:PATH")
     known.add("metrics-host", flags.text, "127.0.0.1", "HOST", "where to serve /metrics")

@@ -14,7 +14,9 @@ def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterabl
     state = GaugeMetricFamily("abfleet_replica_in", "1 where a replica may get calls.", labels=["version", "address"])
     load = GaugeMetricFamily("abfleet_replica_load", "Calls that wait or are in flight.", labels=["version", "address"])
     available = GaugeMetricFamily("abfleet_pool_available", "Replicas that may get calls.", labels=["version"])
-    detected = CounterMetricFamily("abfleet_ejections_detected", "Ejections that were due.", labels=["version"])
+    detected = CounterMetricFamily(
+        "abfleet_ejections_detected", "Ejections that the rules called for.", labels=["version"]
+    )
     enforced = CounterMetricFamily("abfleet_ejections_enforced", "Ejections that were made.", labels=["version"])
     for version, pool in list(fleet.pools.items()):
         available.add_metric([version], len(pool.available))
@@ -25,7 +27,7 @@ def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterabl
             state.add_metric(labels, replica in pool.available)
             load.add_metric(labels, replica.queue.load)
     yield from (state, load, available, detected, enforced)
-    yield GaugeMetricFamily("abfleet_waiting_calls", "Calls that wait in all lanes.", value=fleet.backlog.calls)
+    yield GaugeMetricFamily("abfleet_waiting_calls", "Calls that wait in all batch queues.", value=fleet.backlog.calls)
     yield GaugeMetricFamily("abfleet_waiting_bytes", "Bytes of requests that wait.", value=fleet.backlog.bytes)
     counters = decision_log.counters
     yield CounterMetricFamily("abfleet_decision_log_lines", "Lines written.", value=counters.written)

@@ -55,7 +55,7 @@ class OutcomeCounts:
     def families(self) -> Iterable[Metric]:
         """For /metrics."""
         outcomes = CounterMetricFamily(
-            "abfleet_outcomes", "Outcomes that were told, by what became of them.", labels=["type", "result"]
+            "abfleet_outcomes", "Outcomes received, by type and result.", labels=["type", "result"]
         )
         for (kind, result), count in sorted(self.by_type.items()):
             outcomes.add_metric([kind, result], count)

@@ -87,7 +87,7 @@ class SpanExporter:
 
     def families(self) -> Iterable[Metric]:
         """For /metrics."""
-        spans = CounterMetricFamily("abfleet_spans", "Spans of traces, by what became of them.", labels=["result"])
+        spans = CounterMetricFamily("abfleet_spans", "Spans of traces, by result.", labels=["result"])
         for result in ("sent", "dropped", "failed"):
             spans.add_metric([result], getattr(self.counts, result))
         yield spans

@@ -165,7 +165,7 @@ class CallQueue:
         )
         yield CounterMetricFamily(
             "abfleet_refused_unread",
-            "Calls refused before they were looked at: not assigned, and not in the decision log.",
+            "Calls refused before they were read: not assigned, and not in the decision log.",
             value=self.refused,
         )
 
