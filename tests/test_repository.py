@@ -127,9 +127,13 @@ def clean_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.system
 @pytest.mark.parametrize(
     "command",
-    [("abfleet", "--help"), ("python", "-m", "abfleet", "--help"), ("python", "-m", "abfleet_router", "--help"),
-     ("python", "-m", "abfleet_worker", "--help")],
-)  # fmt: skip
+    [
+        ("abfleet", "--help"),
+        ("python", "-m", "abfleet", "--help"),
+        ("python", "-m", "abfleet_router", "--help"),
+        ("python", "-m", "abfleet_worker", "--help"),
+    ],
+)
 def test_installed_wheel_runs(clean_environment: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     """The console script and each process start from the installed wheel, far from the checkout."""
     program, *arguments = command

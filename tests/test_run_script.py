@@ -18,9 +18,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SECONDS = 120
 COMMANDS = (
-    "up", "test", "check", "lint", "protos", "schema", "lock", "bench", "prove",
-    "chaos", "audit", "test-compose", "node-tools", "setup",
-)  # fmt: skip
+    "up",
+    "test",
+    "check",
+    "lint",
+    "protos",
+    "schema",
+    "lock",
+    "bench",
+    "prove",
+    "chaos",
+    "audit",
+    "test-compose",
+    "node-tools",
+    "setup",
+)
 # Everything that the script calls besides Python and the installer; a PATH of these alone is a bare machine.
 PROGRAMS = ("sh", "basename", "cat", "cksum", "cmp", "dirname", "mkdir", "mktemp", "rm", "tr")
 

@@ -14,10 +14,14 @@ FORMS = {
     "password in an address": r"\b[a-z][a-z0-9+]{1,9}://[^\s/:@'\"<>{}$]{1,40}:[^\s/:@'\"<>{}$]{3,}@",
 }
 MADE_UP = {
-    "private key": "-----BEGIN EC PRIVATE KEY-----\n" + "A" * 80, "token of ours": "abf_" + "x" * 43,
-    "AWS key": "AKIA" + "A" * 16, "GitHub token": "ghp_" + "a" * 36, "Slack token": "xoxb-" + "1" * 24,
-    "JSON web token": "eyJ" + "a" * 20 + ".eyJ" + "b" * 20 + ".", "password in an address": "https" + "://me:secret@host",
-}  # fmt: skip
+    "private key": "-----BEGIN EC PRIVATE KEY-----\n" + "A" * 80,
+    "token of ours": "abf_" + "x" * 43,
+    "AWS key": "AKIA" + "A" * 16,
+    "GitHub token": "ghp_" + "a" * 36,
+    "Slack token": "xoxb-" + "1" * 24,
+    "JSON web token": "eyJ" + "a" * 20 + ".eyJ" + "b" * 20 + ".",
+    "password in an address": "https" + "://me:secret@host",
+}
 
 
 def found_in(text: str) -> list[str]:

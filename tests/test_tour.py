@@ -58,9 +58,14 @@ class Tourist:
     def sh(self, text: str) -> str:
         """Runs commands in the checkout; a failure shows all they said."""
         done = subprocess.run(
-            ["sh", "-euc", text], cwd=self.folder, env=self.environment, capture_output=True, text=True,
-            timeout=SECONDS, check=False,
-        )  # fmt: skip
+            ["sh", "-euc", text],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
         assert done.returncode == 0, f"{text}\nexited {done.returncode}:\n{done.stdout}{done.stderr}"
         return done.stdout
 

@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 Logs = Annotated[
     list[Path],
-    typer.Option("--logs", envvar="ABFLEET_LOGS", metavar="PATH",
-                 help="A folder or file of the decision log; may be repeated."),
-]  # fmt: skip
+    typer.Option(
+        "--logs", envvar="ABFLEET_LOGS", metavar="PATH", help="A folder or file of the decision log; may be repeated."
+    ),
+]
 DEFAULT_LOGS = [Path("logs")]
 Name = Annotated[
     str | None,

@@ -24,34 +24,54 @@ if TYPE_CHECKING:
 EXIT_VERDICT = 3
 AsOf = Annotated[
     str | None,
-    typer.Option("--as-of", envvar="ABFLEET_AS_OF", metavar="TIME",
-                 help="Look at nothing later, for example 2026-11-08T00:00:00Z. Default: the newest line."),
-]  # fmt: skip
+    typer.Option(
+        "--as-of",
+        envvar="ABFLEET_AS_OF",
+        metavar="TIME",
+        help="Look at nothing later, for example 2026-11-08T00:00:00Z. Default: the newest line.",
+    ),
+]
 Html = Annotated[
     Path | None,
-    typer.Option("--html", envvar="ABFLEET_HTML", metavar="FILE",
-                 help="Also write the report as one page that needs no other file, with pictures."),
-]  # fmt: skip
+    typer.Option(
+        "--html",
+        envvar="ABFLEET_HTML",
+        metavar="FILE",
+        help="Also write the report as one page that needs no other file, with pictures.",
+    ),
+]
 Markdown = Annotated[
     bool, typer.Option("--markdown", envvar="ABFLEET_MARKDOWN", help="Print Markdown, for a pull request.")
 ]
 WithDetails = Annotated[
     bool,
-    typer.Option("--details", envvar="ABFLEET_DETAILS",
-                 help="With --json: also how it came about, parts of the users, what versions recommended."),
-]  # fmt: skip
+    typer.Option(
+        "--details",
+        envvar="ABFLEET_DETAILS",
+        help="With --json: also how it came about, parts of the users, what versions recommended.",
+    ),
+]
 Registry = Annotated[
     Path,
-    typer.Option("--registry", envvar="ABFLEET_REGISTRY", metavar="FOLDER",
-                 help="The model registry, whose offline metrics --details and --html show beside the online ones."),
-]  # fmt: skip
+    typer.Option(
+        "--registry",
+        envvar="ABFLEET_REGISTRY",
+        metavar="FOLDER",
+        help="The model registry, whose offline metrics --details and --html show beside the online ones.",
+    ),
+]
 DEFAULT_REGISTRY = Path("models")
 MemoryLimit = Annotated[
     int | None,
-    typer.Option("--memory-limit", envvar="ABFLEET_MEMORY_LIMIT", metavar="BYTES", min=256 * 1024**2,
-                 show_default="6 GiB, or 60 % of a smaller machine",
-                 help="What tables may take in memory; beyond it the temporary folder is used."),
-]  # fmt: skip
+    typer.Option(
+        "--memory-limit",
+        envvar="ABFLEET_MEMORY_LIMIT",
+        metavar="BYTES",
+        min=256 * 1024**2,
+        show_default="6 GiB, or 60 % of a smaller machine",
+        help="What tables may take in memory; beyond it the temporary folder is used.",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -68,8 +88,12 @@ def analyze(
     experiment: Name = None,
     fail_on: Annotated[
         str | None,
-        typer.Option("--fail-on", envvar="ABFLEET_FAIL_ON", metavar="VERDICT,…",
-                     help="Exit with code 3 if an experiment's verdict is one of these."),
+        typer.Option(
+            "--fail-on",
+            envvar="ABFLEET_FAIL_ON",
+            metavar="VERDICT,…",
+            help="Exit with code 3 if an experiment's verdict is one of these.",
+        ),
     ] = None,
     html: Html = None,
     watching: watch.Watch = False,
@@ -84,7 +108,7 @@ def analyze(
     registry: Registry = DEFAULT_REGISTRY,
     memory_limit: MemoryLimit = None,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Conclude from the log: ship, roll back, keep running, stop, check first, or refuse because the data is broken.
 
     However often one looks, the conclusion stays as reliable as it says. Exits 0 whatever it is, unless --fail-on.
@@ -99,9 +123,12 @@ def analyze(
     if html is not None:
         report_page.check(html)
     wishes = watch.Notifications(
-        url=notify_url, secret_file=notify_secret_file, command=notify_command, state=notify_state,
+        url=notify_url,
+        secret_file=notify_secret_file,
+        command=notify_command,
+        state=notify_state,
         dry_run=notify_dry_run,
-    )  # fmt: skip
+    )
     watch.receivers(wishes)  # a mistake is told before the log is read
     if watching:
         if as_of is not None:
@@ -110,7 +137,7 @@ def analyze(
             refuse("--watch: shows text, or one line of JSON a report; --markdown and --details are for one report")
         source = watch.ReportSource(
             logs, experiments, fleet, experiment, html, known=_known(None if html is None else registry)
-        )  # fmt: skip
+        )
         if watch.watch_until(source, wishes, every_seconds=every, as_json=as_json, until=unwanted):
             raise typer.Exit(EXIT_VERDICT)
         return
@@ -183,9 +210,15 @@ def _report(
     try:
         with steps(console) as progress:
             return config, analyse(
-                logs, config, as_of=at, only=only, detailed=detailed, known=known, progress=progress,
+                logs,
+                config,
+                as_of=at,
+                only=only,
+                detailed=detailed,
+                known=known,
+                progress=progress,
                 memory_limit_bytes=memory_limit_bytes,
-            )  # fmt: skip
+            )
     except LogError as error:
         refuse(f"--logs: {error}")
     except KeyError:

@@ -74,8 +74,10 @@ def validate(
             for remark in remarks:
                 typer.echo(f"{file}: warning: {remark}", err=True)
             count = len(config.experiments)
-            typer.echo(f"{file}: {'ok' if ok else 'refused'}, revision {config.revision}, "
-                       f"{count} experiment{'' if count == 1 else 's'}")  # fmt: skip
+            typer.echo(
+                f"{file}: {'ok' if ok else 'refused'}, revision {config.revision}, "
+                f"{count} experiment{'' if count == 1 else 's'}"
+            )
     if as_json:
         typer.echo(json.dumps(reports, indent=2, ensure_ascii=False))
     if not all(report["ok"] for report in reports):
@@ -148,10 +150,18 @@ def explain(
             {"about": s.about, "text": s.text, "salt": s.salt, "hash": s.hash, "bucket": s.bucket} for s in result.steps
         ]
         answer = {
-            "user_id": user, "experiment": arm.experiment, "group": arm.group, "bucket": result.bucket,
-            "model_version": arm.model_version, "reason": arm.reason, "layer": arm.layer, "allocation": arm.allocation,
-            "propensity": arm.propensity, "config_revision": config.revision, "steps": steps,
-        }  # fmt: skip
+            "user_id": user,
+            "experiment": arm.experiment,
+            "group": arm.group,
+            "bucket": result.bucket,
+            "model_version": arm.model_version,
+            "reason": arm.reason,
+            "layer": arm.layer,
+            "allocation": arm.allocation,
+            "propensity": arm.propensity,
+            "config_revision": config.revision,
+            "steps": steps,
+        }
         typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
         return
     for step in result.steps:

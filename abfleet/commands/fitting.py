@@ -158,11 +158,15 @@ def _narrowed(table: Table, columns: Sequence[_Cells], widths: Sequence[int]) ->
     made = copy(table)
     made.columns = [
         replace(
-            cells.column, header=broken(cells.header, width, cells.pieces), width=width, min_width=None, no_wrap=True,
+            cells.column,
+            header=broken(cells.header, width, cells.pieces),
+            width=width,
+            min_width=None,
+            no_wrap=True,
             _cells=[broken(cell, width, cells.pieces) for cell in cells.cells],
         )
         for cells, width in zip(columns, widths, strict=True)
-    ]  # fmt: skip
+    ]
     return made
 
 

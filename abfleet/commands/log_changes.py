@@ -129,13 +129,16 @@ def import_outcomes(
     if not file.is_file():
         stop(f"{file}: no such file", USAGE)
     with told(), bar("Importing") as advance:
-        done = run(
-            file, logs, mapping, types, identity(), dry_run=dry_run, skip_rejected=skip_rejected, on_row=advance
-        )  # fmt: skip
+        done = run(file, logs, mapping, types, identity(), dry_run=dry_run, skip_rejected=skip_rejected, on_row=advance)
     document = {
-        "rows": done.rows, "accepted": done.accepted, "repeated": done.repeated, "rejected": done.rejected,
-        "types": dict(done.by_type), "reasons": done.reasons, "file": str(done.path) if done.path else None,
-    }  # fmt: skip
+        "rows": done.rows,
+        "accepted": done.accepted,
+        "repeated": done.repeated,
+        "rejected": done.rejected,
+        "types": dict(done.by_type),
+        "reasons": done.reasons,
+        "file": str(done.path) if done.path else None,
+    }
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:

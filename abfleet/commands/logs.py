@@ -100,10 +100,13 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
     for row in report["exposures"]:
         say(f"{row['lines']:>10}  {row['experiment'] or '(no experiment)'}  {row['group'] or ''}".rstrip())
     told = {
-        "synthetic": "lines of synthetic traffic", "torn": "torn last lines", "unreadable": "unreadable lines",
-        "repeated_exposures": "repeated exposures", "repeated_outcomes": "repeated outcomes",
+        "synthetic": "lines of synthetic traffic",
+        "torn": "torn last lines",
+        "unreadable": "unreadable lines",
+        "repeated_exposures": "repeated exposures",
+        "repeated_outcomes": "repeated outcomes",
         "clock_set_back": "lines after a clock was set back",
-    }  # fmt: skip
+    }
     for name, words in told.items():
         if report[name]:
             say(f"{report[name]:>10}  {words}")

@@ -39,7 +39,7 @@ def power(
         float | None, typer.Option(min=0.0001, help="Relative effect to be found. Default: the plan's.")
     ] = None,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Say how many users and days an effect needs, for each treatment.
 
     Example: abfleet power --baseline 0.05 --effect 0.10 --users-per-day 5000
@@ -71,21 +71,31 @@ def power(
             )
         except ValueError as error:
             refuse(error)
-        rows.append({"group": name, "users_fixed": round(need.fixed), "users_planned": round(need.planned),
-                     "days": need.days})  # fmt: skip
+        rows.append(
+            {"group": name, "users_fixed": round(need.fixed), "users_planned": round(need.planned), "days": need.days}
+        )
     answer = {
-        "experiment": chosen.name, "metric": chosen.metrics.primary, "baseline": baseline, "deviation": deviation,
-        "effect": effect or chosen.plan.effect, "power": chosen.plan.power, "groups": rows,
-    }  # fmt: skip
+        "experiment": chosen.name,
+        "metric": chosen.metrics.primary,
+        "baseline": baseline,
+        "deviation": deviation,
+        "effect": effect or chosen.plan.effect,
+        "power": chosen.plan.power,
+        "groups": rows,
+    }
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    say(f"{chosen.name}: to find a change of {effect or chosen.plan.effect:.1%} in {chosen.metrics.primary} "
-        f"(now {baseline:.4g}) with a probability of {chosen.plan.power:.0%}:")  # fmt: skip
+    say(
+        f"{chosen.name}: to find a change of {effect or chosen.plan.effect:.1%} in {chosen.metrics.primary} "
+        f"(now {baseline:.4g}) with a probability of {chosen.plan.power:.0%}:"
+    )
     for row in rows:
         days = "" if row["days"] is None else f", {row['days']:.1f} days"
-        say(f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{days} "
-            f"({row['users_fixed']:,} for one look at a fixed sample)")  # fmt: skip
+        say(
+            f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{days} "
+            f"({row['users_fixed']:,} for one look at a fixed sample)"
+        )
 
 
 def _base_rates(

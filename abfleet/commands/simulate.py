@@ -36,7 +36,7 @@ def simulate(
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     experiment: Name = None,
     as_json: Json = False,
-) -> None:  # fmt: skip
+) -> None:
     """Show how often each verdict falls, over made-up experiments, beside what is promised. Exit code 1 if not kept.
 
     The sums of each made-up day go into the same decision as those of a log. With --aa the users of a real log are
@@ -90,9 +90,14 @@ def _show_aa(logs: list[Path], experiments: Path, name: str | None, runs: int, s
 
 def _characteristic(one: "Characteristic") -> dict[str, object]:
     return {
-        "scenario": one.scenario, "outcome": one.promise.outcome, "runs": one.runs, "share": one.share,
-        "most": one.promise.most, "least": one.promise.least, "kept": bool(one.kept),
-    }  # fmt: skip
+        "scenario": one.scenario,
+        "outcome": one.promise.outcome,
+        "runs": one.runs,
+        "share": one.share,
+        "most": one.promise.most,
+        "least": one.promise.least,
+        "kept": bool(one.kept),
+    }
 
 
 def _show(found: "list[Characteristic]", stories: dict[str, str]) -> None:

@@ -85,10 +85,18 @@ def traffic(
     from abfleet.traffic.running import TrafficPlan, summary
 
     plan = TrafficPlan(
-        address=address, rate=rate, duration_seconds=duration, seed=seed, run=run or f"t{time.time_ns():x}",
-        effects=_effects(effect or []), duplicates=duplicates, loss=loss, mean_delay_seconds=delay, as_real=as_real,
+        address=address,
+        rate=rate,
+        duration_seconds=duration,
+        seed=seed,
+        run=run or f"t{time.time_ns():x}",
+        effects=_effects(effect or []),
+        duplicates=duplicates,
+        loss=loss,
+        mean_delay_seconds=delay,
+        as_real=as_real,
         access=access(token_file, server_ca, client_cert, client_key, server_name),
-    )  # fmt: skip
+    )
     try:
         people = built_in(users, seed) if data is None else from_movielens(data, users)
     except PopulationError as error:
@@ -124,12 +132,18 @@ def _print(document: dict[str, Any]) -> None:
 
     rows = [
         [
-            one["experiment"] or "(no experiment)", one["group"] or "–", one["model_version"], str(one["users"]),
-            str(one["lists"]), str(one["clicks"]), f"{one['clicks_per_list']:.4f}", str(one["conversions"]),
+            one["experiment"] or "(no experiment)",
+            one["group"] or "–",
+            one["model_version"],
+            str(one["users"]),
+            str(one["lists"]),
+            str(one["clicks"]),
+            f"{one['clicks_per_list']:.4f}",
+            str(one["conversions"]),
             f"{one['revenue']:.2f}",
         ]
         for one in document["groups"]
-    ]  # fmt: skip
+    ]
     columns = ["experiment", "group", "version", "users", "lists", "clicks", "a list", "conversions", "revenue"]
     print_table("", columns, rows, right=columns[3:])
     latency, outcomes = document["latency_ms"], document["outcomes"]

@@ -30,37 +30,59 @@ LEAST_SECONDS = 0.1
 Watch = Annotated[
     bool,
     typer.Option("--watch", envvar="ABFLEET_WATCH", help="Go on, and tell of each change; Ctrl-C ends it."),
-]  # fmt: skip
+]
 Every = Annotated[
     float,
-    typer.Option("--every", envvar="ABFLEET_EVERY", min=LEAST_SECONDS, max=86_400, metavar="SECONDS",
-                 help="Between two polls of --watch, of which one without news costs nothing."),
-]  # fmt: skip
+    typer.Option(
+        "--every",
+        envvar="ABFLEET_EVERY",
+        min=LEAST_SECONDS,
+        max=86_400,
+        metavar="SECONDS",
+        help="Between two polls of --watch, of which one without news costs nothing.",
+    ),
+]
 NotifyUrl = Annotated[
     str | None,
-    typer.Option("--notify-url", envvar="ABFLEET_NOTIFY_URL", metavar="URL",
-                 help="POST each change of a verdict there, as JSON, until it is taken."),
-]  # fmt: skip
+    typer.Option(
+        "--notify-url",
+        envvar="ABFLEET_NOTIFY_URL",
+        metavar="URL",
+        help="POST each change of a verdict there, as JSON, until it is taken.",
+    ),
+]
 NotifySecret = Annotated[
     Path | None,
-    typer.Option("--notify-secret-file", envvar="ABFLEET_NOTIFY_SECRET_FILE", metavar="FILE",
-                 help="Sign what is POSTed with the secret in this file (HMAC-SHA256)."),
-]  # fmt: skip
+    typer.Option(
+        "--notify-secret-file",
+        envvar="ABFLEET_NOTIFY_SECRET_FILE",
+        metavar="FILE",
+        help="Sign what is POSTed with the secret in this file (HMAC-SHA256).",
+    ),
+]
 NotifyCommand = Annotated[
     str | None,
-    typer.Option("--notify-command", envvar="ABFLEET_NOTIFY_COMMAND", metavar="COMMAND",
-                 help="Run this for each change of a verdict, with the JSON on its standard input; no shell."),
-]  # fmt: skip
+    typer.Option(
+        "--notify-command",
+        envvar="ABFLEET_NOTIFY_COMMAND",
+        metavar="COMMAND",
+        help="Run this for each change of a verdict, with the JSON on its standard input; no shell.",
+    ),
+]
 NotifyState = Annotated[
     Path,
-    typer.Option("--notify-state", envvar="ABFLEET_NOTIFY_STATE", metavar="FILE",
-                 help="Remembers what was told, so that a restart neither repeats nor forgets."),
-]  # fmt: skip
+    typer.Option(
+        "--notify-state",
+        envvar="ABFLEET_NOTIFY_STATE",
+        metavar="FILE",
+        help="Remembers what was told, so that a restart neither repeats nor forgets.",
+    ),
+]
 DEFAULT_STATE = Path(".abfleet/notifications.json")
 DryRun = Annotated[
     bool,
     typer.Option("--notify-dry-run", envvar="ABFLEET_NOTIFY_DRY_RUN", help="Print what would be sent; send nothing."),
-]  # fmt: skip
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,9 +214,14 @@ def watch_until(
         import abfleet_analysis.analyse  # noqa: F401 - asked early, used later
     with notifier(wishes) as sender:
         return Watcher(
-            source.make_report, source.files, sender,
-            every_seconds=every_seconds, as_json=as_json, dry_run=wishes.dry_run, until=until,
-        ).run()  # fmt: skip
+            source.make_report,
+            source.files,
+            sender,
+            every_seconds=every_seconds,
+            as_json=as_json,
+            dry_run=wishes.dry_run,
+            until=until,
+        ).run()
 
 
 @contextmanager
@@ -218,9 +245,16 @@ class Watcher:
     """Watches on and on. `make_report` makes a report, or raises `Waiting` with the reason why there is none yet."""
 
     def __init__(
-        self, report: Callable[[], RenderedReport], followed: list[Path], sender: "Notifier | None", *,
-        every_seconds: float, as_json: bool, dry_run: bool, until: frozenset[str],
-    ) -> None:  # fmt: skip
+        self,
+        report: Callable[[], RenderedReport],
+        followed: list[Path],
+        sender: "Notifier | None",
+        *,
+        every_seconds: float,
+        as_json: bool,
+        dry_run: bool,
+        until: frozenset[str],
+    ) -> None:
         """`followed`: files and folders without whose change the report is the same; `until`: verdicts that end it."""
         self._make_report = report
         self._followed = followed

@@ -97,8 +97,9 @@ class Workload:
     async def run(self) -> None:
         """Sends everything. Outcomes that could not be told are in the tally, and raise nothing."""
         plan = self._plan
-        client = FeedbackClient(plan.address, synthetic=not plan.as_real, linger_seconds=0.1, give_up_seconds=30,
-                                access=plan.access)  # fmt: skip
+        client = FeedbackClient(
+            plan.address, synthetic=not plan.as_real, linger_seconds=0.1, give_up_seconds=30, access=plan.access
+        )
         self.feedback = client.tally
         begun = time.monotonic()
         try:
@@ -144,9 +145,12 @@ class Workload:
         self.latencies_ms.append(answer.latency_ms)
         draw = random.Random(f"{plan.seed}/call/{number}")  # noqa: S311
         done = acts(
-            answer.item_ids, person.likes, draw,
-            effect=plan.effects.get(answer.group, 0.0), mean_delay_seconds=plan.mean_delay_seconds,
-        )  # fmt: skip
+            answer.item_ids,
+            person.likes,
+            draw,
+            effect=plan.effects.get(answer.group, 0.0),
+            mean_delay_seconds=plan.mean_delay_seconds,
+        )
         self._count(person, (answer.experiment, answer.group, answer.model_version), len(answer.item_ids), done)
         now = time.time()
         for index, act in enumerate(done):
@@ -172,9 +176,15 @@ class Workload:
             return
         at = now + act.delay_seconds
         outcome = Outcome(
-            outcome_id=outcome_id, request_id=request_id, user_id=person.user_id, type=act.type, item_id=act.item_id,
-            value=act.value, currency=act.currency, time=int(at * 1e6),
-        )  # fmt: skip
+            outcome_id=outcome_id,
+            request_id=request_id,
+            user_id=person.user_id,
+            type=act.type,
+            item_id=act.item_id,
+            value=act.value,
+            currency=act.currency,
+            time=int(at * 1e6),
+        )
         heapq.heappush(self._due, (at, next(self._order), outcome))
         if twice < self._plan.duplicates:
             self.repeated += 1
@@ -201,15 +211,25 @@ def summary(workload: Workload) -> dict[str, Any]:
         "latency_ms": {"p50": quantile(latencies, 0.5), "p99": quantile(latencies, 0.99)},
         "groups": [
             {
-                "experiment": experiment or None, "group": group or None, "model_version": version,
-                "users": len(tally.users), "lists": tally.lists, "clicks": tally.clicks,
-                "clicks_per_list": round(tally.clicks / tally.lists, 6), "conversions": tally.conversions,
-                "purchases": tally.purchases, "revenue": round(tally.revenue, 2),
+                "experiment": experiment or None,
+                "group": group or None,
+                "model_version": version,
+                "users": len(tally.users),
+                "lists": tally.lists,
+                "clicks": tally.clicks,
+                "clicks_per_list": round(tally.clicks / tally.lists, 6),
+                "conversions": tally.conversions,
+                "purchases": tally.purchases,
+                "revenue": round(tally.revenue, 2),
             }
             for (experiment, group, version), tally in sorted(workload.groups.items())
         ],
         "outcomes": {
-            "accepted": told.accepted, "duplicate": told.duplicate, "rejected": told.rejected, "lost": told.lost,
-            "repeated": workload.repeated, "withheld": workload.withheld,
+            "accepted": told.accepted,
+            "duplicate": told.duplicate,
+            "rejected": told.rejected,
+            "lost": told.lost,
+            "repeated": workload.repeated,
+            "withheld": workload.withheld,
         },
-    }  # fmt: skip
+    }

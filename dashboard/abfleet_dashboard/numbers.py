@@ -95,9 +95,11 @@ def evidence(value: float) -> str:
 def instant(at: datetime, *, seconds: bool = False) -> str:
     """`8 Nov 2026, 14:03 UTC`."""
     at = at.astimezone(UTC)
-    return f"{at.day}{NBSP}{at:%b}{NBSP}{at.year}, {at:%H:%M:%S}{NBSP}UTC" if seconds else (
-        f"{at.day}{NBSP}{at:%b}{NBSP}{at.year}, {at:%H:%M}{NBSP}UTC"
-    )  # fmt: skip
+    return (
+        f"{at.day}{NBSP}{at:%b}{NBSP}{at.year}, {at:%H:%M:%S}{NBSP}UTC"
+        if seconds
+        else (f"{at.day}{NBSP}{at:%b}{NBSP}{at.year}, {at:%H:%M}{NBSP}UTC")
+    )
 
 
 def moment(at: datetime, span: timedelta) -> str:

@@ -28,9 +28,13 @@ _REFRESH_WITHOUT_SCRIPT_S: Final = 10
 def overview_page(situation: Situation) -> str:
     """All experiments, and whether the fleet is well."""
     return _page(
-        "overview.html", situation, title="Experiments", here="/", rows=overview_rows(situation),
+        "overview.html",
+        situation,
+        title="Experiments",
+        here="/",
+        rows=overview_rows(situation),
         routers=[router_view(router) for router in situation.routers],
-    )  # fmt: skip
+    )
 
 
 def experiment_page(situation: Situation, name: str) -> str:
@@ -44,9 +48,13 @@ def experiment_page(situation: Situation, name: str) -> str:
         return message_page(name, sentences, situation=situation)
     view = experiment_view(report, situation.config, "e")
     return _page(
-        "experiment.html", situation, title=name, here=experiment_path(name), view=view,
+        "experiment.html",
+        situation,
+        title=name,
+        here=experiment_path(name),
+        view=view,
         download=f"/report/{quote(name, safe='')}.html",
-    )  # fmt: skip
+    )
 
 
 def fleet_page(situation: Situation) -> str:

@@ -107,10 +107,19 @@ class Assigner:
     """
 
     __slots__ = (
-        "_holdout", "_holdout_bp", "_holdout_prefix", "_layers", "_layers_of", "_no_user", "_nobody", "_overrides",
+        "_holdout",
+        "_holdout_bp",
+        "_holdout_prefix",
+        "_layers",
+        "_layers_of",
+        "_no_user",
+        "_nobody",
+        "_overrides",
         "_refused",
-        "allocations", "arms", "next_change",
-    )  # fmt: skip
+        "allocations",
+        "arms",
+        "next_change",
+    )
 
     def __init__(self, config: Config, at: datetime) -> None:
         arms = _Arms(config)

@@ -15,15 +15,34 @@ from abfleet_experiments import assign
 
 SCHEMA: Final = 1
 REASONS: Final = (
-    assign.ALLOCATED, assign.OVERRIDE, assign.HOLDOUT, assign.NO_USER_ID, assign.NOT_IN_AUDIENCE, assign.NOT_IN_TRAFFIC,
+    assign.ALLOCATED,
+    assign.OVERRIDE,
+    assign.HOLDOUT,
+    assign.NO_USER_ID,
+    assign.NOT_IN_AUDIENCE,
+    assign.NOT_IN_TRAFFIC,
     assign.NO_EXPERIMENT,
-)  # fmt: skip
+)
 FALLBACKS: Final = ("unavailable", "timeout", "overload", "ejected", "model_error")
 STATUSES: Final = (
-    "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
-    "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED",
-    "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
-)  # fmt: skip
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
 TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
 REVISION: Final = r"[0-9a-f]{12}"
 LARGEST_VALUE: Final = 1e15
@@ -130,14 +149,19 @@ OUTCOME: Final = LogEvent(
             "type", Type.TEXT, "impression, click, conversion, purchase, or an outcome type of the file's own metrics."
         ),
         Field("item_id", Type.INTEGER, "The item, if it was about one.", nullable=True),
-        Field("value", Type.NUMBER, "Money or another quantity; negative for a refund.", nullable=True,
-              largest=LARGEST_VALUE),
+        Field(
+            "value",
+            Type.NUMBER,
+            "Money or another quantity; negative for a refund.",
+            nullable=True,
+            largest=LARGEST_VALUE,
+        ),
         Field("currency", Type.TEXT, "Of a value in money.", nullable=True),
         Field("synthetic", Type.BOOLEAN, "Made by a traffic generator; left out of analysis.", optional=True),
         Field("router", Type.TEXT, "The router that was told.", optional=True),
         Field("client", Type.TEXT, "Who told it, when authenticated.", optional=True),
     ),
-)  # fmt: skip
+)
 ALLOCATION: Final = LogEvent(
     "allocation",
     "An experiment's shares come into force: at activation of a configuration and at each ramp row.",
@@ -150,10 +174,14 @@ ALLOCATION: Final = LogEvent(
         Field("allocation", Type.TEXT, "Id of the allocation; null before the first ramp row.", nullable=True),
         Field("traffic", Type.NUMBER, "Percent of the layer's users that it takes; 0 when disabled or not begun."),
         Field("weights", Type.NUMBER_MAP, "Group to percent."),
-        Field("moved", Type.NUMBER, "Share of all users whose group this changed, 0 to 1; null at a router's start.",
-              nullable=True),
+        Field(
+            "moved",
+            Type.NUMBER,
+            "Share of all users whose group this changed, 0 to 1; null at a router's start.",
+            nullable=True,
+        ),
     ),
-)  # fmt: skip
+)
 RELOAD: Final = LogEvent(
     "reload",
     "The experiments file was read again.",

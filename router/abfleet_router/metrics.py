@@ -89,9 +89,10 @@ class RouterMetrics(Collector):
         """The families, made new at each scrape."""
         who = ["experiment", "group", "assigned_version"]
         requests = CounterMetricFamily(
-            "abfleet_requests", "Calls by assignment, by who served and by status.",
+            "abfleet_requests",
+            "Calls by assignment, by who served and by status.",
             labels=[*who, "served_version", "status"],
-        )  # fmt: skip
+        )
         fallbacks = CounterMetricFamily(
             "abfleet_fallbacks",
             "Calls that the default version served or was to serve, by reason.",

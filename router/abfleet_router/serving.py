@@ -62,9 +62,13 @@ class Serving:
         chance = random.Random()  # noqa: S311
         draw = chance.random
         self.fleet = Fleet(
-            clock=time.monotonic, draw=draw, policy=settings.ejection, batching=settings.batching,
-            slow_start_seconds=settings.slow_start_seconds, worker_tls=self.guards.worker_tls,
-        )  # fmt: skip
+            clock=time.monotonic,
+            draw=draw,
+            policy=settings.ejection,
+            batching=settings.batching,
+            slow_start_seconds=settings.slow_start_seconds,
+            worker_tls=self.guards.worker_tls,
+        )
         more = {"service.instance.id": settings.routing.name}
         self.spans = make_exporter(settings.otlp_endpoint, "abfleet-router", more)
         key_file = settings.user_id_hmac_key_file

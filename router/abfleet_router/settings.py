@@ -154,8 +154,13 @@ def _add_process(flags: Flags) -> None:
     flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
     flags.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
     add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
-    add("trace-sample", real(0, 1), "0.01", "RATIO",
-        "part of the calls that is traced; a caller's own decision goes before it")  # fmt: skip
+    add(
+        "trace-sample",
+        real(0, 1),
+        "0.01",
+        "RATIO",
+        "part of the calls that is traced; a caller's own decision goes before it",
+    )
     add("router-name", text, name, "NAME", "this router in the decision log")
     add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "between polls of the files")
     add("drain-delay", seconds, "0", "SECONDS", "go on answering so long after SIGTERM")
@@ -167,14 +172,24 @@ def _add_decision_log(flags: Flags) -> None:
     add("log-dir", Path, "logs", "DIR", "folder of the decision log")
     flags.choice("log-sink", ("file", "stdout"), log.sink, "where the decision log goes; stdout: for a collector")
     flags.choice("log-policy", get_args(Policy), log.policy, "while it cannot be written; refuse: no answer unlogged")
-    add("flush-interval", real(0.001, 60), f"{log.flush_interval_seconds:g}", "SECONDS",
-        "between writes of the decision log")  # fmt: skip
+    add(
+        "flush-interval",
+        real(0.001, 60),
+        f"{log.flush_interval_seconds:g}",
+        "SECONDS",
+        "between writes of the decision log",
+    )
     flags.choice(
         "fsync", get_args(Fsync), log.fsync, "put the log on disk: left to the system, each second, or each write"
     )
     add("log-rotate-bytes", whole(1024, 2**50), f"{log.rotate_bytes}", "BYTES", "begin a new log file at this size")
-    add("log-rotate-seconds", real(1, 366 * SECONDS_A_DAY), f"{log.rotate_seconds:g}", "SECONDS",
-        "begin a new log file at this age")  # fmt: skip
+    add(
+        "log-rotate-seconds",
+        real(1, 366 * SECONDS_A_DAY),
+        f"{log.rotate_seconds:g}",
+        "SECONDS",
+        "begin a new log file at this age",
+    )
     flags.choice("log-compress", ("zst", "none"), log.compress, "what becomes of closed log files")
     add("log-retention", real(0, 36_500), "0", "DAYS", "remove log files whose last line is older; 0: never")
     add(
@@ -195,18 +210,38 @@ def _add_data_path(flags: Flags) -> None:
     seconds = real(0.001, 3600)
     add = flags.add
     add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "for callers that set none")
-    add("attempt-timeout", seconds, f"{routing.attempt_timeout_seconds:g}", "SECONDS",
-        "for one attempt; at most half of what remains, unless it is the last that can be made")  # fmt: skip
-    add("max-waiting-calls", whole(1, 10_000_000), f"{routing.max_waiting_calls}", "N",
-        "calls that may wait before new ones are refused")  # fmt: skip
+    add(
+        "attempt-timeout",
+        seconds,
+        f"{routing.attempt_timeout_seconds:g}",
+        "SECONDS",
+        "for one attempt; at most half of what remains, unless it is the last that can be made",
+    )
+    add(
+        "max-waiting-calls",
+        whole(1, 10_000_000),
+        f"{routing.max_waiting_calls}",
+        "N",
+        "calls that may wait before new ones are refused",
+    )
     add("max-waiting-bytes", whole(1, 2**40), f"{routing.max_waiting_bytes}", "BYTES", "the same in bytes of requests")
     add("max-batch", whole(1, 4096), f"{lanes.max_batch}", "N", "most calls in one batch")
     add("max-in-flight", whole(1, 64), f"{lanes.max_in_flight}", "N", "batches in flight to one replica")
     add(
         "eject-after", whole(1, 1_000_000), f"{ejection.consecutive_failures}", "N", "failures in a row eject a replica"
     )
-    add("eject-seconds", real(0.01, 3600), f"{ejection.base_seconds:g}", "SECONDS",
-        "how long the first ejection lasts; doubles up to 8 times that")  # fmt: skip
-    add("slow-start", real(0, 3600), f"{SLOW_START_SECONDS:g}", "SECONDS",
-        "until a replica that has come, or come back, gets its full share; 0: at once")  # fmt: skip
+    add(
+        "eject-seconds",
+        real(0.01, 3600),
+        f"{ejection.base_seconds:g}",
+        "SECONDS",
+        "how long the first ejection lasts; doubles up to 8 times that",
+    )
+    add(
+        "slow-start",
+        real(0, 3600),
+        f"{SLOW_START_SECONDS:g}",
+        "SECONDS",
+        "until a replica that has come, or come back, gets its full share; 0: at once",
+    )
     flags.switch("detect-only", "count what would be ejected, and eject nothing")

@@ -121,8 +121,9 @@ def test_a_split_is_readable(up: Up) -> None:
 
 def test_errors_are_counted_by_status(up: Up) -> None:
     """Calls that the router refuses are counted, explained once, and make the exit code 1."""
-    done = run_abfleet("client", "--address", up.address, "--users", "5", "--attributes", f"k={'x' * 300}", "--json",
-                       folder=up.folder)  # fmt: skip
+    done = run_abfleet(
+        "client", "--address", up.address, "--users", "5", "--attributes", f"k={'x' * 300}", "--json", folder=up.folder
+    )
     assert done.returncode == 1
     assert json.loads(done.stdout)["errors"] == {"INVALID_ARGUMENT": 5}
     assert "attributes" in done.stderr
@@ -135,8 +136,10 @@ def test_status_shows_the_fleet(up: Up) -> None:
     assert document["admin"] == up.admin_address
     assert document["config"]["errors"] == []
     assert {pool["version"]: pool["available"] for pool in document["pools"]} == {
-        "v1.2.3": 1, "v1.3.0-beta": 1, "v1.4.0-rc1": 1,
-    }  # fmt: skip
+        "v1.2.3": 1,
+        "v1.3.0-beta": 1,
+        "v1.4.0-rc1": 1,
+    }
     plain = run_abfleet("status", "--admin", up.admin_address, folder=up.folder)
     assert plain.returncode == 0
     assert f"config {document['config']['revision']}" in plain.stdout

@@ -46,16 +46,33 @@ class LogLines:
         """Adds a call and returns its request id."""
         request = changed.pop("request_id", f"r{len(self.lines)}")
         line = {
-            "schema": 1, "event": "exposure", "ts": text_time(at), "request_id": request, "user_id": user,
-            "layer": "default" if group else None, "experiment": "test" if group else None, "group": group,
+            "schema": 1,
+            "event": "exposure",
+            "ts": text_time(at),
+            "request_id": request,
+            "user_id": user,
+            "layer": "default" if group else None,
+            "experiment": "test" if group else None,
+            "group": group,
             "bucket": (0 if group == "treatment" else 9999) if group else None,
             "reason": "allocated" if group else "no_user_id" if user is None else "not_in_traffic",
-            "allocation": "000000000001" if group else None, "propensity": SHARES.get(group or ""),
-            "model_version": "v2" if group == "treatment" else "v1", "served_version": "v1", "fallback": None,
-            "attempts": 1, "status": "OK", "latency_ms": 5.0, "items": [1, 2, 3], "history_length": 3,
-            "attributes": {}, "config_revision": "0" * 12, "synthetic": False, "trace_id": None, "client": None,
+            "allocation": "000000000001" if group else None,
+            "propensity": SHARES.get(group or ""),
+            "model_version": "v2" if group == "treatment" else "v1",
+            "served_version": "v1",
+            "fallback": None,
+            "attempts": 1,
+            "status": "OK",
+            "latency_ms": 5.0,
+            "items": [1, 2, 3],
+            "history_length": 3,
+            "attributes": {},
+            "config_revision": "0" * 12,
+            "synthetic": False,
+            "trace_id": None,
+            "client": None,
             "router": "router-1",
-        }  # fmt: skip
+        }
         return self._add(line | changed)["request_id"]
 
     def outcome(
@@ -63,19 +80,35 @@ class LogLines:
     ) -> None:
         """Adds an outcome."""
         line = {
-            "schema": 1, "event": "outcome", "ts": text_time(at), "received_ts": text_time(at),
-            "outcome_id": f"o{len(self.lines)}", "request_id": request, "user_id": user, "type": kind,
-            "item_id": None, "value": None, "currency": None,
-        }  # fmt: skip
+            "schema": 1,
+            "event": "outcome",
+            "ts": text_time(at),
+            "received_ts": text_time(at),
+            "outcome_id": f"o{len(self.lines)}",
+            "request_id": request,
+            "user_id": user,
+            "type": kind,
+            "item_id": None,
+            "value": None,
+            "currency": None,
+        }
         self._add(line | changed)
 
     def allocation(self, identity: str, weights: dict[str, float], at: datetime = START, salt: str = "test") -> None:
         """Adds an allocation event; weights are percents."""
         line = {
-            "schema": 1, "event": "allocation", "ts": text_time(at), "router": "router-1",
-            "config_revision": "0" * 12, "experiment": "test", "salt": salt, "allocation": identity,
-            "traffic": 100, "weights": weights, "moved": None,
-        }  # fmt: skip
+            "schema": 1,
+            "event": "allocation",
+            "ts": text_time(at),
+            "router": "router-1",
+            "config_revision": "0" * 12,
+            "experiment": "test",
+            "salt": salt,
+            "allocation": identity,
+            "traffic": 100,
+            "weights": weights,
+            "moved": None,
+        }
         self._add(line)
 
     def write(self, folder: Path, name: str = "decisions-host-20261101T000000-1.jsonl") -> Path:

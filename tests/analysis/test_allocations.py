@@ -51,12 +51,22 @@ CHANGES = {
 }
 
 
-@pytest.mark.parametrize(("change", "users", "day", "events"), [
-    ("traffic", 100_000, 3, True), ("salt", 30_000, 3, True), ("weights", 30_000, 3, True),
-    ("traffic", 2_000, 3, False), ("salt", 2_000, 3, True), ("weights", 2_000, 3, False),
-    ("less traffic", 10_000, 3, True), ("traffic twice", 10_000, 3, True), ("salt and weights", 10_000, 3, True),
-    ("traffic and weights", 10_000, 3, False), ("weights", 20_000, 9, True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "users", "day", "events"),
+    [
+        ("traffic", 100_000, 3, True),
+        ("salt", 30_000, 3, True),
+        ("weights", 30_000, 3, True),
+        ("traffic", 2_000, 3, False),
+        ("salt", 2_000, 3, True),
+        ("weights", 2_000, 3, False),
+        ("less traffic", 10_000, 3, True),
+        ("traffic twice", 10_000, 3, True),
+        ("salt and weights", 10_000, 3, True),
+        ("traffic and weights", 10_000, 3, False),
+        ("weights", 20_000, 9, True),
+    ],
+)
 def test_returning_users_over_allocations(tmp_path: Path, change: str, users: int, day: int, events: bool) -> None:
     """Who counts, who is left out because of a move, and what is compared: as counted user by user, whether any bucket
     moved or none did. `events`: whether the log says so too."""
@@ -121,12 +131,16 @@ BEFORE = {"control": 80, "treatment": 20, "late": 0}
 AFTER = {"control": 60, "treatment": 20, "late": 20}
 
 
-@pytest.mark.parametrize("rows", [
-    (BEFORE, AFTER),
-    ({"control": 100, "treatment": 0}, {"control": 80, "treatment": 20}),
-    ({"control": 50, "treatment": 50, "late": 0}, {"control": 20, "treatment": 60, "late": 20}),
-    (BEFORE, AFTER, {"control": 70, "treatment": 30, "late": 0}),
-], ids=["a third group", "the only treatment", "out of control and treatment", "and leaves again"])  # fmt: skip
+@pytest.mark.parametrize(
+    "rows",
+    [
+        (BEFORE, AFTER),
+        ({"control": 100, "treatment": 0}, {"control": 80, "treatment": 20}),
+        ({"control": 50, "treatment": 50, "late": 0}, {"control": 20, "treatment": 60, "late": 20}),
+        (BEFORE, AFTER, {"control": 70, "treatment": 30, "late": 0}),
+    ],
+    ids=["a third group", "the only treatment", "out of control and treatment", "and leaves again"],
+)
 def test_a_group_joins_a_ramp_while_all_users_are_known_already(
     tmp_path: Path, rows: tuple[dict[str, int], ...]
 ) -> None:

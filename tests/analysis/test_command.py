@@ -24,14 +24,36 @@ from tests.analysis.log_lines import DAY, START, LogLines, file_text
 REPORT = {"as_of", "log", "experiments"}
 EXPERIMENT = {"name", "plan", "allocations", "decision", "history", "groups", "srm", "metrics", "data_quality"}
 METRIC = {
-    "name", "role", "direction", "group", "baseline", "users", "baseline_users", "value", "baseline_value",
-    "difference", "relative_difference", "se", "interval", "p_value", "margin", "z", "boundary", "e_value",
+    "name",
+    "role",
+    "direction",
+    "group",
+    "baseline",
+    "users",
+    "baseline_users",
+    "value",
+    "baseline_value",
+    "difference",
+    "relative_difference",
+    "se",
+    "interval",
+    "p_value",
+    "margin",
+    "z",
+    "boundary",
+    "e_value",
     "sequential_interval",
-}  # fmt: skip
+}
 QUALITY = {
-    "synthetic", "overrides", "no_user_id", "users_in_two_groups", "moved_by_ramp", "unjoined_outcomes", "open_windows",
+    "synthetic",
+    "overrides",
+    "no_user_id",
+    "users_in_two_groups",
+    "moved_by_ramp",
+    "unjoined_outcomes",
+    "open_windows",
     "unusable_values",
-}  # fmt: skip
+}
 
 
 def run(*arguments: str | Path) -> Result:

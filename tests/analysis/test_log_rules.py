@@ -199,9 +199,7 @@ def test_response_times_are_clustered_by_user(tmp_path: Path) -> None:
     by_user = [times[g].mean(axis=1).var(ddof=1) / 200 for g in times]
     assert mean["se"] == pytest.approx(math.sqrt(sum(by_user)))
     assert high["value"] == pytest.approx(np.quantile(times["treatment"], 0.95), rel=0.005)
-    resampled = [
-        [np.quantile(times[g][random.integers(0, 200, 200)], 0.95) for _ in range(400)] for g in times
-    ]  # fmt: skip
+    resampled = [[np.quantile(times[g][random.integers(0, 200, 200)], 0.95) for _ in range(400)] for g in times]
     bootstrap = math.sqrt(sum(np.var(one) for one in resampled))
     assert high["se"] == pytest.approx(bootstrap, rel=0.35)
 
@@ -333,8 +331,10 @@ def test_all_kinds_of_files_say_the_same(tmp_path: Path) -> None:
     rows = f"read_json('{source}', format = 'newline_delimited')"
     duckdb.execute(f"COPY (SELECT * FROM {rows}) TO '{folders['parquet'] / 'part.parquet'}' (FORMAT parquet)")
     # One file more, of which the others have more columns: what it lacks is null.
-    duckdb.execute(f"COPY (SELECT event, ts, request_id, user_id FROM {rows} WHERE FALSE) "
-                   f"TO '{folders['parquet'] / 'empty.parquet'}' (FORMAT parquet)")  # fmt: skip
+    duckdb.execute(
+        f"COPY (SELECT event, ts, request_id, user_id FROM {rows} WHERE FALSE) "
+        f"TO '{folders['parquet'] / 'empty.parquet'}' (FORMAT parquet)"
+    )
     shutil.copy(folders["parquet"] / "part.parquet", folders["mixed"])
     second.write(folders["mixed"])
     reports = {kind: report_of(folder, file_text()) for kind, folder in folders.items()}
@@ -446,8 +446,9 @@ def test_two_experiments_do_not_mix(tmp_path: Path) -> None:
     log = LogLines()
     for name, clicks in (("test", 2), ("other", 1)):
         for user in range(8):
-            request = log.exposure(f"{name}-{user}", ("control", "treatment")[user % 2], experiment=name,
-                                   allocation=f"00000000000{clicks}")  # fmt: skip
+            request = log.exposure(
+                f"{name}-{user}", ("control", "treatment")[user % 2], experiment=name, allocation=f"00000000000{clicks}"
+            )
             for item in range(1, clicks + 1):
                 log.outcome("click", f"{name}-{user}", request, item_id=item)
     reports = {e["name"]: e for e in report_of(log.write(tmp_path), file_text())["experiments"]}

@@ -110,7 +110,7 @@ def of_three(silent: float) -> LogLines:
         (before({"control": 10, "treatment": 30}), "conversion_rate of treatment differed from control in the 14 days"),
     ],
     ids=["sample ratio", "two groups", "unjoined", "before"],
-)  # fmt: skip
+)
 def test_each_fault_refuses(tmp_path: Path, damage: Damage, why: str) -> None:
     """The winner is not shipped, and the sentence says what is broken."""
     log = good_log()

@@ -152,8 +152,15 @@ def compiled(dialect: str) -> Compiled:
 @pytest.mark.parametrize("dialect", OTHERS)
 def test_others_understand_the_aggregates(dialect: str) -> None:
     """Every query parses in the dialect, reads the table before it, gives its columns, and has no word of DuckDB's."""
-    reads = {"lines": {"decisions"}, "exposures": {"lines"}, "calls": {"exposures"}, "visits": {"calls"},
-             "units": {"visits"}, "changes": {"visits", "units"}, "sums": {"changes"}}  # fmt: skip
+    reads = {
+        "lines": {"decisions"},
+        "exposures": {"lines"},
+        "calls": {"exposures"},
+        "visits": {"calls"},
+        "units": {"visits"},
+        "changes": {"visits", "units"},
+        "sums": {"changes"},
+    }
     made = compiled(dialect)
     assert set(made.queries) == set(reads)
     for name, query in made.queries.items():

@@ -68,9 +68,13 @@ def on_terminal(arguments: Sequence[str], width: int) -> str:
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
     command = [sys.executable, "-c", "from abfleet.cli import main; main()", *arguments]
     with subprocess.Popen(
-        command, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env={**environment, "TERM": "xterm-256color"},
+        command,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        env={**environment, "TERM": "xterm-256color"},
         cwd=REPOSITORY,
-    ) as process:  # fmt: skip
+    ) as process:
         os.close(theirs)
         parts = []
         while part := _read(ours):
@@ -94,9 +98,15 @@ def log_of(folder: Path, groups: Sequence[str]) -> Path:
         index = number % len(groups)
         at = START + DAY * number / 60
         request = log.exposure(
-            f"u{number}", groups[index], at, experiment="search", propensity=1 / len(groups), bucket=number,
-            model_version="v1", status="UNAVAILABLE" if number % 17 == 0 else "OK",
-        )  # fmt: skip
+            f"u{number}",
+            groups[index],
+            at,
+            experiment="search",
+            propensity=1 / len(groups),
+            bucket=number,
+            model_version="v1",
+            status="UNAVAILABLE" if number % 17 == 0 else "OK",
+        )
         if number % 7 < 3 + index % 2:
             log.outcome("purchase", f"u{number}", request, at + timedelta(seconds=9), value=1234567.89 * (number % 13))
             log.outcome("conversion", f"u{number}", request, at)
@@ -175,9 +185,7 @@ def test_status_keeps_its_figures(width: int) -> None:
     looks.add(status_document())
     rates = looks.rates()
     assert rates is not None
-    whole(
-        shown(fitted(screen(status_document(), rates)), width), shown(screen(status_document(), rates), 400), width
-    )  # fmt: skip
+    whole(shown(fitted(screen(status_document(), rates)), width), shown(screen(status_document(), rates), 400), width)
 
 
 @pytest.mark.parametrize("width", [60, 80])

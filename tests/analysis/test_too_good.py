@@ -34,10 +34,17 @@ def decided(
     return decision["verdict"], " ".join(decision["reasons"])
 
 
-@pytest.mark.parametrize(("primary", "kind"), [
-    ("conversion_rate", "conversion"), ("ctr", "click"), ("revenue_per_user", "purchase"), ("plays", "play"),
-    ("played", "play"), ("a_show", "play"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("primary", "kind"),
+    [
+        ("conversion_rate", "conversion"),
+        ("ctr", "click"),
+        ("revenue_per_user", "purchase"),
+        ("plays", "play"),
+        ("played", "play"),
+        ("a_show", "play"),
+    ],
+)
 def test_against_a_control_of_nothing_nothing_ships(tmp_path: Path, primary: str, kind: str) -> None:
     """Control 0 of 200, the treatment 50 of 200: no lift can be told, and outcomes of one group only are a mistake more
     often than a success."""

@@ -85,11 +85,15 @@ def rounds_of(directory: Path, rounds: int, in_flight: int, transport: str, call
         for number in range(rounds + 1):  # the first is a warm-up
             passes = [
                 measure.saturated(
-                    running, workers, users, calls=calls if number else WARM_UP_CALLS, in_flight=in_flight,
+                    running,
+                    workers,
+                    users,
+                    calls=calls if number else WARM_UP_CALLS,
+                    in_flight=in_flight,
                     directory=directory,
                 )
                 for running, users in (ways if number % 2 else ways[::-1])
-            ]  # fmt: skip
+            ]
             with_it, without = passes if number % 2 else passes[::-1]
             if number:
                 done.append(Round(with_it.router_us, without.router_us, with_it.calls_per_s, without.calls_per_s))

@@ -8,14 +8,22 @@ import pytest
 from tests.proofs.soak import Held, Sample, verdicts
 
 STEADY = [
-    Sample(minute=minute, calls=1000, failed=0, p99_ms=5.0 + random.Random(minute).random(),
-           held={
-               "router": Held(resident_mb=(80.0 if minute > 8 else 70.0 + minute) + random.Random(minute).random(),
-                              descriptors=30 + minute % 2, threads=12),
-               "v1": Held(resident_mb=60.0, descriptors=20, threads=9),
-           })
+    Sample(
+        minute=minute,
+        calls=1000,
+        failed=0,
+        p99_ms=5.0 + random.Random(minute).random(),
+        held={
+            "router": Held(
+                resident_mb=(80.0 if minute > 8 else 70.0 + minute) + random.Random(minute).random(),
+                descriptors=30 + minute % 2,
+                threads=12,
+            ),
+            "v1": Held(resident_mb=60.0, descriptors=20, threads=9),
+        },
+    )
     for minute in range(60)
-]  # fmt: skip
+]
 
 
 def more(one: Sample, name: str, **added: float) -> Sample:

@@ -78,8 +78,10 @@ def build(compose: Compose, journal: Journal) -> None:
         over = (int(compose.docker("image", "inspect", "--format", "{{.Size}}", image)) - base) / 1e6
         assert over <= MOST_MEGABYTES_OVER_BASE[image], f"{image} is {over:.0f} MB over its base"
         assert compose.docker("image", "inspect", "--format", SHAPE, image).split() == [
-            "10001:10001", "SIGTERM", "checked",
-        ]  # fmt: skip
+            "10001:10001",
+            "SIGTERM",
+            "checked",
+        ]
         code = (
             "import importlib.util as u, os; assert os.getuid() == 10001;"
             f"print(*(name for name in {modules!r} if u.find_spec(name)))"
@@ -92,8 +94,21 @@ def build(compose: Compose, journal: Journal) -> None:
 def one_image_recommends(compose: Compose, journal: Journal) -> None:
     """The worker's image alone, with the two ports published, is a recommender with metrics."""
     name = f"{PROJECT}-alone"
-    compose.docker("run", "--detach", "--rm", "--name", name, "--read-only", "--tmpfs", "/tmp",
-                   "--publish", f"{ROUTER}:50051", "--publish", f"{METRICS}:8000", "abfleet-worker")  # fmt: skip
+    compose.docker(
+        "run",
+        "--detach",
+        "--rm",
+        "--name",
+        name,
+        "--read-only",
+        "--tmpfs",
+        "/tmp",
+        "--publish",
+        f"{ROUTER}:50051",
+        "--publish",
+        f"{METRICS}:8000",
+        "abfleet-worker",
+    )
     try:
         answer = wait_until(call_once, "the image answers", 60)
         assert len(answer.item_ids) == 10
@@ -203,8 +218,17 @@ def groups_are_the_files(compose: Compose, journal: Journal) -> None:
 def log_is_whole(compose: Compose, journal: Journal, load: Load) -> None:
     """Stops the router and reads the log's volume: each answered call is there once."""
     compose("stop", "--timeout", "15", "router")
-    text = compose.docker("run", "--rm", "--volume", f"{PROJECT}_logs:/logs:ro", "--entrypoint", "python",
-                          "abfleet-router", "-c", READ_LOG)  # fmt: skip
+    text = compose.docker(
+        "run",
+        "--rm",
+        "--volume",
+        f"{PROJECT}_logs:/logs:ro",
+        "--entrypoint",
+        "python",
+        "abfleet-router",
+        "-c",
+        READ_LOG,
+    )
     lines = [json.loads(line) for line in text.splitlines()]
     ids = Counter(line["request_id"] for line in lines if line["event"] == "exposure")
     answered = [answer.request_id for _, _, answer in load.answers]

@@ -30,9 +30,14 @@ class CannotTest(Exception):
 def run(*command: str | Path, environment: Mapping[str, str] | None = None, seconds: float = 600) -> str:
     """What a command prints. Raises CalledProcessError with all its output in the notes."""
     done = subprocess.run(
-        [str(word) for word in command], env=dict(environment or os.environ), timeout=seconds, text=True, check=False,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        [str(word) for word in command],
+        env=dict(environment or os.environ),
+        timeout=seconds,
+        text=True,
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     if done.returncode != 0:
         error = subprocess.CalledProcessError(done.returncode, done.args)
         error.add_note(done.stdout[-4000:])
@@ -83,11 +88,24 @@ def own_daemon(folder: Path, environment: Mapping[str, str]) -> Iterator[None]:
     with (folder / "dockerd.log").open("wb") as log:
         daemon = subprocess.Popen(
             [
-                "dockerd", "--data-root", folder / "data", "--exec-root", folder / "exec", "-p", folder / "pid",
-                "-H", environment["DOCKER_HOST"], "--bip", BRIDGE, "--default-address-pool", POOL,
+                "dockerd",
+                "--data-root",
+                folder / "data",
+                "--exec-root",
+                folder / "exec",
+                "-p",
+                folder / "pid",
+                "-H",
+                environment["DOCKER_HOST"],
+                "--bip",
+                BRIDGE,
+                "--default-address-pool",
+                POOL,
             ],
-            stdout=log, stderr=log, start_new_session=True,
-        )  # fmt: skip
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
     try:
         end = time.monotonic() + START_SECONDS
         while not succeeds("docker", "info", environment=environment):
@@ -154,18 +172,26 @@ def make_base(environment: Mapping[str, str]) -> None:
         run("debootstrap", "--variant=minbase", "bookworm", root)
         packages = "python3 python3-pip python3-venv ca-certificates"
         run(
-            "chroot", root, "sh", "-ec",
+            "chroot",
+            root,
+            "sh",
+            "-ec",
             f"export DEBIAN_FRONTEND=noninteractive; apt-get install -y --no-install-recommends {packages};"
             " rm -f /usr/lib/python3*/EXTERNALLY-MANAGED; ln -s /usr/bin/python3 /usr/local/bin/python;"
             " apt-get clean; rm -rf /var/lib/apt/lists/*",
-        )  # fmt: skip
+        )
         certificates = "etc/ssl/certs/ca-certificates.crt"
         if (Path("/") / certificates).exists():
             shutil.copyfile(Path("/") / certificates, root / certificates)
         (root / "etc/pip.conf").write_text(f"[global]\ncert = /{certificates}\ntimeout = 120\n")
         with subprocess.Popen(["tar", "-C", root, "-c", "."], stdout=subprocess.PIPE) as archive:
-            subprocess.run(["docker", "import", "-", BASE], stdin=archive.stdout, env=dict(environment), check=True,
-                           stdout=subprocess.DEVNULL)  # fmt: skip
+            subprocess.run(
+                ["docker", "import", "-", BASE],
+                stdin=archive.stdout,
+                env=dict(environment),
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
 
 
 def provide_prometheus(image: str, environment: Mapping[str, str], say: Say) -> None:

@@ -156,11 +156,16 @@ class Prometheus:
         with self._log.open("ab") as log:
             self.popen = subprocess.Popen(
                 [
-                    "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--web.listen-address={self.address}",
+                    "prometheus",
+                    f"--config.file={folder / 'prometheus.yml'}",
+                    f"--web.listen-address={self.address}",
                     f"--storage.tsdb.path={folder / 'tsdb'}",
                 ],
-                stdout=log, stderr=log, cwd=folder, start_new_session=True,
-            )  # fmt: skip
+                stdout=log,
+                stderr=log,
+                cwd=folder,
+                start_new_session=True,
+            )
 
     def ready(self) -> bool:
         assert self.popen.poll() is None, self._log.read_text()[-2000:]
@@ -280,9 +285,12 @@ def test_the_demo_profile_makes_traffic(watched: tuple[Fleet, Prometheus], tmp_p
     with (tmp_path / "said").open("w") as said:
         demo = subprocess.Popen(
             [shell, flag, loop.replace("$$", "$").replace("router:50051", fleet.address)],
-            env={"PATH": path, "ABFLEET_OPEN_FEEDBACK": "on"}, cwd=tmp_path,
-            stdout=said, stderr=said, start_new_session=True,
-        )  # fmt: skip
+            env={"PATH": path, "ABFLEET_OPEN_FEEDBACK": "on"},
+            cwd=tmp_path,
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
         try:
             for family, more in families.items():
                 wait_until(lambda f=family, n=more: counted(f) >= before[f] + n, f"{more} more of {family}", 60)

@@ -115,11 +115,18 @@ def made_details(report: ExperimentReport, times: tuple[datetime, ...]) -> Detai
             low[:2] = high[:2] = math.nan
             paths.append(
                 MetricPath(
-                    metric.rule.name, metric.rule.role, metric.rule.direction, group.group, path, low, high,
-                    boundary if decides else np.full(count, math.nan), -boundary,
+                    metric.rule.name,
+                    metric.rule.role,
+                    metric.rule.direction,
+                    group.group,
+                    path,
+                    low,
+                    high,
+                    boundary if decides else np.full(count, math.nan),
+                    -boundary,
                     np.full(count, math.nan) if decides else np.cumsum(rng.normal(-0.05, 0.2, count)),
                 )
-            )  # fmt: skip
+            )
     calls = np.stack(
         [rng.poisson(900 * share * (1.3 + np.sin(np.arange(112) / 112 * 56 * np.pi))) for share in (0.7, 0.2, 0.1)], 1
     )
@@ -176,11 +183,16 @@ def made_recommended() -> Recommended:
     )
     versions = tuple(
         VersionLists(
-            version, 96_000 // (index + 1), 3120 - 600 * index, (0.32, 0.26, math.nan)[index], 0.08 + 0.05 * index,
-            tuple((100 + 7 * n + index, 0.3 / (n + 1)) for n in range(10)), offline[index],
+            version,
+            96_000 // (index + 1),
+            3120 - 600 * index,
+            (0.32, 0.26, math.nan)[index],
+            0.08 + 0.05 * index,
+            tuple((100 + 7 * n + index, 0.3 / (n + 1)) for n in range(10)),
+            offline[index],
         )
         for index, version in enumerate(VERSIONS)
-    )  # fmt: skip
+    )
     return Recommended(versions, np.array([[1.0, 0.31, 0.24], [0.31, 1.0, 0.62], [0.24, 0.62, 1.0]]))
 
 
@@ -206,14 +218,28 @@ def hostile_report() -> Report:
         renamed(
             made_report(),
             {
-                "homepage-ranking": first, "control": fourth, "experiment": second, "canary": third,
-                "v1.2.3": second, "v1.3.0-beta": first, "v1.4.0-rc1": fourth, "conversion_rate": first,
-                "error_rate": second, "slow_users": fourth, "country": second, "DE": first, "FR": third, "US": fourth,
-                "ndcg@10": first, "mrr": fourth, "0a1b2c3d4e5f": second, "7f3a9c01b2d4": first,
+                "homepage-ranking": first,
+                "control": fourth,
+                "experiment": second,
+                "canary": third,
+                "v1.2.3": second,
+                "v1.3.0-beta": first,
+                "v1.4.0-rc1": fourth,
+                "conversion_rate": first,
+                "error_rate": second,
+                "slow_users": fourth,
+                "country": second,
+                "DE": first,
+                "FR": third,
+                "US": fourth,
+                "ndcg@10": first,
+                "mrr": fourth,
+                "0a1b2c3d4e5f": second,
+                "7f3a9c01b2d4": first,
                 "first configuration": first + fourth,
             },
         ),
-    )  # fmt: skip
+    )
 
 
 def status_document() -> dict[str, Any]:
@@ -221,25 +247,56 @@ def status_document() -> dict[str, Any]:
     latency = {"bounds_s": [0.001, 0.002, 0.005, 0.01], "counts": [0, 900, 90, 10, 0], "total_s": 1.9}
     shares = (("control", "v1.2.3", 0, 0), ("experiment", "v1.3.0-beta", 3, 12), ("canary", "v1.4.0-rc1", 0, 0))
     return {
-        "router": "router-1", "serving": True, "uptime_s": 7312.25, "tasks": 12,
+        "router": "router-1",
+        "serving": True,
+        "uptime_s": 7312.25,
+        "tasks": 12,
         "config": {
-            "revision": "0a1b2c3d4e5f", "generation": 3, "activated": "2026-11-08T12:00:00+00:00",
-            "seen_revision": "0a1b2c3d4e5f", "errors": [], "default": "v1.2.3",
+            "revision": "0a1b2c3d4e5f",
+            "generation": 3,
+            "activated": "2026-11-08T12:00:00+00:00",
+            "seen_revision": "0a1b2c3d4e5f",
+            "errors": [],
+            "default": "v1.2.3",
         },
         "groups": [
-            {"experiment": "homepage-ranking", "group": group, "model_version": version, "calls": 1000,
-             "errors": errors, "fallbacks": fallbacks, "latency": latency}
+            {
+                "experiment": "homepage-ranking",
+                "group": group,
+                "model_version": version,
+                "calls": 1000,
+                "errors": errors,
+                "fallbacks": fallbacks,
+                "latency": latency,
+            }
             for group, version, errors, fallbacks in shares
         ],
         "pools": [
-            {"version": "v1.2.3", "available": 1, "ejections": 0, "replicas": [
-                {"address": "127.0.0.1:50061", "health": "serving", "in": True, "load": 3}]},
-            {"version": "v1.3.0-beta", "available": 1, "ejections": 2, "replicas": [
-                {"address": "127.0.0.1:50062", "health": "serving", "in": True, "load": 1},
-                {"address": "127.0.0.1:50065", "health": "serving", "in": False, "load": 0}]},
-            {"version": "v1.4.0-rc1", "available": 0, "ejections": 1, "replicas": [
-                {"address": "127.0.0.1:50063", "health": "lost", "in": False, "load": 0}]},
+            {
+                "version": "v1.2.3",
+                "available": 1,
+                "ejections": 0,
+                "replicas": [{"address": "127.0.0.1:50061", "health": "serving", "in": True, "load": 3}],
+            },
+            {
+                "version": "v1.3.0-beta",
+                "available": 1,
+                "ejections": 2,
+                "replicas": [
+                    {"address": "127.0.0.1:50062", "health": "serving", "in": True, "load": 1},
+                    {"address": "127.0.0.1:50065", "health": "serving", "in": False, "load": 0},
+                ],
+            },
+            {
+                "version": "v1.4.0-rc1",
+                "available": 0,
+                "ejections": 1,
+                "replicas": [{"address": "127.0.0.1:50063", "health": "lost", "in": False, "load": 0}],
+            },
         ],
-        "waiting": {"calls": 2, "bytes": 100}, "shed": 3, "rejected": 1, "retries": 7,
+        "waiting": {"calls": 2, "bytes": 100},
+        "shed": 3,
+        "rejected": 1,
+        "retries": 7,
         "decision_log": {"path": "decisions.jsonl", "failing": False, "lines": 100120, "lost": 0, "buffered": 4},
-    }  # fmt: skip
+    }

@@ -23,9 +23,16 @@ def test_everything_else_is_405(method: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost", "localhost:8080", "LOCALHOST:80", "127.0.0.1:8080", "[::1]:8080", "10.0.0.7",
-     "abtests.example.com:443"],
-)  # fmt: skip
+    [
+        "localhost",
+        "localhost:8080",
+        "LOCALHOST:80",
+        "127.0.0.1:8080",
+        "[::1]:8080",
+        "10.0.0.7",
+        "abtests.example.com:443",
+    ],
+)
 def test_known_hosts_are_answered(host: str) -> None:
     """localhost, names that are allowed, and addresses, which no foreign page can take as its own."""
     assert access.refused_host(host, NAMES) is None
@@ -33,10 +40,25 @@ def test_known_hosts_are_answered(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [None, "", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "evil.example:8080", "127.1",
-     "abtests.example.com.evil.example", "xlocalhost", "[evil]", "::1",
-     "[::1].evil.example", "[::1", "127.0.0.1:80:80", "localhost@evil.example", "<script>"],
-)  # fmt: skip
+    [
+        None,
+        "",
+        "evil.example",
+        "localhost.evil.example",
+        "127.0.0.1.evil.example",
+        "evil.example:8080",
+        "127.1",
+        "abtests.example.com.evil.example",
+        "xlocalhost",
+        "[evil]",
+        "::1",
+        "[::1].evil.example",
+        "[::1",
+        "127.0.0.1:80:80",
+        "localhost@evil.example",
+        "<script>",
+    ],
+)
 def test_foreign_hosts_are_421(host: str | None) -> None:
     """Names that somebody else may point at this machine, and what is no host at all."""
     refused = access.refused_host(host, NAMES)

@@ -16,10 +16,15 @@ def said(text: str) -> str:
 @pytest.mark.parametrize(
     ("value", "text"),
     [
-        (0.0812, "+8.1 %"), (-0.0812, "−8.1 %"), (0.0, "0.0 %"), (-0.0001, "0.0 %"), (12.5, "+1,250 %"),
-        (math.nan, "–"), (math.inf, "–"),
+        (0.0812, "+8.1 %"),
+        (-0.0812, "−8.1 %"),
+        (0.0, "0.0 %"),
+        (-0.0001, "0.0 %"),
+        (12.5, "+1,250 %"),
+        (math.nan, "–"),
+        (math.inf, "–"),
     ],
-)  # fmt: skip
+)
 def test_change(value: float, text: str) -> None:
     """A sign except for nothing, one decimal except for the very large."""
     assert said(numbers.change(value)) == text
@@ -37,12 +42,20 @@ def test_share(value: float, text: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "0 seconds"), (1, "1 second"), (90, "90 seconds"), (180, "3 minutes"), (3600, "1 hour"),
+        (0, "0 seconds"),
+        (1, "1 second"),
+        (90, "90 seconds"),
+        (180, "3 minutes"),
+        (3600, "1 hour"),
         (5400, "90 minutes"),
-        (7200, "2 hours"), (86400, "1 day"), (129600, "36 hours"), (216000, "2.5 days"), (2419200, "28 days"),
+        (7200, "2 hours"),
+        (86400, "1 day"),
+        (129600, "36 hours"),
+        (216000, "2.5 days"),
+        (2419200, "28 days"),
         (math.nan, "–"),
     ],
-)  # fmt: skip
+)
 def test_duration(seconds: float, text: str) -> None:
     """In the largest unit that says enough."""
     assert said(numbers.duration(seconds)) == text

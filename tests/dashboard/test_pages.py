@@ -145,11 +145,17 @@ def test_the_fleet_page_names_every_worker() -> None:
     """Versions with their state in words, rates, and what the router says of itself."""
     text = read(fleet_page(situation(routers=(RouterState(address="a:1", document=status_document()),)))).text
     for said in (
-        "serves, 0.4 calls/s, workers missing: v1.3.0-beta, v1.4.0-rc1", "1 of 1 worker gets calls",
-        "1 of 2 workers get calls", "0 of 1 worker gets calls", "gets none, is healthy, taken out after failures",
-        "gets none, cannot be reached", "Calls since the router started", "33.3 %", "0a1b2c3d4e5f (number 3)",
+        "serves, 0.4 calls/s, workers missing: v1.3.0-beta, v1.4.0-rc1",
+        "1 of 1 worker gets calls",
+        "1 of 2 workers get calls",
+        "0 of 1 worker gets calls",
+        "gets none, is healthy, taken out after failures",
+        "gets none, cannot be reached",
+        "Calls since the router started",
+        "33.3 %",
+        "0a1b2c3d4e5f (number 3)",
         "3 under overload, 1 for wrong input",
-    ):  # fmt: skip
+    ):
         assert said in text, said
 
 
@@ -205,9 +211,12 @@ def test_hostile_names_are_text() -> None:
     routers = (RouterState(address=HOSTILE[1], document=document), RouterState(address="b:1", error=HOSTILE[0]))
     now = situation(report, routers=routers, analysis_error=HOSTILE[0], config_errors=HOSTILE)
     pages = [
-        (overview_page(now), False), (fleet_page(now), False), (experiment_page(now, HOSTILE[0]), False),
-        (message_page(HOSTILE[1], HOSTILE, situation=now), False), (report_file(report), True),
-    ]  # fmt: skip
+        (overview_page(now), False),
+        (fleet_page(now), False),
+        (experiment_page(now, HOSTILE[0]), False),
+        (message_page(HOSTILE[1], HOSTILE, situation=now), False),
+        (report_file(report), True),
+    ]
     for page, alone in pages:
         assert faults(page, self_contained=alone) == []
         found = read(page)

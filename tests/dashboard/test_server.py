@@ -112,14 +112,33 @@ def test_nothing_can_be_done_but_reading(shown: Dashboard, method: str, path: st
 @pytest.mark.parametrize(
     "path",
     [
-        "/static/../app.py", "/static/..%2fapp.py", "/static/%2e%2e/app.py", "/static//etc/passwd",
+        "/static/../app.py",
+        "/static/..%2fapp.py",
+        "/static/%2e%2e/app.py",
+        "/static//etc/passwd",
         "/static/....//app.py",
-        "/static/abfleet.css/../../app.py", "/static/", "/static", "/experiments/../../etc/passwd", "/experiments/",
-        "/experiments/none", "/experiments/test/", "/report/../report/none.html", "/report/..%2f..%2fetc%2fpasswd.html",
-        "/report/test", "/etc/passwd", "//etc/passwd", "/api", "/api/", "/docs", "/openapi.json", "/index.html", "/%00",
-        "/experiments/%00", "/static/abfleet.css%00.js",
+        "/static/abfleet.css/../../app.py",
+        "/static/",
+        "/static",
+        "/experiments/../../etc/passwd",
+        "/experiments/",
+        "/experiments/none",
+        "/experiments/test/",
+        "/report/../report/none.html",
+        "/report/..%2f..%2fetc%2fpasswd.html",
+        "/report/test",
+        "/etc/passwd",
+        "//etc/passwd",
+        "/api",
+        "/api/",
+        "/docs",
+        "/openapi.json",
+        "/index.html",
+        "/%00",
+        "/experiments/%00",
+        "/static/abfleet.css%00.js",
     ],
-)  # fmt: skip
+)
 def test_nothing_else_is_there(shown: Dashboard, path: str) -> None:
     """404, and nothing of any file, for everything that is no page."""
     answer = shown.ask(path)

@@ -38,11 +38,19 @@ def test_off_loopback_needs_a_decision(listen: str) -> None:
 @pytest.mark.parametrize(
     ("flag", "value"),
     [
-        ("--listen", "8080"), ("--listen", "127.0.0.1:65536"), ("--listen", "::1:8080"), ("--listen", "unix:/x"),
-        ("--logs", "a,,b"), ("--router-admin", "nowhere"), ("--refresh", "0"), ("--memory-limit", "1"),
-        ("--allowed-hosts", "a b"), ("--allowed-hosts", "example.com:80"), ("--log-level", "loud"),
+        ("--listen", "8080"),
+        ("--listen", "127.0.0.1:65536"),
+        ("--listen", "::1:8080"),
+        ("--listen", "unix:/x"),
+        ("--logs", "a,,b"),
+        ("--router-admin", "nowhere"),
+        ("--refresh", "0"),
+        ("--memory-limit", "1"),
+        ("--allowed-hosts", "a b"),
+        ("--allowed-hosts", "example.com:80"),
+        ("--log-level", "loud"),
     ],
-)  # fmt: skip
+)
 def test_wrong_values_are_named(flag: str, value: str) -> None:
     """The flag, the value, and what is allowed."""
     with pytest.raises(SettingsError) as caught:
@@ -53,9 +61,17 @@ def test_wrong_values_are_named(flag: str, value: str) -> None:
 
 @pytest.mark.parametrize(
     ("host", "expected"),
-    [("localhost", True), ("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("0.0.0.0", False),
-     ("::", False), ("localhost.example", False), ("10.0.0.1", False)],
-)  # fmt: skip
+    [
+        ("localhost", True),
+        ("127.0.0.1", True),
+        ("127.8.8.8", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("localhost.example", False),
+        ("10.0.0.1", False),
+    ],
+)
 def test_loopback(host: str, expected: bool) -> None:
     """Addresses of this machine alone, and its one name."""
     assert is_loopback(host) is expected

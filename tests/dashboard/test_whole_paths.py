@@ -53,9 +53,13 @@ def long_report() -> Report:
     details = made_details(experiment, tuple(START + timedelta(minutes=10) * number for number in range(POINTS)))
     calls = np.random.default_rng(1).poisson(50, (POINTS, 3)) + 5
     traffic = dataclasses.replace(
-        details.traffic, width=timedelta(minutes=10), calls=calls, errors=calls // 9, fallbacks=calls // 11,
+        details.traffic,
+        width=timedelta(minutes=10),
+        calls=calls,
+        errors=calls // 9,
+        fallbacks=calls // 11,
         troubled=calls // 7,
-    )  # fmt: skip
+    )
     turns = tuple((Verdict.KEEP_RUNNING, None) if n % 2 else (Verdict.SHIP, "experiment") for n in range(POINTS))
     decision = dataclasses.replace(experiment.decision, history=turns)
     made = dataclasses.replace(experiment, details=dataclasses.replace(details, traffic=traffic), decision=decision)

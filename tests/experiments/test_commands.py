@@ -50,8 +50,11 @@ def test_assign_agrees_with_the_formula() -> None:
     users = [f"user-{number}" for number in range(99_000)] + [f"пользователь-{number}" for number in range(1000)]
     process = subprocess.run(
         [sys.executable, "-m", "abfleet", "assign", "--experiments", SHIPPED],
-        input="\n".join(users).encode(), capture_output=True, check=True, timeout=120,
-    )  # fmt: skip
+        input="\n".join(users).encode(),
+        capture_output=True,
+        check=True,
+        timeout=120,
+    )
     assert process.stderr == b""
     assert process.stdout.startswith(",".join(COLUMNS).encode() + b"\r\n")
     rows = _rows(process.stdout)
@@ -253,8 +256,10 @@ def test_asks_on_a_terminal(file: Path, answer: bytes, code: int) -> None:
     mine, theirs = pty.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "abfleet", "halt", "e", "--experiments", file],
-        stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+        stdin=theirs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
     os.close(theirs)
     os.write(mine, answer)
     output, _ = process.communicate(timeout=60)

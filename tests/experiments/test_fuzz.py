@@ -43,10 +43,32 @@ metrics:
   plays: {type: mean, outcome: long_play, window: 3d, winsorise: 0.99}
 """
 TOKENS = (
-    *"[]{}:,\n\t\"'|>#%~\x00\u2028\ufeff\rж\U0001f600", ": ", "- ", "? ", "  ", "&a ", "*a", "<<: ", "!!set ", "---\n",
-    "...\n", "null", "true", "no", "0", "-1", "1e9", "1.10", ".nan", "9" * 400, "0x1F", "v1", "control", "x" * 300,
+    *"[]{}:,\n\t\"'|>#%~\x00\u2028\ufeff\rж\U0001f600",
+    ": ",
+    "- ",
+    "? ",
+    "  ",
+    "&a ",
+    "*a",
+    "<<: ",
+    "!!set ",
+    "---\n",
+    "...\n",
+    "null",
+    "true",
+    "no",
+    "0",
+    "-1",
+    "1e9",
+    "1.10",
+    ".nan",
+    "9" * 400,
+    "0x1F",
+    "v1",
+    "control",
+    "x" * 300,
     "2026-11-01T00:00:00Z",
-)  # fmt: skip
+)
 
 
 def _mutated(text: str, source: random.Random) -> str:

@@ -55,12 +55,30 @@ INDEX = {
     "log": [],
 }
 OTHERS: tuple[dict[str, object], ...] = (
-    {"event": "outcome", "received_ts": "2026-11-01T00:00:01.000000Z", "outcome_id": "o-1", "request_id": "r0",
-     "user_id": "user-1", "type": "purchase", "item_id": 3, "value": 1.5, "currency": "EUR", "synthetic": False},
-    {"event": "allocation", "config_revision": "0" * 12, "experiment": "one", "salt": "s", "traffic": 100,
-     "allocation": "000000000001", "weights": {"control": 50, "b": 50}, "moved": 0.1},
+    {
+        "event": "outcome",
+        "received_ts": "2026-11-01T00:00:01.000000Z",
+        "outcome_id": "o-1",
+        "request_id": "r0",
+        "user_id": "user-1",
+        "type": "purchase",
+        "item_id": 3,
+        "value": 1.5,
+        "currency": "EUR",
+        "synthetic": False,
+    },
+    {
+        "event": "allocation",
+        "config_revision": "0" * 12,
+        "experiment": "one",
+        "salt": "s",
+        "traffic": 100,
+        "allocation": "000000000001",
+        "weights": {"control": 50, "b": 50},
+        "moved": 0.1,
+    },
     {"event": "reload", "old_revision": None, "new_revision": "0" * 12, "active": True, "errors": []},
-)  # fmt: skip
+)
 OTHER_LINES = tuple(
     json.dumps({"schema": 1, "ts": "2026-11-01T00:00:00.000000Z", "router": "r"} | line) for line in OTHERS
 )

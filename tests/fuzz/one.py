@@ -65,9 +65,12 @@ async def fuzz(target: Target, seed: str, inputs: int, seconds: float) -> int:
         gc.collect()
         last_mb = resident_mb()
     say(
-        inputs=(number + 1) * target.each, accepted=accepted, seconds=time.monotonic() - begun,
-        warm_mb=warm_mb or last_mb, last_mb=last_mb,
-    )  # fmt: skip
+        inputs=(number + 1) * target.each,
+        accepted=accepted,
+        seconds=time.monotonic() - begun,
+        warm_mb=warm_mb or last_mb,
+        last_mb=last_mb,
+    )
     return 0
 
 

@@ -101,9 +101,12 @@ def callers(transport: str) -> Callable[[], AbstractAsyncContextManager[Trial]]:
     async def opened() -> AsyncIterator[Trial]:
         with tempfile.TemporaryDirectory(prefix="abfleet-fuzz-") as name:
             fleet = Fleet(
-                Path(name), experiments=experiments_file(), versions=(VERSION,), transport=transport,
+                Path(name),
+                experiments=experiments_file(),
+                versions=(VERSION,),
+                transport=transport,
                 router_flags=("--log-level", "error"),
-            )  # fmt: skip
+            )
             with fleet:
                 async with besieged(fleet) as tried:
                     host, _, port = fleet.address.rpartition(":")
@@ -169,9 +172,12 @@ async def workers() -> AsyncIterator[Trial]:
     addresses = [f"127.0.0.1:{server.sockets[0].getsockname()[1]}" for server in servers]
     with tempfile.TemporaryDirectory(prefix="abfleet-fuzz-") as name:
         fleet = Fleet(
-            Path(name), experiments=experiments_file(), versions=(VERSION,), replicas=2,
+            Path(name),
+            experiments=experiments_file(),
+            versions=(VERSION,),
+            replicas=2,
             router_flags=("--log-level", "error", "--eject-seconds", "0.05", "--slow-start", "0"),
-        )  # fmt: skip
+        )
         with fleet:
             async with besieged(fleet) as tried:
                 fleet.write_fleet({VERSION: [*fleet.worker_addresses.values(), *addresses]})

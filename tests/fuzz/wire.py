@@ -224,9 +224,13 @@ async def outcomes() -> AsyncIterator[Trial]:
     bench = Bench()
     await bench.open()
     feedback = Feedback(
-        cast(Any, LinesLog()), lambda: bench.router.snapshot, RpcMetrics(("/a/b", "/Feedback/Record")),
-        router="r", window=1000, authorise=lambda metadata, certificate: None,
-    )  # fmt: skip
+        cast(Any, LinesLog()),
+        lambda: bench.router.snapshot,
+        RpcMetrics(("/a/b", "/Feedback/Record")),
+        router="r",
+        window=1000,
+        authorise=lambda metadata, certificate: None,
+    )
 
     async def trial(source: random.Random) -> int:
         try:
@@ -249,9 +253,12 @@ async def outcomes() -> AsyncIterator[Trial]:
 async def batches() -> AsyncIterator[Trial]:
     """Calls to a worker, single ones and batches, mutated: each has one answer, and others keep theirs."""
     service = RecommenderService(
-        SumModel(max_history=50), rpc_metrics=RpcMetrics(METHODS), metrics=WorkerMetrics(lambda: ("v1", "")),
-        max_batch=32, make_request_id=lambda: "made",
-    )  # fmt: skip
+        SumModel(max_history=50),
+        rpc_metrics=RpcMetrics(METHODS),
+        metrics=WorkerMetrics(lambda: ("v1", "")),
+        max_batch=32,
+        make_request_id=lambda: "made",
+    )
 
     async def trial(source: random.Random) -> int:
         good = WorkerCall(0, REQUESTS[0])

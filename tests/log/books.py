@@ -31,22 +31,52 @@ def exposure(number: int, user: str = "user-1", **changes: Any) -> dict[str, Any
     """A call that was answered; one a second."""
     arm, bucket = ASSIGNER.assign(user, {})
     return {
-        "schema": 1, "event": "exposure", "ts": stamp(number), "request_id": f"r-{number}", "user_id": user,
-        "bucket": bucket, "layer": arm.layer, "experiment": arm.experiment, "group": arm.group, "reason": arm.reason,
-        "allocation": arm.allocation, "propensity": arm.propensity, "model_version": arm.model_version,
-        "config_revision": CONFIG.revision, "router": "router-1", "served_version": arm.model_version, "fallback": None,
-        "attempts": 1, "status": "OK", "latency_ms": 1.25, "items": [3, 2, 1], "history_length": 2, "attributes": {},
-        "synthetic": False, "trace_id": None, "client": None, **changes,
-    }  # fmt: skip
+        "schema": 1,
+        "event": "exposure",
+        "ts": stamp(number),
+        "request_id": f"r-{number}",
+        "user_id": user,
+        "bucket": bucket,
+        "layer": arm.layer,
+        "experiment": arm.experiment,
+        "group": arm.group,
+        "reason": arm.reason,
+        "allocation": arm.allocation,
+        "propensity": arm.propensity,
+        "model_version": arm.model_version,
+        "config_revision": CONFIG.revision,
+        "router": "router-1",
+        "served_version": arm.model_version,
+        "fallback": None,
+        "attempts": 1,
+        "status": "OK",
+        "latency_ms": 1.25,
+        "items": [3, 2, 1],
+        "history_length": 2,
+        "attributes": {},
+        "synthetic": False,
+        "trace_id": None,
+        "client": None,
+        **changes,
+    }
 
 
 def outcome(number: int, user: str | None = "user-1", **changes: Any) -> dict[str, Any]:
     """A click on the answer of the same number."""
     return {
-        "schema": 1, "event": "outcome", "ts": stamp(number + 0.5), "received_ts": stamp(number + 0.7),
-        "outcome_id": f"o-{number}", "request_id": f"r-{number}", "user_id": user, "type": "click", "item_id": 3,
-        "value": None, "currency": None, **changes,
-    }  # fmt: skip
+        "schema": 1,
+        "event": "outcome",
+        "ts": stamp(number + 0.5),
+        "received_ts": stamp(number + 0.7),
+        "outcome_id": f"o-{number}",
+        "request_id": f"r-{number}",
+        "user_id": user,
+        "type": "click",
+        "item_id": 3,
+        "value": None,
+        "currency": None,
+        **changes,
+    }
 
 
 def put(folder: Path, lines: list[dict[str, Any]], *, number: int = 1, tail: bytes = b"") -> Path:

@@ -131,6 +131,9 @@ def test_opening_a_model_talks_to_nobody(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     subprocess.run(
         [sys.executable, "-m", "abfleet", "models", "verify", "v1.2.3", "--registry", COMMITTED],
-        env=environment | {"TMPDIR": str(temporary)}, check=True, timeout=120, stdout=subprocess.DEVNULL,
-    )  # fmt: skip
+        env=environment | {"TMPDIR": str(temporary)},
+        check=True,
+        timeout=120,
+        stdout=subprocess.DEVNULL,
+    )
     assert list(temporary.iterdir()) == []

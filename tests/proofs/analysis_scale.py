@@ -45,9 +45,8 @@ class Run:
 
     def __str__(self) -> str:
         return (
-            f"{self.wall_seconds:.1f} s wall, {self.cpu_seconds:.1f} s CPU, "
-            f"{self.resident_bytes / 1e9:.2f} GB resident"
-        )  # fmt: skip
+            f"{self.wall_seconds:.1f} s wall, {self.cpu_seconds:.1f} s CPU, {self.resident_bytes / 1e9:.2f} GB resident"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -276,10 +276,15 @@ def alias_faults() -> list[Fault]:
     """Those of a fleet whose default is an alias."""
     return [
         Fault(
-            name="model swapped", version=ALIAS, begin=move_alias("promote", CANARY), end=move_alias("rollback"),
-            is_whole=has_moved, goes_out=False, counts_share=False,
+            name="model swapped",
+            version=ALIAS,
+            begin=move_alias("promote", CANARY),
+            end=move_alias("rollback"),
+            is_whole=has_moved,
+            goes_out=False,
+            counts_share=False,
         )
-    ]  # fmt: skip
+    ]
 
 
 def router_faults(name: str) -> list[Fault]:

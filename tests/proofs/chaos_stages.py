@@ -71,11 +71,18 @@ class Stage:
             made = stack.enter_context(Network(REPLICAS * len(self.versions))) if self.networked else None
             yield stack.enter_context(
                 Fleet(
-                    folder, experiments=experiments, registry=registry, versions=self.versions, replicas=REPLICAS,
-                    transport=self.transport, router_flags=self.router_flags,
-                    worker_flags=("--follow-interval", "0.1"), bent=True, network=made,
+                    folder,
+                    experiments=experiments,
+                    registry=registry,
+                    versions=self.versions,
+                    replicas=REPLICAS,
+                    transport=self.transport,
+                    router_flags=self.router_flags,
+                    worker_flags=("--follow-interval", "0.1"),
+                    bent=True,
+                    network=made,
                 )
-            )  # fmt: skip
+            )
 
 
 def stages(transport: str) -> tuple[list[Stage], list[str]]:
@@ -91,14 +98,18 @@ def stages(transport: str) -> tuple[list[Stage], list[str]]:
         Stage(faults=main, transport=transport, networked=no_network is None, small_disk=no_disk is None),
         Stage(faults=chaos_faults.alias_faults(), transport=transport, alias=True),
         Stage(
-            faults=chaos_faults.router_faults("router restarted"), transport=transport, routers=2,
+            faults=chaos_faults.router_faults("router restarted"),
+            transport=transport,
+            routers=2,
             options=(*TWO_ROUTERS, ("grpc.service_config", json.dumps(retried)), ("grpc.enable_retries", 1)),
         ),
         # Callers that follow health are gone before it closes, and need no retry.
         Stage(
-            faults=chaos_faults.router_faults("same, grpcio, no retry"), transport="grpcio", routers=2,
+            faults=chaos_faults.router_faults("same, grpcio, no retry"),
+            transport="grpcio",
+            routers=2,
             router_flags=("--drain-delay", "1"),
             options=(*TWO_ROUTERS, ("grpc.service_config", json.dumps(FOLLOWED)), ("grpc.enable_retries", 0)),
         ),
-    ]  # fmt: skip
+    ]
     return found, [reason for reason in (no_network, no_disk) if reason]

@@ -22,7 +22,7 @@ HISTORY = (1, 2, 3, 10, 15)
 FREE_PORTS = (
     *("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"),
     *("--metrics-port", "0", "--worker-port", "0"),
-)  # fmt: skip
+)
 STOP_SECONDS = 5.0
 
 
@@ -67,8 +67,13 @@ def visit(clone: Path, settings: dict[str, str], label: str) -> None:
     began = time.monotonic()
     process = subprocess.Popen(
         [str(clone / "run"), "up", *FREE_PORTS],
-        cwd=clone, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
-    )  # fmt: skip
+        cwd=clone,
+        env=settings,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     assert process.stdout is not None
     try:
         said = []
@@ -108,7 +113,7 @@ def leftovers(clone: Path) -> list[str]:
     """What git sees in the checkout that was not there, and processes that still run from it."""
     status = subprocess.run(
         ["git", "status", "--porcelain"], cwd=clone, capture_output=True, text=True, check=True
-    ).stdout.splitlines()  # fmt: skip
+    ).stdout.splitlines()
     processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout.splitlines()
     return [*status, *(line for line in processes if str(clone) in line)]
 

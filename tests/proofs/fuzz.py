@@ -104,9 +104,15 @@ def judged(target: Target, told: dict[str, float], notes: tuple[str, ...], wrong
     if not wrong and grown > target.growth_mb:
         wrong = f"it has grown by {grown:.0f} MB; at most {target.growth_mb:.0f} are allowed"
     return Fuzzed(
-        target=target, inputs=int(told["inputs"]), accepted=int(told["accepted"]), seconds=told["seconds"],
-        warm_mb=told["warm_mb"], last_mb=told["last_mb"], notes=notes, wrong=wrong,
-    )  # fmt: skip
+        target=target,
+        inputs=int(told["inputs"]),
+        accepted=int(told["accepted"]),
+        seconds=told["seconds"],
+        warm_mb=told["warm_mb"],
+        last_mb=told["last_mb"],
+        notes=notes,
+        wrong=wrong,
+    )
 
 
 def run(

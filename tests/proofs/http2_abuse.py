@@ -80,9 +80,12 @@ def run(
     """A router of its own, steady traffic of `rate` calls a second, and the abuse beside it for so long."""
     rows = histories(1)
     with Fleet(
-        folder, experiments=experiments_file(), versions=(VERSION,), transport=transport,
+        folder,
+        experiments=experiments_file(),
+        versions=(VERSION,),
+        transport=transport,
         router_flags=("--log-level", "error", *flags),
-    ) as fleet:  # fmt: skip
+    ) as fleet:
         fleet.wait_for_serving(VERSION)
         assert fleet.router is not None
         process = psutil.Process(fleet.router.popen.pid)
@@ -114,10 +117,14 @@ def run(
         during = [one for one in load.outcomes if marks[0] <= one.due < marks[0] + seconds]
         after = [one for one in load.outcomes if one.due >= marks[1] + 1]
         return Felt(
-            abuse=abuse, transport=transport, outcomes=during, peak_mb=max(resident), after_mb=resident[-1],
+            abuse=abuse,
+            transport=transport,
+            outcomes=during,
+            peak_mb=max(resident),
+            after_mb=resident[-1],
             cpu_share=(cpu[1] - cpu[0]) / seconds,
             answers_after=bool(after) and all(one.status == "OK" for one in after),
-        )  # fmt: skip
+        )
 
 
 def main() -> int:

@@ -172,14 +172,17 @@ def flood(fleet: Fleet, *, lines_a_second: int, seconds: float, share: float) ->
         RecordRequest(
             outcomes=[
                 OutcomeMessage(
-                    outcome_id=f"flood-{batch}-{number}", request_id=f"r-{number}", user_id=f"user-{number % 997}",
-                    type="impression", item_id=318,
+                    outcome_id=f"flood-{batch}-{number}",
+                    request_id=f"r-{number}",
+                    user_id=f"user-{number % 997}",
+                    type="impression",
+                    item_id=318,
                 )
                 for number in range(BATCH_OUTCOMES)
             ]
         ).SerializeToString()
         for batch in range(batches)
-    ]  # fmt: skip
+    ]
 
     async def send() -> tuple[int, float]:
         async with grpc.aio.insecure_channel(fleet.address) as channel:

@@ -55,13 +55,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file.writelines(log_lines(datetime.now(UTC)))
         (folder / "models").symlink_to(MODELS)
         (folder / "fleet").mkdir()
-        with Up(folder / "fleet", MODELS, "--replicas", "v1.3.0-beta=2") as up, dashboard(
-            folder, router=up.ready().admin_address
-        ) as running:  # fmt: skip
+        with (
+            Up(folder / "fleet", MODELS, "--replicas", "v1.3.0-beta=2") as up,
+            dashboard(folder, router=up.ready().admin_address) as running,
+        ):
             traffic = subprocess.Popen(
                 [sys.executable, "-m", "abfleet", "traffic", "--address", up.address, *TRAFFIC],
-                cwd=folder, env=without_flags(), stdout=subprocess.DEVNULL,
-            )  # fmt: skip
+                cwd=folder,
+                env=without_flags(),
+                stdout=subprocess.DEVNULL,
+            )
             try:
                 running.report()
                 wait_until(lambda: "calls" in running.ask("/fleet").text, "the fleet on its page")

@@ -167,10 +167,13 @@ def soak(
                 sender.close()
             samples.append(
                 Sample(
-                    minute=number * every_seconds / 60, calls=seen.sent, failed=seen.sent - seen.ok,
-                    p99_ms=percentile(seen.latencies_ms, 99), held=has,
+                    minute=number * every_seconds / 60,
+                    calls=seen.sent,
+                    failed=seen.sent - seen.ok,
+                    p99_ms=percentile(seen.latencies_ms, 99),
+                    held=has,
                 )
-            )  # fmt: skip
+            )
             say(samples[-1].text())
     return samples
 
@@ -185,9 +188,12 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name:
         print(HEAD, flush=True)
         samples = soak(
-            Path(name), minutes=got.minutes, rate=got.rate, every_seconds=every,
+            Path(name),
+            minutes=got.minutes,
+            rate=got.rate,
+            every_seconds=every,
             say=lambda line: print(line, flush=True),
-        )  # fmt: skip
+        )
     wrong = verdicts(samples)
     print(f"{sum(one.calls for one in samples):,} calls; " + ("; ".join(wrong) or "nothing grows, nothing gets slower"))
     return 1 if wrong else 0

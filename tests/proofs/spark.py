@@ -87,11 +87,17 @@ def spark_session(folder: Path) -> Iterator[Any]:
     from pyspark.sql import SparkSession  # type: ignore[import-not-found, unused-ignore]
 
     settings = {
-        "spark.ui.enabled": "false", "spark.sql.session.timeZone": "UTC", "spark.driver.memory": "3g",
-        "spark.sql.shuffle.partitions": "8", "spark.driver.bindAddress": "127.0.0.1", "spark.driver.host": "127.0.0.1",
-        "spark.local.dir": str(folder), "spark.sql.warehouse.dir": str(folder / "warehouse"),
-        "spark.ui.showConsoleProgress": "false", "spark.log.level": "ERROR",
-    }  # fmt: skip
+        "spark.ui.enabled": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.driver.memory": "3g",
+        "spark.sql.shuffle.partitions": "8",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.local.dir": str(folder),
+        "spark.sql.warehouse.dir": str(folder / "warehouse"),
+        "spark.ui.showConsoleProgress": "false",
+        "spark.log.level": "ERROR",
+    }
     builder = SparkSession.builder.master("local[2]")
     for key, value in settings.items():
         builder = builder.config(key, value)
@@ -120,9 +126,10 @@ def compared(folder: Path, session: Any, size: Size) -> str:
     told.append(f"the report (worst difference {worst:.1g})")
     kind = "two allocations" if size.ramped else "one allocation"
     return (
-        f"{size.lines:,} lines of {size.users:,} users, {kind}: the same " + ", ".join(told)
+        f"{size.lines:,} lines of {size.users:,} users, {kind}: the same "
+        + ", ".join(told)
         + f"; DuckDB {between - begin:.0f} s, Spark {end - between:.0f} s"
-    )  # fmt: skip
+    )
 
 
 def collected(log: Log, folder: Path) -> dict[str, list[Row]]:

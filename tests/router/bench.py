@@ -79,9 +79,13 @@ class OfflineReplica(Replica):
         super().__init__(pool, address, fleet.receiver, fleet.backlog, fleet.clock, fleet.batching)
         self.fake = FakeLink()
         self.queue = BatchQueue(
-            self.fake, self, fleet.backlog, fleet.clock,
-            max_batch=fleet.batching.max_batch, max_in_flight=fleet.batching.max_in_flight,
-        )  # fmt: skip
+            self.fake,
+            self,
+            fleet.backlog,
+            fleet.clock,
+            max_batch=fleet.batching.max_batch,
+            max_in_flight=fleet.batching.max_in_flight,
+        )
         self._notify: Callable[[Replica], None] = lambda replica: None
         self._down = fleet.down
 
@@ -138,10 +142,17 @@ class Bench:
         )
         self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(("/Recommender/Recommend",)), FakeLog()
         self.router = Router(
-            self.fleet, cast(DecisionLog, self.log), self.metrics, self.rpc,
-            settings or RoutingSettings(name="router-1"), clock=self.clock, wall=lambda: WALL + self.clock.now,
-            tracer=tracer, client_of=client_of, rate_limit=rate_limit,
-        )  # fmt: skip
+            self.fleet,
+            cast(DecisionLog, self.log),
+            self.metrics,
+            self.rpc,
+            settings or RoutingSettings(name="router-1"),
+            clock=self.clock,
+            wall=lambda: WALL + self.clock.now,
+            tracer=tracer,
+            client_of=client_of,
+            rate_limit=rate_limit,
+        )
         self.fleet.receiver = self.router.batch_results
         self.fleet.set_receiver(self.router.batch_results)
         self.config = load_text(config)

@@ -54,9 +54,15 @@ class Scene:
     def arguments(self, more: Mapping[str, str] = NO_FLAGS) -> list[str]:
         """Flags with ports of their own."""
         flags = {
-            "experiments": str(self.file), "listen": "127.0.0.1:0", "admin-listen": "127.0.0.1:0", "metrics-port": "0",
-            "transport": self.transport, "log-dir": str(self.folder / "logs"), "reload-interval": "0.02", **more,
-        }  # fmt: skip
+            "experiments": str(self.file),
+            "listen": "127.0.0.1:0",
+            "admin-listen": "127.0.0.1:0",
+            "metrics-port": "0",
+            "transport": self.transport,
+            "log-dir": str(self.folder / "logs"),
+            "reload-interval": "0.02",
+            **more,
+        }
         return [f"--{name}={value}" for name, value in flags.items()]
 
     async def open(self, more: Mapping[str, str] = NO_FLAGS, *, start_v1: bool = True) -> Serving:

@@ -83,13 +83,17 @@ FLAGS = [
 ]
 TOGETHER: dict[tuple[str, ...], Callable[[Any], tuple[Path, ...]]] = {
     ("tls-cert", "tls-key", "tls-client-ca"): lambda s: (
-        s.security.server.files.cert, s.security.server.files.key, s.security.server.client_ca,
+        s.security.server.files.cert,
+        s.security.server.files.key,
+        s.security.server.client_ca,
     ),
     ("worker-cert", "worker-key", "worker-ca"): lambda s: (
-        s.security.worker_files.cert, s.security.worker_files.key, s.security.worker_ca,
+        s.security.worker_files.cert,
+        s.security.worker_files.key,
+        s.security.worker_ca,
     ),
     ("worker-server-name", "worker-ca"): lambda s: (Path(s.security.worker_server_name), s.security.worker_ca),
-}  # fmt: skip
+}
 """Flags that need each other, and where their values go."""
 SWITCHES = {"detect-only", "open-feedback"}
 FLAG = pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
@@ -147,10 +151,19 @@ def test_by_flag_and_by_environment(flag: Flag) -> None:
 def other(flag: Flag) -> str:
     """A value that is allowed and is not the flag's."""
     return {
-        "metrics-port": "9", "transport": "native", "log-level": "error", "listen": "a:1", "admin-listen": "a:1",
-        "log-sink": "file", "log-policy": "unhealthy", "fsync": "never", "log-compress": "zst",
-        "log-rotate-bytes": "2048", "log-buffer-bytes": "70000", "log-rotate-seconds": "2",
-    }.get(flag.name, "1")  # fmt: skip
+        "metrics-port": "9",
+        "transport": "native",
+        "log-level": "error",
+        "listen": "a:1",
+        "admin-listen": "a:1",
+        "log-sink": "file",
+        "log-policy": "unhealthy",
+        "fsync": "never",
+        "log-compress": "zst",
+        "log-rotate-bytes": "2048",
+        "log-buffer-bytes": "70000",
+        "log-rotate-seconds": "2",
+    }.get(flag.name, "1")
 
 
 @FLAG

@@ -78,16 +78,38 @@ def write(folder: Path, phases: Sequence[Phase], made: Sequence[Visit]) -> Path:
             at = START + DAY * phase.day
             events = Assigner(load_text(phase.text), at).allocations if phase.events else ()
             for event in events:
-                out.write(_line("allocation", at, router="router-1", config_revision="0" * 12, moved=None,
-                                experiment=event.experiment, salt=event.salt, allocation=event.allocation,
-                                traffic=event.traffic, weights=dict(event.weights)))  # fmt: skip
+                out.write(
+                    _line(
+                        "allocation",
+                        at,
+                        router="router-1",
+                        config_revision="0" * 12,
+                        moved=None,
+                        experiment=event.experiment,
+                        salt=event.salt,
+                        allocation=event.allocation,
+                        traffic=event.traffic,
+                        weights=dict(event.weights),
+                    )
+                )
         for visit in made:
             out.write(_exposure(visit))
             if visit.converted:
                 at = visit.at + timedelta(minutes=1)
-                out.write(_line("outcome", at, received_ts=_text(at), outcome_id=f"o-{visit.request}",
-                                request_id=visit.request, user_id=visit.user, type="conversion", item_id=None,
-                                value=None, currency=None))  # fmt: skip
+                out.write(
+                    _line(
+                        "outcome",
+                        at,
+                        received_ts=_text(at),
+                        outcome_id=f"o-{visit.request}",
+                        request_id=visit.request,
+                        user_id=visit.user,
+                        type="conversion",
+                        item_id=None,
+                        value=None,
+                        currency=None,
+                    )
+                )
     return folder
 
 
@@ -127,10 +149,13 @@ def counted(phases: Sequence[Phase], made: Sequence[Visit], *, window: timedelta
     moved: set[str] = set()
     identities = [_allocation(phase) for phase in phases]
     moves = [
-        [later for later in range(index + 1, len(phases))
-         if len(set(salts[index : later + 1])) == 1 and tables[later] != tables[index]]
+        [
+            later
+            for later in range(index + 1, len(phases))
+            if len(set(salts[index : later + 1])) == 1 and tables[later] != tables[index]
+        ]
         for index in range(len(phases))
-    ]  # fmt: skip
+    ]
     for visit in made:
         against = [
             later for later in moves[visit.phase] if tables[later][visit.bucket] != tables[visit.phase][visit.bucket]
@@ -184,12 +209,32 @@ def _buckets(text: str, at: datetime) -> list[str | None]:
 def _exposure(visit: Visit) -> str:
     arm = visit.arm
     return _line(
-        "exposure", visit.at, request_id=visit.request, user_id=visit.user, layer=arm.layer, experiment=arm.experiment,
-        group=arm.group, bucket=visit.bucket, reason=arm.reason, allocation=arm.allocation, propensity=arm.propensity,
-        model_version=arm.model_version, served_version=arm.model_version, fallback=None, attempts=1, status="OK",
-        latency_ms=5.0, items=[1, 2, 3], history_length=3, attributes={}, config_revision="0" * 12, synthetic=False,
-        trace_id=None, client=None, router="router-1",
-    )  # fmt: skip
+        "exposure",
+        visit.at,
+        request_id=visit.request,
+        user_id=visit.user,
+        layer=arm.layer,
+        experiment=arm.experiment,
+        group=arm.group,
+        bucket=visit.bucket,
+        reason=arm.reason,
+        allocation=arm.allocation,
+        propensity=arm.propensity,
+        model_version=arm.model_version,
+        served_version=arm.model_version,
+        fallback=None,
+        attempts=1,
+        status="OK",
+        latency_ms=5.0,
+        items=[1, 2, 3],
+        history_length=3,
+        attributes={},
+        config_revision="0" * 12,
+        synthetic=False,
+        trace_id=None,
+        client=None,
+        router="router-1",
+    )
 
 
 def _line(event: str, at: datetime, **fields: Any) -> str:

@@ -101,10 +101,16 @@ def failing_disk(folder: Path) -> Iterator[tuple[Callable[[], None], Callable[[]
         mounted.append(folder)
         _run("mount", "--bind", folder, old)
         mounted.append(old)
-        device = subprocess.run(
-            ["findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", str(old)],
-            check=True, capture_output=True, text=True,
-        ).stdout.strip().partition("[")[0]  # fmt: skip
+        device = (
+            subprocess.run(
+                ["findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", str(old)],
+                check=True,
+                capture_output=True,
+                text=True,
+            )
+            .stdout.strip()
+            .partition("[")[0]
+        )
         trigger = Path("/sys/fs/ext4") / Path(device).name / "trigger_fs_error"
         if not trigger.exists():
             raise OSError(f"{trigger} is not there")

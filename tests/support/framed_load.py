@@ -39,9 +39,7 @@ class FramedLoad:
     @staticmethod
     def _request(port: int, number: int, request_id: str) -> Request:
         message = RecommendRequest(item_ids=[1, 2, 3, 10, 15], user_id=f"load-{number % 1000}", request_id=request_id)
-        return Request.of(
-            port=port, path="/Recommender/Recommend", payload=message.SerializeToString(), headers={}
-        )  # fmt: skip
+        return Request.of(port=port, path="/Recommender/Recommend", payload=message.SerializeToString(), headers={})
 
     def start(self) -> None:
         """Begins to send."""

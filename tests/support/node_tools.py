@@ -17,9 +17,7 @@ def buf(*arguments: str) -> "subprocess.CompletedProcess[str]":
     program = MODULES / ".bin" / "buf"
     if not program.exists():
         pytest.skip("buf is not here: it comes with ./run node-tools, which needs npm")
-    return subprocess.run(
-        [program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False
-    )  # fmt: skip
+    return subprocess.run([program, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=SECONDS, check=False)
 
 
 def node(script: Path, text: str) -> str:

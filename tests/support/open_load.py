@@ -105,14 +105,26 @@ class OpenLoad:
             got = await stub.Recommend(request, timeout=self._timeout_seconds)
         except grpc.aio.AioRpcError as error:
             outcome = Outcome(
-                request_id, user, history, due, time.monotonic() - due, error.code().name,
+                request_id,
+                user,
+                history,
+                due,
+                time.monotonic() - due,
+                error.code().name,
                 pushback="retry-pushback-ms" in {str(key) for key, _ in error.trailing_metadata() or ()},
                 details=error.details() or "",
-            )  # fmt: skip
+            )
         else:
             assert got.request_id == request_id
             outcome = Outcome(
-                request_id, user, history, due, time.monotonic() - due, "OK",
-                group=got.group, version=got.model_version, item_ids=tuple(got.item_ids),
-            )  # fmt: skip
+                request_id,
+                user,
+                history,
+                due,
+                time.monotonic() - due,
+                "OK",
+                group=got.group,
+                version=got.model_version,
+                item_ids=tuple(got.item_ids),
+            )
         self.outcomes.append(outcome)

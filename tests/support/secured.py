@@ -72,9 +72,12 @@ def channel(address: str, access: ClientCredentials) -> grpc.Channel:
 def words(access: ClientCredentials) -> tuple[str, ...]:
     """The same for the commands."""
     given = {
-        "token-file": access.token_file, "server-ca": access.server_ca, "client-cert": access.client_cert,
-        "client-key": access.client_key, "server-name": access.server_name,
-    }  # fmt: skip
+        "token-file": access.token_file,
+        "server-ca": access.server_ca,
+        "client-cert": access.client_cert,
+        "client-key": access.client_key,
+        "server-name": access.server_name,
+    }
     return tuple(word for name, value in given.items() if value for word in (f"--{name}", str(value)))
 
 

@@ -45,31 +45,62 @@ THREE: Final = (("control", MODELS[0], 0.7), ("experiment", MODELS[1], 0.2), ("c
 HALVES: Final = (("control", MODELS[0], 0.5), ("treatment", MODELS[1], 0.5))
 EXPERIMENTS: Final = (
     Shown(
-        name="homepage-ranking", owner="search-team", traffic=50, days=16, users_a_day=1500, groups=THREE,
+        name="homepage-ranking",
+        owner="search-team",
+        traffic=50,
+        days=16,
+        users_a_day=1500,
+        groups=THREE,
         hypothesis="Learning from whole histories brings more clicks.",
-        clicks=(0.30, 0.34, 0.31), errors=(0.003, 0.002, 0.002),
+        clicks=(0.30, 0.34, 0.31),
+        errors=(0.003, 0.002, 0.002),
     ),
     Shown(
-        name="basket-upsell", owner="checkout", traffic=10, days=5, users_a_day=400, groups=HALVES,
+        name="basket-upsell",
+        owner="checkout",
+        traffic=10,
+        days=5,
+        users_a_day=400,
+        groups=HALVES,
         hypothesis="Films that go with the basket bring more purchases.",
-        clicks=(0.20, 0.20), errors=(0.01, 0.06),
+        clicks=(0.20, 0.20),
+        errors=(0.01, 0.06),
     ),
     Shown(
-        name="email-digest", owner="crm", traffic=20, days=9, users_a_day=500, groups=HALVES,
+        name="email-digest",
+        owner="crm",
+        traffic=20,
+        days=9,
+        users_a_day=500,
+        groups=HALVES,
         hypothesis="A fresher list brings people back.",
-        clicks=(0.25, 0.28), errors=(0.001, 0.001), lost=(0.0, 0.25),
+        clicks=(0.25, 0.28),
+        errors=(0.001, 0.001),
+        lost=(0.0, 0.25),
     ),
     Shown(
-        name="watch-next", owner="player", traffic=10, days=4, users_a_day=250, groups=HALVES,
+        name="watch-next",
+        owner="player",
+        traffic=10,
+        days=4,
+        users_a_day=250,
+        groups=HALVES,
         hypothesis="The order of a history matters for what is watched next.",
-        clicks=(0.35, 0.36), errors=(0.001, 0.001),
+        clicks=(0.35, 0.36),
+        errors=(0.001, 0.001),
     ),
     Shown(
-        name="genre-rows", owner="search-team", traffic=10, days=29, users_a_day=40, groups=HALVES,
+        name="genre-rows",
+        owner="search-team",
+        traffic=10,
+        days=29,
+        users_a_day=40,
+        groups=HALVES,
         hypothesis="Rows by genre bring more clicks.",
-        clicks=(0.30, 0.31), errors=(0.001, 0.001),
+        clicks=(0.30, 0.31),
+        errors=(0.001, 0.001),
     ),
-)  # fmt: skip
+)
 
 
 def file_text() -> str:
@@ -98,11 +129,18 @@ def log_lines(now: datetime, seed: int = 7) -> Iterator[str]:
 
 def _allocation(one: Shown, now: datetime) -> dict[str, Any]:
     return {
-        "schema": 1, "event": "allocation", "ts": text_time(now - timedelta(days=one.days)), "router": "router-1",
-        "config_revision": "3f9a0c52d1e7", "experiment": one.name, "salt": one.name,
-        "allocation": hashlib.sha256(one.name.encode()).hexdigest()[:12], "traffic": one.traffic,
-        "weights": {name: 100 * share for name, _, share in one.groups}, "moved": None,
-    }  # fmt: skip
+        "schema": 1,
+        "event": "allocation",
+        "ts": text_time(now - timedelta(days=one.days)),
+        "router": "router-1",
+        "config_revision": "3f9a0c52d1e7",
+        "experiment": one.name,
+        "salt": one.name,
+        "allocation": hashlib.sha256(one.name.encode()).hexdigest()[:12],
+        "traffic": one.traffic,
+        "weights": {name: 100 * share for name, _, share in one.groups},
+        "moved": None,
+    }
 
 
 def _people(one: Shown, now: datetime, draw: random.Random) -> Iterator[dict[str, Any]]:
@@ -130,15 +168,33 @@ def _visit(
     failed, fell_back = draw.random() < one.errors[index], index > 0 and draw.random() < 0.0004
     items = _list(model, draw)
     yield {
-        "schema": 1, "event": "exposure", "ts": text_time(at), "request_id": request, "user_id": user,
-        "layer": "default", "experiment": one.name, "group": group, "bucket": 100 * index, "reason": "allocated",
-        "allocation": allocation, "propensity": share, "model_version": model,
+        "schema": 1,
+        "event": "exposure",
+        "ts": text_time(at),
+        "request_id": request,
+        "user_id": user,
+        "layer": "default",
+        "experiment": one.name,
+        "group": group,
+        "bucket": 100 * index,
+        "reason": "allocated",
+        "allocation": allocation,
+        "propensity": share,
+        "model_version": model,
         "served_version": None if failed else MODELS[0] if fell_back else model,
-        "fallback": "timeout" if fell_back and not failed else None, "attempts": 1,
-        "status": "UNAVAILABLE" if failed else "OK", "latency_ms": round(math.exp(draw.gauss(1.6, 0.4)), 3),
-        "items": [] if failed else items, "history_length": 12, "attributes": {"country": country},
-        "config_revision": "3f9a0c52d1e7", "synthetic": False, "trace_id": None, "client": None, "router": "router-1",
-    }  # fmt: skip
+        "fallback": "timeout" if fell_back and not failed else None,
+        "attempts": 1,
+        "status": "UNAVAILABLE" if failed else "OK",
+        "latency_ms": round(math.exp(draw.gauss(1.6, 0.4)), 3),
+        "items": [] if failed else items,
+        "history_length": 12,
+        "attributes": {"country": country},
+        "config_revision": "3f9a0c52d1e7",
+        "synthetic": False,
+        "trace_id": None,
+        "client": None,
+        "router": "router-1",
+    }
     # The new ranking does most for those who have many films to choose from: a difference between countries to find.
     lift = 1.1 if country == "DE" and index == 1 else 1.0
     if failed or draw.random() >= one.clicks[index] * lift:
@@ -147,11 +203,18 @@ def _visit(
     for kind in kinds:
         bought = kind == "purchase"
         yield {
-            "schema": 1, "event": "outcome", "ts": text_time(at), "received_ts": text_time(at),
-            "outcome_id": f"{request}-{kind}", "request_id": request, "user_id": user, "type": kind,
-            "item_id": items[0], "value": round(draw.uniform(4, 20), 2) if bought else None,
+            "schema": 1,
+            "event": "outcome",
+            "ts": text_time(at),
+            "received_ts": text_time(at),
+            "outcome_id": f"{request}-{kind}",
+            "request_id": request,
+            "user_id": user,
+            "type": kind,
+            "item_id": items[0],
+            "value": round(draw.uniform(4, 20), 2) if bought else None,
             "currency": "EUR" if bought else None,
-        }  # fmt: skip
+        }
 
 
 def _list(model: str, draw: random.Random) -> list[int]:

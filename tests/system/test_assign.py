@@ -34,10 +34,12 @@ def test_a_hundred_thousand_ids() -> None:
         bucket = (mmh3.hash(f"{SALT}:{row['user_id']}", 0, signed=False) * 10000) >> 32
         by_bucket[bucket] += 1
         group, version = (
-            ("experiment", VERSIONS[1]) if bucket < 2000 else
-            ("canary", VERSIONS[2]) if bucket >= 9000 else
-            ("control", VERSIONS[0])
-        )  # fmt: skip
+            ("experiment", VERSIONS[1])
+            if bucket < 2000
+            else ("canary", VERSIONS[2])
+            if bucket >= 9000
+            else ("control", VERSIONS[0])
+        )
         assert row == {
             "user_id": row["user_id"],
             "experiment": "homepage-ranking",

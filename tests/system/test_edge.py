@@ -34,19 +34,29 @@ def edge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[grpc.Channel]:
     cert, _ = authority.issue("edge")
     with (
         Fleet(
-            folder, experiments=experiments_file(100, 0, 0), versions=("v1.2.3",), transport="native",
+            folder,
+            experiments=experiments_file(100, 0, 0),
+            versions=("v1.2.3",),
+            transport="native",
             router_flags=("--open-feedback",),
         ) as fleet,
         socket.create_server(("127.0.0.1", 0)) as listener,
-    ):  # fmt: skip
+    ):
         # HAProxy is handed a socket that listens, so that no port has to be guessed.
         environment = os.environ | {
-            "EDGE_LISTEN": f"fd@{listener.fileno()}", "EDGE_CERT": str(cert), "EDGE_ROUTER": fleet.address,
-        }  # fmt: skip
+            "EDGE_LISTEN": f"fd@{listener.fileno()}",
+            "EDGE_CERT": str(cert),
+            "EDGE_ROUTER": fleet.address,
+        }
         checked = subprocess.run(
-            ["haproxy", "-c", "-f", CONFIG], env=environment, capture_output=True, text=True, timeout=60,
-            pass_fds=[listener.fileno()], check=False,
-        )  # fmt: skip
+            ["haproxy", "-c", "-f", CONFIG],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            pass_fds=[listener.fileno()],
+            check=False,
+        )
         assert checked.returncode == 0, checked.stderr
         assert "WARNING" not in checked.stderr
         proxy = subprocess.Popen(

@@ -41,9 +41,12 @@ def fleet(request: pytest.FixtureRequest, papers: Papers, tmp_path_factory: pyte
     )
     folder = tmp_path_factory.mktemp("fleet")
     with Fleet(
-        folder, experiments=experiments_file(100, 0, 0), versions=("v1.2.3",), transport=request.param,
+        folder,
+        experiments=experiments_file(100, 0, 0),
+        versions=("v1.2.3",),
+        transport=request.param,
         router_flags=flags,
-    ) as running:  # fmt: skip
+    ) as running:
         yield running
 
 
@@ -190,12 +193,26 @@ def test_messages_and_metadata_have_a_limit(fleet: Fleet, papers: Papers) -> Non
 def test_without_memory_calls_are_refused_and_health_says_so(fleet: Fleet, tmp_path: Path) -> None:
     """A router above its limit: RESOURCE_EXHAUSTED, exposures, NOT_SERVING; it goes on running."""
     router = Process(
-        "crowded", "abfleet_router",
-        ["--experiments", str(fleet.experiments_path), "--fleet", str(fleet.fleet_path), "--listen", "127.0.0.1:0",
-         "--admin-listen", "127.0.0.1:0", "--metrics-port", "0", "--log-dir", str(tmp_path / "logs"),
-         "--max-memory", str(32 * 1024 * 1024)],
+        "crowded",
+        "abfleet_router",
+        [
+            "--experiments",
+            str(fleet.experiments_path),
+            "--fleet",
+            str(fleet.fleet_path),
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+            "--metrics-port",
+            "0",
+            "--log-dir",
+            str(tmp_path / "logs"),
+            "--max-memory",
+            str(32 * 1024 * 1024),
+        ],
         tmp_path,
-    )  # fmt: skip
+    )
     try:
         _, address, _, _, _, metrics = router.ready()
         wait_until(lambda: metric(metrics, "abfleet_memory_over_limit") == 1, "a look at memory")

@@ -21,9 +21,13 @@ def test_a_worker_that_comes_back(tmp_path: Path) -> None:
     half where its share rises over five seconds."""
     slow_start = SECONDS
     with Fleet(
-        tmp_path, experiments=experiments_file(), versions=(VERSION,), replicas=2, bent=True,
+        tmp_path,
+        experiments=experiments_file(),
+        versions=(VERSION,),
+        replicas=2,
+        bent=True,
         router_flags=("--slow-start", str(slow_start)),
-    ) as fleet:  # fmt: skip
+    ) as fleet:
         fleet.wait_for_serving(VERSION, 2)
         both_in = time.monotonic()
         fleet.workers[VERSION, 1].kill()

@@ -79,9 +79,11 @@ def test_callers_who_are_refused(fleet: Fleet, papers: Papers, tmp_path: Path) -
     stranger.issue("stranger")
     papers.authority.issue("late", days=-1)
     foreign = ClientCredentials(
-        server_ca=papers.authority.ca, client_cert=tmp_path / "other/stranger.crt",
-        client_key=tmp_path / "other/stranger.key", server_name="localhost",
-    )  # fmt: skip
+        server_ca=papers.authority.ca,
+        client_cert=tmp_path / "other/stranger.crt",
+        client_key=tmp_path / "other/stranger.key",
+        server_name="localhost",
+    )
     for access in (papers.access(""), foreign, papers.access("late")):
         assert call(fleet, access) == "UNAVAILABLE"
     with grpc.insecure_channel(here(fleet.address), options=[OWN_POOL]) as plain:

@@ -138,9 +138,16 @@ def test_nobody_answers() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("--effect", "control"), ("--effect", "control=much"), ("--effect", "control=9"), ("--effect", "control=-2"),
-     ("--users", "0"), ("--rate", "0"), ("--data", "/nowhere")],
-)  # fmt: skip
+    [
+        ("--effect", "control"),
+        ("--effect", "control=much"),
+        ("--effect", "control=9"),
+        ("--effect", "control=-2"),
+        ("--users", "0"),
+        ("--rate", "0"),
+        ("--data", "/nowhere"),
+    ],
+)
 def test_usage(words: tuple[str, ...]) -> None:
     """A usage mistake is exit code 2, before any call."""
     traffic("127.0.0.1:1", *words, code=2)

@@ -61,9 +61,15 @@ def class_of(verdict: Verdict) -> str:
 def sign(verdict: Verdict, *, size: int = 16) -> Markup:
     """A verdict's sign, for those who do not tell its colour; its word always stands beside it."""
     return element(
-        "svg", element("path", d=_SIGNS[verdict]), class_=f"sign {class_of(verdict)}", width=size, height=size,
-        viewBox="-8 -8 16 16", aria_hidden="true", focusable="false",
-    )  # fmt: skip
+        "svg",
+        element("path", d=_SIGNS[verdict]),
+        class_=f"sign {class_of(verdict)}",
+        width=size,
+        height=size,
+        viewBox="-8 -8 16 16",
+        aria_hidden="true",
+        focusable="false",
+    )
 
 
 def verdicts(
@@ -85,9 +91,16 @@ def verdicts(
     said = few([f"{which}: {words}" for _, which, words in table[: len(runs(rows[0][1]))]], "; ")
     description = f"{len(rows[0][1])} of {looks} looks so far. Looks {said}."
     drawing = element(
-        "svg", element("title", title, id=f"{id_}-t"), element("desc", description, id=f"{id_}-d"), *lines,
-        class_="verdicts", role="img", aria_labelledby=f"{id_}-t {id_}-d", width="100%", height=len(rows) * ROW + 18,
-    )  # fmt: skip
+        "svg",
+        element("title", title, id=f"{id_}-t"),
+        element("desc", description, id=f"{id_}-d"),
+        *lines,
+        class_="verdicts",
+        role="img",
+        aria_labelledby=f"{id_}-t {id_}-d",
+        width="100%",
+        height=len(rows) * ROW + 18,
+    )
     met = [verdict for verdict in Verdict if any(verdict is found for _, history in rows for found, _ in history)]
     return Picture(
         id=id_,
@@ -108,10 +121,15 @@ def _row(name: str, found: Sequence[VerdictRun], top: int, looks: int) -> list[M
         left, width = (run.first - 1) / looks, (run.last - run.first + 1) / looks
         parts.append(
             element(
-                "rect", element("title", f"{name}, looks {run.first} to {run.last}: {_words(run)}"), x=percent(left),
-                y=top + 16, width=percent(width), height="14", class_=f"run {class_of(run.verdict)}",
+                "rect",
+                element("title", f"{name}, looks {run.first} to {run.last}: {_words(run)}"),
+                x=percent(left),
+                y=top + 16,
+                width=percent(width),
+                height="14",
+                class_=f"run {class_of(run.verdict)}",
             )
-        )  # fmt: skip
+        )
         mark = element("path", d=_SIGNS[run.verdict], class_="run-sign", transform="translate(8 7) scale(0.7)")
         parts.append(element("svg", mark, x=percent(left), y=top + 16, width=percent(width), height="14"))
     return parts

@@ -54,7 +54,10 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
         title=title,
         description=description,
         drawing=plot(
-            id_, title, description, axes,
+            id_,
+            title,
+            description,
+            axes,
             stretched=[line(placed, "estimate"), *([dots(placed, "estimate")] if len(placed) <= 60 else [])],
             fixed=level(axes, limit, f"refused from {whole(1 / srm.ALPHA)}", "worse"),
         ),
@@ -70,7 +73,7 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
             ),
         ),
         legend=(LegendKey(swatch("line", "estimate"), "evidence that the split is broken (E-value; 1 says nothing)"),),
-    )  # fmt: skip
+    )
 
 
 def users(id_: str, groups: Sequence[str], paths: Paths) -> Picture | None:
@@ -91,9 +94,16 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     totals = traffic.calls.sum(axis=0)
     said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
     return _lines(
-        id_, f"Calls by group, every {width}", f"In all: {said} calls.", groups, _bins(traffic),
-        traffic.calls.astype(np.float64), whole, "Calls", width=traffic.width,
-    )  # fmt: skip
+        id_,
+        f"Calls by group, every {width}",
+        f"In all: {said} calls.",
+        groups,
+        _bins(traffic),
+        traffic.calls.astype(np.float64),
+        whole,
+        "Calls",
+        width=traffic.width,
+    )
 
 
 def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
@@ -114,10 +124,16 @@ def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.where(traffic.calls > 0, traffic.troubled / traffic.calls, np.nan)
     return _lines(
-        id_, f"Calls in trouble, every {duration(traffic.width.total_seconds())}",
-        f"Of {whole(float(totals.sum()))} calls: {said}.", groups, _bins(traffic), part, share, "Failed or fell back",
+        id_,
+        f"Calls in trouble, every {duration(traffic.width.total_seconds())}",
+        f"Of {whole(float(totals.sum()))} calls: {said}.",
+        groups,
+        _bins(traffic),
+        part,
+        share,
+        "Failed or fell back",
         width=traffic.width,
-    )  # fmt: skip
+    )
 
 
 def _bins(traffic: Traffic) -> tuple[datetime, ...]:
@@ -125,9 +141,17 @@ def _bins(traffic: Traffic) -> tuple[datetime, ...]:
 
 
 def _lines(
-    id_: str, title: str, description: str, groups: Sequence[str], at: Sequence[datetime], values: Floats,
-    written: Callable[[float], str], what: str, *, width: timedelta = timedelta(0),
-) -> Picture:  # fmt: skip
+    id_: str,
+    title: str,
+    description: str,
+    groups: Sequence[str],
+    at: Sequence[datetime],
+    values: Floats,
+    written: Callable[[float], str],
+    what: str,
+    *,
+    width: timedelta = timedelta(0),
+) -> Picture:
     x = times(at[0], at[-1] + width)
     y = widened(0.0, float(np.nanmax(values)) if np.isfinite(values).any() else 1.0)
     marks = tuple(Tick(value, written(value)) for value in round_marks(y.low, y.high, 5))
@@ -160,19 +184,27 @@ def _lines(
 
 
 def _hovers(
-    axes: Axes, groups: Sequence[str], at: Sequence[datetime], values: Floats, written: Callable[[float], str],
-    shown: Sequence[int], width: timedelta, span: timedelta,
-) -> list[Markup]:  # fmt: skip
+    axes: Axes,
+    groups: Sequence[str],
+    at: Sequence[datetime],
+    values: Floats,
+    written: Callable[[float], str],
+    shown: Sequence[int],
+    width: timedelta,
+    span: timedelta,
+) -> list[Markup]:
     centres = [(at[i] + width / 2).timestamp() for i in shown]
     edges = [axes.x.low, *((a + b) / 2 for a, b in pairwise(centres)), axes.x.high]
     return [
         hover(
-            axes, edges[place], edges[place + 1],
+            axes,
+            edges[place],
+            edges[place + 1],
             f"{moment(at[i], span)}: "
             + few([f"{name} {written(float(value))}" for name, value in zip(groups, values[i], strict=True)]),
         )
         for place, i in enumerate(shown)
-    ]  # fmt: skip
+    ]
 
 
 def _e_value(log_e: float) -> float:

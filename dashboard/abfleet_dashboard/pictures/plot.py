@@ -60,9 +60,14 @@ def plot(
 ) -> Markup:
     """The whole drawing. `stretched` layers are paths in thousandths; `fixed` ones are placed by percents."""
     inner = element(
-        "svg", *stretched, class_="stretch", width="100%", height="100%", viewBox="0 0 1000 1000",
+        "svg",
+        *stretched,
+        class_="stretch",
+        width="100%",
+        height="100%",
+        viewBox="0 0 1000 1000",
         preserveAspectRatio="none",
-    )  # fmt: skip
+    )
     drawing = element(
         "svg",
         element("title", title, id=f"{id_}-t"),
@@ -99,8 +104,12 @@ def marker(place: tuple[float, float], index: int, class_: str = "") -> Markup:
     return element(
         "svg",
         element("path", d=_SHAPES[index % SERIES], class_=f"marker {series(index)} {class_}".strip()),
-        x=percent(place[0]), y=percent(place[1]), width="1", height="1", overflow="visible",
-    )  # fmt: skip
+        x=percent(place[0]),
+        y=percent(place[1]),
+        width="1",
+        height="1",
+        overflow="visible",
+    )
 
 
 def hover(axes: Axes, begin: float, end: float, text: str) -> Markup:

@@ -79,17 +79,23 @@ def router_view(state: RouterState) -> RouterView:
     if state.document is None:
         why = state.error or "it has not answered yet"
         return RouterView(
-            address=state.address, name=state.address, level="bad", summary="cannot be reached",
+            address=state.address,
+            name=state.address,
+            level="bad",
+            summary="cannot be reached",
             error=f"The router at {state.address} cannot be reached: {why}",
-        )  # fmt: skip
+        )
     try:
         return _known(state, state.document)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         return RouterView(
-            address=state.address, name=state.address, level="bad", summary="says what is not understood",
+            address=state.address,
+            name=state.address,
+            level="bad",
+            summary="says what is not understood",
             error=f"The status of the router at {state.address} is not understood ({type(error).__name__}: {error}); "
             "is it of another release?",
-        )  # fmt: skip
+        )
 
 
 def _known(state: RouterState, document: Mapping[str, Any]) -> RouterView:

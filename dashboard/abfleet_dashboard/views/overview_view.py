@@ -174,7 +174,20 @@ def _winner(report: ExperimentReport) -> str:
 
 def _waiting(name: str) -> OverviewRow:
     return OverviewRow(
-        name=name, path=experiment_path(name), verdict="Not analysed yet", verdict_class="verdict-none",
-        sign=Markup(""), winner=UNKNOWN, metric="", change=UNKNOWN, tone="open", interval=UNKNOWN, users=UNKNOWN,
-        planned=UNKNOWN, reached=None, days_left=UNKNOWN, health=UNKNOWN, health_level="note",
-    )  # fmt: skip
+        name=name,
+        path=experiment_path(name),
+        verdict="Not analysed yet",
+        verdict_class="verdict-none",
+        sign=Markup(""),
+        winner=UNKNOWN,
+        metric="",
+        change=UNKNOWN,
+        tone="open",
+        interval=UNKNOWN,
+        users=UNKNOWN,
+        planned=UNKNOWN,
+        reached=None,
+        days_left=UNKNOWN,
+        health=UNKNOWN,
+        health_level="note",
+    )

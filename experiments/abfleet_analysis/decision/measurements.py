@@ -89,8 +89,9 @@ def measure(evidence: Evidence, plan: AnalysisPlan) -> Measurements:
 def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, alpha: float) -> Treatment:
     calendar = evidence.calendar
     fractions = tuple(look / calendar.planned for look in range(1, calendar.done + 1))
-    metrics = tuple(_measured(metric, evidence.membership, group, alpha=alpha, fractions=fractions)
-                    for metric in evidence.metrics)  # fmt: skip
+    metrics = tuple(
+        _measured(metric, evidence.membership, group, alpha=alpha, fractions=fractions) for metric in evidence.metrics
+    )
     primary = next(m for m in metrics if m.rule.role == "primary")
     held = tuple(m for m in metrics if m.rule.role == "guardrail")
     return Treatment(

@@ -35,8 +35,10 @@ class Reasons:
             f"{bad[index]:,.0f} of {users[index]:,.0f} users in {self._evidence.groups[index]}"
             for index in (self._group, 0)
         )
-        self._say(f"{metric} guardrail: {rates} had a first bad event, more than the tolerated 1.25 times as often "
-                  f"(E = {_large(log_e)}, acts at 200)")  # fmt: skip
+        self._say(
+            f"{metric} guardrail: {rates} had a first bad event, more than the tolerated 1.25 times as often "
+            f"(E = {_large(log_e)}, acts at 200)"
+        )
 
     def faults(self, faults: Sequence[str]) -> None:
         """The data is broken."""
@@ -50,25 +52,32 @@ class Reasons:
 
     def harm(self, rule: MetricRule, comparison: Comparison) -> None:
         """The primary metric is worse."""
-        self._say(f"{rule.name} of {self._name} is worse than control's: {_lift(comparison)}; "
-                  "it crossed the boundary for harm")  # fmt: skip
+        self._say(
+            f"{rule.name} of {self._name} is worse than control's: {_lift(comparison)}; "
+            "it crossed the boundary for harm"
+        )
 
     def better(self, rule: MetricRule, comparison: Comparison, guardrails: Sequence[str]) -> None:
         """The primary metric is better, and the guardrails hold."""
         held = f", and {_listed(guardrails)} held within the margin" if guardrails else ""
-        self._say(f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; "
-                  f"it crossed its boundary{held}")  # fmt: skip
+        self._say(
+            f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; it crossed its boundary{held}"
+        )
 
     def too_good(self, rule: MetricRule, comparison: Comparison) -> None:
         """Twyman's law."""
         lift, baseline = comparison.relative_difference[-1], comparison.baseline[-1]
         if not math.isfinite(lift):
             control = "is 0" if baseline == 0 else "is not known"
-            self._say(f"control's {rule.name} {control}, so there is nothing to measure the change against; results "
-                      "like that are usually mistakes, such as outcomes recorded for one group only")  # fmt: skip
+            self._say(
+                f"control's {rule.name} {control}, so there is nothing to measure the change against; results "
+                "like that are usually mistakes, such as outcomes recorded for one group only"
+            )
             return
-        self._say(f"a change of {lift:+.0%} in {rule.name} is more than 5 times the planned effect of "
-                  f"{self._plan.effect:.0%}; results that good are usually mistakes, so look for one")  # fmt: skip
+        self._say(
+            f"a change of {lift:+.0%} in {rule.name} is more than 5 times the planned effect of "
+            f"{self._plan.effect:.0%}; results that good are usually mistakes, so look for one"
+        )
 
     def suspicious(self, ratio: SampleRatio) -> None:
         """The groups' sizes are not quite right."""
@@ -99,15 +108,19 @@ class Reasons:
 
     def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """The planned users are reached."""
-        self._say(f"{planned:,.0f} users were planned to find a change of {self._plan.effect:.0%} in {rule.name}; they "
-                  f"have come, and no boundary is crossed: {self._name} {_lift(comparison)}")  # fmt: skip
+        self._say(
+            f"{planned:,.0f} users were planned to find a change of {self._plan.effect:.0%} in {rule.name}; they "
+            f"have come, and no boundary is crossed: {self._name} {_lift(comparison)}"
+        )
 
     def inconclusive(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """The horizon is reached too early."""
         users = self._evidence.users[-1].sum()
         needed = f" of {planned:,.0f} planned" if planned > 0 else ""
-        self._say(f"the horizon has ended after {users:,.0f} users{needed}, too few to tell a change of "
-                  f"{self._plan.effect:.0%} in {rule.name} from none: {self._name} {_lift(comparison)}")  # fmt: skip
+        self._say(
+            f"the horizon has ended after {users:,.0f} users{needed}, too few to tell a change of "
+            f"{self._plan.effect:.0%} in {rule.name} from none: {self._name} {_lift(comparison)}"
+        )
 
     def _say(self, sentence: str) -> None:
         self._sentences.append(sentence)

@@ -87,8 +87,9 @@ def looks_until(first: datetime, as_of: datetime, plan: AnalysisPlan) -> Looks:
     done = int(min(max(passed, 0), planned))
     times = [moment(anchor_us + index * look_us) for index in range(done)]
     forgiven = plan.look / FORGIVEN
-    shipping = [index + 1 for index in range(planned)
-                if moment(anchor_us + index * look_us) - first + forgiven >= plan.minimum]  # fmt: skip
+    shipping = [
+        index + 1 for index in range(planned) if moment(anchor_us + index * look_us) - first + forgiven >= plan.minimum
+    ]
     calendar = Calendar(
         planned=planned,
         done=done,

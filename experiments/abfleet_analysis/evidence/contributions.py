@@ -154,9 +154,10 @@ def _aligned(table: ir.Table, columns: Sequence[str]) -> ir.Table:
         "user",
         **{
             name: table[name].cast(kinds.get(name, "float64")) if name in table.columns else nought
-            for name in columns if name != "user"
+            for name in columns
+            if name != "user"
         },
-    )  # fmt: skip
+    )
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:

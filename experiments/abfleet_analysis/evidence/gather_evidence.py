@@ -110,8 +110,9 @@ def gather_evidence_with_tables(
     listed = {row["group"] for row in calls}
     if experiment is None:
         listed |= {group for _, shares in events.values() for group in shares}
-    groups = group_names(experiment, sorted(listed), lines.calls.shares(name)) if (
-        listed or experiment is not None) else ()  # fmt: skip
+    groups = (
+        group_names(experiment, sorted(listed), lines.calls.shares(name)) if (listed or experiment is not None) else ()
+    )
     found = find_allocations(calls, groups, experiment, events, as_of)
     if not found:
         return _nobody(lines, name, groups, experiment, rules, plan, as_of), None

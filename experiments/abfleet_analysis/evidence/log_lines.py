@@ -182,9 +182,20 @@ def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) ->
         timed=exposures.in_time & exposures.latency_ms.notnull(),
     )
     return table.filter(table.g >= 0, table.period >= 0).select(
-        "at", "user", "request", "exposure", "g", "period", "bucket", "error", "timed", "answered", "fell_back",
-        "latency_ms", "items",
-    )  # fmt: skip
+        "at",
+        "user",
+        "request",
+        "exposure",
+        "g",
+        "period",
+        "bucket",
+        "error",
+        "timed",
+        "answered",
+        "fell_back",
+        "latency_ms",
+        "items",
+    )
 
 
 def became(status: ir.StringValue, fallback: ir.StringValue) -> dict[str, ir.BooleanValue]:
@@ -195,9 +206,11 @@ def became(status: ir.StringValue, fallback: ir.StringValue) -> dict[str, ir.Boo
     plain = status.fill_null("OK")
     failed = fallback.isin(ERROR_FALLBACKS).fill_null(False) | plain.isin(ERROR_STATUSES)
     return {
-        "error": failed, "answered": plain == "OK", "in_time": plain.isin(TIMED_STATUSES),
+        "error": failed,
+        "answered": plain == "OK",
+        "in_time": plain.isin(TIMED_STATUSES),
         "fell_back": fallback.notnull(),
-    }  # fmt: skip
+    }
 
 
 def group_of(start: ir.IntegerValue) -> ir.IntegerValue:

@@ -43,14 +43,17 @@ def quality(tables: Tables) -> DataQuality:
     else:
         by_user = units.group_by("user").aggregate(
             two=(units.two_groups.any() | ((units.g.min() != units.g.max()) & units.strange.any())),
-            moved=moved.any(), open=late.any(),
-        )  # fmt: skip
-    row = fetched_rows(by_user.aggregate(
-        users=by_user.count(),
-        two=by_user.two.cast("int64").sum(),
-        moved=by_user.moved.cast("int64").sum(),
-        open=by_user.open.cast("int64").sum(),
-    ))[0]  # fmt: skip
+            moved=moved.any(),
+            open=late.any(),
+        )
+    row = fetched_rows(
+        by_user.aggregate(
+            users=by_user.count(),
+            two=by_user.two.cast("int64").sum(),
+            moved=by_user.moved.cast("int64").sum(),
+            open=by_user.open.cast("int64").sum(),
+        )
+    )[0]
     joined, unjoined, total = _unjoined(tables)
     return DataQuality(
         lines=lines.survey.lines,
@@ -110,9 +113,13 @@ def _before(tables: Tables) -> Moments | None:
     place = table.period * len(tables.groups) + table.g
     table = table.mutate(y=table.y.fill_null(0.0), z=table.z.fill_null(0.0), place=place, entered=1)
     changed = table.mutate(
-        m_y=table.y, m_z=table.z, m_yy=table.y * table.y, m_yz=table.y * table.z, m_zz=table.z * table.z,
+        m_y=table.y,
+        m_z=table.z,
+        m_yy=table.y * table.y,
+        m_yz=table.y * table.z,
+        m_zz=table.z * table.z,
         m_nonzero=(table.y != 0).cast("float64"),
-    )  # fmt: skip
+    )
     moments = sums.moments(changed, ["m"], Shape(1, len(tables.allocations), len(tables.groups)))["m"]
     return moments if moments.y.sum() else None
 
@@ -134,9 +141,12 @@ def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
 
     return tuple(
         GroupFacts(
-            name, versions.get(name), of_users.get(g, 0), calls(name),
+            name,
+            versions.get(name),
+            of_users.get(g, 0),
+            calls(name),
             fallbacks=calls(name, lambda row: row["fallback"] is not None),
             errors=calls(name, lambda row: row["error"]),
         )
         for g, name in enumerate(tables.groups)
-    )  # fmt: skip
+    )

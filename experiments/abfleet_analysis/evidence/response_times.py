@@ -52,9 +52,11 @@ def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
     if rule.threshold_ms is not None:
         return timed.filter(timed.latency_ms > rule.threshold_ms)
     learnt = timed.filter(timed.g == 0).order_by("at").limit(LEARNT_FROM)
-    row = fetched_rows(learnt.aggregate(
-        threshold=learnt.latency_ms.quantile(RESPONSE_TIME_QUANTILE), last=learnt["at"].max(), n=learnt.count()
-    ))[0]  # fmt: skip
+    row = fetched_rows(
+        learnt.aggregate(
+            threshold=learnt.latency_ms.quantile(RESPONSE_TIME_QUANTILE), last=learnt["at"].max(), n=learnt.count()
+        )
+    )[0]
     if row["n"] < LEARNT_FROM:
         return timed.filter(ibis.literal(False))
     return timed.filter(timed["at"] > row["last"], timed.latency_ms > row["threshold"])

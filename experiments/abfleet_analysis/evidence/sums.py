@@ -77,9 +77,12 @@ def changes(
     plain = [c for c in columns if not any(c in word for word in words)]
     place = (contributions.look * shape.cells + contributions.cell) * shape.groups + contributions.g
     packed = contributions.select(
-        "user", "period", *plain, place=place.cast("int32"),
+        "user",
+        "period",
+        *plain,
+        place=place.cast("int32"),
         **{f"word_{n}": packed_counts.packed(contributions, word) for n, word in enumerate(words)},
-    )  # fmt: skip
+    )
     added = [*(f"word_{n}" for n in range(len(words))), *plain]
     if not everyone:
         packed = packed.filter(ibis.or_(*(packed[name] != 0 for name in added)))
@@ -183,8 +186,16 @@ def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, 
     for name in names:
         y, z = both[f"first_{column(name, 'y')}"], both[f"first_{column(name, 'z')}"]
         y2, z2 = both[column(name, "y")], both[column(name, "z")]
-        products = {"y": y * both.entered, "z": z * both.entered, "y2": y2, "z2": z2, "yy": y * y2, "yz": y * z2,
-                    "zy": z * y2, "zz": z * z2}  # fmt: skip
+        products = {
+            "y": y * both.entered,
+            "z": z * both.entered,
+            "y2": y2,
+            "z2": z2,
+            "yy": y * y2,
+            "yz": y * z2,
+            "zy": z * y2,
+            "zz": z * z2,
+        }
         sums |= {column(name, part): product.sum() for part, product in products.items()}
     columns = float_columns(both.group_by("first_cell", "cell", "g", "look").aggregate(**sums))
     if not len(columns["n"]):

@@ -164,10 +164,15 @@ def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Tabl
     calls = calls.mutate(slow=slow)
     times = {"time_sum": ibis.ifelse(calls.timed, calls.latency_ms, 0.0)} if timed else {}
     return calls.select(
-        "user", "period", "look", "bucket", "g",
+        "user",
+        "period",
+        "look",
+        "bucket",
+        "g",
         start=calls["at"] * log_lines.GROUPS_IN_NUMBER + calls.g,
-        **{name: calls[name].cast("int32") for name in COUNTED}, **times,
-    )  # fmt: skip
+        **{name: calls[name].cast("int32") for name in COUNTED},
+        **times,
+    )
 
 
 def _come_often(calls: ir.Table) -> bool:
@@ -237,9 +242,7 @@ def _bucket_map(columns: Mapping[str, NDArray[np.int64]], period: int, weights: 
 
 def _follow_from_calls(units: ir.Table) -> bool:
     """Whether cells and groups do: nobody was in two groups, and no bucket has moved."""
-    row = fetched_rows(units.aggregate(
-        two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()
-    ))[0]  # fmt: skip
+    row = fetched_rows(units.aggregate(two=units.two_groups.any(), elsewhere=(units.cell != units.period).any()))[0]
     return not row["two"] and not row["elsewhere"]
 
 
@@ -270,10 +273,18 @@ def _with_cells(lines: LogTables, units: ir.Table, cells: Cells) -> ir.Table:
     for here, limit in limits:
         span = span + (here & (with_group["first"] >= limit)).cast("int32")
     spanned = with_group.mutate(span=span, fate=with_group.fate.fill_null(UNKNOWN))
-    index = databases.keep(connection, "cell_index", pa.table({
-        "period": [c.period for c in cells.cells], "fate": [c.fate for c in cells.cells],
-        "span": [c.span for c in cells.cells], "cell": list(range(len(cells.cells))),
-    }))  # fmt: skip
+    index = databases.keep(
+        connection,
+        "cell_index",
+        pa.table(
+            {
+                "period": [c.period for c in cells.cells],
+                "fate": [c.fate for c in cells.cells],
+                "span": [c.span for c in cells.cells],
+                "cell": list(range(len(cells.cells))),
+            }
+        ),
+    )
     numbered = spanned.inner_join(index, ["period", "fate", "span"])
     strange = (numbered.bucket_group != numbered.g).fill_null(False)
     return numbered.mutate(strange=strange).select(*units.columns, "cell", "strange")

@@ -85,13 +85,32 @@ LONGEST_MS: Final = 1e9
 LATEST_US: Final = 221_845_392_000_000_000
 """The year 9000: a line of a broken clock, past which dates and their distances have no type of Python."""
 COLUMNS: Final[Mapping[str, str]] = {
-    "event": "string", "ts": "timestamp(6)", "request_id": "string", "user_id": "string", "user_id_hmac": "string",
-    "experiment": "string", "group": "string", "bucket": "int32", "reason": "string", "allocation": "string",
-    "propensity": "float64", "model_version": "string", "served_version": "string", "fallback": "string",
-    "status": "string", "latency_ms": "float64", "items": "array<int64>", "synthetic": "boolean",
-    "outcome_id": "string", "type": "string", "item_id": "int64", "value": "float64", "currency": "string",
-    "salt": "string", "weights": "string",
-}  # fmt: skip
+    "event": "string",
+    "ts": "timestamp(6)",
+    "request_id": "string",
+    "user_id": "string",
+    "user_id_hmac": "string",
+    "experiment": "string",
+    "group": "string",
+    "bucket": "int32",
+    "reason": "string",
+    "allocation": "string",
+    "propensity": "float64",
+    "model_version": "string",
+    "served_version": "string",
+    "fallback": "string",
+    "status": "string",
+    "latency_ms": "float64",
+    "items": "array<int64>",
+    "synthetic": "boolean",
+    "outcome_id": "string",
+    "type": "string",
+    "item_id": "int64",
+    "value": "float64",
+    "currency": "string",
+    "salt": "string",
+    "weights": "string",
+}
 """What a table of lines has, as the log names it; `weights` is JSON. A log need not have all of it."""
 
 

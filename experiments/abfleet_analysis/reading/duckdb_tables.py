@@ -144,10 +144,11 @@ def keep_narrow(
     found = ", ".join(f'w."{column}"' for column in looked_up.columns if column != "words")
     query = connection.compile(table)
     return made(
-        connection, name,
+        connection,
+        name,
         f"SELECT t.* EXCLUDE (words, {', '.join(quoted)}), {found} "  # noqa: S608
         f'FROM (SELECT *, {hashed} AS words FROM ({query})) AS t JOIN "{name}_facts" AS w USING (words)',
-    )  # fmt: skip
+    )
 
 
 def _combinations(

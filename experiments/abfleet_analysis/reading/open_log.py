@@ -21,12 +21,26 @@ if TYPE_CHECKING:
 
 JSON_PATTERNS: Final = ("*.jsonl", "*.jsonl.zst", "*.jsonl.gz", "*.ndjson")
 PARQUET_PATTERN: Final = "*.parquet"
-_TYPES: Final = {"string": "VARCHAR", "timestamp(6)": "TIMESTAMPTZ", "int32": "INTEGER", "int64": "BIGINT",
-    "float64": "DOUBLE", "boolean": "BOOLEAN", "array<int64>": "BIGINT[]"}  # fmt: skip
+_TYPES: Final = {
+    "string": "VARCHAR",
+    "timestamp(6)": "TIMESTAMPTZ",
+    "int32": "INTEGER",
+    "int64": "BIGINT",
+    "float64": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "array<int64>": "BIGINT[]",
+}
 _DETAIL_COLUMNS: Final = {
-    "attributes": "JSON", "router": "VARCHAR", "config_revision": "VARCHAR", "traffic": "DOUBLE", "moved": "DOUBLE",
-    "old_revision": "VARCHAR", "new_revision": "VARCHAR", "active": "BOOLEAN", "errors": "VARCHAR[]",
-}  # fmt: skip
+    "attributes": "JSON",
+    "router": "VARCHAR",
+    "config_revision": "VARCHAR",
+    "traffic": "DOUBLE",
+    "moved": "DOUBLE",
+    "old_revision": "VARCHAR",
+    "new_revision": "VARCHAR",
+    "active": "BOOLEAN",
+    "errors": "VARCHAR[]",
+}
 """Those that are read only for what is shown beside a conclusion; else they are null."""
 DEFAULT_MEMORY_BYTES: Final = 6 * 1024**3
 """What DuckDB may take before it goes to the disk, on a machine that has more than that."""
@@ -195,8 +209,10 @@ def _selected(
     """What is read of a source, each column as it should be."""
     rows = raw.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()  # noqa: S608
     found = {str(row[0]): str(row[1]) for row in rows}
-    columns = [_column(name, kind, found) if name in wanted else f"NULL::{kind} AS {_quoted(name)}"
-               for name, kind in every.items()]  # fmt: skip
+    columns = [
+        _column(name, kind, found) if name in wanted else f"NULL::{kind} AS {_quoted(name)}"
+        for name, kind in every.items()
+    ]
     # Names of files in it are quoted by _listed, and nothing else here comes from outside.
     return f"SELECT {', '.join(columns)} FROM {source}"  # noqa: S608
 
@@ -210,8 +226,13 @@ def _column(name: str, kind: str, found: Mapping[str, str]) -> str:
     if name not in _DETAIL_COLUMNS or "line" not in found or "event" not in found:
         return f"NULL::{kind} AS {_quoted(name)}"
     text = f"json_extract(line, '$.{name}')"
-    value = text if kind == "JSON" else f"from_json({text}, '[\"VARCHAR\"]')" if kind == "VARCHAR[]" else (
-        f"TRY_CAST(json_extract_string(line, '$.{name}') AS {kind})")  # fmt: skip
+    value = (
+        text
+        if kind == "JSON"
+        else f"from_json({text}, '[\"VARCHAR\"]')"
+        if kind == "VARCHAR[]"
+        else (f"TRY_CAST(json_extract_string(line, '$.{name}') AS {kind})")
+    )
     events = "('exposure')" if name == "attributes" else "('allocation', 'reload')"
     return f"CASE WHEN event IN {events} THEN {value} END AS {_quoted(name)}"
 
@@ -237,7 +258,7 @@ def log_in(connection: "BaseBackend", lines: "ir.Table") -> Log:
 
     typed = {name: dt.dtype(kind) for name, kind in COLUMNS.items()}
     given = {name: lines[name] if name in lines.columns else ibis.null(kind) for name, kind in typed.items()}
-    plain = lines.select(**{
-        name: column if column.type().is_timestamp() else column.cast(typed[name]) for name, column in given.items()
-    })  # fmt: skip
+    plain = lines.select(
+        **{name: column if column.type().is_timestamp() else column.cast(typed[name]) for name, column in given.items()}
+    )
     return Log(connection, view(connection, "lines", normalised(plain, DIALECTS[connection.name])), 1)

@@ -14,8 +14,15 @@ from abfleet_analysis.reading.databases import counted
 from abfleet_analysis.reading.open_log import Log
 
 WORDS: Final = (
-    "experiment", "group", "reason", "allocation", "status", "fallback", "model_version", "served_version",
-)  # fmt: skip
+    "experiment",
+    "group",
+    "reason",
+    "allocation",
+    "status",
+    "fallback",
+    "model_version",
+    "served_version",
+)
 """Columns of an exposure that have few different values."""
 _COUNTED: Final = ("exposure", "outcome")
 

@@ -107,9 +107,16 @@ def _by_attribute(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]
     rows = fetched_rows(ranked.filter(ranked["rank"] < MOST_VALUES).order_by("name", "rank"))
     if not rows:
         return []
-    index = tables.keep("slice_index", pa.table({
-        "name": [row["name"] for row in rows], "value": [row["value"] for row in rows], "slice": list(range(len(rows))),
-    }))  # fmt: skip
+    index = tables.keep(
+        "slice_index",
+        pa.table(
+            {
+                "name": [row["name"] for row in rows],
+                "value": [row["value"] for row in rows],
+                "slice": list(range(len(rows))),
+            }
+        ),
+    )
     sliced = values.inner_join(index, ["name", "value"]).select("user", "slice")
     moments = _moments(tables, primary.whole.inner_join(sliced, "user"), len(rows))
     found = []
@@ -132,8 +139,10 @@ def _by_day(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
     last = _last_whole_looks(tables)
     units = tables.units.filter(tables.units.entry == 1)
     entries = units.select("user", "period", "cell", "g", begin=looks.index(units["first"]))
-    counted = {name: numbers(column) for name, column in
-               arrow(entries.group_by("period", "cell", "g", "begin").aggregate(n=ibis._.count())).items()}  # fmt: skip
+    counted = {
+        name: numbers(column)
+        for name, column in arrow(entries.group_by("period", "cell", "g", "begin").aggregate(n=ibis._.count())).items()
+    }
     spans = last[counted["period"]] - counted["begin"] + 1  # how many whole looks these users have had
     days = int(spans.max(initial=0))
     if days < 2:  # nothing changes over one

@@ -15,9 +15,21 @@ from abfleet_analysis.report.details import ConfigChange
 MOST_CHANGES: Final = 200
 """The newest ones."""
 _COLUMNS: Final = (
-    "at", "event", "router", "config_revision", "experiment", "allocation", "salt", "traffic", "weights", "moved",
-    "old_revision", "new_revision", "active", "errors",
-)  # fmt: skip
+    "at",
+    "event",
+    "router",
+    "config_revision",
+    "experiment",
+    "allocation",
+    "salt",
+    "traffic",
+    "weights",
+    "moved",
+    "old_revision",
+    "new_revision",
+    "active",
+    "errors",
+)
 
 
 def changes(lines: LogTables, experiment: str) -> tuple[ConfigChange, ...]:

@@ -45,9 +45,12 @@ def recommended(tables: Tables, known: Mapping[str, VersionFacts]) -> Recommende
         return Recommended((), np.zeros((0, 0)))
     places = answered.select(version="served_version", item=answered["items"].unnest())
     by_item = places.group_by("version", "item").aggregate(n=places.count())
-    ranked = tables.keep("recommended_items", by_item.mutate(
-        rank=ibis.row_number().over(group_by=by_item.version, order_by=[ibis.desc(by_item.n), by_item.item])
-    ))  # fmt: skip
+    ranked = tables.keep(
+        "recommended_items",
+        by_item.mutate(
+            rank=ibis.row_number().over(group_by=by_item.version, order_by=[ibis.desc(by_item.n), by_item.item])
+        ),
+    )
     totals = {row["version"]: row for row in fetched_rows(_totals(ranked))}
     top: dict[str, list[tuple[int, int]]] = {row["version"]: [] for row in rows}
     for row in fetched_rows(ranked.filter(ranked["rank"] < OVERLAPPING).order_by("version", "rank")):

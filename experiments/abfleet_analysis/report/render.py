@@ -38,8 +38,9 @@ def rendered(report: Report) -> RenderableType:
         parts.append(Text("Neither the experiments file nor the log has an experiment."))
     log = report.log
     when = "" if report.as_of is None else f"as of {time_text(report.as_of)}; "
-    parts.append(Text(f"{when}{log.lines:,} log lines, {log.unreadable:,} unreadable, {log.duplicates:,} repeated",
-                      style="dim"))  # fmt: skip
+    parts.append(
+        Text(f"{when}{log.lines:,} log lines, {log.unreadable:,} unreadable, {log.duplicates:,} repeated", style="dim")
+    )
     return Group(*parts)
 
 
@@ -115,11 +116,13 @@ def _metrics(report: ExperimentReport, group: GroupDecision) -> Table:
 def _quality(report: ExperimentReport) -> Iterator[RenderableType]:
     quality, ratio = report.gathered.evidence.quality, report.decision.sample_ratio
     yield Padding(
-        Text(f"split: {'as expected' if ratio.ok else 'NOT as expected'} (p = {ratio.p_value:.3g}, "
-             f"E = {ratio.e_value:.3g}); at this size a loss of a few percent of one group's lines cannot be seen"),
+        Text(
+            f"split: {'as expected' if ratio.ok else 'NOT as expected'} (p = {ratio.p_value:.3g}, "
+            f"E = {ratio.e_value:.3g}); at this size a loss of a few percent of one group's lines cannot be seen"
+        ),
         (0, 0, 0, 2),
         expand=False,
-    )  # fmt: skip
+    )
     yield Padding(Text(f"left out: {left_out(quality)}"), (0, 0, 0, 2), expand=False)
     if quality.open_windows:
         yield Padding(

@@ -25,10 +25,17 @@ def slice_moments(table: ir.Table, shape: Shape, *, several_allocations: bool = 
     shape: Its times are the slices. several_allocations: Whether a user may be in more than one.
     """
     y, z = table.y, table.z
-    columns = float_columns(table.group_by("slice", "cell", "g").aggregate(
-        n=table.count(), y=y.sum(), z=z.sum(), yy=(y * y).sum(), yz=(y * z).sum(), zz=(z * z).sum(),
-        nonzero=(y != 0).cast("int64").sum(),
-    ))  # fmt: skip
+    columns = float_columns(
+        table.group_by("slice", "cell", "g").aggregate(
+            n=table.count(),
+            y=y.sum(),
+            z=z.sum(),
+            yy=(y * y).sum(),
+            yz=(y * z).sum(),
+            zz=(z * z).sum(),
+            nonzero=(y != 0).cast("int64").sum(),
+        )
+    )
     where = (_whole(columns["slice"]), _whole(columns["cell"]), _whole(columns["g"]))
     parts = [_dense(columns[name], where, shape) for name in ("n", "y", "z", "yy", "yz", "zz", "nonzero")]
     return from_sums(parts, _cross(table, shape) if several_allocations else None)
@@ -49,13 +56,16 @@ def _cross(table: ir.Table, shape: Shape) -> Cross | None:
     both = table.inner_join(later, ["user", "g", "slice"]).filter(ibis._.period < ibis._.late)
     y, z, y2, z2 = both.y, both.z, both.y2, both.z2
     products = {"y": y, "z": z, "y2": y2, "z2": z2, "yy": y * y2, "yz": y * z2, "zy": z * y2, "zz": z * z2}
-    columns = float_columns(both.group_by("cell", "second", "g", "slice").aggregate(
-        n=both.count(), **{name: product.sum() for name, product in products.items()}
-    ))  # fmt: skip
+    columns = float_columns(
+        both.group_by("cell", "second", "g", "slice").aggregate(
+            n=both.count(), **{name: product.sum() for name, product in products.items()}
+        )
+    )
     if not len(columns["n"]):
         return None
-    pairs, index = np.unique(np.stack([_whole(columns["cell"]), _whole(columns["second"])], axis=1), axis=0,
-                             return_inverse=True)  # fmt: skip
+    pairs, index = np.unique(
+        np.stack([_whole(columns["cell"]), _whole(columns["second"])], axis=1), axis=0, return_inverse=True
+    )
     where = (_whole(columns["slice"]), index.reshape(-1), _whole(columns["g"]))
     paired = Shape(shape.times, len(pairs), shape.groups)
     return Cross(pairs[:, 0], pairs[:, 1], *(_dense(columns[name], where, paired) for name in _CROSS))

@@ -29,10 +29,14 @@ def traffic(tables: Tables) -> Traffic:
     bins = (last_us - begin_us) // width_us + 1
     calls = tables.calls
     binned = calls.mutate(bin=((calls["at"] - begin_us) / width_us).floor().cast("int64"))
-    columns = arrow(binned.group_by("bin", "g").aggregate(
-        calls=ibis._.count(), errors=binned.count(where=binned.error), fallbacks=binned.count(where=binned.fell_back),
-        troubled=binned.count(where=binned.error | binned.fell_back),
-    ))  # fmt: skip
+    columns = arrow(
+        binned.group_by("bin", "g").aggregate(
+            calls=ibis._.count(),
+            errors=binned.count(where=binned.error),
+            fallbacks=binned.count(where=binned.fell_back),
+            troubled=binned.count(where=binned.error | binned.fell_back),
+        )
+    )
     where = (numbers(columns["bin"]).astype(np.int64), numbers(columns["g"]).astype(np.int64))
     found = []
     for name in ("calls", "errors", "fallbacks", "troubled"):

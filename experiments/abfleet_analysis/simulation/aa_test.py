@@ -65,8 +65,15 @@ class AaResult:
     def as_dict(self) -> dict[str, object]:
         """As JSON values."""
         shares = {name: count / self.runs for name, count in self.counts.items()}
-        return {"runs": self.runs, "users": self.users, "looks": self.looks, "metric": self.metric, "shares": shares,
-                "uniform_p": self.uniform_p, "kept": self.kept}  # fmt: skip
+        return {
+            "runs": self.runs,
+            "users": self.users,
+            "looks": self.looks,
+            "metric": self.metric,
+            "shares": shares,
+            "uniform_p": self.uniform_p,
+            "kept": self.kept,
+        }
 
     def sentences(self) -> list[str]:
         """In words."""
@@ -74,8 +81,10 @@ class AaResult:
         for name, count in self.counts.items():
             promise = f"promised: at most {PROMISES[name]:.1%}" if name in PROMISES else ""
             lines.append(f"  {name:<22}{count / self.runs:>8.2%}  {promise}".rstrip())
-        lines.append(f"  p-values of {self.metric} are {'' if self.uniform_p >= 0.001 else 'NOT '}uniform "
-                     f"(Kolmogorov-Smirnov p = {self.uniform_p:.2g})")  # fmt: skip
+        lines.append(
+            f"  p-values of {self.metric} are {'' if self.uniform_p >= 0.001 else 'NOT '}uniform "
+            f"(Kolmogorov-Smirnov p = {self.uniform_p:.2g})"
+        )
         return [*lines, "kept" if self.kept else "NOT KEPT"]
 
 
@@ -90,9 +99,10 @@ def aa_test(
 ) -> AaResult:
     """Deals the users of an experiment's log so many times. Raises LogError and AaError."""
     rules = [
-        rule for rule in metric_rules(experiment.metrics, experiment.plan, config.metrics)
+        rule
+        for rule in metric_rules(experiment.metrics, experiment.plan, config.metrics)
         if rule.source is not MetricSource.TIME_QUANTILE
-    ]  # fmt: skip
+    ]
     if not any(rule.role == "primary" for rule in rules):
         raise AaError(f"{experiment.metrics.primary} is a quantile, and cannot be dealt again")
     with open_log(paths) as log:

@@ -170,9 +170,18 @@ class _RampSums:
         total = np.concatenate([stacked.cumsum(axis=1), stacked.sum(axis=1, keepdims=True)], axis=1)
         none = np.zeros_like(total[0])
         cross = Cross(
-            np.array([key[0] for key in keys]), np.array([key[1] for key in keys]),
-            total[0], total[1], none, total[2], none, total[3], none, none, none,
-        )  # fmt: skip
+            np.array([key[0] for key in keys]),
+            np.array([key[1] for key in keys]),
+            total[0],
+            total[1],
+            none,
+            total[2],
+            none,
+            total[3],
+            none,
+            none,
+            none,
+        )
         return replace(base, cross=cross)
 
 

@@ -44,29 +44,59 @@ class Scenario:
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     scenario.name: scenario
     for scenario in (
-        Scenario("no-effect", "nothing differs", PlainScenario().draw, (
-            Promise("ship", most=0.025, any_group=True),
-            Promise("roll_back", most=0.05, any_group=True),
-            Promise("refuse or check_first", most=0.005, any_group=True),
-            Promise("interval excludes 0", most=0.05),
-        )),
-        Scenario("planned-effect", "+10 % conversion, as planned", PlainScenario(lift=0.10).draw, (
-            Promise("ship", least=0.80),
-        )),
+        Scenario(
+            "no-effect",
+            "nothing differs",
+            PlainScenario().draw,
+            (
+                Promise("ship", most=0.025, any_group=True),
+                Promise("roll_back", most=0.05, any_group=True),
+                Promise("refuse or check_first", most=0.005, any_group=True),
+                Promise("interval excludes 0", most=0.05),
+            ),
+        ),
+        Scenario(
+            "planned-effect",
+            "+10 % conversion, as planned",
+            PlainScenario(lift=0.10).draw,
+            (Promise("ship", least=0.80),),
+        ),
         Scenario("harm", "-10 % conversion", PlainScenario(lift=-0.10).draw, (Promise("roll_back", least=0.90),)),
-        Scenario("guardrail-at-margin", "+10 % conversion, and slow users +5 %, exactly what is not tolerated",
-            PlainScenario(lift=0.10, slow_ratio=1.05).draw, (Promise("ship", most=0.05),)),
-        Scenario("lost-lines", "4 % of the experiment's exposures lost, of users who did not convert",
-            PlainScenario(lost=0.04).draw, (Promise("ship", most=0.02),)),
-        Scenario("errors", "errors at twice the tolerated ratio", PlainScenario(error_ratio=2.5).draw, (
-            Promise("roll_back", least=0.99),
-        )),
-        Scenario("too-good-and-broken", "+60 % conversion and ten times the errors",
-            PlainScenario(lift=0.60, error_ratio=10.0).draw, (
-            Promise("roll_back", least=0.999), Promise("check_first", most=0.001),
-        )),
-        Scenario("ramp", "10/30/50 %, base rate drifting, users coming back, no effect", RampScenario().draw, (
-            Promise("ship", most=0.025, any_group=True), Promise("roll_back", most=0.05, any_group=True),
-        )),
+        Scenario(
+            "guardrail-at-margin",
+            "+10 % conversion, and slow users +5 %, exactly what is not tolerated",
+            PlainScenario(lift=0.10, slow_ratio=1.05).draw,
+            (Promise("ship", most=0.05),),
+        ),
+        Scenario(
+            "lost-lines",
+            "4 % of the experiment's exposures lost, of users who did not convert",
+            PlainScenario(lost=0.04).draw,
+            (Promise("ship", most=0.02),),
+        ),
+        Scenario(
+            "errors",
+            "errors at twice the tolerated ratio",
+            PlainScenario(error_ratio=2.5).draw,
+            (Promise("roll_back", least=0.99),),
+        ),
+        Scenario(
+            "too-good-and-broken",
+            "+60 % conversion and ten times the errors",
+            PlainScenario(lift=0.60, error_ratio=10.0).draw,
+            (
+                Promise("roll_back", least=0.999),
+                Promise("check_first", most=0.001),
+            ),
+        ),
+        Scenario(
+            "ramp",
+            "10/30/50 %, base rate drifting, users coming back, no effect",
+            RampScenario().draw,
+            (
+                Promise("ship", most=0.025, any_group=True),
+                Promise("roll_back", most=0.05, any_group=True),
+            ),
+        ),
     )
-}  # fmt: skip
+}

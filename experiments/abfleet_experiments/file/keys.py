@@ -14,9 +14,14 @@ VERSION: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 DURATION: Final = r"[1-9][0-9]{0,5}(s|m|h|d|w)"
 TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 METRICS: Final = (
-    "ctr", "conversion_rate", "response_time_mean", "response_time_p95", "revenue_per_user", "error_rate",
+    "ctr",
+    "conversion_rate",
+    "response_time_mean",
+    "response_time_p95",
+    "revenue_per_user",
+    "error_rate",
     "fallback_rate",
-)  # fmt: skip
+)
 DESCRIPTIVE_METRICS: Final = frozenset({"fallback_rate"})
 """Shown, never judged by: control cannot fall back, so there is nothing to compare with."""
 METRIC_TYPES: Final = ("mean", "count", "proportion", "ratio")
@@ -68,22 +73,48 @@ _DIRECTION: Final[Schema] = {"enum": ["up", "down"]}
 
 FILE: Final = (
     Key("version", {"const": 1}, "Version of this format.", required=True),
-    Key("default", _text(VERSION), "Model version that serves everyone whom no experiment takes, and the fallback "
-        "when a group's version cannot answer.", required=True),
-    Key("models", {"type": "object", "minProperties": 1, "propertyNames": _text(VERSION),
-        "additionalProperties": _ref("model")}, "Where the workers of each model version are.", required=True),
+    Key(
+        "default",
+        _text(VERSION),
+        "Model version that serves everyone whom no experiment takes, and the fallback "
+        "when a group's version cannot answer.",
+        required=True,
+    ),
+    Key(
+        "models",
+        {"type": "object", "minProperties": 1, "propertyNames": _text(VERSION), "additionalProperties": _ref("model")},
+        "Where the workers of each model version are.",
+        required=True,
+    ),
     Key("holdout", _ref("holdout"), "Users whom no experiment of the file takes."),
-    Key("experiments", {"type": "array", "items": _ref("experiment"), "maxItems": MAX_EXPERIMENTS},
-        "The experiments, in order of evaluation.", default=[]),
-    Key("metrics", {"type": "object", "propertyNames": _text(NAME), "additionalProperties": _ref("metric")},
-        "Metrics of your own, over outcome types.", default={}),
-    Key("log_attributes", {"type": "array", "items": _text(), "uniqueItems": True, "maxItems": MAX_ATTRIBUTES},
-        "Request attributes that may be written to the decision log; others are used and forgotten.", default=[]),
-)  # fmt: skip
+    Key(
+        "experiments",
+        {"type": "array", "items": _ref("experiment"), "maxItems": MAX_EXPERIMENTS},
+        "The experiments, in order of evaluation.",
+        default=[],
+    ),
+    Key(
+        "metrics",
+        {"type": "object", "propertyNames": _text(NAME), "additionalProperties": _ref("metric")},
+        "Metrics of your own, over outcome types.",
+        default={},
+    ),
+    Key(
+        "log_attributes",
+        {"type": "array", "items": _text(), "uniqueItems": True, "maxItems": MAX_ATTRIBUTES},
+        "Request attributes that may be written to the decision log; others are used and forgotten.",
+        default=[],
+    ),
+)
 MODEL: Final = (
-    Key("target", _TARGET, "Address, or list of addresses, of the workers: `dns:///host:port` (one name may be many "
-        "replicas), `host:port` or `unix:path`.", required=True),
-)  # fmt: skip
+    Key(
+        "target",
+        _TARGET,
+        "Address, or list of addresses, of the workers: `dns:///host:port` (one name may be many "
+        "replicas), `host:port` or `unix:path`.",
+        required=True,
+    ),
+)
 HOLDOUT: Final = (
     Key("percent", _percent(), "Percent of all users, to two decimal places.", default=0),
     Key("salt", _text(), "Decides which users; a new salt holds out others.", default="holdout"),
@@ -92,50 +123,95 @@ EXPERIMENT: Final = (
     Key("name", _text(NAME), "Name in answers, logs and reports; unique in the file.", required=True),
     Key("owner", _text(longest=256), "Who answers for it."),
     Key("hypothesis", _text(longest=4096), "What is expected to happen, and why."),
-    Key("enabled", {"type": "boolean"}, "`false` takes nobody, overrides included, and keeps the slice of the layer.",
-        default=True),
+    Key(
+        "enabled",
+        {"type": "boolean"},
+        "`false` takes nobody, overrides included, and keeps the slice of the layer.",
+        default=True,
+    ),
     Key("salt", _text(), "Decides which user gets which bucket. A new salt is a new randomisation. Default: the name."),
     Key("layer", _text(NAME), "Experiments of one layer never share a user.", default="default"),
-    Key("traffic", _percent(), "Percent of the layer's users that the experiment owns, to two decimal places.",
-        default=100),
-    Key("audience", {"type": "object", "propertyNames": {"minLength": 1, "maxLength": 256},
-        "additionalProperties": _ref("condition"), "minProperties": 1, "maxProperties": MAX_ATTRIBUTES},
-        "Conditions on request attributes that must all hold."),
-    Key("overrides", {"type": "object", "additionalProperties": _text(NAME)},
-        "User id to group: forced users, left out of analysis.", default={}),
-    Key("groups", {"type": "array", "items": _ref("group"), "minItems": 1, "maxItems": MAX_GROUPS},
+    Key(
+        "traffic",
+        _percent(),
+        "Percent of the layer's users that the experiment owns, to two decimal places.",
+        default=100,
+    ),
+    Key(
+        "audience",
+        {
+            "type": "object",
+            "propertyNames": {"minLength": 1, "maxLength": 256},
+            "additionalProperties": _ref("condition"),
+            "minProperties": 1,
+            "maxProperties": MAX_ATTRIBUTES,
+        },
+        "Conditions on request attributes that must all hold.",
+    ),
+    Key(
+        "overrides",
+        {"type": "object", "additionalProperties": _text(NAME)},
+        "User id to group: forced users, left out of analysis.",
+        default={},
+    ),
+    Key(
+        "groups",
+        {"type": "array", "items": _ref("group"), "minItems": 1, "maxItems": MAX_GROUPS},
         "The arms. Order has meaning: the first treatment grows from bucket 0 up, the second from the top down.",
-        required=True),
-    Key("ramp", {"type": "array", "items": _ref("ramp_row"), "maxItems": MAX_RAMP_ROWS},
-        "Dated shares; the last row whose time has come is in force, past rows stay."),
+        required=True,
+    ),
+    Key(
+        "ramp",
+        {"type": "array", "items": _ref("ramp_row"), "maxItems": MAX_RAMP_ROWS},
+        "Dated shares; the last row whose time has come is in force, past rows stay.",
+    ),
     Key("metrics", _ref("metrics_plan"), "What the experiment is judged by."),
     Key("plan", _ref("plan"), "What the experiment is sized for."),
-)  # fmt: skip
+)
 GROUP: Final = (
-    Key("name", {"allOf": [_text(NAME), {"not": {"enum": sorted(RESERVED_GROUPS)}}]}, "Unique in the experiment.",
-        required=True),
+    Key(
+        "name",
+        {"allOf": [_text(NAME), {"not": {"enum": sorted(RESERVED_GROUPS)}}]},
+        "Unique in the experiment.",
+        required=True,
+    ),
     Key("model", _text(VERSION), "Version that serves the group; one of `models`.", required=True),
-    Key("weight", _percent(), "Percent of the experiment's users, to two decimal places; all weights sum to 100.",
-        required=True),
+    Key(
+        "weight",
+        _percent(),
+        "Percent of the experiment's users, to two decimal places; all weights sum to 100.",
+        required=True,
+    ),
     Key("control", {"type": "boolean"}, "Marks the baseline where no group is named `control`.", default=False),
-)  # fmt: skip
+)
 RAMP_ROW: Final = (
     Key("at", _text(TIME), "When the row takes effect, with a time zone: `2026-11-08T00:00:00Z`.", required=True),
-    Key("traffic", _percent(), "Percent of the layer's users taken from then on; at most the experiment's `traffic`, "
-        "which is also the default."),
-)  # fmt: skip
+    Key(
+        "traffic",
+        _percent(),
+        "Percent of the layer's users taken from then on; at most the experiment's `traffic`, "
+        "which is also the default.",
+    ),
+)
 METRICS_PLAN: Final = (
     Key("primary", _text(NAME), "The metric that decides.", default="ctr"),
-    Key("guardrails", {"type": "array", "items": {"oneOf": [_text(NAME), _ref("guardrail")]}},
-        "Metrics that must not get worse.", default=["error_rate"]),
+    Key(
+        "guardrails",
+        {"type": "array", "items": {"oneOf": [_text(NAME), _ref("guardrail")]}},
+        "Metrics that must not get worse.",
+        default=["error_rate"],
+    ),
     Key("secondary", {"type": "array", "items": _text(NAME)}, "Metrics that are shown.", default=[]),
-)  # fmt: skip
+)
 GUARDRAIL: Final = (
     Key("name", _text(NAME), "The metric.", required=True),
     Key("margin", _number(0, 10), "Relative change that is tolerated: 0.10 is 10 %. Default: the metric's own."),
-    Key("threshold_ms", _number(0, 3_600_000), "For response times: what counts as slow, in milliseconds. Default: "
-        "learnt from control."),
-)  # fmt: skip
+    Key(
+        "threshold_ms",
+        _number(0, 3_600_000),
+        "For response times: what counts as slow, in milliseconds. Default: learnt from control.",
+    ),
+)
 PLAN: Final = (
     Key("effect", _number(0, 10), "Smallest relative change worth finding: 0.10 is 10 %.", default=0.10),
     Key("power", {"type": "number", "minimum": 0.5, "maximum": 0.99}, "Probability to find it.", default=0.8),
@@ -144,16 +220,24 @@ PLAN: Final = (
     Key("minimum", _text(DURATION), "Nothing is shipped before this.", default="7d"),
 )
 METRIC: Final = (
-    Key("type", {"enum": list(METRIC_TYPES)}, "`mean` of the summed values of a user, `count` of outcomes a user, "
-        "`proportion` of users with one or more, or `ratio` of two outcome types' numbers.", required=True),
+    Key(
+        "type",
+        {"enum": list(METRIC_TYPES)},
+        "`mean` of the summed values of a user, `count` of outcomes a user, "
+        "`proportion` of users with one or more, or `ratio` of two outcome types' numbers.",
+        required=True,
+    ),
     Key("outcome", _text(NAME), "Outcome type that it reads.", required=True),
     Key("over", _text(NAME), "Outcome type that a `ratio` divides by; only there, and needed there."),
     Key("window", _text(DURATION), "How long after a user's first exposure an outcome counts.", default="7d"),
-    Key("winsorise", {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
-        "Quantile at which a user's value is cut."),
+    Key(
+        "winsorise",
+        {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
+        "Quantile at which a user's value is cut.",
+    ),
     Key("direction", _DIRECTION, "Which way is better.", default="up"),
     Key("margin", _number(0, 10), "Relative change tolerated as a guardrail. Default: the experiment's `plan.effect`."),
-)  # fmt: skip
+)
 RANGE: Final = (
     Key("min", {"type": "number"}, "Smallest value that belongs."),
     Key("max", {"type": "number"}, "Largest value that belongs."),
@@ -161,9 +245,13 @@ RANGE: Final = (
 PRESENCE: Final = (Key("present", {"type": "boolean"}, "Whether the attribute must be there.", required=True),)
 FLEET: Final = (
     Key("version", {"const": 1}, "Version of this format.", required=True),
-    Key("models", {"type": "object", "additionalProperties": _ref("model")},
-        "Targets that replace those of the experiments file; versions it does not name are ignored.", required=True),
-)  # fmt: skip
+    Key(
+        "models",
+        {"type": "object", "additionalProperties": _ref("model")},
+        "Targets that replace those of the experiments file; versions it does not name are ignored.",
+        required=True,
+    ),
+)
 
 CONDITION: Final[Schema] = {
     "oneOf": [
@@ -174,7 +262,15 @@ CONDITION: Final[Schema] = {
     ]
 }
 OBJECTS: Final = {
-    "model": MODEL, "holdout": HOLDOUT, "experiment": EXPERIMENT, "group": GROUP, "ramp_row": RAMP_ROW,
-    "metrics_plan": METRICS_PLAN, "guardrail": GUARDRAIL, "plan": PLAN, "metric": METRIC, "range": RANGE,
+    "model": MODEL,
+    "holdout": HOLDOUT,
+    "experiment": EXPERIMENT,
+    "group": GROUP,
+    "ramp_row": RAMP_ROW,
+    "metrics_plan": METRICS_PLAN,
+    "guardrail": GUARDRAIL,
+    "plan": PLAN,
+    "metric": METRIC,
+    "range": RANGE,
     "presence": PRESENCE,
-}  # fmt: skip
+}

@@ -169,9 +169,13 @@ class Checker:
             return  # its audience asks for attributes that are not in the log
         self.result.compared += 1
         wanted = {
-            "experiment": arm.experiment, "group": arm.group, "bucket": bucket, "propensity": arm.propensity,
-            "model_version": arm.model_version, "allocation": arm.allocation,
-        }  # fmt: skip
+            "experiment": arm.experiment,
+            "group": arm.group,
+            "bucket": bucket,
+            "propensity": arm.propensity,
+            "model_version": arm.model_version,
+            "allocation": arm.allocation,
+        }
         for name, value in wanted.items():
             if line.get(name) != value:
                 self.result.mismatches[name] += 1

@@ -34,14 +34,38 @@ MEMORY_LIMIT = "2GB"
 PACKED = 10
 """How much smaller a compressed log file is, about."""
 TYPED = {
-    "event": "VARCHAR", "ts": "TIMESTAMP", "received_ts": "TIMESTAMP", "request_id": "VARCHAR", "user_id": "VARCHAR",
-    "user_id_hmac": "VARCHAR", "layer": "VARCHAR", "experiment": "VARCHAR", "group": "VARCHAR", "bucket": "INTEGER",
-    "reason": "VARCHAR", "allocation": "VARCHAR", "propensity": "DOUBLE", "model_version": "VARCHAR",
-    "served_version": "VARCHAR", "fallback": "VARCHAR", "attempts": "INTEGER", "status": "VARCHAR",
-    "latency_ms": "DOUBLE", "items": "BIGINT[]", "history_length": "INTEGER", "config_revision": "VARCHAR",
-    "synthetic": "BOOLEAN", "router": "VARCHAR", "outcome_id": "VARCHAR", "type": "VARCHAR", "item_id": "BIGINT",
-    "value": "DOUBLE", "currency": "VARCHAR", "salt": "VARCHAR", "weights": "JSON",
-}  # fmt: skip
+    "event": "VARCHAR",
+    "ts": "TIMESTAMP",
+    "received_ts": "TIMESTAMP",
+    "request_id": "VARCHAR",
+    "user_id": "VARCHAR",
+    "user_id_hmac": "VARCHAR",
+    "layer": "VARCHAR",
+    "experiment": "VARCHAR",
+    "group": "VARCHAR",
+    "bucket": "INTEGER",
+    "reason": "VARCHAR",
+    "allocation": "VARCHAR",
+    "propensity": "DOUBLE",
+    "model_version": "VARCHAR",
+    "served_version": "VARCHAR",
+    "fallback": "VARCHAR",
+    "attempts": "INTEGER",
+    "status": "VARCHAR",
+    "latency_ms": "DOUBLE",
+    "items": "BIGINT[]",
+    "history_length": "INTEGER",
+    "config_revision": "VARCHAR",
+    "synthetic": "BOOLEAN",
+    "router": "VARCHAR",
+    "outcome_id": "VARCHAR",
+    "type": "VARCHAR",
+    "item_id": "BIGINT",
+    "value": "DOUBLE",
+    "currency": "VARCHAR",
+    "salt": "VARCHAR",
+    "weights": "JSON",
+}
 """Columns beside `line`, which has the whole line as it was; what a line lacks is null."""
 
 

@@ -85,9 +85,15 @@ class DecisionLog:
                 folder, identity, compresses=settings.compress == "zst", retention_seconds=settings.retention_seconds
             )
             sink = FileSink(
-                folder, identity, fsync=settings.fsync, rotate_bytes=settings.rotate_bytes,
-                rotate_seconds=settings.rotate_seconds, on_closed=keeper.wake, clock=clock, wall=wall,
-            )  # fmt: skip
+                folder,
+                identity,
+                fsync=settings.fsync,
+                rotate_bytes=settings.rotate_bytes,
+                rotate_seconds=settings.rotate_seconds,
+                on_closed=keeper.wake,
+                clock=clock,
+                wall=wall,
+            )
         self._writer = LogWriter(sink, self.counters, self._tell, keeps=settings.policy != "refuse", clock=clock)
 
     @property

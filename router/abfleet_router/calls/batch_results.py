@@ -52,12 +52,21 @@ class BatchResults:
             answer = None
         if answer is None or len(answer.responses) != len(batch.calls):
             got = "bytes that are no RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
-            log.error("worker answered with garbage", address=replica.address, calls=len(batch.calls), got=got,
-                      request_ids=batch.some_request_ids())  # fmt: skip
+            log.error(
+                "worker answered with garbage",
+                address=replica.address,
+                calls=len(batch.calls),
+                got=got,
+                request_ids=batch.some_request_ids(),
+            )
             self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
         elif not serves_pool(replica.version, answer.model_version, answer.alias):
-            log.error("worker serves another version", address=replica.address, pool=replica.version,
-                      version=shown(answer.model_version))  # fmt: skip
+            log.error(
+                "worker serves another version",
+                address=replica.address,
+                pool=replica.version,
+                version=shown(answer.model_version),
+            )
             self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=True)
         else:
             self._hand_out(batch, replica, answer)
@@ -116,8 +125,13 @@ class BatchResults:
 
     def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None:
         """A batch did not come back."""
-        log.debug("batch failed", address=replica.address, calls=batch.open, error=str(failure),
-                  request_ids=batch.some_request_ids())  # fmt: skip
+        log.debug(
+            "batch failed",
+            address=replica.address,
+            calls=batch.open,
+            error=str(failure),
+            request_ids=batch.some_request_ids(),
+        )
         broke = failure.connection_broke
         suspicious = failure.reason is FailureReason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
         self._batch_failed(batch, replica, failure.reason, broke=broke, proven=broke, suspicious=suspicious)

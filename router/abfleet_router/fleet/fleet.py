@@ -55,9 +55,13 @@ class Fleet:
         for version, target in targets.items():
             if version not in self._pools:
                 self._pools[version] = Pool(
-                    version, self._make_replica, self._clock, self._draw, self._policy,
+                    version,
+                    self._make_replica,
+                    self._clock,
+                    self._draw,
+                    self._policy,
                     slow_start_seconds=self._slow_start_seconds,
-                )  # fmt: skip
+                )
             self._pools[version].set_targets(target)
 
     def keep_only(self, versions: Iterable[str]) -> None:

@@ -51,8 +51,13 @@ def add(flags: Flags) -> None:
     flags.add("worker-server-name", str, "", "NAME", "name in workers' certificates; default: that of the target")
     flags.add("tokens", str, "", "FILE", "hashes of tokens, a line each; abfleet token new prints one")
     flags.add("rate-limit", rate, "off", "N[:BURST]", "most calls a second of one caller, and at once")
-    flags.add("max-memory", optional_whole(LEAST_MEMORY_BYTES, 2**50), "off", "BYTES",
-        "refuse calls while the process takes more")  # fmt: skip
+    flags.add(
+        "max-memory",
+        optional_whole(LEAST_MEMORY_BYTES, 2**50),
+        "off",
+        "BYTES",
+        "refuse calls while the process takes more",
+    )
 
 
 def read(got: argparse.Namespace) -> SecuritySettings:

@@ -74,9 +74,15 @@ def test_a_treatment_that_is_decided_is_told() -> None:
 
 def test_the_id_is_that_of_the_change() -> None:
     """The same change has the same id wherever it is seen, another one another."""
-    ids = [changes({}, report(as_of, one=verdict))[0].id for as_of, verdict in
-           [("2026-11-08T00:00:00Z", "ship"), ("2026-11-08T00:00:00Z", "ship"), ("2026-11-08T00:00:00Z", "refuse"),
-            ("2026-11-09T00:00:00Z", "ship")]]  # fmt: skip
+    ids = [
+        changes({}, report(as_of, one=verdict))[0].id
+        for as_of, verdict in [
+            ("2026-11-08T00:00:00Z", "ship"),
+            ("2026-11-08T00:00:00Z", "ship"),
+            ("2026-11-08T00:00:00Z", "refuse"),
+            ("2026-11-09T00:00:00Z", "ship"),
+        ]
+    ]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
 

@@ -51,9 +51,13 @@ def test_movielens(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [(None, "ratings.csv"), ("a,b\n1,2\n", "userId, movieId, timestamp"),
-     ("userId,movieId,timestamp\nx,1,2\n", "whole numbers"), ("userId,movieId,timestamp\n1,1,2\n", "five films")],
-)  # fmt: skip
+    [
+        (None, "ratings.csv"),
+        ("a,b\n1,2\n", "userId, movieId, timestamp"),
+        ("userId,movieId,timestamp\nx,1,2\n", "whole numbers"),
+        ("userId,movieId,timestamp\n1,1,2\n", "five films"),
+    ],
+)
 def test_data_that_is_none(tmp_path: Path, text: str | None, told: str) -> None:
     """The error names the flag and what is allowed."""
     if text is not None:

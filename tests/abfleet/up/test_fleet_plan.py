@@ -68,9 +68,19 @@ def test_names_are_ignored_and_addresses_respected() -> None:
 def test_what_is_an_address_and_whose() -> None:
     """Only loopback addresses can be workers of this machine's own."""
     assert [is_address(t) for t in ("10.0.0.7:1", "[::1]:1", "unix:x", "host:1", "dns:///10.0.0.7:1", "1a.b:1")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert [is_own(a) for a in ("127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "10.0.0.7:1", "unix:/x", "[fe80::1]:1")] == [
-        True, True, True, False, False, False,
-    ]  # fmt: skip
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
     assert ReplicaId("v1", 0).name == "worker-v1"

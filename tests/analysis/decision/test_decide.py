@@ -192,8 +192,9 @@ def test_each_group_has_its_own_decision() -> None:
     """A canary that is rolled back leaves the other treatment's verdict alone, and is the experiment's verdict."""
     found = decide(evidence(rate=(0.05, 0.07, 0.05), errors=(0.01, 0.01, 0.10), a_day=(3000, 3000, 1000)), PLAN)
     assert {group.group: group.verdict for group in found.groups} == {
-        "experiment": Verdict.SHIP, "canary": Verdict.ROLL_BACK,
-    }  # fmt: skip
+        "experiment": Verdict.SHIP,
+        "canary": Verdict.ROLL_BACK,
+    }
     assert (found.verdict, found.group) == (Verdict.ROLL_BACK, "canary")
 
 

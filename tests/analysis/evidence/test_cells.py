@@ -84,8 +84,7 @@ def test_unseen_buckets_follow_their_neighbours(seen: list[int], cut: int) -> No
     buckets = np.array(sorted(seen))
     truth = (np.arange(BUCKETS) < cut).astype(np.int64)
     table = observed_buckets(buckets, truth[buckets])
-    inside = [b for low, high in pairwise(buckets) if truth[low] == truth[high]
-              for b in range(low, high + 1)]  # fmt: skip
+    inside = [b for low, high in pairwise(buckets) if truth[low] == truth[high] for b in range(low, high + 1)]
     assert (table[inside] == truth[inside]).all()
     assert (table[buckets] == truth[buckets]).all()
 

@@ -9,8 +9,12 @@ from abfleet_analysis.evidence.sums import PRODUCTS, Shape, Value, changes, colu
 from abfleet_analysis.reading.databases import keep
 
 COLUMNS = ("seldom", "often", "most", "money", "refunds")
-VALUES = {"ratio": Value("seldom", "often"), "any": Value("most", any=True), "paid": Value("money"),
-          "net": Value("refunds", cap=3.0)}  # fmt: skip
+VALUES = {
+    "ratio": Value("seldom", "often"),
+    "any": Value("most", any=True),
+    "paid": Value("money"),
+    "net": Value("refunds", cap=3.0),
+}
 SHAPE = Shape(6, 1, 2)
 
 
@@ -21,9 +25,12 @@ def rows(seed: int) -> pa.Table:
     kept = random.random(60) < 0.7
     kept[:6] = True
     columns = {
-        "seldom": random.integers(0, 2, 60), "often": random.integers(0, 1000, 60), "most": np.full(60, 4095),
-        "money": np.round(random.random(60), 2), "refunds": random.integers(-5, 5, 60),
-    }  # fmt: skip
+        "seldom": random.integers(0, 2, 60),
+        "often": random.integers(0, 1000, 60),
+        "most": np.full(60, 4095),
+        "money": np.round(random.random(60), 2),
+        "refunds": random.integers(-5, 5, 60),
+    }
     keys = {"user": user, "period": user * 0, "cell": user * 0, "g": user % 2, "look": look}
     return pa.table({name: pa.array(column[kept]) for name, column in (keys | columns).items()})
 
@@ -53,9 +60,11 @@ def test_rows_that_change_nothing_are_left_out() -> None:
     totals = [
         rows.group_by("place")
         .aggregate(**{name: rows[name].sum() for name in (column(m, part) for m in values for part in PRODUCTS)})
-        .order_by("place").to_pyarrow().to_pylist()
+        .order_by("place")
+        .to_pyarrow()
+        .to_pylist()
         for rows in (every, some)
-    ]  # fmt: skip
+    ]
     assert [row for row in totals[0] if row["any_y"]] == [row for row in totals[1] if row["any_y"]] != []
     assert some.count().to_pyarrow().as_py() < every.count().to_pyarrow().as_py()
 

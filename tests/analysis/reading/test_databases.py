@@ -61,8 +61,11 @@ def test_narrow_columns_have_the_same_values(connection: Any, limit: str, monkey
         combinations.append(combinations[0])
     narrow = keep_narrow(connection, "narrow", table, ("first", "second"), combinations)
     assert fetched_rows(narrow.order_by("n")) == fetched_rows(table.order_by("n"))
-    kinds = dict(connection.con.execute("SELECT column_name, data_type FROM duckdb_columns() "
-                                        "WHERE table_name = 'narrow'").fetchall())  # fmt: skip
+    kinds = dict(
+        connection.con.execute(
+            "SELECT column_name, data_type FROM duckdb_columns() WHERE table_name = 'narrow'"
+        ).fetchall()
+    )
     assert kinds["second"].startswith("ENUM")
     assert kinds["first"].startswith("VARCHAR" if limit == "few words" else "ENUM")
     numbered = connection.con.execute("SELECT count(*) FROM duckdb_tables() WHERE table_name = 'narrow_words'")

@@ -86,10 +86,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
             # Who changes country later still belongs to the first one, wherever the lines are in the file.
             sent = country[user] if since == 0 else "elsewhere"
             request = log.exposure(
-                user, group[user], START + DAY * day + HOUR * int(random.integers(1, 22)), fallback=fallback,
-                served_version="v1" if fallback else version, attributes={NAME: sent, "plan": "basic"},
+                user,
+                group[user],
+                START + DAY * day + HOUR * int(random.integers(1, 22)),
+                fallback=fallback,
+                served_version="v1" if fallback else version,
+                attributes={NAME: sent, "plan": "basic"},
                 items=[1, 2, 3] if version == "v1" or fallback else [3, 4],
-            )  # fmt: skip
+            )
             made_of["lists"][user][since] += 1
             if random.random() < (0.3 if group[user] == "control" else 0.6 - 0.05 * since):
                 log.outcome("click", user, request, START + DAY * day + HOUR * 23, item_id=3)
@@ -117,8 +121,10 @@ def test_attributes_of_the_first_call_decide(made: Made) -> None:
     found = by_label(breakdown(shown(made.report), "attribute", NAME))
     assert set(found) == set(COUNTRIES)
     for country, row in found.items():
-        of = {group: [user for user in made.group if made.group[user] == group and made.country[user] == country]
-              for group in ("control", "treatment")}  # fmt: skip
+        of = {
+            group: [user for user in made.group if made.group[user] == group and made.country[user] == country]
+            for group in ("control", "treatment")
+        }
         assert (row.users, row.baseline_users) == (len(of["treatment"]), len(of["control"]))
         assert row.value == pytest.approx(ratio(made, of["treatment"]), rel=1e-9)
         assert row.baseline_value == pytest.approx(ratio(made, of["control"]), rel=1e-9)
@@ -140,8 +146,10 @@ def test_days_since_the_first_exposure(made: Made) -> None:
     found = by_label(breakdown(shown(made.report), "day"))
     assert list(found) == [f"day {day}" for day in range(5)]
     for day, row in enumerate(found.values()):
-        had = {group: [u for u in made.group if made.group[u] == group and made.first_day[u] + day <= 4]
-               for group in ("control", "treatment")}  # fmt: skip
+        had = {
+            group: [u for u in made.group if made.group[u] == group and made.first_day[u] + day <= 4]
+            for group in ("control", "treatment")
+        }
         assert (row.users, row.baseline_users) == (len(had["treatment"]), len(had["control"]))
         assert row.value == pytest.approx(ratio(made, had["treatment"], day), rel=1e-9)
         assert row.baseline_value == pytest.approx(ratio(made, had["control"], day), rel=1e-9)
@@ -228,9 +236,14 @@ def test_a_ramp_keeps_its_strata_in_every_part(tmp_path: Path, metric: str) -> N
             if random.random() < 0.7:
                 group, at = ("treatment" if bucket < share else "control"), START + DAY * (day + random.random() * 2)
                 request = log.exposure(
-                    user, group, at, allocation=allocation, bucket=bucket, attributes={"all": "yes"},
+                    user,
+                    group,
+                    at,
+                    allocation=allocation,
+                    bucket=bucket,
+                    attributes={"all": "yes"},
                     propensity=share / 10_000 if group == "treatment" else 1 - share / 10_000,
-                )  # fmt: skip
+                )
                 if random.random() < 0.5:
                     log.outcome("click", user, request, at + HOUR, item_id=1)
                     log.outcome("conversion", user, request, at + HOUR)

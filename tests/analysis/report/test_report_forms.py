@@ -75,8 +75,9 @@ def test_names_cannot_mark_up(tmp_path: Path) -> None:
     assert "<script>" not in text
     assert "<b>" not in text
     assert [line for line in text.splitlines() if line.startswith("#")] == [
-        "## test: KEEP RUNNING", "## \\<script\\>: KEEP RUNNING",
-    ]  # fmt: skip
+        "## test: KEEP RUNNING",
+        "## \\<script\\>: KEEP RUNNING",
+    ]
 
 
 def test_details_are_a_key_beside_the_documented_ones(folder: Path) -> None:

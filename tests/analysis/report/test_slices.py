@@ -38,8 +38,10 @@ def test_slices_are_the_same_users_compared_alone() -> None:
     labels = ("a", "b", "few")
     found = compared(moments, np.ones((1, 1)), labels, ("control", "treatment"), estimator=Estimator.MEAN)
     assert [(one.label, one.group, one.users) for one in found] == [
-        ("a", "treatment", 400), ("b", "treatment", 500), ("few", "treatment", 8)
-    ]  # fmt: skip
+        ("a", "treatment", 400),
+        ("b", "treatment", 500),
+        ("few", "treatment", 8),
+    ]
     p = []
     for s, one in enumerate(found[:2]):
         control, treatment = users[s, 0], users[s, 1]
@@ -117,8 +119,18 @@ def test_overlap_is_jaccard() -> None:
 
 
 def line(second: int, router: str = "a", **members: object) -> dict[str, object]:
-    names = ("config_revision", "allocation", "salt", "traffic", "weights", "moved", "old_revision", "new_revision",
-             "active", "errors")  # fmt: skip
+    names = (
+        "config_revision",
+        "allocation",
+        "salt",
+        "traffic",
+        "weights",
+        "moved",
+        "old_revision",
+        "new_revision",
+        "active",
+        "errors",
+    )
     return dict.fromkeys(names) | {"at": second * 1_000_000, "router": router} | members
 
 
@@ -131,10 +143,16 @@ def test_what_all_routers_say_is_said_once() -> None:
     """Two routers, one late, one started again: four changes, the return to earlier shares being one of them."""
     first, second = '{"control":70,"t":30}', '{"control":50,"t":50}'
     rows = [
-        shares(0, "a", first), shares(1, "b", first), shares(10, "a", second, moved=0.2, config_revision="r2"),
-        shares(11, "a", second), shares(19, "b", second, moved=0.2), shares(20, "a", first, moved=0.2),
-        shares(21, "b", first, moved=0.2), shares(30, "a", first, traffic=0.0), shares(31, "b", first, traffic=0.0),
-    ]  # fmt: skip
+        shares(0, "a", first),
+        shares(1, "b", first),
+        shares(10, "a", second, moved=0.2, config_revision="r2"),
+        shares(11, "a", second),
+        shares(19, "b", second, moved=0.2),
+        shares(20, "a", first, moved=0.2),
+        shares(21, "b", first, moved=0.2),
+        shares(30, "a", first, traffic=0.0),
+        shares(31, "b", first, traffic=0.0),
+    ]
     found = list(in_words(rows))
     assert [one.text for one in found] == [
         "shares are 70/30 (control, t)",
@@ -150,12 +168,14 @@ def test_reloads_and_refusals_are_told_with_their_reasons() -> None:
     """In force, waiting, refused; each once, and once more when it happens again."""
     refused = {"event": "reload", "active": False, "errors": ["groups: weights must sum to 100"]}
     rows = [
-        line(0, "a", **refused), line(1, "b", **refused),
+        line(0, "a", **refused),
+        line(1, "b", **refused),
         line(2, "a", event="reload", active=False, new_revision="r2", errors=["revision r2 waits for a worker"]),
         line(3, "a", event="reload", active=True, old_revision="r1", new_revision="r2", moved=0.125, errors=[]),
         line(4, "b", event="reload", active=True, old_revision="r1", new_revision="r2", moved=0.125, errors=[]),
-        line(5, "a", **refused), line(6, "b", **refused),
-    ]  # fmt: skip
+        line(5, "a", **refused),
+        line(6, "b", **refused),
+    ]
     assert [(one.kind, one.text) for one in in_words(rows)] == [
         ("refused", "refused: groups: weights must sum to 100"),
         ("reload", "not in force yet: revision r2 waits for a worker"),

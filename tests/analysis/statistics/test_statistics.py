@@ -203,18 +203,36 @@ def test_users_in_two_strata_enter_with_their_covariance(estimator: Estimator) -
         z = random.poisson(4, size=(size, 2)) + 1.0
         here = random.random((size, 2)) < [0.9, 0.6]
         groups.append(((level + random.gamma(1, size=(size, 2))) * here, z * here, here.astype(float)))
-    sums = [np.stack([values(g) for g in groups], axis=1)[None] for values in (
-        lambda g: g[2].sum(axis=0), lambda g: g[0].sum(axis=0), lambda g: g[1].sum(axis=0),
-        lambda g: (g[0] ** 2).sum(axis=0), lambda g: (g[0] * g[1]).sum(axis=0), lambda g: (g[1] ** 2).sum(axis=0),
-        lambda g: (g[0] != 0).sum(axis=0).astype(float),
-    )]  # fmt: skip
+    sums = [
+        np.stack([values(g) for g in groups], axis=1)[None]
+        for values in (
+            lambda g: g[2].sum(axis=0),
+            lambda g: g[0].sum(axis=0),
+            lambda g: g[1].sum(axis=0),
+            lambda g: (g[0] ** 2).sum(axis=0),
+            lambda g: (g[0] * g[1]).sum(axis=0),
+            lambda g: (g[1] ** 2).sum(axis=0),
+            lambda g: (g[0] != 0).sum(axis=0).astype(float),
+        )
+    ]
 
     def both(first: int, second: int) -> Floats:
         totals = [(g[first][:, 0] * g[2][:, 1] * g[second][:, 1] * g[2][:, 0]).sum() for g in groups]
         return np.array([[totals]])
 
-    cross = Cross(np.array([0]), np.array([1]), both(2, 2), both(0, 2), both(1, 2), both(2, 0), both(2, 1),
-                  both(0, 0), both(0, 1), both(1, 0), both(1, 1))  # fmt: skip
+    cross = Cross(
+        np.array([0]),
+        np.array([1]),
+        both(2, 2),
+        both(0, 2),
+        both(1, 2),
+        both(2, 0),
+        both(2, 1),
+        both(0, 0),
+        both(0, 1),
+        both(1, 0),
+        both(1, 1),
+    )
     found = compare(from_sums(sums, cross), np.eye(2)[None], 1, estimator=estimator)
     alone = compare(from_sums(sums), np.eye(2)[None], 1, estimator=estimator)
     n = sums[0][0]

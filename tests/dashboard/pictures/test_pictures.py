@@ -31,10 +31,20 @@ def path_of(values: list[float], half: float = 0.05, better: float = 0.08) -> tu
     estimates = np.array(values)
     flat = np.full(len(values), 1.0)
     return (
-        MetricPath("ctr", "primary", "up", "b", estimates, estimates - half, estimates + half, better * flat,
-                   -better * flat, NAN * flat),
+        MetricPath(
+            "ctr",
+            "primary",
+            "up",
+            "b",
+            estimates,
+            estimates - half,
+            estimates + half,
+            better * flat,
+            -better * flat,
+            NAN * flat,
+        ),
         at,
-    )  # fmt: skip
+    )
 
 
 def details() -> Details:
@@ -210,10 +220,12 @@ def test_every_drawing_has_words() -> None:
     found = made_report().experiments[0].details
     assert found is not None
     pictures = [
-        over_time.users("u", ("a", "b", "c"), found.paths), over_time.calls("c", ("a", "b", "c"), found.traffic),
-        over_time.trouble("t", ("a", "b", "c"), found.traffic), over_time.sizes("s", found.paths),
+        over_time.users("u", ("a", "b", "c"), found.paths),
+        over_time.calls("c", ("a", "b", "c"), found.traffic),
+        over_time.trouble("t", ("a", "b", "c"), found.traffic),
+        over_time.sizes("s", found.paths),
         estimate("e", "Title", found.paths.metrics[0], made_times(28)),
-    ]  # fmt: skip
+    ]
     for picture in pictures:
         assert picture is not None
         assert 'role="img"' in picture.drawing

@@ -14,7 +14,7 @@ from abfleet_experiments.config import (
     ModelTarget,
     OneOf,
     Presence,
-)  # fmt: skip
+)
 from abfleet_experiments.file.errors import ConfigError, ConfigErrors
 from abfleet_experiments.file.load import load, load_text
 
@@ -91,8 +91,11 @@ metrics:
     assert config.holdout == Holdout(250, "h")
     assert (e.hypothesis, e.salt, e.layer, e.traffic_bp) == ("Two lines,\nof text.\n", "соль", "l", 1234)
     assert e.audience == (
-        InRange("age", 18, None), Presence("beta", True), OneOf("country", ("DE", "NO")), OneOf("os", ("ios",)),
-    )  # fmt: skip
+        InRange("age", 18, None),
+        Presence("beta", True),
+        OneOf("country", ("DE", "NO")),
+        OneOf("os", ("ios",)),
+    )
     assert e.overrides == {"42": "b", "пользователь": "a"}
     assert e.control == "a"
     assert e.ramp[0].weights_bp == (9999, 1)

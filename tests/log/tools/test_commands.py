@@ -68,7 +68,7 @@ def test_a_sound_log(tmp_path: Path) -> None:
         ([exposure(3), exposure(1)], b"", "clock_set_back", 0, 0),
         ([exposure(1, group="treatment", bucket=7, model_version="v2")], b"", "mismatches", None, 1),
     ],
-)  # fmt: skip
+)
 def test_what_check_finds(
     tmp_path: Path, lines: list[dict[str, Any]], tail: bytes, key: str, expected: object, code: int
 ) -> None:
@@ -343,11 +343,12 @@ def test_following(tmp_path: Path) -> None:
 def test_every_kind_of_line_has_words() -> None:
     """None is shown as raw JSON, and synthetic lines are marked."""
     lines: list[dict[str, Any]] = [
-        exposure(1, fallback="timeout", served_version="v1", synthetic=True), outcome(1, value=2.5, currency="EUR"),
+        exposure(1, fallback="timeout", served_version="v1", synthetic=True),
+        outcome(1, value=2.5, currency="EUR"),
         {"event": "allocation", "experiment": "ranking", "weights": {"control": 50.0}, "traffic": 100.0},
         {"event": "reload", "old_revision": "a", "new_revision": "b", "active": False, "errors": ["wrong"]},
         {"event": "rejected", "field": "limit", "message": "allowed: 1 to 100"},
-    ]  # fmt: skip
+    ]
     texts = [one_line(line) for line in lines]
     assert all("{" not in text and "\n" not in text for text in texts)
     assert "synthetic" in texts[0]
@@ -378,10 +379,14 @@ def test_what_callers_sent_does_not_reach_the_terminal_raw() -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        {"event": "exposure", "items": 5, "latency_ms": None}, {"event": "outcome", "value": "x"}, {"event": ["x"]},
-        {"event": "allocation", "weights": 1, "traffic": "all"}, {"event": "reload", "errors": [None]}, {"ts": 1},
+        {"event": "exposure", "items": 5, "latency_ms": None},
+        {"event": "outcome", "value": "x"},
+        {"event": ["x"]},
+        {"event": "allocation", "weights": 1, "traffic": "all"},
+        {"event": "reload", "errors": [None]},
+        {"ts": 1},
     ],
-)  # fmt: skip
+)
 def test_lines_of_others_are_shown_too(line: dict[str, Any]) -> None:
     """Whatever fields they have."""
     assert one_line(line)

@@ -126,8 +126,8 @@ BENT = {
     "doubled": "SELECT * FROM rows UNION ALL SELECT * FROM rows WHERE nth = 1",
     "one for another": "SELECT * FROM rows WHERE nth > 1 UNION ALL SELECT * FROM rows WHERE nth = 2",
     "exchanged": "SELECT * REPLACE (lag(request_id, 1, last) OVER (ORDER BY nth) AS request_id) "
-                 "FROM (SELECT *, max_by(request_id, nth) OVER () AS last FROM rows)",
-}  # fmt: skip
+    "FROM (SELECT *, max_by(request_id, nth) OVER () AS last FROM rows)",
+}
 
 
 @pytest.mark.parametrize("how", BENT)

@@ -33,8 +33,12 @@ class Disk:
 
 def make_sink(folder: Path, **changes: Any) -> FileSink:
     settings: dict[str, Any] = {
-        "fsync": "never", "rotate_bytes": 2**40, "rotate_seconds": 1e9, "on_closed": lambda: None, **changes
-    }  # fmt: skip
+        "fsync": "never",
+        "rotate_bytes": 2**40,
+        "rotate_seconds": 1e9,
+        "on_closed": lambda: None,
+        **changes,
+    }
     return FileSink(folder, WriterIdentity("host", 7), **settings)
 
 
@@ -61,8 +65,12 @@ def test_a_disk_that_is_full_for_a_while(
     sink, counters, now = make_sink(folder), LogCounters(), [0.0]
     heard: list[bool] = []
     writer = LogWriter(
-        sink, counters, lambda told: [tell(ok) for tell, ok in told], keeps=keeps, clock=lambda: now[0]  # type: ignore[arg-type,func-returns-value]
-    )  # fmt: skip
+        sink,
+        counters,
+        lambda told: [tell(ok) for tell, ok in told],
+        keeps=keeps,
+        clock=lambda: now[0],  # type: ignore[arg-type,func-returns-value]
+    )
     with pytest.MonkeyPatch.context() as patch:
         sink.open()
         patch.setattr(sinks.os, "write", Disk(script))

@@ -41,9 +41,15 @@ def test_no_chain_is_endless() -> None:
         most = attempts
         for reason, broke in product(FailureReason, [False, True]):
             situation = FailedAttempt(
-                reason=reason, connection_broke=broke, resent=resent, retried=retried,
-                another_replica=True, time_left=True, on_default=on_default, default_has_room=True,
-            )  # fmt: skip
+                reason=reason,
+                connection_broke=broke,
+                resent=resent,
+                retried=retried,
+                another_replica=True,
+                time_left=True,
+                on_default=on_default,
+                default_has_room=True,
+            )
             match next_step(situation):
                 case NextStep.RESEND:
                     ends = longest(attempts + 1, resent=True, retried=retried, on_default=on_default)

@@ -23,9 +23,15 @@ class RefusingBench(Bench):
         super().__init__()
         self.real_log = DecisionLog(folder, LogSettings(policy="refuse", compress="none", flush_interval_seconds=3600))
         self.router = Router(
-            self.fleet, self.real_log, self.metrics, self.rpc, self.router._settings,
-            clock=self.clock, wall=lambda: WALL + self.clock.now, holds_answers=True,
-        )  # fmt: skip
+            self.fleet,
+            self.real_log,
+            self.metrics,
+            self.rpc,
+            self.router._settings,
+            clock=self.clock,
+            wall=lambda: WALL + self.clock.now,
+            holds_answers=True,
+        )
         self.fleet.receiver = self.router.batch_results
         self.fleet.set_receiver(self.router.batch_results)
 

@@ -38,8 +38,11 @@ experiments:
 """
 EMPTY = 'version: 1\ndefault: v1\nmodels: {v1: {target: "127.0.0.1:1"}}\n'
 AT = datetime(2026, 11, 1, tzinfo=UTC)
-CONFIGS = [load_text(EVERYTHING), load_text(EVERYTHING.replace("audience: {country: [DE]}", "traffic: 40")),
-           load_text(EMPTY)]  # fmt: skip
+CONFIGS = [
+    load_text(EVERYTHING),
+    load_text(EVERYTHING.replace("audience: {country: [DE]}", "traffic: 40")),
+    load_text(EMPTY),
+]
 ARMS = [(config, arm) for config in CONFIGS for arm in Assigner(config, AT).arms]
 HOSTILE = st.one_of(
     st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40),
@@ -118,15 +121,31 @@ def test_every_exposure_is_what_the_schema_says(
     assert abs(moment.timestamp() - times[0]) <= 2e-6
     assert got.pop("latency_ms") == pytest.approx(times[1] * 1000, abs=0.0005)
     assert got == {
-        "schema": 1, "event": "exposure", "request_id": names[0], "user_id": names[1] or None, "layer": arm.layer,
-        "experiment": arm.experiment, "group": arm.group, "bucket": numbers[2], "reason": arm.reason,
-        "allocation": arm.allocation, "propensity": arm.propensity, "model_version": arm.model_version,
-        "served_version": served, "fallback": fallback.value if fallback else None, "attempts": numbers[0],
-        "status": status.name, "items": items, "history_length": numbers[1],
+        "schema": 1,
+        "event": "exposure",
+        "request_id": names[0],
+        "user_id": names[1] or None,
+        "layer": arm.layer,
+        "experiment": arm.experiment,
+        "group": arm.group,
+        "bucket": numbers[2],
+        "reason": arm.reason,
+        "allocation": arm.allocation,
+        "propensity": arm.propensity,
+        "model_version": arm.model_version,
+        "served_version": served,
+        "fallback": fallback.value if fallback else None,
+        "attempts": numbers[0],
+        "status": status.name,
+        "items": items,
+        "history_length": numbers[1],
         "attributes": {key: value for key, value in attributes.items() if key in allowed},
-        "config_revision": config.revision, "synthetic": marks[0], "trace_id": marks[1], "client": None,
+        "config_revision": config.revision,
+        "synthetic": marks[0],
+        "trace_id": marks[1],
+        "client": None,
         "router": router,
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("reason", FailureReason)
@@ -155,9 +174,14 @@ def test_a_timestamp() -> None:
 def test_other_events(text: str) -> None:
     """A line that is no exposure has its kind, its time and what it was given."""
     members = {
-        "router": text, "request_id": None, "field": text, "message": text, "config_revision": "0" * 12,
-        "synthetic": False, "client": None,
-    }  # fmt: skip
+        "router": text,
+        "request_id": None,
+        "field": text,
+        "message": text,
+        "config_revision": "0" * 12,
+        "synthetic": False,
+        "client": None,
+    }
     line = event("rejected", 0.0, members)
     assert b"\n" not in line
     got = orjson.loads(line)
@@ -177,9 +201,7 @@ def test_calls_of_a_batch_have_each_their_own_line() -> None:
         routed.fallback = FailureReason.TIMEOUT if number % 5 == 4 else None
         calls.append(routed)
     picker = exposures([(routed, [number]) for number, routed in enumerate(calls)], "v1", Code.OK, 100.0, 1e9)
-    alone = [
-        exposures([(routed, [number])], "v1", Code.OK, 100.0, 1e9)[0] for number, routed in enumerate(calls)
-    ]  # fmt: skip
+    alone = [exposures([(routed, [number])], "v1", Code.OK, 100.0, 1e9)[0] for number, routed in enumerate(calls)]
     assert picker == alone
     for number, line in enumerate(map(orjson.loads, picker)):
         assert (line["request_id"], line["items"], line["attempts"]) == (f"r-{number}", [number], 1 + number % 4 // 2)

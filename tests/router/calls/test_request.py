@@ -94,8 +94,9 @@ def test_user_id_without_control_characters(character: str) -> None:
         assert not control
 
 
-@pytest.mark.parametrize(("request_id", "fine"), [("r" * 128, True), ("r" * 129, False), ("ü" * 64, True),
-                                                  ("ü" * 65, False)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("request_id", "fine"), [("r" * 128, True), ("r" * 129, False), ("ü" * 64, True), ("ü" * 65, False)]
+)
 def test_request_id_is_measured_in_bytes(request_id: str, fine: bool) -> None:
     """128 bytes; a refused call's own id is logged only where it is a valid one."""
     payload = RecommendRequest(request_id=request_id).SerializeToString()
@@ -164,8 +165,14 @@ class TestMetadata:
         with pytest.raises(InvalidRequest, match=rf"^{key}: "):
             self.user_id((key, raw if key.endswith("-bin") else raw.decode()))
 
-    @given(st.lists(st.tuples(st.sampled_from(["x-user-id", "x-user-id-bin", "x-synthetic", "a"]),
-                              st.one_of(TEXT, st.binary(max_size=40)))))  # fmt: skip
+    @given(
+        st.lists(
+            st.tuples(
+                st.sampled_from(["x-user-id", "x-user-id-bin", "x-synthetic", "a"]),
+                st.one_of(TEXT, st.binary(max_size=40)),
+            )
+        )
+    )
     def test_hostile_metadata(self, metadata: list[tuple[str, str | bytes]]) -> None:
         """Whatever comes, it is a user id, none, or an InvalidRequest."""
         found = dict(metadata)
@@ -222,8 +229,10 @@ class TestExplain:
         else:
             assert after == position
 
-    @given(st.lists(st.sampled_from([(2, "user_id"), (4, "request_id")]), min_size=1, max_size=3),
-           st.binary(min_size=1, max_size=20))  # fmt: skip
+    @given(
+        st.lists(st.sampled_from([(2, "user_id"), (4, "request_id")]), min_size=1, max_size=3),
+        st.binary(min_size=1, max_size=20),
+    )
     def test_any_bad_text_is_found(self, names: list[tuple[int, str]], raw: bytes) -> None:
         """Wherever protobuf refuses a text, the error names a field that really is not UTF-8."""
         payload = b"".join(field(number, raw) for number, _ in names)

@@ -37,13 +37,30 @@ async def test_the_usual_story(make_bench: Make) -> None:
     assert line.pop("allocation") is not None
     assert line.pop("bucket") in range(10_000)
     assert line == {
-        "schema": 1, "event": "exposure", "request_id": "r1", "user_id": "on-v2", "layer": "default",
-        "experiment": "ranking", "group": "experiment", "reason": "override", "propensity": 0.2,
-        "model_version": "v2", "served_version": "v2", "fallback": None, "attempts": 1, "status": "OK",
-        "latency_ms": 12.5, "items": [12, 13], "history_length": 2, "attributes": {"country": "DE"},
-        "config_revision": bench.config.revision, "synthetic": False, "trace_id": None, "client": None,
+        "schema": 1,
+        "event": "exposure",
+        "request_id": "r1",
+        "user_id": "on-v2",
+        "layer": "default",
+        "experiment": "ranking",
+        "group": "experiment",
+        "reason": "override",
+        "propensity": 0.2,
+        "model_version": "v2",
+        "served_version": "v2",
+        "fallback": None,
+        "attempts": 1,
+        "status": "OK",
+        "latency_ms": 12.5,
+        "items": [12, 13],
+        "history_length": 2,
+        "attributes": {"country": "DE"},
+        "config_revision": bench.config.revision,
+        "synthetic": False,
+        "trace_id": None,
+        "client": None,
         "router": "router-1",
-    }  # fmt: skip
+    }
     bench.books_balance([call])
 
 
@@ -171,8 +188,12 @@ async def test_a_call_without_user_is_served_by_the_default(make_bench: Make) ->
     await bench.run_dry()
     line = line_of(bench, call)
     assert (line["reason"], line["user_id"], line["experiment"], line["group"], line["bucket"]) == (
-        "no_user_id", None, None, None, None,
-    )  # fmt: skip
+        "no_user_id",
+        None,
+        None,
+        None,
+        None,
+    )
     assert (call.response.experiment, call.response.group, call.response.model_version) == ("", "", "v1")
 
 

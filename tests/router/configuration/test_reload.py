@@ -18,8 +18,11 @@ async def test_the_first_configuration(follower: Follower) -> None:
     assert (snapshot.generation, snapshot.activated) == (1, NOW)
     (line,) = follower.events("allocation")
     assert (line["experiment"], line["traffic"], line["weights"], line["moved"]) == (
-        "ranking", 100, {"control": 90, "treatment": 10}, None,
-    )  # fmt: skip
+        "ranking",
+        100,
+        {"control": 90, "treatment": 10},
+        None,
+    )
     assert line["config_revision"] == snapshot.revision
     assert follower.events("reload") == []
 
@@ -88,8 +91,11 @@ async def test_an_edit_is_taken_up(tmp_path: Path, followers: list[Follower], wa
     assert (one.used[-1].generation, one.reloader.state.errors) == (2, ())
     line = one.events("reload")[-1]
     assert (line["old_revision"], line["new_revision"], line["active"], line["errors"]) == (
-        old.revision, one.used[-1].revision, True, [],
-    )  # fmt: skip
+        old.revision,
+        one.used[-1].revision,
+        True,
+        [],
+    )
     assert line["moved"] == pytest.approx(0.4)
     assert [event["weights"]["treatment"] for event in one.events("allocation")] == [10, 50]
     assert one.events("allocation")[-1]["moved"] == pytest.approx(0.4)

@@ -63,9 +63,14 @@ class Desk:
             load_text(CONFIG), _Pools(), RouterMetrics(), router="r", generation=1, at=datetime(2026, 1, 1, tzinfo=UTC)
         )
         self.feedback = Feedback(
-            self.log, lambda: self.snapshot, self.rpc, router="router-1", window=1000,
-            authorise=self.authorise, wall=lambda: WALL,
-        )  # fmt: skip
+            self.log,
+            lambda: self.snapshot,
+            self.rpc,
+            router="router-1",
+            window=1000,
+            authorise=self.authorise,
+            wall=lambda: WALL,
+        )
         self.record: Callable[..., Any]
 
     def authorise(self, metadata: Metadata, certificate: str | None) -> str | None:
@@ -108,9 +113,13 @@ async def desk(tmp_path: Path) -> AsyncIterator[Desk]:
 
 def click(number: int = 1, **changes: Any) -> Outcome:
     fields: dict[str, Any] = {
-        "outcome_id": f"o-{number}", "request_id": "r-1", "user_id": "u-1", "type": "click", "item_id": 5,
+        "outcome_id": f"o-{number}",
+        "request_id": "r-1",
+        "user_id": "u-1",
+        "type": "click",
+        "item_id": 5,
         "time": NOW_US - 7,
-    }  # fmt: skip
+    }
     return Outcome(**{**fields, **changes})
 
 
@@ -122,11 +131,20 @@ async def test_accepted_is_logged(desk: Desk) -> None:
     lines = desk.lines()
     assert [schema.problems(line) for line in lines] == [[], [], []]
     assert lines[0] == {
-        "schema": 1, "event": "outcome", "ts": "2026-09-21T14:13:19.999993Z",
+        "schema": 1,
+        "event": "outcome",
+        "ts": "2026-09-21T14:13:19.999993Z",
         "received_ts": "2026-09-21T14:13:20.000000Z",
-        "outcome_id": "o-1", "request_id": "r-1", "user_id": "u-1", "type": "click", "item_id": 5, "value": None,
-        "currency": None, "synthetic": False, "router": "router-1",
-    }  # fmt: skip
+        "outcome_id": "o-1",
+        "request_id": "r-1",
+        "user_id": "u-1",
+        "type": "click",
+        "item_id": 5,
+        "value": None,
+        "currency": None,
+        "synthetic": False,
+        "router": "router-1",
+    }
     assert (lines[1]["value"], lines[1]["currency"], lines[1]["item_id"], lines[1]["request_id"]) == (
         -12.5,
         "EUR",
@@ -175,9 +193,14 @@ async def test_rejected_is_told_why(desk: Desk, changes: dict[str, Any], field: 
 async def test_what_is_just_allowed(desk: Desk) -> None:
     """The ends of each range."""
     edge = [
-        click(1, outcome_id="ж" * 64, time=NOW_US + 60_000_000), click(2, user_id="x" * 256), click(3, user_id=""),
-        click(4, request_id=""), click(5, value=-1e15), click(6, time=946_684_800_000_000), click(7, item_id=2**63 - 1),
-    ]  # fmt: skip
+        click(1, outcome_id="ж" * 64, time=NOW_US + 60_000_000),
+        click(2, user_id="x" * 256),
+        click(3, user_id=""),
+        click(4, request_id=""),
+        click(5, value=-1e15),
+        click(6, time=946_684_800_000_000),
+        click(7, item_id=2**63 - 1),
+    ]
     assert (await desk.record(edge)).accepted == 7
 
 

@@ -53,8 +53,11 @@ async def test_endings_without_an_answer(peer: Peer) -> None:
     peer.say(peer.headers(5, [*OK_HEADERS, ("grpc-status", "0")], end=True))
     peer.say(peer.headers(7, [(":status", "502")], end=True))
     assert [(await failure(call)).code for call in calls[:4]] == [
-        Code.UNIMPLEMENTED, Code.UNKNOWN, Code.INTERNAL, Code.UNKNOWN,
-    ]  # fmt: skip
+        Code.UNIMPLEMENTED,
+        Code.UNKNOWN,
+        Code.INTERNAL,
+        Code.UNKNOWN,
+    ]
     assert "502" in str(await failure(calls[3]))
     peer.answer(9, b"fine")
     assert await calls[4].done == b"fine"

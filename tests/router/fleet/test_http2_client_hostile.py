@@ -39,10 +39,15 @@ async def test_a_peer_that_breaks_the_protocol(peer: Peer, answer: bytes) -> Non
 
 
 @settings(deadline=None)
-@given(st.lists(st.one_of(
-    st.binary(max_size=100),
-    st.tuples(st.integers(0, 10), st.integers(0, 255), st.integers(0, 5), BYTES).map(lambda one: frame(*one)),
-), max_size=12))  # fmt: skip
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=100),
+            st.tuples(st.integers(0, 10), st.integers(0, 255), st.integers(0, 5), BYTES).map(lambda one: frame(*one)),
+        ),
+        max_size=12,
+    )
+)
 async def test_hostile_bytes(pieces: list[bytes]) -> None:
     """Whatever a peer sends, nothing is raised, and after the end no call is left without an outcome."""
     peer = Peer()

@@ -92,9 +92,18 @@ def test_who_makes_a_call(desk: Desk) -> None:
 
 @pytest.mark.parametrize(
     ("listen", "expected"),
-    [("127.0.0.1:1", True), ("[::1]:1", True), ("localhost:1", True), ("unix:/a", True), ("127.9.9.9:1", True),
-     ("0.0.0.0:1", False), ("[::]:1", False), ("10.0.0.1:1", False), ("router:1", False)],
-)  # fmt: skip
+    [
+        ("127.0.0.1:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("unix:/a", True),
+        ("127.9.9.9:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("10.0.0.1:1", False),
+        ("router:1", False),
+    ],
+)
 def test_loopback(listen: str, expected: bool) -> None:
     """Only what no other machine can reach counts."""
     assert is_loopback(listen) is expected

@@ -17,21 +17,45 @@ BOUNDS = [0.001, 0.01, 0.1]
 def group(name: str, counts: list[int], *, errors: int = 0, fallbacks: int = 0, version: str = "v1") -> dict[str, Any]:
     latency = {"bounds_s": BOUNDS, "counts": counts, "total_s": 0.0}
     return {
-        "experiment": "e", "group": name, "model_version": version, "calls": sum(counts), "errors": errors,
-        "fallbacks": fallbacks, "latency": latency,
-    }  # fmt: skip
+        "experiment": "e",
+        "group": name,
+        "model_version": version,
+        "calls": sum(counts),
+        "errors": errors,
+        "fallbacks": fallbacks,
+        "latency": latency,
+    }
 
 
 def document(uptime_s: float, *groups: dict[str, Any], **config: Any) -> dict[str, Any]:
     return {
-        "router": "r", "serving": True, "uptime_s": uptime_s, "groups": list(groups),
-        "config": {"revision": "abc", "generation": 1, "activated": None, "seen_revision": "abc", "errors": [],
-                   "default": "v1"} | config,
-        "pools": [{"version": "v1", "available": 0, "ejections": 2,
-                   "replicas": [{"address": "127.0.0.1:1", "health": "lost", "in": False, "load": 0}]}],
-        "waiting": {"calls": 0, "bytes": 0}, "shed": 3, "rejected": 0, "retries": 0,
+        "router": "r",
+        "serving": True,
+        "uptime_s": uptime_s,
+        "groups": list(groups),
+        "config": {
+            "revision": "abc",
+            "generation": 1,
+            "activated": None,
+            "seen_revision": "abc",
+            "errors": [],
+            "default": "v1",
+        }
+        | config,
+        "pools": [
+            {
+                "version": "v1",
+                "available": 0,
+                "ejections": 2,
+                "replicas": [{"address": "127.0.0.1:1", "health": "lost", "in": False, "load": 0}],
+            }
+        ],
+        "waiting": {"calls": 0, "bytes": 0},
+        "shed": 3,
+        "rejected": 0,
+        "retries": 0,
         "decision_log": {"path": "p", "lines": 5, "lost": 0, "buffered": 0},
-    }  # fmt: skip
+    }
 
 
 def test_rates_are_differences() -> None:
@@ -143,9 +167,14 @@ def test_news_is_said_once() -> None:
     """A new revision, each mistake of a file, and its end: one line each however often one looks."""
     bad = {"errors": ["one", "two"]}
     lines = told(
-        document(1), document(2), document(3, **bad), document(4, **bad), document(5), document(6, revision="new",
-        seen_revision="new"), document(7, revision="new", seen_revision="new"),
-    )  # fmt: skip
+        document(1),
+        document(2),
+        document(3, **bad),
+        document(4, **bad),
+        document(5),
+        document(6, revision="new", seen_revision="new"),
+        document(7, revision="new", seen_revision="new"),
+    )
     assert lines == [
         "configuration not taken: one",
         "configuration not taken: two",

@@ -14,8 +14,10 @@ from tests.support.header_fields import fields_of
 BYTES = st.binary(max_size=60)
 
 
-@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 255), st.integers(0, 2**31 - 1), BYTES), max_size=8),
-       st.lists(st.integers(0, 400), max_size=10))  # fmt: skip
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 255), st.integers(0, 2**31 - 1), BYTES), max_size=8),
+    st.lists(st.integers(0, 400), max_size=10),
+)
 def test_frames_do_not_depend_on_how_they_are_cut(frames: list[tuple[int, int, int, bytes]], cuts: list[int]) -> None:
     """TCP cuts where it likes: the same frames come out."""
     data = b"".join(frame(*one) for one in frames)
@@ -31,17 +33,20 @@ def test_a_frame_past_the_limit_is_refused() -> None:
         list(FrameReader(max_frame=100).feed(http2.frame_header(http2.DATA, 0, 1, 101)))
 
 
-@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=300),
-       st.floats(0.0, 1e6))  # fmt: skip
+@given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=300), st.floats(0.0, 1e6))
 def test_request_headers_are_hpack(path: str, seconds: float) -> None:
     """A decoder of others reads what a gRPC request needs, whatever the length of the path."""
     block = http2.request_headers("/" + path, "worker:1") + http2.timeout_header(seconds)
     fields = fields_of(block)
     timeout = fields.pop("grpc-timeout")
     assert fields == {
-        ":method": "POST", ":scheme": "http", ":path": "/" + path, ":authority": "worker:1",
-        "content-type": "application/grpc", "te": "trailers",
-    }  # fmt: skip
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": "/" + path,
+        ":authority": "worker:1",
+        "content-type": "application/grpc",
+        "te": "trailers",
+    }
     assert timeout.endswith("m")
     assert len(timeout) <= 9, "at most eight digits and a unit"
     assert 1 <= int(timeout[:-1]) <= max(1.0, seconds * 1000)

@@ -139,9 +139,18 @@ def test_a_request() -> None:
     assert (head.path, head.timeout_seconds, head.encoding) == ("/s/m", 0.25, "identity")
     assert head.metadata == (("x", "1"), ("x", "2"), ("a-bin", b"\x00\xff"))
     assert (head.http_status, head.problem) == (200, None)
-    assert head.size == sum(len(name) + len(value) + 32 for name, value in [
-        *REQUEST, GRPC, (b"x", b"1"), (b"grpc-timeout", b"250m"), (b"te", b"trailers"), (b"x", b"2"), (b"a-bin", b"AP8")
-    ])  # fmt: skip
+    assert head.size == sum(
+        len(name) + len(value) + 32
+        for name, value in [
+            *REQUEST,
+            GRPC,
+            (b"x", b"1"),
+            (b"grpc-timeout", b"250m"),
+            (b"te", b"trailers"),
+            (b"x", b"2"),
+            (b"a-bin", b"AP8"),
+        ]
+    )
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,9 @@ class SpanExporter:
             self._waiting.extendleft(reversed(spans))
         else:
             self.counts.failed += len(spans)
-        log.warning("spans not sent", endpoint=f"{self._host}:{self._port}", error=why,
-                    next_try_seconds=self._backoff_seconds)  # fmt: skip
+        log.warning(
+            "spans not sent", endpoint=f"{self._host}:{self._port}", error=why, next_try_seconds=self._backoff_seconds
+        )
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
         if self._connection is None:
