@@ -1,1 +1,16 @@
 """One module for each family of commands; each has `register(app)`, and imports what is heavy inside its functions."""
+
+__all__ = [
+    "analyze",
+    "client",
+    "experiments",
+    "fleet",
+    "log_level",
+    "logs",
+    "models",
+    "power",
+    "simulate",
+    "status",
+    "tokens",
+    "traffic",
+]

@@ -2,3 +2,17 @@
 
 Pure, but for `load` and `save`. No transport, no clock: whoever asks says what time it is.
 """
+
+__all__ = [
+    "advice",
+    "allocation",
+    "assign",
+    "bucketing",
+    "bulk",
+    "change",
+    "config",
+    "explain",
+    "file",
+    "movement",
+    "plan",
+]

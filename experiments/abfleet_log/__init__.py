@@ -1,1 +1,11 @@
 """The decision log: what its lines say, how its files are named and kept, who writes them and who reads them."""
+
+__all__ = [
+    "files",
+    "lines",
+    "outcome",
+    "schema",
+    "tools",
+    "user_id_hash",
+    "writer",
+]

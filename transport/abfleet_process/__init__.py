@@ -1,1 +1,13 @@
 """What any server process needs: its flags, logs, memory, files, certificates and spans. Knows no call."""
+
+__all__ = [
+    "atomic_file",
+    "errors",
+    "flags",
+    "memory",
+    "operational_log",
+    "process",
+    "security",
+    "tracing",
+    "watched_credentials",
+]

@@ -3,3 +3,15 @@
 Router and worker are both gRPC servers; this room holds what they share as such, and knows nothing of routing,
 experiments or models.
 """
+
+__all__ = [
+    "call",
+    "client",
+    "grpcio",
+    "health",
+    "http2",
+    "keepalive",
+    "plan",
+    "rpc_metrics",
+    "server",
+]

@@ -1,1 +1,11 @@
 """From evidence to a verdict: which metrics count, what they show, and what that allows one to conclude."""
+
+__all__ = [
+    "decide",
+    "evidence",
+    "faults",
+    "measurements",
+    "metrics",
+    "planning",
+    "verdicts",
+]

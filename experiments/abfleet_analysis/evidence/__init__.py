@@ -1,1 +1,11 @@
 """From lines of the log to evidence: which lines count, and their sums over users for each metric."""
+
+__all__ = [
+    "allocation_periods",
+    "cells",
+    "contributions",
+    "gather_evidence",
+    "log_lines",
+    "sums",
+    "tables",
+]

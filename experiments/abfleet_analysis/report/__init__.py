@@ -1,1 +1,10 @@
 """What a conclusion is shown with: paths over time, slices and breakdowns, and its forms as text and JSON."""
+
+__all__ = [
+    "assemble_details",
+    "details",
+    "markdown",
+    "recommended",
+    "render",
+    "report",
+]

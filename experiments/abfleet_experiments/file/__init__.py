@@ -1,1 +1,10 @@
 """The experiments file: its keys and their rules, reading it with every mistake named, and editing it."""
+
+__all__ = [
+    "errors",
+    "fields",
+    "keys",
+    "load",
+    "rewrite",
+    "save",
+]

@@ -1,1 +1,6 @@
 """Writing the decision log: one thread takes lines from the event loop to files, pipes or standard output."""
+
+__all__ = [
+    "decision_log",
+    "sinks",
+]
