@@ -1,10 +1,11 @@
 """A call that came over our own HTTP/2 server, and the bytes of its answer. Knows gRPC's messages, no socket."""
 
+import asyncio
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 from urllib.parse import quote_from_bytes
 
 from abfleet_transport.call import Code
@@ -12,14 +13,30 @@ from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.header_block import Head
 from abfleet_transport.plan import PUSHBACK, too_large
 
-if TYPE_CHECKING:
-    from abfleet_transport.http2.connection import ServerConnection
-
 PREFIX_BYTES: Final = 5
 WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 """Of zlib, for what a message may be compressed with: with gzip's header and checksum, or with its own."""
 PLAIN_MESSAGE: Final = bytes(byte for byte in range(0x20, 0x7F) if byte != 0x25)
 """What stands for itself in `grpc-message`; everything else is percent-encoded."""
+
+
+class CallConnection(Protocol):
+    """The connection that a call came over."""
+
+    loop: asyncio.AbstractEventLoop
+    thread: int
+    """Ident of the thread that runs the loop."""
+    peer: str
+
+    @property
+    def streams(self) -> Mapping[int, object]:
+        """By stream id, what is not answered yet; a call that is not in it needs no answer."""
+
+    def answer(self, call: "Http2Call", payload: bytes) -> None:
+        """Sends a serialised response message."""
+
+    def refuse(self, call: "Http2Call", code: Code, message: str, pushback_ms: int | None) -> None:
+        """Sends an error."""
 
 
 class Http2Call:
@@ -44,7 +61,7 @@ class Http2Call:
         "window",
     )
 
-    def __init__(self, connection: "ServerConnection", stream: int, head: Head, method: int, window: int) -> None:
+    def __init__(self, connection: CallConnection, stream: int, head: Head, method: int, window: int) -> None:
         self._connection = connection
         self.stream = stream
         self.head = head

@@ -11,7 +11,7 @@ import resource
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
@@ -21,9 +21,7 @@ from abfleet_transport.http2.header_block import ENTRY_OVERHEAD, Head, decode, h
 from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
 
 if TYPE_CHECKING:
-    from abfleet_transport.http2.connection import ServerConnection
     from abfleet_transport.http2.forwarding import GrpcioBackend
-    from abfleet_transport.http2.socket import ConnectionSocket
 
 TURN_CALLS: Final = 64
 """Delivered in one turn: some three milliseconds of work. A batch's way to a worker and back takes two turns, so long
@@ -54,6 +52,30 @@ SPARE_DESCRIPTORS: Final = 128
 """Of the process, that connections must leave to files and to workers."""
 
 
+class PausedConnection(Protocol):
+    """A connection that is not read from until the next turn."""
+
+    def read_on(self) -> None:
+        """Reads from it again."""
+
+
+class OpenConnection(Protocol):
+    """A connection that is open, as the queue counts it and the server ends it."""
+
+    @property
+    def in_progress(self) -> int:
+        """Calls that have been delivered and not answered."""
+
+    def cut_slow_streams(self, now: float) -> None:
+        """Cuts streams whose client takes too long; `now` in seconds of a monotonic clock."""
+
+    def drain(self) -> None:
+        """Takes no more calls, answers those that were sent, then closes."""
+
+    def abort(self) -> None:
+        """Closes it at once."""
+
+
 class CallQueue:
     """Changed only on the event loop."""
 
@@ -63,7 +85,7 @@ class CallQueue:
         """Who serves what is not delivered as calls."""
         self.loop = asyncio.get_running_loop()
         self.methods = {path: index for index, path in enumerate(plan.methods)}
-        self.connections: set[ServerConnection] = set()
+        self.connections: set[OpenConnection] = set()
         self.emptied = asyncio.Event()
         """Set when the last connection has gone; cleared by who waits for it."""
         self.most_connections = plan.max_connections or most_connections()
@@ -78,7 +100,7 @@ class CallQueue:
         self._heads: dict[bytes, Head] = {}
         self._arrived: deque[Http2Call] = deque()  # oldest first
         self._read_calls = 0  # in this turn
-        self._held_up: list[ConnectionSocket] = []  # not read from until the next turn
+        self._held_up: list[PausedConnection] = []  # not read from until the next turn
         self._turn_is_due = False
         self._buffer = memoryview(bytearray(READ_BYTES))
         self._small_buffer = self._buffer[:FULL_TURN_BYTES]
@@ -127,7 +149,7 @@ class CallQueue:
             self._turn_is_due = True
             self.loop.call_soon(self._turn)
 
-    def holds_up(self, connection: "ConnectionSocket") -> bool:
+    def holds_up(self, connection: PausedConnection) -> bool:
         """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
         if self._read_calls < READ_CALLS:
             return False
@@ -177,7 +199,7 @@ class CallQueue:
             except Exception:  # noqa: BLE001 - others of the connection must be told too
                 log_failed_delivery(1)
 
-    def connection_ended(self, connection: "ServerConnection") -> None:
+    def connection_ended(self, connection: OpenConnection) -> None:
         """A connection has ended."""
         self.connections.discard(connection)
         if not self.connections:

@@ -15,7 +15,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 import structlog
@@ -23,11 +23,9 @@ import structlog
 from abfleet_transport.call import Code, Metadata
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call import PREFIX_BYTES, BadMessage, inflated, ok_trailers, trailers_frame
+from abfleet_transport.http2.flow_control import SendBuffer
 from abfleet_transport.http2.header_block import Head
 from abfleet_transport.plan import OTHER_MESSAGE_BYTES, ServerInterceptor, ServerPlan, too_large
-
-if TYPE_CHECKING:
-    from abfleet_transport.http2.connection import ServerConnection
 
 log = structlog.get_logger("abfleet.transport")
 
@@ -55,10 +53,31 @@ NO_SUCH_METHOD: Final = "Method not found!"
 NO_ROOM: Final = "overloaded: too many bytes of messages that are not whole; try again later"
 
 
+class StreamConnection(Protocol):
+    """The client's connection that a forwarded stream belongs to."""
+
+    loop: asyncio.AbstractEventLoop
+
+    def hold(self, count: int) -> bool:
+        """Counts so many more bytes of unfinished messages, or fewer; False when that is too much."""
+
+    def give_window(self, stream: int, count: int) -> None:
+        """Lets the client send so many more bytes of the stream."""
+
+    def begin(self, forwarded: "ForwardedStream") -> None:
+        """Sends the response headers."""
+
+    def send(self, forwarded: "ForwardedStream", message: bytes) -> SendBuffer:
+        """Sends a message; the buffer says when flow control has let all of it out."""
+
+    def end(self, forwarded: "ForwardedStream", trailers: bytes, *, whole: bool) -> None:
+        """Sends the trailers; `whole`: the client has sent its whole request."""
+
+
 class ForwardedStream:
     """One stream beside the calls. Changed only on the event loop."""
 
-    def __init__(self, connection: "ServerConnection", stream: int, head: Head, window: int) -> None:
+    def __init__(self, connection: StreamConnection, stream: int, head: Head, window: int) -> None:
         self.stream = stream
         self.head = head
         self.window = window
@@ -219,7 +238,7 @@ class GrpcioBackend:
         self._server: grpc.aio.Server | None = None
         self._channel: grpc.aio.Channel | None = None
         self._folder: Path | None = None
-        self._streams: dict[ForwardedStream, ServerConnection] = {}  # oldest first
+        self._streams: dict[ForwardedStream, StreamConnection] = {}  # oldest first
 
     async def start(self) -> None:
         """Serves on a socket in a folder of its own."""
@@ -232,7 +251,7 @@ class GrpcioBackend:
         await self._server.start()
         self._channel = grpc.aio.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)])
 
-    def open(self, connection: "ServerConnection", stream: int, head: Head, window: int) -> ForwardedStream | None:
+    def open(self, connection: StreamConnection, stream: int, head: Head, window: int) -> ForwardedStream | None:
         """Begins to carry a stream; None when there are too many."""
         if self._channel is None or not self._has_room(connection):
             return None
@@ -242,7 +261,7 @@ class GrpcioBackend:
         forwarded.task.add_done_callback(lambda task: self._streams.pop(forwarded, None))
         return forwarded
 
-    def _has_room(self, asking: "ServerConnection") -> bool:
+    def _has_room(self, asking: StreamConnection) -> bool:
         """Where all are taken the connection that has most gives up its oldest, or nobody else could ask for health."""
         if len(self._streams) < MOST_STREAMS:
             return True
