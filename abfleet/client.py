@@ -93,7 +93,7 @@ def open_channel(address: str, access: ClientCredentials = PLAIN) -> grpc.aio.Ch
 async def ask(
     channel: grpc.aio.Channel, question: RecommendationQuery, *, timeout_seconds: float, request_id: str | None = None
 ) -> Recommendation:
-    """One call. Raises CallFailed."""
+    """Sends one Recommend call, with the retries of SERVICE_CONFIG. Raises CallFailed."""
     stub = recommender_pb2_grpc.RecommenderStub(channel)  # type: ignore[no-untyped-call]
     request = recommender_pb2.RecommendRequest(
         item_ids=question.items,
@@ -134,7 +134,7 @@ class ObservedSplit:
 
     @property
     def calls(self) -> int:
-        """Of every outcome."""
+        """Calls that were made, answered or failed."""
         return sum(self.answered.values()) + sum(self.failed.values())
 
 

@@ -32,7 +32,7 @@ def access(
     client_key: Path | None,
     server_name: str,
 ) -> "ClientCredentials":
-    """What was given, with its files read once. Raises typer.BadParameter."""
+    """The credentials from the flags, with their files read once. Raises typer.BadParameter."""
     from abfleet_process.watched_credentials import CredentialError
     from abfleet_transport.client.channel import ClientCredentials
 

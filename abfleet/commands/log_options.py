@@ -51,7 +51,7 @@ def identity() -> "WriterIdentity":
 
 @contextmanager
 def bar(words: str) -> "Iterator[Any]":
-    """A count that runs on a terminal, and nowhere else."""
+    """A progress count on a terminal; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 

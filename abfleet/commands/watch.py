@@ -87,7 +87,7 @@ DryRun = Annotated[
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifications:
-    """The flags of notifications."""
+    """The flags of notifications, as they were given."""
 
     url: str | None
     secret_file: Path | None
@@ -182,7 +182,7 @@ class ReportSource:
         return [*self.logs, self.experiments, *([] if self.fleet is None else [self.fleet])]
 
     def make_report(self) -> RenderedReport:
-        """Analyses. Raises Waiting."""
+        """Analyses the log, and writes the page if one is wanted. Raises Waiting."""
         from abfleet_analysis.analyse import analyse
         from abfleet_analysis.reading.open_log import LogError
         from abfleet_analysis.report.render import rendered

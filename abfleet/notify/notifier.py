@@ -49,17 +49,17 @@ class NotDelivered(Exception):
 
 
 class Receiver(Protocol):
-    """Takes messages."""
+    """Where messages are delivered: a URL or a command."""
 
     @property
     def name(self) -> str:
         """In the state file: `url` or `command`."""
 
     def deliver(self, body: bytes, delivery: str) -> None:
-        """Hands one over. Raises NotDelivered."""
+        """Delivers one message and returns once it is accepted. Raises NotDelivered."""
 
     def describe(self, body: bytes, delivery: str) -> str:
-        """What `deliver` would do."""
+        """The request or the command that `deliver` would send or run, for --notify-dry-run."""
 
 
 # --- receivers --------------------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ class UrlReceiver:
     name = "url"
 
     def __init__(self, url: str, secret: bytes | None, timeout_seconds: float = HTTP_TIMEOUT_SECONDS) -> None:
-        """Raises NotifyError."""
+        """Raises NotifyError for a URL that is neither http nor https."""
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise NotifyError(f"--notify-url: {url[:64]!r} is not allowed; allowed are http://… and https://…")
@@ -133,7 +133,7 @@ class CommandReceiver:
     name = "command"
 
     def __init__(self, command: str, timeout_seconds: float = COMMAND_TIMEOUT_SECONDS) -> None:
-        """Raises NotifyError."""
+        """Splits the command as a shell would. Raises NotifyError if it is empty or a quote is open."""
         try:
             self._words = shlex.split(command)
         except ValueError as error:
@@ -222,7 +222,7 @@ class Notifier:
         self._due: dict[str, float] = {}
 
     def __enter__(self) -> Self:
-        """Raises NotifyError."""
+        """Locks and reads the state file. Raises NotifyError if another process holds it or it is damaged."""
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._lock = self._path.with_name(self._path.name + ".lock").open("w")

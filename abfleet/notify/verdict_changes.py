@@ -38,13 +38,13 @@ class VerdictChange:
     as_of: str | None
 
     def sentence(self) -> str:
-        """For people, in one line."""
+        """The change as one line for people: time, experiment, both verdicts and the first reason."""
         about = f" {self.now.group}" if self.now.group else ""
         why = f": {self.reasons[0]}" if self.reasons else ""
         return f"{self.as_of} {self.experiment}: {self.before.verdict} → {self.now.verdict}{about}{why}"
 
     def message(self) -> dict[str, Any]:
-        """For programs: what is sent."""
+        """The JSON document that receivers get; docs/notifications.md describes its keys."""
         return {
             "schema": 1,
             "event": "verdict",

@@ -51,7 +51,7 @@ class TrafficPlan:
 
     @property
     def calls(self) -> int:
-        """How many there are."""
+        """Calls of the whole run: rate times duration, rounded."""
         return round(self.rate * self.duration_seconds)
 
 

@@ -19,7 +19,7 @@ class UpConsole:
         self._table: Live | None = None
 
     def note(self, line: str) -> None:
-        """One line that stays."""
+        """Prints a line that stays, above the table if there is one."""
         with suppress(OSError):
             if self._table is None:
                 print(line, flush=True)
@@ -27,7 +27,7 @@ class UpConsole:
                 self._console.print(Text(line), soft_wrap=True)
 
     def complain(self, lines: Iterable[str]) -> None:
-        """Why the command ends."""
+        """Prints to stderr why the command ends, each line after `abfleet: `."""
         for line in lines:
             print(f"abfleet: {line}", file=sys.stderr)
 
@@ -45,7 +45,7 @@ class UpConsole:
                 self._table = None
 
     def show(self, table: RenderableType) -> None:
-        """Replaces the table."""
+        """Replaces the table on the screen; does nothing outside `live`."""
         if self._table is not None:
             with suppress(OSError):
                 self._table.update(table, refresh=True)

@@ -36,7 +36,7 @@ class PortBase:
         return f"{self.host}:{self.worker_port + slot if self.worker_port else 0}"
 
     def metrics(self, slot: int) -> int | None:
-        """The port of its /metrics."""
+        """The metrics port of the worker of a slot; None if metrics are off, 0 for any free port."""
         return self.metrics_port + 1 + slot if self.metrics_port else self.metrics_port
 
 

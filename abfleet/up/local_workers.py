@@ -45,7 +45,7 @@ class WorkerEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalWorkerSettings:
-    """What all workers share."""
+    """The settings that all workers on this machine share."""
 
     registry: Path
     transport: str
@@ -71,7 +71,7 @@ class LocalWorkers:
 
     @property
     def fleet_file(self) -> Path:
-        """What the router follows."""
+        """The fleet file that the router reads, with the workers' addresses."""
         return self._settings.run_dir / "fleet.yaml"
 
     @property
@@ -80,7 +80,7 @@ class LocalWorkers:
         return {replica_id.version for replica_id in self.children}
 
     def of(self, version: str) -> list[Child]:
-        """The workers of a version."""
+        """The processes of a version's workers on this machine."""
         return [child for replica_id, child in self.children.items() if replica_id.version == version]
 
     def address(self, replica_id: ReplicaId) -> str:

@@ -18,7 +18,7 @@ class CannotStart(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpSettings:
-    """The flags of `abfleet up`."""
+    """The flags of `abfleet up`, parsed; `log_flags` and `router_flags` go to the router unchanged."""
 
     experiments: Path
     fleet: Path | None

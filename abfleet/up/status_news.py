@@ -2,6 +2,7 @@
 
 from abfleet_transport.client.rates import Document
 
+from abfleet.commands.fitting import fitted
 from abfleet.up.console import UpConsole
 from abfleet.up.status_view import StatusWindow, one_line, screen
 
@@ -22,13 +23,13 @@ class StatusNews:
         self._calls = 0
 
     def update(self, document: Document, window: StatusWindow) -> None:
-        """One status of the router."""
+        """Takes the newest status: shows the table, or prints lines for what has changed."""
         self._update_configuration(document)
         rates = window.rates()
         if rates is None:
             return
         if self._console.is_live:
-            self._console.show(screen(document, rates))
+            self._console.show(fitted(screen(document, rates)))
             return
         uptime = document["uptime_s"]
         calls = sum(group["calls"] for group in document["groups"])

@@ -31,7 +31,7 @@ class StatusWindow:
 
     @property
     def latest(self) -> Document | None:
-        """The newest one."""
+        """The newest status document; None before the first one."""
         return self._documents[-1] if self._documents else None
 
     def rates(self) -> Rates | None:
@@ -107,7 +107,7 @@ def pool_cells(pool: Document) -> tuple[str, ...]:
 
 
 def pools_table(document: Document) -> Table:
-    """Replicas by version."""
+    """A row for each version: replicas in and out, ejections; red where a replica is out."""
     table = Table(box=None, pad_edge=False)
     for name in POOL_COLUMNS:
         table.add_column(name, justify="right" if name in ("in", "of", "ejections") else "left", overflow="fold")

@@ -95,7 +95,7 @@ class Child:
         return self._process.pid if self._process else None
 
     def start(self) -> None:
-        """Begins to keep it running."""
+        """Starts the process and restarts it whenever it ends, until `stop`."""
         self._task = asyncio.get_running_loop().create_task(self._keep_running(), name=self.spec.name)
 
     async def stop(self, grace_seconds: float) -> bool:

@@ -106,7 +106,7 @@ class LiveContent:
         self._visits = visits
 
     def situation(self) -> Situation:
-        """Everything, as it is now."""
+        """A snapshot of reports, routers and configuration for one page."""
         known, refresh = self._reports.status, self._settings.refresh_seconds
         working = self._reports.working_seconds
         return Situation(
@@ -127,7 +127,7 @@ class LiveContent:
         return f"{self._reports.status.number}.{self._fleet.number}"
 
     def visited(self) -> None:
-        """Somebody asks for a page."""
+        """Notes a visit, so that log and routers are polled at the full rate."""
         self._visits.note()
 
 
@@ -154,7 +154,7 @@ class EmbeddedServer(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Takes none."""
+        """Leaves the signal handlers of the process as they are."""
         yield
 
 
@@ -177,7 +177,7 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def address_of(listening: socket.socket) -> str:
-    """`HOST:PORT` as it was bound."""
+    """The bound address as `HOST:PORT`, with IPv6 in brackets."""
     host, port = listening.getsockname()[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 

@@ -15,12 +15,12 @@ _UNITS: Final = ((86400.0, "day"), (3600.0, "hour"), (60.0, "minute"), (1.0, "se
 
 
 def whole(value: float) -> str:
-    """A count: `12,345`."""
+    """A whole number with thousands separators: `12,345`."""
     return f"{value:,.0f}" if math.isfinite(value) else UNKNOWN
 
 
 def change(value: float, digits: int = 1) -> str:
-    """A relative change: `+8.1 %`."""
+    """A relative change in percent with its sign: `+8.1 %`."""
     if not math.isfinite(value):
         return UNKNOWN
     digits = 0 if abs(value) >= 9.995 else digits
@@ -93,7 +93,7 @@ def evidence(value: float) -> str:
 
 
 def instant(at: datetime, *, seconds: bool = False) -> str:
-    """`8 Nov 2026, 14:03 UTC`."""
+    """A time in UTC, to the minute: `8 Nov 2026, 14:03 UTC`."""
     at = at.astimezone(UTC)
     return (
         f"{at.day}{NBSP}{at:%b}{NBSP}{at.year}, {at:%H:%M:%S}{NBSP}UTC"
@@ -125,5 +125,5 @@ def duration(seconds: float) -> str:
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:
-    """`1 user`, `1,234 users`."""
+    """A count with its noun: `1 user`, `1,234 users`."""
     return f"{count:,}{NBSP}{one if count == 1 else many or one + 's'}"

@@ -58,7 +58,7 @@ def experiment_page(situation: Situation, name: str) -> str:
 
 
 def fleet_page(situation: Situation) -> str:
-    """Routers, versions, workers and rates."""
+    """The page of the fleet: routers, versions, workers and rates."""
     routers = [router_view(router) for router in situation.routers]
     about = about_file(situation)
     return _page("fleet.html", situation, title="Fleet", here="/fleet", routers=routers, notices=about)

@@ -39,13 +39,13 @@ FilesFingerprint = tuple[tuple[str, int, int, int], ...]
 
 
 class Analyses(Protocol):
-    """Who analyses."""
+    """The interface of the process that makes reports."""
 
     async def ask(self, task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
         """The report, or why there is none."""
 
     async def release(self) -> None:
-        """Nothing is asked for a while."""
+        """Frees the analysis' memory, because no task will come for a while."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +100,7 @@ class ReportKeeper:
         return 0.0 if self._began is None else self._clock() - self._began
 
     async def keep(self) -> None:
-        """Polls for ever."""
+        """Polls until it is cancelled: at the full rate while somebody watches, more rarely otherwise."""
         while True:
             await self.poll()
             refresh = self._settings.refresh_seconds

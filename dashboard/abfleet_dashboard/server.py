@@ -34,13 +34,13 @@ class PageContent(Protocol):
     """Where pages get what they show."""
 
     def situation(self) -> Situation:
-        """Everything, as it is now."""
+        """A snapshot of all that a page shows."""
 
     def version(self) -> str:
         """Another one whenever a page could look different, the passing of time aside."""
 
     def visited(self) -> None:
-        """Somebody asks for a page."""
+        """Called for every page, so that the content is kept fresh."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ MAX_PORT = 65_535
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DashboardSettings:
-    """One dashboard process."""
+    """The flags of one dashboard process, parsed."""
 
     host: str
     port: int
@@ -99,7 +99,7 @@ def is_loopback(host: str) -> bool:
 
 
 def host_and_port(value: str) -> tuple[str, int]:
-    """`HOST:PORT`, IPv6 in brackets."""
+    """Host and port of `HOST:PORT`, IPv6 in brackets. Raises ValueError with what is allowed."""
     host, separator, port = value.rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     bracketed = host == f"[{bare}]"

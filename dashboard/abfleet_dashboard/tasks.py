@@ -9,7 +9,7 @@ from abfleet_experiments.config import Config
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnalysisTask:
-    """What to analyse."""
+    """One analysis to make: which files, which experiments file, and the memory that it may use."""
 
     logs: tuple[Path, ...]
     config: Config

@@ -192,7 +192,7 @@ class _Arms:
         return self._add(Arm(len(self.made), None, None, None, reason, None, None, self._default))
 
     def group(self, experiment: Experiment, group: int, allocation: Allocation | None, *, reason: str) -> Arm:
-        """The arm of a group."""
+        """The arm of a group under an allocation; without one it has no propensity."""
         name, model = experiment.groups[group].name, experiment.groups[group].model
         identity, propensity = (allocation.id, allocation.weights_bp[group] / BUCKETS) if allocation else (None, None)
         return self._add(

@@ -147,7 +147,7 @@ class Metric:
 
 @dataclass(frozen=True, slots=True)
 class Holdout:
-    """Users whom no experiment takes."""
+    """The percentage of all users whom no experiment takes, and the salt that decides who they are."""
 
     percent_bp: int = 0
     salt: str = DEFAULT_HOLDOUT_SALT

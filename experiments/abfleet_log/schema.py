@@ -50,7 +50,7 @@ LARGEST_VALUE: Final = 1e15
 
 
 class Type(Enum):
-    """What a field holds."""
+    """The type of a field's value; each member's value says in words what is allowed."""
 
     TEXT = "string"
     TIME = "time"
@@ -86,7 +86,7 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class LogEvent:
-    """One kind of line."""
+    """One kind of line: the word in its field `event`, and its fields in order."""
 
     name: str
     doc: str

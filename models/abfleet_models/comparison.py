@@ -38,7 +38,7 @@ class MetricChange:
 
     @property
     def difference(self) -> float | None:
-        """b - a."""
+        """b less a; None where either was not measured."""
         return None if self.a is None or self.b is None else self.b - self.a
 
 

@@ -32,7 +32,7 @@ class Fields:
         self.problems: list[str] = [] if problems is None else problems
 
     def problem(self, key: str, message: str) -> None:
-        """Notes a mistake at `key`."""
+        """Adds a mistake at `key`, with the path of the object before it."""
         self.problems.append(f"{self._path}{key}: {message}")
 
     def value(self, key: str, *, optional: bool = False) -> Any:
@@ -62,7 +62,7 @@ class Fields:
         return low - 1
 
     def number(self, key: str, *, low: float, high: float, default: float | None = None) -> float:
-        """A finite number in low..high."""
+        """A finite number in low..high; the default, else `low`, where it is missing; `low` where it is wrong."""
         value = self.value(key, optional=default is not None)
         if key not in self._data:
             return low if default is None else default

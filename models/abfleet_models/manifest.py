@@ -79,7 +79,7 @@ class TrainingData:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """metadata.json of one version."""
+    """The content of one version's metadata.json, checked; docs/models.md describes each field."""
 
     version: str
     sha256: str
@@ -97,7 +97,7 @@ class Manifest:
 
     @property
     def k(self) -> int:
-        """Items in an answer."""
+        """The number of items in an answer, from the signature."""
         return self.signature.k
 
     @property

@@ -66,7 +66,7 @@ class ModelVersion:
 
     @property
     def model_path(self) -> Path:
-        """model.onnx of this version."""
+        """The path of model.onnx; its bytes are not verified."""
         return self.path / MODEL_FILE
 
     def read_verified(self) -> bytes:

@@ -14,7 +14,7 @@ MAX_REASON = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseEvent:
-    """One line of the trail."""
+    """One event of the trail: what was done to which version or alias, when, by whom and why."""
 
     at: str
     """UTC, whole seconds, as in 2026-11-23T12:00:00Z."""

@@ -43,7 +43,7 @@ class VerdictRun:
 
 
 def runs(history: Sequence[tuple[Verdict, str | None]]) -> tuple[VerdictRun, ...]:
-    """The history without its repeats."""
+    """Looks in a row with the same verdict and group, as one run each."""
     found: list[VerdictRun] = []
     for look, (verdict, group) in enumerate(history, start=1):
         if found and (found[-1].verdict, found[-1].group) == (verdict, group):

@@ -77,7 +77,7 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
 
 
 def users(id_: str, groups: Sequence[str], paths: Paths) -> Picture | None:
-    """Different users so far."""
+    """Different users of each group up to each look."""
     if not len(paths.users) or not paths.users.any():
         return None
     newest = few([f"{name} {whole(float(count))}" for name, count in zip(groups, paths.users[-1], strict=True)])

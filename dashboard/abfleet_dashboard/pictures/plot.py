@@ -85,7 +85,7 @@ def plot(
 
 
 def line(points: Sequence[tuple[float, float]], class_: str) -> Markup:
-    """A line through placed points."""
+    """A line through points, given as fractions of width and height."""
     return element("path", d=path(list(points)), class_=f"line {class_}")
 
 
@@ -95,7 +95,7 @@ def dots(points: Sequence[tuple[float, float]], class_: str) -> Markup:
 
 
 def area(top: Sequence[tuple[float, float]], bottom: Sequence[tuple[float, float]], class_: str) -> Markup:
-    """What lies between two lines."""
+    """The filled area between two lines."""
     return element("path", d=path([*top, *reversed(bottom)], close=True), class_=f"area {class_}")
 
 

@@ -58,7 +58,7 @@ def strip(
 
 
 def strip_axis(axis: Scale) -> Markup:
-    """The marks above the rows."""
+    """The axis with its labels, for the head of the column of strips."""
     parts = []
     marks = round_marks(axis.low, axis.high, 4)
     digits = 0 if len(marks) < 2 or marks[1] - marks[0] >= 0.0099 else 1

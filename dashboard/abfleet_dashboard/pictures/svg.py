@@ -22,7 +22,7 @@ def element(tag: str, *children: str, **attributes: object) -> Markup:
 
 
 def joined(parts: list[Markup]) -> Markup:
-    """One after the other."""
+    """The parts as one piece of markup."""
     return Markup("").join(parts)
 
 

@@ -24,7 +24,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One sentence about the data."""
+    """One sentence about the data, with how bad it is."""
 
     level: Level
     text: str
@@ -50,7 +50,7 @@ class DataHealth:
 
     @property
     def wrong(self) -> tuple[Finding, ...]:
-        """Without the notes."""
+        """The findings that need action: without the level `note`."""
         return tuple(finding for finding in self.findings if finding.level is not Level.NOTE)
 
     @property

@@ -74,12 +74,12 @@ class ExperimentView:
 
 
 def experiment_path(name: str) -> str:
-    """Where the experiment's page is."""
+    """The path of the experiment's page, percent-encoded."""
     return f"/experiments/{quote(name, safe='')}"
 
 
 def experiment_view(report: ExperimentReport, config: Config | None, key: str) -> ExperimentView:
-    """The experiment for one page."""
+    """The view of one report; without a configuration, setup shows the report alone."""
     details, decision = report.details, report.decision
     groups = report.gathered.evidence.groups
     main, others = _over_time(report, key)
@@ -120,7 +120,7 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
 
 
 def as_of_text(at: datetime | None) -> str:
-    """The report's moment."""
+    """The moment up to which the report reads the log; `–` if the log has no time."""
     return UNKNOWN if at is None else instant(at)
 
 

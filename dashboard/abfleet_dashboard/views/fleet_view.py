@@ -47,7 +47,7 @@ class ReplicaRow:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """One version's workers."""
+    """One version with its replicas, as text."""
 
     version: str
     is_default: bool

@@ -48,7 +48,7 @@ class MetricTable:
 
 
 def metric_tables(report: ExperimentReport) -> tuple[MetricTable, ...]:
-    """A table for each treatment."""
+    """A table of metrics for each treatment, in the report's order."""
     return tuple(_table(report, group) for group in report.decision.groups)
 
 

@@ -41,7 +41,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OverviewRow:
-    """One experiment, as text."""
+    """One row of the table of experiments, as text."""
 
     name: str
     path: str
@@ -71,7 +71,7 @@ def overview_rows(situation: Situation) -> tuple[OverviewRow, ...]:
 
 
 def overview_row(report: ExperimentReport) -> OverviewRow:
-    """One experiment of the report."""
+    """The row of an experiment that the report has."""
     decision, group = report.decision, decided(report)
     metric, data = acting(group) or primary(group), health(report)
     known = metric is not None and math.isfinite(metric.relative_difference)

@@ -59,7 +59,7 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
 
 
 def change_rows(changes: tuple[ConfigChange, ...]) -> tuple[ChangeRow, ...]:
-    """The configuration's history, as text."""
+    """The changes of the configuration as rows of text, newest first."""
     return tuple(
         ChangeRow(
             at=instant(change.at, seconds=True),

@@ -46,12 +46,12 @@ class PlainAnswers:
 
 
 def answers(report: ExperimentReport) -> PlainAnswers:
-    """The answers for one experiment."""
+    """Headline, advice, winner, amounts and certainty of one experiment."""
     return PlainAnswers(headline(report), todo(report), winner(report), amounts(report), sureness(report))
 
 
 def metric_name(name: str) -> str:
-    """As a sentence names it."""
+    """The metric's name inside a sentence; a name of the file's own stays as it is."""
     return METRICS.get(name, name)
 
 
@@ -76,7 +76,7 @@ def metric_title(name: str) -> str:
 
 
 def with_version(report: ExperimentReport, group: str | None) -> str:
-    """`experiment (v1.3.0-beta)`."""
+    """A group with its version, as in `experiment (v1.3.0-beta)`."""
     version = next((facts.model_version for facts in report.gathered.facts if facts.name == group), None)
     return f"{group} ({version})" if version else str(group)
 
@@ -106,7 +106,7 @@ def has_users(report: ExperimentReport) -> bool:
 
 
 def headline(report: ExperimentReport) -> str:
-    """The verdict in one line."""
+    """The verdict in one line, with the numbers that it rests on."""
     verdict, group = report.decision.verdict, decided(report)
     name = with_version(report, group.group) if group else ""
     metric = primary(group)
@@ -134,7 +134,7 @@ def headline(report: ExperimentReport) -> str:
 
 
 def todo(report: ExperimentReport) -> str:
-    """What to do now."""
+    """What the owner of the experiment should do now."""
     decision, group = report.decision, decided(report)
     name = with_version(report, group.group) if group else "the treatment"
     rest = [g for g in decision.groups if group and g.group != group.group and g.verdict is Verdict.KEEP_RUNNING]
@@ -154,7 +154,7 @@ def todo(report: ExperimentReport) -> str:
 
 
 def winner(report: ExperimentReport) -> str:
-    """Which version wins."""
+    """Which version wins, or why none does yet."""
     verdict, group = report.decision.verdict, decided(report)
     name = with_version(report, group.group) if group else "no group"
     base, metric = control(report), primary(group)
@@ -241,7 +241,7 @@ def crossed(metric: MetricResult) -> bool:
 
 
 def progress(report: ExperimentReport) -> str:
-    """How far it has come."""
+    """Users so far and users planned, and the days that are left."""
     decision, calendar = report.decision, report.gathered.evidence.calendar
     users = int(report.gathered.evidence.users[-1].sum())
     of = f" of {whole(decision.users_planned)} planned" if decision.users_planned > 0 else ""

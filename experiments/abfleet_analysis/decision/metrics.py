@@ -43,7 +43,7 @@ class MetricSource(Enum):
 
 
 class BadEvent(Enum):
-    """What a guardrail's e-process counts."""
+    """The bad event that a guardrail's e-process counts: a failed call, a slow response."""
 
     ERROR = "error"
     SLOW = "slow"

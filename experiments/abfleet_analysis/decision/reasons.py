@@ -24,7 +24,7 @@ class Reasons:
         self._sentences: list[str] = []
 
     def sentences(self) -> tuple[str, ...]:
-        """What was said, in order."""
+        """The sentences so far, the deciding one first."""
         return tuple(self._sentences)
 
     def guardrail_acts(self, metric: str, log_e: float, events: BadEvents) -> None:
@@ -41,31 +41,31 @@ class Reasons:
         )
 
     def faults(self, faults: Sequence[str]) -> None:
-        """The data is broken."""
+        """One sentence for each fault of the data, for the verdict `refuse`."""
         for fault in faults:
             self._say(fault)
 
     def faults_beside(self, faults: Sequence[str]) -> None:
-        """The data is broken, and that changes nothing."""
+        """The faults of the data under a verdict that stands in spite of them."""
         for fault in faults:
             self._say(f"beside that, the data has a fault: {fault}")
 
     def harm(self, rule: MetricRule, comparison: Comparison) -> None:
-        """The primary metric is worse."""
+        """The primary metric has crossed the boundary for harm."""
         self._say(
             f"{rule.name} of {self._name} is worse than control's: {_lift(comparison)}; "
             "it crossed the boundary for harm"
         )
 
     def better(self, rule: MetricRule, comparison: Comparison, guardrails: Sequence[str]) -> None:
-        """The primary metric is better, and the guardrails hold."""
+        """The primary metric has crossed its boundary, and these guardrails held within their margins."""
         held = f", and {_listed(guardrails)} held within the margin" if guardrails else ""
         self._say(
             f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; it crossed its boundary{held}"
         )
 
     def too_good(self, rule: MetricRule, comparison: Comparison) -> None:
-        """Twyman's law."""
+        """The effect is more than 5 times the planned one, or control's value is 0 or unknown (Twyman's law)."""
         lift, baseline = comparison.relative_difference[-1], comparison.baseline[-1]
         if not math.isfinite(lift):
             control = "is 0" if baseline == 0 else "is not known"
@@ -80,7 +80,7 @@ class Reasons:
         )
 
     def suspicious(self, ratio: SampleRatio) -> None:
-        """The groups' sizes are not quite right."""
+        """The chi-square of the groups' sizes is small, though the sequential test has not rejected."""
         self._say(f"the groups' sizes are suspicious (chi-square p = {ratio.p_value:.2g}); look for lost log lines")
 
     def held_back(self, rule: MetricRule, comparison: Comparison, why: Sequence[str], *, ended: bool) -> None:
@@ -90,7 +90,7 @@ class Reasons:
         self._say(f"{when}, because {_listed(why)}")
 
     def keep_running(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
-        """Nothing is decided yet."""
+        """No boundary is crossed yet, or there are no users to compare."""
         users = self._evidence.users[-1].sum()
         occupied = self._evidence.occupied
         if not users:
@@ -107,14 +107,14 @@ class Reasons:
             )
 
     def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
-        """The planned users are reached."""
+        """The planned users have come, and no boundary is crossed."""
         self._say(
             f"{planned:,.0f} users were planned to find a change of {self._plan.effect:.0%} in {rule.name}; they "
             f"have come, and no boundary is crossed: {self._name} {_lift(comparison)}"
         )
 
     def inconclusive(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
-        """The horizon is reached too early."""
+        """The horizon has ended before the planned users came."""
         users = self._evidence.users[-1].sum()
         needed = f" of {planned:,.0f} planned" if planned > 0 else ""
         self._say(

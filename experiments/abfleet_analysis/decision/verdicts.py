@@ -9,7 +9,7 @@ from abfleet_analysis.statistics.moments import Floats
 
 
 class Verdict(StrEnum):
-    """What to do."""
+    """What to do with a treatment or an experiment, in the order of PRECEDENCE."""
 
     ROLL_BACK = "roll_back"
     REFUSE = "refuse"

@@ -60,7 +60,7 @@ class Looks:
 
 
 def microseconds(at: datetime) -> int:
-    """Since 1970, exactly."""
+    """An instant as whole microseconds since 1970, without the rounding of a float timestamp."""
     return (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 

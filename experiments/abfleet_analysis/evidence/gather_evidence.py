@@ -121,7 +121,7 @@ def gather_evidence_with_tables(
 
 
 def _gathered(tables: Tables) -> GatheredEvidence:
-    """Everything."""
+    """The evidence and the facts of each group. A second thread asks for what no metric needs."""
     counted = OutcomeProblems()
     entering = tables.entering()
     new_users = sums.counts(entering, entering.entry, tables.shape)

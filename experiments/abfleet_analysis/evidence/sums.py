@@ -20,7 +20,7 @@ from abfleet_analysis.statistics.moments import Cross, Floats, Moments, from_sum
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """The axes of the arrays."""
+    """The sizes of the axes [times, cells, groups] that all arrays of sums have."""
 
     times: int
     cells: int
@@ -113,7 +113,7 @@ def changes(
 
 
 def _y(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValue]:
-    """y, and what it is more than before the row."""
+    """A user's y after the row, and by how much the row changed it."""
     total, more = table[f"now_{value.y}"].cast("float64"), table[value.y].cast("float64")
     if value.any:
         before = (total > more).cast("float64")
@@ -126,7 +126,7 @@ def _y(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValu
 
 
 def _z(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValue]:
-    """The same of z."""
+    """A user's z after the row, and by how much the row changed it; zeros for a metric without z."""
     if value.z is None:
         return ibis.literal(0.0), ibis.literal(0.0)
     more = table[value.z].cast("float64")
@@ -238,6 +238,6 @@ def _cumulative(
 
 
 def arrow(table: ir.Table) -> dict[str, pa.ChunkedArray]:
-    """A small result by column."""
+    """The columns of a small result, by name, as Arrow arrays."""
     result = fetched(table)
     return {name: result[name] for name in result.schema.names}

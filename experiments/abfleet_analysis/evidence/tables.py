@@ -65,7 +65,7 @@ class Tables:
     shape: Shape
 
     def keep(self, name: str, table: ir.Table | pa.Table) -> ir.Table:
-        """The table, computed once."""
+        """Computes a table once and stores it under a name, in the database that holds the log."""
         return databases.keep(self.lines.log.connection, name, table)
 
     def entering(self) -> ir.Table:

@@ -76,7 +76,7 @@ def execute(connection: Any, statement: str) -> None:
 
 
 def keep(connection: Any, name: str, table: "ir.Table | pa.Table") -> ir.Table:
-    """The table, computed once."""
+    """Computes a table once and stores it as a temporary table; an existing one of that name is replaced."""
     if isinstance(table, ir.Table):
         return made(connection, name, connection.compile(table))
 
@@ -102,7 +102,7 @@ def made(connection: Any, name: str, query: str) -> ir.Table:
 
 
 def view(connection: Any, name: str, table: ir.Table) -> ir.Table:
-    """The query by a name."""
+    """Creates or replaces a view of the query, and returns it as a table."""
     execute(connection, f'CREATE OR REPLACE VIEW "{name}" AS {connection.compile(table)}')
     return named(connection, name)
 
@@ -122,7 +122,7 @@ def keep_narrow(
     rows: Sequence[Sequence[str | None]],
     follows: Follows,
 ) -> ir.Table:
-    """As `backends.keep_narrow`."""
+    """`databases.keep_narrow` on DuckDB: columns become ENUMs; one hash join brings them and what follows."""
     quoted = [f'"{column}"' for column in columns]
     narrow = []
     for index, column in enumerate(quoted):
@@ -164,12 +164,12 @@ def _combinations(
 
 
 def _literal(text: str | None) -> str:
-    """A text in SQL."""
+    """A string literal in SQL, with its quotes doubled; NULL for None."""
     return "NULL::VARCHAR" if text is None else "'" + text.replace("'", "''") + "'"
 
 
 def keep_repeated(connection: Any, name: str, keys: ir.Table) -> tuple[ir.Table, int] | None:
-    """As `backends.keep_repeated`, of a table with one column that is not null; None where too many come again."""
+    """`databases.keep_repeated` for one column without nulls; None where too many numbers are repeated."""
     (key,) = keys.columns
     twice = _twice(connection, connection.compile(keys), key)
     if len(twice) > MOST_LISTED:
@@ -180,7 +180,7 @@ def keep_repeated(connection: Any, name: str, keys: ir.Table) -> tuple[ir.Table,
 
 
 def _twice(connection: Any, query: str, key: str) -> NDArray[Any]:
-    """The numbers of a query that come again, as often as they do. Sorting takes a sixth of the time of grouping."""
+    """The repeated numbers of a query, each occurrence after the first. Sorting takes a sixth of grouping's time."""
     (rows,) = fetched(connection, f"SELECT count(*) AS n FROM ({query})")["n"].to_pylist()  # noqa: S608
     parts = 1 << (rows // SORTED_AT_ONCE).bit_length()
     found: list[Future[NDArray[Any]]] = []
@@ -207,7 +207,7 @@ def _repeats(values: NDArray[Any]) -> NDArray[Any]:
 def counted(
     connection: Any, table: ir.Table, keys: Sequence[str], facts: Mapping[str, tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """As `backends.counted`. Grouped by one number for all keys, which takes two thirds of the time."""
+    """`databases.counted` on DuckDB. Groups by one hash of all keys, which takes two thirds of the time."""
     quoted = [f'"{key}"' for key in keys]
     chosen = [f"any_value({key}) AS {key}" for key in quoted]
     for name, (function, column) in facts.items():

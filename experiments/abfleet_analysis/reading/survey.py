@@ -62,7 +62,7 @@ class Survey(_Kinds):
 
     @property
     def lines(self) -> int:
-        """All others, and those."""
+        """Lines that were read: unreadable ones, and all others that have a time."""
         return self.count(lambda row: _unreadable(row) or not row["timeless"])
 
     @property
@@ -130,7 +130,7 @@ class Calls(_Kinds):
 
     @property
     def no_user_id(self) -> int:
-        """Calls of nobody."""
+        """Calls of which no user is known, without synthetic ones."""
         return self.count(lambda row: row["nobody"] and not row["synthetic"])
 
     def left_out(self, experiment: str) -> tuple[int, int]:

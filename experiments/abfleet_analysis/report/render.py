@@ -27,7 +27,7 @@ _WORDS: Final = {
 
 
 def rendered(report: Report) -> RenderableType:
-    """The whole report."""
+    """The report for a terminal: each experiment's verdict, reasons, tables and data quality."""
     parts: list[RenderableType] = []
     if report.as_of is None:
         readable = "no line that can be read" if report.log.lines else "no lines"
@@ -133,7 +133,7 @@ def _quality(report: ExperimentReport) -> Iterator[RenderableType]:
 
 
 def verdict_words(verdict: Verdict, group: str) -> str:
-    """What to do, in words."""
+    """The verdict as a heading that names the group, such as `SHIP canary`."""
     return _WORDS[verdict][0].format(group=group)
 
 

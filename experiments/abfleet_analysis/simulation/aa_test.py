@@ -63,7 +63,7 @@ class AaResult:
         return bool(within and self.uniform_p >= 0.001)
 
     def as_dict(self) -> dict[str, object]:
-        """As JSON values."""
+        """The result as the JSON document of `abfleet simulate --aa --json`."""
         shares = {name: count / self.runs for name, count in self.counts.items()}
         return {
             "runs": self.runs,
@@ -76,7 +76,7 @@ class AaResult:
         }
 
     def sentences(self) -> list[str]:
-        """In words."""
+        """The result as lines for people, each count beside its promise."""
         lines = [f"{self.runs:,} random deals of {self.users:,} users over {self.looks} looks, nothing differs:"]
         for name, count in self.counts.items():
             promise = f"promised: at most {PROMISES[name]:.1%}" if name in PROMISES else ""

@@ -40,7 +40,7 @@ class PlainScenario:
     groups: tuple[str, ...] = ("control", "experiment", "canary")
 
     def draw(self, random: np.random.Generator) -> Evidence:
-        """One experiment."""
+        """Draws the daily counts of one experiment, and returns their sums as evidence."""
         weights = np.array(self.weights)
         daily = random.multinomial(self.users // LOOKS, weights, size=LOOKS).astype(np.float64)
         treated = np.array([0.0, 1.0, 0.0])[: len(weights)]

@@ -38,7 +38,7 @@ class RampScenario:
     days: tuple[int, ...] = (9, 9, 10)
 
     def draw(self, random: np.random.Generator) -> Evidence:
-        """One experiment."""
+        """Draws the users of one experiment, and returns their sums as evidence."""
         layout = _ramp_cells(self.days)
         sums = _RampSums(len(layout.cells))
         for kind, (share, presence, conversion) in enumerate(((0.1, 0.8, 0.25), (0.9, 0.25, 0.02))):

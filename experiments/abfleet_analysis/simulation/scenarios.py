@@ -33,7 +33,7 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A kind of experiment."""
+    """A kind of made-up experiment: its story, how one is drawn, and what is promised of its verdicts."""
 
     name: str
     story: str

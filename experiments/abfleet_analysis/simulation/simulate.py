@@ -32,12 +32,12 @@ class Characteristic:
 
     @property
     def share(self) -> float:
-        """Part of the runs."""
+        """The share of runs with this outcome, 0 to 1."""
         return self.count / self.runs
 
     @property
     def standard_error(self) -> float:
-        """Of the share."""
+        """The share's binomial standard error, sqrt(p (1 - p) / runs)."""
         return math.sqrt(self.share * (1 - self.share) / self.runs)
 
     @property

@@ -52,17 +52,17 @@ class Comparison:
 
     @property
     def difference(self) -> Floats:
-        """Value - baseline."""
+        """Value less baseline, in the metric's unit: float64[times]."""
         return self.value - self.baseline
 
     @property
     def standard_error(self) -> Floats:
-        """Of the difference."""
+        """The standard error of the difference: float64[times]."""
         return np.sqrt(self.variance + self.baseline_variance)
 
     @property
     def relative_difference(self) -> Floats:
-        """Value / baseline - 1; nan for a baseline of 0."""
+        """Value / baseline - 1: float64[times]; nan for a baseline of 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self.baseline != 0, self.value / self.baseline - 1, np.nan)
 

@@ -38,7 +38,7 @@ def spent(alpha: float, fraction: float) -> float:
 
 
 def quantile(probability: float) -> float:
-    """The standard normal's quantile."""
+    """The z below which a standard normal lies with this probability; the inverse of Phi."""
     return float(ndtri(probability))
 
 

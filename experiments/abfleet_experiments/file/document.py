@@ -152,7 +152,7 @@ def parse(text: str, findings: Findings) -> Node | None:
 
 
 class _Reader:
-    """Walks the parser's events once."""
+    """Builds nodes from the parser's events, and stops at the first thing that a strict file forbids."""
 
     def __init__(self, text: str, findings: Findings) -> None:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

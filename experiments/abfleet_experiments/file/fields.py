@@ -65,7 +65,7 @@ def members(findings: Findings, node: Node | None, path: Path, known: Sequence[k
 
 
 def mapping(findings: Findings, node: Node | None, path: Path) -> dict[str, tuple[Scalar, Node]] | None:
-    """The entries of a mapping."""
+    """The entries of a mapping by key, each with the node of its key; None if it is no mapping."""
     if isinstance(node, Mapping):
         return node.entries
     if node is not None and not isinstance(node, Broken):
@@ -195,7 +195,7 @@ def attribute_value(findings: Findings, node: Node, path: Path) -> str | None:
 
 
 def target(findings: Findings, node: Node, path: Path) -> str | None:
-    """The address of workers."""
+    """A worker address: `dns:///host:port`, `host:port` with port 1 to 65535, or `unix:path`."""
     value = text(findings, node, path, longest=512)
     if value is None:
         return None

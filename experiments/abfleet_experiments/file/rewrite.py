@@ -176,7 +176,7 @@ def _content_end(node: Node) -> int:
 
 
 def _line_end(text: str, position: int) -> int:
-    """Where the next line begins."""
+    """The position after the line feed that follows `position`; the text's length on the last line."""
     if position and text[position - 1] == "\n":
         return position
     newline = text.find("\n", position)

@@ -162,7 +162,7 @@ class DecisionLog:
         self._flusher = self._loop.call_later(self.settings.flush_interval_seconds, self._tick)
 
     def flush(self) -> None:
-        """Hands over what has gathered."""
+        """Hands the buffered lines and their callbacks to the writer; drops lines that exceed the bounds."""
         lines, waiters = self._lines, self._waiters
         if not lines and not waiters:
             return

@@ -52,7 +52,7 @@ class LogKeeper:
         self._thread.start()
 
     def wake(self) -> None:
-        """A file has been closed."""
+        """Starts a round at once, because a file has been closed."""
         self._wake.set()
 
     def close(self) -> None:
@@ -71,7 +71,7 @@ class LogKeeper:
             self._wake.wait(ROUND_SECONDS)
 
     def tidy(self) -> None:
-        """One round."""
+        """Compresses closed files, then removes those older than the retention. Logs errors, raises none."""
         try:
             if self._compresses:
                 for path in plain_files(self._folder):

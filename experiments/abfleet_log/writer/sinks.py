@@ -28,14 +28,14 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Sink(Protocol):
-    """Takes chunks of whole lines."""
+    """Where the writer's thread puts chunks of whole lines."""
 
     @property
     def where(self) -> str:
-        """For people: a path, or `stdout`."""
+        """The path of the file, or `stdout`, for messages."""
 
     def open(self) -> None:
-        """Makes it ready. Raises OSError."""
+        """Opens the sink for writing. Raises OSError."""
 
     def commit(self, chunk: bytes) -> tuple[int, OSError | None]:
         """Writes lines: the bytes of whole lines that are in for certain, and why not all of them."""
@@ -216,10 +216,10 @@ class StdoutSink:
         return chunk.rfind(b"\n", 0, done) + 1, error
 
     def idle(self) -> None:
-        """Nothing to do."""
+        """Does nothing: each chunk is written at once, and a pipe has no fsync."""
 
     def probe(self) -> None:
-        """Nobody can tell without writing."""
+        """Never raises: only a real write shows whether the reader still reads."""
 
     def close(self) -> None:
         """It is not ours to close."""

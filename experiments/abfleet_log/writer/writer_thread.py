@@ -97,7 +97,7 @@ class LogWriter:
 
     @property
     def where(self) -> str:
-        """The sink, for people."""
+        """The path that the sink writes, or `stdout`, for messages."""
         return self._sink.where
 
     def start(self) -> None:
@@ -107,7 +107,7 @@ class LogWriter:
         self._thread.start()
 
     def put(self, batch: LineBatch) -> None:
-        """Hands a batch over."""
+        """Queues a batch and wakes the thread; never blocks."""
         self._queue.put(batch)
 
     def close(self, timeout_seconds: float) -> bool:

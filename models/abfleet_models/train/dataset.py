@@ -45,7 +45,7 @@ class TrainTestSplit:
 
     @property
     def items(self) -> int:
-        """Number of items."""
+        """The number of items; they are numbered 0 to items - 1."""
         return len(self.item_ids)
 
 

@@ -73,11 +73,11 @@ class _Graph:
         return name
 
     def scalar(self, name: str, value: int) -> str:
-        """Adds an int64 scalar."""
+        """Adds a constant int64[] and returns its name."""
         return self.constant(name, np.array(value, dtype=np.int64))
 
     def vector(self, name: str, *values: int) -> str:
-        """Adds an int64 vector."""
+        """Adds a constant int64[len(values)] and returns its name."""
         return self.constant(name, np.array(values, dtype=np.int64))
 
     def add(self, operator: str, inputs: Sequence[str], *, output: str = "", **attributes: Any) -> str:

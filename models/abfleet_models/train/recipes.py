@@ -37,7 +37,7 @@ TRANSITION_WEIGHT = 8.0
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How one version is made."""
+    """One version of the registry: its algorithm, its parameters, and what fits its weight tables."""
 
     version: str
     algorithm: str
