@@ -17,10 +17,10 @@ async def test_an_answer_that_comes_after_the_call_moved_on_is_dropped(make_benc
     await bench.arrive(hasty, patient)
     bench.replica("v2", 1).becomes(ReplicaHealth.SERVING)
     bench.clock.advance(0.16)
-    bench.router.answers.sweep()
+    bench.router.batch_results.sweep()
     await turns()
-    assert bench.hop("v2", 1).sent[0].requests == (hasty.payload,)
-    first, second = bench.hop("v2", 0).sent[0], bench.hop("v2", 1).sent[0]
+    assert bench.link("v2", 1).sent[0].requests == (hasty.payload,)
+    first, second = bench.link("v2", 0).sent[0], bench.link("v2", 1).sent[0]
     first.answer(worker_answer("v2", first.requests))
     await turns()
     assert hasty.answers == []
@@ -40,9 +40,9 @@ async def test_the_last_attempt_has_all_the_time_that_is_left(make_bench: Make) 
     call = bench.call("on-v1", [1], seconds=0.3, request_id="late")
     await bench.arrive(call)
     bench.clock.advance(0.29)
-    bench.router.answers.sweep()
+    bench.router.batch_results.sweep()
     await turns()
-    sent = bench.hop("v1", 0).sent[0]
+    sent = bench.link("v1", 0).sent[0]
     sent.answer(worker_answer("v1", sent.requests))
     await turns()
     assert outcome(bench, call) == ("OK", "v1", None, 1)
@@ -61,7 +61,7 @@ async def test_a_caller_that_goes_touches_nobody(make_bench: Make, sent: bool) -
     bench.router.on_cancelled(calls[1])
     await bench.run_dry()
     assert outcome(bench, calls[1]) == ("CANCELLED", None, None, int(sent))
-    assert len(bench.hop("v3").sent[-1].requests) == (4 if sent else 3)
+    assert len(bench.link("v3").sent[-1].requests) == (4 if sent else 3)
     bench.books_balance(bench.calls, [calls[1]])
     bench.nothing_is_left()
 
@@ -107,7 +107,7 @@ async def test_a_worker_that_hangs_costs_half_of_the_time_each(make_bench: Make)
         ((_, sent),) = [(one, batch) for one, batch in bench.open_batches() if not batch.outcome.done()]
         assert sent.timeout_seconds == pytest.approx(left)
         bench.clock.advance(left)
-        bench.router.answers.sweep()
+        bench.router.batch_results.sweep()
         await turns()
     await bench.run_dry()
     assert outcome(bench, call) == ("OK", "v1", "timeout", 4)
@@ -135,7 +135,7 @@ async def test_calls_of_a_replica_that_leaves_still_time_out(make_bench: Make) -
     bench.fleet.follow({"v3": ["10.0.2.9:1"]})
     await turns()
     bench.clock.advance(0.11)
-    bench.router.answers.sweep()
+    bench.router.batch_results.sweep()
     await turns()
     await bench.answer("v3")
     await bench.run_dry()
