@@ -1,4 +1,4 @@
-"""The router's own counters: plain numbers on the hot path, shown to Prometheus at scrape. Knows no call."""
+"""The router's own counters: plain numbers on the hot path, made into Prometheus families at each scrape."""
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from abfleet_experiments.assign import Arm
 from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import Histogram
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 ADDED_BOUNDS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5)
@@ -14,7 +14,7 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class ArmStats:
-    """Counts of one (experiment, group, assigned version); they live on over reloads. Changed only by Router."""
+    """Counts of one (experiment, group, assigned version); kept over reloads. Changed on the event loop alone."""
 
     __slots__ = ("experiment", "fallbacks", "group", "latency", "ok", "others", "version")
 
@@ -27,17 +27,17 @@ class ArmStats:
         self.others: dict[tuple[str, int], int] = {}
         """(served version or "", status) for all other calls."""
         self.fallbacks: dict[str, int] = {}
-        """By reason."""
+        """Calls that fell back to the default version, by the value of their FailureReason."""
         self.latency = Histogram()
         """Seconds from the arrival of a call to its answer."""
 
     def count(self, served: str, code: Code) -> None:
-        """A call that did not end as usual."""
+        """Counts a call that fell back or failed; `served` is "" where no version answered."""
         key = (served, int(code))
         self.others[key] = self.others.get(key, 0) + 1
 
-    def by_outcome(self) -> Iterator[tuple[str, int, int]]:
-        """(served version, status, calls)."""
+    def by_status(self) -> Iterator[tuple[str, int, int]]:
+        """The calls that have ended, as (served version or "", status code, number of calls)."""
         if self.ok:
             yield self.version, int(Code.OK), self.ok
         for (served, status), calls in list(self.others.items()):
@@ -45,7 +45,7 @@ class ArmStats:
 
     @property
     def calls(self) -> int:
-        """Calls of every outcome."""
+        """All calls that have ended, whatever their status."""
         return self.ok + sum(self.others.values())
 
     @property
@@ -68,7 +68,7 @@ class RouterMetrics(Collector):
         self.retries = 0
         self.reload_failures = 0
         self.reloads = 0
-        self._lenders: list[Callable[[], Iterable[Metric]]] = []
+        self._registered: list[Callable[[], Iterable[Metric]]] = []
 
     def arm(self, arm: Arm) -> ArmStats:
         """The counts of an arm, made when it is first asked for."""
@@ -76,34 +76,36 @@ class RouterMetrics(Collector):
         return self.arms.setdefault(key, ArmStats(*key))
 
     def observe_batch(self, size: int) -> None:
-        """A batch of this many calls was sent."""
+        """Counts a batch of this many calls that a worker answered."""
         histogram = self.batch_sizes
         histogram.counts[bisect_left(BATCH_BOUNDS, size)] += 1
         histogram.total += size
 
     def register(self, families: Callable[[], Iterable[Metric]]) -> None:
         """Adds families that another part computes at scrape."""
-        self._lenders.append(families)
+        self._registered.append(families)
 
     def collect(self) -> Iterable[Metric]:
         """The families, made new at each scrape."""
-        who = ["experiment", "group", "assigned_version"]
+        arm = ["experiment", "group", "assigned_version"]
         requests = CounterMetricFamily(
             "abfleet_requests",
-            "Calls by assignment, by who served and by status.",
-            labels=[*who, "served_version", "status"],
+            "Calls that have ended, by assignment, by the version that served and by gRPC status.",
+            labels=[*arm, "served_version", "status"],
         )
         fallbacks = CounterMetricFamily(
             "abfleet_fallbacks",
-            "Calls that the default version served or was to serve, by reason.",
-            labels=[*who, "reason"],
+            "Calls that fell back to the default version, by assignment and reason.",
+            labels=[*arm, "reason"],
         )
         latency = HistogramMetricFamily(
-            "abfleet_request_duration_seconds", "Arrival to answer, by assignment.", labels=who
+            "abfleet_request_duration_seconds",
+            "Seconds from a call's arrival to its answer, by assignment.",
+            labels=arm,
         )
         for stats in list(self.arms.values()):
             labels = [stats.experiment, stats.group, stats.version]
-            for served, status, calls in stats.by_outcome():
+            for served, status, calls in stats.by_status():
                 requests.add_metric([*labels, served, Code(status).name], calls)
             for reason, calls in list(stats.fallbacks.items()):
                 fallbacks.add_metric([*labels, reason], calls)
@@ -111,25 +113,28 @@ class RouterMetrics(Collector):
         yield from (requests, fallbacks, latency)
         added = HistogramMetricFamily(
             "abfleet_added_latency_seconds",
-            "Time of a call in the router and on the network, without the worker's own time.",
+            "Seconds that a call spent in the router and on the network, without the worker's own time.",
         )
         added.add_metric([], self.added.cumulative(), self.added.total)
-        sizes = HistogramMetricFamily("abfleet_batch_size", "Calls in a batch sent to a worker.")
+        sizes = HistogramMetricFamily("abfleet_batch_size", "Calls in each batch that a worker answered.")
         sizes.add_metric([], self.batch_sizes.cumulative(), self.batch_sizes.total)
         yield from (added, sizes)
         for name, help_text, value in (
             ("abfleet_rejected", "Calls refused as INVALID_ARGUMENT.", self.rejected),
-            ("abfleet_shed", "Calls refused under overload.", self.shed),
-            ("abfleet_rate_limited", "Calls refused because of the caller's rate limit.", self.rate_limited),
-            ("abfleet_retries", "Attempts on another replica that the retry budget paid for.", self.retries),
-            ("abfleet_reload_failures", "Configurations that were not taken.", self.reload_failures),
-            ("abfleet_reloads", "Configurations that came into force.", self.reloads),
+            ("abfleet_shed", "Calls refused because the router was overloaded.", self.shed),
+            ("abfleet_rate_limited", "Calls refused because the caller exceeded its rate limit.", self.rate_limited),
+            ("abfleet_retries", "Retries on another replica, paid for by the retry budget.", self.retries),
+            (
+                "abfleet_reload_failures",
+                "Changes of the configuration files refused because of errors in them.",
+                self.reload_failures,
+            ),
+            (
+                "abfleet_reloads",
+                "Configurations put into force: the first, changed files and rows of ramps.",
+                self.reloads,
+            ),
         ):
             yield CounterMetricFamily(name, help_text, value=value)
-        for lender in self._lenders:
-            yield from lender()
-
-
-def gauge(name: str, help_text: str, value: float) -> Metric:
-    """A family with one value."""
-    return GaugeMetricFamily(name, help_text, value=value)
+        for families in self._registered:
+            yield from families()

@@ -283,7 +283,7 @@ class Bench:
             {
                 (stats.group, stats.version, served, Code(status).name): count
                 for stats in self.metrics.arms.values()
-                for served, status, count in stats.by_outcome()
+                for served, status, count in stats.by_status()
             }
         )
         assert counted == Counter(

@@ -1,4 +1,4 @@
-"""Status and reload for operators, on the admin port. Knows what there is to show, changes nothing but by reload."""
+"""Status, reload and log level for operators, on the admin port. Gathers what there is to show, decides nothing."""
 
 import asyncio
 import time
@@ -115,7 +115,7 @@ def histogram(values: Histogram) -> dict[str, Any]:
 
 
 class Admin(admin_pb2_grpc.AdminServicer):
-    """abfleet.admin.v1.Admin."""
+    """The gRPC service abfleet.admin.v1.Admin: Status, Reload and SetLogLevel."""
 
     def __init__(self, report: StatusReport, reloader: Reloader, router: Router, operations: OperationalLog) -> None:
         self._operations = operations

@@ -1,4 +1,4 @@
-"""The fleet, the decision log and the configuration as Prometheus families, read at scrape. Changes nothing."""
+"""The fleet, the decision log and the configuration as Prometheus families, read at each scrape."""
 
 from collections.abc import Iterable
 
@@ -11,11 +11,17 @@ from abfleet_router.fleet.fleet import Fleet
 
 def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterable[Metric]:
     """Replica states, ejections, what waits, log lines, and the configuration in force."""
-    state = GaugeMetricFamily("abfleet_replica_in", "1 where a replica may get calls.", labels=["version", "address"])
-    load = GaugeMetricFamily("abfleet_replica_load", "Calls that wait or are in flight.", labels=["version", "address"])
-    available = GaugeMetricFamily("abfleet_pool_available", "Replicas that may get calls.", labels=["version"])
+    state = GaugeMetricFamily(
+        "abfleet_replica_in", "1 if the replica may get calls, else 0.", labels=["version", "address"]
+    )
+    load = GaugeMetricFamily(
+        "abfleet_replica_load", "Calls waiting for the replica or in flight to it.", labels=["version", "address"]
+    )
+    available = GaugeMetricFamily(
+        "abfleet_pool_available", "Replicas of the version that may get calls.", labels=["version"]
+    )
     detected = CounterMetricFamily(
-        "abfleet_ejections_detected", "Ejections that the rules called for.", labels=["version"]
+        "abfleet_ejections_detected", "Ejections that were due, whether made or not.", labels=["version"]
     )
     enforced = CounterMetricFamily("abfleet_ejections_enforced", "Ejections that were made.", labels=["version"])
     for version, pool in list(fleet.pools.items()):
@@ -27,19 +33,29 @@ def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterabl
             state.add_metric(labels, replica in pool.available)
             load.add_metric(labels, replica.queue.load)
     yield from (state, load, available, detected, enforced)
-    yield GaugeMetricFamily("abfleet_waiting_calls", "Calls that wait in all batch queues.", value=fleet.backlog.calls)
-    yield GaugeMetricFamily("abfleet_waiting_bytes", "Bytes of requests that wait.", value=fleet.backlog.bytes)
-    counters = decision_log.counters
-    yield CounterMetricFamily("abfleet_decision_log_lines", "Lines written.", value=counters.written)
-    yield CounterMetricFamily("abfleet_decision_log_dropped", "Lines that are in no file.", value=counters.lost)
-    yield GaugeMetricFamily("abfleet_decision_log_buffered", "Lines not written yet.", value=decision_log.buffered)
+    yield GaugeMetricFamily("abfleet_waiting_calls", "Calls waiting in all batch queues.", value=fleet.backlog.calls)
     yield GaugeMetricFamily(
-        "abfleet_decision_log_failing", "1 while lines cannot be written.", value=decision_log.failing
+        "abfleet_waiting_bytes", "Bytes of the requests waiting in all batch queues.", value=fleet.backlog.bytes
+    )
+    counters = decision_log.counters
+    yield CounterMetricFamily("abfleet_decision_log_lines", "Decision log lines written.", value=counters.written)
+    yield CounterMetricFamily(
+        "abfleet_decision_log_dropped", "Decision log lines lost: they are in no file.", value=counters.lost
+    )
+    yield GaugeMetricFamily(
+        "abfleet_decision_log_buffered", "Decision log lines not written yet.", value=decision_log.buffered
+    )
+    yield GaugeMetricFamily(
+        "abfleet_decision_log_failing",
+        "1 while the decision log cannot be written, else 0.",
+        value=decision_log.failing,
     )
     if (snapshot := router.snapshot) is not None:
-        info = InfoMetricFamily("abfleet_config", "The configuration in force.")
+        info = InfoMetricFamily("abfleet_config", "Revision of the configuration in force; always 1.")
         info.add_metric([], {"revision": snapshot.revision})
         yield info
         yield GaugeMetricFamily(
-            "abfleet_config_generation", "Configurations since the start.", value=snapshot.generation
+            "abfleet_config_generation",
+            "Configurations put into force since the router started.",
+            value=snapshot.generation,
         )

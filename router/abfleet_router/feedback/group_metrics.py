@@ -1,6 +1,6 @@
-"""Groups as Prometheus families: the share that each was given, and the outcomes of its users. Decides nothing.
+"""Groups as Prometheus families: the configured share of each, and the outcomes of its users. Decides nothing.
 
-They are for pictures and early hints. A conclusion is `abfleet analyze`'s: it counts users, knows what each was really
+They are for dashboards and early hints. Conclusions come from `abfleet analyze`: it counts users, knows what each was
 assigned when, counts an outcome once over all routers and restarts, and waits until its window is over.
 """
 
@@ -21,11 +21,11 @@ class GroupOutcomes:
         self.counts: Counter[tuple[str, str, str]] = Counter()
 
     def families(self) -> Iterable[Metric]:
-        """For /metrics."""
+        """The counts as a Prometheus family, read at each scrape."""
         outcomes = CounterMetricFamily(
             "abfleet_group_outcomes",
-            "Accepted outcomes by the group that the file in force gives their user, without attributes: both empty "
-            "where there is no user or no group. A hint, not a result: abfleet analyze is the truth.",
+            "Accepted outcomes by type and by the group that the configuration in force gives the user id; both labels "
+            "are empty without a group. For results use abfleet analyze, which counts users.",
             labels=["experiment", "group", "type"],
         )
         for labels, count in sorted(self.counts.items()):
@@ -43,13 +43,13 @@ def group_of(snapshot: Snapshot, user_id: str) -> tuple[str, str]:
 
 
 def shares(snapshot: Snapshot | None) -> Iterable[Metric]:
-    """What the configuration in force gives each group."""
+    """The share that the configuration in force gives each group, as a Prometheus family."""
     share = GaugeMetricFamily(
         "abfleet_group_share",
-        "Share of the experiment's users that the group has by the configuration in force, 0 to 1.",
+        "Configured share of the experiment's users that the group gets, 0 to 1.",
         labels=["experiment", "group"],
     )
-    for event in () if snapshot is None else snapshot.assigner.allocations:
-        for group, weight_percent in event.weights.items():
-            share.add_metric([event.experiment, group], weight_percent / PERCENT)
+    for allocation in () if snapshot is None else snapshot.assigner.allocations:
+        for group, weight_percent in allocation.weights.items():
+            share.add_metric([allocation.experiment, group], weight_percent / PERCENT)
     yield share

@@ -342,7 +342,7 @@ async def test_outcomes_are_counted_by_group(desk: Desk) -> None:
         ("", "", "click"): 1,
     }
     (family,) = desk.feedback.by_group.families()
-    assert "abfleet analyze is the truth" in family.documentation
+    assert "For results use abfleet analyze" in family.documentation
     assert sum(sample.value for sample in family.samples if sample.name == "abfleet_group_outcomes_total") == 3
 
 
