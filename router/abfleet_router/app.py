@@ -1,4 +1,4 @@
-"""The router's process: from arguments to an exit code. Knows signals and errors; what serves is serving.py's."""
+"""The router's process, from arguments to an exit code: signals, errors and the drain. What serves is in serving.py."""
 
 import asyncio
 import os
@@ -57,7 +57,7 @@ async def serve(settings: RouterSettings, operations: OperationalLog) -> int:
         stop = asyncio.ensure_future(signals.first.wait())
         await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
-            ready.result()  # an error while it waited is no readiness
+            ready.result()  # raises what kept it from becoming ready
             # Standard output belongs to the decision log when that goes there.
             out = sys.stderr if settings.log.sink == "stdout" else sys.stdout
             line = f"ready {serving.address} admin {serving.admin_address} metrics {serving.metrics_address}"
@@ -66,7 +66,9 @@ async def serve(settings: RouterSettings, operations: OperationalLog) -> int:
         ready.cancel()
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
         if not await signals.drain(serving.drain):
-            log.warning("stopped at once; calls may have been cut", in_progress=serving.server.in_progress)
+            log.warning(
+                "a second signal ended the drain; calls may have been cut", in_progress=serving.server.in_progress
+            )
             return EXIT_FAILURE
     log.info("stopped")
     return 0

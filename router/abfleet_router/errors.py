@@ -1,4 +1,4 @@
-"""What the router refuses, and what it says. One table of limits; knows no transport beyond its status codes."""
+"""The router's errors and the limits of a request. Knows status codes, and no transport beyond them."""
 
 from dataclasses import dataclass
 
@@ -18,7 +18,7 @@ class InvalidRequest(RouterError):
     code = Code.INVALID_ARGUMENT
 
     def __init__(self, field: str, value: object, allowed: str) -> None:
-        super().__init__(f"{field}: {shown(value)}; allowed: {allowed}")
+        super().__init__(f"{field}: {shown(value)} is not allowed; allowed: {allowed}")
         self.field = field
         self.allowed = allowed
         """For the decision log, which keeps no wrong value: it may be somebody's name."""

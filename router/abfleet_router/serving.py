@@ -38,8 +38,8 @@ COUNTED = (*METHODS, "/Feedback/Record")
 SERVICES = tuple(recommender_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Recommender", "Feedback"))
 SWEEP_SECONDS = 0.02
 """Between checks for attempts whose time is up: an answer may be late by this much, against a default of 500 ms."""
-MEMORY_BEATS = 5
-"""Of so many of those checks, one is of memory."""
+SWEEPS_PER_MEMORY_CHECK = 5
+"""Memory is checked at every fifth of them: ten times a second."""
 
 
 class Serving:
@@ -59,8 +59,8 @@ class Serving:
             open_feedback=settings.open_feedback,
         )
         # Draws balance load and name spans; nothing secret hangs on them.
-        chance = random.Random()  # noqa: S311
-        draw = chance.random
+        generator = random.Random()  # noqa: S311
+        draw = generator.random
         self.fleet = Fleet(
             clock=time.monotonic,
             draw=draw,
@@ -81,7 +81,7 @@ class Serving:
             settings.routing,
             holds_answers=settings.log.policy == "refuse",
             hashed=self._hashed,
-            tracer=self._make_tracer(chance),
+            tracer=self._make_tracer(generator),
             client_of=self.guards.client_of,
             rate_limit=self.guards.rate_limit,
         )
@@ -153,11 +153,13 @@ class Serving:
         self._operations.bind(config_revision=snapshot.revision)
         self.router.use(snapshot)
 
-    def _make_tracer(self, chance: random.Random) -> CallTracer | None:
+    def _make_tracer(self, generator: random.Random) -> CallTracer | None:
         if self.spans is None:
             return None
         ratio = self._settings.trace_sample
-        return CallTracer(self.spans.export, ratio, draw=chance.random, bits=chance.getrandbits, hashed=self._hashed)
+        return CallTracer(
+            self.spans.export, ratio, draw=generator.random, bits=generator.getrandbits, hashed=self._hashed
+        )
 
     @property
     def address(self) -> str:
@@ -237,18 +239,18 @@ class Serving:
 
     @property
     def _serves(self) -> bool:
-        """What health is to say: under every policy but keep_serving, that depends on the decision log too."""
+        """Whether health says SERVING. Under every policy but keep_serving it depends on the decision log too."""
         may_fail = self._settings.log.policy == "keep_serving"
-        return self._offered and not self.router.crowded and (may_fail or not self.decision_log.failing)
+        return self._offered and not self.router.memory_over_limit and (may_fail or not self.decision_log.failing)
 
     async def _keep_sweeping(self) -> None:
-        memory, beats = self.guards.memory, 0
+        memory, sweeps = self.guards.memory, 0
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             self.router.batch_results.sweep()
-            beats += 1
-            if memory is not None and beats % MEMORY_BEATS == 0:
-                self.router.crowded = memory.check()
+            sweeps += 1
+            if memory is not None and sweeps % SWEEPS_PER_MEMORY_CHECK == 0:
+                self.router.memory_over_limit = memory.check()
             if (serves := self._serves) is not self.health.serving:
                 await self.health.set_serving(serves)
 

@@ -1,4 +1,4 @@
-"""Every flag of the router, with its default and why. Knows no other part; reads nothing but flags and environment."""
+"""Every flag of the router, with its default and why. Reads flags and environment, and opens no file."""
 
 import os
 import socket
@@ -25,12 +25,12 @@ SECONDS_A_DAY = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoutingSettings:
-    """What the story of a call depends on."""
+    """Deadlines, retries and bounds of the calls on their way through the router."""
 
     name: str = "router"
     """This router in the decision log."""
     default_deadline_seconds: float = 2.0
-    """For callers that set none."""
+    """Seconds that a call has if its caller sets no deadline."""
     attempt_timeout_seconds: float = 0.5
     """An attempt takes at most this and at most half of what remains, so that there is time for another."""
     least_attempt_seconds: float = 0.001
@@ -43,7 +43,7 @@ class RoutingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouterSettings:
-    """One router process."""
+    """All settings of one router process."""
 
     experiments: Path
     fleet: Path | None
@@ -56,7 +56,7 @@ class RouterSettings:
     log_dir: Path
     log: LogSettings
     feedback_window: int
-    """How many outcome ids are remembered, to tell repeats."""
+    """How many outcome ids are remembered, to recognise repeats."""
     open_feedback: bool
     user_id_hmac_key_file: Path | None
     """Where the log has keyed hashes instead of user ids."""
@@ -144,7 +144,7 @@ def _add_process(flags: Flags) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
     seconds = real(0, 3600)
     add = flags.add
-    add("experiments", Path, "experiments/recommender.yaml", "FILE", "the experiments file, followed while it runs")
+    add("experiments", Path, "experiments/recommender.yaml", "FILE", "the experiments file, read again when it changes")
     add("fleet", str, "", "FILE", "a file that replaces the targets of the experiments file")
     add("listen", address, "127.0.0.1:50051", "HOST:PORT", "where to serve callers; port 0: any free one; unix:PATH")
     add("admin-listen", address, "127.0.0.1:50052", "HOST:PORT", "where to serve status and reload")
@@ -159,28 +159,33 @@ def _add_process(flags: Flags) -> None:
         real(0, 1),
         "0.01",
         "RATIO",
-        "part of the calls that is traced; a caller's own decision goes before it",
+        "part of the calls that is traced; a caller that sends a traceparent decides itself",
     )
-    add("router-name", text, name, "NAME", "this router in the decision log")
-    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "between polls of the files")
-    add("drain-delay", seconds, "0", "SECONDS", "go on answering so long after SIGTERM")
-    add("drain-timeout", seconds, "4", "SECONDS", "then wait so long for running calls")
+    add("router-name", text, name, "NAME", "name of this router in the decision log")
+    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files")
+    add("drain-delay", seconds, "0", "SECONDS", "time after SIGTERM in which calls are still answered")
+    add("drain-timeout", seconds, "4", "SECONDS", "time after that for running calls to end")
 
 
 def _add_decision_log(flags: Flags) -> None:
     log, add = LogSettings(), flags.add
     add("log-dir", Path, "logs", "DIR", "folder of the decision log")
     flags.choice("log-sink", ("file", "stdout"), log.sink, "where the decision log goes; stdout: for a collector")
-    flags.choice("log-policy", get_args(Policy), log.policy, "while it cannot be written; refuse: no answer unlogged")
+    flags.choice(
+        "log-policy", get_args(Policy), log.policy, "while it cannot be written; refuse: no answer goes unlogged"
+    )
     add(
         "flush-interval",
         real(0.001, 60),
         f"{log.flush_interval_seconds:g}",
         "SECONDS",
-        "between writes of the decision log",
+        "time between writes of the decision log",
     )
     flags.choice(
-        "fsync", get_args(Fsync), log.fsync, "put the log on disk: left to the system, each second, or each write"
+        "fsync",
+        get_args(Fsync),
+        log.fsync,
+        "when the log is put on disk: as the system decides, each second, or at each write",
     )
     add("log-rotate-bytes", whole(1024, 2**50), f"{log.rotate_bytes}", "BYTES", "begin a new log file at this size")
     add(
@@ -190,7 +195,7 @@ def _add_decision_log(flags: Flags) -> None:
         "SECONDS",
         "begin a new log file at this age",
     )
-    flags.choice("log-compress", ("zst", "none"), log.compress, "what becomes of closed log files")
+    flags.choice("log-compress", ("zst", "none"), log.compress, "how closed log files are compressed")
     add("log-retention", real(0, 36_500), "0", "DAYS", "remove log files whose last line is older; 0: never")
     add(
         "log-buffer-lines",
@@ -201,21 +206,21 @@ def _add_decision_log(flags: Flags) -> None:
     )
     add("log-buffer-bytes", whole(65_536, 2**40), f"{log.max_bytes}", "BYTES", "the same in bytes of lines")
     add("user-id-hmac-key-file", str, "", "FILE", "log keyed hashes instead of user ids; the key is in this file")
-    add("feedback-window", whole(1, 100_000_000), "500000", "N", "outcome ids remembered, to tell repeats at once")
-    flags.switch("open-feedback", "take outcomes off loopback without a token, from anybody")
+    add("feedback-window", whole(1, 100_000_000), "500000", "N", "outcome ids remembered, to recognise repeats at once")
+    flags.switch("open-feedback", "accept outcomes without a token on addresses other than loopback")
 
 
 def _add_data_path(flags: Flags) -> None:
-    routing, ejection, lanes = RoutingSettings(), EjectionPolicy(), BatchingSettings()
+    routing, ejection, batching = RoutingSettings(), EjectionPolicy(), BatchingSettings()
     seconds = real(0.001, 3600)
     add = flags.add
-    add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "for callers that set none")
+    add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "of calls that have none")
     add(
         "attempt-timeout",
         seconds,
         f"{routing.attempt_timeout_seconds:g}",
         "SECONDS",
-        "for one attempt; at most half of what remains, unless it is the last that can be made",
+        "time of one attempt; at most half of what remains, unless it is the last that can be made",
     )
     add(
         "max-waiting-calls",
@@ -225,10 +230,14 @@ def _add_data_path(flags: Flags) -> None:
         "calls that may wait before new ones are refused",
     )
     add("max-waiting-bytes", whole(1, 2**40), f"{routing.max_waiting_bytes}", "BYTES", "the same in bytes of requests")
-    add("max-batch", whole(1, 4096), f"{lanes.max_batch}", "N", "most calls in one batch")
-    add("max-in-flight", whole(1, 64), f"{lanes.max_in_flight}", "N", "batches in flight to one replica")
+    add("max-batch", whole(1, 4096), f"{batching.max_batch}", "N", "most calls in one batch")
+    add("max-in-flight", whole(1, 64), f"{batching.max_in_flight}", "N", "batches in flight to one replica")
     add(
-        "eject-after", whole(1, 1_000_000), f"{ejection.consecutive_failures}", "N", "failures in a row eject a replica"
+        "eject-after",
+        whole(1, 1_000_000),
+        f"{ejection.consecutive_failures}",
+        "N",
+        "failures in a row that eject a replica",
     )
     add(
         "eject-seconds",
@@ -242,6 +251,6 @@ def _add_data_path(flags: Flags) -> None:
         real(0, 3600),
         f"{SLOW_START_SECONDS:g}",
         "SECONDS",
-        "until a replica that has come, or come back, gets its full share; 0: at once",
+        "time until a replica that is new or back gets its full share; 0: at once",
     )
-    flags.switch("detect-only", "count what would be ejected, and eject nothing")
+    flags.switch("detect-only", "count the ejections that are due, and make none")

@@ -103,16 +103,16 @@ def test_repeats_are_left_out_and_counted() -> None:
     clock = Clock()
     said = Said(clock=clock)
     for _ in range(100):
-        said.log.error("worker answered with garbage", address="a:1", calls=3)
-    said.log.error("worker answered with garbage", address="b:1", calls=3)
+        said.log.error("worker sent an invalid answer", address="a:1", calls=3)
+    said.log.error("worker sent an invalid answer", address="b:1", calls=3)
     assert len(said.lines) == BURST + 1
     clock.now = WINDOW_SECONDS
     said.log.info("something else")
     *_, left_out, other = said.lines
-    assert (left_out["event"], left_out["of"], left_out["count"]) == (LEFT_OUT, "worker answered with garbage", 95)
+    assert (left_out["event"], left_out["of"], left_out["count"]) == (LEFT_OUT, "worker sent an invalid answer", 95)
     assert (left_out["address"], other["event"]) == ("a:1", "something else")
-    said.log.error("worker answered with garbage", address="a:1", calls=3)
-    assert said.events[-1] == "worker answered with garbage"
+    said.log.error("worker sent an invalid answer", address="a:1", calls=3)
+    assert said.events[-1] == "worker sent an invalid answer"
 
 
 def test_what_is_left_out_is_said_at_the_end() -> None:

@@ -157,7 +157,7 @@ async def test_from_start_to_end(scene: Scene) -> None:
         ([n + 1, n + 2], f"r{n}") for n in range(40)
     ]
     assert {(answer.group, answer.model_version) for answer in answers} == {("control", "v1"), ("treatment", "v2")}
-    with pytest.raises(grpc.aio.AioRpcError, match="limit: 101; allowed: 1 to 100") as caught:
+    with pytest.raises(grpc.aio.AioRpcError, match="limit: 101 is not allowed; allowed: 1 to 100") as caught:
         await scene.recommend(limit=101)
     assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     text = await asyncio.to_thread(lambda: urlopen(f"http://{serving.metrics_address}/metrics").read().decode())
@@ -184,7 +184,7 @@ async def test_it_is_not_ready_without_its_default(scene: Scene) -> None:
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     status = await scene.status()
     assert (status["serving"], status["config"]["revision"]) == (False, None)
-    assert "waits for a worker that serves: v1" in status["config"]["errors"][0]
+    assert "waits for a worker that serves v1" in status["config"]["errors"][0]
     await scene.v1.start()
     async with asyncio.timeout(SECONDS):
         await ready

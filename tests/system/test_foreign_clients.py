@@ -57,7 +57,10 @@ def test_a_mistake_is_named(fleet: Fleet, schema: tuple[str, ...]) -> None:
     """An impossible limit is INVALID_ARGUMENT with field, value and what is allowed; never a stack trace."""
     code, error = curl(fleet, "Recommender/Recommend", '{"limit":1000}', *schema)
     assert code != 0
-    assert error == {"code": "invalid_argument", "message": "limit: 1000; allowed: 1 to 100, or 0 for 10"}
+    assert error == {
+        "code": "invalid_argument",
+        "message": "limit: 1000 is not allowed; allowed: 1 to 100, or 0 for the default of 10",
+    }
 
 
 def test_reflection_lists_what_is_served(fleet: Fleet) -> None:
@@ -103,7 +106,7 @@ def test_grpc_js_sees_status_codes(fleet: Fleet) -> None:
     good = {"request": {"user_id": "user-1", "limit": 3, "request_id": "mine"}}
     answers = grpc_js(fleet, [good, {"request": {"limit": -1}}, {"request": {"user_id": "a\u0007b"}}, good])
     assert [answer.get("code") for answer in answers] == [None, 3, 3, None]
-    assert answers[1]["details"] == "limit: -1; allowed: 1 to 100, or 0 for 10"
+    assert answers[1]["details"] == "limit: -1 is not allowed; allowed: 1 to 100, or 0 for the default of 10"
     assert answers[2]["details"].startswith("user_id: ")
     assert answers[0]["response"]["request_id"] == "mine"
     assert len(answers[0]["response"]["item_ids"]) == 3

@@ -96,7 +96,10 @@ def test_outcomes_want_a_token_off_loopback(fleet: Fleet, papers: Papers) -> Non
     code, text = record(fleet, "", 1)
     assert (code, "allowed: metadata `authorization: Bearer TOKEN`" in text) == ("UNAUTHENTICATED", True)
     assert record(fleet, "abf_nobody", 1)[0] == "UNAUTHENTICATED"
-    assert record(fleet, other, 1) == ("PERMISSION_DENIED", "operator has scope admin; allowed: scope feedback")
+    assert record(fleet, other, 1) == (
+        "PERMISSION_DENIED",
+        "the token of operator has scope admin; it needs scope feedback",
+    )
     assert record(fleet, right, 1) == ("OK", "")
     told = [line for line in fleet.log() if line["event"] == "outcome"]
     assert {line["client"] for line in told} == {"recorder"}
@@ -160,7 +163,9 @@ def test_one_caller_may_not_call_too_often(fleet: Fleet, papers: Papers) -> None
     assert [error is None for error in first] == [True, True, True, False, False]
     assert first[3] is not None
     assert first[3].code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert re.fullmatch(r"rate limit: this caller has no calls left; the next is allowed in \d+ ms", first[3].details())
+    assert re.fullmatch(
+        r"rate limit: this caller sends too many calls; the next one is allowed in \d+ ms", first[3].details()
+    )
     assert 0 < int(dict(first[3].trailing_metadata())["retry-pushback-ms"]) <= 2000
     assert metric(fleet.metrics_address, "abfleet_rate_limited_total") == before + 2
 

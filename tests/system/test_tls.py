@@ -116,7 +116,7 @@ def test_the_commands(fleet: Fleet, papers: Papers) -> None:
     )
     done = abfleet("status", "--admin", admin, *words(papers.access()))
     assert done.returncode == 1
-    assert "the admin port wants a token off loopback" in done.stderr
+    assert "the admin port needs a token on addresses other than loopback" in done.stderr
     flags = ("--users", "5", "--rate", "50", "--duration", "0.4", "--delay", "0.1", "--loss", "0", "--json")
     done = abfleet("traffic", "--address", address, *flags, *shown)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""What becomes of a call next: sent, sent on after a failed attempt, or ended. Knows no batch and no answer."""
+"""What happens to a call next: its first attempt, another one after a failure, or its end. Decided in fallback.py."""
 
 from collections.abc import Callable
 
@@ -15,7 +15,7 @@ from abfleet_router.metrics import RouterMetrics
 from abfleet_router.settings import RoutingSettings
 
 PUSHBACK_MS = 200
-"""When a shed caller may come again: about what a full backlog takes to clear."""
+"""When the caller of a shed call may call again: about the time in which a full backlog clears."""
 
 
 class Attempts:
@@ -42,7 +42,7 @@ class Attempts:
         replica.queue.append(routed)
 
     def after_failure(self, routed: RoutedCall, pool: Pool, reason: FailureReason, *, broke: bool) -> None:
-        """An attempt on `pool` failed: sends the call on, or ends it."""
+        """An attempt on `pool` failed: makes the next one, or ends the call."""
         now = self._clock()
         default = routed.snapshot.default_pool
         on_default = pool.version == default.version
@@ -76,7 +76,9 @@ class Attempts:
         else:
             code = final_status(reason, time_left=time_left)
             self.fail(
-                routed, code, f"version {pool.version}: {reason.value}, and no other replica or version can serve"
+                routed,
+                code,
+                f"version {pool.version} failed ({reason.value}), and no other replica or version can answer",
             )
 
     def fall_back(self, routed: RoutedCall, default: Pool, reason: FailureReason, now: float) -> None:
@@ -92,7 +94,7 @@ class Attempts:
             self.enqueue(routed, replica, now)
 
     def fail(self, routed: RoutedCall, code: Code, text: str, pushback_ms: int = PUSHBACK_MS) -> None:
-        """Ends the call."""
+        """Ends the call with an error, counts it and logs it. RESOURCE_EXHAUSTED carries the pushback."""
         routed.done = True
         routed.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
         self._records.failed(routed, code)

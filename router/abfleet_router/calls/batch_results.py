@@ -1,4 +1,4 @@
-"""What comes back from replicas: answers, failures, and silence. Knows batches; the next attempt is attempts.py's."""
+"""What comes back from replicas: answers, failures and silence. The next attempt of a call is made in attempts.py."""
 
 from collections.abc import Callable
 
@@ -24,7 +24,7 @@ log = structlog.get_logger("abfleet.router.answers")
 
 
 class BatchResults:
-    """Gives each call of a batch its own part of the answer, or sends it on. All of it runs on the event loop."""
+    """Gives each call of a batch its own part of the answer, or its next attempt. All of it runs on the event loop."""
 
     def __init__(
         self,
@@ -51,9 +51,11 @@ class BatchResults:
         except DecodeError:
             answer = None
         if answer is None or len(answer.responses) != len(batch.calls):
-            got = "bytes that are no RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
+            got = (
+                "bytes that are not a RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
+            )
             log.error(
-                "worker answered with garbage",
+                "worker sent an invalid answer",
                 address=replica.address,
                 calls=len(batch.calls),
                 got=got,
@@ -89,7 +91,7 @@ class BatchResults:
             try:  # before the reply: a caller could make nothing of it either
                 item_ids = RecommendResponse.FromString(response).item_ids
             except DecodeError:
-                failed.append((routed, Code.INTERNAL, "the worker's answer is no RecommendResponse"))
+                failed.append((routed, Code.INTERNAL, "the worker's answer is not a RecommendResponse"))
                 continue
             route = routed.snapshot.routes[routed.arm.index]
             request_id = routed.request_id.encode()
@@ -124,7 +126,7 @@ class BatchResults:
         self._attempts.after_failure(routed, pool, reason, broke=False)
 
     def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None:
-        """A batch did not come back."""
+        """A batch failed as a whole: the worker refused it, the connection broke or its time was up."""
         log.debug(
             "batch failed",
             address=replica.address,
@@ -156,17 +158,17 @@ class BatchResults:
             self._attempts.after_failure(routed, pool, reason, broke=broke)
 
     def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None:
-        """These waited until their attempt had no time left."""
+        """These calls were still in the queue when the time of their attempt ended."""
         for routed in calls:
             self._attempts.after_failure(routed, replica.pool, FailureReason.TIMEOUT, broke=False)
 
     def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None:
-        """These waited for a replica that is out now; they were not sent, so sending them on costs nothing."""
+        """These calls waited for a replica that is out now. They were not sent, so a resend costs no retry."""
         for routed in calls:
             self._attempts.after_failure(routed, replica.pool, reason, broke=True)
 
     def sweep(self) -> None:
-        """Moves on every attempt whose time is up, and has replicas check for signs of life; called every 20 ms."""
+        """Ends every attempt whose time is up, and has silent replicas checked with a PING; called every 20 ms."""
         now = self._clock()
         for replica in list(self._fleet.replicas()):
             replica.check_liveness()
@@ -180,5 +182,5 @@ class BatchResults:
 
 
 def code_of(number: int) -> Code:
-    """The status code of a worker's failure; what is no failure code is UNKNOWN."""
+    """The status code of a worker's failure; UNKNOWN for a number that is not the code of a failure."""
     return Code(number) if 0 < number <= Code.UNAUTHENTICATED else Code.UNKNOWN

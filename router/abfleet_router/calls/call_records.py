@@ -22,7 +22,7 @@ AnsweredCall = tuple[RoutedCall, Sequence[int]]
 
 
 class CallRecords:
-    """Changed only on the event loop."""
+    """Counts, logs and traces calls that have ended. Used only on the event loop."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class CallRecords:
         self._hashed = hashed
 
     def arrived(self, calls: int) -> None:
-        """So many calls have come."""
+        """Counts so many calls as started."""
         self._rpc.started(RECOMMEND, calls)
 
     def served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
@@ -101,7 +101,7 @@ class CallRecords:
         return seconds
 
     def refused(self, call: Call, code: Code) -> None:
-        """A call was not admitted, and there is nothing to say about it."""
+        """Counts and traces a call that was not admitted. It was assigned to nothing, so it is no exposure."""
         now = self._clock()
         self._rpc.finished(RECOMMEND, code, now - call.arrived)
         if self._tracer is not None:

@@ -1,4 +1,4 @@
-"""The trace that a call is part of, and the ids of its attempts. Knows who came before and where it went; no clock."""
+"""The trace that a call belongs to, and the spans of its attempts. Knows no clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TracedAttempt:
-    """One sending of a call: it travelled with `batch` to `address`."""
+    """One attempt of a call: it was sent with `batch` to `address`."""
 
     span_id: str
     batch: "Batch"
@@ -38,7 +38,7 @@ class CallTrace:
         self.attempts: list[TracedAttempt] = []
 
     def sent(self, batch: "Batch", address: str, version: str) -> str:
-        """The call goes out with a batch: the `traceparent` that goes with it."""
+        """Notes an attempt; gives the `traceparent` to send with the call."""
         if self._bits is None:
             return self.context.header()
         attempt = TracedAttempt(span_id(self._bits), batch, address, version)

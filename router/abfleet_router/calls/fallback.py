@@ -9,15 +9,16 @@ from abfleet_router.fleet.failure import FailureReason
 
 
 class NextStep(Enum):
-    """What to do next."""
+    """What to do with a call whose attempt failed."""
 
     RESEND = "resend"
     """Once more, to any replica that is in; costs no budget."""
     RETRY = "retry"
     """Once more, to another replica; costs budget."""
     FALLBACK = "fallback"
-    """Ask the default version."""
+    """Send it to the default version; the log gets the reason."""
     FAIL = "fail"
+    """End it with `final_status`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

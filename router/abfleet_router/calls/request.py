@@ -1,4 +1,4 @@
-"""What a Recommend request says, and whether it may say it. Knows the message and the limits, nothing of routing."""
+"""Reads Recommend requests and checks them against the limits. Knows the message, nothing of routing."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ def parse(payload: bytes) -> RecommendRequest:
     except DecodeError:
         raise explain(payload) from None
     if not 0 <= request.limit <= LIMITS.limit:
-        raise InvalidRequest("limit", request.limit, f"1 to {LIMITS.limit}, or 0 for 10")
+        raise InvalidRequest("limit", request.limit, f"1 to {LIMITS.limit}, or 0 for the default of 10")
     request_id = request.request_id
     if request_id and longer(request_id, LIMITS.request_id_bytes):
         raise InvalidRequest("request_id", request.request_id, f"at most {LIMITS.request_id_bytes} bytes")
@@ -46,7 +46,7 @@ def check_user_id(user_id: str, field: str = "user_id") -> str:
 def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     """The attributes as a plain dictionary. Raises InvalidRequest."""
     if len(attributes) > LIMITS.attributes:
-        raise InvalidRequest("attributes", f"{len(attributes)} of them", f"at most {LIMITS.attributes}")
+        raise InvalidRequest("attributes", len(attributes), f"at most {LIMITS.attributes} entries")
     for key, value in attributes.items():
         for text in (key, value):
             if longer(text, LIMITS.attribute_bytes):
@@ -54,15 +54,15 @@ def check_attributes(attributes: Mapping[str, str]) -> dict[str, str]:
     return dict(attributes)
 
 
-def user_id_from_metadata(found: Mapping[str, str | bytes]) -> str:
+def user_id_from_metadata(metadata: Mapping[str, str | bytes]) -> str:
     """The user id that came as `x-user-id-bin` or `x-user-id`, or "". Raises InvalidRequest."""
-    raw = found.get("x-user-id-bin")
+    raw = metadata.get("x-user-id-bin")
     if raw:
         try:
             return check_user_id(raw.decode() if isinstance(raw, bytes) else raw, "x-user-id-bin")
         except UnicodeDecodeError:
             raise InvalidRequest("x-user-id-bin", raw, USER_ID_ALLOWED) from None
-    value = found.get("x-user-id", "")
+    value = metadata.get("x-user-id", "")
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     return check_user_id(text, "x-user-id") if text else ""
 
@@ -73,7 +73,7 @@ def longer(text: str, limit_bytes: int) -> bool:
 
 
 def explain(payload: bytes) -> InvalidRequest:
-    """Why a payload is no RecommendRequest: names the string that is not UTF-8, else the message as a whole."""
+    """Why a payload is not a RecommendRequest: names the string that is not UTF-8, else the message as a whole."""
     for number, value in fields(payload):
         name = STRING_FIELDS.get(number)
         if name is None:

@@ -1,4 +1,4 @@
-"""How many retries the fleet can bear: a token bucket. Knows calls and retries, no clock.
+"""How many retries the fleet can bear: a token bucket that calls fill, not time.
 
 A fixed number of retries multiplies the load of a fleet that is already failing; a budget bounds the extra load to a
 share of the calls (Finagle's RetryBudget, Linkerd, gRFC A6).
@@ -15,7 +15,7 @@ class RetryBudget:
         self.tokens = banked  # changed only by earn and spend
 
     def earn(self, calls: int = 1) -> None:
-        """These many first attempts were made."""
+        """Adds what so many calls earn, up to the most that can be saved."""
         self.tokens = min(self._banked, self.tokens + self._per_call * calls)
 
     def spend(self) -> bool:

@@ -1,4 +1,4 @@
-"""One call on its way through the router: what was decided, and where it is. Knows nothing of how it gets there."""
+"""One call on its way through the router: what was decided, and where it is."""
 
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,10 @@ NO_ATTRIBUTES: dict[str, str] = {}
 
 
 class RoutedCall:
-    """Changed only on the event loop: by Router as the call proceeds, and by BatchQueue as it is sent."""
+    """A call with its decision and its state.
+
+    Changed only on the event loop: by Router as the call proceeds, and by BatchQueue as it is sent.
+    """
 
     __slots__ = (
         "arm",
@@ -42,7 +45,6 @@ class RoutedCall:
         "trace_id",
         "user_id",
         "version",
-        "worker_us",
     )
 
     def __init__(self, call: Call, snapshot: "Snapshot", deadline: float) -> None:
@@ -67,5 +69,4 @@ class RoutedCall:
         self.fallback: FailureReason | None = None
         self.resent = False
         self.retried = False
-        self.worker_us = 0
         self.done = False

@@ -1,4 +1,4 @@
-"""The way in: calls are admitted, assigned, sent or shed. Knows no transport, no socket, no answer.
+"""The way in: calls are admitted, assigned, sent or shed. What comes back is the business of batch_results.py.
 
 All of it runs on one event loop, so nothing here can race. Calls come in batches as plain function calls; there is no
 coroutine, no task and no lock for a call. Everything after admission is driven by what comes back from a queue.
@@ -33,7 +33,7 @@ from abfleet_router.settings import RoutingSettings
 log = structlog.get_logger("abfleet.router.routing")
 
 CLOCK_SLACK_SECONDS = 0.002
-"""The transport tells of a passed deadline by its own clock, which may be this much ahead of ours."""
+"""The transport reports a passed deadline by its own clock, which may be this much ahead of ours."""
 
 
 class Router:
@@ -57,8 +57,8 @@ class Router:
     ) -> None:
         """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id;
         `tracer`: None where no spans are made; `client_of`: None where no caller can say who it is."""
-        self.crowded = False
-        """No memory for more calls; changed only by who watches it."""
+        self.memory_over_limit = False
+        """While it is True new calls are refused; changed only by Serving, which checks the memory."""
         self._fleet = fleet
         self._metrics = metrics
         self._settings = settings
@@ -70,7 +70,7 @@ class Router:
         self._attempts = Attempts(self._records, metrics, settings, clock)
         held = HeldAnswers(decision_log, self._records) if holds_answers else None
         self.batch_results = BatchResults(fleet, self._attempts, self._records, metrics, clock, held)
-        """Who takes what replicas give back."""
+        """What takes answers, failures and unsent calls from the replicas."""
         self._expected_wait = ExpectedWait()
         self._rate_limit = rate_limit
         self._begin = self._dispatch if rate_limit is None else self._dispatch_limited
@@ -88,7 +88,7 @@ class Router:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def on_calls(self, calls: list[Call]) -> None:
-        """Takes calls that arrived together."""
+        """Admits and sends the calls that arrived in one turn of the event loop, or ends them with an error."""
         self._records.arrived(len(calls))
         self._attempts.budget.earn(len(calls))
         snapshot, now = self._snapshot, self._clock()
@@ -103,15 +103,15 @@ class Router:
                 call.fail(error.code, str(error))
                 client_of = self._admission.client_of
                 self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
-            except Exception:  # a fault of ours with one call must not take those that came with it
+            except Exception:  # our own error with one call must not end those that came with it
                 log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
-                call.fail(Code.INTERNAL, "internal error")
+                call.fail(Code.INTERNAL, "the router failed on this call; see its log")
                 self._records.refused(call, Code.INTERNAL)
             else:
                 self._begin(routed, now)
 
     def _dispatch_limited(self, routed: RoutedCall, now: float) -> None:
-        """As `_dispatch`, for callers who do not call too often; whatever the group, as with every refusal."""
+        """As `_dispatch`, for callers within their rate limit. Like every refusal it does not depend on the group."""
         assert self._rate_limit is not None
         wait_seconds = self._rate_limit.wait(routed.client or host_of(routed.call.peer), now)
         if not wait_seconds:
@@ -119,7 +119,7 @@ class Router:
             return
         self._metrics.rate_limited += 1
         wait_ms = max(1, ceil(wait_seconds * 1000))
-        text = f"rate limit: this caller has no calls left; the next is allowed in {wait_ms} ms"
+        text = f"rate limit: this caller sends too many calls; the next one is allowed in {wait_ms} ms"
         self._attempts.fail(routed, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
 
     def _dispatch(self, routed: RoutedCall, now: float) -> None:
@@ -127,13 +127,15 @@ class Router:
         pool, default = routed.snapshot.routes[routed.arm.index].pool, routed.snapshot.default_pool
         circuit_open = bool(pool is not default and default.available and pool.circuit_open(now))
         replica = (default if circuit_open else pool).pick(now)
-        waited = now - routed.call.arrived  # for this loop
+        waited = now - routed.call.arrived  # for a turn of the event loop
         self._expected_wait.learn(waited if replica is None else waited + replica.queue.expected_wait, backlog.calls)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
         # Whatever the group: shedding by group would bias the comparison.
-        if full or self.crowded or self._expected_wait.too_long:
+        if full or self.memory_over_limit or self._expected_wait.too_long:
             self._metrics.shed += 1
-            self._attempts.fail(routed, Code.RESOURCE_EXHAUSTED, "overloaded: too many calls wait; try again later")
+            self._attempts.fail(
+                routed, Code.RESOURCE_EXHAUSTED, "the router is overloaded: too many calls wait; try again later"
+            )
         elif circuit_open:
             self._attempts.fall_back(routed, default, FailureReason.EJECTED, now)
         elif replica is None:
@@ -142,7 +144,7 @@ class Router:
             self._attempts.enqueue(routed, replica, now)
 
     def on_cancelled(self, call: Call) -> None:
-        """The caller has gone, or its deadline has passed. Its batch-mates are not touched."""
+        """The caller has gone, or its deadline has passed. The other calls of its batch are not touched."""
         routed = call.owner
         if not isinstance(routed, RoutedCall) or routed.done:
             return

@@ -47,7 +47,7 @@ class Ended:
 
 
 class CallTracer:
-    """Decides which calls are recorded, and makes their spans. Has no state but where the spans go."""
+    """Decides which calls are recorded, and makes their spans. Keeps nothing between calls."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class CallTracer:
         return CallTrace(TraceContext(parent.trace_id, span_id(self._bits), True), parent.span_id, self._bits)
 
     def refused(self, call: Call, code: Code, now: float, wall_offset: float) -> None:
-        """A call was not admitted."""
+        """Exports the span of a call that was not admitted, if the call is traced."""
         trace = self.begin(traceparent.parse(dict(call.metadata).get(traceparent.HEADER)))
         if trace is not None and trace.recorded:
             self._export(refused_span(trace, code, call.arrived + wall_offset, now + wall_offset))
@@ -135,10 +135,10 @@ def call_span(routed: RoutedCall, trace: CallTrace, end: Ended, hashed: Callable
 def evaluation(routed: RoutedCall, hashed: Callable[[str], str] | None) -> dict[str, Attribute]:
     """How the version was chosen, as an evaluation of a feature flag: the experiment is the flag, the group the value.
 
-    A user's id leaves the decision log nowhere, so the context's id is there only where ids are hashed.
+    User ids are in the decision log alone, so the context has an id only where ids are hashed.
     """
     arm = routed.arm
-    found: dict[str, Attribute] = {
+    attributes: dict[str, Attribute] = {
         "feature_flag.key": arm.experiment or "default",
         "feature_flag.provider.name": "abfleet",
         "feature_flag.result.variant": arm.group or arm.model_version,
@@ -147,10 +147,10 @@ def evaluation(routed: RoutedCall, hashed: Callable[[str], str] | None) -> dict[
         "abfleet.reason": arm.reason,
     }
     if arm.layer is not None:
-        found["feature_flag.set.id"] = arm.layer
+        attributes["feature_flag.set.id"] = arm.layer
     if hashed is not None and routed.user_id:
-        found["feature_flag.context.id"] = hashed(routed.user_id)
-    return found
+        attributes["feature_flag.context.id"] = hashed(routed.user_id)
+    return attributes
 
 
 def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[Span]:
@@ -181,5 +181,5 @@ def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[
             attempt.batch.sent + end.wall_offset,
             max(until, attempt.batch.sent) + end.wall_offset,
             attributes,
-            None if served else "the call went on or ended without this attempt's answer",
+            None if served else "the call ended, or had another attempt, without an answer from this one",
         )

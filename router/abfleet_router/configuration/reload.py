@@ -26,7 +26,7 @@ from abfleet_router.metrics import RouterMetrics
 log = structlog.get_logger("abfleet.router.reload")
 
 CONTENT_EVERY = 20
-"""Looks between two readings of the whole content, for file systems whose times and numbers do not tell of a change."""
+"""Polls between two readings of the whole content, for file systems where a change may leave times and sizes alike."""
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Reloader:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The files that are followed."""
+        """The files that are polled: the experiments file and, if there is one, the fleet file."""
         return (self._experiments, self._fleet_file) if self._fleet_file else (self._experiments,)
 
     @property
@@ -91,12 +91,12 @@ class Reloader:
         self._stage(await asyncio.to_thread(load, self._experiments, self._fleet_file))
 
     async def follow(self, interval_seconds: float) -> None:
-        """Polls for changes for ever."""
+        """Polls for changes until it is cancelled; an error in one poll does not end it."""
         while True:
             try:
                 await self.poll()
-            except Exception:  # a fault here must not end the following
-                log.exception("looking for a new configuration failed")
+            except Exception:  # an error here must not end the polling
+                log.exception("the poll for a new configuration failed")
             await asyncio.sleep(interval_seconds)
 
     async def poll(self, *, force: bool = False) -> None:
@@ -152,7 +152,7 @@ class Reloader:
             # What waited is not in the file any more.
             self._candidate = None
             self._fleet.keep_only(self._current.config.models)
-        log.error("configuration not taken", errors=errors)
+        log.error("configuration was refused", errors=errors)
         self._write_reload(self._revision, None, active=False, moved=None, errors=errors)
 
     def _stage(self, config: Config) -> None:
@@ -167,7 +167,7 @@ class Reloader:
         self._candidate = config
 
     def _missing(self, config: Config) -> list[str]:
-        """Versions that hold the configuration up."""
+        """Versions for which the configuration must wait: it needs them, and no replica of theirs may get calls."""
         now = self._now()
         if self._current is None:
             needed = {config.default}
@@ -177,10 +177,10 @@ class Reloader:
 
     async def _activate_if_ready(self, config: Config) -> None:
         if missing := self._missing(config):
-            waits = (f"revision {config.revision} waits for a worker that serves: {', '.join(missing)}",)
+            waits = (f"revision {config.revision} waits for a worker that serves {', '.join(missing)}",)
             if waits != self.state.errors:
                 self.state.errors = waits
-                log.warning("configuration waits", revision=config.revision, versions=missing)
+                log.warning("configuration waits for workers", revision=config.revision, versions=missing)
                 if self._current is not None:
                     self._write_reload(self._revision, config.revision, active=False, moved=None, errors=waits)
             return
@@ -207,7 +207,7 @@ class Reloader:
         self._use(snapshot)
         self._current = snapshot
         self._metrics.reloads += 1
-        log.info("configuration in force", revision=snapshot.revision, generation=snapshot.generation)
+        log.info("configuration is in force", revision=snapshot.revision, generation=snapshot.generation)
         moving = None
         if previous is not None:  # counted in a thread, after the swap: it may take longer than a call can wait
             moving = await asyncio.to_thread(movement, previous.config, previous.activated, config, now)
@@ -257,7 +257,7 @@ def moved_in(moving: Movement, experiment: str) -> float:
 
 
 def _numbers_of(path: Path) -> tuple[int | None, ...]:
-    """What tells of a change without reading: a link is followed, because a ConfigMap is swapped by moving one."""
+    """What shows a change without reading the file. Links are resolved: a ConfigMap is swapped by moving one."""
     try:
         stat = path.stat()
     except OSError as error:

@@ -31,13 +31,13 @@ class ArmRoute:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A call keeps the snapshot it began with for its whole life."""
+    """What is computed from one configuration. A call keeps the snapshot that it began with to its end."""
 
     config: Config
     assigner: Assigner
     arms: tuple[Arm, ...]
     routes: tuple[ArmRoute, ...]
-    """By `Arm.index`."""
+    """One for each arm, at its `Arm.index`."""
     default_pool: Pool
     log_attributes: frozenset[str]
     revision: str
@@ -81,7 +81,7 @@ def make_snapshot(
 
 
 def length(value: int) -> bytes:
-    """A base-128 number."""
+    """A number of 0 or more as a protobuf varint."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -31,12 +31,12 @@ else:
     Context = grpc.aio.ServicerContext
 
 METHOD_INDEX = 1
-"""Of /Feedback/Record among the methods that are counted."""
+"""Index of /Feedback/Record in the methods that are counted."""
 MAX_OUTCOMES = 10_000
 SLICE = 250
 """Outcomes checked in one turn of the loop: about a millisecond."""
 MAX_WAIT_SECONDS = 5.0
-"""For the log, where the caller gives more time: a caller who is told UNAVAILABLE can come again."""
+"""The longest wait for the log, even if the caller has more time: after UNAVAILABLE it can send the batch again."""
 
 
 class OutcomeLog(Protocol):
@@ -53,7 +53,7 @@ class OutcomeCounts:
     by_type: Counter[tuple[str, str]]
 
     def families(self) -> Iterable[Metric]:
-        """For /metrics."""
+        """The counts as a Prometheus family, read at each scrape."""
         outcomes = CounterMetricFamily(
             "abfleet_outcomes", "Outcomes received, by type and result.", labels=["type", "result"]
         )
@@ -63,7 +63,7 @@ class OutcomeCounts:
 
 
 class Feedback(recommender_pb2_grpc.FeedbackServicer):
-    """Changed only on the event loop."""
+    """The gRPC service Feedback. Changed only on the event loop."""
 
     def __init__(
         self,
@@ -126,7 +126,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             raise OutcomesRefused(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
         if len(request.outcomes) > MAX_OUTCOMES:
             raise OutcomesRefused(
-                Code.INVALID_ARGUMENT, f"outcomes: {len(request.outcomes)} of them; allowed: at most {MAX_OUTCOMES}"
+                Code.INVALID_ARGUMENT, f"outcomes: {len(request.outcomes)} entries; at most {MAX_OUTCOMES} are allowed"
             )
         batch = _OutcomeBatch(
             snapshot=snapshot,
@@ -137,14 +137,14 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         )
         try:
             for begin in range(0, len(request.outcomes), SLICE):
-                # One turn from the check of what has been seen to the log: of two callers with an outcome one is first.
+                # Checked and appended in one turn, so of two callers with the same outcome one is first.
                 self._take(request.outcomes[begin : begin + SLICE], begin, batch)
                 await asyncio.sleep(0)
             if not await _all_written(batch.written, remaining_seconds):
                 raise OutcomesRefused(
-                    Code.UNAVAILABLE, "the log cannot be written now; send the batch again, a repeat is harmless"
+                    Code.UNAVAILABLE, "the decision log cannot be written now; send the batch again: repeats count once"
                 )
-        except BaseException:  # also when the caller goes: nobody was told that these are in the log
+        except BaseException:  # also when the caller goes: nothing has said that these are in the log
             for outcome_id in batch.new:
                 self._seen.discard(outcome_id)
             raise
@@ -205,7 +205,7 @@ class _OutcomeBatch:
     now: int
     """In microseconds since the epoch."""
     client: str | None = None
-    """Who told it, where that is known."""
+    """The caller, if it said who it is."""
     answer: recommender_pb2.RecordResponse = field(default_factory=recommender_pb2.RecordResponse)
     results: Counter[tuple[str, str]] = field(default_factory=Counter)
     by_group: Counter[tuple[str, str, str]] = field(default_factory=Counter)
@@ -226,7 +226,7 @@ async def _all_written(written: Sequence["asyncio.Future[bool]"], remaining_seco
 
 
 class OutcomesRefused(Exception):
-    """A whole batch is not taken."""
+    """A batch of outcomes is refused as a whole; `code` is the status of the answer."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)

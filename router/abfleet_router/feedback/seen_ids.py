@@ -1,4 +1,4 @@
-"""Which ids came lately: a set of bounded size. Knows no outcome and no clock."""
+"""Which outcome ids came lately: a set of bounded size."""
 
 
 class SeenIds:
@@ -22,12 +22,12 @@ class SeenIds:
         return len(self._young) + len(self._old)
 
     def add(self, one: str) -> None:
-        """It has come."""
+        """Remembers an id; when the young set is full, the old one is forgotten first."""
         if len(self._young) >= self._window:
             self._old, self._young = self._young, set()
         self._young.add(one)
 
     def discard(self, one: str) -> None:
-        """As if it had not come."""
+        """Forgets an id, so that it counts as new when it comes again."""
         self._young.discard(one)
         self._old.discard(one)

@@ -1,4 +1,4 @@
-"""Who a caller is, and what it may do. Knows tokens and certificates' names, nothing of what is asked for."""
+"""Who a caller is, and what it may do, by its token or the name in its certificate."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -15,7 +15,7 @@ PROOF = "metadata `authorization: Bearer TOKEN`"
 
 
 class AccessDenied(RouterError):
-    """The caller is nobody known, or may not do this."""
+    """The caller is unknown, or may not do this; `code` is the status of the answer."""
 
     def __init__(self, code: Code, message: str) -> None:
         super().__init__(message)
@@ -23,7 +23,7 @@ class AccessDenied(RouterError):
 
 
 class Access:
-    """Holds no state but the tokens, which follow their file."""
+    """What callers may do, by the tokens in the file as it is now."""
 
     def __init__(self, tokens: TokenFile | None, *, feedback_needs_token: bool, admin_needs_token: bool) -> None:
         self._tokens = tokens
@@ -44,18 +44,18 @@ class Access:
         return token.name if token else certificate
 
     def client_of(self, call: Call) -> str | None:
-        """Who makes a call."""
+        """The name of the caller of a Recommend call; None if it has none."""
         return self.name(call.metadata, call.client)
 
     def feedback(self, metadata: Metadata, certificate: str | None) -> str | None:
-        """Who records outcomes. Raises AccessDenied."""
-        remedy = "outcomes are taken off loopback with a token only, unless --open-feedback is set"
+        """The name of the caller who records outcomes. Raises AccessDenied if it may not."""
+        remedy = "outcomes need a token on addresses other than loopback, unless --open-feedback is set"
         token = self._allowed(metadata, "feedback", needed=self._feedback_needs_token, remedy=remedy)
         return token.name if token else certificate
 
     def admin(self, metadata: Metadata) -> None:
         """Raises AccessDenied for a caller who may not use the admin port."""
-        remedy = "the admin port wants a token off loopback"
+        remedy = "the admin port needs a token on addresses other than loopback"
         self._allowed(metadata, "admin", needed=self._admin_needs_token, remedy=remedy)
 
     def _known(self, metadata: Metadata) -> Token | None:
@@ -66,18 +66,20 @@ class Access:
         """The caller's token, which must be right wherever tokens are known; None where none is needed and given."""
         if self._tokens is None:
             if needed:
-                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; this router knows no tokens (--tokens)")
+                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; this router has no file of tokens (--tokens)")
             return None
         if bearer(metadata) is None:
             if needed:
-                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; allowed: {PROOF}")
+                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; send {PROOF}")
             return None
         token = self._known(metadata)
         if token is None:
-            raise AccessDenied(Code.UNAUTHENTICATED, f"the token is not known; allowed: {PROOF} of one that is")
+            raise AccessDenied(Code.UNAUTHENTICATED, f"the token is not known; send {PROOF} of a known one")
         if scope not in token.scopes:
             scopes = ",".join(sorted(token.scopes))
-            raise AccessDenied(Code.PERMISSION_DENIED, f"{token.name} has scope {scopes}; allowed: scope {scope}")
+            raise AccessDenied(
+                Code.PERMISSION_DENIED, f"the token of {token.name} has scope {scopes}; it needs scope {scope}"
+            )
         return token
 
 

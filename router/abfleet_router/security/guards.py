@@ -1,4 +1,4 @@
-"""What guards a running router: certificates, tokens, limits, put together from settings. Decides nothing itself."""
+"""What guards a running router: certificates, tokens, limits, made from settings. Decides nothing itself."""
 
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
@@ -45,16 +45,16 @@ class Guards:
 
     @property
     def files(self) -> Sequence[WatchedCredential[object]]:
-        """What is read again when it changes."""
+        """Certificates and tokens that are read again when their files change."""
         return [one.watched for one in (self.tls, self.worker_tls, self._tokens) if one is not None]
 
     def families(self, oversized: int) -> Iterator[Metric]:
-        """For /metrics. `oversized`: calls whose message was too large."""
+        """Metrics of the guards, read at each scrape. `oversized`: calls whose message was too large."""
         yield CounterMetricFamily(
             "abfleet_oversized", "Calls refused because their message was too large.", value=oversized
         )
         if self.memory is not None:
-            over = GaugeMetricFamily("abfleet_memory_over_limit", "Whether calls are refused to save memory.")
+            over = GaugeMetricFamily("abfleet_memory_over_limit", "1 while calls are refused to save memory, else 0.")
             over.add_metric([], float(self.memory.over))
             yield over
         if self.files:
@@ -64,7 +64,7 @@ class Guards:
             yield from watched_credentials.families(self.files, ends)
 
     def admin_server(self) -> grpc.aio.Server:
-        """A server for operators, which asks whom it must."""
+        """The server of the admin port; it asks callers for a token where one is needed."""
         return open_server((AdminGuard(self.access),), [("grpc.so_reuseport", 0)])
 
     def bind_admin(self, server: grpc.aio.Server) -> int:

@@ -1,4 +1,4 @@
-"""How often each caller may call: a token bucket for each. Knows names and times, no call and no clock."""
+"""How often each caller may call: a token bucket for each. The time is an argument."""
 
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ MOST_CALLERS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one caller may do."""
+    """How many calls one caller may make."""
 
     calls_per_second: float
     burst: float
-    """Calls at once by one who has been quiet."""
+    """Calls that it may make at once after a pause."""
 
 
 class RateLimit:

@@ -20,7 +20,7 @@ LEAST_MEMORY_BYTES = 32 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecuritySettings:
-    """All of it."""
+    """TLS, tokens, rate limit and memory limit of a router, as the flags give them."""
 
     server: ServerSecurity
     worker_ca: Path | None
@@ -32,18 +32,18 @@ class SecuritySettings:
     max_memory_bytes: int | None
 
     def worker_tls(self) -> ClientTls | None:
-        """Reads the files. Raises CredentialError."""
+        """TLS of the connections to workers; None without `worker_ca`. Reads the files; raises CredentialError."""
         if self.worker_ca is None:
             return None
         return ClientTls(self.worker_ca, self.worker_files, ca_flag="--worker-ca", server_name=self.worker_server_name)
 
     def token_file(self) -> TokenFile | None:
-        """Reads the file. Raises CredentialError."""
+        """The tokens; None without a file. Reads the file; raises CredentialError."""
         return None if self.tokens is None else TokenFile(self.tokens)
 
 
 def add(flags: Flags) -> None:
-    """Adds the flags."""
+    """Adds the flags of TLS, tokens and limits."""
     tls_flags.add(flags, MAX_MESSAGE_BYTES)
     flags.add("worker-ca", str, "", "FILE", "call workers with TLS, and trust this authority (PEM)")
     flags.add("worker-cert", str, "", "FILE", "certificate that is shown to workers (mTLS)")
@@ -61,7 +61,7 @@ def add(flags: Flags) -> None:
 
 
 def read(got: argparse.Namespace) -> SecuritySettings:
-    """What was given. Raises SettingsError for flags that need each other."""
+    """The values of the flags. Raises SettingsError for a flag that lacks another that it needs."""
     files = tls_flags.pair(got.worker_cert, got.worker_key, "--worker-cert", "--worker-key")
     for flag, value in (("--worker-cert", got.worker_cert), ("--worker-server-name", got.worker_server_name)):
         if value and not got.worker_ca:
@@ -84,9 +84,9 @@ def rate(value: str) -> Rate | None:
     calls, separator, burst = value.partition(":")
     try:
         number = float(calls)
-        found = Rate(number, float(burst) if separator else max(1.0, number))
+        parsed = Rate(number, float(burst) if separator else max(1.0, number))
     except ValueError:
-        found = Rate(0.0, 0.0)
-    if not (0.001 <= found.calls_per_second <= 1e6 and 1 <= found.burst <= 1e6):
+        parsed = Rate(0.0, 0.0)
+    if not (0.001 <= parsed.calls_per_second <= 1e6 and 1 <= parsed.burst <= 1e6):
         raise ValueError("allowed are N or N:BURST, with N from 0.001 to 1e6 and BURST from 1 to 1e6, and off")
-    return found
+    return parsed

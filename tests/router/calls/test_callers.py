@@ -73,11 +73,11 @@ async def test_without_memory_every_call_is_shed_and_logged() -> None:
     """And served again when there is some."""
     bench = Bench()
     await bench.open()
-    bench.router.crowded = True
+    bench.router.memory_over_limit = True
     refused, served = bench.call("on-v1", request_id="r-1"), bench.call("on-v1", request_id="r-2")
     await bench.arrive(refused)
     assert refused.code is Code.RESOURCE_EXHAUSTED
-    bench.router.crowded = False
+    bench.router.memory_over_limit = False
     await bench.arrive(served)
     await bench.run_dry()
     assert served.code is Code.OK

@@ -47,7 +47,7 @@ def test_longer_counts_bytes(text: str, limit: int) -> None:
 def test_limit_outside_its_range(limit: int) -> None:
     """The error names the field, the value and what is allowed."""
     error = refused(RecommendRequest(limit=limit).SerializeToString())
-    assert str(error) == f"limit: {limit}; allowed: 1 to 100, or 0 for 10"
+    assert str(error) == f"limit: {limit} is not allowed; allowed: 1 to 100, or 0 for the default of 10"
     assert error.field == "limit"
 
 

@@ -49,7 +49,7 @@ async def test_at_the_start_only_the_default_is_waited_for(tmp_path: Path, follo
     one.health("v2", ReplicaHealth.NOT_SERVING)
     await one.poll()
     assert one.used == []
-    assert any("waits for a worker that serves: v1" in error for error in one.reloader.state.errors)
+    assert any("waits for a worker that serves v1" in error for error in one.reloader.state.errors)
     one.health("v1", ReplicaHealth.SERVING)
     await one.poll()
     assert one.weights == [90, 10]
@@ -146,7 +146,7 @@ async def test_a_new_version_is_waited_for(follower: Follower) -> None:
     await follower.poll(5)
     assert follower.weights == [90, 10]
     (error,) = follower.reloader.state.errors
-    assert "waits for a worker that serves: v9" in error
+    assert "waits for a worker that serves v9" in error
     (waiting,) = follower.events("reload")
     assert (waiting["active"], waiting["errors"]) == (False, [error])
     assert waiting["new_revision"] == follower.reloader.state.seen_revision != follower.used[-1].revision

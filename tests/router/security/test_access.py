@@ -44,10 +44,10 @@ def test_a_token_with_the_scope_may(desk: Desk) -> None:
 
 def test_a_token_without_the_scope_may_not(desk: Desk) -> None:
     """PERMISSION_DENIED, with whose it is, what it has and what is allowed."""
-    with pytest.raises(AccessDenied, match="shop has scope feedback; allowed: scope admin") as raised:
+    with pytest.raises(AccessDenied, match="the token of shop has scope feedback; it needs scope admin") as raised:
         desk.access().admin(metadata(desk.shop))
     assert raised.value.code is Code.PERMISSION_DENIED
-    with pytest.raises(AccessDenied, match="operator has scope admin; allowed: scope feedback"):
+    with pytest.raises(AccessDenied, match="the token of operator has scope admin; it needs scope feedback"):
         desk.access().feedback(metadata(desk.operator), None)
 
 
@@ -63,7 +63,7 @@ def test_an_unknown_token_is_refused_even_where_none_is_needed(desk: Desk, neede
 def test_without_a_token(desk: Desk) -> None:
     """Where one is needed it is UNAUTHENTICATED and says what is; elsewhere the certificate says who it is."""
     for refused in (lambda: desk.access().feedback((), "cert"), lambda: desk.access().admin(())):
-        with pytest.raises(AccessDenied, match=r"allowed: metadata `authorization: Bearer TOKEN`") as raised:
+        with pytest.raises(AccessDenied, match=r"send metadata `authorization: Bearer TOKEN`") as raised:
             refused()
         assert raised.value.code is Code.UNAUTHENTICATED
     assert desk.access(needed=False).feedback((), "cert") == "cert"
