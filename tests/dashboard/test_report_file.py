@@ -79,7 +79,7 @@ def test_a_log_of_hostile_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("nowhere/r.html", "does not exist"), (".", "is no file"), ("/dev/null", "is no file")],
+    [("nowhere/r.html", "does not exist"), (".", "is not a file"), ("/dev/null", "is not a file")],
 )
 def test_a_place_that_cannot_be_written_is_refused_at_once(tmp_path: Path, name: str, said: str) -> None:
     """Exit code 2 with one sentence, before the log is read."""

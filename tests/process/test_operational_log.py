@@ -158,4 +158,4 @@ def test_an_unattached_log_changes_nothing_else() -> None:
     """A log that structlog was not configured with can be asked and set."""
     log = OperationalLog("error")
     log.set_level("debug")
-    assert (log.level, log.told_level) == ("debug", "error")
+    assert (log.level, log.initial_level) == ("debug", "error")

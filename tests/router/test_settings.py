@@ -177,7 +177,7 @@ def test_a_wrong_value_is_told(flag: Flag) -> None:
             assert f"--{flag.name} ({variable(flag.name)})" in message
             assert repr(wrong) in message
             assert "allowed" in message
-            assert re.search(r"allowed are|must not be empty", message)
+            assert re.search("allowed are", message)
 
 
 def test_a_wrong_value_is_cut() -> None:

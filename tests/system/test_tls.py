@@ -135,7 +135,7 @@ def test_renewal_under_load(fleet: Fleet, papers: Papers) -> None:
     assert counted(fleet, 'abfleet_credential_reloads_total{credential="tls",result="taken"}') >= 3
     assert counted(fleet, 'abfleet_credential_reloads_total{credential="tls",result="refused"}') == 1
     assert fleet.router is not None
-    assert "changed file not taken, the one before stays" in fleet.router.stderr_path.read_text()
+    assert "changed file was refused; the one before stays in use" in fleet.router.stderr_path.read_text()
     assert counted(fleet, 'abfleet_certificate_expiry_timestamp_seconds{credential="tls"}') > 1.7e9
 
 
@@ -252,8 +252,12 @@ def test_what_cannot_be_is_said_at_once(papers: Papers, tmp_path: Path) -> None:
     cases = [
         ("abfleet_router", [*right, "--transport", "native"], excluded),
         ("abfleet_worker", [*right, "--transport", "native"], excluded),
-        ("abfleet_router", ["--tls-cert", str(cert), "--tls-key", str(key)], f"--tls-cert: {cert} ended"),
-        ("abfleet_worker", ["--tls-cert", "missing", "--tls-key", "missing"], "--tls-cert: missing: No such file"),
+        ("abfleet_router", ["--tls-cert", str(cert), "--tls-key", str(key)], f"--tls-cert: {cert} expired"),
+        (
+            "abfleet_worker",
+            ["--tls-cert", "missing", "--tls-key", "missing"],
+            "--tls-cert: missing cannot be read: No such file",
+        ),
     ]
     started = [
         Process(f"{module}-{number}", module, flags, tmp_path) for number, (module, flags, _) in enumerate(cases)

@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all, for readers that may look at any moment. Knows nothing of what is in it."""
+"""Writes a file whole or not at all, for readers that may open it at any moment."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ class WriteError(Exception):
 def check_writable(path: Path) -> None:
     """Raises WriteError for a place where no file can be, before the work of making it is done."""
     if path.exists() and not path.is_file():
-        raise WriteError(f"`{str(path)[:64]}` is there and is no file")
+        raise WriteError(f"`{str(path)[:64]}` exists and is not a file")
     if not path.parent.is_dir():
         raise WriteError(f"`{str(path)[:64]}`: the folder `{str(path.parent)[:64]}` does not exist")
     if not os.access(path.parent, os.W_OK):

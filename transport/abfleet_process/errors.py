@@ -1,4 +1,4 @@
-"""What can go wrong when a server is opened. Knows no transport."""
+"""What can go wrong when a server is opened, whichever transport it has."""
 
 
 class TransportError(Exception):

@@ -1,4 +1,4 @@
-"""Flags before environment before defaults: how every server process is told its settings. Knows no single setting."""
+"""Flags before environment before defaults: how every server process gets its settings. It defines none of them."""
 
 import argparse
 import os
@@ -74,7 +74,7 @@ def variable(flag: str) -> str:
 
 
 def _named(name: str, read: Read) -> Read:
-    """Makes argparse tell flag, value and what is allowed, whether the value came from the flag or the environment."""
+    """Makes an error name flag, value and what is allowed, whether the value came from the flag or the environment."""
 
     def read_named(text: str) -> Any:
         try:
@@ -87,14 +87,14 @@ def _named(name: str, read: Read) -> Read:
 
 
 def text(value: str) -> str:
-    """Any text but the empty one."""
+    """Reads a text with at least one character that is no blank."""
     if not value.strip():
-        raise ValueError("it must not be empty")
+        raise ValueError("allowed are texts that are not empty")
     return value
 
 
 def one_of(allowed: Sequence[str]) -> Read:
-    """One of a few words."""
+    """Reads one of the allowed words, as it stands there."""
 
     def read(value: str) -> str:
         if value not in allowed:
@@ -105,7 +105,7 @@ def one_of(allowed: Sequence[str]) -> Read:
 
 
 def address(value: str) -> str:
-    """`HOST:PORT` or `unix:PATH`."""
+    """Reads an address to listen on: `HOST:PORT`, where port 0 is any free one, or `unix:PATH`."""
     host, separator, port = value.rpartition(":")
     if value.startswith("unix:") and len(value) > len("unix:"):
         return value

@@ -1,8 +1,8 @@
-"""Whether this process takes too much memory. Knows how Linux tells, nothing of what took it.
+"""Whether this process takes too much memory, by what Linux reports; not what took it.
 
 Resident memory is watched instead of limited by RLIMIT_AS. That limit counts address space, of which threads and
 mapped files take gigabytes that are no memory; and past it an allocation fails wherever it happens to be, which ends a
-process of Rust or C++ libraries at once. A container's own limit stays as the last wall behind this one.
+process of Rust or C++ libraries at once. A container's own limit stays as the last bound.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ BACK_BELOW = 0.9
 
 
 class MemoryWatch:
-    """`over` is changed only by `check`."""
+    """Compares resident memory with a limit. `over` is changed only by `check`."""
 
     def __init__(
         self,

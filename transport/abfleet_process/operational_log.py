@@ -1,4 +1,4 @@
-"""What a process says of its operation, on stderr: form, level and repeats. Knows no service, and nothing of decisions.
+"""What a process logs about its own operation, on stderr: form, level and repeats. The decision log is another.
 
 structlog is configured for the whole process, so there is one of these in a process. Never on the path of a call.
 """
@@ -24,8 +24,8 @@ BURST = 5
 WINDOW_SECONDS = 10.0
 MAX_KEYS = 256
 IDENTIFYING = ("address", "version", "alias", "endpoint", "path")
-"""Members that tell one matter from another: a line about another replica is no repeat."""
-LEFT_OUT = "repeats left out"
+"""Fields that say what a line is about: a line about another replica is no repeat."""
+LEFT_OUT = "repeated lines were left out"
 
 
 @dataclass(slots=True)
@@ -69,7 +69,7 @@ class OperationalLog:
     """The log of this process: `level` and `bound` may change while it runs, on the event loop."""
 
     def __init__(self, level: str = "info", repeats: Repeats | None = None) -> None:
-        self.told_level = level
+        self.initial_level = level
         """The level that the process was started with."""
         self._level = level  # changed only by set_level
         self._repeats = repeats or Repeats()
@@ -77,7 +77,7 @@ class OperationalLog:
 
     @property
     def level(self) -> str:
-        """The least severity that is written."""
+        """The least severity that is written, one of LOG_LEVELS."""
         return self._level
 
     def set_level(self, level: str) -> str:
@@ -86,14 +86,16 @@ class OperationalLog:
         Raises ValueError with what is allowed.
         """
         if level and level not in LOG_LEVELS:
-            raise ValueError(f"level: {level[:64]!r} is not allowed; allowed are {', '.join(LOG_LEVELS)}, or none")
-        was, self._level = self._level, level or self.told_level
+            raise ValueError(
+                f"level: {level[:64]!r} is not allowed; allowed are {', '.join(LOG_LEVELS)}, and the empty one"
+            )
+        was, self._level = self._level, level or self.initial_level
         if was != self._level:
             structlog.get_logger("abfleet").warning("log level changed", was=was, now=self._level)
         return was
 
     def bind(self, **facts: object) -> None:
-        """Members that every line has from now on."""
+        """Fields that every line has from now on."""
         self._bound |= facts
 
     def follow_signals(self) -> None:
@@ -103,7 +105,7 @@ class OperationalLog:
         loop.add_signal_handler(signal.SIGUSR2, lambda: self.set_level(""))
 
     def close(self) -> None:
-        """Says what was left out and not said yet."""
+        """Logs how many lines were left out since that was last logged."""
         self._say_left_out(closing=True)
 
     def sift(self, _logger: object, method: str, event: EventDict) -> EventDict:
@@ -129,7 +131,7 @@ def key_of(method: str, event: Mapping[str, Any]) -> tuple[str, ...]:
     return (method, str(event["event"]), *(str(event.get(name, "")) for name in IDENTIFYING))
 
 
-class _Foreign(logging.Handler):
+class _LibraryLogs(logging.Handler):
     """What libraries log (asyncio, grpc) becomes lines of ours, so that every line of stderr has one form."""
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -159,5 +161,5 @@ def configure_logs(level: str, log_format: LogFormat = "auto", stream: TextIO | 
         logger_factory=structlog.WriteLoggerFactory(stream),
         cache_logger_on_first_use=True,
     )
-    logging.basicConfig(handlers=[_Foreign()], level=logging.WARNING, force=True)
+    logging.basicConfig(handlers=[_LibraryLogs()], level=logging.WARNING, force=True)
     return log

@@ -1,4 +1,4 @@
-"""What every server process does as a process: stop on signals, show metrics. Knows no service."""
+"""What every server process does as a process: stop on signals, show metrics."""
 
 import asyncio
 import signal
@@ -50,7 +50,7 @@ class MetricsServer:
         return None if self._server is None else self._server.server_port
 
     def start(self) -> None:
-        """Binds and serves. Raises AddressError."""
+        """Binds the port and serves in a thread; does nothing without a port. Raises AddressError."""
         if self._wanted is None:
             return
         try:
@@ -59,7 +59,7 @@ class MetricsServer:
             raise AddressError(f"{self._host}:{self._wanted} for /metrics", error.strerror or str(error)) from error
 
     def close(self) -> None:
-        """Stops serving."""
+        """Stops the thread and closes the socket."""
         if self._server is not None:
             self._server.shutdown()
             self._server.server_close()

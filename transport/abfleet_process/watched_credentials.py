@@ -25,7 +25,10 @@ class CredentialError(TransportError):
 
 
 class WatchedCredential(Generic[Value]):
-    """What some files say. `check` may be called from any thread: gRPC asks for certificates from its own."""
+    """A value that is read from files, and again when they change.
+
+    `check` may be called from any thread: gRPC asks for certificates from its own.
+    """
 
     def __init__(
         self,
@@ -50,11 +53,11 @@ class WatchedCredential(Generic[Value]):
 
     @property
     def value(self) -> Value:
-        """What was right last."""
+        """The value of the last files that were right."""
         return self._value
 
     def check(self) -> Value:
-        """What is right now: the files' content where they have changed and are right, else what was."""
+        """The value now: that of the changed files if they are right, else the one before."""
         with self._lock:
             numbers = self._numbers_now()
             if numbers != self._numbers:
@@ -70,7 +73,7 @@ class WatchedCredential(Generic[Value]):
         if self._numbers_now() == numbers:  # else it is being changed just now, and the next check sees more
             self._value, self._numbers = value, numbers
             self.reloads += 1
-            log.info("changed file taken", credential=self.name)
+            log.info("changed file is in use", credential=self.name)
 
     def _doubt(self, numbers: object, problem: str) -> None:
         if numbers != self._doubted:
@@ -78,23 +81,23 @@ class WatchedCredential(Generic[Value]):
         elif self._clock() >= self._doubted_at + SETTLE_SECONDS:
             self._numbers = numbers
             self.failures += 1
-            log.error("changed file not taken, the one before stays", credential=self.name, error=problem)
+            log.error("changed file was refused; the one before stays in use", credential=self.name, error=problem)
 
     def _numbers_now(self) -> object:
-        """What tells of a change without reading; a link is followed, because Kubernetes swaps a secret by one."""
-        found: list[object] = []
+        """What shows a change without reading. Links are resolved, because Kubernetes swaps a secret by one."""
+        numbers: list[object] = []
         for path in self._paths:
             try:
                 stat = path.stat()
             except OSError as error:
-                found.append(error.errno)
+                numbers.append(error.errno)
             else:
-                found.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
-        return found
+                numbers.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
+        return numbers
 
 
 async def keep_checking(watched: Sequence[WatchedCredential[object]]) -> None:
-    """Checks for ever, so that a wrong file is said before anybody needs it."""
+    """Checks every second until it is cancelled, so that a wrong file is logged before anybody needs it."""
     while True:
         await asyncio.sleep(CHECK_SECONDS)
         for one in watched:
@@ -102,17 +105,19 @@ async def keep_checking(watched: Sequence[WatchedCredential[object]]) -> None:
 
 
 def families(watched: Iterable[WatchedCredential[object]], expiries: Iterable[tuple[str, float]]) -> Iterator[Metric]:
-    """For /metrics. `expiries`: name and end of each certificate, in seconds since the epoch."""
+    """Reloads and expiry times, read at each scrape. `expiries`: name and seconds since the epoch."""
     reloads = CounterMetricFamily(
         "abfleet_credential_reloads",
-        "Changes of certificate and token files, by whether they were taken.",
+        "Changed certificate and token files, by result: taken or refused.",
         labels=["credential", "result"],
     )
     for one in watched:
         reloads.add_metric([one.name, "taken"], one.reloads)
         reloads.add_metric([one.name, "refused"], one.failures)
     ends = GaugeMetricFamily(
-        "abfleet_certificate_expiry_timestamp_seconds", "When the certificate in use ends.", labels=["credential"]
+        "abfleet_certificate_expiry_timestamp_seconds",
+        "When the certificate in use expires, in seconds since 1970.",
+        labels=["credential"],
     )
     for name, end in expiries:
         ends.add_metric([name], end)
@@ -120,8 +125,8 @@ def families(watched: Iterable[WatchedCredential[object]], expiries: Iterable[tu
 
 
 def read_file(flag: str, path: Path) -> bytes:
-    """The file's content. Raises CredentialError."""
+    """The file's content. Raises CredentialError with the flag, the path and the system's reason."""
     try:
         return path.read_bytes()
     except OSError as error:
-        raise CredentialError(f"{flag}: {path}: {error.strerror or error}") from error
+        raise CredentialError(f"{flag}: {path} cannot be read: {error.strerror or error}") from error

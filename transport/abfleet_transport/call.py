@@ -1,4 +1,4 @@
-"""The port: what a call looks like to routing and to inference, whatever carries it. Knows no transport."""
+"""The port: what a call is to routing and to inference, whichever transport carries it."""
 
 from collections.abc import Callable, Sequence
 from enum import IntEnum
@@ -29,7 +29,7 @@ class Code(IntEnum):
     DATA_LOSS = 15
     UNAUTHENTICATED = 16
 
-    __hash__ = int.__hash__  # that of enumerations is Python, and codes are keys wherever calls are counted
+    __hash__ = int.__hash__  # an enumeration's own is slow, and codes are keys wherever calls are counted
 
 
 class Call(Protocol):
@@ -69,4 +69,4 @@ Deliver = Callable[[list[Call]], None]
 anything but its own work."""
 
 Cancelled = Callable[[Call], None]
-"""Told that the caller has gone or its deadline has passed; runs where Deliver runs. The call needs no answer."""
+"""Called when the caller has gone or its deadline has passed; runs where Deliver runs. The call needs no answer."""

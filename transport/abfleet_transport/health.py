@@ -1,4 +1,4 @@
-"""Standard gRPC services that every server of the fleet has: health and reflection. Knows no call."""
+"""Standard gRPC services that every server of the fleet has: health and reflection."""
 
 from collections.abc import Iterable, Sequence
 
@@ -13,7 +13,7 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
 class HealthService:
-    """grpc.health.v1 for the whole server (the empty name) and for each name it is told of."""
+    """grpc.health.v1 for the whole server (the empty name) and for each name that it is given."""
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         self._servicer = health.aio.HealthServicer()  # type: ignore[attr-defined]  # the stubs lack it

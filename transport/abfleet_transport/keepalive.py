@@ -1,4 +1,4 @@
-"""How the kernel finds out that the machine at the other end has gone without a word. Knows a socket, no protocol."""
+"""How the kernel finds out that the machine at the other end has gone without a word."""
 
 import socket
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a server listens on and what it serves, and what both transports say alike. Knows no adapter."""
+"""What a server listens on and what it serves, and what both transports say alike."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ PUSHBACK = "retry-pushback-ms"
 """The trailer with a pushback on every transport; where the library lets it, `grpc-retry-pushback-ms` is sent too."""
 OTHER_MESSAGE_BYTES = 4 * 1024 * 1024
 """For services that grpcio serves beside the calls; its own default. 10,000 outcomes are about 1.5 MB."""
-FAILED_DELIVERY = (Code.INTERNAL, "server: it failed on this call; see its log")
+FAILED_DELIVERY = (Code.INTERNAL, "the server failed on this call; see its log")
 
 
 def too_large(size: int, limit: int) -> str:
@@ -29,7 +29,7 @@ def too_large(size: int, limit: int) -> str:
 
 def log_failed_delivery(calls: int) -> None:
     """Logs the exception that is being handled, raised by whoever took delivery of some calls."""
-    structlog.get_logger("abfleet.transport").exception("delivery failed", calls=calls)
+    structlog.get_logger("abfleet.transport").exception("calls could not be delivered", calls=calls)
 
 
 def hand_over(deliver: Deliver, calls: list[Call]) -> None:
@@ -54,12 +54,14 @@ class ServerPlan:
     """Adds everything else (health, reflection) to a grpc.aio server."""
     interceptors: Sequence[ServerInterceptor] = field(default_factory=tuple)
     max_message_bytes: int = 4 * 1024 * 1024
-    """grpcio's own default; a history of 100,000 items is about 300 KB."""
-    """Of the messages that are delivered as calls; those of other services may have 4 MiB in any case."""
+    """The largest message that is delivered as a call; those of other services may have 4 MiB in any case.
+
+    grpcio's own default; a history of 100,000 items is about 300 KB.
+    """
     max_metadata_bytes: int = 16 * 1024
-    """Of one call; both libraries' own default."""
+    """Metadata of one call; both libraries' own default."""
     max_concurrent_streams: int = 4096
-    """Of one connection."""
+    """Calls under way on one connection."""
     max_connections: int | None = None
     """None: as many as the process may have descriptors."""
     tls: ServerTls | None = None

@@ -1,4 +1,4 @@
-"""Counts RPCs in plain arrays and shows them to Prometheus at scrape. Knows methods and status codes, no meaning.
+"""Counts RPCs by method and status in plain arrays, which become Prometheus families at each scrape.
 
 A `prometheus_client` counter with labels costs microseconds a call; an array element costs a tenth of one. Each row is
 changed by one thread alone: hot methods by whoever answers calls, `other` by the event loop.
@@ -28,7 +28,7 @@ OTHER = "other"
 
 
 class Histogram:
-    """Durations in fixed buckets; `counts` are per bucket, not cumulative."""
+    """Values in fixed buckets; `counts` are per bucket, not cumulative."""
 
     __slots__ = ("bounds", "counts", "total")
 
@@ -43,7 +43,7 @@ class Histogram:
         self.total += value
 
     def observe_all(self, values: Sequence[float]) -> None:
-        """Adds several values."""
+        """Adds several values, in the unit of the bounds."""
         counts, bounds = self.counts, self.bounds
         for value in values:
             counts[bisect_left(bounds, value)] += 1
@@ -103,15 +103,23 @@ class RpcMetrics(Collector):
 
     def collect(self) -> Iterable[Metric]:
         """The families, made new at each scrape."""
-        requests = CounterMetricFamily("grpc_requests", "RPCs finished, by status.", labels=["method", "status"])
-        duration = HistogramMetricFamily("grpc_request_duration_seconds", "Time to answer an RPC.", labels=["method"])
-        running = GaugeMetricFamily("grpc_requests_in_progress", "RPCs not answered yet.", labels=["method"])
-        kind = ["grpc_type", "grpc_service", "grpc_method"]
-        started = CounterMetricFamily("grpc_server_started", "RPCs started on the server.", labels=kind)
-        handled = CounterMetricFamily(
-            "grpc_server_handled", "RPCs finished on the server.", labels=[*kind, "grpc_code"]
+        requests = CounterMetricFamily(
+            "grpc_requests", "RPCs that have finished, by method and status.", labels=["method", "status"]
         )
-        handling = HistogramMetricFamily("grpc_server_handling_seconds", "Time to answer an RPC.", labels=kind)
+        duration = HistogramMetricFamily(
+            "grpc_request_duration_seconds", "Seconds to answer an RPC, by method.", labels=["method"]
+        )
+        running = GaugeMetricFamily(
+            "grpc_requests_in_progress", "RPCs that are not answered yet, by method.", labels=["method"]
+        )
+        kind = ["grpc_type", "grpc_service", "grpc_method"]
+        started = CounterMetricFamily("grpc_server_started", "RPCs started on the server, by method.", labels=kind)
+        handled = CounterMetricFamily(
+            "grpc_server_handled", "RPCs finished on the server, by method and status.", labels=[*kind, "grpc_code"]
+        )
+        handling = HistogramMetricFamily(
+            "grpc_server_handling_seconds", "Seconds to answer an RPC, by method.", labels=kind
+        )
         for method, row in zip(self._methods, self._rows, strict=True):
             service, _, name = method.rpartition("/")
             labels = ["UNARY" if method != OTHER else OTHER, service or OTHER, name]

@@ -1,4 +1,4 @@
-"""Which transport serves, and with what limits. Knows both adapters by name, nothing of calls."""
+"""Which transport serves, and what both offer. Imports an adapter only when it is chosen."""
 
 from collections.abc import Iterable
 from typing import Literal, Protocol
@@ -14,7 +14,7 @@ __all__ = ["Server", "ServerPlan", "Transport", "choose", "make_server", "needs_
 
 
 class Server(Protocol):
-    """A server that delivers calls."""
+    """What both transports offer: a server that delivers calls, from `start` to `close`."""
 
     transport: str
 

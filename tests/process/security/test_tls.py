@@ -50,7 +50,7 @@ def test_what_has_no_dates(content: bytes) -> None:
 
 def test_a_certificate_that_is_over_is_refused(authority: Authority) -> None:
     """At start; its end is named."""
-    with pytest.raises(CredentialError, match=r"--tls-cert: .* ended \d{4}-"):
+    with pytest.raises(CredentialError, match=r"--tls-cert: .* expired on \d{4}-"):
         ServerTls(files_of(authority, "old", days=-1), None)
 
 
@@ -61,9 +61,9 @@ def test_files_that_are_wrong(authority: Authority, tmp_path: Path) -> None:
     empty.write_text("")
     openssl("ec", "-aes128", "-passout", "pass:x", "-in", good.key, "-out", tmp_path / "locked", folder=tmp_path)
     for cert, key, ca, said in (
-        (tmp_path / "missing", good.key, None, "--tls-cert: .*missing: No such file"),
-        (good.cert, tmp_path / "missing", None, "--tls-key: .*missing: No such file"),
-        (good.cert, other.key, None, "--tls-cert and --tls-key: .* are no certificate and its key"),
+        (tmp_path / "missing", good.key, None, "--tls-cert: .*missing cannot be read: No such file"),
+        (good.cert, tmp_path / "missing", None, "--tls-key: .*missing cannot be read: No such file"),
+        (good.cert, other.key, None, "--tls-cert and --tls-key: .* are not a certificate and its key"),
         (empty, good.key, None, "--tls-cert and --tls-key: .*empty"),
         (good.cert, tmp_path / "locked", None, "--tls-key: .*locked is encrypted"),
         (good.cert, good.key, empty, "--tls-client-ca: .*empty has no certificates"),

@@ -59,9 +59,12 @@ async def test_without_files_nothing_is_shown() -> None:
         ({"client_cert": "a", "client_key": "b"}, "need --server-ca"),
         ({"server_name": "a"}, "need --server-ca"),
         ({"server_ca": "a", "client_cert": "b"}, "--client-cert and --client-key need each other"),
-        ({"server_ca": "missing"}, "--server-ca: missing: No such file"),
-        ({"token_file": "missing"}, "--token-file: missing: No such file"),
-        ({"token_file": "/dev/null"}, "--token-file: /dev/null has no token; allowed is one, and nothing else"),
+        ({"server_ca": "missing"}, "--server-ca: missing cannot be read: No such file"),
+        ({"token_file": "missing"}, "--token-file: missing cannot be read: No such file"),
+        (
+            {"token_file": "/dev/null"},
+            "--token-file: /dev/null does not hold a token; allowed is one token and nothing else",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(files: dict[str, str], said: str) -> None:

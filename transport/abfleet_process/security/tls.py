@@ -1,4 +1,4 @@
-"""TLS on both sides: a server's certificate, and whom a client trusts, from files that may change. Knows no call."""
+"""TLS on both sides: a server's certificate, and whom a client trusts, from files that may change."""
 
 import ssl
 import time
@@ -47,7 +47,7 @@ class ServerTls:
 
     @property
     def expiry(self) -> float:
-        """When the certificate in use ends, in seconds since the epoch."""
+        """When the certificate in use expires, in seconds since the epoch."""
         return self.watched.value[1]
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -106,12 +106,12 @@ class ClientTls:
 
     @property
     def context(self) -> ssl.SSLContext:
-        """For the next connection."""
+        """The TLS context for the next connection; read again if the files have changed."""
         return self.watched.check()[0]
 
     @property
     def expiry(self) -> float | None:
-        """When the own certificate ends, in seconds since the epoch; None without one."""
+        """When the own certificate expires, in seconds since the epoch; None without one."""
         return self.watched.value[1]
 
     def _read(self) -> tuple[ssl.SSLContext, float | None]:
@@ -137,7 +137,7 @@ def load_pair(context: ssl.SSLContext, files: CertificateFiles) -> None:
         context.load_cert_chain(files.cert, files.key, password=no_password)
     except (ssl.SSLError, OSError) as error:
         raise CredentialError(
-            f"{files.cert_flag} and {files.key_flag}: {files.cert} and {files.key} are no certificate and its key: "
+            f"{files.cert_flag} and {files.key_flag}: {files.cert} and {files.key} are not a certificate and its key: "
             f"{_reason(error)}"
         ) from error
 
@@ -151,19 +151,21 @@ def load_ca(context: ssl.SSLContext, flag: str, path: Path) -> None:
 
 
 def check_dates(files: CertificateFiles, cert: bytes, now: float) -> float:
-    """The certificate's end. Raises CredentialError when it is over, or when there are no dates."""
+    """When the certificate expires. Raises CredentialError when it has, or when there are no dates."""
     try:
         _, ends = validity(cert)
     except ValueError as error:
         raise CredentialError(f"{files.cert_flag}: {files.cert}: {error}") from error
     if ends <= now:
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ends))
-        raise CredentialError(f"{files.cert_flag}: {files.cert} ended {day}; allowed is one that is valid")
+        raise CredentialError(
+            f"{files.cert_flag}: {files.cert} expired on {day}; allowed is a certificate that is valid"
+        )
     return ends
 
 
 def identity(properties: Mapping[str, Iterable[bytes]]) -> str | None:
-    """Who a verified client is, from what grpcio tells of its certificate; None where it showed none."""
+    """Who a verified client is, by the certificate in grpcio's auth context; None without one."""
     for key in IDENTITIES:
         for value in properties.get(key, ()):
             if value:

@@ -1,4 +1,4 @@
-"""Flags of TLS and limits that router and worker have in common. Knows their names and what goes with what."""
+"""Flags of TLS and limits that router and worker have in common, and which of them need each other."""
 
 import argparse
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ from abfleet_process.security.tls import CertificateFiles, ServerTls
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerSecurity:
-    """What a server shows, asks for, and takes."""
+    """The TLS files of a server, and the limits of what it accepts."""
 
     files: CertificateFiles | None
-    """None: no TLS."""
+    """None: the server speaks plaintext."""
     client_ca: Path | None
     """Every client needs a certificate of it."""
     max_message_bytes: int
     max_metadata_bytes: int
     max_concurrent_streams: int
-    """Of one connection."""
+    """Calls under way on one connection."""
     max_connections: int | None
 
     @property
@@ -28,7 +28,7 @@ class ServerSecurity:
         return None if self.files is None else "--tls-cert"
 
     def tls(self) -> ServerTls | None:
-        """Reads the files. Raises CredentialError."""
+        """TLS of the server; None without files. Reads them; raises CredentialError."""
         return None if self.files is None else ServerTls(self.files, self.client_ca)
 
 
@@ -37,14 +37,16 @@ def add(flags: Flags, max_message_bytes: int) -> None:
     flags.add("tls-cert", str, "", "FILE", "serve TLS with this certificate chain (PEM), read again when it changes")
     flags.add("tls-key", str, "", "FILE", "its private key, without a password")
     flags.add("tls-client-ca", str, "", "FILE", "ask every client for a certificate of this authority (mTLS)")
-    flags.add("max-message-bytes", whole(1024, 2**30), f"{max_message_bytes}", "BYTES", "largest message that is taken")
+    flags.add(
+        "max-message-bytes", whole(1024, 2**30), f"{max_message_bytes}", "BYTES", "largest message that is accepted"
+    )
     flags.add("max-metadata-bytes", whole(1024, 2**24), "16384", "BYTES", "most metadata of a call")
     flags.add("max-concurrent-streams", whole(1, 2**31 - 1), "4096", "N", "most calls under way on one connection")
     flags.add("max-connections", optional_whole(1, 2**31 - 1), "off", "N", "most connections")
 
 
 def read(got: argparse.Namespace) -> ServerSecurity:
-    """What was given. Raises SettingsError for flags that need each other."""
+    """The values of the flags. Raises SettingsError for a flag that lacks another that it needs."""
     files = pair(got.tls_cert, got.tls_key, "--tls-cert", "--tls-key")
     if got.tls_client_ca and files is None:
         raise SettingsError("--tls-client-ca (ABFLEET_TLS_CLIENT_CA) needs --tls-cert and --tls-key")

@@ -1,4 +1,4 @@
-"""Bearer tokens: who has which, kept as hashes in a file. Knows the file's form and the comparison, no service."""
+"""Bearer tokens: who has which, kept as hashes in a file; its form, and the comparison."""
 
 import hashlib
 import hmac
@@ -26,7 +26,7 @@ DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """What is stored of a token."""
+    """A token as its file has it: never the secret, only the hash."""
 
     name: str
     """Whose it is: this stands in the log."""
@@ -35,7 +35,7 @@ class Token:
     scopes: frozenset[str] = DEFAULT_SCOPES
 
     def line(self) -> str:
-        """As it stands in the file."""
+        """The token's line in the file: `name sha256 scope,scope`."""
         return f"{self.name} {self.sha256} {','.join(sorted(self.scopes))}"
 
 
@@ -43,7 +43,7 @@ class TokenFile:
     """The tokens that count now; a file that changes is read again, a wrong one keeps those before."""
 
     def __init__(self, path: Path, flag: str = "--tokens") -> None:
-        """Raises CredentialError."""
+        """Reads the file at once. Raises CredentialError."""
         self._path = path
         self._flag = flag
         self.watched = WatchedCredential("tokens", (path,), self._read)
@@ -85,11 +85,11 @@ def parse(text: str) -> tuple[Token, ...]:
 
 def _problem(words: list[str], names: Collection[str]) -> str | None:
     if len(words) not in (2, 3):
-        return f"{len(words)} words; allowed are a name, a SHA-256 and scopes"
+        return f"{len(words)} words; allowed are a name, a SHA-256 and, if need be, scopes"
     if NAME.fullmatch(words[0]) is None:
         return f"the name is not allowed; allowed are {NAME_RULE}"
     if words[0] in names:
-        return f"the name {_shown(words[0])} is there twice"
+        return f"the name {_shown(words[0])} is used twice"
     if DIGEST.fullmatch(words[1]) is None:
         return f"{_shown(words[0])} has no SHA-256; allowed are 64 digits 0-9 a-f, as `abfleet token new` prints them"
     unknown = sorted(set(words[2].split(",")) - set(SCOPES)) if len(words) == 3 else ()

@@ -1,9 +1,9 @@
-"""From when to when a certificate is good. Knows the few lines of DER that lead there, verifies nothing."""
+"""From when to when a certificate is valid. Reads the few fields of DER that lead there, verifies nothing."""
 
 import ssl
 from datetime import UTC, datetime
 
-SEQUENCE, UTC_TIME, GENERALIZED_TIME, VERSION = 0x30, 0x17, 0x18, 0xA0
+UTC_TIME, GENERALIZED_TIME, VERSION = 0x17, 0x18, 0xA0
 END = "-----END CERTIFICATE-----"
 
 
@@ -32,7 +32,7 @@ def validity(pem: bytes) -> tuple[float, float]:
         kind, not_after, _ = _element(dates, place)
         return begins, _seconds(kind, not_after)
     except IndexError as error:
-        raise ValueError("its certificate is cut") from error
+        raise ValueError("its certificate is incomplete") from error
 
 
 def _element(der: bytes, place: int) -> tuple[int, bytes, int]:
@@ -48,7 +48,7 @@ def _element(der: bytes, place: int) -> tuple[int, bytes, int]:
 
 def _seconds(kind: int, text: bytes) -> float:
     if kind not in (UTC_TIME, GENERALIZED_TIME):
-        raise ValueError("its dates are in no known form")
+        raise ValueError("its dates have a form that is not known")
     # RFC 5280: two digits below 50 are of this century; strptime would say 69.
     year = text if kind == GENERALIZED_TIME else (b"20" if text[:2] < b"50" else b"19") + text
     return datetime.strptime(year.decode("ascii"), "%Y%m%d%H%M%SZ").replace(tzinfo=UTC).timestamp()

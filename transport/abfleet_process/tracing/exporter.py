@@ -1,8 +1,7 @@
 """Whether a process traces, and where its spans go. Knows the settings; loads what tracing needs only when asked."""
 
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -15,7 +14,7 @@ ENDPOINT_HELP = "send traces to this OTLP receiver, for example http://127.0.0.1
 
 
 class Exporter(Protocol):
-    """Where spans go."""
+    """Takes finished spans and sends them to a receiver; SpanExporter is the one that does."""
 
     def start(self) -> None: ...
 
@@ -24,18 +23,6 @@ class Exporter(Protocol):
     def close(self) -> None: ...
 
     def families(self) -> Iterable[Metric]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Clocks:
-    """Turns what is measured on one clock into times of another."""
-
-    monotonic: Callable[[], float]
-    wall: Callable[[], float]
-
-    def offset(self) -> float:
-        """What to add to a time of `monotonic` to have seconds since the epoch."""
-        return self.wall() - self.monotonic()
 
 
 def endpoint_or_none(value: str) -> str:

@@ -75,7 +75,7 @@ def _attribute(tag: bytes, key: str, value: Attribute) -> bytes:
 
 
 def _field(tag: bytes, content: bytes) -> bytes:
-    """A length-delimited field."""
+    """A length-delimited protobuf field: tag, length as a varint, content."""
     size, length = len(content), bytearray()
     while size > 0x7F:
         length.append(size & 0x7F | 0x80)

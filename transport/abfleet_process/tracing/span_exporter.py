@@ -1,4 +1,4 @@
-"""Sends spans to an OTLP receiver over HTTP, from a thread of its own. Knows the protocol, nothing of what spans mean.
+"""Sends spans to an OTLP receiver over HTTP, from a thread of its own. The messages are made in otlp.py.
 
 Whoever hands a span over never waits and never fails: what cannot be kept or sent is dropped and counted.
 """
@@ -27,7 +27,7 @@ MAX_ANSWER_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExporterSettings:
-    """How spans are sent."""
+    """Intervals, bounds and timeouts of sending spans."""
 
     interval_seconds: float = 0.25
     max_waiting: int = 8192
@@ -86,8 +86,8 @@ class SpanExporter:
         self._thread.join(self._settings.close_seconds)
 
     def families(self) -> Iterable[Metric]:
-        """For /metrics."""
-        spans = CounterMetricFamily("abfleet_spans", "Spans of traces, by result.", labels=["result"])
+        """The counts as a Prometheus family, read at each scrape."""
+        spans = CounterMetricFamily("abfleet_spans", "Spans by result: sent, dropped or failed.", labels=["result"])
         for result in ("sent", "dropped", "failed"):
             spans.add_metric([result], getattr(self.counts, result))
         yield spans
@@ -132,7 +132,10 @@ class SpanExporter:
         else:
             self.counts.failed += len(spans)
         log.warning(
-            "spans not sent", endpoint=f"{self._host}:{self._port}", error=why, next_try_seconds=self._backoff_seconds
+            "spans were not sent",
+            endpoint=f"{self._host}:{self._port}",
+            error=why,
+            next_try_seconds=self._backoff_seconds,
         )
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
@@ -141,7 +144,7 @@ class SpanExporter:
         self._connection.request("POST", self._path, body, {"Content-Type": otlp.CONTENT_TYPE})
         answer = self._connection.getresponse()
         content = answer.read(MAX_ANSWER_BYTES)
-        if not answer.isclosed():  # a receiver with that much to say is none
+        if not answer.isclosed():  # an answer this long is not from an OTLP receiver
             self._disconnect()
         return answer.status, content
 

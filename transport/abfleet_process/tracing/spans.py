@@ -30,7 +30,7 @@ class SpanEvent:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """Times are seconds since the epoch."""
+    """One finished span; times are seconds since the epoch."""
 
     name: str
     kind: SpanKind
@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Whose spans they are."""
+    """The process that made the spans, as attributes of OpenTelemetry's resource."""
 
     attributes: Mapping[str, Attribute] = field(default_factory=dict)
 
@@ -58,10 +58,10 @@ Export = Callable[[Span], None]
 
 
 def span_id(bits: Callable[[int], int]) -> str:
-    """A new span's id. `bits(n)` gives n random bits."""
+    """A new span's id, 16 hexadecimal digits. `bits(n)` gives n random bits."""
     return f"{bits(64) or 1:016x}"
 
 
 def trace_id(bits: Callable[[int], int]) -> str:
-    """A new trace's id."""
+    """A new trace's id, 32 hexadecimal digits. `bits(n)` gives n random bits."""
     return f"{bits(128) or 1:032x}"

@@ -15,14 +15,14 @@ SAMPLED = 1
 
 
 class TraceContext(NamedTuple):
-    """One place in a trace."""
+    """A span as a `traceparent` names it, the parent of what follows."""
 
     trace_id: str
     """32 hexadecimal digits."""
     span_id: str
     """16 hexadecimal digits."""
     sampled: bool
-    """Whether whoever is before us records this trace."""
+    """Whether the caller records this trace."""
 
     def header(self) -> str:
         """The value of a `traceparent` that makes this the parent."""
@@ -31,8 +31,8 @@ class TraceContext(NamedTuple):
 
 def parse(header: str | bytes | None) -> TraceContext | None:
     """What a `traceparent` says; None where there is none or it is malformed, which the standard has one ignore."""
-    if not isinstance(header, str) or (found := _FORM.fullmatch(header)) is None:
+    if not isinstance(header, str) or (parts := _FORM.fullmatch(header)) is None:
         return None
-    if found["later"] and found["version"] == "00":
+    if parts["later"] and parts["version"] == "00":
         return None  # only versions to come may say more
-    return TraceContext(found["trace"], found["span"], bool(int(found["flags"], 16) & SAMPLED))
+    return TraceContext(parts["trace"], parts["span"], bool(int(parts["flags"], 16) & SAMPLED))

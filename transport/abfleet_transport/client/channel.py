@@ -41,12 +41,14 @@ class ClientCredentials:
         )
 
     def token(self) -> str | None:
-        """The token. Raises CredentialError."""
+        """The token in the file; None without a file. Raises CredentialError."""
         if self.token_file is None:
             return None
         token = read_file("--token-file", self.token_file).decode("ascii", "replace").strip()
         if not token or len(token) > MOST_TOKEN_CHARACTERS or not token.isascii() or len(token.split()) != 1:
-            raise CredentialError(f"--token-file: {self.token_file} has no token; allowed is one, and nothing else")
+            raise CredentialError(
+                f"--token-file: {self.token_file} does not hold a token; allowed is one token and nothing else"
+            )
         return token
 
 

@@ -1,4 +1,4 @@
-"""Asks a running router for its status on the admin port. Knows the RPC, nothing of what the document says."""
+"""Asks a running router for its status on the admin port, and sets its log level."""
 
 import json
 from typing import Any
@@ -51,5 +51,7 @@ class RouterAdmin:
             return await getattr(stub, method)(request, timeout=TIMEOUT_SECONDS)
         except grpc.aio.AioRpcError as error:
             if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-                raise Unreachable(f"{self.address} refuses: {error.details()}; --token-file has a token") from error
+                raise Unreachable(
+                    f"{self.address} refuses: {error.details()}; give a token with --token-file"
+                ) from error
             raise Unreachable(f"no router answers on {self.address}: {error.details()}") from error

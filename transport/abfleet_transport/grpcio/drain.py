@@ -1,4 +1,4 @@
-"""When a server that goes may close its socket. Knows numbers of calls and times, no transport."""
+"""When a server that drains may close its socket, by the numbers of its calls and the time."""
 
 import asyncio
 import math
@@ -26,4 +26,4 @@ async def idle_instant(in_progress: Callable[[], int], last_event: Callable[[], 
             last_busy = now
         elif now >= max(last_event(), last_busy) + max(0.0, QUIET_SECONDS * left):
             return
-        await asyncio.sleep(POLL_SECONDS)  # polls, because no event tells of silence
+        await asyncio.sleep(POLL_SECONDS)  # polls, because no event reports silence

@@ -36,7 +36,7 @@ log = structlog.get_logger("abfleet.transport")
 MAX_PORT = 65535
 REBIND_SECONDS = 0.05
 LAST_CALLS_SECONDS = 0.5
-"""For calls that come at the moment of closing: an attempt. As long as somebody watches health it is waited for."""
+"""For calls that come at the moment of closing: the time of an attempt. While somebody watches health it is used up."""
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -133,7 +133,7 @@ class GrpcioServer:
         self._closing = False
 
     def families(self) -> Iterable[Metric]:
-        """Nothing waits where the library would tell."""
+        """No metrics of its own: grpcio does not say what waits inside it."""
         return ()
 
     @property
@@ -167,19 +167,21 @@ class GrpcioServer:
         return server
 
     async def _keep_up(self) -> None:
-        """Begins again at the same address when the library has ended by itself; calls under way are cut all the same.
+        """Starts the server again at the same address when it has ended by itself. Calls under way are cut then.
 
         With a version of it that `open_server` was not tried with, a call whose path is not UTF-8 is enough for that.
         """
         while True:
             server = self._server
             assert server is not None
-            with contextlib.suppress(Exception):  # what it died of, which the library has logged
+            with contextlib.suppress(Exception):  # why it ended, which the library has logged
                 await server.wait_for_termination()
             if self._closing:
                 return
             self.restarts += 1
-            log.error("grpcio ended by itself; it begins again", address=self._plan.address, restarts=self.restarts)
+            log.error(
+                "grpcio server ended by itself; starting it again", address=self._plan.address, restarts=self.restarts
+            )
             while self._server is server and not self._closing:
                 try:
                     self._server = await self._opened(again_at(self._plan.address, self.port))
@@ -265,7 +267,7 @@ def again_at(address: str, port: int) -> str:
 
 def options(plan: ServerPlan) -> list[tuple[str, int]]:
     """Channel options of a server (https://grpc.github.io/grpc/core/group__grpc__arg__keys.html)."""
-    found = [
+    arguments = [
         # The library has one limit for all services; that of the calls themselves is kept where they are handled.
         ("grpc.max_receive_message_length", max(plan.max_message_bytes, OTHER_MESSAGE_BYTES)),
         ("grpc.max_concurrent_streams", plan.max_concurrent_streams),
@@ -275,5 +277,5 @@ def options(plan: ServerPlan) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
     ]
     if plan.max_connections is not None:
-        found.append(("grpc.max_allowed_incoming_connections", plan.max_connections))
-    return found
+        arguments.append(("grpc.max_allowed_incoming_connections", plan.max_connections))
+    return arguments

@@ -37,7 +37,7 @@ def add_methods(server: grpc.aio.Server, service: str, handlers: dict[str, "grpc
 
 
 class _Core(cygrpc.AioServer):  # type: ignore[misc]
-    """The part of the server that is compiled, but for calls of no method."""
+    """The compiled part of the server, which answers calls of unknown methods by itself."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, interceptors: tuple[object, ...], options: object) -> None:
         super().__init__(loop, None, (), interceptors, options, None)
@@ -64,7 +64,7 @@ class _Core(cygrpc.AioServer):  # type: ignore[misc]
 
 
 class _Server(library.Server):
-    """The library's server around that part."""
+    """grpc.aio's own server with `_Core` as its compiled part."""
 
     def __init__(
         self, interceptors: tuple["grpc.aio.ServerInterceptor[Any, Any]", ...], options: list[tuple[str, Any]]
