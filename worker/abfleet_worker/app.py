@@ -1,4 +1,4 @@
-"""The composition root: settings to a serving worker, and its way out. Knows every part, decides nothing for them."""
+"""The composition root: settings to a serving worker, and its way out. Decides nothing for the parts."""
 
 import asyncio
 import gc
@@ -88,7 +88,9 @@ async def serve(settings: WorkerSettings, operations: OperationalLog) -> int:
                 await signals.first.wait()
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
         if not await signals.drain(serving.drain):
-            log.warning("stopped at once; calls may have been cut", in_progress=serving.server.in_progress)
+            log.warning(
+                "a second signal ended the drain; calls may have been cut", in_progress=serving.server.in_progress
+            )
             return EXIT_FAILURE
     log.info("stopped")
     return 0
@@ -175,7 +177,7 @@ class _Serving:
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{self.server.port}"
 
     def _names(self, *versions: str) -> tuple[str, ...]:
-        """What health is answered under."""
+        """The names that health knows: the versions and, if there is one, the alias."""
         return (*versions, self._alias) if self._alias else versions
 
     @asynccontextmanager
@@ -254,5 +256,5 @@ class _Serving:
 
 
 def instance() -> str:
-    """This process among all workers."""
+    """A name for this process among all workers: its host and its process id."""
     return f"{socket.gethostname()}-{os.getpid()}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from abfleet_worker.request import ARRAY_FROM, History, Refusal
 
-BAD_ANSWER = Refusal(Code.INTERNAL, "model: the answer for this request is not a ranking; see the worker's log")
+BAD_ANSWER = Refusal(Code.INTERNAL, "the model's answer for this request is not a ranking; see the worker's log")
 
 
 class Varints(dict[int, bytes]):
@@ -124,24 +124,26 @@ def encode(
     stride = 4 * width
     if counts is limits and min(limits) >= width:  # every row is whole, as it is when all ask for as many
         return _encode_whole(rows, packed, stride, varints)
-    look_up = varints.__getitem__
+    encoded_id = varints.__getitem__
     answers: list[bytes | Refusal] = []
     for start, row, count in zip(range(0, len(packed), stride), rows, counts, strict=True):
         if count <= 0:
             answers.append(b"" if count == 0 else BAD_ANSWER)
             continue
-        ids = b"".join(map(look_up, row[:count]))
+        ids = b"".join(map(encoded_id, row[:count]))
         size = 4 * min(count, width)
-        answers.append(b"\x0a%b%b\x32%b%b" % (look_up(len(ids)), ids, look_up(size), packed[start : start + size]))
+        answers.append(
+            b"\x0a%b%b\x32%b%b" % (encoded_id(len(ids)), ids, encoded_id(size), packed[start : start + size])
+        )
     return answers
 
 
 def _encode_whole(rows: list[list[int]], packed: bytes, stride: int, varints: Varints) -> list[bytes | Refusal]:
-    look_up = varints.__getitem__
-    head = b"\x32" + look_up(stride)
-    encoded = [b"".join(map(look_up, row)) for row in rows]
+    encoded_id = varints.__getitem__
+    head = b"\x32" + encoded_id(stride)
+    encoded = [b"".join(map(encoded_id, row)) for row in rows]
     return [
-        b"\x0a%b%b%b%b" % (look_up(len(ids)), ids, head, packed[start : start + stride])
+        b"\x0a%b%b%b%b" % (encoded_id(len(ids)), ids, head, packed[start : start + stride])
         for start, ids in zip(range(0, len(packed), stride), encoded, strict=True)
     ]
 
@@ -158,7 +160,7 @@ def _usable(item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Se
 
 
 def join_batch(version: str, answers: Sequence[bytes | Refusal], elapsed_us: int, alias: str = "") -> bytes:
-    """A serialised RecommendBatchResponse."""
+    """A serialised RecommendBatchResponse: for each request in order, its answer or its failure."""
     failures: dict[int, Any] = {
         index: Failure(code=int(answer.code), message=answer.message)
         for index, answer in enumerate(answers)

@@ -1,4 +1,4 @@
-"""Goes after an alias: notices that it leads elsewhere, loads that version, hands it over. Knows no transport.
+"""Follows an alias: notices that it leads to another version, loads that version, and hands it over.
 
 Whatever goes wrong with the new version, the one that serves goes on serving.
 """
@@ -24,7 +24,7 @@ each try reads and hashes the whole file."""
 
 
 class Follower:
-    """State is changed only on the event loop; loading runs on a thread."""
+    """Polls the alias. State is changed only on the event loop; loading runs on a thread."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class Follower:
         self._asked.set()
 
     async def run(self) -> None:
-        """Follows for ever."""
+        """Polls every `interval_seconds`, and when asked, until it is cancelled."""
         while True:
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._asked.wait(), self._interval_seconds or None)
@@ -106,7 +106,7 @@ class Follower:
         )
 
     def _report(self, problem: str) -> None:
-        """Says a problem once, not at every poll."""
+        """Logs a problem once, not at every poll."""
         if problem != self._problem:
             self._problem = problem
             log.error("cannot follow the alias", alias=self._alias, serving=self._serving(), error=problem)

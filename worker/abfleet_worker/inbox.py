@@ -1,4 +1,4 @@
-"""Calls on their way from an event loop to whoever answers them. Knows no requests and no model.
+"""Calls on their way from the event loop to whoever answers them.
 
 Two thread switches cost more than a quick model's whole answer, so a model that is quick is asked on the loop itself.
 One that is not has a thread of its own, because the loop must not be held up: it answers health and PING, and who does
@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from abfleet_transport.call import Call
 
 QUICK_SECONDS: Final = 0.005
-"""To answer what has come together. Routers ask a worker that is silent for a quarter of a second whether it lives."""
+"""To answer what has come together. Routers send a PING to a worker that is silent for a quarter of a second."""
 SMOOTHING: Final = 0.2
 """Weight of the newest time: a change of the model or of the load is followed within some ten batches."""
 
@@ -44,7 +44,7 @@ class Inbox:
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
 
     def start(self) -> None:
-        """Starts the thread."""
+        """Starts the thread, which answers what is not answered on the event loop."""
         self._thread.start()
 
     def put(self, calls: Sequence[Call]) -> None:
@@ -59,7 +59,7 @@ class Inbox:
                 self._changed.notify()
         if here:
             self._answer(calls)
-            self._rest()
+            self._finish()
 
     def _answer(self, calls: Sequence[Call]) -> None:
         begun = self._clock()
@@ -67,13 +67,13 @@ class Inbox:
         took = self._clock() - begun
         self._took = took if self._took == float("inf") else self._took + SMOOTHING * (took - self._took)
 
-    def _rest(self) -> None:
+    def _finish(self) -> None:
         with self._changed:
             self._busy = False
             self._changed.notify_all()
 
     def settled(self, timeout_seconds: float) -> bool:
-        """Waits until nothing is being answered; whether that has come in time."""
+        """Waits until nothing is being answered; False if that takes longer than the timeout."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._busy and not self._waiting, timeout_seconds)
 
@@ -104,6 +104,6 @@ class Inbox:
                 self._handler.gone(call)
             if waiting:
                 self._answer(waiting)
-            self._rest()
+            self._finish()
             if closed and not waiting:
                 return

@@ -1,4 +1,4 @@
-"""What a worker counts beside its RPCs, in plain numbers that are shown to Prometheus at scrape. Knows no calls.
+"""What a worker counts beside its RPCs: plain numbers, made into Prometheus families at each scrape.
 
 One thread alone changes them: the one that infers. What `FollowerCounters` counts is changed by the event loop.
 """
@@ -19,7 +19,7 @@ CODES = tuple(code.name for code in Code)
 
 @dataclass(slots=True)
 class FollowerCounters:
-    """Changed only by Follower: how it goes after an alias."""
+    """Changes to the version of the alias, and attempts that failed. Changed only by Follower."""
 
     changes: int = 0
     failures: int = 0
@@ -28,25 +28,25 @@ class FollowerCounters:
 
 
 class WorkerMetrics(Collector):
-    """Items, runs of the model and the version that serves."""
+    """Requests, runs of the model and the version that serves."""
 
     def __init__(self, serving: Callable[[], tuple[str, str]], following: FollowerCounters | None = None) -> None:
         """`serving` gives version and sha256 of the model that answers; `following`: None where that never changes."""
         self._serving = serving
         self._following = following
-        self._lenders: list[Callable[[], Iterable[Metric]]] = []
+        self._registered: list[Callable[[], Iterable[Metric]]] = []
         self.batch_sizes = Histogram(BATCH_BOUNDS)
         self.inference_seconds = Histogram(INFERENCE_BOUNDS_SECONDS)
         self.items = [0] * len(CODES)
         """Finished items by the number of their status code."""
         self.failed_runs = 0
         self.history_items = 0
-        """Items of histories that the model was asked with, where the model tells what it knows."""
+        """Items of the histories that the model was given, where its catalogue is known."""
         self.unknown_items = 0
 
     def register(self, families: Callable[[], Iterable[Metric]]) -> None:
         """Adds families that another part computes at scrape."""
-        self._lenders.append(families)
+        self._registered.append(families)
 
     def asked(self, history_items: int, unknown_items: int) -> None:
         """The model was asked with so many items, of which it knows some."""
@@ -62,16 +62,20 @@ class WorkerMetrics(Collector):
         """The families, made new at each scrape."""
         version, sha256 = self._serving()
         model = GaugeMetricFamily(
-            "abfleet_worker_model_info", "The model that answers; always 1.", labels=["version", "sha256"]
+            "abfleet_worker_model_info",
+            "Version and SHA-256 of the model that serves; always 1.",
+            labels=["version", "sha256"],
         )
         model.add_metric([version, sha256], 1)
-        items = CounterMetricFamily("abfleet_worker_items", "Requests finished, by status.", labels=["status"])
+        items = CounterMetricFamily(
+            "abfleet_worker_items", "Requests that the worker finished, by gRPC status.", labels=["status"]
+        )
         for code, count in enumerate(self.items):
             if count or code == Code.OK:
                 items.add_metric([CODES[code]], count)
         expired = CounterMetricFamily(
             "abfleet_worker_expired_items",
-            "Requests dropped before inference, because their time was up.",
+            "Requests dropped before inference because their deadline had passed.",
             value=self.items[Code.DEADLINE_EXCEEDED],
         )
         failed = CounterMetricFamily(
@@ -84,15 +88,17 @@ class WorkerMetrics(Collector):
             failed,
             *self._asked(),
             *_following(self._following),
-            *(family for lender in self._lenders for family in lender()),
-            _histogram("abfleet_worker_batch_size", "Requests in one run of the model.", self.batch_sizes),
-            _histogram("abfleet_worker_inference_seconds", "Time of one run of the model.", self.inference_seconds),
+            *(family for families in self._registered for family in families()),
+            _histogram("abfleet_worker_batch_size", "Requests in each run of the model.", self.batch_sizes),
+            _histogram(
+                "abfleet_worker_inference_seconds", "Seconds that a run of the model took.", self.inference_seconds
+            ),
         )
 
     def _asked(self) -> Iterable[Metric]:
         for name, text, value in (
-            ("history_items", "Items of the histories that the model was asked with.", self.history_items),
-            ("unknown_items", "Those of them that the model does not know, and ignores.", self.unknown_items),
+            ("history_items", "Items in the histories that the model was given.", self.history_items),
+            ("unknown_items", "Items in the histories that the model does not know and ignores.", self.unknown_items),
         ):
             yield CounterMetricFamily(f"abfleet_worker_{name}", text, value=value)
 
@@ -101,14 +107,16 @@ def _following(following: FollowerCounters | None) -> Iterable[Metric]:
     if following is None:
         return
     changes = CounterMetricFamily(
-        "abfleet_worker_model_changes", "Attempts to change to the version that the alias leads to.", labels=["result"]
+        "abfleet_worker_model_changes",
+        "Attempts to change to the version that the alias leads to, by result: ok or failed.",
+        labels=["result"],
     )
     changes.add_metric(["ok"], following.changes)
     changes.add_metric(["failed"], following.failures)
     yield changes
     yield GaugeMetricFamily(
         "abfleet_worker_behind_alias",
-        "1 while the alias leads to another version than the one that serves.",
+        "1 while the alias leads to another version than the one that serves, else 0.",
         value=int(following.behind),
     )
 

@@ -32,15 +32,15 @@ class OnnxModel:
 
     def __init__(
         self,
-        found: ModelVersion,
+        registered: ModelVersion,
         session: onnxruntime.InferenceSession,
         catalogue: Catalogue | None,
         load_seconds: float,
     ) -> None:
-        self.version = found.version
-        self.sha256 = found.manifest.sha256
-        self.max_history = found.manifest.max_history
-        self.k = found.manifest.k
+        self.version = registered.version
+        self.sha256 = registered.manifest.sha256
+        self.max_history = registered.manifest.max_history
+        self.k = registered.manifest.k
         self.load_seconds = load_seconds
         self.catalogue = catalogue
         self.run_cells = LEAST_RUN_CELLS  # changed only by `load`, which measures it
@@ -76,22 +76,24 @@ def load(
     """
     begun = clock()
     try:
-        found = Registry(root).resolve(name)
+        registered = Registry(root).resolve(name)
         if signing_key is not None:
-            signing.check(found, signing_key)
-        content = found.read_verified()
+            signing.check(registered, signing_key)
+        content = registered.read_verified()
     except RegistryError as error:
         raise ModelLoadError(str(error)) from error
     try:
         session = onnxruntime.InferenceSession(
-            content, _options(found, intra_op_threads, spinning=spinning), providers=["CPUExecutionProvider"]
+            content, _options(registered, intra_op_threads, spinning=spinning), providers=["CPUExecutionProvider"]
         )
     except Exception as error:
         # ONNX Runtime raises its own exceptions, which share no base but Exception.
-        raise ModelLoadError(f"{found.version}: ONNX Runtime does not load model.onnx: {_one_line(error)}") from error
-    _check_signature(found.version, session)
-    model = OnnxModel(found, session, _catalogue(content), load_seconds=clock() - begun)
-    _check_golden(model, found)
+        raise ModelLoadError(
+            f"{registered.version}: ONNX Runtime cannot load model.onnx: {_one_line(error)}"
+        ) from error
+    _check_signature(registered.version, session)
+    model = OnnxModel(registered, session, _catalogue(content), load_seconds=clock() - begun)
+    _check_golden(model, registered)
     seconds = {shape: _time(model, shape) for shape in (LONE, WIDE, LONG)}
     model.run_cells = run_cells(seconds[LONE], seconds[WIDE], seconds[LONG])
     return model
@@ -109,7 +111,7 @@ def run_cells(lone_seconds: float, wide_seconds: float, long_seconds: float) -> 
     return max(LEAST_RUN_CELLS, lone_seconds / cell_seconds)
 
 
-def _options(found: ModelVersion, intra_op_threads: int, *, spinning: bool) -> onnxruntime.SessionOptions:
+def _options(registered: ModelVersion, intra_op_threads: int, *, spinning: bool) -> onnxruntime.SessionOptions:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = intra_op_threads
     options.inter_op_num_threads = 1
@@ -118,8 +120,8 @@ def _options(found: ModelVersion, intra_op_threads: int, *, spinning: bool) -> o
     # Waiting threads that spin take the cores from the neighbours: other workers and the router.
     for pool in ("intra_op", "inter_op"):
         options.add_session_config_entry(f"session.{pool}.allow_spinning", "1" if spinning else "0")
-    if found.manifest.external_data:
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(found.path))
+    if registered.manifest.external_data:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(registered.path))
     return options
 
 
@@ -135,16 +137,16 @@ def _check_signature(version: str, session: onnxruntime.InferenceSession) -> Non
         ("inputs", session.get_inputs(), (INPUT,)),
         ("outputs", session.get_outputs(), OUTPUTS),
     ):
-        found = {node.name: node.type for node in nodes}
+        actual = {node.name: node.type for node in nodes}
         expected = {name: TYPES[name] for name in wanted}
-        if found != expected:
-            raise ModelLoadError(f"{version}: the graph has {kind} {_shown(found)}; it must have {_shown(expected)}")
+        if actual != expected:
+            raise ModelLoadError(f"{version}: the graph has {kind} {_shown(actual)}; it must have {_shown(expected)}")
 
 
-def _check_golden(model: OnnxModel, found: ModelVersion) -> None:
+def _check_golden(model: OnnxModel, registered: ModelVersion) -> None:
     """The model must answer, with k numbers for each history of its metadata; what it answers is checked at release."""
     try:
-        _, scores = model.infer(np.array(found.manifest.golden_history, dtype=np.int64))
+        _, scores = model.infer(np.array(registered.manifest.golden_history, dtype=np.int64))
     except Exception as error:
         raise ModelLoadError(f"{model.version}: the first inference failed: {_one_line(error)}") from error
     if scores.shape[1] != model.k:

@@ -97,7 +97,7 @@ def check(request: RecommendRequest) -> Refusal | None:
             "user_id", request.user_id, f"has {size} bytes; allowed are 1 to {MAX_USER_ID_BYTES} bytes of UTF-8"
         )
     if _CONTROL.search(request.user_id):
-        return _refuse("user_id", request.user_id, "has a control character; allowed are characters without them")
+        return _refuse("user_id", request.user_id, "has a control character; control characters are not allowed")
     size = len(request.request_id.encode())
     if size > MAX_REQUEST_ID_BYTES:
         return _refuse(
@@ -127,7 +127,9 @@ def shown(value: object) -> str:
 
 
 def _bad_limit(limit: int) -> Refusal:
-    return _refuse("limit", limit, f"is not allowed; allowed are 1 to {MAX_LIMIT}, and 0 for {DEFAULT_LIMIT}")
+    return _refuse(
+        "limit", limit, f"is not allowed; allowed are 1 to {MAX_LIMIT}, and 0 for the default of {DEFAULT_LIMIT}"
+    )
 
 
 def _refuse(field: str, value: object, rule: str) -> Refusal:

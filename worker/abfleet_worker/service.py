@@ -25,9 +25,9 @@ RECOMMEND_BATCH = "/abfleet.worker.v1.Worker/RecommendBatch"
 METHODS = (RECOMMEND, RECOMMEND_BATCH)
 _BATCH_METHOD = METHODS.index(RECOMMEND_BATCH)
 
-EXPIRED = Refusal(Code.DEADLINE_EXCEEDED, "timeout: the request's time was up before the model ran")
-MODEL_FAILED = Refusal(Code.INTERNAL, "model: it failed on this request; see the worker's log")
-WORKER_FAILED = Refusal(Code.INTERNAL, "worker: it failed on this request; see the worker's log")
+EXPIRED = Refusal(Code.DEADLINE_EXCEEDED, "the request's deadline passed before the model ran")
+MODEL_FAILED = Refusal(Code.INTERNAL, "the model failed on this request; see the worker's log")
+WORKER_FAILED = Refusal(Code.INTERNAL, "the worker failed on this request; see the worker's log")
 REPORT_EVERY_SECONDS = 1.0
 
 Answer = bytes | Refusal
@@ -42,7 +42,7 @@ class Model(Protocol):
     run_cells: float
     """What one more run costs, in padded places of a history."""
     catalogue: Catalogue | None
-    """The items that it knows, None where the model does not tell."""
+    """The items that it knows, None where the model has no table of them."""
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """history: int64[batch, length] to item_ids: int64[batch, k] and scores: float32[batch, k]."""
@@ -121,12 +121,12 @@ class RecommenderService:
                 try:
                     self._gather(call, ready, items, rpcs, traced)
                 except Exception:  # noqa: BLE001 - as below
-                    self._log.exception("reading failed", bytes=len(call.payload))
+                    self._log.exception("a request could not be read", bytes=len(call.payload))
                     self._fail(call, WORKER_FAILED)
             try:
                 answers = self._infer(items, ready, traced)
             except Exception:  # noqa: BLE001 - the thread that receives must outlive any mistake
-                self._log.exception("answering failed", calls=len(rpcs), items=len(items))
+                self._log.exception("calls could not be answered", calls=len(rpcs), items=len(items))
                 answers = [WORKER_FAILED] * len(items)
             self._send(rpcs, answers, ready)
             if traced is not None and traced.parents:
@@ -144,13 +144,13 @@ class RecommenderService:
         if call.method != _BATCH_METHOD:
             if self._tracer is not None and traced is not None:
                 self._tracer.arrived_alone(traced, start, call)
-            found = read_alone(call.payload, max_history, deadline)
-            if isinstance(found, Refusal):
-                items.append(found)
+            read = read_alone(call.payload, max_history, deadline)
+            if isinstance(read, Refusal):
+                items.append(read)
                 rpcs.append(_Rpc(call, start, start + 1, ""))
             else:
-                items.append(found[0])
-                rpcs.append(_Rpc(call, start, start + 1, found[1] or self._make_request_id()))
+                items.append(read[0])
+                rpcs.append(_Rpc(call, start, start + 1, read[1] or self._make_request_id()))
             return
         parsed = batch.parse_batch(call.payload)
         if isinstance(parsed, Refusal):
@@ -233,7 +233,7 @@ class RecommenderService:
                 else:
                     payload = batch.join_alone(mine[0], request_id=rpc.request_id, version_field=ready.version_field)
             except Exception:  # noqa: BLE001 - the other calls of the group still get their answers
-                self._log.exception("encoding failed", items=len(mine))
+                self._log.exception("answers could not be encoded", items=len(mine))
                 self._fail(rpc.call, WORKER_FAILED)
                 continue
             rpc.call.reply(payload)
@@ -254,7 +254,7 @@ class RecommenderService:
                             traced, index, call=rpc.call, method=method, code=code, version=version, now=now
                         )
         except Exception:  # noqa: BLE001 - as above: this thread must outlive any mistake
-            self._log.exception("tracing failed", calls=len(rpcs))
+            self._log.exception("spans could not be made", calls=len(rpcs))
 
     def _fail(self, call: Call, refusal: Refusal) -> None:
         call.fail(refusal.code, refusal.message)

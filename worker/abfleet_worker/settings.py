@@ -1,4 +1,4 @@
-"""What a worker is told: its flags, their defaults and ranges. Knows no file and opens nothing."""
+"""Every flag of the worker, with its default and its range. Reads flags and environment, and opens no file."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSettings:
-    """Everything that can be set."""
+    """All settings of one worker process."""
 
     registry: Path
     model_key_file: Path | None
@@ -63,7 +63,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         flags.real(0, 3600),
         "1",
         "SECONDS",
-        "poll the alias so often, and change to the version that it leads to; 0: only on SIGHUP",
+        "time between polls of the alias, whose version is then served; 0: only on SIGHUP",
     )
     known.add("listen", flags.address, "127.0.0.1:50061", "ADDRESS", "HOST:PORT (0: any free one) or unix:PATH")
     known.add("metrics-host", flags.text, "127.0.0.1", "HOST", "where to serve /metrics")
@@ -73,8 +73,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     known.switch("spinning", "let waiting threads of ONNX Runtime spin, which takes CPU from the neighbours")
     known.add("max-batch", flags.whole(1, 4096), "128", "N", "most requests in one run of the model")
     tls_flags.add(known, MAX_MESSAGE_BYTES)
-    known.add("drain-delay", flags.real(0, 3600), "0", "SECONDS", "go on answering so long after SIGTERM")
-    known.add("drain-timeout", flags.real(0, 3600), "4", "SECONDS", "then wait so long for running calls")
+    known.add(
+        "drain-delay", flags.real(0, 3600), "0", "SECONDS", "time after SIGTERM in which calls are still answered"
+    )
+    known.add("drain-timeout", flags.real(0, 3600), "4", "SECONDS", "time after that for running calls to end")
     known.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
     known.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
     known.add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)

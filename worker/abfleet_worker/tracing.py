@@ -1,4 +1,4 @@
-"""Spans of requests in a worker: of the batch that brought them, and of the run of the model. Knows no model, no clock.
+"""Spans of requests in a worker: of the batch that brought them, and of the run of the model.
 
 A worker records what its caller records, and decides nothing itself. A run serves requests of many traces: each has a
 span of its own for it, with links to the others'.
@@ -19,8 +19,8 @@ class ModelRun:
     begun: float
     ended: float
     size: int
-    mates: Sequence[TraceContext]
-    """The traced requests among them."""
+    traced: Sequence[TraceContext]
+    """Where the traced requests among them belong."""
 
 
 @dataclass(slots=True)
@@ -32,14 +32,14 @@ class Traced:
 
     def ran(self, indexes: Sequence[int], begun: float, ended: float) -> None:
         """The model ran for these items together."""
-        found = [index for index in indexes if index in self.parents]
-        run = ModelRun(begun, ended, len(indexes), [self.parents[index] for index in found])
-        for index in found:
+        traced = [index for index in indexes if index in self.parents]
+        run = ModelRun(begun, ended, len(indexes), [self.parents[index] for index in traced])
+        for index in traced:
             self.runs[index] = run
 
 
 class InferenceTracer:
-    """Makes spans of what was traced."""
+    """Makes and exports the spans of traced requests."""
 
     def __init__(self, export: Export, bits: Callable[[int], int], wall: Callable[[], float]) -> None:
         """`bits(n)` gives n random bits; `wall` seconds since the epoch."""
@@ -88,7 +88,7 @@ class InferenceTracer:
         wall_offset: float,
         failed: str | None,
     ) -> Span:
-        others = [mate for mate in run.mates if mate != parent]
+        others = [context for context in run.traced if context != parent]
         return Span(
             "inference",
             SpanKind.INTERNAL,
