@@ -30,14 +30,7 @@ LAYERS: Final = (
 
 ALLOWED: Final[frozenset[tuple[str, str]]] = frozenset(
     {
-        # The server's connection is inherited in four storeys, whose parts look back at the whole.
-        ("abfleet_transport.http2.call", "abfleet_transport.http2.connection"),
-        ("abfleet_transport.http2.call_queue", "abfleet_transport.http2.connection"),
-        ("abfleet_transport.http2.call_queue", "abfleet_transport.http2.socket"),
-        ("abfleet_transport.http2.forwarding", "abfleet_transport.http2.connection"),
-        # A queue knows the calls that wait in it, and a replica the pool that it tells of its events.
-        ("abfleet_router.fleet.batch_queue", "abfleet_router.calls.routed_call"),
-        ("abfleet_router.fleet.replica", "abfleet_router.calls.routed_call"),
+        # For types alone: whoever gets a replica's events goes on with `replica.pool`, and needs it as a Pool.
         ("abfleet_router.fleet.replica", "abfleet_router.fleet.pool"),
     }
 )

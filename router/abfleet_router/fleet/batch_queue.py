@@ -8,11 +8,11 @@ heavy load shares the cost of a round trip among many calls.
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
+from abfleet_transport.call import Call
 
-from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 
 SMOOTHING = 0.2
@@ -26,6 +26,62 @@ NAMED_CALLS = 8
 """Of a batch in a line of the operational log."""
 
 
+class Addressed(Protocol):
+    """The replica that a call waits for."""
+
+    address: str
+
+
+class AttemptTrace(Protocol):
+    """The trace of a call."""
+
+    def sent(self, batch: "Batch[Any]", address: str, version: str) -> str:
+        """Records an attempt; returns the `traceparent` that goes with it."""
+
+
+class QueuedCall(Protocol):
+    """What waits in a queue. The queue changes `batch` and `attempts`, and reads the rest."""
+
+    batch: "Batch[Any] | None"
+    """The batch it is in flight with; None while it waits."""
+    attempts: int
+    """How often it has been sent."""
+
+    @property
+    def call(self) -> Call: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """The version, or alias, that is asked."""
+
+    @property
+    def replica(self) -> Addressed | None: ...
+
+    @property
+    def trace(self) -> AttemptTrace | None: ...
+
+    @property
+    def attempt_until(self) -> float:
+        """When this attempt's time is up, in seconds of the queue's clock."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it needs no answer any more; set before or right after `BatchQueue.remove`."""
+
+
+if TYPE_CHECKING:  # at run time `typing` has no defaults before Python 3.13, and none are needed
+    from typing_extensions import TypeVar
+
+    C = TypeVar("C", bound=QueuedCall, default=Any)
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C")
+
+
 class BatchSender(Protocol):
     """The way to one worker."""
 
@@ -33,12 +89,12 @@ class BatchSender(Protocol):
         """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
 
 
-class Batch:
+class Batch(Generic[C]):
     """Calls that travel together. A call belongs to it as long as `routed.batch` is this batch."""
 
     __slots__ = ("answered", "calls", "open", "sent", "task")
 
-    def __init__(self, calls: list[RoutedCall], sent: float) -> None:
+    def __init__(self, calls: list[C], sent: float) -> None:
         self.calls = calls
         self.sent = sent
         self.answered: float | None = None  # when an answer or a failure came; set by BatchQueue
@@ -50,16 +106,16 @@ class Batch:
         return [routed.request_id for routed in self.calls[:NAMED_CALLS]]
 
 
-class BatchListener(Protocol):
+class BatchListener(Protocol[C]):
     """Who takes what comes back; all of it on the event loop."""
 
-    def on_answered(self, batch: Batch, message: bytes) -> None:
+    def on_answered(self, batch: Batch[C], message: bytes) -> None:
         """The worker's answer to a batch, not read yet."""
 
-    def on_failed(self, batch: Batch, failure: BatchFailed) -> None:
+    def on_failed(self, batch: Batch[C], failure: BatchFailed) -> None:
         """No answer to a batch will come."""
 
-    def on_expired(self, calls: list[RoutedCall]) -> None:
+    def on_expired(self, calls: list[C]) -> None:
         """These have no time left, and have not been sent."""
 
 
@@ -73,13 +129,13 @@ class Backlog:
         self.bytes = 0
 
 
-class BatchQueue:
+class BatchQueue(Generic[C]):
     """The queue of one replica. All of it runs on the event loop."""
 
     def __init__(
         self,
         sender: BatchSender,
-        receiver: BatchListener,
+        receiver: BatchListener[C],
         backlog: Backlog,
         clock: Callable[[], float],
         *,
@@ -92,8 +148,8 @@ class BatchQueue:
         self._clock = clock
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
-        self._waiting: deque[RoutedCall] = deque()  # a call that is done stays until it is passed over
-        self._in_flight: set[Batch] = set()
+        self._waiting: deque[C] = deque()  # a call that is done stays until it is passed over
+        self._in_flight: set[Batch[C]] = set()
         self._sends_soon = False
         self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the queue is idle
         self._landed_at = float("-inf")  # when a batch last ended, however it did
@@ -121,7 +177,7 @@ class BatchQueue:
             return 0.0
         return (1 + len(self._waiting) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
 
-    def append(self, routed: RoutedCall) -> None:
+    def append(self, routed: C) -> None:
         """Puts a call at the end; it is sent at the end of the turn if there is room in flight."""
         routed.batch = None
         self._waiting.append(routed)
@@ -148,7 +204,7 @@ class BatchQueue:
             if expired:  # last, because what the receiver does with them may come back to this queue
                 self._receiver.on_expired(expired)
 
-    def _start_batch(self, calls: list[RoutedCall], now: float) -> None:
+    def _start_batch(self, calls: list[C], now: float) -> None:
         batch = Batch(calls, now)
         timeouts = []
         traceparents: dict[int, str] = {}
@@ -171,11 +227,11 @@ class BatchQueue:
         batch.task = asyncio.get_running_loop().create_task(self._send_batch(batch, message, longest))
         batch.task.add_done_callback(lambda _: self._ended(batch))
 
-    def _gather(self, now: float) -> tuple[list[RoutedCall], list[RoutedCall]]:
+    def _gather(self, now: float) -> tuple[list[C], list[C]]:
         """(what can be sent, what has no time left), in the order in which they came."""
         waiting, backlog = self._waiting, self._backlog
-        calls: list[RoutedCall] = []
-        expired: list[RoutedCall] = []
+        calls: list[C] = []
+        expired: list[C] = []
         while waiting and len(calls) < self._max_batch:
             routed = waiting.popleft()
             if routed.done:
@@ -189,7 +245,7 @@ class BatchQueue:
                 calls.append(routed)
         return calls, expired
 
-    async def _send_batch(self, batch: Batch, message: bytes, timeout_seconds: float) -> None:
+    async def _send_batch(self, batch: Batch[C], message: bytes, timeout_seconds: float) -> None:
         try:
             answer = await self._sender.send(message, timeout_seconds)
         except BatchFailed as failure:
@@ -203,7 +259,7 @@ class BatchQueue:
             self._receiver.on_answered(batch, answer)
         self._send_soon()
 
-    def _ended(self, batch: Batch) -> None:
+    def _ended(self, batch: Batch[C]) -> None:
         """The task is over. A task that is cancelled before it began never ran a line of its own."""
         if batch not in self._in_flight:
             return
@@ -213,12 +269,12 @@ class BatchQueue:
             self._receiver.on_failed(batch, closed)
         self._send_soon()
 
-    def _left_flight(self, batch: Batch, now: float) -> None:
+    def _left_flight(self, batch: Batch[C], now: float) -> None:
         self._landed_at = now
         self._in_flight.discard(batch)
         self.load -= batch.open
 
-    def remove(self, routed: RoutedCall) -> None:
+    def remove(self, routed: C) -> None:
         """The call is done or goes elsewhere; the calls around it are not touched."""
         batch = routed.batch
         if batch is None:
@@ -233,7 +289,7 @@ class BatchQueue:
             if batch.open == 0 and batch.task is not None:
                 batch.task.cancel()
 
-    def is_unresponsive(self, batch: Batch, now: float) -> bool:
+    def is_unresponsive(self, batch: Batch[C], now: float) -> bool:
         """Whether nothing has come since this batch was sent, and it had a fair time.
 
         Together with the end of the whole batch it tells of a replica that hangs; found out call by call, that would
@@ -241,12 +297,12 @@ class BatchQueue:
         """
         return now - batch.sent >= UNRESPONSIVE_SECONDS and self._answered_at < batch.sent
 
-    def expire(self, now: float) -> tuple[list[RoutedCall], list[RoutedCall], bool]:
+    def expire(self, now: float) -> tuple[list[C], list[C], bool]:
         """Takes out the calls whose attempt has run out of time: (those that waited, those that were in flight), and
         whether the replica is unresponsive."""
-        waited: list[RoutedCall] = []
+        waited: list[C] = []
         if self._waiting:
-            kept: deque[RoutedCall] = deque()
+            kept: deque[C] = deque()
             for routed in self._waiting:
                 if routed.done:
                     continue
@@ -268,7 +324,7 @@ class BatchQueue:
             self.remove(routed)
         return waited, in_flight, any(not batch.open and self.is_unresponsive(batch, now) for batch in batches)
 
-    def take_waiting(self) -> list[RoutedCall]:
+    def take_waiting(self) -> list[C]:
         """Takes out every live call that waits, because the replica is out."""
         calls = [routed for routed in self._waiting if not routed.done]
         self._waiting = deque()

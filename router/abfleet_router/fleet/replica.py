@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from abfleet_experiments.file.keys import VERSION
@@ -14,7 +14,6 @@ from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2
 
-from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch_queue import Backlog, Batch, BatchQueue
 from abfleet_router.fleet.ejection import EjectionRecord, is_ejected
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
@@ -50,7 +49,7 @@ class ReplicaHealth(Enum):
 
 
 class ReplicaListener(Protocol):
-    """Who takes back what a replica was given; all of it on the event loop."""
+    """Who takes back what a replica was given, in the class in which it was given; all of it on the event loop."""
 
     def on_answered(self, replica: "Replica", batch: Batch, message: bytes) -> None:
         """The worker's answer to a batch, not read yet."""
@@ -58,10 +57,10 @@ class ReplicaListener(Protocol):
     def on_failed(self, replica: "Replica", batch: Batch, failure: BatchFailed) -> None:
         """No answer to a batch will come."""
 
-    def on_expired(self, replica: "Replica", calls: list[RoutedCall]) -> None:
+    def on_expired(self, replica: "Replica", calls: list[Any]) -> None:
         """These have no time left for this attempt, and have not been sent."""
 
-    def on_returned(self, replica: "Replica", calls: list[RoutedCall], reason: FailureReason) -> None:
+    def on_returned(self, replica: "Replica", calls: list[Any], reason: FailureReason) -> None:
         """These waited for the replica, which is out now; they have not been sent."""
 
 
@@ -129,7 +128,7 @@ class Replica:
         """From the queue."""
         self._receiver.on_failed(self, batch, failure)
 
-    def on_expired(self, calls: list[RoutedCall]) -> None:
+    def on_expired(self, calls: list[Any]) -> None:
         """From the queue."""
         self._receiver.on_expired(self, calls)
 
