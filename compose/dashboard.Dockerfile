@@ -29,7 +29,7 @@ RUN groupadd --system --gid 10001 abfleet \
     && install --directory --owner=10001 --group=10001 /var/log/abfleet
 COPY --from=build /app /app
 COPY experiments/recommender.yaml /etc/abfleet/experiments/
-# Who may look is said where it is run: ABFLEET_TOKENS, or ABFLEET_OPEN_DASHBOARD where the port is published on loopback.
+# Who may open it is set where it is run: ABFLEET_TOKENS, or ABFLEET_OPEN_DASHBOARD where the port is published on loopback.
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 \
     ABFLEET_EXPERIMENTS=/etc/abfleet/experiments/recommender.yaml \
     ABFLEET_LISTEN=0.0.0.0:8080 \

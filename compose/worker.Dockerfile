@@ -1,4 +1,4 @@
-# One model behind gRPC. Alone it is a recommender: docker run -p 50051:50051 -p 8000:8000 abfleet-worker
+# One model, served over gRPC. Alone it is a recommender: docker run -p 50051:50051 -p 8000:8000 abfleet-worker
 # From the top of the repository: docker build -t abfleet-worker -f compose/worker.Dockerfile .
 
 FROM python:3.11-slim AS build
@@ -22,7 +22,7 @@ RUN /build/bin/hatchling build --target wheel --directory /dist \
 FROM python:3.11-slim
 # The models' own terms are in /models/NOTICE.
 LABEL org.opencontainers.image.title="abfleet-worker" \
-      org.opencontainers.image.description="A recommender: one ONNX model behind gRPC" \
+      org.opencontainers.image.description="A recommender: one ONNX model, served over gRPC" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-MovieLens"
 RUN groupadd --system --gid 10001 abfleet \
