@@ -77,14 +77,14 @@ def test_every_alert_is_tested_both_ways() -> None:
 
 
 def test_every_alert_has_a_runbook_entry() -> None:
-    """Each alert leads to a heading of the runbook that says what it means, where to look and what to do."""
+    """Each alert leads to a heading of the runbook that says what it means, what to check and what to do."""
     text = (ROOT / "docs" / "runbook.md").read_text()
     entries = dict(re.findall(r"^## (Abfleet\w+)\n(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
     assert set(entries) == {rule["alert"] for rule in alerts()}
     for rule in alerts():
         assert rule["annotations"]["runbook"] == f"docs/runbook.md#{rule['alert'].lower()}"
         assert rule["labels"]["severity"] in {"critical", "warning"}
-        for part in ("**Means**", "**Look**", "**Do**"):
+        for part in ("**Means**", "**Check**", "**Do**"):
             assert part in entries[rule["alert"]], f"{rule['alert']}: {part}"
 
 
