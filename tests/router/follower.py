@@ -55,13 +55,13 @@ class Follower:
         )
 
     async def begin(self) -> None:
-        """Reads the file, and looks once, with all workers serving."""
+        """Reads the file, and polls once, with all workers serving."""
         await self.reloader.start()
         await turns()
         await self.reloader.poll()
 
     async def poll(self, times: int = 1) -> None:
-        """So many looks, with turns for what they start."""
+        """So many polls, with turns for what they start."""
         for _ in range(times):
             await self.reloader.poll()
             await turns()

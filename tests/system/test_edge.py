@@ -111,7 +111,7 @@ def test_a_message_that_is_too_large_does_not_reach_the_router(edge: grpc.Channe
     for ids in (46_000, 60_000):
         request = RecommendRequest(item_ids=range(10_000, ids))
         for _ in range(5):  # who is cut off before the answer is read would see CANCELLED
-            assert refused(recommend, request) == ("RESOURCE_EXHAUSTED", "message: more than 100000 bytes")
+            assert refused(recommend, request) == ("RESOURCE_EXHAUSTED", "message: fewer than 100000 bytes are allowed")
     # This one is too large to be sent at one go, so it may be cut off.
     code, _ = refused(recommend, RecommendRequest(item_ids=range(10_000, 300_000)))
     assert code in ("RESOURCE_EXHAUSTED", "CANCELLED")
@@ -123,10 +123,10 @@ def test_compressed_requests_are_refused(edge: grpc.Channel) -> None:
     assert len(gzip.compress(bytes(1_000_000))) < 2000
     request = RecommendRequest(item_ids=SEED_HISTORY)
     code, text = refused(RecommenderStub(edge).Recommend, request, compression=grpc.Compression.Gzip)
-    assert (code, text) == ("UNIMPLEMENTED", "grpc-encoding: compressed requests are not taken here")
+    assert (code, text) == ("UNIMPLEMENTED", "grpc-encoding: compressed requests are not accepted")
 
 
 def test_nothing_else_is_served(edge: grpc.Channel) -> None:
     """The workers' own method and the admin service have no way through."""
     for method in ("/abfleet.worker.v1.Worker/RecommendBatch", "/abfleet.admin.v1.Admin/Status"):
-        assert refused(edge.unary_unary(method), b"") == ("UNIMPLEMENTED", "no such method here")
+        assert refused(edge.unary_unary(method), b"") == ("UNIMPLEMENTED", "the proxy serves no such method")

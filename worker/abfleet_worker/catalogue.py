@@ -1,4 +1,4 @@
-"""The items that a model knows, to count those that it is asked with and does not. Pure: knows no model, no request."""
+"""The items that a model knows, to count those in histories that it does not know. Pure."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""What can go wrong in a worker, in one line each. Knows no transport; the edge maps these to status codes."""
+"""What can go wrong in a worker, in one line each."""
 
 
 class WorkerError(Exception):

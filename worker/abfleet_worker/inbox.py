@@ -15,7 +15,7 @@ from abfleet_transport.call import Call
 QUICK_SECONDS: Final = 0.005
 """To answer what has come together. Routers send a PING to a worker that is silent for a quarter of a second."""
 SMOOTHING: Final = 0.2
-"""Weight of the newest time: a change of the model or of the load is followed within some ten batches."""
+"""Weight of the newest time: a change of the model or of the load is taken into account within some ten batches."""
 
 
 class CallHandler(Protocol):

@@ -21,7 +21,7 @@ TYPES = {INPUT: "tensor(int64)", "item_ids": "tensor(int64)", "scores": "tensor(
 CATALOGUE = "item_ids_by_number"
 """Name of the constant with all item ids of the model; without it a model is served, its unknown items uncounted."""
 LONE, WIDE, LONG = (1, 1), (32, 1), (32, 33)
-"""[batch, length] of the first runs: no caller pays for what they allocate, and their times tell what a run costs."""
+"""[batch, length] of the first runs: no caller pays for what they allocate, and their times show what a run costs."""
 MEASURED_TIMES = 5
 LEAST_RUN_CELLS, MOST_RUN_CELLS = 64.0, 16_384.0
 """Bounds of `run_cells`, because times of a few runs on a busy machine are no more than a hint."""

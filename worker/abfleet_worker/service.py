@@ -1,4 +1,4 @@
-"""The gRPC edge: calls in, merged into as few runs of the model as possible, answers out. Knows no transport's API.
+"""The gRPC edge: calls in, merged into as few runs of the model as possible, answers out.
 
 Batching is natural: `answer` takes whatever calls have arrived, and while it works the next ones gather where they
 come from. No timer, so a lone call waits for nothing.

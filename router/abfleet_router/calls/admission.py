@@ -1,4 +1,4 @@
-"""From a call to a routed call: read, checked, assigned. Knows request and snapshot, nothing of queues or results."""
+"""From a call to a routed call: read, checked, assigned by the snapshot in force."""
 
 import os
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The trace that a call belongs to, and the spans of its attempts. Knows no clock."""
+"""The trace that a call belongs to, and the spans of its attempts."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
-"""Answers that wait for their lines: the policy `refuse`. Knows answers and when lines are written, nothing of disks.
+"""Answers that wait until their lines are written: the policy `refuse`.
 
 The line of a call is appended before its answer is sent, and the answer goes out when the line is in the kernel. All
 answers that come back during one write wait for the next one together. A call whose line cannot be written gets
-UNAVAILABLE: its decision has not been made, as far as anybody can tell.
+UNAVAILABLE: no decision without a line.
 """
 
 from collections.abc import Callable, Sequence

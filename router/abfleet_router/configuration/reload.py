@@ -1,4 +1,4 @@
-"""Follows the experiments and fleet files: reads, checks, waits for workers, swaps the snapshot. Knows no call.
+"""Watches the experiments and fleet files: reads, checks, waits for workers, swaps the snapshot.
 
 A wrong file never replaces a good one. A configuration comes into force whole, once every version that it adds has a
 worker that serves; versions that are in force already never hold it up, so halting and ramping down go through.

@@ -5,7 +5,7 @@ class SeenIds:
     """Remembers at least the last `window` ids and at most twice as many.
 
     Two sets take turns: when the young one is full the old one is forgotten. An id costs one lookup in each, and no
-    order has to be kept. Changed only by whoever owns it.
+    order has to be kept. Changed only by Feedback.
     """
 
     __slots__ = ("_old", "_window", "_young")

@@ -180,13 +180,13 @@ async def test_each_attempt_is_a_span(traced: Make) -> None:
     await bench.fail("v2", BatchFailed(FailureReason.TIMEOUT, "late", connection_broke=False))
     bench.clock.advance(0.1)
     await bench.run_dry()
-    (call,), hops = one.named(SpanKind.SERVER), one.named(SpanKind.CLIENT)
-    assert len(hops) == call.attributes["abfleet.attempts"] >= 2
-    assert [link.attributes["abfleet.attempt"] for link in hops] == list(range(1, len(hops) + 1))
-    assert [link.failed is None for link in hops] == [False] * (len(hops) - 1) + [True]
-    assert {link.parent_id for link in hops} == {call.context.span_id}
-    assert len({link.context.span_id for link in hops}) == len(hops)
-    for before, after in itertools.pairwise(hops):
+    (call,), attempts = one.named(SpanKind.SERVER), one.named(SpanKind.CLIENT)
+    assert len(attempts) == call.attributes["abfleet.attempts"] >= 2
+    assert [attempt.attributes["abfleet.attempt"] for attempt in attempts] == list(range(1, len(attempts) + 1))
+    assert [attempt.failed is None for attempt in attempts] == [False] * (len(attempts) - 1) + [True]
+    assert {attempt.parent_id for attempt in attempts} == {call.context.span_id}
+    assert len({attempt.context.span_id for attempt in attempts}) == len(attempts)
+    for before, after in itertools.pairwise(attempts):
         assert before.begun <= before.ended <= after.begun
     if "abfleet.fallback" in call.attributes:
         assert call.attributes["abfleet.served_version"] == "v1"

@@ -102,7 +102,7 @@ async def test_an_edit_is_taken_up(tmp_path: Path, followers: list[Follower], wa
 
 
 async def test_an_edit_that_the_numbers_hide_is_found(follower: Follower) -> None:
-    """Same size, same times, same inode: the content is compared every so many looks."""
+    """Same size, same times, same inode: the content is compared every so many polls."""
     stat = follower.file.stat()
     text = experiments(80, 20)
     assert len(text) == stat.st_size
@@ -243,7 +243,7 @@ async def test_versions_that_are_gone_are_let_go(follower: Follower) -> None:
 
 
 async def test_polls_at_the_same_time_are_one_after_the_other(follower: Follower) -> None:
-    """A forced look of an operator and the regular one take a change up once."""
+    """A poll that an operator asks for and the regular one take a change up once."""
     follower.replace(experiments(50, 50))
     await asyncio.gather(*(follower.reloader.poll(force=number == 1) for number in range(4)))
     assert len(follower.used) == 2
@@ -251,13 +251,13 @@ async def test_polls_at_the_same_time_are_one_after_the_other(follower: Follower
 
 
 async def test_following_survives_a_fault(follower: Follower, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error that nobody thought of ends one look, not the following."""
-    looks, again = 0, asyncio.Event()
+    """An error that nobody thought of ends one poll, not those after it."""
+    polls, again = 0, asyncio.Event()
 
     async def poll(*, force: bool = False) -> None:
-        nonlocal looks
-        looks += 1
-        if looks == 1:
+        nonlocal polls
+        polls += 1
+        if polls == 1:
             raise RuntimeError("a fault")
         again.set()
 
@@ -270,7 +270,7 @@ async def test_following_survives_a_fault(follower: Follower, monkeypatch: pytes
 
 
 async def test_a_file_that_is_being_written_is_not_read_half(tmp_path: Path, followers: list[Follower]) -> None:
-    """With a look to settle, a file that changes from look to look is read once it has stopped changing; a half of it
+    """With a poll to settle, a file that changes from poll to poll is read once it has stopped changing; a half of it
     that happens to be valid never comes into force."""
     follower = Follower(tmp_path, experiments(90, 10), settle_polls=1)
     followers.append(follower)

@@ -1,4 +1,4 @@
-"""W3C trace context: what a `traceparent` says and how one is written. Knows no spans, and decides no sampling.
+"""W3C trace context: what a `traceparent` says and how one is written. Sampling is decided elsewhere.
 
 https://www.w3.org/TR/trace-context/#traceparent-header
 """

@@ -1,4 +1,4 @@
-"""What happened between two status documents: calls a second, shares, percentiles. Pure; knows no RPC and no screen."""
+"""What happened between two status documents: calls a second, shares, percentiles. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The Call port on grpc.aio: the transport that runs everywhere. Knows that library, nothing of what a call means.
+"""The Call port on grpc.aio: the transport that runs everywhere, and the one with TLS.
 
 grpc.aio runs one coroutine a call whatever we do; calls that arrive in one turn of the loop are still delivered
 together, so that what is behind the port sees the same batches as on the native transport.
