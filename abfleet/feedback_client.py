@@ -44,7 +44,7 @@ class OutcomesLost(Exception):
     """Outcomes were given up; `count` of them."""
 
     def __init__(self, count: int, why: str) -> None:
-        super().__init__(f"{count} outcomes could not be recorded; the last because: {why}")
+        super().__init__(f"{count} outcomes could not be recorded; the last error was {why}")
         self.count = count
 
 
@@ -81,7 +81,7 @@ class FeedbackClient:
         """`linger_seconds`: how long an outcome may wait for company; `give_up_seconds`: how long a batch is tried;
         `access`: token and certificates."""
         if not 1 <= batch <= MAX_BATCH:
-            raise ValueError(f"batch: {batch}; allowed: 1 to {MAX_BATCH}")
+            raise ValueError(f"batch: {batch} is not allowed; allowed are 1 to {MAX_BATCH}")
         self.tally = OutcomeTally()
         self._address = address
         self._access = access
@@ -187,12 +187,12 @@ class FeedbackClient:
             if self._on_rejected is not None:
                 self._on_rejected(batch[rejection.index], rejection.reason)
             else:
-                log.warning("outcome rejected: %s", rejection.reason)
+                log.warning("the router rejected an outcome: %s", rejection.reason)
 
     def _lose(self, batch: Sequence[Outcome], why: str) -> None:
         self.tally.lost += len(batch)
         self._why_lost = why
-        log.error("%d outcomes given up: %s", len(batch), why)
+        log.error("%d outcomes could not be recorded and were dropped: %s", len(batch), why)
         if self._on_lost is not None:
             self._on_lost(batch, why)
 

@@ -31,7 +31,7 @@ def analysis_extra() -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        refuse(f"analysis needs {error.name}: pip install 'abfleet[analysis]'")
+        refuse(f"analysis needs {error.name}; run pip install 'abfleet[analysis]'")
 
 
 def chosen_experiment(config: "Config", name: str | None) -> "Experiment":

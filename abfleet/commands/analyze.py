@@ -116,9 +116,9 @@ def analyze(
     Example: abfleet analyze --logs logs --fail-on roll_back,refuse --html report.html
     """
     if markdown and as_json:
-        refuse("--markdown: cannot be given together with --json; allowed: one of them")
+        refuse("--markdown: cannot be combined with --json; give one of them")
     if with_details and not as_json:
-        refuse("--details: is for --json; --html has all of it with pictures")
+        refuse("--details: needs --json; --html shows the details with pictures")
     unwanted = _verdicts(fail_on)
     if html is not None:
         report_page.check(html)
@@ -132,9 +132,9 @@ def analyze(
     watch.receivers(wishes)  # a mistake is told before the log is read
     if watching:
         if as_of is not None:
-            refuse("--as-of: has no meaning with --watch, which reads to the newest line")
+            refuse("--as-of: cannot be combined with --watch, which reads up to the newest line")
         if markdown or with_details:
-            refuse("--watch: shows text, or one line of JSON a report; --markdown and --details are for one report")
+            refuse("--watch: cannot be combined with --markdown or --details, which are for one report")
         source = watch.ReportSource(
             logs, experiments, fleet, experiment, html, known=_known(None if html is None else registry)
         )
@@ -222,7 +222,7 @@ def _report(
     except LogError as error:
         refuse(f"--logs: {error}")
     except KeyError:
-        refuse(f"--experiment: `{str(only)[:64]}` is neither in {experiments} nor in the log")
+        refuse(f"--experiment: `{str(only)[:64]}` is in neither {experiments} nor the log")
 
 
 def _known(registry: Path | None) -> "dict[str, Offline]":
@@ -232,10 +232,10 @@ def _known(registry: Path | None) -> "dict[str, Offline]":
     from abfleet_models.offline import offline_facts
 
     if not registry.is_dir():
-        refuse(f"--registry: {str(registry)[:64]} is no folder")
+        refuse(f"--registry: {str(registry)[:64]} is not a folder")
     facts = offline_facts(registry)
     for problem in facts.problems:
-        typer.echo(f"no offline metrics: {problem}", err=True)
+        typer.echo(f"offline metrics are missing: {problem}", err=True)
     return facts.versions
 
 
@@ -256,5 +256,5 @@ def _verdicts(text: str | None) -> frozenset[str]:
     wanted = [word.strip() for word in text.split(",") if word.strip()]
     for word in wanted:
         if word not in list(Verdict):
-            refuse(f"--fail-on: `{word[:64]}` is no verdict; allowed: {', '.join(Verdict)}")
+            refuse(f"--fail-on: `{word[:64]}` is not a verdict; allowed: {', '.join(Verdict)}")
     return frozenset(wanted)

@@ -208,7 +208,7 @@ def _print_split(split: "ObservedSplit") -> None:
 
 def _complaint(address: str, error: "CallFailed") -> str:
     if error.status == "UNAVAILABLE":
-        return f"no answer from {address} ({error}); --address (ABFLEET_ADDRESS) names the router"
+        return f"{address} does not answer ({error}); --address (ABFLEET_ADDRESS) names the router"
     return f"{error.status}: {error}"
 
 
@@ -239,7 +239,7 @@ def _titles(path: Path) -> dict[int, str]:
     except OSError as error:
         message = f"{path}: {error.strerror or error}"
     except (KeyError, ValueError, TypeError):
-        message = f"{path} is not CSV with the columns movieId (a whole number) and title"
+        message = f"{path} must be CSV with the columns movieId (a whole number) and title"
     raise typer.BadParameter(message, param_hint="--titles")
 
 

@@ -186,7 +186,7 @@ def _edit(
         return
     if not yes:
         if not sys.stdin.isatty():
-            refuse("nobody is here to say yes; --yes writes without asking, --dry-run only shows the plan")
+            refuse("nobody can confirm without a terminal; --yes writes without asking, --dry-run only shows the plan")
         typer.confirm(f"\nWrite this to {file}?", abort=True, err=True)
     try:
         save(file, read=read, changed=text.encode())

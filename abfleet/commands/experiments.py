@@ -114,7 +114,7 @@ def plan(
     time, sent = instant(at), attribute_map(attributes)
     if users is None:
         if sent:
-            refuse("--attributes: needs --users, the users who have them")
+            refuse("--attributes: needs --users, the file of users who have these attributes")
         result, counted = planned(before, after, time), None
     else:
         ids = _user_ids(users)

@@ -176,7 +176,7 @@ def dashboard(context: typer.Context) -> None:
     abfleet dashboard --help lists its settings.
     """
     if find_spec("uvicorn") is None or find_spec("duckdb") is None:
-        typer.echo("abfleet: the dashboard is not installed: pip install 'abfleet[dashboard]'", err=True)
+        typer.echo("abfleet: the dashboard is not installed; run pip install 'abfleet[dashboard]'", err=True)
         raise typer.Exit(USAGE)
     _become("abfleet_dashboard", context.args)
 

@@ -47,7 +47,7 @@ def compact(
     from abfleet_log.tools.compact import compact as run
 
     if not logs.is_dir():
-        stop(f"{logs}: no such folder", USAGE)
+        stop(f"{logs}: there is no such folder", USAGE)
     with told(), bar("Compacting") as advance:
         done = run(logs, out or logs / "compacted", identity(), on_step=lambda step: advance())
     if as_json:
@@ -127,7 +127,7 @@ def import_outcomes(
         except ConfigErrors as error:
             stop("\n".join(str(one) for one in error.errors), USAGE)
     if not file.is_file():
-        stop(f"{file}: no such file", USAGE)
+        stop(f"{file}: there is no such file", USAGE)
     with told(), bar("Importing") as advance:
         done = run(file, logs, mapping, types, identity(), dry_run=dry_run, skip_rejected=skip_rejected, on_row=advance)
     document = {

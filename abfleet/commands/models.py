@@ -81,7 +81,7 @@ def train(
         from abfleet_models.train.dataset import TrainingDataError
         from abfleet_models.train.recipes import RECIPES
     except ImportError as error:
-        _stop(f"training needs {error.name}: pip install 'abfleet[train]'", USAGE)
+        _stop(f"training needs {error.name}; run pip install 'abfleet[train]'", USAGE)
     from rich.console import Console
     from rich.progress import track
 

@@ -52,7 +52,7 @@ def power(
         baseline, deviation, users_per_day = _base_rates(logs or DEFAULT_LOGS, config, chosen, users_per_day)
     elif deviation is None:
         if baseline > 1:
-            refuse(f"--deviation: is needed, as --baseline {baseline:g} is no share")
+            refuse(f"--deviation: is missing; it is needed because --baseline {baseline:g} is not a share from 0 to 1")
         deviation = (baseline * (1 - baseline)) ** 0.5
     shares = {group.name: group.weight_bp / 10_000 for group in chosen.groups}
     treatments = [name for name, share in shares.items() if share > 0 and name != chosen.control]
@@ -110,8 +110,10 @@ def _base_rates(
     try:
         report = analyse(logs, config, only=chosen.name)
     except LogError as error:
-        refuse(f"--logs: {error}; or give --baseline")
+        refuse(f"--logs: {error}; --baseline works without a log")
     rates = base_rates(report.experiments[0]) if report.experiments else None
     if rates is None:
-        refuse(f"--logs: too few users of {chosen.name} for a base rate of {chosen.metrics.primary}; give --baseline")
+        refuse(
+            f"--logs: has too few users of {chosen.name} for a base rate of {chosen.metrics.primary}; give --baseline"
+        )
     return rates.value, rates.deviation, users_per_day or rates.users_per_day

@@ -17,7 +17,7 @@ def check(path: Path) -> None:
     try:
         import abfleet_dashboard.pages  # noqa: F401 - asked early, used later
     except ImportError as error:
-        refuse(f"--html needs {error.name}: pip install 'abfleet[dashboard]'")
+        refuse(f"--html needs {error.name}; run pip install 'abfleet[dashboard]'")
     try:
         check_writable(path)
     except WriteError as error:

@@ -163,8 +163,8 @@ def _print(document: dict[str, Any]) -> None:
 
 def _complaint(address: str, document: dict[str, Any]) -> str:
     if not document["answered"]:
-        return f"no answer from {address}; --address (ABFLEET_ADDRESS) names the router"
-    return f"{document['outcomes']['lost']} outcomes could not be told"
+        return f"{address} does not answer; --address (ABFLEET_ADDRESS) names the router"
+    return f"{document['outcomes']['lost']} outcomes could not be delivered"
 
 
 def _effects(words: list[str]) -> dict[str, float]:

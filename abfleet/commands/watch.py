@@ -158,9 +158,9 @@ def _send_for_a_while(sender: "Notifier", document: Mapping[str, Any]) -> None:
         time.sleep(max(0.0, due - time.monotonic()))
         complaints = sender.send(time.monotonic())
     for complaint in complaints:
-        typer.echo(complaint.partition("; again")[0], err=True)
+        typer.echo(complaint.partition("; trying again")[0], err=True)
     if sender.pending:
-        typer.echo(f"{sender.pending} notifications were not taken; the next run sends them", err=True)
+        typer.echo(f"{sender.pending} notifications were not delivered; the next run sends them", err=True)
         raise typer.Exit(FAILURE)
 
 
@@ -199,7 +199,7 @@ class ReportSource:
         except LogError as error:
             raise Waiting(f"--logs: {error}") from error
         except KeyError as error:
-            raise Waiting(f"--experiment: `{str(self.only)[:64]}` is neither in the file nor in the log") from error
+            raise Waiting(f"--experiment: `{str(self.only)[:64]}` is in neither the file nor the log") from error
         if self.html is not None:
             report_page.write(self.html, report, config)
         return RenderedReport(report.as_dict(), fitted(rendered(report)))

@@ -77,7 +77,9 @@ def read_secret(path: Path) -> bytes:
     except OSError as error:
         raise NotifyError(f"--notify-secret-file: {path}: {error.strerror or error}") from error
     if len(secret) < LEAST_SECRET_BYTES:
-        raise NotifyError(f"--notify-secret-file: {path} has {len(secret)} bytes; allowed are {LEAST_SECRET_BYTES} up")
+        raise NotifyError(
+            f"--notify-secret-file: {path} has {len(secret)} bytes; it must have {LEAST_SECRET_BYTES} or more"
+        )
     return secret
 
 
@@ -99,7 +101,7 @@ class UrlReceiver:
         """Raises NotifyError for a URL that is neither http nor https."""
         parts = urllib.parse.urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise NotifyError(f"--notify-url: {url[:64]!r} is not allowed; allowed are http://… and https://…")
+            raise NotifyError(f"--notify-url: {url[:64]!r} is not allowed; it must begin with http:// or https://")
         self._url = url
         self._secret = secret
         self._timeout_seconds = timeout_seconds
@@ -114,7 +116,7 @@ class UrlReceiver:
                 return
         except urllib.error.HTTPError as error:
             with error:
-                raise NotDelivered(f"answered {error.code}", _retry_after(error.headers)) from error
+                raise NotDelivered(f"the receiver answered {error.code}", _retry_after(error.headers)) from error
         except (OSError, http.client.HTTPException) as error:
             raise NotDelivered(str(getattr(error, "reason", error))[:SHOWN_CHARACTERS]) from error
 
@@ -139,7 +141,7 @@ class CommandReceiver:
         except ValueError as error:
             raise NotifyError(f"--notify-command: {command[:64]!r}: {error}") from error
         if not self._words:
-            raise NotifyError("--notify-command: is empty; allowed is a program with its arguments")
+            raise NotifyError("--notify-command: is empty; it must be a program with its arguments")
         self._timeout_seconds = timeout_seconds
 
     def deliver(self, body: bytes, delivery: str) -> None:
@@ -158,11 +160,11 @@ class CommandReceiver:
                 _, errors = process.communicate(body, timeout=self._timeout_seconds)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
-                raise NotDelivered(f"did not end within {self._timeout_seconds:g} s") from None
+                raise NotDelivered(f"the command did not end within {self._timeout_seconds:g} s") from None
         if process.returncode:
             told = errors.decode(errors="replace").strip().splitlines()
             last = f": {told[-1][:SHOWN_CHARACTERS]}" if told else ""
-            raise NotDelivered(f"ended with exit code {process.returncode}{last}")
+            raise NotDelivered(f"the command ended with exit code {process.returncode}{last}")
 
     def describe(self, body: bytes, delivery: str) -> str:
         return f"run {shlex.join(self._words)}\n\n{body.decode()}"
@@ -206,7 +208,7 @@ def read_notification_state(path: Path) -> NotificationState:
     except FileNotFoundError:
         return NotificationState()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise NotifyError(f"--notify-state: {path} is no state of notifications: {error}") from error
+        raise NotifyError(f"--notify-state: {path} is not a state file of notifications: {error}") from error
     return NotificationState(told, pending)
 
 
@@ -228,7 +230,9 @@ class Notifier:
             self._lock = self._path.with_name(self._path.name + ".lock").open("w")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise NotifyError(f"--notify-state: {self._path} is in use by another abfleet analyze") from error
+            raise NotifyError(
+                f"--notify-state: {self._path} is in use by another abfleet analyze; each needs its own file"
+            ) from error
         except OSError as error:
             raise NotifyError(f"--notify-state: {self._path}: {error.strerror or error}") from error
         self._state = read_notification_state(self._path)
@@ -266,7 +270,7 @@ class Notifier:
                     self._failures[name] = failures = self._failures.get(name, 0) + 1
                     wait = max(back_off_seconds(failures), error.retry_after_seconds)
                     self._due[name] = now + wait
-                    complaints.append(f"--notify-{name}: {error}; again in {wait:g} s")
+                    complaints.append(f"--notify-{name}: {error}; trying again in {wait:g} s")
                 else:
                     self._failures.pop(name, None)
                     self._due.pop(name, None)

@@ -93,8 +93,8 @@ def _read_ratings(path: Path) -> Sequence[Sequence[int]]:
             f"--data: {path}: {error.strerror or error}; allowed is a folder with ratings.csv"
         ) from error
     except (KeyError, ValueError, TypeError) as error:
-        raise PopulationError(f"--data: {path} is not CSV with whole numbers in {', '.join(columns)}") from error
+        raise PopulationError(f"--data: {path} must be CSV with whole numbers in {', '.join(columns)}") from error
     histories = [[movie for _, movie in sorted(by_user[user])] for user in sorted(by_user)]
     if not (kept := [one for one in histories if len(one) >= 5]):
-        raise PopulationError(f"--data: {path} has nobody with five films or more")
+        raise PopulationError(f"--data: {path} must have at least one user with five ratings or more")
     return kept

@@ -157,7 +157,7 @@ class LocalFleet:
     def _why(self, child: Child) -> list[str]:
         """What a child that cannot start has to say, and which flag helps if another process took its port."""
         name = child.spec.name
-        lines = [f"{name} did not start; the end of its log:", *(f"  {line}" for line in tail(child.spec.log_path, 8))]
+        lines = [f"{name} did not start; its log ends with:", *(f"  {line}" for line in tail(child.spec.log_path, 8))]
         return lines + problems(one for one in self._wanted if one.purpose.endswith(name))
 
     async def _versions_in(self, stop: asyncio.Event) -> None:
@@ -174,7 +174,7 @@ class LocalFleet:
                 await _pause(stop, 0.05)
             for version in self._config.models:
                 if version in out:
-                    self._console.note(f"{version} has no worker that serves; {self._config.default} answers for it")
+                    self._console.note(f"no worker serves {version}; {self._config.default} answers instead")
 
     def _given_up(self, version: str) -> bool:
         children = self._workers.of(version)
@@ -223,7 +223,7 @@ class LocalFleet:
         endpoints = self._workers.plan(self._config, avoid_taken=True)
         for version, problem in self._workers.missing.items():
             if said.get(version) != problem:
-                self._console.note(f"{version}: {problem}; it gets a worker when its model is there")
+                self._console.note(f"{version}: {problem}; a worker starts when the model is in the registry")
         for endpoint in endpoints:
             self._console.note(f"starting {endpoint.replica_id.name} on {endpoint.listen}")
         self._workers.start(endpoints)

@@ -29,11 +29,11 @@ def problems(wanted: Iterable[WantedAddress]) -> list[str]:
             continue
         if (other := seen.setdefault(one.address, one)) is not one:
             found.append(
-                f"{one.address} is for both {other.purpose} and {one.purpose}; "
+                f"{one.address} is wanted for both {other.purpose} and {one.purpose}; "
                 f"change {' or '.join(dict.fromkeys((other.flag, one.flag)))}"
             )
         elif (reason := bind_problem(one.address)) is not None:
-            found.append(f"{one.address} for {one.purpose} {reason}; choose another with {one.flag}")
+            found.append(f"{one.address} for {one.purpose} {reason}; choose another address with {one.flag}")
     return found
 
 

@@ -37,7 +37,7 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
         raise CannotStart((str(one) for one in error.errors), EXIT_USAGE) from error
     if unknown := sorted(settings.replicas.keys() - config.models.keys()):
         known = ", ".join(config.models)
-        raise CannotStart([f"--replicas: {unknown[0][:64]!r} is not a version of the file; there are {known}"], 2)
+        raise CannotStart([f"--replicas: {unknown[0][:64]!r} is not a version of the file; allowed are {known}"], 2)
     with RunDir.open(settings.run_dir) as run_dir:
         fleet = LocalFleet(settings, router, config, run_dir.path, console)
         endpoints = fleet.check()
@@ -51,7 +51,9 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
             console.note("stopping: the router drains, then the workers stop; Ctrl-C again stops them at once")
             began = time.monotonic()
             clean = await fleet.stop(signals.second)
-            console.note(f"stopped in {time.monotonic() - began:.1f} s" + ("" if clean else "; some had to be killed"))
+            console.note(
+                f"stopped in {time.monotonic() - began:.1f} s" + ("" if clean else "; some processes had to be killed")
+            )
             if run_dir.keep_logs:
-                console.note(f"logs of the processes are kept in {run_dir.path}")
+                console.note(f"the logs of the processes are kept in {run_dir.path}")
     return 0

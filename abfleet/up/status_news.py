@@ -45,7 +45,7 @@ class StatusNews:
         changed = config["revision"] != self._revision
         if changed:
             if self._revision is not None:
-                self._console.note(f"configuration {config['revision']} is in force")
+                self._console.note(f"configuration {config['revision']} is now in force")
             self._revision = config["revision"]
         errors = tuple(config["errors"])
         waits = bool(errors) and config["seen_revision"] != config["revision"]
@@ -56,7 +56,7 @@ class StatusNews:
         if waits and uptime - (self._waiting_since or 0.0) < WAITING_SAID_AFTER_SECONDS:
             return
         for error in errors:
-            self._console.note(f"configuration not taken: {error}")
+            self._console.note(f"the new configuration is not in force: {error}")
         if not errors and not changed:
-            self._console.note(f"the file says again what is in force, configuration {self._revision}")
+            self._console.note(f"the file is back to the configuration in force, {self._revision}")
         self._said = errors

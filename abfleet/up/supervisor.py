@@ -129,7 +129,7 @@ class Child:
             delay = self._back_off.delay_seconds(failures)
             self.restarts += 1
             why = self._explain(self) if self._explain else last_words(self.spec.log_path)
-            self._say(f"{self.spec.name} {ending}{f' ({why})' if why else ''}; starting it again in {delay:g} s")
+            self._say(f"{self.spec.name} {ending}{f' ({why})' if why else ''}; restarting it in {delay:g} s")
             await self._pause(delay)
 
     async def _pause(self, seconds: float) -> None:

@@ -64,9 +64,7 @@ class AnalysisProcess:
             raise
         except (EOFError, OSError):
             code = await asyncio.to_thread(self._end, wait_seconds=END_SECONDS)
-            return AnalysisFailed(
-                f"the process that analyses ended with code {code}, without an answer", expected=False
-            )
+            return AnalysisFailed(f"the analysis process ended with code {code} and gave no answer", expected=False)
 
     async def release(self) -> None:
         """Ends the process, so that its memory is free; the next task starts another."""

@@ -42,9 +42,9 @@ def users_needed(
     Shares are of the experiment's users, 0 to 1. Raises ValueError for a baseline of 0 or a share that is not above 0.
     """
     if baseline == 0:
-        raise ValueError("baseline: is 0, and a relative effect on nothing is nothing; it must be another number")
+        raise ValueError("baseline: is 0, and an effect relative to 0 has no size; it must be another number")
     if not (control_share > 0 and treatment_share > 0):
-        raise ValueError(f"shares: are {control_share} and {treatment_share}, and must both be above 0")
+        raise ValueError(f"shares: are {control_share} and {treatment_share}; both must be above 0")
     z = quantile(1 - ALPHA / treatments) + quantile(power)
     spread = variance / control_share + variance * (1 + effect) / treatment_share
     fixed = spread * (z / (effect * baseline)) ** 2

@@ -65,7 +65,9 @@ def fold(rows: Sequence[Sequence[int]], *, control: int) -> tuple[BucketRange, .
     before[control] = BUCKETS
     for row in rows:
         if sum(row) != BUCKETS or len(row) != len(before) or min(row) < 0:
-            raise ValueError(f"a row of shares must be {len(before)} numbers from 0 that sum to {BUCKETS}, not {row}")
+            raise ValueError(
+                f"a row of shares must be {len(before)} numbers of at least 0 that sum to {BUCKETS}, not {row}"
+            )
         runs = _step(runs, before, row, control)
         before = list(row)
     return tuple(runs)

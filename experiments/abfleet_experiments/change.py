@@ -40,10 +40,12 @@ def ramped(
     rows = experiment.ramp or (first,)
     if at <= rows[-1].at:
         last = time_text(rows[-1].at)
-        raise ChangeError(f"{time_text(at)} must be later than the last ramp row, at {last}, or give up later rows")
+        raise ChangeError(
+            f"{time_text(at)} must be later than the last ramp row, at {last}; --drop-later removes later rows"
+        )
     row = RampRow(at, rows[-1].traffic_bp if traffic_bp is None else traffic_bp, shares_after)
     if row.weights_bp == rows[-1].weights_bp and row.traffic_bp == rows[-1].traffic_bp:
-        raise ChangeError("these are the shares and the traffic of the last row already")
+        raise ChangeError("the last row already has these shares and this traffic")
     groups = tuple(replace(g, weight_bp=bp) for g, bp in zip(experiment.groups, shares_after, strict=True))
     owned = max(experiment.traffic_bp, row.traffic_bp)
     return _with(config, replace(experiment, groups=groups, ramp=(*rows, row), traffic_bp=owned))
@@ -53,7 +55,7 @@ def enabled(config: Config, name: str, *, on: bool) -> Config:
     """With the experiment switched on or off; off, it takes nobody and keeps its slice."""
     experiment = _experiment(config, name)
     if experiment.enabled is on:
-        raise ChangeError(f"`{name}` is {'running' if on else 'halted'} already")
+        raise ChangeError(f"`{name}` is already {'running' if on else 'halted'}")
     return _with(config, replace(experiment, enabled=on))
 
 

@@ -83,7 +83,7 @@ def problem(outcome: OutcomeLike, types: Collection[str], now_microseconds: int)
     elif len(outcome.user_id.encode()) > USER_ID_BYTES or _CONTROL.search(outcome.user_id):
         found = "user_id", outcome.user_id, f"at most {USER_ID_BYTES} bytes of UTF-8 without control characters"
     elif not outcome.user_id and not outcome.request_id:
-        found = "user_id", outcome.user_id, "a user_id or a request_id: without both it belongs to nobody"
+        found = "user_id", outcome.user_id, "a user_id, a request_id or both, so that the outcome belongs to somebody"
     elif outcome.type not in types:
         found = "type", outcome.type, f"{', '.join(sorted(types))}"
     elif outcome.item_id < 0:

@@ -23,7 +23,7 @@ def keyed_hash(key_file: Path) -> Callable[[str], str]:
         raise KeyFileError(f"--user-id-hmac-key-file: {key_file}: {error.strerror or error}") from error
     if len(key) < LEAST_KEY_BYTES:
         raise KeyFileError(
-            f"--user-id-hmac-key-file: {key_file} has {len(key)} bytes; allowed are {LEAST_KEY_BYTES} or more"
+            f"--user-id-hmac-key-file: {key_file} has {len(key)} bytes; it must have {LEAST_KEY_BYTES} or more"
         )
 
     def hashed(user_id: str) -> str:

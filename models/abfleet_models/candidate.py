@@ -109,11 +109,11 @@ def _compare(
 def _refuse_no_ranking(version: str, item_ids: NDArray[np.int64], scores: NDArray[np.float32]) -> None:
     """Scores must be numbers and fall, ids must be there; nothing else can be sent to a user."""
     if np.isnan(scores).any() or (item_ids < 0).any():
-        raise IntegrityError(f"{version}: an answer has a score that is no number, or an item id below 0")
+        raise IntegrityError(f"{version}: an answer has a score that is not a number, or an item id below 0")
     if (np.diff(scores.astype(np.float64), axis=1) > 0).any():
-        raise IntegrityError(f"{version}: the scores of an answer do not fall; the best item must be the first")
+        raise IntegrityError(f"{version}: the scores of an answer must be in descending order, the best item first")
     if not (item_ids > 0).any(axis=1).all():
-        raise IntegrityError(f"{version}: a history gets no item at all, not even the popular ones")
+        raise IntegrityError(f"{version}: an answer has no item; a history without known items must get popular ones")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, bytes]]:

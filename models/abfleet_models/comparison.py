@@ -142,7 +142,9 @@ def _answers(a: OpenedModel, b: OpenedModel) -> Iterator[AnswerChange]:
             first, second = (_top(one, asked) for one in (a, b))
             yield AnswerChange(owner.found.version, history, first, second)
     if not seen:
-        raise RegistryError(f"{a.found.version} and {b.found.version} have no golden histories to compare")
+        raise RegistryError(
+            f"{a.found.version} and {b.found.version} have no golden histories, so there is nothing to compare"
+        )
 
 
 def _top(model: OpenedModel, asked: "np.ndarray[Any, np.dtype[np.int64]]") -> tuple[int, ...]:

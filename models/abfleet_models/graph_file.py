@@ -91,7 +91,7 @@ def read_int64(content: bytes, name: str) -> bytes | None:
 
 def _graph(data: memoryview, found: _Findings, *, depth: int, top: bool) -> None:
     if depth > _MAX_DEPTH:
-        raise NotOnnxError(f"has graphs nested more than {_MAX_DEPTH} deep")
+        raise NotOnnxError(f"nests graphs more than {_MAX_DEPTH} levels deep")
     for number, value in _messages(data):
         if number == 1:
             _node(value, found, depth=depth)

@@ -208,7 +208,7 @@ def parse_index(data: Mapping[str, Any], source: str = "registry.json") -> Index
         event.keys()
     versions = [entry.version for entry in entries]
     for version in sorted({version for version in versions if versions.count(version) > 1}):
-        fields.problem("models", f"{shown(version)} is there twice")
+        fields.problem("models", f"{shown(version)} is given twice")
     fields.no_others()
     fields.finish(source)
     return Index(tuple(entries))

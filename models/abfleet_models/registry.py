@@ -105,12 +105,14 @@ class ModelVersion:
                 raise IntegrityError(f"{self.version}: {what} of the graph are {_specs(found)}, not {_specs(wanted)}")
         custom = sorted(graph.domains - STANDARD_DOMAINS)
         if custom:
-            raise IntegrityError(f"{self.version}: operators of domain {shown(custom[0])} are custom and not served")
+            raise IntegrityError(
+                f"{self.version}: operators of domain {shown(custom[0])} are custom; only standard operators are served"
+            )
         vouched = dict(self.manifest.external_data)
         for location in sorted(graph.external):
             if location not in vouched:
                 raise UnsafePathError(
-                    f"{self.version}: weights are in {shown(location)}, which external_data does not list"
+                    f"{self.version}: weights are in {shown(location)}, which is missing from external_data"
                 )
             if hashlib.sha256(_read_file(self.path, location)).hexdigest() != vouched[location]:
                 raise IntegrityError(f"{self.version}: {location} has another sha256 than external_data says")

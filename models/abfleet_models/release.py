@@ -71,14 +71,14 @@ class Release:
         """Where a rollback would lead. Raises ReleaseError where the trail knows no earlier version that is served."""
         current = self._led_to(alias)
         if current is None:
-            raise ReleaseError(f"alias: {shown(alias)} is not in the registry, so it cannot go back")
+            raise ReleaseError(f"alias: {shown(alias)} is not in the registry, so it cannot be rolled back")
         version = trail.before(_index(self._root)["log"], alias, current)
         if version is None:
             raise ReleaseError(f"{alias} leads to {current}, and {INDEX_FILE} knows of no version before it")
         try:
             return self.registry.resolve(version)
         except UnknownVersionError as error:
-            raise ReleaseError(f"{alias} cannot go back: {error}") from error
+            raise ReleaseError(f"{alias} cannot be rolled back: {error}") from error
 
     def rollback(self, alias: str) -> ReleaseEvent:
         """Lets `alias` lead where it led before its last promotion; a second rollback goes back further."""
@@ -90,7 +90,7 @@ class Release:
         if found.version != version:
             raise ReleaseError(f"{version} is an alias; only versions can be archived")
         if leading := sorted(alias for alias, target in self.registry.aliases().items() if target == version):
-            raise ReleaseError(f"{version} cannot be archived: {' and '.join(leading)} would lead to nothing")
+            raise ReleaseError(f"{version} cannot be archived, because {' and '.join(leading)} leads to it")
         if version in self.registry.archived_versions():
             raise ReleaseError(f"{version} cannot be archived: the archive has a version of that name")
         return self._do(trail.ARCHIVED, found)
@@ -128,9 +128,11 @@ class Release:
 
     def _refuse_taken(self, version: str) -> None:
         if version in (ARCHIVE, *ALIASES):
-            raise ReleaseError(f"version: {shown(version)} has a meaning of its own; choose another name")
+            raise ReleaseError(f"version: {shown(version)} is a reserved name; choose another one")
         if os.path.lexists(self._root / version) or version in self.registry.archived_versions():
-            raise ReleaseError(f"version: {version} is in the registry already; a version never changes, so rename it")
+            raise ReleaseError(
+                f"version: {version} is already in the registry, and a version never changes; choose another name"
+            )
 
     def _led_to(self, alias: str) -> str | None:
         """Where an alias leads, also where that is not there any more."""
@@ -254,7 +256,7 @@ def _journal(root: Path) -> tuple[ReleaseEvent, Json | None]:
         if not good or (event.event in trail.LINK_EVENTS) != (event.alias is not None):
             raise ValueError(event.event)
     except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{JOURNAL_FILE} is not one of ours; look at it, and remove it") from error
+        raise IntegrityError(f"{JOURNAL_FILE} is not a journal of a release; read it, then remove it") from error
     return event, found.get("entry")
 
 

@@ -29,7 +29,7 @@ class OpenedModel:
         try:
             from abfleet_models.runtime import onnxruntime
         except ImportError as error:
-            raise RegistryError("golden answers need onnxruntime: pip install 'abfleet[worker]'") from error
+            raise RegistryError("golden answers need onnxruntime; run pip install 'abfleet[worker]'") from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4

@@ -25,7 +25,7 @@ def read_key(path: Path) -> bytes:
     except OSError as error:
         raise RegistryError(f"key file {path}: {error.strerror or error}") from error
     if len(key) < LEAST_KEY_BYTES:
-        raise RegistryError(f"key file {path} has {len(key)} bytes; allowed are {LEAST_KEY_BYTES} or more")
+        raise RegistryError(f"key file {path} has {len(key)} bytes; it must have {LEAST_KEY_BYTES} or more")
     return key
 
 
@@ -39,14 +39,14 @@ def check(version: ModelVersion, key: bytes) -> None:
     """Raises IntegrityError where the version has no signature of this key, or its metadata has changed since."""
     path = version.path / SIGNATURE_FILE
     if path.is_symlink() or not path.is_file():
-        raise IntegrityError(f"{version.version} is not signed; abfleet models sign {version.version} signs it")
+        raise IntegrityError(f"{version.version} is not signed; sign it with abfleet models sign {version.version}")
     metadata = _metadata(version)
     try:
         found = path.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise IntegrityError(f"{version.version}/{SIGNATURE_FILE} cannot be read: {error}") from error
     if not hmac.compare_digest(found, _digest(metadata, key)):
-        raise IntegrityError(f"{version.version}: {SIGNATURE_FILE} is no signature of {METADATA_FILE} by this key")
+        raise IntegrityError(f"{version.version}: {SIGNATURE_FILE} is not a signature of {METADATA_FILE} with this key")
     source = f"{version.version}/{METADATA_FILE}"
     if parse_manifest(parse_object(metadata, source), source) != version.manifest:
         raise IntegrityError(f"{version.version}: {METADATA_FILE} changed while it was read")

@@ -120,7 +120,7 @@ def test_fail_on_exits_with_3_for_these_verdicts_only(tmp_path: Path) -> None:
     assert analyze(tmp_path, "--fail-on", "ship,keep_running").exit_code == 3
     wrong = analyze(tmp_path, "--fail-on", "shipp")
     assert wrong.exit_code == 2
-    assert "`shipp` is no verdict; allowed: roll_back, refuse" in wrong.output
+    assert "`shipp` is not a verdict; allowed: roll_back, refuse" in wrong.output
 
 
 def test_as_of_cuts_the_log(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_a_change_is_told_once_to_everybody(tmp_path: Path) -> None:
         again = invoked(tmp_path, *flags)
         assert again.exit_code == 0, again.stderr
     assert len(receiver.asked) == 3
-    assert "--notify-url: answered 500; again in 1 s" in (tmp_path / "err").read_text()
+    assert "--notify-url: the receiver answered 500; trying again in 1 s" in (tmp_path / "err").read_text()
     assert verdicts(receiver.taken) == ["ship"]
     assert verdicts(told.read_bytes().splitlines()) == ["ship"]
     assert receiver.headers[0]["X-Abfleet-Signature"].startswith("sha256=")
@@ -139,7 +139,7 @@ def test_without_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (tmp_path / "state.json").exists()
     failed = invoked(tmp_path, "--notify-command", "false")
     assert failed.exit_code == 1
-    assert "1 notifications were not taken; the next run sends them" in failed.stderr
+    assert "1 notifications were not delivered; the next run sends them" in failed.stderr
     told = tmp_path / "told"
     sent = invoked(tmp_path, "--notify-command", f"tee {told}", "--watch", "--json", "--fail-on", "ship")
     assert sent.exit_code == 3, sent.stderr
@@ -150,9 +150,9 @@ def test_without_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("flags", "told"),
     [
         (("--notify-dry-run",), "need --notify-url or --notify-command"),
-        (("--notify-url", "ftp://x"), "allowed are http"),
+        (("--notify-url", "ftp://x"), "it must begin with http"),
         (("--notify-url", "http://x", "--notify-secret-file", "/nowhere"), "--notify-secret-file: /nowhere"),
-        (("--watch", "--as-of", "2026-11-03T12:00:00Z"), "--as-of: has no meaning with --watch"),
+        (("--watch", "--as-of", "2026-11-03T12:00:00Z"), "--as-of: cannot be combined with --watch"),
     ],
 )
 def test_mistakes(tmp_path: Path, flags: tuple[str, ...], told: str) -> None:

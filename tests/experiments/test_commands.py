@@ -273,12 +273,12 @@ def test_a_file_that_cannot_be_written_is_a_failure(file: Path, monkeypatch: pyt
     """When another has written meanwhile, or the disk refuses, the reason is told and the exit code is 1."""
 
     def refuse(path: Path, **_: object) -> None:
-        raise save.SaveError(f"{path} was changed meanwhile; please run the command again")
+        raise save.SaveError(f"{path} was changed by somebody else meanwhile; please run the command again")
 
     monkeypatch.setattr(save, "save", refuse)
     result = _run("halt", "e", "--experiments", file, "--yes")
     assert result.exit_code == 1
-    assert "was changed meanwhile" in result.stderr
+    assert "was changed by somebody else meanwhile" in result.stderr
     assert file.read_text(encoding="utf-8") == BLOCK
 
 

@@ -93,7 +93,7 @@ def rises(model: onnx.ModelProto) -> None:
     [
         (leaks_between_rows, "changes the answer to golden history"),
         (counts_padding, "more padding changes the answer"),
-        (rises, "scores of an answer do not fall"),
+        (rises, "scores of an answer must be in descending order"),
     ],
 )
 def test_a_model_that_would_surprise_users_is_refused(

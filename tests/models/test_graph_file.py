@@ -93,5 +93,5 @@ def test_deeply_nested_graphs_are_refused() -> None:
     graph = b""
     for _ in range(2_000):
         graph = field(1, field(5, field(6, graph)))  # graph.node.attribute.g
-    with pytest.raises(NotOnnxError, match="nested more than 64 deep"):
+    with pytest.raises(NotOnnxError, match="nests graphs more than 64 levels deep"):
         read_graph(field(7, graph))

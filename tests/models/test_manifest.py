@@ -133,7 +133,7 @@ def test_metrics_and_index_mistakes() -> None:
         parse_metrics({**METRICS, "metrics": {"recall@10": "high"}})
     with pytest.raises(ManifestError, match="notes: unknown key"):
         parse_metrics({**METRICS, "notes": 1})
-    with pytest.raises(ManifestError, match=r"models: 'v1\.2\.2' is there twice"):
+    with pytest.raises(ManifestError, match=r"models: 'v1\.2\.2' is given twice"):
         parse_index({**INDEX, "models": [INDEX["models"][0]] * 2})
     with pytest.raises(ManifestError, match=r"models\[0\]\.sha256: is missing"):
         parse_index({**INDEX, "models": [{"version": "v1", "algorithm": "x"}]})

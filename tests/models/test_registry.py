@@ -212,7 +212,7 @@ def test_custom_operators_are_refused(registry: Registry) -> None:
 def test_external_data_that_is_not_vouched_for_is_refused(registry: Registry, location: str) -> None:
     """sha256 covers model.onnx alone, so weights elsewhere count only when metadata.json lists them."""
     edit_model(registry.root / "v1.2.3", lambda model: move_outside(model, location))
-    with pytest.raises(UnsafePathError, match="which external_data does not list"):
+    with pytest.raises(UnsafePathError, match="which is missing from external_data"):
         registry.resolve("v1.2.3").verify_file()
 
 

@@ -100,7 +100,7 @@ def test_a_model_of_ones_own_is_added_and_promoted(root: Path, tmp_path: Path) -
     assert abfleet("verify", "--registry", root).exit_code == 0
     again = abfleet("add", folder, "--registry", root)
     assert again.exit_code == 1
-    assert "is in the registry already" in again.stderr
+    assert "is already in the registry" in again.stderr
 
 
 def test_diff_shows_what_differs(root: Path) -> None:
@@ -124,7 +124,7 @@ def test_diff_shows_what_differs(root: Path) -> None:
         (("promote", "v1.2.3", "--to", "best"), 1, "allowed are production, staging"),
         (("promote", "v1.2.3", "--reason", "x" * 501), 1, "allowed are 500 characters"),
         (("rollback",), 1, "knows of no version before it"),
-        (("archive", "v1.2.3"), 1, "production would lead to nothing"),
+        (("archive", "v1.2.3"), 1, "because production leads to it"),
         (("restore", "v9"), 2, "is not in the archive"),
         (("add", "nowhere"), 1, "'nowhere' is not a folder"),
         (("diff", "production", "v9"), 2, "'v9' is not in the registry"),

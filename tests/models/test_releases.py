@@ -99,7 +99,7 @@ def test_a_version_is_added_and_listed(root: Path) -> None:
         (lambda release: release.promote("../v1.2.3", alias="production"), RegistryError, "not a version or an alias"),
         (lambda release: release.rollback("production"), ReleaseError, "knows of no version before it"),
         (lambda release: release.rollback("../x"), ReleaseError, "is not an alias"),
-        (lambda release: release.archive("v1.2.3"), ReleaseError, "production would lead to nothing"),
+        (lambda release: release.archive("v1.2.3"), ReleaseError, "because production leads to it"),
         (lambda release: release.archive("staging"), ReleaseError, "is an alias"),
         (lambda release: release.restore("v1.2.3"), UnknownVersionError, "not in the archive"),
     ],

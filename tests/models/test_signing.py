@@ -28,14 +28,14 @@ def test_a_signed_version_is_served(registry: Registry) -> None:
 
 def test_what_is_not_signed_is_not_served(registry: Registry) -> None:
     """The message says how to sign it."""
-    with pytest.raises(ModelLoadError, match=f"{VERSION} is not signed; abfleet models sign {VERSION}"):
+    with pytest.raises(ModelLoadError, match=f"{VERSION} is not signed; sign it with abfleet models sign {VERSION}"):
         load(registry.root, VERSION, signing_key=KEY)
 
 
 def test_another_key_signs_nothing(registry: Registry) -> None:
     """Whoever has no key cannot make a version that is served."""
     signing.sign(registry.resolve(VERSION), b"x" * 32)
-    with pytest.raises(IntegrityError, match=r"is no signature of metadata\.json by this key"):
+    with pytest.raises(IntegrityError, match=r"is not a signature of metadata\.json with this key"):
         signing.check(registry.resolve(VERSION), KEY)
 
 
@@ -45,7 +45,7 @@ def test_a_model_that_was_exchanged_is_not_served(registry: Registry) -> None:
     signing.sign(found, KEY)
     edit_model(found.path, lambda model: setattr(model, "producer_name", "somebody else"))
     registry.resolve(VERSION).verify_file()
-    with pytest.raises(ModelLoadError, match=r"is no signature of metadata\.json"):
+    with pytest.raises(ModelLoadError, match=r"is not a signature of metadata\.json"):
         load(registry.root, VERSION, signing_key=KEY)
 
 
@@ -55,7 +55,7 @@ def test_a_signature_of_another_version_is_none(registry: Registry) -> None:
     other = registry.resolve("v1.3.0-beta")
     content = (registry.resolve(VERSION).path / signing.SIGNATURE_FILE).read_bytes()
     (other.path / signing.SIGNATURE_FILE).write_bytes(content)
-    with pytest.raises(IntegrityError, match="is no signature"):
+    with pytest.raises(IntegrityError, match="is not a signature"):
         signing.check(other, KEY)
 
 
@@ -103,7 +103,7 @@ def test_keys(tmp_path: Path) -> None:
     path.write_bytes(b"0123456789abcdef\n")
     assert signing.read_key(path) == b"0123456789abcdef"
     path.write_bytes(b"0123456789abcde \n")
-    with pytest.raises(RegistryError, match="key has 15 bytes; allowed are 16 or more"):
+    with pytest.raises(RegistryError, match="key has 15 bytes; it must have 16 or more"):
         signing.read_key(path)
     with pytest.raises(RegistryError, match="missing: No such file"):
         signing.read_key(tmp_path / "missing")
@@ -127,4 +127,4 @@ def test_the_commands(registry: Registry, tmp_path: Path) -> None:
     key.write_bytes(b"short")
     wrong = run(app, ["models", "verify", VERSION, *where])
     assert wrong.exit_code == 2
-    assert "allowed are 16 or more" in wrong.stderr
+    assert "it must have 16 or more" in wrong.stderr

@@ -76,7 +76,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTabl
         repeats = beside(keep_repeated, connection, "repeated_exposure", every, "exposure")
         surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
         if fetched_one(every.count()) != surveyed:
-            raise LogError("the log has changed while it was read; read it again")
+            raise LogError("the log changed while it was read; run the analysis again")
         # As if no call came again, which is nearly always so: ids are sorted while the database joins.
         seen = see(every)
         repeated, extra = repeats.result()

@@ -93,7 +93,7 @@ def open_log(
     if not json_files and not parquet_files:
         where = ", ".join(str(path)[:64] for path in paths)
         raise LogError(
-            f"{where}: no decision log here; allowed are folders and files of *.jsonl, *.jsonl.zst, *.parquet"
+            f"{where}: there is no decision log here; allowed are folders, and files *.jsonl, *.jsonl.zst, *.parquet"
         )
     with tempfile.TemporaryDirectory(prefix="abfleet-analysis-") as folder:
         connection = ibis.duckdb.connect(temp_directory=folder)
@@ -138,7 +138,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             # A name that begins with a point is of a file that is being made.
             parquet_files += sorted(file for file in path.rglob(PARQUET_PATTERN) if not file.name.startswith("."))
         elif not path.is_file():
-            raise LogError(f"{str(path)[:64]}: no such file or folder")
+            raise LogError(f"{str(path)[:64]}: there is no such file or folder")
         elif path.suffix == ".parquet":
             parquet_files.append(path)
         else:

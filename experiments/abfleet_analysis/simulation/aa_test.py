@@ -104,7 +104,7 @@ def aa_test(
         if rule.source is not MetricSource.TIME_QUANTILE
     ]
     if not any(rule.role == "primary" for rule in rules):
-        raise AaError(f"{experiment.metrics.primary} is a quantile, and cannot be dealt again")
+        raise AaError(f"{experiment.metrics.primary} is a quantile; an A/A test needs another primary metric")
     with open_log(paths) as log:
         survey = survey_of(log)
         last = survey.newest
@@ -115,7 +115,7 @@ def aa_test(
         )
     if changes is None or changes.users < FEWEST_USERS:
         found = 0 if changes is None else changes.users
-        raise AaError(f"{found:,} users of {experiment.name} in the log; {FEWEST_USERS} are needed at least")
+        raise AaError(f"{found:,} users of {experiment.name} are in the log; at least {FEWEST_USERS} are needed")
     weights = np.array([experiment.group(name).weight_bp for name in changes.groups if _filed(experiment, name)]) / 1e4
     groups = tuple(name for name in changes.groups if _filed(experiment, name))
     counts = dict.fromkeys((*PROMISES, str(Verdict.REFUSE), str(Verdict.CHECK_FIRST)), 0)

@@ -215,7 +215,7 @@ class _Reader:
             value = self._node(next(self._events), (*path, key.text))
             if key.text in entries:
                 first = entries[key.text][0].line
-                self._findings.add(key, (*path, key.text), f"is there twice; the first is in line {first}")
+                self._findings.add(key, (*path, key.text), f"is given twice; the first one is in line {first}")
             else:
                 entries[key.text] = (key, value)
         return Mapping(entries, *_span(opening, event), flow=bool(opening.flow_style))

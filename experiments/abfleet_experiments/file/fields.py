@@ -57,7 +57,7 @@ def members(findings: Findings, node: Node | None, path: Path, known: Sequence[k
     names = [key.name for key in known]
     for name, (key_node, _) in entries.items():
         if name not in names:
-            findings.add(key_node, (*path, name), f"is not a key here{suggestion(name, names)}")
+            findings.add(key_node, (*path, name), f"is not a known key{suggestion(name, names)}")
     for key in known:
         if key.required and key.name not in entries:
             findings.add(node, (*path, key.name), f"is missing: {key.doc[0].lower()}{key.doc[1:].rstrip('.')}")
@@ -176,7 +176,7 @@ def instant(findings: Findings, node: Node | None, path: Path) -> datetime | Non
     try:
         return parse_time(value)
     except (ValueError, OverflowError):
-        findings.add(node, path, f"{shown(value)} is no such day or time")
+        findings.add(node, path, f"{shown(value)} is not a date and time that exists")
         return None
 
 

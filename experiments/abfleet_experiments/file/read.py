@@ -42,7 +42,7 @@ def _file(findings: Findings, root: Node | None) -> Config | None:
     default = fields.text(findings, values.get("default"), ("default",), pattern=keys.VERSION)
     known = Known(_named(values.get("models")), _named(values.get("metrics")) or frozenset())
     if default is not None and known.versions is not None and default not in known.versions:
-        message = f"{shown(default)} is not among the models{fields.suggestion(default, known.versions)}"
+        message = f"{shown(default)} is not one of the models{fields.suggestion(default, known.versions)}"
         findings.add(values["default"], ("default",), message)
     holdout = _holdout(findings, values.get("holdout"))
     metrics = _metrics(findings, values.get("metrics"))
@@ -60,7 +60,7 @@ def _log_attributes(findings: Findings, node: Node | None) -> tuple[str, ...]:
     for item, path in fields.items(findings, node, ("log_attributes",), most=keys.MAX_ATTRIBUTES):
         name = fields.text(findings, item, path)
         if name in names:
-            findings.add(item, path, f"{shown(name)} is there twice")
+            findings.add(item, path, f"{shown(name)} is given twice")
         elif name is not None:
             names.append(name)
     return tuple(names)
@@ -105,7 +105,7 @@ def _targets(findings: Findings, node: Node | None, path: Path) -> tuple[str, ..
     for item, item_path in fields.items(findings, node, path, most=1000):
         target = fields.target(findings, item, item_path)
         if target in seen:
-            findings.add(item, item_path, f"{shown(target)} is there twice")
+            findings.add(item, item_path, f"{shown(target)} is given twice")
         elif target is not None:
             seen.append(target)
     return tuple(seen)
@@ -143,11 +143,17 @@ def _metric(findings: Findings, node: Node, path: Path) -> Metric | None:
         if "over" not in values:
             findings.add(node, path, "a `ratio` needs `over`, the outcome type that it divides by")
         if "winsorise" in values:
-            findings.add(values["winsorise"], (*path, "winsorise"), "is not for a `ratio`: whole users would be cut")
+            findings.add(
+                values["winsorise"],
+                (*path, "winsorise"),
+                "is not allowed for a `ratio`, because it would cut whole users",
+            )
         if over is not None and over == outcome:
-            findings.add(values["over"], (*path, "over"), "is the `outcome` itself, so that the ratio would be 1")
+            findings.add(values["over"], (*path, "over"), "must differ from `outcome`, or the ratio would always be 1")
     elif kind is not None and "over" in values:
-        findings.add(values["over"], (*path, "over"), f"is for type `ratio` only, and this is a {kind}")
+        findings.add(
+            values["over"], (*path, "over"), f"is allowed for the type `ratio` only, and this metric is a {kind}"
+        )
     window = fields.duration(findings, values.get("window"), (*path, "window"))
     rule = "a quantile from 0.5 to below 1"
     winsorise = fields.number(findings, values.get("winsorise"), (*path, "winsorise"), low=0.4999, high=1, rule=rule)
@@ -180,7 +186,7 @@ def _experiments(findings: Findings, node: Node | None, known: Known) -> list[Ex
         if experiment.name in names:
             first = f"experiments[{names[experiment.name]}]"
             findings.add(
-                item.entries["name"][1], (*path, "name"), f"{shown(experiment.name)} is the name of {first} too"
+                item.entries["name"][1], (*path, "name"), f"{shown(experiment.name)} is already the name of {first}"
             )
         names.setdefault(experiment.name, int(path[-1]))
         before = layers.get(experiment.layer, 0)
@@ -208,6 +214,10 @@ def _salts(
         if isinstance(item, Mapping) and "salt" in item.entries:
             item = item.entries["salt"][1]
         if experiment.salt == (holdout or Holdout()).salt:
-            findings.add(item, path, f"{shown(experiment.salt)} is the salt of the holdout; the two would correlate")
+            findings.add(
+                item,
+                path,
+                f"{shown(experiment.salt)} is also the salt of the holdout; each needs its own, or the two correlate",
+            )
         if experiment.salt.startswith("layer/"):
-            findings.add(item, path, f"{shown(experiment.salt)} begins with `layer/`, which is for layers")
+            findings.add(item, path, f"{shown(experiment.salt)} begins with `layer/`, which is reserved for layers")

@@ -104,9 +104,9 @@ def _groups(findings: Findings, node: Node | None, path: Path, known: Known) -> 
                 values["name"], (*item_path, "name"), f"{shown(name)} is a key of ramp rows; choose another name"
             )
         if any(name == group.name for group in groups):
-            findings.add(values["name"], (*item_path, "name"), f"{shown(name)} is the name of another group too")
+            findings.add(values["name"], (*item_path, "name"), f"{shown(name)} is already the name of another group")
         if model is not None and known.versions is not None and model not in known.versions:
-            message = f"{shown(model)} is not among the models{fields.suggestion(model, known.versions)}"
+            message = f"{shown(model)} is not one of the models{fields.suggestion(model, known.versions)}"
             findings.add(values["model"], (*item_path, "model"), message)
         if name is not None and model is not None and weight is not None:
             groups.append(Group(name, model, weight))
@@ -216,7 +216,7 @@ def _ramp(
         if row is None:
             continue
         if last is not None and row.at <= last:
-            findings.add(item, (*item_path, "at"), "is not later than the row above; rows go up in time")
+            findings.add(item, (*item_path, "at"), "must be later than the time of the row above")
         last = row.at
         rows.append(row)
     if groups and rows and len(rows) == len(items) and rows[-1].weights_bp != tuple(g.weight_bp for g in groups):
@@ -261,7 +261,7 @@ def _metrics_plan(findings: Findings, node: Node | None, path: Path, known: Know
     for item, item_path in fields.items(findings, values.get("guardrails"), (*path, "guardrails")):
         guardrail = _guardrail(findings, item, item_path, known)
         if guardrail is not None and any(guardrail.name == other.name for other in guardrails):
-            findings.add(item, item_path, f"{shown(guardrail.name)} is there twice")
+            findings.add(item, item_path, f"{shown(guardrail.name)} is given twice")
         elif guardrail is not None:
             guardrails.append(guardrail)
     secondary = [
@@ -288,7 +288,7 @@ def _guardrail(findings: Findings, node: Node, path: Path, known: Known) -> Guar
         findings, values.get("threshold_ms"), (*path, "threshold_ms"), low=0, high=3.6e6, rule=rule
     )
     if threshold is not None and name is not None and not name.startswith("response_time"):
-        findings.add(values["threshold_ms"], (*path, "threshold_ms"), "is for response times only")
+        findings.add(values["threshold_ms"], (*path, "threshold_ms"), "is allowed for response times only")
     return None if name is None else Guardrail(name, margin, threshold)
 
 
@@ -300,7 +300,9 @@ def _metric_name(findings: Findings, node: Node | None, path: Path, known: Known
     if name not in metrics:
         findings.add(node, path, f"{shown(name)} is not a metric{fields.suggestion(name, metrics)}")
     elif judged and name in keys.DESCRIPTIVE_METRICS:
-        findings.add(node, path, f"{shown(name)} is shown and cannot judge; it may be among `secondary`")
+        findings.add(
+            node, path, f"{shown(name)} cannot be a primary metric or a guardrail; it may be one of `secondary`"
+        )
     return name
 
 

@@ -105,7 +105,7 @@ def _items(node: Node) -> list[Node]:
 def _value(node: Node, key: str) -> Scalar:
     value = node.entries[key][1] if isinstance(node, Mapping) else None
     if not isinstance(value, Scalar):
-        raise RewriteError(f"`{key}` is not written as one value")
+        raise RewriteError(f"`{key}` must be written as one value; please make the change by hand")
     return value
 
 
@@ -128,7 +128,7 @@ def _appended(text: str, ramp: Sequence, kept: int, rows: list[str]) -> _Edit:
     if not ramp.items:
         return _Edit(ramp.start, ramp.end, f"[{', '.join(rows)}]")
     if not kept:
-        raise RewriteError("no row of the ramp is kept; please write it by hand")
+        raise RewriteError("no row of the ramp would be kept; please edit the ramp by hand")
     end = _content_end(ramp.items[kept - 1])
     if ramp.flow:
         return _Edit(end, end, "".join(f", {row}" for row in rows))

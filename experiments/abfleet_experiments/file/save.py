@@ -17,7 +17,7 @@ def save(path: Path, *, read: bytes, changed: bytes) -> None:
     target = path.resolve()
     try:
         if target.read_bytes() != read:
-            raise SaveError(f"{path} was changed meanwhile; please run the command again")
+            raise SaveError(f"{path} was changed by somebody else meanwhile; please run the command again")
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
         try:
             with os.fdopen(handle, "wb") as file:

@@ -101,7 +101,7 @@ def compact(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LogsError(f"{out}: another compaction is under way") from error
+            raise LogsError(f"{out}: another compaction is running; run the command again when it has ended") from error
         total = finish(out, on_step)
         for leftover in out.glob(f"{WORK}*"):
             shutil.rmtree(leftover)
@@ -236,7 +236,7 @@ def _verify(connection: "duckdb.DuckDBPyConnection", work: Path, lines: int) -> 
         for rows in ("typed", files)
     ]
     if facts[0] != facts[1]:
-        raise LogsError("the rows of Parquet are not the lines that they were made of; nothing was removed")
+        raise LogsError("the Parquet rows differ from the log lines they were made from; no log file was removed")
 
 
 def _number(connection: "duckdb.DuckDBPyConnection", query: str) -> int:

@@ -204,7 +204,9 @@ def _take_over(path: Path, partial: Path, is_theirs: Callable[[bytes], bool]) ->
     kept = [digest_of(raw) for raw, _ in lines_of(path) if not is_theirs(raw)]
     there = [digest_of(raw) for raw, _ in lines_of(partial)]
     if sorted(kept) != sorted(there):
-        raise LogsError(f"{path}: the new file is not the old one without the user; nothing was changed")
+        raise LogsError(
+            f"{path}: the new file differs from the old one in more than the user's lines; nothing was changed"
+        )
     stat = path.stat()
     os.chmod(partial, stat.st_mode & 0o777)
     os.utime(partial, ns=(stat.st_atime_ns, stat.st_mtime_ns))

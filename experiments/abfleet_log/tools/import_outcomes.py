@@ -155,7 +155,7 @@ def _whole(name: str, value: Any) -> int:
     except (ValueError, OverflowError):
         raise ValueError(f"{name}: {text[:64]!r}; allowed: whole numbers") from None
     if not -(2**63) <= number < 2**63:  # as the contract has it, and the log
-        raise ValueError(f"{name}: {text[:64]!r}; allowed: whole numbers of 64 bits")
+        raise ValueError(f"{name}: {text[:64]!r}; allowed: whole numbers that fit into 64 bits")
     return number
 
 
@@ -164,7 +164,7 @@ def _real(name: str, value: Any) -> float:
     try:
         return float(text or 0)
     except ValueError:
-        raise ValueError(f"{name}: {text[:64]!r}; allowed: numbers with a point") from None
+        raise ValueError(f"{name}: {text[:64]!r}; allowed: numbers with a decimal point, such as 9.90") from None
 
 
 def _time(value: Any, unit: str | None) -> int:
@@ -177,7 +177,7 @@ def _time(value: Any, unit: str | None) -> int:
             return round(float(text) * UNITS[unit])
         at = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
-        allowed = "ISO 8601 such as 2026-11-01T12:00:00Z, or numbers with --time-unit"
+        allowed = "ISO 8601, such as 2026-11-01T12:00:00Z, or numbers with --time-unit"
         raise ValueError(f"time: {text[:64]!r}; allowed: {allowed}") from None
     if at.tzinfo is None:
         raise ValueError(f"time: {text[:64]!r}; allowed: times with an offset, such as Z")
@@ -207,11 +207,13 @@ def _check_columns(row: Mapping[str, Any], mapping: ColumnMap, file: Path) -> No
     for name in FORBIDDEN:
         if name in row:
             raise LogsError(
-                f"{file.name[:64]}: column {name!r} is not allowed, leave it out: groups come from exposures alone"
+                f"{file.name[:64]}: column {name!r} is not allowed; remove it: groups come from exposures alone"
             )
     for name, column in mapping.columns.items():
         if column in FORBIDDEN or (column not in row and file.suffix != ".jsonl"):
-            raise LogsError(f"{file.name[:64]}: no column {column[:64]!r} for {name}; there are {', '.join(row)[:200]}")
+            raise LogsError(
+                f"{file.name[:64]}: column {column[:64]!r} for {name} is missing; there are {', '.join(row)[:200]}"
+            )
 
 
 def _csv(file: Path) -> Iterator[Mapping[str, Any]]:
@@ -225,9 +227,9 @@ def _json(file: Path) -> Iterator[Mapping[str, Any]]:
             try:
                 row = orjson.loads(raw)
             except orjson.JSONDecodeError as error:
-                raise LogsError(f"{file.name[:64]}: line {number} is no JSON: {error}") from error
+                raise LogsError(f"{file.name[:64]}: line {number} is not JSON: {error}") from error
             if not isinstance(row, dict):
-                raise LogsError(f"{file.name[:64]}: line {number} is no JSON object")
+                raise LogsError(f"{file.name[:64]}: line {number} is not a JSON object")
             yield row
 
 

@@ -31,7 +31,7 @@ def line_files(paths: Sequence[Path]) -> list[Path]:
             inside = {file for file in path.iterdir() if file.name.endswith(LINE_SUFFIXES) and file.is_file()}
             found |= {file for file in inside if file.with_name(file.name + ".zst") not in inside}
         elif not path.exists():
-            raise LogsError(f"{str(path)[:64]}: no such file or folder")
+            raise LogsError(f"{str(path)[:64]}: there is no such file or folder")
         elif path.suffix != PARQUET_SUFFIX:
             found.add(path)
     return sorted(file for file in found if not file.name.startswith("."))
@@ -64,7 +64,7 @@ def lines_of(path: Path) -> Iterator[tuple[bytes, bool]]:
             for line in file:
                 yield (line[:-1], True) if line.endswith(b"\n") else (line, False)
         except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-            raise LogsError(f"{path}: what is compressed is damaged, and cannot be read to its end: {error}") from error
+            raise LogsError(f"{path}: the compressed file is damaged and cannot be read to its end: {error}") from error
 
 
 def all_lines(
@@ -78,7 +78,7 @@ def all_lines(
     if not files:
         where = ", ".join(str(path)[:64] for path in paths)
         raise LogsError(
-            f"{where}: no decision log here; allowed are folders and files of *.jsonl, *.jsonl.zst, *.parquet"
+            f"{where}: there is no decision log here; allowed are folders, and files *.jsonl, *.jsonl.zst, *.parquet"
         )
     for path in files:
         try:

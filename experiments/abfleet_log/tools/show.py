@@ -67,7 +67,9 @@ def last_lines(paths: Sequence[Path], count: int, wanted: Callable[[Line], bool]
     kept: deque[Line] = deque(maxlen=count)
     files = [path for path in line_files(paths) if path.suffix != PARQUET_SUFFIX]
     if not files:
-        raise LogsError(f"{', '.join(str(path)[:64] for path in paths)}: no decision log here that grows")
+        raise LogsError(
+            f"{', '.join(str(path)[:64] for path in paths)}: there is no decision log here that a router writes"
+        )
     found: list[Line] = []
     for path in files:
         kept.clear()

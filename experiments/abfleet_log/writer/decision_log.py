@@ -199,7 +199,9 @@ class DecisionLog:
         now = self._clock()
         if now - self._complained >= COMPLAIN_SECONDS:
             self._complained = now
-            log.error("decision log is full: lines are dropped", where=self.path, lost=self.counters.lost)
+            log.error(
+                "the decision log's buffer is full, so lines are dropped", where=self.path, lost=self.counters.lost
+            )
         return count, b"".join(line + b"\n" for line in lines[:count])
 
     def _tell(self, told: list[tuple[Written, bool]]) -> None:
@@ -214,7 +216,7 @@ class DecisionLog:
             try:
                 written(ok)
             except Exception:  # one fault must not keep the others waiting
-                log.exception("telling of written lines failed")
+                log.exception("a callback for written lines failed")
         self._flush_awaited()
 
     def close(self) -> None:
@@ -225,6 +227,8 @@ class DecisionLog:
         if self._keeper is not None:
             self._keeper.close()
         if not self._writer.close(CLOSE_SECONDS):
-            log.error("decision log did not end in time", where=self.path, lines=self.buffered)
+            log.error("the decision log was not written to its end in time", where=self.path, lines=self.buffered)
         elif self.counters.lost:
-            log.error("decision log is not complete", where=self.path, lost=self.counters.lost)
+            log.error(
+                "the decision log is not complete: some lines were lost", where=self.path, lost=self.counters.lost
+            )

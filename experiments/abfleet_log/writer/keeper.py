@@ -81,10 +81,12 @@ class LogKeeper:
             if self._retention_seconds:
                 self._remove_expired()
         except CannotCompress as error:
-            log.warning("closed log files stay as they are", error=str(error))
+            log.warning("closed log files cannot be compressed", error=str(error))
             self._compresses = False
         except OSError as error:
-            log.warning("closed log files could not be tidied", folder=str(self._folder), error=str(error))
+            log.warning(
+                "closed log files could not be compressed or removed", folder=str(self._folder), error=str(error)
+            )
 
     def _compress(self, path: Path) -> None:
         with taken(path, self._identity, self._wall) as file:
@@ -97,4 +99,4 @@ class LogKeeper:
                 if file is not None:
                     path.unlink(missing_ok=True)
                     self.removed += 1
-                    log.info("log file removed: its retention is over", path=str(path))
+                    log.info("a log file was removed because its retention time is over", path=str(path))

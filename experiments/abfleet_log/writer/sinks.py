@@ -157,7 +157,11 @@ class FileSink:
             self.open()
         except OSError as error:
             self._rotate_after = now + ROTATE_RETRY_SECONDS
-            log.warning("no new log file could be made; the old one goes on", path=str(old_path), error=str(error))
+            log.warning(
+                "a new log file could not be created; lines still go to the old one",
+                path=str(old_path),
+                error=str(error),
+            )
             return
         self._finish(old, unsynced=unsynced)
         self._on_closed()
@@ -167,7 +171,7 @@ class FileSink:
             if unsynced and self._fsync != "never":
                 os.fsync(file)
         except OSError as error:
-            log.warning("the end of a log file may not be on disk", error=str(error))
+            log.warning("a closed log file could not be synced; its last lines may not be on disk", error=str(error))
         finally:
             os.close(file)
 
@@ -182,7 +186,11 @@ class FileSink:
         if self._file is None:
             return
         if (problem := self._make_certain()) is not None:
-            log.warning("the log file is given up", path=str(self._path), error=str(problem))
+            log.warning(
+                "the log file cannot be used any more; the next lines go to a new one",
+                path=str(self._path),
+                error=str(problem),
+            )
             self._leave()
         self._rotate_if_due()
 

@@ -188,7 +188,7 @@ class LogWriter:
         text = error.strerror or str(error)
         trouble = self.trouble
         if trouble is None or now - trouble.told >= COMPLAIN_SECONDS:
-            log.error("decision log cannot be written", where=self.where, error=text, lost=self._counters.lost)
+            log.error("the decision log cannot be written", where=self.where, error=text, lost=self._counters.lost)
             trouble = Trouble(text, trouble.since if trouble else now, now)
         trouble.attempt_after = now + RETRY_SECONDS
         self.trouble = trouble
@@ -197,4 +197,6 @@ class LogWriter:
         if self.trouble is not None:
             seconds = round(self._clock() - self.trouble.since, 3)
             self.trouble = None
-            log.warning("decision log is written again", where=self.where, seconds=seconds, lost=self._counters.lost)
+            log.warning(
+                "the decision log can be written again", where=self.where, seconds=seconds, lost=self._counters.lost
+            )

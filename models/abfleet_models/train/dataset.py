@@ -75,7 +75,7 @@ def read_split(folder: Path, *, min_ratings: int) -> TrainTestSplit:
     item_ids = _by_popularity(histories, held_out)
     if len(item_ids) > MAX_ITEMS:
         raise TrainingDataError(
-            f"{path}: {len(item_ids)} items; allowed are {MAX_ITEMS}: raise the number of ratings needed"
+            f"{path}: {len(item_ids)} items are too many; allowed are {MAX_ITEMS}, so raise --min-ratings"
         )
     number = {item: place for place, item in enumerate(item_ids)}
     return TrainTestSplit(

@@ -109,10 +109,10 @@ def test_a_receiver_that_fails_twice_gets_it_once(tmp_path: Path) -> None:
     """503 and a redirect are no yes: it is sent again after 1 and 2 s, signed, with the same id and bytes."""
     with Receiver([503, 302]) as receiver, Notifier(tmp_path / "state", [UrlReceiver(receiver.url, SECRET)]) as sender:
         sender.note(report(one="ship"))
-        assert sender.send(now=0.0) == ["--notify-url: answered 503; again in 1 s"]
+        assert sender.send(now=0.0) == ["--notify-url: the receiver answered 503; trying again in 1 s"]
         assert sender.send(now=0.9) == []
         assert sender.next_due() == 1.0
-        assert sender.send(now=1.0) == ["--notify-url: answered 302; again in 2 s"]
+        assert sender.send(now=1.0) == ["--notify-url: the receiver answered 302; trying again in 2 s"]
         assert sender.send(now=3.0) == []
         assert (sender.pending, sender.next_due()) == (0, None)
         sender.note(report(one="ship"))
@@ -132,7 +132,7 @@ def test_a_receiver_may_ask_for_time(tmp_path: Path) -> None:
     """429 with Retry-After: 7 is sent again after 7 s, not after 1."""
     with Receiver([429]) as receiver, Notifier(tmp_path / "state", [UrlReceiver(receiver.url, None)]) as sender:
         sender.note(report(one="ship"))
-        assert sender.send(now=0.0) == ["--notify-url: answered 429; again in 7 s"]
+        assert sender.send(now=0.0) == ["--notify-url: the receiver answered 429; trying again in 7 s"]
         assert sender.next_due() == 7.0
 
 
@@ -211,13 +211,13 @@ def test_back_off_doubles_up_to_a_minute() -> None:
 
 def test_wrong_settings_are_named(tmp_path: Path) -> None:
     """Address, command and secret: the flag, what was given, and what is allowed."""
-    with pytest.raises(NotifyError, match="--notify-url: 'ftp://x' is not allowed; allowed are http"):
+    with pytest.raises(NotifyError, match="--notify-url: 'ftp://x' is not allowed; it must begin with http"):
         UrlReceiver("ftp://x", None)
     for words, told in (("", "is empty"), ("a 'b", "No closing quotation")):
         with pytest.raises(NotifyError, match=f"--notify-command: .*{told}"):
             CommandReceiver(words)
     (tmp_path / "short").write_bytes(b"short\n")
-    with pytest.raises(NotifyError, match="has 5 bytes; allowed are 16 up"):
+    with pytest.raises(NotifyError, match="has 5 bytes; it must have 16 or more"):
         read_secret(tmp_path / "short")
     with pytest.raises(NotifyError, match="No such file"):
         read_secret(tmp_path / "none")
@@ -227,7 +227,7 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
 def test_a_broken_state_is_not_overwritten(tmp_path: Path, content: str) -> None:
     """Starting anew would tell everything again: it says so, and leaves the file as it is."""
     (tmp_path / "state").write_text(content)
-    with pytest.raises(NotifyError, match="is no state of notifications"), Notifier(tmp_path / "state", []):
+    with pytest.raises(NotifyError, match="is not a state file of notifications"), Notifier(tmp_path / "state", []):
         pass
     assert (tmp_path / "state").read_text() == content
 

@@ -55,7 +55,7 @@ def test_movielens(tmp_path: Path) -> None:
         (None, "ratings.csv"),
         ("a,b\n1,2\n", "userId, movieId, timestamp"),
         ("userId,movieId,timestamp\nx,1,2\n", "whole numbers"),
-        ("userId,movieId,timestamp\n1,1,2\n", "five films"),
+        ("userId,movieId,timestamp\n1,1,2\n", "five ratings"),
     ],
 )
 def test_data_that_is_none(tmp_path: Path, text: str | None, told: str) -> None:

@@ -41,7 +41,7 @@ def test_a_taken_port_is_said_and_the_fleet_goes_on(tmp_path: Path) -> None:
     with a_port() as port:
         found = local(port, said, tmp_path)
         found.prepare()
-        assert said == [f"no dashboard: 127.0.0.1:{port} is taken; choose another with --dashboard-port"]
+        assert said == [f"no dashboard is started: 127.0.0.1:{port} is taken; choose another with --dashboard-port"]
         assert found.address() == ""
         found.start("127.0.0.1:1")
         assert found.child is None
@@ -57,7 +57,7 @@ def test_a_missing_extra_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     said: list[str] = []
     found = local(0, said, tmp_path)
     found.prepare()
-    assert said == ["no dashboard: it needs no_such_library; pip install 'abfleet[dashboard]'"]
+    assert said == ["no dashboard is started: it needs no_such_library; run pip install 'abfleet[dashboard]'"]
 
 
 def test_a_wrong_port_is_refused(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_traffic_shows_on_an_open_page_and_a_dead_dashboard_comes_back(tmp_path:
             shows(page, "v1.4.0-rc1")
             assert complaints == []
             up.child("abfleet_dashboard").kill()
-            up.wait_for(r"dashboard was ended by SIGKILL; starting it again in 0.5 s")
+            up.wait_for(r"dashboard was ended by SIGKILL; restarting it in 0.5 s")
             call(up, tmp_path, users=10)
             wait_until(lambda: sum(line.startswith("dashboard ready") for line in up.lines) == 2, "ready again", 90)
             page.reload()

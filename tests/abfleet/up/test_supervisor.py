@@ -64,7 +64,7 @@ async def test_a_child_that_fails_is_started_again_ever_later(tmp_path: Path) ->
     await child.stop(1)
     assert pauses.seconds == [0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     assert child.restarts == 7
-    assert said[0] == "child ended with code 3 (no such thing); starting it again in 0.2 s"
+    assert said[0] == "child ended with code 3 (no such thing); restarting it in 0.2 s"
     assert not child.ever_ready
     assert child.settled.is_set()
 
@@ -98,7 +98,7 @@ async def test_a_killed_child_comes_back_ready(tmp_path: Path) -> None:
             await asyncio.sleep(0.01)
     assert child.pid != first
     assert times == [first, child.pid]
-    assert said == ["child was ended by SIGKILL; starting it again in 0.2 s"]
+    assert said == ["child was ended by SIGKILL; restarting it in 0.2 s"]
     assert not await child.stop(WAIT_SECONDS)
     assert not child.ready.is_set()
 
@@ -145,7 +145,7 @@ async def test_a_program_that_is_not_there_is_said(tmp_path: Path) -> None:
     child.start()
     await asyncio.wait_for(pauses.all.wait(), WAIT_SECONDS)
     await child.stop(1)
-    assert "starting it again in 0.2 s" in said[0]
+    assert "restarting it in 0.2 s" in said[0]
     assert "No such file" in said[0]
 
 

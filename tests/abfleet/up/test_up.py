@@ -130,7 +130,7 @@ def test_what_is_stuck_is_killed(tmp_path: Path, registry: Path) -> None:
         up.child("abfleet_router").suspend()
         up.child("abfleet_worker").suspend()
         up.interrupt()
-        up.wait_for("some had to be killed", STOP_SECONDS)
+        up.wait_for("some processes had to be killed", STOP_SECONDS)
         assert up.ended() == 0
         assert psutil.wait_procs(children, timeout=0)[1] == []
 
@@ -166,7 +166,7 @@ def test_a_killed_worker_comes_back(tmp_path: Path, registry: Path) -> None:
             more(20)
             killed = up.child("abfleet_worker", "v1.3.0-beta")
             killed.kill()
-            up.wait_for(r"worker-v1.3.0-beta was ended by SIGKILL; starting it again in 0.2 s")
+            up.wait_for(r"worker-v1.3.0-beta was ended by SIGKILL; restarting it in 0.2 s")
             more(50)
             wait_until(lambda: pools(up)["v1.3.0-beta"] == 1, "the worker is in again")
             assert more(20) == []
@@ -198,7 +198,7 @@ def test_a_port_that_is_lost_later_is_named(tmp_path: Path, registry: Path) -> N
             # start than this.
             wait_until(lambda: bound(thief, port), "the port is free")
             thief.listen()
-            up.wait_for(rf"127.0.0.1:{port} for worker-v1.2.3 is taken; choose another with --worker-port")
+            up.wait_for(rf"127.0.0.1:{port} for worker-v1.2.3 is taken; choose another address with --worker-port")
         wait_until(lambda: pools(up)["v1.2.3"] == 1, "the worker is in again")
 
 
@@ -207,7 +207,7 @@ def test_a_killed_router_comes_back_where_it_was(tmp_path: Path, registry: Path)
     with Up(tmp_path, registry, experiments=small_file()) as up:
         address = up.ready().address
         up.child("abfleet_router").kill()
-        up.wait_for(r"router was ended by SIGKILL; starting it again in 0.2 s")
+        up.wait_for(r"router was ended by SIGKILL; restarting it in 0.2 s")
         with grpc.insecure_channel(address) as channel:
             grpc.channel_ready_future(channel).result(START_SECONDS)
             request = recommender_pb2.RecommendRequest(item_ids=SEED)
@@ -234,7 +234,7 @@ def test_it_follows_the_file(tmp_path: Path) -> None:
             assert set(pools(up)) >= {"v1.4.0-rc1"}
             add_version(models, "v2.0.0")
             up.wait_for(r"starting worker-v2.0.0")
-            up.wait_for(r"configuration \w+ is in force")
+            up.wait_for(r"configuration \w+ is now in force")
             assert psutil.wait_procs([old], timeout=START_SECONDS)[1] == []
             assert pools(up) == {"v1.2.3": 1, "v1.3.0-beta": 1, "v2.0.0": 1}
             assert more(50) == []
@@ -247,10 +247,10 @@ def test_a_broken_edit_is_said_and_serves_on(tmp_path: Path, registry: Path) -> 
     with Up(tmp_path, registry, experiments=small_file()) as up:
         up.ready()
         up.edit(small_file(default="v9"))
-        up.wait_for(r"configuration not taken: .*default: `v9`")
+        up.wait_for(r"the new configuration is not in force: .*default: `v9`")
         assert call(up.address).model_version == "v1.2.3"
         up.edit(small_file())
-        up.wait_for(r"the file says again what is in force")
+        up.wait_for(r"the file is back to the configuration in force")
         assert sum("not taken" in line for line in up.lines) == 1
 
 
@@ -309,7 +309,7 @@ def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path, registry: 
         ports = [*ANY_PORTS]
         ports[ports.index(flag) + 1] = value.format(port)
         with Up(tmp_path, registry, ports=ports) as up:
-            line = up.wait_for(rf"127.0.0.1:{port} for .* is taken; choose another with (\S+)", START_SECONDS)
+            line = up.wait_for(rf"127.0.0.1:{port} for .* is taken; choose another address with (\S+)", START_SECONDS)
             assert line.group(1) == flag
             assert up.ended() == 1
             assert "starting" not in up.text
@@ -324,7 +324,7 @@ def test_two_uses_of_a_port_are_named(tmp_path: Path, registry: Path) -> None:
     ports = [*ANY_PORTS]
     ports[1], ports[ports.index("--worker-port") + 1] = f"127.0.0.1:{port}", str(port)
     with Up(tmp_path, registry, ports=ports) as up:
-        up.wait_for(r"is for both the router and worker-v1.2.3; change --listen or --worker-port", START_SECONDS)
+        up.wait_for(r"is wanted for both the router and worker-v1.2.3; change --listen or --worker-port", START_SECONDS)
         assert up.ended() == 1
 
 
@@ -345,7 +345,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         up.wait_for(r"v1.4.0-rc1: ")
         assert up.ended() == 2
     with Up(tmp_path, registry, "--replicas", "v9=2") as up:
-        up.wait_for(r"--replicas: 'v9' is not a version of the file; there are v1.2.3, ", START_SECONDS)
+        up.wait_for(r"--replicas: 'v9' is not a version of the file; allowed are v1.2.3, ", START_SECONDS)
         assert up.ended() == 2
     with Up(tmp_path, tmp_path / "nowhere") as up:
         up.wait_for(r"v1.2.3, v1.3.0-beta, v1.4.0-rc1: registry '.* is not a folder", START_SECONDS)
@@ -383,7 +383,7 @@ def test_a_broken_treatment_does_not_keep_it_from_ready(tmp_path: Path) -> None:
     (registry / "v1.3.0-beta" / "model.onnx").write_bytes(b"not a model")
     with Up(tmp_path, registry) as up:
         up.ready()
-        up.wait_for(r"v1.3.0-beta has no worker that serves; v1.2.3 answers for it")
+        up.wait_for(r"no worker serves v1.3.0-beta; v1.2.3 answers instead")
         assert call(up.address).model_version == "v1.2.3"
 
 

@@ -337,9 +337,12 @@ def test_own_ratios_are_sums_over_sums_by_the_delta_method(tmp_path: Path) -> No
     ("own", "sentence"),
     [
         ("{type: ratio, outcome: finish}", "a `ratio` needs `over`"),
-        ("{type: ratio, outcome: finish, over: finish}", "is the `outcome` itself"),
-        ("{type: ratio, outcome: finish, over: play, winsorise: 0.9}", "is not for a `ratio`"),
-        ("{type: mean, outcome: finish, over: play}", "is for type `ratio` only, and this is a mean"),
+        ("{type: ratio, outcome: finish, over: finish}", "must differ from `outcome`"),
+        ("{type: ratio, outcome: finish, over: play, winsorise: 0.9}", "is not allowed for a `ratio`"),
+        (
+            "{type: mean, outcome: finish, over: play}",
+            "is allowed for the type `ratio` only, and this metric is a mean",
+        ),
     ],
 )
 def test_wrong_ratios_are_refused(own: str, sentence: str) -> None:

@@ -105,9 +105,9 @@ def test_details_are_a_key_beside_the_documented_ones(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--markdown", "--json"), "--markdown: cannot be given together with --json"),
-        (("--details",), "--details: is for --json"),
-        (("--json", "--details", "--registry", "/nowhere"), "--registry: /nowhere is no folder"),
+        (("--markdown", "--json"), "--markdown: cannot be combined with --json"),
+        (("--details",), "--details: needs --json"),
+        (("--json", "--details", "--registry", "/nowhere"), "--registry: /nowhere is not a folder"),
     ],
 )
 def test_flags_that_do_not_go_together(folder: Path, arguments: tuple[str, ...], sentence: str) -> None:

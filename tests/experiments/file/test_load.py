@@ -152,7 +152,7 @@ def test_two_experiments_of_one_name() -> None:
     """Names are unique; the error points at the second."""
     second = VALID[VALID.index("  - name") :]
     (error,) = _errors(VALID + second)
-    assert str(error) == "f:13:11: experiments[1].name: `e` is the name of experiments[0] too"
+    assert str(error) == "f:13:11: experiments[1].name: `e` is already the name of experiments[0]"
 
 
 def test_a_layer_given_away_more_than_whole() -> None:

@@ -130,7 +130,7 @@ def test_later_rows_can_be_given_up(style: str) -> None:
     text = STYLES[style]
     for day in (5, 6):
         text = rewrite(text, _ramped(text, {"two": day * 500}, at=days(day)))
-    with pytest.raises(ChangeError, match="or give up later rows"):
+    with pytest.raises(ChangeError, match="--drop-later removes later rows"):
         _ramped(text, {"two": 0}, at=days(1))
     wanted = change.ramped(load_text(text), "e", {"two": 0}, traffic_bp=None, at=days(1), now=days(1), drop_later=True)
     changed = rewrite(text, wanted)
@@ -186,7 +186,7 @@ def test_ramps_through_the_file_move_the_minimum(shares: list[int]) -> None:
         ({"tow": 100}, None, START, "`tow` is not a group of `e`; did you mean `two`?"),
         ({"two": 9000}, None, START, "the treatments have 110 percent together"),
         ({"two": 20, "control": 10}, None, START, "shares must sum to 100 percent: control 0.1, one 20, two 0.2"),
-        ({"two": 1000}, None, START, "the shares and the traffic of the last row already"),
+        ({"two": 1000}, None, START, "the last row already has these shares"),
         (
             {"two": 1100},
             None,
@@ -208,7 +208,7 @@ def test_names_that_are_not_there() -> None:
         change.enabled(config, "g", on=False)
     with pytest.raises(ChangeError, match="`tow` is not a group of `e`; did you mean `two`"):
         change.concluded(config, "e", winner="tow")
-    with pytest.raises(ChangeError, match="`e` is running already"):
+    with pytest.raises(ChangeError, match="`e` is already running"):
         change.enabled(config, "e", on=True)
 
 
@@ -234,7 +234,7 @@ def test_save_does_not_overwrite_what_another_wrote(tmp_path: Path) -> None:
     """If the file changed since it was read, it stays as the other left it."""
     file = tmp_path / "f.yaml"
     file.write_bytes(b"another's")
-    with pytest.raises(SaveError, match="was changed meanwhile"):
+    with pytest.raises(SaveError, match="was changed by somebody else meanwhile"):
         save(file, read=b"old", changed=b"new")
     assert file.read_bytes() == b"another's"
     with pytest.raises(SaveError, match="could not be written"):

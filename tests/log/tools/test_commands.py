@@ -401,7 +401,7 @@ def test_a_damaged_file_is_told_by_its_name(tmp_path: Path) -> None:
         ("b.jsonl.gz", b"\x1f\x8b\x08"),
     ):
         (tmp_path / name).write_bytes(data)
-        with pytest.raises(LogsError, match=f"{name}: what is compressed is damaged"):
+        with pytest.raises(LogsError, match=f"{name}: the compressed file is damaged"):
             list(lines_of(tmp_path / name))
 
 

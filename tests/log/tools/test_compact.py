@@ -147,7 +147,7 @@ def test_what_does_not_agree_is_not_removed(tmp_path: Path, monkeypatch: pytest.
         return lines
 
     monkeypatch.setattr(compacting, "_write", bend)
-    with pytest.raises(LogsError, match="rows of Parquet"):
+    with pytest.raises(LogsError, match="Parquet rows differ from the log lines"):
         compact(tmp_path, tmp_path / "compacted", HERE)
     assert summary(checked(tmp_path)) == summary(before)
     assert list(tmp_path.rglob("*.parquet")) == []

@@ -176,10 +176,10 @@ def test_news_is_said_once() -> None:
         document(7, revision="new", seen_revision="new"),
     )
     assert lines == [
-        "configuration not taken: one",
-        "configuration not taken: two",
-        "the file says again what is in force, configuration abc",
-        "configuration new is in force",
+        "the new configuration is not in force: one",
+        "the new configuration is not in force: two",
+        "the file is back to the configuration in force, abc",
+        "configuration new is now in force",
     ]
 
 
@@ -188,10 +188,10 @@ def test_a_short_wait_is_no_news() -> None:
     waits = {"seen_revision": "new", "errors": ["waits for v2"]}
     taken = {"seen_revision": "new", "revision": "new"}
     assert told(document(1), document(2, **waits), document(5, **waits), document(6, **taken)) == [
-        "configuration new is in force"
+        "configuration new is now in force"
     ]
     assert told(document(1), document(2, **waits), document(7, **waits), document(8, **waits)) == [
-        "configuration not taken: waits for v2"
+        "the new configuration is not in force: waits for v2"
     ]
 
 
