@@ -94,7 +94,7 @@ def test_outcomes_want_a_token_off_loopback(fleet: Fleet, papers: Papers) -> Non
     right, other = papers.add_token("recorder", "feedback"), papers.add_token("operator", "admin")
     wait_until(lambda: record(fleet, right, 0)[0] == "OK", "a token that was just added")
     code, text = record(fleet, "", 1)
-    assert (code, "allowed: metadata `authorization: Bearer TOKEN`" in text) == ("UNAUTHENTICATED", True)
+    assert (code, "send metadata `authorization: Bearer TOKEN`" in text) == ("UNAUTHENTICATED", True)
     assert record(fleet, "abf_nobody", 1)[0] == "UNAUTHENTICATED"
     assert record(fleet, other, 1) == (
         "PERMISSION_DENIED",
