@@ -1,4 +1,4 @@
-"""The command line: puts the families of commands together. Knows their names, and nothing of what they do."""
+"""The command line: registers the commands of each module in commands/."""
 
 import gc
 
@@ -34,4 +34,4 @@ def main() -> None:
     try:
         app()
     finally:
-        gc.freeze()  # else Python looks for cycles once more among all that goes anyway: a quarter second of a report
+        gc.freeze()  # else the last garbage collection at exit takes a quarter second of a report

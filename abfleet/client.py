@@ -45,7 +45,7 @@ CONCURRENT_CALLS = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecommendationQuery:
-    """What is asked for a user."""
+    """One user's request: history, number of items, attributes."""
 
     user_id: str = ""
     items: tuple[int, ...] = ()
@@ -81,7 +81,7 @@ class CallFailed(Exception):
 
 
 def make_request_id() -> str:
-    """A name of its own for a call."""
+    """A new unique request id."""
     return uuid.uuid4().hex
 
 
@@ -123,7 +123,7 @@ async def ask(
 
 @dataclass(slots=True)
 class ObservedSplit:
-    """Where many users landed; changed only by `ask_all`."""
+    """The groups that many users were assigned to, and the failures; changed only by `ask_all`."""
 
     answered: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     """(experiment, group, version that served): calls."""

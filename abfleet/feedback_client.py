@@ -1,4 +1,4 @@
-"""Tells a router what users did: gathers outcomes, sends them in batches, tries again. Knows the contract, no file.
+"""Sends outcomes to a router: collects them, sends them in batches, and retries.
 
 Nothing is lost silently: an outcome is acknowledged, rejected with a reason, or given up after a deadline; each of the
 three is counted, the last two are handed to the caller's function, and `close` raises when outcomes were given up.
@@ -41,7 +41,7 @@ MAX_BATCH = 10_000
 
 
 class OutcomesLost(Exception):
-    """Outcomes were given up; `count` of them."""
+    """`count` outcomes were dropped after their deadline, or because the router refused the call."""
 
     def __init__(self, count: int, why: str) -> None:
         super().__init__(f"{count} outcomes could not be recorded; the last error was {why}")
@@ -50,7 +50,7 @@ class OutcomesLost(Exception):
 
 @dataclass(slots=True)
 class OutcomeTally:
-    """What became of outcomes; changed only by the client's task."""
+    """Counts of outcomes by result; changed only by the client's task."""
 
     accepted: int = 0
     duplicate: int = 0
@@ -78,8 +78,8 @@ class FeedbackClient:
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`linger_seconds`: how long an outcome may wait for company; `give_up_seconds`: how long a batch is tried;
-        `access`: token and certificates."""
+        """`linger_seconds`: how long an outcome may wait for others of its batch; `give_up_seconds`: how long a batch is
+        tried; `access`: token and certificates."""
         if not 1 <= batch <= MAX_BATCH:
             raise ValueError(f"batch: {batch} is not allowed; allowed are 1 to {MAX_BATCH}")
         self.tally = OutcomeTally()
@@ -172,7 +172,7 @@ class FeedbackClient:
                     self._lose(batch, why)
                     return
                 self.tally.retries += 1
-                await asyncio.sleep(backoff * (0.5 + self._draw() / 2))  # apart from other clients that wait
+                await asyncio.sleep(backoff * (0.5 + self._draw() / 2))  # jitter, so that clients do not retry together
                 backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
             else:
                 self._account(batch, answer)

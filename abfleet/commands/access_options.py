@@ -1,4 +1,4 @@
-"""Options of every command that calls a router: whom it trusts and what it shows. Knows their names, calls nobody."""
+"""Options of every command that calls a router: the authority that it trusts, its certificate and its token."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

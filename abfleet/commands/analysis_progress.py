@@ -1,4 +1,4 @@
-"""What a long analysis tells while it runs: a line that moves on a terminal, else a plain line for each long step."""
+"""The progress of a long analysis: a moving line on a terminal, else a plain line for each long step."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 QUIET_SECONDS = 5.0
-"""What takes less is not told where nobody watches: most analyses say nothing."""
+"""Without a terminal shorter analyses, which most are, print no progress."""
 
 
 def plain_lines(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:

@@ -1,4 +1,4 @@
-"""`abfleet analyze`: from the log to a conclusion. Knows flags and terminals, not the rules."""
+"""`abfleet analyze`: from the log to a conclusion."""
 
 import gc
 import json
@@ -122,14 +122,14 @@ def analyze(
     unwanted = _verdicts(fail_on)
     if html is not None:
         report_page.check(html)
-    wishes = watch.Notifications(
+    notifications = watch.Notifications(
         url=notify_url,
         secret_file=notify_secret_file,
         command=notify_command,
         state=notify_state,
         dry_run=notify_dry_run,
     )
-    watch.receivers(wishes)  # a mistake is told before the log is read
+    watch.receivers(notifications)  # a wrong flag is refused before the log is read
     if watching:
         if as_of is not None:
             refuse("--as-of: cannot be combined with --watch, which reads up to the newest line")
@@ -138,7 +138,7 @@ def analyze(
         source = watch.ReportSource(
             logs, experiments, fleet, experiment, html, known=_known(None if html is None else registry)
         )
-        if watch.watch_until(source, wishes, every_seconds=every, as_json=as_json, until=unwanted):
+        if watch.watch_until(source, notifications, every_seconds=every, as_json=as_json, until=unwanted):
             raise typer.Exit(EXIT_VERDICT)
         return
     config, report = _report(
@@ -168,14 +168,14 @@ def analyze(
         if not console.is_terminal:
             console.width = 160
         console.print(fitted(rendered(report)))
-    watch.notify_once(wishes, report.as_dict())
+    watch.notify_once(notifications, report.as_dict())
     if any(str(one.decision.verdict) in unwanted for one in report.experiments):
         raise typer.Exit(EXIT_VERDICT)
 
 
 @contextmanager
 def _nothing_collected() -> Iterator[None]:
-    """Without looking for cycles of objects: Ibis makes so many small ones that this is a tenth of a short report."""
+    """Without garbage collection: Ibis makes so many small cycles that it takes a tenth of a short report."""
     was = gc.isenabled()
     gc.disable()
     try:
@@ -226,7 +226,7 @@ def _report(
 
 
 def _known(registry: Path | None) -> "dict[str, Offline]":
-    """What the registry says of each version; what it cannot say is told, and costs only its own numbers."""
+    """The registry's facts of each version; one that cannot be read is a warning and lacks only its own numbers."""
     if registry is None or (registry == DEFAULT_REGISTRY and not registry.exists()):
         return {}
     from abfleet_models.offline import offline_facts

@@ -1,4 +1,4 @@
-"""`abfleet client`: calls a router and shows the answer, or the split that many users get. Knows how to print it."""
+"""`abfleet client`: calls a router and shows the answer, or the split that many users get."""
 
 import asyncio
 import csv

@@ -1,4 +1,4 @@
-"""Commands that change the experiments file in place: show the plan, ask, write. What changes is the room's."""
+"""Commands that change the experiments file in place: show the plan, ask, write."""
 
 import re
 import sys

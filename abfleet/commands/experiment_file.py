@@ -1,4 +1,4 @@
-"""How commands find, read and show experiments files. Knows flags and terminals; what a file means is the room's."""
+"""How commands find, read and show experiments files."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Commands about the experiments file: check it, compare it, and say who gets what. Knows flags and printing only."""
+"""Commands about the experiments file: check it, compare it, and say who gets what."""
 
 import json
 import sys
@@ -197,7 +197,7 @@ def assign(
             sink.write(bulk.rows(user_ids).encode(errors="surrogateescape"))
         sink.flush()
     except BrokenPipeError:
-        # Whoever reads has seen enough; without this the interpreter would complain while it closes the stream.
+        # The reader closed the pipe; without this the interpreter would report an error when it flushes the stream.
         sys.stdout = None
         return
     if bulk.invalid:

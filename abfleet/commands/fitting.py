@@ -1,4 +1,4 @@
-"""Shows tables and texts on a terminal so that no figure is cut or broken, however narrow it is. Knows widths alone.
+"""Shows tables and texts on a terminal so that no figure is cut or broken, however narrow it is.
 
 A table that does not fit gets its words broken into lines, and where that does not do, becomes a block for each row
 with a line for each value.
@@ -79,7 +79,7 @@ class _FittedTable:
         shown = self._shown(console, options)
         if isinstance(shown, Table):
             return Measurement.get(console, options, shown)
-        return Measurement(options.max_width, options.max_width)  # in less it would look otherwise
+        return Measurement(options.max_width, options.max_width)  # in a narrower space it would be laid out differently
 
     def _shown(self, console: Console, options: ConsoleOptions) -> RenderableType:
         wanted = Measurement.get(console, options.update(width=_UNLIMITED), self.table).maximum

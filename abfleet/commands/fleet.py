@@ -1,4 +1,4 @@
-"""Commands that run processes of the fleet: up, router, worker, dashboard. Knows their flags, not their work."""
+"""Commands that run processes of the fleet: up, router, worker, dashboard."""
 
 import os
 import sys
@@ -149,7 +149,7 @@ def up(
     try:
         code = run(settings, console)
     except (SettingsError, TransportError) as error:
-        console.complain([str(error)])
+        console.print_errors([str(error)])
         code = USAGE
     raise typer.Exit(code)
 
@@ -197,7 +197,7 @@ def _drain_flags(environment: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _become(module: str, arguments: Sequence[str]) -> NoReturn:
-    """This process is that server from now on: signals and the exit code need nobody in between."""
+    """Replaces this process by the server, so that signals and the exit code are the server's own."""
     os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
 
 

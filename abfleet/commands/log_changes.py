@@ -1,4 +1,4 @@
-"""`abfleet logs compact`, `erase` and `import-outcomes`: what changes a log. Knows flags and printing only."""
+"""`abfleet logs compact`, `erase` and `import-outcomes`: the commands that change a log."""
 
 import json
 from pathlib import Path
@@ -14,11 +14,11 @@ from abfleet.commands.log_options import (
     Json,
     KeyFile,
     Logs,
-    bar,
+    errors_in_one_line,
     identity,
+    logged_user,
+    progress_count,
     stop,
-    told,
-    who,
 )
 from abfleet.commands.tables import say
 
@@ -48,7 +48,7 @@ def compact(
 
     if not logs.is_dir():
         stop(f"{logs}: there is no such folder", USAGE)
-    with told(), bar("Compacting") as advance:
+    with errors_in_one_line(), progress_count("Compacting") as advance:
         done = run(logs, out or logs / "compacted", identity(), on_step=lambda step: advance())
     if as_json:
         typer.echo(json.dumps(asdict(done)))
@@ -72,8 +72,8 @@ def erase(
     """
     from abfleet_log.tools.erase import erase as run
 
-    with told():
-        done = run(logs or [Path("logs")], who(user_id, user_id_hmac_key_file), identity(), dry_run=dry_run)
+    with errors_in_one_line():
+        done = run(logs or [Path("logs")], logged_user(user_id, user_id_hmac_key_file), identity(), dry_run=dry_run)
     if as_json:
         busy = [str(path) for path in done.busy]
         typer.echo(json.dumps({"lines": done.lines, "files": done.files, "busy": busy, "dry_run": dry_run}))
@@ -128,7 +128,7 @@ def import_outcomes(
             stop("\n".join(str(one) for one in error.errors), USAGE)
     if not file.is_file():
         stop(f"{file}: there is no such file", USAGE)
-    with told(), bar("Importing") as advance:
+    with errors_in_one_line(), progress_count("Importing") as advance:
         done = run(file, logs, mapping, types, identity(), dry_run=dry_run, skip_rejected=skip_rejected, on_row=advance)
     document = {
         "rows": done.rows,

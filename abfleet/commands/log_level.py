@@ -1,4 +1,4 @@
-"""`abfleet log-level`: how much running routers say of their operation. Knows the flag and the words, not the log."""
+"""`abfleet log-level`: sets the level of running routers' operational logs."""
 
 import asyncio
 import json

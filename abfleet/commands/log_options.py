@@ -1,4 +1,4 @@
-"""What the commands of `abfleet logs` share: flags, a running count, and mistakes told in a line. Knows no log line."""
+"""What the commands of `abfleet logs` share: flags, a progress count, and errors in one line."""
 
 import socket
 import sys
@@ -27,8 +27,8 @@ KeyFile = Annotated[
 ]
 
 
-def who(user_id: str, key_file: Path | None) -> "LoggedUser":
-    """Whom to look for. Exits 2 when the key file is no key."""
+def logged_user(user_id: str, key_file: Path | None) -> "LoggedUser":
+    """The user, with the keyed hash where a key file is given. Exits 2 when the key file cannot be used."""
     from abfleet_log.tools.erase import LoggedUser
     from abfleet_log.user_id_hash import KeyFileError, keyed_hash
 
@@ -41,7 +41,7 @@ def who(user_id: str, key_file: Path | None) -> "LoggedUser":
 
 
 def identity() -> "WriterIdentity":
-    """This process, as it is named in files of the log."""
+    """This process, as names of log files contain it."""
     import os
 
     from abfleet_log.files import WriterIdentity
@@ -50,7 +50,7 @@ def identity() -> "WriterIdentity":
 
 
 @contextmanager
-def bar(words: str) -> "Iterator[Any]":
+def progress_count(words: str) -> "Iterator[Any]":
     """A progress count on a terminal; nothing elsewhere."""
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
@@ -63,8 +63,8 @@ def bar(words: str) -> "Iterator[Any]":
 
 
 @contextmanager
-def told() -> Iterator[None]:
-    """Says what is wrong with log files in one line."""
+def errors_in_one_line() -> Iterator[None]:
+    """Ends the command with one line on stderr when log files cannot be read or changed."""
     from abfleet_log.tools.read_lines import LogsError
 
     try:

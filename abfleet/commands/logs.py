@@ -1,4 +1,4 @@
-"""`abfleet logs tail`, `check`, `user` and `schema`: read a log. Knows flags and printing only."""
+"""`abfleet logs tail`, `check`, `user` and `schema`: the commands that read a log."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,17 @@ from typing import Annotated, Any
 import typer
 
 from abfleet.commands import log_changes
-from abfleet.commands.log_options import FAILURE, USAGE, Json, KeyFile, Logs, bar, stop, told, who
+from abfleet.commands.log_options import (
+    FAILURE,
+    USAGE,
+    Json,
+    KeyFile,
+    Logs,
+    errors_in_one_line,
+    logged_user,
+    progress_count,
+    stop,
+)
 from abfleet.commands.tables import say
 
 group = typer.Typer(
@@ -34,10 +44,10 @@ def tail(
     """Show the newest lines, and those that follow, in words or as they are."""
     from abfleet_log.tools.show import last_lines, new_lines, one_line
 
-    wishes = {"experiment": experiment, "user_id": user, "event": event}
+    filters = {"experiment": experiment, "user_id": user, "event": event}
 
     def wanted(line: dict[str, Any]) -> bool:
-        return all(not value or line.get(name) == value for name, value in wishes.items())
+        return all(not value or line.get(name) == value for name, value in filters.items())
 
     def show(line: dict[str, Any]) -> None:
         if as_json:
@@ -46,7 +56,7 @@ def tail(
             say(one_line(line))
 
     paths = logs or [Path("logs")]
-    with told():
+    with errors_in_one_line():
         following = new_lines(paths, wanted) if follow else iter(())
         for line in last_lines(paths, lines, wanted):
             show(line)
@@ -81,7 +91,7 @@ def check(
             config = load(experiments, None)
         except ConfigErrors as error:
             stop("\n".join(str(one) for one in error.errors), USAGE)
-    with told(), bar("Checking") as advance:
+    with errors_in_one_line(), progress_count("Checking") as advance:
         result = Checker(gap_seconds=gap, config=config).take(all_lines(logs or [Path("logs")], lambda path: advance()))
     report = document(result)
     if as_json:
@@ -99,7 +109,7 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
         say(f"{count:>10}  {name}")
     for row in report["exposures"]:
         say(f"{row['lines']:>10}  {row['experiment'] or '(no experiment)'}  {row['group'] or ''}".rstrip())
-    told = {
+    labels = {
         "synthetic": "lines of synthetic traffic",
         "torn": "torn last lines",
         "unreadable": "unreadable lines",
@@ -107,7 +117,7 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
         "repeated_outcomes": "repeated outcomes",
         "clock_set_back": "lines after a clock was set back",
     }
-    for name, words in told.items():
+    for name, words in labels.items():
         if report[name]:
             say(f"{report[name]:>10}  {words}")
     for one in report["gaps"][:20]:
@@ -131,8 +141,8 @@ def user(
     from abfleet_log.tools.erase import user_history
     from abfleet_log.tools.show import one_line
 
-    with told():
-        for line in user_history(logs or [Path("logs")], who(user_id, user_id_hmac_key_file)):
+    with errors_in_one_line():
+        for line in user_history(logs or [Path("logs")], logged_user(user_id, user_id_hmac_key_file)):
             if as_json:
                 typer.echo(json.dumps(line, ensure_ascii=False))
             else:

@@ -1,4 +1,4 @@
-"""Commands that release: promote, rollback, archive, restore, add, diff. Knows how to ask and show, and no more."""
+"""Commands that release models: promote, rollback, archive, restore, add, diff."""
 
 import getpass
 import json
@@ -67,7 +67,7 @@ def promote(
         found = release.registry.resolve(version)
         verify_golden(found)
         event = release.promote(version, alias=to)
-        _say(release, event, f"{to} leads to {found.version} already", as_json=as_json)
+        _print_event(release, event, f"{to} leads to {found.version} already", as_json=as_json)
 
 
 def rollback(
@@ -82,7 +82,7 @@ def rollback(
 
     with _releasing(registry, reason, by) as release:
         verify_golden(release.rollback_target(of))
-        _say(release, release.rollback(of), as_json=as_json)
+        _print_event(release, release.rollback(of), as_json=as_json)
 
 
 def archive(
@@ -98,7 +98,7 @@ def archive(
     if not force and experiments.is_file() and version in loaded(experiments)[0].models:
         _stop(f"{version} is one of the models of {experiments}; take it out there first, or use --force", FAILURE)
     with _releasing(registry, reason, by) as release:
-        _say(release, release.archive(version), as_json=as_json)
+        _print_event(release, release.archive(version), as_json=as_json)
 
 
 def restore(
@@ -113,7 +113,7 @@ def restore(
 
     with _releasing(registry, reason, by) as release:
         verify_golden(release.registry.archived(version))
-        _say(release, release.restore(version), as_json=as_json)
+        _print_event(release, release.restore(version), as_json=as_json)
 
 
 def add(
@@ -133,7 +133,7 @@ def add(
         candidate = examine(path, Path(scratch), _golden_histories(release.registry))
         latency = dict(candidate.latency_us)
         event = release.add(candidate.files, measured={"latency_us": latency})
-        _say(release, event, more={"latency_us": latency}, as_json=as_json)
+        _print_event(release, event, more={"latency_us": latency}, as_json=as_json)
 
 
 def diff(
@@ -172,7 +172,7 @@ def diff(
 
 @contextmanager
 def _releasing(registry: Path, reason: str | None, by: str | None) -> "Iterator[Release]":
-    """The right to release; what goes wrong is one line and an exit code."""
+    """Holds the registry's lock for a release; an error becomes one line and an exit code."""
     from abfleet_models.errors import RegistryError
     from abfleet_models.release import Release
 
@@ -212,7 +212,7 @@ def _golden_histories(registry: "Registry") -> list[list[int]]:
         return [list(row) for row in PLAIN_HISTORIES]
 
 
-def _say(
+def _print_event(
     release: "Release",
     event: "ReleaseEvent | None",
     unchanged: str = "",
@@ -220,19 +220,19 @@ def _say(
     more: dict[str, Any] | None = None,
     as_json: bool,
 ) -> None:
-    """What was done, and what an earlier release had left to be done."""
+    """Prints what was done, and what was finished of an earlier release that was killed."""
     if as_json:
         members = {"event": event and event.to_dict(), "finished": release.finished and release.finished.to_dict()}
         typer.echo(json.dumps({**members, **(more or {})}, indent=2))
         return
     if release.finished is not None:
-        typer.echo(f"first finished what was left undone: {_told(release.finished)}")
-    typer.echo(unchanged if event is None else _told(event))
+        typer.echo(f"first finished what was left undone: {_event_line(release.finished)}")
+    typer.echo(unchanged if event is None else _event_line(event))
     for shape, time in (more or {}).get("latency_us", {}).items():
         typer.echo(f"latency {shape}: {time:.1f} us a history")
 
 
-def _told(event: "ReleaseEvent") -> str:
+def _event_line(event: "ReleaseEvent") -> str:
     """An event as one line for people."""
     if event.alias is not None:
         return f"{event.alias} leads to {event.version}" + (f", before to {event.was}" if event.was else "")

@@ -1,4 +1,4 @@
-"""Commands of the models room: train, list, verify, releases. Knows how to show them, leaves the work to the room."""
+"""Commands of `abfleet models`: train, list, verify, sign, and those that release."""
 
 import json
 import sys

@@ -1,4 +1,4 @@
-"""`abfleet power`: how many users and days an effect needs. Knows flags and terminals, not the formula."""
+"""`abfleet power`: how many users and days an effect needs."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The report as a page in a file: `--html` of `abfleet analyze`. Knows where it goes, not what it looks like."""
+"""The report as a page in a file: `--html` of `abfleet analyze`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def check(path: Path) -> None:
-    """Refuses what can be known to fail before the log is read."""
+    """Refuses a path that cannot be written, or a missing library, before the log is read."""
     try:
         import abfleet_dashboard.pages  # noqa: F401 - asked early, used later
     except ImportError as error:

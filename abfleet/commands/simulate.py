@@ -1,4 +1,4 @@
-"""`abfleet simulate`: how often the analysis is wrong, over made-up experiments or a real log's users. Only flags."""
+"""`abfleet simulate`: how often the analysis is wrong, over made-up experiments or a real log's users."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator

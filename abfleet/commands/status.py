@@ -1,4 +1,4 @@
-"""`abfleet status`: what running routers have in force and how their fleets are doing. Knows how to show it."""
+"""`abfleet status`: what running routers have in force and how their fleets are doing."""
 
 import asyncio
 import json
@@ -73,7 +73,7 @@ async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_jso
     from abfleet.up.status_view import StatusWindow, plain, screen
 
     documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
-    reached = _complain(documents)
+    reached = _print_errors(documents)
     if as_json:
         _print_json(documents)
         return reached
@@ -100,7 +100,7 @@ def _print_json(documents: Sequence[dict[str, Any]]) -> None:
         typer.echo(json.dumps(documents[0]))
 
 
-def _complain(documents: Sequence[dict[str, Any]]) -> bool:
+def _print_errors(documents: Sequence[dict[str, Any]]) -> bool:
     problems = [document["error"] for document in documents if "error" in document]
     for problem in problems:
         sys.stderr.write(f"abfleet: {problem}\n")
@@ -108,7 +108,7 @@ def _complain(documents: Sequence[dict[str, Any]]) -> bool:
 
 
 async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_json: bool) -> bool:
-    """Shows the routers again and again, until Ctrl-C; ends when none answers."""
+    """Shows the routers every second until Ctrl-C, or until none answers."""
     from rich.console import Group, RenderableType
     from rich.live import Live
     from rich.text import Text
@@ -124,7 +124,7 @@ async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_js
             documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
             answered = [document for document in documents if "error" not in document]
             if not answered:
-                return _complain(documents)
+                return _print_errors(documents)
             parts: list[RenderableType] = []
             for document in documents:
                 if "error" in document:
@@ -144,7 +144,7 @@ async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_js
 
 
 class _Nothing:
-    """In the place of a live table where there is no terminal."""
+    """Used instead of a live table where there is no terminal."""
 
     def __enter__(self) -> None: ...
 

@@ -1,4 +1,4 @@
-"""A table or a line for people and for pipes. Knows cells and words, nothing of what they say.
+"""A table or a line, for terminals and for pipes.
 
 On a terminal no figure is cut or broken, however narrow it is; in a pipe everything stays on one line.
 """

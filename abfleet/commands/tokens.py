@@ -1,4 +1,4 @@
-"""`abfleet token`: makes tokens for callers. Knows what to print, and stores nothing."""
+"""`abfleet token`: makes tokens for callers, and stores none."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`abfleet traffic`: people who call a router and act on what they are shown. Knows flags and printing only."""
+"""`abfleet traffic`: people who call a router and act on what they are shown."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""`abfleet analyze --watch` and its notifications. Knows flags, the clock and the terminal; not what a verdict is."""
+"""`abfleet analyze --watch` and its notifications."""
 
 import json
 import signal
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 FAILURE = 1
 TRIES = 3
-"""Without --watch, to deliver what is due: some 3 s in all. What nobody took then is sent by the next run."""
+"""Attempts to deliver without --watch, some 3 s in all. The next run sends what is still pending then."""
 LEAST_SECONDS = 0.1
 
 Watch = Annotated[
@@ -104,44 +104,44 @@ class RenderedReport:
     shown: Any
 
 
-def receivers(wishes: Notifications) -> "list[Receiver]":
-    """Who is to be told; none where nobody wants to be. Exits 2 for a mistake in the flags."""
+def receivers(notifications: Notifications) -> "list[Receiver]":
+    """The receivers that the flags name; empty if there are none. Exits 2 for a mistake in the flags."""
     from abfleet.notify.notifier import CommandReceiver, NotifyError, UrlReceiver, read_secret
 
-    if wishes.url is None and wishes.command is None:
-        if wishes.secret_file is not None or wishes.dry_run:
+    if notifications.url is None and notifications.command is None:
+        if notifications.secret_file is not None or notifications.dry_run:
             refuse("--notify-secret-file and --notify-dry-run need --notify-url or --notify-command")
         return []
     try:
-        secret = None if wishes.secret_file is None else read_secret(wishes.secret_file)
-        found: list[Receiver] = [] if wishes.url is None else [UrlReceiver(wishes.url, secret)]
-        return found if wishes.command is None else [*found, CommandReceiver(wishes.command)]
+        secret = None if notifications.secret_file is None else read_secret(notifications.secret_file)
+        found: list[Receiver] = [] if notifications.url is None else [UrlReceiver(notifications.url, secret)]
+        return found if notifications.command is None else [*found, CommandReceiver(notifications.command)]
     except NotifyError as error:
         refuse(error)
 
 
 @contextmanager
-def notifier(wishes: Notifications) -> "Iterator[Notifier | None]":
-    """Who sends, ready to; None where nobody wants to be told. Exits 2 for a mistake in the flags or their files."""
+def notifier(notifications: Notifications) -> "Iterator[Notifier | None]":
+    """A notifier with its state file locked; None without receivers. Exits 2 if the flags or their files are wrong."""
     from abfleet.notify.notifier import Notifier, NotifyError
 
-    told = receivers(wishes)
-    if not told:
+    chosen = receivers(notifications)
+    if not chosen:
         yield None
         return
     try:
-        with Notifier(wishes.state, told) as sender:
+        with Notifier(notifications.state, chosen) as sender:
             yield sender
     except NotifyError as error:
         refuse(error)
 
 
-def notify_once(wishes: Notifications, document: Mapping[str, Any]) -> None:
-    """Sends what is new in one report; exits 1 when it was not taken, and is left for the next run."""
-    with notifier(wishes) as sender:
+def notify_once(notifications: Notifications, document: Mapping[str, Any]) -> None:
+    """Sends what is new in one report; exits 1 if a message was not delivered, which the next run then sends."""
+    with notifier(notifications) as sender:
         if sender is None:
             return
-        if wishes.dry_run:
+        if notifications.dry_run:
             for text in sender.described(document):
                 typer.echo(text)
         else:
@@ -178,7 +178,7 @@ class ReportSource:
 
     @property
     def files(self) -> list[Path]:
-        """Without whose change the report is the same."""
+        """The files that the report depends on."""
         return [*self.logs, self.experiments, *([] if self.fleet is None else [self.fleet])]
 
     def make_report(self) -> RenderedReport:
@@ -206,27 +206,27 @@ class ReportSource:
 
 
 def watch_until(
-    source: ReportSource, wishes: Notifications, *, every_seconds: float, as_json: bool, until: frozenset[str]
+    source: ReportSource, notifications: Notifications, *, every_seconds: float, as_json: bool, until: frozenset[str]
 ) -> bool:
     """Watches until Ctrl-C, which gives False, or until an experiment has one of these verdicts, which gives True."""
     loaded(source.experiments, fleet=source.fleet)  # what is wrong from the beginning ends it
     with analysis_extra():
         import abfleet_analysis.analyse  # noqa: F401 - asked early, used later
-    with notifier(wishes) as sender:
+    with notifier(notifications) as sender:
         return Watcher(
             source.make_report,
             source.files,
             sender,
             every_seconds=every_seconds,
             as_json=as_json,
-            dry_run=wishes.dry_run,
+            dry_run=notifications.dry_run,
             until=until,
         ).run()
 
 
 @contextmanager
 def _uninterrupted() -> Iterator[None]:
-    """Ctrl-C waits until what is on its way has been taken and noted, so that it is not sent again."""
+    """Delays Ctrl-C until messages under way are delivered and recorded, so that they are not sent again."""
     asked: list[int] = []
     before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
     try:
@@ -242,7 +242,7 @@ class Waiting(Exception):
 
 
 class Watcher:
-    """Watches on and on. `make_report` makes a report, or raises `Waiting` with the reason why there is none yet."""
+    """Polls until it is stopped. `report` makes a report, or raises `Waiting` with the reason why there is none."""
 
     def __init__(
         self,
@@ -255,7 +255,7 @@ class Watcher:
         dry_run: bool,
         until: frozenset[str],
     ) -> None:
-        """`followed`: files and folders without whose change the report is the same; `until`: verdicts that end it."""
+        """`followed`: files and folders that the report depends on; `until`: verdicts that end the watching."""
         self._make_report = report
         self._followed = followed
         self._sender = sender
@@ -265,10 +265,10 @@ class Watcher:
         self._until = until
         self._seen: object = None
         self._shown: dict[str, Conclusion] = {}
-        self._said = ""
+        self._last_message = ""
 
     def run(self) -> bool:
-        """Until Ctrl-C, which gives False, or until a verdict that ends it, which gives True."""
+        """Polls until Ctrl-C, which gives False, or until one of the verdicts in `until`, which gives True."""
         try:
             with self._screen() as screen:
                 while not self._step(screen):
@@ -302,7 +302,7 @@ class Watcher:
             try:
                 report = self._make_report()
             except Waiting as reason:
-                self._say(str(reason))
+                self._print_once(str(reason))
             else:
                 self._seen = seen
                 self._show(screen, report)
@@ -313,7 +313,7 @@ class Watcher:
             with _uninterrupted():
                 complaints = self._sender.send(time.monotonic())
             for complaint in complaints:
-                self._say(complaint)
+                self._print_once(complaint)
         return ended
 
     def _show(self, screen: "Live | None", report: RenderedReport) -> None:
@@ -335,8 +335,8 @@ class Watcher:
             for text in self._sender.described(report.document):
                 typer.echo(text)
 
-    def _say(self, words: str) -> None:
-        """On standard error, once until it changes."""
-        if words != self._said:
-            self._said = words
+    def _print_once(self, words: str) -> None:
+        """Prints a message on standard error, unless it is the same as the one before."""
+        if words != self._last_message:
+            self._last_message = words
             typer.echo(words, err=True)

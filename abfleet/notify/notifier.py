@@ -1,8 +1,8 @@
-"""Tells others of changed verdicts, at least once, over restarts. Knows HTTP, programs and a state file; no analysis.
+"""Notifies receivers of changed verdicts, at least once, also over restarts.
 
-A change is written to the state file together with what has been told so far, and only then sent; it leaves the file
-when its receiver has taken it. So a restart neither forgets a change nor tells it anew, and a crash between the two
-repeats it, with the same id and the same bytes.
+A change is written to the state file together with all that was notified before, and only then sent; it leaves the
+file when its receiver has accepted it. So a restart neither forgets nor repeats a change, and a crash between the two
+repeats it with the same id and the same bytes.
 """
 
 import fcntl
@@ -41,7 +41,7 @@ class NotifyError(Exception):
 
 
 class NotDelivered(Exception):
-    """A receiver did not take a message; `retry_after_seconds` is its own wish, if it has one."""
+    """A receiver did not accept a message; `retry_after_seconds` is what it asked for, else 0."""
 
     def __init__(self, reason: str, retry_after_seconds: float = 0.0) -> None:
         super().__init__(reason)
@@ -53,7 +53,7 @@ class Receiver(Protocol):
 
     @property
     def name(self) -> str:
-        """In the state file: `url` or `command`."""
+        """The receiver's name in the state file: `url` or `command`."""
 
     def deliver(self, body: bytes, delivery: str) -> None:
         """Delivers one message and returns once it is accepted. Raises NotDelivered."""
@@ -93,7 +93,7 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
 
 
 class UrlReceiver:
-    """POSTs the JSON; any status from 200 to 299 means that it was taken."""
+    """POSTs the JSON; any status from 200 to 299 means that it was accepted."""
 
     name = "url"
 
@@ -130,52 +130,52 @@ class UrlReceiver:
 
 
 class CommandReceiver:
-    """Runs a program with the JSON on its standard input, without a shell; exit code 0 means that it was taken."""
+    """Runs a program with the JSON on its standard input, without a shell; exit code 0 means that it was accepted."""
 
     name = "command"
 
     def __init__(self, command: str, timeout_seconds: float = COMMAND_TIMEOUT_SECONDS) -> None:
         """Splits the command as a shell would. Raises NotifyError if it is empty or a quote is open."""
         try:
-            self._words = shlex.split(command)
+            self._arguments = shlex.split(command)
         except ValueError as error:
             raise NotifyError(f"--notify-command: {command[:64]!r}: {error}") from error
-        if not self._words:
+        if not self._arguments:
             raise NotifyError("--notify-command: is empty; it must be a program with its arguments")
         self._timeout_seconds = timeout_seconds
 
     def deliver(self, body: bytes, delivery: str) -> None:
         try:
             process = subprocess.Popen(
-                self._words,
+                self._arguments,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
         except OSError as error:
-            raise NotDelivered(f"{self._words[0][:64]}: {error.strerror or error}") from error
+            raise NotDelivered(f"{self._arguments[0][:64]}: {error.strerror or error}") from error
         with process:
             try:
                 _, errors = process.communicate(body, timeout=self._timeout_seconds)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)  # with whatever it has started
+                os.killpg(process.pid, signal.SIGKILL)  # and its child processes
                 raise NotDelivered(f"the command did not end within {self._timeout_seconds:g} s") from None
         if process.returncode:
-            told = errors.decode(errors="replace").strip().splitlines()
-            last = f": {told[-1][:SHOWN_CHARACTERS]}" if told else ""
+            lines = errors.decode(errors="replace").strip().splitlines()
+            last = f": {lines[-1][:SHOWN_CHARACTERS]}" if lines else ""
             raise NotDelivered(f"the command ended with exit code {process.returncode}{last}")
 
     def describe(self, body: bytes, delivery: str) -> str:
-        return f"run {shlex.join(self._words)}\n\n{body.decode()}"
+        return f"run {shlex.join(self._arguments)}\n\n{body.decode()}"
 
 
 def _retry_after(headers: "Message | None") -> float:
-    wish = headers.get("Retry-After", "") if headers is not None else ""
-    return min(float(wish), LONGEST_RETRY_SECONDS) if wish.isascii() and wish.isdecimal() else 0.0
+    seconds = headers.get("Retry-After", "") if headers is not None else ""
+    return min(float(seconds), LONGEST_RETRY_SECONDS) if seconds.isascii() and seconds.isdecimal() else 0.0
 
 
-# --- what was told, and what is still to be ---------------------------------------------------------------------------
+# --- what was notified, and what is still pending ---------------------------------------------------------------------
 
 
 def back_off_seconds(failures: int) -> float:
@@ -187,33 +187,35 @@ def back_off_seconds(failures: int) -> float:
 class NotificationState:
     """The content of the state file. Changed only by its Notifier."""
 
-    told: dict[str, Conclusion] = field(default_factory=dict)
+    notified: dict[str, Conclusion] = field(default_factory=dict)
     pending: list[tuple[str, str, str]] = field(default_factory=list)
-    """Receiver, id and body of each message that nobody has taken yet, oldest first."""
+    """Receiver, id and body of each message that its receiver has not accepted yet, oldest first."""
 
     def text(self) -> str:
-        """As it is in the file."""
-        told = {name: asdict(conclusion) for name, conclusion in self.told.items()}
-        return json.dumps({"version": 1, "told": told, "pending": self.pending}, ensure_ascii=False, indent=1) + "\n"
+        """The JSON text of the file."""
+        notified = {name: asdict(conclusion) for name, conclusion in self.notified.items()}
+        return (
+            json.dumps({"version": 1, "told": notified, "pending": self.pending}, ensure_ascii=False, indent=1) + "\n"
+        )
 
 
 def read_notification_state(path: Path) -> NotificationState:
-    """An empty one where there is no file. Raises NotifyError: nothing may be told anew because a file is broken."""
+    """An empty one where there is no file. Raises NotifyError: a damaged file must not cause repeats."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if document["version"] != 1:
             raise ValueError(f"version {document['version']!r}")
-        told = {str(name): Conclusion(**conclusion) for name, conclusion in document["told"].items()}
+        notified = {str(name): Conclusion(**conclusion) for name, conclusion in document["told"].items()}
         pending = [(str(receiver), str(delivery), str(body)) for receiver, delivery, body in document["pending"]]
     except FileNotFoundError:
         return NotificationState()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotifyError(f"--notify-state: {path} is not a state file of notifications: {error}") from error
-    return NotificationState(told, pending)
+    return NotificationState(notified, pending)
 
 
 class Notifier:
-    """Sends changes to receivers; a context manager that holds the state file against others."""
+    """Sends changes to receivers; a context manager that keeps the state file locked."""
 
     def __init__(self, path: Path, receivers: Sequence[Receiver]) -> None:
         self._path = path
@@ -246,22 +248,22 @@ class Notifier:
 
     @property
     def pending(self) -> int:
-        """Messages that a receiver of this run has not taken."""
+        """Messages that a receiver of this run has not accepted yet."""
         return sum(receiver in self._receivers for receiver, _, _ in self._state.pending)
 
     def note(self, document: Mapping[str, Any]) -> None:
         """Takes what is new in a report, to be sent by `send`. Raises NotifyError when it cannot be kept."""
-        found = changes(self._state.told, document)
+        found = changes(self._state.notified, document)
         for change in found:
-            self._state.told[change.experiment] = change.now
+            self._state.notified[change.experiment] = change.now
             body = json.dumps(change.message(), ensure_ascii=False, separators=(",", ":"))
             self._state.pending += [(name, change.id, body) for name in self._receivers]
         if found:
             self._save()
 
     def send(self, now: float) -> list[str]:
-        """Sends what is due, in order for each receiver; gives what went wrong. `now`: seconds, of a steady clock."""
-        complaints = []
+        """Sends what is due, in order for each receiver; returns the errors. `now`: seconds of a monotonic clock."""
+        problems = []
         for name, receiver in self._receivers.items():
             while (message := self._first(name)) is not None and now >= self._due.get(name, now):
                 try:
@@ -270,13 +272,13 @@ class Notifier:
                     self._failures[name] = failures = self._failures.get(name, 0) + 1
                     wait = max(back_off_seconds(failures), error.retry_after_seconds)
                     self._due[name] = now + wait
-                    complaints.append(f"--notify-{name}: {error}; trying again in {wait:g} s")
+                    problems.append(f"--notify-{name}: {error}; trying again in {wait:g} s")
                 else:
                     self._failures.pop(name, None)
                     self._due.pop(name, None)
                     self._state.pending.remove(message)
                     self._save()
-        return complaints
+        return problems
 
     def next_due(self) -> float | None:
         """When something is to be sent again; None where nothing waits."""
@@ -285,7 +287,7 @@ class Notifier:
     def described(self, document: Mapping[str, Any]) -> list[str]:
         """What would be sent for a report, with what still waits; nothing is sent or kept."""
         messages = [one for one in self._state.pending if one[0] in self._receivers]
-        for change in changes(self._state.told, document):
+        for change in changes(self._state.notified, document):
             body = json.dumps(change.message(), ensure_ascii=False, separators=(",", ":"))
             messages += [(name, change.id, body) for name in self._receivers]
         return [self._receivers[name].describe(body.encode(), delivery) for name, delivery, body in messages]

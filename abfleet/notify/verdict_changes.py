@@ -1,7 +1,7 @@
-"""What has changed between two reports, and whether there is anything new to read. Knows documents, no terminal.
+"""Changes of verdicts between two reports, and of the files that a report depends on.
 
-A report is its JSON document (`abfleet analyze --json`). An experiment that was never told of counts as one that keeps
-running, so that the first report tells of what is decided, and not of everything that is there.
+A report is its JSON document (`abfleet analyze --json`). An experiment that was never notified counts as one that keeps
+running, so that the first report notifies only what is decided.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ class Conclusion:
 
 @dataclass(frozen=True, slots=True)
 class VerdictChange:
-    """From one conclusion to another; `id` is the same whenever and wherever the same change is seen."""
+    """A change from one conclusion to another; the same change always has the same `id`."""
 
     id: str
     experiment: str
@@ -51,18 +51,18 @@ class VerdictChange:
             "id": self.id,
             "as_of": self.as_of,
             "experiment": self.experiment,
-            **_said(self.now),
+            **_as_dict(self.now),
             "reasons": list(self.reasons),
-            "before": _said(self.before),
+            "before": _as_dict(self.before),
         }
 
 
-def _said(conclusion: Conclusion) -> dict[str, Any]:
+def _as_dict(conclusion: Conclusion) -> dict[str, Any]:
     return {"verdict": conclusion.verdict, "group": conclusion.group, "groups": dict(conclusion.treatments)}
 
 
 def conclusions(document: Mapping[str, Any]) -> dict[str, Conclusion]:
-    """Of each experiment of a report, by name."""
+    """The conclusion of each experiment of a report, by name."""
     found = {}
     for experiment in document["experiments"]:
         decision = experiment["decision"]
@@ -75,13 +75,13 @@ def conclusions(document: Mapping[str, Any]) -> dict[str, Conclusion]:
     return found
 
 
-def changes(told: Mapping[str, Conclusion], document: Mapping[str, Any]) -> list[VerdictChange]:
-    """What a report says that was not told yet. Experiments that are missing from the report are left as they were."""
+def changes(notified: Mapping[str, Conclusion], document: Mapping[str, Any]) -> list[VerdictChange]:
+    """The changes in a report since what was notified. Experiments that the report lacks do not count as changed."""
     reasons = {one["name"]: tuple(one["decision"]["reasons"]) for one in document["experiments"]}
     found = []
     for name, now in conclusions(document).items():
-        before = told.get(name, Conclusion())
-        # While an experiment keeps running, whom that is about says nothing.
+        before = notified.get(name, Conclusion())
+        # While an experiment keeps running, a change of its group is no news.
         if now == before or (now.verdict == before.verdict == KEEP_RUNNING and now.treatments == before.treatments):
             continue
         parts = [name, asdict(before), asdict(now), document["as_of"]]
@@ -91,7 +91,7 @@ def changes(told: Mapping[str, Conclusion], document: Mapping[str, Any]) -> list
 
 
 def fingerprint(paths: Sequence[Path]) -> object:
-    """Equal for two moments between which no file of these, or in these folders, has changed."""
+    """A value that stays equal as long as none of these files, or files in these folders, changes."""
     return tuple(sorted(_facts(paths)))
 
 

@@ -1,7 +1,7 @@
-"""What a person does with a list: looks from the top down, clicks, sometimes converts, sometimes buys. Pure.
+"""What a person does with a list: examines it from the top down, clicks, sometimes converts, sometimes buys. Pure.
 
-A person looks at position k with probability 1/k^0.6 (position bias of that form: Craswell et al., WSDM 2008, compare
-models of it), clicks what is looked at with one probability if it would be watched next and another if not, and goes on
+A person examines position k with probability 1/k^0.6 (position bias of that form: Craswell et al., WSDM 2008, compare
+models of it), clicks what is examined with one probability if it would be watched next and another if not, and goes on
 from there. An effect multiplies the probability of a click, so that the true relative lift of clicks is the effect.
 """
 
@@ -43,8 +43,8 @@ def acts(
     """What follows a list, in order of position. `effect`: relative change of the probability of a click."""
     done = []
     for position, item in enumerate(items, 1):
-        looked = position**-POSITION_BIAS
-        clicks = looked * (CLICK_LIKED if likes(item) else CLICK_OTHER) * (1 + effect)
+        examined = position**-POSITION_BIAS
+        clicks = examined * (CLICK_LIKED if likes(item) else CLICK_OTHER) * (1 + effect)
         # Each position draws the same number of times whatever happens, so that an effect changes nothing but clicks.
         click, convert, buy = draw.random(), draw.random(), draw.random()
         delays = [draw.expovariate(1.0) * mean_delay_seconds for _ in range(3)]

@@ -1,4 +1,4 @@
-"""People who call: a history that they have seen, and what they would watch next. Knows a data folder, no router.
+"""People who call: a history that they have seen, and what they would watch next.
 
 Two sources of the same shape: MovieLens ratings, where what a person really watched later is known, and a built-in
 population for those who have no data, where it is drawn once for each person and item.
@@ -24,7 +24,7 @@ LIKED_SHARE = 0.15
 
 
 class PopulationError(Exception):
-    """The data folder is not what it should be; the message says what is wrong and what is allowed."""
+    """The data folder cannot be used; the message says what is wrong and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)

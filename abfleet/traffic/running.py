@@ -30,7 +30,7 @@ class TrafficPlan:
 
     Attributes:
         rate: Calls a second.
-        run: Begins every request id, so that two runs are told apart.
+        run: Prefix of every request id, so that two runs differ.
         effects: Group to the relative change of its click probability.
         duplicates, loss: Shares of outcomes that are sent twice, and never.
         as_real: Not marked as synthetic: analysis counts it.
@@ -57,7 +57,7 @@ class TrafficPlan:
 
 @dataclass(slots=True)
 class GroupTally:
-    """What one group's users were shown and did, whether or not it was told; changed only by Workload."""
+    """What one group's users were shown and did, whether or not it was sent; changed only by Workload."""
 
     users: set[str] = field(default_factory=set)
     lists: int = 0
@@ -95,7 +95,7 @@ class Workload:
         self._stopping = True
 
     async def run(self) -> None:
-        """Sends everything. Outcomes that could not be told are in the tally, and raise nothing."""
+        """Sends the whole workload. Outcomes that could not be sent are counted in the tally, and raise nothing."""
         plan = self._plan
         client = FeedbackClient(
             plan.address, synthetic=not plan.as_real, linger_seconds=0.1, give_up_seconds=30, access=plan.access
@@ -105,19 +105,19 @@ class Workload:
         try:
             async with client, open_channel(plan.address, plan.access) as channel:
                 calls = asyncio.create_task(self._call_all(channel, begun))
-                telling = asyncio.create_task(self._tell(client, calls))
+                outcomes = asyncio.create_task(self._record_outcomes(client, calls))
                 await calls
                 self.seconds = time.monotonic() - begun
-                await telling
+                await outcomes
         except OutcomesLost:
             pass  # the tally has them, and the summary shows it
 
     async def _call_all(self, channel: grpc.aio.Channel, begun: float) -> None:
         plan, gate = self._plan, asyncio.Semaphore(MOST_AT_ONCE)
-        who = random.Random(f"{plan.seed}/who")  # noqa: S311 - a simulation
+        draw = random.Random(f"{plan.seed}/who")  # noqa: S311 - a simulation
         under_way: set[asyncio.Task[None]] = set()
         for number in range(plan.calls):
-            person = self._people[who.randrange(len(self._people))]
+            person = self._people[draw.randrange(len(self._people))]
             if (early := begun + number / plan.rate - time.monotonic()) > 0:
                 await asyncio.sleep(early)
             if self._stopping:
@@ -156,8 +156,8 @@ class Workload:
         for index, act in enumerate(done):
             self._schedule(act, now, person, request_id, f"{request_id}-{index}", draw)
 
-    def _count(self, person: Person, place: tuple[str, str, str], items: int, done: Sequence[Act]) -> None:
-        tally = self.groups.setdefault(place, GroupTally())
+    def _count(self, person: Person, assignment: tuple[str, str, str], items: int, done: Sequence[Act]) -> None:
+        tally = self.groups.setdefault(assignment, GroupTally())
         tally.users.add(person.user_id)
         tally.lists += 1
         tally.items += items
@@ -190,7 +190,7 @@ class Workload:
             self.repeated += 1
             heapq.heappush(self._due, (at + later, next(self._order), outcome))
 
-    async def _tell(self, client: FeedbackClient, calls: "asyncio.Task[None]") -> None:
+    async def _record_outcomes(self, client: FeedbackClient, calls: "asyncio.Task[None]") -> None:
         """Hands outcomes over when they are due, until no call can bring more."""
         while self._due or not calls.done():
             while self._due and (self._due[0][0] <= time.time() or self._stopping):
@@ -199,10 +199,10 @@ class Workload:
 
 
 def summary(workload: Workload) -> dict[str, Any]:
-    """What was sent and seen, as plain JSON values; rates of clicks are those that happened, told or not."""
+    """What was sent and seen, as plain JSON values; rates of clicks are those that happened, sent or not."""
     answered = sum(tally.lists for tally in workload.groups.values())
     latencies = workload.latencies_ms
-    told = workload.feedback
+    feedback = workload.feedback
     return {
         "calls": answered + sum(workload.errors.values()),
         "answered": answered,
@@ -225,10 +225,10 @@ def summary(workload: Workload) -> dict[str, Any]:
             for (experiment, group, version), tally in sorted(workload.groups.items())
         ],
         "outcomes": {
-            "accepted": told.accepted,
-            "duplicate": told.duplicate,
-            "rejected": told.rejected,
-            "lost": told.lost,
+            "accepted": feedback.accepted,
+            "duplicate": feedback.duplicate,
+            "rejected": feedback.rejected,
+            "lost": feedback.lost,
             "repeated": workload.repeated,
             "withheld": workload.withheld,
         },

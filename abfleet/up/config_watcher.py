@@ -1,4 +1,4 @@
-"""Tells when an experiments file has changed for the better. Knows files and how to read them, nothing of a fleet."""
+"""Follows an experiments file, and returns each new configuration that is valid."""
 
 import asyncio
 from pathlib import Path
@@ -8,11 +8,11 @@ from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 
 CONTENT_EVERY = 20
-"""Polls between two readings of the whole file, for file systems whose times do not tell of a change."""
+"""Polls between two readings of the whole file, for file systems whose times do not show every change."""
 
 
 class ConfigWatcher:
-    """Follows the experiments file and the fleet file over it. A file with mistakes is as no change."""
+    """Follows the experiments file and the fleet file over it. A file with mistakes counts as unchanged."""
 
     def __init__(self, experiments: Path, fleet: Path | None) -> None:
         self._files = (experiments, fleet) if fleet else (experiments,)

@@ -1,4 +1,4 @@
-"""How `up` speaks: lines on stdout, a live table under them on a terminal, complaints on stderr. Knows no fleet."""
+"""The terminal of `up`: lines on stdout, a live table under them on a terminal, errors on stderr."""
 
 import sys
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from rich.text import Text
 
 
 class UpConsole:
-    """Whoever reads stdout may go away: then it is silent, and the fleet runs on."""
+    """Prints lines and the table. When the reader of stdout has gone it prints nothing, and the fleet runs on."""
 
     def __init__(self, *, live: bool) -> None:
         """`live`: show the table, which needs a terminal."""
@@ -26,18 +26,18 @@ class UpConsole:
             else:
                 self._console.print(Text(line), soft_wrap=True)
 
-    def complain(self, lines: Iterable[str]) -> None:
+    def print_errors(self, lines: Iterable[str]) -> None:
         """Prints to stderr why the command ends, each line after `abfleet: `."""
         for line in lines:
             print(f"abfleet: {line}", file=sys.stderr)
 
     @contextmanager
     def live(self) -> Iterator[None]:
-        """The table is on the screen inside; nothing where there is no terminal."""
+        """Keeps the table on the screen inside the `with`; does nothing without a terminal."""
         if not self.is_live:
             yield
             return
-        # No refreshing thread: whoever has news shows it.
+        # No refresh thread: `show` refreshes the table.
         with Live(console=self._console, auto_refresh=False, transient=True) as self._table:
             try:
                 yield

@@ -1,7 +1,7 @@
 """Runs a command that ends when its parent does. Knows prctl and exec; imports the standard library alone.
 
 `python -I -S die_with_parent.py PARENT_PID COMMAND…`: a process of its own before the command, because setting this
-between fork and exec of a program with threads is not safe. Linux tells the child of its parent's death, even by
+between fork and exec of a program with threads is not safe. Linux signals the child when its parent dies, even by
 SIGKILL; elsewhere the command runs without that.
 """
 
@@ -15,7 +15,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Becomes the command; ends with 1 at once if the parent is gone already."""
+    """Executes the command in this process; exits with 1 at once if the parent has already ended."""
     parent, command = int(sys.argv[1]), sys.argv[2:]
     if sys.platform == "linux":
         # SIGTERM and not SIGKILL: a router still writes what it has logged.

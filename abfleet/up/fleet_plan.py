@@ -10,7 +10,7 @@ DNS = "dns:"
 
 @dataclass(frozen=True, slots=True, order=True)
 class ReplicaId:
-    """The place of one worker in the fleet: the n-th replica of a version, counted from 0."""
+    """Identifies one worker of the fleet: the n-th replica of a version, counted from 0."""
 
     version: str
     replica: int

@@ -1,4 +1,4 @@
-"""The dashboard of one `up`: whether it can be had, how it is started, where it is. Knows its flags, not what it shows.
+"""The dashboard of one `up`: whether it can be started, its command and its address.
 
 It is started when the fleet is ready, and nothing waits for it: calls are answered with or without it.
 """
@@ -30,7 +30,7 @@ class LocalDashboard:
         self.child: Child | None = None
 
     def prepare(self) -> None:
-        """Finds out whether it can be had, and says why not. A taken port is no reason to keep a fleet from serving."""
+        """Checks whether it can be started, and says why not. A taken port must not keep the fleet from serving."""
         port = self._settings.dashboard_port
         if port is None:
             return
@@ -43,13 +43,13 @@ class LocalDashboard:
         self._wanted = not missing and reason is None
 
     def address(self) -> str:
-        """Where it is or will be; empty while it has yet to choose a port, and where there is none."""
+        """Its address, also before it listens; empty while its port is not known, and where there is no dashboard."""
         if self.child is not None and self.child.ready_line:
             return self.child.ready_line.split()[1]
         return f"{HOST}:{self._settings.dashboard_port}" if self._wanted and self._settings.dashboard_port else ""
 
     def start(self, admin: str) -> None:
-        """Begins to keep it running, if there is to be one; `admin` is where the router tells its status."""
+        """Starts it and keeps it running, if one is wanted; `admin` is the router's admin address."""
         if not self._wanted:
             return
         self._admin = admin
@@ -75,10 +75,10 @@ class LocalDashboard:
         )
 
     def _on_ready(self, child: Child) -> None:
-        """Said each time; started again, it is where browsers know it."""
+        """Prints the address at each start; a restarted dashboard keeps its address for open browsers."""
         self._say(f"dashboard ready http://{self.address()}/")
         child.spec = self._spec(self.address())
 
     async def stop(self, grace_seconds: float) -> bool:
-        """Ends it; whether it had to be killed."""
+        """Stops it; returns whether it had to be killed."""
         return False if self.child is None else await self.child.stop(grace_seconds)

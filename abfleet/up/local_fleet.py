@@ -1,6 +1,6 @@
-"""Router and workers while they run: start, readiness, following the file, the way out. Knows every child by its flags.
+"""Router and workers while they run: start, readiness, following the file, shutdown.
 
-Children are processes in sessions of their own. On the way out the router drains first, then the workers stop.
+Children are processes in sessions of their own. At the shutdown the router drains first, then the workers stop.
 """
 
 import asyncio
@@ -73,7 +73,7 @@ class LocalFleet:
         self._gone: dict[str, int] = {}  # versions that left the file: statuses of a router without them
         self._removals: set[asyncio.Task[None]] = set()
 
-    # --- the way in ---------------------------------------------------------------------------------------------------
+    # --- start --------------------------------------------------------------------------------------------------------
 
     def _router_child(self) -> Child:
         def spec(**bound: str) -> ChildSpec:
@@ -85,7 +85,7 @@ class LocalFleet:
             )
 
         def keep_addresses(child: Child) -> None:
-            """Started again, it is where its callers know it."""
+            """A restarted router keeps its addresses, so that its callers find it."""
             bound = self._addresses()
             metrics = bound["metrics"].rpartition(":")[2]
             child.spec = spec(listen=bound["ready"], admin_listen=bound["admin"], metrics_port=metrics)
@@ -113,24 +113,24 @@ class LocalFleet:
         return endpoints
 
     async def start(self, endpoints: Sequence[WorkerEndpoint], stop: asyncio.Event) -> None:
-        """Starts everything and says ready, or returns early when it is told to stop. Raises CannotStart."""
+        """Starts everything and says ready, or returns early when `stop` is set. Raises CannotStart."""
         self._console.note(f"starting the router and {len(endpoints)} workers; Ctrl-C stops them")
         workers = self._workers.start(endpoints)
         if any(endpoint.listen.endswith(":0") for endpoint in endpoints):
-            # Their ports are theirs to choose: the router is started when they are known.
+            # The workers choose their ports: the router starts when they are known.
             await self._settled(workers, stop)
         self._workers.write_fleet_file()
         self._router.start()
-        # A router waits for the default version: whatever keeps that from starting is what there is to say.
+        # A router waits for the default version: what keeps that from starting is what to report.
         for needed in (self._workers.of(self._config.default), [self._router]):
             await self._settled(needed, stop)
             if stop.is_set():
                 return
             if needed and not any(child.ever_ready for child in needed):
-                raise CannotStart(self._why(needed[0]))
+                raise CannotStart(self._start_failure(needed[0]))
         await self._versions_in(stop)
         if not stop.is_set():
-            self._say_ready()
+            self._print_ready()
             self._dashboard.start(self._addresses()["admin"])
 
     def _router_ports(self) -> list[WantedAddress]:
@@ -145,7 +145,7 @@ class LocalFleet:
         return wanted
 
     async def _settled(self, children: Iterable[Child], stop: asyncio.Event) -> None:
-        """Waits until each was ready or has failed, until the time is up, or until it is told to stop."""
+        """Waits until each was ready or has failed, until START_SECONDS are over, or until `stop` is set."""
         waits = [asyncio.ensure_future(child.settled.wait()) for child in children]
         stopping = asyncio.ensure_future(stop.wait())
         all_settled = asyncio.gather(*waits)
@@ -154,22 +154,22 @@ class LocalFleet:
             wait.cancel()
         await asyncio.gather(all_settled, stopping, return_exceptions=True)
 
-    def _why(self, child: Child) -> list[str]:
-        """What a child that cannot start has to say, and which flag helps if another process took its port."""
+    def _start_failure(self, child: Child) -> list[str]:
+        """Why a child cannot start: the end of its log, and the flag that helps if another process took its port."""
         name = child.spec.name
         lines = [f"{name} did not start; its log ends with:", *(f"  {line}" for line in tail(child.spec.log_path, 8))]
         return lines + problems(one for one in self._wanted if one.purpose.endswith(name))
 
     async def _versions_in(self, stop: asyncio.Event) -> None:
-        """Waits until every version serves, and says of those that do not after a while."""
+        """Waits up to VERSIONS_SECONDS until every version serves, and names those that do not."""
         until = time.monotonic() + VERSIONS_SECONDS
         async with RouterAdmin(self._addresses()["admin"]) as admin:
             while not stop.is_set():
                 out = set(self._config.models)
                 with suppress(Unreachable):
                     out -= {pool["version"] for pool in (await admin.status())["pools"] if pool["available"]}
-                hopeful = [version for version in out if not self._given_up(version)]
-                if not hopeful or time.monotonic() > until:
+                starting = [version for version in out if not self._given_up(version)]
+                if not starting or time.monotonic() > until:
                     break
                 await _pause(stop, 0.05)
             for version in self._config.models:
@@ -180,7 +180,7 @@ class LocalFleet:
         children = self._workers.of(version)
         return bool(children) and all(child.restarts > 1 and not child.ever_ready for child in children)
 
-    def _say_ready(self) -> None:
+    def _print_ready(self) -> None:
         for replica_id, child in self._workers.children.items():
             state = "ready" if child.ready.is_set() else "not ready"
             self._console.note(f"{replica_id.name} {state} {self._workers.address(replica_id)}".rstrip())
@@ -192,7 +192,7 @@ class LocalFleet:
     # --- while it runs ------------------------------------------------------------------------------------------------
 
     async def keep(self, stop: asyncio.Event) -> None:
-        """Follows the file and shows what happens, until it is told to stop."""
+        """Follows the file and shows what happens, until `stop` is set."""
         with self._console.live():
             await self._keep(stop)
 
@@ -213,16 +213,16 @@ class LocalFleet:
                 await _pause(stop, POLL_SECONDS)
 
     def _follow(self, config: Config) -> None:
-        """Workers for versions that are new in the file; those that have left it go once the router let go of them."""
+        """Starts workers for versions that are new in the file; `_release` stops those of versions that left it."""
         self._config = config
         self._workers.follow_external(config)
         self._add_workers()
 
     def _add_workers(self) -> None:
-        said = dict(self._workers.missing)
+        known_problems = dict(self._workers.missing)
         endpoints = self._workers.plan(self._config, avoid_taken=True)
         for version, problem in self._workers.missing.items():
-            if said.get(version) != problem:
+            if known_problems.get(version) != problem:
                 self._console.note(f"{version}: {problem}; a worker starts when the model is in the registry")
         for endpoint in endpoints:
             self._console.note(f"starting {endpoint.replica_id.name} on {endpoint.listen}")
@@ -235,7 +235,7 @@ class LocalFleet:
         news.update(document, self._window)
 
     def _release(self, document: dict[str, Any]) -> None:
-        """Stops workers whose version neither the file nor the router knows any more."""
+        """Stops workers whose version is in neither the file nor the router's status any more."""
         pooled = {pool["version"] for pool in document["pools"]}
         for version in self._workers.versions - self._config.models.keys():
             if version in pooled or document["config"]["revision"] is None:
@@ -255,7 +255,7 @@ class LocalFleet:
         await self._workers.remove(version, self._drain_seconds + 1)
         self._gone.pop(version, None)
 
-    # --- the way out --------------------------------------------------------------------------------------------------
+    # --- shutdown -----------------------------------------------------------------------------------------------------
 
     @property
     def _drain_seconds(self) -> float:
@@ -275,7 +275,7 @@ class LocalFleet:
     async def _stop_in_order(self) -> bool:
         seconds = self._drain_seconds + ROUTER_CLOSE_SECONDS + WORKERS_STOP_SECONDS
         until = time.monotonic() + seconds
-        dashboard = asyncio.ensure_future(self._dashboard.stop(seconds))  # beside all else: nobody waits for it
+        dashboard = asyncio.ensure_future(self._dashboard.stop(seconds))  # concurrently: nothing else waits for it
         killed = [await self._router.stop(self._drain_seconds + ROUTER_CLOSE_SECONDS)]
         left = max(until - time.monotonic(), WORKERS_STOP_SECONDS)
         killed += await asyncio.gather(dashboard, *(child.stop(left) for child in self._workers.children.values()))
@@ -286,6 +286,6 @@ class LocalFleet:
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    """Waits, but not longer than until it is told to stop."""
+    """Waits, at most until `stop` is set."""
     with suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)

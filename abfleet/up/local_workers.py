@@ -1,4 +1,4 @@
-"""The workers that this machine runs for an experiments file, and the fleet file that tells the router where they are.
+"""The workers that this machine runs for an experiments file, and the fleet file with their addresses.
 
 Knows versions, ports and processes; reads no experiments file and asks no router.
 """
@@ -17,7 +17,7 @@ from abfleet_models.registry import Registry, RegistryError
 
 from abfleet.up.fleet_plan import PortBase, ReplicaId, fixed_addresses, is_own, replica_ids, slots
 from abfleet.up.ports import WantedAddress, bind_problem, problems
-from abfleet.up.supervisor import Child, ChildSpec, last_words
+from abfleet.up.supervisor import Child, ChildSpec, last_log_line
 
 SLOT_TRIES = 64
 """Slots that are tried for a version that appears later: others may have taken ports in between."""
@@ -65,7 +65,7 @@ class LocalWorkers:
         self._settings = settings
         self._say = say
         self._slots: dict[ReplicaId, int] = {}
-        self._addresses: dict[ReplicaId, str] = {}  # as bound; none for a worker that has yet to tell its port
+        self._addresses: dict[ReplicaId, str] = {}  # as bound; missing until the worker has printed its port
         self._external: dict[str, tuple[str, ...]] = {}
         self._written: str | None = None
 
@@ -180,20 +180,20 @@ class LocalWorkers:
         )
 
     def _bound(self, endpoint: WorkerEndpoint, child: Child) -> None:
-        """A worker has told its address: it keeps it when it is started again, so that the router need not search."""
+        """Keeps the address that a worker has printed for its restarts, so that the router finds it there."""
         address = child.ready_line.split()[1]
         if self._addresses.get(endpoint.replica_id) != address:
             self._addresses[endpoint.replica_id] = address
             child.spec = self._spec(replace(endpoint, listen=address))
 
     def _explain(self, endpoint: WorkerEndpoint, child: Child) -> str:
-        """A port that another process took names the flag; for the rest the worker's own log speaks."""
+        """Why a worker ended: the flag to change if another process took its port, else the last line of its log."""
         now = replace(endpoint, listen=self._addresses.get(endpoint.replica_id, endpoint.listen))
         found = problems(now.wanted(self._settings.metrics_host))
-        return found[0] if found else last_words(child.spec.log_path)
+        return found[0] if found else last_log_line(child.spec.log_path)
 
     def write_fleet_file(self) -> None:
-        """Tells the router where the workers are; nothing is written when nothing has changed."""
+        """Writes the workers' addresses for the router; nothing is written when nothing has changed."""
         targets: dict[str, list[str]] = {}
         for replica_id in sorted(self._addresses):
             targets.setdefault(replica_id.version, []).append(self._addresses[replica_id])
@@ -206,7 +206,7 @@ class LocalWorkers:
             return
         fresh = self.fleet_file.with_suffix(".new")
         fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, self.fleet_file)  # the router never sees half of it
+        os.replace(fresh, self.fleet_file)  # atomic: the router never reads half of it
         self._written = text
 
     async def remove(self, version: str, grace_seconds: float) -> None:
@@ -219,7 +219,7 @@ class LocalWorkers:
         self._external.pop(version, None)
 
     def follow_external(self, config: Config) -> None:
-        """Takes over changed addresses of versions whose workers are all somebody else's."""
+        """Takes over changed addresses of versions that have no worker on this machine."""
         for version in self._external.keys() - self.versions:
             addresses = fixed_addresses(config, version) if version in config.models else ()
             if addresses:

@@ -40,7 +40,7 @@ def problems(wanted: Iterable[WantedAddress]) -> list[str]:
 def bind_problem(address: str) -> str | None:
     """None if the address can be bound now, else why not. The socket is closed again at once."""
     host, _, port = address.rpartition(":")
-    if int(port) > MAX_PORT:  # the resolver would take it for another one
+    if int(port) > MAX_PORT:  # getaddrinfo would wrap it to another port
         return f"has a port above {MAX_PORT}"
     try:
         family, kind, protocol, _, place = socket.getaddrinfo(

@@ -22,7 +22,7 @@ def run(settings: UpSettings, console: UpConsole) -> int:
     try:
         return asyncio.run(_run(settings, console))
     except CannotStart as error:
-        console.complain(error.lines)
+        console.print_errors(error.lines)
         return error.code
 
 

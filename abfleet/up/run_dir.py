@@ -1,4 +1,4 @@
-"""The private folder of one `up`: its fleet file and the logs of its processes. Knows files, no process of a fleet."""
+"""The private folder of one `up`: its fleet file and the logs of its processes."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ KEPT_SECONDS = 24 * 3600.0
 
 @dataclass(slots=True)
 class RunDir:
-    """The folder while it is there."""
+    """The folder of one run, from `open` to the end of its `with`."""
 
     path: Path
     keep_logs: bool = False

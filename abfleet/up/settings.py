@@ -1,4 +1,4 @@
-"""What `abfleet up` is told, and how it says that it cannot start. Knows the router's flags by name; does nothing."""
+"""The settings of `abfleet up`, and the exception that ends it."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ EXIT_FAILURE, EXIT_USAGE = 1, 2
 
 
 class CannotStart(Exception):
-    """`up` ends; each line is for a person."""
+    """`up` cannot start; `lines` say why, `code` is the exit code."""
 
     def __init__(self, lines: Iterable[str], code: int = EXIT_FAILURE) -> None:
         self.lines = tuple(lines)

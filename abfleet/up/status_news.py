@@ -1,4 +1,4 @@
-"""What of a router's status is news, and when. Knows documents and a console; asks nobody."""
+"""Which changes of a router's status `abfleet up` prints, and when."""
 
 from abfleet_transport.client.rates import Document
 
@@ -7,17 +7,17 @@ from abfleet.up.console import UpConsole
 from abfleet.up.status_view import StatusWindow, one_line, screen
 
 TRAFFIC_LINE_SECONDS = 10.0
-WAITING_SAID_AFTER_SECONDS = 5.0
-"""A configuration that waits for a worker that is being started is no news yet."""
+WAITING_SHOWN_AFTER_SECONDS = 5.0
+"""A new configuration may wait this long for a worker that is starting before that is printed."""
 
 
 class StatusNews:
-    """Says each thing once; on a terminal it also keeps the table up to date."""
+    """Prints each change once; on a terminal it also keeps the table up to date."""
 
     def __init__(self, console: UpConsole) -> None:
         self._console = console
         self._revision: str | None = None
-        self._said: tuple[str, ...] = ()
+        self._shown_errors: tuple[str, ...] = ()
         self._waiting_since: float | None = None
         self._traffic_since = 0.0
         self._calls = 0
@@ -51,12 +51,12 @@ class StatusNews:
         waits = bool(errors) and config["seen_revision"] != config["revision"]
         if not waits or self._waiting_since is None or uptime < self._waiting_since:
             self._waiting_since = uptime if waits else None
-        if errors == self._said:
+        if errors == self._shown_errors:
             return
-        if waits and uptime - (self._waiting_since or 0.0) < WAITING_SAID_AFTER_SECONDS:
+        if waits and uptime - (self._waiting_since or 0.0) < WAITING_SHOWN_AFTER_SECONDS:
             return
         for error in errors:
             self._console.note(f"the new configuration is not in force: {error}")
         if not errors and not changed:
             self._console.note(f"the file is back to the configuration in force, {self._revision}")
-        self._said = errors
+        self._shown_errors = errors

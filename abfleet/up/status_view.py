@@ -1,4 +1,4 @@
-"""Shows a router's status to people: tables for a terminal, lines for a pipe. Knows the document, asks nobody."""
+"""Shows a router's status: tables for a terminal, lines for a pipe."""
 
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 WINDOW_SECONDS = 10.0
-"""Rates are of so long: short enough to see an edit, long enough that a percent means something."""
+"""The span of the rates: short enough to see an edit, long enough that a percent means something."""
 
 
 class StatusWindow:
@@ -28,11 +28,6 @@ class StatusWindow:
         kept.append(document)
         while len(kept) > 2 and kept[1]["uptime_s"] <= document["uptime_s"] - self._window_seconds:
             kept.popleft()
-
-    @property
-    def latest(self) -> Document | None:
-        """The newest status document; None before the first one."""
-        return self._documents[-1] if self._documents else None
 
     def rates(self) -> Rates | None:
         """Over the window; since the router's start when there is one document."""

@@ -1,4 +1,4 @@
-"""Keeps child processes running: starts, restarts with back-off, stops. Knows no router, no worker and no port."""
+"""Keeps child processes running: starts them, restarts them with back-off, stops them."""
 
 import asyncio
 import json
@@ -77,7 +77,7 @@ class Child:
         self._say = say
         self._on_ready = on_ready
         self._explain = explain
-        """Why it ended, as far as can be told right after; without it, the last line of its log."""
+        """Gives the reason why it ended; without it, the reason is the last line of its log."""
         self._back_off = back_off or BackOff()
         self._clock = clock
         self._sleep = sleep
@@ -128,12 +128,12 @@ class Child:
             failures = self._back_off.failures(failures, self._clock() - began)
             delay = self._back_off.delay_seconds(failures)
             self.restarts += 1
-            why = self._explain(self) if self._explain else last_words(self.spec.log_path)
+            why = self._explain(self) if self._explain else last_log_line(self.spec.log_path)
             self._say(f"{self.spec.name} {ending}{f' ({why})' if why else ''}; restarting it in {delay:g} s")
             await self._pause(delay)
 
     async def _pause(self, seconds: float) -> None:
-        """Waits, but not longer than until `stop`."""
+        """Waits, at most until `stop`."""
         waits = [asyncio.ensure_future(self._sleep(seconds)), asyncio.ensure_future(self._stopping.wait())]
         await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
         for wait in waits:
@@ -144,7 +144,7 @@ class Child:
         """One run, from start to end; gives the exit code, negative for a signal."""
         with self.spec.log_path.open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *dying_with_this_process(self.spec.command),
+                *bound_to_this_process(self.spec.command),
                 stdin=DEVNULL,
                 stdout=PIPE,
                 stderr=log,
@@ -169,7 +169,7 @@ class Child:
         while True:
             try:
                 line = await process.stdout.readline()
-            except ValueError:  # longer than the limit: none of ours
+            except ValueError:  # longer than the limit: not a line of ours
                 continue
             if not line:
                 return
@@ -192,8 +192,8 @@ class Child:
                 os.killpg(self._process.pid, signal.SIGKILL)
 
 
-def dying_with_this_process(command: Sequence[str]) -> tuple[str, ...]:
-    """The command, bound to the life of this process."""
+def bound_to_this_process(command: Sequence[str]) -> tuple[str, ...]:
+    """The command, started so that it ends when this process does."""
     return (sys.executable, "-I", "-S", str(DIE_WITH_PARENT), str(os.getpid()), *command)
 
 
@@ -218,7 +218,7 @@ def tail(path: Path, lines: int) -> list[str]:
     return [line for line in text.splitlines() if line.strip()][-lines:]
 
 
-def last_words(path: Path) -> str:
+def last_log_line(path: Path) -> str:
     """The last line of a log for people: the event of a JSON line, cut to fit in a line; empty if there is none."""
     found = tail(path, 1)
     if not found:

@@ -10,7 +10,7 @@ from abfleet_experiments.config import AnalysisPlan, Config, Experiment, Metrics
 
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.evidence.allocation_periods import microseconds, moment
-from abfleet_analysis.evidence.gather_evidence import gather_evidence_with_tables
+from abfleet_analysis.evidence.gather_evidence import gather_evidence
 from abfleet_analysis.evidence.log_lines import LogTables, read_lines
 from abfleet_analysis.reading.open_log import Log, open_log
 from abfleet_analysis.reading.survey import survey_of
@@ -34,7 +34,7 @@ def analyse(
 ) -> Report:
     """The report of every experiment in the file, and of those that only the log knows any more.
 
-    as_of: Nothing after this is looked at; the newest line if None, so that a report is a function of its input.
+    as_of: Nothing after this is read; the newest line if None, so that a report is a function of its input.
     only: Name of the one experiment to report.
     detailed: Whether each report has its details; `known` are the registry's facts of each version, for these.
     memory_limit_bytes, threads: As of `open_log`. Raises LogError, and KeyError if `only` is nowhere.
@@ -101,7 +101,7 @@ def _one(
 
     plan = experiment.plan if experiment else AnalysisPlan()
     rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
-    gathered, tables = gather_evidence_with_tables(lines, name, experiment, rules, plan, at)
+    gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at)
     measurements = measure(gathered.evidence, plan)
     decision = conclude(measurements)
     shown = None

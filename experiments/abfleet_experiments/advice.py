@@ -1,4 +1,4 @@
-"""What is allowed in a configuration and still worth a second look. Knows a valid Config and common mistakes.
+"""Remarks on configurations that are valid and probably mistaken.
 
 An attribute that a treatment can change must not decide who is in the experiment: the groups would lose and gain
 different users, and comparing them would say little. The file does not tell where attributes come from, so their names
@@ -35,7 +35,7 @@ class Advice:
 
 
 def advice(config: Config) -> tuple[Advice, ...]:
-    """Everything worth a second look, in file order."""
+    """All remarks on a configuration, in file order."""
     return (
         *_targets(config),
         *_salts(config),

@@ -1,4 +1,4 @@
-"""Which group and which version a user gets. Knows a configuration at one instant; no clock, no transport, no log.
+"""Which group and which version a user gets, under one configuration at one instant.
 
 The order of evaluation, first match wins:
 
@@ -44,7 +44,7 @@ REMEMBERED_USERS: Final = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """One place where users may land, shared by all who do.
+    """One possible result of the assignment, shared by all users who get it.
 
     Attributes:
         index: Its position in `Assigner.arms`.
@@ -169,7 +169,7 @@ class Assigner:
 
 
 def _layers_of(layers: tuple[_Layer, ...], user_id: str) -> tuple[_Layer, ...]:
-    """What of the layers concerns a user, with nothing left to hash: up to the first slot that takes everybody."""
+    """The layers that can still decide for a user: those up to the first slot that takes everybody."""
     concerned: list[_Layer] = []
     for prefix, slots in layers:
         slot = slots[0 if prefix is None else mmh3.hash(prefix + user_id, 0, False) * BUCKETS >> 32]

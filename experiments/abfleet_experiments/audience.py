@@ -1,4 +1,4 @@
-"""Whether a request's attributes belong to an audience. Knows conditions and attributes, not experiments."""
+"""Whether a request's attributes meet the conditions of an audience."""
 
 import re
 from collections.abc import Callable, Mapping

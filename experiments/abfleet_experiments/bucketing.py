@@ -1,4 +1,4 @@
-"""From a salt and a user id to one of 10,000 buckets. Knows the hash, and nothing of experiments or groups."""
+"""From a salt and a user id to one of 10,000 buckets."""
 
 import re
 from typing import Final

@@ -110,7 +110,7 @@ class AnalysisPlan:
         effect: Smallest relative change of the primary metric worth finding; 0.10 is 10 %.
         power: Probability to find an effect of that size.
         horizon: When the experiment ends at the latest, from its first exposure.
-        look: How often the result is looked at.
+        look: Time between two looks.
         minimum: No version is shipped before this.
     """
 

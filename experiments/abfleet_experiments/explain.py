@@ -1,4 +1,4 @@
-"""Why a user gets what they get, decision by decision. Knows what assign knows, and tells it in words."""
+"""Why a user gets a version: the decisions of assign, one by one, in words."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

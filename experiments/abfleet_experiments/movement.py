@@ -1,4 +1,4 @@
-"""How many users go from where to where between two configurations. Knows buckets, and nothing of advice.
+"""How many users move from which group to which between two configurations.
 
 The shares are exact, not sampled. Each salt gives a user a bucket, uniform and independent of the buckets under other
 salts; an outcome is decided by asking one salt after the other. So the two configurations are walked together: when
@@ -22,7 +22,7 @@ from abfleet_experiments.config import Config
 
 
 class Placement(NamedTuple):
-    """Where a user is: an experiment's group, or neither, and the version that serves."""
+    """A user's experiment and group, both None outside of experiments, and the version that serves."""
 
     experiment: str | None
     group: str | None
@@ -34,7 +34,7 @@ class Placement(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The share of all users, 0 to 1, that goes from one place to another (or stays)."""
+    """The share of all users, 0 to 1, that goes from one placement to another, or stays."""
 
     before: Placement
     after: Placement
@@ -79,11 +79,11 @@ class Movement:
         return self._sum(flow for flow in self.flows if flow.before.version != flow.after.version)
 
     def shares_before(self) -> Mapping[Placement, Fraction]:
-        """Share of all users at each place, before."""
+        """Share of all users at each placement, before."""
         return self._shares((flow.before, flow.share) for flow in self.flows)
 
     def shares_after(self) -> Mapping[Placement, Fraction]:
-        """Share of all users at each place, after."""
+        """Share of all users at each placement, after."""
         return self._shares((flow.after, flow.share) for flow in self.flows)
 
     @staticmethod

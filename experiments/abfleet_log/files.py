@@ -1,4 +1,4 @@
-"""Files of the decision log: names, which are closed, how a closed one is compressed. Knows no line and no thread.
+"""Files of the decision log: their names, which of them are closed, and how a closed one is compressed.
 
 A file is held under flock(2) by the process that writes it, so that others on the same volume leave it alone, and the
 kernel lets go of it when that process dies. Where locks do not reach from machine to machine, age speaks: another
@@ -29,7 +29,7 @@ class CannotCompress(Exception):
 
 @dataclass(frozen=True, slots=True)
 class WriterIdentity:
-    """Who writes: the part of a file's name that tells processes apart."""
+    """The writing process, as file names contain it: host and process id."""
 
     host: str
     process: int
@@ -76,7 +76,7 @@ def in_place(file: int, path: Path) -> bool:
 
 
 def probe(folder: Path) -> None:
-    """Writes a block and takes it away again. Raises OSError where the log could not be written either."""
+    """Writes, syncs and removes a block. Raises OSError where the log could not be written either."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".probe-{os.getpid()}{PARTIAL_SUFFIX}"
     try:
@@ -96,8 +96,8 @@ def plain_files(folder: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def taken(path: Path, identity: WriterIdentity, wall: Callable[[], float]) -> Iterator[int | None]:
-    """A closed file, opened for reading and held so that nobody else takes it; None where it may not be closed."""
+def locked_if_closed(path: Path, identity: WriterIdentity, wall: Callable[[], float]) -> Iterator[int | None]:
+    """A closed file, opened for reading and locked against other processes; None while it may still be written."""
     try:
         file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -117,7 +117,7 @@ def taken(path: Path, identity: WriterIdentity, wall: Callable[[], float]) -> It
 
 
 def compress(file: int, path: Path, go_on: Callable[[], bool]) -> Path | None:
-    """Puts a closed file's content into `.zst` and removes it; None when told to stop, or when it had grown meanwhile.
+    """Compresses a closed file to `.zst` and removes it; None if `go_on` says stop, or if it grew meanwhile.
 
     The compressed file takes its name at once when it is whole and on disk. A reader who sees both names takes the
     compressed one. Raises OSError and CannotCompress.

@@ -23,5 +23,5 @@ def timestamp(seconds: float) -> bytes:
 
 
 def event(name: str, wall_seconds: float, members: Mapping[str, Any]) -> bytes:
-    """A line of another kind, where speed does not matter."""
+    """One line of an event other than an exposure, as JSON without a line feed."""
     return orjson.dumps({"schema": SCHEMA, "event": name, "ts": timestamp(wall_seconds).decode(), **members})

@@ -1,6 +1,6 @@
 """What an outcome is, when it may be recorded, and how its line reads. Pure; knows no transport and no file.
 
-A router that is told of outcomes and a command that imports them ask here, so that both take the same ones.
+The router, which receives outcomes, and the command that imports them both use this, so that they accept the same ones.
 """
 
 import re
@@ -112,7 +112,7 @@ class Currencies:
         self._of = dict(known or {})
 
     def problem(self, outcome: OutcomeLike) -> str | None:
-        """Why its currency does not go with those before it; None when it does, or has none."""
+        """Why its currency is refused: earlier outcomes of the type have another one; else None."""
         if not outcome.currency:
             return None
         first = self._of.setdefault(outcome.type, outcome.currency)
@@ -130,7 +130,7 @@ def line(
     user_id_hmac: str | None = None,
     client: str | None = None,
 ) -> dict[str, Any]:
-    """The members of its line. With `user_id_hmac` the user id itself is left out; `client`: who told it."""
+    """The members of its line. With `user_id_hmac` the user id itself is left out; `client`: the caller who sent it."""
     members: dict[str, Any] = {
         "schema": SCHEMA,
         "event": "outcome",

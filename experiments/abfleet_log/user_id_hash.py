@@ -1,4 +1,4 @@
-"""Keyed hashes of user ids, for those who may not store the ids themselves. Knows a key file and HMAC, nothing else."""
+"""Keyed hashes of user ids, for those who may not store the ids themselves."""
 
 import hmac
 from collections.abc import Callable
@@ -9,7 +9,7 @@ LEAST_KEY_BYTES = 16
 
 
 class KeyFileError(Exception):
-    """The key file is no key; the message names it and what is allowed."""
+    """The key file cannot be used; the message names the file and what is allowed."""
 
 
 def keyed_hash(key_file: Path) -> Callable[[str], str]:

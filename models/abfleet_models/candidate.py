@@ -61,7 +61,7 @@ def examine(path: Path, scratch: Path, histories: Sequence[Sequence[int]]) -> Ca
         _refuse_no_ranking(manifest.version, item_ids, scores)
         parse_manifest(metadata)
     else:
-        compare_golden(model.found, item_ids, scores)
+        compare_golden(model.model_version, item_ids, scores)
     check_contract(model)
     files[METADATA_FILE] = disk.to_json(metadata).encode()
     return Candidate(manifest.version, files, latency_us(model))
@@ -72,7 +72,7 @@ def check_contract(model: OpenedModel) -> None:
 
     Raises IntegrityError with the history that shows it. Also asks for an empty history and for ids that no model has.
     """
-    version, golden = model.found.version, np.array(model.found.manifest.golden.history, dtype=np.int64)
+    version, golden = model.model_version.version, np.array(model.model_version.manifest.golden.history, dtype=np.int64)
     ids, scores = model.answer(golden)
     for what, history in (
         ("more padding", np.pad(golden, ((0, 0), (3, 0)))),
@@ -81,11 +81,13 @@ def check_contract(model: OpenedModel) -> None:
         other_ids, other_scores = model.answer(history)
         if what != "more padding":
             other_ids, other_scores = other_ids[::-1], other_scores[::-1]
-        _compare(version, what, (ids, scores), (other_ids, other_scores), model.found.manifest.golden.tolerance)
+        _compare(version, what, (ids, scores), (other_ids, other_scores), model.model_version.manifest.golden.tolerance)
     for row in range(len(golden)):
         alone = model.answer(golden[row : row + 1])
         together = (ids[row : row + 1], scores[row : row + 1])
-        _compare(version, "being asked alone", together, alone, model.found.manifest.golden.tolerance, first=row)
+        _compare(
+            version, "being asked alone", together, alone, model.model_version.manifest.golden.tolerance, first=row
+        )
     _refuse_no_ranking(version, *model.answer(np.zeros((1, 1), dtype=np.int64)))
     _refuse_no_ranking(version, *model.answer(np.array([UNKNOWN_IDS], dtype=np.int64)))
 

@@ -133,23 +133,24 @@ def _answers(a: OpenedModel, b: OpenedModel) -> Iterator[AnswerChange]:
     """On the golden histories of both, each once."""
     seen = set()
     for owner in (a, b):
-        for row in owner.found.manifest.golden.history:
+        for row in owner.model_version.manifest.golden.history:
             history = tuple(item for item in row if item)
             if history in seen:
                 continue
             seen.add(history)
             asked = np.array([history or (0,)], dtype=np.int64)
             first, second = (_top(one, asked) for one in (a, b))
-            yield AnswerChange(owner.found.version, history, first, second)
+            yield AnswerChange(owner.model_version.version, history, first, second)
     if not seen:
         raise RegistryError(
-            f"{a.found.version} and {b.found.version} have no golden histories, so there is nothing to compare"
+            f"{a.model_version.version} and {b.model_version.version} have no golden histories, "
+            "so there is nothing to compare"
         )
 
 
 def _top(model: OpenedModel, asked: "np.ndarray[Any, np.dtype[np.int64]]") -> tuple[int, ...]:
     """The first items that a user would get."""
-    longest = model.found.manifest.max_history
+    longest = model.model_version.manifest.max_history
     item_ids, scores = model.answer(asked[:, -longest:])
     ids, values = item_ids[0, :TOP].tolist(), scores[0, :TOP]
     ended = [place for place, item in enumerate(ids) if item == 0 or np.isneginf(values[place])]

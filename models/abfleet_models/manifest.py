@@ -110,16 +110,6 @@ class Manifest:
         """[batch, length] item ids, padded on the left with 0."""
         return [list(row) for row in self.golden.history]
 
-    @property
-    def golden_item_ids(self) -> list[list[int]]:
-        """[batch, k] item ids that the model answers."""
-        return [list(row) for row in self.golden.item_ids]
-
-    @property
-    def golden_scores(self) -> list[list[float]]:
-        """[batch, k] scores that the model answers."""
-        return [list(row) for row in self.golden.scores]
-
 
 @dataclass(frozen=True, slots=True)
 class Metrics:

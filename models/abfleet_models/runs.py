@@ -23,9 +23,9 @@ TIMED_BATCHES = (1, 32)
 class OpenedModel:
     """A version with a session of its own, on one thread. Frozen."""
 
-    def __init__(self, found: ModelVersion) -> None:
+    def __init__(self, version: ModelVersion) -> None:
         """Verifies the file and opens it. Raises IntegrityError, and RegistryError where ONNX Runtime is missing."""
-        content = found.read_verified()
+        content = version.read_verified()
         try:
             from abfleet_models.runtime import onnxruntime
         except ImportError as error:
@@ -34,8 +34,8 @@ class OpenedModel:
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         # Opened from the bytes that were checked; weights in files beside it are then looked for in its folder.
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(found.path))
-        self.found = found
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(version.path))
+        self.model_version = version
         self._session: Any = self._or_raise(
             lambda: onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         )
@@ -46,10 +46,10 @@ class OpenedModel:
         Raises IntegrityError when the model does not run, or gives something else.
         """
         item_ids, scores = self._or_raise(lambda: self._session.run(["item_ids", "scores"], {"history": history}))
-        expected = (len(history), self.found.manifest.k)
+        expected = (len(history), self.model_version.manifest.k)
         if item_ids.shape != expected or scores.shape != expected:
             raise IntegrityError(
-                f"{self.found.version}: {len(history)} histories got item_ids {item_ids.shape} and scores "
+                f"{self.model_version.version}: {len(history)} histories got item_ids {item_ids.shape} and scores "
                 f"{scores.shape}, not {expected}"
             )
         return item_ids, scores
@@ -60,12 +60,14 @@ class OpenedModel:
         except Exception as error:
             # ONNX Runtime raises its own exceptions, which share no base but Exception.
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-            raise IntegrityError(f"{self.found.version}: ONNX Runtime cannot run the model: {reason}") from error
+            raise IntegrityError(
+                f"{self.model_version.version}: ONNX Runtime cannot run the model: {reason}"
+            ) from error
 
 
 def latency_us(model: OpenedModel, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
     """Microseconds a history, by the shape of the run: one history of 20 items, and 32 of them together."""
-    known = [item for row in model.found.manifest.golden_history for item in row if item > 0] or [1]
+    known = [item for row in model.model_version.manifest.golden_history for item in row if item > 0] or [1]
     row = np.resize(np.array(known, dtype=np.int64), TIMED_LENGTH)
     times = {}
     for batch in TIMED_BATCHES:

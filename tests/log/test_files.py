@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from abfleet_log.files import CannotCompress, WriterIdentity, compress, create, plain_files, taken
+from abfleet_log.files import CannotCompress, WriterIdentity, compress, create, locked_if_closed, plain_files
 from abfleet_log.writer.keeper import LogKeeper
 
 HERE, THERE = WriterIdentity("here", 1), WriterIdentity("there-2", 9)
@@ -74,7 +74,7 @@ def test_files_of_another_machine(tmp_path: Path) -> None:
 def test_two_routers_on_one_volume(tmp_path: Path) -> None:
     """One of them takes a file; the other leaves it to it."""
     path = closed(tmp_path, HERE, b"1\n")
-    with taken(path, HERE, lambda: NOW) as first, taken(path, HERE, lambda: NOW) as second:
+    with locked_if_closed(path, HERE, lambda: NOW) as first, locked_if_closed(path, HERE, lambda: NOW) as second:
         assert first is not None
         assert second is None
 
@@ -82,7 +82,7 @@ def test_two_routers_on_one_volume(tmp_path: Path) -> None:
 def test_told_to_stop(tmp_path: Path) -> None:
     """The file stays as it was, and nothing half done is left."""
     path = closed(tmp_path, HERE, b"1\n")
-    with taken(path, HERE, lambda: NOW) as file:
+    with locked_if_closed(path, HERE, lambda: NOW) as file:
         assert file is not None
         assert compress(file, path, lambda: False) is None
     assert names(tmp_path) == [path.name]
@@ -98,7 +98,7 @@ def test_a_file_that_grew_meanwhile(tmp_path: Path) -> None:
             more.write(b"2\n")
         return True
 
-    with taken(path, HERE, lambda: NOW) as file:
+    with locked_if_closed(path, HERE, lambda: NOW) as file:
         assert file is not None
         # It grows after the end was read, as it would under a writer that nobody knows of.
         real = os.read

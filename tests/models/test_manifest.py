@@ -27,8 +27,8 @@ def test_a_good_manifest_gives_its_values() -> None:
     assert (manifest.version, manifest.sha256, manifest.k) == ("v1.2.3", GOOD["sha256"], 100)
     assert manifest.max_history == GOOD["signature"]["max_history"]
     assert manifest.golden_history == GOOD["golden"]["history"]
-    assert manifest.golden_item_ids == GOOD["golden"]["item_ids"]
-    assert manifest.golden_scores == GOOD["golden"]["scores"]
+    assert [list(row) for row in manifest.golden.item_ids] == GOOD["golden"]["item_ids"]
+    assert [list(row) for row in manifest.golden.scores] == GOOD["golden"]["scores"]
     assert dict(manifest.training.counts)["users"] == 610
     assert hash(manifest) == hash(parse_manifest(copy.deepcopy(GOOD)))
 

@@ -83,12 +83,12 @@ def _hovers(path: MetricPath, at: Sequence[datetime], shown: list[int], axes: Ax
     edges = [stamps[0], *((a + b) / 2 for a, b in pairwise(stamps)), stamps[-1]]
     span = at[-1] - at[0]
     return [
-        hover(axes, edges[place], edges[place + 1], f"{moment(at[index], span)}: {_said(path, index)}")
+        hover(axes, edges[place], edges[place + 1], f"{moment(at[index], span)}: {_hover_text(path, index)}")
         for place, index in enumerate(shown)
     ]
 
 
-def _said(path: MetricPath, index: int) -> str:
+def _hover_text(path: MetricPath, index: int) -> str:
     text = change(path.relative_difference[index])
     interval = between(path.low[index], path.high[index])
     return text if interval == UNKNOWN else f"{text}, always-valid interval {interval}"
@@ -120,7 +120,7 @@ def _runs(shown: list[int], known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -
 def _description(path: MetricPath, at: Sequence[datetime]) -> str:
     newest = int(np.flatnonzero(np.isfinite(path.relative_difference))[-1])
     span = at[-1] - at[0]
-    text = f"Newest, at {moment(at[newest], span)}: {_said(path, newest)}."
+    text = f"Newest, at {moment(at[newest], span)}: {_hover_text(path, newest)}."
     for values, words, sign in (
         (path.better_at, "the boundary for better", 1),
         (path.worse_at, "the boundary for harm", -1),

@@ -6,7 +6,7 @@ from typing import Final
 
 from markupsafe import Markup
 
-MOST_SAID: Final = 12
+MOST_PARTS: Final = 12
 """Things that a sentence lists; of names as long as they may be, it is then not yet so long that it is cut."""
 
 
@@ -46,9 +46,9 @@ class Picture:
 
 def few(parts: Sequence[str], separator: str = ", ") -> str:
     """Parts of a sentence; of many only the first, and how many more there are: the table has them all."""
-    if len(parts) <= MOST_SAID:
+    if len(parts) <= MOST_PARTS:
         return separator.join(parts)
-    return separator.join((*parts[:MOST_SAID], f"and {len(parts) - MOST_SAID} more"))
+    return separator.join((*parts[:MOST_PARTS], f"and {len(parts) - MOST_PARTS} more"))
 
 
 def thinned(count: int, most: int) -> list[int]:

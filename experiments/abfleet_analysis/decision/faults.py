@@ -92,8 +92,8 @@ def before_fault(evidence: Evidence, rule: MetricRule, group: int) -> str | None
     if moments is None:
         return None
     estimator = Estimator.MEAN if rule.estimator is Estimator.CUPED else rule.estimator
-    every_period = np.eye(moments.n.shape[1])[None]  # each allocation is a stratum
-    comparison = compare(moments, every_period, group, estimator=estimator)
+    one_stratum_each = np.eye(moments.n.shape[1])[None]  # each allocation is a stratum
+    comparison = compare(moments, one_stratum_each, group, estimator=estimator)
     standard_error = comparison.standard_error
     if not standard_error > 0:
         return None

@@ -1,4 +1,4 @@
-"""What each metric is: its sums, its estimator, which way is better, what is tolerated. Knows no data.
+"""What each metric is: its sums, its estimator, which way is better, what is tolerated.
 
 The built-in metrics and those of the experiments file become one kind of value, `MetricRule`, and everything after that
 treats them alike.

@@ -1,4 +1,4 @@
-"""The sentences of a conclusion. Knows words; which of them apply is decided elsewhere."""
+"""The sentences of a conclusion; judge.py decides which of them apply."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The words of a conclusion and their order. Knows nothing of how one is reached."""
+"""The verdicts, their order, and the values of a conclusion."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -55,7 +55,7 @@ class MetricResult:
 
 @dataclass(frozen=True, slots=True)
 class GroupDecision:
-    """What becomes of one treatment.
+    """The verdict on one treatment, with what it rests on.
 
     Attributes:
         reasons: In plain words, the deciding one first.

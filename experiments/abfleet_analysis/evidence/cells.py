@@ -192,8 +192,8 @@ def _staying(cells: Cells) -> list[Cell]:
     return [cell for cell in cells.cells if cell.fate == UNKNOWN]
 
 
-def _left_out(cell: Cell, known_moves: int) -> bool:
-    return cell.fate != UNKNOWN and cell.fate < known_moves and cell.span > cell.fate
+def _left_out(cell: Cell, moves_so_far: int) -> bool:
+    return cell.fate != UNKNOWN and cell.fate < moves_so_far and cell.span > cell.fate
 
 
 def _share(cells: Cells, period: int, fates: list[int], groups: int) -> Floats:

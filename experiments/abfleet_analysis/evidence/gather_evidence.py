@@ -89,20 +89,8 @@ def gather_evidence(
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
     as_of: datetime,
-) -> GatheredEvidence:
-    """The evidence of an experiment as known at a moment; of one without users, if none came."""
-    return gather_evidence_with_tables(lines, name, experiment, rules, plan, as_of)[0]
-
-
-def gather_evidence_with_tables(
-    lines: LogTables,
-    name: str,
-    experiment: Experiment | None,
-    rules: Sequence[MetricRule],
-    plan: AnalysisPlan,
-    as_of: datetime,
 ) -> tuple[GatheredEvidence, Tables | None]:
-    """The evidence, with the tables that it was made from, for what is shown beside it; None where nobody came."""
+    """An experiment's evidence as known at `as_of`, and the tables it was made from; None where nobody was in it."""
     calls = lines.calls.allocated(name)
     events = {}
     if lines.survey.count(lambda row: row["event"] == "allocation" and row["experiment"] == name):
@@ -115,12 +103,12 @@ def gather_evidence_with_tables(
     )
     found = find_allocations(calls, groups, experiment, events, as_of)
     if not found:
-        return _nobody(lines, name, groups, experiment, rules, plan, as_of), None
+        return _empty_evidence(lines, name, groups, experiment, rules, plan, as_of), None
     tables = tables_of(lines, name, groups, found, rules, plan, as_of)
-    return _gathered(tables), tables
+    return _evidence_of(tables), tables
 
 
-def _gathered(tables: Tables) -> GatheredEvidence:
+def _evidence_of(tables: Tables) -> GatheredEvidence:
     """The evidence and the facts of each group. A second thread asks for what no metric needs."""
     counted = OutcomeProblems()
     entering = tables.entering()
@@ -129,7 +117,7 @@ def _gathered(tables: Tables) -> GatheredEvidence:
     with alongside(tables.lines.log.connection) as beside:
         bad_events = beside(_all_bad_events, tables)
         facts = beside(group_facts, tables)
-        said = beside(quality, tables)
+        data_quality = beside(quality, tables)
         metrics = _metrics(tables, counted, new_users)
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
     evidence = Evidence(
@@ -144,7 +132,9 @@ def _gathered(tables: Tables) -> GatheredEvidence:
         metrics=metrics,
         bad_events=bad_events.result(),
         quality=replace(
-            said.result(), clicks_not_in_list=counted.clicks_not_in_list, other_currencies=counted.other_currencies
+            data_quality.result(),
+            clicks_not_in_list=counted.clicks_not_in_list,
+            other_currencies=counted.other_currencies,
         ),
     )
     return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks)
@@ -282,7 +272,7 @@ def _bad_events(tables: Tables, rule: MetricRule) -> BadEvents:
     return BadEvents(keys[:, 0], counts, weights[keys[:, 2]])
 
 
-def _nobody(
+def _empty_evidence(
     lines: LogTables,
     name: str,
     groups: tuple[str, ...],

@@ -15,7 +15,7 @@ from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, T
 from abfleet_analysis.evidence.allocation_periods import index_of
 from abfleet_analysis.reading.databases import alongside, fetched_one, keep, keep_narrow, keep_repeated, view
 from abfleet_analysis.reading.open_log import Log, LogError
-from abfleet_analysis.reading.survey import WORDS, Calls, Survey, calls_of, counts, survey_of
+from abfleet_analysis.reading.survey import CATEGORICAL, Calls, Survey, calls_of, counts, survey_of
 
 GROUPS_IN_NUMBER: Final = 128
 """More than an experiment may have groups: a time and a group make one number, the least of which has the first's."""
@@ -68,9 +68,9 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTabl
     alone = outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull())
     by_request = bool(fetched_one(alone.count()))
     table, same = _exposures(log, known, outcomes, survey, by_request=by_request)
-    words = [word for word in WORDS if word not in same]
+    varying = [column for column in CATEGORICAL if column not in same]
     facts = partial(_facts, same=same)
-    every = keep_narrow(connection, "every_exposure", table, words, survey.words(words), facts)
+    every = keep_narrow(connection, "every_exposure", table, varying, survey.combinations(varying), facts)
     see = partial(_seen, log, outcomes, survey=survey, same=same, by_request=by_request)
     with alongside(connection) as beside:
         repeats = beside(keep_repeated, connection, "repeated_exposure", every, "exposure")
@@ -122,9 +122,9 @@ def _seen(
 
 
 def _facts(calls: ir.Table, same: Mapping[str, ir.Value]) -> dict[str, ir.BooleanValue]:
-    """What became of calls, of which some words are known to be the same."""
-    status, fallback = (same[word] if word in same else calls[word] for word in ("status", "fallback"))
-    return became(status, fallback)
+    """`call_results` of calls, where some columns have one value in all calls (`same`)."""
+    status, fallback = (same[column] if column in same else calls[column] for column in ("status", "fallback"))
+    return call_results(status, fallback)
 
 
 def _outcomes(known: ir.Table) -> ir.Table:
@@ -146,7 +146,7 @@ def _exposures(
     if log.detailed:
         return table.drop(*same), same
     asked = table.exposure.isin(outcomes.filter(outcomes.exposure.notnull()).exposure)
-    columns = ["at", "user", "exposure", *WORDS, "propensity", "latency_ms", "synthetic", "items"]
+    columns = ["at", "user", "exposure", *CATEGORICAL, "propensity", "latency_ms", "synthetic", "items"]
     if by_request:
         asked |= table.request.isin(outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull()).request)
         columns.append("request")
@@ -175,7 +175,7 @@ def allocated(lines: LogTables, experiment: str) -> ir.Table:
 
 
 def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) -> ir.Table:
-    """The calls of an experiment in its groups and allocations; exposures have what `became` gives."""
+    """The calls of an experiment in its groups and allocations; exposures have the columns of `call_results`."""
     table = exposures.mutate(
         g=index_of(exposures.group, groups),
         period=index_of(exposures.allocation, periods),
@@ -198,8 +198,8 @@ def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) ->
     )
 
 
-def became(status: ir.StringValue, fallback: ir.StringValue) -> dict[str, ir.BooleanValue]:
-    """What became of calls.
+def call_results(status: ir.StringValue, fallback: ir.StringValue) -> dict[str, ir.BooleanValue]:
+    """What the status and the fallback of calls say.
 
     `error` is whether the assigned version failed, `in_time` whether the response time says something of it.
     """

@@ -67,8 +67,8 @@ def changes(
     """What each look changes in each user's sums.
 
     contributions: one or more rows for each user, allocation and look, with `cell`, `g` and the columns of values.
-    ramped: Whether there is more than one allocation. bits: As of `packing.bits_of`. everyone: Whether rows are wanted
-    that change nothing, which may be the user's first.
+    ramped: Whether there are several allocations. bits: As of `packed_counts.bits_of`. everyone: Whether rows that
+    change nothing are wanted too; such a row may be the user's first.
     Gives `user`, `period`, `entered` (1 at the user's first), a `column` for each of a metric's PRODUCTS (how y, z and
     their products change), and `place`: look, cell and group in one number, as `places` takes it apart.
     """

@@ -1,4 +1,4 @@
-"""What differs between the databases that can hold a log: names of functions, and how a table is kept. Knows no rule.
+"""What differs between the databases that can hold a log: names of functions, and how a table is kept.
 
 Everything else of the analysis is the same expressions on all of them. Only DuckDB opens files by itself; on the others
 the lines are a table that was loaded there.

@@ -1,4 +1,4 @@
-"""How tables are kept and results fetched on DuckDB, which holds every log that is files. Knows SQL, no rule.
+"""How tables are kept and results fetched on DuckDB, which reads every log that consists of files.
 
 A connection takes one call at a time, and refuses a second one. So each has a thread of its own for its calls: whoever
 calls waits for its turn, may write another query in another thread meanwhile, and can be interrupted, which DuckDB in
@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import pyarrow as pa
 
-MOST_WORDS: Final = 60_000
+MOST_ENUM_VALUES: Final = 60_000
 """A column of text with more different values than this stays text."""
 MOST_COMBINATIONS: Final = 10_000
 """Of such columns' values; with more of them each is looked up by itself."""
 SORTED_AT_ONCE: Final = 8_000_000
 """Numbers of 8 bytes, that all of a column need not be in memory."""
 MOST_LISTED: Final = 1_000_000
-"""Numbers that come again in a log and are told to the database one by one."""
+"""Repeated numbers of a log that are listed in a query one by one."""
 
 Follows = Callable[[ir.Table], Mapping[str, ir.Value]]
 Result = TypeVar("Result")
@@ -37,7 +37,7 @@ _LOCK: Final = Lock()
 
 
 def call(connection: Any, work: Callable[[Any], Result]) -> Result:
-    """What the work gives with DuckDB's connection, when it is its turn."""
+    """Runs work with DuckDB's connection in the connection's own thread, and returns its result."""
     raw = connection.con
     with _LOCK:
         thread = _THREADS.get(raw) or _THREADS.setdefault(raw, ThreadPoolExecutor(1))
@@ -59,7 +59,7 @@ def close(connection: Any) -> None:
 
 
 def interrupt(connection: Any, asked: Sequence[Future[Any]]) -> None:
-    """Ends the calls that run, again and again, until all of what was asked has ended."""
+    """Interrupts running calls every 20 ms until all futures are done."""
     while not all(one.done() for one in asked):
         connection.con.interrupt()
         wait(asked, timeout=0.02)
@@ -127,7 +127,7 @@ def keep_narrow(
     narrow = []
     for index, column in enumerate(quoted):
         values = sorted({word for row in rows if (word := row[index]) is not None})
-        if not values or len(values) > MOST_WORDS:
+        if not values or len(values) > MOST_ENUM_VALUES:
             narrow.append(f"{column} AS {column}")
             continue
         kind = f'"{name}_{columns[index]}"'
@@ -154,7 +154,7 @@ def keep_narrow(
 def _combinations(
     connection: Any, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]], selected: str
 ) -> ir.Table | None:
-    """A table of combinations with a number for each; None where they are many, or two have the same number."""
+    """A table of combinations with a hash for each; None where they are too many, or two hashes collide."""
     if not rows or len(rows) > MOST_COMBINATIONS:
         return None
     values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
@@ -171,7 +171,7 @@ def _literal(text: str | None) -> str:
 def keep_repeated(connection: Any, name: str, keys: ir.Table) -> tuple[ir.Table, int] | None:
     """`databases.keep_repeated` for one column without nulls; None where too many numbers are repeated."""
     (key,) = keys.columns
-    twice = _twice(connection, connection.compile(keys), key)
+    twice = _repeated_numbers(connection, connection.compile(keys), key)
     if len(twice) > MOST_LISTED:
         return None
     listed = ", ".join(map(str, np.unique(twice)))
@@ -179,7 +179,7 @@ def keep_repeated(connection: Any, name: str, keys: ir.Table) -> tuple[ir.Table,
     return made(connection, name, f'SELECT unnest([{listed}]::{kind}[]) AS "{key}"'), len(twice)
 
 
-def _twice(connection: Any, query: str, key: str) -> NDArray[Any]:
+def _repeated_numbers(connection: Any, query: str, key: str) -> NDArray[Any]:
     """The repeated numbers of a query, each occurrence after the first. Sorting takes a sixth of grouping's time."""
     (rows,) = fetched(connection, f"SELECT count(*) AS n FROM ({query})")["n"].to_pylist()  # noqa: S608
     parts = 1 << (rows // SORTED_AT_ONCE).bit_length()
@@ -200,8 +200,8 @@ def _column(raw: Any, query: str, name: str) -> NDArray[Any]:
 
 def _repeats(values: NDArray[Any]) -> NDArray[Any]:
     values.sort()
-    again: NDArray[Any] = values[1:][values[1:] == values[:-1]]
-    return again
+    repeated: NDArray[Any] = values[1:][values[1:] == values[:-1]]
+    return repeated
 
 
 def counted(

@@ -196,7 +196,7 @@ def _parsed(connection: "Backend", folder: Path | None, files: list[Path], wante
 def _parquet(raw: "duckdb.DuckDBPyConnection", files: Sequence[Path]) -> str:
     """Parquet files as a source in SQL; what some of them lack is null there.
 
-    Files that all have the same columns are told so: each query would look into every one of them first.
+    Where all files have the same columns, `union_by_name` is off: with it each query would open every file first.
     """
     differs = f"SELECT 1 FROM parquet_schema({_listed(files)}) GROUP BY name, type, logical_type HAVING count(*) <> ?"  # noqa: S608
     union = raw.execute(f"{differs} LIMIT 1", [len(files)]).fetchone() is not None

@@ -1,4 +1,4 @@
-"""The log in numbers: how many lines there are of each kind, and how many calls, each once. Knows no rule of users.
+"""The log in numbers: lines of each kind, and calls, each counted once.
 
 Both are a row for each combination of columns that have few different values, and so small that all else that is asked
 of them is Python.
@@ -13,7 +13,7 @@ import ibis.expr.types as ir
 from abfleet_analysis.reading.databases import counted
 from abfleet_analysis.reading.open_log import Log
 
-WORDS: Final = (
+CATEGORICAL: Final = (
     "experiment",
     "group",
     "reason",
@@ -41,7 +41,8 @@ class Survey(_Kinds):
     """What one pass over the lines finds: how many there are of each kind.
 
     Attributes:
-        rows: A row for each combination of `event`, WORDS, `synthetic` and `timeless`, with `n`, `oldest` and `newest`.
+        rows: A row for each combination of `event`, CATEGORICAL, `synthetic` and `timeless`, with `n`, `oldest` and
+            `newest`.
     """
 
     @property
@@ -79,16 +80,16 @@ class Survey(_Kinds):
         return len(pairs) > len({experiment for experiment, _ in pairs})
 
     def same(self) -> dict[str, str | bool | None]:
-        """Of WORDS and `synthetic` those that have the same value in every exposure, with it."""
+        """The columns of CATEGORICAL and `synthetic` with one value in all exposures, and that value."""
         found: dict[str, str | bool | None] = {}
-        for column in (*WORDS, "synthetic"):
+        for column in (*CATEGORICAL, "synthetic"):
             values = {row[column] for row in self._exposures()} or {None}
             if len(values) == 1:
                 (found[column],) = values
         return found
 
-    def words(self, columns: Iterable[str]) -> list[tuple[str | None, ...]]:
-        """The different combinations of some of WORDS that exposures have."""
+    def combinations(self, columns: Iterable[str]) -> list[tuple[str | None, ...]]:
+        """The different combinations of values that exposures have in these columns of CATEGORICAL, sorted."""
         columns = tuple(columns)
         rows = {tuple(row[column] for column in columns) for row in self._exposures()}
         return sorted(rows, key=lambda row: tuple(word or "" for word in row))
@@ -102,8 +103,8 @@ def survey_of(log: Log, until_us: int | None = None) -> Survey:
     lines = log.lines
     if until_us is not None:
         lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | (lines["at"] <= until_us))
-    keyed = lines.select("event", *WORDS, "synthetic", "at", timeless=lines["at"].isnull())
-    return Survey(tuple(counted(keyed, ("event", *WORDS, "synthetic", "timeless"), _TIMES)))
+    keyed = lines.select("event", *CATEGORICAL, "synthetic", "at", timeless=lines["at"].isnull())
+    return Survey(tuple(counted(keyed, ("event", *CATEGORICAL, "synthetic", "timeless"), _TIMES)))
 
 
 _TIMES: Final = {"n": ("count", "*"), "oldest": ("min", "at"), "newest": ("max", "at")}
@@ -118,13 +119,13 @@ class Calls(_Kinds):
     """How many calls there are of each kind, each of them counted once.
 
     Attributes:
-        rows: A row for each combination of WORDS, `synthetic`, `error`, `nobody` (no user is known) and `counts`, with
-            `n`, `oldest` and `newest`, and `highest` of the propensities.
+        rows: A row for each combination of CATEGORICAL, `synthetic`, `error`, `nobody` (no user is known) and `counts`,
+            with `n`, `oldest` and `newest`, and `highest` of the propensities.
     """
 
     @property
     def experiments(self) -> list[str]:
-        """Names of those that somebody called."""
+        """Experiments with exposures that are not synthetic, sorted by name."""
         found = {row["experiment"] for row in self.rows if row["experiment"] is not None and not row["synthetic"]}
         return sorted(found)
 
@@ -163,7 +164,7 @@ def counts(exposures: ir.Table) -> ir.BooleanValue:
 
 def calls_of(exposures: ir.Table, same: Mapping[str, str | bool | None]) -> Calls:
     """The exposures in numbers, each of them being there once; same: As of the survey."""
-    keys = [key for key in (*WORDS, "synthetic", "error") if key not in same]
+    keys = [key for key in (*CATEGORICAL, "synthetic", "error") if key not in same]
     keyed = exposures.select(*keys, "at", "propensity", nobody=exposures.user.isnull(), counts=counts(exposures))
     rows = counted(keyed, (*keys, "nobody", "counts"), {**_TIMES, "highest": ("max", "propensity")})
     return Calls(tuple({**same, **row} for row in rows))

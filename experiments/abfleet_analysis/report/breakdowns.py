@@ -51,7 +51,7 @@ class PrimaryMetricSums:
 
 
 def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
-    """All of them. membership: float64[strata, cells], of the report's moment."""
+    """Every breakdown of an experiment. membership: float64[strata, cells], of the report's moment."""
     rule = next(rule for rule in tables.rules if rule.role == "primary")
     if rule.source is MetricSource.TIME_QUANTILE:
         return ()

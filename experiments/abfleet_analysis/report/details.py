@@ -150,7 +150,7 @@ class ConfigChange:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """All of it, of one experiment; `changes` newest first."""
+    """All details of one experiment; `changes` newest first."""
 
     paths: Paths
     traffic: Traffic

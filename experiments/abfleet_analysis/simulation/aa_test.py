@@ -1,4 +1,4 @@
-"""A/A: a real log's users, dealt to groups that do not differ, again and again. The decision is decide's.
+"""A/A tests: a real log's users, dealt at random to groups that do not differ, many times over.
 
 What users did stays, whom they are compared with is drawn anew. Any effect that is found is a false one, so this tests
 the whole of the statistics on data as it really is: heavy users, ties, days of the week.
@@ -36,12 +36,12 @@ PROMISES: Final = {str(Verdict.SHIP): 0.025, str(Verdict.ROLL_BACK): 0.055, INTE
 
 
 class AaError(Exception):
-    """The log has too little for it."""
+    """The log has too few users for an A/A test, or the primary metric is a quantile."""
 
 
 @dataclass(frozen=True, slots=True)
 class AaResult:
-    """What came of all the deals.
+    """How often each outcome came in all runs.
 
     Attributes:
         counts: Runs with an outcome, in any treatment.

@@ -96,7 +96,6 @@ class RampScenario:
 
 _TREATED: Final = ((1, 1, 1), (0, 1, 1), (0, 0, 1), (0, 0, 0))
 """Whether a class of buckets is in the treatment in each phase: below 10 %, 10 to 30 %, 30 to 50 %, above."""
-_PAIRS: Final = ((0, 1), (0, 2), (1, 2))
 
 
 @dataclass(frozen=True, slots=True)

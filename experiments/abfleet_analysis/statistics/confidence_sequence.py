@@ -1,4 +1,4 @@
-"""An interval that holds at every look at once. Knows a difference and its standard error, no metric and no verdict.
+"""An interval that holds at every look at once, from a difference and its standard error.
 
 The asymptotic confidence sequence of Waudby-Smith, Arbour, Sinha, Kennedy & Ramdas, "Time-uniform central limit theory
 and asymptotic confidence sequences" (arXiv 2103.06476), with s = se sqrt(N):

@@ -1,4 +1,4 @@
-"""From sums over users to a difference with its standard error. Knows estimators, no plan and no verdict.
+"""From sums over users to a difference with its standard error.
 
 - A mean: the sample mean, variance with n - 1.
 - A ratio of means, sum(y) / sum(z): the delta method (Deng, Knoblich & Lu, KDD 2018, arXiv 1803.06336): each user's
@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-from numpy.typing import NDArray
 
 from abfleet_analysis.statistics.moments import Cross, Floats, Moments
 
@@ -198,8 +197,3 @@ def contrast_z(
 def merged(membership: Floats, sums: Floats) -> Floats:
     """Sums over cells as sums over strata: float64[times, strata, groups]."""
     return np.asarray(np.einsum("tsc,tcg->tsg", membership, sums))
-
-
-def every_user(times: int) -> NDArray[np.float64]:
-    """The membership of an experiment with one allocation: one stratum of one cell."""
-    return np.ones((times, 1, 1))

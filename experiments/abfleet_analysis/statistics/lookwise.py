@@ -1,4 +1,4 @@
-"""One one-sided test, repeated at every look. Knows a z and an information at each; computes no boundary in vain."""
+"""One one-sided test, repeated at every look. Computes a boundary only where two cheap bounds do not decide."""
 
 from functools import lru_cache
 

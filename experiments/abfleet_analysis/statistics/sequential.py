@@ -1,4 +1,4 @@
-"""Boundaries for a result that is looked at again and again. Knows normal theory, and nothing of metrics or verdicts.
+"""Boundaries for a test that is repeated at every look.
 
 A Lan-DeMets boundary (Lan & DeMets, Biometrika 1983) spends the error rate over the looks by a function fixed in
 advance, here the one that resembles O'Brien and Fleming's: `alpha(t) = 2 - 2 Phi(z(1 - alpha/2) / sqrt(t))`, with t the

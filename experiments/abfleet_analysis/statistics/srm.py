@@ -1,4 +1,4 @@
-"""Did each group get its share of users? Knows counts and shares, and nothing of how they came about.
+"""Did each group get its share of users?
 
 Two tests of sample-ratio mismatch (Fabijan et al., KDD 2019). The sequential one holds however often one looks: the
 multinomial test of Lindon & Malek (arXiv 2011.03567), a Bayes factor with a Dirichlet prior of k = 1,000 pseudo-counts

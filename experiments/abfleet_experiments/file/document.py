@@ -1,4 +1,4 @@
-"""YAML text to nodes that know their place. Knows a strict subset of YAML 1.2, and nothing of experiments.
+"""YAML text to nodes with their positions, under a strict subset of YAML 1.2.
 
 Strict means: one document; no anchors, aliases, merge keys, tags or directives (so nothing can multiply); no key twice;
 no tabs as indentation; bounded size, depth and number of nodes. A plain scalar is what YAML 1.2 says, so `no`, `on` and

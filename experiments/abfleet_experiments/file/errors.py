@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, and where. Knows positions and messages, not how they are found or shown."""
+"""What is wrong with a configuration, and where in its file."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Puts a changed text in the place of an experiments file, whole or not at all. IO; knows nothing of what it says."""
+"""Puts a changed text in the place of an experiments file, whole or not at all. Does IO."""
 
 import os
 import tempfile

@@ -59,7 +59,7 @@ class CheckResult:
 
     @property
     def sound(self) -> bool:
-        """Whether nothing is wrong: torn ends and repeats are told, and harm nobody."""
+        """Whether nothing is wrong; torn ends and repeats are reported, and count as sound."""
         return not (self.unreadable or self.problems or self.mismatches)
 
 
@@ -79,7 +79,7 @@ class Checker:
         self._newest = ""
 
     def take(self, entries: Iterable[tuple[Path, bytes, bool]]) -> CheckResult:
-        """Checks lines: (file, line, whether it was ended)."""
+        """Checks lines: (file, line, whether it ends with a line feed)."""
         result = self.result
         for path, raw, ended in entries:
             if path != self._path:
@@ -137,7 +137,7 @@ class Checker:
         try:
             seconds = int(datetime.fromisoformat(ts).timestamp())
         except ValueError:
-            return  # told as a problem already
+            return  # already reported as a problem
         if self._newest and ts < self._newest:
             behind = datetime.fromisoformat(self._newest).timestamp() - seconds
             if behind > STEP_BACK_SECONDS:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from abfleet_log.files import WriterIdentity, taken
+from abfleet_log.files import WriterIdentity, locked_if_closed
 from abfleet_log.tools.read_lines import PARQUET_OPTIONS, LogsError, line_files
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def compact(
             shutil.rmtree(leftover)
         closed = []
         for path in line_files([folder]):
-            if held.enter_context(taken(path, identity, wall)) is None:
+            if held.enter_context(locked_if_closed(path, identity, wall)) is None:
                 total += CompactionResult(left=1)
             else:
                 closed.append(path)

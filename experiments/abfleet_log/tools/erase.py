@@ -1,4 +1,4 @@
-"""The life of one user in the log, and its erasure. Knows which lines are a user's; rewrites files whole or not at all.
+"""One user's lines in the log, and their erasure. Rewrites each file whole or not at all.
 
 A line is a user's when it names the user, by id or by its keyed hash, or when it is an outcome of one of the user's
 requests. Erasing leaves every other byte as it was.
@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from abfleet_log.files import LEVEL, WriterIdentity, taken
+from abfleet_log.files import LEVEL, WriterIdentity, locked_if_closed
 from abfleet_log.tools.check import digest_of
 from abfleet_log.tools.read_lines import (
     PARQUET_OPTIONS,
@@ -44,7 +44,7 @@ class LoggedUser:
         return self.user_id_hmac is not None and line.get("user_id_hmac") == self.user_id_hmac
 
     def needles(self) -> tuple[bytes, ...]:
-        """What a line that names the user has in it, one of these at least."""
+        """Byte strings of which every line that names the user contains at least one."""
         texts = (self.user_id, self.user_id_hmac) if self.user_id_hmac else (self.user_id,)
         return tuple(orjson.dumps(text)[1:-1] for text in texts)
 
@@ -85,7 +85,7 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class ErasureResult:
-    """What an erasure did: lines taken out, files rewritten, and files that could not be, because they are written."""
+    """What an erasure did: lines removed, files rewritten, and files left alone because a router writes them."""
 
     lines: int
     files: int
@@ -136,7 +136,7 @@ def erase(
             _rewrite_parquet(path, is_theirs)
             files += 1
             continue
-        with taken(path, identity, wall) as file:
+        with locked_if_closed(path, identity, wall) as file:
             if file is None:
                 busy.append(path)
                 lines -= theirs
@@ -147,10 +147,10 @@ def erase(
 
 
 def _remove_twins(folder: Path, identity: WriterIdentity, wall: Callable[[], float]) -> None:
-    """A router that died between the two halves of a compression left a plain file beside the compressed one."""
+    """Removes plain files whose compressed twin is complete: a router died between the two steps of a compression."""
     for path in folder.glob("*.jsonl"):
         if path.with_name(path.name + ".zst").exists():
-            with taken(path, identity, wall) as file:
+            with locked_if_closed(path, identity, wall) as file:
                 if file is not None:
                     path.unlink()
 

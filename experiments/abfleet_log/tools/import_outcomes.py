@@ -1,4 +1,4 @@
-"""Outcomes from elsewhere, such as an order database: read, mapped, checked, appended. Knows tables and fields.
+"""Outcomes from elsewhere, such as an order database: read, mapped, checked and appended.
 
 Groups come from exposures alone: a table that brings its own is refused, so that nobody joins by what it thinks.
 """

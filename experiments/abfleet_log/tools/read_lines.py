@@ -20,7 +20,7 @@ PARQUET_ROWS = 10_000
 
 
 class LogsError(Exception):
-    """Something about log files that cannot be done; the message is for people."""
+    """Log files cannot be read, compacted, erased or imported; the message says which and why."""
 
 
 def line_files(paths: Sequence[Path]) -> list[Path]:

@@ -34,7 +34,7 @@ def one_line(line: Line) -> str:
 
 
 def _about(line: Line, who: str) -> str:
-    """What a line says that a router has written. Raises something else than an answer for others."""
+    """What a line written by a router says. Raises AttributeError, KeyError, TypeError or ValueError for others."""
     match line.get("event"):
         case "exposure":
             where = f"{line['experiment']}/{line['group']}" if line.get("experiment") else str(line.get("reason"))

@@ -1,9 +1,9 @@
-"""The decision log as the event loop sees it: lines gathered, handed over, counted. Knows no file, no disk, no schema.
+"""The decision log as the event loop sees it: lines are buffered, handed over and counted. Knows no file and no disk.
 
 Lines are handed to a thread every `flush_interval`, which writes them with one system call, so that a slow disk never
 holds an answer. What there is no room for is dropped and counted. Who must know that lines are written (an answer under
 the policy `refuse`, an outcome before it is acknowledged) asks with `append_all`; then lines are handed over as soon
-as the thread is free, and all that gather meanwhile share the next write.
+as the thread is free, and all that come meanwhile share the next write.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ __all__ = ["DecisionLog", "LogCounters", "LogSettings", "Policy"]
 log = structlog.get_logger("abfleet.router.decision_log")
 
 Policy = Literal["keep_serving", "unhealthy", "refuse"]
-GATHERED_LINES = 4096
-"""Handed over at once when so many have gathered, so that a long flush interval does not undo the bound."""
+FLUSH_LINES = 4096
+"""Lines that are handed over without waiting for the flush interval, so that a long one does not undo the bounds."""
 STALLED_SECONDS = 1.0
 """A write that takes longer counts as one that fails, for health."""
 CLOSE_SECONDS = 10.0
 """At the end, for a disk that does not answer."""
-COMPLAIN_SECONDS = 10.0
+REPORT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +74,7 @@ class DecisionLog:
         self._awaited = 0  # batches handed over for which somebody waits
         self._flusher: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._complained = -COMPLAIN_SECONDS
+        self._reported_at = -REPORT_SECONDS
         identity = WriterIdentity(socket.gethostname(), os.getpid())
         self._keeper: LogKeeper | None = None
         sink: Sink
@@ -94,7 +94,9 @@ class DecisionLog:
                 clock=clock,
                 wall=wall,
             )
-        self._writer = LogWriter(sink, self.counters, self._tell, keeps=settings.policy != "refuse", clock=clock)
+        self._writer = LogWriter(
+            sink, self.counters, self._notify_from_thread, keeps=settings.policy != "refuse", clock=clock
+        )
 
     @property
     def path(self) -> str:
@@ -106,7 +108,7 @@ class DecisionLog:
         """Whether lines cannot be written now, or take too long."""
         writer = self._writer
         busy = writer.busy_since
-        return writer.trouble is not None or (busy is not None and self._clock() - busy > STALLED_SECONDS)
+        return writer.failure is not None or (busy is not None and self._clock() - busy > STALLED_SECONDS)
 
     @property
     def buffered(self) -> int:
@@ -130,14 +132,14 @@ class DecisionLog:
         """Adds one line, without its line feed."""
         lines = self._lines
         lines.append(line)
-        if len(lines) >= GATHERED_LINES:
+        if len(lines) >= FLUSH_LINES:
             self.flush()
 
     def extend(self, more: Sequence[bytes]) -> None:
         """Adds lines, each without its line feed."""
         lines = self._lines
         lines += more
-        if len(lines) >= GATHERED_LINES:
+        if len(lines) >= FLUSH_LINES:
             self.flush()
 
     def append_all(self, lines: Sequence[bytes], written: Written) -> None:
@@ -179,7 +181,7 @@ class DecisionLog:
             waiters = [waiter for waiter in waiters if waiter[0] <= count]
             if dropped:
                 assert self._loop is not None
-                self._loop.call_soon(self._told, [(written, False) for _, written in dropped], 0)
+                self._loop.call_soon(self._notify, [(written, False) for _, written in dropped], 0)
         if not count and not waiters:
             return
         self._handed_bytes += len(chunk)
@@ -197,22 +199,22 @@ class DecisionLog:
             count += 1
         self.counters.dropped += len(lines) - count
         now = self._clock()
-        if now - self._complained >= COMPLAIN_SECONDS:
-            self._complained = now
+        if now - self._reported_at >= REPORT_SECONDS:
+            self._reported_at = now
             log.error(
                 "the decision log's buffer is full, so lines are dropped", where=self.path, lost=self.counters.lost
             )
         return count, b"".join(line + b"\n" for line in lines[:count])
 
-    def _tell(self, told: list[tuple[Written, bool]]) -> None:
-        """In the writer's thread."""
+    def _notify_from_thread(self, results: list[tuple[Written, bool]]) -> None:
+        """Called in the writer's thread; the callbacks run on the event loop."""
         loop = self._loop
         if loop is not None and not loop.is_closed():
-            loop.call_soon_threadsafe(self._told, told)
+            loop.call_soon_threadsafe(self._notify, results)
 
-    def _told(self, told: list[tuple[Written, bool]], batches: int = 1) -> None:
+    def _notify(self, results: list[tuple[Written, bool]], batches: int = 1) -> None:
         self._awaited -= batches
-        for written, ok in told:
+        for written, ok in results:
             try:
                 written(ok)
             except Exception:  # one fault must not keep the others waiting

@@ -1,4 +1,4 @@
-"""Tidies closed files of the decision log: compresses them, and removes them when their time is up. Knows no line.
+"""Compresses closed files of the decision log, and removes them after their retention time.
 
 One thread of low priority. It never touches a file that a process still writes.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from abfleet_log.files import CannotCompress, WriterIdentity, compress, expired, plain_files, taken
+from abfleet_log.files import CannotCompress, WriterIdentity, compress, expired, locked_if_closed, plain_files
 
 log = structlog.get_logger("abfleet.router.decision_log")
 
@@ -23,7 +23,7 @@ NICENESS = 10
 
 
 class LogKeeper:
-    """Looks after one folder between `start` and `close`."""
+    """Compresses and removes closed files of one folder, from `start` to `close`."""
 
     def __init__(
         self,
@@ -89,13 +89,13 @@ class LogKeeper:
             )
 
     def _compress(self, path: Path) -> None:
-        with taken(path, self._identity, self._wall) as file:
+        with locked_if_closed(path, self._identity, self._wall) as file:
             if file is not None and compress(file, path, lambda: not self._closing.is_set()) is not None:
                 self.compressed += 1
 
     def _remove_expired(self) -> None:
         for path in expired(self._folder, self._retention_seconds, self._wall()):
-            with taken(path, self._identity, self._wall) as file:
+            with locked_if_closed(path, self._identity, self._wall) as file:
                 if file is not None:
                     path.unlink(missing_ok=True)
                     self.removed += 1

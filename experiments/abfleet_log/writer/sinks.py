@@ -1,4 +1,4 @@
-"""Where lines of the decision log go: files that rotate, or stdout. Knows bytes, files and fsync; no thread, no schema.
+"""Where lines of the decision log go: files that rotate, or stdout. Bytes, files and fsync.
 
 A sink is used by one thread. `commit` says how many bytes are in for certain, whatever went wrong after them.
 """
@@ -21,7 +21,7 @@ Fsync = Literal["never", "interval", "always"]
 FSYNC_SECONDS = 1.0
 """Between two fsyncs under `interval`: what a loss of power may cost."""
 ROTATE_RETRY_SECONDS = 1.0
-"""After a new file could not be made; until then the old one goes on."""
+"""After a new file could not be created; until then lines go to the old one."""
 STDOUT = 1
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """The file itself is sound, and goes on when there is room again."""
@@ -93,7 +93,7 @@ class FileSink:
 
     def commit(self, chunk: bytes) -> tuple[int, OSError | None]:
         if self._file is not None and not in_place(self._file, self._path):
-            self._leave()
+            self._abandon_file()
         size, error = self._commit(chunk)
         if isinstance(error, FileNotFoundError):  # it was removed during the write: once more, in a new file
             size, error = self._commit(chunk)
@@ -115,25 +115,25 @@ class FileSink:
         self._unsynced |= whole > 0
         if whole < size:
             self._cut(whole)
-        if (doubt := self._make_certain()) is not None:
-            self._leave()
-            return 0, doubt
+        if (sync_error := self._sync_if_due()) is not None:
+            self._abandon_file()
+            return 0, sync_error
         self._size += whole
         if error is not None and error.errno not in FULL:
-            self._leave()  # whatever ails the file, a new one may not have it
+            self._abandon_file()  # a new file may work where this one fails
         self._rotate_if_due()
         return whole, error
 
     def _cut(self, whole: int) -> None:
-        """Takes the part of a line off the end again, or remembers that it is there."""
+        """Truncates the file after the last whole line; where that fails, notes that its end is torn."""
         assert self._file is not None
         try:
             os.ftruncate(self._file, self._size + whole)
         except OSError:
             self._torn = True
 
-    def _make_certain(self) -> OSError | None:
-        """What is written is where `fsync` wants it, and under its name; or why not."""
+    def _sync_if_due(self) -> OSError | None:
+        """Syncs what was written if `fsync` asks for it now; the error if that fails or the file lost its name."""
         assert self._file is not None
         if not in_place(self._file, self._path):
             return FileNotFoundError(errno.ENOENT, "the file was removed", str(self._path))
@@ -175,8 +175,8 @@ class FileSink:
         finally:
             os.close(file)
 
-    def _leave(self) -> None:
-        """The next commit makes a new file."""
+    def _abandon_file(self) -> None:
+        """Closes the file, so that the next commit opens a new one."""
         if self._file is not None:
             with contextlib.suppress(OSError):
                 os.close(self._file)
@@ -185,13 +185,13 @@ class FileSink:
     def idle(self) -> None:
         if self._file is None:
             return
-        if (problem := self._make_certain()) is not None:
+        if (problem := self._sync_if_due()) is not None:
             log.warning(
                 "the log file cannot be used any more; the next lines go to a new one",
                 path=str(self._path),
                 error=str(problem),
             )
-            self._leave()
+            self._abandon_file()
         self._rotate_if_due()
 
     def probe(self) -> None:
@@ -204,7 +204,7 @@ class FileSink:
 
 
 class StdoutSink:
-    """Lines for a collector that reads this process's standard output; it rotates and keeps them, not we."""
+    """Lines for a collector that reads this process's standard output, and rotates and keeps them itself."""
 
     where = "stdout"
 
@@ -216,9 +216,9 @@ class StdoutSink:
         os.fstat(self._file)
 
     def commit(self, chunk: bytes) -> tuple[int, OSError | None]:
-        mend = b"\n" if self._torn else b""
-        size, error = write(self._file, mend + chunk)
-        done = max(0, size - len(mend))
+        separator = b"\n" if self._torn else b""
+        size, error = write(self._file, separator + chunk)
+        done = max(0, size - len(separator))
         if size:
             self._torn = done > 0 and not chunk.endswith(b"\n", 0, done)
         return chunk.rfind(b"\n", 0, done) + 1, error
@@ -230,7 +230,7 @@ class StdoutSink:
         """Never raises: only a real write shows whether the reader still reads."""
 
     def close(self) -> None:
-        """It is not ours to close."""
+        """Does nothing: standard output belongs to the process."""
 
 
 def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:

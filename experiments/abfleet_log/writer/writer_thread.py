@@ -1,4 +1,4 @@
-"""The thread that writes the decision log: takes batches in order, tries again, tells who waits. Knows no event loop.
+"""The thread that writes the decision log: takes batches in order, retries, calls back who waits. Knows no event loop.
 
 A slow or full disk holds up this thread alone. What happens to lines that cannot be written is one of two things: they
 are kept and tried again (others are dropped where the buffer ends), or given up at once, when answers wait for them.
@@ -20,14 +20,14 @@ log = structlog.get_logger("abfleet.router.decision_log")
 RETRY_SECONDS = 0.25
 """Between attempts while it fails: soon enough to lose little, seldom enough to cost nothing."""
 IDLE_SECONDS = 0.5
-"""Between looks at the clock without lines: how late a rotation by time may be."""
-COMPLAIN_SECONDS = 10.0
-"""Between two reports of the same trouble."""
+"""Between checks of the clock without lines: how late a rotation by time may be."""
+REPORT_SECONDS = 10.0
+"""Between two log lines about the same failure."""
 
 Written = Callable[[bool], None]
-"""Told whether the lines that were waited for are in the sink."""
+"""Called with whether the lines that were waited for are in the sink."""
 Waiter = tuple[int, Written]
-"""How many lines of its batch it waits for, and whom to tell."""
+"""How many lines of its batch it waits for, and the callback."""
 
 
 @dataclass(slots=True)
@@ -59,12 +59,12 @@ class LogCounters:
 
 
 @dataclass(slots=True)
-class Trouble:
-    """What keeps the writer from writing; changed only by its thread."""
+class WriteFailure:
+    """Why the writer cannot write, since when, and when that was last logged; changed only by its thread."""
 
     error: str
     since: float
-    told: float
+    reported: float
     attempt_after: float = field(default=0.0)
 
 
@@ -75,15 +75,15 @@ class LogWriter:
         self,
         sink: Sink,
         counters: LogCounters,
-        tell: Callable[[list[tuple[Written, bool]]], None],
+        notify: Callable[[list[tuple[Written, bool]]], None],
         *,
         keeps: bool,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`tell` is called in the thread; `keeps`: lines that cannot be written are kept and tried again."""
+        """`notify` is called in the thread; `keeps`: lines that cannot be written are kept and tried again."""
         self._sink = sink
         self._counters = counters
-        self._tell = tell
+        self._notify = notify
         self._keeps = keeps
         self._clock = clock
         self._queue: queue.SimpleQueue[LineBatch | None] = queue.SimpleQueue()
@@ -91,7 +91,7 @@ class LogWriter:
         self._thread: threading.Thread | None = None
         self.done_bytes = 0
         """Of lines that were written or given up; changed only by the thread, as all below."""
-        self.trouble: Trouble | None = None
+        self.failure: WriteFailure | None = None
         self.busy_since: float | None = None
         """When the write began that is under way."""
 
@@ -122,7 +122,7 @@ class LogWriter:
         going = True
         while going:
             try:
-                batch = self._queue.get(timeout=RETRY_SECONDS if self.trouble else IDLE_SECONDS)
+                batch = self._queue.get(timeout=RETRY_SECONDS if self.failure else IDLE_SECONDS)
             except queue.Empty:
                 self._idle()
                 continue
@@ -137,23 +137,23 @@ class LogWriter:
         if self._held:
             self.write_held()
             return
-        if self.trouble is None:
+        if self.failure is None:
             self._sink.idle()
             return
-        try:  # nothing is kept, so that nothing but a probe can tell when the trouble is over
+        try:  # nothing is kept, so only a probe shows that writing works again
             self._sink.probe()
         except OSError as error:
-            self._in_trouble(error)
+            self._failed(error)
         else:
             self._recovered()
 
     def write_held(self, *, last: bool = False) -> None:
         """Writes what is held, as far as it can be; at the last time what cannot be written is given up."""
-        waiting = self._keeps and self.trouble is not None and self._clock() < self.trouble.attempt_after
+        waiting = self._keeps and self.failure is not None and self._clock() < self.failure.attempt_after
         while self._held and (last or not waiting):
             batch = self._held[0]
             if not batch.chunk:  # somebody waits for what came before it
-                self._settle(batch, batch.lines if self.trouble is None else -1)
+                self._notify_waiters(batch, batch.lines if self.failure is None else -1)
                 self._held.popleft()
                 continue
             self.busy_since = self._clock()
@@ -165,8 +165,8 @@ class LogWriter:
             if error is None:
                 self._recovered()
             else:
-                self._in_trouble(error)
-            self._settle(batch, lines)
+                self._failed(error)
+            self._notify_waiters(batch, lines)
             batch.lines, batch.chunk = batch.lines - lines, batch.chunk[size:]
             if error is not None and self._keeps and not last:
                 break
@@ -174,29 +174,29 @@ class LogWriter:
             self.done_bytes += len(batch.chunk)
             self._held.popleft()
         for batch in self._held:
-            self._settle(batch, -1)
+            self._notify_waiters(batch, -1)
 
-    def _settle(self, batch: LineBatch, lines: int) -> None:
-        """Tells who waits for a batch of which so many lines are written. Everybody is told once, and at once."""
+    def _notify_waiters(self, batch: LineBatch, lines: int) -> None:
+        """Calls back who waits for a batch of which so many lines are written; each callback is called once."""
         if batch.waiters:
-            told = [(written, position <= lines) for position, written in batch.waiters]
+            results = [(written, position <= lines) for position, written in batch.waiters]
             batch.waiters = ()
-            self._tell(told)
+            self._notify(results)
 
-    def _in_trouble(self, error: OSError) -> None:
+    def _failed(self, error: OSError) -> None:
         now = self._clock()
         text = error.strerror or str(error)
-        trouble = self.trouble
-        if trouble is None or now - trouble.told >= COMPLAIN_SECONDS:
+        failure = self.failure
+        if failure is None or now - failure.reported >= REPORT_SECONDS:
             log.error("the decision log cannot be written", where=self.where, error=text, lost=self._counters.lost)
-            trouble = Trouble(text, trouble.since if trouble else now, now)
-        trouble.attempt_after = now + RETRY_SECONDS
-        self.trouble = trouble
+            failure = WriteFailure(text, failure.since if failure else now, now)
+        failure.attempt_after = now + RETRY_SECONDS
+        self.failure = failure
 
     def _recovered(self) -> None:
-        if self.trouble is not None:
-            seconds = round(self._clock() - self.trouble.since, 3)
-            self.trouble = None
+        if self.failure is not None:
+            seconds = round(self._clock() - self.failure.since, 3)
+            self.failure = None
             log.warning(
                 "the decision log can be written again", where=self.where, seconds=seconds, lost=self._counters.lost
             )

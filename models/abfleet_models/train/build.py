@@ -20,7 +20,6 @@ from abfleet_models.train.recipes import ALIASES, BASELINE, RECIPES, Recipe, tra
 from abfleet_models.train.scorer import Scorer, padded, recommend
 
 MIN_RATINGS = 10
-DEFAULT_SEED = 7
 GOLDEN_USERS = 3
 GOLDEN_LENGTH = 20
 SCORE_TOLERANCE = 1e-6

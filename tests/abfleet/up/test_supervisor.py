@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abfleet.up.supervisor import BackOff, Child, ChildSpec, describe, last_words, tail
+from abfleet.up.supervisor import BackOff, Child, ChildSpec, describe, last_log_line, tail
 
 READY_THEN_WAIT = "import signal; print('ready here', flush=True); signal.pause()"
 STUBBORN = (
@@ -208,13 +208,13 @@ def test_endings_are_told_in_words() -> None:
 def test_last_words_are_those_of_the_failure(tmp_path: Path) -> None:
     """A plain line is told as it is, cut to fit; of JSON lines the event of an error; ordinary ones are no reason."""
     log = tmp_path / "log"
-    assert last_words(log) == ""
+    assert last_log_line(log) == ""
     log.write_text("first\n\ncannot listen on 127.0.0.1:1\n\n")
-    assert last_words(log) == "cannot listen on 127.0.0.1:1"
+    assert last_log_line(log) == "cannot listen on 127.0.0.1:1"
     assert tail(log, 5) == ["first", "cannot listen on 127.0.0.1:1"]
     log.write_text('{"event": "disk full", "level": "error"}\n')
-    assert last_words(log) == "disk full"
+    assert last_log_line(log) == "disk full"
     log.write_text('{"event": "ready", "level": "info"}\n')
-    assert last_words(log) == ""
+    assert last_log_line(log) == ""
     log.write_text("x" * 100_000)
-    assert len(last_words(log)) == 201
+    assert len(last_log_line(log)) == 201

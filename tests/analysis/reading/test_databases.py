@@ -52,7 +52,7 @@ def words(connection: Any) -> Any:
 def test_narrow_columns_have_the_same_values(connection: Any, limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By one number for all of a row's words, or word by word where there are too many, or two have the same number."""
     if limit == "few words":
-        monkeypatch.setattr(duckdb_tables, "MOST_WORDS", 1)
+        monkeypatch.setattr(duckdb_tables, "MOST_ENUM_VALUES", 1)
     if limit == "few combinations":
         monkeypatch.setattr(duckdb_tables, "MOST_COMBINATIONS", 2)
     table = words(connection)

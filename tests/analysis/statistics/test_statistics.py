@@ -7,7 +7,7 @@ import pytest
 from abfleet_analysis.reading.databases import keep
 from abfleet_analysis.statistics import guardrails, srm
 from abfleet_analysis.statistics.confidence_sequence import half_width
-from abfleet_analysis.statistics.effects import Comparison, Estimator, compare, contrast_z, every_user
+from abfleet_analysis.statistics.effects import Comparison, Estimator, compare, contrast_z
 from abfleet_analysis.statistics.lookwise import LookwiseTest
 from abfleet_analysis.statistics.moments import Cross, Moments, from_sums, of_users, side_by_side
 from abfleet_analysis.statistics.sequential import Boundary, boundaries, spent, two_sided_p, upper
@@ -22,7 +22,7 @@ EXACT = 1e-9
 
 
 def compared(control: Moments, treatment: Moments, estimator: Estimator = Estimator.MEAN) -> Comparison:
-    return compare(side_by_side([control, treatment]), every_user(1), 1, estimator=estimator)
+    return compare(side_by_side([control, treatment]), np.ones((1, 1, 1)), 1, estimator=estimator)
 
 
 # --- boundaries ------------------------------------------------------------------------------------------------------

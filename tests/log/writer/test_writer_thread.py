@@ -119,7 +119,7 @@ def test_kept_lines_are_all_written_in_the_end(tmp_path: Path, monkeypatch: pyte
         writer.write_held()
         now[0] += 1.0
     writer.write_held()
-    assert writer.trouble is None
+    assert writer.failure is None
     assert written(tmp_path) == b"".join(b"%da\n%db\n" % (n, n) for n in range(5))
     assert (counters.written, counters.failed) == (10, 0)
     sink.close()
