@@ -120,12 +120,12 @@ def test_names_in_the_code_are_classes() -> None:
 
 
 def test_no_class_name_stands_for_two_things() -> None:
-    """Two classes of the product never share a name, private ones of one module aside."""
+    """No class name is defined twice in the product, private ones and those inside classes or functions included."""
     where: dict[str, list[str]] = {}
     for path, tree in trees():
         for node in ast.walk(tree):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                where.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+            if isinstance(node, ast.ClassDef):
+                where.setdefault(node.name, []).append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert {name: paths for name, paths in where.items() if len(paths) > 1} == {}
 
 
