@@ -78,8 +78,8 @@ class FeedbackClient:
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`linger_seconds`: how long an outcome may wait for others of its batch; `give_up_seconds`: how long a batch is
-        tried; `access`: token and certificates."""
+        """`linger_seconds`: how long an outcome may wait for others of its batch; `give_up_seconds`: how long a batch
+        is tried; `access`: token and certificates."""
         if not 1 <= batch <= MAX_BATCH:
             raise ValueError(f"batch: {batch} is not allowed; allowed are 1 to {MAX_BATCH}")
         self.tally = OutcomeTally()

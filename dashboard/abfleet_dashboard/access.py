@@ -1,4 +1,4 @@
-"""Who may be answered, and what every answer carries. Plain functions over headers; knows no server and no page."""
+"""Which requests are answered, and which headers every answer has. Plain functions over headers."""
 
 import hashlib
 import ipaddress
@@ -45,7 +45,7 @@ class RefusedRequest:
 
 
 def refused_method(method: str) -> RefusedRequest | None:
-    """Nothing can be changed here, so there is nothing but reading."""
+    """Refuses every method but GET and HEAD, because nothing can be changed here."""
     if method in METHODS:
         return None
     return RefusedRequest(405, "Only reading", f"The method {method[:16]!r} is not allowed; allowed are GET and HEAD.")
@@ -67,7 +67,7 @@ def refused_host(header: str | None, names: Collection[str]) -> RefusedRequest |
 
 
 def _host_of(header: str) -> str:
-    """Without the port and the brackets; empty for what is no host."""
+    """The host without port and brackets; empty if the header is not a host."""
     found = _HOST.fullmatch(header.lower())
     return (found[1] or found[2]) if found else ""
 
@@ -105,13 +105,13 @@ def refused_token(token: str | None, may_see: Callable[[str], bool] | None) -> R
 
 
 def cookie_header(token: str, *, secure: bool) -> str:
-    """Scripts cannot read it, and no other site can make a browser send it."""
+    """A cookie that scripts cannot read, and that a browser sends to this site alone."""
     attributes = f"Path=/; Max-Age={COOKIE_SECONDS}; HttpOnly; SameSite=Strict"
     return f"{COOKIE}={token}; {attributes}{'; Secure' if secure else ''}"
 
 
 def etag(body: bytes) -> str:
-    """The same for the same bytes."""
+    """A strong entity tag, from a hash of the bytes."""
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 

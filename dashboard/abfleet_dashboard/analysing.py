@@ -1,4 +1,4 @@
-"""The process that analyses: tasks in, reports out, over one connection. Knows the analysis; shows and decides nothing.
+"""The analysis process: it gets tasks and returns reports, over one connection.
 
 `python -m abfleet_dashboard.analysing DESCRIPTOR PARENT`: it is a process of its own, started and not forked, so that
 pages are made while it works, and so that what it takes is given back when it ends. It ends with its parent.
@@ -25,7 +25,7 @@ NICENESS = 5
 
 
 def main() -> None:
-    """Answers tasks until it is told that there are no more, or the parent is gone."""
+    """Answers tasks until the parent sends None or has ended."""
     connection, parent = Connection(int(sys.argv[1])), int(sys.argv[2])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this one
     os.nice(NICENESS)
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def answer(task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
-    """The report, or why there is none. Whatever goes wrong with one task, the next one is taken."""
+    """The report, or why there is none. Catches every exception, so that the next task can run."""
     began = time.monotonic()
     try:
         known = offline_facts(task.registry).versions
@@ -55,7 +55,7 @@ def answer(task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
 
 
 def _end_with(parent: int) -> None:
-    """The parent may be killed while a task runs."""
+    """Ends this process when the parent is killed, also while a task runs."""
     while os.getppid() == parent:
         time.sleep(PARENT_CHECK_SECONDS)
     _clear()

@@ -1,4 +1,4 @@
-"""Starts, asks and ends the process that analyses. Knows its life and its folder; neither tasks nor reports."""
+"""Starts, asks and ends the analysis process."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ END_SECONDS: Final = 1.0
 
 
 class AnalysisProcess:
-    """The process, as long as it is wanted; an async context manager. One task at a time."""
+    """The analysis process; an async context manager. It does one task at a time."""
 
     def __init__(self) -> None:
         self._folder: Path | None = None  # changed only on entering and leaving
@@ -101,7 +101,7 @@ class AnalysisProcess:
         self._process = self._connection = None
         if connection is not None:
             with suppress(OSError):
-                connection.send(None)  # a connection that ends without this word tells that this process has died
+                connection.send(None)  # without it, the end of the connection means that this process has died
             connection.close()
         if process is None:
             return None
@@ -109,7 +109,7 @@ class AnalysisProcess:
             process.wait(wait_seconds)
         process.kill()
         code = process.wait()
-        if self._folder is not None:  # what it had no time to remove
+        if self._folder is not None:  # what a killed process could not remove
             for left in self._folder.iterdir():
                 shutil.rmtree(left, ignore_errors=True)
         return code

@@ -1,4 +1,4 @@
-"""The composition root: settings to a serving dashboard and its end. Knows every part, decides nothing for them."""
+"""The composition root: makes a serving dashboard of its settings, and ends it."""
 
 import asyncio
 import os
@@ -97,7 +97,7 @@ async def serve(settings: DashboardSettings) -> int:
 
 
 class LiveContent:
-    """What the parts know, as pages want it."""
+    """Collects reports, routers and configuration for pages."""
 
     def __init__(self, settings: DashboardSettings, reports: ReportKeeper, fleet: FleetWatch, visits: Visits) -> None:
         self._settings = settings
@@ -123,7 +123,7 @@ class LiveContent:
         )
 
     def version(self) -> str:
-        """Another one with each report and each status of the routers."""
+        """Changes with each report and each status of the routers."""
         return f"{self._reports.status.number}.{self._fleet.number}"
 
     def visited(self) -> None:
@@ -132,7 +132,7 @@ class LiveContent:
 
 
 class EmbeddedServer(uvicorn.Server):
-    """uvicorn without its own signal handling: who composes it tells it to stop."""
+    """uvicorn without its own signal handling: `serve` stops it."""
 
     def __init__(self, site: RequestGuard) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""How the routers are, asked while somebody watches. Knows when to ask and what to keep; not what a status says."""
+"""The routers' status documents, polled while somebody watches."""
 
 import asyncio
 from collections import deque
@@ -44,7 +44,7 @@ class FleetWatch:
         )
 
     async def keep(self) -> None:
-        """Asks for ever, at once when somebody comes."""
+        """Polls until it is cancelled, and at once when the first visitor comes."""
         async with AsyncExitStack() as stack:
             for router in self._routers:
                 await stack.enter_async_context(router)
@@ -62,7 +62,7 @@ class FleetWatch:
             return
         self._errors[index] = None
         if kept and not 0 < document["uptime_s"] - kept[-1]["uptime_s"] < GAP_SECONDS:
-            kept.clear()  # long ago, or the router was started again
+            kept.clear()  # an old document, or the router was restarted
         kept.append(document)
         while len(kept) > 2 and kept[1]["uptime_s"] <= document["uptime_s"] - WINDOW_SECONDS:
             kept.popleft()

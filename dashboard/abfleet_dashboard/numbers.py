@@ -1,4 +1,4 @@
-"""How a number, a time or a duration is written on a page. The one place that formats; knows no HTML."""
+"""How a number, a time or a duration is written on a page. All formatting is here."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def change(value: float, digits: int = 1) -> str:
 
 
 def share(value: float, digits: int | None = None) -> str:
-    """A part of a whole: `12.3 %`; three significant digits unless told."""
+    """A part of a whole: `12.3 %`; three significant digits by default."""
     if not math.isfinite(value):
         return UNKNOWN
     percent = value * 100

@@ -1,4 +1,4 @@
-"""Whole pages as text, from a situation or a report. The one place that knows the templates; reads nothing else."""
+"""Whole pages as text, from a situation or a report. Only this module uses the templates."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -26,7 +26,7 @@ _REFRESH_WITHOUT_SCRIPT_S: Final = 10
 
 
 def overview_page(situation: Situation) -> str:
-    """All experiments, and whether the fleet is well."""
+    """The page of all experiments, with warnings about log, analysis and fleet."""
     return _page(
         "overview.html",
         situation,
@@ -122,5 +122,5 @@ def _environment() -> Environment:
 
 
 def _finalized(value: object) -> object:
-    """What a template prints, before it is escaped: foreign text cannot hide characters."""
+    """Makes hidden characters of foreign text visible, before a template escapes and prints it."""
     return readable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,4 +1,4 @@
-"""Keeps the newest report, and knows how old it is and why there is no newer one. Asks the analyst; makes no page.
+"""Keeps the newest report, with its age and the reason why there is no newer one.
 
 An analysis begins when the log, the experiments file or the registry has changed since the last one, and never before
 as much time has passed as the last one took: it has at most half of the time. While nobody watches it is rarer.
@@ -50,7 +50,7 @@ class Analyses(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportStatus:
-    """What is known now.
+    """The newest report and the state of its analysis.
 
     Attributes:
         number: One more with each change of what follows, but for `current_at`.
@@ -177,12 +177,12 @@ def pause_seconds(*, refresh: float, took: float, watched: bool) -> float:
 
 
 def retry_seconds(failures: int) -> float:
-    """1, 2, 4, … up to the most, after failures that may pass by themselves."""
+    """Seconds until a failed analysis is tried again: 1, 2, 4, … up to a bound."""
     return min(RETRY_FIRST_SECONDS * 2.0 ** min(failures - 1, 32), RETRY_MOST_SECONDS)
 
 
 def fingerprint_of(paths: Sequence[Path]) -> FilesFingerprint:
-    """What tells of a change in files, and in all files of folders, without reading any."""
+    """A value that changes with these files, and with all files in these folders, without reading any."""
     return tuple(sorted(entry for path in paths for entry in _entries(path)))
 
 

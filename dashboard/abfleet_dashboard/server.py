@@ -1,4 +1,4 @@
-"""HTTP: which page is where, what is kept of it, and who gets none. Knows no log, no router and no statistics."""
+"""HTTP: routes, the cache of pages, and refusals."""
 
 import asyncio
 import json
@@ -24,20 +24,20 @@ HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
 KINDS: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 OPEN: Final = ("/healthz", "/static/")
-"""Without a token: nothing here tells of a log."""
+"""Served without a token, because nothing here comes from a log."""
 MOST_KEPT: Final = 256
 """Pages; an experiment has two."""
 SAFE: Final = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-")
 
 
 class PageContent(Protocol):
-    """Where pages get what they show."""
+    """The interface through which pages get what they show."""
 
     def situation(self) -> Situation:
         """A snapshot of all that a page shows."""
 
     def version(self) -> str:
-        """Another one whenever a page could look different, the passing of time aside."""
+        """Changes whenever a page could change, except by the passing of time."""
 
     def visited(self) -> None:
         """Called for every page, so that the content is kept fresh."""
@@ -45,7 +45,7 @@ class PageContent(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What is sent, and its tag."""
+    """The bytes of an answer, and their entity tag."""
 
     content: bytes
     tag: str
@@ -195,7 +195,7 @@ class RequestGuard:
                 await _message(500, "Something went wrong", sentences)(scope, receive, send_with_headers)
 
     def _instead(self, request: Request) -> Response | None:
-        """What is answered in the place of a page; None where the page is."""
+        """The answer instead of a page, such as a refusal; None where the page is to be shown."""
         headers, path = request.headers, request.scope["path"]
         refused = access.refused_method(request.method) or access.refused_host(headers.get("host"), self._rules.hosts)
         if refused is None and not path.startswith(OPEN):
@@ -217,7 +217,7 @@ class RequestGuard:
         return response
 
     def _entered(self, path: str, token: str, *, secure: bool) -> Response:
-        """On to the page itself, without the token in its address; never to another site."""
+        """Redirects to the page without the token in its address, never to another site."""
         response = RedirectResponse("/" + quote(path.lstrip("/\\")), status_code=303)
         response.headers["cache-control"] = "no-store"
         if self._rules.may_see is not None:
@@ -239,7 +239,7 @@ def _file(path: Path) -> Body:
 
 
 def _answer(request: Request, body: Body, *, kind: str, status: int = 200) -> Response:
-    """Callers keep what they got, and ask each time whether it still holds."""
+    """The answer, or 304 where the caller has these bytes; callers must revalidate each time."""
     headers: dict[str, Any] = {"cache-control": "private, no-cache", "etag": body.tag}
     if status == 200 and access.unchanged(request.headers.get("if-none-match"), body.tag):
         return Response(status_code=304, headers=headers)

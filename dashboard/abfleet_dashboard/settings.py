@@ -1,4 +1,4 @@
-"""Every flag of the dashboard, with its default. Knows no other part; reads nothing but flags and environment."""
+"""Every flag of the dashboard, with its default."""
 
 import ipaddress
 import os

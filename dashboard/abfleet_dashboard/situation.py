@@ -1,4 +1,4 @@
-"""What is known at the moment a page is asked for. Knows neither where it comes from nor how it looks."""
+"""What pages show: reports, routers and configuration at one moment."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class RouterState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Situation:
-    """Everything a page is made from.
+    """The values that a page is made from.
 
     Attributes:
         now: When the page is made, UTC.

@@ -1,4 +1,4 @@
-"""What the process that analyses is asked, and what it answers. Values alone; they travel between two processes."""
+"""Tasks and results of the analysis process, as values that are pickled between two processes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class AnalysisDone:
 
 @dataclass(frozen=True, slots=True)
 class AnalysisFailed:
-    """Why there is none, for a person. `expected`: the input is at fault, and trying again does not help."""
+    """Why there is no report, in a sentence. `expected`: the input is at fault, and trying again does not help."""
 
     reason: str
     expected: bool

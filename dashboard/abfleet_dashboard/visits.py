@@ -1,4 +1,4 @@
-"""Whether anybody watches the dashboard. Knows times of visits, and not what is done less often without."""
+"""Whether anybody watches the dashboard: a page was asked for lately."""
 
 import asyncio
 import time
@@ -24,13 +24,13 @@ class Visits:
         return self._last is not None and self._clock() - self._last < WATCHED_SECONDS
 
     def note(self) -> None:
-        """A page was asked for. Whoever waits for the first one after a while is woken."""
+        """Records a visit, and wakes `pause` if nobody was watching."""
         if not self.watched:
             self._came.set()
         self._last = self._clock()
 
     async def pause(self, seconds: float) -> None:
-        """Waits so long, or until somebody comes after nobody had."""
+        """Waits for `seconds`, or until the first visit after nobody was watching."""
         self._came.clear()
         with suppress(TimeoutError):
             await asyncio.wait_for(self._came.wait(), seconds)

@@ -1,4 +1,4 @@
-"""The allocation of an experiment at an instant: its shares, its buckets and its id. Knows no users and no layers."""
+"""The allocation of an experiment at an instant: its shares, its buckets and its id."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Assigns many users, and writes CSV as RFC 4180 has it. Knows lines of text, and no files.
+"""Assigns many users, and writes the result as CSV (RFC 4180).
 
 The rows are `user_id,experiment,group,bucket,model_version,reason`, one for each line that comes in. A line whose id
 the router would refuse gives a row with the reason `invalid_user_id` and empty cells.

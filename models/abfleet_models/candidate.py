@@ -1,4 +1,4 @@
-"""Reads a model that is to be added and looks at it as a worker and a user would. Writes to a folder of its own only.
+"""Reads a model that is to be added, and examines its answers. Writes to a scratch folder only.
 
 What can be computed need not be given: schema, sha256, size, and the golden answers where the metadata has none.
 """

@@ -1,6 +1,6 @@
 """How two versions differ: metadata, offline metrics, size, time, and what they answer to the same histories.
 
-Runs both models, and knows nothing of users: whether they like the one better is what an experiment is for.
+Runs both models. Which one users like better is a question for an experiment.
 """
 
 from collections.abc import Iterator, Mapping

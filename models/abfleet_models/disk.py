@@ -26,7 +26,7 @@ _HIDDEN = re.compile(r"\.(.+)\.\d+\.(?:tmp|old)")
 
 @contextlib.contextmanager
 def only_writer(root: Path) -> Iterator[None]:
-    """Holds the registry for one writer; raises BusyError at once while there is another.
+    """Locks the registry for one writer; raises BusyError at once while another holds it.
 
     The lock is on the folder itself, so that it leaves no file behind, and the kernel lifts it when its holder dies.
     """
@@ -42,7 +42,7 @@ def only_writer(root: Path) -> Iterator[None]:
 
 
 def sweep(folder: Path) -> None:
-    """Removes what a writer that was killed had prepared, and gives back a folder that it had only put aside."""
+    """Removes what a killed writer had prepared, and restores a folder that it had only moved aside."""
     for path in sorted(folder.glob(".*")):
         hidden = _HIDDEN.fullmatch(path.name)
         if hidden is None:
@@ -55,7 +55,7 @@ def sweep(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a folder; nothing there is as good."""
+    """Removes a file, a link or a folder, if it is there."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

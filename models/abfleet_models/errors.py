@@ -1,4 +1,4 @@
-"""What can be wrong with a registry, in one line each. Knows no transport and no exit code."""
+"""The errors of a registry. Each message is one line for a person."""
 
 
 class RegistryError(Exception):
@@ -31,4 +31,4 @@ class BusyError(RegistryError):
 
 
 class ReleaseError(RegistryError):
-    """A release that may not be: the registry stays as it is."""
+    """A release is not allowed; the registry is unchanged."""

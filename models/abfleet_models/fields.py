@@ -1,4 +1,4 @@
-"""Reads a JSON object field by field and collects every mistake. Knows types and bounds, and nothing of models."""
+"""Reads a JSON object field by field, checks types and bounds, and collects every mistake."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""What metadata.json, metrics.json and registry.json say, checked and frozen. Knows no folder layout and no ONNX."""
+"""The contents of metadata.json, metrics.json and registry.json, checked and frozen."""
 
 import re
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What a registry knows of its versions before anybody was served: offline metrics and catalogues. Reads only."""
+"""A registry's offline metrics and catalogue sizes of its versions. Reads only."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class OfflineFacts:
 
 
 def offline_facts(folder: Path) -> OfflineFacts:
-    """The facts of every version of a registry. A version that cannot be read is a problem and harms no other."""
+    """The facts of every version of a registry. A version that cannot be read becomes a line of `problems`."""
     registry = Registry(folder)
     found: dict[str, Offline] = {}
     problems: list[str] = []

@@ -135,7 +135,7 @@ class Release:
             )
 
     def _led_to(self, alias: str) -> str | None:
-        """Where an alias leads, also where that is not there any more."""
+        """The version that an alias leads to, even one that no longer exists; None without the alias."""
         if not is_name(alias):
             raise ReleaseError(f"alias: {shown(alias)} is not an alias; allowed are {NAME_RULE}")
         link = self._root / alias
@@ -202,7 +202,7 @@ def point(root: Path, alias: str, version: str) -> None:
 
 
 def _carry_out(root: Path, event: ReleaseEvent, entry: Json | None) -> ReleaseEvent:
-    """From here on the release will be made, by this process or by the next one."""
+    """Writes the journal and applies it; from then on this process or the next one completes the release."""
     journal = {"schema": SCHEMA, "event": event.to_dict(), "entry": entry}
     disk.put_file(root / JOURNAL_FILE, to_json(journal).encode())
     _apply(root, event, entry)
@@ -234,7 +234,7 @@ def _apply(root: Path, event: ReleaseEvent, entry: Json | None) -> None:
 
 
 def _recover(root: Path) -> ReleaseEvent | None:
-    """Brings a release that was killed to its end, and removes what one left that had not begun."""
+    """Completes a killed release that has a journal, and removes what one without a journal prepared."""
     disk.sweep(root)
     if (root / ARCHIVE).is_dir():
         disk.sweep(root / ARCHIVE)
@@ -248,7 +248,7 @@ def _recover(root: Path) -> ReleaseEvent | None:
 
 
 def _journal(root: Path) -> tuple[ReleaseEvent, Json | None]:
-    """The journal, looked at as anything else that somebody may have put there. Raises IntegrityError."""
+    """The journal, checked because anybody may have written the file. Raises IntegrityError."""
     found = read_object(root / JOURNAL_FILE, JOURNAL_FILE)
     try:
         event = ReleaseEvent.from_dict(found["event"])
@@ -264,7 +264,7 @@ PREPARED = ".prepared"
 
 
 def _prepared(root: Path, version: str) -> Path:
-    """Where the folder of a version waits that is being added."""
+    """The hidden folder with the files of a version that is being added."""
     if not is_name(version):
         raise ReleaseError(f"version: {shown(version)} is not a version; allowed are {NAME_RULE}")
     return root / f".{version}{PREPARED}"

@@ -1,4 +1,4 @@
-"""Opens a version in ONNX Runtime to look at it before a release: its answers and its times. Serves nobody.
+"""Opens a version in ONNX Runtime to measure its answers and its latency before a release.
 
 ONNX Runtime is imported only when a model is opened, because most of what is done with a registry needs no model.
 """
@@ -33,7 +33,7 @@ class OpenedModel:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
-        # Opened from the bytes that were checked; weights in files beside it are then looked for in its folder.
+        # Opened from the bytes that were checked; ONNX Runtime then searches the folder for external weights.
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(version.path))
         self.model_version = version
         self._session: Any = self._or_raise(

@@ -1,4 +1,4 @@
-"""ONNX Runtime, imported with its telemetry off. Knows that library's switch, and no model.
+"""ONNX Runtime, imported with its telemetry off.
 
 Since 1.32 the published builds upload usage data unless this variable is set before the library is first imported; a
 server must not talk to anybody it was not told of. Who wants it sets ORT_DISABLE_TELEMETRY=0.

@@ -1,4 +1,4 @@
-"""Signs versions with a shared key, and checks what was signed. Knows HMAC and two files of a version, runs no model.
+"""Signs versions with a shared key, and checks signatures.
 
 metadata.json names the SHA-256 of model.onnx and of every file with weights, so a signature over its bytes is one over
 the whole version. The key is shared: whoever can check can sign, so it belongs to those who release and to workers.

@@ -40,7 +40,7 @@ class ReleaseEvent:
 
 
 def stamp(now: datetime) -> str:
-    """An instant as the trail has it."""
+    """An instant as the trail writes it: UTC, whole seconds."""
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 

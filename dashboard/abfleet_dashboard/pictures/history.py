@@ -1,4 +1,4 @@
-"""What would have been said at each look, as a strip of time. Knows the names of verdicts, not their rules."""
+"""The verdict at each look, as a strip of time."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ def class_of(verdict: Verdict) -> str:
 
 
 def sign(verdict: Verdict, *, size: int = 16) -> Markup:
-    """A verdict's sign, for those who do not tell its colour; its word always stands beside it."""
+    """A verdict's sign, for readers who do not see its colour; its word always stands beside it."""
     return element(
         "svg",
         element("path", d=_SIGNS[verdict]),

@@ -1,4 +1,4 @@
-"""What every picture comes with: words for those who do not see it, a legend, and its numbers as a table."""
+"""What every picture has: a description for readers who do not see it, a legend, and its numbers as a table."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

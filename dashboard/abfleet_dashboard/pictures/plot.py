@@ -1,7 +1,7 @@
-"""A plot's frame: axes, marks, layers and words. Knows how to draw values that are placed already, not what they mean.
+"""A plot's frame: axes, marks, layers and labels, for values that already have positions.
 
-It is as wide as its place and keeps the size of its letters: what is written is placed by percents, and what is drawn
-lies in an inner drawing that stretches, with lines that do not.
+It is as wide as its container and keeps the size of its text: text is positioned by percents, and shapes lie in an
+inner drawing that stretches, with lines of a constant width.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class Axes:
     zero: float | None = None
 
     def place(self, x: float, y: float) -> tuple[float, float]:
-        """From the left and from the top, as fractions."""
+        """The position of a value: fractions of the width from the left and of the height from the top."""
         return self.x.at(x), 1 - self.y.at(y)
 
 

@@ -1,4 +1,4 @@
-"""Where a value lies along an axis, and which values get a mark. Knows numbers and times, no drawing."""
+"""Where a value lies along an axis, and which values get a mark."""
 
 import math
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ class Scale:
     high: float
 
     def at(self, value: float) -> float:
-        """Its place; outside 0 to 1 for values outside."""
+        """The value's position; below 0 or above 1 for values outside the axis."""
         return (value - self.low) / (self.high - self.low) if self.high > self.low else 0.5
 
     def inside(self, value: float) -> bool:

@@ -82,7 +82,7 @@ def _bar(axis: Scale, bounds: Bounds, class_: str) -> Markup:
 
 
 def _arrows(axis: Scale, bounds: Bounds) -> list[Markup]:
-    """At the ends where an interval goes on beyond the axis."""
+    """Arrows at the ends where an interval continues beyond the axis."""
     found = []
     for beyond, x, shape in (
         (bounds[0] < axis.low, "0%", "M0 14L9 8V20Z"),

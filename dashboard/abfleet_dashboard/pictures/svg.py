@@ -1,4 +1,4 @@
-"""Elements of SVG as safe text. Knows XML's escaping and nothing of pictures."""
+"""Elements of SVG as text with XML's escaping."""
 
 from markupsafe import Markup, escape
 
@@ -27,7 +27,7 @@ def joined(parts: list[Markup]) -> Markup:
 
 
 def percent(fraction: float) -> str:
-    """A place along an axis: 0.25 is `25%`."""
+    """A fraction of an axis as SVG has it: 0.25 is `25%`."""
     return f"{_short(fraction * 100)}%"
 
 

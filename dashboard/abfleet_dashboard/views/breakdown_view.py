@@ -1,4 +1,4 @@
-"""The primary metric among parts of the users, as rows. Says of each part how little it proves; computes nothing."""
+"""The primary metric among parts of the users, as rows. Each part says how little it proves."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What is wrong with the data of an experiment, in plain words. What forbids a conclusion is decided elsewhere."""
+"""What is wrong with the data of an experiment, in plain words."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ NOTHING = "Nothing was found."
 
 
 class Level(StrEnum):
-    """How bad it is: nothing may be concluded; look at it; was left out, as it should be."""
+    """How bad a finding is: nothing may be concluded, it needs a check, or it is a mere note."""
 
     BROKEN = "broken"
     WARNING = "warning"
@@ -44,7 +44,7 @@ class DataHealth:
 
     @property
     def level(self) -> str:
-        """A class of the style sheet."""
+        """The worst level among the findings, as a class of the style sheet."""
         worst = self.findings[0].level if self.findings else Level.NOTE
         return str(worst)
 
@@ -55,7 +55,7 @@ class DataHealth:
 
     @property
     def notes(self) -> tuple[Finding, ...]:
-        """What was left out, or is only said."""
+        """The findings of level `note`: what was left out, as it should be."""
         return tuple(finding for finding in self.findings if finding.level is Level.NOTE)
 
 

@@ -1,4 +1,4 @@
-"""One experiment as a page shows it: sentences, rows and pictures, made from a report. Knows no templates."""
+"""One experiment as a page shows it: sentences, rows and pictures, made from a report."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -40,7 +40,7 @@ class GroupRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentView:
-    """Everything of one experiment; `key` begins all ids of it on the page.
+    """One experiment's page, as values; `key` begins all ids of it on the page.
 
     Attributes:
         reached: Users over planned users, 0 to 1; None where there is no plan yet.

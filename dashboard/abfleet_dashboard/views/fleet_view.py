@@ -1,4 +1,4 @@
-"""Routers, versions and replicas as rows, from the routers' status documents. Knows their keys, asks nobody."""
+"""Routers, versions and replicas as rows, from the routers' status documents."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

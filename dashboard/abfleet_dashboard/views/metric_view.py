@@ -1,4 +1,4 @@
-"""A treatment's metrics as rows with their intervals drawn beside the numbers. Knows one report, no page."""
+"""A treatment's metrics as rows with their intervals drawn beside the numbers."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""All experiments in rows, and what has to be said above them. Knows one situation, no HTML."""
+"""All experiments in rows, and the notices above them."""
 
 import math
 from dataclasses import dataclass
@@ -97,7 +97,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
 
 
 def notices(situation: Situation) -> tuple[Notice, ...]:
-    """What has to be known before anything on the page is believed."""
+    """The notices: what may make the page's numbers wrong or old."""
     found = [*_about_analysis(situation), *about_file(situation)]
     if situation.report is not None:
         found += _about_log(situation.report)

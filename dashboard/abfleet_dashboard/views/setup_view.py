@@ -1,4 +1,4 @@
-"""How an experiment is set up, and how that changed. Reads the experiments file's values; judges nothing."""
+"""How an experiment is set up, and how that changed."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""A conclusion in the words of a person who is asked: what to do, who wins, how sure. Concludes nothing itself."""
+"""A conclusion as a person would put it: what to do, which version wins, how sure that is."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""Everything a decision rests on, as values. Knows no log, no clock and no verdict; simulations make it too.
+"""The sums and counts that a decision is computed from. They come from a log or from a simulation.
 
 Axes are those of moments.py. A time is a look, and the last one is the moment of the report.
 """

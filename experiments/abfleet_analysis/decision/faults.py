@@ -1,4 +1,4 @@
-"""When data is too broken to conclude anything from it. Knows counts; each fault is a plain sentence."""
+"""When data is too broken to conclude anything from it; each fault is a plain sentence."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

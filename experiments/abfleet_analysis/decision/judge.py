@@ -1,4 +1,4 @@
-"""The verdict on one treatment, look by look, and why. Knows measurements and the plan; no log and no clock.
+"""The verdict on one treatment, look by look, and why.
 
 The first that applies:
 

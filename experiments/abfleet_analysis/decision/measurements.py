@@ -1,4 +1,4 @@
-"""What is measured of each treatment against control, at every time. Knows sums, tests and e-values; gives no verdict.
+"""What is measured of each treatment against control, at every time: tests, intervals and e-values.
 
 Verdicts and what is shown beside them rest on the same values, each computed once.
 """
@@ -77,7 +77,7 @@ class Measurements:
 
 
 def measure(evidence: Evidence, plan: AnalysisPlan) -> Measurements:
-    """Everything about every treatment. Boundaries are computed when they are asked for."""
+    """The measurements of every treatment. Boundaries are computed when they are asked for."""
     # A group that was ramped down to nothing is still judged by the users it had.
     present = (evidence.weights > 0) | evidence.occupied
     groups = [index for index in range(1, len(evidence.groups)) if present[index]]

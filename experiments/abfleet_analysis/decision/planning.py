@@ -1,4 +1,4 @@
-"""How many users a decision needs, and what a guardrail tolerates. Knows sums so far and the plan, no verdict."""
+"""How many users a decision needs, and what a guardrail tolerates."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Who may be compared with whom when shares change. Knows allocations and buckets; no users, no metrics.
+"""Who may be compared with whom when shares change.
 
 Users are compared inside an allocation, a period with one set of shares. When a later allocation gives a bucket to
 another group, the bucket is left out whole from the earlier ones, whether or not its users came back: leaving out only

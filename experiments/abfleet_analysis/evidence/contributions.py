@@ -1,4 +1,4 @@
-"""What each user adds to each metric, look by look. Ibis expressions; knows the rules of joining outcomes."""
+"""What each user adds to each metric, look by look, with the rules of joining outcomes. Ibis expressions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +27,7 @@ _PLACE: Final = ("cell", "g")
 
 @dataclass(slots=True)
 class OutcomeProblems:
-    """What was met on the way. Changed only while the contributions are made."""
+    """Outcomes that were left out, by reason, and each metric's currency. Changed only while the contributions are made."""
 
     clicks_not_in_list: int = 0
     other_currencies: int = 0

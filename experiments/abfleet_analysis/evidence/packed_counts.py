@@ -1,4 +1,4 @@
-"""Several small whole numbers in one, so that one running sum adds up all of them. Knows arithmetic, no metric.
+"""Several small whole numbers packed into one, so that one running sum adds up all of them.
 
 A running sum over a user's looks costs about as much as sorting the looks. Counts are small, so the sums of several fit
 beside each other into the 53 bits that a float64 has for a whole number, and no sum reaches into the next one's bits.

@@ -1,4 +1,4 @@
-"""Puts together what is shown beside a conclusion. Knows every part of it, and nothing of how each is made."""
+"""Assembles the details that are shown beside a conclusion."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta

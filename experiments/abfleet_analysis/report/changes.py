@@ -1,4 +1,4 @@
-"""The log's lines about configurations, once for all routers, in plain words. Knows lines, no statistics."""
+"""The log's lines about configurations, once for all routers, in plain words."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""How a conclusion came about, look by look. Knows what was measured; draws nothing and decides nothing."""
+"""How a conclusion came about, look by look."""
 
 from collections.abc import Sequence
 from datetime import datetime

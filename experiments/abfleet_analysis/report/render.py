@@ -1,4 +1,4 @@
-"""The report for people: verdict first, then why, then the table, then the data. Knows rich; computes nothing."""
+"""The report for a terminal: verdict first, then why, then the tables, then the data."""
 
 import math
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A conclusion as the JSON document that `abfleet analyze --json` prints. Knows its keys; computes nothing."""
+"""A conclusion as the JSON document that `abfleet analyze --json` prints."""
 
 import math
 from dataclasses import dataclass

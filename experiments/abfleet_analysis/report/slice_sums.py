@@ -1,4 +1,4 @@
-"""Sums over the users of each slice, from one row for each user, allocation and slice. Knows arithmetic, no metric.
+"""Sums over the users of each slice, from one row for each user, allocation and slice.
 
 The arrays have the axes of moments.py with slices in the place of times; slices do not add up, since a user may be in
 several.

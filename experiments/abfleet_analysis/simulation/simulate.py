@@ -1,4 +1,4 @@
-"""How often each verdict falls, over many made-up experiments. Knows scenarios and counts; the decision is decide's."""
+"""How often each verdict is reached, over many made-up experiments."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Sums over users that every mean, ratio and standard error follows from. Knows arithmetic, no metric and no log.
+"""Sums over users that every mean, ratio and standard error follows from.
 
 Axes, everywhere in this package: [times, cells, groups]. Times are the looks, and last the moment of the report; all
 sums are cumulative. A cell is a set of users that is kept or left out as one (see cells.py); a user is in at most one

@@ -1,4 +1,4 @@
-"""Quantiles of calls, from histograms with bins of 0.1 %. Knows counts; of users only how often theirs exceed a point.
+"""Quantiles of calls, from histograms with bins of 0.1 %.
 
 The variance of a sample quantile is that of the share of calls above it divided by the squared density there. The share
 is a ratio of sums over users, which effects.py computes; the density comes from the histogram by Woodruff's interval

@@ -1,4 +1,4 @@
-"""From a text to a Config, with every mistake at once. Knows the rules of the file as a whole; reads no disk."""
+"""From a text to a Config, with every mistake at once: the rules of the file as a whole."""
 
 from datetime import timedelta
 from typing import cast

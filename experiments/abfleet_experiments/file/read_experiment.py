@@ -1,4 +1,4 @@
-"""From a node to one Experiment. Knows the rules inside an experiment; of the rest of the file only the names."""
+"""From a node to one Experiment: the rules inside an experiment."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What is wrong with a decision log, and a summary of it. Knows the schema; reads lines, changes nothing."""
+"""What is wrong with a decision log, and a summary of it."""
 
 import hashlib
 from collections import Counter

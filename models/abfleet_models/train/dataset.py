@@ -1,4 +1,4 @@
-"""Reads ratings in MovieLens' CSV format and splits them by time. Knows files and order, and nothing of models (IO)."""
+"""Reads ratings in MovieLens' CSV format and splits them by time. Does IO."""
 
 import csv
 import hashlib

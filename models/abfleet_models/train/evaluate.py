@@ -1,4 +1,4 @@
-"""Offline metrics of a model on the items held out. Knows scorers and splits, and nothing of how they were made."""
+"""Offline metrics of a model on the items held out."""
 
 import numpy as np
 

@@ -1,4 +1,4 @@
-"""Writes a scorer as an ONNX graph that answers exactly as `scorer.recommend` does. Knows ONNX, and no training.
+"""Writes a scorer as an ONNX graph that answers exactly as `scorer.recommend` does.
 
 The graph, with N items numbered by popularity and N itself standing for padding and unknown ids:
 

@@ -1,4 +1,4 @@
-"""Item-to-item weights from histories: cosine, EASE, transitions. Pure linear algebra; knows no files and no graph.
+"""Item-to-item weights from histories: cosine, EASE, transitions. Pure linear algebra.
 
 All matrices are float64[items, items]: the row is the item in the history, the column the item that is scored.
 """

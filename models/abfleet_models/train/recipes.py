@@ -1,4 +1,4 @@
-"""The versions that are trained, and with which numbers. Knows the algorithms, and nothing of files and formats.
+"""The versions that are trained: their algorithms and parameters.
 
 The numbers were chosen on a validation split, which holds out each user's last item but one and drops the last, never
 on the items that metrics.json measures.
