@@ -20,10 +20,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 from tests.router.fakes import FakeCall, FakeClock, FakeLink, Sent, broken, turns
 
 SNAPSHOT = cast(Snapshot, SimpleNamespace(arms=(None,)))
-"""A queue looks at no snapshot; a call wants its first arm."""
+"""A queue reads no snapshot; a call wants its first arm."""
 
 
-def new_ticket(number: int, clock: FakeClock, seconds: float) -> RoutedCall:
+def new_call(number: int, clock: FakeClock, seconds: float) -> RoutedCall:
     """A call whose payload is its number, with this long to go."""
     routed = RoutedCall(FakeCall(b"%d" % number), SNAPSHOT, clock.now + 1000)
     routed.attempt_until = clock.now + seconds
@@ -46,11 +46,11 @@ class Owner:
 
     def __init__(self) -> None:
         self.queue: BatchQueue | None = None
-        self.again: Callable[[RoutedCall], bool] = lambda routed: False
+        self.queues_again: Callable[[RoutedCall], bool] = lambda routed: False
 
     def end(self, routed: RoutedCall, code: Code) -> None:
-        """Answers with an error, unless the call is to go round again."""
-        if self.again(routed):
+        """Answers with an error, unless the call is to be queued again."""
+        if self.queues_again(routed):
             assert self.queue is not None
             self.queue.append(routed)
             self.queue.send()
@@ -78,7 +78,7 @@ class Owner:
             self.end(routed, Code.DEADLINE_EXCEEDED)
 
 
-class LaneMachine(RuleBasedStateMachine):
+class QueueMachine(RuleBasedStateMachine):
     """Everything that can happen to a queue, in any order, with and without a turn of the loop between."""
 
     calls = Bundle("calls")
@@ -92,15 +92,15 @@ class LaneMachine(RuleBasedStateMachine):
             self.link, self.owner, self.backlog, self.clock, max_batch=max_batch, max_in_flight=max_in_flight
         )
         self.owner.queue = self.queue
-        self.owner.again = self.goes_again
-        self.link.on_send = self.look_at
+        self.owner.queues_again = self.is_queued_again
+        self.link.on_send = self.check
         self.all: list[RoutedCall] = []
-        self.gone: set[int] = set()  # calls whose caller left: they get no answer
+        self.abandoned: set[int] = set()  # calls whose caller left: they get no answer
         self.repeated: set[int] = set()
         self.newest_sent = -1
         self.chances: list[bool] = []
 
-    def goes_again(self, routed: RoutedCall) -> bool:
+    def is_queued_again(self, routed: RoutedCall) -> bool:
         """Whether a call that failed is put into the queue again; changes what it needs for that."""
         if not self.chances or not self.chances.pop():
             return False
@@ -108,7 +108,7 @@ class LaneMachine(RuleBasedStateMachine):
         self.repeated.add(int(routed.call.payload))
         return True
 
-    def look_at(self, sent: Sent) -> None:
+    def check(self, sent: Sent) -> None:
         """Each batch is small enough, has time left for each call, and has what came first first."""
         assert 1 <= len(sent.requests) <= self.max_batch
         assert len(sent.timeouts_ms) == len(sent.requests)
@@ -128,7 +128,7 @@ class LaneMachine(RuleBasedStateMachine):
 
     @rule(target=calls, seconds=st.sampled_from([-1.0, 0.0, 0.5, 2.0, 2.0, 2.0]), send=st.booleans())
     def append(self, seconds: float, send: bool) -> RoutedCall:
-        routed = new_ticket(len(self.all), self.clock, seconds)
+        routed = new_call(len(self.all), self.clock, seconds)
         self.all.append(routed)
         self.act(self.queue.append, routed)
         if send:
@@ -148,7 +148,7 @@ class LaneMachine(RuleBasedStateMachine):
         if routed.done:
             return
         routed.done = True
-        self.gone.add(int(routed.call.payload))
+        self.abandoned.add(int(routed.call.payload))
         self.act(self.queue.remove, routed)
 
     @rule(
@@ -179,8 +179,8 @@ class LaneMachine(RuleBasedStateMachine):
     @rule(chances=st.lists(st.booleans(), max_size=4))
     def sweep(self, chances: list[bool]) -> None:
         self.chances = chances
-        waited, flown, _ = self.act(self.queue.expire, self.clock.now)
-        for routed in (*waited, *flown):
+        waited, in_flight, _ = self.act(self.queue.expire, self.clock.now)
+        for routed in (*waited, *in_flight):
             assert routed.attempt_until <= self.clock.now
             self.act(self.owner.end, routed, Code.DEADLINE_EXCEEDED)
 
@@ -189,7 +189,7 @@ class LaneMachine(RuleBasedStateMachine):
         for routed in self.act(self.queue.take_waiting):
             assert not routed.done
             routed.done = True
-            routed.call.fail(Code.UNAVAILABLE, "stranded")
+            routed.call.fail(Code.UNAVAILABLE, "taken out")
 
     @invariant()
     def counts_agree(self) -> None:
@@ -210,12 +210,12 @@ class LaneMachine(RuleBasedStateMachine):
     def at_most_one_answer_and_the_own_one(self) -> None:
         for routed in self.all:
             answers = call_of(routed).answers
-            assert len(answers) == (routed.done and int(routed.call.payload) not in self.gone)
+            assert len(answers) == (routed.done and int(routed.call.payload) not in self.abandoned)
             if answers and isinstance(answers[0], bytes):
                 assert answers[0] == routed.call.payload
 
     def teardown(self) -> None:
-        if not hasattr(self, "lane"):
+        if not hasattr(self, "queue"):
             return
         try:
             self.chances = []
@@ -226,7 +226,7 @@ class LaneMachine(RuleBasedStateMachine):
                     sent.answer(echo(sent))
             self.counts_agree()
             self.at_most_one_answer_and_the_own_one()
-            assert all(routed.done for routed in self.all), "a ticket was forgotten"
+            assert all(routed.done for routed in self.all), "a call was forgotten"
             assert self.queue.load == self.queue.in_flight == self.backlog.calls == self.backlog.bytes == 0
         finally:
             for task in asyncio.all_tasks(self.loop):
@@ -235,8 +235,8 @@ class LaneMachine(RuleBasedStateMachine):
             self.loop.close()
 
 
-LaneMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
-TestLane = LaneMachine.TestCase
+QueueMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestQueue = QueueMachine.TestCase
 
 
 class Bench:
@@ -249,7 +249,7 @@ class Bench:
 
     def append(self, count: int, seconds: float = 0.5) -> list[RoutedCall]:
         """Puts in so many new calls."""
-        calls = [new_ticket(number, self.clock, seconds) for number in range(count)]
+        calls = [new_call(number, self.clock, seconds) for number in range(count)]
         for routed in calls:
             self.queue.append(routed)
         return calls
@@ -274,7 +274,7 @@ async def make_bench() -> AsyncIterator[Callable[..., Bench]]:
         await bench.queue.close()
 
 
-async def test_an_idle_lane_sends_at_once_and_a_busy_one_gathers(make_bench: Callable[..., Bench]) -> None:
+async def test_an_idle_queue_sends_at_once_and_a_busy_one_gathers(make_bench: Callable[..., Bench]) -> None:
     """The first call does not wait for company; those that come while it is away travel together."""
     bench = make_bench()
     bench.append(1)
@@ -293,7 +293,7 @@ async def test_each_item_carries_its_own_time_and_the_batch_the_longest(make_ben
     """The worker hears what each call has left, rounded up to whole milliseconds; the RPC lasts as long as the last."""
     bench = make_bench()
     for number, seconds in enumerate((0.0004, 0.25, 0.1)):
-        bench.queue.append(new_ticket(number, bench.clock, seconds))
+        bench.queue.append(new_call(number, bench.clock, seconds))
     bench.queue.send()
     await turns()
     (sent,) = bench.link.sent
@@ -302,7 +302,7 @@ async def test_each_item_carries_its_own_time_and_the_batch_the_longest(make_ben
     assert sent.timeout_seconds == pytest.approx(0.25)
 
 
-async def test_a_batch_whose_caller_leaves_before_it_begins_does_not_hold_the_lane(
+async def test_a_batch_whose_caller_leaves_before_it_begins_does_not_hold_the_queue(
     make_bench: Callable[..., Bench],
 ) -> None:
     """A call that is cancelled in the very turn of its arrival leaves the queue as it found it."""
@@ -340,7 +340,7 @@ async def test_a_batch_that_every_caller_has_left_is_called_off_and_makes_room(
     assert all(call_of(routed).answers == [] for routed in waiting)
 
 
-async def test_a_batch_without_an_answer_tells_of_a_mute_replica(make_bench: Callable[..., Bench]) -> None:
+async def test_a_batch_without_an_answer_tells_of_an_unresponsive_replica(make_bench: Callable[..., Bench]) -> None:
     """When all of it is given up after a fair time and nothing has come since; impatient callers prove nothing."""
     bench = make_bench(max_in_flight=1)
     for seconds, patient in ((UNRESPONSIVE_SECONDS / 2, False), (UNRESPONSIVE_SECONDS, True)):
@@ -348,45 +348,45 @@ async def test_a_batch_without_an_answer_tells_of_a_mute_replica(make_bench: Cal
         bench.queue.send()
         await turns()
         bench.clock.advance(seconds + 0.001)
-        waited, flown, mute = bench.queue.expire(bench.clock.now)
-        assert (len(waited), len(flown), mute) == (0, 2, patient)
+        waited, in_flight, unresponsive = bench.queue.expire(bench.clock.now)
+        assert (len(waited), len(in_flight), unresponsive) == (0, 2, patient)
         await turns()
 
 
-async def test_calls_that_expire_may_come_back_to_the_same_lane(make_bench: Callable[..., Bench]) -> None:
+async def test_calls_that_expire_may_come_back_to_the_same_queue(make_bench: Callable[..., Bench]) -> None:
     """What the owner does with expired calls may send on this very queue; no more than allowed is in flight for
     that."""
     bench = make_bench(max_in_flight=1)
     bench.append(1, seconds=0.0)
     bench.append(1, seconds=1.0)
 
-    def again(routed: RoutedCall) -> bool:
+    def queue_again(routed: RoutedCall) -> bool:
         routed.attempt_until = bench.clock.now + 1.0
         return True
 
-    bench.owner.again = again
+    bench.owner.queues_again = queue_again
     bench.queue.send()
     await turns()
     assert (bench.queue.in_flight, len(bench.link.sent), bench.queue.load) == (1, 1, 2)
 
 
-async def test_closing_gives_back_what_flies_and_what_waits(make_bench: Callable[..., Bench]) -> None:
+async def test_closing_gives_back_what_is_in_flight_and_what_waits(make_bench: Callable[..., Bench]) -> None:
     """Calls of a queue that is closed are failed by their owner, each once; nothing is sent any more."""
     bench = make_bench(max_batch=2)
     calls = bench.append(5)
     bench.queue.send()
     await turns()
     await bench.queue.close()
-    stranded = bench.queue.take_waiting()
+    waiting = bench.queue.take_waiting()
     assert [call_of(routed).answers != [] for routed in calls] == [True, True, False, False, False]
-    assert stranded == calls[2:]
+    assert waiting == calls[2:]
     bench.queue.send()
     await turns()
     assert len(bench.link.sent) == 1
     assert (bench.queue.load, bench.queue.in_flight, bench.backlog.calls) == (0, 0, 0)
 
 
-async def test_closing_a_lane_whose_batch_has_not_begun_gives_it_back(make_bench: Callable[..., Bench]) -> None:
+async def test_closing_a_queue_whose_batch_has_not_begun_gives_it_back(make_bench: Callable[..., Bench]) -> None:
     """The same where the batch's task has not had a turn yet."""
     bench = make_bench()
     (routed,) = bench.append(1)
@@ -397,7 +397,7 @@ async def test_closing_a_lane_whose_batch_has_not_begun_gives_it_back(make_bench
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-async def test_a_hop_that_fails_in_an_unknown_way_does_not_hold_the_lane(make_bench: Callable[..., Bench]) -> None:
+async def test_a_link_that_fails_in_an_unknown_way_does_not_hold_the_queue(make_bench: Callable[..., Bench]) -> None:
     """An error that is no BatchFailed fails its batch, and the next one goes."""
     bench = make_bench()
     asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
@@ -414,7 +414,7 @@ async def test_the_bytes_that_wait_are_counted(make_bench: Callable[..., Bench])
     """The bound on waiting calls is by bytes too: each counts from its arrival until it is sent."""
     bench = make_bench(max_batch=1)
     for size in (10, 200, 3000):
-        routed = new_ticket(0, bench.clock, 0.5)
+        routed = new_call(0, bench.clock, 0.5)
         call_of(routed).payload = b"x" * size
         bench.queue.append(routed)
     assert (bench.backlog.calls, bench.backlog.bytes) == (3, 3210)
