@@ -177,7 +177,7 @@ class Bench:
         self.router.use(snapshot)
 
     async def close(self) -> None:
-        """Nothing is left running."""
+        """Closes the fleet, so that no task is left."""
         await self.fleet.close()
 
     # --- callers ------------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Bench:
         return call
 
     async def arrive(self, *calls: FakeCall) -> None:
-        """Delivers calls that arrived together."""
+        """Delivers calls as one burst, and lets their batches start."""
         self.router.on_calls(list(calls))
         await turns()
 
@@ -212,7 +212,7 @@ class Bench:
         return [one for one in self.fleet.made if one.version == version][number]
 
     def link(self, version: str, number: int = 0) -> FakeLink:
-        """The way to that replica."""
+        """The fake link of that replica."""
         return self.replica(version, number).fake
 
     def open_batches(self, version: str | None = None) -> list[tuple[OfflineReplica, Sent]]:

@@ -30,7 +30,7 @@ async def make_bench() -> AsyncIterator[Callable[..., Any]]:
 
 @pytest.fixture
 async def place() -> AsyncIterator[Place]:
-    """Closed at the end."""
+    """A fleet on real sockets without workers yet; closed after the test."""
     one = Place()
     yield one
     await one.close()
@@ -38,7 +38,7 @@ async def place() -> AsyncIterator[Place]:
 
 @pytest.fixture
 async def peer() -> AsyncIterator[Peer]:
-    """An open connection."""
+    """A connection to a worker that the test plays; closed after the test."""
     one = Peer()
     yield one
     one.connection.close()
@@ -55,7 +55,7 @@ async def followers() -> AsyncIterator[list[Follower]]:
 
 @pytest.fixture
 async def follower(tmp_path: Path, followers: list[Follower]) -> Follower:
-    """One with 90/10 in force."""
+    """A reloader with weights of 90 and 10 in force; closed after the test."""
     one = Follower(tmp_path, experiments(90, 10))
     followers.append(one)
     await one.begin()

@@ -1,4 +1,4 @@
-"""What tests of routing share: a clock that is told the time, calls without a transport, a link without a network."""
+"""What tests of routing share: a clock that the test sets, calls without a transport, a link without a network."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,7 @@ class FakeClock:
         return self.now
 
     def advance(self, seconds: float) -> None:
-        """Moves it on."""
+        """Adds so many seconds."""
         self.now += seconds
 
 
@@ -116,9 +116,6 @@ class FakeLink:
             self.cancelled += 1
             raise
 
-    async def close(self) -> None:
-        """There is nothing to close."""
-
 
 def worker_answer(
     version: str,
@@ -127,7 +124,7 @@ def worker_answer(
     *,
     elapsed_us: int = 100,
 ) -> bytes:
-    """What a worker answers that recommends the sum of a history plus 1 and plus 2, so that histories can be told."""
+    """An answer that recommends the sum of a history plus 1 and plus 2, so that it shows whose answer it is."""
     failures = failures or {}
     responses = []
     for index, payload in enumerate(requests):
@@ -149,7 +146,7 @@ async def turns(count: int = 5) -> None:
 
 
 def broken(reason_text: str = "gone") -> BatchFailed:
-    """The connection broke."""
+    """The failure of a batch whose connection broke."""
     return BatchFailed(FailureReason.UNAVAILABLE, reason_text, connection_broke=True)
 
 

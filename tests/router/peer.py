@@ -56,11 +56,11 @@ class Peer:
         self.lost += 1
 
     def call(self, message: bytes = b"hello", timeout_seconds: float | None = 0.5) -> ClientStream:
-        """Starts a call."""
+        """Starts a call of `/s/m` on the connection."""
         return self.connection.call("/s/m", message, timeout_seconds)
 
     def say(self, *frames: bytes) -> None:
-        """The worker sends this."""
+        """The connection receives these frames from the worker."""
         self.connection.data_received(b"".join(frames))
 
     def headers(self, stream: int, fields: list[tuple[str, str]], *, end: bool = False) -> bytes:
@@ -72,7 +72,7 @@ class Peer:
         )
 
     def answer(self, stream: int, message: bytes, status: int = 0, text: str = "") -> None:
-        """A whole answer."""
+        """The worker sends headers, a message and trailers with this status."""
         self.say(
             self.headers(stream, OK_HEADERS),
             frame(http2.DATA, 0, stream, http2.MESSAGE_PREFIX.pack(0, len(message)) + message),

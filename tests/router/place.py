@@ -19,11 +19,8 @@ from tests.router.stub_worker import StubWorker
 GENEROUS_SECONDS = 30
 
 
-class RecordingListener:
-    """Stands for the router, and keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.returned: list[RoutedCall] = []
+class IdleListener:
+    """Stands for the router, and does nothing with what replicas give back."""
 
     def on_answered(self, replica: Replica, batch: Batch, message: bytes) -> None: ...
 
@@ -31,8 +28,7 @@ class RecordingListener:
 
     def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None: ...
 
-    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None:
-        self.returned += calls
+    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None: ...
 
 
 class Place:
@@ -46,10 +42,10 @@ class Place:
             policy=EjectionPolicy(consecutive_failures=2, base_seconds=0.05, max_seconds=0.2),
             batching=BatchingSettings(),
         )
-        self.fleet.set_receiver(RecordingListener())
+        self.fleet.set_receiver(IdleListener())
 
     async def worker(self, version: str = "v1", *, serving: bool = True, with_health: bool = True) -> StubWorker:
-        """A worker that runs."""
+        """Starts a worker of this version; `serving`: what its health says."""
         self.workers.append(await StubWorker(version, with_health=with_health).start(serving=serving))
         return self.workers[-1]
 
@@ -59,7 +55,7 @@ class Place:
         return self.fleet.pools[version]
 
     async def close(self) -> None:
-        """Nothing is left listening."""
+        """Closes the fleet and stops every worker."""
         await self.fleet.close()
         await asyncio.gather(*(worker.stop() for worker in self.workers))
 

@@ -1,4 +1,4 @@
-"""A worker behind real gRPC, in the test's own loop: answers, lies, hangs or refuses, as the test says."""
+"""A worker on a real gRPC server, in the test's own loop: answers, lies, hangs or refuses, as the test says."""
 
 import asyncio
 from typing import Any

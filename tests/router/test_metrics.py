@@ -93,7 +93,7 @@ async def test_sums_agree(bench: Bench) -> None:
 
 
 async def test_fallbacks_are_told_by_group_and_reason(bench: Bench) -> None:
-    """As the log has them."""
+    """The counter agrees with the lines of the log, by group and reason."""
     await busy(bench)
     lines = Counter((line["group"], line["fallback"]) for line in bench.log.exposures() if line["fallback"] is not None)
     shown = {

@@ -1,4 +1,4 @@
-"""Which replica of a pool takes the next call. Knows loads, no connection, no clock.
+"""Which replica of a pool takes the next call: pure decisions over loads; draws and times are arguments.
 
 Three questions: which of several, how much of its due a replica gets that has just come, and how many calls in a row.
 
@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 
 class Loaded(Protocol):
-    """What can be balanced over."""
+    """A candidate for the next call."""
 
     @property
     def load(self) -> float:
@@ -25,7 +25,7 @@ L = TypeVar("L", bound=Loaded)
 def pick(candidates: Sequence[L], draw: Callable[[], float], factor: Callable[[L], float] | None = None) -> L:
     """The less loaded of two different candidates, drawn uniformly by `draw` in [0, 1).
 
-    `slow_start_factor`: the part of its share that each is to get now, in (0, 1]. The one with the smaller factor,
+    `factor`: the part of its share that each is to get now, in (0, 1]. The one with the smaller factor,
     where it would be picked, is picked with the chance of the ratio, so that its calls come to that part of what they
     would be. None: all have the same.
 
@@ -69,7 +69,7 @@ SMOOTHING = 0.1
 
 
 class BurstPicker(Generic[L]):
-    """Gives calls that arrive together to one replica, as long as they are about a millisecond of work for it.
+    """Gives the calls of a burst to one replica, as long as they are about a millisecond of work for it.
 
     Spread over all replicas one by one, each call would travel alone and pay for a whole round trip. How many calls
     make a millisecond is learned from the batches that come back; before the first, one.
@@ -84,13 +84,13 @@ class BurstPicker(Generic[L]):
 
     @property
     def burst_size(self) -> int:
-        """Calls that go together."""
+        """Calls of one turn that go to one replica, 1 to MAX_BURST."""
         return max(1, min(MAX_BURST, int(BURST_SECONDS / max(self._call_seconds, 1e-9))))
 
     def pick(self, candidates: Sequence[L], turn: float, factor: Callable[[L], float] | None = None) -> L | None:
-        """The candidate for a call of this turn; None when there is none. Calls that arrive together share a turn.
+        """The candidate for a call of this turn; None when there is none. The calls of a burst share a turn.
 
-        `slow_start_factor`: as in the function `pick`.
+        `factor`: as in the function `pick`.
         """
         if len(candidates) == 1:
             return candidates[0]
@@ -103,7 +103,7 @@ class BurstPicker(Generic[L]):
         return self._picked
 
     def forget(self) -> None:
-        """The candidates have changed."""
+        """Picks anew for the next call, because the candidates have changed."""
         self._picked = None
 
     def learn(self, calls: int, seconds: float) -> None:

@@ -1,6 +1,6 @@
-"""One replica's queue: calls gather while a batch is in flight. Knows calls, batches and time, no network of its own.
+"""One replica's queue: calls gather while a batch is in flight, and are the next batch.
 
-An idle queue sends at the end of the loop's turn, so that what came in that turn goes together. While a batch is in
+An idle queue sends at the end of the loop's turn, so that the calls of that turn share a batch. While a batch is in
 flight, calls gather; the next batch takes what gathered, up to a maximum. There is no timer: light load pays no wait,
 heavy load shares the cost of a round trip among many calls.
 """
@@ -16,14 +16,14 @@ from abfleet_transport.call import Call
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 
 SMOOTHING = 0.2
-"""Weight of the newest batch in the time of a batch: a change is followed within some ten batches."""
+"""Weight of the newest batch in the time of a batch: a change shows within some ten batches."""
 FADE_SECONDS = 10.0
 """Of idleness, in which the time of a batch is halved; in nine times that it is a tenth. A mean over batches stands
 still while there are none, and what one took an hour ago says nothing; but waves a second apart must know it."""
 UNRESPONSIVE_SECONDS = 0.25
 """A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
 NAMED_CALLS = 8
-"""Of a batch in a line of the operational log."""
+"""Request ids of a batch that a line of the operational log has at most."""
 
 
 class Addressed(Protocol):
@@ -33,7 +33,7 @@ class Addressed(Protocol):
 
 
 class AttemptTrace(Protocol):
-    """The trace of a call."""
+    """The trace of a call, as far as a queue adds to it."""
 
     def sent(self, batch: "Batch[Any]", address: str, version: str) -> str:
         """Records an attempt; returns the `traceparent` that goes with it."""
@@ -83,14 +83,14 @@ else:
 
 
 class BatchSender(Protocol):
-    """The way to one worker."""
+    """The link to one worker."""
 
     async def send(self, message: bytes, timeout_seconds: float) -> bytes:
         """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
 
 
 class Batch(Generic[C]):
-    """Calls that travel together. A call belongs to it as long as `routed.batch` is this batch."""
+    """Calls that are sent in one RPC. A call belongs to it as long as `routed.batch` is this batch."""
 
     __slots__ = ("answered", "calls", "open", "sent", "task")
 
@@ -102,7 +102,7 @@ class Batch(Generic[C]):
         self.task: asyncio.Task[None] | None = None
 
     def some_request_ids(self) -> list[str]:
-        """For the log: the first few of its calls."""
+        """Those of its first calls, for the operational log."""
         return [routed.request_id for routed in self.calls[:NAMED_CALLS]]
 
 
@@ -120,7 +120,7 @@ class BatchListener(Protocol[C]):
 
 
 class Backlog:
-    """What waits in all queues together, for the bound on it; changed only by queues."""
+    """What waits in all queues of a router, in calls and in bytes of their requests; changed only by the queues."""
 
     __slots__ = ("bytes", "calls")
 
@@ -152,7 +152,7 @@ class BatchQueue(Generic[C]):
         self._in_flight: set[Batch[C]] = set()
         self._sends_soon = False
         self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the queue is idle
-        self._landed_at = float("-inf")  # when a batch last ended, however it did
+        self._batch_ended_at = float("-inf")  # when a batch last ended, however it did
         self._answered_at = float("-inf")  # when a batch last came back with an answer
         self.load = 0
         """Live calls that wait or are in flight."""
@@ -222,10 +222,10 @@ class BatchQueue(Generic[C]):
             requests=[routed.call.payload for routed in calls], timeout_ms=timeouts, traceparents=traceparents
         ).SerializeToString()
         if not self._in_flight:
-            self._batch_seconds /= 1 + (now - self._landed_at) / FADE_SECONDS
+            self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
         self._in_flight.add(batch)
         batch.task = asyncio.get_running_loop().create_task(self._send_batch(batch, message, longest))
-        batch.task.add_done_callback(lambda _: self._ended(batch))
+        batch.task.add_done_callback(lambda _: self._on_task_done(batch))
 
     def _gather(self, now: float) -> tuple[list[C], list[C]]:
         """(what can be sent, what has no time left), in the order in which they came."""
@@ -250,27 +250,27 @@ class BatchQueue(Generic[C]):
             answer = await self._sender.send(message, timeout_seconds)
         except BatchFailed as failure:
             batch.answered = now = self._clock()
-            self._left_flight(batch, now)
+            self._not_in_flight(batch, now)
             self._receiver.on_failed(batch, failure)
         else:
             self._answered_at = batch.answered = now = self._clock()
-            self._left_flight(batch, now)
+            self._not_in_flight(batch, now)
             self._batch_seconds += SMOOTHING * (now - batch.sent - self._batch_seconds)
             self._receiver.on_answered(batch, answer)
         self._send_soon()
 
-    def _ended(self, batch: Batch[C]) -> None:
+    def _on_task_done(self, batch: Batch[C]) -> None:
         """The task is over. A task that is cancelled before it began never ran a line of its own."""
         if batch not in self._in_flight:
             return
-        self._left_flight(batch, self._clock())
+        self._not_in_flight(batch, self._clock())
         if batch.open:  # the queue is being closed under calls that still wait for an answer
             closed = BatchFailed(FailureReason.UNAVAILABLE, "the connection was closed", connection_broke=True)
             self._receiver.on_failed(batch, closed)
         self._send_soon()
 
-    def _left_flight(self, batch: Batch[C], now: float) -> None:
-        self._landed_at = now
+    def _not_in_flight(self, batch: Batch[C], now: float) -> None:
+        self._batch_ended_at = now
         self._in_flight.discard(batch)
         self.load -= batch.open
 
@@ -292,7 +292,7 @@ class BatchQueue(Generic[C]):
     def is_unresponsive(self, batch: Batch[C], now: float) -> bool:
         """Whether nothing has come since this batch was sent, and it had a fair time.
 
-        Together with the end of the whole batch it tells of a replica that hangs; found out call by call, that would
+        With the end of the whole batch that means that the replica hangs; to detect it call by call would
         take as many lost batches as there are failures in a row.
         """
         return now - batch.sent >= UNRESPONSIVE_SECONDS and self._answered_at < batch.sent

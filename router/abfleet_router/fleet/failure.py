@@ -1,4 +1,4 @@
-"""Why an attempt failed: what queues and links report, and what follows is decided by. Knows no clock, no network."""
+"""Why an attempt failed: what queues and links report, and what the next step is decided by."""
 
 from enum import Enum
 
@@ -17,7 +17,11 @@ class FailureReason(Enum):
 
 
 class BatchFailed(Exception):
-    """A whole batch did not come back."""
+    """A whole batch did not come back.
+
+    Attributes:
+        connection_broke: The worker may not have got the batch at all, so sending it again costs no retry.
+    """
 
     def __init__(self, reason: FailureReason, message: str, *, connection_broke: bool) -> None:
         super().__init__(message)

@@ -1,4 +1,4 @@
-"""All pools, by version: follows the targets that the configuration names. Knows nothing of experiments or calls."""
+"""All pools, by version, with the targets that the configuration names."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,12 +36,12 @@ class Fleet:
         self._closing: dict[Pool, asyncio.Task[None]] = {}
 
     def set_receiver(self, receiver: ReplicaListener) -> None:
-        """Router and fleet know each other; the router comes second."""
+        """Says who gets what replicas give back; called once, before `follow`."""
         self._receiver = receiver
 
     @property
     def pools(self) -> Mapping[str, Pool]:
-        """Every pool by its version."""
+        """By version, or by alias where the configuration names one; without those that close."""
         return self._pools
 
     def replicas(self) -> Iterator[Replica]:

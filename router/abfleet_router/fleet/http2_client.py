@@ -1,4 +1,4 @@
-"""One HTTP/2 connection to a worker: gRPC calls out, messages back. Knows the wire, nothing of batches or replicas.
+"""One HTTP/2 connection to a worker: gRPC calls out, messages back.
 
 grpc.aio costs 110 to 125 µs of CPU a call, most of it in its own machinery; the router makes one such call a batch and
 needs none of the machinery. This does what that call needs and nothing else, for about a quarter (docs/performance.md).
@@ -28,12 +28,15 @@ WINDOW_RENEWED_BYTES = 2**30
 
 
 class ClientConnection(asyncio.Protocol):
-    """Runs on the event loop. `closed` is set once and for all when no call can be made any more."""
+    """Runs on the event loop. `usable`: calls can be made; false until it is connected, and for ever once it ends."""
 
     def __init__(
         self, authority: str, on_closed: Callable[["ClientConnection"], None], *, secure: bool = False
     ) -> None:
-        """`secure`: it is carried by TLS."""
+        """`authority`: what calls carry as `:authority`; `secure`: the connection uses TLS.
+
+        `on_closed` is called at most once, when the worker or the network ends the connection.
+        """
         self.usable = False
         self._secure = secure
         self._authority = authority
@@ -67,7 +70,7 @@ class ClientConnection(asyncio.Protocol):
     ) -> ClientStream:
         """Starts a call; wait for its `done`. Raises RpcFailed when the connection takes no more calls."""
         if not self.usable or self._transport is None:
-            raise RpcFailed(Code.UNAVAILABLE, "not connected", connection_broke=True)
+            raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", connection_broke=True)
         stream_id = self._next_stream
         self._next_stream += 2
         stream = ClientStream(stream_id, asyncio.get_running_loop().create_future(), on_message)
@@ -95,7 +98,7 @@ class ClientConnection(asyncio.Protocol):
         return stream
 
     def cancel(self, stream: ClientStream) -> None:
-        """Tells the worker that nobody waits any more."""
+        """Gives a call up: resets its stream, and cancels `done`. The connection stays."""
         if self._streams.pop(stream.stream_id, None) is not None and self._transport is not None:
             self._unsent = deque(entry for entry in self._unsent if entry[0] is not stream)
             self._transport.write(http2.frame(http2.RST_STREAM, 0, stream.stream_id, http2.UINT32.pack(http2.CANCEL)))
@@ -105,7 +108,7 @@ class ClientConnection(asyncio.Protocol):
     def check_liveness(self, *, alone: bool = False) -> None:
         """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
 
-        `is_unary`: there is no other worker for the calls.
+        `alone`: there is no other worker for the calls.
 
         A process that is stopped or cut off says nothing and closes nothing. Checks are counted instead of time, so
         that a pause of this process is not held against the worker: what came meanwhile is read between two checks.
@@ -118,7 +121,7 @@ class ClientConnection(asyncio.Protocol):
             self._pinged = self._awaits_pong = True
             self._transport.write(http2.frame(http2.PING, 0, 0, bytes(8)))
         elif self._awaits_pong and self._silent_checks >= (DEAD_ALONE_AFTER_CHECKS if alone else DEAD_AFTER_CHECKS):
-            self._break(Code.UNAVAILABLE, "the worker does not answer a ping")
+            self._break(Code.UNAVAILABLE, "the worker did not answer a PING")
 
     def _send_more(self) -> None:
         """Sends what the windows allow; a message that its own window holds up lets the others pass."""
@@ -150,12 +153,12 @@ class ClientConnection(asyncio.Protocol):
             for got in self._reader.feed(data):
                 self._on_frame(got)
         except ProtocolError as error:
-            self._break(Code.INTERNAL, f"the worker broke the protocol: {error}")
+            self._break(Code.INTERNAL, f"the worker violated HTTP/2: {error}")
 
     def _on_frame(self, got: Frame) -> None:
         kind = got.kind
         if self._continued is not None and kind != http2.CONTINUATION:
-            raise ProtocolError("a header block was interrupted")
+            raise ProtocolError(f"frame of type {kind} inside a header block; only CONTINUATION is allowed")
         if kind == http2.DATA:
             self._on_data(got)
         elif kind == http2.HEADERS:
@@ -164,7 +167,7 @@ class ClientConnection(asyncio.Protocol):
             self._on_block(stream, http2.unpadded(got), got.flags)
         elif kind == http2.CONTINUATION:
             if self._continued is None or self._continued.stream_id != got.stream:
-                raise ProtocolError("CONTINUATION of nothing")
+                raise ProtocolError(f"CONTINUATION on stream {got.stream} has no HEADERS before it")
             flags = self._continued_flags & http2.END_STREAM | got.flags & http2.END_HEADERS
             self._on_block(self._continued, got.payload, flags)
         elif kind == http2.RST_STREAM:
@@ -173,7 +176,7 @@ class ClientConnection(asyncio.Protocol):
             self._on_settings(got)
         elif kind == http2.PING:
             if len(got.payload) != http2.PING_BYTES:
-                raise ProtocolError(f"PING of {len(got.payload)} bytes")
+                raise ProtocolError(f"PING: {len(got.payload)} bytes; exactly {http2.PING_BYTES} are required")
             if not got.flags & http2.ACK:
                 self._reply(http2.frame(http2.PING, http2.ACK, 0, got.payload))
         elif kind == http2.GOAWAY:
@@ -197,7 +200,7 @@ class ClientConnection(asyncio.Protocol):
     def _on_block(self, stream: ClientStream, part: bytes, flags: int) -> None:
         stream.block += part
         if len(stream.block) > http2.MAX_HEADER_BLOCK:
-            raise ProtocolError(f"header block of more than {http2.MAX_HEADER_BLOCK} bytes")
+            raise ProtocolError(f"header block: more than {http2.MAX_HEADER_BLOCK} bytes are not allowed")
         if not flags & http2.END_HEADERS:
             self._continued, self._continued_flags = stream, flags
             return
@@ -220,7 +223,8 @@ class ClientConnection(asyncio.Protocol):
         code = http2.uint31(got.payload)
         stream = self._streams.pop(got.stream, None)
         if stream is not None:
-            stream.fail(RpcFailed(Code.UNAVAILABLE, f"stream reset by the worker with {code}", connection_broke=True))
+            text = f"the worker reset the stream with error code {code}"
+            stream.fail(RpcFailed(Code.UNAVAILABLE, text, connection_broke=True))
         self._close_if_finished()
 
     def _on_settings(self, got: Frame) -> None:
@@ -236,13 +240,13 @@ class ClientConnection(asyncio.Protocol):
         self._send_more()
 
     def _reply(self, data: bytes) -> None:
-        """To what any worker may ask for at any time, but not without end and without listening."""
+        """Writes a reply to PING or SETTINGS. Raises ProtocolError where too many replies have not been read."""
         assert self._transport is not None
         if not self._transport.get_write_buffer_size():
             self._unread_replies = 0
         self._unread_replies += 1
         if self._unread_replies > MAX_UNREAD_REPLIES:
-            raise ProtocolError(f"{MAX_UNREAD_REPLIES} PING and SETTINGS whose replies were not read")
+            raise ProtocolError(f"more than {MAX_UNREAD_REPLIES} replies to PING and SETTINGS were not read")
         self._transport.write(data)
 
     def _on_window(self, got: Frame) -> None:
@@ -257,7 +261,7 @@ class ClientConnection(asyncio.Protocol):
         last = http2.uint31(got.payload)
         was_usable, self.usable = self.usable, False
         for stream_id in [stream_id for stream_id in self._streams if stream_id > last]:
-            error = RpcFailed(Code.UNAVAILABLE, "the worker takes no more calls", connection_broke=True)
+            error = RpcFailed(Code.UNAVAILABLE, "the worker accepts no more calls (GOAWAY)", connection_broke=True)
             self._streams.pop(stream_id).fail(error)
         if was_usable:
             self._on_closed(self)
@@ -281,8 +285,8 @@ class ClientConnection(asyncio.Protocol):
             stream.fail(RpcFailed(code, text, connection_broke=True))
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._break(Code.UNAVAILABLE, f"connection lost{f': {error}' if error else ''}")
+        self._break(Code.UNAVAILABLE, f"the connection was lost{f': {error}' if error else ''}")
 
     def close(self) -> None:
         """Closes at once; calls under way fail."""
-        self._break(Code.UNAVAILABLE, "connection closed")
+        self._break(Code.UNAVAILABLE, "the connection was closed")

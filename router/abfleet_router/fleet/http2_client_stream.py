@@ -1,4 +1,4 @@
-"""One call over a connection to a worker: what was sent, what comes back. Knows gRPC messages and endings, no frame."""
+"""One call over a connection to a worker: the messages that come back, and how it ends."""
 
 import asyncio
 from collections.abc import Callable
@@ -51,7 +51,7 @@ class ClientStream:
         else:
             self._buffer = bytearray(self._buffer) + data
         if len(self._buffer) > MAX_ANSWER_BYTES:
-            raise ProtocolError(f"answer of more than {MAX_ANSWER_BYTES} bytes")
+            raise ProtocolError(f"answer: {len(self._buffer)} bytes; at most {MAX_ANSWER_BYTES} are allowed")
         if self._on_message is not None:
             read = 0
             while (message := self._whole(read)) is not None:
@@ -66,12 +66,12 @@ class ClientStream:
             return None
         compressed, length = http2.MESSAGE_PREFIX.unpack_from(self._buffer, start)
         if compressed:
-            raise ProtocolError("compressed message, which was not offered")
+            raise ProtocolError("the message is compressed; only uncompressed messages are allowed")
         end = start + 5 + length
         return bytes(self._buffer[start + 5 : end]) if len(self._buffer) >= end else None
 
     def end(self, trailers: dict[str, str]) -> None:
-        """The stream has ended with these."""
+        """Ends the stream with its trailers: `done` gets the message, or RpcFailed for a status other than OK."""
         if self.done.done():
             return
         status = trailers.get("grpc-status", "")
@@ -85,11 +85,13 @@ class ClientStream:
         known = len(status) <= 2 and status.isdecimal() and int(status) <= Code.UNAUTHENTICATED
         code = Code(int(status)) if known else Code.UNKNOWN
         http = trailers.get(":status", "200")
-        text = unquote(trailers.get("grpc-message", "")) or (f"HTTP status {http}" if http != "200" else "no status")
+        text = unquote(trailers.get("grpc-message", "")) or (
+            f"the worker answered with HTTP status {http}" if http != "200" else "the answer has no grpc-status"
+        )
         self.fail(RpcFailed(code, text))
 
     def fail(self, error: RpcFailed) -> None:
-        """The stream has ended otherwise."""
+        """Ends the stream with an error, if it has not ended yet."""
         if not self.done.done():
             self.done.set_exception(error)
             self.done.exception()  # whoever waited may have gone: then nobody needs to be told

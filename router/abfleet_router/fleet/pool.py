@@ -1,4 +1,4 @@
-"""The replicas of one version: who is in, who is out, who takes the next call. Knows no other version, no call."""
+"""The replicas of one version: who is in, who is out, who takes the next call."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -24,6 +24,8 @@ from abfleet_router.fleet.resolve import host_name, needs_resolving, resolve
 log = structlog.get_logger("abfleet.router.pool")
 
 RESOLVE_SECONDS = 3.0
+"""Between two resolutions of names; after a failure RESOLVE_RETRY_SECONDS."""
+RESOLVE_RETRY_SECONDS = 0.5
 SLOW_START_SECONDS = 3.0
 """A worker warms its model up before it serves; what is left are cold caches, a processor that idled, and the doubt
 about a replica that was out. That is over in a second or two, and each second more leaves the load on the others."""
@@ -69,7 +71,7 @@ class Pool:
         self._resolver: asyncio.Task[None] | None = None
         self._picker: BurstPicker[Replica] = BurstPicker(draw)
         self._slow_start_seconds = slow_start_seconds
-        self._started_at = float("-inf")  # when every replica that is in has its full share
+        self._full_share_at = float("-inf")  # when every replica that is in has its full share
 
     def __repr__(self) -> str:
         return f"<Pool {self.version} {list(self._replicas.values())}>"
@@ -90,7 +92,7 @@ class Pool:
 
     @property
     def unavailable_reason(self) -> FailureReason:
-        """Why nobody is available."""
+        """EJECTED where a replica that serves is ejected, else UNAVAILABLE; asked when none is available."""
         now = self._clock()
         serving = [replica for replica in self._replicas.values() if replica.health is ReplicaHealth.SERVING]
         return (
@@ -109,8 +111,8 @@ class Pool:
         return is_ejected(self._circuit, now) or any(replica.queue.load for replica in self.available)
 
     def pick(self, turn: float) -> Replica | None:
-        """The replica for a call, or None when nobody is in; calls that arrived together share a `turn`."""
-        if turn < self._started_at:
+        """The replica for a call, or None when nobody is in; the calls of a burst share a `turn`."""
+        if turn < self._full_share_at:
             return self._picker.pick(self.available, turn, self._slow_start_factor)
         return self._picker.pick(self.available, turn)
 
@@ -132,10 +134,10 @@ class Pool:
         if tuple(targets) == self._targets:
             return
         self._targets = tuple(targets)
-        self._stop_following()
-        self._resolver = asyncio.get_running_loop().create_task(self._follow(), name=f"resolve {self.version}")
+        self._stop_resolving()
+        self._resolver = asyncio.get_running_loop().create_task(self._keep_resolving(), name=f"resolve {self.version}")
 
-    async def _follow(self) -> None:
+    async def _keep_resolving(self) -> None:
         known: dict[str, list[str]] = {}
         while True:
             failures = 0
@@ -151,7 +153,7 @@ class Pool:
             self._set_addresses([address for target in self._targets for address in known.get(target, ())])
             if not any(map(needs_resolving, self._targets)):
                 return
-            await asyncio.sleep(RESOLVE_SECONDS if failures == 0 else 0.5)
+            await asyncio.sleep(RESOLVE_SECONDS if failures == 0 else RESOLVE_RETRY_SECONDS)
 
     def _set_addresses(self, addresses: Sequence[str]) -> None:
         self._wanted = frozenset(addresses)
@@ -191,7 +193,7 @@ class Pool:
         for replica in self.available:
             if replica not in was:
                 replica.in_since = now
-                self._started_at = now + self._slow_start_seconds
+                self._full_share_at = now + self._slow_start_seconds
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -219,8 +221,8 @@ class Pool:
         """`calls` of it failed. `proven`: one failure is proof. `suspicious`: one is suspicion enough."""
         now = self._clock()
         enough = proven or suspicious
-        verdicts = [failed(replica.record, self._policy, now, proven=enough) for _ in range(calls)]
-        if not any(verdicts):
+        due = [failed(replica.record, self._policy, now, proven=enough) for _ in range(calls)]
+        if not any(due):
             return
         self.counters.ejections_detected += 1
         if self._policy.detect_only:
@@ -232,7 +234,7 @@ class Pool:
         elif all(other.record.failures_in_a_row for other in self.available) and not is_ejected(self._circuit, now):
             seconds = eject(self._circuit, self._policy, now) - now
             log.warning(
-                "no replica answers", version=self.version, reason=reason.value, rests_seconds=round(seconds, 1)
+                "no replica answers", version=self.version, reason=reason.value, circuit_seconds=round(seconds, 1)
             )
 
     def _eject(self, replica: Replica, reason: FailureReason, now: float) -> None:
@@ -257,20 +259,20 @@ class Pool:
         else:
             self._refresh()
 
-    def _stop_following(self) -> None:
+    def _stop_resolving(self) -> None:
         if self._resolver is not None:
             self._resolver.cancel()
             self._resolver = None
 
     async def drain(self) -> None:
         """Takes no more calls, lets every replica finish its own, and closes it."""
-        self._stop_following()
+        self._stop_resolving()
         self._set_addresses(())
         await asyncio.gather(*self._leaving.values())
 
     async def close(self) -> None:
         """Closes every replica now; calls still under way are failed."""
-        self._stop_following()
+        self._stop_resolving()
         replicas, self._replicas, self.available = list(self._replicas.values()), {}, []
         self._picker.forget()
         replicas += self._leaving  # a drain that is cancelled before it began closes nothing

@@ -1,12 +1,12 @@
-"""Whether new calls would wait too long. Knows expected waits, no group, no version and no clock.
+"""Whether new calls would wait too long.
 
 A bound on the number of waiting calls alone is a bound on memory: 4,096 calls are a moment for one fleet and ten
-seconds for another. What callers feel is the wait, and it can be told before it is over: the batches before a call,
+seconds for another. What callers feel is the wait, and it can be computed before it is over: the batches before a call,
 times what a batch takes. Asked for every call that arrives, refused ones included, its mean follows the queues without
 delay, which a measured wait would not; and it is one number for all, so that shedding cannot favour a group.
 
 A mean over calls stands still while none come. So it holds only while calls wait: where none does, in any queue, the
-queues that it told of are gone, and it is no more than what this call itself would wait, and never too long.
+queues that it was learned from are gone, and it is no more than what this call itself would wait, and never too long.
 """
 
 MAX_WAIT_SECONDS = 0.25
@@ -29,7 +29,7 @@ class ExpectedWait:
         return self.seconds > MAX_WAIT_SECONDS
 
     def learn(self, seconds: float, waiting: int = 1) -> None:
-        """A call has arrived that would wait so long; `waiting` calls wait already, in all queues together."""
+        """A call has arrived that would wait so long; `waiting` calls wait already, in all queues of the router."""
         if waiting:
             self.seconds += SMOOTHING * (seconds - self.seconds)
         elif seconds < self.seconds or self.too_long:

@@ -1,4 +1,4 @@
-"""One worker process as the router sees it: its queue, its health, its record. Knows nothing of its neighbours."""
+"""One worker process as the router sees it: its queue, its health, its record."""
 
 import asyncio
 import re
@@ -66,7 +66,7 @@ class ReplicaListener(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BatchingSettings:
-    """How calls gather."""
+    """How many calls a batch has at most, and how many batches of one replica are in flight at once."""
 
     max_batch: int = 128
     """A 10,000-item scorer costs 16 µs a row in a batch of 32, hardly less in a larger one; 128 rows bound the wait."""
@@ -117,20 +117,21 @@ class Replica:
         return load
 
     def is_in(self, now: float) -> bool:
-        """Whether it may get calls."""
+        """Whether it may get calls: it serves, and is neither draining nor ejected at `now`."""
         return self.health is ReplicaHealth.SERVING and not self.draining and not is_ejected(self.record, now)
 
+    # --- from the queue ----------------------------------------------------------------------------------------------
+
     def on_answered(self, batch: Batch, message: bytes) -> None:
-        """From the queue."""
         self._receiver.on_answered(self, batch, message)
 
     def on_failed(self, batch: Batch, failure: BatchFailed) -> None:
-        """From the queue."""
         self._receiver.on_failed(self, batch, failure)
 
     def on_expired(self, calls: list[Any]) -> None:
-        """From the queue."""
         self._receiver.on_expired(self, calls)
+
+    # --- health and end ----------------------------------------------------------------------------------------------
 
     def check_liveness(self) -> None:
         """Called every 20 ms: a worker that says nothing any more is lost, though its connection is there."""

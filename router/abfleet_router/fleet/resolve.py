@@ -1,4 +1,4 @@
-"""Turns a target into addresses. Knows DNS and target syntax, nothing of replicas."""
+"""Turns a target of the configuration into addresses, by DNS where it is a name."""
 
 import asyncio
 import ipaddress
@@ -19,7 +19,7 @@ def split(target: str) -> tuple[str, str, int]:
 
 
 def address(host: str, port: int) -> str:
-    """`host:port` as gRPC reads it."""
+    """`host:port`, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -31,14 +31,14 @@ async def resolve(target: str) -> list[str]:
     if kind == "address":
         return [address(host, port)]
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        entries = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except UnicodeError as error:  # a label that is empty or too long for DNS
-        raise OSError(f"{host[:64]!r} is no host name: {error}") from error
-    return sorted({address(str(entry[4][0]), port) for entry in found})
+        raise OSError(f"host: {host[:64]!r} is not a valid DNS name: {error}") from error
+    return sorted({address(str(entry[4][0]), port) for entry in entries})
 
 
 def needs_resolving(target: str) -> bool:
-    """Whether the answer can change."""
+    """Whether a target is a DNS name, whose addresses can change."""
     return split(target)[0] == "dns"
 
 

@@ -1,4 +1,4 @@
-"""The way to one worker: keeps a connection up, carries batches and the health watch over it. Knows no call.
+"""The link to one worker: keeps a connection up, and carries batches and the health watch over it.
 
 Health and batches share one connection, so that a connection that is gone, for whatever reason, is gone for both.
 """
@@ -18,7 +18,7 @@ from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 
-log = structlog.get_logger("abfleet.router.hop")
+log = structlog.get_logger("abfleet.router.worker_link")
 
 BATCH_METHOD = f"/{worker_pb2.DESCRIPTOR.services_by_name['Worker'].full_name}/RecommendBatch"
 CONNECT_SECONDS = 1.0
@@ -26,11 +26,11 @@ FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 1.0
 """gRPC's default of 2 minutes would keep a restarted worker idle."""
 KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
-"""Seconds, seconds and tries: how the kernel finds out that the machine at the other end has gone without a word, while
+"""Seconds, seconds and tries: how the kernel finds out that the machine at the other end has gone silent, while
 no call asks."""
 LASTING_SECONDS = 1.0
 """A connection that lasted so long was one; what accepts and hangs up at once, as a proxy without a worker does, is
-knocked at no more often than what does not accept."""
+tried no more often than what does not accept."""
 
 REASONS = {
     Code.UNAVAILABLE: FailureReason.UNAVAILABLE,
@@ -95,15 +95,14 @@ class WorkerLink:
                     continue
                 if self._tls is not None:
                     # In TLS 1.3 a server that wants a certificate and gets none lets the client think that all is well.
-                    self._report(ssl.SSLError("it closed the connection at once; does it ask for --worker-cert?"))
-            # Jitter, or all routers knock at a worker that comes back at the same moment.
+                    self._report(ssl.SSLError("the worker closed the connection at once; it may require --worker-cert"))
+            # Jitter, or all routers would try a worker that comes back at the same moment.
             await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
             backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
 
     async def _connect(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
         unix = self._address.startswith("unix:")
-
         context = self._tls.context if self._tls else None
         name = (self._tls.server_name or self._host_name()) if self._tls else None
 
@@ -123,7 +122,7 @@ class WorkerLink:
         return connection
 
     def _report(self, error: OSError) -> None:
-        """A worker that is not there yet is nothing to tell; one that is not trusted is, once for each reason."""
+        """Logs why it cannot connect: a TLS failure as an error, once for each text, and all else at level debug."""
         text = str(error)
         if not isinstance(error, ssl.SSLError):
             log.debug("cannot connect", address=self._address, error=text)
@@ -141,7 +140,7 @@ class WorkerLink:
         """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
         connection = self._connection
         if connection is None:
-            raise BatchFailed(FailureReason.UNAVAILABLE, "not connected", connection_broke=True)
+            raise BatchFailed(FailureReason.UNAVAILABLE, "the worker is not connected", connection_broke=True)
         try:
             stream = connection.call(BATCH_METHOD, message, timeout_seconds)
             try:
@@ -158,7 +157,7 @@ class WorkerLink:
         """A server-streaming call: hears each message until the stream ends. Raises RpcFailed."""
         connection = self._connection
         if connection is None:
-            raise RpcFailed(Code.UNAVAILABLE, "not connected", connection_broke=True)
+            raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", connection_broke=True)
         stream = connection.call(path, message, None, on_message)
         try:
             await stream.done

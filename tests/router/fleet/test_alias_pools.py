@@ -52,8 +52,8 @@ async def test_the_version_that_stands_for_the_alias_serves(bench: Bench) -> Non
         assert list(call.response.item_ids) == [6, 7]
         assert replica in bench.fleet.pools["v3"].available
         line = next(line for line in bench.log.exposures() if line["request_id"] == version)
-        told = (line["model_version"], line["served_version"], line["fallback"], line["status"])
-        assert told == ("v3", version, None, "OK")
+        logged = (line["model_version"], line["served_version"], line["fallback"], line["status"])
+        assert logged == ("v3", version, None, "OK")
 
 
 @pytest.mark.parametrize(("version", "alias"), [("v9", ""), ("v9", "staging"), ('v9","', "v3"), ("", "v3")])

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 @dataclass
 class Candidate:
-    """Something with a load; counts how often it was looked at."""
+    """Something with a load; counts how often its load was read."""
 
     name: int
     value: float = 0.0
-    looks: int = 0
+    reads: int = 0
 
     @property
     def load(self) -> float:
-        self.looks += 1
+        self.reads += 1
         return self.value
 
 
@@ -42,7 +42,7 @@ def test_every_pair_is_drawn_equally_often(count: int) -> None:
         draws = iter([(first + 0.5) / count, (second + 0.5) / (count - 1)])
         candidates = fleet([0.0] * count)
         pick(candidates, draws.__next__)
-        pairs[frozenset(one.name for one in candidates if one.looks)] += 1
+        pairs[frozenset(one.name for one in candidates if one.reads)] += 1
     assert all(len(pair) == 2 for pair in pairs), "never the same twice"
     assert len(pairs) == count * (count - 1) // 2
     assert set(pairs.values()) == {2}
@@ -65,10 +65,10 @@ def test_equal_loads_share_equally(count: int) -> None:
     st.floats(0, 1, exclude_max=True),
 )
 def test_the_less_loaded_of_the_two_wins(loads: list[float], one: float, other: float) -> None:
-    """Two different ones are looked at, and the pick is no busier than either."""
+    """The loads of two different ones are read, and the pick is no busier than either."""
     candidates = fleet(loads)
     chosen = pick(candidates, iter([one, other]).__next__)
-    compared = [candidate for candidate in candidates if candidate.looks]
+    compared = [candidate for candidate in candidates if candidate.reads]
     assert len(compared) == 2
     assert chosen in compared
     assert chosen.value == min(candidate.value for candidate in compared)
@@ -145,7 +145,7 @@ def test_a_change_of_candidates_is_followed_within_the_turn() -> None:
 
 
 class CountedDraws:
-    """Draws that count themselves."""
+    """A draw of 0.5 that counts how often it was made."""
 
     def __init__(self) -> None:
         self.made = 0

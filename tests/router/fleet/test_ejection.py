@@ -45,7 +45,7 @@ def test_every_transition() -> None:
     assert eject(record, POLICY, clock()) == clock() + 1.0, "the doubling begins anew"
 
 
-def test_a_certain_failure_is_enough() -> None:
+def test_a_proven_failure_is_enough() -> None:
     """A broken connection or a wrong version ejects at the first failure."""
     assert failed(EjectionRecord(), POLICY, 0.0, proven=True)
 
@@ -62,11 +62,11 @@ def test_ejections_double_up_to_the_most() -> None:
 
 
 @given(
-    st.lists(st.sampled_from(["fail", "certain", "succeed", "wait"]), max_size=60),
+    st.lists(st.sampled_from(["fail", "prove", "succeed", "wait"]), max_size=60),
     st.integers(1, 6),
 )
 def test_a_record_never_ejects_early(moves: list[str], consecutive: int) -> None:
-    """Whatever happens: without certainty and probation it takes so many failures with no success between."""
+    """Whatever happens: without proof and probation it takes so many failures with no success between."""
     policy = EjectionPolicy(consecutive_failures=consecutive)
     record, now, in_a_row, out_since_success = EjectionRecord(), 0.0, 0, False
     for move in moves:
@@ -78,9 +78,9 @@ def test_a_record_never_ejects_early(moves: list[str], consecutive: int) -> None
             assert not is_ejected(record, now)
         else:
             was_out = is_ejected(record, now)
-            due = failed(record, policy, now, proven=move == "certain")
+            due = failed(record, policy, now, proven=move == "prove")
             in_a_row += not was_out
-            assert due == (not was_out and (move == "certain" or out_since_success or in_a_row >= consecutive))
+            assert due == (not was_out and (move == "prove" or out_since_success or in_a_row >= consecutive))
             if due:
                 assert now < eject(record, policy, now) <= now + policy.max_seconds
                 in_a_row, out_since_success = 0, True

@@ -32,7 +32,7 @@ async def test_a_call_and_its_answer(peer: Peer) -> None:
     [
         (14, "going", Code.UNAVAILABLE, "going"),
         (8, "100%25 full", Code.RESOURCE_EXHAUSTED, "100% full"),
-        (13, "", Code.INTERNAL, "no status"),
+        (13, "", Code.INTERNAL, "no grpc-status"),
         (99, "odd", Code.UNKNOWN, "odd"),
     ],
 )
@@ -102,7 +102,7 @@ async def test_a_ping_is_answered_and_settings_are_acknowledged(peer: Peer) -> N
 
 
 def pings(peer: Peer) -> int:
-    """How many were sent since the last look."""
+    """How many were sent since the last call."""
     return sum(got.kind == http2.PING for got in peer.wire.frames())
 
 

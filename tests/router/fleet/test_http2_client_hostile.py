@@ -118,7 +118,7 @@ async def test_what_the_protocol_forbids_ends_the_connection(hostile: bytes) -> 
     call = peer.call()
     peer.say(hostile)
     assert peer.wire.aborted
-    with pytest.raises(RpcFailed, match="broke the protocol"):
+    with pytest.raises(RpcFailed, match="violated HTTP/2"):
         await call.done
 
 

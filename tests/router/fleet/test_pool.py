@@ -159,7 +159,7 @@ async def test_a_pool_drains_when_its_last_call_is_answered() -> None:
     bench.books_balance(bench.calls)
 
 
-async def test_calls_that_wait_are_stranded_when_the_worker_says_no() -> None:
+async def test_calls_that_wait_are_given_back_when_the_worker_says_no() -> None:
     """What a worker has not been sent is given back the moment it is out; what it has been sent is its to answer."""
     bench, _ = await bench_of(1)
     await bench.arrive(bench.call("u", [1], request_id="r1"))

@@ -32,7 +32,7 @@ async def test_suspicion_spares_the_half_that_is_left() -> None:
     await bench.close()
 
 
-async def test_certainty_knows_no_half() -> None:
+async def test_proof_knows_no_half() -> None:
     """Broken connections take out everybody, and the pool says why nobody is there."""
     bench, pool = await bench_of(3)
     for replica in pool.replicas:
@@ -76,7 +76,7 @@ async def test_a_failure_is_load_for_a_moment_only() -> None:
     await bench.close()
 
 
-async def test_what_tells_enough_ejects_at_once_but_only_half() -> None:
+async def test_a_suspicious_failure_ejects_at_once_but_only_half() -> None:
     """One failure of a kind that no chance makes is reason enough, and suspicion all the same."""
     bench, pool = await bench_of(2)
     for replica in pool.replicas:
@@ -85,9 +85,9 @@ async def test_what_tells_enough_ejects_at_once_but_only_half() -> None:
     await bench.close()
 
 
-async def test_a_version_rests_when_nobody_of_it_answers() -> None:
+async def test_the_circuit_opens_when_no_replica_answers() -> None:
     """The last replica may not be ejected on suspicion, but calls with another place to go need not wait for it. It is
-    tried again by one call at a time, and one answer ends the rest."""
+    tried again by one call at a time, and one answer closes the circuit."""
     bench, pool = await bench_of(2)
     first, last = pool.replicas
     pool.note_failure(first, FailureReason.TIMEOUT, proven=False, suspicious=True)

@@ -88,7 +88,7 @@ async def crowd_in(bench: Bench) -> list[FakeCall]:
 @pytest.mark.parametrize("quiet_seconds", [0.0, 5.0])
 @pytest.mark.parametrize("user_id", ["on-v1", "on-v2"])
 async def test_nothing_is_refused_where_nothing_waits(end: str, quiet_seconds: float, user_id: str) -> None:
-    """However a crowd ended, the first call after it is taken, and so are those behind it, whatever their group."""
+    """However a crowd ended, the first call after it is taken, and so are those after it, whatever their group."""
     bench = Bench()
     await bench.open()
     await make_slow(bench, 0.1)

@@ -35,7 +35,7 @@ def test_split(target: str, parts: tuple[str, str, int]) -> None:
     ],
 )
 async def test_what_is_an_address_is_its_own_answer(target: str, addresses: list[str]) -> None:
-    """Without asking anybody."""
+    """An address resolves to itself, without DNS."""
     assert await resolve(target) == addresses
 
 
@@ -44,8 +44,8 @@ async def test_a_name_is_many_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def getaddrinfo(host: str, port: int, *, type: int) -> list[object]:
         assert (host, port, type) == ("workers", 50061, socket.SOCK_STREAM)
-        found = [("10.0.0.2", 50061), ("10.0.0.1", 50061), ("10.0.0.2", 50061), ("fd00::1", 50061, 0, 0)]
-        return [(None, None, None, "", one) for one in found]
+        answers = [("10.0.0.2", 50061), ("10.0.0.1", 50061), ("10.0.0.2", 50061), ("fd00::1", 50061, 0, 0)]
+        return [(None, None, None, "", one) for one in answers]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     assert await resolve("dns:///workers:50061") == ["10.0.0.1:50061", "10.0.0.2:50061", "[fd00::1]:50061"]
@@ -64,6 +64,6 @@ async def test_a_name_that_does_not_resolve_is_an_os_error(name: str) -> None:
 
 
 def test_address_is_what_grpc_reads() -> None:
-    """IPv6 in brackets."""
+    """An IPv6 address stands in brackets, an IPv4 address without."""
     assert address("10.0.0.1", 5) == "10.0.0.1:5"
     assert address("::1", 5) == "[::1]:5"

@@ -1,4 +1,4 @@
-"""The way to a worker over real gRPC: batches, refusals, deaths, and how it is connected again."""
+"""The link to a worker over real gRPC: batches, refusals, deaths, and how it is connected again."""
 
 import asyncio
 from types import SimpleNamespace
@@ -23,7 +23,7 @@ def batch_of(*histories: list[int]) -> bytes:
 
 
 async def link_to(place: Place, worker: StubWorker) -> WorkerLink:
-    """A way to a worker that is connected."""
+    """The link to a worker, connected."""
     pool = place.pool(worker)
     await serving(pool, 1)
     return pool.replicas[0].link
@@ -93,17 +93,17 @@ async def test_a_batch_that_is_given_up_is_given_up_by_the_worker(place: Place) 
     assert await link.send(batch_of([1]), 30.0)
 
 
-async def test_what_hangs_up_at_once_is_not_knocked_at_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A port that accepts and closes, as a proxy without a worker does, is tried with growing pauses."""
-    hasty, knocks, enough = Hasty(), 0, asyncio.Event()
+    hasty, tries, enough = Hasty(), 0, asyncio.Event()
     monkeypatch.setattr("abfleet_router.fleet.worker_link.asyncio", hasty)
     monkeypatch.setattr("abfleet_router.fleet.worker_link.random", SimpleNamespace(uniform=lambda low, high: 1.0))
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal knocks
-        knocks += 1
+        nonlocal tries
+        tries += 1
         writer.close()
-        if knocks == 6:
+        if tries == 6:
             enough.set()
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
