@@ -13,7 +13,7 @@ STREAMS = 32
 
 
 def call(stream: int) -> bytes:
-    """A whole call."""
+    """HEADERS and DATA of a call with an empty message."""
     return frame(http2.HEADERS, http2.END_HEADERS, stream, HEAD) + frame(http2.DATA, http2.END_STREAM, stream, BODY)
 
 
@@ -23,7 +23,7 @@ def no_window() -> bytes:
 
 
 def frames(written: bytes) -> list[http2.Frame]:
-    """What was written."""
+    """The frames that were written, of any size."""
     return list(http2.FrameReader(2**24).feed(bytes(written)))
 
 

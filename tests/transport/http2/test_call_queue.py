@@ -39,11 +39,11 @@ class Wire(asyncio.Transport):
 
 
 class Scene:
-    """An intake, its connections, and what it delivers."""
+    """A queue of calls, its connections, and what it delivers."""
 
     def __init__(self) -> None:
         self.turns: list[list[bytes]] = []
-        self.intake = CallQueue(
+        self.queue = CallQueue(
             ServerPlan(address="", methods=(METHOD,), add_services=lambda server: None, max_concurrent_streams=100_000),
             lambda calls: self.turns.append([call.payload for call in calls]),
             lambda call: None,
@@ -51,8 +51,8 @@ class Scene:
         )
 
     def connected(self) -> tuple[ServerConnection, Wire]:
-        """A client that has greeted."""
-        connection, wire = ServerConnection(self.intake), Wire()
+        """A client whose preface and settings were read."""
+        connection, wire = ServerConnection(self.queue), Wire()
         connection.connection_made(wire)
         connection.data_received(http2.client_preface())
         return connection, wire
@@ -76,6 +76,7 @@ async def turn() -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
+    """Lets turns pass until the condition holds."""
     async with asyncio.timeout(60):
         while not condition():
             await turn()
@@ -86,11 +87,11 @@ async def test_a_turn_delivers_so_many_calls_and_the_next_one_the_rest() -> None
     scene = Scene()
     connection, _ = scene.connected()
     connection.data_received(calls(0, 2 * TURN_CALLS + 5))
-    assert scene.intake.waiting_calls == 2 * TURN_CALLS + 5
+    assert scene.queue.waiting_calls == 2 * TURN_CALLS + 5
     await until(lambda: len(scene.turns) == 3)
     assert [len(one) for one in scene.turns] == [TURN_CALLS, TURN_CALLS, 5]
     assert [payload for one in scene.turns for payload in one] == [b"%d" % n for n in range(2 * TURN_CALLS + 5)]
-    assert scene.intake.waiting_calls == 0
+    assert scene.queue.waiting_calls == 0
 
 
 async def test_a_call_whose_caller_has_gone_is_not_delivered() -> None:
@@ -122,19 +123,19 @@ async def test_a_turn_reads_so_much_and_goes_on_in_the_next() -> None:
     are read on afterwards."""
     scene = Scene()
     (greedy, wire), (other, other_wire) = scene.connected(), scene.connected()
-    data, room = calls(0, READ_CALLS), len(scene.intake.buffer)
+    data, room = calls(0, READ_CALLS), len(scene.queue.buffer)
     for start in range(0, len(data), room):
         part = data[start : start + room]
         greedy.get_buffer(-1)[: len(part)] = part
         greedy.buffer_updated(len(part))
     assert not wire.reads
-    assert len(scene.intake.buffer) == call_queue.FULL_TURN_BYTES < room
+    assert len(scene.queue.buffer) == call_queue.FULL_TURN_BYTES < room
     more = calls(0, 1)
     other.get_buffer(-1)[: len(more)] = more
     other.buffer_updated(len(more))
     assert not other_wire.reads
     await until(lambda: wire.reads and other_wire.reads)
-    assert len(scene.intake.buffer) == room
+    assert len(scene.queue.buffer) == room
 
 
 @pytest.mark.parametrize("why", ["too old", "too many"])
@@ -152,9 +153,9 @@ async def test_what_cannot_have_its_turn_is_refused_at_once(why: str, monkeypatc
     connection.data_received(calls(10, 4))
     await until(lambda: bool(scene.turns) and b"retry-pushback-ms" in wire.sent)
     assert scene.turns == [[b"%d" % n for n in range(10)]]
-    assert scene.intake.refused == 4
+    assert scene.queue.refused == 4
     assert wire.sent.count(b"grpc-retry-pushback-ms") == 4
-    families = {family.name: family for family in scene.intake.families()}
+    families = {family.name: family for family in scene.queue.families()}
     assert families["abfleet_refused_unread"].samples[0].value == 4
     connection.data_received(calls(14, 1))
     await until(lambda: len(scene.turns) == 2)

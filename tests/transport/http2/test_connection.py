@@ -112,7 +112,7 @@ async def test_the_connections_window_is_given_back(client: Client) -> None:
 
 
 async def test_messages_that_are_not_whole_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All together; the one that is too much fails, and says that it may come again."""
+    """On all connections; the one that is too much fails, and says that it may come again."""
     monkeypatch.setattr(call_queue, "MAX_UNFINISHED_BYTES", 1000)
     client = Client(max_message_bytes=200)
     await client.heard()
@@ -163,7 +163,7 @@ async def test_an_answer_that_nobody_takes_is_dropped(client: Client) -> None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No patience at all."""
+    """A millisecond for each wait, so that a test sees its end."""
     monkeypatch.setattr(connection, "GREETING_SECONDS", 0.001)
     monkeypatch.setattr(socket, "UNREAD_SECONDS", 0.001)
     monkeypatch.setattr(socket, "CLOSE_SECONDS", 0.001)
@@ -215,15 +215,15 @@ async def test_a_mistake_costs_one_connection(client: Client) -> None:
 async def test_a_mistake_about_one_call_that_is_gone_leaves_the_others(client: Client) -> None:
     """Each of a lost connection's calls is told, and the connection is forgotten."""
     await client.calls(begun(), data(message(b"")), begun(3), data(message(b""), stream=3))
-    told: list[Call] = []
+    reported: list[Call] = []
 
     def clumsy(call: Call) -> None:
-        told.append(call)
+        reported.append(call)
         raise RuntimeError
 
     client.side.intake._cancelled = clumsy
     client.connection.connection_lost(None)
-    assert len(told) == 2
+    assert len(reported) == 2
     assert client.side.intake.emptied.is_set()
 
 

@@ -16,7 +16,7 @@ async def client() -> Client:
 
 
 async def test_the_greeting_says_what_is_taken() -> None:
-    """No header table, the limits, and a window for all streams together."""
+    """No header table, the limits, and a window for the connection."""
     client = Client(max_metadata_bytes=5000, max_concurrent_streams=7)
     ours, window, *_ = await client.heard()
     assert http2.settings(ours.payload) == {
@@ -103,7 +103,7 @@ async def test_what_the_protocol_forbids_ends_the_connection(client: Client, hos
     ],
 )
 async def test_who_does_not_greet(first: bytes) -> None:
-    """Is told so, and closed."""
+    """A connection without preface and settings gets GOAWAY with PROTOCOL_ERROR, and is closed."""
     client = Client(greeting=first)
     assert ended(await client.heard()) == http2.PROTOCOL_ERROR
     assert client.wire.closing
@@ -136,7 +136,7 @@ async def test_frames_may_be_cut_anywhere() -> None:
 
 
 async def test_headers_with_padding_and_priority_and_in_pieces(client: Client) -> None:
-    """As some clients write them."""
+    """Headers are read alike with padding, with priority and with CONTINUATION."""
     flags = http2.END_HEADERS | http2.PADDED | http2.PRIORITY
     padded = frame(http2.HEADERS, flags, 1, b"\x03" + bytes(5) + HEAD + bytes(3))
     pieces = begun(3, HEAD[:10], flags=0) + frame(http2.CONTINUATION, 0, 3, HEAD[10:11])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 @dataclass
 class Stream:
-    """The stream that sends."""
+    """A stream with a window, as `FlowControlled` has it."""
 
     stream: int = 1
     window: int = 0

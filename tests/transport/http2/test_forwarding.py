@@ -1,4 +1,4 @@
-"""Streams beside the calls: what grpcio serves behind our own server, seen by a client in front of it."""
+"""Forwarded streams: what grpcio serves as the back end of our server, seen by a client of that server."""
 
 import asyncio
 import gzip
@@ -21,7 +21,7 @@ from abfleet_transport.plan import OTHER_MESSAGE_BYTES, ServerPlan
 
 from tests.transport.serving import PATIENCE_SECONDS, until
 
-UNARY, WATCH = "/test.Beside/Record", "/grpc.health.v1.Health/Watch"
+UNARY, WATCH = "/test.Forwarded/Record", "/grpc.health.v1.Health/Watch"
 Handler = Callable[[Any, grpc.aio.ServicerContext], Any]
 
 
@@ -33,7 +33,7 @@ async def echo(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
 
 @asynccontextmanager
 async def served(unary: Handler = echo, **limits: int) -> AsyncIterator[tuple[Http2Server, grpc.aio.Channel]]:
-    """A server with a method of its own behind, and a watch that says one thing and then nothing."""
+    """A server whose back end has a method of its own, and a watch that says one thing and then nothing."""
 
     async def watch(request: bytes, context: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
         yield request
@@ -41,7 +41,7 @@ async def served(unary: Handler = echo, **limits: int) -> AsyncIterator[tuple[Ht
 
     def add_services(server: grpc.aio.Server) -> None:
         for service, name, handler in (
-            ("test.Beside", "Record", grpc.unary_unary_rpc_method_handler(unary)),
+            ("test.Forwarded", "Record", grpc.unary_unary_rpc_method_handler(unary)),
             ("grpc.health.v1.Health", "Watch", grpc.unary_stream_rpc_method_handler(watch)),
         ):
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {name: handler}),))
@@ -106,12 +106,12 @@ async def test_headers_of_the_callers_own_connection_stay_there() -> None:
     """What begins with `grpc-` concerns one connection, and could harm another; the rest is passed on."""
     seen: list[tuple[str, Any]] = []
 
-    async def look(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+    async def keep_metadata(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
         seen.extend(context.invocation_metadata() or ())
         return b""
 
     more = (("grpc-previous-rpc-attempts", "1"), ("x-text", "1"), ("x-bin", b"\xff"))
-    async with served(look) as (_, one):
+    async with served(keep_metadata) as (_, one):
         await one.unary_unary(UNARY)(b"", timeout=PATIENCE_SECONDS, metadata=more)
     assert set(seen) >= set(more[1:])
     assert "grpc-previous-rpc-attempts" not in dict(seen)
@@ -142,7 +142,7 @@ async def test_an_answer_under_way_is_not_lost_to_a_drain() -> None:
 
 
 async def test_a_client_that_goes_ends_its_streams() -> None:
-    """What it had asked for is given up behind, too."""
+    """The back end hears of it, too."""
     ended = asyncio.Event()
 
     async def endless(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
@@ -182,7 +182,6 @@ class Connection:
 
     def __init__(self, most: int) -> None:
         self.held = 0
-        self.granted = 0
         self.ended = b""
         self._most = most
 
@@ -191,14 +190,14 @@ class Connection:
         return self.held <= self._most
 
     def give_window(self, stream: int, count: int) -> None:
-        self.granted += count
+        """The window is of no interest here."""
 
     def end(self, forwarded: ForwardedStream, trailers: bytes, *, whole: bool) -> None:
         self.ended = trailers
 
 
 def stream(most: int, encoding: str = "identity") -> tuple[ForwardedStream, Connection]:
-    """A stream that nobody carries."""
+    """A forwarded stream without a back end, and its connection."""
     head = forwarding.Head(UNARY, (), None, encoding, 0, 200, None)
     connection = Connection(most)
     return ForwardedStream(connection, 1, head, 65_535), connection  # type: ignore[arg-type]
@@ -245,8 +244,8 @@ async def test_what_a_killed_server_left_goes_with_the_next_start(monkeypatch: p
     with tempfile.TemporaryDirectory(prefix="abandoned-", dir="/tmp") as name:  # a socket's path must be short
         monkeypatch.setattr(forwarding.tempfile, "tempdir", name)
         paths = {kind: make_socket_path() for kind in ("killed", "young", "live")}
-        forwarded = Path(tempfile.mkdtemp(prefix="abfleet-", dir=name)) / "file"
-        forwarded.touch()
+        unrelated = Path(tempfile.mkdtemp(prefix="abfleet-", dir=name)) / "file"
+        unrelated.touch()
         sockets = {kind: socket.socket(socket.AF_UNIX) for kind in paths}
         for kind, path in paths.items():
             sockets[kind].bind(str(path))
@@ -259,5 +258,5 @@ async def test_what_a_killed_server_left_goes_with_the_next_start(monkeypatch: p
             assert not paths["killed"].parent.exists()
             assert paths["young"].exists()
             assert paths["live"].exists()
-            assert forwarded.exists()
+            assert unrelated.exists()
         sockets["live"].close()

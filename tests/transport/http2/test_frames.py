@@ -61,6 +61,6 @@ def test_any_header_block_is_read_or_refused(block: bytes) -> None:
 
 @given(st.sampled_from([http2.DATA, http2.HEADERS]), st.integers(0, 255), BYTES)
 def test_padding_is_taken_off_or_refused(kind: int, flags: int, payload: bytes) -> None:
-    """Never more than there was."""
+    """The payload without padding is no longer than the frame's, or ProtocolError is raised."""
     with suppress(ProtocolError):
         assert len(http2.unpadded(Frame(kind, flags, 1, payload))) <= len(payload)

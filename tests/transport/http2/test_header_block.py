@@ -52,10 +52,10 @@ def test_a_block_that_is_cut_is_not_read_as_another(fields: Fields, cut: int) ->
     """Cut within a field it is refused, between two it has those before."""
     block = encoded(fields)
     try:
-        found = decode(block[:cut], ANY)
+        fields_read = decode(block[:cut], ANY)
     except ProtocolError:
         return
-    assert found == fields[: len(found)]
+    assert fields_read == fields[: len(fields_read)]
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_client_that_keeps_its_table() -> None:
 
 
 def test_a_client_that_says_nothing_of_its_table_and_does_not_use_it() -> None:
-    """As nginx: it would put its path into a table with every call, and never looks it up."""
+    """As nginx: it would put its path into a table with every call, and never refers to it."""
     literal = b"\x44" + http2.literal("/test.Echo/Say")
     assert EarlyDecoder().decode(literal) == decode(literal, ANY) == [(b":path", b"/test.Echo/Say")]
 
@@ -212,9 +212,9 @@ def test_a_path_that_names_no_method(path: bytes) -> None:
 
 @pytest.mark.parametrize("value", [b"a\nb", b"\x00", b"\x7f", "ж".encode()])
 def test_metadata_that_is_no_text(value: bytes) -> None:
-    """Nobody behind the port has to expect line ends in it."""
+    """Whoever reads metadata need not expect line ends in it."""
     problem = read((b"x-user-id", value)).problem
-    assert problem == (Code.INTERNAL, "metadata: 'x-user-id' is no printable ASCII")
+    assert problem == (Code.INTERNAL, "metadata: 'x-user-id' is not printable ASCII")
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_metadata_of_bytes(value: bytes, parts: list[bytes]) -> None:
 @pytest.mark.parametrize("value", [b"?", b"A", b"AP8=\x00", "ж".encode()])
 def test_metadata_that_is_no_base64(value: bytes) -> None:
     """The call fails and says why."""
-    assert read((b"x-bin", value)).problem == (Code.INTERNAL, "metadata: 'x-bin' is no base64")
+    assert read((b"x-bin", value)).problem == (Code.INTERNAL, "metadata: 'x-bin' is not valid base64")
 
 
 @pytest.mark.parametrize(
@@ -265,6 +265,6 @@ def test_what_is_no_timeout(value: bytes) -> None:
 
 
 def test_an_encoding_that_is_not_known() -> None:
-    """UNIMPLEMENTED, with those that are."""
+    """The call fails with UNIMPLEMENTED, and the error names the encodings that are allowed."""
     problem = read((b"grpc-encoding", b"br")).problem
     assert problem == (Code.UNIMPLEMENTED, "grpc-encoding: 'br'; allowed are identity, gzip, deflate")

@@ -44,7 +44,7 @@ async def test_windows_are_kept(
     sent = dict.fromkeys(streams, b"")
     over: set[int] = set()
 
-    def look(frames: list[Frame]) -> None:
+    def read(frames: list[Frame]) -> None:
         for got in frames:
             assert got.stream not in over
             if got.kind == http2.DATA:
@@ -58,22 +58,22 @@ async def test_windows_are_kept(
 
     for call in await client.calls(*(begun(stream) + data(message(b""), stream) for stream in streams)):
         call.reply(answers[call.stream])  # type: ignore[attr-defined]
-    look(await client.heard())
+    read(await client.heard())
     for change in changes:
         for stream in streams:
             room[stream] += change - stream_window
         stream_window = change
-        look(await client.say(setting(http2.INITIAL_WINDOW_SIZE, change)))
+        read(await client.say(setting(http2.INITIAL_WINDOW_SIZE, change)))
     for stream, more in [*updates, (0, 2**20), *((stream, 2**20) for stream in streams)]:
         if stream in room and stream not in over:
             room[stream] += more
-            look(await client.say(http2.window_update(stream, more)))
+            read(await client.say(http2.window_update(stream, more)))
     assert over == set(streams)
     assert sent == {stream: message(answer) for stream, answer in answers.items()}
     client.connection.connection_lost(None)
 
 
-async def test_a_small_window_for_all_does_not_make_us_look_at_all(
+async def test_a_small_window_for_all_does_not_make_us_visit_all(
     client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Thousands of answers wait for their own windows: what is said of the connection's costs nothing for them."""
@@ -82,10 +82,10 @@ async def test_a_small_window_for_all_does_not_make_us_look_at_all(
     for call in await client.calls(*(begun(stream) + data(message(b""), stream) for stream in streams)):
         call.reply(b"answer")
     await client.heard()
-    looked: list[object] = []
-    monkeypatch.setattr(sender.ResponseSender, "_send", lambda self, buffer: looked.append(buffer))
+    visited: list[object] = []
+    monkeypatch.setattr(sender.ResponseSender, "_send", lambda self, buffer: visited.append(buffer))
     assert await client.say(http2.window_update(0, 1) * 100) == []
-    assert looked == []
+    assert visited == []
 
 
 async def test_an_answer_from_a_thread_when_the_loop_has_ended() -> None:
@@ -117,7 +117,7 @@ def goaways(frames: list[Frame]) -> list[int]:
 
 async def test_a_drain_loses_no_call(client: Client) -> None:
     """What is under way when the client is told is taken and answered; what comes after its PING came back is not
-    looked at, which the client knows; the connection ends after the last answer, when the client has read it."""
+    read, which the client knows; the connection ends after the last answer, when the client has read it."""
     calls = await client.calls(begun(), data(message(b"1")))
     client.connection.drain()
     got = await client.heard()
@@ -155,7 +155,7 @@ async def test_a_drain_ends_when_the_last_call_does(client: Client, way: str) ->
 
 
 async def test_a_drain_does_not_wait_for_those_that_watch(client: Client) -> None:
-    """A watch of health lasts as long as its client likes; other streams beside the calls end with an answer."""
+    """A watch of health lasts as long as its client likes; other forwarded streams end with an answer."""
     await client.say(begun(1, WATCH, flags=5), begun(3, RECORD), data(message(b""), stream=3))
     client.connection.drain()
     await client.say(PONG)

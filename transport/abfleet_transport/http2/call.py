@@ -1,4 +1,4 @@
-"""A call that came over our own HTTP/2 server, and the bytes of its answer. Knows gRPC's messages, no socket."""
+"""A call that came over our own HTTP/2 server, and the bytes of its answer."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ class CallConnection(Protocol):
         """Sends a serialised response message."""
 
     def refuse(self, call: "Http2Call", code: Code, message: str, pushback_ms: int | None) -> None:
-        """Sends an error."""
+        """Sends an error; with `pushback_ms`, when the caller may call again."""
 
 
 class Http2Call:
@@ -125,14 +125,16 @@ class BadMessage(Exception):
 
 
 def whole_message(data: bytes | bytearray, encoding: str, limit: int) -> bytes:
-    """The one message that a request of ours has; `limit` in bytes. Raises BadMessage."""
+    """The one message of a unary request, unpacked; `limit` in bytes. Raises BadMessage."""
     if len(data) < PREFIX_BYTES:
-        raise BadMessage(Code.INTERNAL, "message: the request ended without one")
+        raise BadMessage(Code.INTERNAL, "message: the request has none")
     compressed, length = http2.MESSAGE_PREFIX.unpack_from(data)
     if length > limit:
         raise BadMessage(Code.RESOURCE_EXHAUSTED, too_large(length, limit))
     if length != len(data) - PREFIX_BYTES:
-        raise BadMessage(Code.INTERNAL, f"message: {length} bytes announced, {len(data) - PREFIX_BYTES} sent")
+        raise BadMessage(
+            Code.INTERNAL, f"message: its prefix says {length} bytes, and {len(data) - PREFIX_BYTES} bytes were sent"
+        )
     message = bytes(data[PREFIX_BYTES:])
     return inflated(message, encoding, limit) if compressed else message
 
@@ -141,17 +143,19 @@ def inflated(message: bytes, encoding: str, limit: int) -> bytes:
     """A compressed message, of which no more than `limit` bytes are ever unpacked. Raises BadMessage."""
     bits = WINDOW_BITS.get(encoding)
     if bits is None:
-        raise BadMessage(Code.INTERNAL, f"message: compressed, but grpc-encoding is {encoding!r}")
+        raise BadMessage(Code.INTERNAL, f"message: it is compressed, but grpc-encoding is {encoding!r}")
     unpacker = zlib.decompressobj(bits)
     try:
-        found = unpacker.decompress(message, limit + 1)
+        unpacked = unpacker.decompress(message, limit + 1)
     except zlib.error as error:
-        raise BadMessage(Code.INTERNAL, f"message: no {encoding}: {error}") from None
-    if len(found) > limit:
-        raise BadMessage(Code.RESOURCE_EXHAUSTED, f"message: more than {limit} bytes once unpacked; that is the limit")
+        raise BadMessage(Code.INTERNAL, f"message: it is not valid {encoding}: {error}") from None
+    if len(unpacked) > limit:
+        raise BadMessage(
+            Code.RESOURCE_EXHAUSTED, f"message: more than {limit} bytes after decompression are not allowed"
+        )
     if not unpacker.eof or unpacker.unused_data:
-        raise BadMessage(Code.INTERNAL, f"message: its {encoding} does not end where the message does")
-    return found
+        raise BadMessage(Code.INTERNAL, f"message: its {encoding} data do not end where the message ends")
+    return unpacked
 
 
 # --- answers ---------------------------------------------------------------------------------------------------------
@@ -177,12 +181,12 @@ def answer_frames(stream: int, payload: bytes) -> bytes:
 
 
 def headers_frame(stream: int, more: bytes = b"") -> bytes:
-    """The response headers; `more` are further fields."""
+    """The response headers; `more` are further fields, encoded."""
     return http2.frame(http2.HEADERS, http2.END_HEADERS, stream, _HEADERS + more)
 
 
 def ok_trailers(stream: int) -> bytes:
-    """The end of an answer."""
+    """The trailers of an answer with status OK."""
     return b"".join((TRAILERS_FRAME, http2.UINT32.pack(stream), _OK))
 
 

@@ -1,4 +1,4 @@
-"""What connections of our own HTTP/2 server share: limits, header blocks seen, calls that arrived. Knows no frame.
+"""What connections of our own HTTP/2 server share: limits, header blocks seen, calls that arrived.
 
 A turn of the loop has room for so much and no more, because answers of workers come in the same turns as calls: where
 more calls come than can be handled, those that are in must still be answered in time. So calls that have been read wait
@@ -39,14 +39,16 @@ MANY_CALLS: Final = 16 * TURN_CALLS
 MAX_CALLS: Final = 8192
 """Read and not delivered."""
 PUSHBACK_MS: Final = 200
+"""When a refused caller may come again."""
 REFUSAL: Final = "overloaded: too many calls wait to be read; try again later"
 KEPT_BLOCKS: Final = 4096
+"""Header blocks whose meaning is kept; when there are more, all are dropped."""
 MAX_KEPT_BLOCK: Final = 512
 """Longer ones are decoded each time: those of gRPC clients have some 200 bytes, and differ in few of them."""
 MAX_KEPT_METADATA: Final = 16
 """Nor are those kept that have more fields: a byte of a block may become a hundred of ours."""
 MAX_UNFINISHED_BYTES: Final = 64 * 1024 * 1024
-"""Of messages that are not whole yet, on all connections together: what may wait in batch queues, too. More where
+"""Of messages that are not whole yet, on all connections: as much as may wait in batch queues, too. More where
 single messages are that large."""
 SPARE_DESCRIPTORS: Final = 128
 """Of the process, that connections must leave to files and to workers."""
@@ -56,7 +58,7 @@ class PausedConnection(Protocol):
     """A connection that is not read from until the next turn."""
 
     def read_on(self) -> None:
-        """Reads from it again."""
+        """Reads from it again, unless its client does not read."""
 
 
 class OpenConnection(Protocol):
@@ -73,7 +75,7 @@ class OpenConnection(Protocol):
         """Takes no more calls, answers those that were sent, then closes."""
 
     def abort(self) -> None:
-        """Closes it at once."""
+        """Cuts it at once; calls that are open on it are given up."""
 
 
 class CallQueue:
@@ -90,7 +92,9 @@ class CallQueue:
         """Set when the last connection has gone; cleared by who waits for it."""
         self.most_connections = plan.max_connections or most_connections()
         self.draining = False
+        """Whether connections that come now are drained at once; changed only by the server."""
         self.oversized = 0
+        """Calls refused because their message was too large."""
         self.unfinished_bytes = 0
         """Of messages that are not whole yet."""
         self.most_unfinished_bytes = max(MAX_UNFINISHED_BYTES, 4 * plan.max_message_bytes)
@@ -124,14 +128,14 @@ class CallQueue:
 
     def head(self, block: bytes) -> Head:
         """What a block without a table says. Raises ProtocolError."""
-        found = self._heads.get(block)
-        if found is None:
-            found = head_of(decode(block, self._most_fields))
-            if len(block) <= MAX_KEPT_BLOCK and len(found.metadata) <= MAX_KEPT_METADATA:
+        head = self._heads.get(block)
+        if head is None:
+            head = head_of(decode(block, self._most_fields))
+            if len(block) <= MAX_KEPT_BLOCK and len(head.metadata) <= MAX_KEPT_METADATA:
                 if len(self._heads) >= KEPT_BLOCKS:
                     self._heads.clear()
-                self._heads[block] = found
-        return found
+                self._heads[block] = head
+        return head
 
     def arrived(self, call: Http2Call) -> None:
         """A call is whole: it is delivered with those that come in the same turn, or refused."""
@@ -192,21 +196,21 @@ class CallQueue:
         )
 
     def caller_gone(self, call: Http2Call) -> None:
-        """The caller of a call has gone."""
+        """Tells whoever took delivery of a call that its caller has gone; of a call not delivered it tells nobody."""
         if call.delivered:
             try:
                 self._cancelled(call)
-            except Exception:  # noqa: BLE001 - others of the connection must be told too
+            except Exception:  # noqa: BLE001 - callers of the connection's other calls have gone, too
                 log_failed_delivery(1)
 
     def connection_ended(self, connection: OpenConnection) -> None:
-        """A connection has ended."""
+        """Forgets a connection; with the last one `emptied` is set."""
         self.connections.discard(connection)
         if not self.connections:
             self.emptied.set()
 
 
 def most_connections() -> int:
-    """As many as the process may have descriptors, but for some."""
+    """The process' limit of descriptors without SPARE_DESCRIPTORS, and at least half of it."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 2**31 if soft == resource.RLIM_INFINITY else max(soft // 2, soft - SPARE_DESCRIPTORS)

@@ -1,8 +1,8 @@
-"""One client's HTTP/2 connection to our own server: requests in. Knows the wire, no meaning.
+"""One client's HTTP/2 connection to our own server: requests in.
 
 What a client can make us keep is bounded, and so is for how long: header blocks, messages that are not whole, answers
-that it does not read, and frames that are all control and no call. Built on what goes out (http2_answers), and that on
-the socket (http2_wire).
+that it does not read, and frames that are all control and no call. Built on control_frames, that on sender, and that on
+socket.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ log = structlog.get_logger("abfleet.transport")
 
 
 class ServerConnection(ControlFrames):
-    """Reads what a client sends."""
+    """Reads requests, and hands those that are whole to the queue of calls."""
 
     __slots__ = (
         "_continued",
@@ -109,7 +109,7 @@ class ServerConnection(ControlFrames):
     # --- frames -------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """What the client sent next."""
+        """Reads bytes that the client has sent, cut anywhere."""
         if self.closed:
             return
         if self._rest:
@@ -129,16 +129,18 @@ class ServerConnection(ControlFrames):
         self._rest = data[position:] if position < len(data) else b""
 
     def _greet(self, data: bytes) -> int:
-        """Where the frames begin. The first must be SETTINGS (RFC 9113, 3.4)."""
+        """Checks the preface and the first frame, SETTINGS (RFC 9113, 3.4); returns where frames begin."""
         size = len(http2.PREFACE)
         got = data[:size]
         if got != http2.PREFACE[: len(got)]:
-            raise ProtocolError("this port speaks gRPC over HTTP/2 alone")
+            raise ProtocolError("preface: this port accepts only gRPC over HTTP/2 without TLS")
         if len(data) < size + http2.FRAME_HEADER.size:
             return 0
         _, _, kind, flags, _ = http2.FRAME_HEADER.unpack_from(data, size)
         if kind != http2.SETTINGS or flags & http2.ACK:
-            raise ProtocolError("the first frame is no SETTINGS")
+            raise ProtocolError(
+                f"the first frame is of type {kind} with flags {flags}; it must be SETTINGS without ACK"
+            )
         self._greeted = True
         return size
 
@@ -151,13 +153,13 @@ class ServerConnection(ControlFrames):
             length = high << 8 | low
             start, end = position + 9, position + 9 + length
             if length > http2.DEFAULT_MAX_FRAME:
-                text = f"frame of {length} bytes; at most {http2.DEFAULT_MAX_FRAME} are allowed"
+                text = f"frame: {length} bytes; at most {http2.DEFAULT_MAX_FRAME} are allowed"
                 raise ProtocolError(text, http2.FRAME_SIZE_ERROR)
             if end > size:
                 break
             position = end
             if self._continued is not None and kind != http2.CONTINUATION:
-                raise ProtocolError("a header block was interrupted")
+                raise ProtocolError(f"frame of type {kind} inside a header block; only CONTINUATION is allowed")
             if kind == http2.DATA:
                 self._on_data(flags, stream & http2.MAX_WINDOW, data[start:end])
             elif kind == http2.HEADERS:
@@ -180,12 +182,12 @@ class ServerConnection(ControlFrames):
 
     def _on_continuation(self, flags: int, stream: int, payload: bytes) -> None:
         if self._continued is None or self._continued[0] != stream:
-            raise ProtocolError("CONTINUATION of nothing")
+            raise ProtocolError(f"CONTINUATION on stream {stream} has no HEADERS before it")
         _, first_flags, block = self._continued
         block += payload
         self._count_control()  # or empty ones could go on for ever
         if len(block) > http2.MAX_HEADER_BLOCK:
-            text = f"header block of more than {http2.MAX_HEADER_BLOCK} bytes"
+            text = f"header block: more than {http2.MAX_HEADER_BLOCK} bytes are not allowed"
             raise ProtocolError(text, http2.ENHANCE_YOUR_CALM)
         if flags & http2.END_HEADERS:
             self._continued = None
@@ -219,13 +221,13 @@ class ServerConnection(ControlFrames):
         call = self.streams.get(stream)
         if call is not None:  # else they come after we have answered
             if not flags & http2.END_STREAM:
-                raise ProtocolError(f"headers in the middle of stream {stream}")
+                raise ProtocolError(f"HEADERS on stream {stream} have no END_STREAM; trailers must end the stream")
             self._take(call, b"", ended=True)
 
     def _open(self, stream: int, head: Head, *, ended: bool) -> None:
         forwarded: ForwardedStream | None
         if head.size > self._plan.max_metadata_bytes:
-            text = f"metadata: more than the {self._plan.max_metadata_bytes} bytes that are allowed"
+            text = f"metadata: more than {self._plan.max_metadata_bytes} bytes are not allowed"
             self._write_headers(trailers_frame(stream, Code.RESOURCE_EXHAUSTED, text, headers_sent=False))
         elif head.http_status != 200:
             self._write_headers(http_error(stream, head.http_status))
@@ -270,12 +272,12 @@ class ServerConnection(ControlFrames):
         self._take(call, payload, ended=ended)
 
     def _take(self, call: Http2Call | ForwardedStream, data: bytes, *, ended: bool) -> None:
-        """Bytes of a request."""
+        """Takes bytes of a request; `ended`: they are its last. With them the call is whole, and goes to the queue."""
         if type(call) is not Http2Call:
             call.take(data, ended=ended)  # type: ignore[union-attr]
             return
         if call.ended:
-            raise ProtocolError(f"stream {call.stream} goes on after its end", http2.STREAM_CLOSED)
+            raise ProtocolError(f"frame on stream {call.stream} after its END_STREAM", http2.STREAM_CLOSED)
         call.ended = ended
         try:
             gathered = data if ended and call.buffer is None else self._gathered(call, data)
@@ -301,7 +303,7 @@ class ServerConnection(ControlFrames):
             if length > self._plan.max_message_bytes:
                 raise BadMessage(Code.RESOURCE_EXHAUSTED, too_large(length, self._plan.max_message_bytes))
             if len(buffer) > length + PREFIX_BYTES:
-                raise BadMessage(Code.INTERNAL, f"message: more than the {length} bytes that it says it has")
+                raise BadMessage(Code.INTERNAL, f"message: its prefix says {length} bytes, and more were sent")
             if not measured and length + PREFIX_BYTES > STREAM_WINDOW:
                 self.give_window(call.stream, length + PREFIX_BYTES - STREAM_WINDOW)
         if not has_room:

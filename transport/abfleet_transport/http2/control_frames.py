@@ -1,4 +1,4 @@
-"""Frames that carry no call, on one client's connection: settings, windows, resets, pings. Knows no request."""
+"""Frames that carry no call, on one client's connection: settings, windows, resets, pings."""
 
 import time
 from typing import Final
@@ -16,9 +16,11 @@ CONTROL_FRAMES_A_SECOND: Final = 20_000
 STREAMS_A_FRAME: Final = 8
 """Settings that concern each stream count as one frame more for so many."""
 LENGTHS: Final = {http2.RST_STREAM: 4, http2.PING: 8, http2.WINDOW_UPDATE: 4, http2.PRIORITY_FRAME: 5}
-"""In bytes, of those that have but one."""
+"""Bytes of the payload, by type, of frames whose length is fixed."""
 OF_CONNECTION: Final = frozenset((http2.SETTINGS, http2.PING, http2.GOAWAY))
+"""Types that are allowed on stream 0 only."""
 OF_STREAM: Final = frozenset((http2.RST_STREAM, http2.PRIORITY_FRAME))
+"""Types that are not allowed on stream 0."""
 GOAWAY_BYTES: Final = 8
 """Or more."""
 
@@ -36,9 +38,11 @@ class ControlFrames(ResponseSender):
     def _on_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         length = LENGTHS.get(kind)
         if length is not None and len(payload) != length:
-            raise ProtocolError(f"frame of type {kind} with {len(payload)} bytes", http2.FRAME_SIZE_ERROR)
+            raise ProtocolError(
+                f"frame of type {kind}: {len(payload)} bytes; exactly {length} are required", http2.FRAME_SIZE_ERROR
+            )
         if (kind in OF_CONNECTION and stream) or (kind in OF_STREAM and not stream):
-            raise ProtocolError(f"frame of type {kind} on stream {stream}")
+            raise ProtocolError(f"frame of type {kind} is not allowed on stream {stream}")
         if kind == http2.WINDOW_UPDATE:
             self._on_window(stream, http2.uint31(payload))
             return
@@ -53,23 +57,25 @@ class ControlFrames(ResponseSender):
         elif kind == http2.SETTINGS:
             self._on_settings(flags, payload)
         elif kind == http2.PUSH_PROMISE:
-            raise ProtocolError("PUSH_PROMISE from a client")
+            raise ProtocolError("PUSH_PROMISE is not allowed from a client")
         elif kind == http2.GOAWAY and len(payload) < GOAWAY_BYTES:
-            raise ProtocolError(f"GOAWAY of {len(payload)} bytes", http2.FRAME_SIZE_ERROR)
+            raise ProtocolError(
+                f"GOAWAY: {len(payload)} bytes; at least {GOAWAY_BYTES} are required", http2.FRAME_SIZE_ERROR
+            )
 
     def _count_control(self, count: int = 1) -> None:
         self._control_frames += count
         if self._control_frames > CONTROL_FRAMES_A_SECOND:
             now = time.monotonic()
             if now - self._control_since < 1:
-                text = f"more than {CONTROL_FRAMES_A_SECOND} frames a second that carry no call"
+                text = f"more than {CONTROL_FRAMES_A_SECOND} frames a second that carry no call are not allowed"
                 raise ProtocolError(text, http2.ENHANCE_YOUR_CALM)
             self._control_frames, self._control_since = 0, now
 
     def _check_begun(self, stream: int) -> None:
         """Raises ProtocolError for a stream that the client has not opened."""
         if not stream & 1 or (stream > self._last_stream and not self._takes_no_more):
-            raise ProtocolError(f"frame on stream {stream}, which was not opened")
+            raise ProtocolError(f"frame on stream {stream}, which the client has not opened")
 
     def _on_reset(self, stream: int) -> None:
         self._check_begun(stream)
@@ -91,7 +97,7 @@ class ControlFrames(ResponseSender):
     def _on_settings(self, flags: int, payload: bytes) -> None:
         if flags & http2.ACK:
             if payload:
-                raise ProtocolError(f"SETTINGS that acknowledge with {len(payload)} bytes", http2.FRAME_SIZE_ERROR)
+                raise ProtocolError(f"SETTINGS with ACK: {len(payload)} bytes; 0 are allowed", http2.FRAME_SIZE_ERROR)
             self._on_acknowledged()
             return
         changed = http2.settings(payload)
@@ -115,17 +121,23 @@ class ControlFrames(ResponseSender):
         for one in owners:
             one.window += more
             if one.window > http2.MAX_WINDOW:
-                raise ProtocolError("window beyond 2^31 - 1", http2.FLOW_CONTROL_ERROR)
+                raise ProtocolError(
+                    f"window of stream {one.stream}: {one.window} bytes; at most 2^31 - 1 are allowed",
+                    http2.FLOW_CONTROL_ERROR,
+                )
         for buffer in list(self._unsent.values()):
             self._send(buffer)
 
     def _on_window(self, stream: int, increment: int) -> None:
         if not increment:
-            raise ProtocolError("WINDOW_UPDATE of 0")
+            raise ProtocolError("WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1")
         if not stream:
             self._window += increment
             if self._window > http2.MAX_WINDOW:
-                raise ProtocolError("WINDOW_UPDATE beyond 2^31 - 1", http2.FLOW_CONTROL_ERROR)
+                raise ProtocolError(
+                    f"window of the connection: {self._window} bytes; at most 2^31 - 1 are allowed",
+                    http2.FLOW_CONTROL_ERROR,
+                )
             if self._ready:
                 self._send_ready()
             return
@@ -137,7 +149,9 @@ class ControlFrames(ResponseSender):
             return
         one.window += increment
         if one.window > http2.MAX_WINDOW:
-            raise ProtocolError("WINDOW_UPDATE beyond 2^31 - 1", http2.FLOW_CONTROL_ERROR)
+            raise ProtocolError(
+                f"window of stream {stream}: {one.window} bytes; at most 2^31 - 1 are allowed", http2.FLOW_CONTROL_ERROR
+            )
         if buffer is not None:
             self._send(buffer)
 

@@ -1,4 +1,4 @@
-"""What one stream still has to send while flow control holds it up. Knows windows and frames, no connection."""
+"""What one stream still has to send while flow control holds it up."""
 
 import asyncio
 from collections import deque
@@ -33,7 +33,7 @@ class SendBuffer:
         return not self._parts and not self._trailers
 
     def add(self, data: bytes) -> None:
-        """Bytes of a message."""
+        """Adds bytes of a message, which go out as DATA; nothing is sent before `send`."""
         self._parts.append(memoryview(data))
 
     def end(self, trailers: bytes) -> None:
@@ -57,7 +57,7 @@ class SendBuffer:
             if self._trailers:
                 write(self._trailers)
                 self._trailers = b""
-            self._tell()
+            self._notify()
         return sent
 
     async def drained(self) -> None:
@@ -67,10 +67,10 @@ class SendBuffer:
             await self._drained
 
     def dropped(self) -> None:
-        """Nobody waits for it any more."""
+        """Drops what is left, because the stream has ended; who waits in `drained` goes on."""
         self._parts.clear()
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)

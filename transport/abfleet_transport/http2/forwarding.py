@@ -1,4 +1,4 @@
-"""Everything that is not delivered as calls, served by grpcio as the back end of our server. Knows streams of messages.
+"""Everything that is not delivered as calls, served by grpcio as the back end of our server.
 
 Health, reflection and whatever else a server has: written for grpc.aio, which serves it on a unix socket that nobody
 else can reach. A stream of a client becomes one call over a channel to it, whatever its kind.
@@ -34,10 +34,13 @@ MOST_STREAMS: Final = 1000
 LONGEST_SOCKET_PATH: Final = 103
 """Bytes; macOS takes 103, Linux 107."""
 ABANDONED_SECONDS: Final = 60.0
+"""Age from which a socket without a listener counts as abandoned."""
 PROBE_SECONDS: Final = 0.1
+"""For a connection to such a socket."""
 PATIENCE_SECONDS: Final = 1.0
+"""For the client of an unknown method to end its request, before it is refused."""
 QUEUED_BYTES: Final = 128
-"""That a message costs which waits to be passed on, beside its own."""
+"""What a message that waits costs in addition to its own bytes."""
 LASTING: Final = frozenset(
     (
         "/grpc.health.v1.Health/Watch",
@@ -46,11 +49,11 @@ LASTING: Final = frozenset(
     )
 )
 """Methods whose streams go on for as long as their client likes, so a drain does not wait for them."""
-FAILED: Final = "the server behind failed"
-CROWDED: Final = "too many streams beside the calls; try again later"
+FAILED: Final = "internal error: the grpcio back end failed"
+CROWDED: Final = "overloaded: too many streams of other methods are open; try again later"
 NO_SUCH_METHOD: Final = "Method not found!"
 """As grpcio says it."""
-NO_ROOM: Final = "overloaded: too many bytes of messages that are not whole; try again later"
+NO_ROOM: Final = "overloaded: too many bytes of incomplete messages are held; try again later"
 
 
 class StreamConnection(Protocol):
@@ -75,7 +78,7 @@ class StreamConnection(Protocol):
 
 
 class ForwardedStream:
-    """One stream beside the calls. Changed only on the event loop."""
+    """One stream that goes to the back end. Changed only on the event loop."""
 
     def __init__(self, connection: StreamConnection, stream: int, head: Head, window: int) -> None:
         self.stream = stream
@@ -138,8 +141,8 @@ class ForwardedStream:
             self._messages.put_nowait(None)
 
     def _hold(self, more: int) -> bool:
-        """Accounts for so many more bytes, or fewer; False when that is too much."""
-        more = max(more, -self._held)  # who takes messages may be a step behind `gone`
+        """Counts so many more bytes, or fewer; False when that is too much."""
+        more = max(more, -self._held)  # `_requests` may take a message after `gone`
         self._held += more
         return self._connection.hold(more)
 
@@ -175,7 +178,7 @@ class ForwardedStream:
         except grpc.aio.AioRpcError as error:
             code, details, trailing = error.code(), error.details() or "", pairs(error.trailing_metadata())
         except Exception:
-            log.warning("a stream beside the calls failed", path=self.head.path[:64], exc_info=True)
+            log.warning("a forwarded stream failed", path=self.head.path[:64], exc_info=True)
             code, details, trailing = grpc.StatusCode.INTERNAL, FAILED, ()
         finally:
             if call is not None:
@@ -256,7 +259,7 @@ class GrpcioBackend:
         if self._channel is None or not self._has_room(connection):
             return None
         forwarded = ForwardedStream(connection, stream, head, window)
-        forwarded.task = connection.loop.create_task(forwarded.carry(self._channel), name="beside the calls")
+        forwarded.task = connection.loop.create_task(forwarded.carry(self._channel), name="forward stream")
         self._streams[forwarded] = connection
         forwarded.task.add_done_callback(lambda task: self._streams.pop(forwarded, None))
         return forwarded
@@ -289,12 +292,12 @@ class GrpcioBackend:
 
 
 def passed_on(metadata: Metadata) -> Iterable[tuple[str, str | bytes]]:
-    """What of a request's metadata the back end is told: all but gRPC's own, which concerns one connection."""
+    """The metadata of a request that the back end gets: all but gRPC's own, which concerns one connection."""
     return ((key, value) for key, value in metadata if key != "user-agent" and not key.startswith("grpc-"))
 
 
 def trailer(pair: tuple[str, str | bytes]) -> bytes:
-    """A field of trailers."""
+    """A field of trailers, encoded; bytes as base64 without padding."""
     key, value = pair
     text = value if isinstance(value, str) else base64.b64encode(value).rstrip(b"=").decode("ascii")
     return b"\x00" + http2.literal(key) + http2.literal(text)
@@ -321,8 +324,8 @@ def remove_abandoned(folder: Path) -> None:
     """
     for path in folder.glob("abfleet-*/grpc.sock"):
         try:
-            found = path.stat()
-            if found.st_uid != os.getuid() or time.time() - found.st_mtime < ABANDONED_SECONDS:
+            status = path.stat()
+            if status.st_uid != os.getuid() or time.time() - status.st_mtime < ABANDONED_SECONDS:
                 continue
             with socket.socket(socket.AF_UNIX) as probe:
                 probe.settimeout(PROBE_SECONDS)

@@ -1,4 +1,4 @@
-"""HTTP/2 as far as gRPC needs it: frames, header blocks, flow control windows. Pure bytes, no socket.
+"""HTTP/2 as far as gRPC needs it: frames, header blocks, flow control windows. Pure functions of bytes.
 
 RFC 9113 (HTTP/2) and RFC 7541 (HPACK). Both sides are kept free of HPACK state: our encoder uses no dynamic table, and
 our SETTINGS give the peer's a size of 0 before its first header block. So equal bytes mean equal headers, and a block
@@ -15,7 +15,7 @@ import hpack
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
 PRIORITY_FRAME = 2
 END_STREAM, ACK, END_HEADERS, PADDED, PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, SETTINGS_TIMEOUT, STREAM_CLOSED = 0, 1, 2, 3, 4, 5
+NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED = 0, 1, 2, 3, 5
 FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 6, 7, 8, 9, 11
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
 MAX_HEADER_LIST_SIZE = 6
@@ -35,6 +35,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEADER = struct.Struct(">HBBBL")
 """Length in 16 + 8 bits, type, flags, stream."""
 SETTING = struct.Struct(">HL")
+"""Identifier and value."""
 UINT32 = struct.Struct(">L")
 MESSAGE_PREFIX = struct.Struct(">BL")
 """gRPC: compressed flag and length of the message."""
@@ -60,7 +61,7 @@ class Frame(NamedTuple):
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
-    """The bytes of a frame."""
+    """The bytes of a frame: its header and its payload."""
     return frame_header(kind, flags, stream, len(payload)) + payload
 
 
@@ -76,7 +77,7 @@ def client_preface(*, window: int = MAX_WINDOW) -> bytes:
 
 
 def settings_frame(ours: Mapping[int, int]) -> bytes:
-    """What we tell the peer of ourselves."""
+    """A SETTINGS frame of these values by identifier."""
     return frame(SETTINGS, 0, 0, b"".join(SETTING.pack(*setting) for setting in ours.items()))
 
 
@@ -93,9 +94,9 @@ def header_frames(stream: int, block: bytes, *, end_stream: bool) -> bytes:
 
 
 def without_table(frames: bytes) -> bytes:
-    """A HEADERS frame and what follows it, with a first word that the encoder's table has a size of 0 now.
+    """A HEADERS frame and what follows it, that begins by saying that the encoder's table has a size of 0 now.
 
-    Who makes it smaller than it was at first has to be told so (RFC 7541, 4.2), though our encoder uses none.
+    Who makes it smaller than it was at first has to say so (RFC 7541, 4.2), though our encoder uses none.
     """
     high, low, kind, flags, stream = FRAME_HEADER.unpack_from(frames)
     first = frame_header(kind, flags, stream, (high << 8 | low) + len(NO_TABLE))
@@ -199,7 +200,7 @@ class FrameReader:
             high, low, kind, flags, stream = FRAME_HEADER.unpack_from(data, position)
             length = high << 8 | low
             if length > self.max_frame:
-                raise ProtocolError(f"frame of {length} bytes; at most {self.max_frame} are allowed")
+                raise ProtocolError(f"frame: {length} bytes; at most {self.max_frame} are allowed")
             end = position + FRAME_HEADER.size + length
             if end > size:
                 needed = end - position
@@ -216,31 +217,34 @@ def unpadded(got: Frame) -> bytes:
     payload, start, end = got.payload, 0, len(got.payload)
     if got.flags & PADDED:
         if not payload:
-            raise ProtocolError("padded frame without a length")
+            raise ProtocolError("padding: the frame does not say its length")
         start, end = 1, end - payload[0]
     if got.kind == HEADERS and got.flags & PRIORITY:
         start += 5
     if start > end:
-        raise ProtocolError("padding is longer than the frame")
+        raise ProtocolError("padding: it is longer than the frame")
     return payload[start:end]
 
 
 def settings(payload: bytes) -> dict[int, int]:
-    """The settings of a frame. Raises ProtocolError."""
+    """The settings of a frame, by identifier; of a repeated one the last. Raises ProtocolError."""
     if len(payload) % SETTING.size:
-        raise ProtocolError(f"SETTINGS of {len(payload)} bytes", FRAME_SIZE_ERROR)
-    found: dict[int, int] = dict(SETTING.iter_unpack(payload))
-    if not DEFAULT_MAX_FRAME <= found.get(MAX_FRAME_SIZE, DEFAULT_MAX_FRAME) < 2**24:
-        raise ProtocolError(f"SETTINGS with a largest frame of {found[MAX_FRAME_SIZE]} bytes")
-    if found.get(INITIAL_WINDOW_SIZE, 0) > MAX_WINDOW:
-        raise ProtocolError(f"SETTINGS with a window of {found[INITIAL_WINDOW_SIZE]} bytes", FLOW_CONTROL_ERROR)
-    if found.get(ENABLE_PUSH, 0) > 1:
-        raise ProtocolError(f"SETTINGS with {found[ENABLE_PUSH]} for whether to push")
-    return found
+        raise ProtocolError(
+            f"SETTINGS: {len(payload)} bytes; a multiple of {SETTING.size} is required", FRAME_SIZE_ERROR
+        )
+    values: dict[int, int] = dict(SETTING.iter_unpack(payload))
+    if not DEFAULT_MAX_FRAME <= values.get(MAX_FRAME_SIZE, DEFAULT_MAX_FRAME) < 2**24:
+        raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE: {values[MAX_FRAME_SIZE]}; allowed are 2^14 to 2^24 - 1")
+    if values.get(INITIAL_WINDOW_SIZE, 0) > MAX_WINDOW:
+        text = f"SETTINGS_INITIAL_WINDOW_SIZE: {values[INITIAL_WINDOW_SIZE]}; at most 2^31 - 1 is allowed"
+        raise ProtocolError(text, FLOW_CONTROL_ERROR)
+    if values.get(ENABLE_PUSH, 0) > 1:
+        raise ProtocolError(f"SETTINGS_ENABLE_PUSH: {values[ENABLE_PUSH]}; allowed are 0 and 1")
+    return values
 
 
 def uint31(payload: bytes) -> int:
     """The number that a WINDOW_UPDATE or a GOAWAY begins with. Raises ProtocolError."""
     if len(payload) < 4:
-        raise ProtocolError("frame is too short")
+        raise ProtocolError(f"frame: {len(payload)} bytes; at least 4 are required")
     return int(UINT32.unpack_from(payload)[0]) & MAX_WINDOW

@@ -1,4 +1,4 @@
-"""Header blocks of requests: from bytes to what a call says of itself. Knows HPACK and gRPC's headers, no connection.
+"""Header blocks of requests: from bytes to what a call says of itself.
 
 Our SETTINGS give the client a header table of size 0, so once it has taken them a block means the same on every
 connection and at every time: it is decoded without state, and one that was seen before is not decoded again. There is
@@ -74,10 +74,10 @@ def decode(block: bytes, most_fields: int) -> Fields:
                 continue
             if first & 0xE0 == 0x20:
                 if fields:
-                    raise ProtocolError("size of the header table after a field", COMPRESSION_ERROR)
+                    raise ProtocolError("header block: a table size after a field is not allowed", COMPRESSION_ERROR)
                 table_size, position = _integer(block, position, 0x1F)
                 if table_size:
-                    raise ProtocolError(f"header table of {table_size} bytes; 0 is allowed", COMPRESSION_ERROR)
+                    raise ProtocolError(f"header table: {table_size} bytes; 0 are allowed", COMPRESSION_ERROR)
                 continue
             # A literal: to be indexed, which a table of size 0 does not do, or not.
             index, position = _integer(block, position, 0x3F if first & 0x40 else 0x0F)
@@ -88,13 +88,13 @@ def decode(block: bytes, most_fields: int) -> Fields:
             value, position = _string(block, position)
             fields.append((name, value))
     except IndexError:
-        raise ProtocolError("header block ends within a field", COMPRESSION_ERROR) from None
+        raise ProtocolError("header block: it ends within a field", COMPRESSION_ERROR) from None
     return fields
 
 
 def _static(index: int) -> tuple[bytes, bytes]:
     if not 1 <= index <= len(STATIC):
-        raise ProtocolError(f"header field of index {index}, which is not in the static table", COMPRESSION_ERROR)
+        raise ProtocolError(f"header field index: {index}; allowed are 1 to {len(STATIC)}", COMPRESSION_ERROR)
     return STATIC[index - 1]
 
 
@@ -110,7 +110,7 @@ def _integer(block: bytes, position: int, mask: int) -> tuple[int, int]:
         value += (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-    raise ProtocolError("integer of more than 28 bits in a header block", COMPRESSION_ERROR)
+    raise ProtocolError("header block: an integer has more than 28 bits", COMPRESSION_ERROR)
 
 
 def _string(block: bytes, position: int) -> tuple[bytes, int]:
@@ -118,7 +118,7 @@ def _string(block: bytes, position: int) -> tuple[bytes, int]:
     length, position = _integer(block, position, 0x7F)
     end = position + length
     if end > len(block):
-        raise ProtocolError("header block ends within a string", COMPRESSION_ERROR)
+        raise ProtocolError("header block: it ends within a string", COMPRESSION_ERROR)
     raw = block[position:end]
     if huffman:
         raw = _kept_huffman(raw) if length <= MAX_KEPT_STRING else _huffman(raw)
@@ -154,7 +154,7 @@ class EarlyDecoder:
 
 
 def head_of(fields: Fields) -> Head:
-    """What the fields say."""
+    """What the fields say of the call. A request that cannot be served is no exception: `Head` says why."""
     pseudo: dict[bytes, bytes] = {}
     own: dict[bytes, bytes] = {}
     metadata: list[tuple[str, str | bytes]] = []
@@ -185,8 +185,8 @@ def head_of(fields: Fields) -> Head:
         except ValueError:
             shown = own[b"grpc-timeout"][:64]
             problem = (Code.INTERNAL, f"grpc-timeout: {shown!r}; allowed are 1 to 8 digits and a unit of HMSmun")
-    if path[:1] != "/" or not path.isascii() or not path.isprintable():  # nor would grpcio behind outlive some of them
-        problem = (Code.UNIMPLEMENTED, "path: no name of a method")
+    if path[:1] != "/" or not path.isascii() or not path.isprintable():  # some of them would end grpcio, too
+        problem = (Code.UNIMPLEMENTED, f"path: {path[:64]!a} is not /service/method")
     if b"grpc-encoding" in own:
         encoding = own[b"grpc-encoding"].decode("latin-1")
         if encoding not in ENCODINGS:
@@ -221,7 +221,7 @@ def _add_metadata(metadata: list[tuple[str, str | bytes]], key: str, value: byte
     if not key.endswith("-bin"):
         text = value.decode("latin-1")
         if not text.isascii() or not text.isprintable():
-            raise ValueError(f"{key[:64]!r} is no printable ASCII")
+            raise ValueError(f"{key[:64]!r} is not printable ASCII")
         metadata.append((key, text))
         return
     for part in value.split(b","):
@@ -229,7 +229,7 @@ def _add_metadata(metadata: list[tuple[str, str | bytes]], key: str, value: byte
         try:
             metadata.append((key, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True)))
         except binascii.Error:
-            raise ValueError(f"{key[:64]!r} is no base64") from None
+            raise ValueError(f"{key[:64]!r} is not valid base64") from None
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""What goes out on one client's connection: answers, as flow control allows, and the end. Knows no request's bytes."""
+"""What goes out on one client's connection: answers, as flow control allows, and the end."""
 
 from collections import OrderedDict
 from typing import Final
@@ -20,6 +20,7 @@ from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.socket import ConnectionSocket, goaway, reset
 
 DRAIN_PING: Final = b"abfleet!"
+"""Payload of the PING that goes out with the first GOAWAY."""
 PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
 
@@ -55,7 +56,7 @@ class ResponseSender(ConnectionSocket):
         # about a window must not make us visit all of them. Empty as long as there is window.
         self._ready: OrderedDict[int, SendBuffer] = OrderedDict()
         self._draining = False
-        self._takes_no_more = False  # the client has been told which call was the last
+        self._takes_no_more = False  # the GOAWAY that names the last stream has been sent
 
     @property
     def in_progress(self) -> int:
@@ -94,7 +95,7 @@ class ResponseSender(ConnectionSocket):
             self._leave_if_done()
 
     def _let_go(self, call: Http2Call) -> None:
-        """Nothing of its request is kept any more."""
+        """Drops what was kept of an unfinished request."""
         if call.buffer is not None:
             self.hold(-len(call.buffer))
             call.buffer = None
@@ -112,14 +113,14 @@ class ResponseSender(ConnectionSocket):
             frames = http2.without_table(frames)
         self._write(frames)
 
-    # --- streams beside the calls -------------------------------------------------------------------------------------
+    # --- forwarded streams --------------------------------------------------------------------------------------------
 
     def begin(self, forwarded: ForwardedStream) -> None:
-        """Response headers."""
+        """Sends the response headers."""
         self._write_headers(headers_frame(forwarded.stream))
 
     def send(self, forwarded: ForwardedStream, message: bytes) -> SendBuffer:
-        """A message, of which no more than flow control allows goes out at once."""
+        """Sends a message as far as flow control allows; the rest waits in the buffer that is returned."""
         buffer = self._unsent.get(forwarded.stream)
         if buffer is None:
             buffer = self._unsent[forwarded.stream] = SendBuffer(forwarded)
@@ -128,7 +129,7 @@ class ResponseSender(ConnectionSocket):
         return buffer
 
     def end(self, forwarded: ForwardedStream, trailers: bytes, *, whole: bool) -> None:
-        """The last of a stream; `whole` unless the client still has something to send."""
+        """Sends the trailers, and drops what waits; `whole`: the client has sent its whole request."""
         if self.streams.pop(forwarded.stream, None) is None:
             return
         self._drop_unsent(forwarded.stream)
@@ -188,7 +189,7 @@ class ResponseSender(ConnectionSocket):
             self._leave_if_done()
 
     def _leave_if_done(self) -> None:
-        """Where the client has been told which call is the last, and that one and all others are answered."""
+        """Closes, once the last GOAWAY is sent and every call up to its last stream is answered."""
         if self._takes_no_more and not self.closed and not self._unsent:
             if any(call.owes_answer for call in self.streams.values()):
                 return

@@ -1,4 +1,4 @@
-"""The Call port on our own HTTP/2 server, which runs on the event loop. Knows its sockets, no meaning of a call.
+"""The Call port on our own HTTP/2 server, which runs on the event loop.
 
 No thread and no library stands between the socket and the port: a call is read, decided and sent on in one turn of the
 loop. With few calls in flight that is most of what a call costs, because each thread that is woken costs more than all
@@ -26,10 +26,11 @@ from abfleet_transport.plan import ServerPlan
 
 MAX_PORT: Final = 65535
 BACKLOG: Final = 1024
+"""Connections that the kernel keeps until they are accepted."""
 CHECK_SECONDS: Final = 5.0
 """Between checks for streams whose client takes too long."""
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
-"""Seconds, and tries: a machine that went without a word would else be a connection for ever."""
+"""Seconds, and tries: a machine that has gone silent would else keep its connection for ever."""
 CUT_SECONDS: Final = 0.5
 """What a client has, to read what was written before its connection is cut."""
 
@@ -56,7 +57,7 @@ class Http2Server:
         return 0 if self._queue is None else self._queue.in_progress
 
     def families(self) -> Iterable[Metric]:
-        """For /metrics."""
+        """The metrics of the queue of calls; none before `start`."""
         return () if self._queue is None else self._queue.families()
 
     @property
@@ -87,7 +88,7 @@ class Http2Server:
             return self._bound_unix(address.removeprefix("unix:"))
         host, _, port = address.rpartition(":")
         if not port.isdecimal() or int(port) > MAX_PORT:
-            raise AddressError(address, f"a port is a number, at most {MAX_PORT}")
+            raise AddressError(address, f"port: {port[:64]!r}; allowed are 0 to {MAX_PORT}")
         try:
             name = host.strip("[]") or None
             family, kind, protocol, _, where = socket.getaddrinfo(
@@ -127,7 +128,7 @@ class Http2Server:
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Takes no more connections, answers what has been sent for at most `grace_seconds`, and cuts the rest.
 
-        Clients are told first (GOAWAY), and told which of their calls was the last, so none is lost on the way.
+        Clients get GOAWAY first, with the last of their calls, so none is lost on the way.
         """
         queue = self._queue
         if self._listener is not None:
@@ -165,7 +166,7 @@ class Http2Server:
 
 
 async def keep_cutting_slow_streams(queue: CallQueue) -> None:
-    """Until it is cancelled."""
+    """Checks every CHECK_SECONDS, until it is cancelled."""
     while True:
         await asyncio.sleep(CHECK_SECONDS)
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""The socket under one client's connection: one write a turn, how long we wait for whom, endings. Knows no stream."""
+"""The socket under one client's connection: one write a turn, how long we wait for whom, endings."""
 
 import asyncio
 import threading
@@ -82,11 +82,11 @@ class ConnectionSocket(asyncio.BufferedProtocol):
             transport.pause_reading()
 
     def data_received(self, data: bytes) -> None:
-        """What the client sent next."""
+        """Reads bytes that the client has sent, cut anywhere."""
         raise NotImplementedError
 
     def read_on(self) -> None:
-        """The next turn has begun."""
+        """Reads again, because the next turn has begun."""
         if not self._unread and self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
 
@@ -149,13 +149,13 @@ class ConnectionSocket(asyncio.BufferedProtocol):
 
 
 def goaway(last_stream: int, code: int, text: bytes = b"") -> bytes:
-    """The connection ends; streams after the last one were not read."""
+    """A GOAWAY frame: streams after the last one were not read; `code`: an HTTP/2 error code."""
     payload = http2.UINT32.pack(last_stream) + http2.UINT32.pack(code) + text
     return http2.frame(http2.GOAWAY, 0, 0, payload)
 
 
 def reset(stream: int, code: int) -> bytes:
-    """A stream ends at once."""
+    """A RST_STREAM frame; `code`: an HTTP/2 error code."""
     return http2.frame(http2.RST_STREAM, 0, stream, http2.UINT32.pack(code))
 
 
