@@ -146,7 +146,7 @@ async def ask_all(
     on_answer: Callable[[], None] = lambda: None,
     concurrent: int = CONCURRENT_CALLS,
 ) -> ObservedSplit:
-    """One call for each question, at most `concurrent` at a time; `on_answer` hears of every outcome."""
+    """One call for each question, at most `concurrent` at a time; `on_answer` is called after each."""
     split = ObservedSplit()
     waiting = iter(questions)
 

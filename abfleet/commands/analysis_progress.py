@@ -13,7 +13,7 @@ QUIET_SECONDS = 5.0
 
 
 def plain_lines(say: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> Callable[[str], None]:
-    """Hears of each step, and says those that begin when the analysis has taken a while, with the seconds so far."""
+    """A callback for steps; prints those that begin after some seconds of analysis, with the seconds so far."""
     begin = clock()
 
     def heard(step: str) -> None:
@@ -26,7 +26,7 @@ def plain_lines(say: Callable[[str], None], clock: Callable[[], float] = time.mo
 
 @contextmanager
 def steps(console: "Console") -> Iterator[Callable[[str], None]]:
-    """Hears of each step; shows it with the time so far on a terminal, in plain lines elsewhere."""
+    """A callback for steps; shows each with the time so far on a terminal, or prints plain lines elsewhere."""
     if not console.is_terminal:
         yield plain_lines(lambda line: console.print(line, highlight=False, soft_wrap=True))
         return

@@ -1,7 +1,7 @@
 """Files of the decision log: their names, which of them are closed, and how a closed one is compressed.
 
 A file is held under flock(2) by the process that writes it, so that others on the same volume leave it alone, and the
-kernel lets go of it when that process dies. Where locks do not reach from machine to machine, age speaks: another
+kernel lets go of it when that process dies. Where locks do not reach from machine to machine, age decides: another
 machine's file counts as closed only after an hour without a change.
 """
 
@@ -61,7 +61,7 @@ def create(folder: Path, identity: WriterIdentity, wall: Callable[[], float]) ->
             path.unlink()
             started += 1e-6
             continue
-        with contextlib.suppress(OSError):  # a file system without locks: then age alone tells what is closed
+        with contextlib.suppress(OSError):  # a file system without locks: then age alone decides what is closed
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return file, path
 

@@ -27,7 +27,7 @@ FORGIVEN: Final = 24
 
 @dataclass(frozen=True, slots=True)
 class LoggedAllocation:
-    """One allocation as it was found.
+    """One allocation as the log names it.
 
     Attributes:
         weights: float64[groups]: shares in force.
@@ -41,7 +41,7 @@ class LoggedAllocation:
 
 @dataclass(frozen=True, slots=True)
 class Looks:
-    """When the result is looked at.
+    """The times of an experiment's looks.
 
     Attributes:
         times: One for each look that has been, and last the moment of the report.

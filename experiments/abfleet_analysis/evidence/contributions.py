@@ -27,7 +27,7 @@ _PLACE: Final = ("cell", "g")
 
 @dataclass(slots=True)
 class OutcomeProblems:
-    """Outcomes that were left out, by reason, and each metric's currency. Changed only while the contributions are made."""
+    """Outcomes left out, by reason, and each metric's currency. Changed only while the contributions are made."""
 
     clicks_not_in_list: int = 0
     other_currencies: int = 0
@@ -132,7 +132,7 @@ def contributions(
     if not parts:
         return Contributions(_aligned(base, base.columns), None, values, ())
     filled = tuple(sorted({name for part in parts for name in part.columns} - {*_KEYS}))
-    # Few rows beside the base's, which would be gathered again for each thing that is asked of them.
+    # Few rows beside the base's, which would otherwise be computed anew for each query over them.
     aligned = [_aligned(part, (*_KEYS, *filled)) for part in parts]
     few = ibis.union(*aligned) if len(aligned) > 1 else aligned[0]
     place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})

@@ -162,7 +162,7 @@ def _exposures(
 
 
 def _first_ones(table: ir.Table, repeated: ir.Table, key: str) -> ir.Table:
-    """A table without the later of rows with the same key, of which `repeated` has those that come again."""
+    """A table without the later of rows with the same key, of which `repeated` has those that occur more than once."""
     twice = table.semi_join(repeated, key)
     ranked = twice.mutate(rank=ibis.row_number().over(group_by=twice[key], order_by=twice["at"]))
     return table.anti_join(repeated, key).union(ranked.filter(ranked["rank"] == 0).drop("rank"))

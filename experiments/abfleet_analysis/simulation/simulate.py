@@ -68,7 +68,7 @@ def outcomes(decision: Decision, *, any_group: bool) -> set[str]:
 
 
 def first_verdict(group: GroupDecision) -> Verdict:
-    """The first verdict of a treatment that tells its owner to do something."""
+    """The first verdict of a treatment other than `keep_running`."""
     return next((verdict for verdict in group.history if verdict is not Verdict.KEEP_RUNNING), group.verdict)
 
 

@@ -72,7 +72,7 @@ class Mapping:
 
 @dataclass(slots=True, frozen=True)
 class Broken:
-    """Stands where a mistake has been reported already, so that it is not reported twice."""
+    """A node whose mistake has been reported, so that it is not reported twice."""
 
     line: int
     column: int

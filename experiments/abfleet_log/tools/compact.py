@@ -93,7 +93,7 @@ def compact(
     wall: Callable[[], float] = time.time,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> CompactionResult:
-    """Compacts what is closed. `on_step` hears of each step before it begins. Raises LogsError and OSError."""
+    """Compacts what is closed. `on_step` is called with each step before it begins. Raises LogsError and OSError."""
     folder, out = folder.resolve(), out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as held:

@@ -70,7 +70,7 @@ def lines_of(path: Path) -> Iterator[tuple[bytes, bool]]:
 def all_lines(
     paths: Sequence[Path], on_file: Callable[[Path], None] = lambda path: None
 ) -> Iterator[tuple[Path, bytes, bool]]:
-    """All lines of all files: (file, line, whether it was ended); `on_file` hears of each file when it is done.
+    """All lines of all files: (file, line, whether it was ended); `on_file` is called with each file that is done.
 
     Raises LogsError when there is no log.
     """
