@@ -68,7 +68,7 @@ def outcomes(decision: Decision, *, any_group: bool) -> set[str]:
 
 
 def first_verdict(group: GroupDecision) -> Verdict:
-    """The first verdict of a treatment other than `keep_running`."""
+    """The first verdict of a treatment other than `keep_running`; its present verdict if there is none."""
     return next((verdict for verdict in group.history if verdict is not Verdict.KEEP_RUNNING), group.verdict)
 
 
