@@ -81,14 +81,14 @@ def test_a_token_is_asked_for_only_where_there_are_some() -> None:
     """Without a tokens file whoever reaches the port may look; with one, exactly who has one of its tokens."""
     asked: list[str] = []
 
-    def may_look(token: str) -> bool:
+    def may_see(token: str) -> bool:
         asked.append(token)
         return token == "right"
 
     assert access.refused_token(None, None) is None
-    assert access.refused_token("right", may_look) is None
+    assert access.refused_token("right", may_see) is None
     for token in (None, "", "wrong", "x" * (access.LONGEST_TOKEN + 1)):
-        refused = access.refused_token(token, may_look)
+        refused = access.refused_token(token, may_see)
         assert refused is not None
         assert refused.status == 401
         assert "wrong" not in refused.reason, "no answer repeats a token"

@@ -85,9 +85,9 @@ async def http2_server() -> AsyncIterator[Trial]:
         assert len(wire.written) < 2_000_000 + 20 * len(data)
         look_at_answers(wire.frames())
         connection.connection_lost(None)
-        assert not side.intake.connections
-        assert side.intake.unfinished_bytes == 0
-        assert side.intake.in_progress == 0
+        assert not side.queue.connections
+        assert side.queue.unfinished_bytes == 0
+        assert side.queue.in_progress == 0
         side.gone.clear()
         return delivered
 

@@ -68,10 +68,10 @@ class ServerSide:
         self.calls: list[Call] = []
         self.gone: list[Call] = []
         plan = ServerPlan(address="", methods=methods, add_services=lambda server: None, **limits)  # type: ignore[arg-type]
-        self.intake = CallQueue(plan, self.calls.extend, self.gone.append, cast(GrpcioBackend, NothingBehind()))
+        self.queue = CallQueue(plan, self.calls.extend, self.gone.append, cast(GrpcioBackend, NothingBehind()))
 
     def connect(self) -> tuple[ServerConnection, Wire]:
         """A new connection."""
-        connection, wire = ServerConnection(self.intake), Wire()
+        connection, wire = ServerConnection(self.queue), Wire()
         connection.connection_made(cast(asyncio.Transport, wire))
         return connection, wire

@@ -238,9 +238,9 @@ async def test_a_worker_whose_certificate_is_over_is_not_trusted(tmp_path: Path)
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     tls = ClientTls(authority.ca, None, ca_flag="--worker-ca")
-    hop = WorkerLink(f"127.0.0.1:{port}", lambda: None, tls=tls, host_name=lambda: "localhost")
+    link = WorkerLink(f"127.0.0.1:{port}", lambda: None, tls=tls, host_name=lambda: "localhost")
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
-        await hop._connect()
+        await link._connect()
     server.close()
 
 

@@ -50,7 +50,7 @@ def of_trace(receiver: OtlpReceiver, trace: str, count: int) -> list[Received]:
 
 
 def test_one_call_is_one_trace(fleet: Fleet, receiver: OtlpReceiver) -> None:
-    """Caller, router, hop, worker and inference are a chain of parents over two processes, one inside the other."""
+    """Caller, router, attempt, worker and inference are a chain of parents over two processes, one inside the other."""
     receiver.spans.clear()
     with fleet.stub() as stub:
         request = RecommendRequest(item_ids=SEED_HISTORY, user_id="user-14", request_id="r-1")

@@ -1,4 +1,5 @@
-"""Spans of a worker: one for each traced request and its run, below the router's hop, linked with those beside it."""
+"""Spans of a worker: one for each traced request and its run, below the router's attempt, linked with those beside
+it."""
 
 import random
 

@@ -48,7 +48,7 @@ def test_an_edit_moves_nobody(
 
 @given(versions=VERSIONS, replicas=REPLICAS)
 def test_slots_are_dense(versions: list[str], replicas: dict[str, int]) -> None:
-    """The first fleet has the slots from 0 on, in the order of the seats: one for each replica."""
+    """The first fleet has the slots from 0 on, in the order of the replicas."""
     wanted = replica_ids(versions, replicas)
     assert list(slots(wanted, {}).values()) == list(range(len(wanted)))
     assert len(wanted) == sum(replicas.get(version, 1) for version in versions)

@@ -143,7 +143,7 @@ def test_what_is_shown() -> None:
 
 
 class Ear:
-    """Stands for a voice without a terminal."""
+    """Stands for a console without a terminal."""
 
     is_live = False
 

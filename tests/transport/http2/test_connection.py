@@ -63,8 +63,8 @@ async def test_a_message_that_is_none(parts: list[bytes], code: Code) -> None:
     unended = not any(part[4] & http2.END_STREAM for part in parts)
     assert [one.payload for one in got if one.kind == http2.RST_STREAM] == [bytes(4)] * unended
     assert client.side.calls == []
-    assert client.side.intake.unfinished_bytes == 0
-    assert client.side.intake.oversized == (code is Code.RESOURCE_EXHAUSTED)
+    assert client.side.queue.unfinished_bytes == 0
+    assert client.side.queue.oversized == (code is Code.RESOURCE_EXHAUSTED)
 
 
 def deflated(payload: bytes) -> bytes:
@@ -120,7 +120,7 @@ async def test_messages_that_are_not_whole_are_bounded(monkeypatch: pytest.Monke
     got = await client.say(*(begun(stream) + data(part, stream, flags=0) for stream in range(1, 15, 2)))
     assert [client.status(got, one.stream)[0] for one in got if one.kind == http2.HEADERS] == [Code.UNAVAILABLE]
     client.connection.connection_lost(None)
-    assert client.side.intake.unfinished_bytes == 0
+    assert client.side.queue.unfinished_bytes == 0
 
 
 async def test_calls_that_are_given_up_before_they_are_delivered(client: Client) -> None:
@@ -143,7 +143,7 @@ async def test_a_request_that_does_not_end_is_cut(client: Client) -> None:
     client.connection.cut_slow_streams(seconds + 1)
     got = await client.heard()
     assert client.status(got) == (Code.DEADLINE_EXCEEDED, connection.TOO_SLOW)
-    assert client.side.intake.unfinished_bytes == 0
+    assert client.side.queue.unfinished_bytes == 0
     call.reply(b"")
     assert client.status(await client.heard(), 3)[0] == 0
 
@@ -221,10 +221,10 @@ async def test_a_mistake_about_one_call_that_is_gone_leaves_the_others(client: C
         reported.append(call)
         raise RuntimeError
 
-    client.side.intake._cancelled = clumsy
+    client.side.queue._cancelled = clumsy
     client.connection.connection_lost(None)
     assert len(reported) == 2
-    assert client.side.intake.emptied.is_set()
+    assert client.side.queue.emptied.is_set()
 
 
 def test_connections_leave_descriptors_to_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ async def test_what_the_protocol_forbids_ends_the_connection(client: Client, hos
     assert await client.say(frame(http2.PING, 0, 0, bytes(8))) == []
     client.connection.connection_lost(None)
     assert calls[0] not in client.side.gone, "that of another client is not touched"
-    assert len(client.side.intake.connections) == 1
+    assert len(client.side.queue.connections) == 1
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,6 @@ async def test_a_client_that_answers_no_ping_or_does_not_close(monkeypatch: pyte
 
 async def test_a_connection_that_comes_while_the_server_goes(client: Client) -> None:
     """It was accepted at the last moment: it is drained like the others."""
-    client.side.intake.draining = True
+    client.side.queue.draining = True
     late = Client(client.side)
     assert goaways(await late.heard()) == [2**31 - 1]
