@@ -4,6 +4,7 @@ __all__ = [
     "analyze",
     "client",
     "experiments",
+    "fitting",
     "fleet",
     "log_level",
     "logs",

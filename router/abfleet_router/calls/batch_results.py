@@ -43,7 +43,7 @@ class BatchResults:
         self._clock = clock
         self._held = held
 
-    def on_answered(self, replica: Replica, batch: Batch, message: bytes) -> None:
+    def on_answered(self, replica: Replica, batch: Batch[RoutedCall], message: bytes) -> None:
         """A worker answered a batch: each call gets its own part of it."""
         self._metrics.observe_batch(len(batch.calls))
         try:
@@ -73,7 +73,7 @@ class BatchResults:
         else:
             self._hand_out(batch, replica, answer)
 
-    def _hand_out(self, batch: Batch, replica: Replica, answer: RecommendBatchResponse) -> None:
+    def _hand_out(self, batch: Batch[RoutedCall], replica: Replica, answer: RecommendBatchResponse) -> None:
         failures, version = answer.failures, answer.model_version  # of a pool by alias, the one that now stands for it
         served: list[AnsweredCall] = []
         held, replies = self._held, list[bytes]()
@@ -125,7 +125,7 @@ class BatchResults:
             pool.note_failure(replica, reason, proven=False)
         self._attempts.after_failure(routed, pool, reason, broke=False)
 
-    def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None:
+    def on_failed(self, replica: Replica, batch: Batch[RoutedCall], failure: BatchFailed) -> None:
         """A batch failed as a whole: the worker refused it, the connection broke or its time was up."""
         log.debug(
             "batch failed",
@@ -140,7 +140,7 @@ class BatchResults:
 
     def _batch_failed(
         self,
-        batch: Batch,
+        batch: Batch[RoutedCall],
         replica: Replica,
         reason: FailureReason,
         *,
