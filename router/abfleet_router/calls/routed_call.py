@@ -63,7 +63,7 @@ class RoutedCall:
         self.bucket: int | None = None
         self.version = ""  # the version that is being asked
         self.replica: Replica | None = None  # where it waits or was last sent
-        self.batch: "Batch[RoutedCall] | None" = None  # the batch it is in flight with; None while it waits
+        self.batch: Batch[RoutedCall] | None = None  # the batch it is in flight with; None while it waits
         self.attempt_until = deadline
         self.attempts = 0
         self.fallback: FailureReason | None = None
