@@ -205,7 +205,7 @@ def test_endings_are_told_in_words() -> None:
     assert describe(-250) == "was ended by signal 250"
 
 
-def test_last_words_are_those_of_the_failure(tmp_path: Path) -> None:
+def test_the_last_log_line_is_that_of_the_failure(tmp_path: Path) -> None:
     """A plain line is told as it is, cut to fit; of JSON lines the event of an error; ordinary ones are no reason."""
     log = tmp_path / "log"
     assert last_log_line(log) == ""

@@ -251,7 +251,7 @@ def test_a_broken_edit_is_said_and_serves_on(tmp_path: Path, registry: Path) -> 
         assert call(up.address).model_version == "v1.2.3"
         up.edit(small_file())
         up.wait_for(r"the file is back to the configuration in force")
-        assert sum("not taken" in line for line in up.lines) == 1
+        assert sum("is not in force" in line for line in up.lines) == 1
 
 
 def test_replicas_share_a_version(tmp_path: Path, registry: Path) -> None:
