@@ -24,6 +24,7 @@ COMMANDS = (
     "lint",
     "protos",
     "schema",
+    "glossary",
     "lock",
     "bench",
     "prove",

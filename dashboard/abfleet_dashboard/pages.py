@@ -17,6 +17,7 @@ from abfleet_dashboard.pictures.svg import percent
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.experiment_view import ExperimentView, as_of_text, experiment_path, experiment_view
 from abfleet_dashboard.views.fleet_view import router_view
+from abfleet_dashboard.views.glossary_view import glossary_sections
 from abfleet_dashboard.views.overview_view import about_file, about_log, notices, overview_row, overview_rows
 
 STATIC: Final = Path(__file__).parent / "static"
@@ -62,6 +63,13 @@ def fleet_page(situation: Situation) -> str:
     routers = [router_view(router) for router in situation.routers]
     about = about_file(situation)
     return _page("fleet.html", situation, title="Fleet", here="/fleet", routers=routers, notices=about)
+
+
+def glossary_page(situation: Situation) -> str:
+    """What the words of the pages, the report, the log and the metrics mean."""
+    return _page(
+        "glossary.html", situation, title="What the words mean", here="/glossary", sections=glossary_sections()
+    )
 
 
 def message_page(title: str, sentences: Iterable[str], *, situation: Situation | None = None) -> str:

@@ -71,6 +71,7 @@ class Site:
                 Route("/", self._overview),
                 Route("/experiments/{name:path}", self._experiment),
                 Route("/fleet", self._fleet),
+                Route("/glossary", self._glossary),
                 Route("/report/{name:path}.html", self._report),
                 Route("/api/report.json", self._report_json),
                 Route("/api/version", self._version),
@@ -86,6 +87,9 @@ class Site:
 
     async def _fleet(self, request: Request) -> Response:
         return await self._page(request, "/fleet", pages.fleet_page)
+
+    async def _glossary(self, request: Request) -> Response:
+        return await self._page(request, "/glossary", pages.glossary_page)
 
     async def _experiment(self, request: Request) -> Response:
         name = request.path_params["name"]

@@ -12,7 +12,7 @@ from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import wait_until
 
 pytestmark = pytest.mark.system
-PATHS = ("/", "/experiments/test", "/fleet", "/nothing-here")
+PATHS = ("/", "/experiments/test", "/fleet", "/glossary", "/nothing-here")
 
 
 @pytest.fixture(scope="module")

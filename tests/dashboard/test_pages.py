@@ -3,11 +3,13 @@
 import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from abfleet_analysis.report.report import LogFacts, Report
-from abfleet_dashboard.pages import experiment_page, fleet_page, message_page, overview_page, report_file
+from abfleet_dashboard.pages import experiment_page, fleet_page, glossary_page, message_page, overview_page, report_file
 from abfleet_dashboard.situation import RouterState, Situation
+from abfleet_dashboard.views.glossary_view import TEXT, glossary_sections
 from abfleet_experiments.file.load import load_text
 
 from tests.dashboard.html_check import faults, read
@@ -43,13 +45,27 @@ def test_every_page_is_sound(report: Report) -> None:
     """Tags closed, ids unique, headings in order, links that lead somewhere, nothing inline, with details or not."""
     router = RouterState(address="127.0.0.1:50052", document=status_document())
     now = situation(report, routers=(router, RouterState(address="10.0.0.8:1", error="connection refused")))
-    for page in (overview_page(now), fleet_page(now), message_page("Not found", ("There is no such page.",))):
+    plain = (overview_page(now), fleet_page(now), glossary_page(now))
+    for page in (*plain, message_page("Not found", ("There is no such page.",))):
         assert faults(page) == []
     for one in report.experiments:
         assert faults(experiment_page(now, one.name)) == []
         bare = dataclasses.replace(one, details=None)
         assert faults(report_file(dataclasses.replace(report, experiments=(bare,))), self_contained=True) == []
     assert faults(report_file(report), self_contained=True) == []
+
+
+def test_the_glossary_has_every_term_of_the_docs() -> None:
+    """The page shows each row of docs/glossary.md, of which the dashboard has a copy; every page leads there."""
+    docs = Path(__file__).parents[2] / "docs" / "glossary.md"
+    assert TEXT.read_bytes() == docs.read_bytes()
+    page = glossary_page(situation())
+    sections = glossary_sections()
+    rows = [line for line in docs.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
+    heads = len(sections)
+    assert sum(len(section.rows) for section in sections) == len(rows) - heads
+    assert all(f"<dt>{term}</dt>" in page for section in sections for term, _ in section.rows)
+    assert 'href="/glossary"' in fleet_page(situation())
 
 
 def test_the_report_file_is_a_function_of_the_report(report: Report) -> None:

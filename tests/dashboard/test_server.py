@@ -25,7 +25,7 @@ pytestmark = pytest.mark.system
 HOSTILE = "<script>alert(1)</script>"
 PAGE_SECONDS = 1.0
 """Promised for the large log of `./run prove dashboard`; three times that for a machine that runs tests."""
-PAGES = ("/", "/fleet", "/experiments/test", "/report/test.html")
+PAGES = ("/", "/fleet", "/experiments/test", "/report/test.html", "/glossary")
 
 
 def write_log(

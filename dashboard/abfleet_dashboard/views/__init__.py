@@ -3,5 +3,6 @@
 __all__ = [
     "experiment_view",
     "fleet_view",
+    "glossary_view",
     "overview_view",
 ]
