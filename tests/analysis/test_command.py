@@ -43,6 +43,9 @@ METRIC = {
     "boundary",
     "e_value",
     "sequential_interval",
+    "counts",
+    "skewness",
+    "users_factor",
 }
 QUALITY = {
     "synthetic",

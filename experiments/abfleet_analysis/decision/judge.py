@@ -74,7 +74,8 @@ class Judge:
             return crossed, crossed
         if crossed is Verdict.SHIP:
             return self._qualified(look, before), crossed
-        if self._evidence.users[look].sum() >= self._treatment.planned[look] > 0 and not self._promising(look):
+        enough = self._evidence.users[look].sum() >= self._treatment.planned[look] > 0
+        if enough and self._counts(look) and not self._promising(look):
             return Verdict.STOP_NO_EFFECT, crossed
         last = look + 1 == self._evidence.calendar.planned
         return Verdict.INCONCLUSIVE if last else Verdict.KEEP_RUNNING, crossed
@@ -96,6 +97,10 @@ class Judge:
 
     def _primary_crosses(self, look: int) -> bool:
         return self._treatment.primary.test is not None and self._treatment.primary.test.crosses(look)
+
+    def _counts(self, time: int) -> bool:
+        """Whether the primary metric can be judged at all at this time."""
+        return self._treatment.primary.test is not None and bool(self._treatment.primary.test.counts[time])
 
     def _promising(self, look: int) -> bool:
         """Whether the primary metric would pass if the horizon were here, where the boundary is lowest.
@@ -149,12 +154,16 @@ class Judge:
         planned = float(self._treatment.planned[-1])
         if held_back := self._held_back():
             reasons.held_back(primary.rule, primary.comparison, held_back, ended=verdict is not Verdict.KEEP_RUNNING)
-        elif verdict is Verdict.KEEP_RUNNING:
+        elif verdict is Verdict.KEEP_RUNNING and self._counts(-1):
             reasons.keep_running(primary.rule, primary.comparison, planned)
+        elif verdict is Verdict.KEEP_RUNNING:
+            reasons.not_judged(primary.rule, primary.comparison, primary.null)
         elif verdict is Verdict.STOP_NO_EFFECT:
             reasons.no_effect(primary.rule, primary.comparison, planned)
         else:
             reasons.inconclusive(primary.rule, primary.comparison, planned)
+            if not self._counts(-1):
+                reasons.not_judged(primary.rule, primary.comparison, primary.null)
         return verdict
 
     def _shipping(self, before: str | None, reasons: Reasons) -> Verdict:
@@ -177,6 +186,11 @@ class Judge:
             return []
         if look + 1 < self._evidence.calendar.first_shipping:
             return ["the plan's minimum has not passed"]
-        waiting = [m.rule.name for m in self._treatment.guardrails if m.test is None or not m.test.crosses(look)]
+        waiting = [m for m in self._treatment.guardrails if m.test is None or not m.test.crosses(look)]
         worse = [f"{name} is worse" for name in self._harmed(look)]
-        return [f"{name} is not yet shown to be within its margin" for name in waiting] + worse
+        return [
+            f"{m.rule.name} is not yet shown to be within its margin"
+            if m.test is not None and m.test.counts[look]
+            else f"{m.rule.name} cannot be judged yet, because too little of it has been seen"
+            for m in waiting
+        ] + worse

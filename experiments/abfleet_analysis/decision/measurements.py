@@ -14,13 +14,14 @@ from abfleet_experiments.config import AnalysisPlan
 from abfleet_analysis.decision.evidence import BadEvents, Evidence, MetricEvidence
 from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
-from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, margin_z, planned_users
+from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, planned_users
 from abfleet_analysis.decision.verdicts import MetricResult
 from abfleet_analysis.statistics import guardrails
 from abfleet_analysis.statistics.confidence_sequence import enough, half_width
 from abfleet_analysis.statistics.effects import Comparison, compare, contrast_z
 from abfleet_analysis.statistics.lookwise import LookwiseTest
 from abfleet_analysis.statistics.moments import Floats
+from abfleet_analysis.statistics.score_test import NullMoments, nearer_to_0, null_moments
 from abfleet_analysis.statistics.sequential import quantile, two_sided_p
 
 ALPHA: Final = 0.025
@@ -34,12 +35,14 @@ class MetricMeasurement:
     """One metric of one treatment, at each time.
 
     Attributes:
+        null: The difference under the hypothesis that there is none.
         test: The primary metric's for shipping, a guardrail's for being better than its margin; None for others.
         harm: Of being worse; None where that says nothing.
     """
 
     rule: MetricRule
     comparison: Comparison
+    null: NullMoments
     test: LookwiseTest | None
     harm: LookwiseTest | None
 
@@ -101,7 +104,13 @@ def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, alpha: flo
         metrics=metrics,
         primary=primary,
         guardrails=held,
-        losing=LookwiseTest(alpha, fractions, primary.comparison, -_better(primary)),
+        losing=LookwiseTest(
+            alpha,
+            fractions,
+            primary.comparison,
+            _z(primary.rule, primary.comparison, primary.null, -primary.rule.sign),
+            null=primary.null,
+        ),
         log_e={name: _log_e_path(events, group, calendar.done) for name, events in evidence.bad_events.items()},
         planned=planned_users(evidence, plan, alpha, primary.comparison, [(m.rule, m.comparison) for m in held]),
     )
@@ -112,19 +121,45 @@ def _measured(
 ) -> MetricMeasurement:
     rule = metric.rule
     comparison = compare(metric.moments, membership, group, estimator=rule.estimator, quantile=metric.quantile)
-    better = contrast_z(comparison, sign=rule.sign)
+    null = _null(metric, membership, group)
     test = None
     if rule.role == "primary":
-        test = LookwiseTest(alpha, fractions, comparison, better)
+        test = LookwiseTest(alpha, fractions, comparison, _z(rule, comparison, null, rule.sign), null=null)
     elif rule.role == "guardrail":
-        test = LookwiseTest(GUARDRAIL_ALPHA, fractions, comparison, margin_z(rule, comparison))
+        z, of_margin = _margin_z(metric, comparison, membership, group)
+        # No call went wrong in either group: nothing speaks against the treatment. An outcome that never came does not
+        # say so much: it may be that nobody records it.
+        flat = (comparison.standard_error == 0) & (comparison.difference == 0) & rule.binary & (rule.outcome is None)
+        test = LookwiseTest(GUARDRAIL_ALPHA, fractions, comparison, z, null=of_margin, passed=flat)
     descriptive = rule.source is MetricSource.FALLBACKS  # control cannot fall back
-    harm = None if descriptive else LookwiseTest(HARM_ALPHA, fractions, comparison, -better)
-    return MetricMeasurement(rule, comparison, test, harm)
+    worse = _z(rule, comparison, null, -rule.sign)
+    harm = None if descriptive else LookwiseTest(HARM_ALPHA, fractions, comparison, worse, null=null)
+    return MetricMeasurement(rule, comparison, null, test, harm)
 
 
-def _better(measured: MetricMeasurement) -> Floats:
-    return contrast_z(measured.comparison, sign=measured.rule.sign)
+def _null(metric: MetricEvidence, membership: Floats, group: int, **margin: Floats) -> NullMoments:
+    rule = metric.rule
+    return null_moments(metric.moments, membership, group, estimator=rule.estimator, binary=rule.binary, **margin)
+
+
+def _z(rule: MetricRule, comparison: Comparison, null: NullMoments, sign: int) -> Floats:
+    """z of a treatment's value being above (1) or below (-1) control's."""
+    plain = contrast_z(comparison, sign=sign)
+    # A quantile's own z, which the share of calls above it lets count; its sign is that of the values.
+    return plain if rule.source is MetricSource.TIME_QUANTILE else nearer_to_0(null.z(sign), plain)
+
+
+def _margin_z(
+    metric: MetricEvidence, comparison: Comparison, membership: Floats, group: int
+) -> tuple[Floats, NullMoments]:
+    """z of a guardrail being better than its margin, and what it is measured by."""
+    rule = metric.rule
+    factor, points = margin(rule, comparison)
+    plain = contrast_z(comparison, factor, points, sign=rule.sign)
+    if rule.source is MetricSource.TIME_QUANTILE:
+        return plain, _null(metric, membership, group)
+    null = _null(metric, membership, group, factor=factor, points=points)
+    return nearer_to_0(null.z(rule.sign), plain), null
 
 
 def _log_e_path(events: BadEvents, group: int, looks: int) -> Floats:
@@ -162,7 +197,7 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
     comparison, rule = measured.comparison, measured.rule
     looks = evidence.calendar.done
     difference, error = float(comparison.difference[-1]), float(comparison.standard_error[-1])
-    z = float(measured.test.z[-1] if measured.test is not None else _better(measured)[-1])
+    z = float(measured.test.z[-1] if measured.test is not None else _z(rule, comparison, measured.null, rule.sign)[-1])
     shown = measured.test or measured.harm
     boundary = shown.boundary(looks - 1) if shown is not None and looks else math.nan
     plain = float(contrast_z(comparison)[-1])
@@ -189,4 +224,6 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
         boundary=boundary,
         e_value=math.nan if log_e is None else float(np.exp(min(log_e[-1], 700.0))),
         sequential_interval=(difference - wide, difference + wide),
+        counts=bool(measured.null.counts[-1] if measured.test is None else measured.test.counts[-1]),
+        skewness=float(measured.null.skewness[-1]),
     )

@@ -81,6 +81,11 @@ class MetricRule:
     over: str | None = None
 
     @property
+    def binary(self) -> bool:
+        """Whether a user's value is 0 or 1."""
+        return self.source in (MetricSource.ERRORS, MetricSource.FALLBACKS, MetricSource.OUTCOME_ANY)
+
+    @property
     def direction(self) -> str:
         """Which way is better, in the words of the report."""
         return "up" if self.sign > 0 else "down"

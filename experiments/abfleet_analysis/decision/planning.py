@@ -9,7 +9,7 @@ from abfleet_experiments.config import AnalysisPlan
 
 from abfleet_analysis.decision.evidence import Evidence
 from abfleet_analysis.decision.metrics import MetricRule
-from abfleet_analysis.statistics.effects import Comparison, contrast_z
+from abfleet_analysis.statistics.effects import Comparison
 from abfleet_analysis.statistics.moments import Floats
 from abfleet_analysis.statistics.sequential import quantile
 
@@ -58,14 +58,6 @@ def _needed(
         control, treatment = comparison.baseline_users / everyone, comparison.users / everyone
         error = a_user * (of_control / control + of_treatment / treatment)
         return np.where(a_user == 0, 0.0, error * np.square(z / distance))
-
-
-def margin_z(rule: MetricRule, comparison: Comparison) -> Floats:
-    """z of a guardrail being better than its margin: float64[times]. Without variance and difference it passes."""
-    factor, points = margin(rule, comparison)
-    z = contrast_z(comparison, factor, points, sign=rule.sign)
-    flat = (comparison.standard_error == 0) & (comparison.difference == 0)
-    return np.where(flat, np.inf, z)
 
 
 def margin(rule: MetricRule, comparison: Comparison) -> tuple[Floats, Floats]:

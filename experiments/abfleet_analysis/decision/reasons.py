@@ -7,9 +7,10 @@ import numpy as np
 from abfleet_experiments.config import AnalysisPlan
 
 from abfleet_analysis.decision.evidence import BadEvents, Evidence
-from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.verdicts import SampleRatio
 from abfleet_analysis.statistics.effects import Comparison
+from abfleet_analysis.statistics.score_test import MOST_SKEWED, NullMoments
 from abfleet_analysis.statistics.sequential import quantile
 
 
@@ -92,18 +93,52 @@ class Reasons:
     def keep_running(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """No boundary is crossed yet, or there are no users to compare."""
         users = self._evidence.users[-1].sum()
+        if not self._nobody():
+            of = f" of {planned:,.0f} planned" if planned > 0 else ""
+            self._say(
+                f"no boundary is crossed after {users:,.0f} users{of}: {rule.name} of {self._name} {_lift(comparison)}"
+            )
+
+    def _nobody(self) -> bool:
+        """Says so if one of the two groups has no users."""
         occupied = self._evidence.occupied
-        if not users:
+        if not occupied.any():
             synthetic = self._evidence.quality.synthetic
             left = f": {synthetic:,} synthetic calls are left out" if synthetic else ""
             self._say(f"the log has no users of this experiment yet{left}")
         elif not (occupied[0] and occupied[self._group]):
             empty = self._evidence.groups[0] if occupied[self._group] else self._name
             self._say(f"the log has no users of group {empty} yet, so there is nothing to compare")
-        else:
-            of = f" of {planned:,.0f} planned" if planned > 0 else ""
+        return not (occupied[0] and occupied[self._group])
+
+    def not_judged(self, rule: MetricRule, comparison: Comparison, null: NullMoments) -> None:
+        """The primary metric has been seen too seldom, or too unevenly, for this look to count."""
+        if self._nobody():
+            return
+        sizes = [float(comparison.users[-1]), float(comparison.baseline_users[-1])]
+        everyone = sizes[0] + sizes[1]
+        acted = float(comparison.nonzero[-1] + comparison.baseline_nonzero[-1])
+        skewness = abs(float(null.skewness[-1]))
+        users = self._evidence.users[-1].sum()
+        what = f"no boundary is crossed after {users:,.0f} users: {rule.name} of {self._name} cannot be judged yet"
+        if everyone > 0 and not acted:
+            outcome = "click" if rule.source is MetricSource.CLICKS else rule.outcome
+            missing = f"a `{outcome}`" if outcome else "any of what it counts"
+            self._say(f"{what}: of {everyone:,.0f} users in both groups not one has {missing} in the log")
+        elif not skewness > MOST_SKEWED:
+            self._say(f"{what}: there are too few users, or all of them do the same")
+        elif rule.binary:
+            smaller = self._name if sizes[0] < sizes[1] else self._evidence.groups[0]
+            expected = acted * min(sizes) / everyone
             self._say(
-                f"no boundary is crossed after {users:,.0f} users{of}: {rule.name} of {self._name} {_lift(comparison)}"
+                f"{what}: {acted:,.0f} of {everyone:,.0f} users have an event, {expected:.2g} of them expected in "
+                f"{smaller}, where about 1 is needed; wait for about {skewness**2:,.2g} times as many users, or give "
+                f"{smaller} a larger share"
+            )
+        else:
+            self._say(
+                f"{what}: a few large values decide it (skewness of the difference {skewness:.1f}, at most 1); "
+                f"wait for about {skewness**2:,.2g} times as many users, winsorise it, or split more evenly"
             )
 
     def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:

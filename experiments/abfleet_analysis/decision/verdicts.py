@@ -33,6 +33,8 @@ class MetricResult:
         z: Of the difference, positive where it is for the better; for a guardrail, of being better than its margin.
         boundary: What z must reach at the last look; nan before the first.
         e_value: Of the guardrail's e-process.
+        counts: Whether this look counts for the test; else z is -inf. skewness: Of the difference if there is none; at
+            most 1 either way for a look to count.
     """
 
     rule: MetricRule
@@ -51,6 +53,13 @@ class MetricResult:
     boundary: float
     e_value: float
     sequential_interval: tuple[float, float]
+    counts: bool = True
+    skewness: float = 0.0
+
+    @property
+    def users_factor(self) -> float:
+        """How many times as many users of the same kind make a look count; 1 where it counts."""
+        return 1.0 if self.counts else max(self.skewness**2, 1.0)
 
 
 @dataclass(frozen=True, slots=True)

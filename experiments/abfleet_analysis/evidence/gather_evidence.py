@@ -211,7 +211,11 @@ def _by_user(tables: Tables) -> UserChanges:
     look = sums.places(columns["place"].astype(np.int64), tables.shape)[0]
     users, index = np.unique(columns["user"], return_inverse=True)
     parts = {
-        rule.name: {part: columns[sums.column(rule.name, part)].astype(np.float64) for part in sums.PRODUCTS}
+        rule.name: {
+            part: columns[sums.column(rule.name, part)].astype(np.float64)
+            for part in (*sums.PRODUCTS, *sums.THIRD_PRODUCTS)
+            if sums.column(rule.name, part) in columns
+        }
         for rule in tables.rules
     }
     entered = columns["entered"].astype(np.float64)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from abfleet_analysis.evidence import packed_counts
 from abfleet_analysis.reading.databases import fetched, numbers
-from abfleet_analysis.statistics.moments import Cross, Floats, Moments, from_sums
+from abfleet_analysis.statistics.moments import Cross, Floats, Moments, ThirdMoments, from_sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,7 @@ def changes(
             column(metric, "zz"): nought if value.z is None else more_z * (z + z - more_z),
             column(metric, "nonzero"): (y != 0).cast("float64") - (y != more_y).cast("float64"),
         }
+        result |= {column(metric, part): change for part, change in _third(value, (y, more_y), (z, more_z)).items()}
     return summed.select("user", "period", "place", "entered", **result)
 
 
@@ -135,6 +136,24 @@ def _z(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValu
     return table[f"now_{value.z}"].cast("float64"), more
 
 
+def _third(
+    value: Value, ys: tuple[ir.FloatingValue, ir.FloatingValue], zs: tuple[ir.FloatingValue, ir.FloatingValue]
+) -> dict[str, ir.FloatingValue]:
+    """How products of three change; none of a y that is 0 or 1, and those with z where there is one."""
+    (y, more_y), (z, more_z) = ys, zs
+    if value.any:
+        return {}
+    before_y, before_z = y - more_y, z - more_z
+    result = {"yyy": y * y * y - before_y * before_y * before_y}
+    if value.z is not None:
+        result |= {
+            "yyz": y * y * z - before_y * before_y * before_z,
+            "yzz": y * z * z - before_y * before_z * before_z,
+            "zzz": z * z * z - before_z * before_z * before_z,
+        }
+    return result
+
+
 def places(place: NDArray[np.int64], shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Look, cell and group of places."""
     rest, group = np.divmod(place, shape.groups)
@@ -149,6 +168,8 @@ def _apart(table: ir.Table, shape: Shape) -> ir.Table:
 
 
 PRODUCTS = ("y", "z", "yy", "yz", "zz", "nonzero")
+THIRD_PRODUCTS = ("yyy", "yyz", "yzz", "zzz")
+"""Of metrics whose y is more than 0 or 1; those with z where there is one."""
 
 
 def moments(
@@ -158,17 +179,29 @@ def moments(
 
     users: How many there are, float64[times, cells, groups]; None takes those who enter in these rows.
     """
-    totals = {column(name, part): changed[column(name, part)].sum() for name in names for part in PRODUCTS}
+    parts = {
+        name: [part for part in (*PRODUCTS, *THIRD_PRODUCTS) if column(name, part) in changed.columns] for name in names
+    }
+    totals = {column(name, part): changed[column(name, part)].sum() for name in names for part in parts[name]}
     if users is None:
         totals["entered"] = changed.entered.sum()
     columns = float_columns(changed.group_by("place").aggregate(**totals))
     where = places(columns["place"].astype(np.int64), shape)
     if users is None:
         users = _cumulative(columns["entered"], where, shape)
-    return {
-        name: from_sums([users, *(_cumulative(columns[column(name, part)], where, shape) for part in PRODUCTS)])
-        for name in names
-    }
+    found = {}
+    for name in names:
+        sums = {part: _cumulative(columns[column(name, part)], where, shape) for part in parts[name]}
+        found[name] = from_sums([users, *(sums[part] for part in PRODUCTS)], third=third_moments(sums))
+    return found
+
+
+def third_moments(sums: Mapping[str, Floats]) -> ThirdMoments | None:
+    """Those among sums by product; None where they follow from y, or nobody asked for them."""
+    if "yyy" not in sums:
+        return None
+    none = np.zeros_like(sums["yyy"])
+    return ThirdMoments(*(sums.get(part, none) for part in THIRD_PRODUCTS))
 
 
 def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, Cross]:

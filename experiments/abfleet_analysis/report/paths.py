@@ -6,6 +6,7 @@ from datetime import datetime
 import numpy as np
 
 from abfleet_analysis.decision.measurements import Measurements, MetricMeasurement, Treatment, sequential_half_width
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.planning import margin
 from abfleet_analysis.report.details import MetricPath, Paths
 from abfleet_analysis.statistics.effects import Comparison
@@ -55,8 +56,9 @@ def _better_at(measured: MetricMeasurement) -> Floats:
         return np.full(len(comparison.value), np.nan)
     factor, points = (1.0, 0.0) if rule.role == "primary" else margin(rule, comparison)
     error = np.sqrt(comparison.variance + np.square(factor) * comparison.baseline_variance)
-    tolerated = factor * comparison.baseline + points - comparison.baseline
-    return _relative(tolerated + rule.sign * _boundaries(measured.test, len(error)) * error, comparison)
+    worst = factor * comparison.baseline + points
+    beyond = _crossing(rule, measured.test, error, comparison.value - worst, rule.sign)
+    return _relative(worst - comparison.baseline + beyond, comparison)
 
 
 def _worse_at(measured: MetricMeasurement, harm: LookwiseTest | None) -> Floats:
@@ -64,7 +66,21 @@ def _worse_at(measured: MetricMeasurement, harm: LookwiseTest | None) -> Floats:
     error = comparison.standard_error
     if harm is None:
         return np.full(len(error), np.nan)
-    return _relative(-measured.rule.sign * _boundaries(harm, len(error)) * error, comparison)
+    sign = -measured.rule.sign
+    return _relative(_crossing(measured.rule, harm, error, comparison.difference, sign), comparison)
+
+
+def _crossing(rule: MetricRule, test: LookwiseTest, error: Floats, difference: Floats, sign: int) -> Floats:
+    """How far from what is tolerated the value would have to be, for both of a test's z to reach the boundary."""
+    boundary = _boundaries(test, len(error))
+    plain = boundary * error
+    if test.null is None or rule.source is MetricSource.TIME_QUANTILE:
+        return sign * plain
+    with np.errstate(divide="ignore", invalid="ignore"):
+        # The score test's difference is in units of its own; what it is of the values' is taken as it is now.
+        unit = np.where(test.null.difference != 0, difference / test.null.difference, 1.0)
+        both = np.fmax(plain, sign * test.null.difference_at(boundary, sign) * unit)
+    return np.where(np.isfinite(both) & test.counts, sign * both, np.nan)
 
 
 def _boundaries(test: LookwiseTest, times: int) -> Floats:

@@ -144,6 +144,9 @@ def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, objec
         "boundary": _number(metric.boundary),
         "e_value": _number(metric.e_value),
         "sequential_interval": [_number(bound) for bound in metric.sequential_interval],
+        "counts": metric.counts,
+        "skewness": _number(metric.skewness),
+        "users_factor": _number(metric.users_factor),
     }
 
 

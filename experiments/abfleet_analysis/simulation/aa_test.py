@@ -23,7 +23,7 @@ from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.gather_evidence import UserChanges, user_changes
 from abfleet_analysis.evidence.log_lines import read_lines
-from abfleet_analysis.evidence.sums import PRODUCTS
+from abfleet_analysis.evidence.sums import PRODUCTS, third_moments
 from abfleet_analysis.reading.open_log import open_log
 from abfleet_analysis.reading.survey import survey_of
 from abfleet_analysis.simulation.simulate import INTERVAL, first_verdict
@@ -154,10 +154,11 @@ def _evidence(changes: UserChanges, dealt: NDArray[np.int64], groups: tuple[str,
     users = summed(changes.entered)
     metrics, bad_events = [], {}
     for rule in changes.rules:
-        sums = [summed(changes.parts[rule.name][part]) for part in PRODUCTS]
-        metrics.append(MetricEvidence(rule, from_sums([users, *sums])))
+        sums = {part: summed(column) for part, column in changes.parts[rule.name].items()}
+        moments = from_sums([users, *(sums[part] for part in PRODUCTS)], third=third_moments(sums))
+        metrics.append(MetricEvidence(rule, moments))
         if rule.bad_event is BadEvent.ERROR:
-            firsts = np.diff(sums[-1][:, 0], axis=0, prepend=0.0)
+            firsts = np.diff(sums["nonzero"][:, 0], axis=0, prepend=0.0)
             bad_events[rule.name] = BadEvents(np.arange(times), firsts, np.broadcast_to(weights, firsts.shape))
     return Evidence(
         groups=groups,

@@ -7,6 +7,7 @@ __all__ = [
     "lookwise",
     "moments",
     "quantiles",
+    "score_test",
     "sequential",
     "srm",
 ]

@@ -127,7 +127,7 @@ def compare(
     if moments.cross is not None:
         shares = np.divide(weight[:, :, None], n, out=np.zeros_like(n), where=kept & (n > 0))
         factors = (np.where(kept, a, 0.0), np.where(kept, b, 0.0), np.where(kept, centre, 0.0))
-        squared = np.maximum(squared + _covariance(moments.cross, membership, pair, shares, factors), 0)
+        squared = np.maximum(squared + covariance_of_returning(moments.cross, membership, pair, shares, factors), 0)
     users = np.where(kept, n, 0).sum(axis=1)
     converted = np.where(kept, nonzero, 0).sum(axis=1)
     return Comparison(
@@ -160,7 +160,7 @@ def _influence(
     return one, np.zeros_like(n), y / n
 
 
-def _covariance(
+def covariance_of_returning(
     cross: Cross, membership: Floats, pair: list[int], shares: Floats, factors: tuple[Floats, Floats, Floats]
 ) -> Floats:
     """What users in two strata add to the variance of each group's combined value: float64[times, 2]."""

@@ -3,9 +3,11 @@
 from functools import lru_cache
 
 import numpy as np
+from numpy.typing import NDArray
 
 from abfleet_analysis.statistics.effects import Comparison
 from abfleet_analysis.statistics.moments import Floats
+from abfleet_analysis.statistics.score_test import NullMoments
 from abfleet_analysis.statistics.sequential import SMALLEST_SPEND, Boundary, spent, upper
 
 
@@ -16,10 +18,26 @@ class LookwiseTest:
     spent so far and the z of what this look spends.
     """
 
-    def __init__(self, alpha: float, fractions: tuple[float, ...], comparison: Comparison, z: Floats) -> None:
-        self.z = z
+    def __init__(
+        self,
+        alpha: float,
+        fractions: tuple[float, ...],
+        comparison: Comparison,
+        z: Floats,
+        *,
+        null: NullMoments | None = None,
+        passed: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """null: Which looks count, and their information; None: all of them, with the comparison's own.
+        passed: Times at which the test is passed whatever z is; None: at none."""
+        self.null = null
+        self.counts = np.ones(len(z), dtype=bool) if null is None else null.counts
+        self.z = np.where(self.counts, z, -np.inf)
+        if passed is not None:
+            self.counts = self.counts | passed
+            self.z = np.where(passed, np.inf, self.z)
         self._fractions = fractions
-        self._information = comparison.information
+        self._information = comparison.information if null is None else _of_counted(null)
         highest = np.maximum.accumulate(np.concatenate([[0.0], self._information]))
         self._grows = highest[1:] > highest[:-1] * (1 + 1e-6)
         self._low, self._high = _bounds(alpha, fractions)
@@ -41,6 +59,18 @@ class LookwiseTest:
             index = len(self._known)
             self._known.append(self._boundary.advance(self._fractions[index], float(self._information[index])))
         return self._known[look]
+
+
+def _of_counted(null: NullMoments) -> Floats:
+    """The information at each look; one that does not count has that of the last that did, and so spends nothing."""
+    information = null.information.copy()
+    for time in range(1, len(information)):
+        # Users who come take no information away, as they would seem to where they lower the level by doing nothing.
+        if null.pairs[time - 1] > 0:
+            grown = information[time - 1] * null.pairs[time] / null.pairs[time - 1]
+            information[time] = max(information[time], grown)
+    last = np.maximum.accumulate(np.where(null.counts, np.arange(len(null.counts)), -1))
+    return np.where(last >= 0, information[np.maximum(last, 0)], 0.0)
 
 
 @lru_cache(maxsize=256)

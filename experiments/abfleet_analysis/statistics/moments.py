@@ -49,6 +49,19 @@ class Cross:
         return Cross(self.first, self.second, *sums)
 
 
+@dataclass(frozen=True, slots=True)
+class ThirdMoments:
+    """Sums over users of products of three values, for a mean's skewness: float64[times, cells, groups] each."""
+
+    yyy: Floats
+    yyz: Floats
+    yzz: Floats
+    zzz: Floats
+
+    def __add__(self, other: "ThirdMoments") -> "ThirdMoments":
+        return ThirdMoments(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
+
+
 _SUMS: Final = ("n", "y", "z", "yy", "yz", "zz", "nonzero")
 
 
@@ -60,6 +73,7 @@ class Moments:
         n: Users. y, z, yy, yz, zz: Sums of values and of their products.
         nonzero: Users whose y is not 0.
         cross: Of users in two cells; None where there are none.
+        third: Sums of products of three; None where they are not known, or follow from y because it is 0 or 1.
     """
 
     n: Floats
@@ -70,32 +84,43 @@ class Moments:
     zz: Floats
     nonzero: Floats
     cross: Cross | None = None
+    third: ThirdMoments | None = None
 
     def __add__(self, other: "Moments") -> "Moments":
         cross = self.cross + other.cross if self.cross and other.cross else self.cross or other.cross
-        return from_sums([mine + theirs for mine, theirs in zip(self.sums(), other.sums(), strict=True)], cross)
+        third = self.third + other.third if self.third and other.third else None
+        return from_sums([mine + theirs for mine, theirs in zip(self.sums(), other.sums(), strict=True)], cross, third)
 
     def sums(self) -> list[Floats]:
-        """The sums, in the order of the attributes."""
+        """The sums, in the order of the attributes, without cross and third."""
         return [getattr(self, name) for name in _SUMS]
 
 
-def from_sums(sums: Sequence[Floats], cross: Cross | None = None) -> Moments:
+def from_sums(sums: Sequence[Floats], cross: Cross | None = None, third: ThirdMoments | None = None) -> Moments:
     """The moments with these sums, in the order of the attributes."""
     n, y, z, yy, yz, zz, nonzero = sums
-    return Moments(n, y, z, yy, yz, zz, nonzero, cross)
+    return Moments(n, y, z, yy, yz, zz, nonzero, cross, third)
 
 
 def of_users(y: Floats, z: Floats | None = None) -> Moments:
     """The moments of one group's users, at one time, in one cell: y and z are float64[users]."""
     z = np.zeros_like(y) if z is None else z
     sums = (len(y), y.sum(), z.sum(), (y * y).sum(), (y * z).sum(), (z * z).sum(), (y != 0).sum())
-    return from_sums([np.array([[[float(value)]]]) for value in sums])
+    cubes = (y * y * y, y * y * z, y * z * z, z * z * z)
+    third = ThirdMoments(*(np.array([[[float(value.sum())]]]) for value in cubes))
+    return from_sums([np.array([[[float(value)]]]) for value in sums], third=third)
 
 
 def side_by_side(groups: Sequence[Moments]) -> Moments:
     """Moments of single groups as those of one experiment, in the order given."""
-    return from_sums([np.concatenate(parts, axis=2) for parts in zip(*(g.sums() for g in groups), strict=True)])
+    sums = [np.concatenate(parts, axis=2) for parts in zip(*(g.sums() for g in groups), strict=True)]
+    thirds = [g.third for g in groups if g.third is not None]
+    if len(thirds) < len(groups):
+        return from_sums(sums)
+    names = [f.name for f in fields(ThirdMoments)]
+    return from_sums(
+        sums, third=ThirdMoments(*(np.concatenate([getattr(t, name) for t in thirds], axis=2) for name in names))
+    )
 
 
 def proportions(users: Floats, converted: Floats) -> Moments:

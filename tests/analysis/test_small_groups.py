@@ -1,0 +1,114 @@
+"""Groups too small to say anything, and outcomes that have not arrived: real files through the whole analysis."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.analysis.log_lines import DAY, START, LogLines, file_text, only, report_of
+from tests.proofs import outside
+
+OWN = """
+metrics:
+  plays: {type: count, outcome: play}
+  spent: {type: mean, outcome: play}
+  a_show: {type: ratio, outcome: play, over: show}
+"""
+KINDS = {
+    "conversion_rate": "conversion",
+    "ctr": "click",
+    "revenue_per_user": "purchase",
+    "plays": "play",
+    "spent": "play",
+    "a_show": "play",
+}
+
+
+def report(
+    folder: Path,
+    primary: str,
+    control: tuple[int, int],
+    treatment: tuple[int, int],
+    *,
+    day: int = 1,
+    guardrails: tuple[str, ...] = ("error_rate",),
+) -> dict[str, Any]:
+    """An experiment of so many users a group, of whom so many have the outcome, on a day; every user has a `show`."""
+    log = LogLines()
+    everyone = control[0] + treatment[0]
+    shares = {"control": control[0] / everyone, "treatment": treatment[0] / everyone}
+    log.allocation("000000000001", {group: share * 100 for group, share in shares.items()})
+    for group, (users, several) in (("control", control), ("treatment", treatment)):
+        for index in range(users):
+            user, at = f"{group}-{index}", START + timedelta(seconds=10 * index)
+            request = log.exposure(user, group, at, propensity=shares[group])
+            log.outcome("show", user, request, at)
+            if index < several:
+                log.outcome(KINDS[primary], user, request, at, value=2.0, item_id=1)
+    log.exposure("last", "control", START + DAY * day + timedelta(hours=1), propensity=shares["control"])
+    return only(report_of(log.write(folder), file_text(primary, guardrails, metrics=OWN)))
+
+
+@pytest.mark.parametrize("primary", list(KINDS))
+def test_five_users_who_do_nothing_are_no_harm(tmp_path: Path, primary: str) -> None:
+    """A tenth of 1,000 control users act, and none of 5: that is what chance does in six of ten such groups."""
+    experiment = report(tmp_path, primary, (1000, 100), (5, 0))
+    assert experiment["decision"]["verdict"] == "keep_running"
+    assert "cannot be judged yet" in " ".join(experiment["decision"]["reasons"])
+    (metric,) = (one for one in experiment["metrics"] if one["role"] == "primary")
+    assert metric["counts"] is False
+    assert metric["z"] is None
+    assert abs(metric["skewness"]) > 1
+    assert metric["users_factor"] == pytest.approx(metric["skewness"] ** 2)
+
+
+@pytest.mark.parametrize("primary", ["conversion_rate", "ctr", "revenue_per_user"])
+def test_five_users_of_control_who_do_nothing_are_no_success(tmp_path: Path, primary: str) -> None:
+    """The same the other way round, on a day on which it could be shipped."""
+    assert report(tmp_path, primary, (5, 0), (1000, 100), day=8)["decision"]["verdict"] == "keep_running"
+
+
+def test_a_tenth_of_nothing_is_not_told_from_nothing(tmp_path: Path) -> None:
+    """9 of 900 against none of 100: of the nine one was to be expected there."""
+    experiment = report(tmp_path, "conversion_rate", (900, 9), (100, 0))
+    assert experiment["decision"]["verdict"] == "keep_running"
+
+
+def test_a_group_large_enough_is_rolled_back(tmp_path: Path) -> None:
+    """Of 2,000 control users 400 convert, of 600 of the treatment none."""
+    experiment = report(tmp_path, "conversion_rate", (2000, 400), (600, 0))
+    assert experiment["decision"]["verdict"] == "roll_back"
+    assert all(one["counts"] for one in experiment["metrics"] if one["role"] == "primary")
+
+
+def test_the_reason_says_what_is_missing(tmp_path: Path) -> None:
+    """How many events there are, how many were to be expected where, and how many users would do."""
+    (reason,) = report(tmp_path, "conversion_rate", (1000, 100), (5, 0))["decision"]["reasons"]
+    assert "100 of 1,006 users have an event, 0.5 of them expected in treatment, where about 1 is needed" in reason
+    assert "times as many users, or give treatment a larger share" in reason
+
+
+@pytest.mark.parametrize("primary", ["conversion_rate", "ctr", "revenue_per_user", "plays", "spent", "a_show"])
+def test_an_outcome_that_never_arrived_is_named(tmp_path: Path, primary: str) -> None:
+    """Errors fill the other guardrail, and make the planned users come: that is no reason to stop without effect."""
+    experiment = report(tmp_path, primary, (400, 0), (400, 0), day=27)
+    assert experiment["decision"]["verdict"] == "keep_running"
+    (reason,) = experiment["decision"]["reasons"]
+    assert "cannot be judged yet: of 801 users in both groups not one has" in reason
+
+
+def test_a_guardrail_without_one_outcome_does_not_hold(tmp_path: Path) -> None:
+    """A winner waits for a guardrail that says nothing, because what it counts is not in the log."""
+    experiment = report(tmp_path, "conversion_rate", (3000, 600), (3000, 870), day=8, guardrails=("plays",))
+    assert experiment["decision"]["verdict"] == "keep_running"
+    assert "plays cannot be judged yet" in " ".join(experiment["decision"]["reasons"])
+
+
+@pytest.mark.parametrize("split", list(outside.SPLITS))
+def test_without_an_effect_few_experiments_are_decided(split: str) -> None:
+    """A short form of `./run prove outside`: 400 experiments with 5 % who convert, none of them with an effect."""
+    for sign, count in zip(
+        ("shipped", "rolled back"), outside.counted(outside.Cell(split, "conversion 5.0%", 5_600), 400), strict=True
+    ):
+        assert not outside.above(count, 400), f"{count} of 400 are {sign}"
