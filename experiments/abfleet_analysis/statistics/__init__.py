@@ -1,11 +1,13 @@
 """Formulas: moments, effects, sequential boundaries, quantiles, sample ratios. They know no log and no metric."""
 
 __all__ = [
+    "blocks",
     "confidence_sequence",
     "effects",
     "guardrails",
     "lookwise",
     "moments",
+    "outages",
     "quantiles",
     "score_test",
     "sequential",

@@ -11,7 +11,8 @@ x = 1 if the event is the treatment's. For every true ratio up to r0, E is a non
 P(E ever reaches 1/alpha) <= alpha (Ville 1939; Ramdas et al., arXiv 2210.01948), under any drift of the base rate and
 any ramp. No data leaves E at 1, which neither acts nor passes.
 
-Limits: events must be of different users; counting every call instead lets a few unlucky users cry wolf.
+Limits: events must be of different users; counting every call instead lets a few unlucky users cry wolf. Events of one
+cause come together, which breaks the null: blocks.py and outages.py say what is done about that.
 """
 
 import math
@@ -36,13 +37,21 @@ def log_e_process(treatment: Floats, control: Floats, share: Floats, *, tolerate
     """
     if not len(treatment):
         return np.zeros(0)
+    return log_mean(log_factors(treatment, control, share, tolerated=tolerated).cumsum(axis=1))
+
+
+def log_factors(treatment: Floats, control: Floats, share: Floats, *, tolerated: float = TOLERATED_RATIO) -> Floats:
+    """ln of what each step multiplies the stake on each of BETS by: float64[bets, steps]."""
     bets = tolerated * np.array(BETS)[:, None]
     null = _theta(share, np.array(tolerated))
     alternative = _theta(share[None, :], bets)
-    gains = treatment * np.log(alternative / null) + control * np.log((1 - alternative) / (1 - null))
-    paths = gains.cumsum(axis=1)
-    highest = paths.max(axis=0)
-    return np.asarray(highest + np.log(np.exp(paths - highest).mean(axis=0)))
+    return np.asarray(treatment * np.log(alternative / null) + control * np.log((1 - alternative) / (1 - null)))
+
+
+def log_mean(logs: Floats) -> Floats:
+    """ln of the mean over the first axis of numbers whose ln is given."""
+    highest = logs.max(axis=0)
+    return np.asarray(highest + np.log(np.exp(logs - highest).mean(axis=0)))
 
 
 def acts(log_e: Floats, *, alpha: float = ALPHA) -> NDArray[np.bool_]:
