@@ -101,7 +101,7 @@ def _one(
 
     plan = experiment.plan if experiment else AnalysisPlan()
     rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
-    gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at)
+    gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at, config=config)
     measurements = measure(gathered.evidence, plan)
     decision = conclude(measurements)
     shown = None

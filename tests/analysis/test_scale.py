@@ -134,7 +134,7 @@ def compiled(dialect: str) -> Compiled:
     made = Compiled(dialect)
     lines = made.keep("lines", normalised(ibis.table(dict(COLUMNS), name="decisions"), DIALECTS[dialect]))
     exposures = made.keep("exposures", lines.filter(lines.event == "exposure"))
-    exposures = exposures.mutate(**log_lines.call_results(exposures.status, exposures.fallback))
+    exposures = exposures.mutate(**log_lines.call_results(exposures.status, exposures.fallback, exposures.unsent))
     calls = log_lines.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))
     visits = made.keep("visits", grouped(visits_of(calls, None, timed=True), ramped=True, together=False))

@@ -5,6 +5,7 @@ Axes are those of moments.py. A time is a look, and the last one is the moment o
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,12 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.metrics import MetricRule
 from abfleet_analysis.statistics.effects import QuantileScale
 from abfleet_analysis.statistics.moments import Floats, Moments
+from abfleet_analysis.statistics.outages import Outage
+
+ABSENT_MINUTES: Final = 30
+"""How long a version must have answered nothing to be called absent."""
+ABSENT_CALLS: Final = 30
+"""How many calls it must have had meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,22 @@ class MetricEvidence:
 
 
 @dataclass(frozen=True, slots=True)
+class Blocks:
+    """In which block each step of bad events is.
+
+    Attributes:
+        at_us: int[steps], ascending: when the last of the step's events was known.
+        length_us: Of a block. first: Number of the block in which the experiment began.
+        horizon: Blocks that half of the stake is paid in over.
+    """
+
+    at_us: NDArray[np.int64]
+    length_us: int
+    first: int
+    horizon: int
+
+
+@dataclass(frozen=True, slots=True)
 class BadEvents:
     """When users had their first bad event of a kind.
 
@@ -31,11 +54,72 @@ class BadEvents:
         time: int[steps], ascending: the first time (look, or last the report) that knows the step.
         counts: float64[steps, groups], users.
         shares: float64[steps, groups], the groups' shares then in force.
+        blocks: None where nobody knows when in a step its users had their event, as in sums of whole days; these have
+            no cap and no stake that comes later.
+        control: float64[steps, groups], of control's users those that each group is compared with, where what is left
+            out around outages depends on the group; None where they are the same for all.
     """
 
     time: NDArray[np.int64]
     counts: Floats
     shares: Floats
+    blocks: Blocks | None = None
+    control: Floats | None = None
+
+    def control_of(self, group: int) -> Floats:
+        """Control's users that a group is compared with: float64[steps]."""
+        return self.counts[:, 0] if self.control is None else self.control[:, group]
+
+
+@dataclass(frozen=True, slots=True)
+class PairOutages:
+    """Counted outages of one treatment and of control.
+
+    Attributes:
+        time: int[counted], ascending: the first time that knows of it. at_us: int[counted], ascending: when it was.
+        of_treatment: bool[counted]; the others are control's.
+        shared: bool[counted], whether the other group had one at about the same time, so that it counts for nobody.
+        share: float64[counted], the part that would be the treatment's if the versions were equally good.
+        began_us: The treatment's first call.
+        replicas: Of the treatment and of control; None where nobody knows.
+        outages: Of the treatment and of control, also those that were not counted.
+        left_out: Calls near to an outage that timed out, and therefore do not count.
+    """
+
+    time: NDArray[np.int64]
+    at_us: NDArray[np.int64]
+    of_treatment: NDArray[np.bool_]
+    shared: NDArray[np.bool_]
+    share: Floats
+    began_us: int
+    replicas: tuple[int, int] | None
+    outages: tuple[tuple[Outage, ...], tuple[Outage, ...]]
+    left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """Who answered in the last ABSENT_MINUTES.
+
+    Attributes:
+        calls: float64[times, groups], answered ones and failures; overload and mistakes of clients are neither.
+        answered: float64[times, groups], by the assigned version itself.
+        since_us: By group that answered nothing up to the report: its last answer, or its first call if there is none.
+        lost: By the same groups, how many calls it has not answered since then.
+    """
+
+    calls: Floats
+    answered: Floats
+    since_us: Mapping[int, int] = field(default_factory=dict)
+    lost: Mapping[int, int] = field(default_factory=dict)
+
+    def silent(self, time: int, group: int) -> bool:
+        """Whether a group has had calls enough, and answered none."""
+        return bool(self.calls[time, group] >= ABSENT_CALLS and self.answered[time, group] == 0)
+
+    def absent(self, time: int, group: int) -> bool:
+        """Whether a treatment answers nothing while control does."""
+        return self.silent(time, group) and bool(self.answered[time, 0] > 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +184,7 @@ class Evidence:
             who comes back is no new draw.
         users: float64[times, groups], different users, each in the group of the first allocation.
         bad_events: By guardrail.
+        outages: By treatment, where the log says who was not there. answers: The same of who answered at all.
         newest_users: float64[groups], users of the newest allocation, those who were known before included; None where
             it is the only one.
     """
@@ -115,6 +200,8 @@ class Evidence:
     bad_events: Mapping[str, BadEvents]
     quality: DataQuality
     newest_users: Floats | None = None
+    outages: Mapping[int, PairOutages] = field(default_factory=dict)
+    answers: Answers | None = None
 
     @property
     def occupied(self) -> NDArray[np.bool_]:

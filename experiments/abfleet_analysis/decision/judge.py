@@ -2,7 +2,8 @@
 
 The first that applies:
 
-1. roll back: a guardrail's e-process has reached 1/0.005;
+1. roll back: a guardrail's e-process has reached 1/0.005; or the treatment answers nothing while control does, which
+   is no statistics, and holds at that moment alone;
 2. refuse: the data is broken;
 3. roll back: the primary metric has crossed the boundary for harm;
 4. ship: after the plan's minimum, if the primary metric has crossed its boundary, every guardrail is better than its
@@ -64,7 +65,7 @@ class Judge:
 
     def _at(self, look: int, crossed: Verdict | None, before: str | None) -> tuple[Verdict, Verdict | None]:
         """The verdict at a look, and which boundary has been crossed by then."""
-        if self._acting(look):
+        if self._acting(look) or self._absent(look):
             return Verdict.ROLL_BACK, crossed
         if self._ratio.broken[look]:
             return Verdict.REFUSE, crossed
@@ -82,7 +83,11 @@ class Judge:
 
     def _acting(self, time: int) -> list[str]:
         threshold = -math.log(guardrails.ALPHA)
-        return [name for name, log_e in self._treatment.log_e.items() if log_e[time] >= threshold]
+        return [name for name, path in self._treatment.paths.items() if path.log_e[time] >= threshold]
+
+    def _absent(self, time: int) -> bool:
+        answers = self._evidence.answers
+        return answers is not None and answers.absent(time, self._treatment.group)
 
     def _crossing(self, look: int) -> Verdict | None:
         if self._treatment.losing.crosses(look):
@@ -136,9 +141,14 @@ class Judge:
         faults = log_faults(self._evidence)
         if self._ratio.broken[-1]:
             faults.insert(0, sample_ratio_reason(self._evidence.groups, self._ratio.last))
-        if acting := self._acting(-1):
-            for name in acting:
-                reasons.guardrail_acts(name, self._treatment.log_e[name][-1], self._evidence.bad_events[name])
+        acting, answers = self._acting(-1), self._evidence.answers
+        if answers is not None and answers.absent(-1, self._treatment.group):
+            reasons.absent(answers)
+        elif answers is not None and answers.silent(-1, self._treatment.group) and answers.calls[-1, 0] > 0:
+            reasons.service_out(answers)
+        for name in acting:
+            reasons.guardrail_acts(name, self._treatment.paths[name])
+        if acting or self._absent(-1):
             reasons.faults_beside(faults)
             return Verdict.ROLL_BACK
         if faults:

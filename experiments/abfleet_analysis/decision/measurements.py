@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan
 
-from abfleet_analysis.decision.evidence import BadEvents, Evidence, MetricEvidence
+from abfleet_analysis.decision.evidence import Evidence, MetricEvidence
 from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
-from abfleet_analysis.decision.metrics import MetricRule, MetricSource
+from abfleet_analysis.decision.guardrail_paths import GuardrailPath, guardrail_path
+from abfleet_analysis.decision.metrics import BadEvent, MetricRule, MetricSource
 from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, planned_users
 from abfleet_analysis.decision.verdicts import MetricResult
-from abfleet_analysis.statistics import guardrails
 from abfleet_analysis.statistics.confidence_sequence import enough, half_width
 from abfleet_analysis.statistics.effects import Comparison, compare, contrast_z
 from abfleet_analysis.statistics.lookwise import LookwiseTest
@@ -54,7 +54,7 @@ class Treatment:
     Attributes:
         group: Its index among the evidence's groups. alpha: One-sided, of the primary metric.
         losing: The primary metric's test for harm, by which a treatment is rolled back.
-        log_e: By guardrail, float64[times]: ln E, as the highest that it has been.
+        paths: By guardrail that watches live traffic, what speaks against the treatment.
         planned: float64[times], users that the experiment needs for it.
     """
 
@@ -65,7 +65,7 @@ class Treatment:
     primary: MetricMeasurement
     guardrails: tuple[MetricMeasurement, ...]
     losing: LookwiseTest
-    log_e: Mapping[str, Floats]
+    paths: Mapping[str, GuardrailPath]
     planned: Floats
 
 
@@ -111,7 +111,16 @@ def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, alpha: flo
             _z(primary.rule, primary.comparison, primary.null, -primary.rule.sign),
             null=primary.null,
         ),
-        log_e={name: _log_e_path(events, group, calendar.done) for name, events in evidence.bad_events.items()},
+        paths={
+            rule.name: guardrail_path(
+                evidence.bad_events[rule.name],
+                group,
+                calendar.done,
+                evidence.outages.get(group) if rule.bad_event is BadEvent.ERROR else None,
+            )
+            for rule in (m.rule for m in metrics)
+            if rule.name in evidence.bad_events
+        },
         planned=planned_users(evidence, plan, alpha, primary.comparison, [(m.rule, m.comparison) for m in held]),
     )
 
@@ -162,19 +171,6 @@ def _margin_z(
     return nearer_to_0(null.z(rule.sign), plain), null
 
 
-def _log_e_path(events: BadEvents, group: int, looks: int) -> Floats:
-    """ln E of a guardrail at each time, as the highest that it has been: float64[times]."""
-    pair = events.shares[:, [0, group]]
-    usable = (pair > 0).all(axis=1)
-    share = pair[usable, 1] / pair[usable].sum(axis=1)
-    counts = events.counts[usable]
-    path = np.maximum.accumulate(
-        np.concatenate([[0.0], guardrails.log_e_process(counts[:, group], counts[:, 0], share)])
-    )
-    steps = np.searchsorted(events.time[usable], np.arange(looks + 1), side="right")
-    return np.asarray(path[steps])
-
-
 def sequential_half_width(evidence: Evidence, treatment: Treatment, comparison: Comparison) -> Floats:
     """Half the always-valid interval: float64[times]; nan before the normal limit can be trusted."""
     users = comparison.users + comparison.baseline_users
@@ -203,7 +199,7 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
     plain = float(contrast_z(comparison)[-1])
     half = error * quantile(0.975)
     wide = float(sequential_half_width(evidence, treatment, comparison)[-1])
-    log_e = treatment.log_e.get(rule.name)
+    path = treatment.paths.get(rule.name)
     _, points = margin(rule, comparison)
     baseline = float(comparison.baseline[-1])
     offset = abs(float(points[-1]))
@@ -222,7 +218,7 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
         margin=rule.margin if not offset else offset / abs(baseline) if baseline else math.nan,
         z=z,
         boundary=boundary,
-        e_value=math.nan if log_e is None else float(np.exp(min(log_e[-1], 700.0))),
+        e_value=math.nan if path is None else float(np.exp(min(path.log_e[-1], 700.0))),
         sequential_interval=(difference - wide, difference + wide),
         counts=bool(measured.null.counts[-1] if measured.test is None else measured.test.counts[-1]),
         skewness=float(measured.null.skewness[-1]),

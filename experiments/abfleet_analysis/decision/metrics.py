@@ -7,7 +7,7 @@ treats them alike.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from enum import Enum
+from enum import Enum, IntEnum
 from typing import Final
 
 from abfleet_experiments.config import AnalysisPlan, Guardrail, Metric, MetricsPlan
@@ -47,6 +47,29 @@ class BadEvent(Enum):
 
     ERROR = "error"
     SLOW = "slow"
+
+
+class Failure(IntEnum):
+    """What became of a call that the assigned version did not answer, as far as guardrails ask.
+
+    A reason for a fallback goes before the status. Of the default version there is no fallback: the log does not say
+    why it failed once an attempt was made, which is AMBIGUOUS. Calls that were never sent are nobody's failure.
+    """
+
+    NONE = 0
+    ABSENT = 1
+    WRONG = 2
+    LATE = 3
+    AMBIGUOUS = 4
+
+
+FAILURES: Final[Mapping[str, Failure]] = {
+    "unavailable": Failure.ABSENT,
+    "ejected": Failure.ABSENT,
+    "model_error": Failure.WRONG,
+    "timeout": Failure.LATE,
+}
+"""By the reason for a fallback."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,24 @@
 
 import math
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan
 
-from abfleet_analysis.decision.evidence import BadEvents, Evidence
+from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers, Evidence, PairOutages
+from abfleet_analysis.decision.guardrail_paths import GuardrailPath
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.verdicts import SampleRatio
+from abfleet_analysis.statistics import guardrails
 from abfleet_analysis.statistics.effects import Comparison
 from abfleet_analysis.statistics.score_test import MOST_SKEWED, NullMoments
 from abfleet_analysis.statistics.sequential import quantile
+
+MINUTE_US: Final = 60_000_000
+MOST_LISTED: Final = 3
+"""Outages that a sentence names with their times; the report has all of them."""
 
 
 class Reasons:
@@ -28,17 +36,52 @@ class Reasons:
         """The sentences so far, the deciding one first."""
         return tuple(self._sentences)
 
-    def guardrail_acts(self, metric: str, log_e: float, events: BadEvents) -> None:
+    def guardrail_acts(self, metric: str, path: GuardrailPath) -> None:
         """A guardrail's e-process has reached its threshold."""
-        bad = events.counts.sum(axis=0)
-        users = self._evidence.users[-1]
-        rates = " against ".join(
-            f"{bad[index]:,.0f} of {users[index]:,.0f} users in {self._evidence.groups[index]}"
-            for index in (self._group, 0)
-        )
+        events = self._evidence.bad_events[metric]
+        acts = f"E = {_large(path.log_e[-1])}, acts at 200"
+        bad = {self._group: events.counts[:, self._group].sum(), 0: events.control_of(self._group).sum()}
+        if path.absent is None:
+            users = self._evidence.users[-1]
+            rates = " against ".join(
+                f"{bad[index]:,.0f} of {users[index]:,.0f} users in {self._evidence.groups[index]}"
+                for index in (self._group, 0)
+            )
+            self._say(
+                f"{metric} guardrail: {rates} had a first bad event, more than the tolerated 1.25 times as often "
+                f"({acts}){_capped(path)}"
+            )
+            return
+        pair = self._evidence.outages[self._group]
         self._say(
-            f"{metric} guardrail: {rates} had a first bad event, more than the tolerated 1.25 times as often "
-            f"(E = {_large(log_e)}, acts at 200)"
+            f"{metric} guardrail: {self._name} {_which_half(path.wrong, path.absent)} more often than is tolerated "
+            f"({acts})"
+        )
+        shares = (events.shares[-1] if len(events.shares) else self._evidence.weights)[[0, self._group]]
+        left_out = f"; {pair.left_out:,} timeouts around outages do not count" if pair.left_out else ""
+        self._say(
+            f"wrong answers and timeouts: {bad[self._group]:,.0f} users of {self._name}, {bad[0]:,.0f} of "
+            f"{self._evidence.groups[0]}, where {shares[1] / shares.sum():.1%} of both are expected in {self._name} "
+            f"(E = {_large(path.wrong)}){left_out}{_capped(path)}"
+        )
+        self._say(_outages(pair, path.absent, self._name, self._evidence.groups[0]))
+
+    def absent(self, answers: Answers) -> None:
+        """The treatment answers nothing, and control does."""
+        since, lost = answers.since_us.get(self._group), answers.lost.get(self._group, 0)
+        when = "" if since is None else f" since {_time(since)}"
+        self._say(
+            f"{self._name} is absent{when}: it has answered none of {lost:,} calls, while in the last "
+            f"{ABSENT_MINUTES} minutes {self._evidence.groups[0]} answered {answers.answered[-1, 0]:,.0f} of "
+            f"{answers.calls[-1, 0]:,.0f}"
+        )
+
+    def service_out(self, answers: Answers) -> None:
+        """Neither the treatment nor control answers, which is no verdict on the treatment."""
+        self._say(
+            f"service out: neither {self._name} nor {self._evidence.groups[0]} has answered any of "
+            f"{answers.calls[-1, [0, self._group]].sum():,.0f} calls in the last {ABSENT_MINUTES} minutes; "
+            f"that says nothing against {self._name}"
         )
 
     def faults(self, faults: Sequence[str]) -> None:
@@ -169,9 +212,55 @@ def _lift(comparison: Comparison) -> str:
     return f"{relative:+.1%} (95 % interval at this look alone {relative - half:+.1%} to {relative + half:+.1%})"
 
 
+def _which_half(wrong: float, absent: float) -> str:
+    """What a version does too often, by ln E of both halves; the larger one, or both if one alone would not act."""
+    alone = math.log(2 / guardrails.ALPHA)
+    if min(wrong, absent) >= alone or max(wrong, absent) < alone:
+        return "answers wrongly or late, and is out,"
+    return "answers wrongly or late" if wrong > absent else "is out"
+
+
+def _outages(pair: PairOutages, log_e: float, name: str, control: str) -> str:
+    """How many outages there were, how long, and at whose cost."""
+    counted, shared = pair.of_treatment & ~pair.shared, pair.of_treatment & pair.shared
+    mine = pair.outages[0]
+    minutes = sum(one.end - one.begin for one in mine) / MINUTE_US
+    calls = sum(one.calls for one in mine)
+    replicas = "replicas unknown, taken as equal"
+    if pair.replicas is not None:
+        replicas = f"replicas {pair.replicas[0]} against {pair.replicas[1]}"
+        replicas += ": this may be why" if pair.replicas[0] < pair.replicas[1] else ""
+    expected = f"; {pair.share[-1]:.0%} of them are expected in {name}" if len(pair.share) else ""
+    text = (
+        f"outages: {counted.sum():,} of {name} ({minutes:,.0f} min in all, {calls:,} calls), "
+        f"{(~pair.of_treatment & ~pair.shared).sum():,} of {control}, {shared.sum():,} shared, which count for nobody"
+        f"{expected} (E = {_large(log_e)}); {replicas}"
+    )
+    if mine:
+        listed = sorted(sorted(mine, key=lambda one: -one.calls)[:MOST_LISTED], key=lambda one: one.begin)
+        text += "; the largest: " + ", ".join(
+            f"{_time(one.begin)} to {_time(one.end, day=False)} ({one.calls:,} calls)" for one in listed
+        )
+    return text
+
+
+def _capped(path: GuardrailPath) -> str:
+    return (
+        f"; {path.capped:,} blocks of ten minutes were capped, as one cause may be behind all of it"
+        if path.capped
+        else ""
+    )
+
+
+def _time(at_us: int, *, day: bool = True) -> str:
+    """A moment in UTC."""
+    at = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if day else f"{at:%H:%M:%S}"
+
+
 def _large(log_e: float) -> str:
     value = np.exp(min(log_e, 700.0))
-    return f"{value:,.0f}" if value < 1e6 else f"{value:.1e}"
+    return f"{value:,.0f}" if 10 <= value < 1e6 else f"{value:.2g}" if value < 10 else f"{value:.1e}"
 
 
 def _listed(names: Sequence[str]) -> str:

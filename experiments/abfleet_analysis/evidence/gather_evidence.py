@@ -3,16 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Final
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
-from abfleet_experiments.config import AnalysisPlan, Experiment
+from abfleet_experiments.config import AnalysisPlan, Config, Experiment
 from numpy.typing import NDArray
 
-from abfleet_analysis.decision.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
-from abfleet_analysis.decision.metrics import BadEvent, MetricRule
+from abfleet_analysis.decision.evidence import DataQuality, Evidence, MetricEvidence
+from abfleet_analysis.decision.metrics import MetricRule
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import packed_counts, sums
 from abfleet_analysis.evidence.allocation_periods import (
@@ -24,17 +23,16 @@ from abfleet_analysis.evidence.allocation_periods import (
     looks_until,
 )
 from abfleet_analysis.evidence.contributions import OutcomeProblems, contributions, join_outcomes, values_before
+from abfleet_analysis.evidence.deployment import deployment_of
+from abfleet_analysis.evidence.guardrail_events import guardrail_events
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality
-from abfleet_analysis.evidence.response_times import slow_calls, with_quantile
+from abfleet_analysis.evidence.response_times import with_quantile
 from abfleet_analysis.evidence.sums import Value, arrow
 from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
 from abfleet_analysis.reading.databases import alongside, fetched_one, numbers
 from abfleet_analysis.statistics.effects import Estimator
 from abfleet_analysis.statistics.moments import Floats, Moments, from_sums
-
-STEPS_PER_LOOK: Final = 200
-"""How finely the e-process of a guardrail follows time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +87,13 @@ def gather_evidence(
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
     as_of: datetime,
+    *,
+    config: Config | None = None,
 ) -> tuple[GatheredEvidence, Tables | None]:
-    """An experiment's evidence as known at `as_of`, and the tables it was made from; None where nobody was in it."""
+    """An experiment's evidence as known at `as_of`, and the tables it was made from; None where nobody was in it.
+
+    config: The whole file, which says where versions run.
+    """
     calls = lines.calls.allocated(name)
     events = {}
     if lines.survey.count(lambda row: row["event"] == "allocation" and row["experiment"] == name):
@@ -104,7 +107,8 @@ def gather_evidence(
     found = find_allocations(calls, groups, experiment, events, as_of)
     if not found:
         return _empty_evidence(lines, name, groups, experiment, rules, plan, as_of), None
-    tables = tables_of(lines, name, groups, found, rules, plan, as_of)
+    deployment = deployment_of(config, experiment, groups)
+    tables = tables_of(lines, name, groups, found, rules, plan, as_of, deployment=deployment)
     return _evidence_of(tables), tables
 
 
@@ -115,7 +119,7 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
     new_users = sums.counts(entering, entering.entry, tables.shape)
     member = cells_of.membership(tables.cells, tables.looks.times)
     with alongside(tables.lines.log.connection) as beside:
-        bad_events = beside(_all_bad_events, tables)
+        guarded = beside(guardrail_events, tables)
         facts = beside(group_facts, tables)
         data_quality = beside(quality, tables)
         metrics = _metrics(tables, counted, new_users)
@@ -130,7 +134,9 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
         users=new_users.sum(axis=1),
         newest_users=cells_of.in_newest(tables.cells, metrics[0].moments.n[-1]),
         metrics=metrics,
-        bad_events=bad_events.result(),
+        bad_events=guarded.result().bad_events,
+        outages=guarded.result().outages,
+        answers=guarded.result().answers,
         quality=replace(
             data_quality.result(),
             clicks_not_in_list=counted.clicks_not_in_list,
@@ -138,10 +144,6 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
         ),
     )
     return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks)
-
-
-def _all_bad_events(tables: Tables) -> dict[str, BadEvents]:
-    return {rule.name: _bad_events(tables, rule) for rule in tables.rules if rule.bad_event is not None}
 
 
 def _metrics(tables: Tables, counted: OutcomeProblems, users: Floats) -> tuple[MetricEvidence, ...]:
@@ -255,25 +257,6 @@ def _capped(table: ir.Table, rule: MetricRule, value: Value) -> Value:
     totals = table.group_by("user", "period").aggregate(total=table[value.y].sum())
     cap = fetched_one(totals.total.cast("float64").quantile(rule.winsorise))
     return replace(value, cap=None if cap is None else float(cap))
-
-
-def _bad_events(tables: Tables, rule: MetricRule) -> BadEvents:
-    """Users by the time, group and shares of their first bad event."""
-    bad = (
-        tables.calls.filter(tables.calls.error) if rule.bad_event is BadEvent.ERROR else slow_calls(tables.calls, rule)
-    )
-    firsts = bad.group_by("user").aggregate(
-        at=bad["at"].min(), g=bad.g.argmin(bad["at"]), period=bad.period.argmin(bad["at"])
-    )
-    width = max(tables.looks.look_us // STEPS_PER_LOOK, 1)
-    steps = firsts.mutate(look=tables.looks.index(firsts["at"]), step=(firsts["at"] / width).floor().cast("int64"))
-    columns = arrow(steps.group_by("look", "step", "period", "g").aggregate(n=ibis._.count()))
-    look, step, period, group, n = (numbers(columns[c]) for c in ("look", "step", "period", "g", "n"))
-    keys, index = np.unique(np.stack([look, step, period], axis=1), axis=0, return_inverse=True)
-    counts = np.zeros((len(keys), len(tables.groups)))
-    np.add.at(counts, (index.reshape(-1), group.astype(np.int64)), n)
-    weights = np.stack([one.weights for one in tables.allocations])
-    return BadEvents(keys[:, 0], counts, weights[keys[:, 2]])
 
 
 def _empty_evidence(

@@ -11,7 +11,7 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES
+from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, FAILURES, TIMED_STATUSES, Failure
 from abfleet_analysis.evidence.allocation_periods import index_of
 from abfleet_analysis.reading.databases import alongside, fetched_one, keep, keep_narrow, keep_repeated, view
 from abfleet_analysis.reading.open_log import Log, LogError
@@ -121,10 +121,12 @@ def _seen(
     )
 
 
-def _facts(calls: ir.Table, same: Mapping[str, ir.Value]) -> dict[str, ir.BooleanValue]:
+def _facts(calls: ir.Table, same: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
     """`call_results` of calls, where some columns have one value in all calls (`same`)."""
-    status, fallback = (same[column] if column in same else calls[column] for column in ("status", "fallback"))
-    return call_results(status, fallback)
+    status, fallback, unsent = (
+        same[column] if column in same else calls[column] for column in ("status", "fallback", "unsent")
+    )
+    return call_results(status, fallback, unsent)
 
 
 def _outcomes(known: ir.Table) -> ir.Table:
@@ -193,23 +195,42 @@ def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) ->
         "timed",
         "answered",
         "fell_back",
+        "failure",
+        "own",
         "latency_ms",
         "items",
     )
 
 
-def call_results(status: ir.StringValue, fallback: ir.StringValue) -> dict[str, ir.BooleanValue]:
-    """What the status and the fallback of calls say.
+def call_results(status: ir.StringValue, fallback: ir.StringValue, unsent: ir.StringValue) -> dict[str, ir.Value]:
+    """What the status, the fallback and the attempts of calls say.
 
-    `error` is whether the assigned version failed, `in_time` whether the response time says something of it.
+    `error` is whether the assigned version failed, `in_time` whether the response time says something of it, `failure`
+    how it failed, as a number of Failure, and `own` whether the assigned version itself has answered. A call whose
+    time was up before it could be sent says nothing of any version.
     """
     plain = status.fill_null("OK")
-    failed = fallback.isin(ERROR_FALLBACKS).fill_null(False) | plain.isin(ERROR_STATUSES)
+    reason = fallback.fill_null("")
+    missing = reason.isin([name for name, failure in FAILURES.items() if failure is not Failure.LATE])
+    nobodys = unsent.notnull() & (plain == "DEADLINE_EXCEEDED") & ~missing
+    failed = (reason.isin(ERROR_FALLBACKS) | plain.isin(ERROR_STATUSES)) & ~nobodys
+    alone = reason == ""
+    failure = ibis.cases(
+        (nobodys, int(Failure.NONE)),
+        *((reason == name, int(failure)) for name, failure in FAILURES.items()),
+        (alone & plain.isin(("INTERNAL", "UNKNOWN")), int(Failure.WRONG)),
+        (alone & (plain == "DEADLINE_EXCEEDED"), int(Failure.LATE)),
+        (alone & (plain == "UNAVAILABLE") & unsent.notnull(), int(Failure.ABSENT)),
+        (alone & (plain == "UNAVAILABLE"), int(Failure.AMBIGUOUS)),
+        else_=int(Failure.NONE),
+    )
     return {
         "error": failed,
         "answered": plain == "OK",
-        "in_time": plain.isin(TIMED_STATUSES),
+        "in_time": plain.isin(TIMED_STATUSES) & ~nobodys,
         "fell_back": fallback.notnull(),
+        "failure": failure.cast("int8"),
+        "own": (plain == "OK") & fallback.isnull(),
     }
 
 

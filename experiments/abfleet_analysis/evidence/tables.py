@@ -18,6 +18,7 @@ from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import log_lines, packed_counts
 from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
 from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, Cells
+from abfleet_analysis.evidence.deployment import Deployment
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.response_times import histogram, quantile_points
 from abfleet_analysis.evidence.sums import Shape, arrow
@@ -34,6 +35,7 @@ COUNT_BITS: Final = packed_counts.WORD_BITS // len(COUNTED)
 COUNTS: Final[packed_counts.PackedWord] = dict.fromkeys(COUNTED, COUNT_BITS)
 OFTEN: Final = 4.0
 """Calls of a user in a look, on average, from which on adding them up first takes less time."""
+UNKNOWN_DEPLOYMENT: Final = Deployment()
 SAMPLED: Final = 64
 """One user in so many says how many calls there are; a power of two."""
 
@@ -63,6 +65,7 @@ class Tables:
     units: ir.Table
     cells: Cells
     shape: Shape
+    deployment: Deployment
 
     def keep(self, name: str, table: ir.Table | pa.Table) -> ir.Table:
         """Computes a table once and stores it under a name, in the database that holds the log."""
@@ -105,6 +108,8 @@ def tables_of(
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
     as_of: datetime,
+    *,
+    deployment: Deployment = UNKNOWN_DEPLOYMENT,
 ) -> Tables:
     """The tables of an experiment that somebody was in."""
     connection, ramped = lines.log.connection, len(allocations) > 1
@@ -147,6 +152,7 @@ def tables_of(
         units=units,
         cells=cells,
         shape=Shape(len(looks.times), len(cells.cells), len(groups)),
+        deployment=deployment,
     )
 
 

@@ -22,6 +22,7 @@ CATEGORICAL: Final = (
     "fallback",
     "model_version",
     "served_version",
+    "unsent",
 )
 """Columns of an exposure that have few different values."""
 _COUNTED: Final = ("exposure", "outcome")

@@ -35,6 +35,7 @@ def _path(measurements: Measurements, treatment: Treatment, measured: MetricMeas
     half = sequential_half_width(measurements.evidence, treatment, comparison)
     ends = [_relative(comparison.difference + side * half, comparison) for side in (-1, 1)]
     harm = treatment.losing if rule.role == "primary" else measured.harm
+    live = treatment.paths.get(rule.name)
     return MetricPath(
         metric=rule.name,
         role=rule.role,
@@ -45,7 +46,7 @@ def _path(measurements: Measurements, treatment: Treatment, measured: MetricMeas
         high=np.maximum(*ends),
         better_at=_better_at(measured),
         worse_at=_worse_at(measured, harm),
-        log_e=treatment.log_e.get(rule.name, np.full(len(half), np.nan)),
+        log_e=np.full(len(half), np.nan) if live is None else live.log_e,
     )
 
 

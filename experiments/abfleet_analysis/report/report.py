@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from abfleet_experiments.config import AnalysisPlan, time_text
 
+from abfleet_analysis.decision.evidence import Evidence
 from abfleet_analysis.decision.verdicts import Decision, MetricResult
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
+from abfleet_analysis.statistics.outages import NEAR_US, Outage
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "expected": dict(zip(evidence.groups, map(_number, ratio.expected), strict=True)),
         },
         "metrics": [_metric(metric, report.gathered) for group in decision.groups for metric in group.metrics],
+        "outages": _outages(evidence),
         "data_quality": {
             "synthetic": quality.synthetic,
             "overrides": quality.overrides,
@@ -121,6 +124,33 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "unusable_values": quality.unusable_values,
         },
     }
+
+
+def _outages(evidence: Evidence) -> list[dict[str, object]]:
+    """Every outage of every group, with the treatments that share one of its counted moments."""
+    found: dict[int, tuple[Outage, ...]] = {}
+    shared: dict[int, dict[int, list[str]]] = {0: {}}
+    for group, pair in evidence.outages.items():
+        found[group], found[0] = pair.outages
+        for at, mine in zip(pair.at_us[pair.shared].tolist(), pair.of_treatment[pair.shared].tolist(), strict=True):
+            owner, other = (group, 0) if mine else (0, group)
+            shared.setdefault(owner, {}).setdefault(at - NEAR_US, []).append(evidence.groups[other])
+    return [
+        {
+            "group": evidence.groups[group],
+            "begin": time_text(_moment(one.begin)),
+            "end": time_text(_moment(one.end)),
+            "calls": one.calls,
+            "counted": len(one.counted),
+            "shared_with": sorted({name for at in one.counted for name in shared.get(group, {}).get(at, [])}),
+        }
+        for group in sorted(found)
+        for one in found[group]
+    ]
+
+
+def _moment(at_us: int) -> datetime:
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at_us)
 
 
 def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, object]:

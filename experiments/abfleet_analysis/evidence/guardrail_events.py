@@ -1,0 +1,286 @@
+"""From calls to what guardrails rest on: users' first bad events by block, outages, and who answered at all.
+
+Ibis expressions, which bring back few rows; which of them count, and how often, is in statistics/outages.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import ibis
+import ibis.expr.types as ir
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers, BadEvents, Blocks, PairOutages
+from abfleet_analysis.decision.metrics import BadEvent, Failure
+from abfleet_analysis.evidence.allocation_periods import microseconds
+from abfleet_analysis.evidence.response_times import slow_calls
+from abfleet_analysis.evidence.sums import arrow
+from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
+from abfleet_analysis.statistics import outages
+from abfleet_analysis.statistics.blocks import BLOCK_SECONDS
+from abfleet_analysis.statistics.moments import Floats
+from abfleet_analysis.statistics.outages import SECOND, GroupOutages, Times
+
+BLOCK_US: Final = BLOCK_SECONDS * SECOND
+MINUTE_US: Final = 60 * SECOND
+WINDOW_US: Final = ABSENT_MINUTES * MINUTE_US
+
+
+@dataclass(frozen=True, slots=True)
+class GuardrailEvents:
+    """What the guardrails of an experiment rest on."""
+
+    bad_events: Mapping[str, BadEvents]
+    outages: Mapping[int, PairOutages]
+    answers: Answers
+
+
+@dataclass(frozen=True, slots=True)
+class _Absences:
+    """Calls of one group that found nobody, those of a second together: int64[seconds] each, ascending.
+
+    `certain`: Whether the log says so; else it does not say why control failed.
+    """
+
+    begin: Times
+    end: Times
+    calls: Times
+    certain: NDArray[np.bool_]
+
+    def outages(self) -> GroupOutages:
+        found = GroupOutages()
+        for one in zip(self.begin.tolist(), self.end.tolist(), self.calls.tolist(), strict=True):
+            found.see(*one)
+        return found
+
+
+def guardrail_events(tables: Tables) -> GuardrailEvents:
+    """Everything of an experiment's guardrails. Failures are found in one pass over the calls, and kept."""
+    rules = [rule for rule in tables.rules if rule.bad_event is not None]
+    answers = answers_of(tables)
+    if not rules:
+        return GuardrailEvents({}, {}, answers)
+    failures = tables.keep("failures", _failures(tables))
+    absences = _absences(failures, len(tables.groups))
+    spans = {group: _spans(absences[0], absences[group]) for group in range(1, len(tables.groups))}
+    bad_events = {}
+    for rule in rules:
+        events = failures.filter(failures.failure != Failure.ABSENT)
+        if rule.bad_event is BadEvent.SLOW:
+            events = slow_calls(tables.calls, rule)
+            events = events.mutate(known=events["at"] + outages.NEAR_US, waits=True)
+        bad_events[rule.name] = _bad_events(tables, events, spans)
+    late = failures.filter(failures.waits)
+    pairs = {
+        group: replace(_pair(tables, absences, group), left_out=_left_out(tables, late, group, spans[group]))
+        for group in spans
+    }
+    return GuardrailEvents(bad_events, pairs, answers)
+
+
+def _failures(tables: Tables) -> ir.Table:
+    """Calls that their version failed, with when that is `known`: a timeout waits for an outage near to it."""
+    calls = tables.calls
+    counts = calls.failure.isin([Failure.ABSENT, Failure.WRONG, Failure.LATE])
+    if tables.deployment.default_control:
+        counts |= (calls.failure == Failure.AMBIGUOUS) & (calls.g == 0)
+    found = calls.filter(counts)
+    late = found.failure == Failure.LATE
+    known = found["at"] + ibis.ifelse(late, outages.NEAR_US, 0)
+    return found.select("at", "user", "g", "period", "failure", known=known, waits=late)
+
+
+# --- users' first bad events ------------------------------------------------------------------------------------------
+
+
+def _bad_events(tables: Tables, events: ir.Table, spans: Mapping[int, Times]) -> BadEvents:
+    """Users by the block, time, group and shares of their first bad event.
+
+    Around outages of a treatment or of control what waits is left out of both, so that a user's first event may be a
+    later one, and control's users may have another one beside each treatment.
+    """
+    every = _steps(tables, events)
+    pairs = dict.fromkeys(spans, every)
+    for group, near in spans.items():
+        if len(near):
+            pairs[group] = _steps(tables, _outside(tables, events.filter(events.g.isin([0, group])), near, group))
+    different = {id(rows): rows for rows in (every, *pairs.values())}
+    keys = np.concatenate([np.stack([rows[name] for name in _KEYS], axis=1) for rows in different.values()])
+    newest = np.concatenate([rows["newest"] for rows in different.values()])
+    steps, index = np.unique(keys, axis=0, return_inverse=True)
+    at = np.zeros(len(steps), dtype=np.int64)
+    np.maximum.at(at, index.reshape(-1), newest)
+    bounds = np.cumsum([0, *(len(rows["n"]) for rows in different.values())])
+    places = {one: index.reshape(-1)[bounds[k] : bounds[k + 1]] for k, one in enumerate(different)}
+    counts = np.zeros((len(steps), len(tables.groups)))
+    control = np.zeros_like(counts)
+    _add(counts[:, 0], every, places[id(every)], 0)
+    for group, rows in pairs.items():
+        _add(counts[:, group], rows, places[id(rows)], group)
+        _add(control[:, group], rows, places[id(rows)], 0)
+    weights = np.stack([one.weights for one in tables.allocations])
+    began, looks = _began(tables), tables.looks
+    horizon = max(looks.calendar.planned * looks.look_us // BLOCK_US, 1)
+    return BadEvents(
+        time=steps[:, 0],
+        counts=counts,
+        shares=weights[steps[:, 2]],
+        blocks=Blocks(np.maximum.accumulate(at) if len(at) else at, BLOCK_US, began // BLOCK_US, horizon),
+        control=control if len(different) > 1 else None,
+    )
+
+
+_KEYS: Final = ("look", "block", "period")
+
+
+def _steps(tables: Tables, events: ir.Table) -> dict[str, Times]:
+    """Users' first events as they are known, in columns: how many in each look, block, allocation and group."""
+    events = events.filter(events.known <= microseconds(tables.as_of))
+    firsts = events.group_by("user").aggregate(
+        at=events.known.min(), g=events.g.argmin(events.known), period=events.period.argmin(events.known)
+    )
+    steps = firsts.mutate(look=tables.looks.index(firsts["at"]), block=(firsts["at"] // BLOCK_US).cast("int64"))
+    rows = steps.group_by("look", "block", "period", "g").aggregate(n=ibis._.count(), newest=steps["at"].max())
+    return {name: numbers(column).astype(np.int64) for name, column in arrow(rows).items()}
+
+
+def _add(counts: Floats, rows: Mapping[str, Times], places: Times, group: int) -> None:
+    mine = rows["g"] == group
+    np.add.at(counts, places[mine], rows["n"][mine])
+
+
+def _outside(tables: Tables, events: ir.Table, spans: Times, group: int) -> ir.Table:
+    """The events without those that wait and are in one of the spans."""
+    waiting = events.filter(events.waits)
+    waiting = waiting.mutate(minute=(waiting["at"] // MINUTE_US).cast("int64"))
+    near = _minutes(tables, spans, group)
+    inside = [waiting.minute == near.minute, waiting["at"] >= near.low, waiting["at"] <= near.high]
+    columns = ("user", "at", "g", "period", "known")
+    return events.filter(~events.waits).select(*columns).union(waiting.anti_join(near, inside).select(*columns))
+
+
+def _minutes(tables: Tables, spans: Times, group: int) -> ir.Table:
+    """The spans by each minute that they touch, so that databases find them by an equality."""
+    first = spans[:, 0] // MINUTE_US
+    length = spans[:, 1] // MINUTE_US - first + 1
+    offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    low, high = np.repeat(spans[:, 0], length), np.repeat(spans[:, 1], length)
+    rows = pa.table({"minute": np.repeat(first, length) + offset, "low": low, "high": high})
+    return tables.keep(f"near_outages_{group}", rows)
+
+
+def _left_out(tables: Tables, late: ir.Table, group: int, spans: Times) -> int:
+    """How many timeouts of a treatment and of control are in the spans."""
+    if not len(spans):
+        return 0
+    mine = late.filter(late.g.isin([0, group]))
+    return int(fetched_one(mine.count())) - int(fetched_one(_outside(tables, mine, spans, group).count()))
+
+
+# --- outages ----------------------------------------------------------------------------------------------------------
+
+
+def _absences(failures: ir.Table, groups: int) -> list[_Absences]:
+    """By group the calls that found nobody. An ambiguous failure of control is one, and no span around it."""
+    found = failures.filter(failures.failure.isin([Failure.ABSENT, Failure.AMBIGUOUS]))
+    found = found.mutate(certain=found.failure == Failure.ABSENT, second=(found["at"] // SECOND).cast("int64"))
+    rows = found.group_by("g", "second", "certain").aggregate(
+        begin=found["at"].min(), end=found["at"].max(), calls=found.count()
+    )
+    columns = {name: numbers(column) for name, column in arrow(rows.mutate(certain=rows.certain.cast("int8"))).items()}
+    result = []
+    for group in range(groups):
+        mine = np.flatnonzero(columns["g"] == group)
+        mine = mine[np.argsort(columns["begin"][mine], kind="stable")]
+        begin, end, calls = (columns[name][mine].astype(np.int64) for name in ("begin", "end", "calls"))
+        result.append(_Absences(begin, end, calls, columns["certain"][mine] > 0))
+    return result
+
+
+def _spans(control: _Absences, treatment: _Absences) -> Times:
+    begin = np.concatenate([one.begin[one.certain] for one in (control, treatment)])
+    end = np.concatenate([one.end[one.certain] for one in (control, treatment)])
+    return outages.spans_around(begin, end)
+
+
+def _pair(tables: Tables, absences: Sequence[_Absences], group: int) -> PairOutages:
+    """The outages of a treatment and of control; one of the last minute is not counted yet."""
+    control, treatment = absences[0].outages(), absences[group].outages()
+    counted = [found.counted() for found in (treatment, control)]
+    shared = [outages.near(counted[0], counted[1]), outages.near(counted[1], counted[0])]
+    at = np.concatenate(counted)
+    of_treatment = np.repeat([True, False], [len(one) for one in counted])
+    order = np.argsort(at, kind="stable")
+    order = order[at[order] + outages.NEAR_US <= microseconds(tables.as_of)]
+    at = at[order]
+    weights = np.stack([one.weights for one in tables.allocations])
+    begins = np.array([microseconds(one.begin) for one in tables.allocations])
+    shares = weights[np.maximum(np.searchsorted(begins, at, side="right") - 1, 0)]
+    both = (shares[:, [0, group]] > 0).all(axis=1)  # where one of them had no users nothing can be compared
+    replicas = tables.deployment.pair(group)
+    at, order, shares = at[both], order[both], shares[both]
+    return PairOutages(
+        time=_index(tables, at + outages.NEAR_US),
+        at_us=at + outages.NEAR_US,
+        of_treatment=of_treatment[order],
+        shared=np.concatenate(shared)[order],
+        share=outages.equal_share(replicas, shares[:, group], shares[:, 0]),
+        began_us=_began(tables),
+        replicas=replicas,
+        outages=(tuple(treatment.outages), tuple(control.outages)),
+    )
+
+
+def _index(tables: Tables, at: Times) -> Times:
+    """The first time that knows of each moment, as `Looks.index` says it."""
+    looks = tables.looks
+    return np.clip((at - looks.anchor_us + looks.look_us - 1) // looks.look_us, 0, looks.calendar.done)
+
+
+def _began(tables: Tables) -> int:
+    return min(microseconds(one.begin) for one in tables.allocations)
+
+
+# --- who answered -----------------------------------------------------------------------------------------------------
+
+
+def answers_of(tables: Tables) -> Answers:
+    """Calls of the last 30 minutes before each look and the report, by group.
+
+    Looks that are closer together than that are known in whole ones.
+    """
+    looks, calls = tables.looks, tables.calls
+    calls = calls.filter(calls.own | (calls.failure != Failure.NONE))
+    as_of, done = microseconds(tables.as_of), looks.calendar.done
+    before = calls.filter(calls.look < done)
+    if looks.look_us > WINDOW_US:
+        before = before.filter(before["at"] > looks.anchor_us + before.look * looks.look_us - WINDOW_US)
+    sums = np.stack([_calls_by_group(before, done, tables), _calls_by_group(before.filter(before.own), done, tables)])
+    several = max(WINDOW_US // looks.look_us, 1)
+    total = sums.cumsum(axis=1)
+    earlier = np.concatenate([np.zeros_like(total[:, :several]), total[:, :-several]], axis=1)[:, :done]
+    now = calls.filter(calls["at"] > as_of - WINDOW_US).mutate(look=ibis.literal(0))
+    last = np.stack([_calls_by_group(now, 1, tables), _calls_by_group(now.filter(now.own), 1, tables)])
+    answers = Answers(*np.concatenate([total - earlier, last], axis=1))
+    since, lost = {}, {}
+    for group in range(1, len(tables.groups)):
+        if answers.silent(-1, group):
+            mine = calls.filter(calls.g == group)
+            answered = fetched_one(mine.filter(mine.own)["at"].max())
+            left = mine.filter(mine["at"] > (-1 if answered is None else answered))
+            row = fetched_rows(left.aggregate(first=left["at"].min(), n=left.count()))[0]
+            since[group], lost[group] = int(row["first"] if answered is None else answered), int(row["n"])
+    return replace(answers, since_us=since, lost=lost)
+
+
+def _calls_by_group(calls: ir.Table, looks: int, tables: Tables) -> Floats:
+    """How many calls: float64[looks, groups]."""
+    columns = arrow(calls.group_by("look", "g").aggregate(n=ibis._.count()))
+    result = np.zeros((looks, len(tables.groups)))
+    look, group = (numbers(columns[name]).astype(np.int64) for name in ("look", "g"))
+    result[look, group] = numbers(columns["n"])
+    return result
