@@ -76,7 +76,8 @@ class PairOutages:
     """Counted outages of one treatment and of control.
 
     Attributes:
-        time: int[counted], ascending: the first time that knows of it. at_us: int[counted], ascending: when it was.
+        time: int[counted], ascending: the first time that knows of it. known_us: int[counted], ascending: when it was
+            certain, 60 s after it was counted.
         of_treatment: bool[counted]; the others are control's.
         shared: bool[counted], whether the other group had one at about the same time, so that it counts for nobody.
         share: float64[counted], the part that would be the treatment's if the versions were equally good.
@@ -87,7 +88,7 @@ class PairOutages:
     """
 
     time: NDArray[np.int64]
-    at_us: NDArray[np.int64]
+    known_us: NDArray[np.int64]
     of_treatment: NDArray[np.bool_]
     shared: NDArray[np.bool_]
     share: Floats

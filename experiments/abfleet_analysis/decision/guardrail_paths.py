@@ -74,7 +74,7 @@ def _merged(steps: _Steps, pair: PairOutages) -> tuple[NDArray[np.int64], NDArra
     What a tolerated rate allows grows from day to day, so the outages' half is that of each moment.
     """
     counts = ~pair.shared
-    known, mine = pair.at_us[counts], pair.of_treatment[counts]
+    known, mine = pair.known_us[counts], pair.of_treatment[counts]
     path = np.concatenate([[0.0], outages.log_e_of_outages(mine, pair.share[counts])])
     at = np.concatenate([steps.at_us, known])
     time = np.concatenate([steps.time, pair.time[counts]])

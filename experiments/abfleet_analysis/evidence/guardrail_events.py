@@ -210,25 +210,18 @@ def _spans(control: _Absences, treatment: _Absences) -> Times:
 def _pair(tables: Tables, absences: Sequence[_Absences], group: int) -> PairOutages:
     """The outages of a treatment and of control; one of the last minute is not counted yet."""
     control, treatment = absences[0].outages(), absences[group].outages()
-    counted = [found.counted() for found in (treatment, control)]
-    shared = [outages.near(counted[0], counted[1]), outages.near(counted[1], counted[0])]
-    at = np.concatenate(counted)
-    of_treatment = np.repeat([True, False], [len(one) for one in counted])
-    order = np.argsort(at, kind="stable")
-    order = order[at[order] + outages.NEAR_US <= microseconds(tables.as_of)]
-    at = at[order]
+    counted = outages.counted_of_both(treatment, control, microseconds(tables.as_of))
     weights = np.stack([one.weights for one in tables.allocations])
     begins = np.array([microseconds(one.begin) for one in tables.allocations])
-    shares = weights[np.maximum(np.searchsorted(begins, at, side="right") - 1, 0)]
+    shares = weights[np.maximum(np.searchsorted(begins, counted.at, side="right") - 1, 0)]
     both = (shares[:, [0, group]] > 0).all(axis=1)  # where one of them had no users nothing can be compared
     replicas = tables.deployment.pair(group)
-    at, order, shares = at[both], order[both], shares[both]
     return PairOutages(
-        time=_index(tables, at + outages.NEAR_US),
-        at_us=at + outages.NEAR_US,
-        of_treatment=of_treatment[order],
-        shared=np.concatenate(shared)[order],
-        share=outages.equal_share(replicas, shares[:, group], shares[:, 0]),
+        time=_index(tables, counted.known[both]),
+        known_us=counted.known[both],
+        of_treatment=counted.of_treatment[both],
+        shared=counted.shared[both],
+        share=outages.equal_share(replicas, shares[both, group], shares[both, 0]),
         began_us=_began(tables),
         replicas=replicas,
         outages=(tuple(treatment.outages), tuple(control.outages)),

@@ -132,7 +132,7 @@ def _outages(evidence: Evidence) -> list[dict[str, object]]:
     shared: dict[int, dict[int, list[str]]] = {0: {}}
     for group, pair in evidence.outages.items():
         found[group], found[0] = pair.outages
-        for at, mine in zip(pair.at_us[pair.shared].tolist(), pair.of_treatment[pair.shared].tolist(), strict=True):
+        for at, mine in zip(pair.known_us[pair.shared].tolist(), pair.of_treatment[pair.shared].tolist(), strict=True):
             owner, other = (group, 0) if mine else (0, group)
             shared.setdefault(owner, {}).setdefault(at - NEAR_US, []).append(evidence.groups[other])
     return [

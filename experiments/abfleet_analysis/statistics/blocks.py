@@ -13,7 +13,7 @@ the stake is there at the start, and the other half is paid in over the horizon,
 The weights sum to 1 and are fixed before, so that E stays a supermartingale where guardrails.py's is one.
 
 Limits: a burst makes the null untrue; four blocks multiply E by 256, half of the stake by 128, less than 1/alpha = 200.
-So no cause of half an hour acts alone from E = 1, and nothing at all acts in less than four blocks.
+So no cause of half an hour acts alone from E = 1, and whatever acts from there takes five blocks or more.
 """
 
 import math

@@ -84,6 +84,32 @@ class GroupOutages:
         return np.array([at for outage in self.outages for at in outage.counted], dtype=np.int64)
 
 
+@dataclass(frozen=True, slots=True)
+class CountedOutages:
+    """Those of a treatment and of control in order of time.
+
+    Attributes:
+        at: int64[counted], when they began or were counted again. known: int64[counted], when that is certain.
+        of_treatment: bool[counted]. shared: bool[counted], whether the other group had one near to it.
+    """
+
+    at: Times
+    known: Times
+    of_treatment: NDArray[np.bool_]
+    shared: NDArray[np.bool_]
+
+
+def counted_of_both(treatment: GroupOutages, control: GroupOutages, until: int) -> CountedOutages:
+    """The counted outages of two groups that are certain at a moment, NEAR_US after each."""
+    times = [group.counted() for group in (treatment, control)]
+    shared = np.concatenate([near(times[0], times[1]), near(times[1], times[0])])
+    at = np.concatenate(times)
+    of_treatment = np.repeat([True, False], [len(one) for one in times])
+    order = np.argsort(at, kind="stable")
+    order = order[at[order] + NEAR_US <= until]
+    return CountedOutages(at[order], at[order] + NEAR_US, of_treatment[order], shared[order])
+
+
 def near(times: Times, others: Times) -> NDArray[np.bool_]:
     """Of each time whether one of the others, which ascend, is within NEAR_US: bool[times]."""
     return np.searchsorted(others, times - NEAR_US, side="left") < np.searchsorted(
