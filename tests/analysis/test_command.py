@@ -22,7 +22,18 @@ from abfleet.cli import app
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 
 REPORT = {"as_of", "log", "experiments"}
-EXPERIMENT = {"name", "plan", "allocations", "decision", "history", "groups", "srm", "metrics", "data_quality"}
+EXPERIMENT = {
+    "name",
+    "plan",
+    "allocations",
+    "decision",
+    "history",
+    "groups",
+    "srm",
+    "metrics",
+    "outages",
+    "data_quality",
+}
 METRIC = {
     "name",
     "role",
