@@ -60,6 +60,7 @@ def test_a_killed_worker_is_one_outage(tmp_path: Path) -> None:
     restart(log, "treatment", 150, GONE)
     report = decided(log, tmp_path)
     assert verdict(report)[0] == "keep_running"
+    assert metric(report_of(tmp_path, ERRORS), "error_rate")["e_value"] < 1.3  # as one outage, not as wrong answers too
     (outage,) = report["outages"]
     assert outage == {
         "group": "treatment",
@@ -139,6 +140,19 @@ def test_a_version_that_answers_nothing_is_absent(tmp_path: Path) -> None:
     assert verdict(decided(log, tmp_path, minutes=105))[0] == "keep_running"  # it answered 25 minutes ago
 
 
+@pytest.mark.parametrize(("look", "rolled_back"), [("1h", [2]), ("10m", [11, 12, 13])])
+def test_looks_know_who_was_absent_then(tmp_path: Path, look: str, rolled_back: list[int]) -> None:
+    """Gone for 50 minutes: the looks of that time say so, later ones do not, and reports of then say the same."""
+    log = service(240, lambda group, minute: GONE if group == "treatment" and 80 <= minute < 130 else {})
+    text = ERRORS.replace("look: 1d", f"look: {look}")
+    history = decided(log, tmp_path, text)["history"]
+    assert [one["look"] for one in history if one["verdict"] == "roll_back"] == rolled_back
+    for number in (rolled_back[0], rolled_back[-1] + 1):
+        then = decided(log, tmp_path, text, minutes=number * {"1h": 60, "10m": 10}[look])
+        assert then["history"] == history[:number]
+        assert then["decision"]["verdict"] == history[number - 1]["verdict"]
+
+
 def test_mistakes_of_clients_are_no_absence(tmp_path: Path) -> None:
     """A version that is asked nothing but nonsense is there."""
     nonsense = {"status": "INVALID_ARGUMENT", "attempts": 0}
@@ -166,6 +180,7 @@ def test_shared_outages_count_for_nobody(tmp_path: Path) -> None:
     report = decided(log, tmp_path)
     assert verdict(report)[0] == "keep_running"
     assert {tuple(one["shared_with"]) for one in report["outages"]} == {("control",), ("treatment",)}
+    assert metric(report_of(tmp_path, ERRORS), "error_rate")["e_value"] == pytest.approx(1.0)
 
 
 # --- timeouts ---------------------------------------------------------------------------------------------------------
