@@ -61,9 +61,10 @@ def test_first_bad_events_beside_each_treatment_are_the_plain_count(tmp_path: Pa
         as_of = calls[-1][0]
         with open_log([log.write(tmp_path)]) as opened:
             at = microseconds(START) + as_of * 1_000_000
-            found = gather_evidence(
+            gathered, _ = gather_evidence(
                 read_lines(opened, at), "test", experiment, rules, experiment.plan, moment(at)
-            ).evidence.bad_events["error_rate"]
+            )
+        found = gathered.evidence.bad_events["error_rate"]
         for index, name in ((1, "treatment"), (2, "canary")):
             sums = [found.control_of(index).sum(), found.counts[:, index].sum()]
             assert sums == counted(calls, name, as_of), (seed, name)
