@@ -8,5 +8,4 @@ __all__ = [
     "reading",
     "report",
     "simulation",
-    "statistics",
 ]

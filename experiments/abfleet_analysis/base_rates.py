@@ -4,9 +4,9 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from abfleet_statistics.effects import compare
 
 from abfleet_analysis.report.report import ExperimentReport
-from abfleet_analysis.statistics.effects import compare
 
 
 @dataclass(frozen=True, slots=True)

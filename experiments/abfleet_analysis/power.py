@@ -7,9 +7,10 @@ is taken as (1 + effect) times control's, as for rare events. Times 1.25 for loo
 
 from dataclasses import dataclass
 
+from abfleet_statistics.sequential import quantile
+
 from abfleet_analysis.decision.decide import ALPHA
 from abfleet_analysis.decision.planning import INFLATION
-from abfleet_analysis.statistics.sequential import quantile
 
 
 @dataclass(frozen=True, slots=True)

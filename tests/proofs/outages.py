@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 from abfleet_analysis.decision.evidence import BadEvents, Blocks, PairOutages
 from abfleet_analysis.decision.guardrail_paths import guardrail_path
-from abfleet_analysis.statistics import guardrails, outages
-from abfleet_analysis.statistics.blocks import BLOCK_SECONDS
-from abfleet_analysis.statistics.guardrails import Floats
-from abfleet_analysis.statistics.outages import DAY_US, SECOND, GroupOutages, Times
+from abfleet_statistics import guardrails, outages
+from abfleet_statistics.blocks import BLOCK_SECONDS
+from abfleet_statistics.guardrails import Floats
+from abfleet_statistics.outages import DAY_US, SECOND, GroupOutages, Times
 from numpy.typing import NDArray
 from scipy.stats import binom
 

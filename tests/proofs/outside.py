@@ -14,10 +14,10 @@ from typing import Final
 from zlib import crc32
 
 import numpy as np
-from abfleet_analysis.statistics.effects import Estimator, compare, contrast_z
-from abfleet_analysis.statistics.lookwise import LookwiseTest
-from abfleet_analysis.statistics.moments import Floats, Moments, ThirdMoments, from_sums
-from abfleet_analysis.statistics.score_test import NullMoments, nearer_to_0, null_moments
+from abfleet_statistics.effects import Estimator, compare, contrast_z
+from abfleet_statistics.lookwise import LookwiseTest
+from abfleet_statistics.moments import Floats, Moments, ThirdMoments, from_sums
+from abfleet_statistics.score_test import NullMoments, nearer_to_0, null_moments
 from scipy.stats import beta
 
 LOOKS: Final = 28

@@ -22,7 +22,7 @@ LAYERS: Final = (
     ("abfleet",),
     ("abfleet_router", "abfleet_worker", "abfleet_dashboard"),
     ("abfleet_analysis",),
-    ("abfleet_log", "abfleet_transport"),
+    ("abfleet_log", "abfleet_statistics", "abfleet_transport"),
     ("abfleet_experiments", "abfleet_models"),
     ("abfleet_process", "abfleet_protos"),
 )

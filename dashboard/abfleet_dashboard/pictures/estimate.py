@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 from abfleet_analysis.report.details import MetricPath
-from abfleet_analysis.statistics.moments import Floats
+from abfleet_statistics.moments import Floats
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import UNKNOWN, between, change, moment

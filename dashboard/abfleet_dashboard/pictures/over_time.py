@@ -8,8 +8,8 @@ from typing import Final
 
 import numpy as np
 from abfleet_analysis.report.details import Paths, Traffic
-from abfleet_analysis.statistics import srm
-from abfleet_analysis.statistics.moments import Floats
+from abfleet_statistics import srm
+from abfleet_statistics.moments import Floats
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import chance, duration, evidence, moment, share, whole

@@ -7,7 +7,7 @@ from enum import StrEnum
 from abfleet_analysis.decision.faults import log_faults, sample_ratio_reason
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.report.report import ExperimentReport
-from abfleet_analysis.statistics import srm
+from abfleet_statistics import srm
 
 from abfleet_dashboard.numbers import counted, p_value, share
 

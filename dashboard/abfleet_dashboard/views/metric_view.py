@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
 from abfleet_analysis.report.report import ExperimentReport
-from abfleet_analysis.statistics import guardrails
+from abfleet_statistics import guardrails
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value, whole

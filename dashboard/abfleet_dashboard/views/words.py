@@ -8,7 +8,7 @@ from typing import Final
 from abfleet_analysis.decision.measurements import ALPHA
 from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
 from abfleet_analysis.report.report import ExperimentReport
-from abfleet_analysis.statistics import guardrails
+from abfleet_statistics import guardrails
 
 from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, evidence, metric_value, share, whole
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from abfleet_statistics.effects import QuantileScale
+from abfleet_statistics.moments import Floats, Moments
+from abfleet_statistics.outages import Outage
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import MetricRule
-from abfleet_analysis.statistics.effects import QuantileScale
-from abfleet_analysis.statistics.moments import Floats, Moments
-from abfleet_analysis.statistics.outages import Outage
 
 ABSENT_MINUTES: Final = 30
 """How long a version must have answered nothing to be called absent."""

@@ -5,15 +5,15 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from abfleet_statistics import srm
+from abfleet_statistics.effects import Estimator, compare, merged
+from abfleet_statistics.moments import Floats
+from abfleet_statistics.sequential import two_sided_p
 from scipy.special import chdtrc
 
 from abfleet_analysis.decision.evidence import DataQuality, Evidence
 from abfleet_analysis.decision.metrics import MetricRule
 from abfleet_analysis.decision.verdicts import SampleRatio
-from abfleet_analysis.statistics import srm
-from abfleet_analysis.statistics.effects import Estimator, compare, merged
-from abfleet_analysis.statistics.moments import Floats
-from abfleet_analysis.statistics.sequential import two_sided_p
 
 TWO_GROUPS_SHARE: Final = 0.01
 UNREADABLE_SHARE: Final = 0.001

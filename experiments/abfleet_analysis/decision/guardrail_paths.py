@@ -4,12 +4,12 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from abfleet_statistics import guardrails, outages
+from abfleet_statistics.blocks import log_e_by_blocks
+from abfleet_statistics.moments import Floats
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import BadEvents, PairOutages
-from abfleet_analysis.statistics import guardrails, outages
-from abfleet_analysis.statistics.blocks import log_e_by_blocks
-from abfleet_analysis.statistics.moments import Floats
 
 
 @dataclass(frozen=True, slots=True)

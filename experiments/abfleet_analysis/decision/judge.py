@@ -17,12 +17,13 @@ The rule for shipping is Spotify's (Schultzberg, Ankargren & Frånberg, arXiv 24
 import math
 from typing import Final
 
+from abfleet_statistics import guardrails, srm
+from abfleet_statistics.sequential import upper
+
 from abfleet_analysis.decision.faults import before_fault, log_faults, sample_ratio_reason
 from abfleet_analysis.decision.measurements import Measurements, Treatment, always_excludes_zero, result
 from abfleet_analysis.decision.reasons import Reasons
 from abfleet_analysis.decision.verdicts import GroupDecision, Verdict
-from abfleet_analysis.statistics import guardrails, srm
-from abfleet_analysis.statistics.sequential import upper
 
 TWYMAN_FACTOR: Final = 5.0
 """A lift above this many times the planned effect is more often a mistake than a success (Twyman's law)."""

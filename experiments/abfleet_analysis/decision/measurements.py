@@ -10,6 +10,12 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan
+from abfleet_statistics.confidence_sequence import enough, half_width
+from abfleet_statistics.effects import Comparison, compare, contrast_z
+from abfleet_statistics.lookwise import LookwiseTest
+from abfleet_statistics.moments import Floats
+from abfleet_statistics.score_test import NullMoments, nearer_to_0, null_moments
+from abfleet_statistics.sequential import quantile, two_sided_p
 
 from abfleet_analysis.decision.evidence import Evidence, MetricEvidence
 from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
@@ -17,12 +23,6 @@ from abfleet_analysis.decision.guardrail_paths import GuardrailPath, guardrail_p
 from abfleet_analysis.decision.metrics import BadEvent, MetricRule, MetricSource
 from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, planned_users
 from abfleet_analysis.decision.verdicts import MetricResult
-from abfleet_analysis.statistics.confidence_sequence import enough, half_width
-from abfleet_analysis.statistics.effects import Comparison, compare, contrast_z
-from abfleet_analysis.statistics.lookwise import LookwiseTest
-from abfleet_analysis.statistics.moments import Floats
-from abfleet_analysis.statistics.score_test import NullMoments, nearer_to_0, null_moments
-from abfleet_analysis.statistics.sequential import quantile, two_sided_p
 
 ALPHA: Final = 0.025
 """One-sided, for the primary metric; divided by the number of treatments, for shipping and for harm alike."""

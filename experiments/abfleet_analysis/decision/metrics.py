@@ -11,8 +11,7 @@ from enum import Enum, IntEnum
 from typing import Final
 
 from abfleet_experiments.config import AnalysisPlan, Guardrail, Metric, MetricsPlan
-
-from abfleet_analysis.statistics.effects import Estimator
+from abfleet_statistics.effects import Estimator
 
 DEFAULT_WINDOW: Final = timedelta(days=7)
 """How long after a user's first exposure an outcome without a request id still counts."""

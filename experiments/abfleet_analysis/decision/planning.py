@@ -6,12 +6,12 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan
+from abfleet_statistics.effects import Comparison
+from abfleet_statistics.moments import Floats
+from abfleet_statistics.sequential import quantile
 
 from abfleet_analysis.decision.evidence import Evidence
 from abfleet_analysis.decision.metrics import MetricRule
-from abfleet_analysis.statistics.effects import Comparison
-from abfleet_analysis.statistics.moments import Floats
-from abfleet_analysis.statistics.sequential import quantile
 
 GUARDRAIL_ALPHA: Final = 0.05
 """One-sided, for each guardrail to be better than its margin. All must be, so this is not divided."""

@@ -7,15 +7,15 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan
+from abfleet_statistics import guardrails
+from abfleet_statistics.effects import Comparison
+from abfleet_statistics.score_test import MOST_SKEWED, NullMoments
+from abfleet_statistics.sequential import quantile
 
 from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers, Evidence, PairOutages
 from abfleet_analysis.decision.guardrail_paths import GuardrailPath
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.verdicts import SampleRatio
-from abfleet_analysis.statistics import guardrails
-from abfleet_analysis.statistics.effects import Comparison
-from abfleet_analysis.statistics.score_test import MOST_SKEWED, NullMoments
-from abfleet_analysis.statistics.sequential import quantile
 
 MINUTE_US: Final = 60_000_000
 MOST_LISTED: Final = 3

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from abfleet_statistics.moments import Floats
+
 from abfleet_analysis.decision.metrics import MetricRule
-from abfleet_analysis.statistics.moments import Floats
 
 
 class Verdict(StrEnum):

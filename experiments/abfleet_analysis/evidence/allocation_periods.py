@@ -13,10 +13,10 @@ import numpy as np
 from abfleet_experiments.allocation import allocation_in_force
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan, Experiment
+from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.decision.evidence import Calendar
 from abfleet_analysis.reading.databases import fetched_rows
-from abfleet_analysis.statistics.moments import Floats
 
 MAX_ALLOCATIONS: Final = 12
 """An experiment's newest allocations, as many as are compared; each more costs time with its square."""

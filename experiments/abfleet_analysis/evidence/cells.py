@@ -17,9 +17,8 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.bucketing import BUCKETS
+from abfleet_statistics.moments import Floats
 from numpy.typing import NDArray
-
-from abfleet_analysis.statistics.moments import Floats
 
 UNKNOWN: Final = -1
 MAX_RUNS: Final = 64

@@ -8,6 +8,8 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan, Config, Experiment
+from abfleet_statistics.effects import Estimator
+from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import DataQuality, Evidence, MetricEvidence
@@ -31,8 +33,6 @@ from abfleet_analysis.evidence.response_times import with_quantile
 from abfleet_analysis.evidence.sums import Value, arrow
 from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
 from abfleet_analysis.reading.databases import alongside, fetched_one, numbers
-from abfleet_analysis.statistics.effects import Estimator
-from abfleet_analysis.statistics.moments import Floats, Moments, from_sums
 
 
 @dataclass(frozen=True, slots=True)

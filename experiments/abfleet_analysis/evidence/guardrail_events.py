@@ -11,6 +11,10 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
+from abfleet_statistics import outages
+from abfleet_statistics.blocks import BLOCK_SECONDS
+from abfleet_statistics.moments import Floats
+from abfleet_statistics.outages import SECOND, GroupOutages, Times
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers, BadEvents, Blocks, PairOutages
@@ -20,10 +24,6 @@ from abfleet_analysis.evidence.response_times import slow_calls
 from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
-from abfleet_analysis.statistics import outages
-from abfleet_analysis.statistics.blocks import BLOCK_SECONDS
-from abfleet_analysis.statistics.moments import Floats
-from abfleet_analysis.statistics.outages import SECOND, GroupOutages, Times
 
 BLOCK_US: Final = BLOCK_SECONDS * SECOND
 MINUTE_US: Final = 60 * SECOND

@@ -7,6 +7,7 @@ from typing import Any
 
 import ibis
 import numpy as np
+from abfleet_statistics.moments import Floats, Moments
 
 from abfleet_analysis.decision.evidence import DataQuality
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricSource
@@ -16,7 +17,6 @@ from abfleet_analysis.evidence.contributions import clicks_before, values_before
 from abfleet_analysis.evidence.sums import Shape, arrow
 from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
-from abfleet_analysis.statistics.moments import Floats, Moments
 
 
 @dataclass(frozen=True, slots=True)

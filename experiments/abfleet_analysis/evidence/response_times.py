@@ -6,13 +6,13 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+from abfleet_statistics import quantiles
+from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.decision.evidence import MetricEvidence
 from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, MetricRule, MetricSource
 from abfleet_analysis.evidence.sums import Shape, arrow
 from abfleet_analysis.reading.databases import fetched_rows, numbers
-from abfleet_analysis.statistics import quantiles
-from abfleet_analysis.statistics.moments import Floats
 
 LEARNT_FROM: Final = 1000
 """Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""

@@ -11,11 +11,11 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
+from abfleet_statistics.moments import Cross, Floats, Moments, ThirdMoments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.evidence import packed_counts
 from abfleet_analysis.reading.databases import fetched, numbers
-from abfleet_analysis.statistics.moments import Cross, Floats, Moments, ThirdMoments, from_sums
 
 
 @dataclass(frozen=True, slots=True)

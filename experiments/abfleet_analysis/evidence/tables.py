@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan
+from abfleet_statistics.moments import Floats
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricRule, MetricSource
@@ -24,7 +25,6 @@ from abfleet_analysis.evidence.response_times import histogram, quantile_points
 from abfleet_analysis.evidence.sums import Shape, arrow
 from abfleet_analysis.reading import databases
 from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
-from abfleet_analysis.statistics.moments import Floats
 
 if TYPE_CHECKING:
     from ibis.backends import BaseBackend

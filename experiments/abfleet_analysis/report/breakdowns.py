@@ -14,6 +14,8 @@ import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
+from abfleet_statistics.effects import Estimator
+from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
@@ -26,8 +28,6 @@ from abfleet_analysis.reading.databases import fetched_rows, numbers
 from abfleet_analysis.report.details import Breakdown
 from abfleet_analysis.report.slice_sums import slice_moments, some_slices
 from abfleet_analysis.report.slices import compared, described
-from abfleet_analysis.statistics.effects import Estimator
-from abfleet_analysis.statistics.moments import Floats, Moments, from_sums
 
 MOST_VALUES: Final = 12
 """Of an attribute, those with the most users."""

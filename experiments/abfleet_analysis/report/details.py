@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
+from abfleet_statistics.moments import Floats
 from numpy.typing import NDArray
-
-from abfleet_analysis.statistics.moments import Floats
 
 
 @dataclass(frozen=True, slots=True)

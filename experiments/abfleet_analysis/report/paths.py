@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 
 import numpy as np
+from abfleet_statistics.effects import Comparison
+from abfleet_statistics.lookwise import LookwiseTest
+from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.decision.measurements import Measurements, MetricMeasurement, Treatment, sequential_half_width
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.planning import margin
 from abfleet_analysis.report.details import MetricPath, Paths
-from abfleet_analysis.statistics.effects import Comparison
-from abfleet_analysis.statistics.lookwise import LookwiseTest
-from abfleet_analysis.statistics.moments import Floats
 
 
 def paths(measurements: Measurements, times: Sequence[datetime]) -> Paths:

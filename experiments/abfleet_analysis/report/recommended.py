@@ -9,11 +9,11 @@ from typing import Final, Protocol
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.reading.databases import fetched_rows
 from abfleet_analysis.report.details import Recommended, VersionLists
-from abfleet_analysis.statistics.moments import Floats
 
 TOP: Final = 10
 OVERLAPPING: Final = 100

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from abfleet_experiments.config import AnalysisPlan, time_text
+from abfleet_statistics.outages import NEAR_US, Outage
 
 from abfleet_analysis.decision.evidence import Evidence
 from abfleet_analysis.decision.verdicts import Decision, MetricResult
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
-from abfleet_analysis.statistics.outages import NEAR_US, Outage
 
 
 @dataclass(frozen=True, slots=True)

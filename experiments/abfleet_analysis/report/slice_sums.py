@@ -11,10 +11,10 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 import numpy as np
+from abfleet_statistics.moments import Cross, Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.evidence.sums import Shape, float_columns
-from abfleet_analysis.statistics.moments import Cross, Floats, Moments, from_sums
 
 _CROSS: Final = ("n", "y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
 

@@ -9,11 +9,11 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from abfleet_statistics.effects import Comparison, Estimator, compare
+from abfleet_statistics.moments import Floats, Moments
+from abfleet_statistics.sequential import quantile, two_sided_p
 
 from abfleet_analysis.report.details import Slice
-from abfleet_analysis.statistics.effects import Comparison, Estimator, compare
-from abfleet_analysis.statistics.moments import Floats, Moments
-from abfleet_analysis.statistics.sequential import quantile, two_sided_p
 
 FEWEST_NONZERO: Final = 10
 """Users with a value other than 0 in each group; with fewer a sum is far from normal, and nothing is compared."""

@@ -13,6 +13,8 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import Config, Experiment
+from abfleet_statistics.moments import Floats, from_sums
+from abfleet_statistics.sequential import two_sided_p
 from numpy.typing import NDArray
 from scipy.stats import binom, kstest
 
@@ -27,8 +29,6 @@ from abfleet_analysis.evidence.sums import PRODUCTS, third_moments
 from abfleet_analysis.reading.open_log import open_log
 from abfleet_analysis.reading.survey import survey_of
 from abfleet_analysis.simulation.simulate import INTERVAL, first_verdict
-from abfleet_analysis.statistics.moments import Floats, from_sums
-from abfleet_analysis.statistics.sequential import two_sided_p
 
 FEWEST_USERS: Final = 100
 PROMISES: Final = {str(Verdict.SHIP): 0.025, str(Verdict.ROLL_BACK): 0.055, INTERVAL: 0.05}

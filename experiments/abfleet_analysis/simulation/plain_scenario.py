@@ -5,11 +5,11 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan, Guardrail, MetricsPlan
+from abfleet_statistics.effects import Estimator
+from abfleet_statistics.moments import Floats, proportions
 
 from abfleet_analysis.decision.evidence import BadEvents, Calendar, DataQuality, Evidence, MetricEvidence
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource, metric_rules
-from abfleet_analysis.statistics.effects import Estimator
-from abfleet_analysis.statistics.moments import Floats, proportions
 
 PLAN: Final = AnalysisPlan()
 LOOKS: Final = 28

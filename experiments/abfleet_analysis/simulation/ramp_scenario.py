@@ -8,6 +8,7 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.bucketing import BUCKETS
+from abfleet_statistics.moments import Cross, Floats, Moments, proportions
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import Calendar, DataQuality, Evidence, MetricEvidence
@@ -15,7 +16,6 @@ from abfleet_analysis.decision.metrics import DEFAULT_WINDOW
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence.cells import AllocationPeriod, Cell, Cells
 from abfleet_analysis.simulation.plain_scenario import CONVERSION, LOOKS, PLAN
-from abfleet_analysis.statistics.moments import Cross, Floats, Moments, proportions
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 DAY: Final = timedelta(days=1)

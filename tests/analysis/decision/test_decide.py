@@ -9,9 +9,9 @@ from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.decision.evidence import BadEvents, Calendar, DataQuality, Evidence, MetricEvidence
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.decision.verdicts import Decision, Verdict
-from abfleet_analysis.statistics.moments import from_sums, proportions
-from abfleet_analysis.statistics.sequential import boundaries
 from abfleet_experiments.config import AnalysisPlan, Guardrail, MetricsPlan
+from abfleet_statistics.moments import from_sums, proportions
+from abfleet_statistics.sequential import boundaries
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]

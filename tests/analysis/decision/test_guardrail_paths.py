@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from abfleet_analysis.decision.evidence import Answers, BadEvents, Blocks, PairOutages
 from abfleet_analysis.decision.guardrail_paths import guardrail_path
-from abfleet_analysis.statistics.guardrails import log_e_process
-from abfleet_analysis.statistics.outages import DAY_US, SECOND
+from abfleet_statistics.guardrails import log_e_process
+from abfleet_statistics.outages import DAY_US, SECOND
 
 BLOCK = 600 * SECOND
 ACTS = math.log(200)

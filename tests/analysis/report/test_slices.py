@@ -13,8 +13,8 @@ from abfleet_analysis.report.paths import paths
 from abfleet_analysis.report.recommended import overlap
 from abfleet_analysis.report.slices import benjamini_hochberg, compared, described
 from abfleet_analysis.simulation.scenarios import PLAN, SCENARIOS
-from abfleet_analysis.statistics.effects import Estimator
-from abfleet_analysis.statistics.moments import from_sums, of_users, side_by_side
+from abfleet_statistics.effects import Estimator
+from abfleet_statistics.moments import from_sums, of_users, side_by_side
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats

@@ -4,9 +4,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from abfleet_analysis.statistics.effects import Estimator
-from abfleet_analysis.statistics.moments import Moments, of_users, proportions, side_by_side
-from abfleet_analysis.statistics.score_test import (
+from abfleet_statistics.effects import Estimator
+from abfleet_statistics.moments import Moments, of_users, proportions, side_by_side
+from abfleet_statistics.score_test import (
     NullMoments,
     nearer_to_0,
     null_moments,

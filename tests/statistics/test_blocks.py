@@ -5,8 +5,8 @@ from itertools import groupby
 
 import numpy as np
 import pytest
-from abfleet_analysis.statistics import guardrails
-from abfleet_analysis.statistics.blocks import BlockedProcess, log_e_by_blocks
+from abfleet_statistics import guardrails
+from abfleet_statistics.blocks import BlockedProcess, log_e_by_blocks
 from hypothesis import given
 from hypothesis import strategies as st
 

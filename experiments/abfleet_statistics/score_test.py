@@ -27,8 +27,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_analysis.statistics.effects import Estimator, covariance_of_returning
-from abfleet_analysis.statistics.moments import Floats, Moments
+from abfleet_statistics.effects import Estimator, covariance_of_returning
+from abfleet_statistics.moments import Floats, Moments
 
 MOST_SKEWED: Final = 1.0
 """|s| up to here is what the correction has been simulated for."""

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from abfleet_analysis.statistics import outages
-from abfleet_analysis.statistics.outages import SECOND, GroupOutages, counted_of_both
+from abfleet_statistics import outages
+from abfleet_statistics.outages import SECOND, GroupOutages, counted_of_both
 from scipy import stats
 
 

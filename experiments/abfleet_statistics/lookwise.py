@@ -5,10 +5,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_analysis.statistics.effects import Comparison
-from abfleet_analysis.statistics.moments import Floats
-from abfleet_analysis.statistics.score_test import NullMoments
-from abfleet_analysis.statistics.sequential import SMALLEST_SPEND, Boundary, spent, upper
+from abfleet_statistics.effects import Comparison
+from abfleet_statistics.moments import Floats
+from abfleet_statistics.score_test import NullMoments
+from abfleet_statistics.sequential import SMALLEST_SPEND, Boundary, spent, upper
 
 
 class LookwiseTest:

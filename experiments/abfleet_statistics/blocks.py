@@ -22,8 +22,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_analysis.statistics import guardrails
-from abfleet_analysis.statistics.guardrails import Floats
+from abfleet_statistics import guardrails
+from abfleet_statistics.guardrails import Floats
 
 BLOCK_SECONDS: Final = 600
 """30 minutes touch at most four of them. Who may take a verdict back can afford shorter ones."""

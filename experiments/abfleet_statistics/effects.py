@@ -18,7 +18,7 @@ from enum import Enum
 
 import numpy as np
 
-from abfleet_analysis.statistics.moments import Cross, Floats, Moments
+from abfleet_statistics.moments import Cross, Floats, Moments
 
 
 class Estimator(Enum):

@@ -5,12 +5,12 @@ import math
 import numpy as np
 import pytest
 from abfleet_analysis.reading.databases import keep
-from abfleet_analysis.statistics import guardrails, srm
-from abfleet_analysis.statistics.confidence_sequence import half_width
-from abfleet_analysis.statistics.effects import Comparison, Estimator, compare, contrast_z
-from abfleet_analysis.statistics.lookwise import LookwiseTest
-from abfleet_analysis.statistics.moments import Cross, Moments, from_sums, of_users, side_by_side
-from abfleet_analysis.statistics.sequential import Boundary, boundaries, spent, two_sided_p, upper
+from abfleet_statistics import guardrails, srm
+from abfleet_statistics.confidence_sequence import half_width
+from abfleet_statistics.effects import Comparison, Estimator, compare, contrast_z
+from abfleet_statistics.lookwise import LookwiseTest
+from abfleet_statistics.moments import Cross, Moments, from_sums, of_users, side_by_side
+from abfleet_statistics.sequential import Boundary, boundaries, spent, two_sided_p, upper
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray

@@ -27,8 +27,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_analysis.statistics import guardrails
-from abfleet_analysis.statistics.guardrails import Floats
+from abfleet_statistics import guardrails
+from abfleet_statistics.guardrails import Floats
 
 Times = NDArray[np.int64]
 SECOND: Final = 1_000_000

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_analysis.statistics.effects import QuantileScale, merged
-from abfleet_analysis.statistics.moments import Floats, Moments
+from abfleet_statistics.effects import QuantileScale, merged
+from abfleet_statistics.moments import Floats, Moments
 
 BINS_PER_E: Final = 1000
 """Bins for each factor of e: neighbours are 0.1 % apart."""
