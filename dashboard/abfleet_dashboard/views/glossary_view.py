@@ -8,7 +8,7 @@ from typing import Final
 
 from markupsafe import Markup, escape
 
-TEXT: Final = Path(__file__).parents[1] / "glossary.md"
+TEXT: Final = Path(__file__).parents[1] / "glossary.txt"
 _ROW: Final = re.compile(r"^\| (?P<term>[^|]+?) \| (?P<meaning>[^|]+?) \|$", re.MULTILINE)
 _LINK: Final = re.compile(r"\[([^\]]+)\]\([^)]*\)")
 _CODE: Final = re.compile(r"`([^`]+)`")
