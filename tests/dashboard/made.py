@@ -53,7 +53,7 @@ def prepared_log(
             if group and index // 2 * 37 % 100 < lost * 100:
                 continue
             at = START + DAY * day + timedelta(seconds=86400 * index / a_day)
-            status = "UNAVAILABLE" if turn * 61 % 100 < errors[group] * 100 else "OK"
+            status = "INTERNAL" if turn * 61 % 100 < errors[group] * 100 else "OK"
             user = f"u{day}-{index}"
             request = log.exposure(user, ("control", "treatment")[group], at, status=status)
             if turn < rates[group] * 100:

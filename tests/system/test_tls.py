@@ -209,7 +209,7 @@ def test_routers_that_do_not_trust_their_worker(fleet: Fleet, papers: Papers, tm
     cases = {
         "authority": ((*papers.hop_flags, "--worker-ca", str(other.ca)), "certificate verify failed"),
         "name": ((*papers.hop_flags, "--worker-server-name", "elsewhere.example"), "Hostname mismatch"),
-        "certificate": (no_certificate, "does it ask for --worker-cert?"),
+        "certificate": (no_certificate, "it may require --worker-cert"),
     }
     common = [
         *("--experiments", str(fleet.experiments_path), "--fleet", str(fleet.fleet_path), "--listen", "127.0.0.1:0"),
