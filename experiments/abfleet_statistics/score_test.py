@@ -125,16 +125,12 @@ def null_moments(
         name: np.einsum("tsc,tcg->tsg", membership, getattr(moments, name)[:, :, pair])
         for name in ("n", "y", "z", "yy", "yz", "zz")
     }
-    third = moments.third
     for name in ("yyy", "yyz", "yzz", "zzz"):
-        if third is not None:
-            sums[name] = np.einsum("tsc,tcg->tsg", membership, getattr(third, name)[:, :, pair])
-        else:
-            sums[name] = sums["y"] if binary and name == "yyy" else np.full_like(sums["y"], np.nan)
-    if third is None and not binary:  # nobody knows how skewed it is
-        sums |= {name: np.zeros_like(sums["y"]) for name in ("yyy", "yyz", "yzz", "zzz")}
-    elif third is None:
-        sums |= {name: np.zeros_like(sums["y"]) for name in ("yyz", "yzz", "zzz")}
+        # Where they are not known, those of 0 and 1 follow from y, and of anything else no skewness is told.
+        known = sums["y"] if binary and name == "yyy" else np.zeros_like(sums["y"])
+        if moments.third is not None:
+            known = np.einsum("tsc,tcg->tsg", membership, getattr(moments.third, name)[:, :, pair])
+        sums[name] = known
     times = membership.shape[0]
     r, b = (np.broadcast_to(np.asarray(one, np.float64), times) for one in (factor, points))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
