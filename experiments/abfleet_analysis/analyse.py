@@ -1,13 +1,13 @@
 """A log and an experiments file in, reports out. The one place that sees every part of the analysis."""
 
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 
 from abfleet_experiments.config import AnalysisPlan, Config, Experiment, MetricsPlan
 
+from abfleet_analysis.decision.decide import conclude
+from abfleet_analysis.decision.measurements import measure
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.evidence.allocation_periods import microseconds, moment
 from abfleet_analysis.evidence.gather_evidence import gather_evidence
@@ -40,12 +40,7 @@ def analyse(
     memory_limit_bytes, threads: As of `open_log`. Raises LogError, and KeyError if `only` is nowhere.
     """
     progress("reading the log")
-    with (
-        ThreadPoolExecutor(1) as ahead,
-        open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log,
-    ):
-        # What concludes, and imports scipy for it, is not needed before the database has read.
-        ahead.submit(import_module, "abfleet_analysis.decision.decide")
+    with open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log:
         return report_on(log, config, as_of=as_of, only=only, progress=progress, known=known)
 
 
@@ -96,9 +91,6 @@ def _one(
     *,
     known: Mapping[str, VersionFacts] | None,
 ) -> ExperimentReport:
-    from abfleet_analysis.decision.decide import conclude
-    from abfleet_analysis.decision.measurements import measure
-
     plan = experiment.plan if experiment else AnalysisPlan()
     rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
     gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at, config=config)

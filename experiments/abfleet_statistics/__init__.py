@@ -12,4 +12,5 @@ __all__ = [
     "score_test",
     "sequential",
     "srm",
+    "tails",
 ]

@@ -20,7 +20,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import log_ndtr, ndtr, ndtri
+
+from abfleet_statistics import tails
 
 Floats = NDArray[np.float64]
 
@@ -34,17 +35,17 @@ def spent(alpha: float, fraction: float) -> float:
     """How much of a one-sided alpha may be spent when this fraction (0 to 1) of the calendar has passed."""
     if fraction <= 0:
         return 0.0
-    return float(2 * ndtr(-quantile(1 - alpha / 2) / math.sqrt(min(fraction, 1.0))))
+    return float(2 * tails.below(-quantile(1 - alpha / 2) / math.sqrt(min(fraction, 1.0))))
 
 
 def quantile(probability: float) -> float:
     """The z below which a standard normal lies with this probability; the inverse of Phi."""
-    return float(ndtri(probability))
+    return tails.quantile(probability)
 
 
 def upper(tail: float) -> float:
     """The z that a standard normal exceeds with this probability."""
-    return -float(ndtri(tail))
+    return -tails.quantile(tail)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +113,7 @@ def _advance(state: _State, alpha: float, fraction: float, variance: float) -> _
     def excess(boundary: float) -> tuple[float, float]:
         beyond = (correlation * nodes - boundary) / spread
         slope = -float(weights @ np.exp(-0.5 * beyond * beyond)) / (spread * math.sqrt(2 * math.pi))
-        crossed = max(float(weights @ ndtr(beyond)), sys.float_info.min)
+        crossed = max(float(weights @ tails.below(beyond)), sys.float_info.min)
         return math.log(crossed / gain), slope / crossed  # the logarithm of a tail is almost a parabola
 
     # The integral has five digits where less than 1e-10 is spent; the bracket is exact everywhere.
@@ -168,4 +169,4 @@ def boundaries(alpha: float, fractions: Sequence[float], information: Sequence[f
 
 def two_sided_p(z: Floats | float) -> Floats:
     """P(|Z| > |z|), unadjusted and for a sample whose size was fixed in advance."""
-    return np.asarray(2 * np.exp(log_ndtr(-np.abs(z))))
+    return 2 * tails.below(-np.abs(z))

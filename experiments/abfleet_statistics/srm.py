@@ -16,7 +16,8 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, gammaln
+
+from abfleet_statistics.tails import chi_square_above, log_gamma
 
 Floats = NDArray[np.float64]
 
@@ -35,9 +36,9 @@ def log_e_value(observed: Floats, shares: Floats) -> Floats:
     n, q = _taking_part(observed, shares)
     a = PRIOR_COUNTS * q
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(q > 0, gammaln(a + n) - gammaln(a) - n * np.log(q), 0.0)
+        terms = np.where(q > 0, log_gamma(a + n) - log_gamma(a) - n * np.log(q), 0.0)
     total = n.sum(-1)
-    log_e = terms.sum(-1) + gammaln(PRIOR_COUNTS) - gammaln(PRIOR_COUNTS + total)
+    log_e = terms.sum(-1) + log_gamma(PRIOR_COUNTS) - log_gamma(PRIOR_COUNTS + total)
     return np.where(total > 0, log_e, 0.0)
 
 
@@ -52,7 +53,7 @@ def chi_square(observed: Floats, shares: Floats) -> tuple[Floats, NDArray[np.int
 
 def chi_square_p(statistic: Floats, degrees: NDArray[np.int64]) -> Floats:
     """P(a chi-square of these degrees of freedom is larger); 1 where there are none."""
-    return np.where(degrees > 0, chdtrc(np.maximum(degrees, 1), statistic), 1.0)
+    return np.where(degrees > 0, chi_square_above(np.maximum(degrees, 1), statistic), 1.0)
 
 
 def _taking_part(observed: Floats, shares: Floats) -> tuple[Floats, Floats]:

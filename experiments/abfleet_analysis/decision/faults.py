@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from abfleet_statistics import srm
+from abfleet_statistics import srm, tails
 from abfleet_statistics.effects import Estimator, compare, merged
 from abfleet_statistics.moments import Floats
 from abfleet_statistics.sequential import two_sided_p
-from scipy.special import chdtrc
 
 from abfleet_analysis.decision.evidence import DataQuality, Evidence
 from abfleet_analysis.decision.metrics import MetricRule
@@ -115,7 +114,7 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return []
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / total
-    p = float(chdtrc(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+    p = float(tails.chi_square_above(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
     if p >= UNJOINED_P:
         return []
     totals = quality.joined + quality.unjoined
