@@ -1,5 +1,10 @@
 """The `abfleet` command: the only place that sees every room."""
 
-from importlib.metadata import version
 
-__version__ = version("abfleet")
+def __getattr__(name: str) -> str:
+    """`__version__`, as it is installed: looking it up takes longer than all else that the command line imports."""
+    if name != "__version__":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib.metadata import version
+
+    return version("abfleet")

@@ -85,9 +85,9 @@ def open_log(
     each core.
     """
     import duckdb
-    import ibis
 
     from abfleet_analysis.reading.duckdb_tables import close
+    from abfleet_analysis.reading.ibis_duckdb import connect
 
     json_files, parquet_files = _files(paths)
     if not json_files and not parquet_files:
@@ -96,7 +96,7 @@ def open_log(
             f"{where}: there is no decision log here; allowed are folders, and files *.jsonl, *.jsonl.zst, *.parquet"
         )
     with tempfile.TemporaryDirectory(prefix="abfleet-analysis-") as folder:
-        connection = ibis.duckdb.connect(temp_directory=folder)
+        connection = connect(folder)
         try:
             limit = _limit(connection.con, memory_limit_bytes, threads)
             # A table of lines takes two thirds of their size; what the analysis makes of them needs room beside it.
