@@ -1,9 +1,10 @@
 """What each user adds to each metric, look by look, with the rules of joining outcomes. Ibis expressions."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import ibis
 import ibis.expr.types as ir
@@ -12,7 +13,8 @@ from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.allocation_periods import Looks, index_of
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.sums import Value, spelled
-from abfleet_analysis.reading.databases import fetched_one, fetched_rows, keep, view
+from abfleet_analysis.reading import databases
+from abfleet_analysis.reading.databases import keep, view
 
 if TYPE_CHECKING:
     from ibis.backends import BaseBackend
@@ -103,23 +105,23 @@ def contributions(
     """What each user adds to the metrics of rules."""
     values: dict[str, Value] = {}
     parts: list[ir.Table] = []
+    kinds = _kinds(outcomes, rules)
     for rule in rules:
         if rule.source is MetricSource.CLICKS:
-            clicked = _clicks(outcomes, rule, counted)
-            shown = _impressions(outcomes, rule)
-            parts.append(clicked)
-            if fetched_one(shown.count()):
-                parts.append(shown)
+            parts.append(_clicks(outcomes, rule))
+            counted.clicks_not_in_list += kinds.count("click", rule, lambda row: not row["listed"])
+            if kinds.count("impression", rule):
+                parts.append(_impressions(outcomes, rule))
                 values[rule.name] = Value("clicked", "impressions")
             else:
                 values[rule.name] = Value("clicked", "answered")
         elif rule.source is MetricSource.OUTCOME_RATIO:
             assert rule.over is not None, "a ratio has both"
             below = replace(rule, outcome=rule.over, name=f"{rule.name} over")  # no metric has a blank in its name
-            parts += [_outcomes(outcomes, rule, counted), _outcomes(outcomes, below, counted)]
+            parts += [_outcomes(outcomes, one, kinds, counted) for one in (rule, below)]
             values[rule.name] = Value(_column(rule), _column(below))
         elif rule.source in _OUTCOME_SOURCES:
-            parts.append(_outcomes(outcomes, rule, counted))
+            parts.append(_outcomes(outcomes, rule, kinds, counted))
             values[rule.name] = Value(_column(rule), any=rule.source is MetricSource.OUTCOME_ANY)
         else:
             values[rule.name] = {
@@ -160,6 +162,51 @@ def _aligned(table: ir.Table, columns: Sequence[str]) -> ir.Table:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Kinds:
+    """How many outcomes there are of each kind, so that none of them is asked for by itself.
+
+    Attributes:
+        rows: A row for each combination of `type`, `currency`, `listed` and `late`, with `n`. `late` is how many of the
+            windows had closed before an outcome that names no request.
+        windows: Those of the metrics, in microseconds, ascending.
+    """
+
+    rows: Sequence[Mapping[str, Any]]
+    windows: Sequence[int]
+
+    def count(self, kind: str, rule: MetricRule, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> int:
+        """How many there are of a type within the metric's window."""
+        return sum(row["n"] for row in self._within(kind, rule) if wanted(row))
+
+    def main_currency(self, kind: str, rule: MetricRule) -> str | None:
+        """The most frequent currency; of equally frequent ones the first in the alphabet."""
+        found = Counter[str]()
+        for row in self._within(kind, rule):
+            if row["currency"] is not None:
+                found[row["currency"]] += row["n"]
+        return min(found, key=lambda currency: (-found[currency], currency), default=None)
+
+    def _within(self, kind: str, rule: MetricRule) -> Iterator[Mapping[str, Any]]:
+        latest = self.windows.index(rule.window // _MICROSECOND)
+        return (row for row in self.rows if row["type"] == kind and row["late"] <= latest)
+
+
+def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _Kinds:
+    """The outcomes in numbers; one query for all that metrics ask of them."""
+    windows = sorted({rule.window // _MICROSECOND for rule in rules})
+    if not any(rule.source is MetricSource.CLICKS or rule.money for rule in rules):
+        return _Kinds((), windows)
+    with_request, alone = outcomes.by_request, outcomes.by_user
+    late = ibis.literal(0)
+    for window in windows:
+        late = late + (alone.since_us > window).cast("int32")
+    every = with_request.select("type", "currency", "listed", late=ibis.literal(0, "int32")).union(
+        alone.select("type", "currency", listed=ibis.literal(True), late=late.cast("int32"))
+    )
+    return _Kinds(databases.counted(every, ("type", "currency", "listed", "late"), {"n": ("count", "*")}), windows)
+
+
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
     """The outcomes of a type: those with a request, and those of the user within the metric's window."""
     with_request, alone = outcomes.by_request, outcomes.by_user
@@ -169,10 +216,9 @@ def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table,
     )
 
 
-def _clicks(outcomes: Joined, rule: MetricRule, counted: OutcomeProblems) -> ir.Table:
+def _clicks(outcomes: Joined, rule: MetricRule) -> ir.Table:
     """A click counts once for each request and item, if the item was in the list."""
     with_request, alone = _in_window(outcomes, rule, "click")
-    counted.clicks_not_in_list += int(fetched_one(with_request.filter(~with_request.listed).count()))
     with_request = with_request.filter(with_request.listed)
     pairs = with_request.group_by("request", "item_id", "x_user", "x_period").aggregate(look=with_request.look.min())
     single = alone.group_by("item_id", "x_user", "x_period").aggregate(look=alone.look.min())
@@ -186,26 +232,18 @@ def _impressions(outcomes: Joined, rule: MetricRule) -> ir.Table:
     return _per_look(with_request.select(*columns).union(alone.select(*columns)), impressions=ibis._.count())
 
 
-def _outcomes(outcomes: Joined, rule: MetricRule, counted: OutcomeProblems) -> ir.Table:
+def _outcomes(outcomes: Joined, rule: MetricRule, kinds: _Kinds, counted: OutcomeProblems) -> ir.Table:
     assert rule.outcome is not None, "only metrics over outcomes come here"
     columns = ("x_user", "x_period", "look", "value", "currency")
     with_request, alone = _in_window(outcomes, rule, rule.outcome)
     every = with_request.select(*columns).union(alone.select(*columns))
     if rule.money:
-        currency = _main_currency(every)
+        currency = kinds.main_currency(rule.outcome, rule)
         counted.currencies[rule.name] = currency
-        same = every.currency.fill_null(currency or "") == (currency or "")
-        counted.other_currencies += int(fetched_one(every.filter(~same).count()))
-        every = every.filter(same)
+        counted.other_currencies += kinds.count(rule.outcome, rule, lambda row: row["currency"] not in (None, currency))
+        every = every.filter(every.currency.fill_null(currency or "") == (currency or ""))
     total = ibis._.value.fill_null(0).sum() if rule.source is MetricSource.OUTCOME_VALUE else ibis._.count()
     return _per_look(every, **{_column(rule): total})
-
-
-def _main_currency(outcomes: ir.Table) -> str | None:
-    """The most frequent currency; of equally frequent ones the first in the alphabet."""
-    named = outcomes.filter(outcomes.currency.notnull()).group_by("currency").aggregate(n=ibis._.count())
-    rows = fetched_rows(named)
-    return min(rows, key=lambda row: (-row["n"], row["currency"]))["currency"] if rows else None
 
 
 def _per_look(table: ir.Table, **columns: ibis.Deferred) -> ir.Table:

@@ -64,19 +64,22 @@ def guardrail_events(tables: Tables) -> GuardrailEvents:
     answers = answers_of(tables)
     if not rules:
         return GuardrailEvents({}, {}, answers)
-    failures = tables.keep("failures", _failures(tables))
+    counted = tables.lines.calls.allocated(tables.name)
+    failures = tables.keep("failures", _failures(tables)) if any(row["error"] for row in counted) else None
     absences = _absences(failures, len(tables.groups))
     spans = {group: _spans(absences[0], absences[group]) for group in range(1, len(tables.groups))}
     bad_events = {}
     for rule in rules:
-        events = failures.filter(failures.failure != Failure.ABSENT)
         if rule.bad_event is BadEvent.SLOW:
-            events = slow_calls(tables.calls, rule)
-            events = events.mutate(known=events["at"] + outages.NEAR_US, waits=True)
+            control = sum(row["n"] for row in counted if row["group"] == tables.groups[0])
+            events = slow_calls(tables.calls, rule, most=control)
+            if events is not None:
+                events = events.mutate(known=events["at"] + outages.NEAR_US, waits=True)
+        else:
+            events = None if failures is None else failures.filter(failures.failure != Failure.ABSENT)
         bad_events[rule.name] = _bad_events(tables, events, spans)
-    late = failures.filter(failures.waits)
     pairs = {
-        group: replace(_pair(tables, absences, group), left_out=_left_out(tables, late, group, spans[group]))
+        group: replace(_pair(tables, absences, group), left_out=_left_out(tables, failures, group, spans[group]))
         for group in spans
     }
     return GuardrailEvents(bad_events, pairs, answers)
@@ -97,16 +100,16 @@ def _failures(tables: Tables) -> ir.Table:
 # --- users' first bad events ------------------------------------------------------------------------------------------
 
 
-def _bad_events(tables: Tables, events: ir.Table, spans: Mapping[int, Times]) -> BadEvents:
-    """Users by the block, time, group and shares of their first bad event.
+def _bad_events(tables: Tables, events: ir.Table | None, spans: Mapping[int, Times]) -> BadEvents:
+    """Users by the block, time, group and shares of their first bad event; None where nobody had one.
 
     Around outages of a treatment or of control what waits is left out of both, so that a user's first event may be a
     later one, and control's users may have another one beside each treatment.
     """
-    every = _steps(tables, events)
+    every = _NOBODY if events is None else _steps(tables, events)
     pairs = dict.fromkeys(spans, every)
     for group, near in spans.items():
-        if len(near):
+        if len(near) and events is not None:
             pairs[group] = _steps(tables, _outside(tables, events.filter(events.g.isin([0, group])), near, group))
     different = {id(rows): rows for rows in (every, *pairs.values())}
     keys = np.concatenate([np.stack([rows[name] for name in _KEYS], axis=1) for rows in different.values()])
@@ -135,6 +138,7 @@ def _bad_events(tables: Tables, events: ir.Table, spans: Mapping[int, Times]) ->
 
 
 _KEYS: Final = ("look", "block", "period")
+_NOBODY: Final = {name: np.zeros(0, dtype=np.int64) for name in (*_KEYS, "g", "n", "newest")}
 
 
 def _steps(tables: Tables, events: ir.Table) -> dict[str, Times]:
@@ -173,19 +177,22 @@ def _minutes(tables: Tables, spans: Times, group: int) -> ir.Table:
     return tables.keep(f"near_outages_{group}", rows)
 
 
-def _left_out(tables: Tables, late: ir.Table, group: int, spans: Times) -> int:
+def _left_out(tables: Tables, failures: ir.Table | None, group: int, spans: Times) -> int:
     """How many timeouts of a treatment and of control are in the spans."""
-    if not len(spans):
+    if not len(spans) or failures is None:
         return 0
-    mine = late.filter(late.g.isin([0, group]))
+    mine = failures.filter(failures.waits, failures.g.isin([0, group]))
     return int(fetched_one(mine.count())) - int(fetched_one(_outside(tables, mine, spans, group).count()))
 
 
 # --- outages ----------------------------------------------------------------------------------------------------------
 
 
-def _absences(failures: ir.Table, groups: int) -> list[_Absences]:
+def _absences(failures: ir.Table | None, groups: int) -> list[_Absences]:
     """By group the calls that found nobody. An ambiguous failure of control is one, and no span around it."""
+    if failures is None:
+        none = np.zeros(0, dtype=np.int64)
+        return [_Absences(none, none, none, none > 0)] * groups
     found = failures.filter(failures.failure.isin([Failure.ABSENT, Failure.AMBIGUOUS]))
     found = found.mutate(certain=found.failure == Failure.ABSENT, second=(found["at"] // SECOND).cast("int64"))
     rows = found.group_by("g", "second", "certain").aggregate(

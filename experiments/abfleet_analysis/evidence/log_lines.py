@@ -57,9 +57,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTabl
     survey = survey or survey_of(log)
     if survey.newest is not None and survey.newest > as_of_us:
         survey = survey_of(log, as_of_us)
-    known = log.lines.filter(log.lines["at"] <= as_of_us)
-    unusable = int(fetched_one(known.filter(known.unusable).count()))
-    known = known.drop("unusable")
+    known = log.lines.filter(log.lines["at"] <= as_of_us).drop("unusable")
     connection = log.connection
     outcomes = keep(connection, "every_outcome", _outcomes(known))
     repeated, extra_outcomes = keep_repeated(connection, "repeated_outcome", outcomes, "outcome")
@@ -74,11 +72,11 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTabl
     see = partial(_seen, log, outcomes, survey=survey, same=same, by_request=by_request)
     with alongside(connection) as beside:
         repeats = beside(keep_repeated, connection, "repeated_exposure", every, "exposure")
-        surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
-        if fetched_one(every.count()) != surveyed:
-            raise LogError("the log changed while it was read; run the analysis again")
         # As if no call came again, which is nearly always so: ids are sorted while the database joins.
         seen = see(every)
+        surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
+        if seen.calls.count(lambda row: True) != surveyed:
+            raise LogError("the log changed while it was read; run the analysis again")
         repeated, extra = repeats.result()
     if extra:
         seen = see(_first_ones(every, repeated, "exposure"))
@@ -93,7 +91,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTabl
         missing=seen.missing,
         duplicates=extra,
         duplicate_outcomes=extra_outcomes,
-        unusable=unusable,
+        unusable=survey.unusable,
     )
 
 

@@ -46,11 +46,16 @@ def with_quantile(metric: MetricEvidence, membership: Floats, times: ir.Table | 
     return replace(metric, quantile=scale)
 
 
-def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
-    """Responses slower than the threshold; one learnt from control counts from then on only, in every group."""
+def slow_calls(calls: ir.Table, rule: MetricRule, *, most: int) -> ir.Table | None:
+    """Responses slower than the threshold; one learnt from control counts from then on only, in every group.
+
+    most: Control has no more calls than this. None where it has too few to learn from.
+    """
     timed = calls.filter(calls.timed)
     if rule.threshold_ms is not None:
         return timed.filter(timed.latency_ms > rule.threshold_ms)
+    if most < LEARNT_FROM:
+        return None
     learnt = timed.filter(timed.g == 0).order_by("at").limit(LEARNT_FROM)
     row = fetched_rows(
         learnt.aggregate(
@@ -58,7 +63,7 @@ def slow_calls(calls: ir.Table, rule: MetricRule) -> ir.Table:
         )
     )[0]
     if row["n"] < LEARNT_FROM:
-        return timed.filter(ibis.literal(False))
+        return None
     return timed.filter(timed["at"] > row["last"], timed.latency_ms > row["threshold"])
 
 

@@ -38,6 +38,8 @@ OFTEN: Final = 4.0
 UNKNOWN_DEPLOYMENT: Final = Deployment()
 SAMPLED: Final = 64
 """One user in so many says how many calls there are; a power of two."""
+FEW_CALLS: Final = 4000
+"""Of up to so many calls, a query costs more than the rows that it may leave out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +96,10 @@ class Tables:
         out = np.flatnonzero(cells_of.left_out(self.cells, self.looks.times[-1])).tolist()
         return self.units.cell.isin(out or [UNKNOWN])
 
+    def few_calls(self) -> bool:
+        """Whether a query costs more than the rows that it may leave out."""
+        return _few(self.lines, self.name)
+
     def any_before(self) -> bool:
         """Whether the log has anything from before the experiment began."""
         earliest = self.lines.survey.oldest
@@ -122,7 +128,9 @@ def tables_of(
         times = databases.keep(connection, "times", histogram(calls, ["look", "period", "g"]))
         points = quantile_points(times, len(groups))
     visits = visits_of(calls, points, timed=any(rule.source is MetricSource.TIME_MEAN for rule in rules))
-    if ramped or _come_often(calls):  # over a ramp more is kept of each row than it takes to group
+    if ramped or (
+        not _few(lines, name) and _come_often(calls)
+    ):  # over a ramp more is kept of each row than it takes to group
         visits = _kept_by_look(connection, visits, ramped=ramped)
     if "time_sum" not in visits.columns:
         visits = visits.mutate(time_sum=ibis.literal(0.0))
@@ -179,6 +187,10 @@ def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Tabl
         **{name: calls[name].cast("int32") for name in COUNTED},
         **times,
     )
+
+
+def _few(lines: LogTables, name: str) -> bool:
+    return bool(sum(row["n"] for row in lines.calls.allocated(name)) <= FEW_CALLS)
 
 
 def _come_often(calls: ir.Table) -> bool:

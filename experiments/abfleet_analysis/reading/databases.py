@@ -233,7 +233,7 @@ def fetched_rows(table: ir.Table) -> list[dict[str, Any]]:
 def counted(table: ir.Table, keys: Sequence[str], facts: Mapping[str, tuple[str, str]]) -> list[dict[str, Any]]:
     """Each combination of the keys, of which there are few, with facts of its rows.
 
-    facts: By name a function (`count`, `min`, `max`) and a column; `*` counts the rows.
+    facts: By name a function (`count`, `min`, `max`, `sum`) and a column; `*` counts the rows.
     """
     connection: Any = table.get_backend()
     if connection.name != "duckdb":

@@ -42,8 +42,8 @@ class Survey(_Kinds):
     """What one pass over the lines finds: how many there are of each kind.
 
     Attributes:
-        rows: A row for each combination of `event`, CATEGORICAL, `synthetic` and `timeless`, with `n`, `oldest` and
-            `newest`.
+        rows: A row for each combination of `event`, CATEGORICAL, `synthetic` and `timeless`, with `n`, `oldest`,
+            `newest` and `unusable`, how many of them have a value that is not a usable number.
     """
 
     @property
@@ -66,6 +66,11 @@ class Survey(_Kinds):
     def lines(self) -> int:
         """Lines that were read: unreadable ones, and all others that have a time."""
         return self.count(lambda row: _unreadable(row) or not row["timeless"])
+
+    @property
+    def unusable(self) -> int:
+        """Lines with a time and with a value that is not a usable number, such as nan."""
+        return sum(int(row["unusable"]) for row in self.rows if not row["timeless"])
 
     @property
     def holdout(self) -> int:
@@ -102,10 +107,16 @@ class Survey(_Kinds):
 def survey_of(log: Log, until_us: int | None = None) -> Survey:
     """The log in numbers, up to a moment; lines without a time or kind are always in it."""
     lines = log.lines
+    unusable = lines.unusable
     if until_us is not None:
-        lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | (lines["at"] <= until_us))
-    keyed = lines.select("event", *CATEGORICAL, "synthetic", "at", timeless=lines["at"].isnull())
-    return Survey(tuple(counted(keyed, ("event", *CATEGORICAL, "synthetic", "timeless"), _TIMES)))
+        known = lines["at"] <= until_us
+        lines = lines.filter(lines["at"].isnull() | lines.event.isnull() | known)
+        unusable &= known.fill_null(False)
+    keyed = lines.select(
+        "event", *CATEGORICAL, "synthetic", "at", timeless=lines["at"].isnull(), unusable=unusable.cast("int32")
+    )
+    facts = {**_TIMES, "unusable": ("sum", "unusable")}
+    return Survey(tuple(counted(keyed, ("event", *CATEGORICAL, "synthetic", "timeless"), facts)))
 
 
 _TIMES: Final = {"n": ("count", "*"), "oldest": ("min", "at"), "newest": ("max", "at")}
