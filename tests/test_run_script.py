@@ -299,6 +299,15 @@ def test_bytecode_is_kept_and_not_among_the_sources(checkout: Checkout) -> None:
     assert kept == f"None {checkout.folder.resolve()}/.cache/bytecode\n"
 
 
+@pytest.mark.parametrize("forbidden", ["", "1"])
+def test_libraries_are_compiled_where_nobody_else_may(checkout: Checkout, forbidden: str) -> None:
+    """Beside themselves, for commands that are started without the script; elsewhere Python does it when it must."""
+    (checkout.folder / "duckdb.py").touch()
+    assert checkout.run("setup", PYTHONDONTWRITEBYTECODE=forbidden).returncode == 0
+    compiled = list(checkout.folder.glob("__pycache__/duckdb.*.pyc"))
+    assert len(compiled) == bool(forbidden)
+
+
 def test_prove_lists_and_refuses(checkout: Checkout) -> None:
     """`./run prove` lists the proofs there are; a name that is none of them, or that is a path, is refused."""
     proofs = checkout.folder / "tests" / "proofs"
