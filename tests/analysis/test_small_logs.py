@@ -17,7 +17,7 @@ from tests.support import made_log
 from tests.support.made_log import Size
 
 SMALL = Size(700, 70)
-COMPILED, ASKED = 40, 80
+COMPILED, ASKED = 46, 90
 """A little above what a report of one experiment takes: expressions made SQL, and calls of the database."""
 UNNEEDED = (
     "scipy",
