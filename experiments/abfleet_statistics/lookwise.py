@@ -26,18 +26,16 @@ class LookwiseTest:
         z: Floats,
         *,
         null: NullMoments | None = None,
-        passed: NDArray[np.bool_] | None = None,
     ) -> None:
         """null: Which looks count, and their information; None: all of them, with the comparison's own.
-        passed: Times at which the test is passed whatever z is; None: at none."""
+
+        A look whose z is no number, or infinite because nothing varies, does not count either.
+        """
         self.null = null
-        self.counts = np.ones(len(z), dtype=bool) if null is None else null.counts
+        self.counts: NDArray[np.bool_] = np.isfinite(z) if null is None else null.counts & np.isfinite(z)
         self.z = np.where(self.counts, z, -np.inf)
-        if passed is not None:
-            self.counts = self.counts | passed
-            self.z = np.where(passed, np.inf, self.z)
         self._fractions = fractions
-        self._information = comparison.information if null is None else _of_counted(null)
+        self._information = comparison.information if null is None else _of_counted(null, self.counts)
         highest = np.maximum.accumulate(np.concatenate([[0.0], self._information]))
         self._grows = highest[1:] > highest[:-1] * (1 + 1e-6)
         self._low, self._high = _bounds(alpha, fractions)
@@ -61,7 +59,7 @@ class LookwiseTest:
         return self._known[look]
 
 
-def _of_counted(null: NullMoments) -> Floats:
+def _of_counted(null: NullMoments, counts: NDArray[np.bool_]) -> Floats:
     """The information at each look; one that does not count has that of the last that did, and so spends nothing."""
     information = null.information.copy()
     for time in range(1, len(information)):
@@ -69,7 +67,7 @@ def _of_counted(null: NullMoments) -> Floats:
         if null.pairs[time - 1] > 0:
             grown = information[time - 1] * null.pairs[time] / null.pairs[time - 1]
             information[time] = max(information[time], grown)
-    last = np.maximum.accumulate(np.where(null.counts, np.arange(len(null.counts)), -1))
+    last = np.maximum.accumulate(np.where(counts, np.arange(len(counts)), -1))
     return np.where(last >= 0, information[np.maximum(last, 0)], 0.0)
 
 

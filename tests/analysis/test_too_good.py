@@ -30,7 +30,7 @@ def decided(
             if index < several:
                 log.outcome(kind, user, request, at, value=value + index % 3 / 10, item_id=1)
     log.exposure("late", "control", START + DAY * 8)
-    decision = only(report_of(log.write(folder), file_text(primary, ["error_rate"], metrics=OWN)))["decision"]
+    decision = only(report_of(log.write(folder), file_text(primary, metrics=OWN)))["decision"]
     return decision["verdict"], " ".join(decision["reasons"])
 
 

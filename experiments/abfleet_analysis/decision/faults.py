@@ -97,7 +97,7 @@ def before_fault(evidence: Evidence, rule: MetricRule, group: int) -> str | None
     if not standard_error > 0:
         return None
     p = float(two_sided_p(comparison.difference / standard_error)[0])
-    if p >= BEFORE_P:
+    if not p < BEFORE_P:
         return None
     return (
         f"{rule.name} of {evidence.groups[group]} differed from control in the 14 days before the experiment "
@@ -115,7 +115,7 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
         return []
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / total
     p = float(tails.chi_square_above(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
-    if p >= UNJOINED_P:
+    if not p < UNJOINED_P:
         return []
     totals = quality.joined + quality.unjoined
     shares = ", ".join(

@@ -163,9 +163,10 @@ class Judge:
             return self._shipping(before, reasons)
         verdict = history[-1] if history else Verdict.KEEP_RUNNING
         planned = float(self._treatment.planned[-1])
-        if held_back := self._held_back():
+        if held_back := self._held_back(reasons):
             reasons.held_back(primary.rule, primary.comparison, held_back, ended=verdict is not Verdict.KEEP_RUNNING)
-        elif verdict is Verdict.KEEP_RUNNING and self._counts(-1):
+            return verdict
+        if verdict is Verdict.KEEP_RUNNING and self._counts(-1):
             reasons.keep_running(primary.rule, primary.comparison, planned)
         elif verdict is Verdict.KEEP_RUNNING:
             reasons.not_judged(primary.rule, primary.comparison, primary.null)
@@ -175,6 +176,8 @@ class Judge:
             reasons.inconclusive(primary.rule, primary.comparison, planned)
             if not self._counts(-1):
                 reasons.not_judged(primary.rule, primary.comparison, primary.null)
+        for guardrail in self._treatment.guardrails:
+            reasons.nothing_arrived(guardrail.rule, guardrail.comparison)
         return verdict
 
     def _shipping(self, before: str | None, reasons: Reasons) -> Verdict:
@@ -190,7 +193,7 @@ class Judge:
         reasons.better(primary.rule, primary.comparison, [m.rule.name for m in self._treatment.guardrails])
         return verdict
 
-    def _held_back(self) -> list[str]:
+    def _held_back(self, reasons: Reasons) -> list[str]:
         """Why a primary metric that has crossed is not shipped at the last look."""
         look = self._looks - 1
         if look < 0 or not self._primary_crosses(look):
@@ -199,9 +202,4 @@ class Judge:
             return ["the plan's minimum has not passed"]
         waiting = [m for m in self._treatment.guardrails if m.test is None or not m.test.crosses(look)]
         worse = [f"{name} is worse" for name in self._harmed(look)]
-        return [
-            f"{m.rule.name} is not yet shown to be within its margin"
-            if m.test is not None and m.test.counts[look]
-            else f"{m.rule.name} cannot be judged yet, because too little of it has been seen"
-            for m in waiting
-        ] + worse
+        return [reasons.of_guardrail(m.rule, m.comparison, m.test) for m in waiting] + worse

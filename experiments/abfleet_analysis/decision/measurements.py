@@ -136,10 +136,7 @@ def _measured(
         test = LookwiseTest(alpha, fractions, comparison, _z(rule, comparison, null, rule.sign), null=null)
     elif rule.role == "guardrail":
         z, of_margin = _margin_z(metric, comparison, membership, group)
-        # No call went wrong in either group: nothing speaks against the treatment. An outcome that never came does not
-        # say so much: it may be that nobody records it.
-        flat = (comparison.standard_error == 0) & (comparison.difference == 0) & rule.binary & (rule.outcome is None)
-        test = LookwiseTest(GUARDRAIL_ALPHA, fractions, comparison, z, null=of_margin, passed=flat)
+        test = LookwiseTest(GUARDRAIL_ALPHA, fractions, comparison, z, null=of_margin)
     descriptive = rule.source is MetricSource.FALLBACKS  # control cannot fall back
     worse = _z(rule, comparison, null, -rule.sign)
     harm = None if descriptive else LookwiseTest(HARM_ALPHA, fractions, comparison, worse, null=null)

@@ -30,16 +30,21 @@ def planned_users(
 
     alpha: One-sided, of the primary metric. held: The guardrails.
     From control's variance alone, a treatment's being taken as what the plan expects of it: what a treatment does must
-    not decide how long it is watched.
+    not decide how long it is watched. Where control does nothing that the primary metric counts, nobody knows. Of such
+    a guardrail only a margin in points says how many users would show a treatment at it; without one it is left out, as
+    no number of users would do.
     """
     everyone, power = evidence.users.sum(axis=1), quantile(plan.power)
     distance = plan.effect * np.abs(primary.baseline)
     needed = _needed(primary, everyone, 1.0, 1 + plan.effect, distance, z=quantile(1 - alpha) + power)
+    needed = np.where(needed > 0, needed, np.nan)
     for rule, comparison in held:
         factor, points = margin(rule, comparison)
         distance = np.abs((factor - 1) * comparison.baseline) + np.abs(points)
         z = quantile(1 - GUARDRAIL_ALPHA) + power
-        needed = np.maximum(needed, _needed(comparison, everyone, np.square(factor), 1.0, distance, z=z))
+        at_margin = np.where(comparison.baseline == 0, np.abs(points) * (1 - np.abs(points)), 0.0)
+        by_it = _needed(comparison, everyone, np.square(factor), 1.0, distance, z=z, of_its_own=at_margin)
+        needed = np.maximum(needed, np.nan_to_num(by_it, nan=0.0, posinf=0.0))
     return np.where(np.isfinite(needed), np.ceil(needed * INFLATION), np.nan)
 
 
@@ -51,13 +56,17 @@ def _needed(
     distance: Floats,
     *,
     z: float,
+    of_its_own: Floats | float = 0.0,
 ) -> Floats:
-    """Users for a difference of this distance to be found; the factors are of control's variance per user."""
+    """Users for a difference of this distance to be found; the factors are of control's variance per user.
+
+    of_its_own: What a treatment's variance per user is beside that.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         a_user = comparison.baseline_variance * comparison.baseline_users
         control, treatment = comparison.baseline_users / everyone, comparison.users / everyone
-        error = a_user * (of_control / control + of_treatment / treatment)
-        return np.where(a_user == 0, 0.0, error * np.square(z / distance))
+        error = a_user * (of_control / control + of_treatment / treatment) + of_its_own / treatment
+        return np.where(error == 0, 0.0, error * np.square(z / distance))
 
 
 def margin(rule: MetricRule, comparison: Comparison) -> tuple[Floats, Floats]:

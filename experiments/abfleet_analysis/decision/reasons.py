@@ -9,12 +9,13 @@ import numpy as np
 from abfleet_experiments.config import AnalysisPlan
 from abfleet_statistics import guardrails
 from abfleet_statistics.effects import Comparison
+from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.score_test import MOST_SKEWED, NullMoments
 from abfleet_statistics.sequential import quantile
 
 from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers, Evidence, PairOutages
 from abfleet_analysis.decision.guardrail_paths import GuardrailPath
-from abfleet_analysis.decision.metrics import MetricRule, MetricSource
+from abfleet_analysis.decision.metrics import BadEvent, MetricRule, MetricSource
 from abfleet_analysis.decision.verdicts import SampleRatio
 
 MINUTE_US: Final = 60_000_000
@@ -156,33 +157,66 @@ class Reasons:
 
     def not_judged(self, rule: MetricRule, comparison: Comparison, null: NullMoments) -> None:
         """The primary metric has been seen too seldom, or too unevenly, for this look to count."""
-        if self._nobody():
-            return
+        if not self._nobody():
+            users = self._evidence.users[-1].sum()
+            self._say(
+                f"no boundary is crossed after {users:,.0f} users: {rule.name} of {self._name} cannot be judged yet: "
+                f"{self._missing(rule, comparison, null)}"
+            )
+
+    def nothing_arrived(self, rule: MetricRule, comparison: Comparison) -> None:
+        """A guardrail counts outcomes of which the log has not one, so that it cannot hold whatever else comes."""
+        everyone = comparison.users[-1] + comparison.baseline_users[-1]
+        if _outcome(rule) is not None and everyone > 0 and not _acted(comparison):
+            self._say(f"the guardrail {rule.name} cannot hold: {self._nothing(rule, comparison)}")
+
+    def of_guardrail(self, rule: MetricRule, comparison: Comparison, test: LookwiseTest | None) -> str:
+        """Why a guardrail does not hold, as part of a sentence."""
+        if test is None or test.null is None or not comparison.users[-1] + comparison.baseline_users[-1] > 0:
+            return f"{rule.name} cannot be judged yet, because too little of it has been seen"
+        if _acted(comparison):
+            if test.counts[-1]:
+                return f"{rule.name} is not yet shown to be within its margin"
+            return f"{rule.name} cannot be judged yet: {self._missing(rule, comparison, test.null)}"
+        nothing = self._nothing(rule, comparison)
+        if _outcome(rule) is not None or not rule.binary:
+            return f"{rule.name} cannot be judged yet: {nothing}"
+        if not rule.margin_points:
+            return (
+                f"{rule.name} cannot be judged: {nothing}, and {rule.margin:.0%} more than nothing is nothing; without "
+                "a `margin` of its own a rise by points is tolerated"
+            )
+        return f"{rule.name} is not yet shown to be within its margin: {nothing}, but a rise of " + (
+            f"{rule.margin_points:.1%} of the users would not be seen with so few of them"
+        )
+
+    def _missing(self, rule: MetricRule, comparison: Comparison, null: NullMoments) -> str:
+        """What a metric lacks to be judged, as part of a sentence."""
         sizes = [float(comparison.users[-1]), float(comparison.baseline_users[-1])]
-        everyone = sizes[0] + sizes[1]
-        acted = float(comparison.nonzero[-1] + comparison.baseline_nonzero[-1])
+        everyone, acted = sizes[0] + sizes[1], _acted(comparison)
         skewness = abs(float(null.skewness[-1]))
-        users = self._evidence.users[-1].sum()
-        what = f"no boundary is crossed after {users:,.0f} users: {rule.name} of {self._name} cannot be judged yet"
         if everyone > 0 and not acted:
-            outcome = "click" if rule.source is MetricSource.CLICKS else rule.outcome
-            missing = f"a `{outcome}`" if outcome else "any of what it counts"
-            self._say(f"{what}: of {everyone:,.0f} users in both groups not one has {missing} in the log")
-        elif not skewness > MOST_SKEWED:
-            self._say(f"{what}: there are too few users, or all of them do the same")
-        elif rule.binary:
+            return self._nothing(rule, comparison)
+        if not skewness > MOST_SKEWED:
+            return "there are too few users, or all of them do the same"
+        if rule.binary:
             smaller = self._name if sizes[0] < sizes[1] else self._evidence.groups[0]
-            expected = acted * min(sizes) / everyone
-            self._say(
-                f"{what}: {acted:,.0f} of {everyone:,.0f} users have an event, {expected:.2g} of them expected in "
-                f"{smaller}, where about 1 is needed; wait for about {skewness**2:,.2g} times as many users, or give "
-                f"{smaller} a larger share"
+            return (
+                f"{acted:,.0f} of {everyone:,.0f} users have an event, {acted * min(sizes) / everyone:.2g} of them "
+                f"expected in {smaller}, where about 1 is needed; wait for about {skewness**2:,.2g} times as many "
+                f"users, or give {smaller} a larger share"
             )
-        else:
-            self._say(
-                f"{what}: a few large values decide it (skewness of the difference {skewness:.1f}, at most 1); "
-                f"wait for about {skewness**2:,.2g} times as many users, winsorise it, or split more evenly"
-            )
+        return (
+            f"a few large values decide it (skewness of the difference {skewness:.1f}, at most 1); "
+            f"wait for about {skewness**2:,.2g} times as many users, winsorise it, or split more evenly"
+        )
+
+    def _nothing(self, rule: MetricRule, comparison: Comparison) -> str:
+        """That nobody has done what a metric counts, as part of a sentence."""
+        everyone = comparison.users[-1] + comparison.baseline_users[-1]
+        outcome = _outcome(rule)
+        what = f"a `{outcome}`" if outcome else "a failed call" if rule.bad_event is BadEvent.ERROR else None
+        return f"of {everyone:,.0f} users in both groups not one has {what or 'any of what it counts'} in the log"
 
     def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """The planned users have come, and no boundary is crossed."""
@@ -202,6 +236,16 @@ class Reasons:
 
     def _say(self, sentence: str) -> None:
         self._sentences.append(sentence)
+
+
+def _outcome(rule: MetricRule) -> str | None:
+    """The type of outcome that a metric counts, if it does."""
+    return "click" if rule.source is MetricSource.CLICKS else rule.outcome
+
+
+def _acted(comparison: Comparison) -> float:
+    """Users of both groups with a value other than 0."""
+    return float(comparison.nonzero[-1] + comparison.baseline_nonzero[-1])
 
 
 def _lift(comparison: Comparison) -> str:

@@ -10,12 +10,15 @@ from abfleet_analysis.decision.evidence import BadEvents, Calendar, DataQuality,
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.decision.verdicts import Decision, Verdict
 from abfleet_experiments.config import AnalysisPlan, Guardrail, MetricsPlan
+from abfleet_statistics.effects import compare
+from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.moments import from_sums, proportions
 from abfleet_statistics.sequential import boundaries
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 PLAN = AnalysisPlan()
+FLAT = proportions(np.full((2, 1, 2), 100.0), np.array([[[0.0, 100.0]]] * 2))
 PRIMARY, ERRORS = metric_rules(MetricsPlan("conversion_rate", (Guardrail("error_rate"),)), PLAN, {})
 
 
@@ -103,9 +106,36 @@ def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
     assert held_back == "it is not to be shipped yet, because the plan's minimum has not passed"
 
 
-def test_a_guardrail_without_any_event_passes() -> None:
-    """No errors in either group: zero variance, zero difference, nothing in the way."""
+def test_a_guardrail_without_any_event_passes_once_it_would_have_shown() -> None:
+    """No errors in either group: of 39,200 users a rise of 0.2 points would be seen, of 2,800 it would not."""
     assert verdict(evidence(rate=(0.05, 0.07), errors=(0.0, 0.0)))[0] is Verdict.SHIP
+    few = evidence(rate=(0.05, 0.15), errors=(0.0, 0.0), a_day=(100, 100), looks=14)
+    found, why = verdict(few)
+    assert found is Verdict.KEEP_RUNNING
+    assert "not one has a failed call in the log" in why
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_what_is_no_number_decides_nothing(value: float) -> None:
+    """Sums that are no numbers, of one group, in any metric: nothing is shipped, rolled back or stopped for them."""
+    for metric in (0, 1):
+        whole = evidence(rate=(0.05, 0.05), errors=(0.01, 0.01))
+        broken = whole.metrics[metric].moments.sums()
+        broken = [one.copy() for one in broken]
+        for one in broken[1:]:
+            one[:, :, 1] = value
+        metrics = list(whole.metrics)
+        metrics[metric] = replace(metrics[metric], moments=from_sums(broken))
+        found = decide(replace(whole, metrics=tuple(metrics)), PLAN)
+        assert {seen for seen, _ in found.history} <= {Verdict.KEEP_RUNNING, Verdict.INCONCLUSIVE, Verdict.STOP_NO_EFFECT}
+        assert metric or found.verdict is Verdict.INCONCLUSIVE
+
+
+def test_a_difference_without_any_variance_decides_nothing() -> None:
+    """An infinite z is one that nobody can believe."""
+    test = LookwiseTest(0.025, (0.5, 1.0), compare(FLAT, np.ones((2, 1, 1)), 1), np.array([np.inf, np.inf]))
+    assert not test.counts.any()
+    assert not test.crosses(1)
 
 
 def test_errors_roll_back_even_where_the_lift_is_too_good() -> None:
