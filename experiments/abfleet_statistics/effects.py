@@ -11,6 +11,9 @@
 All four are means of an influence a (y - b z), which is what the code computes. Strata (allocations) are combined with
 weights n0 n1 / (n0 + n1), the ones of least variance under a common effect; both groups' values are standardised by the
 same weights. Users in two strata enter with their covariance.
+
+How large a difference is against control's value is as uncertain as both values are: its interval is Fieller's (J. R.
+Stat. Soc. B 1954), all ratios r for which value - r baseline is within so many of its own standard errors of 0.
 """
 
 from dataclasses import dataclass
@@ -38,6 +41,7 @@ class Comparison:
         value, baseline: Standardised by the same weights.
         variance, baseline_variance: Of these two values, as estimates.
         nonzero, baseline_nonzero: Users with a value other than 0.
+        negative: Whether a user's value may be below 0.
     """
 
     users: Floats
@@ -48,6 +52,7 @@ class Comparison:
     baseline_variance: Floats
     nonzero: Floats
     baseline_nonzero: Floats
+    negative: bool = True
 
     @property
     def difference(self) -> Floats:
@@ -64,6 +69,22 @@ class Comparison:
         """Value / baseline - 1: float64[times]; nan for a baseline of 0."""
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(self.baseline != 0, self.value / self.baseline - 1, np.nan)
+
+    def relative_interval(self, width: Floats | float) -> tuple[Floats, Floats]:
+        """The ends of Fieller's interval of the relative difference, this many standard errors wide each way.
+
+        It leaves out 0 just where the difference's own interval does. nan where control's value itself is not so far
+        from 0, as any ratio is possible then. Where no value is below 0, neither is a ratio: no end is below -1.
+        """
+        squared = np.square(width)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            a = np.square(self.baseline) - squared * self.baseline_variance
+            b = self.value * self.baseline
+            c = np.square(self.value) - squared * self.variance
+            root = np.sqrt(np.maximum(b * b - a * c, 0.0))
+            ends = [np.where(a > 0, (b + side * root) / a - 1, np.nan) for side in (-1, 1)]
+        low, high = (one if self.negative else np.maximum(one, -1.0) for one in ends)
+        return low, high
 
     @property
     def information(self) -> Floats:
@@ -96,10 +117,12 @@ def compare(
     *,
     estimator: Estimator = Estimator.MEAN,
     quantile: QuantileScale | None = None,
+    negative: bool = True,
 ) -> Comparison:
     """A group against group 0.
 
     membership: float64[times, strata, cells], 1 where a cell is in a stratum then, else 0.
+    negative: Whether a user's value may be below 0.
     """
     pair = [0, group]
     n, y, z, yy, yz, zz, nonzero = (
@@ -139,6 +162,7 @@ def compare(
         baseline_variance=squared[:, 0],
         nonzero=converted[:, 1],
         baseline_nonzero=converted[:, 0],
+        negative=negative,
     )
 
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value, whole
 from abfleet_dashboard.pictures.scales import Scale
 from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
-from abfleet_dashboard.views.words import metric_title, relative, with_version
+from abfleet_dashboard.views.words import metric_title, with_version
 
 _ROLES = {"primary": "decides", "guardrail": "must not get worse", "secondary": "is only shown"}
 
@@ -65,7 +65,7 @@ def reading(metric: MetricResult, *, believed: bool) -> tuple[str, str]:
 
 
 def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
-    needed = [relative(metric, metric.interval) for metric in group.metrics]
+    needed = [metric.relative_interval for metric in group.metrics]
     needed += [(0.0, _margin(metric)) for metric in group.metrics if math.isfinite(_margin(metric))]
     axis = axis_for(needed)
     believed = report.decision.verdict is not Verdict.REFUSE
@@ -89,7 +89,7 @@ def _margin(metric: MetricResult) -> float:
 
 def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
     rule = metric.rule
-    interval, always = relative(metric, metric.interval), relative(metric, metric.sequential_interval)
+    interval, always = metric.relative_interval, metric.relative_sequential_interval
     tone, word = reading(metric, believed=believed)
     margin = _margin(metric)
     return MetricRow(

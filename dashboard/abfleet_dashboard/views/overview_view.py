@@ -21,7 +21,6 @@ from abfleet_dashboard.views.words import (
     has_users,
     metric_name,
     primary,
-    relative,
     with_version,
 )
 
@@ -86,7 +85,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
         metric=f"{metric_name(metric.rule.name)}, {metric.group}" if metric else "",
         change=change(metric.relative_difference) if metric and known else UNKNOWN,
         tone=reading(metric, believed=decision.verdict is not Verdict.REFUSE)[0] if metric else "open",
-        interval=between(*relative(metric, metric.interval)) if metric and known else UNKNOWN,
+        interval=between(*metric.relative_interval) if metric and known else UNKNOWN,
         users=whole(users),
         planned=whole(decision.users_planned) if decision.users_planned > 0 else UNKNOWN,
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,

@@ -61,14 +61,6 @@ def spoken(text: str) -> str:
     return _PERCENT.sub(lambda found: found[1].replace("-", "\u2212") + f"{found[2]}\u00a0%", named)
 
 
-def relative(metric: MetricResult, bounds: tuple[float, float]) -> tuple[float, float]:
-    """An interval of the difference as one of the relative change; nan where control's value is 0 or not known."""
-    base = abs(metric.baseline_value)
-    if not base > 0:
-        return (math.nan, math.nan)
-    return (bounds[0] / base, bounds[1] / base)
-
-
 def metric_title(name: str) -> str:
     """As it begins a row or a heading; names of the file stay as they are."""
     known = METRICS.get(name)
@@ -187,7 +179,7 @@ def amounts(report: ExperimentReport) -> tuple[str, ...]:
         known = [metric for metric in shown if math.isfinite(metric.relative_difference)]
         found += [
             f"{with_version(report, group.group)}: {_side_by_side(report, metric)}, a change of "
-            f"{change(metric.relative_difference)}, between {_ends(metric, metric.interval)}."
+            f"{change(metric.relative_difference)}{_between(metric)}."
             for metric in known
         ] or [f"{with_version(report, group.group)}: nothing can be said yet."]
     if report.decision.verdict is Verdict.REFUSE and found:
@@ -222,7 +214,7 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
 
 
 def _always(metric: MetricResult) -> list[str]:
-    low, high = relative(metric, metric.sequential_interval)
+    low, high = metric.relative_sequential_interval
     if not math.isfinite(low) or not math.isfinite(high):
         needed = "about 100 users with something counted in each group"
         return [f"An interval that holds however often one looks cannot be given yet: it needs {needed}."]
@@ -277,11 +269,14 @@ def _lift_words(metric: MetricResult) -> str:
     name = metric_name(metric.rule.name)
     if not math.isfinite(metric.relative_difference):
         return f"{name}, whose change cannot be computed yet"
-    return f"{name} {change(metric.relative_difference)}, between {_ends(metric, metric.interval)}"
+    return f"{name} {change(metric.relative_difference)}{_between(metric)}"
 
 
-def _ends(metric: MetricResult, bounds: tuple[float, float]) -> str:
-    return between(*relative(metric, bounds)).replace(" to ", " and ")
+def _between(metric: MetricResult) -> str:
+    """The interval of the change as the end of a clause; nothing where there is none."""
+    if not all(map(math.isfinite, metric.relative_interval)):
+        return ""
+    return f", between {between(*metric.relative_interval).replace(' to ', ' and ')}"
 
 
 def _lift(group: GroupDecision) -> float:

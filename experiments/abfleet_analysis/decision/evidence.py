@@ -23,11 +23,12 @@ ABSENT_CALLS: Final = 30
 
 @dataclass(frozen=True, slots=True)
 class MetricEvidence:
-    """The sums of one metric; `quantile` where it is one."""
+    """The sums of one metric; `quantile` where it is one. negative: Whether a user's value may be below 0."""
 
     rule: MetricRule
     moments: Moments
     quantile: QuantileScale | None = None
+    negative: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,7 +129,14 @@ def _measured(
     metric: MetricEvidence, membership: Floats, group: int, *, alpha: float, fractions: tuple[float, ...]
 ) -> MetricMeasurement:
     rule = metric.rule
-    comparison = compare(metric.moments, membership, group, estimator=rule.estimator, quantile=metric.quantile)
+    comparison = compare(
+        metric.moments,
+        membership,
+        group,
+        estimator=rule.estimator,
+        quantile=metric.quantile,
+        negative=metric.negative,
+    )
     null = _null(metric, membership, group)
     test = None
     if rule.role == "primary":
@@ -177,6 +184,12 @@ def sequential_half_width(evidence: Evidence, treatment: Treatment, comparison: 
     return np.where(enough(comparison.nonzero, comparison.baseline_nonzero), width, np.nan)
 
 
+def always_relative_interval(comparison: Comparison, half: Floats) -> tuple[Floats, Floats]:
+    """The ends of the always-valid interval relative to control: float64[times] each. half: Half of it, absolute."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return comparison.relative_interval(half / comparison.standard_error)
+
+
 def always_excludes_zero(evidence: Evidence, treatment: Treatment) -> Floats:
     """Whether the primary metric's always-valid interval leaves out 0: float64[times], 0 or 1."""
     comparison = treatment.primary.comparison
@@ -195,7 +208,8 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
     boundary = shown.boundary(looks - 1) if shown is not None and looks else math.nan
     plain = float(contrast_z(comparison)[-1])
     half = error * quantile(0.975)
-    wide = float(sequential_half_width(evidence, treatment, comparison)[-1])
+    wide = sequential_half_width(evidence, treatment, comparison)
+    relative, always = comparison.relative_interval(quantile(0.975)), always_relative_interval(comparison, wide)
     path = treatment.paths.get(rule.name)
     _, points = margin(rule, comparison)
     baseline = float(comparison.baseline[-1])
@@ -216,7 +230,9 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
         z=z,
         boundary=boundary,
         e_value=math.nan if path is None else float(np.exp(min(path.log_e[-1], 700.0))),
-        sequential_interval=(difference - wide, difference + wide),
+        sequential_interval=(difference - float(wide[-1]), difference + float(wide[-1])),
+        relative_interval=(float(relative[0][-1]), float(relative[1][-1])),
+        relative_sequential_interval=(float(always[0][-1]), float(always[1][-1])),
         counts=bool(measured.null.counts[-1] if measured.test is None else measured.test.counts[-1]),
         skewness=float(measured.null.skewness[-1]),
     )

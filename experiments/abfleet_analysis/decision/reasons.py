@@ -252,8 +252,10 @@ def _lift(comparison: Comparison) -> str:
     relative = float(comparison.relative_difference[-1])
     if not math.isfinite(relative):
         return "no relative change can be computed yet"
-    half = quantile(0.975) * float(comparison.standard_error[-1]) / abs(float(comparison.baseline[-1]))
-    return f"{relative:+.1%} (95 % interval at this look alone {relative - half:+.1%} to {relative + half:+.1%})"
+    low, high = (float(end[-1]) for end in comparison.relative_interval(quantile(0.975)))
+    if not math.isfinite(low):
+        return f"{relative:+.1%} (no interval at this look: control's value may as well be 0)"
+    return f"{relative:+.1%} (95 % interval at this look alone {low:+.1%} to {high:+.1%})"
 
 
 def _which_half(wrong: float, absent: float) -> str:

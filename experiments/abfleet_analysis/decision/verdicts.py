@@ -30,6 +30,8 @@ class MetricResult:
     """One metric of one treatment against control, at the moment of the report; nan where there is too little.
 
     Attributes:
+        interval, sequential_interval: Of the difference. relative_interval, relative_sequential_interval: Of the relative
+            difference, with what is not known of control's value; nan where that may be 0.
         margin: Tolerated relative change for the worse.
         z: Of the difference, positive where it is for the better; for a guardrail, of being better than its margin.
         boundary: What z must reach at the last look; nan before the first.
@@ -54,6 +56,8 @@ class MetricResult:
     boundary: float
     e_value: float
     sequential_interval: tuple[float, float]
+    relative_interval: tuple[float, float]
+    relative_sequential_interval: tuple[float, float]
     counts: bool = True
     skewness: float = 0.0
 

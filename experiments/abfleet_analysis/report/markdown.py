@@ -63,8 +63,8 @@ def _metrics(report: ExperimentReport) -> Iterator[str]:
             value_text(metric.baseline_value),
             value_text(metric.value),
             percent_text(metric.relative_difference),
-            interval_text(metric, metric.interval),
-            interval_text(metric, metric.sequential_interval),
+            interval_text(metric.relative_interval),
+            interval_text(metric.relative_sequential_interval),
         ]
         for group in report.decision.groups
         for metric in group.metrics

@@ -8,7 +8,13 @@ from abfleet_statistics.effects import Comparison
 from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.moments import Floats
 
-from abfleet_analysis.decision.measurements import Measurements, MetricMeasurement, Treatment, sequential_half_width
+from abfleet_analysis.decision.measurements import (
+    Measurements,
+    MetricMeasurement,
+    Treatment,
+    always_relative_interval,
+    sequential_half_width,
+)
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.planning import margin
 from abfleet_analysis.report.details import MetricPath, Paths
@@ -33,7 +39,7 @@ def paths(measurements: Measurements, times: Sequence[datetime]) -> Paths:
 def _path(measurements: Measurements, treatment: Treatment, measured: MetricMeasurement) -> MetricPath:
     rule, comparison = measured.rule, measured.comparison
     half = sequential_half_width(measurements.evidence, treatment, comparison)
-    ends = [_relative(comparison.difference + side * half, comparison) for side in (-1, 1)]
+    low, high = always_relative_interval(comparison, half)
     harm = treatment.losing if rule.role == "primary" else measured.harm
     live = treatment.paths.get(rule.name)
     return MetricPath(
@@ -42,8 +48,8 @@ def _path(measurements: Measurements, treatment: Treatment, measured: MetricMeas
         direction=rule.direction,
         group=treatment.name,
         relative_difference=comparison.relative_difference,
-        low=np.minimum(*ends),  # a baseline below 0 turns them round
-        high=np.maximum(*ends),
+        low=low,
+        high=high,
         better_at=_better_at(measured),
         worse_at=_worse_at(measured, harm),
         log_e=np.full(len(half), np.nan) if live is None else live.log_e,

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from abfleet_analysis.decision.evidence import DataQuality
-from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.decision.verdicts import GroupDecision, Verdict
 from abfleet_analysis.report.report import ExperimentReport, Report
 
 _WORDS: Final = {
@@ -107,8 +107,8 @@ def _metrics(report: ExperimentReport, group: GroupDecision) -> Table:
             value_text(metric.baseline_value),
             value_text(metric.value),
             percent_text(metric.relative_difference),
-            interval_text(metric, metric.interval),
-            interval_text(metric, metric.sequential_interval),
+            interval_text(metric.relative_interval),
+            interval_text(metric.relative_sequential_interval),
         )
     return table
 
@@ -165,9 +165,6 @@ def percent_text(value: float) -> str:
     return f"{value:+.1%}" if math.isfinite(value) else "-"
 
 
-def interval_text(metric: MetricResult, bounds: tuple[float, float]) -> str:
-    """An interval of the difference, relative to control."""
-    if not all(map(math.isfinite, bounds)) or not metric.baseline_value:
-        return "-"
-    low, high = (bound / abs(metric.baseline_value) for bound in bounds)
-    return f"{low:+.1%} to {high:+.1%}"
+def interval_text(bounds: tuple[float, float]) -> str:
+    """An interval of the relative difference; - where it is not known."""
+    return "{:+.1%} to {:+.1%}".format(*bounds) if all(map(math.isfinite, bounds)) else "-"

@@ -174,6 +174,8 @@ def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, objec
         "boundary": _number(metric.boundary),
         "e_value": _number(metric.e_value),
         "sequential_interval": [_number(bound) for bound in metric.sequential_interval],
+        "relative_interval": [_number(bound) for bound in metric.relative_interval],
+        "relative_sequential_interval": [_number(bound) for bound in metric.relative_sequential_interval],
         "counts": metric.counts,
         "skewness": _number(metric.skewness),
         "users_factor": _number(metric.users_factor),

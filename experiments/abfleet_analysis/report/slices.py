@@ -26,15 +26,17 @@ def compared(
     groups: Sequence[str],
     *,
     estimator: Estimator,
+    negative: bool,
 ) -> tuple[Slice, ...]:
     """Each slice of each treatment against control's, slice by slice.
 
     moments: float64[slices, cells, groups]; membership: float64[strata, cells]; groups: names, control first.
+    negative: Whether a user's value may be below 0.
     """
     in_each = np.broadcast_to(membership, (len(labels), *membership.shape))
     found: list[tuple[int, Slice, float]] = []
     for group in range(1, len(groups)):
-        comparison = compare(moments, in_each, group, estimator=estimator)
+        comparison = compare(moments, in_each, group, estimator=estimator, negative=negative)
         for index, label in enumerate(labels):
             found.append((index, *_slice(comparison, index, label, groups[group])))
     adjusted = benjamini_hochberg(np.array([p for _, _, p in found]))
@@ -81,8 +83,8 @@ def _slice(comparison: Comparison, index: int, label: str, group: str) -> tuple[
     if few or not (error > 0 and math.isfinite(relative)):
         relative, interval, p = math.nan, (math.nan, math.nan), math.nan
     else:
-        half = quantile(0.975) * error / abs(baseline)
-        interval = (relative - half, relative + half)
+        low, high = comparison.relative_interval(quantile(0.975))
+        interval = (float(low[index]), float(high[index]))
         p = float(two_sided_p(difference / error))
     users, baseline_users = round(float(comparison.users[index])), round(float(comparison.baseline_users[index]))
     value = float(comparison.value[index])
