@@ -5,7 +5,8 @@ is a ratio of sums over users, which effects.py computes; the density comes from
 (JASA 1952): how far the quantile moves when the share moves by what 1.96 standard errors of it would be.
 
 Limits: a value is exact to 0.1 % (a bin is as wide, and gives the mean of the calls in it), and the share's variance is
-taken at the group's latest quantile, not at each look's own.
+taken at a point near the group's quantile at that time. It is scaled to the share that the quantile has above it, as
+p (1 - p) is; by a factor of two at most, beyond which the point is not near.
 """
 
 from typing import Final
@@ -31,7 +32,7 @@ def quantile_scale(
     times, strata, _ = membership.shape
     value = np.full((times, strata, moments.n.shape[2]), np.nan)
     per_share = np.full_like(value, np.nan)
-    error = np.sqrt(_share_variance(moments, membership))
+    error = np.sqrt(_share_variance(moments, membership, probability))
     for time in range(times):
         calls = np.einsum("sc,cgb->sgb", membership[time], counts[time])
         sums = np.einsum("sc,cgb->sgb", membership[time], totals[time])
@@ -57,12 +58,14 @@ def _points(counts: Floats, means: Floats, probabilities: Floats) -> Floats:
     return np.where(np.isnan(probabilities), np.nan, result)
 
 
-def _share_variance(moments: Moments, membership: Floats) -> Floats:
-    """Variance of the share of calls above the point, clustered by user: float64[times, strata, groups]."""
+def _share_variance(moments: Moments, membership: Floats, probability: float) -> Floats:
+    """Variance of the share of calls above the quantile, clustered by user: float64[times, strata, groups]."""
     n, y, z, yy, yz, zz = (merged(membership, part) for part in moments.sums()[:6])
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = y / z
-        return np.maximum((yy - 2 * ratio * yz + ratio * ratio * zz) / (n - 1) * n / (z * z), 0)
+        at_point = np.maximum((yy - 2 * ratio * yz + ratio * ratio * zz) / (n - 1) * n / (z * z), 0)
+        scale = probability * (1 - probability) / (ratio * (1 - ratio))
+        return np.where((scale >= 0.5) & (scale <= 2), at_point * scale, at_point)
 
 
 def point(counts: Floats, totals: Floats, probability: float) -> float:

@@ -161,7 +161,7 @@ def test_winsorising_cuts_at_the_quantile_of_all_users(tmp_path: Path) -> None:
         log.outcome("play", f"u{index}", value=values[-1])
     own = "metrics:\n  plays: {type: mean, outcome: play, winsorise: 0.9}\n"
     found = metric(report_of(log.write(tmp_path), file_text("plays", metrics=own)), "plays")
-    cut = np.minimum(values, np.quantile(values, 0.9))
+    cut = np.minimum(values, np.sort(values)[89])  # a tenth of them is above
     assert found["value"] == pytest.approx(cut[1::2].mean())
     assert found["se"] == pytest.approx(math.sqrt(sum(cut[g::2].var(ddof=1) / 50 for g in (0, 1))))
 

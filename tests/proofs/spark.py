@@ -28,7 +28,7 @@ from abfleet_analysis.evidence.allocation_periods import find_allocations, group
 from abfleet_analysis.evidence.contributions import OutcomeProblems
 from abfleet_analysis.evidence.gather_evidence import contributed
 from abfleet_analysis.evidence.sums import PRODUCTS, changes, column
-from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
+from abfleet_analysis.evidence.tables import Tables, counted_in, tables_of
 from abfleet_analysis.reading.open_log import Log, log_in, open_log
 from abfleet_analysis.reading.survey import survey_of
 
@@ -143,7 +143,7 @@ def collected(log: Log, folder: Path) -> dict[str, list[Row]]:
     units = tables.units.select("user", "period", "g", "cell", "first", "bucket", "entry", "two_groups")
     # A user may have several rows for a look, and their order is nobody's: what they say together is.
     visits = tables.visits.group_by("user", "period", "cell", "g", "look").aggregate(
-        **{name: tables.visits[name].sum() for name in COUNTED}
+        **{name: tables.visits[name].sum() for name in counted_in(tables.visits)}
     )
     table, values = contributed(tables, OutcomeProblems())
     changed = changes(table, values, tables.shape)

@@ -9,7 +9,7 @@ from abfleet_statistics import guardrails, srm
 from abfleet_statistics.confidence_sequence import half_width
 from abfleet_statistics.effects import Comparison, Estimator, compare, contrast_z
 from abfleet_statistics.lookwise import LookwiseTest
-from abfleet_statistics.moments import Cross, Moments, from_sums, of_users, side_by_side
+from abfleet_statistics.moments import Cross, Moments, from_sums, of_users, proportions, side_by_side
 from abfleet_statistics.sequential import Boundary, boundaries, spent, two_sided_p, upper
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -23,6 +23,47 @@ EXACT = 1e-9
 
 def compared(control: Moments, treatment: Moments, estimator: Estimator = Estimator.MEAN) -> Comparison:
     return compare(side_by_side([control, treatment]), np.ones((1, 1, 1)), 1, estimator=estimator)
+
+
+# --- intervals -------------------------------------------------------------------------------------------------------
+
+
+def test_a_relative_interval_knows_that_control_is_an_estimate() -> None:
+    """1,000 of control at 10 %, 9,000 at 15 %: about 29 points each way, not 20, as if control's 10 % were known."""
+    control, treatment = np.repeat([1.0, 0.0], [100, 900]), np.repeat([1.0, 0.0], [1350, 7650])
+    found = compared(of_users(control), of_users(treatment))
+    low, high = (float(end[0]) for end in found.relative_interval(1.96))
+    assert (high - low) / 2 == pytest.approx(0.30, abs=0.01)
+    for end in (low, high):  # Fieller: the ratios that the data does not refuse
+        off = treatment.mean() - (1 + end) * control.mean()
+        assert abs(off) == pytest.approx(1.96 * math.hypot(stats.sem(treatment), (1 + end) * stats.sem(control)))
+
+
+def test_a_relative_interval_covers() -> None:
+    """Of 4,000 experiments with few users of control, 95 % of the intervals have the truth inside."""
+    random = np.random.default_rng(8)
+    users = np.array([400.0, 3600.0])
+    converted = random.binomial(users.astype(int), (0.10, 0.12), (4000, 2)).astype(float)
+    sums = proportions(np.broadcast_to(users, (4000, 2))[:, None, :], converted[:, None, :])
+    low, high = compare(sums, np.ones((4000, 1, 1)), 1).relative_interval(1.96)
+    assert 0.94 < float(np.mean((low <= 0.2) & (0.2 <= high))) < 0.96
+
+
+@pytest.mark.parametrize(("control", "treatment"), [((4, 400), (0, 40)), ((30, 100), (1, 9)), ((5, 5000), (2, 20))])
+def test_no_relative_interval_reaches_below_nothing(control: tuple[int, int], treatment: tuple[int, int]) -> None:
+    """What is never below 0 is never less by more than all of it; and it leaves out 0 just where the difference does."""
+    groups = [of_users(np.repeat([1.0, 0.0], [x, n - x])) for x, n in (control, treatment)]
+    found = compare(side_by_side(groups), np.ones((1, 1, 1)), 1, negative=False)
+    low, high = (float(end[0]) for end in found.relative_interval(1.96))
+    assert math.isnan(low) or low >= -1
+    outside = abs(float(found.difference[0])) > 1.96 * float(found.standard_error[0])
+    assert math.isnan(low) or outside == (not low <= 0 <= high)
+
+
+def test_a_control_that_may_be_nothing_has_no_relative_interval() -> None:
+    """3 of 100: any ratio is possible."""
+    found = compared(of_users(np.repeat([1.0, 0.0], [3, 97])), of_users(np.repeat([1.0, 0.0], [9, 91])))
+    assert np.isnan(found.relative_interval(1.96)).all()
 
 
 # --- boundaries ------------------------------------------------------------------------------------------------------

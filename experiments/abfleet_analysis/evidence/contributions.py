@@ -13,6 +13,7 @@ from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.allocation_periods import Looks, index_of
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.sums import Value, spelled
+from abfleet_analysis.evidence.tables import SLOW, counted_in
 from abfleet_analysis.reading import databases
 from abfleet_analysis.reading.databases import keep, view
 
@@ -85,7 +86,7 @@ class Contributions:
     Attributes:
         table: Rows for each user, allocation and look, with cell and group. outcomes: Those of outcomes alone; None
             where no metric is of outcomes.
-        values: By metric, which columns make it. filled: The columns that outcomes fill, and nothing else.
+        values: By metric, which columns make it; of slow calls those of the first threshold. filled: The columns that outcomes fill, and nothing else.
     """
 
     table: ir.Table
@@ -128,9 +129,9 @@ def contributions(
                 MetricSource.ERRORS: Value("error", any=True),
                 MetricSource.FALLBACKS: Value("fell_back", any=True),
                 MetricSource.TIME_MEAN: Value("time_sum", "timed"),
-                MetricSource.TIME_QUANTILE: Value("slow", "timed"),
+                MetricSource.TIME_QUANTILE: Value(f"{SLOW}0", "timed"),
             }[rule.source]
-    base = visits.select(*_KEYS, *_PLACE, "answered", "error", "fell_back", "timed", "time_sum", "slow")
+    base = visits.select(*_KEYS, *_PLACE, *counted_in(visits), "time_sum")
     if not parts:
         return Contributions(_aligned(base, base.columns), None, values, ())
     filled = tuple(sorted({name for part in parts for name in part.columns} - {*_KEYS}))

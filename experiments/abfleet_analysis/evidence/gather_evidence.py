@@ -1,5 +1,6 @@
 """From a log to the evidence of one experiment. Puts the expressions together; the rules are in what it calls."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -13,7 +14,7 @@ from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import DataQuality, Evidence, MetricEvidence
-from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import packed_counts, sums
 from abfleet_analysis.evidence.allocation_periods import (
@@ -24,6 +25,7 @@ from abfleet_analysis.evidence.allocation_periods import (
     group_names,
     looks_until,
 )
+from abfleet_analysis.evidence.caps import caps
 from abfleet_analysis.evidence.contributions import OutcomeProblems, contributions, join_outcomes, values_before
 from abfleet_analysis.evidence.deployment import deployment_of
 from abfleet_analysis.evidence.guardrail_events import guardrail_events
@@ -31,7 +33,8 @@ from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality
 from abfleet_analysis.evidence.response_times import with_quantile
 from abfleet_analysis.evidence.sums import Value, arrow
-from abfleet_analysis.evidence.tables import COUNTED, Tables, tables_of
+from abfleet_analysis.evidence.tables import SLOW, Tables, counted_in, tables_of
+from abfleet_analysis.evidence.thresholds import Thresholds, of_each_time
 from abfleet_analysis.reading.databases import alongside, fetched_one, numbers
 
 
@@ -147,48 +150,85 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
 
 
 def _metrics(tables: Tables, counted: OutcomeProblems, users: Floats) -> tuple[MetricEvidence, ...]:
-    names = [rule.name for rule in tables.rules]
+    found = _contributed(tables, counted)
     if len(tables.allocations) == 1:
-        moments = _moments(tables, counted, users)
+        moments = _moments(tables, found, users)
     else:
-        changed = tables.keep("changes", _changed(tables, counted))
+        names = list(found.variants)
+        changed = tables.keep("changes", _changed(tables, found, found.variants))
         moments = sums.moments(changed, names, tables.shape)
         crosses = sums.crosses(changed, names, tables.shape)
         moments = {name: replace(moments[name], cross=crosses.get(name)) for name in names}
-    return tuple(MetricEvidence(rule, moments[rule.name]) for rule in tables.rules)
+    return tuple(_metric(rule, found, moments) for rule in tables.rules)
 
 
-def _moments(tables: Tables, counted: OutcomeProblems, users: Floats) -> dict[str, Moments]:
+def _metric(rule: MetricRule, found: "_Contributed", moments: Mapping[str, Moments]) -> MetricEvidence:
+    """The metric with each look's sums by the threshold of that look."""
+    cut = found.thresholds.get(rule.name)
+    negative = found.values[rule.name].negative
+    if cut is None:
+        return MetricEvidence(rule, moments[rule.name], negative=negative)
+    mine = [moments[name] for name in _names(rule.name, cut)]
+    cap = found.values[rule.name].cap
+    return MetricEvidence(rule, of_each_time(mine, cut.index), negative=negative, cap=math.inf if cap is None else cap)
+
+
+def _moments(tables: Tables, found: "_Contributed", users: Floats) -> dict[str, Moments]:
     """The sums of every metric in the only allocation, in which each user of `users` is once.
 
     Metrics of one value are few users' alone: apart from the others, they need only these users' rows. Of few calls,
     one query for all metrics takes less time than that spares.
     """
-    table, values, bits = _contributed(tables, counted)
-    parts = [values]
+    parts = [found.variants]
     if not tables.few_calls():
-        parts = [{n: v for n, v in values.items() if (v.z is not None) is several} for several in (True, False)]
+        several = {name: value for name, value in found.variants.items() if value.z is not None}
+        parts = [several, {name: value for name, value in found.variants.items() if name not in several}]
     moments: dict[str, Moments] = {}
     for chosen in filter(None, parts):
         whole = any(value.constant_z for value in chosen.values())
-        changed = sums.changes(table, chosen, tables.shape, ramped=False, bits=bits, everyone=whole)
+        changed = _changed(tables, found, chosen, everyone=whole)
         moments |= sums.moments(changed, list(chosen), tables.shape, users=users)
     return moments
 
 
-def _changed(tables: Tables, counted: OutcomeProblems) -> ir.Table:
-    """What each look changes in each user's sums, of every metric."""
-    table, values, bits = _contributed(tables, counted)
-    return sums.changes(table, values, tables.shape, ramped=len(tables.allocations) > 1, bits=bits)
+def _changed(
+    tables: Tables, found: "_Contributed", values: Mapping[str, Value], *, everyone: bool = True
+) -> ir.Table:
+    """What each look changes in each user's sums, of these values."""
+    ramped = len(tables.allocations) > 1
+    return sums.changes(found.table, values, tables.shape, ramped=ramped, bits=found.bits, everyone=everyone)
 
 
 def contributed(tables: Tables, counted: OutcomeProblems) -> tuple[ir.Table, dict[str, Value]]:
-    """What each user adds to every metric, look by look, and which columns make each metric's values."""
-    return _contributed(tables, counted)[:2]
+    """What each user adds to every metric, look by look, and which columns make each metric's values now."""
+    found = _contributed(tables, counted)
+    return found.table, found.values
 
 
-def _contributed(tables: Tables, counted: OutcomeProblems) -> tuple[ir.Table, dict[str, Value], dict[str, int]]:
-    """The same with how many bits a user's sum needs, of the columns that have whole numbers alone."""
+@dataclass(frozen=True, slots=True)
+class _Contributed:
+    """What each user adds.
+
+    Attributes:
+        values: By metric, as they are at the moment of the report.
+        thresholds: Of the metrics whose values are cut otherwise at other looks.
+        variants: The values of all metrics with every threshold, by `_names`.
+        bits: How many a user's sum needs, of the columns that have whole numbers alone.
+    """
+
+    table: ir.Table
+    values: dict[str, Value]
+    thresholds: dict[str, Thresholds]
+    variants: dict[str, Value]
+    bits: dict[str, int]
+
+
+def _names(metric: str, cut: Thresholds) -> list[str]:
+    """What the sums of a metric are called, one name for each threshold; no metric has a blank in its name."""
+    return [f"{metric} {number}" for number in range(len(cut.values))]
+
+
+def _contributed(tables: Tables, counted: OutcomeProblems) -> _Contributed:
     outcomes = join_outcomes(
         tables.lines, tables.name, tables.groups, [one.id for one in tables.allocations], tables.units, tables.looks
     )
@@ -196,18 +236,45 @@ def _contributed(tables: Tables, counted: OutcomeProblems) -> tuple[ir.Table, di
     found = contributions(outcomes, tables.visits, tables.units, tables.rules, counted, connection)
     table, values = found.table, found.values
     # Nobody has more of what is counted of calls than calls.
-    bits = dict.fromkeys(COUNTED, max(int(fetched_one(tables.units.calls.max())), 1).bit_length())
+    bits = dict.fromkeys(counted_in(tables.visits), max(int(fetched_one(tables.units.calls.max())), 1).bit_length())
     if found.outcomes is not None:  # each column is filled by one table, which has one row for a user's look
-        bits |= packed_counts.bits_of(found.outcomes, found.filled, tables.shape.times)
-    if any(rule.winsorise is not None for rule in tables.rules):
-        table = tables.keep("contributions", table)
+        more, negative = packed_counts.bits_of(found.outcomes, found.filled, tables.shape.times)
+        bits |= more
+        values = {name: replace(value, negative=value.y in negative) for name, value in values.items()}
     table, values = _with_values_before(tables, table, values, counted)
-    return table, {rule.name: _capped(table, rule, values[rule.name]) for rule in tables.rules}, bits
+    cut: dict[str, Thresholds] = {}
+    variants: dict[str, Value] = {}
+    for rule in tables.rules:
+        value = values[rule.name]
+        mine = {rule.name: value}
+        if rule.source is MetricSource.TIME_QUANTILE and tables.slow is not None:
+            cut[rule.name] = tables.slow
+            names = _names(rule.name, tables.slow)
+            mine = {name: replace(value, y=f"{SLOW}{number}") for number, name in enumerate(names)}
+        elif rule.winsorise is not None and found.outcomes is not None:
+            of = caps(found.outcomes, value.y, _users(tables), len(tables.groups), quantile=rule.winsorise)
+            cut[rule.name] = of
+            mine = {
+                name: replace(value, cap=cap if math.isfinite(cap) else None)
+                for name, cap in zip(_names(rule.name, of), of.values, strict=True)
+            }
+            values[rule.name] = mine[_names(rule.name, of)[of.index[-1, 0]]]
+        variants |= mine
+    return _Contributed(table, values, cut, variants, bits)
+
+
+def _users(tables: Tables) -> Floats:
+    """Users and allocations at each time: float64[times]."""
+    columns = sums.float_columns(tables.entering().group_by("look").aggregate(n=ibis._.count()))
+    daily = np.zeros(tables.shape.times)
+    np.add.at(daily, columns["look"].astype(np.int64), columns["n"])
+    return daily.cumsum()
 
 
 def _by_user(tables: Tables) -> UserChanges:
     """The changes of the largest allocation's users, as arrays."""
-    table = _changed(tables, OutcomeProblems())
+    found = _contributed(tables, OutcomeProblems())
+    table = _changed(tables, found, found.values)
     sizes = arrow(tables.units.group_by("period").aggregate(n=ibis._.count()))
     largest = max(zip(sizes["n"].to_pylist(), sizes["period"].to_pylist(), strict=True))[1]
     table = table.filter(table.period == largest)
@@ -250,15 +317,6 @@ def _with_values_before(
         table = table.mutate(**{column: table.before.fill_null(0.0)}).drop("before")
         values[rule.name] = replace(values[rule.name], z=column, constant_z=True)
     return table, values
-
-
-def _capped(table: ir.Table, rule: MetricRule, value: Value) -> Value:
-    """The cap of a winsorised metric: a quantile of all users' values."""
-    if rule.winsorise is None:
-        return value
-    totals = table.group_by("user", "period").aggregate(total=table[value.y].sum())
-    cap = fetched_one(totals.total.cast("float64").quantile(rule.winsorise))
-    return replace(value, cap=None if cap is None else float(cap))
 
 
 def _empty_evidence(

@@ -18,24 +18,27 @@ PackedWord = Mapping[str, int]
 """Columns that are in one number, the lowest first, with the bits of each."""
 
 
-def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> dict[str, int]:
-    """How many bits the sum of at most so many rows needs, of each column with whole numbers from 0 on alone."""
+def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> tuple[dict[str, int], frozenset[str]]:
+    """How many bits the sum of at most so many rows needs, of each column with whole numbers from 0 on alone; and the
+    columns that have a number below 0."""
     facts: dict[str, ir.Value] = {}
     for index, name in enumerate(columns):
         column = table[name]
         facts |= {
             f"high_{index}": column.max(),
+            f"low_{index}": column.min(),
             # A case, that no number is rounded to a whole one that 64 bits have no room for.
             f"odd_{index}": ibis.ifelse(column.between(0, float(1 << WORD_BITS)), column != column.floor(), True)
             .cast("int32")
             .max(),
         }
     row = fetched_rows(table.aggregate(**facts))[0]
-    return {
+    bits = {
         name: max(int(row[f"high_{index}"]) * most_rows, 1).bit_length()
         for index, name in enumerate(columns)
         if row[f"odd_{index}"] == 0
     }
+    return bits, frozenset(name for index, name in enumerate(columns) if (row[f"low_{index}"] or 0) < 0)
 
 
 def words_of(columns: Sequence[str], bits: Mapping[str, int]) -> list[PackedWord]:

@@ -12,24 +12,27 @@ from abfleet_statistics.moments import Floats
 from abfleet_analysis.decision.evidence import MetricEvidence
 from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, MetricRule, MetricSource
 from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.evidence.thresholds import Thresholds, at_each_time, thresholds
 from abfleet_analysis.reading.databases import fetched_rows, numbers
 
 LEARNT_FROM: Final = 1000
 """Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""
 
 
-def quantile_points(times: ir.Table, groups: int) -> Floats:
-    """Each group's quantile of response times, from their histogram."""
-    columns = arrow(times.group_by("g", "bin").aggregate(n=times.n.sum(), total=times.total.sum()))
-    points = np.zeros(groups)
-    group, bins, n, total = (numbers(columns[name]) for name in ("g", "bin", "n", "total"))
+def quantile_points(times: ir.Table, looks: int, groups: int) -> Thresholds:
+    """Each group's quantile of response times at each time, or near it, from their histogram."""
+    columns = arrow(times.group_by("look", "g", "bin").aggregate(n=times.n.sum(), total=times.total.sum()))
+    look, group, bins = (numbers(columns[name]).astype(np.int64) for name in ("look", "g", "bin"))
+    where, shape = (look, look * 0, group), (looks, 1, groups)
+    counts = quantiles.dense(bins, where, numbers(columns["n"]).astype(np.float64), shape)[:, 0]
+    totals = quantiles.dense(bins, where, numbers(columns["total"]), shape)[:, 0]
+    points = []
     for index in range(groups):
-        order = np.argsort(bins[group == index])
-        counts = n[group == index][order].astype(np.float64)
-        totals = total[group == index][order]
-        # The last bits of a mean depend on the order in which rows were added up; times in the log have three decimals.
-        points[index] = np.round(np.nan_to_num(quantiles.point(counts, totals, RESPONSE_TIME_QUANTILE)), 4)
-    return points
+        above = (1 - RESPONSE_TIME_QUANTILE) * counts[:, index].sum(axis=1)
+        mine = at_each_time(counts[:, index], totals[:, index], np.where(above > 0, np.maximum(above, 1), 0))
+        known = mine[np.isfinite(mine)]
+        points.append(np.where(np.isfinite(mine), mine, known[0] if len(known) else 0.0))  # before the first call
+    return thresholds(points)
 
 
 def with_quantile(metric: MetricEvidence, membership: Floats, times: ir.Table | None, shape: Shape) -> MetricEvidence:

@@ -36,6 +36,7 @@ class Value:
         any: y is whether the column's sum is above 0.
         cap: y is cut here; None is no cap.
         constant_z: z does not grow: it is the same from the first look on.
+        negative: Whether a user's y may be below 0.
     """
 
     y: str
@@ -43,6 +44,7 @@ class Value:
     any: bool = False
     cap: float | None = None
     constant_z: bool = False
+    negative: bool = False
 
 
 def spelled(name: str) -> str:

@@ -23,16 +23,17 @@ from abfleet_analysis.evidence.deployment import Deployment
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.response_times import histogram, quantile_points
 from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.evidence.thresholds import Thresholds
 from abfleet_analysis.reading import databases
 from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
 
 if TYPE_CHECKING:
     from ibis.backends import BaseBackend
 
-COUNTED: Final = ("answered", "error", "fell_back", "timed", "slow")
-"""What is counted of calls."""
-COUNT_BITS: Final = packed_counts.WORD_BITS // len(COUNTED)
-COUNTS: Final[packed_counts.PackedWord] = dict.fromkeys(COUNTED, COUNT_BITS)
+COUNTED: Final = ("answered", "error", "fell_back", "timed")
+"""What is counted of calls; beside them slow ones, by threshold."""
+SLOW: Final = "slow_"
+"""How columns of slow calls begin; a threshold's number follows."""
 OFTEN: Final = 4.0
 """Calls of a user in a look, on average, from which on adding them up first takes less time."""
 UNKNOWN_DEPLOYMENT: Final = Deployment()
@@ -51,6 +52,7 @@ class Tables:
         visits: What each user did in an allocation and a look, in one row or several. units: One row for each user and
             allocation. Both with the user's cell and group.
         times: The histogram of response times by look, cell and group; None if no metric needs it.
+        slow: What a slow call takes longer than; None likewise.
     """
 
     lines: LogTables
@@ -63,6 +65,7 @@ class Tables:
     calls: ir.Table
     looks: Looks
     times: ir.Table | None
+    slow: Thresholds | None
     visits: ir.Table
     units: ir.Table
     cells: Cells
@@ -126,7 +129,7 @@ def tables_of(
     times = points = None
     if any(rule.source is MetricSource.TIME_QUANTILE for rule in rules):
         times = databases.keep(connection, "times", histogram(calls, ["look", "period", "g"]))
-        points = quantile_points(times, len(groups))
+        points = quantile_points(times, len(looks.times), len(groups))
     visits = visits_of(calls, points, timed=any(rule.source is MetricSource.TIME_MEAN for rule in rules))
     if ramped or (
         not _few(lines, name) and _come_often(calls)
@@ -156,6 +159,7 @@ def tables_of(
         calls=calls,
         looks=looks,
         times=times,
+        slow=points,
         visits=visits,
         units=units,
         cells=cells,
@@ -164,18 +168,19 @@ def tables_of(
     )
 
 
-def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Table:
+def visits_of(calls: ir.Table, points: Thresholds | None, *, timed: bool) -> ir.Table:
     """What each call adds to what its user did, with `start`: its time and group in one number.
 
-    The least of such numbers has the first call's group. points: By group, what a slow response takes longer than, in
-    ms; None where nobody asks. timed: Whether response times are added up.
+    The least of such numbers has the first call's group. points: What a slow response takes longer than, in ms; each
+    gives a column of its own, filled for the groups that have it at any time. None where nobody asks. timed: Whether
+    response times are added up.
     """
-    slow: ir.BooleanValue = ibis.literal(False)
-    if points is not None:
+    slow = {}
+    for number, point in enumerate(points.values if points is not None else ()):
         # Not one comparison with a case of numbers: DuckDB takes these for decimals, and converts them row by row.
-        above = (calls.latency_ms > float(point) for point in points)
-        slow = calls.timed & ibis.or_(*((calls.g == group) & one for group, one in enumerate(above)))
-    calls = calls.mutate(slow=slow)
+        mine = np.flatnonzero((points.index == number).any(axis=0)).tolist() if points is not None else []
+        of_group = ibis.or_(*(calls.g == group for group in mine))
+        slow[f"{SLOW}{number}"] = (calls.timed & of_group & (calls.latency_ms > float(point))).cast("int32")
     times = {"time_sum": ibis.ifelse(calls.timed, calls.latency_ms, 0.0)} if timed else {}
     return calls.select(
         "user",
@@ -185,8 +190,20 @@ def visits_of(calls: ir.Table, points: Floats | None, *, timed: bool) -> ir.Tabl
         "g",
         start=calls["at"] * log_lines.GROUPS_IN_NUMBER + calls.g,
         **{name: calls[name].cast("int32") for name in COUNTED},
+        **slow,
         **times,
     )
+
+
+def counted_in(visits: ir.Table) -> list[str]:
+    """The columns of visits with numbers of calls."""
+    return [name for name in visits.columns if name in COUNTED or name.startswith(SLOW)]
+
+
+def _word(visits: ir.Table) -> packed_counts.PackedWord:
+    """These columns in one number."""
+    names = counted_in(visits)
+    return dict.fromkeys(names, packed_counts.WORD_BITS // len(names))
 
 
 def _few(lines: LogTables, name: str) -> bool:
@@ -204,22 +221,22 @@ def _come_often(calls: ir.Table) -> bool:
 def _kept_by_look(connection: "BaseBackend", visits: ir.Table, *, ramped: bool) -> ir.Table:
     """The same in one row for each user, allocation and look, kept."""
     kept = databases.keep(connection, "kept_visits", grouped(visits, ramped=ramped))
-    if (fetched_one(kept.calls.max()) or 0) >> COUNT_BITS:
+    word = _word(visits)
+    if (fetched_one(kept.calls.max()) or 0) >> min(word.values()):
         return databases.keep(connection, "kept_visits", grouped(visits, ramped=ramped, together=False))
-    return kept.mutate(**packed_counts.unpacked(kept.word, COUNTS, "")).drop("word")
+    return kept.mutate(**packed_counts.unpacked(kept.word, word, "")).drop("word")
 
 
 def grouped(visits: ir.Table, *, ramped: bool, together: bool = True) -> ir.Table:
     """One row for each user, allocation and look, with how many `calls` there were, and the group of the first as `g`.
 
     ramped: Whether there is more than one allocation; the only one is no part of the key, which is what grouping costs.
-    together: Whether COUNTED are in one number, `word`, which takes a third less time, but has room for calls of
-    COUNT_BITS.
+    together: Whether numbers of calls are in one number, `word`, which takes a third less time, but has room for few.
     """
     counts: dict[str, ir.Value] = (
-        {"word": packed_counts.packed(visits, COUNTS).sum()}
+        {"word": packed_counts.packed(visits, _word(visits)).sum()}
         if together
-        else {name: visits[name].sum() for name in COUNTED}
+        else {name: visits[name].sum() for name in counted_in(visits)}
     )
     if ramped:
         counts["bucket"] = visits.bucket.max()  # a user has one under one salt

@@ -42,12 +42,14 @@ class PrimaryMetricSums:
     Attributes:
         by_look: y and z of each user, allocation and look that has any. whole: The same over all looks.
         membership: float64[strata, cells], who counts at the moment of the report.
+        negative: Whether a user's y may be below 0.
     """
 
     rule: MetricRule
     by_look: ir.Table
     whole: ir.Table
     membership: Floats
+    negative: bool
 
 
 def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
@@ -68,7 +70,7 @@ def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> PrimaryMet
     added = {c: table[c].max() if c == value.z and value.constant_z else table[c].sum() for c in columns}
     by_look = tables.keep("primary_by_look", table.group_by(*keys, "look").aggregate(**added))
     whole = tables.keep("primary_whole", _user_values(by_look, value, keys))
-    return PrimaryMetricSums(rule, _user_values(by_look, value, [*keys, "look"]), whole, membership)
+    return PrimaryMetricSums(rule, _user_values(by_look, value, [*keys, "look"]), whole, membership, value.negative)
 
 
 def _user_values(table: ir.Table, value: Value, keys: Sequence[str]) -> ir.Table:
@@ -124,7 +126,12 @@ def _by_attribute(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]
         mine = [position for position, row in enumerate(rows) if row["name"] == name]
         labels = [rows[position]["value"] for position in mine]
         shown = compared(
-            some_slices(moments, mine), primary.membership, labels, tables.groups, estimator=primary.rule.estimator
+            some_slices(moments, mine),
+            primary.membership,
+            labels,
+            tables.groups,
+            estimator=primary.rule.estimator,
+            negative=primary.negative,
         )
         found.append(Breakdown("attribute", name, primary.rule.name, shown, rows[mine[0]]["of"] - len(mine)))
     return found
@@ -160,7 +167,9 @@ def _by_day(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
     estimator = Estimator.RATIO if primary.rule.estimator is Estimator.RATIO else Estimator.MEAN
     unit, name = _unit(timedelta(microseconds=looks.look_us))
     labels = [f"{unit} {day}" for day in range(shown)]
-    slices = compared(moments, primary.membership, labels, tables.groups, estimator=estimator)
+    slices = compared(
+        moments, primary.membership, labels, tables.groups, estimator=estimator, negative=primary.negative
+    )
     return [Breakdown("day", name, primary.rule.name, slices, days - shown)]
 
 

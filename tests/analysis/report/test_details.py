@@ -255,8 +255,7 @@ def test_a_ramp_keeps_its_strata_in_every_part(tmp_path: Path, metric: str) -> N
     assert (row.users, row.baseline_users) == (main.users, main.baseline_users)
     assert row.value == pytest.approx(main.value, rel=1e-9)
     assert row.relative_difference == pytest.approx(main.relative_difference, rel=1e-9)
-    relative = tuple(bound / main.baseline_value for bound in main.interval)
-    assert row.interval == pytest.approx(relative, rel=1e-9)
+    assert row.interval == pytest.approx(main.relative_interval, rel=1e-9)
     assert row.adjusted_p == pytest.approx(main.p_value, rel=1e-6)
     days = by_label(breakdown(shown(report), "day"))
     # None reaches over the ramp; clicks over lists need lists, and nobody came twice in an allocation.

@@ -142,7 +142,7 @@ def test_a_narrow_terminal_cuts_no_figure() -> None:
             figures = [value_text(metric.value), percent_text(metric.relative_difference)]
             figures += [
                 word
-                for bounds in (metric.interval, metric.sequential_interval)
-                for word in interval_text(metric, bounds).split(" to ")
+                for bounds in (metric.relative_interval, metric.relative_sequential_interval)
+                for word in interval_text(bounds).split(" to ")
             ]
             assert set(figures) <= set(words), (group.group, metric.rule.name)
