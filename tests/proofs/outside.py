@@ -219,7 +219,8 @@ def crossing(
 
 
 def _part(whole: _Times, part: slice) -> _Times:
-    return type(whole)(*(getattr(whole, f.name)[part] for f in fields(whole)))
+    values = (getattr(whole, f.name) for f in fields(whole))
+    return type(whole)(*(value[part] if isinstance(value, np.ndarray) else value for value in values))
 
 
 def through_decide(cell: Cell, runs: int, seed: int) -> tuple[int, int]:

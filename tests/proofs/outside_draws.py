@@ -16,6 +16,8 @@ from scipy.stats import betabinom
 LOOKS: Final = 28
 MOST_LISTS: Final = 24
 """Of a user of clicks; more than this have one in 16 million."""
+MOST_CUT: Final = 1_000
+"""Amounts of a run among which those above any look's quantile are."""
 Ends = NDArray[np.int64]
 """int[groups, looks]: users who have come by each look."""
 Draw = Callable[[np.random.Generator, int, Ends, Floats], Moments]
@@ -112,27 +114,34 @@ def revenue(buyers: float, amounts: Amounts, cap: float | None = None) -> Draw:
 
 def _capped(place: NDArray[np.int64], spent: Floats, cap: float, ends: Ends, runs: int) -> Floats:
     """Sums of the amounts, their squares and cubes, each look with the quantile of its own users: [3, runs, groups,
-    looks]."""
-    groups = len(ends)
-    run, look = place // (groups * LOOKS), place % LOOKS
+    looks]. Only a run's largest amounts are ever cut, so that the others are added up once."""
+    shape = (runs, *ends.shape)
+    run = place // (len(ends) * LOOKS)
     order = np.lexsort((-spent, run))
-    run, look, spent, group = run[order], look[order], spent[order], (place // LOOKS % groups)[order]
+    place, run, spent = place[order], run[order], spent[order]
     begin = np.searchsorted(run, np.arange(runs))
-    result = np.zeros((3, runs, groups, LOOKS))
+    largest = np.arange(len(run)) - begin[run] < MOST_CUT
+    rest = ~largest
+    result = np.stack([_summed(place[rest], spent[rest] ** power, shape).cumsum(axis=2) for power in (1, 2, 3)])
+    place, run, spent = place[largest], run[largest], spent[largest]
+    begin = np.searchsorted(run, np.arange(runs))
+    size = np.diff(np.append(begin, len(run)))
+    look, group = place % LOOKS, place // LOOKS % len(ends)
     for at in range(LOOKS):
         here = look <= at
-        rank = np.cumsum(here)  # 1 for the first that is here; within a run less those of the runs before
-        before = np.concatenate([[0], rank])[begin]
-        rank = rank - before[run]
+        rank = np.cumsum(here)
+        rank -= np.concatenate([[0], rank])[begin][run]  # 1 for the run's first that is here
         everyone = int(ends[:, at].sum())
-        above = everyone - int(np.ceil(cap * everyone)) + 1
-        limit = np.full(runs, np.inf)  # fewer buyers than that: nothing to cut, as nobody has less than 0
-        found = here & (rank == above)
-        limit[run[found]] = spent[found]
+        above = int(np.floor((1 - cap) * everyone + 1e-9))
+        limit = np.full(runs, np.inf)
+        if above:
+            found = here & (rank == above + 1)
+            limit[run[found]] = spent[found]
+            assert np.isfinite(limit[size == MOST_CUT]).all(), "the largest amounts are enough to find the limit"
         mine = np.minimum(spent[here], limit[run[here]])
-        index = run[here] * groups + group[here]
+        index = run[here] * len(ends) + group[here]
         for power in (1, 2, 3):
-            result[power - 1, :, :, at] = np.bincount(index, mine**power, runs * groups).reshape(runs, groups)
+            result[power - 1, :, :, at] += np.bincount(index, mine**power, runs * len(ends)).reshape(shape[:2])
     return result
 
 
@@ -155,7 +164,7 @@ def durations(spread: float) -> Draw:
 
 
 def _summed(place: NDArray[np.int64], values: Floats, shape: tuple[int, ...]) -> Floats:
-    return np.bincount(place, values, int(np.prod(shape))).reshape(shape)
+    return np.bincount(place, values, int(np.prod(shape))).reshape(shape).astype(np.float64)
 
 
 def _moments(ends: Ends, runs: int, sums: Floats) -> Moments:
