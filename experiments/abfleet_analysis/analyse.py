@@ -8,7 +8,7 @@ from abfleet_experiments.config import AnalysisPlan, Config, Experiment, Metrics
 
 from abfleet_analysis.decision.decide import conclude
 from abfleet_analysis.decision.measurements import measure
-from abfleet_analysis.decision.metrics import metric_rules
+from abfleet_analysis.decision.metrics import metric_rules, uneven
 from abfleet_analysis.evidence.allocation_periods import microseconds, moment
 from abfleet_analysis.evidence.gather_evidence import gather_evidence
 from abfleet_analysis.evidence.log_lines import LogTables, read_lines
@@ -92,7 +92,12 @@ def _one(
     known: Mapping[str, VersionFacts] | None,
 ) -> ExperimentReport:
     plan = experiment.plan if experiment else AnalysisPlan()
-    rules = metric_rules(experiment.metrics if experiment else MetricsPlan(), plan, config.metrics)
+    rules = metric_rules(
+        experiment.metrics if experiment else MetricsPlan(),
+        plan,
+        config.metrics,
+        uneven_groups=experiment is not None and uneven(experiment),
+    )
     gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at, config=config)
     measurements = measure(gathered.evidence, plan)
     decision = conclude(measurements)

@@ -132,7 +132,7 @@ class Metric:
         type: `mean` (of a user's summed values), `count` (outcomes a user), `proportion` (users with one or more) or
             `ratio` (outcomes over outcomes of the type `over`).
         window: How long after the first exposure an outcome still counts.
-        winsorise: Quantile at which a user's value is cut, or None.
+        winsorise: Quantile at which a user's value is cut, 1 for none; None leaves it to the analysis.
         margin: Relative change tolerated where the metric is a guardrail; None is the experiment's `plan.effect`.
     """
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abfleet_analysis.decision import metrics
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, only, report_of
 from tests.proofs import outside
@@ -130,7 +131,7 @@ def test_no_failed_call_of_a_few_users_is_no_proof(tmp_path: Path) -> None:
         "both groups not one has a failed call in the log, but a rise of 0.2% of the users would not be seen with so "
         "few of them"
     )
-    assert 7_000 < experiment["users_planned"] < 10_000
+    assert 7_000 < experiment["plan"]["users_planned"] < 10_000
 
 
 def test_a_share_of_no_failed_call_is_nothing(tmp_path: Path) -> None:
@@ -158,3 +159,49 @@ def test_a_guardrail_at_its_margin_seldom_passes(split: str, kind: str) -> None:
     """The same of guardrails; by each group's own variance 21 and 98 % of them pass at 99/1."""
     count = outside.passed(outside.Cell(split, outside.kind_named(kind), 5_600), 400)
     assert not outside.above(count, 400, outside.BACK_BOUND), f"{count} of 400 pass"
+
+
+def spending(folder: Path, winsorise: str, *, buyers: int, shares: tuple[float, float] = (0.5, 0.5)) -> dict[str, Any]:
+    """An experiment of 600 users of whom so many buy, each for one more than the last."""
+    log = LogLines()
+    for index in range(600):
+        user, group = f"u{index}", "control" if index < 600 * shares[0] else "treatment"
+        log.exposure(user, group, propensity=shares[group == "treatment"])
+        if index % (600 // buyers) == 0:
+            log.outcome("play", user, value=float(index // (600 // buyers) + 1))
+    log.exposure("last", "control", START + DAY * 8, propensity=shares[0])
+    own = f"metrics:\n  spent: {{type: mean, outcome: play{winsorise}}}\n"
+    text = file_text("spent", metrics=own).replace("weight: 50}", f"weight: {shares[0] * 100:g}}}", 1)
+    text = text.replace("weight: 50}", f"weight: {shares[1] * 100:g}}}")
+    (metric,) = only(report_of(log.write(folder), text))["metrics"]
+    return dict(metric)
+
+
+def test_a_cap_of_nothing_is_that_of_the_users_who_have_a_value(tmp_path: Path) -> None:
+    """12 of 600 users buy: the 0.97 quantile of all is 0, which would make both groups 0; that of the 12 cuts none of
+    them, of 60 it cuts one, who would have spent 60."""
+    (tmp_path / "few").mkdir()
+    few = spending(tmp_path / "few", ", winsorise: 0.97", buyers=12)
+    assert (few["cap"], few["cap_of"]) == (None, None)
+    assert few["value"] == pytest.approx(sum(range(7, 13)) / 300)
+    (tmp_path / "more").mkdir()
+    more = spending(tmp_path / "more", ", winsorise: 0.8", buyers=60)
+    assert (more["cap"], more["cap_of"]) == (48.0, "users with a value")
+    assert more["baseline_value"] == pytest.approx(sum(range(1, 31)) / 301)
+    assert more["value"] == pytest.approx(sum(min(one, 48) for one in range(31, 61)) / 300)
+
+
+@pytest.mark.parametrize(("winsorise", "shares", "cap"), [("", (0.5, 0.5), None), ("", (0.8, 0.2), 59.0)])
+def test_uneven_groups_winsorise_by_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, winsorise: str, shares: tuple[float, float], cap: float | None
+) -> None:
+    """Nobody says so in the file; with 0.999 of these few users nothing is cut, so that the test asks for 0.998."""
+    monkeypatch.setattr(metrics, "UNEVEN_WINSORISE", 0.998)
+    metric = spending(tmp_path, winsorise, buyers=60, shares=shares)
+    assert (metric["cap"], metric["cap_of"]) == (cap, None if cap is None else "users")
+
+
+def test_a_quantile_of_1_cuts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However uneven the groups are."""
+    monkeypatch.setattr(metrics, "UNEVEN_WINSORISE", 0.9)
+    assert spending(tmp_path, ", winsorise: 1", buyers=60, shares=(0.8, 0.2))["cap"] is None

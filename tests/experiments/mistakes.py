@@ -315,7 +315,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "models:",
         "metrics: {a: {type: mean, outcome: x, winsorise: §99}}\nmodels:",
         "metrics.a.winsorise",
-        "must be a quantile from 0.5 to below 1, not `99`",
+        "must be a quantile from 0.5 to 1, which cuts nothing, not `99`",
     ),
 }
 

@@ -96,7 +96,8 @@ def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
         name=metric_title(rule.name),
         key=rule.name,
         role=_ROLES[rule.role],
-        better="higher is better" if rule.sign > 0 else "lower is better",
+        better=("higher is better" if rule.sign > 0 else "lower is better")
+        + ("" if metric.cap is None else f"; a user's value is cut at {metric_value(rule, metric.cap.value)}"),
         baseline=metric_value(rule, metric.baseline_value),
         value=metric_value(rule, metric.value),
         change=change(metric.relative_difference),

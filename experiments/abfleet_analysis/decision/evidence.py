@@ -3,7 +3,6 @@
 Axes are those of moments.py. A time is a look, and the last one is the moment of the report.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -23,20 +22,28 @@ ABSENT_CALLS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
+class Cap:
+    """What users' values are cut at; a quantile of those of all users, or `of_valued`, of those who have a value."""
+
+    value: float
+    of_valued: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MetricEvidence:
     """The sums of one metric.
 
     Attributes:
         quantile: Where it is one.
         negative: Whether a user's value may be below 0.
-        cap: What users' values are cut at, at the moment of the report; infinite where none is.
+        cap: What users' values are cut at, at the moment of the report; None where none is.
     """
 
     rule: MetricRule
     moments: Moments
     quantile: QuantileScale | None = None
     negative: bool = False
-    cap: float = math.inf
+    cap: Cap | None = None
 
 
 @dataclass(frozen=True, slots=True)

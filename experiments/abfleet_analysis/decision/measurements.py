@@ -17,7 +17,7 @@ from abfleet_statistics.moments import Floats
 from abfleet_statistics.score_test import NullMoments, nearer_to_0, null_moments
 from abfleet_statistics.sequential import quantile, two_sided_p
 
-from abfleet_analysis.decision.evidence import Evidence, MetricEvidence
+from abfleet_analysis.decision.evidence import Cap, Evidence, MetricEvidence
 from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
 from abfleet_analysis.decision.guardrail_paths import GuardrailPath, guardrail_path
 from abfleet_analysis.decision.metrics import BadEvent, MetricRule, MetricSource
@@ -38,6 +38,7 @@ class MetricMeasurement:
         null: The difference under the hypothesis that there is none.
         test: The primary metric's for shipping, a guardrail's for being better than its margin; None for others.
         harm: Of being worse; None where that says nothing.
+        cap: What users' values are cut at.
     """
 
     rule: MetricRule
@@ -45,6 +46,7 @@ class MetricMeasurement:
     null: NullMoments
     test: LookwiseTest | None
     harm: LookwiseTest | None
+    cap: Cap | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +149,7 @@ def _measured(
     descriptive = rule.source is MetricSource.FALLBACKS  # control cannot fall back
     worse = _z(rule, comparison, null, -rule.sign)
     harm = None if descriptive else LookwiseTest(HARM_ALPHA, fractions, comparison, worse, null=null)
-    return MetricMeasurement(rule, comparison, null, test, harm)
+    return MetricMeasurement(rule, comparison, null, test, harm, metric.cap)
 
 
 def _null(metric: MetricEvidence, membership: Floats, group: int, **margin: Floats) -> NullMoments:
@@ -235,4 +237,5 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
         relative_sequential_interval=(float(always[0][-1]), float(always[1][-1])),
         counts=bool(measured.null.counts[-1] if measured.test is None else measured.test.counts[-1]),
         skewness=float(measured.null.skewness[-1]),
+        cap=measured.cap,
     )

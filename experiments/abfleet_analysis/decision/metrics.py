@@ -5,12 +5,12 @@ treats them alike.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import Enum, IntEnum
 from typing import Final
 
-from abfleet_experiments.config import AnalysisPlan, Guardrail, Metric, MetricsPlan
+from abfleet_experiments.config import AnalysisPlan, Experiment, Guardrail, Metric, MetricsPlan
 from abfleet_statistics.effects import Estimator
 
 DEFAULT_WINDOW: Final = timedelta(days=7)
@@ -25,6 +25,10 @@ ERROR_MARGIN_RELATIVE: Final = 0.25
 ERROR_MARGIN_POINTS: Final = 0.002
 RESPONSE_TIME_MARGIN: Final = 0.10
 RESPONSE_TIME_QUANTILE: Final = 0.95
+EVEN: Final = 0.8
+"""Groups are uneven where one has less than this part of another's weight."""
+UNEVEN_WINSORISE: Final = 0.999
+"""Without it sums of money hardly ever count where groups are uneven: one large value may decide."""
 
 
 class MetricSource(Enum):
@@ -82,7 +86,7 @@ class MetricRule:
         margin_points: As a guardrail, at least this much change for the worse is tolerated, in the metric's unit.
         outcome: The outcome type, where the source is one. over: The one that it is divided by.
         money: Values have a currency, and only one is counted.
-        winsorise: Quantile of all users' values at which they are cut.
+        winsorise: Quantile of all users' values at which they are cut; `by_default`, because groups are uneven.
         bad_event: What the e-process counts, where the metric is a guardrail that has one.
         threshold_ms: What counts as slow; None learns it from control.
     """
@@ -101,6 +105,7 @@ class MetricRule:
     bad_event: BadEvent | None = None
     threshold_ms: float | None = None
     over: str | None = None
+    by_default: bool = False
 
     @property
     def binary(self) -> bool:
@@ -134,15 +139,30 @@ BUILT_IN: Final[Mapping[str, _BuiltInMetric]] = {
 }
 
 
-def metric_rules(metrics: MetricsPlan, plan: AnalysisPlan, own: Mapping[str, Metric]) -> tuple[MetricRule, ...]:
-    """The metrics of an experiment in the order of its report: primary, guardrails, secondary ones, each once."""
+def uneven(experiment: Experiment) -> bool:
+    """Whether a group has so much smaller a weight than another that a few large values may decide between them."""
+    weights = [group.weight_bp for group in experiment.groups if group.weight_bp > 0]
+    return bool(weights) and min(weights) < EVEN * max(weights)
+
+
+def metric_rules(
+    metrics: MetricsPlan, plan: AnalysisPlan, own: Mapping[str, Metric], *, uneven_groups: bool = False
+) -> tuple[MetricRule, ...]:
+    """The metrics of an experiment in the order of its report: primary, guardrails, secondary ones, each once.
+
+    uneven_groups: Whether means are winsorised where the file does not say.
+    """
     asked = [(metrics.primary, "primary", Guardrail(metrics.primary))]
     asked += [(guardrail.name, "guardrail", guardrail) for guardrail in metrics.guardrails]
     asked += [(name, "secondary", Guardrail(name)) for name in metrics.secondary]
     rules: dict[str, MetricRule] = {}
     for name, role, guardrail in asked:
         if name not in rules:
-            rules[name] = _rule(name, role, guardrail, plan, own)
+            rule = _rule(name, role, guardrail, plan, own)
+            asked_for = own[name].winsorise if name in own else None
+            if uneven_groups and asked_for is None and rule.source is MetricSource.OUTCOME_VALUE:
+                rule = replace(rule, winsorise=UNEVEN_WINSORISE, by_default=True)
+            rules[name] = rule
     return tuple(rules.values())
 
 
@@ -194,6 +214,6 @@ def _own(name: str, role: str, margin: float | None, plan: AnalysisPlan, metric:
         outcome=metric.outcome,
         window=metric.window,
         money=metric.outcome == "purchase" and metric.type == "mean",
-        winsorise=metric.winsorise if metric.type in ("mean", "count") else None,
+        winsorise=metric.winsorise if metric.type in ("mean", "count") and metric.winsorise != 1 else None,
         over=metric.over,
     )

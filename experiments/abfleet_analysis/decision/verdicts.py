@@ -6,6 +6,7 @@ from typing import Final
 
 from abfleet_statistics.moments import Floats
 
+from abfleet_analysis.decision.evidence import Cap
 from abfleet_analysis.decision.metrics import MetricRule
 
 
@@ -38,6 +39,7 @@ class MetricResult:
         e_value: Of the guardrail's e-process.
         counts: Whether this look counts for the test; else z is -inf. skewness: Of the difference if there is none; at
             most 1 either way for a look to count.
+        cap: What users' values are cut at; None where none is.
     """
 
     rule: MetricRule
@@ -60,6 +62,7 @@ class MetricResult:
     relative_sequential_interval: tuple[float, float]
     counts: bool = True
     skewness: float = 0.0
+    cap: Cap | None = None
 
     @property
     def users_factor(self) -> float:

@@ -10,12 +10,13 @@ import numpy as np
 from abfleet_statistics import quantiles
 from abfleet_statistics.moments import Floats
 
+from abfleet_analysis.decision.evidence import Cap
 from abfleet_analysis.evidence.sums import float_columns
 from abfleet_analysis.evidence.thresholds import Thresholds, at_each_time, thresholds
 
 
-def caps(added: ir.Table, column: str, users: Floats, groups: int, *, quantile: float) -> Thresholds:
-    """The cap at each time, the same for every group; infinite where nothing is cut.
+def caps(added: ir.Table, column: str, users: Floats, groups: int, *, quantile: float) -> tuple[Thresholds, Cap | None]:
+    """The cap at each time, the same for every group, and infinite where nothing is cut; and the last one.
 
     added: Rows with `user`, `period`, `look` and what is added to the user's value in `column`. users: float64[times].
     """
@@ -27,7 +28,9 @@ def caps(added: ir.Table, column: str, users: Floats, groups: int, *, quantile: 
     valued = counts.sum(axis=1)
     of_all = np.floor((1 - quantile) * users + 1e-9)
     above = np.where(valued > of_all, of_all, np.floor((1 - quantile) * valued + 1e-9))
-    return thresholds([at_each_time(counts, totals, above)] * groups)
+    found = at_each_time(counts, totals, above)
+    last = Cap(float(found[-1]), of_valued=not valued[-1] > of_all[-1]) if np.isfinite(found[-1]) else None
+    return thresholds([found] * groups), last
 
 
 def _changes(added: ir.Table, column: str) -> ir.Table:

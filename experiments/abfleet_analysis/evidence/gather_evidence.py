@@ -13,7 +13,7 @@ from abfleet_statistics.effects import Estimator
 from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
-from abfleet_analysis.decision.evidence import DataQuality, Evidence, MetricEvidence
+from abfleet_analysis.decision.evidence import Cap, DataQuality, Evidence, MetricEvidence
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import packed_counts, sums
@@ -169,8 +169,7 @@ def _metric(rule: MetricRule, found: "_Contributed", moments: Mapping[str, Momen
     if cut is None:
         return MetricEvidence(rule, moments[rule.name], negative=negative)
     mine = [moments[name] for name in _names(rule.name, cut)]
-    cap = found.values[rule.name].cap
-    return MetricEvidence(rule, of_each_time(mine, cut.index), negative=negative, cap=math.inf if cap is None else cap)
+    return MetricEvidence(rule, of_each_time(mine, cut.index), negative=negative, cap=found.caps.get(rule.name))
 
 
 def _moments(tables: Tables, found: "_Contributed", users: Floats) -> dict[str, Moments]:
@@ -211,7 +210,7 @@ class _Contributed:
 
     Attributes:
         values: By metric, as they are at the moment of the report.
-        thresholds: Of the metrics whose values are cut otherwise at other looks.
+        thresholds: Of the metrics whose values are cut otherwise at other looks. caps: The last ones of winsorised ones.
         variants: The values of all metrics with every threshold, by `_names`.
         bits: How many a user's sum needs, of the columns that have whole numbers alone.
     """
@@ -219,6 +218,7 @@ class _Contributed:
     table: ir.Table
     values: dict[str, Value]
     thresholds: dict[str, Thresholds]
+    caps: dict[str, Cap | None]
     variants: dict[str, Value]
     bits: dict[str, int]
 
@@ -243,6 +243,7 @@ def _contributed(tables: Tables, counted: OutcomeProblems) -> _Contributed:
         values = {name: replace(value, negative=value.y in negative) for name, value in values.items()}
     table, values = _with_values_before(tables, table, values, counted)
     cut: dict[str, Thresholds] = {}
+    last: dict[str, Cap | None] = {}
     variants: dict[str, Value] = {}
     for rule in tables.rules:
         value = values[rule.name]
@@ -252,7 +253,9 @@ def _contributed(tables: Tables, counted: OutcomeProblems) -> _Contributed:
             names = _names(rule.name, tables.slow)
             mine = {name: replace(value, y=f"{SLOW}{number}") for number, name in enumerate(names)}
         elif rule.winsorise is not None and found.outcomes is not None:
-            of = caps(found.outcomes, value.y, _users(tables), len(tables.groups), quantile=rule.winsorise)
+            of, last[rule.name] = caps(
+                found.outcomes, value.y, _users(tables), len(tables.groups), quantile=rule.winsorise
+            )
             cut[rule.name] = of
             mine = {
                 name: replace(value, cap=cap if math.isfinite(cap) else None)
@@ -260,7 +263,7 @@ def _contributed(tables: Tables, counted: OutcomeProblems) -> _Contributed:
             }
             values[rule.name] = mine[_names(rule.name, of)[of.index[-1, 0]]]
         variants |= mine
-    return _Contributed(table, values, cut, variants, bits)
+    return _Contributed(table, values, cut, last, variants, bits)
 
 
 def _users(tables: Tables) -> Floats:

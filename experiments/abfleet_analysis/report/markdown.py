@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from abfleet_experiments.config import time_text
 
-from abfleet_analysis.report.render import interval_text, left_out, percent_text, value_text, verdict_words
+from abfleet_analysis.report.render import cuts, interval_text, left_out, percent_text, value_text, verdict_words
 from abfleet_analysis.report.report import ExperimentReport, Report
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&@:])")
@@ -49,6 +49,9 @@ def _experiment(report: ExperimentReport) -> Iterator[str]:
     yield ""
     yield from _metrics(report)
     yield ""
+    for cut in cuts(decision.groups):
+        yield escaped(cut)
+        yield ""
     yield from _groups(report)
     yield ""
     yield from _quality(report)

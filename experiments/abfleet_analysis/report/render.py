@@ -1,7 +1,7 @@
 """The report for a terminal: verdict first, then why, then the tables, then the data."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from abfleet_experiments.config import time_text
@@ -68,6 +68,8 @@ def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
             )
     for table in (_groups(report), *(_metrics(report, group) for group in decision.groups)):
         yield Padding(table, (0, 0, 0, 2), expand=False)
+    for cut in cuts(decision.groups):
+        yield Padding(Text(cut), (0, 0, 0, 2), expand=False)
     yield from _quality(report)
 
 
@@ -111,6 +113,21 @@ def _metrics(report: ExperimentReport, group: GroupDecision) -> Table:
             interval_text(metric.relative_sequential_interval),
         )
     return table
+
+
+def cuts(groups: Sequence[GroupDecision]) -> tuple[str, ...]:
+    """A sentence for each winsorised metric that cuts values: where, and why."""
+    found: dict[str, str] = {}
+    for metric in (metric for group in groups for metric in group.metrics):
+        rule, cap = metric.rule, metric.cap
+        if rule.winsorise is None or cap is None:
+            continue
+        of = f"at the {rule.winsorise:g} quantile of all users"
+        if cap.of_valued:
+            of = f"at the {rule.winsorise:g} quantile of the users who have one, as that of all users is 0"
+        why = ", by default, because the groups are uneven" if rule.by_default else ""
+        found[rule.name] = f"{rule.name}: a user's value is cut at {value_text(cap.value)}, {of}{why}"
+    return tuple(found.values())
 
 
 def _quality(report: ExperimentReport) -> Iterator[RenderableType]:

@@ -178,6 +178,8 @@ def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, objec
         "relative_sequential_interval": [_number(bound) for bound in metric.relative_sequential_interval],
         "counts": metric.counts,
         "skewness": _number(metric.skewness),
+        "cap": None if metric.cap is None else metric.cap.value,
+        "cap_of": None if metric.cap is None else "users with a value" if metric.cap.of_valued else "users",
         "users_factor": _number(metric.users_factor),
     }
 

@@ -20,7 +20,7 @@ from scipy.stats import binom, kstest
 
 from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.decision.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
-from abfleet_analysis.decision.metrics import BadEvent, MetricSource, metric_rules
+from abfleet_analysis.decision.metrics import BadEvent, MetricSource, metric_rules, uneven
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.gather_evidence import UserChanges, user_changes
@@ -100,7 +100,9 @@ def aa_test(
     """Deals the users of an experiment's log so many times. Raises LogError and AaError."""
     rules = [
         rule
-        for rule in metric_rules(experiment.metrics, experiment.plan, config.metrics)
+        for rule in metric_rules(
+            experiment.metrics, experiment.plan, config.metrics, uneven_groups=uneven(experiment)
+        )
         if rule.source is not MetricSource.TIME_QUANTILE
     ]
     if not any(rule.role == "primary" for rule in rules):

@@ -232,8 +232,9 @@ METRIC: Final = (
     Key("window", _text(DURATION), "How long after a user's first exposure an outcome counts.", default="7d"),
     Key(
         "winsorise",
-        {"type": "number", "minimum": 0.5, "exclusiveMaximum": 1},
-        "Quantile at which a user's value is cut.",
+        {"type": "number", "minimum": 0.5, "maximum": 1},
+        "Quantile of all users' values at which a user's value is cut; 1 cuts nothing. Default: 0.999 for a `mean` in an "
+        "experiment whose groups are uneven, else nothing is cut.",
     ),
     Key("direction", _DIRECTION, "Which way is better.", default="up"),
     Key("margin", _number(0, 10), "Relative change tolerated as a guardrail. Default: the experiment's `plan.effect`."),

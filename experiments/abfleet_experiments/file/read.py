@@ -155,8 +155,10 @@ def _metric(findings: Findings, node: Node, path: Path) -> Metric | None:
             values["over"], (*path, "over"), f"is allowed for the type `ratio` only, and this metric is a {kind}"
         )
     window = fields.duration(findings, values.get("window"), (*path, "window"))
-    rule = "a quantile from 0.5 to below 1"
-    winsorise = fields.number(findings, values.get("winsorise"), (*path, "winsorise"), low=0.4999, high=1, rule=rule)
+    rule = "a quantile from 0.5 to 1, which cuts nothing"
+    winsorise = fields.number(
+        findings, values.get("winsorise"), (*path, "winsorise"), low=0.4999, high=1.000_000_1, rule=rule
+    )
     direction = fields.one_of(findings, values.get("direction"), (*path, "direction"), ("up", "down"))
     rule = "a relative change above 0 and below 10 (0.10 is 10 %)"
     margin = fields.number(findings, values.get("margin"), (*path, "margin"), low=0, high=10, rule=rule)
