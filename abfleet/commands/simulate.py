@@ -29,6 +29,11 @@ def simulate(
     *,
     runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Experiments a scenario.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same runs.")] = 1,
+    split: Annotated[
+        str | None, typer.Option(metavar="SHARES", help="Groups, control first, such as 90/10 [70/20/10].")
+    ] = None,
+    rate: Annotated[float | None, typer.Option(help="Share of control's users who convert [0.05].")] = None,
+    users_a_day: Annotated[int | None, typer.Option(help="Users of all groups, over 28 days [5571].")] = None,
     aa: Annotated[
         list[Path] | None,
         typer.Option("--aa", metavar="LOG", help="Instead, deal the users of this log to groups at random."),
@@ -42,29 +47,51 @@ def simulate(
     The sums of each made-up day go into the same decision as those of a log. With --aa the users of a real log are
     dealt to groups that do not differ, which any sound analysis must find.
 
+    --split, --rate and --users-a-day make it your experiment. How often an effect is found is then shown and not promised.
+
     Example: abfleet simulate no-effect ramp --runs 200
+
+    Example: abfleet simulate --split 90/10 --rate 0.02 --users-a-day 2000
     """
     if aa is not None:
+        if not (split is None and rate is None and users_a_day is None):
+            refuse("--aa: deals the users of a log, so --split, --rate and --users-a-day cannot be chosen beside it")
         _show_aa(aa, experiments, experiment, runs, seed, as_json=as_json)
         return
     with analysis_extra():
-        from abfleet_analysis.simulation.scenarios import SCENARIOS
+        from abfleet_analysis.simulation.scenarios import SCENARIOS, scenarios_of
         from abfleet_analysis.simulation.simulate import characteristics, runs_of
     unknown = [name for name in scenarios or () if name not in SCENARIOS]
     if unknown:
         refuse(f"SCENARIO: `{unknown[0][:64]}` is not known; allowed: {', '.join(SCENARIOS)}")
+    try:
+        own = scenarios_of(_shares(split), rate, users_a_day)
+    except ValueError as error:
+        refuse(f"--{error}")
+    if left_out := [name for name in scenarios or () if name not in own]:
+        refuse(f"SCENARIO: `{left_out[0]}` has shares and rates of its own; leave it out, or the flags")
     found: list[Characteristic] = []
-    with _bar(len(scenarios or SCENARIOS) * runs) as advance:
-        for name in scenarios or SCENARIOS:
-            scenario = SCENARIOS[name]
+    with _bar(len(scenarios or own) * runs) as advance:
+        for name in scenarios or own:
+            scenario = own[name]
             decisions = list(_counted(runs_of(scenario.draw, runs=runs, seed=seed), advance))
             found += characteristics(scenario, decisions)
     if as_json:
         typer.echo(json.dumps([_characteristic(one) for one in found], indent=2))
     else:
-        _show(found, {name: SCENARIOS[name].story for name in SCENARIOS})
+        _show(found, {name: scenario.story for name, scenario in own.items()})
     if not all(one.kept for one in found):
         raise typer.Exit(EXIT_FAILURE)
+
+
+def _shares(text: str | None) -> tuple[float, ...] | None:
+    """Shares of 1 from a text such as `90/10`. Raises ValueError."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) / 100 for part in text.split("/"))
+    except ValueError:
+        raise ValueError(f"split: must be numbers with / between them, such as 90/10, not `{text[:64]}`") from None
 
 
 def _show_aa(logs: list[Path], experiments: Path, name: str | None, runs: int, seed: int, *, as_json: bool) -> None:

@@ -154,6 +154,12 @@ def test_usage_mistakes_are_plain(tmp_path: Path) -> None:
         run("analyze", "--logs", tmp_path / "nowhere", "--experiments", "experiments/recommender.yaml"),
         run("analyze", "--logs", tmp_path, "--experiments", tmp_path / "none.yaml"),
         run("simulate", "nonsense"),
+        run("simulate", "--split", "90/11"),
+        run("simulate", "--split", "half"),
+        run("simulate", "--rate", "0"),
+        run("simulate", "--users-a-day", "0"),
+        run("simulate", "ramp", "--split", "90/10"),
+        run("simulate", "--aa", tmp_path, "--rate", "0.1"),
         run("power", "--baseline", "5", "--experiments", "experiments/recommender.yaml"),
     ):
         assert result.exit_code == 2, result.output
@@ -258,6 +264,21 @@ def test_power_reads_base_rates_from_a_log(tmp_path: Path) -> None:
     assert found["baseline"] == pytest.approx(0.10)
     assert found["groups"][0]["users_planned"] == pytest.approx(by_hand["groups"][0]["users_planned"], rel=0.01)
     assert found["groups"][0]["days"] == pytest.approx(found["groups"][0]["users_planned"] / 443, rel=0.05)
+
+
+def test_simulating_an_experiment_of_ones_own() -> None:
+    """Its own shares, rate and users: errors are promised as ever, and what is found is shown without a promise."""
+    own = ("--split", "90/10", "--rate", "0.02", "--users-a-day", "2000", "--runs", "40")
+    result = run("simulate", *own, "--json")
+    assert result.exit_code == 0, result.output
+    rows = json.loads(result.stdout)
+    assert {row["scenario"] for row in rows} >= {"no-effect", "planned-effect", "harm", "errors"}
+    assert {row["runs"] for row in rows} == {40}
+    assert {row["most"] for row in rows if row["scenario"] == "no-effect"} >= {0.025, 0.05}
+    assert all(row["least"] is None for row in rows)
+    shown = run("simulate", "no-effect", *own)
+    assert shown.exit_code == 0
+    assert "roll_back" in shown.output
 
 
 def test_dealing_a_log_again_finds_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ _SLOW: Final = MetricRule("slow_users", "guardrail", MetricSource.OUTCOME_ANY, E
 
 @dataclass(frozen=True, slots=True)
 class PlainScenario:
-    """70/20/10 over 28 equal days; every user comes once. The second group is `experiment`.
+    """70/20/10 over 28 equal days; every user comes once. The second group is `experiment`, which alone may differ.
 
     Attributes:
         users: 1.25 times what one look at a fixed sample needs for the planned effect.
@@ -37,13 +37,18 @@ class PlainScenario:
     error_ratio: float = 1.0
     slow_ratio: float = 1.0
     lost: float = 0.0
-    groups: tuple[str, ...] = ("control", "experiment", "canary")
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Their names."""
+        more = tuple(f"treatment-{number}" for number in range(3, len(self.weights)))
+        return ("control", "experiment", "canary", *more)[: len(self.weights)]
 
     def draw(self, random: np.random.Generator) -> Evidence:
         """Draws the daily counts of one experiment, and returns their sums as evidence."""
         weights = np.array(self.weights)
         daily = random.multinomial(self.users // LOOKS, weights, size=LOOKS).astype(np.float64)
-        treated = np.array([0.0, 1.0, 0.0])[: len(weights)]
+        treated = (np.arange(len(weights)) == 1) * 1.0
         users = daily.astype(np.int64)
         converted = random.binomial(users, self.conversion * (1 + treated * self.lift)).astype(np.float64)
         errors = random.binomial(users, self.error * self.error_ratio**treated).astype(np.float64)

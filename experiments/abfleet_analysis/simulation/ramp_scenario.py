@@ -30,19 +30,23 @@ class RampScenario:
     Attributes:
         drift: Factor of the conversion rate in each phase.
         lift: The treatment's, in every phase.
+        shares: The treatment's, in each phase; they only grow.
+        weekdays: How many come on each day of a week, relative to each other.
     """
 
     users: int = 120_000
     drift: tuple[float, ...] = (1.0, 0.7, 1.5)
     lift: float = 0.0
     days: tuple[int, ...] = (9, 9, 10)
+    shares: tuple[float, float, float] = (0.1, 0.3, 0.5)
+    weekdays: tuple[float, ...] = (1.0,) * 7
 
     def draw(self, random: np.random.Generator) -> Evidence:
         """Draws the users of one experiment, and returns their sums as evidence."""
-        layout = _ramp_cells(self.days)
-        sums = _RampSums(len(layout.cells))
+        layout = _ramp_cells(self.days, self.shares)
+        sums = _RampSums(len(layout.cells), self.days, self.shares, self.weekdays)
         for kind, (share, presence, conversion) in enumerate(((0.1, 0.8, 0.25), (0.9, 0.25, 0.02))):
-            per_class = random.multinomial(int(self.users * share), [0.1, 0.2, 0.2, 0.5])
+            per_class = random.multinomial(int(self.users * share), np.diff([0.0, *self.shares, 1.0]))
             for ramp_class, users in enumerate(per_class):
                 self._draw_class(random, layout, sums, int(users), ramp_class, presence, conversion)
             assert kind < 2
@@ -70,11 +74,11 @@ class RampScenario:
             odds = _joint(rates, results)
             for result, number in zip(results, random.multinomial(int(count), odds), strict=True):
                 if number:
-                    sums.add(random, layout, self.days, ramp_class, phases, result, int(number))
+                    sums.add(random, ramp_class, phases, result, int(number))
 
     def _evidence(self, layout: Cells, sums: "_RampSums") -> Evidence:
         times = [START + DAY * (day + 1) for day in range(LOOKS)] + [START + DAY * LOOKS]
-        member, shares = _ramp_layout(self.days)
+        member, shares = _ramp_layout(self.days, self.shares)
         moments = sums.moments()
         new_users = np.concatenate([sums.new, np.zeros((1, *sums.new.shape[1:]))]).cumsum(axis=0)
         users = new_users.sum(axis=1)
@@ -95,7 +99,7 @@ class RampScenario:
 
 
 _TREATED: Final = ((1, 1, 1), (0, 1, 1), (0, 0, 1), (0, 0, 0))
-"""Whether a class of buckets is in the treatment in each phase: below 10 %, 10 to 30 %, 30 to 50 %, above."""
+"""Whether a class of buckets is in the treatment in each phase: those below each share, and those above all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +107,9 @@ class _RampSums:
     """Daily sums of the ramp, filled while one experiment is drawn. Changed only by `add`."""
 
     cells: int
+    days: tuple[int, ...]
+    shares: tuple[float, ...]
+    weekdays: tuple[float, ...]
     n: Floats = field(init=False)
     y: Floats = field(init=False)
     new: Floats = field(init=False)
@@ -115,21 +122,21 @@ class _RampSums:
     def add(
         self,
         random: np.random.Generator,
-        layout: Cells,
-        days: tuple[int, ...],
         ramp_class: int,
         phases: list[int],
         result: tuple[float, ...],
         number: int,
     ) -> None:
         """Users of one kind who came in these phases with these results; the day of each visit is drawn."""
+        days = self.days
         by_cell: list[list[tuple[int, int, int, int]]] = []
         for position, phase in enumerate(phases):
             first, group = sum(days[:phase]), _TREATED[ramp_class][phase]
-            per_day = random.multinomial(number, [1 / days[phase]] * days[phase])
+            busy = np.array([self.weekdays[(first + day) % 7] for day in range(days[phase])])
+            per_day = random.multinomial(number, busy / busy.sum())
             visits = []
             for day, count in enumerate(per_day):
-                cell = _ramp_cell(days, ramp_class, phase, first + day)
+                cell = _ramp_cell(days, self.shares, ramp_class, phase, first + day)
                 self.n[first + day, cell, group] += count
                 self.y[first + day, cell, group] += count * result[position]
                 if position == 0:
@@ -203,28 +210,29 @@ def _joint(rates: list[float], results: list[tuple[float, ...]]) -> list[float]:
 
 
 @cache
-def _ramp_cells(days: tuple[int, ...]) -> Cells:
+def _ramp_cells(days: tuple[int, ...], shares: tuple[float, ...]) -> Cells:
     begins = [START + DAY * sum(days[:phase]) for phase in range(3)]
     periods = []
-    for phase, (begin, share) in enumerate(zip(begins, (0.1, 0.3, 0.5), strict=True)):
+    for phase, (begin, share) in enumerate(zip(begins, shares, strict=True)):
         buckets: NDArray[np.int64] = (np.arange(BUCKETS) < share * BUCKETS).astype(np.int64)
         periods.append(AllocationPeriod(f"phase-{phase}", begin, np.array([1 - share, share]), "ramp", buckets))
     return cells_of.divide(periods, DEFAULT_WINDOW)
 
 
 @cache
-def _ramp_layout(days: tuple[int, ...]) -> tuple[Floats, Floats]:
-    layout = _ramp_cells(days)
+def _ramp_layout(days: tuple[int, ...], shares: tuple[float, ...]) -> tuple[Floats, Floats]:
+    layout = _ramp_cells(days, shares)
     times = [START + DAY * (day + 1) for day in range(LOOKS)]
     times.append(times[-1])
     return cells_of.membership(layout, times), cells_of.expected_shares(layout, times)
 
 
 @cache
-def _ramp_cell(days: tuple[int, ...], ramp_class: int, phase: int, day: int) -> int:
+def _ramp_cell(days: tuple[int, ...], shares: tuple[float, ...], ramp_class: int, phase: int, day: int) -> int:
     """The cell of a user of these buckets whose first exposure in the phase is on that day."""
-    layout = _ramp_cells(days)
-    bucket = (500, 2000, 4000, 7000)[ramp_class]
+    layout = _ramp_cells(days, shares)
+    edges = (0.0, *shares, 1.0)
+    bucket = int((edges[ramp_class] + edges[ramp_class + 1]) / 2 * BUCKETS)
     came = START + DAY * day + DAY / 2
     span = sum(limit <= came for limit in layout.limits(phase))
     return layout.cells.index(Cell(phase, int(layout.fates[phase, bucket]), span))

@@ -4,16 +4,16 @@ Their sums go into the same decision as those of a log.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 
 from abfleet_analysis.decision.evidence import Evidence
-from abfleet_analysis.simulation.plain_scenario import PLAN, PlainScenario
+from abfleet_analysis.simulation.plain_scenario import LOOKS, PLAN, PlainScenario
 from abfleet_analysis.simulation.ramp_scenario import RampScenario
 
-__all__ = ["PLAN", "SCENARIOS", "PlainScenario", "Promise", "RampScenario", "Scenario"]
+__all__ = ["PLAN", "SCENARIOS", "PlainScenario", "Promise", "RampScenario", "Scenario", "scenarios_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,48 @@ class Scenario:
     promises: tuple[Promise, ...]
 
 
-SCENARIOS: Final[Mapping[str, Scenario]] = {
-    scenario.name: scenario
-    for scenario in (
+_HOLDS_ALWAYS: Final = ("no-effect", "guardrail-at-margin")
+"""Scenarios whose promises are of any experiment; those of others need users enough."""
+HIGHEST_RATE: Final = 0.6
+"""Of conversion, so that 60 % more of it are possible."""
+
+
+def scenarios_of(
+    split: tuple[float, ...] | None = None, rate: float | None = None, users_a_day: int | None = None
+) -> dict[str, Scenario]:
+    """The scenarios, in an experiment with these shares, control's conversion, and users a day over 28 days.
+
+    None leaves what the promises are made for. Elsewhere only errors are promised: how often an effect is found depends
+    on the users. The ramp has shares of its own, and is left out. Raises ValueError, whose text names the argument.
+    """
+    own = PlainScenario()
+    if split is not None:
+        if len(split) < 2 or min(split) <= 0 or abs(sum(split) - 1) > 1e-9:
+            raise ValueError("split: must be two shares or more, each above 0, that sum to 100, such as 90/10")
+        own = replace(own, weights=split)
+    if rate is not None:
+        if not 0 < rate <= HIGHEST_RATE:
+            raise ValueError(f"rate: must be a share of users above 0 and up to {HIGHEST_RATE}, not {rate}")
+        own = replace(own, conversion=rate)
+    if users_a_day is not None:
+        if users_a_day < 1:
+            raise ValueError(f"users-a-day: must be 1 or more, not {users_a_day}")
+        own = replace(own, users=users_a_day * LOOKS)
+    found = {scenario.name: scenario for scenario in _plain(own)}
+    if own == PlainScenario():
+        return found | {_RAMP.name: _RAMP}
+    return {
+        name: scenario if name in _HOLDS_ALWAYS else replace(scenario, promises=())
+        for name, scenario in found.items()
+    }
+
+
+def _plain(own: PlainScenario) -> tuple[Scenario, ...]:
+    return (
         Scenario(
             "no-effect",
             "nothing differs",
-            PlainScenario().draw,
+            own.draw,
             (
                 Promise("ship", most=0.025, any_group=True),
                 Promise("roll_back", most=0.05, any_group=True),
@@ -58,45 +93,47 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario(
             "planned-effect",
             "+10 % conversion, as planned",
-            PlainScenario(lift=0.10).draw,
+            replace(own, lift=0.10).draw,
             (Promise("ship", least=0.80),),
         ),
-        Scenario("harm", "-10 % conversion", PlainScenario(lift=-0.10).draw, (Promise("roll_back", least=0.90),)),
+        Scenario("harm", "-10 % conversion", replace(own, lift=-0.10).draw, (Promise("roll_back", least=0.90),)),
         Scenario(
             "guardrail-at-margin",
             "+10 % conversion, and slow users +5 %, exactly what is not tolerated",
-            PlainScenario(lift=0.10, slow_ratio=1.05).draw,
+            replace(own, lift=0.10, slow_ratio=1.05).draw,
             (Promise("ship", most=0.05),),
         ),
         Scenario(
             "lost-lines",
             "4 % of the experiment's exposures lost, of users who did not convert",
-            PlainScenario(lost=0.04).draw,
+            replace(own, lost=0.04).draw,
             (Promise("ship", most=0.02),),
         ),
         Scenario(
             "errors",
             "errors at twice the tolerated ratio",
-            PlainScenario(error_ratio=2.5).draw,
+            replace(own, error_ratio=2.5).draw,
             (Promise("roll_back", least=0.99),),
         ),
         Scenario(
             "too-good-and-broken",
             "+60 % conversion and ten times the errors",
-            PlainScenario(lift=0.60, error_ratio=10.0).draw,
+            replace(own, lift=0.60, error_ratio=10.0).draw,
             (
                 Promise("roll_back", least=0.999),
                 Promise("check_first", most=0.001),
             ),
         ),
-        Scenario(
-            "ramp",
-            "10/30/50 %, base rate drifting, users coming back, no effect",
-            RampScenario().draw,
-            (
-                Promise("ship", most=0.025, any_group=True),
-                Promise("roll_back", most=0.05, any_group=True),
-            ),
-        ),
     )
-}
+
+
+_RAMP: Final = Scenario(
+    "ramp",
+    "10/30/50 %, base rate drifting, users coming back, no effect",
+    RampScenario().draw,
+    (
+        Promise("ship", most=0.025, any_group=True),
+        Promise("roll_back", most=0.05, any_group=True),
+    ),
+)
+SCENARIOS: Final[Mapping[str, Scenario]] = scenarios_of()

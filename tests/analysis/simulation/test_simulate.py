@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.decision.verdicts import Verdict
-from abfleet_analysis.simulation.scenarios import PLAN, SCENARIOS, PlainScenario, RampScenario
+from abfleet_analysis.simulation.scenarios import PLAN, SCENARIOS, PlainScenario, RampScenario, scenarios_of
 from abfleet_analysis.simulation.simulate import characteristics, runs_of
 
 RUNS = 200
@@ -25,6 +25,21 @@ def test_the_tolerance_can_fail() -> None:
     decisions = list(runs_of(PlainScenario(lift=0.10).draw, runs=50, seed=3))
     found = characteristics(SCENARIOS["no-effect"], decisions)
     assert not next(one for one in found if one.promise.outcome == "ship").kept
+
+
+@pytest.mark.parametrize(("split", "rate", "users_a_day"), [((0.9, 0.1), 0.02, 2000), ((0.95, 0.05), 0.01, 500)])
+def test_an_experiment_of_ones_own(split: tuple[float, ...], rate: float, users_a_day: int) -> None:
+    """Its shares, rate and users are drawn; nothing false is promised more often, and what needs users is not promised."""
+    own = scenarios_of(split, rate, users_a_day)
+    evidence = own["no-effect"].draw(np.random.default_rng(1))
+    assert evidence.groups == ("control", "experiment")
+    assert evidence.users[-1].sum() == users_a_day * 28
+    assert evidence.users[-1, 0] / (users_a_day * 28) == pytest.approx(split[0], abs=0.02)
+    assert evidence.metrics[0].moments.y[-1].sum() == pytest.approx(rate * users_a_day * 28, rel=0.3)
+    assert "ramp" not in own
+    assert own["planned-effect"].promises == ()
+    found = characteristics(own["no-effect"], list(runs_of(own["no-effect"].draw, runs=RUNS, seed=3)))
+    assert [(one.promise.outcome, one.count) for one in found if not one.kept] == []
 
 
 def test_runs_are_repeatable() -> None:
