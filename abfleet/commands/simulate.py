@@ -47,7 +47,7 @@ def simulate(
     The sums of each made-up day go into the same decision as those of a log. With --aa the users of a real log are
     dealt to groups that do not differ, which any sound analysis must find.
 
-    --split, --rate and --users-a-day make it your experiment. How often an effect is found is then shown and not promised.
+    --split, --rate and --users-a-day make it your experiment. How often an effect is found is then shown, not promised.
 
     Example: abfleet simulate no-effect ramp --runs 200
 

@@ -18,7 +18,16 @@ metrics:
   plays: {type: count, outcome: play, winsorise: 0.9}
   a_show: {type: ratio, outcome: play, over: show}
 """
-METRICS = ("spent", "plays", "a_show", "ctr", "conversion_rate", "response_time_mean", "response_time_p95", "error_rate")
+METRICS = (
+    "spent",
+    "plays",
+    "a_show",
+    "ctr",
+    "conversion_rate",
+    "response_time_mean",
+    "response_time_p95",
+    "error_rate",
+)
 DAYS = 10
 
 

@@ -105,7 +105,9 @@ def test_a_guardrail_without_one_outcome_does_not_hold(tmp_path: Path) -> None:
     experiment = report(tmp_path, "conversion_rate", (3000, 600), (3000, 870), day=8, guardrails=("plays",))
     assert experiment["decision"]["verdict"] == "keep_running"
     held_back = experiment["decision"]["reasons"][1]
-    assert "because plays cannot be judged yet: of 6,001 users in both groups not one has a `play` in the log" in held_back
+    assert (
+        "because plays cannot be judged yet: of 6,001 users in both groups not one has a `play` in the log" in held_back
+    )
 
 
 @pytest.mark.parametrize("kind", ["mean", "count", "proportion", "ratio"])
@@ -115,9 +117,7 @@ def test_what_has_not_arrived_is_said_before_anything_is_decided(tmp_path: Path,
     experiment = report(tmp_path, "conversion_rate", (200, 20), (200, 22), guardrails=("spent",), own=own)
     assert experiment["decision"]["verdict"] == "keep_running"
     reason = experiment["decision"]["reasons"][1]
-    assert reason == (
-        "the guardrail spent cannot hold: of 401 users in both groups not one has a `play` in the log"
-    )
+    assert reason == ("the guardrail spent cannot hold: of 401 users in both groups not one has a `play` in the log")
     (metric,) = (one for one in experiment["metrics"] if one["name"] == "spent")
     assert (metric["counts"], metric["z"]) == (False, None)
 
@@ -140,8 +140,9 @@ def test_a_share_of_no_failed_call_is_nothing(tmp_path: Path) -> None:
         tmp_path, "conversion_rate", (600, 60), (600, 180), day=8, guardrails=("{name: error_rate, margin: 0.5}",)
     )
     assert experiment["decision"]["verdict"] == "keep_running"
-    assert "error_rate cannot be judged: of 1,201 users in both groups not one has a failed call in the log, and 50%" in (
-        experiment["decision"]["reasons"][1]
+    assert (
+        "error_rate cannot be judged: of 1,201 users in both groups not one has a failed call in the log, and 50%"
+        in (experiment["decision"]["reasons"][1])
     )
 
 

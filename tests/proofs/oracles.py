@@ -100,7 +100,10 @@ def differences(made: list[Case], theirs: list[dict[str, Any]]) -> Iterator[tupl
         ours = {"absolute": [float(found.difference[0]) + side * half for side in (-1, 1)]}
         ours["spotify"] = ours["absolute"]
         ours["relative"] = [float(end[0]) for end in found.relative_interval(quantile(0.975))]
-        own, control = np.sqrt(found.variance[0]) / found.value[0], np.sqrt(found.baseline_variance[0]) / found.baseline[0]
+        own, control = (
+            np.sqrt(found.variance[0]) / found.value[0],
+            np.sqrt(found.baseline_variance[0]) / found.baseline[0],
+        )
         # Fieller's interval is not in the middle of the delta method's, by the square of control's relative error.
         aside = float(2 * quantile(0.975) * control**2 / (2 * np.hypot(own, control)))
         for name, their in other.items():
@@ -117,7 +120,10 @@ def made_environment() -> str | None:
     if (FOLDER / "made").is_file():
         return None
     python = FOLDER / "bin" / "python"
-    for command in ([sys.executable, "-m", "venv", str(FOLDER)], [str(python), "-m", "pip", "install", "-q", *PACKAGES]):
+    for command in (
+        [sys.executable, "-m", "venv", str(FOLDER)],
+        [str(python), "-m", "pip", "install", "-q", *PACKAGES],
+    ):
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         except subprocess.TimeoutExpired:

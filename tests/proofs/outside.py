@@ -3,9 +3,10 @@
 `./run prove outside [RUNS [KIND]]` draws RUNS experiments a cell (2,000 by default), each of 28 equal looks and without
 an effect, and counts those in which any treatment is ever shipped (from day 7) or rolled back by its primary metric;
 then those whose guardrail is exactly at its margin and passes. Cells within a point of their bound are drawn five times
-as often, and the five worst go through `decide` too. Beside each stands what each group's own variance gives, at every look
-and with a fifth of the runs, which is what the product did before it knew better. The sums go through the product's own statistics, all of a cell at
-once. A cell fails if its exact 99 % interval lies wholly above 2.5 % for shipping, or 5 % for rolling back and margins.
+as often, and the five worst go through `decide` too. Beside each stands what each group's own variance gives, at every
+look and with a fifth of the runs, which is what the product did before it knew better. The sums go through the
+product's own statistics, all of a cell at once. A cell fails if its exact 99 % interval lies wholly above 2.5 % for
+shipping, or 5 % for rolling back and for margins.
 """
 
 import sys
@@ -95,7 +96,9 @@ KINDS: Final = tuple(
     [Kind(f"conversion {rate:.1%}", conversion(rate), _ANY, 0.001) for rate in RATES]
     + [Kind(f"ctr {rate:.1%}", clicks(rate), _RATIO, 0.3) for rate in RATES]
     + [
-        Kind(f"revenue{'' if cap is None else ' winsorised'}, {buyers:.0%} {name}", revenue(buyers, of, cap), _MEAN, 0.3)
+        Kind(
+            f"revenue{'' if cap is None else ' winsorised'}, {buyers:.0%} {name}", revenue(buyers, of, cap), _MEAN, 0.3
+        )
         for cap in (None, 0.999)
         for buyers in (0.03, 0.2)
         for name, of in _SPENT.items()
@@ -127,11 +130,7 @@ MARGINS: Final = tuple(
         for buyers in (0.03, 0.2)
         for name, of in _SPENT.items()
     ]
-    + [
-        Kind(
-            "response time +10 %", durations(0.5), replace(_RATIO, role="guardrail", sign=-1), 1.0, 1.1
-        )
-    ]
+    + [Kind("response time +10 %", durations(0.5), replace(_RATIO, role="guardrail", sign=-1), 1.0, 1.1)]
 )
 
 

@@ -1,6 +1,6 @@
 """Draws experiments without looking at the analysis: users who convert, click or buy, as sums at every look.
 
-Only who does something is drawn one by one. Clicks are few kinds of users (lists, clicks), whose counts are multinomial.
+Only who does something is drawn one by one. Clicks are few kinds of users (lists, clicks), in multinomial numbers.
 """
 
 from collections.abc import Callable

@@ -76,7 +76,9 @@ def main(arguments: list[str]) -> int:
         median = float(np.median(days))
         failed += median > harm.by_day
         share = float(np.mean(np.isfinite(days)))
-        print(f"3 x errors, {harm.split}: found in {share:.1%} of {runs:,}, half of them by day {median:.0f}", flush=True)
+        print(
+            f"3 x errors, {harm.split}: found in {share:.1%} of {runs:,}, half of them by day {median:.0f}", flush=True
+        )
     back, ship = rolled_back(runs)
     failed += above(back, runs, BACK_BOUND)
     print(f"ramp 1/10/50 of 2,000 users: rolled back {back / runs:.2%}, shipped {ship / runs:.2%} of {runs:,}")

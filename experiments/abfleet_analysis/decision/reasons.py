@@ -186,8 +186,9 @@ class Reasons:
                 f"{rule.name} cannot be judged: {nothing}, and {rule.margin:.0%} more than nothing is nothing; without "
                 "a `margin` of its own a rise by points is tolerated"
             )
-        return f"{rule.name} is not yet shown to be within its margin: {nothing}, but a rise of " + (
-            f"{rule.margin_points:.1%} of the users would not be seen with so few of them"
+        return (
+            f"{rule.name} is not yet shown to be within its margin: {nothing}, but a rise of {rule.margin_points:.1%} "
+            "of the users would not be seen with so few of them"
         )
 
     def _missing(self, rule: MetricRule, comparison: Comparison, null: NullMoments) -> str:
@@ -197,7 +198,7 @@ class Reasons:
         skewness = abs(float(null.skewness[-1]))
         if everyone > 0 and not acted:
             return self._nothing(rule, comparison)
-        if not skewness > MOST_SKEWED:
+        if not MOST_SKEWED < skewness < math.inf:
             return "there are too few users, or all of them do the same"
         if rule.binary:
             smaller = self._name if sizes[0] < sizes[1] else self._evidence.groups[0]

@@ -31,8 +31,9 @@ class MetricResult:
     """One metric of one treatment against control, at the moment of the report; nan where there is too little.
 
     Attributes:
-        interval, sequential_interval: Of the difference. relative_interval, relative_sequential_interval: Of the relative
-            difference, with what is not known of control's value; nan where that may be 0.
+        interval, sequential_interval: Of the difference.
+        relative_interval, relative_sequential_interval: Of the relative difference, with what is not known of control's
+            value; nan where that may be 0.
         margin: Tolerated relative change for the worse.
         z: Of the difference, positive where it is for the better; for a guardrail, of being better than its margin.
         boundary: What z must reach at the last look; nan before the first.

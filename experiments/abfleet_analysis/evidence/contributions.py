@@ -86,7 +86,8 @@ class Contributions:
     Attributes:
         table: Rows for each user, allocation and look, with cell and group. outcomes: Those of outcomes alone; None
             where no metric is of outcomes.
-        values: By metric, which columns make it; of slow calls those of the first threshold. filled: The columns that outcomes fill, and nothing else.
+        values: By metric, which columns make it; of slow calls those of the first threshold.
+        filled: The columns that outcomes fill, and nothing else.
     """
 
     table: ir.Table

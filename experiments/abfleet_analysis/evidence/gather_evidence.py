@@ -190,9 +190,7 @@ def _moments(tables: Tables, found: "_Contributed", users: Floats) -> dict[str, 
     return moments
 
 
-def _changed(
-    tables: Tables, found: "_Contributed", values: Mapping[str, Value], *, everyone: bool = True
-) -> ir.Table:
+def _changed(tables: Tables, found: "_Contributed", values: Mapping[str, Value], *, everyone: bool = True) -> ir.Table:
     """What each look changes in each user's sums, of these values."""
     ramped = len(tables.allocations) > 1
     return sums.changes(found.table, values, tables.shape, ramped=ramped, bits=found.bits, everyone=everyone)
@@ -210,7 +208,8 @@ class _Contributed:
 
     Attributes:
         values: By metric, as they are at the moment of the report.
-        thresholds: Of the metrics whose values are cut otherwise at other looks. caps: The last ones of winsorised ones.
+        thresholds: Of the metrics whose values are cut otherwise at other looks.
+        caps: The last ones, of winsorised metrics.
         variants: The values of all metrics with every threshold, by `_names`.
         bits: How many a user's sum needs, of the columns that have whole numbers alone.
     """

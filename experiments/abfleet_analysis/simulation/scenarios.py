@@ -72,8 +72,7 @@ def scenarios_of(
     if own == PlainScenario():
         return found | {_RAMP.name: _RAMP}
     return {
-        name: scenario if name in _HOLDS_ALWAYS else replace(scenario, promises=())
-        for name, scenario in found.items()
+        name: scenario if name in _HOLDS_ALWAYS else replace(scenario, promises=()) for name, scenario in found.items()
     }
 
 

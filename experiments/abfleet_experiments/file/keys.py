@@ -233,8 +233,8 @@ METRIC: Final = (
     Key(
         "winsorise",
         {"type": "number", "minimum": 0.5, "maximum": 1},
-        "Quantile of all users' values at which a user's value is cut; 1 cuts nothing. Default: 0.999 for a `mean` in an "
-        "experiment whose groups are uneven, else nothing is cut.",
+        "Quantile of all users' values at which a user's value is cut; 1 cuts nothing. Default: 0.999 for a `mean` in "
+        "an experiment whose groups are uneven, else nothing is cut.",
     ),
     Key("direction", _DIRECTION, "Which way is better.", default="up"),
     Key("margin", _number(0, 10), "Relative change tolerated as a guardrail. Default: the experiment's `plan.effect`."),

@@ -127,7 +127,11 @@ def test_what_is_no_number_decides_nothing(value: float) -> None:
         metrics = list(whole.metrics)
         metrics[metric] = replace(metrics[metric], moments=from_sums(broken))
         found = decide(replace(whole, metrics=tuple(metrics)), PLAN)
-        assert {seen for seen, _ in found.history} <= {Verdict.KEEP_RUNNING, Verdict.INCONCLUSIVE, Verdict.STOP_NO_EFFECT}
+        assert {seen for seen, _ in found.history} <= {
+            Verdict.KEEP_RUNNING,
+            Verdict.INCONCLUSIVE,
+            Verdict.STOP_NO_EFFECT,
+        }
         assert metric or found.verdict is Verdict.INCONCLUSIVE
 
 

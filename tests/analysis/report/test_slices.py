@@ -36,7 +36,9 @@ def test_slices_are_the_same_users_compared_alone() -> None:
     each = [side_by_side([of_users(users[s, g]) for g in range(2)]) for s in range(3)]
     moments = from_sums([np.concatenate(parts) for parts in zip(*(one.sums() for one in each), strict=True)])
     labels = ("a", "b", "few")
-    found = compared(moments, np.ones((1, 1)), labels, ("control", "treatment"), estimator=Estimator.MEAN, negative=False)
+    found = compared(
+        moments, np.ones((1, 1)), labels, ("control", "treatment"), estimator=Estimator.MEAN, negative=False
+    )
     assert [(one.label, one.group, one.users) for one in found] == [
         ("a", "treatment", 400),
         ("b", "treatment", 500),

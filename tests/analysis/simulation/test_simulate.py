@@ -29,7 +29,7 @@ def test_the_tolerance_can_fail() -> None:
 
 @pytest.mark.parametrize(("split", "rate", "users_a_day"), [((0.9, 0.1), 0.02, 2000), ((0.95, 0.05), 0.01, 500)])
 def test_an_experiment_of_ones_own(split: tuple[float, ...], rate: float, users_a_day: int) -> None:
-    """Its shares, rate and users are drawn; nothing false is promised more often, and what needs users is not promised."""
+    """Its shares, rate and users are drawn; errors are promised as ever, and what needs users is not."""
     own = scenarios_of(split, rate, users_a_day)
     evidence = own["no-effect"].draw(np.random.default_rng(1))
     assert evidence.groups == ("control", "experiment")
