@@ -85,12 +85,15 @@ class Guardrail:
 
     Attributes:
         margin: Relative change tolerated, 0.10 is 10 %; None is the metric's default.
+        points: For `error_rate`: how much more of all users is tolerated at least, 0.01 is 1 in 100; None is 0.002, or
+            nothing where there is a margin.
         threshold_ms: For response times: what counts as slow; None learns it from control.
     """
 
     name: str
     margin: float | None = None
     threshold_ms: float | None = None
+    points: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +301,10 @@ def _effective_experiment(experiment: Experiment) -> dict[str, object]:
         "ramp": [[time_text(row.at), row.traffic_bp, list(row.weights_bp)] for row in experiment.ramp],
         "metrics": {
             "primary": metrics.primary,
-            "guardrails": [[g.name, g.margin, g.threshold_ms] for g in metrics.guardrails],
+            "guardrails": [
+                [g.name, g.margin, g.threshold_ms, *([] if g.points is None else [g.points])]
+                for g in metrics.guardrails
+            ],
             "secondary": list(metrics.secondary),
         },
         "plan": {

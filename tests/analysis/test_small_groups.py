@@ -146,6 +146,16 @@ def test_a_share_of_no_failed_call_is_nothing(tmp_path: Path) -> None:
     )
 
 
+def test_points_of_ones_own_are_seen_with_fewer_users(tmp_path: Path) -> None:
+    """A rise of 2 points would have shown among these users, of whom no call failed: the winner is shipped."""
+    experiment = report(
+        tmp_path, "conversion_rate", (600, 60), (600, 85), day=27, guardrails=("{name: error_rate, points: 0.02}",)
+    )
+    (errors,) = (one for one in experiment["metrics"] if one["name"] == "error_rate")
+    assert errors["counts"]
+    assert errors["z"] > errors["boundary"]
+
+
 @pytest.mark.parametrize("split", list(outside.SPLITS))
 def test_without_an_effect_few_experiments_are_decided(split: str) -> None:
     """A short form of `./run prove outside`: 400 experiments with 5 % who convert, none of them with an effect."""

@@ -265,6 +265,18 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         f"{E}.metrics.guardrails[0].threshold_ms",
         "is allowed for response times only",
     ),
+    "points": (
+        SALT,
+        "    metrics: {guardrails: [{name: ctr, points: §0.01}]}\n",
+        f"{E}.metrics.guardrails[0].points",
+        "is allowed for `error_rate` only",
+    ),
+    "points above all users": (
+        SALT,
+        "    metrics: {guardrails: [{name: error_rate, points: §2}]}\n",
+        f"{E}.metrics.guardrails[0].points",
+        "must be a share of users above 0 and below 1 (0.01 is 1 in 100), not `2`",
+    ),
     "margin": (
         SALT,
         "    metrics: {guardrails: [{name: ctr, margin: §0}]}\n",

@@ -62,7 +62,7 @@ def experiments(groups: Mapping[str, tuple[str, float]], plan: Mapping[str, str 
         "name": NAME,
         "salt": "recommender-2026-11",
         "groups": [{"name": name, "model": version, "weight": weight} for name, (version, weight) in groups.items()],
-        "metrics": {"primary": "ctr", "guardrails": ["error_rate"]},
+        "metrics": {"primary": "ctr", "guardrails": [{"name": "error_rate", "points": 0.05}]},
         "plan": dict(plan),
     }
     models = {version: {"target": f"dns:///{version.replace('.', '-')}.invalid:1"} for version in versions}

@@ -177,6 +177,8 @@ def _rule(name: str, role: str, guardrail: Guardrail, plan: AnalysisPlan, own: M
         margin = RESPONSE_TIME_MARGIN
     if guardrail.margin is not None:
         margin, points = guardrail.margin, 0.0
+    if guardrail.points is not None:
+        points = guardrail.points
     return MetricRule(
         name=name,
         role=role,

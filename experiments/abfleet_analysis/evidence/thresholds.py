@@ -33,7 +33,7 @@ class Thresholds:
     @property
     def last(self) -> Floats:
         """Those of the last time: float64[groups]."""
-        return np.array(self.values)[self.index[-1]]
+        return np.asarray(np.array(self.values)[self.index[-1]], dtype=np.float64)
 
 
 def thresholds(by_group: Sequence[Floats]) -> Thresholds:

@@ -207,6 +207,12 @@ GUARDRAIL: Final = (
     Key("name", _text(NAME), "The metric.", required=True),
     Key("margin", _number(0, 10), "Relative change that is tolerated: 0.10 is 10 %. Default: the metric's own."),
     Key(
+        "points",
+        _number(0, 1),
+        "For `error_rate`: how much larger a share of all users is tolerated at least, 0.01 is 1 in 100. Default: 0.002, "
+        "or nothing beside a `margin`.",
+    ),
+    Key(
         "threshold_ms",
         _number(0, 3_600_000),
         "For response times: what counts as slow, in milliseconds. Default: learnt from control.",

@@ -289,7 +289,11 @@ def _guardrail(findings: Findings, node: Node, path: Path, known: Known) -> Guar
     )
     if threshold is not None and name is not None and not name.startswith("response_time"):
         findings.add(values["threshold_ms"], (*path, "threshold_ms"), "is allowed for response times only")
-    return None if name is None else Guardrail(name, margin, threshold)
+    rule = "a share of users above 0 and below 1 (0.01 is 1 in 100)"
+    points = fields.number(findings, values.get("points"), (*path, "points"), low=0, high=1, rule=rule)
+    if points is not None and name is not None and name != "error_rate":
+        findings.add(values["points"], (*path, "points"), "is allowed for `error_rate` only")
+    return None if name is None else Guardrail(name, margin, threshold, points)
 
 
 def _metric_name(findings: Findings, node: Node | None, path: Path, known: Known, *, judged: bool) -> str | None:
