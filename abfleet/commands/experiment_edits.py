@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs
 from abfleet.commands.experiment_file import (
     DEFAULT_EXPERIMENTS,
     At,
@@ -19,6 +20,8 @@ from abfleet.commands.experiment_file import (
     refuse,
     show_plan,
 )
+from abfleet.commands.newest_verdict import VerdictNote, newest_verdict
+from abfleet.commands.tables import say
 
 if TYPE_CHECKING:
     from abfleet_experiments.config import Config
@@ -130,23 +133,29 @@ def conclude(
     winner: Annotated[
         str, typer.Option("--winner", envvar="ABFLEET_WINNER", metavar="GROUP", help="Its version becomes the default.")
     ],
+    logs: Logs = DEFAULT_LOGS,
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """End an experiment: its winner's version becomes the default, and it leaves the file. The log keeps it.
+    """End an experiment: its winner's version becomes the default, and it leaves the file, which keeps its winner.
+
+    Quotes the newest verdict of the log, and warns where that says otherwise.
 
     Example: abfleet conclude homepage-ranking --winner canary
     """
     from abfleet_experiments import change
 
+    at = datetime.now(UTC)
     _edit(
         experiments,
-        lambda config: change.concluded(config, experiment, winner=winner),
+        lambda config: change.concluded(config, experiment, winner=winner, at=at),
         yes=yes,
         dry_run=dry_run,
         as_json=as_json,
+        at=at,
+        note=lambda config: newest_verdict(logs, config, experiment, winner),
     )
 
 
@@ -166,8 +175,12 @@ def _edit(
     dry_run: bool,
     as_json: bool,
     at: datetime | None = None,
+    note: "Callable[[Config], VerdictNote] | None" = None,
 ) -> None:
-    """Makes the change in the file's text, shows what it moves, asks, and writes."""
+    """Makes the change in the file's text, shows what it moves, asks, and writes.
+
+    note: What is to be known before somebody says yes, by the configuration as it is.
+    """
     from abfleet_experiments.change import ChangeError
     from abfleet_experiments.file.load import load_text
     from abfleet_experiments.file.rewrite import RewriteError, rewrite
@@ -181,7 +194,12 @@ def _edit(
     except (ChangeError, RewriteError) as error:
         refuse(error)
     new = load_text(text, name=str(file))
-    show_plan(plan(old, new, at or datetime.now(UTC)), as_json=as_json)
+    told = None if note is None else note(old)
+    show_plan(plan(old, new, at or datetime.now(UTC)), as_json=as_json, more={} if told is None else told.as_dict())
+    if told is not None and not as_json:
+        typer.echo("")
+        for sentence in told.sentences:
+            say(sentence)
     if dry_run:
         return
     if not yes:

@@ -3,7 +3,7 @@
 import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
@@ -93,13 +93,18 @@ def attribute_map(pairs: Sequence[str] | None) -> dict[str, str]:
     return attributes
 
 
-def show_plan(plan: "EditPlan", *, as_json: bool, users: int | None = None) -> None:
-    """Prints a plan: who moves now and at each later row, and what to know. `users` is how many were counted."""
+def show_plan(
+    plan: "EditPlan", *, as_json: bool, users: int | None = None, more: "Mapping[str, object] | None" = None
+) -> None:
+    """Prints a plan: who moves now and at each later row, and what to know.
+
+    users: How many were counted. more: Further keys of the JSON.
+    """
     from abfleet_experiments.config import time_text
 
     if as_json:
         counted = {} if users is None else {"users": users}
-        typer.echo(json.dumps({**plan.as_dict(), **counted}, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps({**plan.as_dict(), **counted, **(more or {})}, indent=2, ensure_ascii=False))
         return
     say(f"{plan.old_revision} -> {plan.new_revision} at {time_text(plan.at)}")
     _show_movement(plan.now, users)

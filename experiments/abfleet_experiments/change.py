@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.config import Config, Experiment, RampRow, percent_text, time_text
+from abfleet_experiments.config import EndedExperiment, Config, Experiment, RampRow, percent_text, time_text
 from abfleet_experiments.file.fields import shares, suggestion
 
 
@@ -59,14 +59,23 @@ def enabled(config: Config, name: str, *, on: bool) -> Config:
     return _with(config, replace(experiment, enabled=on))
 
 
-def concluded(config: Config, name: str, *, winner: str) -> Config:
-    """Without the experiment, and with the model of its winning group as the default."""
+def concluded(config: Config, name: str, *, winner: str, at: datetime) -> Config:
+    """Without the experiment, with the model of its winning group as the default, and with a note of that.
+
+    at: When it is concluded; the file keeps whole seconds.
+    """
     experiment = _experiment(config, name)
     names = [group.name for group in experiment.groups]
     if winner not in names:
         raise ChangeError(f"`{winner}` is not a group of `{name}`{suggestion(winner, names)}")
     rest = tuple(other for other in config.experiments if other.name != name)
-    return replace(config, default=experiment.group(winner).model, experiments=rest)
+    conclusion = EndedExperiment(name, winner, at.astimezone(UTC).replace(microsecond=0))
+    return replace(
+        config,
+        default=experiment.group(winner).model,
+        experiments=rest,
+        concluded=(*config.concluded, conclusion),
+    )
 
 
 def _experiment(config: Config, name: str) -> Experiment:

@@ -202,6 +202,19 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedExperiment:
+    """An experiment that has ended and left the file.
+
+    Attributes:
+        winner: Name of the group whose version became the default. at: When, in UTC.
+    """
+
+    experiment: str
+    winner: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One whole configuration.
 
@@ -210,6 +223,7 @@ class Config:
         models: Version to its workers, in file order.
         experiments: In file order, which is the order of evaluation.
         log_attributes: Names of the request attributes that may be written to the decision log.
+        concluded: Experiments that have ended, in file order; none of them is among `experiments`.
         revision: The first 12 hex digits of the sha256 of the effective configuration: with defaults filled in and the
             fleet file applied; comments, notation and the order of keys where it has no meaning leave it unchanged.
     """
@@ -220,6 +234,7 @@ class Config:
     holdout: Holdout = Holdout()
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     log_attributes: tuple[str, ...] = ()
+    concluded: tuple[EndedExperiment, ...] = ()
     revision: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -281,6 +296,12 @@ def effective(config: Config) -> dict[str, object]:
             for name, m in config.metrics.items()
         },
         "log_attributes": sorted(config.log_attributes),
+        # Left out where there is none, so that files from before this key keep their revision.
+        **(
+            {"concluded": [[c.experiment, c.winner, time_text(c.at)] for c in config.concluded]}
+            if config.concluded
+            else {}
+        ),
     }
 
 

@@ -195,6 +195,18 @@ RELOAD: Final = LogEvent(
         Field("errors", Type.TEXTS, "Every mistake in the file, or why the new configuration waits."),
     ),
 )
+CONCLUSION: Final = LogEvent(
+    "conclusion",
+    "An experiment has ended, as the file's `concluded` says: at a router's start and with each new configuration.",
+    (
+        _TS,
+        _ROUTER,
+        _REVISION,
+        Field("experiment", Type.TEXT, "The experiment."),
+        Field("winner", Type.TEXT, "The group whose version became the default."),
+        Field("concluded_at", Type.TIME, "When it ended."),
+    ),
+)
 REJECTED: Final = LogEvent(
     "rejected",
     "A call refused as INVALID_ARGUMENT. Without a user id, so that a wrong one is not kept.",
@@ -209,7 +221,7 @@ REJECTED: Final = LogEvent(
         _CLIENT,
     ),
 )
-EVENTS: Final = {event.name: event for event in (EXPOSURE, OUTCOME, ALLOCATION, RELOAD, REJECTED)}
+EVENTS: Final = {event.name: event for event in (EXPOSURE, OUTCOME, ALLOCATION, RELOAD, CONCLUSION, REJECTED)}
 
 _JSON: Final[dict[Type, dict[str, object]]] = {
     Type.TEXT: {"type": "string"},

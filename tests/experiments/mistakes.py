@@ -323,6 +323,31 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "metrics.a.type",
         "`man` is not allowed; did you mean `mean`?",
     ),
+    "concluded twice": (
+        "models:",
+        "concluded: [{experiment: a, winner: b, at: 2026-11-01T00:00:00Z}, "
+        "{experiment: §a, winner: b, at: 2026-11-02T00:00:00Z}]\nmodels:",
+        "concluded[1].experiment",
+        "`a` is given twice",
+    ),
+    "concluded and running": (
+        "models:",
+        "concluded: [{experiment: §e, winner: b, at: 2026-11-01T00:00:00Z}]\nmodels:",
+        "concluded[0].experiment",
+        "`e` is also the name of experiments[0]; an experiment that begins anew needs a new name",
+    ),
+    "concluded at no time": (
+        "models:",
+        "concluded: [{experiment: a, winner: b, at: §yesterday}]\nmodels:",
+        "concluded[0].at",
+        "`yesterday` must be a time with its zone",
+    ),
+    "concluded without winner": (
+        "models:",
+        "concluded: [§{experiment: a, at: 2026-11-01T00:00:00Z}]\nmodels:",
+        "concluded[0].winner",
+        "is missing: group whose version became the default",
+    ),
     "winsorise": (
         "models:",
         "metrics: {a: {type: mean, outcome: x, winsorise: §99}}\nmodels:",

@@ -28,6 +28,7 @@ METRIC_TYPES: Final = ("mean", "count", "proportion", "ratio")
 MAX_GROUPS: Final = 100
 MAX_EXPERIMENTS: Final = 1000
 MAX_RAMP_ROWS: Final = 1000
+MAX_CONCLUDED: Final = 10_000
 MAX_ATTRIBUTES: Final = 32
 """As many as a request may carry."""
 RESERVED_GROUPS: Final = frozenset({"at", "traffic"})
@@ -91,6 +92,12 @@ FILE: Final = (
         "experiments",
         {"type": "array", "items": _ref("experiment"), "maxItems": MAX_EXPERIMENTS},
         "The experiments, in order of evaluation.",
+        default=[],
+    ),
+    Key(
+        "concluded",
+        {"type": "array", "items": _ref("conclusion"), "maxItems": MAX_CONCLUDED},
+        "Experiments that have ended, with their winners; `abfleet conclude` adds them.",
         default=[],
     ),
     Key(
@@ -245,6 +252,11 @@ METRIC: Final = (
     Key("direction", _DIRECTION, "Which way is better.", default="up"),
     Key("margin", _number(0, 10), "Relative change tolerated as a guardrail. Default: the experiment's `plan.effect`."),
 )
+CONCLUSION: Final = (
+    Key("experiment", _text(NAME), "Name that the experiment had; no experiment of the file has it.", required=True),
+    Key("winner", _text(NAME), "Group whose version became the default.", required=True),
+    Key("at", _text(TIME), "When it ended, with a time zone.", required=True),
+)
 RANGE: Final = (
     Key("min", {"type": "number"}, "Smallest value that belongs."),
     Key("max", {"type": "number"}, "Largest value that belongs."),
@@ -278,6 +290,7 @@ OBJECTS: Final = {
     "guardrail": GUARDRAIL,
     "plan": PLAN,
     "metric": METRIC,
+    "conclusion": CONCLUSION,
     "range": RANGE,
     "presence": PRESENCE,
 }

@@ -1,10 +1,20 @@
 """From a text to a Config, with every mistake at once: the rules of the file as a whole."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import cast
 
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.config import Config, Experiment, Holdout, Metric, MetricType, ModelTarget, percent_text
+from abfleet_experiments.config import (
+    EndedExperiment,
+    Config,
+    Experiment,
+    Holdout,
+    Metric,
+    MetricType,
+    ModelTarget,
+    percent_text,
+)
 from abfleet_experiments.file import fields, keys
 from abfleet_experiments.file.document import (
     Findings,
@@ -30,7 +40,7 @@ def read(text: str, findings: Findings, fleet_text: str | None, fleet_findings: 
     if targets is None:
         return config
     models = {version: targets.get(version, model) for version, model in config.models.items()}
-    return Config(config.default, models, config.experiments, config.holdout, config.metrics, config.log_attributes)
+    return replace(config, models=models)
 
 
 def _file(findings: Findings, root: Node | None) -> Config | None:
@@ -49,10 +59,30 @@ def _file(findings: Findings, root: Node | None) -> Config | None:
     experiments = _experiments(findings, values.get("experiments"), known)
     _salts(findings, values, experiments, holdout)
     allowed = _log_attributes(findings, values.get("log_attributes"))
+    concluded = _concluded(findings, values.get("concluded"), [one.name for one in experiments if one is not None])
     if findings.errors or default is None:
         return None
     ready = tuple(experiment for experiment in experiments if experiment is not None)
-    return Config(default, models, ready, holdout or Holdout(), metrics, allowed)
+    return Config(default, models, ready, holdout or Holdout(), metrics, allowed, concluded)
+
+
+def _concluded(findings: Findings, node: Node | None, running: list[str]) -> tuple[EndedExperiment, ...]:
+    """The experiments that have ended; a name stands for one experiment, so none is given twice or runs again."""
+    found: dict[str, EndedExperiment] = {}
+    for item, path in fields.items(findings, node, ("concluded",), most=keys.MAX_CONCLUDED):
+        values = fields.members(findings, item, path, keys.CONCLUSION) or {}
+        name = fields.text(findings, values.get("experiment"), (*path, "experiment"), pattern=keys.NAME)
+        winner = fields.text(findings, values.get("winner"), (*path, "winner"), pattern=keys.NAME)
+        at = fields.instant(findings, values.get("at"), (*path, "at"))
+        if name in found:
+            findings.add(values["experiment"], (*path, "experiment"), f"{shown(name)} is given twice")
+        elif name in running:
+            place = f"experiments[{running.index(name)}]"
+            message = f"{shown(name)} is also the name of {place}; an experiment that begins anew needs a new name"
+            findings.add(values["experiment"], (*path, "experiment"), message)
+        elif name is not None and winner is not None and at is not None:
+            found[name] = EndedExperiment(name, winner, at)
+    return tuple(found.values())
 
 
 def _log_attributes(findings: Findings, node: Node | None) -> tuple[str, ...]:

@@ -1,16 +1,16 @@
 """Writes a change into the text of an experiments file, and leaves every other character as it is.
 
 Knows positions in the text and the few differences that `change` makes: the default, an experiment gone, switched on
-or off, its shares, its traffic, ramp rows added or given up. Comments, order and notation stay, which a dump of parsed
+or off, its shares, its traffic, ramp rows added or given up, conclusions added. Comments, order and notation stay, which a dump of parsed
 values would not do. The result is read again and must mean exactly what was asked, else it is not given out.
 """
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from abfleet_experiments.config import Config, Experiment, RampRow, percent_text, time_text
+from abfleet_experiments.config import EndedExperiment, Config, Experiment, RampRow, percent_text, time_text
 from abfleet_experiments.file.document import Findings, Mapping, Node, Scalar, Sequence, parse
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load_text
@@ -50,6 +50,7 @@ def rewrite(text: str, new: Config) -> str:
 def _edits(text: str, root: Mapping, old: Config, new: Config) -> Iterator[_Edit]:
     if old.default != new.default:
         yield _replaced(_value(root, "default"), _word(new.default))
+    yield from _concluded(text, root, new.concluded[len(old.concluded) :])
     node = root.entries["experiments"][1] if "experiments" in root.entries else None
     items = node.items if isinstance(node, Sequence) else []
     if isinstance(node, Sequence) and old.experiments and not new.experiments:
@@ -62,6 +63,32 @@ def _edits(text: str, root: Mapping, old: Config, new: Config) -> Iterator[_Edit
             yield _removed(text, node, item)
         elif isinstance(item, Mapping):
             yield from _experiment_edits(text, item, was, new.experiment(was.name))
+
+
+def _concluded(text: str, root: Mapping, added: Iterable[EndedExperiment]) -> Iterator[_Edit]:
+    """Experiments that have ended, after those that are in the file already, in the notation that it has."""
+    rows = [
+        f"{{experiment: {_word(one.experiment)}, winner: {_word(one.winner)}, at: {time_text(one.at)}}}"
+        for one in added
+    ]
+    if not rows:
+        return
+    if "concluded" not in root.entries:
+        yield _key_after(text, root, "concluded", rows)
+        return
+    node = root.entries["concluded"][1]
+    if not isinstance(node, Sequence):
+        raise RewriteError("`concluded` must be written as a list; please make the change by hand")
+    yield _appended(text, node, len(node.items), rows)
+
+
+def _key_after(text: str, root: Mapping, key: str, rows: list[str]) -> _Edit:
+    """A new list after the file's last value."""
+    end = max(_content_end(value) for _, value in root.entries.values())
+    if root.flow:
+        return _Edit(end, end, f", {key}: [{', '.join(rows)}]")
+    column = next(iter(root.entries.values()))[0].column
+    return _line_after(text, end, column, f"{key}:", *(f"  - {row}" for row in rows))
 
 
 def _experiment_edits(text: str, node: Mapping, was: Experiment, now: Experiment) -> Iterator[_Edit]:

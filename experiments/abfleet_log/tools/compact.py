@@ -65,6 +65,9 @@ TYPED = {
     "currency": "VARCHAR",
     "salt": "VARCHAR",
     "weights": "JSON",
+    "traffic": "DOUBLE",
+    "winner": "VARCHAR",
+    "concluded_at": "TIMESTAMP",
 }
 """Columns beside `line`, which has the whole line as it was; what a line lacks is null."""
 

@@ -56,6 +56,8 @@ def _about(line: Line, who: str) -> str:
         case "reload":
             state = "in force" if line.get("active") else "not taken: " + "; ".join(line.get("errors") or ())
             return f"{line.get('old_revision')} -> {line.get('new_revision')}  {state}"
+        case "conclusion":
+            return f"{line.get('experiment')}  ended at {line.get('concluded_at')}  winner {line.get('winner')}"
         case "rejected":
             return f"{line.get('field')}  {line.get('message')}"
         case _:

@@ -16,7 +16,7 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 from abfleet_experiments.movement import Movement, movement
-from abfleet_log.lines import event
+from abfleet_log.lines import event, timestamp
 from abfleet_log.writer.decision_log import DecisionLog
 
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot
@@ -212,6 +212,8 @@ class Reloader:
         if previous is not None:  # counted in a thread, after the swap: it may take longer than a call can wait
             moving = await asyncio.to_thread(movement, previous.config, previous.activated, config, now)
         self._write_allocations(snapshot, moving)
+        if previous is None or previous.revision != snapshot.revision:
+            self._write_conclusions(snapshot)
         if previous is not None and moving is not None and previous.revision != snapshot.revision:
             moved = float(moving.moved)
             self._write_reload(previous.revision, config.revision, active=True, moved=moved, errors=())
@@ -229,6 +231,17 @@ class Reloader:
                 "moved": None if moving is None else moved_in(moving, allocation.experiment),
             }
             self._log.append(event("allocation", snapshot.activated.timestamp(), members))
+
+    def _write_conclusions(self, snapshot: Snapshot) -> None:
+        for one in snapshot.config.concluded:
+            members = {
+                "router": self._router,
+                "config_revision": snapshot.revision,
+                "experiment": one.experiment,
+                "winner": one.winner,
+                "concluded_at": timestamp(one.at.timestamp()).decode(),
+            }
+            self._log.append(event("conclusion", snapshot.activated.timestamp(), members))
 
     def _write_reload(
         self,

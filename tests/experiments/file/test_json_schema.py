@@ -44,6 +44,8 @@ BEYOND_A_SCHEMA = {
     "threshold",
     "minimum",
     "metric named as built in",
+    "concluded twice",
+    "concluded and running",
     "duplicate key",
     "duplicate user",
     "list as key",

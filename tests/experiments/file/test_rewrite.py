@@ -94,9 +94,11 @@ def test_every_change_in_every_style(style: str, kind: str) -> None:
         "ramp": lambda: _ramped(text, {"two": 1250}),
         "traffic": lambda: _ramped(text, {}, traffic=5000),
         "halt": lambda: change.enabled(config, "e", on=False),
-        "conclude e": lambda: change.concluded(config, "e", winner="two"),
-        "conclude f": lambda: change.concluded(config, "f", winner="control"),
-        "conclude both": lambda: change.concluded(change.concluded(config, "e", winner="one"), "f", winner="control"),
+        "conclude e": lambda: change.concluded(config, "e", winner="two", at=days(3)),
+        "conclude f": lambda: change.concluded(config, "f", winner="control", at=days(3)),
+        "conclude both": lambda: change.concluded(
+            change.concluded(config, "e", winner="one", at=days(2)), "f", winner="control", at=days(3)
+        ),
     }[kind]()
     changed = rewrite(text, wanted)
     assert load_text(changed) == wanted
@@ -154,12 +156,46 @@ def test_halt_and_resume_are_one_line() -> None:
 
 def test_conclude_removes_only_the_experiment() -> None:
     """The default changes and the experiment's lines go; the next one and its surroundings stay."""
-    changed = rewrite(BLOCK, change.concluded(load_text(BLOCK), "e", winner="two"))
+    changed = rewrite(BLOCK, change.concluded(load_text(BLOCK), "e", winner="two", at=days(3)))
     assert "default: v2   # serves the rest" in changed
     assert changed.endswith(
         "experiments:\n  # About e.\n\n  - name: f\n    layer: other\n"
         "    groups: [{name: control, model: v1, weight: 100}]\n"
+        "concluded:\n  - {experiment: e, winner: two, at: 2026-11-04T00:00:00Z}\n"
     )
+
+
+@pytest.mark.parametrize(
+    "notation",
+    [
+        "concluded:  # those that have ended\n  # The first.\n  - experiment: c\n    winner: x\n"
+        "    at: 2026-10-01T00:00:00Z  # a Thursday\n",
+        "concluded: [{experiment: c, winner: x, at: 2026-10-01T00:00:00Z}]  # the first\n",
+        "concluded: []\n",
+        "",
+    ],
+)
+@pytest.mark.parametrize("place", ["first", "last"])
+def test_a_conclusion_is_added_to_those_that_are_there(notation: str, place: str) -> None:
+    """In the notation of the list, wherever it stands, with every comment; the other lines stay as they are."""
+    text = notation + BLOCK if place == "first" else BLOCK + notation
+    before = load_text(text)
+    wanted = change.concluded(before, "f", winner="control", at=days(3))
+    changed = rewrite(text, wanted)
+    assert load_text(changed) == wanted
+    assert [one.experiment for one in wanted.concluded] == [*(one.experiment for one in before.concluded), "f"]
+    gone = [line for line in _diff(text, changed) if line.startswith("-")]
+    kept = [line for line in gone if "#" in line and line[1:] not in changed and "[" not in line]
+    assert kept == []
+    for comment in re.findall("#[^\n]*", text):
+        assert comment in changed
+
+
+def test_only_a_conclusion_changes_the_revision() -> None:
+    """A file without the key, or with an empty list, has the revision that it had before there was one."""
+    assert load_text(BLOCK).revision == load_text("concluded: []\n" + BLOCK).revision
+    concluded = "concluded: [{experiment: c, winner: x, at: 2026-10-01T00:00:00Z}]\n"
+    assert load_text(concluded + BLOCK).revision != load_text(BLOCK).revision
 
 
 @settings(max_examples=25, deadline=None)
@@ -207,7 +243,7 @@ def test_names_that_are_not_there() -> None:
     with pytest.raises(ChangeError, match="`g` is not an experiment of the file; allowed: e, f"):
         change.enabled(config, "g", on=False)
     with pytest.raises(ChangeError, match="`tow` is not a group of `e`; did you mean `two`"):
-        change.concluded(config, "e", winner="tow")
+        change.concluded(config, "e", winner="tow", at=days(3))
     with pytest.raises(ChangeError, match="`e` is already running"):
         change.enabled(config, "e", on=True)
 

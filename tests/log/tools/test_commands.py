@@ -347,6 +347,7 @@ def test_every_kind_of_line_has_words() -> None:
         outcome(1, value=2.5, currency="EUR"),
         {"event": "allocation", "experiment": "ranking", "weights": {"control": 50.0}, "traffic": 100.0},
         {"event": "reload", "old_revision": "a", "new_revision": "b", "active": False, "errors": ["wrong"]},
+        {"event": "conclusion", "experiment": "ranking", "winner": "canary", "concluded_at": "2026-11-30T09:12:44Z"},
         {"event": "rejected", "field": "limit", "message": "allowed: 1 to 100"},
     ]
     texts = [one_line(line) for line in lines]

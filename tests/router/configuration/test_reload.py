@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,33 @@ async def test_versions_that_are_gone_are_let_go(follower: Follower) -> None:
     assert follower.bench.fleet.pools["v1"].replicas == kept
     (gone,) = [one for one in follower.bench.fleet.made if one.version == "v2"]
     assert gone.draining
+
+
+async def test_conclusions_are_logged_at_the_start_and_at_each_change(
+    tmp_path: Path, followers: list[Follower]
+) -> None:
+    """Once for each start and each new configuration, not for polls, wrong files and ramp rows."""
+    first = "concluded:\n  - {experiment: old, winner: control, at: 2026-10-01T09:00:00+02:00}\n"
+    ramp = "    ramp:\n      - {at: 2026-11-01T00:00:00Z, control: 90, treatment: 10}\n"
+    ramp += "      - {at: 2026-11-02T00:00:00Z, control: 50, treatment: 50}\n"
+    one = Follower(tmp_path, experiments(50, 50, extra=ramp) + first)
+    followers.append(one)
+    await one.begin()
+    (line,) = one.events("conclusion")
+    assert (line["experiment"], line["winner"], line["concluded_at"]) == (
+        "old",
+        "control",
+        "2026-10-01T07:00:00.000000Z",
+    )
+    assert line["config_revision"] == one.used[0].revision
+    one.now = datetime(2026, 11, 2, tzinfo=UTC)
+    await one.poll(3)
+    assert len(one.used) == 2
+    assert len(one.events("conclusion")) == 1
+    later = "  - {experiment: other, winner: treatment, at: 2026-11-02T00:00:00Z}\n"
+    one.replace(experiments(50, 50, extra=ramp) + first + later)
+    await one.poll(3)
+    assert [line["experiment"] for line in one.events("conclusion")] == ["old", "old", "other"]
 
 
 async def test_polls_at_the_same_time_are_one_after_the_other(follower: Follower) -> None:
