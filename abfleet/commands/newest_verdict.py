@@ -1,4 +1,4 @@
-"""The newest verdict on an experiment, for who is about to conclude it: quoted, with a warning where it says otherwise."""
+"""The newest verdict on an experiment, quoted to who is about to conclude it, with a warning where it is another."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,8 +1,9 @@
 """`abfleet power`: how many users and days an effect needs."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -11,7 +12,9 @@ from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, J
 from abfleet.commands.tables import say
 
 if TYPE_CHECKING:
-    from abfleet_experiments.config import Config, Experiment
+    from abfleet_experiments.config import AnalysisPlan, Config, Experiment
+
+DAY: Final = timedelta(days=1)
 
 
 def register(app: typer.Typer) -> None:
@@ -56,7 +59,7 @@ def power(
         deviation = (baseline * (1 - baseline)) ** 0.5
     shares = {group.name: group.weight_bp / 10_000 for group in chosen.groups}
     treatments = [name for name, share in shares.items() if share > 0 and name != chosen.control]
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, Any]] = []
     for name in treatments:
         try:
             need = users_needed(
@@ -67,12 +70,19 @@ def power(
                 control_share=shares[chosen.control],
                 treatment_share=shares[name],
                 treatments=len(treatments),
+                plan=chosen.plan,
                 users_per_day=users_per_day,
             )
         except ValueError as error:
             refuse(error)
         rows.append(
-            {"group": name, "users_fixed": round(need.fixed), "users_planned": round(need.planned), "days": need.days}
+            {
+                "group": name,
+                "users_fixed": round(need.fixed),
+                "users_planned": round(need.planned),
+                "days_of_users": need.days_of_users,
+                "days": need.days,
+            }
         )
     answer = {
         "experiment": chosen.name,
@@ -81,6 +91,8 @@ def power(
         "deviation": deviation,
         "effect": effect or chosen.plan.effect,
         "power": chosen.plan.power,
+        "minimum_days": chosen.plan.minimum / DAY,
+        "horizon_days": chosen.plan.horizon / DAY,
         "groups": rows,
     }
     if as_json:
@@ -91,11 +103,24 @@ def power(
         f"(now {baseline:.4g}) with a probability of {chosen.plan.power:.0%}:"
     )
     for row in rows:
-        days = "" if row["days"] is None else f", {row['days']:.1f} days"
         say(
-            f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{days} "
+            f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{_days(row, chosen.plan)} "
             f"({row['users_fixed']:,} for one look at a fixed sample)"
         )
+
+
+def _days(row: dict[str, Any], plan: "AnalysisPlan") -> str:
+    """How long that takes; nothing where nobody knows how many users come."""
+    from abfleet_analysis.report.waiting import days_text
+
+    days, coming = row["days"], row["days_of_users"]
+    if days is None:
+        return ""
+    if coming < plan.minimum / DAY:
+        come = f"they have come after {days_text(coming)}"
+        return f", {days_text(days)}: {come}, and nothing is shipped before `plan.minimum`"
+    late = days > plan.horizon / DAY
+    return f", {days_text(days)}" + (f", longer than `plan.horizon` ({days_text(plan.horizon / DAY)})" if late else "")
 
 
 def _base_rates(

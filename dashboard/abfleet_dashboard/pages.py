@@ -7,6 +7,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from abfleet_analysis.report.report import Report
+from abfleet_analysis.report.run_state import State
 from abfleet_experiments.config import Config
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,7 +19,14 @@ from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.experiment_view import ExperimentView, as_of_text, experiment_path, experiment_view
 from abfleet_dashboard.views.fleet_view import router_view
 from abfleet_dashboard.views.glossary_view import glossary_sections
-from abfleet_dashboard.views.overview_view import about_file, about_log, notices, overview_row, overview_rows
+from abfleet_dashboard.views.overview_view import (
+    about_file,
+    about_log,
+    ended_rows,
+    notices,
+    overview_row,
+    overview_rows,
+)
 
 STATIC: Final = Path(__file__).parent / "static"
 """What pages link to under `/static/`."""
@@ -34,6 +42,7 @@ def overview_page(situation: Situation) -> str:
         title="Experiments",
         here="/",
         rows=overview_rows(situation),
+        ended=ended_rows(situation.report),
         routers=[router_view(router) for router in situation.routers],
     )
 
@@ -90,7 +99,8 @@ def report_file(report: Report, *, config: Config | None = None, only: str | Non
     return template.render(
         title=only if only is not None else "Experiments",
         style=Markup((STATIC / STYLE).read_text(encoding="utf-8")),  # noqa: S704 - our own file, without `<`
-        rows=tuple(overview_row(one) for one in chosen),
+        rows=tuple(overview_row(one) for one in chosen if one.run_state.state is not State.ENDED),
+        ended=ended_rows(report) if only is None else (),
         views=views,
         notices=about_log(report),
         as_of=as_of_text(report.as_of),

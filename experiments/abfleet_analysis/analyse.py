@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
-from abfleet_experiments.config import AnalysisPlan, Config, Experiment, MetricsPlan
+from abfleet_experiments.config import AnalysisPlan, Config, EndedExperiment, Experiment, MetricsPlan
 
 from abfleet_analysis.decision.decide import conclude
 from abfleet_analysis.decision.measurements import measure
@@ -16,6 +16,8 @@ from abfleet_analysis.reading.open_log import Log, open_log
 from abfleet_analysis.reading.survey import survey_of
 from abfleet_analysis.report.recommended import VersionFacts
 from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
+from abfleet_analysis.report.run_state import State, ended_experiments, run_state
+from abfleet_analysis.report.waiting import waiting
 
 Progress = Callable[[str], None]
 
@@ -59,12 +61,15 @@ def report_on(
     at = as_of if as_of is not None else moment(newest_us or 0)
     progress(f"reading {survey.count(lambda row: True):,} lines")
     lines = read_lines(log, microseconds(at), survey)
+    dated = as_of is not None or newest_us is not None
+    ended = ended_experiments(lines, config)
     reports = []
     for name, experiment in _experiments(lines, config, only):
         progress(f"analysing {name}")
-        reports.append(_one(lines, name, experiment, config, at, known=(known or {}) if log.detailed else None))
-    dated = as_of is not None or newest_us is not None
-    return Report(at if dated else None, _facts(lines), tuple(reports))
+        reports.append(
+            _one(lines, name, experiment, config, at, ended=ended, known=(known or {}) if log.detailed else None)
+        )
+    return Report(at if dated else None, _facts(lines), tuple(reports), ended)
 
 
 def _facts(lines: LogTables) -> LogFacts:
@@ -89,6 +94,7 @@ def _one(
     config: Config,
     at: datetime,
     *,
+    ended: Sequence[EndedExperiment],
     known: Mapping[str, VersionFacts] | None,
 ) -> ExperimentReport:
     plan = experiment.plan if experiment else AnalysisPlan()
@@ -106,4 +112,6 @@ def _one(
         from abfleet_analysis.report.assemble_details import details
 
         shown = details(lines, name, gathered, tables, measurements, known=known)
-    return ExperimentReport(name, plan, gathered, decision, shown)
+    state = run_state(lines, name, experiment, ended, at)
+    waits = waiting(gathered, decision, plan, running=state.state is State.RUNNING)
+    return ExperimentReport(name, plan, gathered, decision, state, waits, shown)

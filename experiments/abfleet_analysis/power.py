@@ -7,10 +7,12 @@ is taken as (1 + effect) times control's, as for rare events. Times 1.25 for loo
 
 from dataclasses import dataclass
 
+from abfleet_experiments.config import AnalysisPlan
 from abfleet_statistics.sequential import quantile
 
 from abfleet_analysis.decision.decide import ALPHA
 from abfleet_analysis.decision.planning import INFLATION
+from abfleet_analysis.evidence.allocation_periods import DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +21,13 @@ class SampleSize:
 
     Attributes:
         fixed: Users of the whole experiment for one look at a fixed sample. planned: With INFLATION.
-        days: Until they have come; None if the rate is not known.
+        days_of_users: Until they have come; None if the rate is not known.
+        days: The same, and the plan's minimum at least: nothing is shipped before.
     """
 
     fixed: float
     planned: float
+    days_of_users: float | None
     days: float | None
 
 
@@ -36,6 +40,7 @@ def users_needed(
     control_share: float,
     treatment_share: float,
     treatments: int,
+    plan: AnalysisPlan,
     users_per_day: float | None = None,
 ) -> SampleSize:
     """Users for a relative effect on a metric with this baseline and variance per user.
@@ -49,4 +54,6 @@ def users_needed(
     z = quantile(1 - ALPHA / treatments) + quantile(power)
     spread = variance / control_share + variance * (1 + effect) / treatment_share
     fixed = spread * (z / (effect * baseline)) ** 2
-    return SampleSize(fixed, fixed * INFLATION, fixed * INFLATION / users_per_day if users_per_day else None)
+    planned = fixed * INFLATION
+    coming = planned / users_per_day if users_per_day else None
+    return SampleSize(fixed, planned, coming, None if coming is None else max(coming, plan.minimum / DAY))

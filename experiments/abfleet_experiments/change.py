@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.config import EndedExperiment, Config, Experiment, RampRow, percent_text, time_text
+from abfleet_experiments.config import Config, EndedExperiment, Experiment, RampRow, percent_text, time_text
 from abfleet_experiments.file.fields import shares, suggestion
 
 

@@ -94,7 +94,9 @@ class LogLines:
         }
         self._add(line | changed)
 
-    def allocation(self, identity: str, weights: dict[str, float], at: datetime = START, salt: str = "test") -> None:
+    def allocation(
+        self, identity: str, weights: dict[str, float], at: datetime = START, salt: str = "test", **changed: Any
+    ) -> None:
         """Adds an allocation event; weights are percents."""
         line = {
             "schema": 1,
@@ -108,6 +110,20 @@ class LogLines:
             "traffic": 100,
             "weights": weights,
             "moved": None,
+        }
+        self._add(line | changed)
+
+    def conclusion(self, winner: str, concluded_at: str, at: datetime = START) -> None:
+        """Adds a conclusion event of the experiment."""
+        line = {
+            "schema": 1,
+            "event": "conclusion",
+            "ts": text_time(at),
+            "router": "router-1",
+            "config_revision": "0" * 12,
+            "experiment": "test",
+            "winner": winner,
+            "concluded_at": concluded_at,
         }
         self._add(line)
 

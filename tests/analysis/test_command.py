@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.report.render import rendered
+from abfleet_analysis.report.waiting import days_text
 from abfleet_experiments.file.load import load_text
 from click.testing import Result
 from rich.console import Console
@@ -21,9 +22,14 @@ from typer.testing import CliRunner
 from abfleet.cli import app
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 
-REPORT = {"as_of", "log", "experiments"}
+REPORT = {"as_of", "log", "concluded", "experiments"}
 EXPERIMENT = {
     "name",
+    "state",
+    "since",
+    "winner",
+    "waiting",
+    "missing_outcomes",
     "plan",
     "allocations",
     "decision",
@@ -61,6 +67,7 @@ METRIC = {
     "counts",
     "skewness",
     "users_factor",
+    "missing_events",
 }
 QUALITY = {
     "synthetic",
@@ -68,6 +75,8 @@ QUALITY = {
     "no_user_id",
     "users_in_two_groups",
     "moved_by_ramp",
+    "not_compared",
+    "in_both_groups",
     "unjoined_outcomes",
     "open_windows",
     "unusable_values",
@@ -107,7 +116,16 @@ def test_json_is_the_documented_document(tmp_path: Path) -> None:
     assert set(report["log"]) == {"lines", "unreadable", "duplicates"}
     (experiment,) = report["experiments"]
     assert set(experiment) == EXPERIMENT
-    assert set(experiment["plan"]) == {"users_planned", "users", "looks_done", "days_left"}
+    assert set(experiment["plan"]) == {
+        "users_planned",
+        "users",
+        "looks_done",
+        "days_left",
+        "next_look",
+        "minimum_until",
+        "earliest_ship",
+        "horizon_ends",
+    }
     assert set(experiment["decision"]) == {"verdict", "group", "reasons"}
     assert [set(look) for look in experiment["history"]] == [{"look", "verdict", "group"}] * 2
     assert set(experiment["srm"]) == {"ok", "p_value", "e_value", "observed", "expected"}
@@ -124,7 +142,7 @@ def test_text_says_the_verdict_first(tmp_path: Path) -> None:
     good_log(days=8, a_day=2000).write(tmp_path)
     result = analyze(tmp_path)
     first, second, *rest = result.output.splitlines()
-    assert first == "test: CHECK FIRST, before treatment is shipped"
+    assert first == "test: CHECK FIRST, before treatment is shipped  running since 2026-11-01T00:00:00Z"
     assert "+80%" in second
     assert "usually mistakes" in second
     assert any(line.lstrip().startswith("conversion_rate") for line in rest)
@@ -244,6 +262,54 @@ def test_a_file_without_experiments(tmp_path: Path) -> None:
     assert "Neither the experiments file nor the log has an experiment" in analyze(tmp_path, text=text).output
 
 
+# --- conclude quotes the verdict --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rates", "winner", "verdict", "warning"),
+    [
+        ((0.10, 0.13), "treatment", "ship", None),
+        ((0.10, 0.13), "control", "ship", "the log says SHIP treatment, and control is to win"),
+        ((0.13, 0.10), "control", "roll_back", None),
+        (
+            (0.13, 0.10),
+            "treatment",
+            "roll_back",
+            "the log does not say that treatment wins; it says ROLL BACK treatment",
+        ),
+        ((0.10, 0.105), "control", "keep_running", "the experiment is not decided: by the log it is to keep running"),
+        ((0.10, 0.105), "treatment", "keep_running", "the log does not say that treatment wins; it says KEEP RUNNING"),
+    ],
+)
+def test_conclude_quotes_the_verdict(
+    tmp_path: Path, rates: tuple[float, float], winner: str, verdict: str, warning: str | None
+) -> None:
+    """And warns where the winner is not what the log says; it never refuses."""
+    good_log(rates, days=8, a_day=2400).write(tmp_path)
+    file = tmp_path / "experiments.yaml"
+    file.write_text(file_text("conversion_rate"))
+    arguments = ("conclude", "test", "--winner", winner, "--logs", tmp_path, "--experiments", file, "--dry-run")
+    result = run(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "the newest verdict, as of 2026-11-08T" in result.stdout
+    told = [line.removeprefix("warning: ") for line in result.stdout.splitlines() if "the log" in line]
+    assert told == ([] if warning is None else [warning])
+    answer = json.loads(run(*arguments, "--json").stdout)["newest_verdict"]
+    assert (answer["verdict"], answer["warning"], answer["missing"]) == (verdict, warning, None)
+
+
+def test_conclude_says_that_there_is_no_verdict_to_quote(tmp_path: Path) -> None:
+    """Without a log, or with one that has nobody of the experiment, it says so and goes on."""
+    file = tmp_path / "experiments.yaml"
+    file.write_text(file_text("conversion_rate"))
+    arguments = ("conclude", "test", "--winner", "control", "--experiments", file, "--dry-run")
+    result = run(*arguments, "--logs", tmp_path / "nowhere")
+    assert result.exit_code == 0
+    assert "no verdict to quote: --logs: " in result.stdout
+    LogLines().write(tmp_path)
+    assert "no verdict to quote: --logs: the log has nobody of test" in run(*arguments, "--logs", tmp_path).stdout
+
+
 # --- power and simulate ----------------------------------------------------------------------------------------------
 
 
@@ -283,6 +349,35 @@ def test_simulating_an_experiment_of_ones_own() -> None:
     shown = run("simulate", "no-effect", *own)
     assert shown.exit_code == 0
     assert "roll_back" in shown.output
+
+
+def test_power_counts_the_minimum_and_never_says_no_days() -> None:
+    """Users who come within minutes do not make an experiment of minutes; both times are in the answer."""
+    arguments = (
+        "power",
+        "--experiments",
+        "experiments/recommender.yaml",
+        "--baseline",
+        "0.05",
+        "--users-per-day",
+        "1e9",
+    )
+    (group, _) = json.loads(run(*arguments, "--json").stdout)["groups"]
+    assert group["days"] == 7
+    assert 0 < group["days_of_users"] < 0.001
+    text = run(*arguments).output
+    assert "0.0 days" not in text
+    assert "7 days: they have come after less than a minute, and nothing is shipped before `plan.minimum`" in text
+
+
+@pytest.mark.parametrize(
+    ("days", "text"),
+    [(28, "28 days"), (1, "1 day"), (0.9999, "1 day"), (0.5, "12 hours"), (1 / 24, "1 hour"), (0.0101, "14.5 minutes")],
+)
+def test_a_time_is_never_written_as_nothing(days: float, text: str) -> None:
+    """In the largest unit of which there is one."""
+    assert days_text(days) == text
+    assert days_text(days / 1e9) == "less than a minute"
 
 
 def test_dealing_a_log_again_finds_nothing(tmp_path: Path) -> None:

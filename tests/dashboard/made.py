@@ -11,7 +11,7 @@ from typing import Any, cast
 import numpy as np
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.decide import decide
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks
+from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, microseconds
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, GroupFacts
 from abfleet_analysis.report.details import (
     Breakdown,
@@ -25,8 +25,10 @@ from abfleet_analysis.report.details import (
     VersionLists,
 )
 from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
+from abfleet_analysis.report.run_state import RunState, State
+from abfleet_analysis.report.waiting import waiting
 from abfleet_analysis.simulation.scenarios import SCENARIOS
-from abfleet_experiments.config import AnalysisPlan, Config
+from abfleet_experiments.config import AnalysisPlan, Config, EndedExperiment
 from abfleet_experiments.file.load import load_text
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
@@ -70,7 +72,8 @@ def report_of_log(log: LogLines, folder: Path, as_of: datetime | None = None) ->
 def made_report(scenario: str = "planned-effect", seed: int = 5, name: str = "homepage-ranking") -> Report:
     """A report of a made-up experiment of three groups and 28 looks, with every kind of detail."""
     experiment = made_experiment(scenario, seed, name)
-    return Report(made_times(28)[-1], LogFacts(2_104_377, 3, 120), (experiment,))
+    concluded = (EndedExperiment("search-ranking", "control", START - DAY * 3),)
+    return Report(made_times(28)[-1], LogFacts(2_104_377, 3, 120), (experiment,), concluded)
 
 
 def made_experiment(scenario: str, seed: int, name: str) -> ExperimentReport:
@@ -81,13 +84,22 @@ def made_experiment(scenario: str, seed: int, name: str) -> ExperimentReport:
     times = made_times(evidence.calendar.done)
     users = evidence.users[-1]
     facts = tuple(
-        GroupFacts(group, VERSIONS[index % 3], int(users[index]), int(users[index] * 3.1), index * 41, index * 17)
+        GroupFacts(
+            group,
+            VERSIONS[index % 3],
+            int(users[index]),
+            int(users[index] * 3.1),
+            index * 41,
+            index * 17,
+            int(users[index]),
+        )
         for index, group in enumerate(evidence.groups)
     )
-    looks = Looks(times, 0, 86_400_000_000, evidence.calendar)
+    looks = Looks(times, microseconds(START + DAY), 86_400_000_000, evidence.calendar)
     found = (LoggedAllocation("7f3a9c01b2d4", START, np.array([0.7, 0.2, 0.1]), "recommender-2026-11"),)
     gathered = GatheredEvidence(evidence, found, facts, looks)
-    report = ExperimentReport(name, plan, gathered, decision)
+    waits = waiting(gathered, decision, plan, running=True)
+    report = ExperimentReport(name, plan, gathered, decision, RunState(State.RUNNING, START), waits)
     return dataclasses.replace(report, details=made_details(report, times))
 
 

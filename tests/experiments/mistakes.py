@@ -325,8 +325,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
     ),
     "concluded twice": (
         "models:",
-        "concluded: [{experiment: a, winner: b, at: 2026-11-01T00:00:00Z}, "
-        "{experiment: §a, winner: b, at: 2026-11-02T00:00:00Z}]\nmodels:",
+        "concluded: [{experiment: a, winner: b, at: 2026-11-01T00:00:00Z}, {experiment: §a, winner: b, at: 2026-11-02T00:00:00Z}]\nmodels:",
         "concluded[1].experiment",
         "`a` is given twice",
     ),

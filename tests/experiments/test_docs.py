@@ -44,7 +44,8 @@ def test_the_walk_can_be_walked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_fragments_fit_into_the_file() -> None:
     """What the walk shows of an experiment's keys is accepted where it belongs."""
-    whole, *parts = _blocks("experiments.md", "yaml")
+    whole, *parts, concluded = _blocks("experiments.md", "yaml")
+    load_text(whole.replace("name: homepage-ranking", "name: another") + concluded)
     for part in parts:
         text = whole.replace("traffic: 2 ", "traffic: 100 ").replace("    metrics:\n", part + "    metrics:\n")
         assert load_text(text).experiments[0].name == "homepage-ranking"

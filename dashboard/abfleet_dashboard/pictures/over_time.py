@@ -82,7 +82,14 @@ def users(id_: str, groups: Sequence[str], paths: Paths) -> Picture | None:
         return None
     newest = few([f"{name} {whole(float(count))}" for name, count in zip(groups, paths.users[-1], strict=True)])
     return _lines(
-        id_, "Users so far", f"Now {newest} users.", groups, paths.times, np.asarray(paths.users), whole, "Users"
+        id_,
+        "Users so far, each in the first group they had",
+        f"Now {newest} users.",
+        groups,
+        paths.times,
+        np.asarray(paths.users),
+        whole,
+        "Users",
     )
 
 
@@ -96,7 +103,7 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     return _lines(
         id_,
         f"Calls by group, every {width}",
-        f"In all: {said} calls.",
+        f"In all: {said} calls, also those from before a ramp moved a user.",
         groups,
         _bins(traffic),
         traffic.calls.astype(np.float64),

@@ -37,21 +37,22 @@ def strip(
     estimate: float,
     interval: Bounds,
     *,
-    always: Bounds = (math.nan, math.nan),
+    alone: Bounds = (math.nan, math.nan),
     margin: float = math.nan,
     tone: str = "",
 ) -> Markup:
-    """The drawing. `margin` is the change that is just tolerated; `tone` a class: good, bad or open."""
+    """The drawing. `alone` is a second interval, which is small print; `margin` is the change that is just tolerated;
+    `tone` a class: good, bad or open."""
     zero = percent(axis.at(0.0))
     parts = [element("line", x1=zero, x2=zero, y1="0", y2="100%", class_="strip-zero")]
     if math.isfinite(margin) and axis.inside(margin):
         at = percent(axis.at(margin))
         parts.append(element("line", x1=at, x2=at, y1="2", y2="26", class_="strip-margin"))
-    if all(map(math.isfinite, always)):
-        parts.append(_bar(axis, always, "strip-always"))
     if all(map(math.isfinite, interval)):
         parts.append(_bar(axis, interval, "strip-interval"))
         parts += _arrows(axis, interval)
+    if all(map(math.isfinite, alone)):
+        parts.append(_bar(axis, alone, "strip-alone"))
     if math.isfinite(estimate) and axis.inside(estimate):
         parts.append(element("circle", cx=percent(axis.at(estimate)), cy="14", r="5", class_="strip-estimate"))
     return _drawing(parts, f"strip {tone}".strip())

@@ -17,6 +17,7 @@ from abfleet_dashboard.views.words import metric_title
 STANDS_OUT: Final = 0.05
 """Of the adjusted p: about one slice in twenty that is said to stand out does so by chance."""
 MOST_ROWS: Final = 120
+_WHO: Final = "Users who are compared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +69,17 @@ def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownV
         "attribute": (
             f"{metric} by {breakdown.name}",
             breakdown.name,
-            "A part stands out only if that would be rare with so many parts looked at; all others may be chance.",
+            f"A part stands out only if that would be rare with so many parts looked at. {_WHO}, by their first call.",
         ),
         "day": (
             f"{metric} by time since a user's first call",
             "Time since first call",
-            "An effect that fades was curiosity; one that grows was habit.",
+            "An effect that fades was curiosity; one that grows was habit. Users in their first allocation.",
         ),
         "served": (
             f"{metric} by what really answered",
             "Answered by",
-            "Not a randomised comparison: which users meet a fallback is no accident. No verdict looks at it.",
+            f"Not a randomised comparison: who meets a fallback is no accident. {_WHO}, by first fallback or answer.",
         ),
     }.get(breakdown.kind, (f"{metric} by {breakdown.name}", breakdown.name, ""))
     left = breakdown.left_out + max(len(breakdown.slices) - MOST_ROWS, 0)

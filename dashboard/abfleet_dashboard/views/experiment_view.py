@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
+from abfleet_analysis.report.render import missing
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Config
 from markupsafe import Markup
@@ -18,17 +19,25 @@ from abfleet_dashboard.views.data_words import DataHealth, health
 from abfleet_dashboard.views.metric_view import MetricTable, metric_tables
 from abfleet_dashboard.views.recommended_view import RecommendedView, recommended_view
 from abfleet_dashboard.views.setup_view import ChangeRow, SetupView, change_rows, setup_view
-from abfleet_dashboard.views.words import METRICS, PlainAnswers, answers, metric_title, progress, spoken, with_version
+from abfleet_dashboard.views.words import (
+    METRICS,
+    PlainAnswers,
+    answers,
+    metric_title,
+    progress,
+    spoken,
+    state_words,
+    with_version,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class GroupRow:
-    """One group in the table of groups, as text."""
+    """One group in the table of groups, as text: users who count, and their calls."""
 
     name: str
     version: str
     users: str
-    expected: str
     share: str
     calls: str
     errors: str
@@ -38,12 +47,23 @@ class GroupRow:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class SplitRow:
+    """One group of those whom the test of the groups' sizes counts, as text."""
+
+    name: str
+    users: str
+    expected: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExperimentView:
     """One experiment's page, as values; `key` begins all ids of it on the page.
 
     Attributes:
         reached: Users over planned users, 0 to 1; None where there is no plan yet.
+        waiting: What an experiment that keeps running waits for.
+        groups: Who is compared. split: Whom the test of the groups' sizes counts, which are fewer after a ramp.
         main: The primary metric over time, one picture for each treatment. others: All other metrics.
         detailed: Whether the report came with details; without, pictures over time cannot be drawn.
     """
@@ -51,15 +71,18 @@ class ExperimentView:
     key: str
     name: str
     path: str
+    state: str
     verdict: str
     verdict_class: str
     sign: Markup
     answers: PlainAnswers
     reasons: tuple[str, ...]
+    waiting: tuple[str, ...]
     progress: str
     reached: float | None
     health: DataHealth
     groups: tuple[GroupRow, ...]
+    split: tuple[SplitRow, ...]
     tables: tuple[MetricTable, ...]
     main: tuple[Picture, ...]
     others: tuple[Picture, ...]
@@ -96,15 +119,18 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
         key=key,
         name=report.name,
         path=experiment_path(report.name),
+        state=state_words(report),
         verdict=NAMES[decision.verdict],
         verdict_class=class_of(decision.verdict),
         sign=sign(decision.verdict, size=20),
         answers=answers(report),
         reasons=tuple(_sentence(reason, names) for reason in decision.reasons),
+        waiting=tuple(_sentence(text, names) for text in (*report.waiting.sentences, *missing(report))),
         progress=progress(report),
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
         health=health(report),
         groups=_group_rows(report),
+        split=_split_rows(report),
         tables=metric_tables(report),
         main=main,
         others=others,
@@ -149,14 +175,13 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
     decided = {group.group: group for group in report.decision.groups}
     total, names = sum(facts.users for facts in report.gathered.facts), _names(report)
     rows = []
-    for facts, expected in zip(report.gathered.facts, report.decision.sample_ratio.expected, strict=True):
+    for facts in report.gathered.facts:
         group = decided.get(facts.name)
         rows.append(
             GroupRow(
                 name=facts.name,
                 version=facts.model_version or UNKNOWN,
                 users=whole(facts.users),
-                expected=whole(expected),
                 share=share(facts.users / total, 1) if total else UNKNOWN,
                 calls=whole(facts.exposures),
                 errors=whole(facts.errors),
@@ -167,6 +192,12 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def _split_rows(report: ExperimentReport) -> tuple[SplitRow, ...]:
+    ratio, groups = report.decision.sample_ratio, report.gathered.evidence.groups
+    rows = [SplitRow(*row) for row in zip(groups, map(whole, ratio.observed), map(whole, ratio.expected), strict=True)]
+    return (*rows, SplitRow("all", whole(sum(ratio.observed)), whole(sum(ratio.expected))))
 
 
 def _names(report: ExperimentReport) -> frozenset[str]:

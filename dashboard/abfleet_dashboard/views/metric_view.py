@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.report.render import side
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_statistics import guardrails
 from markupsafe import Markup
@@ -18,7 +19,7 @@ _ROLES = {"primary": "decides", "guardrail": "must not get worse", "secondary": 
 
 @dataclass(frozen=True, slots=True)
 class MetricRow:
-    """One metric, as text. `strip` draws what `interval` and `always` say."""
+    """One metric, as text. `interval` holds at every look, `alone` at this one. `strip` draws both."""
 
     name: str
     key: str
@@ -30,7 +31,7 @@ class MetricRow:
     tone: str
     reading: str
     interval: str
-    always: str
+    alone: str
     p_value: str
     margin: str
     guard: str
@@ -53,19 +54,24 @@ def metric_tables(report: ExperimentReport) -> tuple[MetricTable, ...]:
 
 
 def reading(metric: MetricResult, *, believed: bool) -> tuple[str, str]:
-    """A class of tone and a word: on which side of no change the interval at this look lies, if it is believed."""
-    low, high = metric.interval
-    if not math.isfinite(metric.relative_difference) or not math.isfinite(low) or not math.isfinite(high):
+    """A class of tone and a word: on which side of no change the always-valid interval lies, if it is believed.
+
+    Nothing is called chance beside an interval that leaves out no change.
+    """
+    low, _ = metric.relative_sequential_interval
+    if not math.isfinite(metric.relative_difference):
         return "open", "nothing to compare"
     if not believed:
         return "open", "not to be believed"
-    if low <= 0 <= high:
-        return "open", "could be chance"
-    return ("good", "better") if (low > 0) == (metric.rule.sign > 0) else ("bad", "worse")
+    if (tone := side(metric)) != "open":
+        return tone, "better" if tone == "good" else "worse"
+    if metric.interval[0] > 0 or metric.interval[1] < 0:
+        return "open", "not settled yet"
+    return "open", "could be chance" if math.isfinite(low) else "too early to say"
 
 
 def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
-    needed = [metric.relative_interval for metric in group.metrics]
+    needed = [_drawn(metric) for metric in group.metrics]
     needed += [(0.0, _margin(metric)) for metric in group.metrics if math.isfinite(_margin(metric))]
     axis = axis_for(needed)
     believed = report.decision.verdict is not Verdict.REFUSE
@@ -75,6 +81,12 @@ def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
         axis=strip_axis(axis),
         rows=tuple(_row(metric, axis, believed=believed) for metric in group.metrics),
     )
+
+
+def _drawn(metric: MetricResult) -> tuple[float, float]:
+    """What an axis must have room for."""
+    always = metric.relative_sequential_interval
+    return always if all(map(math.isfinite, always)) else metric.relative_interval
 
 
 def _guard(e_value: float) -> str:
@@ -89,7 +101,7 @@ def _margin(metric: MetricResult) -> float:
 
 def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
     rule = metric.rule
-    interval, always = metric.relative_interval, metric.relative_sequential_interval
+    always, alone = metric.relative_sequential_interval, metric.relative_interval
     tone, word = reading(metric, believed=believed)
     margin = _margin(metric)
     return MetricRow(
@@ -103,10 +115,10 @@ def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
         change=change(metric.relative_difference),
         tone=tone,
         reading=word,
-        interval=between(*interval),
-        always="" if math.isnan(always[0]) else f"always: {between(*always)}",
+        interval=between(*always),
+        alone="" if math.isnan(alone[0]) else f"this look alone: {between(*alone)}",
         p_value="" if math.isnan(metric.p_value) else f"p {chance(metric.p_value)}",
         margin=f"tolerated: {change(margin)}" if math.isfinite(margin) else "",
         guard=_guard(metric.e_value),
-        strip=strip(axis, metric.relative_difference, interval, always=always, margin=margin, tone=tone),
+        strip=strip(axis, metric.relative_difference, always, alone=alone, margin=margin, tone=tone),
     )

@@ -6,6 +6,7 @@ from typing import Final
 
 from abfleet_analysis.decision.verdicts import PRECEDENCE, Verdict
 from abfleet_analysis.report.report import ExperimentReport, Report
+from abfleet_analysis.report.run_state import RunState
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, instant, whole
@@ -21,6 +22,7 @@ from abfleet_dashboard.views.words import (
     has_users,
     metric_name,
     primary,
+    state_words,
     with_version,
 )
 
@@ -44,6 +46,7 @@ class OverviewRow:
 
     name: str
     path: str
+    state: str
     verdict: str
     verdict_class: str
     sign: Markup
@@ -60,13 +63,44 @@ class OverviewRow:
     health_level: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRow:
+    """One experiment that has ended, as text. `path` is empty where the log knows nothing of it."""
+
+    name: str
+    path: str
+    winner: str
+    ended: str
+    verdict: str
+    verdict_class: str
+    sign: Markup
+
+
 def overview_rows(situation: Situation) -> tuple[OverviewRow, ...]:
     """Those with something to do first, then in the report's order; then those that no report knows yet."""
-    reports = situation.report.experiments if situation.report else ()
+    reports = situation.report.current if situation.report else ()
     ordered = sorted(reports, key=lambda one: (not has_users(one), PRECEDENCE.index(one.decision.verdict)))
     known = {one.name for one in reports}
     waiting = [one.name for one in situation.config.experiments if one.name not in known] if situation.config else []
     return (*(overview_row(one) for one in ordered), *(_waiting(name) for name in waiting))
+
+
+def ended_rows(report: Report | None) -> tuple[EndedRow, ...]:
+    """Experiments that have ended, the newest first."""
+    return tuple(_ended_row(*one) for one in reversed(report.ended)) if report else ()
+
+
+def _ended_row(name: str, state: RunState, report: ExperimentReport | None) -> EndedRow:
+    verdict = None if report is None else report.decision.verdict
+    return EndedRow(
+        name=name,
+        path=experiment_path(name) if report is not None else "",
+        winner=state.winner or UNKNOWN,
+        ended=UNKNOWN if state.since is None else instant(state.since),
+        verdict=UNKNOWN if verdict is None else NAMES[verdict].partition(",")[0],
+        verdict_class="verdict-none" if verdict is None else class_of(verdict),
+        sign=Markup("") if verdict is None else sign(verdict),
+    )
 
 
 def overview_row(report: ExperimentReport) -> OverviewRow:
@@ -78,6 +112,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
     return OverviewRow(
         name=report.name,
         path=experiment_path(report.name),
+        state=state_words(report),
         verdict=NAMES[decision.verdict].partition(",")[0],  # what is wrong has a column of its own
         verdict_class=class_of(decision.verdict),
         sign=sign(decision.verdict),
@@ -85,7 +120,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
         metric=f"{metric_name(metric.rule.name)}, {metric.group}" if metric else "",
         change=change(metric.relative_difference) if metric and known else UNKNOWN,
         tone=reading(metric, believed=decision.verdict is not Verdict.REFUSE)[0] if metric else "open",
-        interval=between(*metric.relative_interval) if metric and known else UNKNOWN,
+        interval=between(*metric.relative_sequential_interval) if metric and known else UNKNOWN,
         users=whole(users),
         planned=whole(decision.users_planned) if decision.users_planned > 0 else UNKNOWN,
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
@@ -175,6 +210,7 @@ def _waiting(name: str) -> OverviewRow:
     return OverviewRow(
         name=name,
         path=experiment_path(name),
+        state="",
         verdict="Not analysed yet",
         verdict_class="verdict-none",
         sign=Markup(""),

@@ -7,10 +7,23 @@ from typing import Final
 
 from abfleet_analysis.decision.measurements import ALPHA
 from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.report.render import side
 from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.report.run_state import State
 from abfleet_statistics import guardrails
 
-from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, evidence, metric_value, share, whole
+from abfleet_dashboard.numbers import (
+    UNKNOWN,
+    between,
+    change,
+    counted,
+    duration,
+    evidence,
+    instant,
+    metric_value,
+    share,
+    whole,
+)
 
 METRICS: Final = {
     "ctr": "CTR",
@@ -132,6 +145,8 @@ def todo(report: ExperimentReport) -> str:
     rest = [g for g in decision.groups if group and g.group != group.group and g.verdict is Verdict.KEEP_RUNNING]
     others = f" {_listed([g.group for g in rest])} can go on." if rest else ""
     left, base = "", control(report)
+    if report.run_state.state is not State.RUNNING and decision.verdict is Verdict.KEEP_RUNNING:
+        return f"Nothing is decided, and nobody comes in: the experiment {_stopped(report)}."
     if math.isfinite(decision.days_left) and decision.days_left > 0:
         left = f" At the present rate that takes {duration(decision.days_left * 86400)} more at most."
     return {
@@ -167,8 +182,12 @@ def winner(report: ExperimentReport) -> str:
         return f"Not known. No version could be told from {base} in the time there was."
     if metric is None or not math.isfinite(metric.relative_difference):
         return "Not known yet: there is too little to compare."
-    side = "ahead of" if metric.rule.sign * metric.difference > 0 else "behind" if metric.difference else "level with"
-    return f"Not decided yet. {name} is {side} {base}, and that may still be chance."
+    where = "ahead of" if metric.rule.sign * metric.difference > 0 else "behind" if metric.difference else "level with"
+    if side(metric) != "open":
+        return f"Not decided yet. {name} is {where} {base}, and that is no chance; it has not reached the boundary."
+    if metric.interval[0] > 0 or metric.interval[1] < 0:
+        return f"Not decided yet. {name} is {where} {base}, but not by enough to say so at every look."
+    return f"Not decided yet. {name} is {where} {base}, and that may still be chance."
 
 
 def amounts(report: ExperimentReport) -> tuple[str, ...]:
@@ -237,7 +256,7 @@ def progress(report: ExperimentReport) -> str:
     decision, calendar = report.decision, report.gathered.evidence.calendar
     users = int(report.gathered.evidence.users[-1].sum())
     of = f" of {whole(decision.users_planned)} planned" if decision.users_planned > 0 else ""
-    text = f"{counted(users, 'user')}{of}, {calendar.done} of {counted(calendar.planned, 'look')}"
+    text = f"{counted(users, 'user')} came{of}, {calendar.done} of {counted(calendar.planned, 'look')}"
     days = days_left(report)
     if days in (UNKNOWN, OVER):
         return text if days == UNKNOWN else f"{text}, and the time is over"
@@ -247,6 +266,8 @@ def progress(report: ExperimentReport) -> str:
 def days_left(report: ExperimentReport) -> str:
     """Until the planned users are there, or the horizon; not known where nothing runs any more."""
     left = report.decision.days_left
+    if report.run_state.state is not State.RUNNING:
+        return UNKNOWN
     running = any(group.verdict is Verdict.KEEP_RUNNING for group in report.decision.groups)
     if not math.isfinite(left) or not running:
         return UNKNOWN
@@ -273,10 +294,26 @@ def _lift_words(metric: MetricResult) -> str:
 
 
 def _between(metric: MetricResult) -> str:
-    """The interval of the change as the end of a clause; nothing where there is none."""
-    if not all(map(math.isfinite, metric.relative_interval)):
+    """The always-valid interval of the change as the end of a clause; nothing where there is none."""
+    if not all(map(math.isfinite, metric.relative_sequential_interval)):
         return ""
-    return f", between {between(*metric.relative_interval).replace(' to ', ' and ')}"
+    return f", between {between(*metric.relative_sequential_interval).replace(' to ', ' and ')} however often one looks"
+
+
+def state_words(report: ExperimentReport) -> str:
+    """Whether the experiment runs, and since when."""
+    state = report.run_state
+    if state.state is State.RUNNING:
+        return "running" if state.since is None else f"running since {instant(state.since)}"
+    return _stopped(report).removeprefix("is ").removeprefix("has ")
+
+
+def _stopped(report: ExperimentReport) -> str:
+    state = report.run_state
+    if state.state is State.HALTED:
+        return "is halted" if state.since is None else f"is halted since {instant(state.since)}"
+    ended = "has ended" if state.since is None else f"has ended at {instant(state.since)}"
+    return ended if state.winner is None else f"{ended} with the winner {state.winner}"
 
 
 def _lift(group: GroupDecision) -> float:

@@ -164,7 +164,11 @@ class DataQuality:
         users_in_two_groups: Of how many `users`.
         joined, unjoined: float64[groups], outcomes with a request id that is, or is not, in the log.
         before: The primary metric in the 14 days before the first exposure, [1, 1, groups]; None if nothing is known.
-        moved, synthetic, ...: Users, lines and outcomes that were left out, and why.
+        moved_by_ramp: Users whose bucket has moved, of whom what came before does not count.
+        not_compared: Those of them of whom nothing counts, because they have not come back.
+        in_both_groups: Users who count in more than one
+            group: their window had closed before their bucket moved, or a new salt dealt them anew.
+        synthetic, ...: Users, lines and outcomes that were left out, and why.
     """
 
     lines: int = 0
@@ -177,6 +181,8 @@ class DataQuality:
     users: int = 0
     users_in_two_groups: int = 0
     moved_by_ramp: int = 0
+    not_compared: int = 0
+    in_both_groups: int = 0
     unjoined_outcomes: int = 0
     open_windows: int = 0
     duplicate_outcomes: int = 0
@@ -199,7 +205,9 @@ class Evidence:
         shares: float64[times, strata, groups], expected among those who count.
         new_users: float64[times, cells, groups], users at their first allocation; these test the shares, since a user
             who comes back is no new draw.
-        users: float64[times, groups], different users, each in the group of the first allocation.
+        users: float64[times, groups], different users, each in the group of the first allocation; after a new salt they
+            count anew.
+        ever: float64[groups], different users who were ever in each group; None where they are the last of `users`.
         bad_events: By guardrail.
         outages: By treatment, where the log says who was not there. answers: The same of who answered at all.
         newest_users: float64[groups], users of the newest allocation, those who were known before included; None where
@@ -217,6 +225,7 @@ class Evidence:
     bad_events: Mapping[str, BadEvents]
     quality: DataQuality
     newest_users: Floats | None = None
+    ever: Floats | None = None
     outages: Mapping[int, PairOutages] = field(default_factory=dict)
     answers: Answers | None = None
 

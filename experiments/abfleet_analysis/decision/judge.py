@@ -21,7 +21,13 @@ from abfleet_statistics import guardrails, srm
 from abfleet_statistics.sequential import upper
 
 from abfleet_analysis.decision.faults import before_fault, log_faults, sample_ratio_reason
-from abfleet_analysis.decision.measurements import Measurements, Treatment, always_excludes_zero, result
+from abfleet_analysis.decision.measurements import (
+    Measurements,
+    Treatment,
+    always_excludes_zero,
+    always_valid_now,
+    result,
+)
 from abfleet_analysis.decision.reasons import Reasons
 from abfleet_analysis.decision.verdicts import GroupDecision, Verdict
 
@@ -47,7 +53,8 @@ class Judge:
         for look in range(self._looks):
             verdict, crossed = self._at(look, crossed, before)
             history.append(verdict)
-        reasons = Reasons(self._evidence, self._plan, self._treatment.group)
+        always = always_valid_now(self._evidence, self._treatment)
+        reasons = Reasons(self._evidence, self._plan, self._treatment.group, always)
         verdict = self._now(history, crossed, before, reasons)
         return GroupDecision(
             group=self._treatment.name,

@@ -192,6 +192,13 @@ def always_relative_interval(comparison: Comparison, half: Floats) -> tuple[Floa
         return comparison.relative_interval(half / comparison.standard_error)
 
 
+def always_valid_now(evidence: Evidence, treatment: Treatment) -> tuple[float, float]:
+    """The ends of the primary metric's always-valid interval relative to control, at the moment of the report."""
+    comparison = treatment.primary.comparison
+    low, high = always_relative_interval(comparison, sequential_half_width(evidence, treatment, comparison))
+    return float(low[-1]), float(high[-1])
+
+
 def always_excludes_zero(evidence: Evidence, treatment: Treatment) -> Floats:
     """Whether the primary metric's always-valid interval leaves out 0: float64[times], 0 or 1."""
     comparison = treatment.primary.comparison
@@ -235,6 +242,8 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
         sequential_interval=(difference - float(wide[-1]), difference + float(wide[-1])),
         relative_interval=(float(relative[0][-1]), float(relative[1][-1])),
         relative_sequential_interval=(float(always[0][-1]), float(always[1][-1])),
+        events=float(comparison.nonzero[-1]),
+        baseline_events=float(comparison.baseline_nonzero[-1]),
         counts=bool(measured.null.counts[-1] if measured.test is None else measured.test.counts[-1]),
         skewness=float(measured.null.skewness[-1]),
         cap=measured.cap,

@@ -78,7 +78,8 @@ def margin(rule: MetricRule, comparison: Comparison) -> tuple[Floats, Floats]:
 
 
 def days_left(evidence: Evidence, planned: float) -> float:
-    """Days until the planned users have come at the present rate, and at most until the horizon."""
+    """Days until the plan's minimum has passed and the planned users have come at the present rate; at most until the
+    horizon."""
     calendar = evidence.calendar
     to_horizon = max(calendar.planned - calendar.done, 0) * calendar.look_days
     users = evidence.users[-1].sum()
@@ -87,4 +88,5 @@ def days_left(evidence: Evidence, planned: float) -> float:
     if not planned > 0 or not calendar.done:
         return to_horizon
     per_day = users / (calendar.done * calendar.look_days)
-    return float(min(max(planned - users, 0.0) / per_day, to_horizon))
+    to_minimum = max(calendar.first_shipping - calendar.done, 0) * calendar.look_days
+    return float(min(max((planned - users) / per_day, to_minimum), to_horizon))

@@ -8,10 +8,10 @@ from typing import Final
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan
 from abfleet_statistics import guardrails
+from abfleet_statistics.confidence_sequence import enough
 from abfleet_statistics.effects import Comparison
 from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.score_test import MOST_SKEWED, NullMoments
-from abfleet_statistics.sequential import quantile
 
 from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers, Evidence, PairOutages
 from abfleet_analysis.decision.guardrail_paths import GuardrailPath
@@ -26,11 +26,19 @@ MOST_LISTED: Final = 3
 class Reasons:
     """Collects the sentences of one treatment. Changed only while its verdict is made."""
 
-    def __init__(self, evidence: Evidence, plan: AnalysisPlan, group: int) -> None:
+    def __init__(
+        self,
+        evidence: Evidence,
+        plan: AnalysisPlan,
+        group: int,
+        always: tuple[float, float] = (math.nan, math.nan),
+    ) -> None:
+        """always: The ends of the primary metric's always-valid interval, relative to control."""
         self._evidence = evidence
         self._plan = plan
         self._group = group
         self._name = evidence.groups[group]
+        self._always = always
         self._sentences: list[str] = []
 
     def sentences(self) -> tuple[str, ...]:
@@ -43,7 +51,7 @@ class Reasons:
         acts = f"E = {_large(path.log_e[-1])}, acts at 200"
         bad = {self._group: events.counts[:, self._group].sum(), 0: events.control_of(self._group).sum()}
         if path.absent is None:
-            users = self._evidence.users[-1]
+            users = self._evidence.users[-1] if self._evidence.ever is None else self._evidence.ever
             rates = " against ".join(
                 f"{bad[index]:,.0f} of {users[index]:,.0f} users in {self._evidence.groups[index]}"
                 for index in (self._group, 0)
@@ -98,7 +106,7 @@ class Reasons:
     def harm(self, rule: MetricRule, comparison: Comparison) -> None:
         """The primary metric has crossed the boundary for harm."""
         self._say(
-            f"{rule.name} of {self._name} is worse than control's: {_lift(comparison)}; "
+            f"{rule.name} of {self._name} is worse than control's: {self._lift(comparison)}; "
             "it crossed the boundary for harm"
         )
 
@@ -106,7 +114,8 @@ class Reasons:
         """The primary metric has crossed its boundary, and these guardrails held within their margins."""
         held = f", and {_listed(guardrails)} held within the margin" if guardrails else ""
         self._say(
-            f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; it crossed its boundary{held}"
+            f"{rule.name} of {self._name} is better than control's: {self._lift(comparison)}; "
+            f"it crossed its boundary{held}"
         )
 
     def too_good(self, rule: MetricRule, comparison: Comparison) -> None:
@@ -130,7 +139,9 @@ class Reasons:
 
     def held_back(self, rule: MetricRule, comparison: Comparison, why: Sequence[str], *, ended: bool) -> None:
         """The primary metric is better, and something else speaks against shipping. `ended`: there is no time left."""
-        self._say(f"{rule.name} of {self._name} is better than control's: {_lift(comparison)}; it crossed its boundary")
+        self._say(
+            f"{rule.name} of {self._name} is better than control's: {self._lift(comparison)}; it crossed its boundary"
+        )
         when = "the horizon has ended, and it is not to be shipped" if ended else "it is not to be shipped yet"
         self._say(f"{when}, because {_listed(why)}")
 
@@ -140,7 +151,8 @@ class Reasons:
         if not self._nobody():
             of = f" of {planned:,.0f} planned" if planned > 0 else ""
             self._say(
-                f"no boundary is crossed after {users:,.0f} users{of}: {rule.name} of {self._name} {_lift(comparison)}"
+                f"no boundary is crossed after {users:,.0f} users{of}: "
+                f"{rule.name} of {self._name} {self._lift(comparison)}"
             )
 
     def _nobody(self) -> bool:
@@ -202,28 +214,35 @@ class Reasons:
             return "there are too few users, or all of them do the same"
         if rule.binary:
             smaller = self._name if sizes[0] < sizes[1] else self._evidence.groups[0]
+            missing, part = acted * (skewness**2 - 1), min(sizes) / everyone
             return (
-                f"{acted:,.0f} of {everyone:,.0f} users have an event, {acted * min(sizes) / everyone:.2g} of them "
-                f"expected in {smaller}, where about 1 is needed; wait for about {skewness**2:,.2g} times as many "
-                f"users, or give {smaller} a larger share"
+                f"{acted:,.0f} of {everyone:,.0f} users{self._each_time()} have an event, {acted * part:.2g} of them "
+                f"expected in {smaller}, where about 1 is needed: about {missing:,.2g} more are missing, "
+                f"{missing * part:,.2g} of them in {smaller}; wait for about {skewness**2:,.2g} times as many users, "
+                f"or give {smaller} a larger share"
             )
         return (
             f"a few large values decide it (skewness of the difference {skewness:.1f}, at most 1); "
             f"wait for about {skewness**2:,.2g} times as many users, winsorise it, or split more evenly"
         )
 
+    def _each_time(self) -> str:
+        """What a number of users that are compared has to say of itself, where a user may be there twice."""
+        return "" if self._evidence.membership.shape[1] < 2 else ", counted in each allocation they came in,"
+
     def _nothing(self, rule: MetricRule, comparison: Comparison) -> str:
         """That nobody has done what a metric counts, as part of a sentence."""
         everyone = comparison.users[-1] + comparison.baseline_users[-1]
         outcome = _outcome(rule)
         what = f"a `{outcome}`" if outcome else "a failed call" if rule.bad_event is BadEvent.ERROR else None
-        return f"of {everyone:,.0f} users in both groups not one has {what or 'any of what it counts'} in the log"
+        users = f"of {everyone:,.0f} users in both groups{self._each_time()}"
+        return f"{users} not one has {what or 'any of what it counts'} in the log"
 
     def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """The planned users have come, and no boundary is crossed."""
         self._say(
             f"{planned:,.0f} users were planned to find a change of {self._plan.effect:.0%} in {rule.name}; they "
-            f"have come, and no boundary is crossed: {self._name} {_lift(comparison)}"
+            f"have come, and no boundary is crossed: {self._name} {self._lift(comparison)}"
         )
 
     def inconclusive(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
@@ -232,8 +251,19 @@ class Reasons:
         needed = f" of {planned:,.0f} planned" if planned > 0 else ""
         self._say(
             f"the horizon has ended after {users:,.0f} users{needed}, too few to tell a change of "
-            f"{self._plan.effect:.0%} in {rule.name} from none: {self._name} {_lift(comparison)}"
+            f"{self._plan.effect:.0%} in {rule.name} from none: {self._name} {self._lift(comparison)}"
         )
+
+    def _lift(self, comparison: Comparison) -> str:
+        """The primary metric's change, with the interval that holds however often one looks."""
+        relative, (low, high) = float(comparison.relative_difference[-1]), self._always
+        if not math.isfinite(relative):
+            return "no relative change can be computed yet"
+        if math.isfinite(low) and math.isfinite(high):
+            return f"{relative:+.1%} (always-valid 95 % interval {low:+.1%} to {high:+.1%})"
+        few = not enough(comparison.nonzero[-1:], comparison.baseline_nonzero[-1:])[0]
+        why = "too few events for an always-valid interval" if few else "no interval: control's value may as well be 0"
+        return f"{relative:+.1%} ({why})"
 
     def _say(self, sentence: str) -> None:
         self._sentences.append(sentence)
@@ -247,16 +277,6 @@ def _outcome(rule: MetricRule) -> str | None:
 def _acted(comparison: Comparison) -> float:
     """Users of both groups with a value other than 0."""
     return float(comparison.nonzero[-1] + comparison.baseline_nonzero[-1])
-
-
-def _lift(comparison: Comparison) -> str:
-    relative = float(comparison.relative_difference[-1])
-    if not math.isfinite(relative):
-        return "no relative change can be computed yet"
-    low, high = (float(end[-1]) for end in comparison.relative_interval(quantile(0.975)))
-    if not math.isfinite(low):
-        return f"{relative:+.1%} (no interval at this look: control's value may as well be 0)"
-    return f"{relative:+.1%} (95 % interval at this look alone {low:+.1%} to {high:+.1%})"
 
 
 def _which_half(wrong: float, absent: float) -> str:

@@ -34,6 +34,7 @@ class MetricResult:
         interval, sequential_interval: Of the difference.
         relative_interval, relative_sequential_interval: Of the relative difference, with what is not known of control's
             value; nan where that may be 0.
+        events, baseline_events: Users with a value other than 0.
         margin: Tolerated relative change for the worse.
         z: Of the difference, positive where it is for the better; for a guardrail, of being better than its margin.
         boundary: What z must reach at the last look; nan before the first.
@@ -61,6 +62,8 @@ class MetricResult:
     sequential_interval: tuple[float, float]
     relative_interval: tuple[float, float]
     relative_sequential_interval: tuple[float, float]
+    events: float
+    baseline_events: float
     counts: bool = True
     skewness: float = 0.0
     cap: Cap | None = None

@@ -53,6 +53,10 @@ class Looks:
     look_us: int
     calendar: Calendar
 
+    def at(self, number: int) -> datetime:
+        """When the look of a number, from 1, is or will be."""
+        return moment(self.anchor_us + (number - 1) * self.look_us)
+
     def index(self, at_us: ir.IntegerValue) -> ir.IntegerValue:
         """The first time that knows of something that happened then: a look, or the report."""
         index = (at_us - self.anchor_us + self.look_us - 1) // self.look_us

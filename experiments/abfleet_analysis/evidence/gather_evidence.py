@@ -126,6 +126,8 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
         facts = beside(group_facts, tables)
         data_quality = beside(quality, tables)
         metrics = _metrics(tables, counted, new_users)
+    found = data_quality.result()
+    counting = sum(one.users for one in facts.result())
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
     evidence = Evidence(
         groups=tables.groups,
@@ -140,8 +142,10 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
         bad_events=guarded.result().bad_events,
         outages=guarded.result().outages,
         answers=guarded.result().answers,
+        ever=np.array([one.ever for one in facts.result()], dtype=np.float64),
         quality=replace(
-            data_quality.result(),
+            found,
+            in_both_groups=counting - (found.users - found.not_compared),
             clicks_not_in_list=counted.clicks_not_in_list,
             other_currencies=counted.other_currencies,
         ),

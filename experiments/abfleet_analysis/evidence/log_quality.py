@@ -1,7 +1,7 @@
 """What a report says of the data beside its metrics: who was left out and why, and each group's calls."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +21,12 @@ from abfleet_analysis.reading.databases import fetched_one, fetched_rows, number
 
 @dataclass(frozen=True, slots=True)
 class GroupFacts:
-    """What a report says of a group beside its metrics: of users who count, and of all its calls."""
+    """What a report says of a group beside its metrics.
+
+    Attributes:
+        users: Different ones who count: in buckets that kept their group. exposures, fallbacks, errors: Their calls.
+        ever: Different users who were ever in the group, also in buckets that have moved.
+    """
 
     name: str
     model_version: str | None
@@ -29,6 +34,7 @@ class GroupFacts:
     exposures: int
     fallbacks: int
     errors: int
+    ever: int = 0
 
 
 def quality(tables: Tables) -> DataQuality:
@@ -39,11 +45,12 @@ def quality(tables: Tables) -> DataQuality:
     moved = tables.moved()
     late = units["first"] > open_after
     if len(tables.allocations) == 1:
-        by_user = units.select(two=units.two_groups, moved=moved, open=late)
+        by_user = units.select(two=units.two_groups, moved=moved, gone=moved, open=late)
     else:
         by_user = units.group_by("user").aggregate(
             two=(units.two_groups.any() | ((units.g.min() != units.g.max()) & units.strange.any())),
             moved=moved.any(),
+            gone=moved.all(),
             open=late.any(),
         )
     row = fetched_rows(
@@ -51,6 +58,7 @@ def quality(tables: Tables) -> DataQuality:
             users=by_user.count(),
             two=by_user.two.cast("int64").sum(),
             moved=by_user.moved.cast("int64").sum(),
+            gone=by_user.gone.cast("int64").sum(),
             open=by_user.open.cast("int64").sum(),
         )
     )[0]
@@ -66,6 +74,7 @@ def quality(tables: Tables) -> DataQuality:
         users=int(row["users"]),
         users_in_two_groups=int(row["two"] or 0),
         moved_by_ramp=int(row["moved"] or 0),
+        not_compared=int(row["gone"] or 0),
         unjoined_outcomes=total,
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
@@ -125,28 +134,51 @@ def _before(tables: Tables) -> Moments | None:
 
 
 def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
-    """Users who count, calls, fallbacks and errors of each group."""
+    """Users who count and their calls, fallbacks and errors, and all users who were ever in the group."""
     units = tables.units
-    counting = units.filter(~tables.moved())
-    different = counting.count() if len(tables.allocations) == 1 else counting.user.nunique()
-    users = arrow(counting.group_by("g").aggregate(n=different))
-    of_users = dict(zip(users["g"].to_pylist(), users["n"].to_pylist(), strict=True))
     rows = sorted(tables.lines.calls.allocated(tables.name), key=lambda row: row["newest"])
     versions = {row["group"]: row["model_version"] for row in rows if row["model_version"] is not None}
+    if len(tables.allocations) == 1:
+        users = arrow(units.group_by("g").aggregate(users=units.count()))
+        counted = dict(zip(users["g"].to_pylist(), users["users"].to_pylist(), strict=True))
+        found = [_facts_of_calls(rows, tables, name, counted.get(g, 0)) for g, name in enumerate(tables.groups)]
+    else:
+        found = _facts_over_a_ramp(tables)
+    return tuple(replace(one, model_version=versions.get(one.name)) for one in found)
+
+
+def _facts_of_calls(rows: Sequence[Mapping[str, Any]], tables: Tables, group: str, users: int) -> GroupFacts:
     compared = {found.id for found in tables.allocations}
+    mine = [row for row in rows if row["group"] == group and row["allocation"] in compared]
+    return GroupFacts(
+        group,
+        None,
+        users,
+        sum(row["n"] for row in mine),
+        fallbacks=sum(row["n"] for row in mine if row["fallback"] is not None),
+        errors=sum(row["n"] for row in mine if row["error"]),
+        ever=users,
+    )
 
-    def calls(group: str, wanted: Callable[[Mapping[str, Any]], bool] = lambda row: True) -> int:
-        mine = (row for row in rows if row["group"] == group and row["allocation"] in compared)
-        return sum(row["n"] for row in mine if wanted(row))
 
-    return tuple(
+def _facts_over_a_ramp(tables: Tables) -> list[GroupFacts]:
+    """Without calls of users from before their bucket moved."""
+    units, moved = tables.units, tables.moved()
+    users = units.group_by("g").aggregate(users=units.user.nunique(where=~moved), ever=units.user.nunique())
+    kept = tables.visits.filter(~tables.out_of(tables.visits.cell))
+    calls = kept.group_by("g").aggregate(calls=kept.calls.sum(), fell=kept.fell_back.sum(), failed=kept.error.sum())
+    of_users = {row["g"]: row for row in fetched_rows(users)}
+    of_calls = {row["g"]: row for row in fetched_rows(calls)}
+    none: Mapping[str, int] = {}
+    return [
         GroupFacts(
             name,
-            versions.get(name),
-            of_users.get(g, 0),
-            calls(name),
-            fallbacks=calls(name, lambda row: row["fallback"] is not None),
-            errors=calls(name, lambda row: row["error"]),
+            None,
+            of_users.get(g, none).get("users", 0),
+            int(of_calls.get(g, none).get("calls", 0)),
+            fallbacks=int(of_calls.get(g, none).get("fell", 0)),
+            errors=int(of_calls.get(g, none).get("failed", 0)),
+            ever=of_users.get(g, none).get("ever", 0),
         )
         for g, name in enumerate(tables.groups)
-    )
+    ]

@@ -96,8 +96,12 @@ class Tables:
 
         A column even where none has: a database has no `any` of a constant.
         """
+        return self.out_of(self.units.cell)
+
+    def out_of(self, cell: ir.IntegerValue) -> ir.BooleanValue:
+        """The same of a column of cells."""
         out = np.flatnonzero(cells_of.left_out(self.cells, self.looks.times[-1])).tolist()
-        return self.units.cell.isin(out or [UNKNOWN])
+        return cell.isin(out or [UNKNOWN])
 
     def few_calls(self) -> bool:
         """Whether a query costs more than the rows that it may leave out."""

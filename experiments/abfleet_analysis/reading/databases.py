@@ -111,6 +111,9 @@ COLUMNS: Final[Mapping[str, str]] = {
     "currency": "string",
     "salt": "string",
     "weights": "string",
+    "traffic": "float64",
+    "winner": "string",
+    "concluded_at": "string",
 }
 """What a table of lines has, as the log names it; `weights` is JSON. A log need not have all of it."""
 

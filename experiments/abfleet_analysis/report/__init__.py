@@ -7,4 +7,6 @@ __all__ = [
     "recommended",
     "render",
     "report",
+    "run_state",
+    "waiting",
 ]

@@ -5,6 +5,7 @@ is decided by the user's first exposure, before the treatment can have changed i
 without a comparison. Quantiles are not broken down, since they need a histogram of each part.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -19,7 +20,7 @@ from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
-from abfleet_analysis.evidence.allocation_periods import microseconds
+from abfleet_analysis.evidence.allocation_periods import index_of, microseconds
 from abfleet_analysis.evidence.contributions import OutcomeProblems
 from abfleet_analysis.evidence.gather_evidence import contributed
 from abfleet_analysis.evidence.sums import Shape, Value, arrow
@@ -120,7 +121,9 @@ def _by_attribute(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]
         ),
     )
     sliced = values.inner_join(index, ["name", "value"]).select("user", "slice")
-    moments = _moments(tables, primary.whole.inner_join(sliced, "user"), len(rows))
+    table = primary.whole.inner_join(sliced, "user")
+    moments = _moments(tables, table, len(rows))
+    users = _different_users(tables, table, len(rows)) if len(tables.allocations) > 1 else None
     found = []
     for name in dict.fromkeys(row["name"] for row in rows):
         mine = [position for position, row in enumerate(rows) if row["name"] == name]
@@ -132,6 +135,7 @@ def _by_attribute(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]
             tables.groups,
             estimator=primary.rule.estimator,
             negative=primary.negative,
+            users=None if users is None else users[mine],
         )
         found.append(Breakdown("attribute", name, primary.rule.name, shown, rows[mine[0]]["of"] - len(mine)))
     return found
@@ -195,21 +199,44 @@ def _unit(look: timedelta) -> tuple[str, str]:
 
 
 def _by_served(tables: Tables, primary: PrimaryMetricSums) -> Breakdown:
-    """By the version that answered a user; with a fallback, by the first one. Not randomised."""
-    calls = tables.exposures
-    text = calls.served_version.fill_null("no answer") + " (fallback: " + calls.fallback + ")"
-    calls = calls.mutate(fell=text)
-    by_user = calls.group_by("user").aggregate(
+    """By the version that answered a user in a group; with a fallback, by the first one. Not randomised.
+
+    A user has one label in a group, so that the users of its labels are those of the group.
+    """
+    whole = primary.whole.filter(~tables.out_of(primary.whole.cell))
+    names, counting = tables.exposures, whole.select("user", "period", "g").distinct()
+    calls = names.mutate(
+        period=index_of(names.allocation, [one.id for one in tables.allocations]),
+        fell=names.served_version.fill_null("no answer") + " (fallback: " + names.fallback + ")",
+    ).select("user", "period", "at", "fell", "served_version")
+    calls = calls.inner_join(counting, ["user", "period"])
+    by_user = calls.group_by("user", "g").aggregate(
         fell=calls.fell.argmin(calls["at"], where=calls.fell.notnull()),
         served=calls.served_version.argmin(calls["at"], where=calls.served_version.notnull()),
     )
-    labelled = by_user.select("user", label=ibis.coalesce(by_user.fell, by_user.served, "no answer"))
-    table = tables.keep("served", primary.whole.inner_join(labelled, "user"))
-    counted = table.group_by("label").aggregate(n=table.count())
-    rows = fetched_rows(counted.order_by(ibis.desc("n"), "label"))
-    labels = [row["label"] for row in rows[:MOST_VALUES]]
-    position = ibis.cases(*((table.label == label, index) for index, label in enumerate(labels)), else_=-1)
-    sliced = table.mutate(slice=position.cast("int64"))
-    moments = replace(_moments(tables, sliced.filter(sliced.slice >= 0), len(labels)), cross=None)
-    slices = described(moments, primary.membership, labels, tables.groups, estimator=primary.rule.estimator)
-    return Breakdown("served", "what answered (not randomised)", primary.rule.name, slices, len(rows) - len(labels))
+    labelled = by_user.select("user", "g", label=ibis.coalesce(by_user.fell, by_user.served, "no answer"))
+    once = whole.group_by("user", "g").aggregate(
+        y=whole.y.max() if primary.rule.binary else whole.y.sum(), z=whole.z.sum()
+    )
+    table = tables.keep("served", once.inner_join(labelled, ["user", "g"]))
+    ratio = primary.rule.estimator is Estimator.RATIO
+    rows = fetched_rows(
+        table.group_by("label", "g").aggregate(
+            users=table.count(), y=table.y.sum(), of=table.z.sum() if ratio else table.count().cast("float64")
+        )
+    )
+    sizes: Counter[str] = Counter()
+    for row in rows:
+        sizes[row["label"]] += row["users"]
+    labels = sorted(sizes, key=lambda label: (-sizes[label], label))
+    slices = described(rows, labels[:MOST_VALUES], tables.groups)
+    return Breakdown("served", "what answered (not randomised)", primary.rule.name, slices, len(labels[MOST_VALUES:]))
+
+
+def _different_users(tables: Tables, table: ir.Table, slices: int) -> NDArray[np.int64]:
+    """How many different users who count each slice has of each group: int[slices, groups]."""
+    kept = table.filter(~tables.out_of(table.cell))
+    found = np.zeros((slices, len(tables.groups)), dtype=np.int64)
+    for row in fetched_rows(kept.group_by("slice", "g").aggregate(users=kept.user.nunique())):
+        found[row["slice"], row["g"]] = row["users"]
+    return found

@@ -1,12 +1,21 @@
 """The report as Markdown, for a pull request: verdict first, then the table, then the data. Computes nothing."""
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 
 from abfleet_experiments.config import time_text
 
-from abfleet_analysis.report.render import cuts, interval_text, left_out, percent_text, value_text, verdict_words
+from abfleet_analysis.report.render import (
+    cuts,
+    data_sentences,
+    interval_text,
+    missing,
+    percent_text,
+    progress,
+    state_text,
+    value_text,
+    verdict_words,
+)
 from abfleet_analysis.report.report import ExperimentReport, Report
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+\-.!|~&@:])")
@@ -19,9 +28,11 @@ def markdown(report: Report) -> str:
     lines: list[str] = []
     if report.as_of is None:
         lines.append("The log has nothing that can be read, so there is nothing to conclude from.")
-    for experiment in report.experiments:
+    for experiment in report.current if len(report.experiments) > 1 else report.experiments:
         lines += [*_experiment(experiment), ""]
-    if report.as_of is not None and not report.experiments:
+    if report.ended and (len(report.experiments) > 1 or not report.experiments):
+        lines += [*_ended(report), ""]
+    if report.as_of is not None and not report.experiments and not report.ended:
         lines.append("Neither the experiments file nor the log has an experiment.")
     log = report.log
     when = "" if report.as_of is None else f"as of {time_text(report.as_of)}; "
@@ -35,17 +46,16 @@ def escaped(text: str) -> str:
 
 
 def _experiment(report: ExperimentReport) -> Iterator[str]:
-    decision, evidence = report.decision, report.gathered.evidence
+    decision = report.decision
     words = verdict_words(decision.verdict, decision.group or "the treatment")
     yield f"## {escaped(report.name)}: {escaped(words)}"
     yield ""
-    for reason in decision.reasons:
+    yield escaped(state_text(report.run_state))
+    yield ""
+    for reason in (*decision.reasons, *report.waiting.sentences, *missing(report)):
         yield f"- {escaped(reason)}"
     yield ""
-    calendar = evidence.calendar
-    planned = f" of {decision.users_planned:,.0f} planned" if decision.users_planned > 0 else ""
-    left = f", {decision.days_left:.1f} days left" if decision.days_left > 0 else ""
-    yield f"{evidence.users[-1].sum():,.0f} users{planned}, {calendar.done} of {calendar.planned} looks{left}"
+    yield progress(report)
     yield ""
     yield from _metrics(report)
     yield ""
@@ -66,43 +76,61 @@ def _metrics(report: ExperimentReport) -> Iterator[str]:
             value_text(metric.baseline_value),
             value_text(metric.value),
             percent_text(metric.relative_difference),
-            interval_text(metric.relative_interval),
             interval_text(metric.relative_sequential_interval),
+            f"<sub>{interval_text(metric.relative_interval)}</sub>",
         ]
         for group in report.decision.groups
         for metric in group.metrics
     ]
-    head = ["metric", "role", "group", "control", "value", "change", "95 %, this look alone", "95 %, at all looks"]
+    head = [
+        "metric",
+        "role",
+        "group",
+        "control",
+        "value",
+        "change",
+        "95 %, at all looks",
+        "<sub>at this look alone</sub>",
+    ]
     yield from _table(head, rows, texts=3)
 
 
 def _groups(report: ExperimentReport) -> Iterator[str]:
     decided = {group.group: verdict_words(group.verdict, group.group) for group in report.decision.groups}
-    expected = report.decision.sample_ratio.expected
     rows = [
         [
             escaped(facts.name),
             escaped(facts.model_version or ""),
             escaped(decided.get(facts.name, "")),
             f"{facts.users:,}",
-            f"{wanted:,.0f}",
             f"{facts.exposures:,}",
             f"{facts.fallbacks:,}",
             f"{facts.errors:,}",
         ]
-        for facts, wanted in zip(report.gathered.facts, expected, strict=True)
+        for facts in report.gathered.facts
     ]
-    head = ["group", "version", "verdict", "users", "expected", "calls", "fallbacks", "errors"]
+    head = ["group", "version", "verdict", "users", "calls", "fallbacks", "errors"]
     yield from _table(head, rows, texts=3)
 
 
 def _quality(report: ExperimentReport) -> Iterator[str]:
-    quality, ratio = report.gathered.evidence.quality, report.decision.sample_ratio
-    known = f" (p = {ratio.p_value:.3g}, E = {ratio.e_value:.3g})" if math.isfinite(ratio.p_value) else ""
-    yield f"- split: {'as expected' if ratio.ok else '**not** as expected'}{known}"
-    yield f"- left out: {left_out(quality)}"
-    if quality.open_windows:
-        yield f"- {quality.open_windows:,} users have been in for less than 7 days; their outcomes may still come"
+    for sentence in data_sentences(report):
+        yield f"- {escaped(sentence)}"
+
+
+def _ended(report: Report) -> Iterator[str]:
+    yield "## Ended experiments"
+    yield ""
+    rows = [
+        [
+            escaped(name),
+            escaped(state.winner or "not known"),
+            "" if state.since is None else time_text(state.since.replace(microsecond=0)),
+            "" if its is None else escaped(verdict_words(its.decision.verdict, its.decision.group or "the treatment")),
+        ]
+        for name, state, its in report.ended
+    ]
+    yield from _table(["experiment", "winner", "ended", "what the log says"], rows, texts=4)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> Iterator[str]:

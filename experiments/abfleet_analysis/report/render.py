@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from abfleet_experiments.config import time_text
+from abfleet_statistics import guardrails
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.padding import Padding
@@ -12,8 +13,10 @@ from rich.table import Table
 from rich.text import Text
 
 from abfleet_analysis.decision.evidence import DataQuality
-from abfleet_analysis.decision.verdicts import GroupDecision, Verdict
+from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
 from abfleet_analysis.report.report import ExperimentReport, Report
+from abfleet_analysis.report.run_state import RunState, State
+from abfleet_analysis.report.waiting import days_text, missing_outcomes_sentence
 
 _WORDS: Final = {
     Verdict.SHIP: ("SHIP {group}", "bold green"),
@@ -26,15 +29,20 @@ _WORDS: Final = {
 }
 
 
+_TONES: Final = {"good": "green", "bad": "red", "open": ""}
+
+
 def rendered(report: Report) -> RenderableType:
     """The report for a terminal: each experiment's verdict, reasons, tables and data quality."""
     parts: list[RenderableType] = []
     if report.as_of is None:
         readable = "no line that can be read" if report.log.lines else "no lines"
         parts.append(Text(f"The log has {readable}, so there is nothing to conclude from."))
-    for experiment in report.experiments:
+    for experiment in report.current if len(report.experiments) > 1 else report.experiments:
         parts += [*_experiment(experiment), Text()]
-    if report.as_of is not None and not report.experiments:
+    if report.ended and (len(report.experiments) > 1 or not report.experiments):
+        parts += [*_ended(report), Text()]
+    if report.as_of is not None and not report.experiments and not report.ended:
         parts.append(Text("Neither the experiments file nor the log has an experiment."))
     log = report.log
     when = "" if report.as_of is None else f"as of {time_text(report.as_of)}; "
@@ -45,17 +53,14 @@ def rendered(report: Report) -> RenderableType:
 
 
 def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
-    decision, evidence = report.decision, report.gathered.evidence
+    decision = report.decision
     words, style = _WORDS[decision.verdict]
     name = decision.group or "the treatment"
-    yield Text.assemble((report.name, "bold"), ": ", (words.format(group=name), style))
-    for reason in decision.reasons:
+    state = (f"  {state_text(report.run_state)}", "dim")
+    yield Text.assemble((report.name, "bold"), ": ", (words.format(group=name), style), state)
+    for reason in (*decision.reasons, *report.waiting.sentences, *missing(report)):
         yield Padding(Text(f"- {reason}"), (0, 0, 0, 2), expand=False)
-    calendar = evidence.calendar
-    planned = f" of {decision.users_planned:,.0f} planned" if decision.users_planned > 0 else ""
-    left = f", {decision.days_left:.1f} days left" if decision.days_left > 0 else ""
-    progress = f"{evidence.users[-1].sum():,.0f} users{planned}, {calendar.done} of {calendar.planned} looks{left}"
-    yield Padding(Text(progress, style="dim"), (0, 0, 0, 2), expand=False)
+    yield Padding(Text(progress(report), style="dim"), (0, 0, 0, 2), expand=False)
     if len(decision.groups) > 1:
         for group in decision.groups:
             words, style = _WORDS[group.verdict]
@@ -79,15 +84,13 @@ def _why(report: ExperimentReport, reasons: tuple[str, ...]) -> list[str]:
 
 def _groups(report: ExperimentReport) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
-    for column in ("group", "version", "users", "expected", "calls", "fallbacks", "errors"):
+    for column in ("group", "version", "users", "calls", "fallbacks", "errors"):
         table.add_column(column, justify="left" if column in ("group", "version") else "right", overflow="fold")
-    expected = report.decision.sample_ratio.expected
-    for facts, wanted in zip(report.gathered.facts, expected, strict=True):
+    for facts in report.gathered.facts:
         table.add_row(
             escape(facts.name),
             escape(facts.model_version or ""),
             f"{facts.users:,}",
-            f"{wanted:,.0f}",
             f"{facts.exposures:,}",
             f"{facts.fallbacks:,}",
             f"{facts.errors:,}",
@@ -96,21 +99,25 @@ def _groups(report: ExperimentReport) -> Table:
 
 
 def _metrics(report: ExperimentReport, group: GroupDecision) -> Table:
-    """One treatment's metrics. Intervals may take two lines; whoever shows it in less room fits it first."""
+    """One treatment's metrics, the interval that holds at every look in front.
+
+    Intervals may take two lines; whoever shows it in less room fits it first.
+    """
     table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
     for column in ("metric", "role", report.gathered.evidence.groups[0], group.group, "change"):
         table.add_column(escape(column), justify="left" if column in ("metric", "role") else "right", no_wrap=True)
-    for column in ("95 %, this look", "95 %, always"):
-        table.add_column(column, justify="right", min_width=9)
+    table.add_column("95 %, always", justify="right", min_width=9)
+    table.add_column("this look alone", justify="right", min_width=9, style="dim", header_style="dim")
+    believed = report.decision.verdict is not Verdict.REFUSE
     for metric in group.metrics:
         table.add_row(
             escape(metric.rule.name),
             metric.rule.role,
             value_text(metric.baseline_value),
             value_text(metric.value),
-            percent_text(metric.relative_difference),
+            Text(percent_text(metric.relative_difference), style=_TONES[side(metric, believed=believed)]),
+            Text(interval_text(metric.relative_sequential_interval), style=_TONES[side(metric, believed=believed)]),
             interval_text(metric.relative_interval),
-            interval_text(metric.relative_sequential_interval),
         )
     return table
 
@@ -131,22 +138,94 @@ def cuts(groups: Sequence[GroupDecision]) -> tuple[str, ...]:
 
 
 def _quality(report: ExperimentReport) -> Iterator[RenderableType]:
+    for sentence in data_sentences(report):
+        yield Padding(Text(sentence), (0, 0, 0, 2), expand=False)
+
+
+def _ended(report: Report) -> Iterator[RenderableType]:
+    """Those that have ended, a line each with what the log says of them."""
+    yield Text("Ended experiments", style="bold")
+    for name, state, its in report.ended:
+        verdict = ""
+        if its is not None:
+            verdict = f"; the log: {verdict_words(its.decision.verdict, its.decision.group or 'the treatment')}"
+        yield Padding(Text.assemble((name, "bold"), f": {state_text(state)}{verdict}"), (0, 0, 0, 2), expand=False)
+    if any(its is not None for _, _, its in report.ended):
+        yield Padding(Text("--experiment NAME shows all of one of them", style="dim"), (0, 0, 0, 2), expand=False)
+
+
+def state_text(state: RunState) -> str:
+    """The state with its date and winner, such as `ended 2026-11-20T09:00:00Z, winner canary`."""
+    since = "" if state.since is None else f" since {time_text(state.since.replace(microsecond=0))}"
+    if state.state is State.ENDED:
+        since = since.replace(" since", "")
+        return f"ended{since}, {'no winner known' if state.winner is None else f'winner {state.winner}'}"
+    return f"{state.state}{since}"
+
+
+def progress(report: ExperimentReport) -> str:
+    """Users so far and planned, looks, and the time that is left where the experiment runs."""
+    decision, calendar = report.decision, report.gathered.evidence.calendar
+    planned = f" of {decision.users_planned:,.0f} planned" if decision.users_planned > 0 else ""
+    left = ""
+    if report.run_state.state is State.RUNNING and decision.days_left > 0:
+        left = f", {days_text(decision.days_left)} left at most"
+    came = report.gathered.evidence.users[-1].sum()
+    return f"{came:,.0f} users came{planned}, {calendar.done} of {calendar.planned} looks{left}"
+
+
+def missing(report: ExperimentReport) -> tuple[str, ...]:
+    """The sentence about outcomes that have not arrived, where there are such."""
+    found = missing_outcomes_sentence(report.gathered)
+    return () if found is None else (found,)
+
+
+def side(metric: MetricResult, *, believed: bool = True) -> str:
+    """`good`, `bad` or `open`: on which side of no change the always-valid interval lies, if it is believed.
+
+    What a guardrail acts on holds at every look too, and may have too few events for an interval.
+    """
+    low, high = metric.relative_sequential_interval
+    if believed and metric.e_value >= 1 / guardrails.ALPHA:
+        return "bad"
+    if not believed or not (low > 0 or high < 0):
+        return "open"
+    return "good" if (low > 0) == (metric.rule.sign > 0) else "bad"
+
+
+def data_sentences(report: ExperimentReport) -> Iterator[str]:
+    """What is to be known of the data, with the population of each number."""
     quality, ratio = report.gathered.evidence.quality, report.decision.sample_ratio
-    yield Padding(
-        Text(
-            f"split: {'as expected' if ratio.ok else 'NOT as expected'} (p = {ratio.p_value:.3g}, "
-            f"E = {ratio.e_value:.3g}); at this size a loss of a few percent of one group's lines cannot be seen"
-        ),
-        (0, 0, 0, 2),
-        expand=False,
-    )
-    yield Padding(Text(f"left out: {left_out(quality)}"), (0, 0, 0, 2), expand=False)
-    if quality.open_windows:
-        yield Padding(
-            Text(f"{quality.open_windows:,} users have been in for less than 7 days; their outcomes may still come"),
-            (0, 0, 0, 2),
-            expand=False,
+    known = f" (p = {ratio.p_value:.3g}, E = {ratio.e_value:.3g})" if math.isfinite(ratio.p_value) else ""
+    yield f"split: {'as expected' if ratio.ok else 'NOT as expected'}{known}: {split(report)}"
+    if ratio.ok:
+        yield "at this size a loss of a few percent of one group's lines cannot be seen"
+    if (others := left_out(quality)) != "nothing" or not quality.moved_by_ramp:
+        yield f"left out: {others}"
+    if quality.moved_by_ramp:
+        back = quality.moved_by_ramp - quality.not_compared
+        yield (
+            f"{quality.moved_by_ramp:,} users were moved by a ramp, and what they did before does not count: {back:,} "
+            f"are in the table by what they did since, {quality.not_compared:,} have not come back"
         )
+    if quality.in_both_groups:
+        yield (
+            f"{quality.in_both_groups:,} users are in the table in two groups, one after the other: their window had "
+            "closed before they were moved, or a new salt dealt them anew"
+        )
+    if quality.open_windows:
+        yield f"{quality.open_windows:,} users have been in for less than 7 days; their outcomes may still come"
+
+
+def split(report: ExperimentReport) -> str:
+    """The groups' sizes beside those that were expected, both of the users that the test of the split counts."""
+    ratio, groups = report.decision.sample_ratio, report.gathered.evidence.groups
+    sizes = ", ".join(
+        f"{name} {seen:,.0f} where {wanted:,.0f} are expected"
+        for name, seen, wanted in zip(groups, ratio.observed, ratio.expected, strict=True)
+    )
+    moves = ", without those whose bucket was moved" if report.gathered.evidence.quality.moved_by_ramp else ""
+    return f"of {sum(ratio.observed):,.0f} users at their first call{moves}, {sizes}"
 
 
 def verdict_words(verdict: Verdict, group: str) -> str:
@@ -162,7 +241,6 @@ def left_out(quality: DataQuality) -> str:
         "calls without a user id": quality.no_user_id,
         "calls held out": quality.holdout,
         "users in two groups": quality.users_in_two_groups,
-        "users moved by a ramp": quality.moved_by_ramp,
         "outcomes whose request is not in the log": quality.unjoined_outcomes,
         "repeated outcomes": quality.duplicate_outcomes,
         "clicks on items that were not in the list": quality.clicks_not_in_list,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from abfleet_experiments.config import AnalysisPlan, time_text
+from abfleet_experiments.config import AnalysisPlan, EndedExperiment, time_text
 from abfleet_statistics.outages import NEAR_US, Outage
 
 from abfleet_analysis.decision.evidence import Evidence
@@ -12,6 +12,8 @@ from abfleet_analysis.decision.verdicts import Decision, MetricResult
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
+from abfleet_analysis.report.run_state import RunState, State
+from abfleet_analysis.report.waiting import Waiting, missing_events, missing_outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,22 +27,50 @@ class LogFacts:
 
 @dataclass(frozen=True, slots=True)
 class ExperimentReport:
-    """One experiment's conclusion with what it rests on; `details` where they were asked for."""
+    """One experiment's conclusion with what it rests on; `details` where they were asked for.
+
+    Attributes:
+        run_state: Whether it runs, which is not the verdict: a halted experiment may have any.
+    """
 
     name: str
     plan: AnalysisPlan
     gathered: GatheredEvidence
     decision: Decision
+    run_state: RunState
+    waiting: Waiting
     details: Details | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All experiments at one moment; `as_of` is None for a log without a single time."""
+    """All experiments at one moment; `as_of` is None for a log without a single time.
+
+    Attributes:
+        concluded: Experiments that have ended with a winner, the oldest first, whether or not the log knows them.
+    """
 
     as_of: datetime | None
     log: LogFacts
     experiments: tuple[ExperimentReport, ...]
+    concluded: tuple[EndedExperiment, ...] = ()
+
+    @property
+    def current(self) -> tuple[ExperimentReport, ...]:
+        """The experiments that run or are halted."""
+        return tuple(one for one in self.experiments if one.run_state.state is not State.ENDED)
+
+    @property
+    def ended(self) -> tuple[tuple[str, RunState, ExperimentReport | None], ...]:
+        """Those that have ended, with what the log says of them: those with a winner, then those that nobody named."""
+        reports = {one.name: one for one in self.experiments}
+        rows = [
+            (one.experiment, RunState(State.ENDED, one.at, one.winner), reports.get(one.experiment))
+            for one in self.concluded
+        ]
+        told = {name for name, _, _ in rows}
+        others = [one for one in self.experiments if one.run_state.state is State.ENDED and one.name not in told]
+        return (*rows, *((one.name, one.run_state, one) for one in others))
 
     def as_dict(self, *, detailed: bool = False) -> dict[str, object]:
         """The document, in JSON values; a number that is not known is None.
@@ -54,6 +84,9 @@ class Report:
                 "unreadable": self.log.unreadable,
                 "duplicates": self.log.duplicates,
             },
+            "concluded": [
+                {"experiment": one.experiment, "winner": one.winner, "at": time_text(one.at)} for one in self.concluded
+            ],
             "experiments": [_with_details(report) if detailed else _experiment(report) for report in self.experiments],
         }
 
@@ -69,11 +102,18 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
     decided = {group.group: str(group.verdict) for group in decision.groups}
     return {
         "name": report.name,
+        "state": str(report.run_state.state),
+        "since": _time(report.run_state.since),
+        "winner": report.run_state.winner,
         "plan": {
             "users_planned": _whole(decision.users_planned),
             "users": int(evidence.users[-1].sum()),
             "looks_done": evidence.calendar.done,
             "days_left": _number(decision.days_left),
+            "next_look": _time(report.waiting.next_look),
+            "minimum_until": _time(report.waiting.minimum_until) if report.gathered.allocations else None,
+            "earliest_ship": _time(report.waiting.earliest_ship),
+            "horizon_ends": _time(report.waiting.horizon_ends) if report.gathered.allocations else None,
         },
         "allocations": [
             {
@@ -88,6 +128,8 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "group": decision.group,
             "reasons": list(decision.reasons),
         },
+        "waiting": list(report.waiting.sentences),
+        "missing_outcomes": list(missing_outcomes(report.gathered)),
         "history": [
             {"look": look, "verdict": str(verdict), "group": group}
             for look, (verdict, group) in enumerate(decision.history, start=1)
@@ -119,6 +161,8 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "no_user_id": quality.no_user_id,
             "users_in_two_groups": quality.users_in_two_groups,
             "moved_by_ramp": quality.moved_by_ramp,
+            "not_compared": quality.not_compared,
+            "in_both_groups": quality.in_both_groups,
             "unjoined_outcomes": quality.unjoined_outcomes,
             "open_windows": quality.open_windows,
             "unusable_values": quality.unusable_values,
@@ -180,8 +224,18 @@ def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, objec
         "skewness": _number(metric.skewness),
         "cap": None if metric.cap is None else metric.cap.value,
         "cap_of": None if metric.cap is None else "users with a value" if metric.cap.of_valued else "users",
+        "missing_events": _missing_events(metric, gathered.evidence.groups[0]),
         "users_factor": _number(metric.users_factor),
     }
+
+
+def _missing_events(metric: MetricResult, control: str) -> dict[str, int] | None:
+    short = missing_events(metric)
+    return None if short is None else dict(zip((control, metric.group), short, strict=True))
+
+
+def _time(at: datetime | None) -> str | None:
+    return None if at is None else time_text(at)
 
 
 def _number(value: float) -> float | None:

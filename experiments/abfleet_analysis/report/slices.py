@@ -4,14 +4,15 @@ The times of the moments are slices here: parts of the users, or of their time.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from abfleet_statistics.effects import Comparison, Estimator, compare
 from abfleet_statistics.moments import Floats, Moments
 from abfleet_statistics.sequential import quantile, two_sided_p
+from numpy.typing import NDArray
 
 from abfleet_analysis.report.details import Slice
 
@@ -27,38 +28,51 @@ def compared(
     *,
     estimator: Estimator,
     negative: bool,
+    users: NDArray[np.int64] | None = None,
 ) -> tuple[Slice, ...]:
     """Each slice of each treatment against control's, slice by slice.
 
     moments: float64[slices, cells, groups]; membership: float64[strata, cells]; groups: names, control first.
-    negative: Whether a user's value may be below 0.
+    negative: Whether a user's value may be below 0. users: int[slices, groups], different ones, where the moments count
+    who came in several allocations in each.
     """
     in_each = np.broadcast_to(membership, (len(labels), *membership.shape))
     found: list[tuple[int, Slice, float]] = []
     for group in range(1, len(groups)):
         comparison = compare(moments, in_each, group, estimator=estimator, negative=negative)
         for index, label in enumerate(labels):
-            found.append((index, *_slice(comparison, index, label, groups[group])))
+            one, p = _slice(comparison, index, label, groups[group])
+            if users is not None:
+                one = replace(one, users=int(users[index, group]), baseline_users=int(users[index, 0]))
+            found.append((index, one, p))
     adjusted = benjamini_hochberg(np.array([p for _, _, p in found]))
     rows = [(index, replace(one, adjusted_p=float(p))) for (index, one, _), p in zip(found, adjusted, strict=True)]
     rows.sort(key=lambda row: row[0])  # stable, so that the groups keep their order
     return tuple(one for _, one in rows if one.users or one.baseline_users)
 
 
-def described(
-    moments: Moments, membership: Floats, labels: Sequence[str], groups: Sequence[str], *, estimator: Estimator
-) -> tuple[Slice, ...]:
-    """Each group's slices by themselves, for parts that are no fair comparison."""
-    counting = membership.sum(axis=0)  # a cell is in at most one stratum
-    n, y, z = (np.einsum("c,scg->sg", counting, part) for part in (moments.n, moments.y, moments.z))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        value = y / z if estimator is Estimator.RATIO else y / n
+def described(rows: Iterable[Mapping[str, Any]], labels: Sequence[str], groups: Sequence[str]) -> tuple[Slice, ...]:
+    """Each group's slices by themselves, for parts that are no fair comparison.
+
+    rows: With `label`, `g` (an index into groups), `users`, and `y` and `of`, whose ratio is the value.
+    """
     nothing = (math.nan, math.nan)
+    found = {(row["label"], row["g"]): row for row in rows}
     return tuple(
-        Slice(label, group, round(n[s, g]), 0, float(value[s, g]), math.nan, math.nan, nothing, math.nan)
-        for s, label in enumerate(labels)
+        Slice(
+            label,
+            group,
+            row["users"],
+            0,
+            row["y"] / row["of"] if row["of"] else math.nan,
+            math.nan,
+            math.nan,
+            nothing,
+            math.nan,
+        )
+        for label in labels
         for g, group in enumerate(groups)
-        if n[s, g]
+        if (row := found.get((label, g))) is not None
     )
 
 

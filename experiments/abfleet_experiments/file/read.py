@@ -6,8 +6,8 @@ from typing import cast
 
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import (
-    EndedExperiment,
     Config,
+    EndedExperiment,
     Experiment,
     Holdout,
     Metric,

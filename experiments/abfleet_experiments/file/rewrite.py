@@ -1,8 +1,9 @@
 """Writes a change into the text of an experiments file, and leaves every other character as it is.
 
-Knows positions in the text and the few differences that `change` makes: the default, an experiment gone, switched on
-or off, its shares, its traffic, ramp rows added or given up, conclusions added. Comments, order and notation stay, which a dump of parsed
-values would not do. The result is read again and must mean exactly what was asked, else it is not given out.
+Knows positions in the text and the few differences that `change` makes: the default, an experiment gone or ended, one
+switched on or off, its shares, its traffic, ramp rows added or given up. Comments, order and notation stay, which a
+dump of parsed values would not do. The result is read again and must mean exactly what was asked, else it is not given
+out.
 """
 
 import json
@@ -10,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from abfleet_experiments.config import EndedExperiment, Config, Experiment, RampRow, percent_text, time_text
+from abfleet_experiments.config import Config, EndedExperiment, Experiment, RampRow, percent_text, time_text
 from abfleet_experiments.file.document import Findings, Mapping, Node, Scalar, Sequence, parse
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load_text

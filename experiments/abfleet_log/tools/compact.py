@@ -67,7 +67,7 @@ TYPED = {
     "weights": "JSON",
     "traffic": "DOUBLE",
     "winner": "VARCHAR",
-    "concluded_at": "TIMESTAMP",
+    "concluded_at": "VARCHAR",
 }
 """Columns beside `line`, which has the whole line as it was; what a line lacks is null."""
 

@@ -252,7 +252,10 @@ def test_a_ramp_keeps_its_strata_in_every_part(tmp_path: Path, metric: str) -> N
     main = report.decision.groups[0].metrics[0]
     (row,) = breakdown(shown(report), "attribute").slices
     assert len(report.gathered.allocations) == 2
-    assert (row.users, row.baseline_users) == (main.users, main.baseline_users)
+    control, treatment = report.gathered.facts
+    assert (row.users, row.baseline_users) == (treatment.users, control.users)
+    answered = breakdown(shown(report), "served").slices
+    assert {one.group: one.users for one in answered} == {"control": control.users, "treatment": treatment.users}
     assert row.value == pytest.approx(main.value, rel=1e-9)
     assert row.relative_difference == pytest.approx(main.relative_difference, rel=1e-9)
     assert row.interval == pytest.approx(main.relative_interval, rel=1e-9)

@@ -63,10 +63,12 @@ def test_slices_are_the_same_users_compared_alone() -> None:
 
 def test_described_slices_are_not_compared() -> None:
     """Each group by itself, control too; a ratio is one of sums."""
-    moments = side_by_side(
-        [of_users(np.array([1.0, 3.0]), np.array([2.0, 6.0])), of_users(np.array([5.0]), np.ones(1))]
-    )
-    control, treatment = described(moments, np.ones((1, 1)), ("v1",), ("control", "t"), estimator=Estimator.RATIO)
+    rows = [
+        {"label": "v1", "g": 1, "users": 1, "y": 5.0, "of": 1.0},
+        {"label": "v1", "g": 0, "users": 2, "y": 4.0, "of": 8.0},
+        {"label": "v2", "g": 0, "users": 9, "y": 4.0, "of": 9.0},
+    ]
+    control, treatment = described(rows, ("v1",), ("control", "t"))
     assert (control.group, control.users, control.value) == ("control", 2, 0.5)
     assert (treatment.group, treatment.users, treatment.value) == ("t", 1, 5.0)
     assert math.isnan(treatment.relative_difference)

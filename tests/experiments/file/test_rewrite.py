@@ -168,8 +168,10 @@ def test_conclude_removes_only_the_experiment() -> None:
 @pytest.mark.parametrize(
     "notation",
     [
-        "concluded:  # those that have ended\n  # The first.\n  - experiment: c\n    winner: x\n"
-        "    at: 2026-10-01T00:00:00Z  # a Thursday\n",
+        (
+            "concluded:  # those that have ended\n  # The first.\n  - experiment: c\n    winner: x\n"
+            "    at: 2026-10-01T00:00:00Z  # a Thursday\n"
+        ),
         "concluded: [{experiment: c, winner: x, at: 2026-10-01T00:00:00Z}]  # the first\n",
         "concluded: []\n",
         "",

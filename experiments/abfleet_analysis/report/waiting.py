@@ -1,0 +1,128 @@
+"""Why an experiment keeps running: what has to come first, and when. Decides nothing."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from abfleet_experiments.config import AnalysisPlan, time_text
+from abfleet_statistics.confidence_sequence import CONVERSIONS_NEEDED
+
+from abfleet_analysis.decision.metrics import MetricSource
+from abfleet_analysis.decision.verdicts import Decision, MetricResult, Verdict
+from abfleet_analysis.evidence.allocation_periods import DAY
+from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What an experiment waits for.
+
+    Attributes:
+        next_look: None where there is none any more. minimum_until: When the plan's minimum has passed, at a look.
+        earliest_ship: The first look that could say so; None where no treatment keeps running.
+        horizon_ends: The last look.
+        sentences: The same in words, with the events that are missing; empty where no treatment keeps running.
+    """
+
+    next_look: datetime | None
+    minimum_until: datetime
+    earliest_ship: datetime | None
+    horizon_ends: datetime
+    sentences: tuple[str, ...] = ()
+
+
+def waiting(gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, *, running: bool) -> Waiting:
+    """What is waited for. running: Whether the experiment takes anybody; else nothing comes by waiting."""
+    looks, calendar = gathered.looks, gathered.evidence.calendar
+    minimum, ends = looks.at(calendar.first_shipping), looks.at(calendar.planned)
+    if not running or not gathered.allocations or calendar.done >= calendar.planned:
+        return Waiting(None, minimum, None, ends)
+    upcoming = looks.at(calendar.done + 1)
+    if all(group.verdict is not Verdict.KEEP_RUNNING for group in decision.groups):
+        return Waiting(upcoming, minimum, None, ends)
+    found = Waiting(upcoming, minimum, max(upcoming, minimum), ends)
+    return Waiting(upcoming, minimum, found.earliest_ship, ends, tuple(_sentences(gathered, decision, plan, found)))
+
+
+def _sentences(gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, found: Waiting) -> Iterator[str]:
+    calendar, control = gathered.evidence.calendar, gathered.evidence.groups[0]
+    assert found.next_look is not None
+    assert found.earliest_ship is not None
+    if not calendar.done:
+        yield f"there has been no look yet; the first one is at {time_text(found.next_look)}"
+    if calendar.done + 1 < calendar.first_shipping:
+        days = days_text(plan.minimum / DAY)
+        yield f"nothing is shipped before `plan.minimum` has passed ({days}), at {time_text(found.minimum_until)}"
+    for group in decision.groups:
+        if group.verdict is Verdict.KEEP_RUNNING:
+            yield from (_missing(metric, control) for metric in group.metrics if _lacks(metric))
+    yield (
+        f"the next look is at {time_text(found.next_look)}; the earliest to ship at is "
+        f"{time_text(found.earliest_ship)}, the last look is at {time_text(found.horizon_ends)}"
+    )
+
+
+def missing_events(metric: MetricResult) -> tuple[int, int] | None:
+    """How many more users with an event an always-valid interval needs, in control and in the treatment.
+
+    None where the number of users is not known, or it is a guardrail of bad events, of which nobody waits for more.
+    """
+    if metric.rule.sign < 0 or not math.isfinite(metric.events + metric.baseline_events):
+        return None
+    return tuple(max(CONVERSIONS_NEEDED - round(n), 0) for n in (metric.baseline_events, metric.events))  # type: ignore[return-value]
+
+
+def _lacks(metric: MetricResult) -> bool:
+    return metric.rule.role == "primary" and any(missing_events(metric) or ())
+
+
+def _missing(metric: MetricResult, control: str) -> str:
+    short = missing_events(metric)
+    assert short is not None
+    what = "a click" if metric.rule.source is MetricSource.CLICKS else f"a `{metric.rule.outcome}`"
+    lacking = " and ".join(
+        f"{missing:,} in {name}" for missing, name in zip(short, (control, metric.group), strict=True) if missing
+    )
+    return (
+        f"an interval of {metric.rule.name} that holds at every look needs {CONVERSIONS_NEEDED} users with {what} in "
+        f"each group: {lacking} are missing"
+    )
+
+
+def missing_outcomes(gathered: GatheredEvidence) -> tuple[str, ...]:
+    """The outcome types that metrics count and of which no user of the experiment has one in the log."""
+    found: dict[str, None] = {}
+    for metric in gathered.evidence.metrics:
+        rule, sums = metric.rule, metric.moments
+        name = "click" if rule.source is MetricSource.CLICKS else rule.outcome
+        if name is not None and not sums.nonzero[-1].sum():
+            found[name] = None
+        if rule.over is not None and not sums.z[-1].sum():
+            found[rule.over] = None
+    return tuple(found) if gathered.allocations else ()
+
+
+def missing_outcomes_sentence(gathered: GatheredEvidence) -> str | None:
+    """That in words, with the metrics that lack them; None where nothing is missing."""
+    missing = missing_outcomes(gathered)
+    if not missing:
+        return None
+    rules = [metric.rule for metric in gathered.evidence.metrics]
+    valued = {rule.outcome for rule in rules if rule.source is MetricSource.OUTCOME_VALUE}
+    listed = " or ".join(f"`{name}`{' with a value' if name in valued else ''}" for name in missing)
+    lacking = [
+        rule.name
+        for rule in rules
+        if {rule.outcome, rule.over, "click" if rule.source is MetricSource.CLICKS else None} & set(missing)
+    ]
+    return f"not one {listed} has arrived, so nothing can be said of {', '.join(lacking)}"
+
+
+def days_text(days: float) -> str:
+    """A number of days, or of hours or minutes where it is less than one; never 0."""
+    for size, unit in ((1.0, "day"), (1 / 24, "hour"), (1 / 1440, "minute")):
+        if days >= size * 0.995:
+            shown = f"{days / size:.1f}".removesuffix(".0")
+            return f"{shown} {unit}" + ("" if shown == "1" else "s")
+    return "less than a minute"

@@ -1,0 +1,140 @@
+"""Why an experiment keeps running, with dates: looks, the plan's minimum, events and outcome types that are missing."""
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.decision.verdicts import MetricResult, Verdict
+from abfleet_analysis.report.render import missing, side
+from abfleet_analysis.report.waiting import missing_outcomes
+from abfleet_dashboard.views.metric_view import reading
+from abfleet_dashboard.views.words import answers
+from abfleet_experiments.file.load import load_text
+
+from tests.analysis.log_lines import DAY, START, LogLines, file_text, only, report_of
+from tests.dashboard.made import made_report
+
+
+def a_log(days: float, users: int = 200, converting: int = 10) -> LogLines:
+    """Users who come evenly; every so many of them convert."""
+    log = LogLines()
+    for number in range(users):
+        at = START + DAY * days * number / users
+        user = f"u{number}"
+        request = log.exposure(user, ("control", "treatment")[number % 2], at)
+        if number // 2 % converting == 0:
+            log.outcome("conversion", user, request, at)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("days", "next_look", "earliest"),
+    [
+        (0.5, "2026-11-02T00:00:00Z", "2026-11-08T00:00:00Z"),
+        (3.5, "2026-11-05T00:00:00Z", "2026-11-08T00:00:00Z"),
+        (9.5, "2026-11-11T00:00:00Z", "2026-11-11T00:00:00Z"),
+    ],
+)
+def test_looks_and_minimum_have_dates(tmp_path: Path, days: float, next_look: str, earliest: str) -> None:
+    """Before the first look, before the minimum has passed, and after it; in the keys and in the sentences."""
+    experiment = only(report_of(a_log(days).write(tmp_path), file_text("conversion_rate")))
+    plan, said = experiment["plan"], " ".join(experiment["waiting"])
+    assert experiment["decision"]["verdict"] == "keep_running"
+    assert (plan["next_look"], plan["earliest_ship"]) == (next_look, earliest)
+    assert (plan["minimum_until"], plan["horizon_ends"]) == ("2026-11-08T00:00:00Z", "2026-11-29T00:00:00Z")
+    assert f"the next look is at {next_look}" in said
+    assert f"the earliest to ship at is {earliest}" in said
+    assert ("the first one is at" in said) == (days < 1)
+    assert ("before `plan.minimum` has passed (7 days), at 2026-11-08T00:00:00Z" in said) == (days < 7)
+
+
+def test_the_time_left_counts_the_minimum(tmp_path: Path) -> None:
+    """Enough users after half of the minimum: there is the other half to wait for, not no time at all."""
+    text = file_text("conversion_rate").replace("effect: 0.10", "effect: 5")
+    plan = only(report_of(a_log(3.5).write(tmp_path), text))["plan"]
+    assert plan["users"] > plan["users_planned"]
+    assert plan["days_left"] == 4
+
+
+def test_missing_events_are_told_by_group(tmp_path: Path) -> None:
+    """An interval that holds at every look needs 100 users with an event in each group."""
+    experiment = only(report_of(a_log(3.5).write(tmp_path), file_text("conversion_rate", ("error_rate",))))
+    assert experiment["metrics"][0]["missing_events"] == {"control": 90, "treatment": 90}
+    assert experiment["metrics"][1]["missing_events"] is None, "nobody waits for more errors"
+    assert any("90 in control and 90 in treatment are missing" in one for one in experiment["waiting"])
+
+
+def test_outcome_types_that_have_not_arrived(tmp_path: Path) -> None:
+    """Each type that a metric counts, a ratio's second one too; in the key and in a sentence that names the metrics."""
+    metrics = "metrics: {finished: {type: ratio, outcome: conversion, over: play}}"
+    text = file_text("conversion_rate", (), ("ctr", "revenue_per_user", "finished"), metrics)
+    report = analyse([a_log(3.5).write(tmp_path)], load_text(text))
+    (experiment,) = report.experiments
+    assert missing_outcomes(experiment.gathered) == ("click", "purchase", "play")
+    (said,) = missing(experiment)
+    assert said.startswith("not one `click` or `purchase` with a value or `play` has arrived, so nothing can be said")
+    assert said.endswith("of ctr, revenue_per_user, finished")
+
+
+def test_a_decided_experiment_waits_for_nothing() -> None:
+    """A ship verdict has no sentence about what is to come."""
+    (experiment,) = made_report().experiments
+    assert str(experiment.decision.verdict) == "ship"
+    assert experiment.waiting.sentences == ()
+
+
+# --- the interval that holds at every look is in front ----------------------------------------------------------------
+
+
+def with_intervals(always: tuple[float, float], alone: tuple[float, float]) -> MetricResult:
+    """A primary metric with these intervals, relative."""
+    metric = made_report().experiments[0].decision.groups[0].metrics[0]
+    return dataclasses.replace(
+        metric,
+        interval=alone,
+        relative_interval=alone,
+        sequential_interval=always,
+        relative_sequential_interval=always,
+    )
+
+
+NOTHING = (math.nan, math.nan)
+
+
+@pytest.mark.parametrize(
+    ("always", "alone", "tone", "word"),
+    [
+        ((0.01, 0.2), (0.05, 0.15), "good", "better"),
+        ((-0.2, -0.01), (-0.15, -0.05), "bad", "worse"),
+        ((-0.01, 0.2), (0.05, 0.15), "open", "not settled yet"),
+        (NOTHING, (0.05, 0.15), "open", "not settled yet"),
+        ((-0.2, 0.2), (-0.1, 0.1), "open", "could be chance"),
+        (NOTHING, (-0.1, 0.1), "open", "too early to say"),
+    ],
+)
+def test_words_and_colour_follow_the_always_valid_interval(
+    always: tuple[float, float], alone: tuple[float, float], tone: str, word: str
+) -> None:
+    """And nothing is called chance beside an interval, of either kind, that leaves out no change."""
+    metric = with_intervals(always, alone)
+    assert reading(metric, believed=True) == (tone, word)
+    assert side(metric) == tone
+    assert reading(metric, believed=False)[0] == side(metric, believed=False) == "open"
+
+
+@pytest.mark.parametrize(
+    ("always", "alone", "chance"),
+    [((0.01, 0.2), (0.05, 0.15), False), ((-0.01, 0.2), (0.05, 0.15), False), ((-0.2, 0.2), (-0.1, 0.1), True)],
+)
+def test_may_still_be_chance_stands_beside_no_interval_that_excludes_no_change(
+    always: tuple[float, float], alone: tuple[float, float], chance: bool
+) -> None:
+    """In the answer to which version wins, of an experiment that keeps running."""
+    report = made_report("no-effect").experiments[0]
+    metric = dataclasses.replace(with_intervals(always, alone), z=0.0, boundary=3.0)
+    group = dataclasses.replace(report.decision.groups[0], metrics=(metric,), verdict=Verdict.KEEP_RUNNING)
+    decision = dataclasses.replace(report.decision, verdict=Verdict.KEEP_RUNNING, group=group.group, groups=(group,))
+    said = answers(dataclasses.replace(report, decision=decision))
+    assert ("may still be chance" in said.winner) is chance
