@@ -131,7 +131,6 @@ def test_no_failed_call_of_a_few_users_is_no_proof(tmp_path: Path) -> None:
         "both groups not one has a failed call in the log, but a rise of 0.2% of the users would not be seen with so "
         "few of them"
     )
-    assert 7_000 < experiment["plan"]["users_planned"] < 10_000
 
 
 def test_a_share_of_no_failed_call_is_nothing(tmp_path: Path) -> None:
