@@ -131,7 +131,6 @@ def test_no_failed_call_of_a_few_users_is_no_proof(tmp_path: Path) -> None:
         "both groups not one has a failed call in the log, but a rise of 0.2% of the users would not be seen with so "
         "few of them"
     )
-    assert 7_000 < experiment["plan"]["users_planned"] < 10_000
 
 
 def test_a_share_of_no_failed_call_is_nothing(tmp_path: Path) -> None:
@@ -147,13 +146,14 @@ def test_a_share_of_no_failed_call_is_nothing(tmp_path: Path) -> None:
 
 
 def test_points_of_ones_own_are_seen_with_fewer_users(tmp_path: Path) -> None:
-    """A rise of 2 points would have shown among these users, of whom no call failed: the winner is shipped."""
-    experiment = report(
-        tmp_path, "conversion_rate", (600, 60), (600, 85), day=27, guardrails=("{name: error_rate, points: 0.02}",)
-    )
-    (errors,) = (one for one in experiment["metrics"] if one["name"] == "error_rate")
-    assert errors["counts"]
-    assert errors["z"] > errors["boundary"]
+    """No call of these users failed: a rise of 2 points would have shown among them, one of 0.2 would not."""
+    found = []
+    for number, guardrail in enumerate(("error_rate", "{name: error_rate, points: 0.02}")):
+        (tmp_path / str(number)).mkdir()
+        experiment = report(tmp_path / str(number), "conversion_rate", (600, 60), (600, 85), guardrails=(guardrail,))
+        (errors,) = (one for one in experiment["metrics"] if one["name"] == "error_rate")
+        found.append(errors["z"])
+    assert found[0] < 1.645 < 3 < found[1]
 
 
 @pytest.mark.parametrize("split", list(outside.SPLITS))

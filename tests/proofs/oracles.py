@@ -19,7 +19,7 @@ from abfleet_statistics.effects import Comparison, Estimator, compare
 from abfleet_statistics.moments import Floats, of_users, side_by_side
 from abfleet_statistics.sequential import quantile
 
-from tests.support.fleet import ROOT
+from tests.support.process import ROOT
 
 PACKAGES = ("gbstats==0.8.0", "spotify-confidence==4.1.0", "numpy<2")
 FOLDER = ROOT / ".cache" / "oracles"
@@ -85,10 +85,12 @@ def cases(seed: int = 1) -> Iterator[Case]:
     for sizes in ((40_000, 40_000), (90_000, 10_000), (10_000, 90_000)):
         for rate in (0.02, 0.3):
             lists = [random.geometric(0.5, n).astype(np.float64) for n in sizes]
-            converted = [(random.random(n) < rate * (1 + 0.1 * g)) * 1.0 for g, n in enumerate(sizes)]
-            spent = [c * random.lognormal(1, 0.8, len(c)) for c in converted]
+            converted: list[Floats] = [(random.random(n) < rate * (1 + 0.1 * g)) * 1.0 for g, n in enumerate(sizes)]
+            spent: list[Floats] = [np.asarray(c * random.lognormal(1, 0.8, len(c)), np.float64) for c in converted]
             clicked = [random.binomial(z.astype(int), rate).astype(np.float64) for z in lists]
-            for kind, y in (("proportion", converted), ("mean", spent), ("ratio", clicked)):
+            kinds: tuple[tuple[str, list[Floats]], ...]
+            kinds = (("proportion", converted), ("mean", spent), ("ratio", clicked))
+            for kind, y in kinds:
                 yield Case(kind, ((y[0], lists[0]), (y[1], lists[1])))
 
 

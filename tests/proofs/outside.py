@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from zlib import crc32
 
 import numpy as np
@@ -218,8 +218,8 @@ def crossing(
 
 
 def _part(whole: _Times, part: slice) -> _Times:
-    values = (getattr(whole, f.name) for f in fields(whole))
-    return type(whole)(*(value[part] if isinstance(value, np.ndarray) else value for value in values))
+    values: dict[str, Any] = {field.name: getattr(whole, field.name) for field in fields(whole)}
+    return replace(whole, **{name: value[part] for name, value in values.items() if isinstance(value, np.ndarray)})
 
 
 def through_decide(cell: Cell, runs: int, seed: int) -> tuple[int, int]:

@@ -129,8 +129,8 @@ def _capped(place: NDArray[np.int64], spent: Floats, cap: float, ends: Ends, run
     look, group = place % LOOKS, place // LOOKS % len(ends)
     for at in range(LOOKS):
         here = look <= at
-        rank = np.cumsum(here)
-        rank -= np.concatenate([[0], rank])[begin][run]  # 1 for the run's first that is here
+        count = np.cumsum(here)
+        rank = count - np.concatenate([[0], count])[begin][run]  # 1 for the run's first that is here
         everyone = int(ends[:, at].sum())
         above = int(np.floor((1 - cap) * everyone + 1e-9))
         limit = np.full(runs, np.inf)

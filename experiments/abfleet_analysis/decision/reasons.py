@@ -195,8 +195,8 @@ class Reasons:
             return f"{rule.name} cannot be judged yet: {nothing}"
         if not rule.margin_points:
             return (
-                f"{rule.name} cannot be judged: {nothing}, and {rule.margin:.0%} more than nothing is nothing; `points` "
-                "in the file tolerates a rise"
+                f"{rule.name} cannot be judged: {nothing}, and {rule.margin:.0%} more than nothing is nothing; "
+                "`points` in the file tolerates a rise"
             )
         return (
             f"{rule.name} is not yet shown to be within its margin: {nothing}, but a rise of {rule.margin_points:.1%} "

@@ -165,7 +165,7 @@ def _aligned(table: ir.Table, columns: Sequence[str]) -> ir.Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kinds:
+class _OutcomeKinds:
     """How many outcomes there are of each kind, so that none of them is asked for by itself.
 
     Attributes:
@@ -194,11 +194,11 @@ class _Kinds:
         return (row for row in self.rows if row["type"] == kind and row["late"] <= latest)
 
 
-def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _Kinds:
+def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _OutcomeKinds:
     """The outcomes in numbers; one query for all that metrics ask of them."""
     windows = sorted({rule.window // _MICROSECOND for rule in rules})
     if not any(rule.source is MetricSource.CLICKS or rule.money for rule in rules):
-        return _Kinds((), windows)
+        return _OutcomeKinds((), windows)
     with_request, alone = outcomes.by_request, outcomes.by_user
     late = ibis.literal(0)
     for window in windows:
@@ -206,7 +206,9 @@ def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _Kinds:
     every = with_request.select("type", "currency", "listed", late=ibis.literal(0, "int32")).union(
         alone.select("type", "currency", listed=ibis.literal(True), late=late.cast("int32"))
     )
-    return _Kinds(databases.counted(every, ("type", "currency", "listed", "late"), {"n": ("count", "*")}), windows)
+    return _OutcomeKinds(
+        databases.counted(every, ("type", "currency", "listed", "late"), {"n": ("count", "*")}), windows
+    )
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
@@ -234,7 +236,7 @@ def _impressions(outcomes: Joined, rule: MetricRule) -> ir.Table:
     return _per_look(with_request.select(*columns).union(alone.select(*columns)), impressions=ibis._.count())
 
 
-def _outcomes(outcomes: Joined, rule: MetricRule, kinds: _Kinds, counted: OutcomeProblems) -> ir.Table:
+def _outcomes(outcomes: Joined, rule: MetricRule, kinds: _OutcomeKinds, counted: OutcomeProblems) -> ir.Table:
     assert rule.outcome is not None, "only metrics over outcomes come here"
     columns = ("x_user", "x_period", "look", "value", "currency")
     with_request, alone = _in_window(outcomes, rule, rule.outcome)

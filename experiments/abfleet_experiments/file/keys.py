@@ -216,8 +216,8 @@ GUARDRAIL: Final = (
     Key(
         "points",
         _number(0, 1),
-        "For `error_rate`: how much larger a share of all users is tolerated at least, 0.01 is 1 in 100. Default: 0.002, "
-        "or nothing beside a `margin`.",
+        "For `error_rate`: how much larger a share of all users is tolerated at least, 0.01 is 1 in 100. "
+        "Default: 0.002, or nothing beside a `margin`.",
     ),
     Key(
         "threshold_ms",

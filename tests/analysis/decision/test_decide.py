@@ -115,6 +115,12 @@ def test_a_guardrail_without_any_event_passes_once_it_would_have_shown() -> None
     assert "not one has a failed call in the log" in why
 
 
+def test_users_are_planned_for_errors_that_nobody_has_seen() -> None:
+    """Without an error, as many as would show a rise of 0.2 points; a primary metric of nothing is not planned for."""
+    assert 7_700 < decide(evidence(rate=(0.5, 0.5), errors=(0.0, 0.0)), PLAN).users_planned < 7_720
+    assert np.isnan(decide(evidence(rate=(0.0, 0.0)), PLAN).users_planned)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_what_is_no_number_decides_nothing(value: float) -> None:
     """Sums that are no numbers, of one group, in any metric: nothing is shipped, rolled back or stopped for them."""

@@ -42,6 +42,7 @@ BEYOND_A_SCHEMA = {
     "metric that cannot judge",
     "guardrail twice",
     "threshold",
+    "points",
     "minimum",
     "metric named as built in",
     "concluded twice",
