@@ -13,6 +13,7 @@ import ibis.expr.types as ir
 
 from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, FAILURES, TIMED_STATUSES, Failure
 from abfleet_analysis.evidence.allocation_periods import index_of
+from abfleet_analysis.reading.clocks import NO_FAULTS, ClockFaults
 from abfleet_analysis.reading.databases import alongside, fetched_one, keep, keep_narrow, keep_repeated, view
 from abfleet_analysis.reading.open_log import Log, LogError
 from abfleet_analysis.reading.survey import CATEGORICAL, Calls, Survey, calls_of, counts, survey_of
@@ -34,6 +35,7 @@ class LogTables:
             is whether the outcome's item was in its list.
         missing: Those whose request is not in the log, or belongs to another user.
         unusable: Lines with a number that is none, such as nan; they count without it.
+        clocks: What is wrong with the clocks of its lines, and was left out.
     """
 
     log: Log
@@ -47,12 +49,15 @@ class LogTables:
     duplicates: int
     duplicate_outcomes: int
     unusable: int
+    clocks: ClockFaults = NO_FAULTS
 
 
-def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTables:
+def read_lines(
+    log: Log, as_of_us: int, survey: Survey | None = None, clocks: ClockFaults = NO_FAULTS
+) -> LogTables:
     """The log up to a moment. Exposures with the same user and request, and outcomes with the same id, count once.
 
-    survey: Of the whole log, if it is known already.
+    survey: Of the whole log, if it is known already. clocks: What was left out of it.
     """
     survey = survey or survey_of(log)
     if survey.newest is not None and survey.newest > as_of_us:
@@ -92,6 +97,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTabl
         duplicates=extra,
         duplicate_outcomes=extra_outcomes,
         unusable=survey.unusable,
+        clocks=clocks,
     )
 
 

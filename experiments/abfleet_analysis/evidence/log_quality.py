@@ -64,7 +64,7 @@ def quality(tables: Tables) -> DataQuality:
     )[0]
     joined, unjoined, total = _unjoined(tables)
     return DataQuality(
-        lines=lines.survey.lines,
+        lines=lines.survey.lines + lines.clocks.lines,
         unreadable=lines.survey.unreadable,
         duplicates=lines.duplicates,
         synthetic=synthetic,
@@ -79,6 +79,9 @@ def quality(tables: Tables) -> DataQuality:
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
         unusable_values=lines.unusable,
+        wrong_clock=lines.clocks.lines,
+        wrong_clock_routers=lines.clocks.routers,
+        routers_off=lines.clocks.off.get(tables.name, ()),
         joined=joined,
         unjoined=unjoined,
         before=_before(tables),

@@ -32,7 +32,6 @@ _TYPES: Final = {
 }
 _DETAIL_COLUMNS: Final = {
     "attributes": "JSON",
-    "router": "VARCHAR",
     "config_revision": "VARCHAR",
     "traffic": "DOUBLE",
     "moved": "DOUBLE",
