@@ -180,8 +180,11 @@ def _end(hours: _Hours, silence_us: int = 0) -> int:
 
 
 def _edge(hours: _Hours, end: int, silence_us: int) -> int | None:
-    """The hour that an edge comes after, of the hours up to `end`; of several the one with the least share beyond it."""
-    best: tuple[float, int] | None = None
+    """The hour that an edge comes after, of the hours up to `end`.
+
+    Of several it is the one where most lines end: with many before it for as long as those beyond reach, and few beyond.
+    """
+    best: tuple[int, int] | None = None
     for hour in range(end):
         beyond, reach = hours.known[end] - hours.known[hour], hours.last[end] - hours.last[hour]
         if reach < DAY_US:
@@ -192,7 +195,8 @@ def _edge(hours: _Hours, end: int, silence_us: int) -> int | None:
         before, lasting = hours.since(hour, reach)
         few = beyond * FEW <= before and lasting >= LASTING_US and silence >= silence_us
         if few or (beyond * FEW_AFTER_SILENCE <= before and silence >= SILENCE_US):
-            best = min(best or (1.0, hour), (beyond / before, hour))
+            here = before - FEW_AFTER_SILENCE * beyond, hour
+            best = max(best or here, here)
     return best and best[1]
 
 
