@@ -163,7 +163,8 @@ class DataQuality:
 
     Attributes:
         users_in_two_groups: Of how many `users`.
-        joined, unjoined: float64[groups], outcomes with a request id that is, or is not, in the log.
+        joined, unjoined: float64[groups], users with outcomes whose requests are all in the log, and with one whose
+            request is not.
         before: The primary metric in the 14 days before the first exposure, [1, 1, groups]; None if nothing is known.
         wrong_clock: Lines left out because the rest of the log does not allow their time; wrong_clock_routers wrote them.
         routers_off: Whose clock is off in all of this experiment's calls.

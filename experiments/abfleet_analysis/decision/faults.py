@@ -23,6 +23,8 @@ TOLERATED_COUNT: Final = 10
 MOST_NAMED: Final = 3
 """Routers that a sentence names."""
 UNJOINED_P: Final = 0.001
+FEWEST_EXPECTED: Final = 5.0
+"""Below this a chi-square's p-value is far too small: one lost request of a group of 1 % would have 10⁻²³."""
 BEFORE_P: Final = 0.001
 NO_TRAFFIC_P: Final = 0.0005
 
@@ -118,7 +120,10 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return []
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / total
-    p = float(tails.chi_square_above(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+    if expected.min() >= FEWEST_EXPECTED:
+        p = float(tails.chi_square_above(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+    else:
+        p = _uneven(table[0], table.sum(axis=0) / total)
     if not p < UNJOINED_P:
         return []
     totals = quality.joined + quality.unjoined
@@ -127,7 +132,23 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
         for name, missing, total in zip(groups, quality.unjoined, totals, strict=True)
         if total
     )
-    return [f"outcomes whose request is not in the log are not equally frequent: {shares} (p = {p:.2g})"]
+    return [
+        f"outcomes whose request is not in the log are not equally frequent: {shares} of the users with outcomes "
+        f"(p = {p:.2g})"
+    ]
+
+
+def _uneven(counts: Floats, shares: Floats) -> float:
+    """The p-value of counts: float64[groups], too small for a chi-square: exact for each group, divided by their number."""
+    n = int(counts.sum())
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(n + 1)
+    smallest = 1.0
+    for count, share in zip(counts.astype(int), shares, strict=True):
+        logs = log_factorial[n] - log_factorial - log_factorial[::-1] + k * np.log(share) + (n - k) * np.log1p(-share)
+        chances = np.exp(logs)
+        smallest = min(smallest, 2 * chances[: count + 1].sum(), 2 * chances[count:].sum())
+    return float(min(1.0, smallest * len(counts)))
 
 
 def _clocks(quality: DataQuality) -> list[str]:
