@@ -210,13 +210,13 @@ def call_results(status: ir.StringValue, fallback: ir.StringValue, unsent: ir.St
     """What the status, the fallback and the attempts of calls say.
 
     `error` is whether the assigned version failed, `in_time` whether the response time says something of it, `failure`
-    how it failed, as a number of Failure, and `own` whether the assigned version itself has answered. A call whose
-    time was up before it could be sent says nothing of any version.
+    how it failed, as a number of Failure, and `own` whether the assigned version itself has answered. A call that was
+    not sent, because its time was up or the router failed, says nothing of any version, unless none was there to ask.
     """
     plain = status.fill_null("OK")
     reason = fallback.fill_null("")
     missing = reason.isin([name for name, failure in FAILURES.items() if failure is not Failure.LATE])
-    nobodys = unsent.notnull() & (plain == "DEADLINE_EXCEEDED") & ~missing
+    nobodys = unsent.notnull() & plain.isin(("DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")) & ~missing
     failed = (reason.isin(ERROR_FALLBACKS) | plain.isin(ERROR_STATUSES)) & ~nobodys
     alone = reason == ""
     failure = ibis.cases(
@@ -232,7 +232,7 @@ def call_results(status: ir.StringValue, fallback: ir.StringValue, unsent: ir.St
         "error": failed,
         "answered": plain == "OK",
         "in_time": plain.isin(TIMED_STATUSES) & ~nobodys,
-        "fell_back": fallback.notnull(),
+        "fell_back": fallback.notnull() & ~nobodys,
         "failure": failure.cast("int8"),
         "own": (plain == "OK") & fallback.isnull(),
     }
