@@ -123,7 +123,7 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
             say(f"{report[name]:>10}  {words}")
     for router, count in report["wrong_clock"].items():
         where = f"first at {report['examples'].get('wrong clock')}"
-        say(f"{count:>10}  lines of a wrong clock{f' in {router}' if router else ''}, which analysis leaves out  {where}")
+        say(f"{count:>10}  lines of a wrong clock{f' in {router}' if router else ''}, left out of analysis  {where}")
     for one in report["gaps"][:20]:
         say(f"silence of {one['seconds']:.0f} s from {one['from']} in {one['router']}")
     if compared:

@@ -92,7 +92,7 @@ class RouterOff:
 
 
 def allowed_times(lines: Sequence[HourCount], *, until_newest: bool = True) -> AllowedTimes:
-    """The times that lines allow; until_newest: whether there is a newest one, which a report as of a moment has not."""
+    """The times that lines allow; until_newest: whether a newest one; as of a given moment there is none."""
     of_routers = [line for line in lines if line.event != "outcome"]
     newest = _newest(lines, of_routers) if until_newest else None
     oldest = _oldest(of_routers)
@@ -182,7 +182,7 @@ def _end(hours: _Hours, silence_us: int = 0) -> int:
 def _edge(hours: _Hours, end: int, silence_us: int) -> int | None:
     """The hour that an edge comes after, of the hours up to `end`.
 
-    Of several it is the one where most lines end: with many before it for as long as those beyond reach, and few beyond.
+    Of several it is the one where most lines end: many before it, for as long as those beyond reach, and few beyond.
     """
     best: tuple[int, int] | None = None
     for hour in range(end):

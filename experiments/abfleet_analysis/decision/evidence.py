@@ -166,7 +166,7 @@ class DataQuality:
         joined, unjoined: float64[groups], users with outcomes whose requests are all in the log, and with one whose
             request is not.
         before: The primary metric in the 14 days before the first exposure, [1, 1, groups]; None if nothing is known.
-        wrong_clock: Lines left out because the rest of the log does not allow their time; wrong_clock_routers wrote them.
+        wrong_clock: Lines left out because the rest of the log does not allow their time, of wrong_clock_routers.
         routers_off: Whose clock is off in all of this experiment's calls.
         moved_by_ramp: Users whose bucket has moved, of whom what came before does not count.
         not_compared: Those of them of whom nothing counts, because they have not come back.

@@ -132,14 +132,12 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
         for name, missing, total in zip(groups, quality.unjoined, totals, strict=True)
         if total
     )
-    return [
-        f"outcomes whose request is not in the log are not equally frequent: {shares} of the users with outcomes "
-        f"(p = {p:.2g})"
-    ]
+    rare = "outcomes whose request is not in the log are not equally frequent"
+    return [f"{rare}: {shares} of the users with outcomes (p = {p:.2g})"]
 
 
 def _uneven(counts: Floats, shares: Floats) -> float:
-    """The p-value of counts: float64[groups], too small for a chi-square: exact for each group, divided by their number."""
+    """The p-value of counts: float64[groups], too small for a chi-square: exact, times how many groups there are."""
     n = int(counts.sum())
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
     k = np.arange(n + 1)
@@ -157,8 +155,8 @@ def _clocks(quality: DataQuality) -> list[str]:
         share = quality.wrong_clock / quality.lines
         routers = f" (routers: {_named(quality.wrong_clock_routers)})" if quality.wrong_clock_routers else ""
         found.append(
-            f"{quality.wrong_clock:,} of {quality.lines:,} log lines ({share:.1%}) have a time that the rest of the log "
-            f"does not allow{routers}: a clock was wrong"
+            f"{quality.wrong_clock:,} of {quality.lines:,} log lines ({share:.1%}) have a time that the rest of the "
+            f"log does not allow{routers}: a clock was wrong"
         )
     for off in quality.routers_off:
         days, way = abs(off.ahead_us) / DAY_US, "ahead of" if off.ahead_us > 0 else "behind"

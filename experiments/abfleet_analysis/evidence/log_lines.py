@@ -52,9 +52,7 @@ class LogTables:
     clocks: ClockFaults = NO_FAULTS
 
 
-def read_lines(
-    log: Log, as_of_us: int, survey: Survey | None = None, clocks: ClockFaults = NO_FAULTS
-) -> LogTables:
+def read_lines(log: Log, as_of_us: int, survey: Survey | None = None, clocks: ClockFaults = NO_FAULTS) -> LogTables:
     """The log up to a moment. Exposures with the same user and request, and outcomes with the same id, count once.
 
     survey: Of the whole log, if it is known already. clocks: What was left out of it.

@@ -91,7 +91,7 @@ def quality(tables: Tables) -> DataQuality:
 def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
     """Users of each group whose outcomes have requests that are in the log, and are not; and how many outcomes are not.
 
-    A request that is lost may have had many outcomes, and a client that names wrong ones names many: a user counts once.
+    A request that is lost may have had many outcomes, and a client that names wrong ones names many: users count once.
     """
     found, missing = tables.lines.joined, tables.lines.missing
     named = found.select(user=found.x_user, lost=ibis.literal(0)).union(

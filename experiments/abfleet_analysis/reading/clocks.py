@@ -1,4 +1,4 @@
-"""Leaves lines with an impossible time out of a log, and says how many they are. One query; the rule is abfleet_log's."""
+"""Leaves lines with an impossible time out of a log, and counts them. One query; the rule is abfleet_log's."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

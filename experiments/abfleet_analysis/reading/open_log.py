@@ -136,7 +136,9 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
             # Where both are there, a router is just removing the plain one.
             json_files += sorted(file for file in inside if file.with_name(file.name + ".zst") not in inside)
             # A name that begins with a point is of a file that is being made.
-            parquet_files += sorted(file for file in path.rglob(PARQUET_PATTERN) if file.is_file() and not file.name.startswith("."))
+            parquet_files += sorted(
+                file for file in path.rglob(PARQUET_PATTERN) if file.is_file() and not file.name.startswith(".")
+            )
         elif not path.is_file():
             raise LogError(f"{str(path)[:64]}: there is no such file or folder")
         elif path.suffix == ".parquet":

@@ -88,7 +88,7 @@ class Checker:
         self._exposures: set[int] = set()
         self._outcomes: set[int] = set()
         self._times: dict[str, set[int]] = {}
-        self._hours: dict[tuple[Any, ...], _Hour] = {}
+        self._hours: dict[Any, _Hour] = {}
         self._path: Path | None = None
         self._number = 0
         self._newest = ""
@@ -179,8 +179,8 @@ class Checker:
 
     def _find_wrong_clocks(self) -> None:
         counts = [
-            (HourCount(*key[:-1], n=hour.lines, oldest=hour.oldest, newest=hour.newest), hour.first)
-            for key, hour in self._hours.items()
+            (HourCount(*key, hour.lines, hour.oldest, hour.newest), hour.first)
+            for (*key, _), hour in self._hours.items()
         ]
         allowed = allowed_times([count for count, _ in counts])
         for count, first in counts:
