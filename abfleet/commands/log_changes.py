@@ -51,12 +51,14 @@ def compact(
     with errors_in_one_line(), progress_count("Compacting") as advance:
         done = run(logs, out or logs / "compacted", identity(), on_step=lambda step: advance())
     if as_json:
-        typer.echo(json.dumps(asdict(done)))
+        typer.echo(json.dumps(asdict(done) | {"unfit": [str(path) for path in done.unfit]}))
     else:
         say(
             f"{done.lines} lines of {done.files} files in {done.parquet_files} Parquet files: "
             f"{done.bytes_before} bytes became {done.bytes_after}; {done.left} files are still written"
         )
+        for path in done.unfit:
+            say(f"{path}: stays as it is, because it has a line that no Parquet file can hold")
 
 
 def erase(

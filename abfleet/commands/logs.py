@@ -92,7 +92,8 @@ def check(
         except ConfigErrors as error:
             stop("\n".join(str(one) for one in error.errors), USAGE)
     with errors_in_one_line(), progress_count("Checking") as advance:
-        result = Checker(gap_seconds=gap, config=config).take(all_lines(logs or [Path("logs")], lambda path: advance()))
+        checker = Checker(gap_seconds=gap, config=config)
+        result = checker.take(all_lines(logs or [Path("logs")], lambda path: advance(), checker.damaged))
     report = document(result)
     if as_json:
         typer.echo(json.dumps(report))
@@ -120,6 +121,9 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
     for name, words in labels.items():
         if report[name]:
             say(f"{report[name]:>10}  {words}")
+    for router, count in report["wrong_clock"].items():
+        where = f"first at {report['examples'].get('wrong clock')}"
+        say(f"{count:>10}  lines of a wrong clock{f' in {router}' if router else ''}, left out of analysis  {where}")
     for one in report["gaps"][:20]:
         say(f"silence of {one['seconds']:.0f} s from {one['from']} in {one['router']}")
     if compared:

@@ -12,6 +12,7 @@ from abfleet_analysis.decision.metrics import metric_rules, uneven
 from abfleet_analysis.evidence.allocation_periods import microseconds, moment
 from abfleet_analysis.evidence.gather_evidence import gather_evidence
 from abfleet_analysis.evidence.log_lines import LogTables, read_lines
+from abfleet_analysis.reading.clocks import with_right_clocks
 from abfleet_analysis.reading.open_log import Log, open_log
 from abfleet_analysis.reading.survey import survey_of
 from abfleet_analysis.report.recommended import VersionFacts
@@ -56,11 +57,12 @@ def report_on(
     known: Mapping[str, VersionFacts] | None = None,
 ) -> Report:
     """The same, of a log that is open, on whatever database; with details if it was opened for them."""
+    log, clocks = with_right_clocks(log, until_newest=as_of is None)
     survey = survey_of(log)
     newest_us = survey.newest
     at = as_of if as_of is not None else moment(newest_us or 0)
     progress(f"reading {survey.count(lambda row: True):,} lines")
-    lines = read_lines(log, microseconds(at), survey)
+    lines = read_lines(log, microseconds(at), survey, clocks)
     dated = as_of is not None or newest_us is not None
     ended = ended_experiments(lines, config)
     reports = []
@@ -74,7 +76,7 @@ def report_on(
 
 def _facts(lines: LogTables) -> LogFacts:
     survey = lines.survey
-    return LogFacts(survey.lines, survey.unreadable, lines.duplicates + lines.duplicate_outcomes)
+    return LogFacts(survey.lines + lines.clocks.lines, survey.unreadable, lines.duplicates + lines.duplicate_outcomes)
 
 
 def _experiments(lines: LogTables, config: Config, only: str | None) -> list[tuple[str, Experiment | None]]:

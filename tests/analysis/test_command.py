@@ -80,6 +80,7 @@ QUALITY = {
     "unjoined_outcomes",
     "open_windows",
     "unusable_values",
+    "wrong_clock",
 }
 
 

@@ -171,7 +171,9 @@ def test_errors_are_the_assigned_versions_only(tmp_path: Path) -> None:
     log = LogLines()
     bad = [{"fallback": one} for one in ("unavailable", "timeout", "ejected", "model_error")]
     bad += [{"status": one} for one in ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")]
-    good = [{"fallback": "overload"}]
+    good: list[dict[str, object]] = [{"fallback": "overload"}]
+    good += [{"fallback": "timeout", "status": "DEADLINE_EXCEEDED", "attempts": 0}]  # was never sent
+    good += [{"status": one, "attempts": 0} for one in ("DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")]
     good += [{"status": one} for one in ("OK", "CANCELLED", "RESOURCE_EXHAUSTED", "NOT_FOUND", "UNAUTHENTICATED")]
     for index, changed in enumerate(bad + good):
         log.exposure(f"u{index}", "treatment", **changed)

@@ -8,7 +8,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from abfleet_analysis.decision.evidence import DataQuality
+from abfleet_analysis.decision.faults import _unjoined
+from scipy import stats
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, only, report_of
 
@@ -74,6 +78,17 @@ def unjoined(count: dict[str, int]) -> Damage:
             for index in range(many):
                 user = f"u0-{2 * index + GROUPS.index(group)}"
                 log.outcome("conversion", user, f"gone-{user}", START + timedelta(hours=1))
+
+    return damage
+
+
+def lost_list(requests: int, clicks: int, *, users: int) -> Damage:
+    """Requests of the treatment that are not in the log, of so many users, each with so many outcomes."""
+
+    def damage(log: LogLines) -> None:
+        for index in range(requests):
+            for _ in range(clicks):
+                log.outcome("click", f"u0-{2 * (index % users) + 1}", f"gone-{index}", START + timedelta(hours=1))
 
     return damage
 
@@ -152,3 +167,25 @@ def test_a_half_written_last_line_breaks_nothing(tmp_path: Path) -> None:
     report: dict[str, Any] = report_of(tmp_path, file_text("conversion_rate"))
     assert report["log"]["unreadable"] == 1
     assert only(report)["decision"]["verdict"] == "ship"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lost_list(1, 60, users=1), lost_list(3, 20, users=3), lost_list(60, 1, users=1)],
+    ids=["one", "3", "user"],
+)
+def test_a_lost_line_with_many_outcomes_does_not_refuse(tmp_path: Path, damage: Damage) -> None:
+    """However many clicks a lost list had, it was lost once; and one client that names wrong requests is one client."""
+    log = good_log()
+    damage(log)
+    assert concluded(tmp_path, log)[0] == "ship"
+
+
+def test_few_lost_requests_of_a_small_group_do_not_refuse() -> None:
+    """Where a chi-square is wrong the test is exact: one lost request in a group of 1 % is no fault, six are."""
+    for lost, refused in ((1, False), (2, False), (6, True)):
+        quality = DataQuality(joined=np.array([99_000.0, 1000 - lost]), unjoined=np.array([1.0, lost]))
+        assert bool(_unjoined(("control", "canary"), quality)) is refused
+    many = DataQuality(joined=np.array([50_000.0, 50_000]), unjoined=np.array([100.0, 200]))
+    p = stats.chi2_contingency(np.stack([many.unjoined, many.joined]), correction=False).pvalue
+    assert f"(p = {p:.2g})" in _unjoined(("control", "treatment"), many)[0]

@@ -114,6 +114,9 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
             Level.WARNING,
             f"{counted(quality.other_currencies, 'purchase')} in another currency than the rest; not counted.",
         )
+    if quality.wrong_clock:
+        lines = counted(quality.wrong_clock, "line")
+        yield Finding(Level.WARNING, f"{lines} of the log have a time far from all others; not counted.")
     if quality.unusable_values:
         lines = counted(quality.unusable_values, "line")
         yield Finding(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
+from abfleet_log.clocks import RouterOff
 from abfleet_statistics.effects import QuantileScale
 from abfleet_statistics.moments import Floats, Moments
 from abfleet_statistics.outages import Outage
@@ -162,8 +163,11 @@ class DataQuality:
 
     Attributes:
         users_in_two_groups: Of how many `users`.
-        joined, unjoined: float64[groups], outcomes with a request id that is, or is not, in the log.
+        joined, unjoined: float64[groups], users with outcomes whose requests are all in the log, and with one whose
+            request is not.
         before: The primary metric in the 14 days before the first exposure, [1, 1, groups]; None if nothing is known.
+        wrong_clock: Lines left out because the rest of the log does not allow their time, of wrong_clock_routers.
+        routers_off: Whose clock is off in all of this experiment's calls.
         moved_by_ramp: Users whose bucket has moved, of whom what came before does not count.
         not_compared: Those of them of whom nothing counts, because they have not come back.
         in_both_groups: Users who count in more than one
@@ -189,6 +193,9 @@ class DataQuality:
     clicks_not_in_list: int = 0
     other_currencies: int = 0
     unusable_values: int = 0
+    wrong_clock: int = 0
+    wrong_clock_routers: tuple[str, ...] = ()
+    routers_off: tuple[RouterOff, ...] = ()
     joined: Floats = field(default_factory=lambda: np.zeros(0))
     unjoined: Floats = field(default_factory=lambda: np.zeros(0))
     before: Moments | None = None

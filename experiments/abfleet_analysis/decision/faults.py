@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from abfleet_log.clocks import DAY_US
 from abfleet_statistics import srm, tails
 from abfleet_statistics.effects import Estimator, compare, merged
 from abfleet_statistics.moments import Floats
@@ -16,9 +17,14 @@ from abfleet_analysis.decision.verdicts import SampleRatio
 
 TWO_GROUPS_SHARE: Final = 0.01
 UNREADABLE_SHARE: Final = 0.001
+WRONG_CLOCK_SHARE: Final = 0.01
 TOLERATED_COUNT: Final = 10
 """Shares alone would refuse a log of a hundred lines for one of them."""
+MOST_NAMED: Final = 3
+"""Routers that a sentence names."""
 UNJOINED_P: Final = 0.001
+FEWEST_EXPECTED: Final = 5.0
+"""Below this a chi-square's p-value is far too small: one lost request of a group of 1 % would have 10⁻²³."""
 BEFORE_P: Final = 0.001
 NO_TRAFFIC_P: Final = 0.0005
 
@@ -77,7 +83,7 @@ def log_faults(evidence: Evidence) -> list[str]:
     if _above(quality.unreadable, quality.lines, UNREADABLE_SHARE):
         share = quality.unreadable / quality.lines
         found.append(f"{quality.unreadable:,} of {quality.lines:,} log lines ({share:.2%}) cannot be read")
-    found += _unjoined(evidence.groups, quality)
+    found += _clocks(quality) + _unjoined(evidence.groups, quality)
     users = evidence.users[-1] if evidence.newest_users is None else evidence.newest_users
     for name, weight, seen in zip(evidence.groups, evidence.weights, users, strict=True):
         if weight > 0 and seen == 0 and (1 - weight) ** users.sum() < NO_TRAFFIC_P:
@@ -114,7 +120,10 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
     if table.shape[1] < 2 or (table.sum(axis=1) == 0).any():
         return []
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0, keepdims=True) / total
-    p = float(tails.chi_square_above(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+    if expected.min() >= FEWEST_EXPECTED:
+        p = float(tails.chi_square_above(table.shape[1] - 1, ((table - expected) ** 2 / expected).sum()))
+    else:
+        p = _uneven(table[0], table.sum(axis=0) / total)
     if not p < UNJOINED_P:
         return []
     totals = quality.joined + quality.unjoined
@@ -123,7 +132,44 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
         for name, missing, total in zip(groups, quality.unjoined, totals, strict=True)
         if total
     )
-    return [f"outcomes whose request is not in the log are not equally frequent: {shares} (p = {p:.2g})"]
+    rare = "outcomes whose request is not in the log are not equally frequent"
+    return [f"{rare}: {shares} of the users with outcomes (p = {p:.2g})"]
+
+
+def _uneven(counts: Floats, shares: Floats) -> float:
+    """The p-value of counts: float64[groups], too small for a chi-square: exact, times how many groups there are."""
+    n = int(counts.sum())
+    log_factorial = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, n + 1)))])
+    k = np.arange(n + 1)
+    smallest = 1.0
+    for count, share in zip(counts.astype(int), shares, strict=True):
+        logs = log_factorial[n] - log_factorial - log_factorial[::-1] + k * np.log(share) + (n - k) * np.log1p(-share)
+        chances = np.exp(logs)
+        smallest = min(smallest, 2 * chances[: count + 1].sum(), 2 * chances[count:].sum())
+    return float(min(1.0, smallest * len(counts)))
+
+
+def _clocks(quality: DataQuality) -> list[str]:
+    found = []
+    if _above(quality.wrong_clock, quality.lines, WRONG_CLOCK_SHARE):
+        share = quality.wrong_clock / quality.lines
+        routers = f" (routers: {_named(quality.wrong_clock_routers)})" if quality.wrong_clock_routers else ""
+        found.append(
+            f"{quality.wrong_clock:,} of {quality.lines:,} log lines ({share:.1%}) have a time that the rest of the "
+            f"log does not allow{routers}: a clock was wrong"
+        )
+    for off in quality.routers_off:
+        days, way = abs(off.ahead_us) / DAY_US, "ahead of" if off.ahead_us > 0 else "behind"
+        if off.beside:
+            found.append(f"the clocks of routers {off.router} and {off.beside} are {days:,.1f} days apart in all calls")
+        else:
+            found.append(f"the clock of router {off.router} is {days:,.1f} days {way} that of the others in all calls")
+    return found
+
+
+def _named(routers: Sequence[str]) -> str:
+    more = len(routers) - MOST_NAMED
+    return ", ".join(routers[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def _above(count: int, total: int, share: float) -> bool:

@@ -352,7 +352,7 @@ def _empty_evidence(
         metrics=tuple(MetricEvidence(rule, from_sums([none] * 7)) for rule in rules),
         bad_events={},
         quality=DataQuality(
-            lines=lines.survey.lines,
+            lines=lines.survey.lines + lines.clocks.lines,
             unreadable=lines.survey.unreadable,
             duplicates=lines.duplicates,
             synthetic=synthetic,
@@ -360,6 +360,8 @@ def _empty_evidence(
             no_user_id=lines.calls.no_user_id,
             holdout=lines.survey.holdout,
             unusable_values=lines.unusable,
+            wrong_clock=lines.clocks.lines,
+            wrong_clock_routers=lines.clocks.routers,
         ),
     )
     facts = tuple(GroupFacts(g, experiment.group(g).model if experiment else None, 0, 0, 0, 0) for g in groups)

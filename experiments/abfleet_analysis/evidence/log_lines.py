@@ -13,6 +13,7 @@ import ibis.expr.types as ir
 
 from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, FAILURES, TIMED_STATUSES, Failure
 from abfleet_analysis.evidence.allocation_periods import index_of
+from abfleet_analysis.reading.clocks import NO_FAULTS, ClockFaults
 from abfleet_analysis.reading.databases import alongside, fetched_one, keep, keep_narrow, keep_repeated, view
 from abfleet_analysis.reading.open_log import Log, LogError
 from abfleet_analysis.reading.survey import CATEGORICAL, Calls, Survey, calls_of, counts, survey_of
@@ -34,6 +35,7 @@ class LogTables:
             is whether the outcome's item was in its list.
         missing: Those whose request is not in the log, or belongs to another user.
         unusable: Lines with a number that is none, such as nan; they count without it.
+        clocks: What is wrong with the clocks of its lines, and was left out.
     """
 
     log: Log
@@ -47,12 +49,13 @@ class LogTables:
     duplicates: int
     duplicate_outcomes: int
     unusable: int
+    clocks: ClockFaults = NO_FAULTS
 
 
-def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTables:
+def read_lines(log: Log, as_of_us: int, survey: Survey | None = None, clocks: ClockFaults = NO_FAULTS) -> LogTables:
     """The log up to a moment. Exposures with the same user and request, and outcomes with the same id, count once.
 
-    survey: Of the whole log, if it is known already.
+    survey: Of the whole log, if it is known already. clocks: What was left out of it.
     """
     survey = survey or survey_of(log)
     if survey.newest is not None and survey.newest > as_of_us:
@@ -92,6 +95,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None) -> LogTabl
         duplicates=extra,
         duplicate_outcomes=extra_outcomes,
         unusable=survey.unusable,
+        clocks=clocks,
     )
 
 
@@ -204,13 +208,13 @@ def call_results(status: ir.StringValue, fallback: ir.StringValue, unsent: ir.St
     """What the status, the fallback and the attempts of calls say.
 
     `error` is whether the assigned version failed, `in_time` whether the response time says something of it, `failure`
-    how it failed, as a number of Failure, and `own` whether the assigned version itself has answered. A call whose
-    time was up before it could be sent says nothing of any version.
+    how it failed, as a number of Failure, and `own` whether the assigned version itself has answered. A call that was
+    not sent, because its time was up or the router failed, says nothing of any version, unless none was there to ask.
     """
     plain = status.fill_null("OK")
     reason = fallback.fill_null("")
     missing = reason.isin([name for name, failure in FAILURES.items() if failure is not Failure.LATE])
-    nobodys = unsent.notnull() & (plain == "DEADLINE_EXCEEDED") & ~missing
+    nobodys = unsent.notnull() & plain.isin(("DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")) & ~missing
     failed = (reason.isin(ERROR_FALLBACKS) | plain.isin(ERROR_STATUSES)) & ~nobodys
     alone = reason == ""
     failure = ibis.cases(
@@ -226,7 +230,7 @@ def call_results(status: ir.StringValue, fallback: ir.StringValue, unsent: ir.St
         "error": failed,
         "answered": plain == "OK",
         "in_time": plain.isin(TIMED_STATUSES) & ~nobodys,
-        "fell_back": fallback.notnull(),
+        "fell_back": fallback.notnull() & ~nobodys,
         "failure": failure.cast("int8"),
         "own": (plain == "OK") & fallback.isnull(),
     }

@@ -64,7 +64,7 @@ def quality(tables: Tables) -> DataQuality:
     )[0]
     joined, unjoined, total = _unjoined(tables)
     return DataQuality(
-        lines=lines.survey.lines,
+        lines=lines.survey.lines + lines.clocks.lines,
         unreadable=lines.survey.unreadable,
         duplicates=lines.duplicates,
         synthetic=synthetic,
@@ -79,6 +79,9 @@ def quality(tables: Tables) -> DataQuality:
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
         unusable_values=lines.unusable,
+        wrong_clock=lines.clocks.lines,
+        wrong_clock_routers=lines.clocks.routers,
+        routers_off=lines.clocks.off.get(tables.name, ()),
         joined=joined,
         unjoined=unjoined,
         before=_before(tables),
@@ -86,17 +89,21 @@ def quality(tables: Tables) -> DataQuality:
 
 
 def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
-    """Outcomes of each group's users whose request is in the log, and is not; and all that are not."""
+    """Users of each group whose outcomes have requests that are in the log, and are not; and how many outcomes are not.
+
+    A request that is lost may have had many outcomes, and a client that names wrong ones names many: users count once.
+    """
     found, missing = tables.lines.joined, tables.lines.missing
-    starts = tables.starts()
-    result = []
-    for table, column in ((found, "x_user"), (missing, "user")):
-        users = table.select(user=table[column]).inner_join(starts.select("user", "g"), "user")
-        columns = arrow(users.group_by("g").aggregate(n=ibis._.count()))
-        counts = np.zeros(len(tables.groups))
-        counts[numbers(columns["g"]).astype(np.int64)] = numbers(columns["n"])
-        result.append(counts)
-    return result[0], result[1], int(fetched_one(missing.count()))
+    named = found.select(user=found.x_user, lost=ibis.literal(0)).union(
+        missing.select("user", lost=ibis.literal(1)), distinct=False
+    )
+    placed = named.inner_join(tables.starts().select("user", "g"), "user")
+    users = placed.group_by("user").aggregate(g=placed.g.max(), lost=placed.lost.max())
+    columns = arrow(users.group_by("g").aggregate(n=users.count(), lost=users.lost.sum()))
+    counts = np.zeros((2, len(tables.groups)))
+    counts[:, numbers(columns["g"]).astype(np.int64)] = numbers(columns["n"]), numbers(columns["lost"])
+    everyone, lost = counts
+    return everyone - lost, lost, int(fetched_one(missing.count()))
 
 
 def _before(tables: Tables) -> Moments | None:

@@ -114,6 +114,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "traffic": "float64",
     "winner": "string",
     "concluded_at": "string",
+    "router": "string",
 }
 """What a table of lines has, as the log names it; `weights` is JSON. A log need not have all of it."""
 

@@ -6,6 +6,7 @@ Parquet in a temporary folder; Parquet is read where it is.
 """
 
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,6 @@ _TYPES: Final = {
 }
 _DETAIL_COLUMNS: Final = {
     "attributes": "JSON",
-    "router": "VARCHAR",
     "config_revision": "VARCHAR",
     "traffic": "DOUBLE",
     "moved": "DOUBLE",
@@ -102,7 +102,7 @@ def open_log(
             # A table of lines takes two thirds of their size; what the analysis makes of them needs room beside it.
             spare = None if _size(json_files) < limit else Path(folder)
             try:
-                lines = _lines(connection, spare, json_files, parquet_files, detailed=detailed)
+                lines = _lines_of_any(connection, Path(folder), spare, json_files, parquet_files, detailed=detailed)
             except duckdb.Error as error:
                 raise LogError(f"the log cannot be read: {str(error).splitlines()[0][:200]}") from error
             yield Log(connection, lines, len(json_files) + len(parquet_files), detailed)
@@ -132,11 +132,13 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     parquet_files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = {file for pattern in JSON_PATTERNS for file in path.glob(pattern)}
+            inside = {file for pattern in JSON_PATTERNS for file in path.glob(pattern) if file.is_file()}
             # Where both are there, a router is just removing the plain one.
             json_files += sorted(file for file in inside if file.with_name(file.name + ".zst") not in inside)
             # A name that begins with a point is of a file that is being made.
-            parquet_files += sorted(file for file in path.rglob(PARQUET_PATTERN) if not file.name.startswith("."))
+            parquet_files += sorted(
+                file for file in path.rglob(PARQUET_PATTERN) if file.is_file() and not file.name.startswith(".")
+            )
         elif not path.is_file():
             raise LogError(f"{str(path)[:64]}: there is no such file or folder")
         elif path.suffix == ".parquet":
@@ -144,6 +146,29 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
         else:
             json_files.append(path)
     return json_files, parquet_files
+
+
+def _lines_of_any(
+    connection: "Backend",
+    scratch: Path,
+    spare: Path | None,
+    json_files: list[Path],
+    parquet_files: list[Path],
+    *,
+    detailed: bool,
+) -> "ir.Table":
+    """The lines, also where a file has one that the database refuses together with the file: an unreadable line."""
+    import duckdb
+
+    try:
+        return _lines(connection, spare, json_files, parquet_files, detailed=detailed)
+    except duckdb.Error:
+        from abfleet_log.tools.read_lines import readable
+
+        mended = [readable(file, scratch / f"readable-{n}.jsonl") for n, file in enumerate(json_files)]
+        if mended == json_files:
+            raise
+    return _lines(connection, spare, mended, parquet_files, detailed=detailed)
 
 
 def _lines(
@@ -188,6 +213,7 @@ def _parsed(connection: "Backend", folder: Path | None, files: list[Path], wante
         execute(connection, f"CREATE TEMP TABLE parsed_lines AS {rows}")
         return "parsed_lines"
     out = folder / "parsed"
+    shutil.rmtree(out, ignore_errors=True)  # of an attempt that failed
     options = "(FORMAT parquet, COMPRESSION lz4_raw, PER_THREAD_OUTPUT true)"
     execute(connection, f"COPY ({rows}) TO {_text(out)} {options}")
     return _parquet(connection.con, sorted(out.glob("*.parquet")))

@@ -246,6 +246,7 @@ def left_out(quality: DataQuality) -> str:
         "clicks on items that were not in the list": quality.clicks_not_in_list,
         "outcomes in another currency": quality.other_currencies,
         "values that are no usable number": quality.unusable_values,
+        "lines of a wrong clock": quality.wrong_clock,
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing"
 

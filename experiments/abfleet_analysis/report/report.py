@@ -166,6 +166,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "unjoined_outcomes": quality.unjoined_outcomes,
             "open_windows": quality.open_windows,
             "unusable_values": quality.unusable_values,
+            "wrong_clock": quality.wrong_clock,
         },
     }
 

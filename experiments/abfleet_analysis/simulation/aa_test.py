@@ -26,6 +26,7 @@ from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.gather_evidence import UserChanges, user_changes
 from abfleet_analysis.evidence.log_lines import read_lines
 from abfleet_analysis.evidence.sums import PRODUCTS, third_moments
+from abfleet_analysis.reading.clocks import with_right_clocks
 from abfleet_analysis.reading.open_log import open_log
 from abfleet_analysis.reading.survey import survey_of
 from abfleet_analysis.simulation.simulate import INTERVAL, first_verdict
@@ -106,12 +107,13 @@ def aa_test(
     if not any(rule.role == "primary" for rule in rules):
         raise AaError(f"{experiment.metrics.primary} is a quantile; an A/A test needs another primary metric")
     with open_log(paths) as log:
+        log, clocks = with_right_clocks(log, until_newest=True)
         survey = survey_of(log)
         last = survey.newest
         if last is None:
             raise AaError("the log has no line that can be read")
         changes = user_changes(
-            read_lines(log, last, survey), experiment.name, experiment, rules, experiment.plan, moment(last)
+            read_lines(log, last, survey, clocks), experiment.name, experiment, rules, experiment.plan, moment(last)
         )
     if changes is None or changes.users < FEWEST_USERS:
         found = 0 if changes is None else changes.users

@@ -4,19 +4,21 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import orjson
 from abfleet_experiments.assign import ALLOCATED, HOLDOUT, OVERRIDE, Assigner
 from abfleet_experiments.config import Config
 
+from abfleet_log.clocks import HOUR_US, HourCount, allowed_times
 from abfleet_log.schema import problems
+from abfleet_log.tools.read_lines import parsed
 
 STEP_BACK_SECONDS = 10.0
 """Calls are logged when they end, a few seconds after their `ts` at most: an older one means a clock set back."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 RECOMPUTABLE = (ALLOCATED, OVERRIDE, HOLDOUT)
 """Reasons that do not hang on attributes, which need not be in the log."""
 
@@ -34,6 +36,7 @@ class CheckResult:
         repeated_exposures, repeated_outcomes: Beyond the first of each key; analysis counts the first.
         gaps: Silences of a router that are longer than asked for: (router, from, seconds).
         steps_back: Lines much older than one before them in the same file.
+        wrong_clock: Lines with a time that the rest of the log does not allow, by router; analysis leaves them out.
         mismatches: Exposures that the file would decide otherwise, by what differs.
         compared: Exposures that could be compared with the file.
     """
@@ -53,6 +56,7 @@ class CheckResult:
     first: str | None = None
     last: str | None = None
     steps_back: int = 0
+    wrong_clock: Counter[str] = field(default_factory=Counter)
     gaps: list[tuple[str, str, float]] = field(default_factory=list)
     mismatches: Counter[str] = field(default_factory=Counter)
     compared: int = 0
@@ -61,6 +65,16 @@ class CheckResult:
     def sound(self) -> bool:
         """Whether nothing is wrong; torn ends and repeats are reported, and count as sound."""
         return not (self.unreadable or self.problems or self.mismatches)
+
+
+@dataclass(slots=True)
+class _Hour:
+    """Lines of an hour that are alike, and where the first of them is. Changed only by the checker."""
+
+    oldest: int
+    newest: int
+    first: str
+    lines: int = 0
 
 
 class Checker:
@@ -74,6 +88,7 @@ class Checker:
         self._exposures: set[int] = set()
         self._outcomes: set[int] = set()
         self._times: dict[str, set[int]] = {}
+        self._hours: dict[Any, _Hour] = {}
         self._path: Path | None = None
         self._number = 0
         self._newest = ""
@@ -86,11 +101,7 @@ class Checker:
                 self._path, self._number, self._newest = path, 0, ""
                 result.files += 1
             self._number += 1
-            try:
-                line = orjson.loads(raw)
-            except orjson.JSONDecodeError:
-                line = None
-            if not isinstance(line, dict):
+            if (line := parsed(raw)) is None:
                 if ended:
                     result.unreadable += 1
                     self._example("unreadable")
@@ -101,7 +112,13 @@ class Checker:
             result.digest = (result.digest + digest_of(raw)) & 0xFFFFFFFFFFFFFFFF
             self._line(line)
         self._find_gaps()
+        self._find_wrong_clocks()
         return result
+
+    def damaged(self, path: Path) -> None:
+        """Takes a compressed file that cannot be read to its end as one more line that cannot be read."""
+        self.result.unreadable += 1
+        self.result.examples.setdefault("damaged", str(path))
 
     def _example(self, kind: str) -> None:
         self.result.examples.setdefault(kind, f"{self._path}:{self._number}")
@@ -127,6 +144,7 @@ class Checker:
             key = hash(line.get("outcome_id"))
             result.repeated_outcomes += key in self._outcomes
             self._outcomes.add(key)
+        self._hour(line)
         if isinstance(ts, str) and event in ("exposure", "rejected"):
             self._time(ts, str(line.get("router")))
 
@@ -145,6 +163,30 @@ class Checker:
                 self._example("clock set back")
         self._newest = max(self._newest, ts)
         self._times.setdefault(router, set()).add(seconds)
+
+    def _hour(self, line: dict[str, Any]) -> None:
+        try:
+            at = (datetime.fromisoformat(line["ts"]) - EPOCH) // timedelta(microseconds=1)
+        except (KeyError, TypeError, ValueError):
+            return  # already reported as a problem
+        event = line.get("event")
+        named = (line.get(name) for name in ("experiment", "allocation", "router"))
+        alike = (event, line.get("type") if event == "outcome" else None, *named, line.get("synthetic") is True)
+        key = (*(part if isinstance(part, str | bool) else None for part in alike), at // HOUR_US)
+        if (hour := self._hours.get(key)) is None:
+            hour = self._hours[key] = _Hour(at, at, f"{self._path}:{self._number}")
+        hour.lines, hour.oldest, hour.newest = hour.lines + 1, min(hour.oldest, at), max(hour.newest, at)
+
+    def _find_wrong_clocks(self) -> None:
+        counts = [
+            (HourCount(*key, hour.lines, hour.oldest, hour.newest), hour.first)
+            for (*key, _), hour in self._hours.items()
+        ]
+        allowed = allowed_times([count for count, _ in counts])
+        for count, first in counts:
+            if allowed.wrong(count):
+                self.result.wrong_clock[str(count.router or "")] += count.n
+                self.result.examples.setdefault("wrong clock", first)
 
     def _find_gaps(self) -> None:
         for router, times in sorted(self._times.items()):
@@ -217,6 +259,7 @@ def document(check: CheckResult) -> dict[str, Any]:
         "repeated_exposures": check.repeated_exposures,
         "repeated_outcomes": check.repeated_outcomes,
         "clock_set_back": check.steps_back,
+        "wrong_clock": dict(check.wrong_clock.most_common()),
         "gaps": [{"router": router, "from": began, "seconds": seconds} for router, began, seconds in check.gaps],
         "compared_with_file": check.compared,
         "mismatches": dict(check.mismatches.most_common()),

@@ -83,6 +83,8 @@ class CompactionResult:
     bytes_after: int = 0
     left: int = 0
     """Files that are still written, or not known to be closed."""
+    unfit: tuple[Path, ...] = ()
+    """Files with a line that no Parquet file can hold, such as one that is no UTF-8; they stay as they are."""
 
     def __add__(self, other: "CompactionResult") -> "CompactionResult":
         return CompactionResult(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
@@ -115,7 +117,24 @@ def compact(
             else:
                 closed.append(path)
         for batch in _batches(closed):
-            total += _one_batch(batch, out, on_step)
+            total += _fit_for_parquet(batch, out, on_step)
+    return total
+
+
+class _Unfit(LogsError):
+    pass
+
+
+def _fit_for_parquet(files: Sequence[Path], out: Path, on_step: Callable[[str], None]) -> CompactionResult:
+    """Compacts files together or, if one of them has a line that is unfit, each by itself."""
+    try:
+        return _one_batch(files, out, on_step)
+    except _Unfit:
+        if len(files) == 1:
+            return CompactionResult(unfit=tuple(files))
+    total = CompactionResult()
+    for path in files:
+        total += _fit_for_parquet([path], out, on_step)
     return total
 
 
@@ -146,6 +165,9 @@ def _one_batch(files: Sequence[Path], out: Path, on_step: Callable[[str], None])
             lines = _write(connection, files, work)
             on_step(f"verify {name}")
             _verify(connection, work, lines)
+        except duckdb.InvalidInputException as error:
+            shutil.rmtree(work, ignore_errors=True)
+            raise _Unfit from error
         except duckdb.Error as error:
             raise LogsError(f"the log cannot be compacted: {str(error).splitlines()[0][:200]}") from error
     made = sorted(work.rglob(f"*.{WORK_EXTENSION}"))

@@ -24,6 +24,7 @@ from abfleet_log.tools.read_lines import (
     line_files,
     lines_of,
     parquet_files,
+    parsed,
 )
 
 PARTIAL = ".erasing-"
@@ -55,7 +56,7 @@ def user_history(paths: Sequence[Path], who: LoggedUser) -> list[dict[str, Any]]
     requests: set[str] = set()
     lone: list[dict[str, Any]] = []
     for _, raw, _ in all_lines(paths):
-        line = _parsed(raw)
+        line = parsed(raw)
         if line is None or line.get("event") not in ("exposure", "outcome"):
             continue
         if who.is_in(line):
@@ -73,14 +74,6 @@ def user_history(paths: Sequence[Path], who: LoggedUser) -> list[dict[str, Any]]
 def _key(line: dict[str, Any]) -> tuple[str, ...]:
     name = "outcome_id" if line["event"] == "outcome" else "request_id"
     return line["event"], str(line.get(name))
-
-
-def _parsed(raw: bytes) -> dict[str, Any] | None:
-    try:
-        line = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    return line if isinstance(line, dict) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,12 +102,12 @@ def erase(
     requests = {
         str(line.get("request_id"))
         for _, raw, _ in all_lines(paths)
-        if (line := _parsed(raw)) is not None and line.get("event") == "exposure" and who.is_in(line)
+        if (line := parsed(raw)) is not None and line.get("event") == "exposure" and who.is_in(line)
     }
     needles = who.needles()
 
     def is_theirs(raw: bytes) -> bool:
-        line = _parsed(raw)
+        line = parsed(raw)
         if line is None:  # torn: what is left of it may be about the user
             return any(needle in raw for needle in needles)
         if who.is_in(line):

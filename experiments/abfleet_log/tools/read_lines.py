@@ -9,6 +9,9 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 LINE_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
@@ -17,6 +20,9 @@ PARQUET_OPTIONS = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRES
 or more; a higher level takes longer for files that are no smaller."""
 PARQUET_ROWS = 10_000
 """Lines taken from Parquet at a time."""
+LONGEST_LINE = 1 << 24
+"""Bytes of a line that is read; longer ones are what a power cut leaves, and no router's."""
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class LogsError(Exception):
@@ -67,12 +73,55 @@ def lines_of(path: Path) -> Iterator[tuple[bytes, bool]]:
             raise LogsError(f"{path}: the compressed file is damaged and cannot be read to its end: {error}") from error
 
 
+def parsed(raw: bytes) -> dict[str, Any] | None:
+    """The line as an object of JSON, or None where it cannot be read as one."""
+    if len(raw) > LONGEST_LINE:
+        return None
+    try:
+        line = orjson.loads(raw.removeprefix(BYTE_ORDER_MARK))
+    except orjson.JSONDecodeError:
+        return None
+    return line if isinstance(line, dict) else None
+
+
+def readable(path: Path, out: Path) -> Path:
+    """The file itself, or where a database could not take a line of it, or its end is damaged, a copy that it can take.
+
+    In the copy, which is plain, one NUL stands for each such line and for such an end. Holds no whole line in memory.
+    """
+    if not any(short is None for short in _short_pieces(path)):
+        return path
+    with out.open("wb") as file:
+        file.writelines(b"\0\n" if piece is None else piece for piece in _short_pieces(path))
+    return out
+
+
+def _short_pieces(path: Path) -> Iterator[bytes | None]:
+    """The lines of a file with their line feeds; None for each that is too long, and for a damaged end."""
+    import zstandard
+
+    with closing(_opened(path)) as file:
+        try:
+            while piece := file.readline(LONGEST_LINE):
+                if len(piece) < LONGEST_LINE:
+                    yield piece
+                    continue
+                while piece and not piece.endswith(b"\n"):
+                    piece = file.readline(LONGEST_LINE)
+                yield None
+        except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError):
+            yield None
+
+
 def all_lines(
-    paths: Sequence[Path], on_file: Callable[[Path], None] = lambda path: None
+    paths: Sequence[Path],
+    on_file: Callable[[Path], None] = lambda path: None,
+    damaged: Callable[[Path], None] | None = None,
 ) -> Iterator[tuple[Path, bytes, bool]]:
     """All lines of all files: (file, line, whether it was ended); `on_file` is called with each file that is done.
 
-    Raises LogsError when there is no log.
+    damaged: Called with a file that cannot be read to its end, after the lines before that. Raises LogsError when there
+    is no log, and for such a file if nobody asks for them.
     """
     files = [*parquet_files(paths), *line_files(paths)]
     if not files:
@@ -90,6 +139,10 @@ def all_lines(
                 raise
             for line, ended in lines_of(packed):
                 yield packed, line, ended
+        except LogsError:
+            if damaged is None:
+                raise
+            damaged(path)
         on_file(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from abfleet_log.tools.read_lines import PARQUET_SUFFIX, LogsError, line_files, lines_of
+from abfleet_log.tools.read_lines import PARQUET_SUFFIX, LogsError, line_files, lines_of, parsed
 
 FOLLOW_SECONDS = 0.2
 """Between looks at files that may have grown."""
@@ -79,15 +79,6 @@ def last_lines(paths: Sequence[Path], count: int, wanted: Callable[[Line], bool]
         found += kept
     found.sort(key=lambda line: str(line.get("ts")))
     return found[-count:] if count else []
-
-
-def parsed(raw: bytes) -> Line | None:
-    """The line, or None where it is none."""
-    try:
-        line = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    return line if isinstance(line, dict) else None
 
 
 def new_lines(
