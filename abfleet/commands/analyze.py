@@ -3,7 +3,7 @@
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -14,11 +14,12 @@ import typer
 from abfleet.commands import report_page, watch
 from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs, Name, analysis_extra
 from abfleet.commands.analysis_progress import steps
+from abfleet.commands.excluded_windows import excluded_windows, refuse_outside
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Fleet, Json, loaded, refuse
 
 if TYPE_CHECKING:
     from abfleet_analysis.report.report import Report
-    from abfleet_experiments.config import Config
+    from abfleet_experiments.config import Config, ExcludedWindow
     from abfleet_models.offline import Offline
 
 EXIT_VERDICT = 3
@@ -29,6 +30,15 @@ AsOf = Annotated[
         envvar="ABFLEET_AS_OF",
         metavar="TIME",
         help="Look at nothing later, for example 2026-11-08T00:00:00Z. Default: the newest line.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        envvar="ABFLEET_EXCLUDE",
+        metavar="FROM/TO",
+        help="Leave out a window of time, beside the file's `exclude`; may be repeated. Times have a zone.",
     ),
 ]
 Html = Annotated[
@@ -86,6 +96,7 @@ def analyze(
     fleet: Fleet = None,
     as_of: AsOf = None,
     experiment: Name = None,
+    exclude: Exclude = None,
     fail_on: Annotated[
         str | None,
         typer.Option(
@@ -120,6 +131,7 @@ def analyze(
     if with_details and not as_json:
         refuse("--details: needs --json; --html shows the details with pictures")
     unwanted = _verdicts(fail_on)
+    windows = excluded_windows(exclude, experiments, fleet, only=experiment)
     if html is not None:
         report_page.check(html)
     notifications = watch.Notifications(
@@ -136,7 +148,13 @@ def analyze(
         if markdown or with_details:
             refuse("--watch: cannot be combined with --markdown or --details, which are for one report")
         source = watch.ReportSource(
-            logs, experiments, fleet, experiment, html, known=_known(None if html is None else registry)
+            logs,
+            experiments,
+            fleet,
+            experiment,
+            html,
+            known=_known(None if html is None else registry),
+            exclude=windows,
         )
         if watch.watch_until(source, notifications, every_seconds=every, as_json=as_json, until=unwanted):
             raise typer.Exit(EXIT_VERDICT)
@@ -148,6 +166,7 @@ def analyze(
         as_of,
         experiment,
         registry=registry if with_details or html is not None else None,
+        exclude=windows,
         memory_limit_bytes=memory_limit,
     )
     if html is not None:
@@ -194,6 +213,7 @@ def _report(
     only: str | None,
     *,
     registry: Path | None,
+    exclude: "Sequence[ExcludedWindow]",
     memory_limit_bytes: int | None,
 ) -> "tuple[Config, Report]":
     (config,) = loaded(experiments, fleet=fleet)
@@ -209,7 +229,7 @@ def _report(
     detailed, known = registry is not None, _known(registry)
     try:
         with steps(console) as progress:
-            return config, analyse(
+            report = analyse(
                 logs,
                 config,
                 as_of=at,
@@ -217,12 +237,15 @@ def _report(
                 detailed=detailed,
                 known=known,
                 progress=progress,
+                exclude=exclude,
                 memory_limit_bytes=memory_limit_bytes,
             )
     except LogError as error:
         refuse(f"--logs: {error}")
     except KeyError:
         refuse(f"--experiment: `{str(only)[:64]}` is in neither {experiments} nor the log")
+    refuse_outside(exclude, report)
+    return config, report
 
 
 def _known(registry: Path | None) -> "dict[str, Offline]":

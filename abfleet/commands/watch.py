@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from abfleet.commands.experiment_file import loaded, refuse
 from abfleet.notify.verdict_changes import Conclusion, changes, conclusions, fingerprint
 
 if TYPE_CHECKING:
+    from abfleet_experiments.config import ExcludedWindow
     from abfleet_models.offline import Offline
     from rich.live import Live
 
@@ -175,6 +176,7 @@ class ReportSource:
     html: Path | None
     known: "Mapping[str, Offline]"
     """What the registry says of versions, for the page."""
+    exclude: "Sequence[ExcludedWindow]" = ()
 
     @property
     def files(self) -> list[Path]:
@@ -193,7 +195,14 @@ class ReportSource:
 
         try:
             config = load(self.experiments, self.fleet)
-            report = analyse(self.logs, config, only=self.only, detailed=self.html is not None, known=self.known)
+            report = analyse(
+                self.logs,
+                config,
+                only=self.only,
+                detailed=self.html is not None,
+                known=self.known,
+                exclude=self.exclude,
+            )
         except ConfigErrors as error:
             raise Waiting(str(error.errors[0])) from error
         except LogError as error:

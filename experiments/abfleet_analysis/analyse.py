@@ -1,20 +1,31 @@
 """A log and an experiments file in, reports out. The one place that sees every part of the analysis."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
-from abfleet_experiments.config import AnalysisPlan, Config, EndedExperiment, Experiment, MetricsPlan
+from abfleet_experiments.config import (
+    AnalysisPlan,
+    Config,
+    EndedExperiment,
+    ExcludedWindow,
+    Experiment,
+    MetricsPlan,
+)
 
-from abfleet_analysis.decision.decide import conclude
+from abfleet_analysis.decision.decide import conclude, decide
+from abfleet_analysis.decision.excluded_time import ExcludedTime
 from abfleet_analysis.decision.measurements import measure
 from abfleet_analysis.decision.metrics import metric_rules, uneven
 from abfleet_analysis.evidence.allocation_periods import microseconds, moment
+from abfleet_analysis.evidence.exclusion import calls_in
 from abfleet_analysis.evidence.gather_evidence import gather_evidence
 from abfleet_analysis.evidence.log_lines import LogTables, read_lines
 from abfleet_analysis.reading.clocks import with_right_clocks
 from abfleet_analysis.reading.open_log import Log, open_log
 from abfleet_analysis.reading.survey import survey_of
+from abfleet_analysis.report.excluded import Excluded
 from abfleet_analysis.report.recommended import VersionFacts
 from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
 from abfleet_analysis.report.run_state import State, ended_experiments, run_state
@@ -32,6 +43,7 @@ def analyse(
     progress: Progress = lambda _: None,
     detailed: bool = False,
     known: Mapping[str, VersionFacts] | None = None,
+    exclude: Sequence[ExcludedWindow] = (),
     memory_limit_bytes: int | None = None,
     threads: int | None = None,
 ) -> Report:
@@ -40,11 +52,12 @@ def analyse(
     as_of: Nothing after this is read; the newest line if None, so that a report is a function of its input.
     only: Name of the one experiment to report.
     detailed: Whether each report has its details; `known` are the registry's facts of each version, for these.
+    exclude: Windows that every experiment leaves out beside its own, which they do not overlap.
     memory_limit_bytes, threads: As of `open_log`. Raises LogError, and KeyError if `only` is nowhere.
     """
     progress("reading the log")
     with open_log(paths, detailed=detailed, memory_limit_bytes=memory_limit_bytes, threads=threads) as log:
-        return report_on(log, config, as_of=as_of, only=only, progress=progress, known=known)
+        return report_on(log, config, as_of=as_of, only=only, progress=progress, known=known, exclude=exclude)
 
 
 def report_on(
@@ -55,6 +68,7 @@ def report_on(
     only: str | None = None,
     progress: Progress = lambda _: None,
     known: Mapping[str, VersionFacts] | None = None,
+    exclude: Sequence[ExcludedWindow] = (),
 ) -> Report:
     """The same, of a log that is open, on whatever database; with details if it was opened for them."""
     log, clocks = with_right_clocks(log, until_newest=as_of is None)
@@ -68,9 +82,9 @@ def report_on(
     reports = []
     for name, experiment in _experiments(lines, config, only):
         progress(f"analysing {name}")
-        reports.append(
-            _one(lines, name, experiment, config, at, ended=ended, known=(known or {}) if log.detailed else None)
-        )
+        windows = sorted((*(experiment.exclude if experiment else ()), *exclude), key=lambda one: one.begin)
+        facts = (known or {}) if log.detailed else None
+        reports.append(_one(lines, name, experiment, config, at, windows=windows, ended=ended, known=facts))
     return Report(at if dated else None, _facts(lines), tuple(reports), ended)
 
 
@@ -96,6 +110,7 @@ def _one(
     config: Config,
     at: datetime,
     *,
+    windows: Sequence[ExcludedWindow],
     ended: Sequence[EndedExperiment],
     known: Mapping[str, VersionFacts] | None,
 ) -> ExperimentReport:
@@ -106,7 +121,22 @@ def _one(
         config.metrics,
         uneven_groups=experiment is not None and uneven(experiment),
     )
-    gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at, config=config)
+    left_out = calls_in(lines, name, windows) if windows else ()
+    excluded, everything = Excluded(left_out), None
+    # Also one without a call: its time is no time in which nothing was wrong.
+    oldest = min((row["oldest"] for row in lines.calls.allocated(name)), default=None)
+    within = [one for one in windows if oldest is not None and one.begin <= at and microseconds(one.end) > oldest]
+    if within:
+        everything = gather_evidence(lines, name, experiment, rules, plan, at, config=config)[0].evidence
+        excluded = replace(excluded, decision=decide(everything, plan))
+    time = ExcludedTime.of(within)
+    gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at, config=config, excluded=time)
+    if everything is not None:
+        evidence = gathered.evidence
+        users = int(everything.users[-1].sum() - evidence.users[-1].sum())
+        excluded = replace(excluded, users=users)
+        evidence = replace(evidence, quality=replace(evidence.quality, excluded=excluded.calls))
+        gathered = replace(gathered, evidence=evidence)
     measurements = measure(gathered.evidence, plan)
     decision = conclude(measurements)
     shown = None
@@ -116,4 +146,4 @@ def _one(
         shown = details(lines, name, gathered, tables, measurements, known=known)
     state = run_state(lines, name, experiment, ended, at)
     waits = waiting(gathered, decision, plan, running=state.state is State.RUNNING)
-    return ExperimentReport(name, plan, gathered, decision, state, waits, shown)
+    return ExperimentReport(name, plan, gathered, decision, state, waits, shown, excluded if windows else None)

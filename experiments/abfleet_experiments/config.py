@@ -80,6 +80,20 @@ class RampRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ExcludedWindow:
+    """A window of time that analysis leaves out, [begin, end).
+
+    Attributes:
+        begin, end: In UTC.
+        why: What happened then.
+    """
+
+    begin: datetime
+    end: datetime
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Guardrail:
     """A metric that must not get worse by more than a margin.
 
@@ -88,12 +102,14 @@ class Guardrail:
         points: For `error_rate`: how much more of all users is tolerated at least, 0.01 is 1 in 100; None is 0.002, or
             nothing where there is a margin.
         threshold_ms: For response times: what counts as slow; None learns it from control.
+        outages_per_day: For error_rate: outages of a treatment that are tolerated; None is 1.
     """
 
     name: str
     margin: float | None = None
     threshold_ms: float | None = None
     points: float | None = None
+    outages_per_day: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +180,7 @@ class Experiment:
         traffic_bp: The slice of its layer that it owns. A ramp row may take a smaller part of it.
         control: Name of the group that the others are compared with.
         ramp: Rows in ascending order of time; empty means that the groups' weights are in force, always.
+        exclude: In ascending order of time, none of them touching the inside of another.
     """
 
     name: str
@@ -180,6 +197,7 @@ class Experiment:
     ramp: tuple[RampRow, ...] = ()
     metrics: MetricsPlan = MetricsPlan()
     plan: AnalysisPlan = AnalysisPlan()
+    exclude: tuple[ExcludedWindow, ...] = ()
 
     @property
     def control_index(self) -> int:
@@ -225,7 +243,8 @@ class Config:
         log_attributes: Names of the request attributes that may be written to the decision log.
         concluded: Experiments that have ended, in file order; none of them is among `experiments`.
         revision: The first 12 hex digits of the sha256 of the effective configuration: with defaults filled in and the
-            fleet file applied; comments, notation and the order of keys where it has no meaning leave it unchanged.
+            fleet file applied; comments, notation and the order of keys where it has no meaning leave it unchanged, and
+            so does `exclude`, which routers have nothing to do with.
     """
 
     default: str
@@ -276,7 +295,10 @@ def time_text(at: datetime) -> str:
 
 
 def effective(config: Config) -> dict[str, object]:
-    """The configuration as plain JSON values, all defaults filled in; what the revision is computed from."""
+    """The configuration as plain JSON values, all defaults filled in; what the revision is computed from.
+
+    Without `exclude`: it is for the analysis alone, and a new revision is one that routers put in force.
+    """
     return {
         "version": 1,
         "default": config.default,
@@ -323,7 +345,13 @@ def _effective_experiment(experiment: Experiment) -> dict[str, object]:
         "metrics": {
             "primary": metrics.primary,
             "guardrails": [
-                [g.name, g.margin, g.threshold_ms, *([] if g.points is None else [g.points])]
+                [
+                    g.name,
+                    g.margin,
+                    g.threshold_ms,
+                    *([] if g.points is None else [g.points]),
+                    *([] if g.outages_per_day is None else [{"outages_per_day": g.outages_per_day}]),
+                ]
                 for g in metrics.guardrails
             ],
             "secondary": list(metrics.secondary),

@@ -25,7 +25,7 @@ class PlanWarning:
     Attributes:
         kind: A fixed word: `model_changed`, `salt_changed`, `treatment_loses_users`, `weights_without_ramp`,
             `groups_changed`, `control_changed`, `slice_moved`, `audience_changed`, `holdout_changed`,
-            `default_changed`, `past_row_changed`, `experiment_removed` or `advice`.
+            `default_changed`, `past_row_changed`, `experiment_removed`, `exclude_changed` or `advice`.
         experiment: The experiment it is about; None for the file as a whole.
     """
 
@@ -137,6 +137,12 @@ def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Itera
             )
             yield PlanWarning("slice_moved", experiment.name, message)
         yield from _loss_warnings(was, moving)
+        if was.exclude != experiment.exclude:
+            message = (
+                "reports leave out other calls than before, see `exclude`. Nobody moves by that, and routers have "
+                "nothing to do. A window that is chosen by what a report said breaks what the next one promises"
+            )
+            yield PlanWarning("exclude_changed", experiment.name, message)
     for was in old.experiments:
         if all(was.name != experiment.name for experiment in new.experiments):
             yield PlanWarning("experiment_removed", was.name, f"is no longer in the file; its users get {new.default}")

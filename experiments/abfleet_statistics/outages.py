@@ -10,8 +10,8 @@ Of outages that count, x = 1 if one is the treatment's, with the share p = max(1
 
 since each replica fails by itself, and who has more calls sees more of the short outages. E_B is guardrails.py's with
 that share. One of three replicas is out once a day, all three hardly ever, so that what control's redundancy hides
-would be held against a treatment with one. Hence a tolerated rate, a = 1 a day, beside it: with N outages of the
-treatment in t days
+would be held against a treatment with one. Hence a tolerated rate, a = 1 a day or what the file says, beside it: with N
+outages of the treatment in t days
 
     E_rate = mean over R of R^N exp(-(R - 1) a t)
 
@@ -40,7 +40,7 @@ NEAR_US: Final = 60 * SECOND
 """Counted outages of two groups so near are shared; timeouts and slow answers so near to one do not count."""
 DAY_US: Final = 86_400 * SECOND
 TOLERATED_A_DAY: Final = 1.0
-"""Outages of a treatment that are nobody's concern. A policy, not a law of nature."""
+"""Outages of a treatment that are nobody's concern, where the file says nothing. A policy, not a law of nature."""
 RATE_BETS: Final = (1.5, 2.0, 3.0, 5.0, 10.0, 30.0)
 
 
@@ -142,7 +142,10 @@ def log_e_of_outages(of_treatment: NDArray[np.bool_], share: Floats) -> Floats:
     return guardrails.log_e_process(mine, 1 - mine, share)
 
 
-def log_e_of_rate(count: Floats, days: Floats) -> Floats:
-    """ln E of a treatment having had so many counted outages in so many days: float64[moments]."""
+def log_e_of_rate(count: Floats, days: Floats, *, tolerated: float = TOLERATED_A_DAY) -> Floats:
+    """ln E of a treatment having had so many counted outages in so many days: float64[moments].
+
+    tolerated: Outages a day.
+    """
     bets = np.array(RATE_BETS)[:, None]
-    return guardrails.log_mean(count * np.log(bets) - (bets - 1) * TOLERATED_A_DAY * days)
+    return guardrails.log_mean(count * np.log(bets) - (bets - 1) * tolerated * days)

@@ -127,6 +127,10 @@ class LogLines:
         }
         self._add(line)
 
+    def lines_of(self, event: str) -> list[dict[str, Any]]:
+        """The lines of one kind."""
+        return [line for line in self.lines if line["event"] == event]
+
     def write(self, folder: Path, name: str = "decisions-host-20261101T000000-1.jsonl") -> Path:
         """Writes all lines into a file of the folder, and returns the folder."""
         text = "".join(json.dumps(line) + "\n" for line in self.lines)

@@ -39,6 +39,7 @@ EXPERIMENT = {
     "metrics",
     "outages",
     "data_quality",
+    "excluded",
 }
 METRIC = {
     "name",

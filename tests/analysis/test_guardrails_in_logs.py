@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.metrics import Failure
 from abfleet_analysis.evidence.deployment import replicas_in
 from abfleet_analysis.evidence.log_lines import read_lines
 from abfleet_analysis.reading.databases import fetched_rows
 from abfleet_analysis.reading.open_log import open_log
+from abfleet_experiments.file.load import load_text
 
 from tests.analysis.log_lines import START, LogLines, file_text, metric, only, report_of
 
@@ -68,6 +70,7 @@ def test_a_killed_worker_is_one_outage(tmp_path: Path) -> None:
         "end": "2026-11-01T02:30:06Z",
         "calls": 31,
         "counted": 1,
+        "excluded": False,
         "shared_with": [],
     }
 
@@ -283,6 +286,57 @@ def test_each_failure_has_its_class(tmp_path: Path) -> None:
         table = read_lines(opened, 2**61).exposures
         rows = fetched_rows(table.select("at", "failure", "error").order_by("at"))
     assert [(row["failure"], row["error"]) for row in rows] == [(failure, error) for *_, failure, error in CLASSES]
+
+
+OWN_REASONS = [
+    ("unavailable", "UNAVAILABLE", 1, Failure.ABSENT, True),
+    ("ejected", "UNAVAILABLE", 0, Failure.ABSENT, True),
+    ("unavailable", "DEADLINE_EXCEEDED", 1, Failure.ABSENT, True),
+    ("model_error", "UNAVAILABLE", 1, Failure.WRONG, True),
+    ("timeout", "DEADLINE_EXCEEDED", 1, Failure.LATE, True),
+    ("timeout", "DEADLINE_EXCEEDED", 0, Failure.NONE, False),
+    ("timeout", "UNAVAILABLE", 1, Failure.LATE, True),
+    ("overload", "RESOURCE_EXHAUSTED", 1, Failure.NONE, False),
+    (None, "CANCELLED", 1, Failure.NONE, False),
+    (None, "OK", 1, Failure.NONE, False),
+]
+
+
+def test_the_log_says_why_a_version_failed(tmp_path: Path) -> None:
+    """The assigned version's own reason goes before the status; nothing is unknown any more."""
+    log = LogLines()
+    for number, (failure, status, attempts, _, _) in enumerate(OWN_REASONS):
+        at = START + SECOND * number
+        log.exposure(f"u{number}", "control", at, failure=failure, status=status, attempts=attempts)
+    log.write(tmp_path)
+    with open_log([tmp_path]) as opened:
+        table = read_lines(opened, 2**61).exposures
+        rows = fetched_rows(table.select("at", "failure", "error").order_by("at"))
+    assert [(row["failure"], row["error"]) for row in rows] == [(failure, error) for *_, failure, error in OWN_REASONS]
+
+
+def test_control_s_own_reason_is_no_longer_held_against_it_twice(tmp_path: Path) -> None:
+    """Where the log says that the default was not there, that is an outage and no wrong answer, and the other way."""
+    for name, counts in (("unavailable", (1, 0)), ("model_error", (0, 5))):
+        log, folder = service(60), tmp_path / name
+        restart(log, "control", 20, {"status": "UNAVAILABLE", "attempts": 1, "failure": name}, calls=5)
+        folder.mkdir()
+        (report,) = analyse([log.write(folder)], load_text(ERRORS)).experiments
+        evidence = report.gathered.evidence
+        assert (len(evidence.outages[1].known_us), evidence.bad_events["error_rate"].counts[:, 0].sum()) == counts
+
+
+def test_how_many_outages_a_day_are_tolerated_is_in_the_file(tmp_path: Path) -> None:
+    """Six hours with an outage each half hour are tolerated where the file allows 50 a day, and not where it is one."""
+    log = service(400)
+    for minute in range(20, 400, 30):
+        restart(log, "treatment", minute + 0.5, GONE, calls=3)
+    values = [
+        metric(report_of(log.write(tmp_path), ERRORS.replace("error_rate", one)), "error_rate")["e_value"]
+        for one in ("{name: error_rate, outages_per_day: 50}", "{name: error_rate, outages_per_day: 1}", "error_rate")
+    ]
+    assert values[0] < 2
+    assert values[1] == values[2] > 50
 
 
 def test_why_control_failed_is_held_against_control(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, microseconds
+from abfleet_analysis.evidence.exclusion import WindowCalls
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, GroupFacts
 from abfleet_analysis.report.details import (
     Breakdown,
@@ -24,11 +25,12 @@ from abfleet_analysis.report.details import (
     Traffic,
     VersionLists,
 )
+from abfleet_analysis.report.excluded import Excluded
 from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
 from abfleet_analysis.report.run_state import RunState, State
 from abfleet_analysis.report.waiting import waiting
 from abfleet_analysis.simulation.scenarios import SCENARIOS
-from abfleet_experiments.config import AnalysisPlan, Config, EndedExperiment
+from abfleet_experiments.config import AnalysisPlan, Config, EndedExperiment, ExcludedWindow
 from abfleet_experiments.file.load import load_text
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
@@ -99,7 +101,11 @@ def made_experiment(scenario: str, seed: int, name: str) -> ExperimentReport:
     found = (LoggedAllocation("7f3a9c01b2d4", START, np.array([0.7, 0.2, 0.1]), "recommender-2026-11"),)
     gathered = GatheredEvidence(evidence, found, facts, looks)
     waits = waiting(gathered, decision, plan, running=True)
-    report = ExperimentReport(name, plan, gathered, decision, RunState(State.RUNNING, START), waits)
+    window = ExcludedWindow(START + DAY * 3, START + DAY * 3.25, "a database was down")
+    left_out = WindowCalls(window, dict.fromkeys(evidence.groups, 420), dict.fromkeys(evidence.groups, 300))
+    excluded = Excluded((left_out,), 17, decision)
+    state = RunState(State.RUNNING, START)
+    report = ExperimentReport(name, plan, gathered, decision, state, waits, excluded=excluded)
     return dataclasses.replace(report, details=made_details(report, times))
 
 
@@ -248,6 +254,7 @@ def hostile_report() -> Report:
                 "mrr": fourth,
                 "0a1b2c3d4e5f": second,
                 "7f3a9c01b2d4": first,
+                "a database was down": third,
                 "first configuration": first + fourth,
             },
         ),

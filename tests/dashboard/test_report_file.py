@@ -103,3 +103,17 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def test_the_page_says_what_windows_leave_out(tmp_path: Path) -> None:
+    """When, why, how much, and what the verdict is with it."""
+    prepared_log(days=2, a_day=100).write(tmp_path)
+    window = "2026-11-01T12:00:00Z/2026-11-01T18:00:00Z"
+    result = analyze(tmp_path, "--exclude", window, "--html", tmp_path / "r.html")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert faults(page, self_contained=True) == []
+    text = " ".join(read(page).text.split())
+    assert "Excluded 2026-11-01T12:00:00Z to 2026-11-01T18:00:00Z (--exclude): 25 calls of 25 users" in text
+    assert "With the excluded calls the verdict would be the same: keep running." in text
+    assert "A window that is chosen after looking" in text

@@ -48,6 +48,42 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "is not a known key; allowed: control, model",
     ),
     "duplicate key": ("salt: s", "§name: f", f"{E}.name", "is given twice; the first one is in line 7"),
+    "window backwards": (
+        SALT,
+        "    exclude: [§{from: 2026-11-02T00:00:00Z, to: 2026-11-02T01:00:00+01:00, why: x}]\n",
+        f"{E}.exclude[0]",
+        "`from` 2026-11-02T00:00:00Z must be before `to` 2026-11-02T00:00:00Z",
+    ),
+    "window without a zone": (
+        SALT,
+        "    exclude: [{from: 2026-11-02T00:00:00Z, to: §2026-11-03T00:00:00, why: x}]\n",
+        f"{E}.exclude[0].to",
+        "`2026-11-03T00:00:00` must be a time with its zone",
+    ),
+    "window without a reason": (
+        SALT,
+        "    exclude: [§{from: 2026-11-02T00:00:00Z, to: 2026-11-03T00:00:00Z}]\n",
+        f"{E}.exclude[0].why",
+        "is missing: what happened; the report shows it",
+    ),
+    "windows that overlap": (
+        SALT,
+        "    exclude:\n      - {from: 2026-11-02T00:00:00Z, to: 2026-11-04T00:00:00Z, why: x}\n      - §{from: 2026-11-03T00:00:00Z, to: 2026-11-05T00:00:00Z, why: y}\n",
+        f"{E}.exclude[1]",
+        "2026-11-03T00:00:00Z to 2026-11-05T00:00:00Z overlaps another window, 2026-11-02T00:00:00Z to 2026-11-04T",
+    ),
+    "window before the ramp": (
+        SALT,
+        "    ramp: [{at: 2026-11-08T00:00:00Z, control: 70, one: 30}]\n    exclude: [§{from: 2026-11-02T00:00:00Z, to: 2026-11-08T00:00:00Z, why: x}]\n",
+        f"{E}.exclude[0]",
+        "is over before the first ramp row at 2026-11-08T00:00:00Z",
+    ),
+    "outages of a response time": (
+        SALT,
+        "    metrics: {guardrails: [{name: response_time_p95, outages_per_day: §2}]}\n",
+        f"{E}.metrics.guardrails[0].outages_per_day",
+        "is allowed for error_rate only",
+    ),
     "duplicate user": (SALT, "    overrides: {u: one, §u: one}\n", f"{E}.overrides.u", "is given twice"),
     "list as key": ("salt: s", "? §[a]\n    : b", E, "has a list or mapping as a key; keys are text"),
     "sum": (

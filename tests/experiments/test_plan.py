@@ -63,6 +63,11 @@ def test_no_change_no_warning() -> None:
         ("traffic: 50", "traffic: 60", {"slice_moved"}),
         ("salt: s", "salt: s\n    enabled: false", {"treatment_loses_users"}),
         ("  - {name: f, ", "  - {name: g, ", {"experiment_removed"}),
+        (
+            "salt: s",
+            "salt: s\n    exclude: [{from: 2026-11-01T00:00:00Z, to: 2026-11-01T01:00:00Z, why: x}]",
+            {"exclude_changed"},
+        ),
         ("weight: 10}", "weight: 10, control: true}", {"control_changed", "treatment_loses_users", "groups_changed"}),
     ],
 )

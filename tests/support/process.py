@@ -26,7 +26,8 @@ class Process:
         self.name = name
         self.stderr_path = folder / f"{name}.stderr"
         environment = {key: value for key, value in os.environ.items() if not key.startswith("ABFLEET_")}
-        environment["PYTHONPATH"] = str(ROOT)  # for programs that are themselves tests
+        # For programs that are themselves tests; and whatever the tests themselves are to find.
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self.stderr_path.open("ab") as stderr:
             self.popen = subprocess.Popen(
                 [*before, sys.executable, "-m", module, *arguments],

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
 
+from abfleet_analysis.report.excluded import excluded_sentences
 from abfleet_analysis.report.render import missing
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Config
@@ -65,6 +66,7 @@ class ExperimentView:
         waiting: What an experiment that keeps running waits for.
         groups: Who is compared. split: Whom the test of the groups' sizes counts, which are fewer after a ramp.
         main: The primary metric over time, one picture for each treatment. others: All other metrics.
+        excluded: What windows leave out, and what the verdict is with it; empty where there are none.
         detailed: Whether the report came with details; without, pictures over time cannot be drawn.
     """
 
@@ -78,6 +80,7 @@ class ExperimentView:
     answers: PlainAnswers
     reasons: tuple[str, ...]
     waiting: tuple[str, ...]
+    excluded: tuple[str, ...]
     progress: str
     reached: float | None
     health: DataHealth
@@ -126,6 +129,7 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
         answers=answers(report),
         reasons=tuple(_sentence(reason, names) for reason in decision.reasons),
         waiting=tuple(_sentence(text, names) for text in (*report.waiting.sentences, *missing(report))),
+        excluded=_excluded(report, names),
         progress=progress(report),
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
         health=health(report),
@@ -143,6 +147,13 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
         changes=change_rows(details.changes) if details else (),
         detailed=details is not None,
     )
+
+
+def _excluded(report: ExperimentReport, names: frozenset[str]) -> tuple[str, ...]:
+    if report.excluded is None:
+        return ()
+    sentences = excluded_sentences(report.excluded, report.decision, report.gathered)
+    return tuple(_sentence(sentence, names) for sentence in sentences)
 
 
 def as_of_text(at: datetime | None) -> str:

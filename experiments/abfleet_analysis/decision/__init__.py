@@ -3,6 +3,7 @@
 __all__ = [
     "decide",
     "evidence",
+    "excluded_time",
     "faults",
     "measurements",
     "metrics",

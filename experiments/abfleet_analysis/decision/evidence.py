@@ -11,9 +11,10 @@ import numpy as np
 from abfleet_log.clocks import RouterOff
 from abfleet_statistics.effects import QuantileScale
 from abfleet_statistics.moments import Floats, Moments
-from abfleet_statistics.outages import Outage
+from abfleet_statistics.outages import TOLERATED_A_DAY, Outage
 from numpy.typing import NDArray
 
+from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED, ExcludedTime
 from abfleet_analysis.decision.metrics import MetricRule
 
 ABSENT_MINUTES: Final = 30
@@ -102,6 +103,8 @@ class PairOutages:
         replicas: Of the treatment and of control; None where nobody knows.
         outages: Of the treatment and of control, also those that were not counted.
         left_out: Calls near to an outage that timed out, and therefore do not count.
+        excluded: Time that is no part of the treatment's days; an outage that begins in it does not count.
+        tolerated_a_day: Outages of the treatment that are nobody's concern.
     """
 
     time: NDArray[np.int64]
@@ -113,6 +116,8 @@ class PairOutages:
     replicas: tuple[int, int] | None
     outages: tuple[tuple[Outage, ...], tuple[Outage, ...]]
     left_out: int = 0
+    excluded: ExcludedTime = NOTHING_EXCLUDED
+    tolerated_a_day: float = TOLERATED_A_DAY
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,8 @@ class DataQuality:
         not_compared: Those of them of whom nothing counts, because they have not come back.
         in_both_groups: Users who count in more than one
             group: their window had closed before their bucket moved, or a new salt dealt them anew.
-        synthetic, ...: Users, lines and outcomes that were left out, and why.
+        synthetic, ...: Users, lines and outcomes that were left out, and why. excluded: Calls in windows that the
+            experiment excludes.
     """
 
     lines: int = 0
@@ -196,6 +202,7 @@ class DataQuality:
     wrong_clock: int = 0
     wrong_clock_routers: tuple[str, ...] = ()
     routers_off: tuple[RouterOff, ...] = ()
+    excluded: int = 0
     joined: Floats = field(default_factory=lambda: np.zeros(0))
     unjoined: Floats = field(default_factory=lambda: np.zeros(0))
     before: Moments | None = None

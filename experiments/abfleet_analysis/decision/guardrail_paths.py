@@ -83,8 +83,8 @@ def _merged(steps: _Steps, pair: PairOutages) -> tuple[NDArray[np.int64], NDArra
     wrong = np.concatenate([[0.0], steps.log_e])[np.searchsorted(steps.at_us, at, side="right")]
     so_far = np.searchsorted(known, at, side="right")
     number = np.concatenate([[0.0], mine.cumsum()])[so_far]
-    days = np.maximum(at - pair.began_us, 0) / outages.DAY_US
-    absent = np.minimum(path[so_far], outages.log_e_of_rate(number, days))
+    days = pair.excluded.between(pair.began_us, at) / outages.DAY_US
+    absent = np.minimum(path[so_far], outages.log_e_of_rate(number, days, tolerated=pair.tolerated_a_day))
     return at, time, wrong, absent
 
 

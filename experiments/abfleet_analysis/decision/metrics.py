@@ -12,6 +12,7 @@ from typing import Final
 
 from abfleet_experiments.config import AnalysisPlan, Experiment, Guardrail, Metric, MetricsPlan
 from abfleet_statistics.effects import Estimator
+from abfleet_statistics.outages import TOLERATED_A_DAY
 
 DEFAULT_WINDOW: Final = timedelta(days=7)
 """How long after a user's first exposure an outcome without a request id still counts."""
@@ -55,8 +56,9 @@ class BadEvent(Enum):
 class Failure(IntEnum):
     """What became of a call that the assigned version did not answer, as far as guardrails ask.
 
-    A reason for a fallback goes before the status. Of the default version there is no fallback: the log does not say
-    why it failed once an attempt was made, which is AMBIGUOUS. Calls that were never sent are nobody's failure.
+    The assigned version's own reason goes before the status. Older lines have it only where there was a fallback, and
+    of the default version there is none: they do not say why it failed once an attempt was made, which is AMBIGUOUS.
+    Calls that were never sent are nobody's failure.
     """
 
     NONE = 0
@@ -72,7 +74,7 @@ FAILURES: Final[Mapping[str, Failure]] = {
     "model_error": Failure.WRONG,
     "timeout": Failure.LATE,
 }
-"""By the reason for a fallback."""
+"""By the reason that the log gives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,7 @@ class MetricRule:
         winsorise: Quantile of all users' values at which they are cut; `by_default`, because groups are uneven.
         bad_event: What the e-process counts, where the metric is a guardrail that has one.
         threshold_ms: What counts as slow; None learns it from control.
+        outages_per_day: Outages of a treatment that are nobody's concern, where the metric asks about them.
     """
 
     name: str
@@ -106,6 +109,7 @@ class MetricRule:
     threshold_ms: float | None = None
     over: str | None = None
     by_default: bool = False
+    outages_per_day: float = TOLERATED_A_DAY
 
     @property
     def binary(self) -> bool:
@@ -191,6 +195,7 @@ def _rule(name: str, role: str, guardrail: Guardrail, plan: AnalysisPlan, own: M
         money=built.money,
         bad_event=built.bad_event if role == "guardrail" else None,
         threshold_ms=guardrail.threshold_ms,
+        outages_per_day=TOLERATED_A_DAY if guardrail.outages_per_day is None else guardrail.outages_per_day,
     )
 
 

@@ -161,6 +161,8 @@ class Reasons:
         if not occupied.any():
             synthetic = self._evidence.quality.synthetic
             left = f": {synthetic:,} synthetic calls are left out" if synthetic else ""
+            if excluded := self._evidence.quality.excluded:
+                left = f": all {excluded:,} calls of its users are in excluded windows"
             self._say(f"the log has no users of this experiment yet{left}")
         elif not (occupied[0] and occupied[self._group]):
             empty = self._evidence.groups[0] if occupied[self._group] else self._name
@@ -290,7 +292,8 @@ def _which_half(wrong: float, absent: float) -> str:
 def _outages(pair: PairOutages, log_e: float, name: str, control: str) -> str:
     """How many outages there were, how long, and at whose cost."""
     counted, shared = pair.of_treatment & ~pair.shared, pair.of_treatment & pair.shared
-    mine = pair.outages[0]
+    began = np.array([one.begin for one in pair.outages[0]], dtype=np.int64)
+    mine = [one for one, out in zip(pair.outages[0], pair.excluded.inside(began), strict=True) if not out]
     minutes = sum(one.end - one.begin for one in mine) / MINUTE_US
     calls = sum(one.calls for one in mine)
     replicas = "replicas unknown, taken as equal"

@@ -4,6 +4,7 @@ __all__ = [
     "allocation_periods",
     "cells",
     "contributions",
+    "exclusion",
     "gather_evidence",
     "log_lines",
     "sums",

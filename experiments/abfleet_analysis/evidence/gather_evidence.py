@@ -14,9 +14,10 @@ from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import Cap, DataQuality, Evidence, MetricEvidence
+from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED, ExcludedTime
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence import cells as cells_of
-from abfleet_analysis.evidence import packed_counts, sums
+from abfleet_analysis.evidence import log_lines, packed_counts, sums
 from abfleet_analysis.evidence.allocation_periods import (
     LoggedAllocation,
     Looks,
@@ -28,6 +29,7 @@ from abfleet_analysis.evidence.allocation_periods import (
 from abfleet_analysis.evidence.caps import caps
 from abfleet_analysis.evidence.contributions import OutcomeProblems, contributions, join_outcomes, values_before
 from abfleet_analysis.evidence.deployment import deployment_of
+from abfleet_analysis.evidence.exclusion import Exclusion, without
 from abfleet_analysis.evidence.guardrail_events import guardrail_events
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality
@@ -92,10 +94,11 @@ def gather_evidence(
     as_of: datetime,
     *,
     config: Config | None = None,
+    excluded: ExcludedTime = NOTHING_EXCLUDED,
 ) -> tuple[GatheredEvidence, Tables | None]:
     """An experiment's evidence as known at `as_of`, and the tables it was made from; None where nobody was in it.
 
-    config: The whole file, which says where versions run.
+    config: The whole file, which says where versions run. excluded: When calls do not count.
     """
     calls = lines.calls.allocated(name)
     events = {}
@@ -108,10 +111,18 @@ def gather_evidence(
         group_names(experiment, sorted(listed), lines.calls.shares(name)) if (listed or experiment is not None) else ()
     )
     found = find_allocations(calls, groups, experiment, events, as_of)
+    exclusion = None
+    if excluded and found:
+        every = log_lines.calls(log_lines.allocated(lines, name), groups, [one.id for one in found])
+        exclusion = Exclusion(excluded, every, min(one.begin for one in found))
+        lines = without(lines, name, excluded)
+        kept = {row["allocation"] for row in lines.calls.allocated(name)}
+        found = [one for one in found if one.id in kept]
     if not found:
-        return _empty_evidence(lines, name, groups, experiment, rules, plan, as_of), None
+        began = as_of if exclusion is None else exclusion.began
+        return _empty_evidence(lines, name, groups, experiment, rules, plan, began, as_of), None
     deployment = deployment_of(config, experiment, groups)
-    tables = tables_of(lines, name, groups, found, rules, plan, as_of, deployment=deployment)
+    tables = tables_of(lines, name, groups, found, rules, plan, as_of, deployment=deployment, exclusion=exclusion)
     return _evidence_of(tables), tables
 
 
@@ -317,7 +328,7 @@ def _with_values_before(
         if rule.estimator is not Estimator.CUPED or not tables.any_before():
             continue
         column = f"before_{values[rule.name].y}"
-        before = values_before(tables.lines, tables.starts(), rule, counted.currencies.get(rule.name))
+        before = values_before(tables.lines, tables.exposed(), rule, counted.currencies.get(rule.name))
         before = tables.keep(column, before)
         table = table.left_join(before, "user").drop("user_right")
         table = table.mutate(**{column: table.before.fill_null(0.0)}).drop("before")
@@ -332,21 +343,22 @@ def _empty_evidence(
     experiment: Experiment | None,
     rules: Sequence[MetricRule],
     plan: AnalysisPlan,
+    began: datetime,
     as_of: datetime,
 ) -> GatheredEvidence:
-    """The evidence of an experiment that nobody was in."""
+    """The evidence of an experiment that nobody was in, or whose users are all left out."""
     synthetic, overrides = lines.calls.left_out(name)
-    none = np.zeros((1, 1, len(groups)))
+    looks = looks_until(began, as_of, plan)
+    none = np.zeros((len(looks.times), 1, len(groups)))
     weights = (
         np.array([experiment.group(g).weight_bp / 10_000 for g in groups]) if experiment else np.zeros(len(groups))
     )
-    looks = looks_until(as_of, as_of, plan)
     evidence = Evidence(
         groups=groups,
         weights=weights,
         calendar=looks.calendar,
-        membership=np.ones((1, 1, 1)),
-        shares=weights.reshape(1, 1, -1),
+        membership=np.ones((len(looks.times), 1, 1)),
+        shares=np.tile(weights, (len(looks.times), 1, 1)),
         new_users=none,
         users=none[:, 0],
         metrics=tuple(MetricEvidence(rule, from_sums([none] * 7)) for rule in rules),

@@ -1,10 +1,10 @@
-"""From calls to what guardrails rest on: users' first bad events by block, outages, and who answered at all.
+"""From calls to what guardrails rest on: users' first bad events by block, and outages; who answered is in answers.py.
 
 Ibis expressions, which bring back few rows; which of them count, and how often, is in statistics/outages.py.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Final
 
 import ibis
@@ -14,20 +14,21 @@ import pyarrow as pa
 from abfleet_statistics import outages
 from abfleet_statistics.blocks import BLOCK_SECONDS
 from abfleet_statistics.moments import Floats
-from abfleet_statistics.outages import SECOND, GroupOutages, Times
+from abfleet_statistics.outages import SECOND, CountedOutages, GroupOutages, Times
 from numpy.typing import NDArray
 
-from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers, BadEvents, Blocks, PairOutages
+from abfleet_analysis.decision.evidence import Answers, BadEvents, Blocks, PairOutages
+from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED, ExcludedTime
 from abfleet_analysis.decision.metrics import BadEvent, Failure
 from abfleet_analysis.evidence.allocation_periods import microseconds
+from abfleet_analysis.evidence.answers import answers_of
 from abfleet_analysis.evidence.response_times import slow_calls
 from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
+from abfleet_analysis.reading.databases import fetched_one, numbers
 
 BLOCK_US: Final = BLOCK_SECONDS * SECOND
 MINUTE_US: Final = 60 * SECOND
-WINDOW_US: Final = ABSENT_MINUTES * MINUTE_US
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,10 @@ def guardrail_events(tables: Tables) -> GuardrailEvents:
         return GuardrailEvents({}, {}, answers)
     counted = tables.lines.calls.allocated(tables.name)
     failures = tables.keep("failures", _failures(tables)) if any(row["error"] for row in counted) else None
-    absences = _absences(failures, len(tables.groups))
+    every = failures  # outages are found in all that happened; what is excluded is dropped afterwards
+    if tables.exclusion is not None:
+        every = tables.keep("every_failure", _failures(replace(tables, calls=tables.exclusion.every_call)))
+    absences = _absences(every, len(tables.groups))
     spans = {group: _spans(absences[0], absences[group]) for group in range(1, len(tables.groups))}
     bad_events = {}
     for rule in rules:
@@ -78,8 +82,14 @@ def guardrail_events(tables: Tables) -> GuardrailEvents:
         else:
             events = None if failures is None else failures.filter(failures.failure != Failure.ABSENT)
         bad_events[rule.name] = _bad_events(tables, events, spans)
+    asking = (rule.outages_per_day for rule in rules if rule.bad_event is BadEvent.ERROR)
+    tolerated = next(asking, outages.TOLERATED_A_DAY)
     pairs = {
-        group: replace(_pair(tables, absences, group), left_out=_left_out(tables, failures, group, spans[group]))
+        group: replace(
+            _pair(tables, absences, group),
+            left_out=_left_out(tables, failures, group, spans[group]),
+            tolerated_a_day=tolerated,
+        )
         for group in spans
     }
     return GuardrailEvents(bad_events, pairs, answers)
@@ -217,7 +227,9 @@ def _spans(control: _Absences, treatment: _Absences) -> Times:
 def _pair(tables: Tables, absences: Sequence[_Absences], group: int) -> PairOutages:
     """The outages of a treatment and of control; one of the last minute is not counted yet."""
     control, treatment = absences[0].outages(), absences[group].outages()
+    time = NOTHING_EXCLUDED if tables.exclusion is None else tables.exclusion.time
     counted = outages.counted_of_both(treatment, control, microseconds(tables.as_of))
+    counted = _without_excluded(counted, (treatment, control), time)
     weights = np.stack([one.weights for one in tables.allocations])
     begins = np.array([microseconds(one.begin) for one in tables.allocations])
     shares = weights[np.maximum(np.searchsorted(begins, counted.at, side="right") - 1, 0)]
@@ -232,7 +244,19 @@ def _pair(tables: Tables, absences: Sequence[_Absences], group: int) -> PairOuta
         began_us=_began(tables),
         replicas=replicas,
         outages=(tuple(treatment.outages), tuple(control.outages)),
+        excluded=time,
     )
+
+
+def _without_excluded(
+    counted: CountedOutages, groups: tuple[GroupOutages, GroupOutages], time: ExcludedTime
+) -> CountedOutages:
+    """Without outages that began in excluded time, however long they last, and what was counted in it of others."""
+    began = [{at: one.begin for one in group.outages for at in one.counted} for group in groups]
+    of = zip(counted.at.tolist(), counted.of_treatment.tolist(), strict=True)
+    begin = np.array([began[0 if mine else 1][at] for at, mine in of], dtype=np.int64)
+    kept = ~(time.inside(begin) | time.inside(counted.at))
+    return CountedOutages(*(getattr(counted, one.name)[kept] for one in fields(CountedOutages)))
 
 
 def _index(tables: Tables, at: Times) -> Times:
@@ -242,45 +266,4 @@ def _index(tables: Tables, at: Times) -> Times:
 
 
 def _began(tables: Tables) -> int:
-    return min(microseconds(one.begin) for one in tables.allocations)
-
-
-# --- who answered -----------------------------------------------------------------------------------------------------
-
-
-def answers_of(tables: Tables) -> Answers:
-    """Calls of the last 30 minutes before each look and the report, by group.
-
-    Looks that are closer together than that are known in whole ones.
-    """
-    looks, calls = tables.looks, tables.calls
-    calls = calls.filter(calls.own | (calls.failure != Failure.NONE))
-    as_of, done = microseconds(tables.as_of), looks.calendar.done
-    before = calls.filter(calls.look < done)
-    if looks.look_us > WINDOW_US:
-        before = before.filter(before["at"] > looks.anchor_us + before.look * looks.look_us - WINDOW_US)
-    sums = np.stack([_calls_by_group(before, done, tables), _calls_by_group(before.filter(before.own), done, tables)])
-    several = max(WINDOW_US // looks.look_us, 1)
-    total = sums.cumsum(axis=1)
-    earlier = np.concatenate([np.zeros_like(total[:, :several]), total[:, :-several]], axis=1)[:, :done]
-    now = calls.filter(calls["at"] > as_of - WINDOW_US).mutate(look=ibis.literal(0))
-    last = np.stack([_calls_by_group(now, 1, tables), _calls_by_group(now.filter(now.own), 1, tables)])
-    answers = Answers(*np.concatenate([total - earlier, last], axis=1))
-    since, lost = {}, {}
-    for group in range(1, len(tables.groups)):
-        if answers.silent(-1, group):
-            mine = calls.filter(calls.g == group)
-            answered = fetched_one(mine.filter(mine.own)["at"].max())
-            left = mine.filter(mine["at"] > (-1 if answered is None else answered))
-            row = fetched_rows(left.aggregate(first=left["at"].min(), n=left.count()))[0]
-            since[group], lost[group] = int(row["first"] if answered is None else answered), int(row["n"])
-    return replace(answers, since_us=since, lost=lost)
-
-
-def _calls_by_group(calls: ir.Table, looks: int, tables: Tables) -> Floats:
-    """How many calls: float64[looks, groups]."""
-    columns = arrow(calls.group_by("look", "g").aggregate(n=ibis._.count()))
-    result = np.zeros((looks, len(tables.groups)))
-    look, group = (numbers(columns[name]).astype(np.int64) for name in ("look", "g"))
-    result[look, group] = numbers(columns["n"])
-    return result
+    return microseconds(tables.began)

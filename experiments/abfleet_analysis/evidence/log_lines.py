@@ -125,10 +125,10 @@ def _seen(
 
 def _facts(calls: ir.Table, same: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
     """`call_results` of calls, where some columns have one value in all calls (`same`)."""
-    status, fallback, unsent = (
-        same[column] if column in same else calls[column] for column in ("status", "fallback", "unsent")
+    status, fallback, cause, unsent = (
+        same[column] if column in same else calls[column] for column in ("status", "fallback", "cause", "unsent")
     )
-    return call_results(status, fallback, unsent)
+    return call_results(status, fallback, cause, unsent)
 
 
 def _outcomes(known: ir.Table) -> ir.Table:
@@ -204,15 +204,17 @@ def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) ->
     )
 
 
-def call_results(status: ir.StringValue, fallback: ir.StringValue, unsent: ir.StringValue) -> dict[str, ir.Value]:
-    """What the status, the fallback and the attempts of calls say.
+def call_results(
+    status: ir.StringValue, fallback: ir.StringValue, cause: ir.StringValue, unsent: ir.StringValue
+) -> dict[str, ir.Value]:
+    """What the status, the fallback, the cause of a failure and the attempts of calls say.
 
     `error` is whether the assigned version failed, `in_time` whether the response time says something of it, `failure`
     how it failed, as a number of Failure, and `own` whether the assigned version itself has answered. A call that was
     not sent, because its time was up or the router failed, says nothing of any version, unless none was there to ask.
     """
     plain = status.fill_null("OK")
-    reason = fallback.fill_null("")
+    reason = cause.fill_null("")
     missing = reason.isin([name for name, failure in FAILURES.items() if failure is not Failure.LATE])
     nobodys = unsent.notnull() & plain.isin(("DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")) & ~missing
     failed = (reason.isin(ERROR_FALLBACKS) | plain.isin(ERROR_STATUSES)) & ~nobodys

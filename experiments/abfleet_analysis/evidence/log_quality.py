@@ -118,7 +118,7 @@ def _before(tables: Tables) -> Moments | None:
         return None
     if not tables.any_before():
         return None
-    starts = tables.keep("starts", tables.starts())
+    starts = tables.keep("starts", tables.exposed())
     if rule.source is MetricSource.CLICKS:
         table = clicks_before(tables.lines, starts).rename(y="clicked", z="answered")
     else:

@@ -20,6 +20,7 @@ from abfleet_analysis.evidence import log_lines, packed_counts
 from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
 from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, Cells
 from abfleet_analysis.evidence.deployment import Deployment
+from abfleet_analysis.evidence.exclusion import Exclusion
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.response_times import histogram, quantile_points
 from abfleet_analysis.evidence.sums import Shape, arrow
@@ -53,6 +54,7 @@ class Tables:
             allocation. Both with the user's cell and group.
         times: The histogram of response times by look, cell and group; None if no metric needs it.
         slow: What a slow call takes longer than; None likewise.
+        exclusion: What is in none of these because its time is excluded; None where nothing is.
     """
 
     lines: LogTables
@@ -71,6 +73,12 @@ class Tables:
     cells: Cells
     shape: Shape
     deployment: Deployment
+    exclusion: Exclusion | None = None
+
+    @property
+    def began(self) -> datetime:
+        """The experiment's first call, whether it counts or not."""
+        return began(self.allocations, self.exclusion)
 
     def keep(self, name: str, table: ir.Table | pa.Table) -> ir.Table:
         """Computes a table once and stores it under a name, in the database that holds the log."""
@@ -91,6 +99,16 @@ class Tables:
             period=entering.period.argmin(entering["first"]),
         )
 
+    def exposed(self) -> ir.Table:
+        """As `starts`, with the first exposure of all, so that nothing after one that is left out was before."""
+        starts = self.starts()
+        if self.exclusion is None:
+            return starts
+        every = self.exclusion.every_call
+        earliest = every.group_by("user").aggregate(earliest=every["at"].min())
+        joined = starts.inner_join(earliest, "user")
+        return joined.select("user", "g", "period", first=joined.earliest)
+
     def moved(self) -> ir.BooleanValue:
         """Of each unit, whether its bucket has moved, so that it does not count any more.
 
@@ -110,7 +128,12 @@ class Tables:
     def any_before(self) -> bool:
         """Whether the log has anything from before the experiment began."""
         earliest = self.lines.survey.oldest
-        return earliest is not None and earliest < microseconds(min(one.begin for one in self.allocations))
+        return earliest is not None and earliest < microseconds(self.began)
+
+
+def began(allocations: Sequence[LoggedAllocation], exclusion: Exclusion | None) -> datetime:
+    """When an experiment began; excluding its beginning moves no look."""
+    return min(one.begin for one in allocations) if exclusion is None else exclusion.began
 
 
 def tables_of(
@@ -123,11 +146,12 @@ def tables_of(
     as_of: datetime,
     *,
     deployment: Deployment = UNKNOWN_DEPLOYMENT,
+    exclusion: Exclusion | None = None,
 ) -> Tables:
-    """The tables of an experiment that somebody was in."""
+    """The tables of an experiment that somebody was in; lines and allocations are without what is excluded."""
     connection, ramped = lines.log.connection, len(allocations) > 1
     exposures = log_lines.allocated(lines, name)
-    looks = looks_until(min(one.begin for one in allocations), as_of, plan)
+    looks = looks_until(began(allocations, exclusion), as_of, plan)
     calls = log_lines.calls(exposures, groups, [one.id for one in allocations])
     calls = databases.view(connection, "calls", calls.mutate(look=looks.index(calls["at"])))
     times = points = None
@@ -169,6 +193,7 @@ def tables_of(
         cells=cells,
         shape=Shape(len(looks.times), len(cells.cells), len(groups)),
         deployment=deployment,
+        exclusion=exclusion,
     )
 
 

@@ -20,6 +20,7 @@ CATEGORICAL: Final = (
     "allocation",
     "status",
     "fallback",
+    "cause",
     "model_version",
     "served_version",
     "unsent",

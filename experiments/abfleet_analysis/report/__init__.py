@@ -3,6 +3,7 @@
 __all__ = [
     "assemble_details",
     "details",
+    "excluded",
     "markdown",
     "recommended",
     "render",

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from abfleet_experiments.config import time_text
 
+from abfleet_analysis.report.excluded import excluded_sentences
 from abfleet_analysis.report.render import (
     cuts,
     data_sentences,
@@ -54,6 +55,9 @@ def _experiment(report: ExperimentReport) -> Iterator[str]:
     yield ""
     for reason in (*decision.reasons, *report.waiting.sentences, *missing(report)):
         yield f"- {escaped(reason)}"
+    if report.excluded is not None:
+        for sentence in excluded_sentences(report.excluded, decision, report.gathered):
+            yield f"- {escaped(sentence)}"
     yield ""
     yield progress(report)
     yield ""

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from abfleet_analysis.decision.evidence import DataQuality
 from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.report.excluded import excluded_sentences
 from abfleet_analysis.report.report import ExperimentReport, Report
 from abfleet_analysis.report.run_state import RunState, State
 from abfleet_analysis.report.waiting import days_text, missing_outcomes_sentence
@@ -60,6 +61,9 @@ def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
     yield Text.assemble((report.name, "bold"), ": ", (words.format(group=name), style), state)
     for reason in (*decision.reasons, *report.waiting.sentences, *missing(report)):
         yield Padding(Text(f"- {reason}"), (0, 0, 0, 2), expand=False)
+    if report.excluded is not None:
+        for sentence in excluded_sentences(report.excluded, decision, report.gathered):
+            yield Padding(Text(f"- {sentence}", style="yellow"), (0, 0, 0, 2), expand=False)
     yield Padding(Text(progress(report), style="dim"), (0, 0, 0, 2), expand=False)
     if len(decision.groups) > 1:
         for group in decision.groups:
@@ -247,6 +251,7 @@ def left_out(quality: DataQuality) -> str:
         "outcomes in another currency": quality.other_currencies,
         "values that are no usable number": quality.unusable_values,
         "lines of a wrong clock": quality.wrong_clock,
+        "calls in excluded windows": quality.excluded,
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing"
 

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import numpy as np
 from abfleet_experiments.config import AnalysisPlan, EndedExperiment, time_text
 from abfleet_statistics.outages import NEAR_US, Outage
 
@@ -12,6 +13,7 @@ from abfleet_analysis.decision.verdicts import Decision, MetricResult
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
+from abfleet_analysis.report.excluded import Excluded
 from abfleet_analysis.report.run_state import RunState, State
 from abfleet_analysis.report.waiting import Waiting, missing_events, missing_outcomes
 
@@ -31,6 +33,7 @@ class ExperimentReport:
 
     Attributes:
         run_state: Whether it runs, which is not the verdict: a halted experiment may have any.
+        excluded: What windows leave out; None where there are none.
     """
 
     name: str
@@ -40,6 +43,7 @@ class ExperimentReport:
     run_state: RunState
     waiting: Waiting
     details: Details | None = None
+    excluded: Excluded | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
         },
         "waiting": list(report.waiting.sentences),
         "missing_outcomes": list(missing_outcomes(report.gathered)),
-        "history": [
-            {"look": look, "verdict": str(verdict), "group": group}
-            for look, (verdict, group) in enumerate(decision.history, start=1)
-        ],
+        "history": _history(report),
         "groups": [
             {
                 "name": facts.name,
@@ -167,7 +168,47 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "open_windows": quality.open_windows,
             "unusable_values": quality.unusable_values,
             "wrong_clock": quality.wrong_clock,
+            "excluded": quality.excluded,
         },
+        "excluded": None if report.excluded is None else _excluded(report.excluded),
+    }
+
+
+def _history(report: ExperimentReport) -> list[dict[str, object]]:
+    """The verdict of each look; beside it, where windows leave something out, the one of everything known then."""
+    history: list[dict[str, object]] = [
+        {"look": look, "verdict": str(verdict), "group": group}
+        for look, (verdict, group) in enumerate(report.decision.history, start=1)
+    ]
+    if report.excluded is not None and report.excluded.decision is not None:
+        for one, (verdict, group) in zip(history, report.excluded.decision.history, strict=False):
+            one["with_excluded"] = {"verdict": str(verdict), "group": group}
+    return history
+
+
+def _excluded(excluded: Excluded) -> dict[str, object]:
+    whole = excluded.decision
+    return {
+        "windows": [
+            {
+                "from": time_text(one.window.begin),
+                "to": time_text(one.window.end),
+                "why": one.window.why,
+                "calls": one.calls,
+                "users": one.users,
+            }
+            for one in excluded.windows
+        ],
+        "users": excluded.users,
+        "decision": None
+        if whole is None
+        else {"verdict": str(whole.verdict), "group": whole.group, "reasons": list(whole.reasons)},
+        "e_values": [
+            {"group": one.group, "metric": one.rule.name, "e_value": one.e_value}
+            for group in ([] if whole is None else whole.groups)
+            for one in group.metrics
+            if math.isfinite(one.e_value)
+        ],
     }
 
 
@@ -187,6 +228,7 @@ def _outages(evidence: Evidence) -> list[dict[str, object]]:
             "end": time_text(_moment(one.end)),
             "calls": one.calls,
             "counted": len(one.counted),
+            "excluded": bool(evidence.outages[max(group, 1)].excluded.inside(np.array([one.begin]))[0]),
             "shared_with": sorted({name for at in one.counted for name in shared.get(group, {}).get(at, [])}),
         }
         for group in sorted(found)

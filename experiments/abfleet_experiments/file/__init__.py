@@ -5,6 +5,7 @@ __all__ = [
     "fields",
     "keys",
     "load",
+    "read_exclude",
     "rewrite",
     "save",
 ]

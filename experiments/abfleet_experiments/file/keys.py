@@ -29,6 +29,8 @@ MAX_GROUPS: Final = 100
 MAX_EXPERIMENTS: Final = 1000
 MAX_RAMP_ROWS: Final = 1000
 MAX_CONCLUDED: Final = 10_000
+MAX_EXCLUDED: Final = 100
+"""Windows of one experiment; whoever needs more of them has no experiment left."""
 MAX_ATTRIBUTES: Final = 32
 """As many as a request may carry."""
 RESERVED_GROUPS: Final = frozenset({"at", "traffic"})
@@ -174,6 +176,12 @@ EXPERIMENT: Final = (
     ),
     Key("metrics", _ref("metrics_plan"), "What the experiment is judged by."),
     Key("plan", _ref("plan"), "What the experiment is sized for."),
+    Key(
+        "exclude",
+        {"type": "array", "items": _ref("excluded"), "maxItems": MAX_EXCLUDED},
+        "Windows of time that analysis leaves out, such as an incident. Who gets what does not change.",
+        default=[],
+    ),
 )
 GROUP: Final = (
     Key(
@@ -200,6 +208,16 @@ RAMP_ROW: Final = (
         "which is also the default.",
     ),
 )
+EXCLUDED: Final = (
+    Key(
+        "from",
+        _text(TIME),
+        "Calls from then on are left out, with a time zone: `2026-11-08T12:00:00Z`.",
+        required=True,
+    ),
+    Key("to", _text(TIME), "Calls from then on count again, with a time zone.", required=True),
+    Key("why", _text(longest=256), "What happened; the report shows it.", required=True),
+)
 METRICS_PLAN: Final = (
     Key("primary", _text(NAME), "The metric that decides.", default="ctr"),
     Key(
@@ -223,6 +241,11 @@ GUARDRAIL: Final = (
         "threshold_ms",
         _number(0, 3_600_000),
         "For response times: what counts as slow, in milliseconds. Default: learnt from control.",
+    ),
+    Key(
+        "outages_per_day",
+        _number(0, 1000),
+        "For `error_rate`: outages of a treatment a day that are tolerated whatever control has. Default: 1.",
     ),
 )
 PLAN: Final = (
@@ -286,6 +309,7 @@ OBJECTS: Final = {
     "experiment": EXPERIMENT,
     "group": GROUP,
     "ramp_row": RAMP_ROW,
+    "excluded": EXCLUDED,
     "metrics_plan": METRICS_PLAN,
     "guardrail": GUARDRAIL,
     "plan": PLAN,

@@ -21,6 +21,7 @@ from abfleet_experiments.config import (
 from abfleet_experiments.file import fields, keys
 from abfleet_experiments.file.document import Findings, Mapping, Node, Path, Scalar, ScalarKind, Sequence
 from abfleet_experiments.file.errors import shown
+from abfleet_experiments.file.read_exclude import read_exclude
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,7 @@ def read_experiment(findings: Findings, node: Node, path: Path, known: Known) ->
     ramp = _ramp(findings, values.get("ramp"), (*path, "ramp"), names, traffic, groups)
     metrics = _metrics_plan(findings, values.get("metrics"), (*path, "metrics"), known)
     plan = _plan(findings, values.get("plan"), (*path, "plan"))
+    exclude = read_exclude(findings, values.get("exclude"), (*path, "exclude"), ramp)
     control = _control(findings, values.get("groups"), (*path, "groups"))
     if name is None or traffic is None or ("layer" in values and layer is None):
         return None
@@ -76,6 +78,7 @@ def read_experiment(findings: Findings, node: Node, path: Path, known: Known) ->
         ramp=ramp,
         metrics=metrics,
         plan=plan,
+        exclude=exclude,
     )
 
 
@@ -293,7 +296,13 @@ def _guardrail(findings: Findings, node: Node, path: Path, known: Known) -> Guar
     points = fields.number(findings, values.get("points"), (*path, "points"), low=0, high=1, rule=rule)
     if points is not None and name is not None and name != "error_rate":
         findings.add(values["points"], (*path, "points"), "is allowed for `error_rate` only")
-    return None if name is None else Guardrail(name, margin, threshold, points)
+    rule = "outages a day above 0 and below 1000"
+    outages = fields.number(
+        findings, values.get("outages_per_day"), (*path, "outages_per_day"), low=0, high=1000, rule=rule
+    )
+    if outages is not None and name is not None and name != "error_rate":
+        findings.add(values["outages_per_day"], (*path, "outages_per_day"), "is allowed for error_rate only")
+    return None if name is None else Guardrail(name, margin, threshold, points, outages)
 
 
 def _metric_name(findings: Findings, node: Node | None, path: Path, known: Known, *, judged: bool) -> str | None:

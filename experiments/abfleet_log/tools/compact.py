@@ -50,6 +50,7 @@ TYPED = {
     "model_version": "VARCHAR",
     "served_version": "VARCHAR",
     "fallback": "VARCHAR",
+    "failure": "VARCHAR",
     "attempts": "INTEGER",
     "status": "VARCHAR",
     "latency_ms": "DOUBLE",

@@ -79,6 +79,7 @@ class Attempts:
                 routed,
                 code,
                 f"version {pool.version} failed ({reason.value}), and no other replica or version can answer",
+                failure=reason,
             )
 
     def fall_back(self, routed: RoutedCall, default: Pool, reason: FailureReason, now: float) -> None:
@@ -93,8 +94,19 @@ class Attempts:
         else:
             self.enqueue(routed, replica, now)
 
-    def fail(self, routed: RoutedCall, code: Code, text: str, pushback_ms: int = PUSHBACK_MS) -> None:
-        """Ends the call with an error, counts it and logs it. RESOURCE_EXHAUSTED carries the pushback."""
+    def fail(
+        self,
+        routed: RoutedCall,
+        code: Code,
+        text: str,
+        pushback_ms: int = PUSHBACK_MS,
+        *,
+        failure: FailureReason | None = None,
+    ) -> None:
+        """Ends the call with an error, counts it and logs it. RESOURCE_EXHAUSTED carries the pushback.
+
+        failure: Of the version asked last; None where none is to blame.
+        """
         routed.done = True
         routed.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
-        self._records.failed(routed, code)
+        self._records.failed(routed, code, failure)

@@ -13,6 +13,7 @@ from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
+from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.metrics import RouterMetrics
 
 RECOMMEND = 0
@@ -83,10 +84,11 @@ class CallRecords:
         """A call was refused because its line could not be written."""
         self._count_failed(routed, Code.UNAVAILABLE)
 
-    def failed(self, routed: RoutedCall, code: Code) -> None:
-        """A call that was admitted has ended without an answer from a worker."""
+    def failed(self, routed: RoutedCall, code: Code, failure: FailureReason | None = None) -> None:
+        """A call that was admitted has ended without an answer from a worker. `failure`: of the version asked last."""
         now = routed.call.arrived + self._count_failed(routed, code)
-        self._log.extend(log_line.exposures(((routed, ()),), None, code, now, self._wall() - now, self._hashed))
+        wall_offset = self._wall() - now
+        self._log.extend(log_line.exposures(((routed, ()),), None, code, now, wall_offset, self._hashed, failure))
 
     def _count_failed(self, routed: RoutedCall, code: Code) -> float:
         """Counts a call that no worker's answer ended; gives the seconds that it took."""

@@ -28,11 +28,13 @@ def exposures(
     now: float,
     wall_offset: float,
     hashed: Callable[[str], str] | None = None,
+    failure: FailureReason | None = None,
 ) -> list[bytes]:
     """A line for each call that ended at `now`, on the clock of `Call.arrived`, `wall_offset` behind that of the epoch.
 
     `ended`: calls and what was recommended, best first; with `hashed` the user's id is left out and its hash is there
-    instead. All of a batch at once, because a function call for each costs a tenth of a line.
+    instead. `failure`: why the version that was assigned, and asked last, did not answer; a fallback says it by itself.
+    All of a batch at once, because a function call for each costs a tenth of a line.
     """
     lines = []
     dumps, second, second_text = orjson.dumps, -1, b""
@@ -45,7 +47,7 @@ def exposures(
             second, second_text = whole, utc_second(whole)
         constant = routed.snapshot.routes[routed.arm.index].log_constant
         if (this_way := (constant, routed.fallback, routed.attempts)) != way:
-            way, form = this_way, _form(constant, served, routed.fallback, routed.attempts, status)
+            way, form = this_way, _form(constant, served, routed.fallback, routed.attempts, status, failure)
         user_id, bucket = routed.user_id, routed.bucket
         lines.append(
             form
@@ -67,14 +69,26 @@ def exposures(
 
 
 @lru_cache(maxsize=4096)
-def _form(constant: bytes, served: str | None, fallback: FailureReason | None, attempts: int, status: Code) -> bytes:
-    """The line of all calls that went the same way; what differs is to be filled in by `%`."""
+def _form(
+    constant: bytes,
+    served: str | None,
+    fallback: FailureReason | None,
+    attempts: int,
+    status: Code,
+    failure: FailureReason | None,
+) -> bytes:
+    """The line of all calls that went the same way; what differs is to be filled in by `%`.
+
+    Where the assigned version has answered there is no member `failure`, so that most lines are no longer for it.
+    """
+    own = fallback or failure
     members = (
         constant,
         b'"served_version":' + (b"null" if served is None else orjson.dumps(served)),
         b'"fallback":' + (b"null" if fallback is None else b'"%s"' % fallback.value.encode()),
         b'"attempts":%d' % attempts,
         b'"status":"%s"' % status.name.encode(),
+        *([] if own is None else [b'"failure":"%s"' % own.value.encode()]),
     )
     return b"".join(
         (

@@ -152,4 +152,7 @@ class Router:
         routed.done = True
         if routed.replica is not None:
             routed.replica.queue.remove(routed)
-        self._records.failed(routed, Code.DEADLINE_EXCEEDED if late else Code.CANCELLED)
+        if late:
+            self._records.failed(routed, Code.DEADLINE_EXCEEDED, FailureReason.TIMEOUT)
+        else:
+            self._records.failed(routed, Code.CANCELLED)

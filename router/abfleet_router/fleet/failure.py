@@ -4,7 +4,7 @@ from enum import Enum
 
 
 class FailureReason(Enum):
-    """Why an attempt failed; the value is what the decision log says in `fallback`."""
+    """Why an attempt failed; the value is what the decision log says in `fallback` and `failure`."""
 
     UNAVAILABLE = "unavailable"
     """No replica is connected, or the connection broke."""

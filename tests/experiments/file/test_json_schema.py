@@ -15,6 +15,10 @@ from tests.experiments.mistakes import MISTAKES, VALID
 ROOT = Path(__file__).parents[3]
 # Rules between keys, rules of YAML's notation, and rules on text that a pattern would make unreadable.
 BEYOND_A_SCHEMA = {
+    "outages of a response time",
+    "window backwards",
+    "window before the ramp",
+    "windows that overlap",
     "unknown default",
     "unknown model",
     "sum",

@@ -79,9 +79,12 @@ experiments:
     ramp: [{at: 2026-11-01T00:00:00Z, traffic: 1, a: 99.99, b: 0.01}]
     metrics:
       primary: plays
-      guardrails: [error_rate, {name: response_time_p95, margin: 0.2, threshold_ms: 250}]
+      guardrails: [{name: error_rate, outages_per_day: 0.5}, {name: response_time_p95, margin: 0.2, threshold_ms: 250}]
       secondary: [revenue_per_user, fallback_rate]
     plan: {effect: 0.05, power: 0.9, horizon: 2w, look: 12h, minimum: 90s}
+    exclude:
+      - {from: 2026-11-04T00:00:00Z, to: 2026-11-05T01:00:00+01:00, why: later}
+      - {from: 2026-11-03T00:00:00Z, to: 2026-11-04T00:00:00Z, why: "it touches, and is earlier"}
 metrics:
   plays: {type: mean, outcome: long_play, window: 3d, winsorise: 0.99, direction: down, margin: 0.05}
 """
@@ -99,9 +102,14 @@ metrics:
     assert e.overrides == {"42": "b", "пользователь": "a"}
     assert e.control == "a"
     assert e.ramp[0].weights_bp == (9999, 1)
+    assert [(one.begin.day, one.end.day, one.why[:5]) for one in e.exclude] == [(3, 4, "it to"), (4, 5, "later")]
+    assert e.metrics.guardrails[0].outages_per_day == 0.5
     assert e.metrics.guardrails[1] == Guardrail("response_time_p95", 0.2, 250)
     assert (e.plan.horizon.days, e.plan.look.seconds, e.plan.minimum.seconds) == (14, 43200, 90)
     assert config.metrics["plays"] == Metric("mean", "long_play", e.plan.horizon * 3 / 14, 0.99, "down", 0.05)
+
+
+EXCLUDED = "{from: 2026-11-01T00:00:00Z, to: 2026-11-02T00:00:00Z, why: an incident}"
 
 
 def _place(marked: str) -> tuple[str, int, int]:
@@ -258,6 +266,8 @@ def test_revision_is_of_the_meaning() -> None:
         VALID.replace("{name: one, model: v2, weight: 30}", "{weight: 30, name: 'one', model: v2}"),
         VALID.replace("    salt: s", "    salt: s\n    layer: default\n    enabled: true"),
         VALID.replace("version: 1\ndefault: v1\n", "") + "default: v1\nversion: 1\n",
+        # What only the analysis reads is nothing for a router to put in force.
+        VALID.replace("salt: s", f"salt: s\n    exclude: [{EXCLUDED}]"),
     )
     assert {_revision(text) for text in same} == {first}
     one, other = "    overrides: {a: one, b: control}\n", "    overrides: {b: control, a: one}\n"
@@ -271,5 +281,6 @@ def test_revision_is_of_the_meaning() -> None:
         VALID.replace("default: v1", "default: v2"),
         VALID.replace("worker-v1", "worker-v0"),
         VALID.replace("salt: s", "salt: s\n    overrides: {u: one}"),
+        VALID.replace("salt: s", "salt: s\n    metrics: {guardrails: [{name: error_rate, outages_per_day: 2}]}"),
     )
     assert len({first, *(_revision(text) for text in others)}) == len(others) + 1

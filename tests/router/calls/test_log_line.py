@@ -112,10 +112,13 @@ def test_every_exposure_is_what_the_schema_says(
     routed.synthetic, routed.trace_id = marks
     routed.attempts, routed.history_length, routed.bucket = numbers
     routed.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, router)
-    (line,) = exposures([(routed, items)], served, status, times[1], times[0])
+    failure = None if status is Code.OK else FailureReason.MODEL_ERROR
+    (line,) = exposures([(routed, items)], served, status, times[1], times[0], failure=failure)
     assert b"\n" not in line
     got = orjson.loads(line)
     assert problems(got) == []
+    own = fallback or failure  # of a version that did not answer, whatever its group; where it did nothing is said
+    assert got.pop("failure", None) == (own.value if own else None)
     assert set(got) == FIELDS
     moment = datetime.fromisoformat(got.pop("ts"))
     assert abs(moment.timestamp() - times[0]) <= 2e-6

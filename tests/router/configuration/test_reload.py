@@ -123,6 +123,17 @@ async def test_an_edit_without_meaning_is_no_reload(follower: Follower) -> None:
     assert follower.events("reload") == []
 
 
+async def test_an_edit_of_excluded_windows_is_no_reload(follower: Follower) -> None:
+    """A window is for the analysis alone: no revision, no snapshot, no line in the log."""
+    before = len(follower.events("allocation"))
+    window = "{from: 2026-11-02T00:00:00Z, to: 2026-11-03T00:00:00Z, why: an incident}"
+    follower.replace(experiments(90, 10, extra=f"    exclude: [{window}]\n"))
+    await follower.poll(25)
+    assert follower.reloader.state.errors == ()
+    assert len(follower.used) == 1
+    assert (follower.events("reload"), len(follower.events("allocation"))) == ([], before)
+
+
 async def test_a_wrong_file_keeps_the_old_one(follower: Follower) -> None:
     """Every mistake is told with its place, logged and counted once; the good configuration stays."""
     follower.replace(experiments(90, 20).replace("default: v1", "default: v7").replace("salt: s", "slat: s"))
