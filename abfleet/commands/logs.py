@@ -115,11 +115,13 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
         "unreadable": "unreadable lines",
         "repeated_exposures": "repeated exposures",
         "repeated_outcomes": "repeated outcomes",
+        "conflicting_outcomes": "of these with the id of another outcome",
         "clock_set_back": "lines after a clock was set back",
     }
     for name, words in labels.items():
         if report[name]:
-            say(f"{report[name]:>10}  {words}")
+            first = f"  first at {report['examples'][name]}" if name in report["examples"] else ""
+            say(f"{report[name]:>10}  {words}{first}")
     for one in report["gaps"][:20]:
         say(f"silence of {one['seconds']:.0f} s from {one['from']} in {one['router']}")
     if compared:
