@@ -102,6 +102,7 @@ def _one(
         experiment.metrics if experiment else MetricsPlan(),
         plan,
         config.metrics,
+        config.money,
         uneven_groups=experiment is not None and uneven(experiment),
     )
     gathered, tables = gather_evidence(lines, name, experiment, rules, plan, at, config=config)

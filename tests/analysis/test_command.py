@@ -44,6 +44,7 @@ METRIC = {
     "name",
     "role",
     "direction",
+    "currency",
     "group",
     "baseline",
     "users",
@@ -80,6 +81,8 @@ QUALITY = {
     "unjoined_outcomes",
     "open_windows",
     "unusable_values",
+    "other_currencies",
+    "conflicting_outcomes",
 }
 
 

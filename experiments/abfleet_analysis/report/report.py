@@ -166,6 +166,8 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "unjoined_outcomes": quality.unjoined_outcomes,
             "open_windows": quality.open_windows,
             "unusable_values": quality.unusable_values,
+            "other_currencies": quality.other_currencies,
+            "conflicting_outcomes": quality.conflicting_outcomes,
         },
     }
 
@@ -202,6 +204,7 @@ def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, objec
         "name": metric.rule.name,
         "role": metric.rule.role,
         "direction": metric.rule.direction,
+        "currency": gathered.currencies.get(metric.rule.name),
         "group": metric.group,
         "baseline": gathered.evidence.groups[0],
         "users": _whole(metric.users),
