@@ -177,7 +177,7 @@ def _aligned(table: ir.Table, columns: Sequence[str]) -> ir.Table:
 
 
 @dataclass(frozen=True, slots=True)
-class _Kinds:
+class _OutcomeKinds:
     """How many outcomes there are of each kind, so that none of them is asked for by itself.
 
     Attributes:
@@ -223,11 +223,11 @@ class _Kinds:
         return (row for row in self.rows if row["type"] == kind and row["late"] <= latest)
 
 
-def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _Kinds:
+def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _OutcomeKinds:
     """The outcomes in numbers; one query for all that metrics ask of them."""
     windows = sorted({rule.window // _MICROSECOND for rule in rules})
     if not any(rule.source is MetricSource.CLICKS or rule.adds_values for rule in rules):
-        return _Kinds((), windows)
+        return _OutcomeKinds((), windows)
     with_request, alone = outcomes.by_request, outcomes.by_user
     late = ibis.literal(0)
     for window in windows:
@@ -236,7 +236,7 @@ def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _Kinds:
         alone.select("type", "currency", "look", listed=ibis.literal(True), late=late.cast("int32"))
     )
     keys = ("type", "currency", "listed", "look", "late")
-    return _Kinds(databases.counted(every, keys, {"n": ("count", "*")}), windows)
+    return _OutcomeKinds(databases.counted(every, keys, {"n": ("count", "*")}), windows)
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
