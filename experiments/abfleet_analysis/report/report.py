@@ -13,7 +13,7 @@ from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
 from abfleet_analysis.report.run_state import RunState, State
-from abfleet_analysis.report.waiting import Waiting, missing_events, missing_outcomes
+from abfleet_analysis.report.waiting import WaitingReasons, missing_events, missing_outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class ExperimentReport:
     gathered: GatheredEvidence
     decision: Decision
     run_state: RunState
-    waiting: Waiting
+    waiting: WaitingReasons
     details: Details | None = None
 
 
@@ -85,7 +85,7 @@ class Report:
                 "duplicates": self.log.duplicates,
             },
             "concluded": [
-                {"experiment": one.experiment, "winner": one.winner, "at": time_text(one.at)} for one in self.concluded
+                {"name": one.experiment, "winner": one.winner, "at": time_text(one.at)} for one in self.concluded
             ],
             "experiments": [_with_details(report) if detailed else _experiment(report) for report in self.experiments],
         }
