@@ -8,10 +8,11 @@ import numpy as np
 from abfleet_statistics import srm, tails
 from abfleet_statistics.effects import Estimator, compare, merged
 from abfleet_statistics.moments import Floats
+from abfleet_statistics.score_test import null_moments
 from abfleet_statistics.sequential import two_sided_p
 
 from abfleet_analysis.decision.evidence import DataQuality, Evidence
-from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.verdicts import SampleRatio
 
 TWO_GROUPS_SHARE: Final = 0.01
@@ -21,6 +22,11 @@ TOLERATED_COUNT: Final = 10
 UNJOINED_P: Final = 0.001
 BEFORE_P: Final = 0.001
 NO_TRAFFIC_P: Final = 0.0005
+COVERAGE_P: Final = 0.0001
+"""Of the groups' impression coverages, by users; low, because every report of a month looks at it."""
+COVERAGE_SHARE: Final = 0.01
+"""By how much the difference of coverages must change what clicks are divided by; where a list has one impression, or
+all of them have, it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,7 @@ def log_faults(evidence: Evidence) -> list[str]:
         share = quality.unreadable / quality.lines
         found.append(f"{quality.unreadable:,} of {quality.lines:,} log lines ({share:.2%}) cannot be read")
     found += _unjoined(evidence.groups, quality)
+    found += _coverage(evidence)
     users = evidence.users[-1] if evidence.newest_users is None else evidence.newest_users
     for name, weight, seen in zip(evidence.groups, evidence.weights, users, strict=True):
         if weight > 0 and seen == 0 and (1 - weight) ** users.sum() < NO_TRAFFIC_P:
@@ -124,6 +131,28 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
         if total
     )
     return [f"outcomes whose request is not in the log are not equally frequent: {shares} (p = {p:.2g})"]
+
+
+def _coverage(evidence: Evidence) -> list[str]:
+    """Groups of whose lists another share has impressions: ctr then compares lists of one with items of the other."""
+    coverage, shares = evidence.quality.coverage, evidence.impression_coverage
+    if coverage is None or shares is None:
+        return []
+    ctr = next(m.moments for m in evidence.metrics if m.rule.source is MetricSource.CLICKS)
+    covered, answered, shown = (evidence.now(part).sum() for part in (coverage.y, coverage.z, ctr.z))
+    more_items = (shown - answered) / covered if covered else 0.0
+    found = []
+    for group in range(1, len(evidence.groups)):
+        null = null_moments(coverage, evidence.membership, group, estimator=Estimator.RATIO)
+        z = max(float(null.z(sign)[-1]) for sign in (1, -1))
+        changed = abs(shares[group] - shares[0]) * more_items * answered / shown if shown else 0.0
+        p = float(two_sided_p(z))
+        if null.counts[-1] and p < COVERAGE_P and changed > COVERAGE_SHARE:
+            found.append(
+                f"{shares[group]:.1%} of the lists of {evidence.groups[group]} have an impression, and {shares[0]:.1%} "
+                f"of those of {evidence.groups[0]}, so that their ctr cannot be compared (p = {p:.2g})"
+            )
+    return found
 
 
 def _above(count: int, total: int, share: float) -> bool:

@@ -264,7 +264,7 @@ def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
     return table.mutate(entry=(rank == 0).cast("int32"))
 
 
-_CALLED: Final = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic")
+_CALLED: Final = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic", "answered")
 """What an outcome has of its call, each with the prefix `x_`."""
 
 

@@ -166,6 +166,10 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "unjoined_outcomes": quality.unjoined_outcomes,
             "open_windows": quality.open_windows,
             "unusable_values": quality.unusable_values,
+            "impressions_of_no_list": quality.impressions_of_no_list,
+            "impression_coverage": None
+            if evidence.impression_coverage is None
+            else dict(zip(evidence.groups, map(_number, evidence.impression_coverage), strict=True)),
         },
     }
 
