@@ -80,6 +80,8 @@ QUALITY = {
     "unjoined_outcomes",
     "open_windows",
     "unusable_values",
+    "impressions_of_no_list",
+    "impression_coverage",
 }
 
 

@@ -163,7 +163,8 @@ class DataQuality:
     Attributes:
         users_in_two_groups: Of how many `users`.
         joined, unjoined: float64[groups], outcomes with a request id that is, or is not, in the log.
-        before: The primary metric in the 14 days before the first exposure, [1, 1, groups]; None if nothing is known.
+        before: The primary metric in the 14 days before the first exposure, of the users known at each time; cells are
+            allocations. None if nothing is known.
         impressions_of_no_list: Without a request id, or of another item than the list's, or of a call without answer.
         coverage: Lists with an impression (y) and lists answered (z); None where ctr is no metric or none has one.
         moved_by_ramp: Users whose bucket has moved, of whom what came before does not count.

@@ -92,24 +92,28 @@ def log_faults(evidence: Evidence) -> list[str]:
     return found
 
 
-def before_fault(evidence: Evidence, rule: MetricRule, group: int) -> str | None:
-    """Whether the primary metric differed before the experiment began, when nothing had been changed yet."""
-    moments = evidence.quality.before
+def before_faults(evidence: Evidence, rule: MetricRule, group: int) -> list[str | None]:
+    """Whether the primary metric differed before the experiment began, when nothing had been changed yet.
+
+    One for each time, of the users who are known then; None where it did not differ.
+    """
+    times, moments = len(evidence.membership), evidence.quality.before
     if moments is None:
-        return None
+        return [None] * times
     estimator = Estimator.MEAN if rule.estimator is Estimator.CUPED else rule.estimator
-    one_stratum_each = np.eye(moments.n.shape[1])[None]  # each allocation is a stratum
+    periods = moments.n.shape[1]
+    one_stratum_each = np.broadcast_to(np.eye(periods), (times, periods, periods))  # each allocation is a stratum
     comparison = compare(moments, one_stratum_each, group, estimator=estimator)
-    standard_error = comparison.standard_error
-    if not standard_error > 0:
-        return None
-    p = float(two_sided_p(comparison.difference / standard_error)[0])
-    if not p < BEFORE_P:
-        return None
-    return (
+    with np.errstate(divide="ignore", invalid="ignore"):
+        known = comparison.standard_error > 0
+        p = np.where(known, two_sided_p(comparison.difference / comparison.standard_error), 1.0)
+    return [
         f"{rule.name} of {evidence.groups[group]} differed from control in the 14 days before the experiment "
-        f"(p = {p:.2g}): the groups were not alike to begin with"
-    )
+        f"(p = {one:.2g}): the groups were not alike to begin with"
+        if one < BEFORE_P
+        else None
+        for one in p.tolist()
+    ]
 
 
 def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:

@@ -177,7 +177,7 @@ class _OutcomeKinds:
 
     Attributes:
         rows: A row for each combination of `type`, `currency`, `listed`, `placed` and `late`, with `n`. `placed` is
-            whether the outcome belongs to an answered list. `late` is how many of the windows had closed before an
+            whether the outcome names an answered list. `late` is how many of the windows had closed before an
             outcome that names no request.
         windows: Those of the metrics, in microseconds, ascending.
     """
@@ -211,8 +211,9 @@ def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _OutcomeKinds:
     late = ibis.literal(0)
     for window in windows:
         late = late + (alone.since_us > window).cast("int32")
-    placed = with_request.listed & with_request.x_answered
-    every = with_request.select("type", "currency", "listed", placed=placed, late=ibis.literal(0, "int32")).union(
+    every = with_request.select(
+        "type", "currency", "listed", placed=with_request.listed, late=ibis.literal(0, "int32")
+    ).union(
         alone.select("type", "currency", listed=ibis.literal(True), placed=ibis.literal(False), late=late.cast("int32"))
     )
     keys = ("type", "currency", "listed", "placed", "late")
@@ -246,7 +247,7 @@ def _impressions(outcomes: Joined) -> ir.Table:
     without a request id belongs to no list, and one without an item id says nothing of how many were seen.
     """
     found = outcomes.by_request
-    found = found.filter(found.type == "impression", found.listed, found.x_answered)
+    found = found.filter(found.type == "impression", found.listed)
     pairs = found.group_by("request", "x_user", "x_period", "item_id").aggregate(look=found.look.min())
     pairs = pairs.mutate(item=pairs.item_id.notnull())
     of_list = [pairs.request, pairs.x_user, pairs.x_period]

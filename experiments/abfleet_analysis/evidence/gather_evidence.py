@@ -19,6 +19,7 @@ from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import packed_counts, sums
 from abfleet_analysis.evidence.allocation_periods import (
     LoggedAllocation,
+    LoggedShares,
     Looks,
     allocation_events,
     find_allocations,
@@ -104,12 +105,12 @@ def gather_evidence(
     config: The whole file, which says where versions run.
     """
     calls = lines.calls.allocated(name)
-    events = {}
+    events: dict[str, LoggedShares] = {}
     if lines.survey.count(lambda row: row["event"] == "allocation" and row["experiment"] == name):
         events = allocation_events(lines.all, name)
     listed = {row["group"] for row in calls}
     if experiment is None:
-        listed |= {group for _, shares in events.values() for group in shares}
+        listed |= {group for event in events.values() for group in event.weights}
     groups = (
         group_names(experiment, sorted(listed), lines.calls.shares(name)) if (listed or experiment is not None) else ()
     )

@@ -31,7 +31,7 @@ class LogTables:
         survey, calls: The log in numbers; of calls, each counted once.
         exposures, outcomes: Each call and each outcome once; synthetic outcomes are left out.
         joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`, and `listed`
-            is whether the outcome's item was in its list.
+            is whether it was answered, with the outcome's item in the list.
         missing: Those whose request is not in the log, or belongs to another user.
         unusable: Lines with a number that is none, such as nan; they count without it.
     """
@@ -297,5 +297,5 @@ def _with_calls(outcomes: ir.Table, exposures: ir.Table, same: Mapping[str, Any]
 
 
 def _listed(outcomes: ir.Table) -> ir.BooleanValue:
-    """Whether an outcome's item was in the list that the call gave; a call without one says nothing against it."""
-    return outcomes["items"].contains(outcomes.item_id).fill_null(True)
+    """Whether the call was answered, with the outcome's item in its list; where one is not known, it may have been."""
+    return outcomes.x_answered & outcomes["items"].contains(outcomes.item_id).fill_null(True)
