@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from abfleet_experiments.allocate import BucketRange, fold
+from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Experiment
 
 
@@ -34,12 +36,31 @@ def allocation_in_force(experiment: Experiment, at: datetime) -> Allocation | No
         return None
     rows = [past.weights_bp for past in experiment.ramp if past.at <= at] or [row.weights_bp]
     runs = fold(rows, control=experiment.control_index)
-    names = [group.name for group in experiment.groups]
-    identity = {
-        "salt": experiment.salt,
-        "traffic_bp": row.traffic_bp,
-        "weights_bp": {name: weight for name, weight in zip(names, row.weights_bp, strict=True) if weight},
+    weights = dict(zip((group.name for group in experiment.groups), row.weights_bp, strict=True))
+    identity = _identity(experiment.salt, row.traffic_bp, weights, runs)
+    return Allocation(identity, row.traffic_bp, row.weights_bp, runs)
+
+
+def split_of(
+    identity: str, salt: str, traffic_bp: int, weights_bp: Mapping[str, int], control: str
+) -> tuple[BucketRange, ...] | None:
+    """The buckets of an allocation of which the log has id and shares, groups in the file's order.
+
+    None where they are not those of a plain split: in a ramp they depend on the rows before, which no log has.
+    """
+    rows = [list(weights_bp.values())]
+    if control not in weights_bp or sum(rows[0]) != BUCKETS or min(rows[0]) < 0:
+        return None
+    runs = fold(rows, control=list(weights_bp).index(control))
+    return runs if _identity(salt, traffic_bp, weights_bp, runs) == identity else None
+
+
+def _identity(salt: str, traffic_bp: int, weights_bp: Mapping[str, int], runs: Sequence[BucketRange]) -> str:
+    names = list(weights_bp)
+    described = {
+        "salt": salt,
+        "traffic_bp": traffic_bp,
+        "weights_bp": {name: weight for name, weight in weights_bp.items() if weight},
         "runs": [[run.start, run.end, names[run.group]] for run in runs],
     }
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    return Allocation(digest[:12], row.traffic_bp, row.weights_bp, runs)
+    return hashlib.sha256(json.dumps(described, sort_keys=True).encode()).hexdigest()[:12]

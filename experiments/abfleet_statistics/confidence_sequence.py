@@ -21,18 +21,18 @@ Floats = NDArray[np.float64]
 CONVERSIONS_NEEDED: Final = 100
 
 
-def half_width(standard_error: Floats, users: Floats, planned_users: float, *, alpha: float = 0.05) -> Floats:
+def half_width(standard_error: Floats, users: Floats, planned_users: Floats | float, *, alpha: float = 0.05) -> Floats:
     """Half the interval's width at each look: float64[looks].
 
     standard_error: float64[looks], of the difference; users: float64[looks], in both groups together.
-    planned_users: N*, where the interval is to be narrowest; nan gives nan.
+    planned_users: N*, where the interval is to be narrowest; nan, as 0, gives nan.
     """
-    if not planned_users > 0:
-        return np.full(np.shape(standard_error), np.nan)
+    planned = np.asarray(planned_users, dtype=np.float64)
     n = np.asarray(users, dtype=np.float64)
-    rho_squared = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned_users
-    grown = n * rho_squared + 1
     with np.errstate(divide="ignore", invalid="ignore"):
+        planned = np.where(planned > 0, planned, np.nan)
+        rho_squared = (-2 * math.log(alpha) + math.log(-2 * math.log(alpha) + 1)) / planned
+        grown = n * rho_squared + 1
         scale = np.asarray(standard_error) * np.sqrt(n)
         return np.asarray(scale * np.sqrt(2 * grown / (n * n * rho_squared) * np.log(np.sqrt(grown) / alpha)))
 

@@ -85,6 +85,8 @@ QUALITY = {
     "wrong_clock",
     "other_currencies",
     "conflicting_outcomes",
+    "impressions_of_no_list",
+    "impression_coverage",
 }
 
 

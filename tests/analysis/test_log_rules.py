@@ -95,8 +95,8 @@ def test_clicks_count_once_for_a_request_and_item_of_its_list(tmp_path: Path) ->
     assert only(report)["data_quality"]["unjoined_outcomes"] == 2
 
 
-def test_ctr_is_over_impressions_where_there_are_any(tmp_path: Path) -> None:
-    """With impressions reported, they are the denominator."""
+def test_ctr_is_over_items_seen_where_impressions_say_so(tmp_path: Path) -> None:
+    """A list whose items were seen counts as often as that."""
     log = LogLines()
     for group in ("control", "treatment"):
         for user in range(3):

@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from abfleet_analysis.decision.faults import log_faults, sample_ratio_reason
 from abfleet_analysis.decision.verdicts import Verdict
+from abfleet_analysis.report.render import coverage_text
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_statistics import srm
 
@@ -109,6 +110,12 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
             Level.WARNING,
             f"{counted(quality.clicks_not_in_list, 'click')} on items that were not in the list; not counted.",
         )
+    if quality.impressions_of_no_list:
+        yield Finding(
+            Level.WARNING,
+            f"{counted(quality.impressions_of_no_list, 'impression')} without a request id, or of an item or a list "
+            "that was not shown; not counted.",
+        )
     if quality.other_currencies:
         yield Finding(
             Level.WARNING,
@@ -143,6 +150,8 @@ def _notes(report: ExperimentReport) -> Iterator[Finding]:
     for count, one, many, then in counts:
         if count:
             yield Finding(Level.NOTE, f"{counted(count, one, many)}: {then}.")
+    if text := coverage_text(report):
+        yield Finding(Level.NOTE, f"{text[:1].upper()}{text[1:]}.")
     if quality.open_windows:
         yield Finding(
             Level.NOTE,

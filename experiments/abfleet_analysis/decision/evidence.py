@@ -170,9 +170,12 @@ class DataQuality:
         users_in_two_groups: Of how many `users`.
         joined, unjoined: float64[groups], users with outcomes whose requests are all in the log, and with one whose
             request is not.
-        before: The primary metric in the 14 days before the first exposure, [1, 1, groups]; None if nothing is known.
+        before: The primary metric in the 14 days before the first exposure, of the users known at each time; cells are
+            allocations. None if nothing is known.
         wrong_clock: Lines left out because the rest of the log does not allow their time, of wrong_clock_routers.
         routers_off: Whose clock is off in all of this experiment's calls.
+        impressions_of_no_list: Without a request id, or of another item than the list's, or of a call without answer.
+        coverage: Lists with an impression (y) and lists answered (z); None where ctr is no metric or none has one.
         moved_by_ramp: Users whose bucket has moved, of whom what came before does not count.
         not_compared: Those of them of whom nothing counts, because they have not come back.
         in_both_groups: Users who count in more than one
@@ -198,6 +201,7 @@ class DataQuality:
     duplicate_outcomes: int = 0
     conflicting_outcomes: int = 0
     clicks_not_in_list: int = 0
+    impressions_of_no_list: int = 0
     other_currencies: int = 0
     unusable_values: int = 0
     wrong_clock: int = 0
@@ -207,6 +211,7 @@ class DataQuality:
     joined: Floats = field(default_factory=lambda: np.zeros(0))
     unjoined: Floats = field(default_factory=lambda: np.zeros(0))
     before: Moments | None = None
+    coverage: Moments | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +248,21 @@ class Evidence:
     ever: Floats | None = None
     outages: Mapping[int, PairOutages] = field(default_factory=dict)
     answers: Answers | None = None
+
+    @property
+    def impression_coverage(self) -> Floats | None:
+        """The share of answered lists that have an impression: float64[groups], nan where no list was answered.
+
+        None where ctr is no metric, or where there are no impressions.
+        """
+        if self.quality.coverage is None:
+            return None
+        covered, answered = self.now(self.quality.coverage.y), self.now(self.quality.coverage.z)
+        return np.asarray(np.divide(covered, answered, out=np.full(len(self.groups), np.nan), where=answered > 0))
+
+    def now(self, sums: Floats) -> Floats:
+        """Sums over those who count at the moment of the report; sums: float64[times, cells, groups]."""
+        return np.asarray(self.membership[-1].sum(axis=0) @ sums[-1])  # a cell is in at most one stratum
 
     @property
     def occupied(self) -> NDArray[np.bool_]:

@@ -9,10 +9,11 @@ from abfleet_log.clocks import DAY_US
 from abfleet_statistics import srm, tails
 from abfleet_statistics.effects import Estimator, compare, merged
 from abfleet_statistics.moments import Floats
+from abfleet_statistics.score_test import null_moments
 from abfleet_statistics.sequential import two_sided_p
 
 from abfleet_analysis.decision.evidence import DataQuality, Evidence
-from abfleet_analysis.decision.metrics import MetricRule
+from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.verdicts import SampleRatio
 
 TWO_GROUPS_SHARE: Final = 0.01
@@ -27,6 +28,11 @@ FEWEST_EXPECTED: Final = 5.0
 """Below this a chi-square's p-value is far too small: one lost request of a group of 1 % would have 10⁻²³."""
 BEFORE_P: Final = 0.001
 NO_TRAFFIC_P: Final = 0.0005
+COVERAGE_P: Final = 0.0001
+"""Of the groups' impression coverages, by users; low, because every report of a month looks at it."""
+COVERAGE_SHARE: Final = 0.01
+"""By how much the difference of coverages must change what clicks are divided by; where a list has one impression, or
+all of them have, it changes nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +90,7 @@ def log_faults(evidence: Evidence) -> list[str]:
         share = quality.unreadable / quality.lines
         found.append(f"{quality.unreadable:,} of {quality.lines:,} log lines ({share:.2%}) cannot be read")
     found += _clocks(quality) + _unjoined(evidence.groups, quality)
+    found += _coverage(evidence)
     users = evidence.users[-1] if evidence.newest_users is None else evidence.newest_users
     for name, weight, seen in zip(evidence.groups, evidence.weights, users, strict=True):
         if weight > 0 and seen == 0 and (1 - weight) ** users.sum() < NO_TRAFFIC_P:
@@ -91,24 +98,28 @@ def log_faults(evidence: Evidence) -> list[str]:
     return found
 
 
-def before_fault(evidence: Evidence, rule: MetricRule, group: int) -> str | None:
-    """Whether the primary metric differed before the experiment began, when nothing had been changed yet."""
-    moments = evidence.quality.before
+def before_faults(evidence: Evidence, rule: MetricRule, group: int) -> list[str | None]:
+    """Whether the primary metric differed before the experiment began, when nothing had been changed yet.
+
+    One for each time, of the users who are known then; None where it did not differ.
+    """
+    times, moments = len(evidence.membership), evidence.quality.before
     if moments is None:
-        return None
+        return [None] * times
     estimator = Estimator.MEAN if rule.estimator is Estimator.CUPED else rule.estimator
-    one_stratum_each = np.eye(moments.n.shape[1])[None]  # each allocation is a stratum
+    periods = moments.n.shape[1]
+    one_stratum_each = np.broadcast_to(np.eye(periods), (times, periods, periods))  # each allocation is a stratum
     comparison = compare(moments, one_stratum_each, group, estimator=estimator)
-    standard_error = comparison.standard_error
-    if not standard_error > 0:
-        return None
-    p = float(two_sided_p(comparison.difference / standard_error)[0])
-    if not p < BEFORE_P:
-        return None
-    return (
+    with np.errstate(divide="ignore", invalid="ignore"):
+        known = comparison.standard_error > 0
+        p = np.where(known, two_sided_p(comparison.difference / comparison.standard_error), 1.0)
+    return [
         f"{rule.name} of {evidence.groups[group]} differed from control in the 14 days before the experiment "
-        f"(p = {p:.2g}): the groups were not alike to begin with"
-    )
+        f"(p = {one:.2g}): the groups were not alike to begin with"
+        if one < BEFORE_P
+        else None
+        for one in p.tolist()
+    ]
 
 
 def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
@@ -170,6 +181,28 @@ def _clocks(quality: DataQuality) -> list[str]:
 def _named(routers: Sequence[str]) -> str:
     more = len(routers) - MOST_NAMED
     return ", ".join(routers[:MOST_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+
+
+def _coverage(evidence: Evidence) -> list[str]:
+    """Groups of whose lists another share has impressions: ctr then compares lists of one with items of the other."""
+    coverage, shares = evidence.quality.coverage, evidence.impression_coverage
+    if coverage is None or shares is None:
+        return []
+    ctr = next(m.moments for m in evidence.metrics if m.rule.source is MetricSource.CLICKS)
+    covered, answered, shown = (evidence.now(part).sum() for part in (coverage.y, coverage.z, ctr.z))
+    more_items = (shown - answered) / covered if covered else 0.0
+    found = []
+    for group in range(1, len(evidence.groups)):
+        null = null_moments(coverage, evidence.membership, group, estimator=Estimator.RATIO)
+        z = max(float(null.z(sign)[-1]) for sign in (1, -1))
+        changed = abs(shares[group] - shares[0]) * more_items * answered / shown if shown else 0.0
+        p = float(two_sided_p(z))
+        if null.counts[-1] and p < COVERAGE_P and changed > COVERAGE_SHARE:
+            found.append(
+                f"{shares[group]:.1%} of the lists of {evidence.groups[group]} have an impression, and {shares[0]:.1%} "
+                f"of those of {evidence.groups[0]}, so that their ctr cannot be compared (p = {p:.2g})"
+            )
+    return found
 
 
 def _above(count: int, total: int, share: float) -> bool:

@@ -20,7 +20,7 @@ from typing import Final
 from abfleet_statistics import guardrails, srm
 from abfleet_statistics.sequential import upper
 
-from abfleet_analysis.decision.faults import before_fault, log_faults, sample_ratio_reason
+from abfleet_analysis.decision.faults import before_faults, log_faults, sample_ratio_reason
 from abfleet_analysis.decision.measurements import (
     Measurements,
     Treatment,
@@ -49,7 +49,7 @@ class Judge:
         """The treatment's verdict, with every look's."""
         history: list[Verdict] = []
         crossed: Verdict | None = None
-        before = before_fault(self._evidence, self._treatment.primary.rule, self._treatment.group)
+        before = before_faults(self._evidence, self._treatment.primary.rule, self._treatment.group)
         for look in range(self._looks):
             verdict, crossed = self._at(look, crossed, before)
             history.append(verdict)
@@ -71,7 +71,7 @@ class Judge:
 
     # --- the verdict at a look ----------------------------------------------------------------------------------------
 
-    def _at(self, look: int, crossed: Verdict | None, before: str | None) -> tuple[Verdict, Verdict | None]:
+    def _at(self, look: int, crossed: Verdict | None, before: list[str | None]) -> tuple[Verdict, Verdict | None]:
         """The verdict at a look, and which boundary has been crossed by then."""
         if self._acting(look) or self._absent(look):
             return Verdict.ROLL_BACK, crossed
@@ -82,7 +82,7 @@ class Judge:
         if crossed is Verdict.ROLL_BACK:
             return crossed, crossed
         if crossed is Verdict.SHIP:
-            return self._qualified(look, before), crossed
+            return self._qualified(look, before[look]), crossed
         enough = self._evidence.users[look].sum() >= self._treatment.planned[look] > 0
         if enough and self._counts(look) and not self._promising(look):
             return Verdict.STOP_NO_EFFECT, crossed
@@ -144,7 +144,9 @@ class Judge:
 
     # --- the verdict now ----------------------------------------------------------------------------------------------
 
-    def _now(self, history: list[Verdict], crossed: Verdict | None, before: str | None, reasons: Reasons) -> Verdict:
+    def _now(
+        self, history: list[Verdict], crossed: Verdict | None, before: list[str | None], reasons: Reasons
+    ) -> Verdict:
         """The verdict of the last look, unless the data since then, or the log as a whole, says otherwise."""
         faults = log_faults(self._evidence)
         if self._ratio.broken[-1]:
@@ -167,7 +169,7 @@ class Judge:
             reasons.harm(primary.rule, primary.comparison)
             return crossed
         if crossed is Verdict.SHIP:
-            return self._shipping(before, reasons)
+            return self._shipping(before[-1], reasons)
         verdict = history[-1] if history else Verdict.KEEP_RUNNING
         planned = float(self._treatment.planned[-1])
         if held_back := self._held_back(reasons):

@@ -178,11 +178,14 @@ def _margin_z(
 
 
 def sequential_half_width(evidence: Evidence, treatment: Treatment, comparison: Comparison) -> Floats:
-    """Half the always-valid interval: float64[times]; nan before the normal limit can be trusted."""
+    """Half the always-valid interval: float64[times]; nan before the normal limit can be trusted.
+
+    Each time has the planned users of that time, as its own report had.
+    """
     users = comparison.users + comparison.baseline_users
-    everyone = evidence.users[-1].sum()
-    part = users[-1] / everyone if everyone else math.nan
-    width = half_width(comparison.standard_error, users, float(treatment.planned[-1] * part))
+    everyone = evidence.users.sum(axis=1)
+    part = np.divide(users, everyone, out=np.full(len(users), np.nan), where=everyone > 0)
+    width = half_width(comparison.standard_error, users, treatment.planned * part)
     return np.where(enough(comparison.nonzero, comparison.baseline_nonzero), width, np.nan)
 
 

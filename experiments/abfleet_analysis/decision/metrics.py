@@ -35,7 +35,7 @@ UNEVEN_WINSORISE: Final = 0.999
 class MetricSource(Enum):
     """Where a user's y and z come from."""
 
-    CLICKS = "clicked pairs over lists answered, or over impressions where there are any"
+    CLICKS = "clicked pairs over lists answered, each as often as different items of it were seen, once at least"
     ERRORS = "whether a call of the user failed"
     FALLBACKS = "whether another version than the assigned one answered the user"
     TIME_MEAN = "summed response time over timed calls"

@@ -10,10 +10,12 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 import numpy as np
-from abfleet_experiments.allocation import allocation_in_force
+from abfleet_experiments.allocate import BucketRange
+from abfleet_experiments.allocation import allocation_in_force, split_of
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan, Experiment
 from abfleet_statistics.moments import Floats
+from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import Calendar
 from abfleet_analysis.reading.databases import fetched_rows
@@ -31,12 +33,23 @@ class LoggedAllocation:
 
     Attributes:
         weights: float64[groups]: shares in force.
+        buckets: int[10000], the group of each bucket, where the id proves it; else None.
     """
 
     id: str
     begin: datetime
     weights: Floats
     salt: str | None
+    buckets: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedShares:
+    """What allocation events say of an allocation; weights are shares, 0 to 1, in the file's order."""
+
+    salt: str | None
+    traffic: float | None
+    weights: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +130,16 @@ def group_names(experiment: Experiment | None, logged: Sequence[str], shares: Ma
     return (*names, *(name for name in sorted(logged) if name not in names))
 
 
-def allocation_events(lines: ir.Table, name: str) -> dict[str, tuple[str | None, dict[str, float]]]:
-    """What allocation events among lines say of an experiment: id to salt and shares, 0 to 1."""
+def allocation_events(lines: ir.Table, name: str) -> dict[str, LoggedShares]:
+    """What allocation events among lines say of an experiment's allocations, by id."""
     events = lines.filter(lines.event == "allocation", lines.experiment == name)
-    rows = fetched_rows(events.select("allocation", "salt", "weights").distinct())
-    found: dict[str, tuple[str | None, dict[str, float]]] = {}
+    rows = fetched_rows(events.select("allocation", "salt", "traffic", "weights").distinct())
+    found: dict[str, LoggedShares] = {}
     for row in rows:
         try:
             weights = json.loads(row["weights"] or "{}")
-            found[row["allocation"]] = (row["salt"], {str(k): float(v) / 100 for k, v in weights.items()})
+            shares = {str(k): float(v) / 100 for k, v in weights.items()}
+            found[row["allocation"]] = LoggedShares(row["salt"], row["traffic"], shares)
         except (ValueError, TypeError, AttributeError):
             continue  # a malformed event is as good as none: propensities say the same
     return found
@@ -135,7 +149,7 @@ def find_allocations(
     calls: Iterable[Mapping[str, Any]],
     groups: Sequence[str],
     experiment: Experiment | None,
-    events: Mapping[str, tuple[str | None, Mapping[str, float]]],
+    events: Mapping[str, LoggedShares],
     as_of: datetime,
 ) -> list[LoggedAllocation]:
     """The allocations that calls name, in the order in which they began, the newest MAX_PERIODS of them.
@@ -150,15 +164,46 @@ def find_allocations(
             seen = propensities.setdefault(row["allocation"], {})
             seen[row["group"]] = max(seen.get(row["group"], 0.0), float(row["highest"]))
     from_file = _shares_of_file(experiment, as_of)
+    splits = _splits(experiment, groups[0], events, as_of)
     found = []
     for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_ALLOCATIONS:]:
-        salt, logged = events.get(identity, (None, {}))
-        shares = logged or from_file.get(identity) or {}
+        event = events.get(identity, LoggedShares(None, None, {}))
+        shares = event.weights or from_file.get(identity) or {}
         if not shares:
             shares = _completed(propensities.get(identity, {}), groups, from_file)
         weights = np.array([shares.get(name, 0.0) for name in groups])
-        found.append(LoggedAllocation(identity, moment(begins[identity]), weights, salt))
+        buckets = _buckets(splits[identity], groups) if identity in splits else None
+        found.append(LoggedAllocation(identity, moment(begins[identity]), weights, event.salt, buckets))
     return found
+
+
+def _splits(
+    experiment: Experiment | None, control: str, events: Mapping[str, LoggedShares], as_of: datetime
+) -> dict[str, list[tuple[BucketRange, str]]]:
+    """The runs of buckets of each allocation that the file or an event describes, with their groups' names, by id."""
+    found: dict[str, list[tuple[BucketRange, str]]] = {}
+    for identity, event in events.items():
+        if event.salt is not None and event.traffic is not None:
+            weights = {name: round(share * BUCKETS) for name, share in event.weights.items()}
+            names = list(weights)
+            runs = split_of(identity, event.salt, round(event.traffic * 100), weights, control)
+            if runs is not None:
+                found[identity] = [(run, names[run.group]) for run in runs]
+    if experiment is None:
+        return found
+    for at in [*(row.at for row in experiment.ramp), as_of]:
+        allocation = allocation_in_force(experiment, at)
+        if allocation is not None:
+            names = [group.name for group in experiment.groups]
+            found[allocation.id] = [(run, names[run.group]) for run in allocation.runs]
+    return found
+
+
+def _buckets(runs: Sequence[tuple[BucketRange, str]], groups: Sequence[str]) -> NDArray[np.int64]:
+    table = np.zeros(BUCKETS, dtype=np.int64)
+    for run, name in runs:
+        table[run.start : run.end] = groups.index(name) if name in groups else -1
+    return table
 
 
 def _shares_of_file(experiment: Experiment | None, as_of: datetime) -> dict[str, dict[str, float]]:

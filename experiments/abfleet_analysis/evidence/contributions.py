@@ -29,6 +29,8 @@ _PLACE: Final = ("cell", "g")
 _LOOK: Final = itemgetter("look")
 _NEVER: Final = 2**31 - 1
 """Later than any look."""
+COVERAGE: Final = "impression coverage"
+"""Lists with an impression over lists answered, beside the metrics; no metric has a blank in its name."""
 
 
 @dataclass(slots=True)
@@ -36,6 +38,7 @@ class OutcomeProblems:
     """Outcomes left out, by reason, and each metric's currency. Changed only while the contributions are made."""
 
     clicks_not_in_list: int = 0
+    impressions_of_no_list: int = 0
     other_currencies: int = 0
     currencies: dict[str, str | None] = field(default_factory=dict)
 
@@ -89,7 +92,8 @@ class Contributions:
     Attributes:
         table: Rows for each user, allocation and look, with cell and group. outcomes: Those of outcomes alone; None
             where no metric is of outcomes.
-        values: By metric, which columns make it; of slow calls those of the first threshold.
+        values: By metric, which columns make it; of slow calls those of the first threshold. COVERAGE too, where ctr is
+            one and there are impressions.
         filled: The columns that outcomes fill, and nothing else.
     """
 
@@ -113,11 +117,11 @@ def contributions(tables: Tables, counted: OutcomeProblems, *, history: bool = T
         if rule.source is MetricSource.CLICKS:
             parts.append(_clicks(outcomes, rule))
             counted.clicks_not_in_list += kinds.count("click", rule, lambda row: not row["listed"])
-            if kinds.count("impression", rule):
-                parts.append(_impressions(outcomes, rule))
-                values[rule.name] = Value("clicked", "impressions")
-            else:
-                values[rule.name] = Value("clicked", "answered")
+            counted.impressions_of_no_list += kinds.count("impression", rule, lambda row: not row["placed"])
+            values[rule.name] = Value("clicked", "answered")
+            if kinds.count("impression", rule, lambda row: row["placed"]):
+                parts.append(_impressions(outcomes))
+                values |= {rule.name: Value("clicked", "shown"), COVERAGE: Value("covered", "answered")}
         elif rule.source is MetricSource.OUTCOME_RATIO:
             assert rule.over is not None, "a ratio has both"
             below = replace(rule, outcome=rule.over, name=f"{rule.name} over")  # no metric has a blank in its name
@@ -154,7 +158,10 @@ def contributions(tables: Tables, counted: OutcomeProblems, *, history: bool = T
     place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})
     few = keep(tables.lines.log.connection, "outcome_contributions", few.inner_join(place, ["user", "period"]))
     columns = (*base.columns, *filled)
-    return Contributions(_aligned(base, columns).union(_aligned(few, columns)), few, values, filled)
+    table = _aligned(base, columns).union(_aligned(few, columns))
+    if "more_items" in filled:
+        table = table.mutate(shown=table.answered + table.more_items)
+    return Contributions(table, few, values, filled)
 
 
 def _aligned(table: ir.Table, columns: Sequence[str]) -> ir.Table:
@@ -181,8 +188,9 @@ class _OutcomeKinds:
     """How many outcomes there are of each kind, so that none of them is asked for by itself.
 
     Attributes:
-        rows: A row for each combination of `type`, `currency`, `listed`, `look` and `late`, with `n`. `late` is how
-            many of the windows had closed before an outcome that names no request.
+        rows: A row for each combination of `type`, `currency`, `listed`, `placed`, `look` and `late`, with `n`.
+            `placed` is whether the outcome names an answered list. `late` is how many of the windows had closed before
+            an outcome that names no request.
         windows: Those of the metrics, in microseconds, ascending.
     """
 
@@ -232,10 +240,19 @@ def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _OutcomeKinds:
     late = ibis.literal(0)
     for window in windows:
         late = late + (alone.since_us > window).cast("int32")
-    every = with_request.select("type", "currency", "listed", "look", late=ibis.literal(0, "int32")).union(
-        alone.select("type", "currency", "look", listed=ibis.literal(True), late=late.cast("int32"))
+    every = with_request.select(
+        "type", "currency", "listed", "look", placed=with_request.listed, late=ibis.literal(0, "int32")
+    ).union(
+        alone.select(
+            "type",
+            "currency",
+            listed=ibis.literal(True),
+            look=alone.look,
+            placed=ibis.literal(False),
+            late=late.cast("int32"),
+        )
     )
-    keys = ("type", "currency", "listed", "look", "late")
+    keys = ("type", "currency", "listed", "placed", "look", "late")
     return _OutcomeKinds(databases.counted(every, keys, {"n": ("count", "*")}), windows)
 
 
@@ -258,10 +275,27 @@ def _clicks(outcomes: Joined, rule: MetricRule) -> ir.Table:
     return _per_look(every, clicked=ibis._.count())
 
 
-def _impressions(outcomes: Joined, rule: MetricRule) -> ir.Table:
-    with_request, alone = _in_window(outcomes, rule, "impression")
-    columns = ("x_user", "x_period", "look")
-    return _per_look(with_request.select(*columns).union(alone.select(*columns)), impressions=ibis._.count())
+def _impressions(outcomes: Joined) -> ir.Table:
+    """Which lists were `covered` by an impression, and how many `more_items` than one of each were seen.
+
+    A list counts once in ctr, or as often as different items of it were seen. It counts from its call on, and each
+    further item from the item's first impression on, so that impressions that come later change no earlier look. One
+    without a request id belongs to no list, and one without an item id says nothing of how many were seen.
+    """
+    found = outcomes.by_request
+    found = found.filter(found.type == "impression", found.listed)
+    pairs = found.group_by("request", "x_user", "x_period", "item_id").aggregate(look=found.look.min())
+    pairs = pairs.mutate(item=pairs.item_id.notnull())
+    of_list = [pairs.request, pairs.x_user, pairs.x_period]
+    pairs = pairs.mutate(
+        first=ibis.row_number().over(group_by=of_list, order_by=pairs.look) == 0,
+        first_item=ibis.row_number().over(group_by=[*of_list, pairs.item], order_by=pairs.look) == 0,
+    )
+    return _per_look(
+        pairs,
+        covered=ibis._.first.cast("int32").sum(),
+        more_items=(ibis._.item & ~ibis._.first_item).cast("int32").sum(),
+    )
 
 
 def _of_metric(outcomes: Joined, rule: MetricRule) -> ir.Table:

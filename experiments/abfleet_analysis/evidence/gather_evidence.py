@@ -19,6 +19,7 @@ from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import log_lines, packed_counts, sums
 from abfleet_analysis.evidence.allocation_periods import (
     LoggedAllocation,
+    LoggedShares,
     Looks,
     allocation_events,
     find_allocations,
@@ -26,7 +27,7 @@ from abfleet_analysis.evidence.allocation_periods import (
     looks_until,
 )
 from abfleet_analysis.evidence.caps import caps
-from abfleet_analysis.evidence.contributions import OutcomeProblems, contributions
+from abfleet_analysis.evidence.contributions import COVERAGE, OutcomeProblems, contributions
 from abfleet_analysis.evidence.deployment import deployment_of
 from abfleet_analysis.evidence.exclusion import Exclusion, without
 from abfleet_analysis.evidence.guardrail_events import guardrail_events
@@ -105,12 +106,12 @@ def gather_evidence(
     config: The whole file, which says where versions run. excluded: When calls do not count.
     """
     calls = lines.calls.allocated(name)
-    events = {}
+    events: dict[str, LoggedShares] = {}
     if lines.survey.count(lambda row: row["event"] == "allocation" and row["experiment"] == name):
         events = allocation_events(lines.all, name)
     listed = {row["group"] for row in calls}
     if experiment is None:
-        listed |= {group for _, shares in events.values() for group in shares}
+        listed |= {group for event in events.values() for group in event.weights}
     groups = (
         group_names(experiment, sorted(listed), lines.calls.shares(name)) if (listed or experiment is not None) else ()
     )
@@ -140,7 +141,7 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
         guarded = beside(guardrail_events, tables)
         facts = beside(group_facts, tables)
         data_quality = beside(quality, tables)
-        metrics = _metrics(tables, counted, new_users)
+        metrics, coverage = _metrics(tables, counted, new_users)
     found = data_quality.result()
     counting = sum(one.users for one in facts.result())
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
@@ -162,13 +163,18 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
             found,
             in_both_groups=counting - (found.users - found.not_compared),
             clicks_not_in_list=counted.clicks_not_in_list,
+            impressions_of_no_list=counted.impressions_of_no_list,
             other_currencies=counted.other_currencies,
+            coverage=coverage,
         ),
     )
     return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks, counted.currencies)
 
 
-def _metrics(tables: Tables, counted: OutcomeProblems, users: Floats) -> tuple[MetricEvidence, ...]:
+def _metrics(
+    tables: Tables, counted: OutcomeProblems, users: Floats
+) -> tuple[tuple[MetricEvidence, ...], Moments | None]:
+    """The metrics, and the sums of COVERAGE where there are impressions."""
     found = _contributed(tables, counted)
     if len(tables.allocations) == 1:
         moments = _moments(tables, found, users)
@@ -178,7 +184,7 @@ def _metrics(tables: Tables, counted: OutcomeProblems, users: Floats) -> tuple[M
         moments = sums.moments(changed, names, tables.shape)
         crosses = sums.crosses(changed, names, tables.shape)
         moments = {name: replace(moments[name], cross=crosses.get(name)) for name in names}
-    return tuple(_metric(rule, found, moments) for rule in tables.rules)
+    return tuple(_metric(rule, found, moments) for rule in tables.rules), moments.get(COVERAGE)
 
 
 def _metric(rule: MetricRule, found: "_Contributed", moments: Mapping[str, Moments]) -> MetricEvidence:
@@ -231,7 +237,7 @@ class _Contributed:
         values: By metric, as they are at the moment of the report.
         thresholds: Of the metrics whose values are cut otherwise at other looks.
         caps: The last ones, of winsorised metrics.
-        variants: The values of all metrics with every threshold, by `_names`.
+        variants: The values of all metrics with every threshold, by `_names`, and COVERAGE.
         bits: How many a user's sum needs, of the columns that have whole numbers alone.
     """
 
@@ -256,10 +262,12 @@ def _contributed(tables: Tables, counted: OutcomeProblems, *, history: bool = Tr
     if found.outcomes is not None:  # each column is filled by one table, which has one row for a user's look
         more, negative = packed_counts.bits_of(found.outcomes, found.filled, tables.shape.times)
         bits |= more
+        if "more_items" in bits:
+            bits["shown"] = max(bits["answered"], bits["more_items"]) + 1
         values = {name: replace(value, negative=value.y in negative) for name, value in values.items()}
     cut: dict[str, Thresholds] = {}
     last: dict[str, Cap | None] = {}
-    variants: dict[str, Value] = {}
+    variants = {name: value for name, value in values.items() if name == COVERAGE}
     for rule in tables.rules:
         value = values[rule.name]
         mine = {rule.name: value}

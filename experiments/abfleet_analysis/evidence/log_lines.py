@@ -34,7 +34,7 @@ class LogTables:
         survey, calls: The log in numbers; of calls, each counted once.
         exposures, outcomes: Each call and each outcome once; synthetic outcomes are left out.
         joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`, and `listed`
-            is whether the outcome's item was in its list.
+            is whether it was answered, with the outcome's item in the list.
         missing: Those whose request is not in the log, or belongs to another user.
         duplicates, duplicate_outcomes: Calls and outcomes that are there once more.
         conflicting_outcomes: Those with the id of an earlier outcome that says something else; they do not count.
@@ -296,7 +296,7 @@ def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
     return table.mutate(entry=(rank == 0).cast("int32"))
 
 
-_CALLED: Final = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic")
+_CALLED: Final = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic", "answered")
 """What an outcome has of its call, each with the prefix `x_`."""
 
 
@@ -329,5 +329,5 @@ def _with_calls(outcomes: ir.Table, exposures: ir.Table, same: Mapping[str, Any]
 
 
 def _listed(outcomes: ir.Table) -> ir.BooleanValue:
-    """Whether an outcome's item was in the list that the call gave; a call without one says nothing against it."""
-    return outcomes["items"].contains(outcomes.item_id).fill_null(True)
+    """Whether the call was answered, with the outcome's item in its list; where one is not known, it may have been."""
+    return outcomes.x_answered & outcomes["items"].contains(outcomes.item_id).fill_null(True)

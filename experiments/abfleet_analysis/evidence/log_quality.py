@@ -108,7 +108,7 @@ def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
 
 
 def _before(tables: Tables) -> Moments | None:
-    """The primary metric before each user's first exposure: [1, periods, groups]."""
+    """The primary metric before each user's first exposure: [times, periods, groups]."""
     rule = next(rule for rule in tables.rules if rule.role == "primary")
     if rule.source not in (
         MetricSource.CLICKS,
@@ -124,10 +124,11 @@ def _before(tables: Tables) -> Moments | None:
         table = clicks_before(tables.lines, starts).rename(y="clicked", z="answered")
     else:
         table = values_before(tables.lines, starts, rule).rename(y="before").mutate(z=0.0)
-    table = starts.left_join(table, "user").select("user", "period", "g", "y", "z")
+    table = starts.left_join(table, "user").select("user", "first", "period", "g", "y", "z")
     if rule.source is MetricSource.CLICKS:  # who had no call then says nothing of clicks over calls
         table = table.filter(table.z > 0)
-    place = table.period * len(tables.groups) + table.g
+    shape = Shape(tables.shape.times, len(tables.allocations), len(tables.groups))
+    place = (tables.looks.index(table["first"]) * shape.cells + table.period) * shape.groups + table.g
     table = table.mutate(y=table.y.fill_null(0.0), z=table.z.fill_null(0.0), place=place, entered=1)
     changed = table.mutate(
         m_y=table.y,
@@ -137,8 +138,8 @@ def _before(tables: Tables) -> Moments | None:
         m_zz=table.z * table.z,
         m_nonzero=(table.y != 0).cast("float64"),
     )
-    moments = sums.moments(changed, ["m"], Shape(1, len(tables.allocations), len(tables.groups)))["m"]
-    return moments if moments.y.sum() else None
+    moments = sums.moments(changed, ["m"], shape)["m"]
+    return moments if moments.y[-1].sum() else None
 
 
 def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:

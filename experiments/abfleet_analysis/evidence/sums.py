@@ -170,6 +170,9 @@ THIRD_PRODUCTS = ("yyy", "yyz", "yzz", "zzz")
 """Of metrics whose y is more than 0 or 1; those with z where there is one."""
 
 
+_CROSS_PRODUCTS = ("y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
+
+
 def moments(
     changed: ir.Table, names: Sequence[str], shape: Shape, *, users: Floats | None = None
 ) -> dict[str, Moments]:
@@ -205,45 +208,68 @@ def third_moments(sums: Mapping[str, Floats]) -> ThirdMoments | None:
 def crosses(changed: ir.Table, names: Sequence[str], shape: Shape) -> dict[str, Cross]:
     """The sums over users who are in two allocations and in the same group of both; {} if there are none.
 
-    The earlier allocation's values are taken as they are in the end, since it had ended when the later one began.
+    Both allocations' values go on growing, as outcomes arrive, and users may come to either first, where the file goes
+    back to earlier shares; each look has what it knows.
     """
     changed = _apart(changed, shape)
-    finals = {f"first_{column(name, part)}": changed[column(name, part)].sum() for name in names for part in ("y", "z")}
-    final = changed.group_by("user", "period", "cell", "g").aggregate(**finals)
-    final = final.select("user", "g", *finals, first_period=final.period, first_cell=final.cell)
-    both = changed.inner_join(final, ["user", "g"])
-    both = both.filter(both.first_period < both.period)
-    sums: dict[str, ir.Value] = {"n": both.entered.sum()}
+    units = changed.filter(changed.entered == 1).select("user", "g", earlier="period", first="cell")
+    again = units.select("user", "g", later=units.earlier, second=units["first"])
+    pairs = units.inner_join(again, ["user", "g"])
+    pairs = pairs.filter(pairs.earlier < pairs.later).select("user", "g", "earlier", "later", "first", "second")
+    added = ["entered", *(column(name, part) for name in names for part in ("y", "z"))]
+    keys = ("user", "g", "earlier", "later", "first", "second", "look")
+    nought = ibis.literal(0.0).cast("float64")
+    rows = []
+    for which, period in ((1, "earlier"), (2, "later")):
+        mine = changed.select("user", "look", **{period: changed.period}, **_as_floats(changed, added))
+        both = pairs.inner_join(mine, ["user", period])
+        rows.append(
+            both.select(
+                *keys,
+                **{f"{part}_{n}": both[part] if n == which else nought for part in added for n in (1, 2)},
+            )
+        )
+    every = rows[0].union(rows[1])
+    so_far = ibis.cumulative_window(group_by=["user", "earlier", "later"], order_by=every.look)
+    grown = {f"now_{part}_{n}": every[f"{part}_{n}"].sum().over(so_far) for part in added for n in (1, 2)}
+    every = every.mutate(**grown)
+
+    def change(one: str, other: str) -> ir.FloatingValue:
+        """How the product of two running sums changes."""
+        now = every[f"now_{one}"], every[f"now_{other}"]
+        return now[0] * now[1] - (now[0] - every[one]) * (now[1] - every[other])
+
+    sums: dict[str, ir.Value] = {"n": change("entered_1", "entered_2").sum()}
     for name in names:
-        y, z = both[f"first_{column(name, 'y')}"], both[f"first_{column(name, 'z')}"]
-        y2, z2 = both[column(name, "y")], both[column(name, "z")]
+        y, z = column(name, "y"), column(name, "z")
         products = {
-            "y": y * both.entered,
-            "z": z * both.entered,
-            "y2": y2,
-            "z2": z2,
-            "yy": y * y2,
-            "yz": y * z2,
-            "zy": z * y2,
-            "zz": z * z2,
+            "y": change(f"{y}_1", "entered_2"),
+            "z": change(f"{z}_1", "entered_2"),
+            "y2": change("entered_1", f"{y}_2"),
+            "z2": change("entered_1", f"{z}_2"),
+            "yy": change(f"{y}_1", f"{y}_2"),
+            "yz": change(f"{y}_1", f"{z}_2"),
+            "zy": change(f"{z}_1", f"{y}_2"),
+            "zz": change(f"{z}_1", f"{z}_2"),
         }
         sums |= {column(name, part): product.sum() for part, product in products.items()}
-    columns = float_columns(both.group_by("first_cell", "cell", "g", "look").aggregate(**sums))
+    columns = float_columns(every.group_by("first", "second", "g", "look").aggregate(**sums))
     if not len(columns["n"]):
         return {}
-    pairs = np.stack([columns["first_cell"].astype(int), columns["cell"].astype(int)], axis=1)
-    unique, index = np.unique(pairs, axis=0, return_inverse=True)
+    both_cells = np.stack([columns["first"].astype(int), columns["second"].astype(int)], axis=1)
+    unique, index = np.unique(both_cells, axis=0, return_inverse=True)
     paired = Shape(shape.times, len(unique), shape.groups)
     where = (columns["look"].astype(int), index.reshape(-1), columns["g"].astype(int))
     n = _cumulative(columns["n"], where, paired)
     result = {}
     for name in names:
-        y, z, y2, z2, yy, yz, zy, zz = (
-            _cumulative(columns[column(name, part)], where, paired)
-            for part in ("y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
-        )
-        result[name] = Cross(unique[:, 0], unique[:, 1], n, y, z, y2, z2, yy, yz, zy, zz)
+        found = [_cumulative(columns[column(name, part)], where, paired) for part in _CROSS_PRODUCTS]
+        result[name] = Cross(unique[:, 0], unique[:, 1], n, *found)
     return result
+
+
+def _as_floats(table: ir.Table, columns: Sequence[str]) -> dict[str, ir.Value]:
+    return {name: table[name].cast("float64") for name in columns}
 
 
 def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:

@@ -286,7 +286,10 @@ def _divide(units: ir.Table, found: Sequence[LoggedAllocation], groups: int, win
     else:
         counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
         columns = {name: numbers(column) for name, column in arrow(counted).items()}
-        maps = [_bucket_map(columns, period, one.weights) for period, one in enumerate(found)]
+        maps = [
+            _bucket_map(columns, period, one.weights) if one.buckets is None else one.buckets
+            for period, one in enumerate(found)
+        ]
     periods = [
         AllocationPeriod(one.id, one.begin, one.weights, one.salt, table)
         for one, table in zip(found, maps, strict=True)

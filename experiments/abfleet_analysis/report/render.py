@@ -206,6 +206,8 @@ def data_sentences(report: ExperimentReport) -> Iterator[str]:
         yield "at this size a loss of a few percent of one group's lines cannot be seen"
     if (others := left_out(quality)) != "nothing" or not quality.moved_by_ramp:
         yield f"left out: {others}"
+    if text := coverage_text(report):
+        yield text
     if quality.moved_by_ramp:
         back = quality.moved_by_ramp - quality.not_compared
         yield (
@@ -237,6 +239,18 @@ def verdict_words(verdict: Verdict, group: str) -> str:
     return _WORDS[verdict][0].format(group=group)
 
 
+def coverage_text(report: ExperimentReport) -> str:
+    """Of how many answered lists of each group there is an impression; empty without impressions."""
+    evidence = report.gathered.evidence
+    if evidence.impression_coverage is None:
+        return ""
+    shares = ", ".join(
+        f"{name} {share:.1%}" if math.isfinite(share) else f"{name} -"
+        for name, share in zip(evidence.groups, evidence.impression_coverage.tolist(), strict=True)
+    )
+    return f"lists with an impression: {shares}; ctr counts the others once"
+
+
 def left_out(quality: DataQuality) -> str:
     """What of the log was left out, and how often."""
     counts = {
@@ -249,6 +263,7 @@ def left_out(quality: DataQuality) -> str:
         "repeated outcomes": quality.duplicate_outcomes,
         "outcomes with the id of another": quality.conflicting_outcomes,
         "clicks on items that were not in the list": quality.clicks_not_in_list,
+        "impressions of no answered list": quality.impressions_of_no_list,
         "outcomes in another currency": quality.other_currencies,
         "values that are no usable number": quality.unusable_values,
         "lines of a wrong clock": quality.wrong_clock,

@@ -171,6 +171,10 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "excluded": quality.excluded,
             "other_currencies": quality.other_currencies,
             "conflicting_outcomes": quality.conflicting_outcomes,
+            "impressions_of_no_list": quality.impressions_of_no_list,
+            "impression_coverage": None
+            if evidence.impression_coverage is None
+            else dict(zip(evidence.groups, map(_number, evidence.impression_coverage), strict=True)),
         },
         "excluded": None if report.excluded is None else _excluded(report.excluded),
     }

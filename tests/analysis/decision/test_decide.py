@@ -204,12 +204,22 @@ def test_unequally_unjoined_outcomes_refuse() -> None:
 
 def test_groups_that_differed_before_refuse_a_winner() -> None:
     """A lift that was there before the experiment is none of the treatment's; it is looked at only when shipping."""
-    n = np.array([[[1e4, 1e4]]])
+    n = np.full((29, 1, 2), 1e4)
     y = n * [0.05, 0.07]
     before = from_sums([n, y, n * 0, y, n * 0, n * 0, y])
     found, why = verdict(evidence(rate=(0.05, 0.07), before=before))
     assert (found, "before the experiment" in why) == (Verdict.REFUSE, True)
     assert verdict(evidence(before=before))[0] is Verdict.STOP_NO_EFFECT
+
+
+def test_users_who_come_later_change_no_earlier_look() -> None:
+    """Groups that differ before the experiment by users of the last day refuse that day, and none before it."""
+    n = np.full((29, 1, 2), 1e4)
+    y = n * np.where(np.arange(29) < 27, 0.05, [[0.05], [0.07]]).T[:, None, :]
+    before = from_sums([n, y, n * 0, y, n * 0, n * 0, y])
+    decision = decide(evidence(rate=(0.05, 0.07), before=before), PLAN)
+    said = [look[0] for look in decision.history]
+    assert said[-3:] == [Verdict.SHIP, Verdict.SHIP, Verdict.REFUSE][: len(said[-3:])]
 
 
 def test_a_group_with_weight_and_no_traffic_refuses() -> None:

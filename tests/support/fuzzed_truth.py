@@ -1,0 +1,316 @@
+"""What a report of a fuzzed log has to say, counted line by line in plain Python by the rules of docs/statistics.md.
+
+Knows the experiments file and where its buckets are; nothing of the analysis.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from abfleet_experiments.allocation import allocation_in_force
+from abfleet_experiments.bucketing import BUCKETS
+from abfleet_experiments.config import Config
+from abfleet_experiments.file.load import load_text
+
+from tests.support.fuzzed_log import FuzzedLog, Record, at_of, segments
+
+WEEK: Final = timedelta(days=7)
+FAILED: Final = ("unavailable", "timeout", "ejected", "model_error")
+FAILED_STATUSES: Final = ("UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")
+WINDOWS: Final = {"plays": timedelta(days=2)}
+
+
+@dataclass(slots=True)
+class Unit:
+    """A user in an allocation: when and how first, and what came of it."""
+
+    user: str
+    allocation: str
+    group: str
+    bucket: int
+    first: datetime
+    calls: list[Record] = field(default_factory=list)
+    outcomes: list[tuple[Record, Record | None]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """What is true of one experiment.
+
+    Attributes:
+        groups: By group: users, exposures, fallbacks, errors; users are None where the buckets' moves cannot be seen.
+        metrics: By metric and treatment, its value and control's; None where nothing can be compared.
+        quality: As the report's `data_quality`.
+    """
+
+    groups: Mapping[str, tuple[int | None, int, int, int]]
+    metrics: Mapping[tuple[str, str], tuple[float, float] | None]
+    quality: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """An allocation as the file has it: the group of each bucket, and how many runs they make."""
+
+    salt: str
+    groups: tuple[str, ...]
+    runs: int
+    weights: Mapping[str, int]
+
+
+def _tables(log: FuzzedLog) -> dict[str, dict[str, _Table]]:
+    """By experiment and allocation."""
+    found: dict[str, dict[str, _Table]] = {}
+    for at, config in segments(log.phases, log.end):
+        for experiment in config.experiments:
+            allocation = allocation_in_force(experiment, at)
+            if allocation is None:
+                continue
+            names = [group.name for group in experiment.groups]
+            table = [""] * BUCKETS
+            for run in allocation.runs:
+                table[run.start : run.end] = [names[run.group]] * (run.end - run.start)
+            weights = dict(zip(names, allocation.weights_bp, strict=True))
+            one = _Table(experiment.salt, tuple(table), len(allocation.runs), weights)
+            found.setdefault(experiment.name, {})[allocation.id] = one
+    return found
+
+
+def first_ones(records: Iterable[Record], key: str) -> tuple[list[Record], int]:
+    """Each record once, the earliest of those with the same key; and how many were repeats."""
+    found: dict[Any, Record] = {}
+    repeats = 0
+    for record in records:
+        name = (record["user_id"], record["request_id"]) if key == "exposure" else record["outcome_id"]
+        if key == "exposure" and record["user_id"] is None:
+            name = object()  # nobody's call has no key
+        if name in found:
+            repeats += 1
+        if name not in found or record["ts"] < found[name]["ts"]:
+            found[name] = record
+    return list(found.values()), repeats
+
+
+def truths(log: FuzzedLog) -> tuple[dict[str, Truth], int]:
+    """The truth of each experiment of the file, and how many lines are repeats."""
+    calls, twice = first_ones(log.named("exposure"), "exposure")
+    outcomes, again = first_ones((o for o in log.named("outcome") if not o.get("synthetic")), "outcome")
+    of_both = {(call["user_id"], call["request_id"]): call for call in calls if call["user_id"] is not None}
+    of_request: dict[str, Record] = {}
+    for call in sorted(calls, key=lambda call: call["ts"], reverse=True):
+        of_request[call["request_id"]] = call
+    joined: list[tuple[Record, Record | None]] = []
+    unjoined = 0
+    for outcome in outcomes:
+        call = None
+        if outcome["request_id"] is not None:
+            user = outcome["user_id"]
+            request = outcome["request_id"]
+            call = of_request.get(request) if user is None else of_both.get((user, request))
+            if call is None:
+                unjoined += 1
+                continue
+        joined.append((outcome, call))
+    config = load_text(log.text)
+    tables = _tables(log)
+    nobody = sum(call["user_id"] is None and not call["synthetic"] for call in calls)
+    common = {"no_user_id": nobody, "unjoined_outcomes": unjoined, "salts": bool(log.named("allocation"))}
+    return {
+        one.name: _truth(config, one.name, calls, joined, tables.get(one.name, {}), common)
+        for one in config.experiments
+    }, twice + again
+
+
+def _truth(
+    config: Config,
+    name: str,
+    calls: Sequence[Record],
+    joined: Sequence[tuple[Record, Record | None]],
+    tables: Mapping[str, _Table],
+    common: Mapping[str, int],
+) -> Truth:
+    mine = [call for call in calls if call["experiment"] == name]
+    counted = [c for c in mine if c["reason"] == "allocated" and c["user_id"] is not None and not c["synthetic"]]
+    units = _units(counted)
+    _give(units, joined)
+    (experiment,) = [one for one in config.experiments if one.name == name]
+    window = max([WEEK, *(config.metrics[m].window for m in _names(experiment) if m in config.metrics)])
+    order = sorted({unit.allocation for unit in units.values()}, key=lambda a: min(_firsts(units, a)))
+    strata, moved, seen = _strata(list(units.values()), order, tables, window)
+    # No exposure has a salt: without allocation events another salt is taken for a move of nearly every bucket.
+    seen &= bool(common["salts"]) or len({tables[one].salt for one in order}) <= 1
+    groups = [group.name for group in experiment.groups]
+    quality = {
+        "synthetic": sum(call["synthetic"] for call in mine),
+        "overrides": sum(call["reason"] == "override" and not call["synthetic"] for call in mine),
+        **{name: count for name, count in common.items() if name != "salts"},
+    }
+    users: dict[str, set[str]] = {group: set() for group in groups}
+    for unit in (unit for stratum in strata.values() for unit in stratum):
+        users[unit.group].add(unit.user)
+    metrics: dict[tuple[str, str], tuple[float, float] | None] = {}
+    if seen:
+        quality["moved_by_ramp"] = len(moved)
+        for metric in set(_names(experiment)) & set(_VALUES):
+            for group in groups:
+                if group != "control" and len(users[group]):
+                    metrics[metric, group] = _compared(metric, group, strata)
+    facts = {
+        group: (
+            len(users[group]) if seen else None,
+            sum(call["group"] == group for call in counted),
+            sum(call["group"] == group and call["fallback"] is not None for call in counted),
+            sum(call["group"] == group and failed(call) for call in counted),
+        )
+        for group in groups
+    }
+    return Truth(facts, metrics, quality)
+
+
+def _names(experiment: Any) -> list[str]:
+    metrics = experiment.metrics
+    return [metrics.primary, *(one.name for one in metrics.guardrails), *metrics.secondary]
+
+
+def _units(calls: Sequence[Record]) -> dict[tuple[str, str], Unit]:
+    units: dict[tuple[str, str], Unit] = {}
+    for call in sorted(calls, key=lambda call: call["ts"]):
+        key = (call["user_id"], call["allocation"])
+        if key not in units:
+            units[key] = Unit(*key, call["group"], call["bucket"], at_of(call))
+        units[key].calls.append(call)
+    return units
+
+
+def _give(units: Mapping[tuple[str, str], Unit], joined: Sequence[tuple[Record, Record | None]]) -> None:
+    """Each outcome to the unit that it belongs to."""
+    by_user: dict[str, list[Unit]] = {}
+    for unit in units.values():
+        by_user.setdefault(unit.user, []).append(unit)
+    ids = {id(call): unit for unit in units.values() for call in unit.calls}
+    for outcome, call in joined:
+        if call is not None:
+            if id(call) in ids:
+                ids[id(call)].outcomes.append((outcome, call))
+        elif outcome["user_id"] is not None:
+            begun = [unit for unit in by_user.get(outcome["user_id"], []) if unit.first <= at_of(outcome)]
+            if begun:
+                max(begun, key=lambda unit: unit.first).outcomes.append((outcome, None))
+
+
+def _firsts(units: Mapping[tuple[str, str], Unit], allocation: str) -> list[datetime]:
+    return [unit.first for unit in units.values() if unit.allocation == allocation]
+
+
+def _strata(
+    units: Sequence[Unit], order: Sequence[str], tables: Mapping[str, _Table], window: timedelta
+) -> tuple[dict[tuple[str, int], list[Unit]], set[str], bool]:
+    """The units that are compared with each other; users who are left out because their bucket has moved; and whether
+    the log shows all moves: a border between groups that nobody came near to is known by the shares alone."""
+    begins = {one: min(unit.first for unit in units if unit.allocation == one) for one in order}
+    seen = True
+    if len(order) > 1:
+        for one in order:
+            table = tables[one]
+            here = {unit.group for unit in units if unit.allocation == one}
+            wanted = {group for group, weight in table.weights.items() if weight}
+            seen &= here == wanted and table.runs == len(wanted) <= 3
+    fates: dict[str, list[int | None]] = {}
+    moves: dict[str, list[int]] = {}
+    for index, one in enumerate(order):
+        fate: list[int | None] = [None] * BUCKETS
+        for later in range(len(order) - 1, index, -1):
+            if len({tables[between].salt for between in order[index : later + 1]}) > 1:
+                continue
+            for number, (now, then) in enumerate(zip(tables[one].groups, tables[order[later]].groups, strict=True)):
+                if now != then:
+                    fate[number] = later
+        fates[one], moves[one] = fate, sorted({later for later in fate if later is not None})
+    strata: dict[tuple[str, int], list[Unit]] = {}
+    moved: set[str] = set()
+    for unit in units:
+        later = fates[unit.allocation][unit.bucket]
+        if later is not None and unit.first >= begins[order[later]] - window:
+            moved.add(unit.user)
+        else:
+            span = sum(unit.first >= begins[order[move]] - window for move in moves[unit.allocation])
+            strata.setdefault((unit.allocation, span), []).append(unit)
+    return strata, moved, seen
+
+
+def _compared(metric: str, group: str, strata: Mapping[tuple[str, int], list[Unit]]) -> tuple[float, float] | None:
+    """The metric in a group and in control, strata weighted with n0 n1 / (n0 + n1)."""
+    for least in (2, 1):
+        total = value = baseline = 0.0
+        for units in strata.values():
+            parts = []
+            for name in ("control", group):
+                pairs = [_VALUES[metric](unit) for unit in units if unit.group == name]
+                y, z = sum(pair[0] for pair in pairs), sum(pair[1] for pair in pairs)
+                parts.append((len(pairs), y / z if z else None))
+            (n0, v0), (n1, v1) = parts
+            if min(n0, n1) < least or v0 is None or v1 is None:
+                continue
+            weight = n0 * n1 / (n0 + n1)
+            total, value, baseline = total + weight, value + weight * v1, baseline + weight * v0
+        if total:
+            return value / total, baseline / total
+    return None
+
+
+def failed(call: Record) -> bool:
+    """Whether the assigned version failed."""
+    unsent = call["attempts"] == 0 and call["status"] == "DEADLINE_EXCEEDED" and call["fallback"] is None
+    return not unsent and (call["fallback"] in FAILED or call["status"] in FAILED_STATUSES)
+
+
+def _timed(call: Record) -> bool:
+    unsent = call["attempts"] == 0 and call["status"] == "DEADLINE_EXCEEDED" and call["fallback"] is None
+    return call["status"] in ("OK", "DEADLINE_EXCEEDED") and not unsent
+
+
+def _of(unit: Unit, kind: str, window: timedelta = WEEK) -> list[tuple[Record, Record | None]]:
+    return [
+        (outcome, call)
+        for outcome, call in unit.outcomes
+        if outcome["type"] == kind and (call is not None or at_of(outcome) - unit.first <= window)
+    ]
+
+
+def _ctr(unit: Unit) -> tuple[float, float]:
+    clicked = {(call and call["request_id"], o["item_id"]) for o, call in _of(unit, "click") if _shown(o, call)}
+    seen: dict[str, set[int]] = {}
+    for outcome, call in _of(unit, "impression"):
+        if call is not None and outcome["item_id"] is not None and _shown(outcome, call):
+            seen.setdefault(call["request_id"], set()).add(outcome["item_id"])
+    lists = [call for call in unit.calls if call["status"] == "OK"]
+    return len(clicked), sum(max(len(seen.get(call["request_id"], ())), 1) for call in lists)
+
+
+def _shown(outcome: Record, call: Record | None) -> bool:
+    if call is None:
+        return True
+    return call["status"] == "OK" and (outcome["item_id"] is None or outcome["item_id"] in call["items"])
+
+
+def _any(kind: str) -> Any:
+    return lambda unit: (float(bool(_of(unit, kind))), 1.0)
+
+
+def _timing(unit: Unit) -> tuple[float, float]:
+    timed = [call["latency_ms"] for call in unit.calls if _timed(call)]
+    return sum(timed), len(timed)
+
+
+_VALUES: Final[dict[str, Any]] = {
+    "ctr": _ctr,
+    "conversion_rate": _any("conversion"),
+    "liked": _any("like"),
+    "plays": lambda unit: (float(len(_of(unit, "play", WINDOWS["plays"]))), 1.0),
+    "finished": lambda unit: (float(len(_of(unit, "finish"))), float(len(_of(unit, "play")))),
+    "error_rate": lambda unit: (float(any(failed(call) for call in unit.calls)), 1.0),
+    "fallback_rate": lambda unit: (float(any(call["fallback"] for call in unit.calls)), 1.0),
+    "response_time_mean": _timing,
+}
+"""What a user adds to a metric's numerator and denominator."""
