@@ -95,4 +95,5 @@ def _rolled_back(whole: Decision, decision: Decision, gathered: GatheredEvidence
 
 
 def _said(verdict: Verdict, group: str | None) -> str:
-    return " ".join([str(verdict).replace("_", " "), *([group] if group else [])])
+    about = group if verdict in (Verdict.ROLL_BACK, Verdict.CHECK_FIRST, Verdict.SHIP) else None
+    return " ".join([str(verdict).replace("_", " "), *([about] if about else [])])
