@@ -140,6 +140,19 @@ class AnalysisPlan:
     minimum: timedelta = timedelta(days=7)
 
 
+@dataclass(frozen=True, slots=True)
+class Money:
+    """The currency that values are added up in.
+
+    Attributes:
+        currency: An ISO 4217 code. Values without one are in it.
+        rates: Other currencies: how much of `currency` one unit is. Values in any further one are left out.
+    """
+
+    currency: str
+    rates: Mapping[str, float] = field(default_factory=dict)
+
+
 MetricType = Literal["mean", "count", "proportion", "ratio"]
 
 
@@ -153,6 +166,7 @@ class Metric:
         window: How long after the first exposure an outcome still counts.
         winsorise: Quantile at which a user's value is cut, 1 for none; None leaves it to the analysis.
         margin: Relative change tolerated where the metric is a guardrail; None is the experiment's `plan.effect`.
+        money: The currency of a `mean`; None is the file's.
     """
 
     type: MetricType
@@ -162,6 +176,7 @@ class Metric:
     direction: Literal["up", "down"] = "up"
     margin: float | None = None
     over: str | None = None
+    money: Money | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +257,7 @@ class Config:
         experiments: In file order, which is the order of evaluation.
         log_attributes: Names of the request attributes that may be written to the decision log.
         concluded: Experiments that have ended, in file order; none of them is among `experiments`.
+        money: The currency of `revenue_per_user` and of own metrics that name none; None: the most frequent counts.
         revision: The first 12 hex digits of the sha256 of the effective configuration: with defaults filled in and the
             fleet file applied; comments, notation and the order of keys where it has no meaning leave it unchanged, and
             so does `exclude`, which routers have nothing to do with.
@@ -254,6 +270,7 @@ class Config:
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     log_attributes: tuple[str, ...] = ()
     concluded: tuple[EndedExperiment, ...] = ()
+    money: Money | None = None
     revision: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -314,6 +331,7 @@ def effective(config: Config) -> dict[str, object]:
                 m.direction,
                 m.margin,
                 *([m.over] if m.over else []),
+                *([_effective_money(m.money)] if m.money else []),
             ]
             for name, m in config.metrics.items()
         },
@@ -324,7 +342,12 @@ def effective(config: Config) -> dict[str, object]:
             if config.concluded
             else {}
         ),
+        **(_effective_money(config.money) if config.money else {}),
     }
+
+
+def _effective_money(money: Money) -> dict[str, object]:
+    return {"currency": money.currency, "rates": dict(money.rates)}
 
 
 def _effective_experiment(experiment: Experiment) -> dict[str, object]:

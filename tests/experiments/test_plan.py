@@ -4,6 +4,7 @@ import json
 
 import pytest
 from abfleet_experiments.advice import advice, changeable
+from abfleet_experiments.assign import Assigner
 from abfleet_experiments.file.load import load_text
 from abfleet_experiments.plan import EditPlan, plan
 
@@ -47,6 +48,20 @@ def test_no_change_no_warning() -> None:
     """A file against itself is silent."""
     made = _plan(FILE, FILE)
     assert (made.now.moved, made.warnings, made.later) == (0, (), ())
+
+
+def test_an_edit_of_money_moves_nobody() -> None:
+    """Currency and rates, of the file and of a metric: no user moves, every allocation stays, nothing is warned of."""
+    own = "metrics: {a: {type: mean, outcome: x, currency: JPY, rates: {EUR: 165}}}\n"
+    plain = own.replace(", currency: JPY, rates: {EUR: 165}", "") + FILE
+    with_money = "currency: EUR\nrates: {USD: 0.92}\n" + own + FILE
+    for old, new in ((plain, with_money), (with_money, plain), (with_money, with_money.replace("0.92", "0.93"))):
+        made = _plan(old, new)
+        assert (made.now.moved, made.warnings, made.later) == (0, (), ())
+        old_allocations, new_allocations = (
+            [(one.experiment, one.allocation) for one in Assigner(load_text(text), START).allocations] for text in (old, new)
+        )
+        assert old_allocations == new_allocations
 
 
 @pytest.mark.parametrize(

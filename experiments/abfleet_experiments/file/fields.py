@@ -216,6 +216,7 @@ def shares(weights: Sequence[tuple[str, int]]) -> str:
 _PATTERNS: Final = {
     keys.NAME: "1 to 64 letters, digits, `.`, `_` or `-`, beginning with a letter or digit",
     keys.VERSION: "1 to 64 letters, digits, `.`, `_`, `+` or `-`, beginning with a letter or digit",
+    keys.CURRENCY: "an ISO 4217 code such as `EUR`",
     keys.DURATION: "a duration in seconds, minutes, hours, days or weeks, such as `30s`, `90m`, `12h`, `28d` or `4w`",
     keys.TIME: "a time with its zone, such as `2026-11-08T00:00:00Z` or `2026-11-08T01:00:00+01:00`",
 }

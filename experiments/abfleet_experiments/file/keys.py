@@ -12,6 +12,7 @@ Schema = dict[str, object]
 NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 VERSION: Final = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 DURATION: Final = r"[1-9][0-9]{0,5}(s|m|h|d|w)"
+CURRENCY: Final = r"[A-Z]{3}"
 TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 METRICS: Final = (
     "ctr",
@@ -73,6 +74,11 @@ _TARGET: Final[Schema] = {
 }
 _EQUAL: Final[Schema] = {"type": ["string", "integer", "boolean"]}
 _DIRECTION: Final[Schema] = {"enum": ["up", "down"]}
+_RATES: Final[Schema] = {
+    "type": "object",
+    "propertyNames": _text(CURRENCY),
+    "additionalProperties": _number(0, 1_000_000_000),
+}
 
 FILE: Final = (
     Key("version", {"const": 1}, "Version of this format.", required=True),
@@ -106,6 +112,18 @@ FILE: Final = (
         "metrics",
         {"type": "object", "propertyNames": _text(NAME), "additionalProperties": _ref("metric")},
         "Metrics of your own, over outcome types.",
+        default={},
+    ),
+    Key(
+        "currency",
+        _text(CURRENCY),
+        "Currency, as an ISO 4217 code, that `revenue_per_user` and own metrics of type `mean` add up. "
+        "Default: the most frequent one of each metric.",
+    ),
+    Key(
+        "rates",
+        _RATES,
+        "Other currencies, and how much of `currency` one unit of each is; values in any other are left out.",
         default={},
     ),
     Key(
@@ -274,6 +292,12 @@ METRIC: Final = (
     ),
     Key("direction", _DIRECTION, "Which way is better.", default="up"),
     Key("margin", _number(0, 10), "Relative change tolerated as a guardrail. Default: the experiment's `plan.effect`."),
+    Key(
+        "currency",
+        _text(CURRENCY),
+        "Currency of a `mean`, in place of the file's `currency` and `rates`; only there.",
+    ),
+    Key("rates", _RATES, "As the file's `rates`, for the metric's own `currency`.", default={}),
 )
 CONCLUSION: Final = (
     Key("experiment", _text(NAME), "Name that the experiment had; no experiment of the file has it.", required=True),

@@ -13,6 +13,7 @@ from abfleet_experiments.config import (
     Metric,
     MetricType,
     ModelTarget,
+    Money,
     percent_text,
 )
 from abfleet_experiments.file import fields, keys
@@ -58,12 +59,13 @@ def _file(findings: Findings, root: Node | None) -> Config | None:
     metrics = _metrics(findings, values.get("metrics"))
     experiments = _experiments(findings, values.get("experiments"), known)
     _salts(findings, values, experiments, holdout)
+    money = _money(findings, root, values, ())
     allowed = _log_attributes(findings, values.get("log_attributes"))
     concluded = _concluded(findings, values.get("concluded"), [one.name for one in experiments if one is not None])
     if findings.errors or default is None:
         return None
     ready = tuple(experiment for experiment in experiments if experiment is not None)
-    return Config(default, models, ready, holdout or Holdout(), metrics, allowed, concluded)
+    return Config(default, models, ready, holdout or Holdout(), metrics, allowed, concluded, money)
 
 
 def _concluded(findings: Findings, node: Node | None, running: list[str]) -> tuple[EndedExperiment, ...]:
@@ -94,6 +96,23 @@ def _log_attributes(findings: Findings, node: Node | None) -> tuple[str, ...]:
         elif name is not None:
             names.append(name)
     return tuple(names)
+
+
+def _money(findings: Findings, node: Node | None, values: dict[str, Node], path: Path) -> Money | None:
+    """`currency` and `rates` of a mapping, which are its values."""
+    currency = fields.text(findings, values.get("currency"), (*path, "currency"), pattern=keys.CURRENCY)
+    rates: dict[str, float] = {}
+    for name, (key, value) in (fields.mapping(findings, values.get("rates"), (*path, "rates")) or {}).items():
+        place: Path = (*path, "rates", name)
+        fields.text(findings, key, place, pattern=keys.CURRENCY)
+        if name == currency:
+            findings.add(key, place, "is the `currency` itself, of which one unit is 1; leave it out")
+        rule = f"how much of {currency or 'the currency'} one {name} is: a number above 0 and below 1,000,000,000"
+        if (rate := fields.number(findings, value, place, low=0, high=1e9, rule=rule)) is not None:
+            rates[name] = rate
+    if "rates" in values and "currency" not in values:
+        findings.add(node, (*path, "currency"), "is missing: `rates` say how much of it one unit of another is")
+    return None if currency is None else Money(currency, rates)
 
 
 def _fleet(findings: Findings, root: Node | None) -> dict[str, ModelTarget]:
@@ -184,6 +203,10 @@ def _metric(findings: Findings, node: Node, path: Path) -> Metric | None:
         findings.add(
             values["over"], (*path, "over"), f"is allowed for the type `ratio` only, and this metric is a {kind}"
         )
+    for name in ("currency", "rates"):
+        if kind not in (None, "mean") and name in values:
+            message = f"is allowed for the type `mean` only, which adds up values, and this metric is a {kind}"
+            findings.add(values[name], (*path, name), message)
     window = fields.duration(findings, values.get("window"), (*path, "window"))
     rule = "a quantile from 0.5 to 1, which cuts nothing"
     winsorise = fields.number(
@@ -202,6 +225,7 @@ def _metric(findings: Findings, node: Node, path: Path) -> Metric | None:
         "down" if direction == "down" else "up",
         margin,
         over,
+        _money(findings, node, values, path),
     )
 
 

@@ -12,6 +12,7 @@ from abfleet_experiments.config import (
     Metric,
     MetricsPlan,
     ModelTarget,
+    Money,
     OneOf,
     Presence,
 )
@@ -52,6 +53,7 @@ def test_defaults() -> None:
     assert e.metrics == MetricsPlan("ctr", (Guardrail("error_rate"),), ())
     assert e.plan == AnalysisPlan()
     assert (config.holdout, config.metrics, config.log_attributes) == (Holdout(0, "holdout"), {}, ())
+    assert config.money is None
 
 
 def test_every_key_is_read() -> None:
@@ -63,6 +65,8 @@ default: v1
 models: {v1: {target: "h:1"}, "1.10": {target: ["h:2", "[::1]:3"]}}
 holdout: {percent: 2.5, salt: h}
 log_attributes: [country]
+currency: EUR
+rates: {USD: 0.92}
 experiments:
   - name: e
     owner: me
@@ -87,6 +91,7 @@ experiments:
       - {from: 2026-11-03T00:00:00Z, to: 2026-11-04T00:00:00Z, why: "it touches, and is earlier"}
 metrics:
   plays: {type: mean, outcome: long_play, window: 3d, winsorise: 0.99, direction: down, margin: 0.05}
+  orders: {type: mean, outcome: order, currency: JPY, rates: {EUR: 165}}
 """
     )
     (e,) = config.experiments
@@ -107,6 +112,8 @@ metrics:
     assert e.metrics.guardrails[1] == Guardrail("response_time_p95", 0.2, 250)
     assert (e.plan.horizon.days, e.plan.look.seconds, e.plan.minimum.seconds) == (14, 43200, 90)
     assert config.metrics["plays"] == Metric("mean", "long_play", e.plan.horizon * 3 / 14, 0.99, "down", 0.05)
+    assert config.money == Money("EUR", {"USD": 0.92})
+    assert config.metrics["orders"] == Metric("mean", "order", money=Money("JPY", {"EUR": 165}))
 
 
 EXCLUDED = "{from: 2026-11-01T00:00:00Z, to: 2026-11-02T00:00:00Z, why: an incident}"
@@ -282,5 +289,9 @@ def test_revision_is_of_the_meaning() -> None:
         VALID.replace("worker-v1", "worker-v0"),
         VALID.replace("salt: s", "salt: s\n    overrides: {u: one}"),
         VALID.replace("salt: s", "salt: s\n    metrics: {guardrails: [{name: error_rate, outages_per_day: 2}]}"),
+        "currency: EUR\n" + VALID,
+        "currency: EUR\nrates: {USD: 0.92}\n" + VALID,
+        "metrics: {a: {type: mean, outcome: x}}\n" + VALID,
+        "metrics: {a: {type: mean, outcome: x, currency: EUR}}\n" + VALID,
     )
     assert len({first, *(_revision(text) for text in others)}) == len(others) + 1
