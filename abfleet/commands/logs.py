@@ -116,11 +116,13 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
         "unreadable": "unreadable lines",
         "repeated_exposures": "repeated exposures",
         "repeated_outcomes": "repeated outcomes",
+        "conflicting_outcomes": "of these with the id of another outcome",
         "clock_set_back": "lines after a clock was set back",
     }
     for name, words in labels.items():
         if report[name]:
-            say(f"{report[name]:>10}  {words}")
+            first = f"  first at {report['examples'][name]}" if name in report["examples"] else ""
+            say(f"{report[name]:>10}  {words}{first}")
     for router, count in report["wrong_clock"].items():
         where = f"first at {report['examples'].get('wrong clock')}"
         say(f"{count:>10}  lines of a wrong clock{f' in {router}' if router else ''}, left out of analysis  {where}")

@@ -5,7 +5,7 @@ The router, which receives outcomes, and the command that imports them both use 
 
 import re
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Protocol
@@ -105,20 +105,19 @@ def explained(field: str, value: object, allowed: str) -> str:
     return f"{field}: {text if len(text) <= SHOWN else text[: SHOWN - 1] + '…'}; allowed: {allowed}"
 
 
-class Currencies:
-    """One currency for each outcome type: the first that is seen. Changed only by `problem`."""
+def content(outcome: OutcomeLike) -> int:
+    """A number that stands for what happened; two outcomes with one id and one content are a repeat.
 
-    def __init__(self, known: Mapping[str, str] | None = None) -> None:
-        self._of = dict(known or {})
+    Without the time: one that is sent again with time 0 happened "now" once more, and is the same all the same.
+    """
+    return hash(
+        (outcome.request_id, outcome.user_id, outcome.type, outcome.item_id, outcome.value, outcome.currency)
+    )
 
-    def problem(self, outcome: OutcomeLike) -> str | None:
-        """Why its currency is refused: earlier outcomes of the type have another one; else None."""
-        if not outcome.currency:
-            return None
-        first = self._of.setdefault(outcome.type, outcome.currency)
-        if first == outcome.currency:
-            return None
-        return explained("currency", outcome.currency, f"{first}, as in earlier outcomes of type {outcome.type}")
+
+def conflict(outcome_id: str) -> str:
+    """The words for an id that another outcome has already."""
+    return explained("outcome_id", outcome_id, "an id of its own; this one belongs to another outcome already")
 
 
 def line(

@@ -34,6 +34,7 @@ class CheckResult:
         examples: The first place of each kind of problem: file and line number.
         digest: The sum of the lines' sha256, modulo 2^64: the same lines in any files and order have the same.
         repeated_exposures, repeated_outcomes: Beyond the first of each key; analysis counts the first.
+        conflicting_outcomes: Those of the repeated ones that say something else than the first of their id.
         gaps: Silences of a router that are longer than asked for: (router, from, seconds).
         steps_back: Lines much older than one before them in the same file.
         wrong_clock: Lines with a time that the rest of the log does not allow, by router; analysis leaves them out.
@@ -52,6 +53,7 @@ class CheckResult:
     examples: dict[str, str] = field(default_factory=dict)
     repeated_exposures: int = 0
     repeated_outcomes: int = 0
+    conflicting_outcomes: int = 0
     synthetic: int = 0
     first: str | None = None
     last: str | None = None
@@ -86,7 +88,7 @@ class Checker:
         self._config = config
         self._assigners: dict[datetime | None, Assigner] = {}
         self._exposures: set[int] = set()
-        self._outcomes: set[int] = set()
+        self._outcomes: dict[int, int] = {}
         self._times: dict[str, set[int]] = {}
         self._hours: dict[Any, _Hour] = {}
         self._path: Path | None = None
@@ -141,12 +143,23 @@ class Checker:
             if self._config is not None:
                 self._compare(line, self._config)
         elif event == "outcome":
-            key = hash(line.get("outcome_id"))
-            result.repeated_outcomes += key in self._outcomes
-            self._outcomes.add(key)
+            self._outcome(line)
         self._hour(line)
         if isinstance(ts, str) and event in ("exposure", "rejected"):
             self._time(ts, str(line.get("router")))
+
+    def _outcome(self, line: dict[str, Any]) -> None:
+        """An id used again: a repeat, or a conflict. Ids of made up outcomes are their own."""
+        result = self.result
+        key = hash((line.get("outcome_id"), line.get("synthetic") is True))
+        names = ("request_id", "type", "item_id", "value", "currency")
+        said = [line.get("user_id") or line.get("user_id_hmac"), *(line.get(name) or None for name in names)]
+        # A line of other making may have anything there; of numbers 5 is the same as 5.0.
+        content = hash(tuple(one if isinstance(one, str | int | float) else repr(one) for one in said))
+        result.repeated_outcomes += key in self._outcomes
+        if self._outcomes.setdefault(key, content) != content:
+            result.conflicting_outcomes += 1
+            self._example("conflicting_outcomes")
 
     def _time(self, ts: str, router: str) -> None:
         result = self.result
@@ -258,6 +271,7 @@ def document(check: CheckResult) -> dict[str, Any]:
         "problems": dict(check.problems.most_common()),
         "repeated_exposures": check.repeated_exposures,
         "repeated_outcomes": check.repeated_outcomes,
+        "conflicting_outcomes": check.conflicting_outcomes,
         "clock_set_back": check.steps_back,
         "wrong_clock": dict(check.wrong_clock.most_common()),
         "gaps": [{"router": router, "from": began, "seconds": seconds} for router, began, seconds in check.gaps],

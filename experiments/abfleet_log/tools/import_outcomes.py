@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from abfleet_log.files import WriterIdentity, create
-from abfleet_log.outcome import Currencies, Outcome, line, problem
+from abfleet_log.outcome import Outcome, conflict, content, explained, line, problem
 from abfleet_log.tools.read_lines import LogsError
 
 FIELDS = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time")
@@ -74,24 +74,26 @@ def import_outcomes(
     so that they count once.
     """
     result = ImportResult()
-    now, currencies, seen = int(wall() * 1e6), Currencies(), set[str]()
+    now, seen = int(wall() * 1e6), dict[str, int]()
     lines: list[bytes] = []
     for number, row in enumerate(_rows(file, mapping), 1):
         result.rows += 1
         on_row()
         try:
             outcome = _outcome(row, mapping)
-            reason = problem(outcome, types, now) or currencies.problem(outcome)
+            reason, known = problem(outcome, types, now), seen.get(outcome.outcome_id)
+            if reason is None and known not in (None, content(outcome)):
+                reason = conflict(outcome.outcome_id)
         except ValueError as error:
             reason = str(error)
         if reason is not None:
             result.rejected += 1
             if len(result.reasons) < MAX_SHOWN:
                 result.reasons.append(f"row {number}: {reason}")
-        elif outcome.outcome_id in seen:
+        elif known is not None:
             result.repeated += 1
         else:
-            seen.add(outcome.outcome_id)
+            seen[outcome.outcome_id] = content(outcome)
             result.accepted += 1
             result.by_type[outcome.type] += 1
             lines.append(orjson.dumps(line(outcome, now)))
@@ -119,20 +121,23 @@ def _append(lines: Sequence[bytes], folder: Path, identity: WriterIdentity, wall
 def _outcome(row: Mapping[str, Any], mapping: ColumnMap) -> Outcome:
     """Raises ValueError that names the field."""
     values = {name: _cell(row, name, mapping) for name in FIELDS}
-    outcome_id = _text(values["outcome_id"])
+    outcome_id = _text("outcome_id", values["outcome_id"])
     if not outcome_id:
         # A name made of the row itself: the same row again has the same.
-        cells = orjson.dumps([_text(values[name]) for name in FIELDS[1:]])
+        cells = orjson.dumps([_text(name, values[name]) for name in FIELDS[1:]])
         outcome_id = f"row-{hashlib.sha256(cells).hexdigest()[:32]}"
+    at_us = _time(values["time"], mapping.time_unit)
+    if not at_us:  # in an outcome that is "now", when nothing of what is imported happened
+        raise ValueError(explained("time", values["time"], "times from 2000 on"))
     return Outcome(
         outcome_id=outcome_id,
-        request_id=_text(values["request_id"]),
-        user_id=_text(values["user_id"]),
-        type=_text(values["type"]),
+        request_id=_text("request_id", values["request_id"]),
+        user_id=_text("user_id", values["user_id"]),
+        type=_text("type", values["type"]),
         item_id=_whole("item_id", values["item_id"]),
         value=_real("value", values["value"]),
-        currency=_text(values["currency"]),
-        time=_time(values["time"], mapping.time_unit),
+        currency=_text("currency", values["currency"]),
+        time=at_us,
     )
 
 
@@ -142,14 +147,27 @@ def _cell(row: Mapping[str, Any], name: str, mapping: ColumnMap) -> Any:
     return row.get(mapping.columns.get(name, name))
 
 
-def _text(value: Any) -> str:
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+def _text(name: str, value: Any) -> str:
+    """A cell as text; nan is no value, and is not absent either, whatever the field."""
+    if value is None:
         return ""
+    if isinstance(value, bool | bytes | list | dict) or (
+        name != "value" and isinstance(value, float) and math.isnan(value)
+    ):
+        raise ValueError(explained(name, value, "text or a number, or null for none"))
     return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
+def _number(name: str, value: Any) -> str:
+    """A number as text. Python takes `1_000` and the digits of every script for one, other readers do not."""
+    text = _text(name, value).strip()
+    if "_" in text or not text.isascii():
+        raise ValueError(f"{name}: {text[:64]!r}; allowed: numbers of the digits 0 to 9, such as 1000 or 9.90")
+    return text
+
+
 def _whole(name: str, value: Any) -> int:
-    text = _text(value)
+    text = _number(name, value)
     try:
         number = int(float(text)) if text and float(text) == int(float(text)) and "." in text else int(text or 0)
     except (ValueError, OverflowError):
@@ -160,7 +178,7 @@ def _whole(name: str, value: Any) -> int:
 
 
 def _real(name: str, value: Any) -> float:
-    text = str(value) if isinstance(value, float) else _text(value)  # nan is no value, and is not absent either
+    text = _number(name, value)
     try:
         return float(text or 0)
     except ValueError:
@@ -168,13 +186,13 @@ def _real(name: str, value: Any) -> float:
 
 
 def _time(value: Any, unit: str | None) -> int:
-    """Microseconds since the epoch. A time is needed: what is imported did not happen just now."""
+    """Microseconds since the epoch."""
     if isinstance(value, datetime):
         return round((value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp() * 1e6)
-    text = _text(value)
+    text = _text("time", value)
     try:
         if unit is not None:
-            return round(float(text) * UNITS[unit])
+            return round(float(_number("time", value)) * UNITS[unit])
         at = datetime.fromisoformat(text)
     except (ValueError, OverflowError):
         allowed = "ISO 8601, such as 2026-11-01T12:00:00Z, or numbers with --time-unit"

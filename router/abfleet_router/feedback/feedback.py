@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import grpc
 import orjson
-from abfleet_log.outcome import Currencies, OutcomeLike, known_types, line, problem
+from abfleet_log.outcome import OutcomeLike, conflict, content, known_types, line, problem
 from abfleet_process.security.tls import identity
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.call import Code, Metadata
@@ -84,8 +84,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         self._snapshot = snapshot
         self._rpc = rpc_metrics
         self._router = router
-        self._seen = SeenIds(window)
-        self._currencies = Currencies()
+        self._seen, self._seen_synthetic = SeenIds(window), SeenIds(window)
         self._authorise = authorise
         self._certificates = certificates
         self._user_id_hmac = user_id_hmac
@@ -135,6 +134,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             now=int(self._wall() * 1e6),
             client=client,
         )
+        seen = self._seen_of(batch)
         try:
             for begin in range(0, len(request.outcomes), SLICE):
                 # Checked and appended in one turn, so of two callers with the same outcome one is first.
@@ -146,7 +146,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
                 )
         except BaseException:  # also when the caller goes: nothing has said that these are in the log
             for outcome_id in batch.new:
-                self._seen.discard(outcome_id)
+                seen.discard(outcome_id)
             raise
         self.counts.by_type.update(batch.results)
         self.by_group.counts.update(batch.by_group)
@@ -160,18 +160,20 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
     def _take(self, outcomes: Sequence[OutcomeLike], begin: int, batch: "_OutcomeBatch") -> None:
         """Checks and logs a slice of a batch that begins at an index."""
         lines = []
-        types, results = batch.types, batch.results
+        types, results, seen = batch.types, batch.results, self._seen_of(batch)
         for index, outcome in enumerate(outcomes, begin):
             outcome_id, kind = outcome.outcome_id, outcome.type
-            reason = problem(outcome, types, batch.now) or self._currencies.problem(outcome)
+            reason, now, known = problem(outcome, types, batch.now), content(outcome), seen.get(outcome_id)
+            if reason is None and known not in (None, now):
+                reason = conflict(outcome_id)
             if reason is not None:
                 result = "rejected"
                 batch.answer.rejections.add(index=index, outcome_id=outcome_id[:128], reason=reason)
-            elif outcome_id in self._seen:
+            elif known is not None:
                 result = "duplicate"
             else:
                 result = "accepted"
-                self._seen.add(outcome_id)
+                seen.add(outcome_id, now)
                 batch.new.append(outcome_id)
                 batch.by_group[(*group_of(batch.snapshot, outcome.user_id), kind)] += 1
                 lines.append(self._encode(outcome, batch))
@@ -180,6 +182,10 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._log.append_all(lines, lambda ok: None if written.done() else written.set_result(ok))
         batch.written.append(written)
+
+    def _seen_of(self, batch: "_OutcomeBatch") -> SeenIds:
+        """The ids that its own may repeat: what was made up takes no id from what happened."""
+        return self._seen_synthetic if batch.synthetic else self._seen
 
     def _encode(self, outcome: OutcomeLike, batch: "_OutcomeBatch") -> bytes:
         hashed = self._user_id_hmac(outcome.user_id) if self._user_id_hmac and outcome.user_id else None

@@ -1,10 +1,10 @@
-"""Which outcome ids came lately: a set of bounded size."""
+"""Which outcome ids came lately, and what each was used for: two dicts of bounded size."""
 
 
 class SeenIds:
     """Remembers at least the last `window` ids and at most twice as many.
 
-    Two sets take turns: when the young one is full the old one is forgotten. An id costs one lookup in each, and no
+    Two dicts take turns: when the young one is full the old one is forgotten. An id costs one lookup in each, and no
     order has to be kept. Changed only by Feedback.
     """
 
@@ -12,22 +12,23 @@ class SeenIds:
 
     def __init__(self, window: int) -> None:
         self._window = window
-        self._young: set[str] = set()
-        self._old: set[str] = set()
+        self._young: dict[str, int] = {}
+        self._old: dict[str, int] = {}
 
-    def __contains__(self, one: str) -> bool:
-        return one in self._young or one in self._old
+    def get(self, one: str) -> int | None:
+        """The number that stands for what the id was used for; None for an id that is not remembered."""
+        return self._young.get(one, self._old.get(one))
 
     def __len__(self) -> int:
         return len(self._young) + len(self._old)
 
-    def add(self, one: str) -> None:
-        """Remembers an id; when the young set is full, the old one is forgotten first."""
+    def add(self, one: str, content: int) -> None:
+        """Remembers an id; when the young dict is full, the old one is forgotten first."""
         if len(self._young) >= self._window:
-            self._old, self._young = self._young, set()
-        self._young.add(one)
+            self._old, self._young = self._young, {}
+        self._young[one] = content
 
     def discard(self, one: str) -> None:
         """Forgets an id, so that it counts as new when it comes again."""
-        self._young.discard(one)
-        self._old.discard(one)
+        self._young.pop(one, None)
+        self._old.pop(one, None)

@@ -58,7 +58,13 @@ def test_a_sound_log(tmp_path: Path) -> None:
     ("lines", "tail", "key", "expected", "code"),
     [
         ([exposure(1), exposure(1)], b"", "repeated_exposures", 1, 0),
+        ([outcome(1), outcome(1, ts=stamp(9))], b"", "repeated_outcomes", 1, 0),
+        ([outcome(1), outcome(1, ts=stamp(9))], b"", "conflicting_outcomes", 0, 0),
         ([outcome(1), outcome(1, type="purchase")], b"", "repeated_outcomes", 1, 0),
+        ([outcome(1), outcome(1, type="purchase")], b"", "conflicting_outcomes", 1, 0),
+        ([outcome(1), outcome(1, user_id="else")], b"", "conflicting_outcomes", 1, 0),
+        ([outcome(1, value=5), outcome(1, value=5.0)], b"", "conflicting_outcomes", 0, 0),
+        ([outcome(1, synthetic=True), outcome(1, type="purchase")], b"", "repeated_outcomes", 0, 0),
         ([exposure(1)], b'{"torn', "torn", 1, 0),
         ([exposure(1)], b'{"torn\n{}x\n', "unreadable", 2, 1),
         ([exposure(1, status="FINE")], b"", "problems", {"exposure.status: is wrong": 1}, 1),
@@ -241,6 +247,9 @@ def test_groups_are_not_imported(tmp_path: Path, column: str) -> None:
     [
         ({"total": "much"}, "value: 'much'"),
         ({"total": "nan"}, "value: nan"),
+        ({"total": "1_000"}, "value: '1_000'"),
+        ({"total": "١٢"}, "value: '١٢'"),
+        ({"order": "a-1"}, "outcome_id: 'a-1'; allowed: an id of its own"),
         ({"total": "-Infinity"}, "value: -inf"),
         ({"total": "1e19"}, "value: 1e+19"),
         ({"at": "yesterday"}, "time: 'yesterday'"),
@@ -258,6 +267,47 @@ def test_rows_that_are_refused(tmp_path: Path, row: dict[str, str], reason: str)
     assert not log.exists()
     run("import-outcomes", file, "--logs", log, *MAP, *SET, "--skip-rejected", code=1)
     assert [line["outcome_id"] for line in lines_in(log)] == ["a-1"]
+
+
+NO_NUMBERS = [
+    ("value", "1_000", "value: '1_000'"),
+    ("item_id", "1_000", "item_id: '1_000'"),
+    ("item_id", "nan", "item_id: 'nan'"),
+    ("time", "1_790_000_000", "time: '1_790_000_000'"),
+    ("time", "nan", "time: 'nan'"),
+    ("time", "0", "time: '0'; allowed: times from 2000 on"),
+]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+@pytest.mark.parametrize(("name", "cell", "reason"), NO_NUMBERS)
+def test_what_only_python_takes_for_a_number(tmp_path: Path, suffix: str, name: str, cell: str, reason: str) -> None:
+    """Digits with underscores, nan, and the beginning of 1970 are refused in every column and every format."""
+    row = {"user_id": "ann", "type": "click", "time": "1790000000", "value": "1", "item_id": "1", name: cell}
+    file = orders_file(tmp_path / "in", suffix, [row])
+    assert reason in run("import-outcomes", file, "--time-unit", "s", "--logs", tmp_path / "logs", code=1).stderr
+
+
+def test_json_of_other_kinds_is_no_text(tmp_path: Path) -> None:
+    """A list, an object or a boolean is refused with its field; a bare NaN is no JSON."""
+    file, common = tmp_path / "in.jsonl", '"type": "click", "time": "2026-11-01T12:00:00Z"'
+    for text, reason in (
+        (f'{{"user_id": ["ann"], {common}}}', "user_id: ['ann']"),
+        (f'{{"user_id": "ann", "value": true, {common}}}', "value: True"),
+        (f'{{"user_id": "ann", "value": NaN, {common}}}', "line 1 is not JSON"),
+    ):
+        file.write_text(text + "\n")
+        assert reason in run("import-outcomes", file, "--logs", tmp_path / "logs", code=1).stderr
+
+
+def test_every_currency_is_imported(tmp_path: Path) -> None:
+    """Which one counts is the file's to say, later; a code that is none is refused."""
+    rows = [{**row, "currency": code} for row, code in zip(ORDERS, ("EUR", "JPY"), strict=True)]
+    file, log, typed = orders_file(tmp_path / "in", ".csv", rows), tmp_path / "logs", ("--set", "type=purchase")
+    run("import-outcomes", file, "--logs", log, *MAP, *typed)
+    assert [line["currency"] for line in lines_in(log)] == ["EUR", "JPY"]
+    file = orders_file(tmp_path / "in", ".csv", [{**ORDERS[0], "currency": "eur"}])
+    assert "currency: 'eur'" in run("import-outcomes", file, "--logs", log, *MAP, *typed, code=1).stderr
 
 
 def test_rows_without_an_id(tmp_path: Path) -> None:

@@ -204,12 +204,45 @@ async def test_what_is_just_allowed(desk: Desk) -> None:
     assert (await desk.record(edge)).accepted == 7
 
 
-async def test_one_currency_for_a_type(desk: Desk) -> None:
-    """The first one counts; another is refused, none is taken as the same, and other types have their own."""
+async def test_every_currency_is_taken(desk: Desk) -> None:
+    """And logged: which one counts is for the experiments file to say, and for the analysis."""
     sales = [("purchase", "EUR"), ("purchase", "USD"), ("purchase", ""), ("long_play", "USD"), ("purchase", "EUR")]
     answer = await desk.record([click(n, type=kind, currency=code) for n, (kind, code) in enumerate(sales)])
-    assert [one.index for one in answer.rejections] == [1]
-    assert "EUR" in answer.rejections[0].reason
+    assert (answer.accepted, answer.rejected) == (5, 0)
+    assert [line["currency"] for line in desk.lines()] == ["EUR", "USD", None, "USD", "EUR"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"type": "conversion"},
+        {"user_id": "u-2"},
+        {"request_id": "r-2"},
+        {"item_id": 6},
+        {"value": 2.0},
+        {"currency": "EUR"},
+    ],
+)
+async def test_an_id_of_another_outcome(desk: Desk, changes: dict[str, Any]) -> None:
+    """It is rejected as a conflict, in the same batch and in a later one, and is not in the log."""
+    other = click(1, **changes)
+    for batch in ([click(1), other], [other]):
+        answer = await desk.record(batch)
+        (rejection,) = answer.rejections
+        assert (rejection.index, rejection.outcome_id) == (len(batch) - 1, "o-1")
+        assert rejection.reason.startswith("outcome_id: 'o-1'; allowed: an id of its own")
+    answer = await desk.record([click(1), click(1, time=0)])
+    assert (answer.duplicate, answer.rejected) == (2, 0), "the first is still remembered, whenever it is told"
+    assert len(desk.lines()) == 1
+
+
+async def test_synthetic_outcomes_take_no_ids(desk: Desk) -> None:
+    """An outcome is neither a repeat nor a conflict of what a generator sent under the same id."""
+    await desk.record([click(1), click(2)], metadata=(("x-synthetic", "1"),))
+    answer = await desk.record([click(1), click(2, value=3.0), click(3)])
+    assert (answer.accepted, answer.duplicate, answer.rejected) == (3, 0, 0)
+    answer = await desk.record([click(1), click(3)], metadata=(("x-synthetic", "1"),))
+    assert (answer.accepted, answer.duplicate, answer.rejected) == (1, 1, 0)
 
 
 async def test_repeats(desk: Desk) -> None:
@@ -312,16 +345,17 @@ def test_the_window(ids: list[int], window: int) -> None:
     order: list[str] = []
     for number in ids:
         one = str(number)
-        assert (one in seen) or one not in order[-window:]
-        if one not in seen:
-            seen.add(one)
+        known = seen.get(one)
+        assert known == number or (known is None and one not in order[-window:])
+        if known is None:
+            seen.add(one, number)
             order.append(one)
-        assert one in seen
+        assert seen.get(one) == number
         assert len(seen) <= 2 * window
-        assert "never" not in seen
+        assert seen.get("never") is None
     for one in order[-1:]:
         seen.discard(one)
-        assert one not in seen
+        assert seen.get(one) is None
 
 
 def grouped() -> Snapshot:
