@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from abfleet.client import CallFailed, ObservedSplit, Recommendation, RecommendationQuery
 
 USAGE, FAILURE = 2, 1
+LEFT_OUT = "marked as synthetic: analysis leaves it out (--as-real)"
 
 
 def register(app: typer.Typer) -> None:
@@ -49,10 +50,12 @@ def client(
     titles: Annotated[
         Path | None, typer.Option(envvar="ABFLEET_TITLES", help="A CSV file with movieId and title, to name the items.")
     ] = None,
-    synthetic: Annotated[
+    as_real: Annotated[
         bool,
         typer.Option(
-            "--synthetic", envvar="ABFLEET_SYNTHETIC", help="Mark the calls, so that no analysis counts them."
+            "--as-real/--synthetic",
+            envvar="ABFLEET_AS_REAL",
+            help="Do not mark the calls as synthetic: analysis counts them.",
         ),
     ] = False,
     timeout: Annotated[
@@ -67,7 +70,8 @@ def client(
 ) -> None:
     """Calls Recommend once, or once for each of many users.
 
-    A call that meets UNAVAILABLE is sent again, under the same request id.
+    A call that meets UNAVAILABLE is sent again, under the same request id. Calls are marked as synthetic, so that
+    trying a router out is no part of its experiments.
     """
     from abfleet.client import RecommendationQuery
 
@@ -76,7 +80,7 @@ def client(
         items=_items(items),
         limit=limit,
         attributes=_attributes(attributes or ()),
-        synthetic=synthetic,
+        synthetic=not as_real,
     )
     names = _titles(titles) if titles else {}
     if users and user_id:
@@ -108,18 +112,19 @@ async def _one(
         except CallFailed as error:
             _stop(_complaint(address, error))
     if as_json:
-        document = asdict(answer) | {"latency_ms": round(answer.latency_ms, 3)}
+        document = asdict(answer) | {"latency_ms": round(answer.latency_ms, 3), "synthetic": question.synthetic}
         if titles:
             document["titles"] = [titles.get(item) for item in answer.item_ids]
         typer.echo(json.dumps(document, ensure_ascii=False))
     else:
-        _print_answer(answer, titles)
+        _print_answer(answer, titles, synthetic=question.synthetic)
 
 
-def _print_answer(answer: "Recommendation", titles: Mapping[int, str]) -> None:
+def _print_answer(answer: "Recommendation", titles: Mapping[int, str], *, synthetic: bool) -> None:
     where = f"{answer.experiment} / {answer.group}" if answer.experiment else "no experiment"
     served = answer.model_version or "a worker alone"
-    typer.echo(f"{answer.user_id or 'no user'}: {where}, served by {served} in {answer.latency_ms:.1f} ms")
+    line = f"{answer.user_id or 'no user'}: {where}, served by {served} in {answer.latency_ms:.1f} ms"
+    typer.echo(f"{line}; {LEFT_OUT}" if synthetic else line)
     typer.echo(f"request {answer.request_id}")
     if not answer.item_ids:
         typer.echo("no items")
@@ -153,9 +158,9 @@ async def _many(
                 channel, questions, timeout_seconds=timeout_s, on_answer=lambda: progress.advance(bar)
             )
     if as_json:
-        typer.echo(json.dumps(_split_document(split)))
+        typer.echo(json.dumps(_split_document(split) | {"synthetic": question.synthetic}))
     else:
-        _print_split(split)
+        _print_split(split, synthetic=question.synthetic)
     if split.first_failure is not None:
         _stop(_complaint(address, split.first_failure))
 
@@ -182,7 +187,7 @@ def _split_document(split: "ObservedSplit") -> dict[str, Any]:
     }
 
 
-def _print_split(split: "ObservedSplit") -> None:
+def _print_split(split: "ObservedSplit", *, synthetic: bool) -> None:
     from abfleet.commands.tables import print_table, say
 
     document = _split_document(split)
@@ -201,7 +206,7 @@ def _print_split(split: "ObservedSplit") -> None:
     line = f"{document['answered']} of {document['users']} users answered"
     if latency["p50"] is not None:
         line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
-    say(line)
+    say(f"{line}; {LEFT_OUT}" if synthetic else line)
     for status, count in document["errors"].items():
         say(f"{count} failed: {status}")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+from abfleet.commands.client import LEFT_OUT
 
 if TYPE_CHECKING:
     from abfleet.traffic.running import TrafficPlan, Workload
@@ -156,7 +157,7 @@ def _print(document: dict[str, Any]) -> None:
         f", {outcomes['lost']} lost; {outcomes['withheld']} never told on purpose"
     )
     if document["synthetic"]:
-        say("marked as synthetic: analysis leaves it out (--as-real)")
+        say(LEFT_OUT)
     for status, count in document["errors"].items():
         say(f"{count} failed: {status}")
 

@@ -75,9 +75,9 @@ def test_an_answer_is_readable(up: Up) -> None:
 
 
 def test_an_answer_as_json(up: Up) -> None:
-    """The same as one object; its request id is in the log, with the mark of a synthetic call and the attributes."""
+    """The same as one object; its request id is in the log, with the mark of a synthetic call."""
     done = run_abfleet(
-        *("client", "--address", up.address, "--user-id", "пользователь-7", "--items", "4", "--json", "--synthetic"),
+        *("client", "--address", up.address, "--user-id", "пользователь-7", "--items", "4", "--json"),
         *("--attributes", "country=DE", "--attributes", "plan=a=b"),
         folder=up.folder,
     )
@@ -90,7 +90,22 @@ def test_an_answer_as_json(up: Up) -> None:
     def found() -> list[dict[str, object]]:
         return [line for line in exposures(up) if line["request_id"] == answer["request_id"]]
 
-    assert wait_until(found, "the call in the log")[0]["synthetic"] is True
+    assert wait_until(found, "the call in the log")[0]["synthetic"] is answer["synthetic"] is True
+
+
+def test_a_call_that_counts(up: Up) -> None:
+    """With --as-real the line in the log has no such mark, and neither has what is printed."""
+    words = ("client", "--address", up.address, "--user-id", "real", "--as-real")
+    done = run_abfleet(*words, folder=up.folder)
+    assert done.returncode == 0, done.stderr
+    assert "synthetic" not in done.stdout
+    assert "marked as synthetic" in run_abfleet(*words[:-1], folder=up.folder).stdout
+
+    def found() -> list[object]:
+        marks = [line["synthetic"] for line in exposures(up) if line["user_id"] == "real"]
+        return marks if len(marks) == 2 else []
+
+    assert wait_until(found, "both calls in the log") == [False, True]
 
 
 def test_many_users_get_the_split_of_the_file(up: Up) -> None:

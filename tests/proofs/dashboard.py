@@ -151,7 +151,8 @@ def freshness(folder: Path, rounds: int = 5) -> bool:
         address = up.ready().wait_for(r"^dashboard ready http://(\S+)/", 90).group(1)
         shown = Dashboard(address)
         for number in range(1, rounds + 1):
-            done = run_abfleet("client", "--address", up.address, "--users", str(100 * number), folder=folder)
+            words = ("client", "--address", up.address, "--users", str(100 * number), "--as-real")
+            done = run_abfleet(*words, folder=folder)
             assert done.returncode == 0, done.stderr
             began = time.monotonic()
             wait_until(lambda expected=100 * number: _users(shown) == expected, f"{100 * number} users", 60)

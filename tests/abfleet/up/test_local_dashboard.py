@@ -103,5 +103,5 @@ def test_traffic_shows_on_an_open_page_and_a_dead_dashboard_comes_back(tmp_path:
 
 def call(up: Up, folder: Path, users: int) -> None:
     """One call for each of user-1 to user-N, which all have to be answered."""
-    done = run_abfleet("client", "--address", up.address, "--users", str(users), folder=folder)
+    done = run_abfleet("client", "--address", up.address, "--users", str(users), "--as-real", folder=folder)
     assert done.returncode == 0, done.stderr
