@@ -119,6 +119,7 @@ def _one(
         experiment.metrics if experiment else MetricsPlan(),
         plan,
         config.metrics,
+        config.money,
         uneven_groups=experiment is not None and uneven(experiment),
     )
     left_out = calls_in(lines, name, windows) if windows else ()

@@ -110,9 +110,7 @@ def content(outcome: OutcomeLike) -> int:
 
     Without the time: one that is sent again with time 0 happened "now" once more, and is the same all the same.
     """
-    return hash(
-        (outcome.request_id, outcome.user_id, outcome.type, outcome.item_id, outcome.value, outcome.currency)
-    )
+    return hash((outcome.request_id, outcome.user_id, outcome.type, outcome.item_id, outcome.value, outcome.currency))
 
 
 def conflict(outcome_id: str) -> str:

@@ -45,6 +45,7 @@ METRIC = {
     "name",
     "role",
     "direction",
+    "currency",
     "group",
     "baseline",
     "users",
@@ -82,6 +83,8 @@ QUALITY = {
     "open_windows",
     "unusable_values",
     "wrong_clock",
+    "other_currencies",
+    "conflicting_outcomes",
 }
 
 

@@ -384,7 +384,12 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "is missing: group whose version became the default",
     ),
     "currency": ("models:", "currency: §eur\nmodels:", "currency", "`eur` must be an ISO 4217 code such as `EUR`"),
-    "rates without a currency": ("version: 1", "§rates: {USD: 0.92}\nversion: 1", "currency", "is missing: `rates` say"),
+    "rates without a currency": (
+        "version: 1",
+        "§rates: {USD: 0.92}\nversion: 1",
+        "currency",
+        "is missing: `rates` say",
+    ),
     "rate of no currency": (
         "models:",
         "currency: EUR\nrates: {§dollar: 0.92}\nmodels:",

@@ -59,7 +59,8 @@ def test_an_edit_of_money_moves_nobody() -> None:
         made = _plan(old, new)
         assert (made.now.moved, made.warnings, made.later) == (0, (), ())
         old_allocations, new_allocations = (
-            [(one.experiment, one.allocation) for one in Assigner(load_text(text), START).allocations] for text in (old, new)
+            [(one.experiment, one.allocation) for one in Assigner(load_text(text), START).allocations]
+            for text in (old, new)
         )
         assert old_allocations == new_allocations
 

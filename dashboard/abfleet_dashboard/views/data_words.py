@@ -112,7 +112,12 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
     if quality.other_currencies:
         yield Finding(
             Level.WARNING,
-            f"{counted(quality.other_currencies, 'purchase')} in another currency than the rest; not counted.",
+            f"{counted(quality.other_currencies, 'outcome')} in a currency without a rate; not counted.",
+        )
+    if quality.conflicting_outcomes:
+        yield Finding(
+            Level.WARNING,
+            f"{counted(quality.conflicting_outcomes, 'outcome')} with the id of another outcome; not counted.",
         )
     if quality.wrong_clock:
         lines = counted(quality.wrong_clock, "line")

@@ -196,6 +196,7 @@ class DataQuality:
     unjoined_outcomes: int = 0
     open_windows: int = 0
     duplicate_outcomes: int = 0
+    conflicting_outcomes: int = 0
     clicks_not_in_list: int = 0
     other_currencies: int = 0
     unusable_values: int = 0

@@ -10,7 +10,7 @@ from datetime import timedelta
 from enum import Enum, IntEnum
 from typing import Final
 
-from abfleet_experiments.config import AnalysisPlan, Experiment, Guardrail, Metric, MetricsPlan
+from abfleet_experiments.config import AnalysisPlan, Experiment, Guardrail, Metric, MetricsPlan, Money
 from abfleet_statistics.effects import Estimator
 from abfleet_statistics.outages import TOLERATED_A_DAY
 
@@ -87,7 +87,7 @@ class MetricRule:
         margin: Tolerated relative change for the worse.
         margin_points: As a guardrail, at least this much change for the worse is tolerated, in the metric's unit.
         outcome: The outcome type, where the source is one. over: The one that it is divided by.
-        money: Values have a currency, and only one is counted.
+        money: The currency that values are added up in, and what others are worth; None: the most frequent one counts.
         winsorise: Quantile of all users' values at which they are cut; `by_default`, because groups are uneven.
         bad_event: What the e-process counts, where the metric is a guardrail that has one.
         threshold_ms: What counts as slow; None learns it from control.
@@ -103,7 +103,7 @@ class MetricRule:
     margin_points: float = 0.0
     outcome: str | None = None
     window: timedelta = DEFAULT_WINDOW
-    money: bool = False
+    money: Money | None = None
     winsorise: float | None = None
     bad_event: BadEvent | None = None
     threshold_ms: float | None = None
@@ -117,6 +117,11 @@ class MetricRule:
         return self.source in (MetricSource.ERRORS, MetricSource.FALLBACKS, MetricSource.OUTCOME_ANY)
 
     @property
+    def adds_values(self) -> bool:
+        """Whether a user's values are added up, which may be money; all else counts outcomes or calls."""
+        return self.source is MetricSource.OUTCOME_VALUE
+
+    @property
     def direction(self) -> str:
         """Which way is better, in the words of the report."""
         return "up" if self.sign > 0 else "down"
@@ -128,7 +133,6 @@ class _BuiltInMetric:
     estimator: Estimator
     sign: int = 1
     outcome: str | None = None
-    money: bool = False
     bad_event: BadEvent | None = None
 
 
@@ -137,7 +141,7 @@ BUILT_IN: Final[Mapping[str, _BuiltInMetric]] = {
     "conversion_rate": _BuiltInMetric(MetricSource.OUTCOME_ANY, Estimator.MEAN, outcome="conversion"),
     "response_time_mean": _BuiltInMetric(MetricSource.TIME_MEAN, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
     "response_time_p95": _BuiltInMetric(MetricSource.TIME_QUANTILE, Estimator.RATIO, -1, bad_event=BadEvent.SLOW),
-    "revenue_per_user": _BuiltInMetric(MetricSource.OUTCOME_VALUE, Estimator.CUPED, outcome="purchase", money=True),
+    "revenue_per_user": _BuiltInMetric(MetricSource.OUTCOME_VALUE, Estimator.CUPED, outcome="purchase"),
     "error_rate": _BuiltInMetric(MetricSource.ERRORS, Estimator.MEAN, -1, bad_event=BadEvent.ERROR),
     "fallback_rate": _BuiltInMetric(MetricSource.FALLBACKS, Estimator.MEAN, -1),
 }
@@ -150,11 +154,17 @@ def uneven(experiment: Experiment) -> bool:
 
 
 def metric_rules(
-    metrics: MetricsPlan, plan: AnalysisPlan, own: Mapping[str, Metric], *, uneven_groups: bool = False
+    metrics: MetricsPlan,
+    plan: AnalysisPlan,
+    own: Mapping[str, Metric],
+    money: Money | None = None,
+    *,
+    uneven_groups: bool = False,
 ) -> tuple[MetricRule, ...]:
     """The metrics of an experiment in the order of its report: primary, guardrails, secondary ones, each once.
 
-    uneven_groups: Whether means are winsorised where the file does not say.
+    money: The file's, for metrics without one of their own. uneven_groups: Whether means are winsorised where the file
+    does not say.
     """
     asked = [(metrics.primary, "primary", Guardrail(metrics.primary))]
     asked += [(guardrail.name, "guardrail", guardrail) for guardrail in metrics.guardrails]
@@ -163,9 +173,10 @@ def metric_rules(
     for name, role, guardrail in asked:
         if name not in rules:
             rule = _rule(name, role, guardrail, plan, own)
-            asked_for = own[name].winsorise if name in own else None
-            if uneven_groups and asked_for is None and rule.source is MetricSource.OUTCOME_VALUE:
-                rule = replace(rule, winsorise=UNEVEN_WINSORISE, by_default=True)
+            if rule.adds_values:
+                rule = replace(rule, money=rule.money or money)
+                if uneven_groups and (name not in own or own[name].winsorise is None):
+                    rule = replace(rule, winsorise=UNEVEN_WINSORISE, by_default=True)
             rules[name] = rule
     return tuple(rules.values())
 
@@ -192,7 +203,6 @@ def _rule(name: str, role: str, guardrail: Guardrail, plan: AnalysisPlan, own: M
         margin=margin,
         margin_points=points,
         outcome=built.outcome,
-        money=built.money,
         bad_event=built.bad_event if role == "guardrail" else None,
         threshold_ms=guardrail.threshold_ms,
         outages_per_day=TOLERATED_A_DAY if guardrail.outages_per_day is None else guardrail.outages_per_day,
@@ -220,7 +230,7 @@ def _own(name: str, role: str, margin: float | None, plan: AnalysisPlan, metric:
         margin=margin,
         outcome=metric.outcome,
         window=metric.window,
-        money=metric.outcome == "purchase" and metric.type == "mean",
+        money=metric.money,
         winsorise=metric.winsorise if metric.type in ("mean", "count") and metric.winsorise != 1 else None,
         over=metric.over,
     )

@@ -4,21 +4,21 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final
 
 import ibis
 import ibis.expr.types as ir
+from abfleet_statistics.effects import Estimator
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
-from abfleet_analysis.evidence.allocation_periods import Looks, index_of
+from abfleet_analysis.evidence.allocation_periods import index_of
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.sums import Value, spelled
-from abfleet_analysis.evidence.tables import SLOW, counted_in
+from abfleet_analysis.evidence.tables import SLOW, Tables, counted_in
 from abfleet_analysis.reading import databases
 from abfleet_analysis.reading.databases import keep, view
-
-if TYPE_CHECKING:
-    from ibis.backends import BaseBackend
 
 BEFORE: Final = timedelta(days=14)
 """How far back the time before a user's first exposure goes."""
@@ -26,6 +26,9 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 _OUTCOME_SOURCES: Final = (MetricSource.OUTCOME_VALUE, MetricSource.OUTCOME_COUNT, MetricSource.OUTCOME_ANY)
 _KEYS: Final = ("user", "period", "look")
 _PLACE: Final = ("cell", "g")
+_LOOK: Final = itemgetter("look")
+_NEVER: Final = 2**31 - 1
+"""Later than any look."""
 
 
 @dataclass(slots=True)
@@ -50,10 +53,10 @@ class Joined:
     by_user: ir.Table
 
 
-def join_outcomes(
-    lines: LogTables, name: str, groups: Sequence[str], periods: Sequence[str], units: ir.Table, looks: Looks
-) -> Joined:
+def join_outcomes(tables: Tables) -> Joined:
     """The outcomes that belong to an experiment's calls and users."""
+    lines, name, groups, units, looks = tables.lines, tables.name, tables.groups, tables.units, tables.looks
+    periods = [one.id for one in tables.allocations]
     found = lines.joined.filter(
         lines.joined.x_experiment == name,
         lines.joined.x_reason.fill_null("allocated") == "allocated",
@@ -96,15 +99,13 @@ class Contributions:
     filled: tuple[str, ...]
 
 
-def contributions(
-    outcomes: Joined,
-    visits: ir.Table,
-    units: ir.Table,
-    rules: Sequence[MetricRule],
-    counted: OutcomeProblems,
-    connection: "BaseBackend",
-) -> Contributions:
-    """What each user adds to the metrics of rules."""
+def contributions(tables: Tables, counted: OutcomeProblems, *, history: bool = True) -> Contributions:
+    """What each user adds to the metrics.
+
+    history: Whether each look has values in the currency that was the most frequent one then; else all have them in
+    that of the last.
+    """
+    outcomes, visits, units, rules = join_outcomes(tables), tables.visits, tables.units, tables.rules
     values: dict[str, Value] = {}
     parts: list[ir.Table] = []
     kinds = _kinds(outcomes, rules)
@@ -120,10 +121,21 @@ def contributions(
         elif rule.source is MetricSource.OUTCOME_RATIO:
             assert rule.over is not None, "a ratio has both"
             below = replace(rule, outcome=rule.over, name=f"{rule.name} over")  # no metric has a blank in its name
-            parts += [_outcomes(outcomes, one, kinds, counted) for one in (rule, below)]
+            parts += [_per_look(_of_metric(outcomes, one), **{_column(one): ibis._.count()}) for one in (rule, below)]
             values[rule.name] = Value(_column(rule), _column(below))
+        elif rule.adds_values:
+            currencies = kinds.currencies(rule) if history else kinds.currencies(rule)[-1:]
+            worth = _Worth(rule, currencies, units)
+            counted.currencies[rule.name] = currencies[-1][1]
+            counted.other_currencies += kinds.other_currencies(rule, worth.rates)
+            parts.append(_summed(worth.of(_of_metric(outcomes, rule)), _column(rule)))
+            values[rule.name] = Value(_column(rule))
+            if rule.estimator is Estimator.CUPED and tables.any_before():
+                before = f"before_{_column(rule)}"
+                parts.append(_summed(worth.of(_known_before(tables, rule)), before))
+                values[rule.name] = Value(_column(rule), before)
         elif rule.source in _OUTCOME_SOURCES:
-            parts.append(_outcomes(outcomes, rule, kinds, counted))
+            parts.append(_per_look(_of_metric(outcomes, rule), **{_column(rule): ibis._.count()}))
             values[rule.name] = Value(_column(rule), any=rule.source is MetricSource.OUTCOME_ANY)
         else:
             values[rule.name] = {
@@ -140,7 +152,7 @@ def contributions(
     aligned = [_aligned(part, (*_KEYS, *filled)) for part in parts]
     few = ibis.union(*aligned) if len(aligned) > 1 else aligned[0]
     place = units.select("user", "period", **{key: units[key].cast("int16") for key in _PLACE})
-    few = keep(connection, "outcome_contributions", few.inner_join(place, ["user", "period"]))
+    few = keep(tables.lines.log.connection, "outcome_contributions", few.inner_join(place, ["user", "period"]))
     columns = (*base.columns, *filled)
     return Contributions(_aligned(base, columns).union(_aligned(few, columns)), few, values, filled)
 
@@ -169,8 +181,8 @@ class _OutcomeKinds:
     """How many outcomes there are of each kind, so that none of them is asked for by itself.
 
     Attributes:
-        rows: A row for each combination of `type`, `currency`, `listed` and `late`, with `n`. `late` is how many of the
-            windows had closed before an outcome that names no request.
+        rows: A row for each combination of `type`, `currency`, `listed`, `look` and `late`, with `n`. `late` is how
+            many of the windows had closed before an outcome that names no request.
         windows: Those of the metrics, in microseconds, ascending.
     """
 
@@ -181,13 +193,30 @@ class _OutcomeKinds:
         """How many there are of a type within the metric's window."""
         return sum(row["n"] for row in self._within(kind, rule) if wanted(row))
 
-    def main_currency(self, kind: str, rule: MetricRule) -> str | None:
-        """The most frequent currency; of equally frequent ones the first in the alphabet."""
-        found = Counter[str]()
-        for row in self._within(kind, rule):
-            if row["currency"] is not None:
-                found[row["currency"]] += row["n"]
-        return min(found, key=lambda currency: (-found[currency], currency), default=None)
+    def currencies(self, rule: MetricRule) -> list[tuple[int, str | None]]:
+        """From which look on a metric is in which currency: the file's, else the most frequent one up to each look.
+
+        What comes later changes no earlier look. Of equally frequent ones the one before stays, then the first in the
+        alphabet counts; before there is any, values without a currency count alone.
+        """
+        if rule.money is not None:
+            return [(0, rule.money.currency)]
+        assert rule.outcome is not None, "only metrics over outcomes come here"
+        found, spans = Counter[str](), list[tuple[int, str | None]]([(0, None)])
+        for look, rows in groupby(sorted(self._within(rule.outcome, rule), key=_LOOK), key=_LOOK):
+            for row in rows:
+                if row["currency"] is not None:
+                    found[row["currency"]] += row["n"]
+            now = spans[-1][1]
+            first = min(found, key=lambda one: (-found[one], one != now, one), default=None)
+            if first != now:
+                spans.append((look, first))
+        return spans[1:] if len(spans) > 1 and spans[1][0] == 0 else spans
+
+    def other_currencies(self, rule: MetricRule, rates: Mapping[str, float]) -> int:
+        """How many of a metric's outcomes have a currency without a rate."""
+        assert rule.outcome is not None, "only metrics over outcomes come here"
+        return self.count(rule.outcome, rule, lambda row: row["currency"] not in (None, *rates))
 
     def _within(self, kind: str, rule: MetricRule) -> Iterator[Mapping[str, Any]]:
         latest = self.windows.index(rule.window // _MICROSECOND)
@@ -197,18 +226,17 @@ class _OutcomeKinds:
 def _kinds(outcomes: Joined, rules: Sequence[MetricRule]) -> _OutcomeKinds:
     """The outcomes in numbers; one query for all that metrics ask of them."""
     windows = sorted({rule.window // _MICROSECOND for rule in rules})
-    if not any(rule.source is MetricSource.CLICKS or rule.money for rule in rules):
+    if not any(rule.source is MetricSource.CLICKS or rule.adds_values for rule in rules):
         return _OutcomeKinds((), windows)
     with_request, alone = outcomes.by_request, outcomes.by_user
     late = ibis.literal(0)
     for window in windows:
         late = late + (alone.since_us > window).cast("int32")
-    every = with_request.select("type", "currency", "listed", late=ibis.literal(0, "int32")).union(
-        alone.select("type", "currency", listed=ibis.literal(True), late=late.cast("int32"))
+    every = with_request.select("type", "currency", "listed", "look", late=ibis.literal(0, "int32")).union(
+        alone.select("type", "currency", "look", listed=ibis.literal(True), late=late.cast("int32"))
     )
-    return _OutcomeKinds(
-        databases.counted(every, ("type", "currency", "listed", "late"), {"n": ("count", "*")}), windows
-    )
+    keys = ("type", "currency", "listed", "look", "late")
+    return _OutcomeKinds(databases.counted(every, keys, {"n": ("count", "*")}), windows)
 
 
 def _in_window(outcomes: Joined, rule: MetricRule, kind: str) -> tuple[ir.Table, ir.Table]:
@@ -236,18 +264,70 @@ def _impressions(outcomes: Joined, rule: MetricRule) -> ir.Table:
     return _per_look(with_request.select(*columns).union(alone.select(*columns)), impressions=ibis._.count())
 
 
-def _outcomes(outcomes: Joined, rule: MetricRule, kinds: _OutcomeKinds, counted: OutcomeProblems) -> ir.Table:
+def _of_metric(outcomes: Joined, rule: MetricRule) -> ir.Table:
+    """The outcomes of a metric's type, within its window."""
     assert rule.outcome is not None, "only metrics over outcomes come here"
     columns = ("x_user", "x_period", "look", "value", "currency")
     with_request, alone = _in_window(outcomes, rule, rule.outcome)
-    every = with_request.select(*columns).union(alone.select(*columns))
-    if rule.money:
-        currency = kinds.main_currency(rule.outcome, rule)
-        counted.currencies[rule.name] = currency
-        counted.other_currencies += kinds.count(rule.outcome, rule, lambda row: row["currency"] not in (None, currency))
-        every = every.filter(every.currency.fill_null(currency or "") == (currency or ""))
-    total = ibis._.value.fill_null(0).sum() if rule.source is MetricSource.OUTCOME_VALUE else ibis._.count()
-    return _per_look(every, **{_column(rule): total})
+    return with_request.select(*columns).union(alone.select(*columns))
+
+
+@dataclass(frozen=True, slots=True)
+class _Worth:
+    """What a metric's values are worth in its currency.
+
+    Attributes:
+        spans: From which look on which currency counts, ascending; None: only values without one.
+    """
+
+    rule: MetricRule
+    spans: Sequence[tuple[int, str | None]]
+    units: ir.Table
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """What counts at the end, and how much of it one unit is."""
+        if self.rule.money is not None:
+            return {self.rule.money.currency: 1.0, **self.rule.money.rates}
+        last = self.spans[-1][1]
+        return {} if last is None else {last: 1.0}
+
+    def of(self, outcomes: ir.Table) -> ir.Table:
+        """Outcomes with their values in the metric's currency, without those that do not count.
+
+        Where another currency is the most frequent one from a look on, values of the one before leave there, and all
+        of the other's so far enter.
+        """
+        if len(self.spans) == 1:
+            return _in_currency(outcomes, self.rates)
+        ends = [*(look for look, _ in self.spans[1:]), _NEVER]
+        rows = [
+            ibis.struct({"currency": currency, "begin": begin, "end": end})
+            for (begin, currency), end in zip(self.spans, ends, strict=True)
+            if currency is not None
+        ]
+        # A table of literals that needs no user's row but one: what comes from outside, DuckDB reads by way of pandas.
+        spans = self.units.limit(1).select(span=ibis.array(rows).unnest()).unpack("span")
+        during = outcomes.inner_join(spans, "currency").filter(ibis._.look < ibis._.end)
+        entering = during.mutate(look=ibis.greatest(during.look, during.begin).cast("int32"))
+        leaving = during.filter(during.end < _NEVER).mutate(look=ibis._.end.cast("int32"), value=-ibis._.value)
+        parts = (outcomes.filter(outcomes.currency.isnull()), entering, leaving)
+        return ibis.union(*(part.select(*outcomes.columns) for part in parts))
+
+
+def _in_currency(outcomes: ir.Table, rates: Mapping[str, float]) -> ir.Table:
+    """The outcomes that have a rate, or no currency, with values at these rates."""
+    if not rates:
+        return outcomes.filter(outcomes.currency.isnull())
+    known = outcomes.filter(outcomes.currency.isnull() | outcomes.currency.isin(list(rates)))
+    if set(rates.values()) == {1.0}:
+        return known
+    rate = ibis.cases(*((known.currency == one, rate) for one, rate in rates.items()), else_=1.0)
+    return known.mutate(value=known.value * rate)
+
+
+def _summed(outcomes: ir.Table, column: str) -> ir.Table:
+    return _per_look(outcomes, **{column: ibis._.value.fill_null(0).sum()})
 
 
 def _per_look(table: ir.Table, **columns: ibis.Deferred) -> ir.Table:
@@ -259,18 +339,41 @@ def _column(rule: MetricRule) -> str:
     return f"outcome_{spelled(rule.name)}"
 
 
-def values_before(lines: LogTables, starts: ir.Table, rule: MetricRule, currency: str | None) -> ir.Table:
-    """Each user's summed values of an outcome type in the 14 days before the first exposure: `user`, `before`."""
-    table = lines.outcomes.filter(lines.outcomes.type == rule.outcome)
-    if rule.money and currency is not None:
-        table = table.filter(table.currency.fill_null(currency) == currency)
-    table = _before(table.select("user", "at", "value"), starts)
+def _known_before(tables: Tables, rule: MetricRule) -> ir.Table:
+    """A metric's outcomes before the experiment, known from each allocation's first exposure on; as of `_of_metric`."""
+    early = _outcomes_before(tables.lines, tables.exposed(), rule)
+    units = tables.units.select("user", x_period=tables.units.period, look=tables.looks.index(tables.units["first"]))
+    together = early.inner_join(units, "user")
+    return together.select("x_period", "look", "value", "currency", x_user=together.user)
+
+
+def values_before(lines: LogTables, starts: ir.Table, rule: MetricRule) -> ir.Table:
+    """Each user's summed values of an outcome type in the 14 days before the first exposure: `user`, `before`.
+
+    Money without a currency of the file's is in the one that is the most frequent in that time.
+    """
+    table = _outcomes_before(lines, starts, rule)
+    if rule.adds_values:
+        rates = {rule.money.currency: 1.0, **rule.money.rates} if rule.money else _most_frequent(table)
+        table = _in_currency(table, rates)
     total = {
         MetricSource.OUTCOME_VALUE: table.value.fill_null(0).sum(),
         MetricSource.OUTCOME_COUNT: table.count(),
         MetricSource.OUTCOME_ANY: (table.count() > 0).cast("int32"),
     }[rule.source]
     return table.group_by("user").aggregate(before=total.cast("float64"))
+
+
+def _most_frequent(outcomes: ir.Table) -> dict[str, float]:
+    """The most frequent currency, of which one unit is 1; of equally frequent ones the first in the alphabet."""
+    found = {row["currency"]: row["n"] for row in databases.counted(outcomes, ("currency",), {"n": ("count", "*")})}
+    found.pop(None, None)
+    return dict.fromkeys(sorted(found, key=lambda one: (-found[one], one))[:1], 1.0)
+
+
+def _outcomes_before(lines: LogTables, starts: ir.Table, rule: MetricRule) -> ir.Table:
+    table = lines.outcomes.filter(lines.outcomes.type == rule.outcome)
+    return _before(table.select("user", "at", "value", "currency"), starts)
 
 
 def clicks_before(lines: LogTables, starts: ir.Table) -> ir.Table:

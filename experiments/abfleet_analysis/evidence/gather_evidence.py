@@ -2,14 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan, Config, Experiment
-from abfleet_statistics.effects import Estimator
 from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
@@ -27,7 +26,7 @@ from abfleet_analysis.evidence.allocation_periods import (
     looks_until,
 )
 from abfleet_analysis.evidence.caps import caps
-from abfleet_analysis.evidence.contributions import OutcomeProblems, contributions, join_outcomes, values_before
+from abfleet_analysis.evidence.contributions import OutcomeProblems, contributions
 from abfleet_analysis.evidence.deployment import deployment_of
 from abfleet_analysis.evidence.exclusion import Exclusion, without
 from abfleet_analysis.evidence.guardrail_events import guardrail_events
@@ -42,12 +41,17 @@ from abfleet_analysis.reading.databases import alongside, fetched_one, numbers
 
 @dataclass(frozen=True, slots=True)
 class GatheredEvidence:
-    """One experiment's evidence with what the report shows beside it."""
+    """One experiment's evidence with what the report shows beside it.
+
+    Attributes:
+        currencies: Of each metric that adds up values, at the moment of the report; None where no value has one.
+    """
 
     evidence: Evidence
     allocations: tuple[LoggedAllocation, ...]
     facts: tuple[GroupFacts, ...]
     looks: Looks
+    currencies: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
             other_currencies=counted.other_currencies,
         ),
     )
-    return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks)
+    return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks, counted.currencies)
 
 
 def _metrics(tables: Tables, counted: OutcomeProblems, users: Floats) -> tuple[MetricEvidence, ...]:
@@ -199,8 +203,7 @@ def _moments(tables: Tables, found: "_Contributed", users: Floats) -> dict[str, 
         parts = [several, {name: value for name, value in found.variants.items() if name not in several}]
     moments: dict[str, Moments] = {}
     for chosen in filter(None, parts):
-        whole = any(value.constant_z for value in chosen.values())
-        changed = _changed(tables, found, chosen, everyone=whole)
+        changed = _changed(tables, found, chosen, everyone=False)
         moments |= sums.moments(changed, list(chosen), tables.shape, users=users)
     return moments
 
@@ -211,9 +214,12 @@ def _changed(tables: Tables, found: "_Contributed", values: Mapping[str, Value],
     return sums.changes(found.table, values, tables.shape, ramped=ramped, bits=found.bits, everyone=everyone)
 
 
-def contributed(tables: Tables, counted: OutcomeProblems) -> tuple[ir.Table, dict[str, Value]]:
-    """What each user adds to every metric, look by look, and which columns make each metric's values now."""
-    found = _contributed(tables, counted)
+def contributed(tables: Tables, counted: OutcomeProblems, *, history: bool = True) -> tuple[ir.Table, dict[str, Value]]:
+    """What each user adds to every metric, look by look, and which columns make each metric's values now.
+
+    history: As of `contributions`.
+    """
+    found = _contributed(tables, counted, history=history)
     return found.table, found.values
 
 
@@ -242,12 +248,8 @@ def _names(metric: str, cut: Thresholds) -> list[str]:
     return [f"{metric} {number}" for number in range(len(cut.values))]
 
 
-def _contributed(tables: Tables, counted: OutcomeProblems) -> _Contributed:
-    outcomes = join_outcomes(
-        tables.lines, tables.name, tables.groups, [one.id for one in tables.allocations], tables.units, tables.looks
-    )
-    connection = tables.lines.log.connection
-    found = contributions(outcomes, tables.visits, tables.units, tables.rules, counted, connection)
+def _contributed(tables: Tables, counted: OutcomeProblems, *, history: bool = True) -> _Contributed:
+    found = contributions(tables, counted, history=history)
     table, values = found.table, found.values
     # Nobody has more of what is counted of calls than calls.
     bits = dict.fromkeys(counted_in(tables.visits), max(int(fetched_one(tables.units.calls.max())), 1).bit_length())
@@ -255,7 +257,6 @@ def _contributed(tables: Tables, counted: OutcomeProblems) -> _Contributed:
         more, negative = packed_counts.bits_of(found.outcomes, found.filled, tables.shape.times)
         bits |= more
         values = {name: replace(value, negative=value.y in negative) for name, value in values.items()}
-    table, values = _with_values_before(tables, table, values, counted)
     cut: dict[str, Thresholds] = {}
     last: dict[str, Cap | None] = {}
     variants: dict[str, Value] = {}
@@ -317,23 +318,6 @@ def _by_user(tables: Tables) -> UserChanges:
         tuple(tables.rules),
         tables.looks,
     )
-
-
-def _with_values_before(
-    tables: Tables, table: ir.Table, values: dict[str, Value], counted: OutcomeProblems
-) -> tuple[ir.Table, dict[str, Value]]:
-    """The contributions with each CUPED metric's value before the experiment, where anyone has one."""
-    values = dict(values)
-    for rule in tables.rules:
-        if rule.estimator is not Estimator.CUPED or not tables.any_before():
-            continue
-        column = f"before_{values[rule.name].y}"
-        before = values_before(tables.lines, tables.exposed(), rule, counted.currencies.get(rule.name))
-        before = tables.keep(column, before)
-        table = table.left_join(before, "user").drop("user_right")
-        table = table.mutate(**{column: table.before.fill_null(0.0)}).drop("before")
-        values[rule.name] = replace(values[rule.name], z=column, constant_z=True)
-    return table, values
 
 
 def _empty_evidence(

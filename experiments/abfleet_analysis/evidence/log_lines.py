@@ -20,6 +20,8 @@ from abfleet_analysis.reading.survey import CATEGORICAL, Calls, Survey, calls_of
 
 GROUPS_IN_NUMBER: Final = 128
 """More than an experiment may have groups: a time and a group make one number, the least of which has the first's."""
+_CONTENT: Final = ("type", "item_id", "value", "currency", "user", "request")
+"""What an outcome says beside its id and time."""
 _KINDS: Final = {"synthetic": "boolean"}
 """Of what may be the same in all calls, and is no text."""
 
@@ -34,6 +36,8 @@ class LogTables:
         joined: Outcomes with a request id that is in the log; the exposure's columns have the prefix `x_`, and `listed`
             is whether the outcome's item was in its list.
         missing: Those whose request is not in the log, or belongs to another user.
+        duplicates, duplicate_outcomes: Calls and outcomes that are there once more.
+        conflicting_outcomes: Those with the id of an earlier outcome that says something else; they do not count.
         unusable: Lines with a number that is none, such as nan; they count without it.
         clocks: What is wrong with the clocks of its lines, and was left out.
     """
@@ -48,6 +52,7 @@ class LogTables:
     missing: ir.Table
     duplicates: int
     duplicate_outcomes: int
+    conflicting_outcomes: int
     unusable: int
     clocks: ClockFaults = NO_FAULTS
 
@@ -64,8 +69,12 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None, clocks: Cl
     connection = log.connection
     outcomes = keep(connection, "every_outcome", _outcomes(known))
     repeated, extra_outcomes = keep_repeated(connection, "repeated_outcome", outcomes, "outcome")
+    conflicts = 0
     if extra_outcomes:
-        outcomes = keep(connection, "outcomes", _first_ones(outcomes, repeated, "outcome"))
+        ranked = keep(connection, "repeated_outcomes", _ranked(outcomes, repeated, "outcome", *_CONTENT))
+        conflicts = int(fetched_one(_conflicts(ranked).count()))
+        first = ranked.filter(ranked["rank"] == 0).drop("rank")
+        outcomes = keep(connection, "outcomes", outcomes.anti_join(repeated, "outcome").union(first))
     alone = outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull())
     by_request = bool(fetched_one(alone.count()))
     table, same = _exposures(log, known, outcomes, survey, by_request=by_request)
@@ -93,7 +102,8 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None, clocks: Cl
         joined=seen.joined,
         missing=seen.missing,
         duplicates=extra,
-        duplicate_outcomes=extra_outcomes,
+        duplicate_outcomes=extra_outcomes - conflicts,
+        conflicting_outcomes=conflicts,
         unusable=survey.unusable,
         clocks=clocks,
     )
@@ -132,8 +142,10 @@ def _facts(calls: ir.Table, same: Mapping[str, ir.Value]) -> dict[str, ir.Value]
 
 
 def _outcomes(known: ir.Table) -> ir.Table:
+    """The outcomes that happened. A log of other making may have `eur` or an empty text for a currency."""
     return known.filter(known.event == "outcome", ~known.synthetic).select(
-        "outcome", "at", "type", "item_id", "value", "currency", "user", "request", "exposure"
+        *("outcome", "at", "type", "item_id", "value", "user", "request", "exposure"),
+        currency=known.currency.strip().upper().nullif(""),
     )
 
 
@@ -167,9 +179,23 @@ def _exposures(
 
 def _first_ones(table: ir.Table, repeated: ir.Table, key: str) -> ir.Table:
     """A table without the later of rows with the same key, of which `repeated` has those that occur more than once."""
-    twice = table.semi_join(repeated, key)
-    ranked = twice.mutate(rank=ibis.row_number().over(group_by=twice[key], order_by=twice["at"]))
+    ranked = _ranked(table, repeated, key)
     return table.anti_join(repeated, key).union(ranked.filter(ranked["rank"] == 0).drop("rank"))
+
+
+def _ranked(table: ir.Table, repeated: ir.Table, key: str, *then: str) -> ir.Table:
+    """The rows with a repeated key, each with its `rank` among those of its key: by time, and `then` by columns."""
+    twice = table.semi_join(repeated, key)
+    order = [twice["at"], *(twice[name] for name in then)]
+    return twice.mutate(rank=ibis.row_number().over(group_by=twice[key], order_by=order))
+
+
+def _conflicts(ranked: ir.Table) -> ir.Table:
+    """The later ones of outcomes with the same id that say something else than its first. The time may differ."""
+    first = ranked.filter(ranked["rank"] == 0).select("outcome", **{f"first_{name}": ranked[name] for name in _CONTENT})
+    both = ranked.filter(ranked["rank"] > 0).inner_join(first, "outcome")
+    same = [both[name].identical_to(both[f"first_{name}"]) for name in _CONTENT if name != "value"]
+    return both.filter(~ibis.and_(*same, both.value.fill_null(0) == both.first_value.fill_null(0)))
 
 
 def allocated(lines: LogTables, experiment: str) -> ir.Table:

@@ -78,6 +78,7 @@ def quality(tables: Tables) -> DataQuality:
         unjoined_outcomes=total,
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
+        conflicting_outcomes=lines.conflicting_outcomes,
         unusable_values=lines.unusable,
         wrong_clock=lines.clocks.lines,
         wrong_clock_routers=lines.clocks.routers,
@@ -122,7 +123,7 @@ def _before(tables: Tables) -> Moments | None:
     if rule.source is MetricSource.CLICKS:
         table = clicks_before(tables.lines, starts).rename(y="clicked", z="answered")
     else:
-        table = values_before(tables.lines, starts, rule, None).rename(y="before").mutate(z=0.0)
+        table = values_before(tables.lines, starts, rule).rename(y="before").mutate(z=0.0)
     table = starts.left_join(table, "user").select("user", "period", "g", "y", "z")
     if rule.source is MetricSource.CLICKS:  # who had no call then says nothing of clicks over calls
         table = table.filter(table.z > 0)

@@ -35,7 +35,6 @@ class Value:
         z: None where a user has no second value.
         any: y is whether the column's sum is above 0.
         cap: y is cut here; None is no cap.
-        constant_z: z does not grow: it is the same from the first look on.
         negative: Whether a user's y may be below 0.
     """
 
@@ -43,7 +42,6 @@ class Value:
     z: str | None = None
     any: bool = False
     cap: float | None = None
-    constant_z: bool = False
     negative: bool = False
 
 
@@ -133,8 +131,6 @@ def _z(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValu
     if value.z is None:
         return ibis.literal(0.0), ibis.literal(0.0)
     more = table[value.z].cast("float64")
-    if value.constant_z:
-        return more, ibis.ifelse(table.entered == 1, more, 0.0)
     return table[f"now_{value.z}"].cast("float64"), more
 
 

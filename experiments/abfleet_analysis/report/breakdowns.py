@@ -63,12 +63,11 @@ def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
 
 
 def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> PrimaryMetricSums:
-    table, values = contributed(replace(tables, rules=(rule,)), OutcomeProblems())
+    table, values = contributed(replace(tables, rules=(rule,)), OutcomeProblems(), history=False)
     value = values[rule.name]
     columns = [value.y] if value.z is None else [value.y, value.z]
     keys = ["user", "period", "cell", "g"]
-    # A z that does not grow is the same in each of a user's rows.
-    added = {c: table[c].max() if c == value.z and value.constant_z else table[c].sum() for c in columns}
+    added = {c: table[c].sum() for c in columns}
     by_look = tables.keep("primary_by_look", table.group_by(*keys, "look").aggregate(**added))
     whole = tables.keep("primary_whole", _user_values(by_look, value, keys))
     return PrimaryMetricSums(rule, _user_values(by_look, value, [*keys, "look"]), whole, membership, value.negative)
@@ -81,7 +80,7 @@ def _user_values(table: ir.Table, value: Value, keys: Sequence[str]) -> ir.Table
     y = (total > 0).cast("float64") if value.any else y
     z = ibis.literal(0.0)
     if value.z is not None:
-        z = (table[value.z].max() if value.constant_z else table[value.z].sum()).cast("float64")
+        z = table[value.z].sum().cast("float64")
     return table.group_by(*keys).aggregate(y=y, z=z)
 
 

@@ -247,6 +247,7 @@ def left_out(quality: DataQuality) -> str:
         "users in two groups": quality.users_in_two_groups,
         "outcomes whose request is not in the log": quality.unjoined_outcomes,
         "repeated outcomes": quality.duplicate_outcomes,
+        "outcomes with the id of another": quality.conflicting_outcomes,
         "clicks on items that were not in the list": quality.clicks_not_in_list,
         "outcomes in another currency": quality.other_currencies,
         "values that are no usable number": quality.unusable_values,

@@ -169,6 +169,8 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "unusable_values": quality.unusable_values,
             "wrong_clock": quality.wrong_clock,
             "excluded": quality.excluded,
+            "other_currencies": quality.other_currencies,
+            "conflicting_outcomes": quality.conflicting_outcomes,
         },
         "excluded": None if report.excluded is None else _excluded(report.excluded),
     }
@@ -245,6 +247,7 @@ def _metric(metric: MetricResult, gathered: GatheredEvidence) -> dict[str, objec
         "name": metric.rule.name,
         "role": metric.rule.role,
         "direction": metric.rule.direction,
+        "currency": gathered.currencies.get(metric.rule.name),
         "group": metric.group,
         "baseline": gathered.evidence.groups[0],
         "users": _whole(metric.users),

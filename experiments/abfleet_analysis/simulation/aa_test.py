@@ -101,7 +101,9 @@ def aa_test(
     """Deals the users of an experiment's log so many times. Raises LogError and AaError."""
     rules = [
         rule
-        for rule in metric_rules(experiment.metrics, experiment.plan, config.metrics, uneven_groups=uneven(experiment))
+        for rule in metric_rules(
+            experiment.metrics, experiment.plan, config.metrics, config.money, uneven_groups=uneven(experiment)
+        )
         if rule.source is not MetricSource.TIME_QUANTILE
     ]
     if not any(rule.role == "primary" for rule in rules):
