@@ -35,7 +35,7 @@ from abfleet_experiments.file.load import load_text
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 
-FILE = file_text("conversion_rate", ("error_rate",), ("revenue_per_user",))
+FILE = file_text("conversion_rate", ("{name: error_rate, points: 0.01}",), ("revenue_per_user",))
 VERSIONS = ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1")
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "{{7*7}}${7*7}", "evil\u202egnp.exe\u200b")
 """Names that others chose."""
