@@ -164,9 +164,9 @@ def test_a_block_says_what_each_value_is(report: Report) -> None:
             block = (
                 f"{metric.rule.name} {metric.rule.role} {experiment.gathered.evidence.groups[0]} "
                 f"{value_text(metric.baseline_value)} {group.group} {value_text(metric.value)} "
-                f"change {percent_text(metric.relative_difference)} 95 %, this look "
-                f"{interval_text(metric.relative_interval)} 95 %, always "
-                f"{interval_text(metric.relative_sequential_interval)}"
+                f"change {percent_text(metric.relative_difference)} 95 %, always "
+                f"{interval_text(metric.relative_sequential_interval)} this look alone "
+                f"{interval_text(metric.relative_interval)}"
             )
             assert "".join(block.split()) in printed
 

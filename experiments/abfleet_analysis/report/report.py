@@ -15,7 +15,7 @@ from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
 from abfleet_analysis.report.excluded import Excluded
 from abfleet_analysis.report.run_state import RunState, State
-from abfleet_analysis.report.waiting import Waiting, missing_events, missing_outcomes
+from abfleet_analysis.report.waiting import WaitingReasons, missing_events, missing_outcomes
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class ExperimentReport:
     gathered: GatheredEvidence
     decision: Decision
     run_state: RunState
-    waiting: Waiting
+    waiting: WaitingReasons
     details: Details | None = None
     excluded: Excluded | None = None
 
@@ -89,7 +89,7 @@ class Report:
                 "duplicates": self.log.duplicates,
             },
             "concluded": [
-                {"experiment": one.experiment, "winner": one.winner, "at": time_text(one.at)} for one in self.concluded
+                {"name": one.experiment, "winner": one.winner, "at": time_text(one.at)} for one in self.concluded
             ],
             "experiments": [_with_details(report) if detailed else _experiment(report) for report in self.experiments],
         }

@@ -15,7 +15,7 @@ from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingReasons:
     """What an experiment waits for.
 
     Attributes:
@@ -32,20 +32,24 @@ class Waiting:
     sentences: tuple[str, ...] = ()
 
 
-def waiting(gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, *, running: bool) -> Waiting:
+def waiting(gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, *, running: bool) -> WaitingReasons:
     """What is waited for. running: Whether the experiment takes anybody; else nothing comes by waiting."""
     looks, calendar = gathered.looks, gathered.evidence.calendar
     minimum, ends = looks.at(calendar.first_shipping), looks.at(calendar.planned)
     if not running or not gathered.allocations or calendar.done >= calendar.planned:
-        return Waiting(None, minimum, None, ends)
+        return WaitingReasons(None, minimum, None, ends)
     upcoming = looks.at(calendar.done + 1)
     if all(group.verdict is not Verdict.KEEP_RUNNING for group in decision.groups):
-        return Waiting(upcoming, minimum, None, ends)
-    found = Waiting(upcoming, minimum, max(upcoming, minimum), ends)
-    return Waiting(upcoming, minimum, found.earliest_ship, ends, tuple(_sentences(gathered, decision, plan, found)))
+        return WaitingReasons(upcoming, minimum, None, ends)
+    found = WaitingReasons(upcoming, minimum, max(upcoming, minimum), ends)
+    return WaitingReasons(
+        upcoming, minimum, found.earliest_ship, ends, tuple(_sentences(gathered, decision, plan, found))
+    )
 
 
-def _sentences(gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, found: Waiting) -> Iterator[str]:
+def _sentences(
+    gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, found: WaitingReasons
+) -> Iterator[str]:
     calendar, control = gathered.evidence.calendar, gathered.evidence.groups[0]
     assert found.next_look is not None
     assert found.earliest_ship is not None

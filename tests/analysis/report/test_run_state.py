@@ -120,8 +120,8 @@ def test_ended_ones_stand_in_a_section_of_their_own(tmp_path: Path) -> None:
     report = analyse([log.write(tmp_path)], config)
     answer = report.as_dict()
     assert answer["concluded"] == [
-        {"experiment": "older", "winner": "control", "at": "2026-10-01T00:00:00Z"},
-        {"experiment": "test", "winner": "treatment", "at": "2026-11-03T09:00:00Z"},
+        {"name": "older", "winner": "control", "at": "2026-10-01T00:00:00Z"},
+        {"name": "test", "winner": "treatment", "at": "2026-11-03T09:00:00Z"},
     ]
     for name, said in surfaces(report, config).items():
         before, _, after = said.partition("Ended experiments")
