@@ -150,7 +150,7 @@ def _facts(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         ("Configuration", f"{config['revision'] or 'none yet'} (number {config['generation']}){since}"),
         ("Default version", str(config["default"] or UNKNOWN)),
         ("Log", f"{counted(log['lines'], 'line')}{lost}, {log['buffered']:,} not yet written{failing}"),
-        ("WaitingReasons calls", f"{waiting['calls']:,}"),
+        ("Waiting calls", f"{waiting['calls']:,}"),
         ("Refused", f"{document['shed']:,} under overload, {document['rejected']:,} for wrong input"),
         ("Second attempts", f"{document['retries']:,}"),
     ]
