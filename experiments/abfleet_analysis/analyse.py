@@ -85,7 +85,8 @@ def report_on(
         windows = sorted((*(experiment.exclude if experiment else ()), *exclude), key=lambda one: one.begin)
         facts = (known or {}) if log.detailed else None
         reports.append(_one(lines, name, experiment, config, at, windows=windows, ended=ended, known=facts))
-    return Report(at if dated else None, _facts(lines), tuple(reports), ended)
+    shown = tuple(one for one in ended if only in (None, one.experiment))
+    return Report(at if dated else None, _facts(lines), tuple(reports), shown)
 
 
 def _facts(lines: LogTables) -> LogFacts:

@@ -143,7 +143,18 @@ def _notes(report: ExperimentReport) -> Iterator[Finding]:
         (quality.overrides, "call with a forced group", "calls with a forced group", "left out"),
         (quality.no_user_id, "call without a user id", "calls without a user id", "left out"),
         (quality.holdout, "call of users held out", "calls of users held out", "left out"),
-        (quality.moved_by_ramp, "user moved by a ramp", "users moved by a ramp", "left out of the earlier allocation"),
+        (
+            quality.moved_by_ramp,
+            "user moved by a ramp",
+            "users moved by a ramp",
+            f"what came before does not count; {quality.not_compared:,} have not come back, and are in no table",
+        ),
+        (
+            quality.in_both_groups,
+            "user",
+            "users",
+            "in the tables in two groups, one after the other, since their window had closed or a new salt dealt anew",
+        ),
         (quality.duplicates, "repeated exposure", "repeated exposures", "counted once"),
         (quality.duplicate_outcomes, "repeated outcome", "repeated outcomes", "counted once"),
     )

@@ -3,6 +3,7 @@
 import math
 import re
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
 from abfleet_analysis.decision.measurements import ALPHA
@@ -36,6 +37,7 @@ METRICS: Final = {
 }
 """Built-in metrics as a sentence names them; those of the file have the file's names."""
 _METRIC: Final = re.compile(rf"\b(?:{'|'.join(METRICS)})\b")
+_INSTANT: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z")
 _PERCENT: Final = re.compile(r"(?<![\w.])([+-]?)(\d[\d.,]*)\s?%")
 _WITHHELD: Final = {Verdict.KEEP_RUNNING: "Keep running", Verdict.INCONCLUSIVE: "Inconclusive"}
 """Verdicts that a version may have that is better: a guardrail, or the plan's minimum, keeps it back."""
@@ -69,8 +71,9 @@ def metric_name(name: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """A sentence of the analysis with metrics and percents written as everywhere on a page."""
+    """A sentence of the analysis with metrics, instants and percents written as everywhere on a page."""
     named = _METRIC.sub(lambda found: METRICS[found[0]], text)
+    named = _INSTANT.sub(lambda found: instant(datetime.fromisoformat(found[0])), named).replace("`", "")
     return _PERCENT.sub(lambda found: found[1].replace("-", "\u2212") + f"{found[2]}\u00a0%", named)
 
 

@@ -29,9 +29,9 @@ def markdown(report: Report) -> str:
     lines: list[str] = []
     if report.as_of is None:
         lines.append("The log has nothing that can be read, so there is nothing to conclude from.")
-    for experiment in report.current if len(report.experiments) > 1 else report.experiments:
+    for experiment in report.experiments if report.of_an_ended_one else report.current:
         lines += [*_experiment(experiment), ""]
-    if report.ended and (len(report.experiments) > 1 or not report.experiments):
+    if report.ended and not report.of_an_ended_one:
         lines += [*_ended(report), ""]
     if report.as_of is not None and not report.experiments and not report.ended:
         lines.append("Neither the experiments file nor the log has an experiment.")

@@ -39,9 +39,9 @@ def rendered(report: Report) -> RenderableType:
     if report.as_of is None:
         readable = "no line that can be read" if report.log.lines else "no lines"
         parts.append(Text(f"The log has {readable}, so there is nothing to conclude from."))
-    for experiment in report.current if len(report.experiments) > 1 else report.experiments:
+    for experiment in report.experiments if report.of_an_ended_one else report.current:
         parts += [*_experiment(experiment), Text()]
-    if report.ended and (len(report.experiments) > 1 or not report.experiments):
+    if report.ended and not report.of_an_ended_one:
         parts += [*_ended(report), Text()]
     if report.as_of is not None and not report.experiments and not report.ended:
         parts.append(Text("Neither the experiments file nor the log has an experiment."))

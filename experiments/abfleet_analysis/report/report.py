@@ -65,6 +65,11 @@ class Report:
         return tuple(one for one in self.experiments if one.run_state.state is not State.ENDED)
 
     @property
+    def of_an_ended_one(self) -> bool:
+        """Whether the only experiment of the report has ended: then it is shown whole."""
+        return len(self.experiments) == len(self.ended) == 1 and not self.current
+
+    @property
     def ended(self) -> tuple[tuple[str, RunState, ExperimentReport | None], ...]:
         """Those that have ended, with what the log says of them: those with a winner, then those that nobody named."""
         reports = {one.name: one for one in self.experiments}

@@ -131,6 +131,18 @@ def test_ended_ones_stand_in_a_section_of_their_own(tmp_path: Path) -> None:
             assert word in after, (name, word)
 
 
+def test_one_that_has_ended_is_shown_whole_where_it_is_asked_for(tmp_path: Path) -> None:
+    """Alone it has its tables; and what runs alone has the ended ones below it."""
+    config = load_text(ENDED)
+    said = surfaces(analyse([a_log().write(tmp_path)], config, only="test"), config)
+    assert "95 %, always" in said["terminal"]
+    assert "ended 2026-11-03T09:00:00Z, winner treatment" in said["terminal"]
+    assert "Ended experiments" not in said["terminal"]
+    config = load_text(FILE + ENDED[ENDED.index("concluded:") :].replace("test", "older"))
+    for name, text in surfaces(analyse([tmp_path], config), config).items():
+        assert "older" in text.partition("Ended experiments")[2], name
+
+
 @pytest.mark.parametrize(("text", "word"), [(FILE, "running since"), (HALTED, "halted since")])
 def test_every_surface_says_the_state(tmp_path: Path, text: str, word: str) -> None:
     """Beside the verdict; and what is halted has no time left and nothing to wait for."""
