@@ -375,7 +375,7 @@ def _column(rule: MetricRule) -> str:
 
 def _known_before(tables: Tables, rule: MetricRule) -> ir.Table:
     """A metric's outcomes before the experiment, known from each allocation's first exposure on; as of `_of_metric`."""
-    early = _outcomes_before(tables.lines, tables.starts(), rule)
+    early = _outcomes_before(tables.lines, tables.exposed(), rule)
     units = tables.units.select("user", x_period=tables.units.period, look=tables.looks.index(tables.units["first"]))
     together = early.inner_join(units, "user")
     return together.select("x_period", "look", "value", "currency", x_user=together.user)
