@@ -18,7 +18,6 @@ from abfleet_transport.http2.control_frames import ControlFrames
 from abfleet_transport.http2.forwarding import CROWDED, NO_ROOM, ForwardedStream
 from abfleet_transport.http2.frames import Frame, ProtocolError
 from abfleet_transport.http2.header_block import EarlyDecoder, Head, head_of
-from abfleet_transport.http2.socket import reset
 from abfleet_transport.plan import too_large
 
 STREAM_WINDOW: Final = http2.DEFAULT_WINDOW
@@ -210,7 +209,7 @@ class ServerConnection(ControlFrames):
         # watch that is held up counts twice, which no client notices.)
         if len(self.streams) + len(self._unsent) >= self._plan.max_concurrent_streams:
             self._count_control()
-            self._write(reset(stream, http2.REFUSED_STREAM))
+            self._write(http2.reset(stream, http2.REFUSED_STREAM))
             return
         self._open(stream, head, ended=bool(flags & http2.END_STREAM))
 
@@ -246,7 +245,7 @@ class ServerConnection(ControlFrames):
         else:
             self._write_headers(trailers_frame(stream, Code.RESOURCE_EXHAUSTED, CROWDED, headers_sent=False))
         if not ended:
-            self._write(reset(stream, http2.NO_ERROR))  # answered: the rest of the request is not wanted
+            self._write(http2.reset(stream, http2.NO_ERROR))  # answered: the rest of the request is not wanted
 
     # --- messages -----------------------------------------------------------------------------------------------------
 

@@ -9,7 +9,6 @@ from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.frames import ProtocolError
 from abfleet_transport.http2.sender import DRAIN_PING, ResponseSender
-from abfleet_transport.http2.socket import reset
 
 CONTROL_FRAMES_A_SECOND: Final = 20_000
 """Clients that cancel all of their calls stay below it."""
@@ -161,6 +160,6 @@ class ControlFrames(ResponseSender):
         call = self.streams.pop(stream, None)
         if call is not None:
             self._forget(call)
-        self._write(reset(stream, http2.CANCEL))
+        self._write(http2.reset(stream, http2.CANCEL))
         if self._draining:
             self._leave_if_done()

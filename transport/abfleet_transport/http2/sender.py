@@ -17,7 +17,7 @@ from abfleet_transport.http2.call import (
 from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.flow_control import SendBuffer
 from abfleet_transport.http2.forwarding import ForwardedStream
-from abfleet_transport.http2.socket import ConnectionSocket, goaway, reset
+from abfleet_transport.http2.socket import ConnectionSocket
 
 DRAIN_PING: Final = b"abfleet!"
 """Payload of the PING that goes out with the first GOAWAY."""
@@ -90,7 +90,7 @@ class ResponseSender(ConnectionSocket):
         self._write_headers(trailers_frame(stream, code, message, more, headers_sent=False))
         self._let_go(call)
         if not call.ended:
-            self._write(reset(stream, http2.NO_ERROR))
+            self._write(http2.reset(stream, http2.NO_ERROR))
         if self._draining:
             self._leave_if_done()
 
@@ -135,7 +135,7 @@ class ResponseSender(ConnectionSocket):
         self._drop_unsent(forwarded.stream)
         self._write_headers(trailers)
         if not whole:
-            self._write(reset(forwarded.stream, http2.NO_ERROR))
+            self._write(http2.reset(forwarded.stream, http2.NO_ERROR))
         if self._draining:
             self._leave_if_done()
 
@@ -179,13 +179,13 @@ class ResponseSender(ConnectionSocket):
         """
         if not self._draining and not self.closed:
             self._draining = True
-            self._write(goaway(http2.MAX_WINDOW, http2.NO_ERROR) + http2.frame(http2.PING, 0, 0, DRAIN_PING))
+            self._write(http2.goaway(http2.MAX_WINDOW, http2.NO_ERROR) + http2.frame(http2.PING, 0, 0, DRAIN_PING))
             self.loop.call_later(PONG_SECONDS, self._take_no_more)
 
     def _take_no_more(self) -> None:
         if not self._takes_no_more and not self.closed:
             self._takes_no_more = True
-            self._write(goaway(self._last_stream, http2.NO_ERROR))
+            self._write(http2.goaway(self._last_stream, http2.NO_ERROR))
             self._leave_if_done()
 
     def _leave_if_done(self) -> None:

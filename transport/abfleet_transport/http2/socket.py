@@ -139,24 +139,13 @@ class ConnectionSocket(asyncio.BufferedProtocol):
 
     def _fail(self, last_stream: int, error: ProtocolError) -> None:
         """The client has broken the protocol: says so, and closes."""
-        self._write(goaway(last_stream, error.code, str(error).encode()[:200]))
+        self._write(http2.goaway(last_stream, error.code, str(error).encode()[:200]))
         self._flush()
         self.closed = True
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.close()
             self._wait(CLOSE_SECONDS)
-
-
-def goaway(last_stream: int, code: int, text: bytes = b"") -> bytes:
-    """A GOAWAY frame: streams after the last one were not read; `code`: an HTTP/2 error code."""
-    payload = http2.UINT32.pack(last_stream) + http2.UINT32.pack(code) + text
-    return http2.frame(http2.GOAWAY, 0, 0, payload)
-
-
-def reset(stream: int, code: int) -> bytes:
-    """A RST_STREAM frame; `code`: an HTTP/2 error code."""
-    return http2.frame(http2.RST_STREAM, 0, stream, http2.UINT32.pack(code))
 
 
 def peer_name(transport: asyncio.BaseTransport) -> str:
