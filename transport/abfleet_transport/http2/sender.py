@@ -23,6 +23,10 @@ DRAIN_PING: Final = b"abfleet!"
 """Payload of the PING that goes out with the first GOAWAY."""
 PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
+ANSWER_UNITS: Final = 8
+"""Of work without a call that an answered call is worth: windows, pings and settings of an honest client are fewer."""
+HELD_UNITS: Final = 16
+"""Of an answer that waits for the window of its own stream: a client that gives none has us keep them."""
 
 
 class ResponseSender(ConnectionSocket):
@@ -72,7 +76,10 @@ class ResponseSender(ConnectionSocket):
         if size <= self._window and size <= call.window and size <= self._at_once:
             self._window -= size
             self._write(answer_frames(stream, payload))
+            self._credit(ANSWER_UNITS)
         else:
+            if size > call.window:
+                self._charge_later(HELD_UNITS)
             self._write_headers(headers_frame(stream))
             buffer = self._unsent[stream] = SendBuffer(call)
             buffer.add(http2.MESSAGE_PREFIX.pack(0, len(payload)) + payload)
@@ -90,9 +97,14 @@ class ResponseSender(ConnectionSocket):
         self._write_headers(trailers_frame(stream, code, message, more, headers_sent=False))
         self._let_go(call)
         if not call.ended:
+            self._cut_short(stream)
             self._write(http2.reset(stream, http2.NO_ERROR))
         if self._draining:
             self._leave_if_done()
+
+    def _cut_short(self, stream: int) -> None:
+        """A stream is ended whose client goes on; see ControlFrames."""
+        raise NotImplementedError
 
     def _let_go(self, call: Http2Call) -> None:
         """Drops what was kept of an unfinished request."""
@@ -135,6 +147,7 @@ class ResponseSender(ConnectionSocket):
         self._drop_unsent(forwarded.stream)
         self._write_headers(trailers)
         if not whole:
+            self._cut_short(forwarded.stream)
             self._write(http2.reset(forwarded.stream, http2.NO_ERROR))
         if self._draining:
             self._leave_if_done()
@@ -151,6 +164,8 @@ class ResponseSender(ConnectionSocket):
         self._window -= buffer.send(self._write, self._window, self._max_frame)
         if buffer.finished:
             del self._unsent[stream]
+            if type(buffer.owner) is Http2Call:
+                self._credit(ANSWER_UNITS)
         elif buffer.owner.window > 0:
             self._ready[stream] = buffer
             return
