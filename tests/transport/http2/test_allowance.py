@@ -40,7 +40,7 @@ def test_a_bucket(moves: list[tuple[int, float]]) -> None:
 def test_many_may_not_do_together_what_one_may_not() -> None:
     """Each of them is cut once it has taken part in using up what they share; one that has not is left alone."""
     address = ClientAddress(0.0)
-    greedy, honest = [Allowance(0.0) for _ in range(50)], Allowance(0.0)
+    greedy, honest = [Allowance(0.0) for _ in range(200)], Allowance(0.0)
     for own in greedy:
         if spent(own, address, FREE_UNITS + 1, 0.0)[0]:
             break
@@ -187,6 +187,11 @@ async def test_suspects_are_read_from_in_small_parts_and_a_few_at_a_time(monkeyp
         assert len(one.connection.get_buffer(-1)) == call_queue.FULL_TURN_BYTES
         one.connection.get_buffer(-1)[:9] = frame(http2.SETTINGS, http2.ACK, 0)
         one.connection.buffer_updated(9)
+        side.queue._turn()
+        assert one.wire.reads, "who has but greeted may be anybody"
+        pings = frame(http2.PING, 0, 0, bytes(8)) * 25
+        one.connection.get_buffer(-1)[: len(pings)] = pings
+        one.connection.buffer_updated(len(pings))
     assert [one.wire.reads for one in suspects] == [False] * 5
     side.queue._read_suspects()
     assert [one.wire.reads for one in suspects] == [True, True, False, False, False]

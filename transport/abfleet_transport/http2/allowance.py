@@ -13,8 +13,10 @@ UNITS_A_SECOND: Final = 20_000
 """Some 4 % of a core. Clients that cancel all of their calls stay below it."""
 BURST_UNITS: Final = 20_000
 """40 ms, after which honest callers would notice."""
-FREE_UNITS: Final = 512
+FREE_UNITS: Final = 128
 """What any connection may owe, though others of its address have used up what they share."""
+FRESH_UNITS: Final = 48
+"""Who has had less done has greeted, and hardly more."""
 CALM_SECONDS: Final = 10.0
 """For so long after a flood the new connections of its address are read from last."""
 
@@ -29,9 +31,12 @@ class Allowance:
         self.units: float = BURST_UNITS
         self._at = now
 
-    def spend(self, units: float, now: float) -> bool:
-        """Takes so many units, or gives some back where they are fewer than 0; False when that was too much."""
-        filled = min(BURST_UNITS, self.units + (now - self._at) * UNITS_A_SECOND)
+    def spend(self, units: float, now: float, sharing: int = 1) -> bool:
+        """Takes so many units, or gives some back where they are fewer than 0; False when that was too much.
+
+        `sharing`: how many buckets have a second's units together.
+        """
+        filled = min(BURST_UNITS, self.units + (now - self._at) * UNITS_A_SECOND / sharing)
         self._at = now
         self.units = max(-BURST_UNITS, min(BURST_UNITS, filled - units))
         return self.units >= 0
@@ -58,7 +63,7 @@ def spent(own: Allowance, address: ClientAddress, units: float, now: float) -> t
 
     Where all of an address have used up what they share, only those that took part in it are a flood.
     """
-    alone, together = own.spend(units, now), address.allowance.spend(units, now)
+    alone, together = own.spend(units, now, max(1, address.connections)), address.allowance.spend(units, now)
     greedy = own.units < BURST_UNITS - FREE_UNITS
     flood = not alone or (greedy and not together)
     return flood, greedy and address.allowance.units < BURST_UNITS / 2

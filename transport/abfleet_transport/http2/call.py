@@ -66,7 +66,8 @@ class Http2Call:
     def __init__(
         self, connection: CallConnection, stream: int, head: Head, method: int, window: int, paid: int = 0
     ) -> None:
-        """`paid`: units of work that its header block has cost its connection, given back when it is whole."""
+        """`paid`: units of work that it has cost its connection: its header block, until it is whole, then its answer,
+        until it is taken."""
         self.paid = paid
         self._connection = connection
         self.stream = stream

@@ -34,7 +34,7 @@ CALL_UNITS: Final = 8
 """What a call that is read counts, in units of about 2 µs."""
 READ_UNITS: Final = 1024
 """Of work in one turn, before connections have to wait for the next one: 128 calls, or so many frames without one."""
-SUSPECTS: Final = 8
+SUSPECTS: Final = 16
 """Connections of floods that are read from, FULL_TURN_BYTES each, in each SUSPECT_SECONDS: none may keep the loop."""
 SUSPECT_SECONDS: Final = 0.01
 MAX_ADDRESSES: Final = 10_000
@@ -71,8 +71,9 @@ log = structlog.get_logger("abfleet.transport")
 class PausedConnection(Protocol):
     """A connection that is not read from until the next turn."""
 
-    suspect: bool
-    """It has more done than its calls are worth, so it is read from last."""
+    @property
+    def is_paced(self) -> bool:
+        """Whether it has more done than its calls are worth, so that it is read from last."""
 
     def read_on(self) -> None:
         """Reads from it again, unless its client does not read."""
@@ -216,7 +217,7 @@ class CallQueue:
 
     def holds_up(self, connection: PausedConnection) -> bool:
         """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
-        if connection.suspect:
+        if connection.is_paced:
             self._suspects.append(connection)
             if not self._suspects_are_due:
                 self._suspects_are_due = True

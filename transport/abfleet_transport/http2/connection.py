@@ -41,6 +41,8 @@ EARLY_UNITS, EARLY_BYTES_A_UNIT = 8, 4
 """Of one that may use a table, and of trailers."""
 SMALL_BYTES: Final = 128
 """DATA with fewer costs what a frame without a call does, unless it is the last of a request."""
+SUSPECT_STREAMS: Final = 4
+"""Calls under way of a connection whose address has sent a flood, until one of them is answered and the answer taken."""
 TOO_SLOW: Final = f"message: it did not end within {STREAM_SECONDS:g} s"
 
 log = structlog.get_logger("abfleet.transport")
@@ -229,8 +231,9 @@ class ServerConnection(ControlFrames):
         self._begin(stream)
         # Answered ones count until all is sent, or a client without a window could have us keep any number of them. (A
         # watch that is held up counts twice, which no client notices.)
-        if len(self.streams) + len(self._unsent) >= self._plan.max_concurrent_streams:
-            self._charge(REFUSAL_UNITS)
+        most = self._plan.max_concurrent_streams
+        if len(self.streams) + len(self._unsent) >= (min(most, SUSPECT_STREAMS) if self.suspect else most):
+            self._charge(OTHER_UNITS if self.suspect else REFUSAL_UNITS)
             self._queue.refuse("streams", self.peer, f"{len(self.streams) + len(self._unsent)} streams are open")
             if not flags & http2.END_STREAM:
                 self._cut_short(stream)
@@ -337,6 +340,7 @@ class ServerConnection(ControlFrames):
                 self._let_go(call)
                 call.payload = whole_message(gathered, call.head.encoding, self._plan.max_message_bytes)
                 self._due -= call.paid  # it leads to something
+                call.paid = 0
                 self._queue.arrived(call)
         except BadMessage as error:
             if error.code is Code.RESOURCE_EXHAUSTED:

@@ -17,7 +17,8 @@ from abfleet_transport.http2.call import (
 from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.flow_control import SendBuffer
 from abfleet_transport.http2.forwarding import ForwardedStream
-from abfleet_transport.http2.socket import ConnectionSocket
+from abfleet_transport.http2.frames import ProtocolError
+from abfleet_transport.http2.socket import DUE_UNITS, ConnectionSocket
 
 DRAIN_PING: Final = b"abfleet!"
 """Payload of the PING that goes out with the first GOAWAY."""
@@ -25,7 +26,7 @@ PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
 ANSWER_UNITS: Final = 8
 """Of work without a call that an answered call is worth: windows, pings and settings of an honest client are fewer."""
-HELD_UNITS: Final = 16
+HELD_UNITS: Final = 64
 """Of an answer that waits for the window of its own stream: a client that gives none has us keep them."""
 
 
@@ -79,6 +80,7 @@ class ResponseSender(ConnectionSocket):
             self._credit(ANSWER_UNITS)
         else:
             if size > call.window:
+                call.paid = HELD_UNITS
                 self._charge_later(HELD_UNITS)
             self._write_headers(headers_frame(stream))
             buffer = self._unsent[stream] = SendBuffer(call)
@@ -117,6 +119,19 @@ class ResponseSender(ConnectionSocket):
         self._queue.unfinished_bytes += count
         return self._queue.unfinished_bytes <= self._queue.most_unfinished_bytes
 
+    def _charge_later(self, units: int) -> None:
+        """As `_charge`, where it is not the client's frame that is being read."""
+        if self._due <= DUE_UNITS < self._due + units:
+            self.loop.call_soon(self._settle_later)
+        self._due += units
+
+    def _settle_later(self) -> None:
+        try:
+            if not self.closed:
+                self._settle()
+        except ProtocolError as error:
+            self._fail(self._last_stream, error)
+
     def _write_headers(self, frames: bytes) -> None:
         """HEADERS and what follows, of everything but an answer that goes out in one piece."""
         if self._owes_table_size:
@@ -146,7 +161,9 @@ class ResponseSender(ConnectionSocket):
             return
         self._drop_unsent(forwarded.stream)
         self._write_headers(trailers)
-        if not whole:
+        if whole:
+            self._credit(ANSWER_UNITS)
+        else:
             self._cut_short(forwarded.stream)
             self._write(http2.reset(forwarded.stream, http2.NO_ERROR))
         if self._draining:
@@ -164,8 +181,8 @@ class ResponseSender(ConnectionSocket):
         self._window -= buffer.send(self._write, self._window, self._max_frame)
         if buffer.finished:
             del self._unsent[stream]
-            if type(buffer.owner) is Http2Call:
-                self._credit(ANSWER_UNITS)
+            if type(owner := buffer.owner) is Http2Call:
+                self._credit(ANSWER_UNITS + owner.paid)
         elif buffer.owner.window > 0:
             self._ready[stream] = buffer
             return

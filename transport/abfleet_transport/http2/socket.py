@@ -7,7 +7,7 @@ import time
 from typing import Final, cast
 
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.allowance import BURST_UNITS, Allowance, ClientAddress, spent
+from abfleet_transport.http2.allowance import BURST_UNITS, FRESH_UNITS, Allowance, ClientAddress, spent
 from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.frames import ProtocolError
 
@@ -18,7 +18,7 @@ UNREAD_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 2.0
 """For a client to take what was said last and to close, before it is cut."""
 
-DUE_UNITS: Final = 256
+DUE_UNITS: Final = 64
 """Of work that serves no call, before it is asked whether that was too much."""
 BYTES_A_UNIT: Final = 128
 """Read from a client; what is in them costs more."""
@@ -117,16 +117,17 @@ class ConnectionSocket(asyncio.BufferedProtocol):
 
     # --- what the client has us do -----------------------------------------------------------------------------------
 
+    @property
+    def is_paced(self) -> bool:
+        """Whether it is not read from but at its turn among all suspects: not before it has had something done."""
+        return self.suspect and self._own.units - self._due < BURST_UNITS - FRESH_UNITS
+
     def _charge(self, units: int) -> None:
         """The client has us do so much that serves no call. Raises ProtocolError where that is a flood."""
         self._queue.read_units += units
         self._due += units
         if self._due > DUE_UNITS:
             self._settle()
-
-    def _charge_later(self, units: int) -> None:
-        """As `_charge`, where it is not the client's frame that is being read: it is asked at its next one."""
-        self._due += units
 
     def _credit(self, units: int) -> None:
         """A call has been answered, which is worth so much."""
