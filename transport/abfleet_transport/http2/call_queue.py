@@ -119,7 +119,8 @@ class CallQueue:
         self._most_fields = plan.max_metadata_bytes // ENTRY_OVERHEAD
         self._deliver = deliver
         self._cancelled = cancelled
-        self._heads: dict[bytes, Head] = {}
+        self.heads: dict[bytes, Head] = {}
+        """What header blocks without a table say that were seen before; changed only here."""
         self._arrived: deque[Http2Call] = deque()  # oldest first
         self.read_units = 0
         """Of work that was read in this turn; changed only by connections."""
@@ -154,10 +155,6 @@ class CallQueue:
         """Calls that have been delivered and not answered."""
         return sum(connection.in_progress for connection in self.connections)
 
-    def known_head(self, block: bytes) -> Head | None:
-        """What a block without a table says, if it was seen before."""
-        return self._heads.get(block)
-
     def fields(self, block: bytes) -> Fields:
         """The fields of a block without a table; of too many no more than what shows it. Raises ProtocolError."""
         return decode(block, self._most_fields)
@@ -166,9 +163,9 @@ class CallQueue:
         """What a block without a table says. Raises ProtocolError."""
         head = head_of(self.fields(block))
         if len(block) <= MAX_KEPT_BLOCK and len(head.metadata) <= MAX_KEPT_METADATA:
-            if len(self._heads) >= KEPT_BLOCKS:
-                self._heads.clear()
-            self._heads[block] = head
+            if len(self.heads) >= KEPT_BLOCKS:
+                self.heads.clear()
+            self.heads[block] = head
         return head
 
     # --- clients ------------------------------------------------------------------------------------------------------

@@ -56,7 +56,9 @@ class ServerConnection(ControlFrames):
         "_early",
         "_greeted",
         "_greeting",
+        "_heads",
         "_methods",
+        "_most_streams",
         "_received",
         "_rest",
         "_slow",
@@ -65,6 +67,8 @@ class ServerConnection(ControlFrames):
     def __init__(self, queue: CallQueue) -> None:
         super().__init__(queue)
         self._methods = queue.methods
+        self._heads = queue.heads
+        self._most_streams = queue.plan.max_concurrent_streams
         self._rest = b""  # of a frame that is not whole yet
         self._greeted = False
         self._greeting: asyncio.TimerHandle | None = None
@@ -221,18 +225,20 @@ class ServerConnection(ControlFrames):
             head = head_of(self._early.decode(block))
         else:
             self._early = None
-            known = self._queue.known_head(block)
+            known = self._heads.get(block)
             if known is None:  # paid before it is read: who may not pay has us read nothing
                 self._charge(paid := OTHER_UNITS + len(block) // HEADER_BYTES_A_UNIT)
                 known = self._queue.head(block)
             head = known
         if self._takes_no_more:
             return
-        self._begin(stream)
+        if stream != self._last_stream + 2:
+            self._pass_over(stream)
+        self._last_stream = stream
         # Answered ones count until all is sent, or a client without a window could have us keep any number of them. (A
         # watch that is held up counts twice, which no client notices.)
-        most = self._plan.max_concurrent_streams
-        if len(self.streams) + len(self._unsent) >= (min(most, SUSPECT_STREAMS) if self.suspect else most):
+        most = self._most_streams if not self.suspect else SUSPECT_STREAMS
+        if len(self.streams) + len(self._unsent) >= most:
             self._charge(OTHER_UNITS if self.suspect else REFUSAL_UNITS)
             self._queue.refuse("streams", self.peer, f"{len(self.streams) + len(self._unsent)} streams are open")
             if not flags & http2.END_STREAM:

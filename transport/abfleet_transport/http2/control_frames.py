@@ -66,11 +66,10 @@ class ControlFrames(ResponseSender):
         if not stream & 1 or (stream > self._last_stream and not self._takes_no_more):
             raise ProtocolError(f"frame on stream {stream}, which the client has not opened")
 
-    def _begin(self, stream: int) -> None:
-        """The client has opened a stream, and so closed those between it and the last one (RFC 9113, 5.1.1)."""
+    def _pass_over(self, stream: int) -> None:
+        """The client opens this stream, and so closes those between it and the last one (RFC 9113, 5.1.1)."""
         if stream > self._last_stream + 2:
             self._gaps.append(range(self._last_stream + 1, stream))
-        self._last_stream = stream
 
     def _cut_short(self, stream: int) -> None:
         """We have ended a stream whose client goes on: what it sends until it knows is passed over."""

@@ -5,6 +5,7 @@ from typing import Final
 
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.allowance import BURST_UNITS
 from abfleet_transport.http2.call import (
     PREFIX_BYTES,
     Http2Call,
@@ -26,6 +27,8 @@ PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
 ANSWER_UNITS: Final = 8
 """Of work without a call that an answered call is worth: windows, pings and settings of an honest client are fewer."""
+LEAST_DUE: Final = -BURST_UNITS
+"""No more is saved up than a connection may spend at once."""
 HELD_UNITS: Final = 64
 """Of an answer that waits for the window of its own stream: a client that gives none has us keep them."""
 
@@ -77,7 +80,9 @@ class ResponseSender(ConnectionSocket):
         if size <= self._window and size <= call.window and size <= self._at_once:
             self._window -= size
             self._write(answer_frames(stream, payload))
-            self._credit(ANSWER_UNITS)
+            if self._due > LEAST_DUE:
+                self._due -= ANSWER_UNITS
+            self.suspect = False
         else:
             if size > call.window:
                 call.paid = HELD_UNITS
