@@ -84,7 +84,8 @@ class Http2Call:
         self.buffer: bytearray | None = None  # of a message that came in parts
         self.ended = False  # the client has sent all of it
         self.delivered = False
-        self.received = 0  # bytes of the request, counted where it says how many there are
+        if head.content_length is not None:
+            self.received = 0  # bytes of the request
 
     @property
     def waits(self) -> bool:

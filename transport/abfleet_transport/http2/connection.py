@@ -42,7 +42,7 @@ EARLY_UNITS, EARLY_BYTES_A_UNIT = 8, 4
 SMALL_BYTES: Final = 128
 """DATA with fewer costs what a frame without a call does, unless it is the last of a request."""
 SUSPECT_STREAMS: Final = 4
-"""Calls under way of a connection whose address has sent a flood, until one of them is answered and the answer taken."""
+"""Calls under way of a connection whose address has sent a flood, until one of them is answered."""
 TOO_SLOW: Final = f"message: it did not end within {STREAM_SECONDS:g} s"
 
 log = structlog.get_logger("abfleet.transport")
@@ -269,7 +269,7 @@ class ServerConnection(ControlFrames):
 
     def _open(self, stream: int, head: Head, paid: int, *, ended: bool) -> None:
         forwarded: ForwardedStream | None
-        reason = code = None
+        code = None
         if head.size > self._plan.max_metadata_bytes:
             reason, text = "metadata", f"metadata: more than {self._plan.max_metadata_bytes} bytes are not allowed"
             frames = trailers_frame(stream, Code.RESOURCE_EXHAUSTED, text, headers_sent=False)
@@ -313,7 +313,7 @@ class ServerConnection(ControlFrames):
             self._received = 0
         call = self.streams.get(stream)
         ended = bool(flags & http2.END_STREAM)
-        if size < SMALL_BYTES and not ended:
+        if not ended and size < SMALL_BYTES:
             self._charge(OTHER_UNITS)
         if call is None:  # answered already, or refused
             self._charge(OTHER_UNITS + size // 1024)
@@ -345,8 +345,9 @@ class ServerConnection(ControlFrames):
             if ended:
                 self._let_go(call)
                 call.payload = whole_message(gathered, call.head.encoding, self._plan.max_message_bytes)
-                self._due -= call.paid  # it leads to something
-                call.paid = 0
+                if call.paid:  # it leads to something
+                    self._due -= call.paid
+                    call.paid = 0
                 self._queue.arrived(call)
         except BadMessage as error:
             if error.code is Code.RESOURCE_EXHAUSTED:
