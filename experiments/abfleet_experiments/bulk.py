@@ -4,6 +4,7 @@ The rows are `user_id,experiment,group,bucket,model_version,reason`, one for eac
 the router would refuse gives a row with the reason `invalid_user_id` and empty cells.
 """
 
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
@@ -60,12 +61,12 @@ def _cell(text: str) -> str:
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[list[str]]:
-    """The lines of a stream, chunk by chunk, without their ends (`\\n` or `\\r\\n`).
+    """The lines of a stream, chunk by chunk, without their ends (`\\n` or `\\r\\n`) and without a mark of its encoding.
 
     Bytes that are no UTF-8 become lone surrogates, which are no valid user id either.
     """
     begun: list[bytes] = []  # of a line whose end has not come yet
-    for chunk in chunks:
+    for chunk in _unmarked(chunks):
         whole, newline, rest = chunk.rpartition(b"\n")
         if newline:
             yield _decoded(b"".join((*begun, whole)))
@@ -73,6 +74,17 @@ def lines(chunks: Iterable[bytes]) -> Iterator[list[str]]:
         begun.append(rest)
     if last := b"".join(begun):
         yield _decoded(last)
+
+
+def _unmarked(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The stream without the byte order mark that some editors and spreadsheets put first."""
+    head, rest = b"", iter(chunks)
+    for chunk in rest:
+        head += chunk
+        if len(head) >= len(codecs.BOM_UTF8):
+            break
+    yield head.removeprefix(codecs.BOM_UTF8)
+    yield from rest
 
 
 def _decoded(data: bytes) -> list[str]:

@@ -39,6 +39,7 @@ class _Findings:
 
     def __init__(self) -> None:
         self.inputs: list[TensorSpec] = []
+        self.initialisers: set[str] = set()
         self.outputs: list[TensorSpec] = []
         self.domains: set[str] = set()
         self.functions: set[str] = set()
@@ -64,7 +65,8 @@ def read_graph(content: bytes) -> GraphFile:
     if not graphs:
         raise NotOnnxError("is not an ONNX model: it has no graph")
     return GraphFile(
-        inputs=tuple(found.inputs),
+        # Up to IR version 3 a graph had to list what it initialises itself among its inputs.
+        inputs=tuple(spec for spec in found.inputs if spec.name not in found.initialisers),
         outputs=tuple(found.outputs),
         domains=frozenset(found.domains - found.functions),
         external=frozenset(found.external),
@@ -97,6 +99,8 @@ def _graph(data: memoryview, found: _Findings, *, depth: int, top: bool) -> None
             _node(value, found, depth=depth)
         elif number == 5:
             _tensor(value, found)
+            if top:
+                found.initialisers.update(_text(name) for _, name in _messages(value, 8))
         elif number == 15:
             _sparse(value, found)
         elif number == 11 and top:

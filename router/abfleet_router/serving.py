@@ -100,7 +100,7 @@ class Serving:
         self.metrics.register(self.feedback.counts.families)
         self.metrics.register(self.feedback.by_group.families)
         self.metrics.register(lambda: shares(self.router.snapshot))
-        self.health = HealthService()
+        self.health = HealthService(SERVICES)
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(self.rpc_metrics)

@@ -95,3 +95,13 @@ def test_deeply_nested_graphs_are_refused() -> None:
         graph = field(1, field(5, field(6, graph)))  # graph.node.attribute.g
     with pytest.raises(NotOnnxError, match="nests graphs more than 64 levels deep"):
         read_graph(field(7, graph))
+
+
+def test_initialisers_that_are_listed_as_inputs_are_none() -> None:
+    """IR version 3 wants all of them there; who runs the model gives none of them."""
+    asked = helper.make_tensor_value_info("history", TensorProto.INT64, ["batch", "length"])
+    listed = helper.make_tensor_value_info("w", TensorProto.FLOAT, [1])
+    weights = helper.make_tensor("w", TensorProto.FLOAT, [1], [1.0])
+    graph = helper.make_graph([], "g", [listed, asked], [], initializer=[weights])
+    model = helper.make_model(graph, ir_version=3)
+    assert [spec.name for spec in read_graph(model.SerializeToString()).inputs] == ["history"]

@@ -169,9 +169,9 @@ def test_verify_notices_any_changed_byte(registry: Registry) -> None:
 def test_signature_of_the_graph_is_checked(registry: Registry) -> None:
     """A graph with another input name, or another k than metadata.json says, is refused though its sha256 is right."""
     folder = registry.root / "v1.2.3"
-    edit_model(folder, lambda model: setattr(model.graph.input[0], "name", "items"))
+    edit_model(folder, lambda model: setattr(model.graph.input[0], "name", "things"))
     with pytest.raises(
-        IntegrityError, match=r"inputs of the graph are items: int64\[batch, length\], not history: int64"
+        IntegrityError, match=r"inputs of the graph are things: int64\[batch, length\], not history: int64"
     ):
         registry.resolve("v1.2.3").verify_file()
 

@@ -45,15 +45,21 @@ class Wire:
 class Peer:
     """A connection, and a worker at its other end that says whatever the test wants."""
 
-    def __init__(self) -> None:
+    def __init__(self, greeting: bytes = frame(http2.SETTINGS, 0, 0)) -> None:
         self.wire = Wire()
         self.lost = 0
-        self.connection = ClientConnection("worker:1", self.on_closed)
+        self.left = 0
+        self.connection = ClientConnection("worker:1", self.on_closed, on_leaving=self.on_leaving)
         self.connection.connection_made(cast(asyncio.Transport, self.wire))
+        if greeting:
+            self.say(greeting)
         self.wire.frames()
 
     def on_closed(self, connection: ClientConnection) -> None:
         self.lost += 1
+
+    def on_leaving(self, connection: ClientConnection) -> None:
+        self.left += 1
 
     def call(self, message: bytes = b"hello", timeout_seconds: float | None = 0.5) -> ClientStream:
         """Starts a call of `/s/m` on the connection."""

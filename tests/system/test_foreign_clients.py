@@ -73,6 +73,7 @@ def test_reflection_lists_what_is_served(fleet: Fleet) -> None:
 def test_health_answers_a_stranger(fleet: Fleet) -> None:
     """The standard health check works through reflection."""
     assert curl(fleet, "grpc.health.v1.Health/Check", "{}") == (0, {"status": "SERVING"})
+    assert curl(fleet, "grpc.health.v1.Health/Check", '{"service": "Recommender"}') == (0, {"status": "SERVING"})
 
 
 def test_user_id_travels_as_metadata(fleet: Fleet) -> None:

@@ -5,7 +5,9 @@ from enum import IntEnum
 from typing import Protocol
 
 Metadata = Sequence[tuple[str, str | bytes]]
-"""Request metadata in the order it came; keys are lower case, values of `-bin` keys are bytes."""
+"""Request metadata in the order it came; keys are lower case, values of `-bin` keys are bytes.
+
+Text may hold any character but NUL, CR and LF; a `-bin` value that is no base64 is the text that came."""
 
 
 class Code(IntEnum):

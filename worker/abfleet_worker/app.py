@@ -177,8 +177,8 @@ class _Serving:
         return listen if listen.startswith("unix:") else f"{listen.rpartition(':')[0]}:{self.server.port}"
 
     def _names(self, *versions: str) -> tuple[str, ...]:
-        """The names that health knows: the versions and, if there is one, the alias."""
-        return (*versions, self._alias) if self._alias else versions
+        """The names that health knows: its services, the versions and, if there is one, the alias."""
+        return (*SERVICES, *versions, self._alias) if self._alias else (*SERVICES, *versions)
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:

@@ -132,6 +132,9 @@ def cut_short(errors: list[ConfigError]) -> list[ConfigError]:
     return [*errors[:MAX_ERRORS], ConfigError(last.file, last.line, last.column, "", more)]
 
 
+_OLD_BREAKS = frozenset("\x85\u2028\u2029")
+
+
 class _Stop(Exception):
     """The text cannot be read on; why has been noted."""
 
@@ -156,6 +159,7 @@ class _Reader:
 
     def __init__(self, text: str, findings: Findings) -> None:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        text, self._restored = _without_old_breaks(text)
         self._events: Iterator[Any] = yaml.parse(text, Loader=loader)
         self._findings = findings
         self._left = MAX_NODES
@@ -190,7 +194,7 @@ class _Reader:
         if event.tag is not None:
             self._findings.add(Broken(line, column, start, end), path, f"has a tag {shown(event.tag)}; remove it")
         if isinstance(event, yaml.ScalarEvent):
-            return Scalar(event.value, _kind(event), line, column, start, end)
+            return Scalar(event.value.translate(self._restored), _kind(event), line, column, start, end)
         if len(path) >= MAX_DEPTH:
             self._stop(event, path, TOO_DEEP)
         if isinstance(event, yaml.SequenceStartEvent):
@@ -224,6 +228,19 @@ class _Reader:
         mark = event.start_mark
         self._findings.add(Broken(mark.line + 1, mark.column + 1, mark.index, mark.index), path, message)
         raise _Stop
+
+
+def _without_old_breaks(text: str) -> tuple[str, dict[int, int]]:
+    """The text with what ended a line in YAML 1.1 alone put into characters that it does not have, and the way back.
+
+    In YAML 1.2 NEL and the line and paragraph separators of Unicode are ordinary characters, of a comment too, but the
+    parser knows 1.1. Marks stay where they are, because one character takes the place of one.
+    """
+    if not (found := _OLD_BREAKS.intersection(text)):
+        return text, {}
+    free = (code for code in range(0xE000, 0xF900) if chr(code) not in text)  # for private use
+    there = dict(zip(map(ord, sorted(found)), free, strict=False))
+    return text.translate(there), {stand_in: code for code, stand_in in there.items()}
 
 
 def _span(opening: Any, closing: Any) -> tuple[int, int, int, int]:

@@ -114,7 +114,7 @@ class FileSink:
         whole = size if size == len(chunk) else chunk.rfind(b"\n", 0, size) + 1
         self._unsynced |= whole > 0
         if whole < size:
-            self._cut(whole)
+            self._cut(size - whole)
         if (sync_error := self._sync_if_due()) is not None:
             self._abandon_file()
             return 0, sync_error
@@ -124,11 +124,14 @@ class FileSink:
         self._rotate_if_due()
         return whole, error
 
-    def _cut(self, whole: int) -> None:
-        """Truncates the file after the last whole line; where that fails, notes that its end is torn."""
+    def _cut(self, torn: int) -> None:
+        """Takes the last `torn` bytes off, which are a part of a line; where that fails, notes that its end is torn.
+
+        Counted from the size that is there: somebody may have truncated the file, and it must not become longer.
+        """
         assert self._file is not None
         try:
-            os.ftruncate(self._file, self._size + whole)
+            os.ftruncate(self._file, max(0, os.fstat(self._file).st_size - torn))
         except OSError:
             self._torn = True
 

@@ -41,21 +41,41 @@ class Attempts:
         routed.version = replica.version
         replica.queue.append(routed)
 
-    def after_failure(self, routed: RoutedCall, pool: Pool, reason: FailureReason, *, broke: bool) -> None:
-        """An attempt on `pool` failed: makes the next one, or ends the call."""
+    def send_again(self, routed: RoutedCall, pool: Pool, reason: FailureReason) -> None:
+        """What was never begun is sent as if for the first time; the call goes on as failed where nobody is in."""
+        now = self._clock()
+        replica = pool.pick_other(routed.replica) or self._still_in(routed, pool)
+        if replica is None or routed.deadline <= now:
+            self.after_failure(routed, pool, reason, broke=True)
+        else:
+            self.enqueue(routed, replica, now)
+
+    def _still_in(self, routed: RoutedCall, pool: Pool) -> Replica | None:
+        """The replica that has just failed the call, where it may get calls."""
+        return routed.replica if routed.replica in pool.available else None
+
+    def after_failure(
+        self, routed: RoutedCall, pool: Pool, reason: FailureReason, *, broke: bool, whole: bool = False
+    ) -> None:
+        """An attempt on `pool` failed: makes the next one, or ends the call.
+
+        `broke`: nothing was answered; `whole`: the batch failed as one, which says nothing of this call.
+        """
         now = self._clock()
         default = routed.snapshot.default_pool
         on_default = pool.version == default.version
         other = pool.pick_other(routed.replica if pool.version == routed.version else None)
         if not on_default and default.available and pool.circuit_open(now):
             other = None
+        same = self._still_in(routed, pool) if other is None and (broke or whole) else None
         time_left = routed.deadline - now > self._settings.least_attempt_seconds
         failed = FailedAttempt(
             reason=reason,
-            connection_broke=broke,
+            broke=broke,
             resent=routed.resent,
             retried=routed.retried,
             another_replica=other is not None,
+            same_replica=same is not None,
             time_left=time_left,
             on_default=on_default,
             default_has_room=reason is not FailureReason.OVERLOAD or default.has_room,
@@ -65,12 +85,13 @@ class Attempts:
             step = NextStep.FAIL if on_default else NextStep.FALLBACK
         elif step is NextStep.RETRY:
             self._metrics.retries += 1
-        if step is NextStep.RESEND and other is not None:
+        replica = other or same
+        if step is NextStep.RESEND and replica is not None:
             routed.resent = True
-            self.enqueue(routed, other, now)
-        elif step is NextStep.RETRY and other is not None:
+            self.enqueue(routed, replica, now)
+        elif step is NextStep.RETRY and replica is not None:
             routed.retried = True
-            self.enqueue(routed, other, now)
+            self.enqueue(routed, replica, now)
         elif step is NextStep.FALLBACK:
             self.fall_back(routed, default, reason, now)
         else:

@@ -134,9 +134,28 @@ class BatchResults:
             error=str(failure),
             request_ids=batch.some_request_ids(),
         )
-        broke = failure.connection_broke
-        suspicious = failure.reason is FailureReason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
-        self._batch_failed(batch, replica, failure.reason, broke=broke, proven=broke, suspicious=suspicious)
+        if failure.unsent:
+            self._send_again(batch, replica, failure.reason)
+            return
+        reason, proven = failure.reason, failure.connection_broke
+        suspicious = reason is FailureReason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
+        self._batch_failed(
+            batch,
+            replica,
+            reason,
+            broke=proven or reason is FailureReason.UNAVAILABLE,
+            proven=proven,
+            suspicious=suspicious,
+            whole=reason is FailureReason.MODEL_ERROR,
+        )
+
+    def _send_again(self, batch: Batch[RoutedCall], replica: Replica, reason: FailureReason) -> None:
+        """The worker has not begun the batch: that counts neither as an attempt of its calls nor against the worker."""
+        calls = [routed for routed in batch.calls if routed.batch is batch]
+        for routed in calls:
+            routed.batch = None
+            routed.attempts -= 1
+            self._attempts.send_again(routed, replica.pool, reason)
 
     def _batch_failed(
         self,
@@ -147,15 +166,18 @@ class BatchResults:
         broke: bool,
         proven: bool,
         suspicious: bool = False,
+        whole: bool = False,
     ) -> None:
+        """`broke`: nothing was answered, as when a stream ends; that is one failure, however many calls it had."""
         calls = [routed for routed in batch.calls if routed.batch is batch]
         for routed in calls:
             routed.batch = None
         pool = replica.pool
         if reason is not FailureReason.OVERLOAD and calls:
-            pool.note_failure(replica, reason, proven=proven, suspicious=suspicious, calls=len(calls))
+            count = 1 if broke else len(calls)
+            pool.note_failure(replica, reason, proven=proven, suspicious=suspicious, calls=count)
         for routed in calls:
-            self._attempts.after_failure(routed, pool, reason, broke=broke)
+            self._attempts.after_failure(routed, pool, reason, broke=broke, whole=whole)
 
     def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None:
         """These calls were still in the queue when the time of their attempt ended."""
@@ -163,9 +185,9 @@ class BatchResults:
             self._attempts.after_failure(routed, replica.pool, FailureReason.TIMEOUT, broke=False)
 
     def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None:
-        """These calls waited for a replica that is out now. They were not sent, so a resend costs no retry."""
+        """These calls waited for a replica that is out now, and were not sent."""
         for routed in calls:
-            self._attempts.after_failure(routed, replica.pool, reason, broke=True)
+            self._attempts.send_again(routed, replica.pool, reason)
 
     def sweep(self) -> None:
         """Ends every attempt whose time is up, and has silent replicas checked with a PING; called every 20 ms."""

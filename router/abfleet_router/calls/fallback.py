@@ -12,9 +12,9 @@ class NextStep(Enum):
     """What to do with a call whose attempt failed."""
 
     RESEND = "resend"
-    """Once more, to any replica that is in; costs no budget."""
+    """Once more, to another replica, or to the same one where it is the only one; costs no budget."""
     RETRY = "retry"
-    """Once more, to another replica; costs budget."""
+    """Once more, to another replica, or to the only one of the default version; costs budget."""
     FALLBACK = "fallback"
     """Send it to the default version; the log gets the reason."""
     FAIL = "fail"
@@ -26,14 +26,16 @@ class FailedAttempt:
     """What a decision after a failed attempt depends on."""
 
     reason: FailureReason
-    connection_broke: bool
-    """The worker may have died with the call; the call itself is not suspect."""
+    broke: bool
+    """The connection or the stream ended without an answer; the call itself is not suspect."""
     resent: bool
     """A free resend was made already."""
     retried: bool
     """A retry on this version was made already."""
     another_replica: bool
     """The pool has a replica that is in and has not just failed this call."""
+    same_replica: bool
+    """Nobody else is in, and the one that failed the whole batch still is and may do better."""
     time_left: bool
     on_default: bool
     """The version that failed is the default."""
@@ -42,17 +44,17 @@ class FailedAttempt:
 
 
 def next_step(failed: FailedAttempt) -> NextStep:
-    """The chain: a free resend after a broken connection, one retry elsewhere, the default version, an error.
+    """The chain: a free resend after a break, one retry elsewhere, the default version, an error.
 
     RETRY is subject to the budget; a caller without budget asks again with `retried` set.
     """
     if not failed.time_left:
         return NextStep.FAIL
-    if failed.another_replica:
-        if failed.connection_broke and not failed.resent:
-            return NextStep.RESEND
-        if not failed.retried and failed.reason is not FailureReason.OVERLOAD:
-            return NextStep.RETRY
+    if failed.broke and not failed.resent and (failed.another_replica or failed.same_replica):
+        return NextStep.RESEND
+    somebody = failed.another_replica or (failed.same_replica and failed.on_default)
+    if somebody and not failed.retried and failed.reason is not FailureReason.OVERLOAD:
+        return NextStep.RETRY
     if failed.reason is FailureReason.OVERLOAD and not failed.default_has_room:
         return NextStep.FAIL  # one overload must not become two
     return NextStep.FAIL if failed.on_default else NextStep.FALLBACK

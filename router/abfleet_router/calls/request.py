@@ -59,11 +59,15 @@ def user_id_from_metadata(metadata: Mapping[str, str | bytes]) -> str:
     raw = metadata.get("x-user-id-bin")
     if raw:
         try:
-            return check_user_id(raw.decode() if isinstance(raw, bytes) else raw, "x-user-id-bin")
+            if isinstance(raw, bytes):
+                return check_user_id(raw.decode(), "x-user-id-bin")
+            raise InvalidRequest("x-user-id-bin", raw, "base64 of bytes")
         except UnicodeDecodeError:
             raise InvalidRequest("x-user-id-bin", raw, USER_ID_ALLOWED) from None
     value = metadata.get("x-user-id", "")
     text = value.decode("latin-1") if isinstance(value, bytes) else value
+    if not (text.isascii() and text.isprintable()):
+        raise InvalidRequest("x-user-id", text, "printable ASCII; any other id goes into x-user-id-bin")
     return check_user_id(text, "x-user-id") if text else ""
 
 

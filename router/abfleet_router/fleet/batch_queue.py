@@ -151,6 +151,7 @@ class BatchQueue(Generic[C]):
         self._waiting: deque[C] = deque()  # a call that is done stays until it is passed over
         self._in_flight: set[Batch[C]] = set()
         self._sends_soon = False
+        self._most_now = max_in_flight  # of batches; 0 while nothing is sent
         self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the queue is idle
         self._batch_ended_at = float("-inf")  # when a batch last ended, however it did
         self._answered_at = float("-inf")  # when a batch last came back with an answer
@@ -188,15 +189,24 @@ class BatchQueue(Generic[C]):
         if not self._sends_soon:
             self._send_soon()
 
+    def hold(self) -> None:
+        """Sends nothing until `go_on`: what waits and what comes keeps its place, as long as it has time."""
+        self._most_now = 0
+
+    def go_on(self) -> None:
+        """Sends again."""
+        self._most_now = self._max_in_flight
+        self._send_soon()
+
     def _send_soon(self) -> None:
-        if not self._sends_soon and self._waiting and len(self._in_flight) < self._max_in_flight:
+        if not self._sends_soon and self._waiting and len(self._in_flight) < self._most_now:
             self._sends_soon = True
             asyncio.get_running_loop().call_soon(self.send)
 
     def send(self) -> None:
         """Sends batches while there is something to send and room in flight."""
         self._sends_soon = False
-        while self._waiting and len(self._in_flight) < self._max_in_flight:
+        while self._waiting and len(self._in_flight) < self._most_now:
             now = self._clock()
             calls, expired = self._gather(now)
             if calls:
@@ -334,7 +344,7 @@ class BatchQueue(Generic[C]):
 
     async def close(self) -> None:
         """Cancels what is in flight and waits for it. Nothing is sent from now on; what waits is for `take_waiting`."""
-        self._max_in_flight = 0
+        self._max_in_flight = self._most_now = 0
         tasks = [batch.task for batch in self._in_flight if batch.task is not None]
         for task in tasks:
             task.cancel()

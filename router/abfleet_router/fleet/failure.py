@@ -7,7 +7,7 @@ class FailureReason(Enum):
     """Why an attempt failed; the value is what the decision log says in `fallback` and `failure`."""
 
     UNAVAILABLE = "unavailable"
-    """No replica is connected, or the connection broke."""
+    """No replica is connected, or the connection or the stream broke."""
     TIMEOUT = "timeout"
     OVERLOAD = "overload"
     EJECTED = "ejected"
@@ -20,10 +20,12 @@ class BatchFailed(Exception):
     """A whole batch did not come back.
 
     Attributes:
-        connection_broke: The worker may not have got the batch at all, so sending it again costs no retry.
+        connection_broke: The connection has ended with it, which proves that the replica is out.
+        unsent: The worker has not begun it, so it is sent again as if it had never been sent.
     """
 
-    def __init__(self, reason: FailureReason, message: str, *, connection_broke: bool) -> None:
+    def __init__(self, reason: FailureReason, message: str, *, connection_broke: bool, unsent: bool = False) -> None:
         super().__init__(message)
         self.reason = reason
         self.connection_broke = connection_broke
+        self.unsent = unsent

@@ -181,7 +181,7 @@ class Pool:
 
     def _on_health(self, replica: Replica) -> None:
         self._refresh()
-        if replica.health is not ReplicaHealth.SERVING:
+        if replica.health is not ReplicaHealth.SERVING or (replica.moving and replica not in self.available):
             replica.return_waiting(FailureReason.UNAVAILABLE)
 
     def _refresh(self) -> None:
@@ -189,7 +189,9 @@ class Pool:
         self._picker.forget()
         if self._replicas.keys() - self._wanted:
             self._let_unwanted_go(now)
-        was, self.available = self.available, [replica for replica in self._replicas.values() if replica.is_in(now)]
+        was, all_in = self.available, [replica for replica in self._replicas.values() if replica.is_in(now)]
+        # Calls need not wait for a connection that is being made, where others have one.
+        self.available = [replica for replica in all_in if not replica.moving] or all_in
         for replica in self.available:
             if replica not in was:
                 replica.in_since = now

@@ -31,9 +31,16 @@ PENALTY_SECONDS = 0.1
 """How long a failure is recent. Without an end, one failure would keep a replica from ever being tried again, and so
 from being ejected or trusted. Five such times are half a second: one that always fails is out by then."""
 _VERSION = re.compile(VERSION)
-WATCH_METHOD = f"/{health_pb2.DESCRIPTOR.services_by_name['Health'].full_name}/Watch"
+_HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+WATCH_METHOD, CHECK_METHOD = f"/{_HEALTH}/Watch", f"/{_HEALTH}/Check"
 WATCH_RETRY_SECONDS = 0.2
 """Pause between health watches of a worker that is connected and ends them."""
+CHECK_SECONDS = 1.0
+"""Between two questions to a worker that allows no stream beside a call, where a watch would leave none for calls."""
+CHECK_TIMEOUT_SECONDS = 2.0
+"""For an answer to one, which stands in line with batches."""
+BROKEN_OFF = (Code.UNAVAILABLE, Code.CANCELLED)
+"""How a stream ends that somebody has cut, be it a proxy on the way."""
 
 
 class ReplicaHealth(Enum):
@@ -91,7 +98,9 @@ class Replica:
         self.pool = pool
         self.version = pool.version
         self.address = address
-        self.link = WorkerLink(address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address))
+        self.link = WorkerLink(
+            address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address), on_moving=self._on_moving
+        )
         self.queue = BatchQueue(
             self.link, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
         )
@@ -103,6 +112,7 @@ class Replica:
         self._clock = clock
         self._on_health: Callable[[Replica], None] = lambda replica: None
         self._watch: asyncio.Task[None] | None = None
+        self._heard = False  # something, of the health watch that is open
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else self.health.value
@@ -119,6 +129,11 @@ class Replica:
     def is_in(self, now: float) -> bool:
         """Whether it may get calls: it serves, and is neither draining nor ejected at `now`."""
         return self.health is ReplicaHealth.SERVING and not self.draining and not is_ejected(self.record, now)
+
+    @property
+    def moving(self) -> bool:
+        """Whether it is being connected anew because it said goodbye to its connection; nothing is sent meanwhile."""
+        return self.link.moving
 
     # --- from the queue ----------------------------------------------------------------------------------------------
 
@@ -153,24 +168,48 @@ class Replica:
         """Follows the health of the version by name, as long as the connection lasts."""
         question = health_pb2.HealthCheckRequest(service=self.version).SerializeToString()
         while True:
+            self._heard = False
             try:
-                await self.link.watch(WATCH_METHOD, question, self._on_health_message)
-                self._set(ReplicaHealth.NOT_SERVING)  # a watch has no end of its own: the worker is going
+                if self.link.may_watch:
+                    await self.link.watch(WATCH_METHOD, question, self._on_health_message)
+                    self._set(ReplicaHealth.NOT_SERVING)  # a watch has no end of its own: the worker is going
+                else:
+                    self._on_health_message(await self.link.ask(CHECK_METHOD, question, CHECK_TIMEOUT_SECONDS))
+                    await asyncio.sleep(CHECK_SECONDS)
+                    continue
+            except TimeoutError:
+                continue  # it stood behind a long batch; whether the worker lives is known otherwise
             except RpcFailed as error:
                 if error.code is Code.UNIMPLEMENTED:  # gRFC A17: a server without health is assumed healthy
                     self._set(ReplicaHealth.SERVING)
                     return
-                self._set(ReplicaHealth.NOT_SERVING)
+                if error.code is Code.NOT_FOUND:
+                    self._set(ReplicaHealth.WRONG_VERSION)  # what Check says of a name that it does not know
+                elif self._heard and error.code in BROKEN_OFF:
+                    continue  # a stream's end says nothing of health; if the next one ends so, too, it does
+                elif not error.unsent:
+                    self._set(ReplicaHealth.NOT_SERVING)
             await asyncio.sleep(WATCH_RETRY_SECONDS)
 
     def _on_health_message(self, message: bytes) -> None:
+        self._heard = True
         try:
             self._set(health_of(health_pb2.HealthCheckResponse.FromString(message).status))
         except DecodeError:
             self._set(ReplicaHealth.NOT_SERVING)
 
     def _on_lost(self) -> None:
+        self.queue.go_on()
         self._set(ReplicaHealth.LOST)
+
+    def _on_moving(self) -> None:
+        """Its connection is being replaced, or has been."""
+        if self.moving:
+            log.info("replica moves to a new connection", version=self.version, address=self.address)
+            self.queue.hold()
+        else:
+            self.queue.go_on()
+        self._on_health(self)
 
     def _set(self, health: ReplicaHealth) -> None:
         if health is self.health or (health is ReplicaHealth.LOST and self.health is ReplicaHealth.CONNECTING):

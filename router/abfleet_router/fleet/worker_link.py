@@ -1,6 +1,8 @@
 """The link to one worker: keeps a connection up, and carries batches and the health watch over it.
 
-Health and batches share one connection, so that a connection that is gone, for whatever reason, is gone for both.
+Health and batches share one connection, so that a connection that is gone, for whatever reason, is gone for both. A
+worker that says goodbye to a connection (GOAWAY) is called on a new one; the old one stays until what it carries is
+answered.
 """
 
 import asyncio
@@ -41,7 +43,11 @@ REASONS = {
 
 
 class WorkerLink:
-    """Carries batches to one address; `on_lost` hears when the connection is gone."""
+    """Carries batches to one address.
+
+    `on_lost` hears when the connection is gone. `on_moving` hears when another one is being made because the worker has
+    said goodbye to the last, and again when it is there; where it cannot be made, `on_lost` hears of that.
+    """
 
     def __init__(
         self,
@@ -50,6 +56,7 @@ class WorkerLink:
         *,
         tls: ClientTls | None = None,
         host_name: Callable[[], str] = lambda: "localhost",
+        on_moving: Callable[[], None] = lambda: None,
     ) -> None:
         """`address`: `host:port` or `unix:path`, resolved; nothing is connected before `keep_connected`.
 
@@ -57,19 +64,28 @@ class WorkerLink:
         """
         self._address = address
         self._on_lost = on_lost
+        self._on_moving = on_moving
         self._tls = tls
         self._host_name = host_name
         self._tls_problem = ""
         self._connection: ClientConnection | None = None
+        self._leaving: set[ClientConnection] = set()  # open for what they carry; the worker has said goodbye to them
         self._wake = asyncio.Event()
+        self.moving = False
+        """Whether a new connection is being made after a goodbye; changed only here."""
 
     @property
     def connected(self) -> bool:
         """Whether a batch can be sent now."""
         return self._connection is not None
 
+    @property
+    def may_watch(self) -> bool:
+        """Whether the worker allows a stream that never ends beside calls."""
+        return self._connection is None or self._connection.may_watch
+
     async def keep_connected(self, use: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Connects, runs `use()` until the connection is lost, and connects again, for ever."""
+        """Connects, runs `use()` until the connection is lost or left, and connects again, for ever."""
         backoff, clock = FIRST_BACKOFF_SECONDS, asyncio.get_running_loop().time
         while True:
             begun = clock()
@@ -80,25 +96,35 @@ class WorkerLink:
             except OSError as error:  # TimeoutError and ssl.SSLError are
                 self._report(error)
             else:
-                self._connection = connection
-                if not connection.usable:  # lost before it was known here
-                    self._on_closed(connection)
+                self._adopt(connection)
                 using = asyncio.ensure_future(use())
                 try:
                     await self._wake.wait()
                 finally:
                     using.cancel()
                     await asyncio.gather(using, return_exceptions=True)
-                if clock() - begun > LASTING_SECONDS:
+                if clock() - begun > LASTING_SECONDS or (self.moving and connection.served):
                     backoff = FIRST_BACKOFF_SECONDS
                     self._tls_problem = ""
                     continue
                 if self._tls is not None:
                     # In TLS 1.3 a server that wants a certificate and gets none lets the client think that all is well.
                     self._report(ssl.SSLError("the worker closed the connection at once; it may require --worker-cert"))
+            if self.moving:
+                self.moving = False
+                self._on_lost()
             # Jitter, or all routers would try a worker that comes back at the same moment.
             await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
             backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
+
+    def _adopt(self, connection: ClientConnection) -> None:
+        """Calls go over this connection from now on."""
+        self._connection = connection
+        if not connection.usable:  # lost before it was known here
+            self._on_closed(connection)
+        elif self.moving:
+            self.moving = False
+            self._on_moving()
 
     async def _connect(self) -> ClientConnection:
         loop = asyncio.get_running_loop()
@@ -108,7 +134,8 @@ class WorkerLink:
 
         def make() -> ClientConnection:
             authority = "localhost" if unix else self._address
-            return ClientConnection(authority, self._on_closed, secure=context is not None)
+            secure = context is not None
+            return ClientConnection(authority, self._on_closed, secure=secure, on_leaving=self._on_goodbye)
 
         if unix:
             path = self._address.removeprefix("unix:")
@@ -131,49 +158,83 @@ class WorkerLink:
             log.error("no TLS with a worker", address=self._address, error=text)
 
     def _on_closed(self, connection: ClientConnection) -> None:
+        self._leaving.discard(connection)
         if connection is self._connection:
             self._connection = None
+            self.moving = False
             self._wake.set()
             self._on_lost()
 
+    def _on_goodbye(self, connection: ClientConnection) -> None:
+        """The worker takes no more calls on a connection: others go on a new one."""
+        if connection is self._connection:
+            self._connection = None
+            self._leaving.add(connection)
+            self.moving = True
+            self._wake.set()
+            self._on_moving()
+
     async def send(self, message: bytes, timeout_seconds: float) -> bytes:
-        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
-        connection = self._connection
-        if connection is None:
-            raise BatchFailed(FailureReason.UNAVAILABLE, "the worker is not connected", connection_broke=True)
-        try:
-            stream = connection.call(BATCH_METHOD, message, timeout_seconds)
+        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed.
+
+        What the worker refuses to begin is sent once more at once (gRFC A6, transparent retries).
+        """
+        clock = asyncio.get_running_loop().time
+        until = clock() + timeout_seconds
+        tries = 0
+        while True:
+            connection, tries = self._connection, tries + 1
             try:
-                return await stream.done
-            except asyncio.CancelledError:
-                connection.cancel(stream)
-                raise
-        except RpcFailed as error:
-            reason = REASONS.get(error.code, FailureReason.MODEL_ERROR)
-            broke = error.connection_broke or error.code in (Code.UNAVAILABLE, Code.CANCELLED)
-            raise BatchFailed(reason, str(error), connection_broke=broke) from None
+                return await self._answer(self._connected(), BATCH_METHOD, message, max(0.0, until - clock()))
+            except RpcFailed as error:
+                refused = error.unsent and connection is not None and connection is self._connection
+                if refused and tries == 1:
+                    continue
+                reason = REASONS.get(error.code, FailureReason.MODEL_ERROR)
+                broke, unsent = error.connection_broke, error.unsent and not refused
+                raise BatchFailed(reason, str(error), connection_broke=broke, unsent=unsent) from None
+
+    async def ask(self, path: str, message: bytes, timeout_seconds: float) -> bytes:
+        """A unary call of another method. Raises RpcFailed, and TimeoutError where no answer comes in time."""
+        async with asyncio.timeout(timeout_seconds):
+            return await self._answer(self._connected(), path, message, timeout_seconds)
 
     async def watch(self, path: str, message: bytes, on_message: Callable[[bytes], None]) -> None:
         """A server-streaming call: hears each message until the stream ends. Raises RpcFailed."""
-        connection = self._connection
-        if connection is None:
-            raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", connection_broke=True)
-        stream = connection.call(path, message, None, on_message)
+        await self._answer(self._connected(), path, message, None, on_message)
+
+    def _connected(self) -> ClientConnection:
+        if self._connection is None:
+            raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", unsent=True)
+        return self._connection
+
+    async def _answer(
+        self,
+        connection: ClientConnection,
+        path: str,
+        message: bytes,
+        timeout_seconds: float | None,
+        on_message: Callable[[bytes], None] | None = None,
+    ) -> bytes:
+        stream = connection.call(path, message, timeout_seconds, on_message)
         try:
-            await stream.done
+            return await stream.done
         except asyncio.CancelledError:
             connection.cancel(stream)
             raise
 
     def check_liveness(self, *, alone: bool) -> None:
-        """Called every 20 ms: has the connection check whether the worker still answers.
+        """Called every 20 ms: has its connections check whether the worker still answers.
 
         `alone`: there is no other worker for the calls.
         """
         if self._connection is not None:
             self._connection.check_liveness(alone=alone)
+        for connection in list(self._leaving):
+            connection.check_liveness(alone=alone)
 
     def close(self) -> None:
-        """Closes the connection; what is under way fails."""
-        if self._connection is not None:
-            self._connection.close()
+        """Closes the connections; what is under way fails."""
+        for connection in (*self._leaving, self._connection):
+            if connection is not None:
+                connection.close()

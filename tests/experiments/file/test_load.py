@@ -295,3 +295,14 @@ def test_revision_is_of_the_meaning() -> None:
         "metrics: {a: {type: mean, outcome: x, currency: EUR}}\n" + VALID,
     )
     assert len({first, *(_revision(text) for text in others)}) == len(others) + 1
+
+
+@pytest.mark.parametrize("break_of_yaml_1_1", ["\x85", "\u2028", "\u2029"])
+def test_what_ended_lines_in_yaml_1_1_alone_is_a_character(break_of_yaml_1_1: str) -> None:
+    """Copied text brings them into comments; the line goes on after them, and values keep them."""
+    comment = f"# a{break_of_yaml_1_1}b: c\n"
+    text = comment + VALID.rstrip("\n") + f"  # d{break_of_yaml_1_1}e: f\n" + comment
+    assert load_text(text).revision == load_text(VALID).revision
+    with pytest.raises(ConfigErrors) as caught:
+        load_text(comment + VALID + f'"a{break_of_yaml_1_1}b": 1\n')
+    assert caught.value.errors[0].line == VALID.count("\n") + 2

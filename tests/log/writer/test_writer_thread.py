@@ -316,3 +316,18 @@ def test_a_torn_line_stays_alone(tmp_path: Path) -> None:
     file, path = create(tmp_path, identity, at)
     os.close(file)
     assert len({*paths, path}) == 4
+
+
+def test_a_file_that_somebody_has_emptied_is_not_made_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of a line is cut off the size that is there, or zeros would fill what was taken away."""
+    sink, script = make_sink(tmp_path), list[int | None]()
+    monkeypatch.setattr(sinks.os, "write", Disk(script))
+    sink.open()
+    assert sink.commit(b"a" * 1000 + b"\n") == (1001, None)
+    (path,) = tmp_path.glob("*.jsonl")
+    os.truncate(path, 0)
+    script[:] = [5, None]
+    size, error = sink.commit(b"bb\ncccc\n")
+    assert (size, error is not None) == (3, True)
+    assert path.read_bytes() == b"bb\n"
+    sink.close()

@@ -8,7 +8,16 @@ from abfleet_router.calls.fallback import FailedAttempt, NextStep, final_status,
 from abfleet_router.fleet.failure import FailureReason
 from abfleet_transport.call import Code
 
-FLAGS = ("connection_broke", "resent", "retried", "another_replica", "time_left", "on_default", "default_has_room")
+FLAGS = (
+    "broke",
+    "resent",
+    "retried",
+    "another_replica",
+    "same_replica",
+    "time_left",
+    "on_default",
+    "default_has_room",
+)
 SITUATIONS = [
     FailedAttempt(reason=reason, **dict(zip(FLAGS, flags, strict=True)))
     for reason in FailureReason
@@ -18,10 +27,11 @@ SITUATIONS = [
 
 def wanted(one: FailedAttempt) -> NextStep:
     """The table as the documentation tells it, written the other way round: what each step needs."""
-    free = one.connection_broke and not one.resent
-    if one.time_left and one.another_replica and free:
+    free = one.broke and not one.resent
+    if one.time_left and (one.another_replica or one.same_replica) and free:
         return NextStep.RESEND
-    if one.time_left and one.another_replica and not one.retried and one.reason is not FailureReason.OVERLOAD:
+    somebody = one.another_replica or (one.same_replica and one.on_default)
+    if one.time_left and somebody and not one.retried and one.reason is not FailureReason.OVERLOAD:
         return NextStep.RETRY
     if one.time_left and not one.on_default and (one.default_has_room or one.reason is not FailureReason.OVERLOAD):
         return NextStep.FALLBACK
@@ -29,8 +39,8 @@ def wanted(one: FailedAttempt) -> NextStep:
 
 
 def test_the_whole_table() -> None:
-    """Each of the 640 situations has the step that the documentation promises."""
-    assert len(SITUATIONS) == 640
+    """Each of the 1,280 situations has the step that the documentation promises."""
+    assert len(SITUATIONS) == 1280
     assert [one for one in SITUATIONS if next_step(one) is not wanted(one)] == []
 
 
@@ -42,10 +52,11 @@ def test_no_chain_is_endless() -> None:
         for reason, broke in product(FailureReason, [False, True]):
             situation = FailedAttempt(
                 reason=reason,
-                connection_broke=broke,
+                broke=broke,
                 resent=resent,
                 retried=retried,
                 another_replica=True,
+                same_replica=True,
                 time_left=True,
                 on_default=on_default,
                 default_has_room=True,
@@ -67,7 +78,7 @@ def test_no_chain_is_endless() -> None:
 
 def test_an_overloaded_version_is_not_asked_again() -> None:
     """A retry after an overload would add to it; only a call whose connection broke goes to a neighbour."""
-    overloaded = [replace(one, reason=FailureReason.OVERLOAD, connection_broke=False) for one in SITUATIONS]
+    overloaded = [replace(one, reason=FailureReason.OVERLOAD, broke=False) for one in SITUATIONS]
     assert {next_step(one) for one in overloaded} == {NextStep.FALLBACK, NextStep.FAIL}
     crowded = [replace(one, default_has_room=False) for one in overloaded]
     assert {next_step(one) for one in crowded} == {NextStep.FAIL}, "nor does it spill over into a default without room"

@@ -2,7 +2,7 @@
 
 import hpack
 import pytest
-from abfleet_router.fleet.http2_client import DEAD_AFTER_CHECKS, DEAD_ALONE_AFTER_CHECKS, PING_AFTER_CHECKS
+from abfleet_router.fleet.http2_client_sender import DEAD_AFTER_CHECKS, DEAD_ALONE_AFTER_CHECKS, PING_AFTER_CHECKS
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
@@ -32,7 +32,7 @@ async def test_a_call_and_its_answer(peer: Peer) -> None:
     [
         (14, "going", Code.UNAVAILABLE, "going"),
         (8, "100%25 full", Code.RESOURCE_EXHAUSTED, "100% full"),
-        (13, "", Code.INTERNAL, "no grpc-status"),
+        (13, "", Code.INTERNAL, "no message"),
         (99, "odd", Code.UNKNOWN, "odd"),
     ],
 )
@@ -56,7 +56,7 @@ async def test_endings_without_an_answer(peer: Peer) -> None:
         Code.UNIMPLEMENTED,
         Code.UNKNOWN,
         Code.INTERNAL,
-        Code.UNKNOWN,
+        Code.UNAVAILABLE,
     ]
     assert "502" in str(await failure(calls[3]))
     peer.answer(9, b"fine")
@@ -165,43 +165,67 @@ async def test_a_stream_of_messages_may_be_silent(peer: Peer) -> None:
 
 
 async def test_a_worker_that_says_goodbye(peer: Peer) -> None:
-    """After GOAWAY what it has begun is answered, what it has not is free to go elsewhere, and then the line closes."""
+    """After GOAWAY what it has begun is answered, what it has not may go elsewhere uncounted, then the line closes."""
     begun, not_begun = peer.call(), peer.call()
-    peer.say(frame(http2.GOAWAY, 0, 0, http2.UINT32.pack(1) + http2.UINT32.pack(0)))
+    peer.say(http2.goaway(1, http2.NO_ERROR))
     error = await failure(not_begun)
-    assert (error.code, error.connection_broke, peer.lost) == (Code.UNAVAILABLE, True, 1)
-    with pytest.raises(RpcFailed):
+    assert (error.code, error.unsent, error.connection_broke) == (Code.UNAVAILABLE, True, False)
+    assert (peer.left, peer.lost) == (1, 0)
+    with pytest.raises(RpcFailed) as caught:
         peer.call()
+    assert caught.value.unsent
     assert not peer.wire.closed
     peer.answer(1, b"fine")
     assert await begun.done == b"fine"
     assert peer.wire.closed
 
 
-@pytest.mark.parametrize("end", ["reset", "lost", "closed"])
+async def test_a_connection_that_ends_after_a_goodbye_proves_nothing(peer: Peer) -> None:
+    """What was under way has no answer, but the worker is there for others."""
+    begun = peer.call()
+    peer.say(http2.goaway(http2.MAX_WINDOW, http2.NO_ERROR))
+    peer.connection.connection_lost(None)
+    error = await failure(begun)
+    assert (error.code, error.unsent, error.connection_broke) == (Code.UNAVAILABLE, False, False)
+    assert (peer.left, peer.lost) == (1, 1)
+
+
+@pytest.mark.parametrize("code", range(14))
+async def test_a_stream_that_is_reset(peer: Peer, code: int) -> None:
+    """It ends one call and no connection; REFUSED_STREAM says that it was never begun (RFC 9113, 8.7)."""
+    reset, stays = peer.call(), peer.call()
+    peer.say(http2.reset(1, code))
+    error = await failure(reset)
+    assert (error.code, error.connection_broke) == (Code.UNAVAILABLE, False)
+    assert error.unsent is (code == http2.REFUSED_STREAM)
+    peer.answer(3, b"fine")
+    assert await stays.done == b"fine"
+    assert (peer.left, peer.lost, peer.connection.usable) == (0, 0, True)
+
+
+@pytest.mark.parametrize("end", ["lost", "closed"])
 async def test_a_connection_that_breaks(peer: Peer, end: str) -> None:
     """Calls under way fail at once as UNAVAILABLE on a broken connection, and it is told once."""
     stream = peer.call()
-    match end:
-        case "reset":
-            peer.say(frame(http2.RST_STREAM, 0, 1, http2.UINT32.pack(7)))
-        case "lost":
-            peer.connection.connection_lost(ConnectionResetError("reset by peer"))
-            peer.connection.connection_lost(None)
-        case _:
-            peer.connection.close()
+    if end == "lost":
+        peer.connection.connection_lost(ConnectionResetError("reset by peer"))
+        peer.connection.connection_lost(None)
+    else:
+        peer.connection.close()
     error = await failure(stream)
     assert (error.code, error.connection_broke) == (Code.UNAVAILABLE, True)
-    assert peer.lost == (end != "reset")
+    assert peer.lost == 1
 
 
 async def test_a_compressed_answer_fails_its_call(peer: Peer) -> None:
-    """Compression was not offered; the caller is told at once, not when its time is up."""
-    stream = peer.call()
+    """Compression was not offered; the caller is told at once, not when its time is up, and no other call is."""
+    stream, stays = peer.call(), peer.call()
     data = http2.MESSAGE_PREFIX.pack(1, 3) + b"abc"
     peer.say(peer.headers(1, OK_HEADERS), frame(http2.DATA, 0, 1, data))
     peer.say(peer.headers(1, [("grpc-status", "0")], end=True))
-    assert (await failure(stream)).connection_broke
+    assert "compressed" in str(await failure(stream))
+    peer.answer(3, b"fine")
+    assert await stays.done == b"fine"
 
 
 @settings(deadline=None)

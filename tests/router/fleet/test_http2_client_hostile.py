@@ -20,6 +20,7 @@ from tests.router.peer import BYTES, OK_HEADERS, Peer, failure
     [
         frame(http2.CONTINUATION, 0, 1, b""),
         frame(http2.HEADERS, 0, 1, b"\x88") + frame(http2.DATA, 0, 1, b""),
+        frame(http2.HEADERS, 0, 1, b"\x88") + frame(http2.CONTINUATION, 4, 3, b""),
         frame(http2.HEADERS, http2.END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"),
         frame(http2.SETTINGS, 0, 0, b"123"),
         frame(http2.GOAWAY, 0, 0, b""),

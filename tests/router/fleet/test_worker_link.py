@@ -42,24 +42,25 @@ async def test_a_batch_goes_and_comes_back(place: Place) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "reason", "broke"),
+    ("status", "reason"),
     [
-        (grpc.StatusCode.UNAVAILABLE, FailureReason.UNAVAILABLE, True),
-        (grpc.StatusCode.RESOURCE_EXHAUSTED, FailureReason.OVERLOAD, False),
-        (grpc.StatusCode.DEADLINE_EXCEEDED, FailureReason.TIMEOUT, False),
-        (grpc.StatusCode.INTERNAL, FailureReason.MODEL_ERROR, False),
-        (grpc.StatusCode.UNIMPLEMENTED, FailureReason.MODEL_ERROR, False),
-        (grpc.StatusCode.UNKNOWN, FailureReason.MODEL_ERROR, False),
+        (grpc.StatusCode.UNAVAILABLE, FailureReason.UNAVAILABLE),
+        (grpc.StatusCode.CANCELLED, FailureReason.UNAVAILABLE),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, FailureReason.OVERLOAD),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, FailureReason.TIMEOUT),
+        (grpc.StatusCode.INTERNAL, FailureReason.MODEL_ERROR),
+        (grpc.StatusCode.UNIMPLEMENTED, FailureReason.MODEL_ERROR),
+        (grpc.StatusCode.UNKNOWN, FailureReason.MODEL_ERROR),
     ],
 )
-async def test_what_a_refusal_means(place: Place, status: grpc.StatusCode, reason: FailureReason, broke: bool) -> None:
-    """A status of the whole batch becomes a reason that routing knows, with the worker's words."""
+async def test_what_a_refusal_means(place: Place, status: grpc.StatusCode, reason: FailureReason) -> None:
+    """A status of the whole batch becomes a reason that routing knows, with the worker's words; no connection broke."""
     worker = await place.worker()
     link = await link_to(place, worker)
     worker.refusal = status
     with pytest.raises(BatchFailed, match="refused") as caught:
         await link.send(batch_of([1]), 30.0)
-    assert (caught.value.reason, caught.value.connection_broke) == (reason, broke)
+    assert (caught.value.reason, caught.value.connection_broke, caught.value.unsent) == (reason, False, False)
 
 
 async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
@@ -76,7 +77,7 @@ async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
     assert caught.value.reason is FailureReason.UNAVAILABLE
     with pytest.raises(BatchFailed) as caught:
         await link.send(batch_of([1]), 30.0)
-    assert caught.value.connection_broke
+    assert caught.value.unsent
 
 
 async def test_a_batch_that_is_given_up_is_given_up_by_the_worker(place: Place) -> None:

@@ -75,6 +75,6 @@ async def test_windows_that_change_for_every_stream_are_few() -> None:
     connection.data_received(setting * 200)
     await asyncio.sleep(0)
     (last,) = [got for got in frames(wire.written) if got.kind == http2.GOAWAY]
-    assert b"frames a second" in last.payload
+    assert b"serve no call" in last.payload
     assert wire.closing
     connection.connection_lost(None)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from abfleet_transport.http2 import call_queue
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.call_queue import MAX_CALLS, READ_CALLS, TURN_CALLS, CallQueue
+from abfleet_transport.http2.call_queue import CALL_UNITS, MAX_CALLS, READ_UNITS, TURN_CALLS, CallQueue
 from abfleet_transport.http2.connection import ServerConnection
 from abfleet_transport.http2.forwarding import GrpcioBackend
 from abfleet_transport.plan import ServerPlan
@@ -123,7 +123,7 @@ async def test_a_turn_reads_so_much_and_goes_on_in_the_next() -> None:
     are read on afterwards."""
     scene = Scene()
     (greedy, wire), (other, other_wire) = scene.connected(), scene.connected()
-    data, room = calls(0, READ_CALLS), len(scene.queue.buffer)
+    data, room = calls(0, READ_UNITS // CALL_UNITS), len(scene.queue.buffer)
     for start in range(0, len(data), room):
         part = data[start : start + room]
         greedy.get_buffer(-1)[: len(part)] = part

@@ -37,6 +37,8 @@ MAX_PORT = 65535
 REBIND_SECONDS = 0.05
 LAST_CALLS_SECONDS = 0.5
 """For calls that come at the moment of closing: the time of an attempt. While somebody watches health it is used up."""
+LEAST_PING_MS = 9_000
+"""Between two pings of a client: 10 s, and a second for what the network does to them."""
 STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -275,6 +277,10 @@ def options(plan: ServerPlan) -> list[tuple[str, int]]:
         ("grpc.max_metadata_size", plan.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", plan.max_metadata_bytes),
         ("grpc.so_reuseport", 0),  # a taken port is an error, not a silent share
+        # Clients that ask each 10 s whether the connection lives, with and without calls; the library's own bound of
+        # five minutes ends theirs with too_many_pings.
+        ("grpc.http2.min_ping_interval_without_data_ms", LEAST_PING_MS),
+        ("grpc.keepalive_permit_without_calls", 1),
     ]
     if plan.max_connections is not None:
         arguments.append(("grpc.max_allowed_incoming_connections", plan.max_connections))

@@ -10,7 +10,7 @@ from urllib.parse import quote_from_bytes
 
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.header_block import Head
+from abfleet_transport.http2.header_block import ENCODINGS, Head
 from abfleet_transport.plan import PUSHBACK, too_large
 
 PREFIX_BYTES: Final = 5
@@ -55,13 +55,20 @@ class Http2Call:
         "metadata",
         "method",
         "owner",
+        "paid",
         "payload",
         "peer",
+        "received",
         "stream",
         "window",
     )
 
-    def __init__(self, connection: CallConnection, stream: int, head: Head, method: int, window: int) -> None:
+    def __init__(
+        self, connection: CallConnection, stream: int, head: Head, method: int, window: int, paid: int = 0
+    ) -> None:
+        """`paid`: units of work that it has cost its connection: its header block, until it is whole, then its answer,
+        until it is taken."""
+        self.paid = paid
         self._connection = connection
         self.stream = stream
         self.head = head
@@ -77,6 +84,8 @@ class Http2Call:
         self.buffer: bytearray | None = None  # of a message that came in parts
         self.ended = False  # the client has sent all of it
         self.delivered = False
+        if head.content_length is not None:
+            self.received = 0  # bytes of the request
 
     @property
     def waits(self) -> bool:
@@ -188,6 +197,10 @@ def headers_frame(stream: int, more: bytes = b"") -> bytes:
 def ok_trailers(stream: int) -> bytes:
     """The trailers of an answer with status OK."""
     return b"".join((TRAILERS_FRAME, http2.UINT32.pack(stream), _OK))
+
+
+ACCEPTED_ENCODINGS: Final = b"\x00" + http2.literal("grpc-accept-encoding") + http2.literal(",".join(ENCODINGS))
+"""What a message may be packed with, for a client that has tried something else."""
 
 
 def trailers_frame(stream: int, code: Code | int, message: str, more: bytes = b"", *, headers_sent: bool) -> bytes:

@@ -9,15 +9,17 @@ once.
 import asyncio
 import resource
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol
 
+import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver
+from abfleet_transport.http2.allowance import ClientAddress
 from abfleet_transport.http2.call import Http2Call
-from abfleet_transport.http2.header_block import ENTRY_OVERHEAD, Head, decode, head_of
+from abfleet_transport.http2.header_block import ENTRY_OVERHEAD, Fields, Head, decode, head_of
 from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
 
 if TYPE_CHECKING:
@@ -28,8 +30,15 @@ TURN_CALLS: Final = 64
 ones would bound the batches a second, and with them the calls that are answered."""
 READ_BYTES: Final = 16 * 1024
 """Of one connection in one turn: some 80 calls."""
-READ_CALLS: Final = 128
-"""Read in one turn, before connections have to wait for the next one."""
+CALL_UNITS: Final = 8
+"""What a call that is read counts, in units of about 2 µs."""
+READ_UNITS: Final = 1024
+"""Of work in one turn, before connections have to wait for the next one: 128 calls, or so many frames without one."""
+SUSPECTS: Final = 16
+"""Connections of floods that are read from, FULL_TURN_BYTES each, in each SUSPECT_SECONDS: none may keep the loop."""
+SUSPECT_SECONDS: Final = 0.01
+MAX_ADDRESSES: Final = 10_000
+"""Of clients; past that those that have gone are forgotten."""
 FULL_TURN_BYTES: Final = 512
 """Read of each of the others that are ready in the same turn; nothing at all cannot be asked for."""
 LONGEST_WAIT_SECONDS: Final = 0.15
@@ -53,9 +62,18 @@ single messages are that large."""
 SPARE_DESCRIPTORS: Final = 128
 """Of the process, that connections must leave to files and to workers."""
 
+CUTS: Final = ("flood", "protocol", "slow", "crowded")
+REFUSALS: Final = ("malformed", "not_grpc", "metadata", "header", "message", "streams", "crowded", "slow")
+
+log = structlog.get_logger("abfleet.transport")
+
 
 class PausedConnection(Protocol):
     """A connection that is not read from until the next turn."""
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether it has more done than its calls are worth, so that it is read from last."""
 
     def read_on(self) -> None:
         """Reads from it again, unless its client does not read."""
@@ -101,20 +119,31 @@ class CallQueue:
         self._most_fields = plan.max_metadata_bytes // ENTRY_OVERHEAD
         self._deliver = deliver
         self._cancelled = cancelled
-        self._heads: dict[bytes, Head] = {}
+        self.heads: dict[bytes, Head] = {}
+        """What header blocks without a table say that were seen before; changed only here."""
         self._arrived: deque[Http2Call] = deque()  # oldest first
-        self._read_calls = 0  # in this turn
+        self.read_units = 0
+        """Of work that was read in this turn; changed only by connections."""
         self._held_up: list[PausedConnection] = []  # not read from until the next turn
         self._turn_is_due = False
-        self._buffer = memoryview(bytearray(READ_BYTES))
-        self._small_buffer = self._buffer[:FULL_TURN_BYTES]
+        self.whole_buffer = memoryview(bytearray(READ_BYTES))
+        """What `buffer` is a part of."""
+        self.small_buffer = self.whole_buffer[:FULL_TURN_BYTES]
+        """For what is read next of a connection that is suspect."""
+        self._suspects: deque[PausedConnection] = deque()  # not read from until it is their turn
+        self._suspects_are_due = False
+        self._addresses: dict[str, ClientAddress] = {}
+        self.cuts: Counter[str] = Counter()
+        """Connections that we have ended, by reason."""
+        self.refusals: Counter[str] = Counter()
+        """Requests that were refused before they were delivered, by reason."""
         self.refused = 0
         """Calls refused because too many waited for a turn."""
 
     @property
     def buffer(self) -> memoryview:
         """For what is read next; of one connection until it has taken it."""
-        return self._buffer if self._read_calls < READ_CALLS else self._small_buffer
+        return self.whole_buffer if self.read_units < READ_UNITS else self.small_buffer
 
     @property
     def waiting_calls(self) -> int:
@@ -126,22 +155,52 @@ class CallQueue:
         """Calls that have been delivered and not answered."""
         return sum(connection.in_progress for connection in self.connections)
 
+    def fields(self, block: bytes) -> Fields:
+        """The fields of a block without a table; of too many no more than what shows it. Raises ProtocolError."""
+        return decode(block, self._most_fields)
+
     def head(self, block: bytes) -> Head:
         """What a block without a table says. Raises ProtocolError."""
-        head = self._heads.get(block)
-        if head is None:
-            head = head_of(decode(block, self._most_fields))
-            if len(block) <= MAX_KEPT_BLOCK and len(head.metadata) <= MAX_KEPT_METADATA:
-                if len(self._heads) >= KEPT_BLOCKS:
-                    self._heads.clear()
-                self._heads[block] = head
+        head = head_of(self.fields(block))
+        if len(block) <= MAX_KEPT_BLOCK and len(head.metadata) <= MAX_KEPT_METADATA:
+            if len(self.heads) >= KEPT_BLOCKS:
+                self.heads.clear()
+            self.heads[block] = head
         return head
+
+    # --- clients ------------------------------------------------------------------------------------------------------
+
+    def address(self, host: str) -> ClientAddress:
+        """What the connections from there share; one more has come."""
+        address = self._addresses.get(host)
+        if address is None:
+            if len(self._addresses) >= MAX_ADDRESSES:
+                self._forget_addresses()
+            address = self._addresses[host] = ClientAddress(time.monotonic())
+        address.connections += 1
+        return address
+
+    def _forget_addresses(self) -> None:
+        """Those without a connection: what they owe they owe for two seconds at most."""
+        for host in [host for host, address in self._addresses.items() if not address.connections]:
+            del self._addresses[host]
+
+    def cut(self, reason: str, peer: str, why: str = "") -> None:
+        """Counts and logs a connection that is ended because of what its client does."""
+        self.cuts[reason] += 1
+        say = log.warning if reason == "flood" else log.info
+        say(f"a client was cut off ({reason})", peer=peer, why=why)
+
+    def refuse(self, reason: str, peer: str, why: str) -> None:
+        """Counts and logs a request that is refused before it is delivered."""
+        self.refusals[reason] += 1
+        log.info(f"a request was refused ({reason})", peer=peer, why=why)
 
     def arrived(self, call: Http2Call) -> None:
         """A call is whole: it is delivered with those that come in the same turn, or refused."""
         arrived, now = self._arrived, time.monotonic()
         call.arrived = now
-        self._read_calls += 1
+        self.read_units += CALL_UNITS
         if len(arrived) >= MANY_CALLS and (
             now - arrived[0].arrived > LONGEST_WAIT_SECONDS or len(arrived) >= MAX_CALLS
         ):
@@ -155,7 +214,13 @@ class CallQueue:
 
     def holds_up(self, connection: PausedConnection) -> bool:
         """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
-        if self._read_calls < READ_CALLS:
+        if connection.is_paced:
+            self._suspects.append(connection)
+            if not self._suspects_are_due:
+                self._suspects_are_due = True
+                self.loop.call_later(SUSPECT_SECONDS, self._read_suspects)
+            return True
+        if self.read_units < READ_UNITS:
             return False
         self._held_up.append(connection)
         if not self._turn_is_due:
@@ -163,9 +228,16 @@ class CallQueue:
             self.loop.call_soon(self._turn)
         return True
 
+    def _read_suspects(self) -> None:
+        for _ in range(min(SUSPECTS, len(self._suspects))):
+            self._suspects.popleft().read_on()
+        self._suspects_are_due = bool(self._suspects)
+        if self._suspects_are_due:
+            self.loop.call_later(SUSPECT_SECONDS, self._read_suspects)
+
     def _turn(self) -> None:
         self._turn_is_due = False
-        self._read_calls = 0
+        self.read_units = 0
         held_up, self._held_up = self._held_up, []
         for connection in held_up:
             connection.read_on()
@@ -194,6 +266,20 @@ class CallQueue:
             "Calls refused before they were read: not assigned, and not in the decision log.",
             value=self.refused,
         )
+        refusals = CounterMetricFamily(
+            "abfleet_requests_refused",
+            "Requests refused by the transport: not assigned, and not in the decision log.",
+            labels=["reason"],
+        )
+        for reason in REFUSALS:
+            refusals.add_metric([reason], self.refusals[reason])
+        yield refusals
+        cuts = CounterMetricFamily(
+            "abfleet_connections_cut", "Connections ended because of what their client did.", labels=["reason"]
+        )
+        for reason in CUTS:
+            cuts.add_metric([reason], self.cuts[reason])
+        yield cuts
 
     def caller_gone(self, call: Http2Call) -> None:
         """Tells whoever took delivery of a call that its caller has gone; of a call not delivered it tells nobody."""

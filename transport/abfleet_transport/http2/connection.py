@@ -12,13 +12,20 @@ import structlog
 
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.call import PREFIX_BYTES, BadMessage, Http2Call, http_error, trailers_frame, whole_message
+from abfleet_transport.http2.call import (
+    ACCEPTED_ENCODINGS,
+    PREFIX_BYTES,
+    BadMessage,
+    Http2Call,
+    http_error,
+    trailers_frame,
+    whole_message,
+)
 from abfleet_transport.http2.call_queue import CallQueue
-from abfleet_transport.http2.control_frames import ControlFrames
+from abfleet_transport.http2.control_frames import OTHER_UNITS, REFUSAL_UNITS, ControlFrames
 from abfleet_transport.http2.forwarding import CROWDED, NO_ROOM, ForwardedStream
 from abfleet_transport.http2.frames import Frame, ProtocolError
-from abfleet_transport.http2.header_block import EarlyDecoder, Head, head_of
-from abfleet_transport.http2.socket import reset
+from abfleet_transport.http2.header_block import MALFORMED, EarlyDecoder, Head, are_trailers, head_of
 from abfleet_transport.plan import too_large
 
 STREAM_WINDOW: Final = http2.DEFAULT_WINDOW
@@ -28,6 +35,14 @@ GREETING_SECONDS: Final = 20.0
 """For the preface and for taking our settings; who does not is no client."""
 STREAM_SECONDS: Final = 60.0
 """For a request to end, and for its answer to be read."""
+HEADER_BYTES_A_UNIT: Final = 8
+"""Of a header block that was not seen before, in units of work of 2 µs: with Huffman coding, or of very many fields."""
+EARLY_UNITS, EARLY_BYTES_A_UNIT = 8, 4
+"""Of one that may use a table, and of trailers."""
+SMALL_BYTES: Final = 128
+"""DATA with fewer costs what a frame without a call does, unless it is the last of a request."""
+SUSPECT_STREAMS: Final = 4
+"""Calls under way of a connection whose address has sent a flood, until one of them is answered."""
 TOO_SLOW: Final = f"message: it did not end within {STREAM_SECONDS:g} s"
 
 log = structlog.get_logger("abfleet.transport")
@@ -41,7 +56,9 @@ class ServerConnection(ControlFrames):
         "_early",
         "_greeted",
         "_greeting",
+        "_heads",
         "_methods",
+        "_most_streams",
         "_received",
         "_rest",
         "_slow",
@@ -50,6 +67,8 @@ class ServerConnection(ControlFrames):
     def __init__(self, queue: CallQueue) -> None:
         super().__init__(queue)
         self._methods = queue.methods
+        self._heads = queue.heads
+        self._most_streams = queue.plan.max_concurrent_streams
         self._rest = b""  # of a frame that is not whole yet
         self._greeted = False
         self._greeting: asyncio.TimerHandle | None = None
@@ -64,10 +83,11 @@ class ServerConnection(ControlFrames):
         super().connection_made(transport)
         queue = self._queue
         if len(queue.connections) >= queue.most_connections:
+            queue.cut("crowded", self.peer, f"{len(queue.connections)} connections are open")
             self.abort()
             return
         queue.connections.add(self)
-        self._greeting = self.loop.call_later(GREETING_SECONDS, self.abort)
+        self._greeting = self.loop.call_later(GREETING_SECONDS, self._run_out)
         ours = {
             http2.HEADER_TABLE_SIZE: 0,
             http2.MAX_CONCURRENT_STREAMS: self._plan.max_concurrent_streams,
@@ -101,6 +121,7 @@ class ServerConnection(ControlFrames):
         for stream, since in self._slow.items():
             if now - since > STREAM_SECONDS:
                 call = self.streams.get(stream)
+                self._queue.refuse("slow", self.peer, TOO_SLOW)
                 if call is not None and stream not in self._unsent:
                     call.fail(Code.DEADLINE_EXCEEDED, TOO_SLOW)
                 else:
@@ -185,7 +206,7 @@ class ServerConnection(ControlFrames):
             raise ProtocolError(f"CONTINUATION on stream {stream} has no HEADERS before it")
         _, first_flags, block = self._continued
         block += payload
-        self._count_control()  # or empty ones could go on for ever
+        self._charge(OTHER_UNITS)  # or empty ones could go on for ever
         if len(block) > http2.MAX_HEADER_BLOCK:
             text = f"header block: more than {http2.MAX_HEADER_BLOCK} bytes are not allowed"
             raise ProtocolError(text, http2.ENHANCE_YOUR_CALM)
@@ -194,59 +215,93 @@ class ServerConnection(ControlFrames):
             self._on_block(first_flags, stream, bytes(block))
 
     def _on_block(self, flags: int, stream: int, block: bytes) -> None:
+        if stream <= self._last_stream or not stream & 1:
+            self._on_trailers(flags, stream, block)
+            return
+        paid = 0
         if self._early is not None and not self._acknowledged:
             # In any case, because until our SETTINGS are taken it changes the table.
+            self._charge(paid := EARLY_UNITS + len(block) // EARLY_BYTES_A_UNIT)
             head = head_of(self._early.decode(block))
         else:
             self._early = None
-            head = self._queue.head(block)
-        if stream <= self._last_stream or not stream & 1:
-            self._on_trailers(flags, stream)
-            return
+            known = self._heads.get(block)
+            if known is None:  # paid before it is read: who may not pay has us read nothing
+                self._charge(paid := OTHER_UNITS + len(block) // HEADER_BYTES_A_UNIT)
+                known = self._queue.head(block)
+            head = known
         if self._takes_no_more:
             return
+        if stream != self._last_stream + 2:
+            self._pass_over(stream)
         self._last_stream = stream
         # Answered ones count until all is sent, or a client without a window could have us keep any number of them. (A
         # watch that is held up counts twice, which no client notices.)
-        if len(self.streams) + len(self._unsent) >= self._plan.max_concurrent_streams:
-            self._count_control()
-            self._write(reset(stream, http2.REFUSED_STREAM))
-            return
-        self._open(stream, head, ended=bool(flags & http2.END_STREAM))
-
-    def _on_trailers(self, flags: int, stream: int) -> None:
-        """Headers of a stream that was opened before. A request of gRPC has none: they only end it."""
-        self._check_begun(stream)
-        self._count_control()
-        call = self.streams.get(stream)
-        if call is not None:  # else they come after we have answered
+        most = self._most_streams if not self.suspect else SUSPECT_STREAMS
+        if len(self.streams) + len(self._unsent) >= most:
+            self._charge(OTHER_UNITS if self.suspect else REFUSAL_UNITS)
+            self._queue.refuse("streams", self.peer, f"{len(self.streams) + len(self._unsent)} streams are open")
             if not flags & http2.END_STREAM:
-                raise ProtocolError(f"HEADERS on stream {stream} have no END_STREAM; trailers must end the stream")
+                self._cut_short(stream)
+            self._write(http2.reset(stream, http2.REFUSED_STREAM))
+            return
+        self._open(stream, head, paid, ended=bool(flags & http2.END_STREAM))
+
+    def _on_trailers(self, flags: int, stream: int, block: bytes) -> None:
+        """Headers of a stream that was opened before. A request of gRPC has none: they only end it."""
+        self._charge(OTHER_UNITS + len(block) // EARLY_BYTES_A_UNIT)
+        if self._early is not None and not self._acknowledged:
+            fields = self._early.decode(block)
+        else:
+            fields = self._queue.fields(block)
+        ended = bool(flags & http2.END_STREAM)
+        call = self.streams.get(stream)
+        if call is None:
+            self._on_closed(stream, ended=ended)
+        elif call.ended:
+            self._break_stream(stream, "HEADERS after END_STREAM", http2.STREAM_CLOSED)
+        elif not ended:
+            self._break_stream(stream, "HEADERS without END_STREAM; trailers must end the stream")
+        elif not are_trailers(fields):
+            self._break_stream(stream, "trailers: pseudo-headers, upper case and HTTP/1's headers are not allowed")
+        else:
             self._take(call, b"", ended=True)
 
-    def _open(self, stream: int, head: Head, *, ended: bool) -> None:
+    def _open(self, stream: int, head: Head, paid: int, *, ended: bool) -> None:
         forwarded: ForwardedStream | None
+        code = None
         if head.size > self._plan.max_metadata_bytes:
-            text = f"metadata: more than {self._plan.max_metadata_bytes} bytes are not allowed"
-            self._write_headers(trailers_frame(stream, Code.RESOURCE_EXHAUSTED, text, headers_sent=False))
+            reason, text = "metadata", f"metadata: more than {self._plan.max_metadata_bytes} bytes are not allowed"
+            frames = trailers_frame(stream, Code.RESOURCE_EXHAUSTED, text, headers_sent=False)
         elif head.http_status != 200:
-            self._write_headers(http_error(stream, head.http_status))
+            malformed = head.http_status == MALFORMED
+            reason, text = "malformed" if malformed else "not_grpc", f"HTTP status {head.http_status}"
+            frames = http_error(stream, head.http_status)
+            code = http2.PROTOCOL_ERROR if malformed else None
         elif head.problem is not None:
-            self._write_headers(trailers_frame(stream, *head.problem, headers_sent=False))
+            reason, text = "header", head.problem[1]
+            more = ACCEPTED_ENCODINGS if head.bad_encoding else b""
+            frames = trailers_frame(stream, *head.problem, more, headers_sent=False)
         elif (method := self._methods.get(head.path)) is not None:
-            call = self.streams[stream] = Http2Call(self, stream, head, method, self._stream_window)
+            call = self.streams[stream] = Http2Call(self, stream, head, method, self._stream_window, paid)
             if ended:
                 self._take(call, b"", ended=True)
             return
         elif (forwarded := self._queue.backend.open(self, stream, head, self._stream_window)) is not None:
+            self._due -= paid
             self.streams[stream] = forwarded
             if ended:
-                forwarded.take(b"", ended=True)
+                self._take(forwarded, b"", ended=True)
             return
         else:
-            self._write_headers(trailers_frame(stream, Code.RESOURCE_EXHAUSTED, CROWDED, headers_sent=False))
+            reason, text = "crowded", CROWDED
+            frames = trailers_frame(stream, Code.RESOURCE_EXHAUSTED, CROWDED, headers_sent=False)
+        self._charge(REFUSAL_UNITS)
+        self._queue.refuse(reason, self.peer, text)
+        self._write_headers(frames)
         if not ended:
-            self._write(reset(stream, http2.NO_ERROR))  # answered: the rest of the request is not wanted
+            self._cut_short(stream)
+            self._write(http2.reset(stream, code or http2.NO_ERROR))  # answered: the rest of it is not wanted
 
     # --- messages -----------------------------------------------------------------------------------------------------
 
@@ -258,36 +313,47 @@ class ServerConnection(ControlFrames):
             self._received = 0
         call = self.streams.get(stream)
         ended = bool(flags & http2.END_STREAM)
+        if not ended and size < SMALL_BYTES:
+            self._charge(OTHER_UNITS)
         if call is None:  # answered already, or refused
-            self._check_begun(stream)
-            if not size:
-                self._count_control()
+            self._charge(OTHER_UNITS + size // 1024)
+            self._on_closed(stream, ended=ended)
             return
         if flags & http2.PADDED:
             payload = http2.unpadded(Frame(http2.DATA, flags, stream, payload))
+            self._charge(OTHER_UNITS)
             if not ended:
                 self._write(http2.window_update(stream, size - len(payload)))
-        if not payload and not ended:
-            self._count_control()
         self._take(call, payload, ended=ended)
 
     def _take(self, call: Http2Call | ForwardedStream, data: bytes, *, ended: bool) -> None:
         """Takes bytes of a request; `ended`: they are its last. With them the call is whole, and goes to the queue."""
+        if call.ended:
+            self._break_stream(call.stream, "DATA after END_STREAM", http2.STREAM_CLOSED)
+            return
+        if (length := call.head.content_length) is not None:
+            call.received += len(data)
+            if call.received > length or (ended and call.received < length):
+                self._break_stream(call.stream, f"content-length: {length} bytes, and {call.received} were sent")
+                return
         if type(call) is not Http2Call:
             call.take(data, ended=ended)  # type: ignore[union-attr]
             return
-        if call.ended:
-            raise ProtocolError(f"frame on stream {call.stream} after its END_STREAM", http2.STREAM_CLOSED)
         call.ended = ended
         try:
             gathered = data if ended and call.buffer is None else self._gathered(call, data)
             if ended:
                 self._let_go(call)
                 call.payload = whole_message(gathered, call.head.encoding, self._plan.max_message_bytes)
+                if call.paid:  # it leads to something
+                    self._due -= call.paid
+                    call.paid = 0
                 self._queue.arrived(call)
         except BadMessage as error:
             if error.code is Code.RESOURCE_EXHAUSTED:
                 self._queue.oversized += 1
+            self._queue.refuse("message", self.peer, str(error))
+            self._charge(REFUSAL_UNITS)
             call.fail(error.code, str(error))
 
     def _gathered(self, call: Http2Call, data: bytes) -> bytes | bytearray:

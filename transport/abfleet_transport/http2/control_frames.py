@@ -1,6 +1,7 @@
 """Frames that carry no call, on one client's connection: settings, windows, resets, pings."""
 
 import time
+from collections import deque
 from typing import Final
 
 from abfleet_transport.http2 import frames as http2
@@ -9,47 +10,44 @@ from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.frames import ProtocolError
 from abfleet_transport.http2.sender import DRAIN_PING, ResponseSender
-from abfleet_transport.http2.socket import reset
 
-CONTROL_FRAMES_A_SECOND: Final = 20_000
-"""Clients that cancel all of their calls stay below it."""
-STREAMS_A_FRAME: Final = 8
-"""Settings that concern each stream count as one frame more for so many."""
-LENGTHS: Final = {http2.RST_STREAM: 4, http2.PING: 8, http2.WINDOW_UPDATE: 4, http2.PRIORITY_FRAME: 5}
-"""Bytes of the payload, by type, of frames whose length is fixed."""
-OF_CONNECTION: Final = frozenset((http2.SETTINGS, http2.PING, http2.GOAWAY))
-"""Types that are allowed on stream 0 only."""
-OF_STREAM: Final = frozenset((http2.RST_STREAM, http2.PRIORITY_FRAME))
-"""Types that are not allowed on stream 0."""
-GOAWAY_BYTES: Final = 8
-"""Or more."""
+STREAMS_A_UNIT: Final = 8
+"""Settings that concern each stream cost a unit more for so many."""
+SETTINGS_UNITS, PING_UNITS, OTHER_UNITS = 4, 2, 1
+"""Units of work, of some 2 µs each."""
+SENDING_UNITS: Final = 4
+"""Of a window that lets something out."""
+RESET_UNITS: Final = 4
+"""Of a call that its caller has given up: all callers of an overloaded server do."""
+RAPID_UNITS: Final = 24
+"""Of one that was given up before it was whole, or before anybody could have answered (CVE-2023-44487)."""
+RAPID_SECONDS: Final = 0.02
+REFUSAL_UNITS: Final = 20
+"""Of a request that is refused, or breaks a rule."""
+NOT_KEPT: Final = 1000
+"""Requests that we have ended and that go on, and gaps between streams: so many are remembered of a connection."""
 
 
 class ControlFrames(ResponseSender):
     """Changes windows, and lets go of calls that their caller has given up."""
 
-    __slots__ = ("_acknowledged", "_control_frames", "_control_since")
+    __slots__ = ("_acknowledged", "_cut_off", "_forgotten", "_gaps")
 
     def __init__(self, queue: CallQueue) -> None:
         super().__init__(queue)
-        self._control_frames, self._control_since = 0, 0.0
         self._acknowledged = False  # the client has taken our settings
+        self._cut_off: dict[int, None] = {}  # streams that we have ended and the client has not, oldest first
+        self._forgotten = 0  # the last of those that are not remembered
+        self._gaps: deque[range] = deque(maxlen=NOT_KEPT)  # streams that the client has passed over
 
     def _on_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
-        length = LENGTHS.get(kind)
-        if length is not None and len(payload) != length:
-            raise ProtocolError(
-                f"frame of type {kind}: {len(payload)} bytes; exactly {length} are required", http2.FRAME_SIZE_ERROR
-            )
-        if (kind in OF_CONNECTION and stream) or (kind in OF_STREAM and not stream):
-            raise ProtocolError(f"frame of type {kind} is not allowed on stream {stream}")
+        http2.check_frame(kind, flags, stream, len(payload))
         if kind == http2.WINDOW_UPDATE:
             self._on_window(stream, http2.uint31(payload))
-            return
-        self._count_control()
-        if kind == http2.RST_STREAM:
+        elif kind == http2.RST_STREAM:
             self._on_reset(stream)
         elif kind == http2.PING:
+            self._charge(PING_UNITS)
             if not flags & http2.ACK:
                 self._write(http2.frame(http2.PING, http2.ACK, 0, payload))
             elif self._draining and payload == DRAIN_PING:
@@ -58,29 +56,53 @@ class ControlFrames(ResponseSender):
             self._on_settings(flags, payload)
         elif kind == http2.PUSH_PROMISE:
             raise ProtocolError("PUSH_PROMISE is not allowed from a client")
-        elif kind == http2.GOAWAY and len(payload) < GOAWAY_BYTES:
-            raise ProtocolError(
-                f"GOAWAY: {len(payload)} bytes; at least {GOAWAY_BYTES} are required", http2.FRAME_SIZE_ERROR
-            )
+        else:
+            self._charge(OTHER_UNITS + len(payload) // 1024)
 
-    def _count_control(self, count: int = 1) -> None:
-        self._control_frames += count
-        if self._control_frames > CONTROL_FRAMES_A_SECOND:
-            now = time.monotonic()
-            if now - self._control_since < 1:
-                text = f"more than {CONTROL_FRAMES_A_SECOND} frames a second that carry no call are not allowed"
-                raise ProtocolError(text, http2.ENHANCE_YOUR_CALM)
-            self._control_frames, self._control_since = 0, now
+    # --- streams that are open no more --------------------------------------------------------------------------------
 
     def _check_begun(self, stream: int) -> None:
         """Raises ProtocolError for a stream that the client has not opened."""
         if not stream & 1 or (stream > self._last_stream and not self._takes_no_more):
             raise ProtocolError(f"frame on stream {stream}, which the client has not opened")
 
+    def _pass_over(self, stream: int) -> None:
+        """The client opens this stream, and so closes those between it and the last one (RFC 9113, 5.1.1)."""
+        if stream > self._last_stream + 2:
+            self._gaps.append(range(self._last_stream + 1, stream))
+
+    def _cut_short(self, stream: int) -> None:
+        """We have ended a stream whose client goes on: what it sends until it knows is passed over."""
+        self._cut_off[stream] = None
+        if len(self._cut_off) > NOT_KEPT:
+            oldest = next(iter(self._cut_off))
+            del self._cut_off[oldest]
+            self._forgotten = max(self._forgotten, oldest)
+
+    def _on_closed(self, stream: int, *, ended: bool) -> None:
+        """DATA or HEADERS on a stream that is not open. Raises ProtocolError, unless the client could not know."""
+        self._check_begun(stream)
+        if stream in self._cut_off:
+            if ended:
+                del self._cut_off[stream]
+        elif self._forgotten < stream <= self._last_stream:
+            if any(stream in gap for gap in self._gaps):
+                raise ProtocolError(f"stream {stream}: it is lower than {self._last_stream}, which was opened before")
+            raise ProtocolError(f"frame on stream {stream}, which has ended", http2.STREAM_CLOSED)
+
+    def _break_stream(self, stream: int, why: str, code: int = http2.PROTOCOL_ERROR) -> None:
+        """A request breaks a rule of HTTP/2, which ends it and no other."""
+        self._charge(REFUSAL_UNITS)
+        self._queue.refuse("malformed", self.peer, why)
+        self._cut(stream, code)
+
     def _on_reset(self, stream: int) -> None:
         self._check_begun(stream)
+        self._cut_off.pop(stream, None)
         self._drop_unsent(stream)
         call = self.streams.pop(stream, None)
+        rapid = type(call) is Http2Call and (not call.ended or time.monotonic() - call.arrived < RAPID_SECONDS)
+        self._charge(RAPID_UNITS if rapid else RESET_UNITS)
         if call is not None:
             self._forget(call)
         if self._draining:
@@ -95,19 +117,20 @@ class ControlFrames(ResponseSender):
             call.gone()  # type: ignore[union-attr]
 
     def _on_settings(self, flags: int, payload: bytes) -> None:
+        self._charge(SETTINGS_UNITS + len(payload) // STREAMS_A_UNIT)
         if flags & http2.ACK:
-            if payload:
-                raise ProtocolError(f"SETTINGS with ACK: {len(payload)} bytes; 0 are allowed", http2.FRAME_SIZE_ERROR)
             self._on_acknowledged()
             return
-        changed = http2.settings(payload)
-        if changed.get(http2.HEADER_TABLE_SIZE, http2.DEFAULT_TABLE) < http2.DEFAULT_TABLE:
-            self._owes_table_size, self._at_once = True, 0
-        if (max_frame := changed.get(http2.MAX_FRAME_SIZE)) is not None:
-            self._max_frame = max_frame
-            self._at_once = 0 if self._owes_table_size else max_frame
-        if (window := changed.get(http2.INITIAL_WINDOW_SIZE)) is not None:
-            self._change_stream_windows(window)
+        for name, value in http2.settings_in_order(payload):
+            if name == http2.HEADER_TABLE_SIZE and value < http2.DEFAULT_TABLE:
+                self._owes_table_size, self._at_once = True, 0  # the smallest is to be told (RFC 7541, 4.2)
+            elif name == http2.MAX_FRAME_SIZE:
+                self._max_frame = value
+                self._at_once = 0 if self._owes_table_size else value
+            elif name == http2.INITIAL_WINDOW_SIZE:
+                self._change_stream_windows(value)
+        for buffer in list(self._unsent.values()):
+            self._send(buffer)
         self._write(http2.frame(http2.SETTINGS, http2.ACK, 0))
 
     def _on_acknowledged(self) -> None:
@@ -117,7 +140,7 @@ class ControlFrames(ResponseSender):
         """Those of streams that are open too, which may become negative (RFC 9113, 6.9.2)."""
         more, self._stream_window = window - self._stream_window, window
         owners = {*self.streams.values(), *(buffer.owner for buffer in self._unsent.values())}
-        self._count_control(len(owners) // STREAMS_A_FRAME)
+        self._charge(len(owners) // STREAMS_A_UNIT)
         for one in owners:
             one.window += more
             if one.window > http2.MAX_WINDOW:
@@ -125,13 +148,12 @@ class ControlFrames(ResponseSender):
                     f"window of stream {one.stream}: {one.window} bytes; at most 2^31 - 1 are allowed",
                     http2.FLOW_CONTROL_ERROR,
                 )
-        for buffer in list(self._unsent.values()):
-            self._send(buffer)
 
     def _on_window(self, stream: int, increment: int) -> None:
-        if not increment:
-            raise ProtocolError("WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1")
         if not stream:
+            self._charge(SENDING_UNITS if self._ready else OTHER_UNITS)
+            if not increment:
+                raise ProtocolError("WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1")
             self._window += increment
             if self._window > http2.MAX_WINDOW:
                 raise ProtocolError(
@@ -142,25 +164,28 @@ class ControlFrames(ResponseSender):
                 self._send_ready()
             return
         buffer = self._unsent.get(stream)
+        self._charge(OTHER_UNITS if buffer is None else SENDING_UNITS)
         one = self.streams.get(stream) if buffer is None else buffer.owner
         if one is None:
             self._check_begun(stream)
-            self._count_control()
             return
         one.window += increment
-        if one.window > http2.MAX_WINDOW:
-            raise ProtocolError(
-                f"window of stream {stream}: {one.window} bytes; at most 2^31 - 1 are allowed", http2.FLOW_CONTROL_ERROR
-            )
-        if buffer is not None:
+        if not increment:
+            self._break_stream(stream, "WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1")
+        elif one.window > http2.MAX_WINDOW:
+            why = f"window: {one.window} bytes; at most 2^31 - 1 are allowed"
+            self._break_stream(stream, why, http2.FLOW_CONTROL_ERROR)
+        elif buffer is not None:
             self._send(buffer)
 
-    def _cut(self, stream: int) -> None:
-        """Ends a stream whose client takes too long."""
+    def _cut(self, stream: int, code: int = http2.CANCEL) -> None:
+        """Ends a stream, for what its client does or does not do."""
         self._drop_unsent(stream)
         call = self.streams.pop(stream, None)
         if call is not None:
             self._forget(call)
-        self._write(reset(stream, http2.CANCEL))
+            if not call.ended:
+                self._cut_short(stream)
+        self._write(http2.reset(stream, code))
         if self._draining:
             self._leave_if_done()

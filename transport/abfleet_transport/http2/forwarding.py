@@ -84,13 +84,16 @@ class ForwardedStream:
         self.stream = stream
         self.head = head
         self.window = window
+        self.ended = False
+        """The client has sent all of it."""
+        self.received = 0
+        """Bytes of the request, counted where it says how many there are."""
         self.task: asyncio.Task[None] | None = None
         self._connection = connection
         self._buffer = bytearray()
         self._messages: asyncio.Queue[tuple[bytes, int] | None] = asyncio.Queue()
         self._granted = 0  # bytes beyond the usual window, for the message that is coming
         self._held = 0  # bytes of messages that are here
-        self._ended = False
         self._headers_sent = False
 
     # --- from the client ----------------------------------------------------------------------------------------------
@@ -98,7 +101,7 @@ class ForwardedStream:
     @property
     def unfinished(self) -> bool:
         """Whether it waits for its client, and has said nothing to it."""
-        return not self._ended and not self._headers_sent
+        return not self.ended and not self._headers_sent
 
     @property
     def owes_answer(self) -> bool:
@@ -107,7 +110,7 @@ class ForwardedStream:
 
     def take(self, data: bytes, *, ended: bool) -> None:
         """Bytes of the request's messages. Its window is given back when a message is passed on, no sooner."""
-        if self._ended:
+        if self.ended:
             return
         buffer = self._buffer
         buffer += data
@@ -133,11 +136,11 @@ class ForwardedStream:
             if not has_room:
                 raise BadMessage(Code.UNAVAILABLE, NO_ROOM)
         except BadMessage as error:
-            self._ended = ended
+            self.ended = ended
             self.fail(error.code, str(error))
             return
         if ended:
-            self._ended = True
+            self.ended = True
             self._messages.put_nowait(None)
 
     def _hold(self, more: int) -> bool:
@@ -158,7 +161,7 @@ class ForwardedStream:
             message, window = got
             self._hold(-len(message) - QUEUED_BYTES)
             yield message
-            if not self._ended:
+            if not self.ended:
                 self._connection.give_window(self.stream, window)
 
     # --- to the client ------------------------------------------------------------------------------------------------
@@ -200,13 +203,13 @@ class ForwardedStream:
             end = trailers_frame(self.stream, number, details, more, headers_sent=self._headers_sent)
         self._hold(-self._held)
         self._messages.put_nowait(None)  # nobody waits for more of them
-        self._connection.end(self, end, whole=self._ended)
+        self._connection.end(self, end, whole=self.ended)
 
     def fail(self, code: Code, text: str) -> None:
         """Ends the stream with an error of ours."""
         self.gone()
         frames = trailers_frame(self.stream, code, text, headers_sent=self._headers_sent)
-        self._connection.end(self, frames, whole=self._ended)
+        self._connection.end(self, frames, whole=self.ended)
 
 
 class _WaitsForHalfClose(ServerInterceptor):
@@ -292,8 +295,13 @@ class GrpcioBackend:
 
 
 def passed_on(metadata: Metadata) -> Iterable[tuple[str, str | bytes]]:
-    """The metadata of a request that the back end gets: all but gRPC's own, which concerns one connection."""
-    return ((key, value) for key, value in metadata if key != "user-agent" and not key.startswith("grpc-"))
+    """The metadata of a request that the back end gets: all but gRPC's own, which concerns one connection, and what a
+    client of gRPC may not send, which proxies add all the same."""
+    for key, value in metadata:
+        if key == "user-agent" or key.startswith("grpc-") or isinstance(value, str) is key.endswith("-bin"):
+            continue
+        if isinstance(value, bytes) or (value.isascii() and value.isprintable()):
+            yield key, value
 
 
 def trailer(pair: tuple[str, str | bytes]) -> bytes:

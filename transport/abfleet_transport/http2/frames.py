@@ -5,6 +5,7 @@ our SETTINGS give the peer's a size of 0 before its first header block. So equal
 that was seen before is not decoded again.
 """
 
+import re
 import struct
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -19,6 +20,14 @@ NO_ERROR, PROTOCOL_ERROR, INTERNAL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED = 0,
 FRAME_SIZE_ERROR, REFUSED_STREAM, CANCEL, COMPRESSION_ERROR, ENHANCE_YOUR_CALM = 6, 7, 8, 9, 11
 HEADER_TABLE_SIZE, ENABLE_PUSH, MAX_CONCURRENT_STREAMS, INITIAL_WINDOW_SIZE, MAX_FRAME_SIZE = 1, 2, 3, 4, 5
 MAX_HEADER_LIST_SIZE = 6
+LENGTHS: Final = {RST_STREAM: 4, PING: 8, WINDOW_UPDATE: 4, PRIORITY_FRAME: 5}
+"""Bytes of the payload, by type, of frames whose length is fixed."""
+OF_CONNECTION: Final = frozenset((SETTINGS, PING, GOAWAY))
+"""Types that are allowed on stream 0 only."""
+OF_STREAM: Final = frozenset((DATA, HEADERS, RST_STREAM, PRIORITY_FRAME, PUSH_PROMISE, CONTINUATION))
+"""Types that are not allowed on stream 0."""
+GOAWAY_BYTES: Final = 8
+"""Or more."""
 
 DEFAULT_TABLE: Final = 4096
 DEFAULT_WINDOW: Final = 65_535
@@ -29,7 +38,6 @@ MAX_WINDOW: Final = 2**31 - 1
 MAX_HEADER_BLOCK: Final = 64 * 1024
 MAX_KEPT_BLOCK: Final = 1024
 """Longer header blocks are decoded each time: those of answers and trailers have some 50 bytes."""
-PING_BYTES: Final = 8
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 """What a client says first (RFC 9113, 3.4)."""
 FRAME_HEADER = struct.Struct(">HBBBL")
@@ -45,6 +53,14 @@ NO_TABLE: Final = b"\x20"
 
 class ProtocolError(Exception):
     """The peer broke the protocol; the connection cannot go on."""
+
+    def __init__(self, text: str, code: int = PROTOCOL_ERROR) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class StreamError(Exception):
+    """The peer broke the protocol on one stream; the connection goes on."""
 
     def __init__(self, text: str, code: int = PROTOCOL_ERROR) -> None:
         super().__init__(text)
@@ -108,6 +124,16 @@ def window_update(stream: int, increment: int) -> bytes:
     return frame(WINDOW_UPDATE, 0, stream, UINT32.pack(increment))
 
 
+def goaway(last_stream: int, code: int, text: bytes = b"") -> bytes:
+    """A GOAWAY frame: streams after the last one were not read; `code`: an HTTP/2 error code."""
+    return frame(GOAWAY, 0, 0, UINT32.pack(last_stream) + UINT32.pack(code) + text)
+
+
+def reset(stream: int, code: int) -> bytes:
+    """A RST_STREAM frame; `code`: an HTTP/2 error code."""
+    return frame(RST_STREAM, 0, stream, UINT32.pack(code))
+
+
 def request_headers(path: str, authority: str, *more: tuple[str, str], secure: bool = False) -> bytes:
     """The header block of a gRPC request: indexed names of the static table, literal values that are never indexed."""
     return b"".join(
@@ -152,8 +178,36 @@ def _timeout_header(milliseconds: int) -> bytes:
     return b"\x00" + literal("grpc-timeout") + literal(f"{milliseconds}m")
 
 
+def check_frame(kind: int, flags: int, stream: int, length: int) -> None:
+    """Checks what every frame but DATA and HEADERS must be: its length and whose it is. Raises ProtocolError."""
+    wanted = LENGTHS.get(kind)
+    if wanted is not None and length != wanted:
+        raise ProtocolError(f"frame of type {kind}: {length} bytes; exactly {wanted} are required", FRAME_SIZE_ERROR)
+    if (kind in OF_CONNECTION and stream) or (kind in OF_STREAM and not stream):
+        raise ProtocolError(f"frame of type {kind} is not allowed on stream {stream}")
+    if kind == SETTINGS and flags & ACK and length:
+        raise ProtocolError(f"SETTINGS with ACK: {length} bytes; 0 are allowed", FRAME_SIZE_ERROR)
+    if kind == GOAWAY and length < GOAWAY_BYTES:
+        raise ProtocolError(f"GOAWAY: {length} bytes; at least {GOAWAY_BYTES} are required", FRAME_SIZE_ERROR)
+
+
+def is_field_name(name: bytes) -> bool:
+    """Whether HTTP/2 allows a field of that name (RFC 9113, 8.2.1); `:` begins a pseudo-header."""
+    return _has_field_name(name) is not None
+
+
+_has_field_name = re.compile(rb":?[!-9;-@\[-~]+").fullmatch
+CONNECTION_HEADERS: Final = frozenset(
+    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
+)
+"""HTTP/1's; in HTTP/2 a message with one of them is malformed (RFC 9113, 8.2.2)."""
+
+
 def decode_headers(block: bytes) -> dict[str, str]:
-    """The fields of a header block; of a repeated field the last. Raises ProtocolError."""
+    """The fields of a response's header block; of a repeated field the last.
+
+    Raises ProtocolError, and StreamError for fields that HTTP/2 does not allow (RFC 9113, 8.2 and 8.3).
+    """
     return _decode_kept(block) if len(block) <= MAX_KEPT_BLOCK else _decode(block)
 
 
@@ -167,12 +221,22 @@ def _decode(block: bytes) -> dict[str, str]:
     decoder.header_table_size = 0
     decoder.max_allowed_table_size = 0
     try:
-        return {
-            raw_name.decode("latin-1"): raw_value.decode("latin-1")
-            for raw_name, raw_value in decoder.decode(block, raw=True)
-        }
+        raw = decoder.decode(block, raw=True)
     except hpack.HPACKError as error:
-        raise ProtocolError(f"header block: {error}") from error
+        raise ProtocolError(f"header block: {error}", COMPRESSION_ERROR) from error
+    fields: dict[str, str] = {}
+    pseudo_allowed = True
+    for name, value in raw:
+        key = name.decode("latin-1")
+        if name[:1] == b":":
+            if not pseudo_allowed or name != b":status" or key in fields:
+                raise StreamError(f"pseudo-header {key[:64]!r} is not allowed there")
+        else:
+            pseudo_allowed = False
+            if not is_field_name(name) or name in CONNECTION_HEADERS:
+                raise StreamError(f"header {key[:64]!r} is not allowed")
+        fields[key] = value.decode("latin-1")
+    return fields
 
 
 class FrameReader:
@@ -200,7 +264,8 @@ class FrameReader:
             high, low, kind, flags, stream = FRAME_HEADER.unpack_from(data, position)
             length = high << 8 | low
             if length > self.max_frame:
-                raise ProtocolError(f"frame: {length} bytes; at most {self.max_frame} are allowed")
+                text = f"frame: {length} bytes; at most {self.max_frame} are allowed"
+                raise ProtocolError(text, FRAME_SIZE_ERROR)
             end = position + FRAME_HEADER.size + length
             if end > size:
                 needed = end - position
@@ -226,25 +291,34 @@ def unpadded(got: Frame) -> bytes:
     return payload[start:end]
 
 
-def settings(payload: bytes) -> dict[int, int]:
-    """The settings of a frame, by identifier; of a repeated one the last. Raises ProtocolError."""
+def settings_in_order(payload: bytes) -> list[tuple[int, int]]:
+    """Identifier and value of each setting of a frame, in the order in which they take effect (RFC 9113, 6.5.3).
+
+    Raises ProtocolError.
+    """
     if len(payload) % SETTING.size:
         raise ProtocolError(
             f"SETTINGS: {len(payload)} bytes; a multiple of {SETTING.size} is required", FRAME_SIZE_ERROR
         )
-    values: dict[int, int] = dict(SETTING.iter_unpack(payload))
-    if not DEFAULT_MAX_FRAME <= values.get(MAX_FRAME_SIZE, DEFAULT_MAX_FRAME) < 2**24:
-        raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE: {values[MAX_FRAME_SIZE]}; allowed are 2^14 to 2^24 - 1")
-    if values.get(INITIAL_WINDOW_SIZE, 0) > MAX_WINDOW:
-        text = f"SETTINGS_INITIAL_WINDOW_SIZE: {values[INITIAL_WINDOW_SIZE]}; at most 2^31 - 1 is allowed"
-        raise ProtocolError(text, FLOW_CONTROL_ERROR)
-    if values.get(ENABLE_PUSH, 0) > 1:
-        raise ProtocolError(f"SETTINGS_ENABLE_PUSH: {values[ENABLE_PUSH]}; allowed are 0 and 1")
+    values: list[tuple[int, int]] = list(SETTING.iter_unpack(payload))
+    for name, value in values:
+        if name == MAX_FRAME_SIZE and not DEFAULT_MAX_FRAME <= value < 2**24:
+            raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE: {value}; allowed are 2^14 to 2^24 - 1")
+        if name == INITIAL_WINDOW_SIZE and value > MAX_WINDOW:
+            text = f"SETTINGS_INITIAL_WINDOW_SIZE: {value}; at most 2^31 - 1 is allowed"
+            raise ProtocolError(text, FLOW_CONTROL_ERROR)
+        if name == ENABLE_PUSH and value > 1:
+            raise ProtocolError(f"SETTINGS_ENABLE_PUSH: {value}; allowed are 0 and 1")
     return values
+
+
+def settings(payload: bytes) -> dict[int, int]:
+    """The settings of a frame, by identifier; of a repeated one the last. Raises ProtocolError."""
+    return dict(settings_in_order(payload))
 
 
 def uint31(payload: bytes) -> int:
     """The number that a WINDOW_UPDATE or a GOAWAY begins with. Raises ProtocolError."""
     if len(payload) < 4:
-        raise ProtocolError(f"frame: {len(payload)} bytes; at least 4 are required")
+        raise ProtocolError(f"frame: {len(payload)} bytes; at least 4 are required", FRAME_SIZE_ERROR)
     return int(UINT32.unpack_from(payload)[0]) & MAX_WINDOW

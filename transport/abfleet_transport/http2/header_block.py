@@ -17,7 +17,14 @@ from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
 from abfleet_transport.call import Code, Metadata
-from abfleet_transport.http2.frames import COMPRESSION_ERROR, MAX_HEADER_BLOCK, ProtocolError
+from abfleet_transport.http2.frames import (
+    COMPRESSION_ERROR,
+    CONNECTION_HEADERS,
+    ENHANCE_YOUR_CALM,
+    MAX_HEADER_BLOCK,
+    ProtocolError,
+    is_field_name,
+)
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -30,17 +37,19 @@ TRANSPORT_HEADERS: Final = frozenset(
     (b"te", b"content-type", b"grpc-timeout", b"grpc-encoding", b"grpc-accept-encoding", b"content-length")
 )
 """What is the transport's own business, and no metadata."""
-CONNECTION_HEADERS: Final = frozenset(
-    (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
-)
-"""HTTP/1's; in HTTP/2 a request with one of them is malformed (RFC 9113, 8.2.2)."""
 OWN_HEADERS: Final = TRANSPORT_HEADERS | CONNECTION_HEADERS
+MALFORMED: Final = 400
+"""HTTP status of a request that HTTP/2 does not allow."""
 PSEUDO_HEADERS: Final = frozenset((b":method", b":scheme", b":authority", b":path"))
 ENCODINGS: Final = ("identity", "gzip", "deflate")
 MAX_KEPT_STRING: Final = 64
 """Of those with Huffman coding: longer ones are decoded each time."""
 is_name = re.compile(rb"[0-9a-z_.-]+").fullmatch
-"""gRPC's names of metadata; upper case is not allowed in HTTP/2 at all."""
+"""gRPC's names of metadata; fields of other names are passed over, where HTTP/2 allows them."""
+is_forbidden = re.compile(rb"[\0\r\n]").search
+"""In a field's value (RFC 9113, 8.2.1)."""
+MAX_LENGTH_DIGITS: Final = 19
+"""Of a content-length; more are no number of bytes."""
 
 
 class Head(NamedTuple):
@@ -56,6 +65,10 @@ class Head(NamedTuple):
     """200, or why this is no gRPC request at all."""
     problem: tuple[Code, str] | None
     """Why the call cannot be taken, though it is one."""
+    content_length: int | None = None
+    """Bytes of DATA, where the request says how many."""
+    bad_encoding: bool = False
+    """The problem is that its messages are packed in a way that we cannot unpack."""
 
 
 def decode(block: bytes, most_fields: int) -> Fields:
@@ -149,6 +162,8 @@ class EarlyDecoder:
         """The fields of a block. Raises ProtocolError."""
         try:
             return [(bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True)]
+        except hpack.OversizedHeaderListError as error:
+            raise ProtocolError(f"header block: {error}", ENHANCE_YOUR_CALM) from error
         except hpack.HPACKError as error:
             raise ProtocolError(f"header block: {error}", COMPRESSION_ERROR) from error
 
@@ -159,26 +174,29 @@ def head_of(fields: Fields) -> Head:
     own: dict[bytes, bytes] = {}
     metadata: list[tuple[str, str | bytes]] = []
     size = 0
-    malformed = False
+    malformed = others = False
     problem: tuple[Code, str] | None = None
     for name, value in fields:
         size += len(name) + len(value) + ENTRY_OVERHEAD
         if name in OWN_HEADERS:
+            malformed |= name == b"content-length" and name in own
             own[name] = value
         elif name[:1] == b":":
-            malformed |= name in pseudo or bool(own or metadata)
+            malformed |= name in pseudo or bool(own or others)
             pseudo[name] = value
-        elif is_name(name):
-            try:
-                _add_metadata(metadata, name.decode("ascii"), value)
-            except ValueError as error:
-                problem = (Code.INTERNAL, f"metadata: {error}")
         else:
-            malformed = True
+            others = True
+            if is_name(name):
+                _add_metadata(metadata, name.decode("ascii"), value)
+            else:
+                malformed |= not is_field_name(name)
+        malformed |= is_forbidden(value) is not None
+    length = own.get(b"content-length")
+    malformed |= length is not None and not (length.isdigit() and len(length) <= MAX_LENGTH_DIGITS)
     path = pseudo.get(b":path", b"").decode("latin-1")
     if malformed or not is_request(pseudo, own):
-        return Head(path, (), None, "", size, 400, None)
-    seconds, encoding = None, "identity"
+        return Head(path, (), None, "", size, MALFORMED, None)
+    seconds, encoding, bad_encoding = None, "identity", False
     if b"grpc-timeout" in own:
         try:
             seconds = timeout_seconds(own[b"grpc-timeout"])
@@ -190,8 +208,27 @@ def head_of(fields: Fields) -> Head:
     if b"grpc-encoding" in own:
         encoding = own[b"grpc-encoding"].decode("latin-1")
         if encoding not in ENCODINGS:
+            bad_encoding = True
             problem = (Code.UNIMPLEMENTED, f"grpc-encoding: {encoding[:64]!r}; allowed are {', '.join(ENCODINGS)}")
-    return Head(path, tuple(metadata), seconds, encoding, size, http_status(pseudo, own), problem)
+    return Head(
+        path,
+        tuple(metadata),
+        seconds,
+        encoding,
+        size,
+        http_status(pseudo, own),
+        problem,
+        None if length is None else int(length),
+        bad_encoding,
+    )
+
+
+def are_trailers(fields: Fields) -> bool:
+    """Whether HTTP/2 allows these fields at the end of a request (RFC 9113, 8.1 and 8.2)."""
+    return all(
+        name[:1] != b":" and is_field_name(name) and name not in CONNECTION_HEADERS and not is_forbidden(value)
+        for name, value in fields
+    )
 
 
 def is_request(pseudo: Mapping[bytes, bytes], own: Mapping[bytes, bytes]) -> bool:
@@ -216,26 +253,32 @@ def http_status(pseudo: Mapping[bytes, bytes], own: Mapping[bytes, bytes]) -> in
 def _add_metadata(metadata: list[tuple[str, str | bytes]], key: str, value: bytes) -> None:
     """One header as metadata: text, or the bytes that a name in `-bin` holds, of which there may be several.
 
-    Raises ValueError.
+    What others on the way put there is no reason to fail a call: text that is not ASCII is read as UTF-8 or else as
+    Latin-1, as grpcio does, and what is no base64 stays text. Who reads such a key checks it.
     """
     if not key.endswith("-bin"):
-        text = value.decode("latin-1")
-        if not text.isascii() or not text.isprintable():
-            raise ValueError(f"{key[:64]!r} is not printable ASCII")
-        metadata.append((key, text))
+        metadata.append((key, text_of(value)))
         return
     for part in value.split(b","):
         part = part.strip()
         try:
             metadata.append((key, base64.b64decode(part + b"=" * (-len(part) % 4), validate=True)))
         except binascii.Error:
-            raise ValueError(f"{key[:64]!r} is not valid base64") from None
+            metadata.append((key, text_of(part)))
+
+
+def text_of(value: bytes) -> str:
+    """The value of a header as text, whatever its bytes are."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 @lru_cache(maxsize=4096)
 def timeout_seconds(value: bytes) -> float:
     """The seconds of a `grpc-timeout`. Raises ValueError."""
-    digits, unit = value[:-1], value[-1:].decode("ascii")
+    digits, unit = value[:-1], value[-1:].decode("latin-1")
     if not digits.isdigit() or len(digits) > 8 or unit not in TIMEOUT_UNITS:
         raise ValueError(value)
     return int(digits) * TIMEOUT_UNITS[unit]

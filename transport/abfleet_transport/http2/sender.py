@@ -5,6 +5,7 @@ from typing import Final
 
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.allowance import BURST_UNITS
 from abfleet_transport.http2.call import (
     PREFIX_BYTES,
     Http2Call,
@@ -17,12 +18,19 @@ from abfleet_transport.http2.call import (
 from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.flow_control import SendBuffer
 from abfleet_transport.http2.forwarding import ForwardedStream
-from abfleet_transport.http2.socket import ConnectionSocket, goaway, reset
+from abfleet_transport.http2.frames import ProtocolError
+from abfleet_transport.http2.socket import DUE_UNITS, ConnectionSocket
 
 DRAIN_PING: Final = b"abfleet!"
 """Payload of the PING that goes out with the first GOAWAY."""
 PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
+ANSWER_UNITS: Final = 8
+"""Of work without a call that an answered call is worth: windows, pings and settings of an honest client are fewer."""
+LEAST_DUE: Final = -BURST_UNITS
+"""No more is saved up than a connection may spend at once."""
+HELD_UNITS: Final = 64
+"""Of an answer that waits for the window of its own stream: a client that gives none has us keep them."""
 
 
 class ResponseSender(ConnectionSocket):
@@ -72,7 +80,13 @@ class ResponseSender(ConnectionSocket):
         if size <= self._window and size <= call.window and size <= self._at_once:
             self._window -= size
             self._write(answer_frames(stream, payload))
+            if self._due > LEAST_DUE:
+                self._due -= ANSWER_UNITS
+            self.suspect = False
         else:
+            if size > call.window:
+                call.paid = HELD_UNITS
+                self._charge_later(HELD_UNITS)
             self._write_headers(headers_frame(stream))
             buffer = self._unsent[stream] = SendBuffer(call)
             buffer.add(http2.MESSAGE_PREFIX.pack(0, len(payload)) + payload)
@@ -90,9 +104,14 @@ class ResponseSender(ConnectionSocket):
         self._write_headers(trailers_frame(stream, code, message, more, headers_sent=False))
         self._let_go(call)
         if not call.ended:
-            self._write(reset(stream, http2.NO_ERROR))
+            self._cut_short(stream)
+            self._write(http2.reset(stream, http2.NO_ERROR))
         if self._draining:
             self._leave_if_done()
+
+    def _cut_short(self, stream: int) -> None:
+        """A stream is ended whose client goes on; see ControlFrames."""
+        raise NotImplementedError
 
     def _let_go(self, call: Http2Call) -> None:
         """Drops what was kept of an unfinished request."""
@@ -104,6 +123,19 @@ class ResponseSender(ConnectionSocket):
         """So many more bytes (or fewer) of messages that wait here; False when that is too much."""
         self._queue.unfinished_bytes += count
         return self._queue.unfinished_bytes <= self._queue.most_unfinished_bytes
+
+    def _charge_later(self, units: int) -> None:
+        """As `_charge`, where it is not the client's frame that is being read."""
+        if self._due <= DUE_UNITS < self._due + units:
+            self.loop.call_soon(self._settle_later)
+        self._due += units
+
+    def _settle_later(self) -> None:
+        try:
+            if not self.closed:
+                self._settle()
+        except ProtocolError as error:
+            self._fail(self._last_stream, error)
 
     def _write_headers(self, frames: bytes) -> None:
         """HEADERS and what follows, of everything but an answer that goes out in one piece."""
@@ -134,8 +166,11 @@ class ResponseSender(ConnectionSocket):
             return
         self._drop_unsent(forwarded.stream)
         self._write_headers(trailers)
-        if not whole:
-            self._write(reset(forwarded.stream, http2.NO_ERROR))
+        if whole:
+            self._credit(ANSWER_UNITS)
+        else:
+            self._cut_short(forwarded.stream)
+            self._write(http2.reset(forwarded.stream, http2.NO_ERROR))
         if self._draining:
             self._leave_if_done()
 
@@ -151,6 +186,8 @@ class ResponseSender(ConnectionSocket):
         self._window -= buffer.send(self._write, self._window, self._max_frame)
         if buffer.finished:
             del self._unsent[stream]
+            if type(owner := buffer.owner) is Http2Call:
+                self._credit(ANSWER_UNITS + owner.paid)
         elif buffer.owner.window > 0:
             self._ready[stream] = buffer
             return
@@ -179,13 +216,13 @@ class ResponseSender(ConnectionSocket):
         """
         if not self._draining and not self.closed:
             self._draining = True
-            self._write(goaway(http2.MAX_WINDOW, http2.NO_ERROR) + http2.frame(http2.PING, 0, 0, DRAIN_PING))
+            self._write(http2.goaway(http2.MAX_WINDOW, http2.NO_ERROR) + http2.frame(http2.PING, 0, 0, DRAIN_PING))
             self.loop.call_later(PONG_SECONDS, self._take_no_more)
 
     def _take_no_more(self) -> None:
         if not self._takes_no_more and not self.closed:
             self._takes_no_more = True
-            self._write(goaway(self._last_stream, http2.NO_ERROR))
+            self._write(http2.goaway(self._last_stream, http2.NO_ERROR))
             self._leave_if_done()
 
     def _leave_if_done(self) -> None:

@@ -1,0 +1,79 @@
+"""A router over real sockets in the test's own loop: routing, pools, queues and connections as they are, no server."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import cast
+
+from abfleet_experiments.file.load import load_text
+from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_protos.recommender_pb2 import RecommendRequest
+from abfleet_router.calls.router import Router
+from abfleet_router.configuration.snapshot import make_snapshot
+from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.fleet import Fleet
+from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.metrics import RouterMetrics
+from abfleet_router.settings import RoutingSettings
+from abfleet_transport.rpc_metrics import RpcMetrics
+
+from tests.router.bench import FakeLog
+from tests.router.fakes import FakeCall
+
+SWEEP_SECONDS = 0.02
+
+
+class LiveRouter:
+    """Routes to the workers at these addresses, all of v1; `async with` opens and closes it."""
+
+    def __init__(self, addresses: Sequence[str]) -> None:
+        self.log, self.metrics = FakeLog(), RouterMetrics()
+        self.fleet = Fleet(clock=time.monotonic, draw=lambda: 0.0, policy=EjectionPolicy(), batching=BatchingSettings())
+        self.router = Router(
+            self.fleet,
+            cast(DecisionLog, self.log),
+            self.metrics,
+            RpcMetrics(("/Recommender/Recommend",)),
+            RoutingSettings(name="router-1"),
+        )
+        self.fleet.set_receiver(self.router.batch_results)
+        targets = ", ".join(f'"{address}"' for address in addresses)
+        self._config = load_text(f"version: 1\ndefault: v1\nmodels: {{v1: {{target: [{targets}]}}}}\n")
+        self._sweeping: asyncio.Task[None] | None = None
+        self._calls = 0
+
+    async def __aenter__(self) -> "LiveRouter":
+        self.fleet.follow({version: model.target for version, model in self._config.models.items()})
+        at = datetime.now(UTC)
+        self.router.use(
+            make_snapshot(self._config, self.fleet.pools, self.metrics, router="router-1", generation=1, at=at)
+        )
+        pool = self.fleet.pools["v1"]
+        async with asyncio.timeout(30):
+            while len(pool.available) < len(self._config.models["v1"].target):
+                await pool.changed.wait()
+        self._sweeping = asyncio.create_task(self._keep_sweeping())
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, return_exceptions=True)
+        await self.fleet.close()
+
+    async def _keep_sweeping(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.router.batch_results.sweep()
+
+    def arrive(self, count: int, seconds: float = 2.0) -> list[FakeCall]:
+        """So many calls come in one turn, each with so much time."""
+        now = time.monotonic()
+        calls = []
+        for _ in range(count):
+            self._calls += 1
+            request = RecommendRequest(item_ids=[self._calls], request_id=f"r{self._calls}")
+            calls.append(FakeCall(request.SerializeToString(), now, now + seconds))
+        self.router.on_calls(list(calls))
+        return calls

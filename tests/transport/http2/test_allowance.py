@@ -1,0 +1,218 @@
+"""What a client may have us do that serves no call: the buckets by themselves, and connections that use them up."""
+
+import asyncio
+
+import pytest
+from abfleet_transport.http2 import call_queue
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.allowance import (
+    BURST_UNITS,
+    FREE_UNITS,
+    UNITS_A_SECOND,
+    Allowance,
+    ClientAddress,
+    spent,
+)
+from abfleet_transport.http2.frames import frame
+from abfleet_transport.http2.socket import host_of
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.http2_wire import ServerSide
+from tests.transport.http2_client import HEAD, PATH, Client, begun, data, ended, message, setting
+
+HUFFMAN = b"\x00\x01x" + http2.integer(8190, 7).replace(b"\x7f", b"\xff", 1) + b"\x00" * 8190
+"""A field whose value is coded: of zeros, each five bits."""
+
+
+@given(st.lists(st.tuples(st.integers(-500, 3000), st.floats(0, 1)), max_size=50))
+def test_a_bucket(moves: list[tuple[int, float]]) -> None:
+    """It never holds more than a burst, fills with time, and owes no more than a burst."""
+    now, bucket = 100.0, Allowance(100.0)
+    for units, seconds in moves:
+        before, now = bucket.units, now + seconds
+        good = bucket.spend(units, now)
+        assert -BURST_UNITS <= bucket.units <= BURST_UNITS
+        assert bucket.units <= before + seconds * UNITS_A_SECOND - units + 1e-6 or units < 0
+        assert good == (bucket.units >= 0)
+
+
+def test_many_may_not_do_together_what_one_may_not() -> None:
+    """Each of them is cut once it has taken part in using up what they share; one that has not is left alone."""
+    address = ClientAddress(0.0)
+    greedy, honest = [Allowance(0.0) for _ in range(200)], Allowance(0.0)
+    for own in greedy:
+        if spent(own, address, FREE_UNITS + 1, 0.0)[0]:
+            break
+    else:
+        raise AssertionError("nobody was cut")
+    assert spent(honest, address, FREE_UNITS, 0.0) == (False, False)
+    assert spent(honest, address, 1, 0.0)[0], "but it, too, may only owe so much meanwhile"
+    assert not spent(honest, address, -8, 3.0)[0]
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:10.0.0.1:5000", "10.0.0.1"),
+        ("ipv6:[2001:db8:1:2:3:4:5:6]:5000", "2001:db8:1:2::/64"),
+        ("ipv6:[::1]:5000", "::/64"),
+        ("ipv6:[::ffff:10.0.0.1]:5000", "::ffff:10.0.0.1"),
+        ("unix:", ""),
+    ],
+)
+def test_the_address_of_a_client(peer: str, host: str) -> None:
+    """Without its port; one customer of a provider has a whole network of IPv6."""
+    assert host_of(peer) == host
+
+
+REFUSED = begun(head=http2.request_headers(PATH, "server", ("grpc-timeout", "x")), flags=5)
+
+
+def numbered(request: bytes, count: int = 3000) -> bytes:
+    """The same request again and again, each on a stream of its own; it has one stream in its frames."""
+    frames = list(http2.FrameReader(2**24).feed(request))
+    return b"".join(
+        frame(one.kind, one.flags, 2 * number + 3, one.payload) for number in range(count) for one in frames
+    )
+
+
+FLOODS = {
+    "window updates": http2.window_update(0, 1) * 30_000,
+    "window updates of a stream": begun() + http2.window_update(1, 1) * 30_000,
+    "settings": frame(http2.SETTINGS, 0, 0) * 10_000,
+    "settings of many values": frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(0xFF, 1) * 2700) * 20,
+    "acknowledgements": frame(http2.SETTINGS, http2.ACK, 0) * 10_000,
+    "pings": frame(http2.PING, 0, 0, bytes(8)) * 20_000,
+    "pongs": frame(http2.PING, http2.ACK, 0, bytes(8)) * 20_000,
+    "priorities": frame(http2.PRIORITY_FRAME, 0, 1, bytes(5)) * 30_000,
+    "unknown frames": frame(0x20, 0, 0) * 30_000,
+    "goodbyes": http2.goaway(0, 0) * 30_000,
+    "empty data": begun() + data(b"", flags=0) * 30_000,
+    "padded data": begun() + data(b"\x00", flags=http2.PADDED) * 15_000,
+    "data of a byte": begun() + data(message(bytes(30_000))[:5], flags=0) + data(b"\0", flags=0) * 30_000,
+    "data of refused requests": begun(head=b"\x82") + data(b"", flags=0) * 30_000,
+    "refused requests": numbered(REFUSED),
+    "malformed requests": numbered(begun(head=HEAD + b"\x00\x01X\x011", flags=5)),
+    "requests that are no gRPC": numbered(begun(head=HEAD.replace(b"\x83", b"\x82"), flags=5)),
+    "broken messages": numbered(begun() + data(b"\0\0\0\0\x09abc")),
+    "too large messages": numbered(begun() + data(b"\0\x7f\0\0\0", flags=0)),
+    "4,000 fields": numbered(begun(head=HEAD + b"\x00\x01x\x011" * 3200, flags=5), 100),
+    "huffman": numbered(begun(head=HEAD + HUFFMAN, flags=4), 100),
+    "rapid resets": numbered(begun() + data(message(b"x")) + http2.reset(1, http2.CANCEL)),
+    "resets of what has begun": numbered(begun() + http2.reset(1, http2.CANCEL)),
+    "continuations": begun(flags=0) + frame(http2.CONTINUATION, 0, 1) * 30_000,
+}
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+@pytest.mark.parametrize("name", FLOODS)
+async def test_a_flood_is_cut(name: str, acknowledged: bool) -> None:
+    """With ENHANCE_YOUR_CALM, and counted; a neighbour of the same address is not touched."""
+    side = ServerSide((PATH,))
+    honest, attacker = Client(side), Client(side)
+    if acknowledged:
+        await attacker.say(frame(http2.SETTINGS, http2.ACK, 0))
+    await attacker.heard()
+    attacker.connection.data_received(FLOODS[name])
+    assert ended(await attacker.heard()) == http2.ENHANCE_YOUR_CALM
+    assert side.queue.cuts == {"flood": 1}
+    side.calls.clear()
+    (call,) = await honest.calls(begun(), data(message(b"x")))
+    assert call.payload == b"x"
+
+
+@pytest.mark.parametrize("name", ["window updates", "settings", "pings", "refused requests", "rapid resets"])
+async def test_a_flood_of_many_connections_is_cut(name: str) -> None:
+    """Each sends what would be little for one; together it is a flood."""
+    side = ServerSide((PATH,))
+    attackers = [Client(side) for _ in range(60)]
+    part = FLOODS[name][: len(FLOODS[name]) // 25]
+    codes = [ended(await one.say(part)) for one in attackers]
+    assert codes.count(http2.ENHANCE_YOUR_CALM) > 20
+    assert set(codes) <= {http2.ENHANCE_YOUR_CALM, None}
+    again = Client(side)
+    assert again.connection.suspect, "who comes from there next is read from last"
+
+
+async def test_answers_that_nobody_takes_are_a_flood() -> None:
+    """A client that gives its streams no window, and calls and calls."""
+    client = Client()
+    await client.say(setting(http2.INITIAL_WINDOW_SIZE, 0))
+    for stream in range(1, 4001, 2):
+        for call in await client.calls(begun(stream), data(message(b"x"), stream=stream)):
+            call.reply(b"answer")
+        if client.connection.closed:
+            break
+    assert client.side.queue.cuts == {"flood": 1}
+
+
+async def test_calls_pay_for_what_belongs_to_them() -> None:
+    """Windows, pings and cancelled calls of a client that is answered are no flood, at any rate."""
+    client = Client()
+    for stream in range(1, 30_001, 10):
+        streams = range(stream, stream + 10, 2)
+        calls = await client.calls(
+            *(begun(one) + data(message(b"x"), stream=one) + http2.window_update(one, 5) for one in streams),
+            http2.window_update(0, 25) * 5,
+            frame(http2.PING, 0, 0, bytes(8)) * 2,
+        )
+        for call in calls[:-1]:
+            call.reply(b"answer")
+        await client.say(http2.reset(stream + 8, http2.CANCEL))
+    assert client.side.queue.cuts == {}
+    assert not client.connection.suspect
+
+
+async def test_a_long_header_block_that_leads_to_an_answer_is_paid_back() -> None:
+    """A caller with a large token in each call is no flood."""
+    client = Client()
+    await client.say(frame(http2.SETTINGS, http2.ACK, 0))
+    for stream in range(1, 401, 2):
+        head = http2.request_headers(PATH, "server", ("authorization", f"{stream}" * 2000))
+        (call,) = await client.calls(begun(stream, head), data(message(b"x"), stream=stream))
+        call.reply(b"answer")
+    assert client.side.queue.cuts == {}
+
+
+async def test_suspects_are_read_from_in_small_parts_and_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So however many they are, the others have the loop; one that is answered is no suspect any more."""
+    monkeypatch.setattr(call_queue, "SUSPECTS", 2)
+    monkeypatch.setattr(call_queue, "SUSPECT_SECONDS", 0.001)
+    side = ServerSide((PATH,))
+    first = Client(side)
+    await first.say(FLOODS["window updates"])
+    suspects = [Client(side) for _ in range(5)]
+    for one in suspects:
+        assert len(one.connection.get_buffer(-1)) == call_queue.FULL_TURN_BYTES
+        one.connection.get_buffer(-1)[:9] = frame(http2.SETTINGS, http2.ACK, 0)
+        one.connection.buffer_updated(9)
+        side.queue._turn()
+        assert one.wire.reads, "who has but greeted may be anybody"
+        pings = frame(http2.PING, 0, 0, bytes(8)) * 25
+        one.connection.get_buffer(-1)[: len(pings)] = pings
+        one.connection.buffer_updated(len(pings))
+    assert [one.wire.reads for one in suspects] == [False] * 5
+    side.queue._read_suspects()
+    assert [one.wire.reads for one in suspects] == [True, True, False, False, False]
+    async with asyncio.timeout(30):
+        while not all(one.wire.reads for one in suspects):
+            await asyncio.sleep(0.001)
+    (call,) = await suspects[0].calls(begun(), data(message(b"x")))
+    call.reply(b"answer")
+    assert [one.connection.suspect for one in suspects] == [False, True, True, True, True]
+
+
+async def test_addresses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When there are too many, and none before: who comes again and again would begin anew each time."""
+    monkeypatch.setattr(call_queue, "MAX_ADDRESSES", 2)
+    side = ServerSide((PATH,))
+    for _ in range(10):
+        one = Client(side)
+        one.connection.data_received(http2.window_update(0, 1) * 5000)
+        one.connection.connection_lost(None)
+    assert side.queue.cuts["flood"] > 0
+    side.queue.address("10.0.0.1")
+    assert list(side.queue._addresses) == ["127.0.0.1", "10.0.0.1"]
+    side.queue.address("10.0.0.2")
+    assert list(side.queue._addresses) == ["10.0.0.1", "10.0.0.2"], "that of an open connection stays"
