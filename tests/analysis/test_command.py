@@ -83,6 +83,7 @@ QUALITY = {
     "open_windows",
     "unusable_values",
     "wrong_clock",
+    "excluded",
     "other_currencies",
     "conflicting_outcomes",
     "impressions_of_no_list",
