@@ -114,6 +114,6 @@ def test_the_page_says_what_windows_leave_out(tmp_path: Path) -> None:
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert faults(page, self_contained=True) == []
     text = " ".join(read(page).text.split())
-    assert "Excluded 2026-11-01T12:00:00Z to 2026-11-01T18:00:00Z (--exclude): 25 calls of 25 users" in text
+    assert "Excluded 1 Nov 2026, 12:00 UTC to 1 Nov 2026, 18:00 UTC (--exclude): 25 calls of 25 users" in text
     assert "With the excluded calls the verdict would be the same: keep running." in text
     assert "A window that is chosen after looking" in text
