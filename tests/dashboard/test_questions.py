@@ -33,7 +33,7 @@ def cases() -> dict[str, Case]:
     """By the verdict that each must get."""
     return {
         "ship": Case(
-            log=lambda: prepared_log(rates=(0.30, 0.42)),
+            log=lambda: prepared_log(rates=(0.30, 0.42), a_day=1200),
             headline=r"Ship treatment \(v2\): conversion rate \+40\.0 %, between \+\d\d\.\d % and \+\d\d\.\d %",
             winner=r"treatment \(v2\) wins over control \(v1\)",
             amount=r"42\.0 % against 30\.0 % in control, a change of \+40\.0 %, between \+\d\d\.\d % and \+\d\d\.\d %",

@@ -73,8 +73,13 @@ def metric_name(name: str) -> str:
 def spoken(text: str) -> str:
     """A sentence of the analysis with metrics, instants and percents written as everywhere on a page."""
     named = _METRIC.sub(lambda found: METRICS[found[0]], text)
-    named = _INSTANT.sub(lambda found: instant(datetime.fromisoformat(found[0])), named).replace("`", "")
+    named = _INSTANT.sub(_instant, named).replace("`", "")
     return _PERCENT.sub(lambda found: found[1].replace("-", "\u2212") + f"{found[2]}\u00a0%", named)
+
+
+def _instant(found: re.Match[str]) -> str:
+    at = datetime.fromisoformat(found[0])
+    return instant(at, seconds=at.second > 0)
 
 
 def metric_title(name: str) -> str:
