@@ -172,15 +172,15 @@ class Checker:
         event = line.get("event")
         named = (line.get(name) for name in ("experiment", "allocation", "router"))
         alike = (event, line.get("type") if event == "outcome" else None, *named, line.get("synthetic") is True)
-        key = (*(part if isinstance(part, str | bool) else None for part in alike), at // HOUR_US)
+        key = tuple(part if isinstance(part, str | bool) else None for part in alike), at // HOUR_US
         if (hour := self._hours.get(key)) is None:
             hour = self._hours[key] = _Hour(at, at, f"{self._path}:{self._number}")
         hour.lines, hour.oldest, hour.newest = hour.lines + 1, min(hour.oldest, at), max(hour.newest, at)
 
     def _find_wrong_clocks(self) -> None:
         counts = [
-            (HourCount(*key, hour.lines, hour.oldest, hour.newest), hour.first)
-            for (*key, _), hour in self._hours.items()
+            (HourCount(*alike, hour.lines, hour.oldest, hour.newest), hour.first)
+            for (alike, _), hour in self._hours.items()
         ]
         allowed = allowed_times([count for count, _ in counts])
         for count, first in counts:
