@@ -88,7 +88,7 @@ class Checker:
         self._exposures: set[int] = set()
         self._outcomes: set[int] = set()
         self._times: dict[str, set[int]] = {}
-        self._hours: dict[Any, _Hour] = {}
+        self._hours: dict[tuple[str, str, str, str, str, bool, int], _Hour] = {}
         self._path: Path | None = None
         self._number = 0
         self._newest = ""
@@ -170,17 +170,31 @@ class Checker:
         except (KeyError, TypeError, ValueError):
             return  # already reported as a problem
         event = line.get("event")
-        named = (line.get(name) for name in ("experiment", "allocation", "router"))
-        alike = (event, line.get("type") if event == "outcome" else None, *named, line.get("synthetic") is True)
-        key = tuple(part if isinstance(part, str | bool) else None for part in alike), at // HOUR_US
+        kind = line.get("type") if event == "outcome" else None
+        named = (event, kind, line.get("experiment"), line.get("allocation"), line.get("router"))
+        event, kind, experiment, allocation, router = (text if isinstance(text, str) else "" for text in named)
+        key = (event, kind, experiment, allocation, router, line.get("synthetic") is True, at // HOUR_US)
         if (hour := self._hours.get(key)) is None:
             hour = self._hours[key] = _Hour(at, at, f"{self._path}:{self._number}")
         hour.lines, hour.oldest, hour.newest = hour.lines + 1, min(hour.oldest, at), max(hour.newest, at)
 
     def _find_wrong_clocks(self) -> None:
         counts = [
-            (HourCount(*alike, hour.lines, hour.oldest, hour.newest), hour.first)
-            for (alike, _), hour in self._hours.items()
+            (
+                HourCount(
+                    event,
+                    kind or None,
+                    experiment or None,
+                    allocation or None,
+                    router or None,
+                    synthetic=synthetic,
+                    n=hour.lines,
+                    oldest=hour.oldest,
+                    newest=hour.newest,
+                ),
+                hour.first,
+            )
+            for (event, kind, experiment, allocation, router, synthetic, _), hour in self._hours.items()
         ]
         allowed = allowed_times([count for count, _ in counts])
         for count, first in counts:
