@@ -38,7 +38,8 @@ SUSPECTS: Final = 16
 """Connections of floods that are read from, FULL_TURN_BYTES each, in each SUSPECT_SECONDS: none may keep the loop."""
 SUSPECT_SECONDS: Final = 0.01
 NEWCOMERS: Final = 8
-"""Of the address of a flood, that are read from in one turn; each has a small part of a call's work done, or is paced."""
+"""Connections from the address of a flood that are read from in one turn, as long as they have had hardly more done
+than a greeting."""
 MAX_ADDRESSES: Final = 10_000
 """Of clients; past that those that have gone are forgotten."""
 FULL_TURN_BYTES: Final = 512
