@@ -5,6 +5,7 @@ prints how often that was with ENHANCE_YOUR_CALM, and otherwise. For tests alone
 """
 
 import asyncio
+import contextlib
 import itertools
 import sys
 import time
@@ -102,6 +103,8 @@ class Flood:
                 reading.cancel()
                 await asyncio.gather(reading, return_exceptions=True)
                 writer.close()
+                with contextlib.suppress(ConnectionError):
+                    await writer.wait_closed()
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _read(self, reader: asyncio.StreamReader) -> None:

@@ -4,6 +4,7 @@ import pytest
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.control_frames import NOT_KEPT
+from abfleet_transport.http2.forwarding import passed_on
 from abfleet_transport.http2.frames import Frame, frame
 
 from tests.transport.http2_client import HEAD, PATH, Client, begun, data, ended, message, setting
@@ -183,3 +184,14 @@ async def test_every_refusal_is_counted_by_its_reason() -> None:
     assert counted["abfleet_requests_refused_total", "crowded"] == 0
     await client.say(setting(http2.ENABLE_PUSH, 2))
     assert client.side.queue.cuts == {"protocol": 1}
+
+
+@pytest.mark.parametrize("value", ["André".encode(), "André".encode("latin-1"), b"a\tb"])
+@pytest.mark.parametrize("name", ["tailscale-user-name", "user-agent", "x-bin"])
+async def test_foreign_headers_harm_no_call(client: Client, name: str, value: bytes) -> None:
+    """Neither a call nor a stream that is passed on, and nothing is refused."""
+    field = b"\x00" + http2.literal(name) + http2.integer(len(value), 7) + value
+    (call,) = await client.calls(begun(head=HEAD + field), data(message(b"x")))
+    assert call.payload == b"x"
+    assert list(passed_on(call.metadata)) == []
+    assert not client.side.queue.refusals.total()

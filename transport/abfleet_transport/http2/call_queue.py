@@ -37,6 +37,9 @@ READ_UNITS: Final = 1024
 SUSPECTS: Final = 16
 """Connections of floods that are read from, FULL_TURN_BYTES each, in each SUSPECT_SECONDS: none may keep the loop."""
 SUSPECT_SECONDS: Final = 0.01
+NEWCOMERS: Final = 8
+"""Connections from the address of a flood that are read from in one turn, as long as they have had hardly more done
+than a greeting."""
 MAX_ADDRESSES: Final = 10_000
 """Of clients; past that those that have gone are forgotten."""
 FULL_TURN_BYTES: Final = 512
@@ -70,6 +73,9 @@ log = structlog.get_logger("abfleet.transport")
 
 class PausedConnection(Protocol):
     """A connection that is not read from until the next turn."""
+
+    suspect: bool
+    """Whether it, or its address, has sent a flood."""
 
     @property
     def is_paced(self) -> bool:
@@ -132,6 +138,7 @@ class CallQueue:
         """For what is read next of a connection that is suspect."""
         self._suspects: deque[PausedConnection] = deque()  # not read from until it is their turn
         self._suspects_are_due = False
+        self._newcomers: deque[PausedConnection] = deque()  # suspects of whom nothing is known yet
         self._addresses: dict[str, ClientAddress] = {}
         self.cuts: Counter[str] = Counter()
         """Connections that we have ended, by reason."""
@@ -209,8 +216,7 @@ class CallQueue:
             return
         arrived.append(call)
         if not self._turn_is_due:
-            self._turn_is_due = True
-            self.loop.call_soon(self._turn)
+            self._turn_soon()
 
     def holds_up(self, connection: PausedConnection) -> bool:
         """Whether this connection should not be read from until `read_on`, because the turn has read enough."""
@@ -220,13 +226,24 @@ class CallQueue:
                 self._suspects_are_due = True
                 self.loop.call_later(SUSPECT_SECONDS, self._read_suspects)
             return True
+        if connection.suspect:
+            self.wait(connection)
+            return True
         if self.read_units < READ_UNITS:
             return False
         self._held_up.append(connection)
+        self._turn_soon()
+        return True
+
+    def wait(self, newcomer: PausedConnection) -> None:
+        """It is read from, by `read_on`, in one of the next turns."""
+        self._newcomers.append(newcomer)
+        self._turn_soon()
+
+    def _turn_soon(self) -> None:
         if not self._turn_is_due:
             self._turn_is_due = True
             self.loop.call_soon(self._turn)
-        return True
 
     def _read_suspects(self) -> None:
         for _ in range(min(SUSPECTS, len(self._suspects))):
@@ -241,6 +258,10 @@ class CallQueue:
         held_up, self._held_up = self._held_up, []
         for connection in held_up:
             connection.read_on()
+        for _ in range(min(NEWCOMERS, len(self._newcomers))):
+            self._newcomers.popleft().read_on()
+        if self._newcomers:
+            self._turn_soon()
         arrived, calls = self._arrived, list[Call]()
         while arrived and len(calls) < TURN_CALLS:
             call = arrived.popleft()
@@ -251,8 +272,7 @@ class CallQueue:
                     call.deadline = call.arrived + timeout
                 calls.append(call)
         if arrived:
-            self._turn_is_due = True
-            self.loop.call_soon(self._turn)
+            self._turn_soon()
         if calls:
             hand_over(self._deliver, calls)
 

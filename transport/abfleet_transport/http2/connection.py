@@ -43,6 +43,8 @@ SMALL_BYTES: Final = 128
 """DATA with fewer costs what a frame without a call does, unless it is the last of a request."""
 SUSPECT_STREAMS: Final = 4
 """Calls under way of a connection whose address has sent a flood, until one of them is answered."""
+SUSPECT_REFUSAL_UNITS: Final = 8
+"""Of a call past that, which an honest client sends again."""
 TOO_SLOW: Final = f"message: it did not end within {STREAM_SECONDS:g} s"
 
 log = structlog.get_logger("abfleet.transport")
@@ -239,7 +241,7 @@ class ServerConnection(ControlFrames):
         # watch that is held up counts twice, which no client notices.)
         most = self._most_streams if not self.suspect else SUSPECT_STREAMS
         if len(self.streams) + len(self._unsent) >= most:
-            self._charge(OTHER_UNITS if self.suspect else REFUSAL_UNITS)
+            self._charge(SUSPECT_REFUSAL_UNITS if self.suspect else REFUSAL_UNITS)
             self._queue.refuse("streams", self.peer, f"{len(self.streams) + len(self._unsent)} streams are open")
             if not flags & http2.END_STREAM:
                 self._cut_short(stream)

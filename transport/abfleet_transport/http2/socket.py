@@ -23,6 +23,9 @@ DUE_UNITS: Final = 64
 BYTES_A_UNIT: Final = 128
 """Read from a client; what is in them costs more."""
 
+SUSPECT_BYTES_A_UNIT: Final = 32
+"""Of one that is suspect, whose small parts cost most by being read."""
+
 
 class ConnectionSocket(asyncio.BufferedProtocol):
     """Everything here runs on the event loop, and is changed only by this class and those built on it."""
@@ -68,7 +71,10 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=UNREAD_BYTES)
         self.peer = peer_name(transport)
         address = self._address = self._queue.address(host_of(self.peer))
-        self.suspect = address.is_suspect(time.monotonic())
+        if address.is_suspect(time.monotonic()):
+            self.suspect = True
+            self._transport.pause_reading()
+            self._queue.wait(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self.closed = True
@@ -101,6 +107,8 @@ class ConnectionSocket(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         data = bytes(self._queue.whole_buffer[:nbytes])
         self._queue.read_units += nbytes // BYTES_A_UNIT
+        if self.suspect:
+            self._due += nbytes // SUSPECT_BYTES_A_UNIT
         self.data_received(data)
         transport = self._transport
         if transport is not None and not transport.is_closing() and self._queue.holds_up(self):
