@@ -5,7 +5,6 @@ Pure, but for `load` and `save`. No transport, no clock: whoever asks says what 
 
 __all__ = [
     "advice",
-    "allocate",
     "allocation",
     "assign",
     "bucketing",

@@ -6,8 +6,8 @@ from abfleet_log.schema import problems
 from tests.proofs import fuzz_logs
 from tests.support.fuzzed_log import fuzzed
 
-LATER = ("clock", "quantiles", "currencies")
-"""Not kept yet: one wrong clock, and the looks of quantile metrics and of money in two currencies."""
+LATER = ("clock", "currencies")
+"""Not kept yet: one wrong clock, and the looks of money in two currencies."""
 
 
 @pytest.mark.parametrize("seed", [1, 8, 13])

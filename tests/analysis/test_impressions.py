@@ -149,4 +149,4 @@ def test_coverage_is_shown_in_every_form(tmp_path: Path) -> None:
     assert "- lists with an impression" in markdown(whole)
     said = [finding.text for finding in health(whole.experiments[0]).findings]
     assert f"L{text[1:]}." in said
-    assert any(one.startswith("1 impression without a request id") for one in said)
+    assert any("impression without a request id" in one for one in said)

@@ -112,7 +112,7 @@ class _Drawn:
 
 
 def _weights(draw: Random, groups: int) -> dict[str, int]:
-    kinds = {
+    kinds: dict[int, list[tuple[int, ...]]] = {
         1: [(50, 50), (90, 10), (70, 30), (20, 80), (95, 5)],
         2: [(70, 20, 10), (34, 33, 33), (90, 5, 5), (10, 45, 45)],
         3: [(40, 20, 20, 20)],

@@ -39,12 +39,13 @@ class Truth:
     """What is true of one experiment.
 
     Attributes:
-        groups: By group: users, exposures, fallbacks, errors; users are None where the buckets' moves cannot be seen.
+        groups: By group: users who are compared, and their calls, fallbacks and errors; nothing where the log does not
+            show which buckets have moved.
         metrics: By metric and treatment, its value and control's; None where nothing can be compared.
         quality: As the report's `data_quality`.
     """
 
-    groups: Mapping[str, tuple[int | None, int, int, int]]
+    groups: Mapping[str, tuple[int, int, int, int]]
     metrics: Mapping[tuple[str, str], tuple[float, float] | None]
     quality: Mapping[str, int]
 
@@ -103,15 +104,15 @@ def truths(log: FuzzedLog) -> tuple[dict[str, Truth], int]:
     joined: list[tuple[Record, Record | None]] = []
     unjoined = 0
     for outcome in outcomes:
-        call = None
+        named: Record | None = None
         if outcome["request_id"] is not None:
             user = outcome["user_id"]
             request = outcome["request_id"]
-            call = of_request.get(request) if user is None else of_both.get((user, request))
-            if call is None:
+            named = of_request.get(request) if user is None else of_both.get((user, request))
+            if named is None:
                 unjoined += 1
                 continue
-        joined.append((outcome, call))
+        joined.append((outcome, named))
     config = load_text(log.text)
     tables = _tables(log)
     nobody = sum(call["user_id"] is None and not call["synthetic"] for call in calls)
@@ -152,19 +153,19 @@ def _truth(
     metrics: dict[tuple[str, str], tuple[float, float] | None] = {}
     if seen:
         quality["moved_by_ramp"] = len(moved)
+        compared = {user for names in users.values() for user in names}
+        quality["not_compared"] = len(moved - compared)
+        quality["in_both_groups"] = sum(map(len, users.values())) - len(compared)
         for metric in set(_names(experiment)) & set(_VALUES):
             for group in groups:
                 if group != "control" and len(users[group]):
                     metrics[metric, group] = _compared(metric, group, strata)
-    facts = {
-        group: (
-            len(users[group]) if seen else None,
-            sum(call["group"] == group for call in counted),
-            sum(call["group"] == group and call["fallback"] is not None for call in counted),
-            sum(call["group"] == group and failed(call) for call in counted),
-        )
-        for group in groups
-    }
+    kept = [unit for stratum in strata.values() for unit in stratum]
+    facts: dict[str, tuple[int, int, int, int]] = {}
+    for group in groups if seen else ():
+        done = [call for unit in kept if unit.group == group for call in unit.calls]
+        fallbacks = sum(call["fallback"] is not None for call in done)
+        facts[group] = (len(users[group]), len(done), fallbacks, sum(failed(call) for call in done))
     return Truth(facts, metrics, quality)
 
 
@@ -230,11 +231,11 @@ def _strata(
     strata: dict[tuple[str, int], list[Unit]] = {}
     moved: set[str] = set()
     for unit in units:
-        later = fates[unit.allocation][unit.bucket]
-        if later is not None and unit.first >= begins[order[later]] - window:
+        move = fates[unit.allocation][unit.bucket]
+        if move is not None and unit.first >= begins[order[move]] - window:
             moved.add(unit.user)
         else:
-            span = sum(unit.first >= begins[order[move]] - window for move in moves[unit.allocation])
+            span = sum(unit.first >= begins[order[one]] - window for one in moves[unit.allocation])
             strata.setdefault((unit.allocation, span), []).append(unit)
     return strata, moved, seen
 

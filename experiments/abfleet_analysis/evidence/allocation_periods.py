@@ -10,7 +10,6 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 import numpy as np
-from abfleet_experiments.allocate import BucketRange
 from abfleet_experiments.allocation import allocation_in_force, split_of
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan, Experiment
@@ -179,30 +178,30 @@ def find_allocations(
 
 def _splits(
     experiment: Experiment | None, control: str, events: Mapping[str, LoggedShares], as_of: datetime
-) -> dict[str, list[tuple[BucketRange, str]]]:
+) -> dict[str, list[tuple[int, int, str]]]:
     """The runs of buckets of each allocation that the file or an event describes, with their groups' names, by id."""
-    found: dict[str, list[tuple[BucketRange, str]]] = {}
+    found: dict[str, list[tuple[int, int, str]]] = {}
     for identity, event in events.items():
         if event.salt is not None and event.traffic is not None:
             weights = {name: round(share * BUCKETS) for name, share in event.weights.items()}
             names = list(weights)
             runs = split_of(identity, event.salt, round(event.traffic * 100), weights, control)
             if runs is not None:
-                found[identity] = [(run, names[run.group]) for run in runs]
+                found[identity] = [(run.start, run.end, names[run.group]) for run in runs]
     if experiment is None:
         return found
     for at in [*(row.at for row in experiment.ramp), as_of]:
         allocation = allocation_in_force(experiment, at)
         if allocation is not None:
             names = [group.name for group in experiment.groups]
-            found[allocation.id] = [(run, names[run.group]) for run in allocation.runs]
+            found[allocation.id] = [(run.start, run.end, names[run.group]) for run in allocation.runs]
     return found
 
 
-def _buckets(runs: Sequence[tuple[BucketRange, str]], groups: Sequence[str]) -> NDArray[np.int64]:
+def _buckets(runs: Sequence[tuple[int, int, str]], groups: Sequence[str]) -> NDArray[np.int64]:
     table = np.zeros(BUCKETS, dtype=np.int64)
-    for run, name in runs:
-        table[run.start : run.end] = groups.index(name) if name in groups else -1
+    for begin, end, name in runs:
+        table[begin:end] = groups.index(name) if name in groups else -1
     return table
 
 
