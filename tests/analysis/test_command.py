@@ -82,6 +82,7 @@ QUALITY = {
     "open_windows",
     "unusable_values",
     "wrong_clock",
+    "excluded",
 }
 
 
