@@ -122,6 +122,9 @@ def test_the_tour(tourist: Tourist) -> None:
         tourist.until_nobody_gets("v1.2.3")
         assert "KEEP RUNNING" in tourist.next()
         tourist.next()
-        assert "homepage-ranking" not in (tourist.folder / "experiments" / "recommender.yaml").read_text()
+        text = (tourist.folder / "experiments" / "recommender.yaml").read_text()
+        experiments, _, concluded = text.partition("\nconcluded:")
+        assert "homepage-ranking" not in experiments
+        assert "homepage-ranking" in concluded
         wait_until(lambda: tourist.versions(*users) == {"v1.3.0-beta": 200}, "everyone has the winner", 60)
     assert list(tourist.blocks) == [], "blocks that nobody ran"

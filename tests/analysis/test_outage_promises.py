@@ -8,7 +8,7 @@ from tests.proofs import outages
 RUNS = 12
 
 
-@pytest.mark.parametrize("setting", outages.SETTINGS, ids=lambda setting: setting.name)
+@pytest.mark.parametrize("setting", [one for one in outages.SETTINGS if one.known], ids=lambda setting: setting.name)
 def test_equally_good_versions_are_not_rolled_back(setting: outages.Replicas) -> None:
     """Each replica killed once a day for four weeks, few calls and many; users alone would have cried wolf."""
     cells = [outages.falsely(RUNS, setting, rate=40.0, share=share) for share in (0.05, 0.5)]

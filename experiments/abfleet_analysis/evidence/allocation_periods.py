@@ -163,7 +163,7 @@ def find_allocations(
             seen = propensities.setdefault(row["allocation"], {})
             seen[row["group"]] = max(seen.get(row["group"], 0.0), float(row["highest"]))
     from_file = _shares_of_file(experiment, as_of)
-    splits = _splits(experiment, groups[0], events, as_of)
+    splits = _splits(experiment, groups[0], events, as_of) if groups else {}
     found = []
     for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_ALLOCATIONS:]:
         event = events.get(identity, LoggedShares(None, None, {}))
