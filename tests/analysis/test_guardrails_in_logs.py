@@ -275,17 +275,22 @@ CLASSES = [
 ]
 
 
-def test_each_failure_has_its_class(tmp_path: Path) -> None:
-    """A reason for a fallback goes before the status; a call that was never sent is nobody's failure."""
+def classes_of(folder: Path, group: str, calls: list[dict[str, Any]]) -> list[tuple[int, bool]]:
+    """How calls of a group are classed, and whether each counts as an error, in the order given."""
     log = LogLines()
-    for number, (fallback, status, attempts, _, _) in enumerate(CLASSES):
-        at = START + SECOND * number
-        log.exposure(f"u{number}", "treatment", at, fallback=fallback, status=status, attempts=attempts)
-    log.write(tmp_path)
-    with open_log([tmp_path]) as opened:
+    for number, call in enumerate(calls):
+        log.exposure(f"u{number}", group, START + SECOND * number, **call)
+    log.write(folder)
+    with open_log([folder]) as opened:
         table = read_lines(opened, 2**61).exposures
         rows = fetched_rows(table.select("at", "failure", "error").order_by("at"))
-    assert [(row["failure"], row["error"]) for row in rows] == [(failure, error) for *_, failure, error in CLASSES]
+    return [(row["failure"], row["error"]) for row in rows]
+
+
+def test_each_failure_has_its_class(tmp_path: Path) -> None:
+    """A reason for a fallback goes before the status; a call that was never sent is nobody's failure."""
+    calls = [{"fallback": reason, "status": status, "attempts": sent} for reason, status, sent, _, _ in CLASSES]
+    assert classes_of(tmp_path, "treatment", calls) == [(failure, error) for *_, failure, error in CLASSES]
 
 
 OWN_REASONS = [
@@ -304,15 +309,8 @@ OWN_REASONS = [
 
 def test_the_log_says_why_a_version_failed(tmp_path: Path) -> None:
     """The assigned version's own reason goes before the status; nothing is unknown any more."""
-    log = LogLines()
-    for number, (failure, status, attempts, _, _) in enumerate(OWN_REASONS):
-        at = START + SECOND * number
-        log.exposure(f"u{number}", "control", at, failure=failure, status=status, attempts=attempts)
-    log.write(tmp_path)
-    with open_log([tmp_path]) as opened:
-        table = read_lines(opened, 2**61).exposures
-        rows = fetched_rows(table.select("at", "failure", "error").order_by("at"))
-    assert [(row["failure"], row["error"]) for row in rows] == [(failure, error) for *_, failure, error in OWN_REASONS]
+    calls = [{"failure": reason, "status": status, "attempts": sent} for reason, status, sent, _, _ in OWN_REASONS]
+    assert classes_of(tmp_path, "control", calls) == [(failure, error) for *_, failure, error in OWN_REASONS]
 
 
 def test_control_s_own_reason_is_no_longer_held_against_it_twice(tmp_path: Path) -> None:
