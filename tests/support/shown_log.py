@@ -114,8 +114,9 @@ def file_text() -> str:
         text += (
             f"  - name: {one.name}\n    owner: {one.owner}\n    hypothesis: {one.hypothesis}\n"
             f"    traffic: {one.traffic}\n    groups:\n{groups}"
-            "    metrics: {primary: ctr, guardrails: [error_rate, {name: response_time_p95, margin: 0.10}],"
-            " secondary: [conversion_rate, revenue_per_user]}\n    plan: {effect: 0.10}\n"
+            "    metrics: {primary: ctr, secondary: [conversion_rate, revenue_per_user],"
+            " guardrails: [{name: error_rate, points: 0.01}, {name: response_time_p95, margin: 0.10}]}\n"
+            "    plan: {effect: 0.10}\n"
         )
     return text
 
