@@ -18,7 +18,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from tests.benchmarks import flat, picture, report, soak
+from tests.benchmarks import flat, light, picture, report, soak
 from tests.benchmarks.fleets import NoFleet
 from tests.benchmarks.measure import WrongAnswers
 from tests.benchmarks.paths import PATHS, h2load
@@ -67,9 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"this machine is busy already (load {busy:.1f}): only ratios within a run mean something now")
     try:
         with tempfile.TemporaryDirectory(prefix="abfleet-bench-") as temporary:
-            if options.soak:
-                return _soak(options, Path(temporary), console)
-            return _flat(options, Path(temporary), console) if options.flat else _run(options, Path(temporary), console)
+            instead = _soak if options.soak else _flat if options.flat else _light if options.light else _run
+            return instead(options, Path(temporary), console)
     except KeyboardInterrupt:
         console.print("stopped")
         return 130
@@ -125,6 +124,24 @@ def _flat(options: argparse.Namespace, directory: Path, console: Console) -> int
     return 0
 
 
+def _light(options: argparse.Namespace, directory: Path, console: Console) -> int:
+    found = light.run(
+        directory,
+        paths=options.paths or ("native", "haproxy", "envoy"),
+        rates=options.light,
+        rounds=options.rounds or 3,
+        seconds=4.0,
+        pinned=options.pin,
+        before=options.before,
+        router_flags=options.router_flags or (),
+        say=lambda text: console.print(text, style="dim", markup=False, highlight=False),
+    )
+    Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH).print(light.table(found))
+    if options.json:
+        options.json.write_text(json.dumps({"light": [asdict(one) for one in found]}, indent=1) + "\n")
+    return 0
+
+
 def _soak(options: argparse.Namespace, directory: Path, console: Console) -> int:
     found = soak.soak(
         options.soak,
@@ -169,6 +186,18 @@ def _parser() -> argparse.ArgumentParser:
         type=_names((*flat.QUESTIONS, "all")),
         help=f"instead: our router's CPU by size of {','.join(flat.QUESTIONS)} or all",
     )
+    parser.add_argument(
+        "--light",
+        type=_numbers,
+        nargs="?",
+        const=light.RATES,
+        metavar="RATES",
+        help="instead: CPU by process, wake-ups and latency at these calls a second [100,1000,5000]",
+    )
+    parser.add_argument("--pin", action="store_true", help="with --light: the router has a core to itself")
+    parser.add_argument(
+        "--before", type=Path, metavar="DIR", help="with --light: a checkout whose router is measured beside ours"
+    )
     parser.add_argument("--soak", type=_calls, metavar="CALLS", help="instead: our router's memory over so many calls")
     parser.add_argument(
         "--budget", dest="budget_s", type=_count, help="seconds after which nothing new is begun [quick: 95, full: 840]"
@@ -200,8 +229,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= 4_096:
-        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a whole number from 1 to 4096")
+    if not text.isdecimal() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text[:64]!r} is not a whole number from 1 to 100000")
     return int(text)
 
 

@@ -15,6 +15,8 @@ from tests.benchmarks.processes import Child, free_port
 ROOT = Path(__file__).resolve().parents[2]
 _START_S = 60.0
 _READY = r"\bready\b"
+_ROOMS = ("router", "transport", "experiments", "models", "protos")
+"""Folders of a checkout that hold what a router imports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +65,22 @@ class Contestant:
 
 def environment() -> dict[str, str]:
     """Returns the environment of our own programs: they find the checkout, and no one's settings."""
+    return _environment([ROOT])
+
+
+def _environment(first: Sequence[Path]) -> dict[str, str]:
+    """With folders that Python looks into before all others."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("ABFLEET_")}
-    return {**kept, "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    path = [*map(str, first), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**kept, "PYTHONPATH": os.pathsep.join(path)}
 
 
-def our_router(stage: Stage, *, transport: str, name: str, module: str = "abfleet_router") -> Running:
+def our_router(
+    stage: Stage, *, transport: str, name: str, module: str = "abfleet_router", root: Path = ROOT
+) -> Running:
     """Starts our router with everything switched on: decision log, metrics, admin, assignment, health checks.
 
-    `module`: a program that is our router but for what it measures.
+    `module`: a program that is our router but for what it measures; `root`: the checkout whose router it is.
     """
     port = free_port()
     logs = stage.directory / f"{name}-logs"
@@ -84,7 +94,8 @@ def our_router(stage: Stage, *, transport: str, name: str, module: str = "abflee
         *("--log-dir", logs, "--admin-listen", "127.0.0.1:0", "--metrics-port", "0"),
         *stage.router_flags,
     ]
-    child = Child.start(name, argv, directory=stage.directory, environment=environment(), cwd=ROOT)
+    first = [ROOT] if root == ROOT else [root, *(root / room for room in _ROOMS)]
+    child = Child.start(name, argv, directory=stage.directory, environment=_environment(first), cwd=root)
     child.wait_for_line(_READY, timeout_s=_START_S)
     return Running(name, port, child, (logs, "*.jsonl"))
 

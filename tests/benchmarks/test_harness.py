@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
 
-from tests.benchmarks import fleets, hpack, picture
+from tests.benchmarks import fleets, hpack, light, picture
 from tests.benchmarks.__main__ import QUICK
 from tests.benchmarks.__main__ import main as bench
 from tests.benchmarks.files import VERSIONS, WEIGHTS, Shape, write_experiments
@@ -222,3 +222,24 @@ def test_a_usage_mistake_exits_with_two(arguments: list[str], capsys: pytest.Cap
 def test_weights_are_thirty_users() -> None:
     """30 users can be split exactly as the weights say."""
     assert all(30 * weight % 100 == 0 for weight in WEIGHTS)
+
+
+def test_light_load_is_measured_by_process_and_compared_by_round(tmp_path: Path) -> None:
+    """Two passes at a low rate: every call is answered, both sides have spent CPU, and a path is once itself."""
+    said: list[str] = []
+    found = light.run(
+        tmp_path,
+        paths=["native"],
+        rates=[100],
+        rounds=2,
+        seconds=0.5,
+        pinned=False,
+        before=None,
+        router_flags=(),
+        say=said.append,
+    )
+    assert [(one.path, one.rate, one.not_ok) for one in found] == [("native", 100, 0)] * 2
+    assert all(one.router_us > 0 and one.workers_us > 0 and one.wakes > 1 for one in found)
+    assert light.ratio(found, "native", "native", 100, "p50_ms") == 1
+    assert light.table(found).row_count == 9
+    assert len(said) == 2
