@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 PREFIX, SUFFIX, COMPRESSED_SUFFIX, PARTIAL_SUFFIX = "decisions-", ".jsonl", ".jsonl.zst", ".partial"
 FOREIGN_IDLE_SECONDS = 3600.0
@@ -45,19 +46,33 @@ class WriterIdentity:
         return path.name.removeprefix(PREFIX).rsplit("-", 2)[0] == self.host
 
 
-def create(folder: Path, identity: WriterIdentity, wall: Callable[[], float]) -> tuple[int, Path]:
+class Files(Protocol):
+    """What writing a file needs of the system, as the module `os` has it."""
+
+    def open(self, path: Path, flags: int, mode: int = ..., /) -> int: ...
+
+    def write(self, file: int, data: bytes | memoryview, /) -> int: ...
+
+    def ftruncate(self, file: int, length: int, /) -> None: ...
+
+    def fsync(self, file: int, /) -> None: ...
+
+    def close(self, file: int, /) -> None: ...
+
+
+def create(folder: Path, identity: WriterIdentity, wall: Callable[[], float], system: Files = os) -> tuple[int, Path]:
     """A new file, never one that is there: a torn last line stays alone. Makes the folder. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     started = wall()
     while True:
         path = folder / identity.name(started)
         try:
-            file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            file = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o640)
         except FileExistsError:  # containers share host names and process ids
             started += 1e-6
             continue
         if path.with_name(path.stem + COMPRESSED_SUFFIX).exists():
-            os.close(file)
+            system.close(file)
             path.unlink()
             started += 1e-6
             continue
@@ -75,17 +90,17 @@ def in_place(file: int, path: Path) -> bool:
     return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
 
 
-def probe(folder: Path) -> None:
+def probe(folder: Path, system: Files = os) -> None:
     """Writes, syncs and removes a block. Raises OSError where the log could not be written either."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".probe-{os.getpid()}{PARTIAL_SUFFIX}"
     try:
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
+        file = system.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640)
         try:
-            os.write(file, bytes(PROBE_BYTES))
-            os.fsync(file)
+            system.write(file, bytes(PROBE_BYTES))
+            system.fsync(file)
         finally:
-            os.close(file)
+            system.close(file)
     finally:
         path.unlink(missing_ok=True)
 

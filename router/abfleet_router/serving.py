@@ -1,14 +1,14 @@
 """The composition root: settings to a serving router, and its way out. Knows every part, decides nothing for them."""
 
 import asyncio
-import gc
 import random
 import signal
-import time
+from datetime import UTC, datetime
 from types import TracebackType
 from typing import Self
 
 import grpc
+from abfleet_log.files import WriterIdentity
 from abfleet_log.user_id_hash import keyed_hash
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.operational_log import OperationalLog
@@ -17,6 +17,7 @@ from abfleet_process.tracing.exporter import make_exporter
 from abfleet_process.watched_credentials import keep_checking
 from abfleet_protos import admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.health import HealthService, add_reflection
+from abfleet_transport.machine import THIS_MACHINE, Machine
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -45,25 +46,33 @@ SWEEPS_PER_MEMORY_CHECK = 5
 class Serving:
     """Everything that is open while a router serves; entered it listens, left it has closed."""
 
-    def __init__(self, settings: RouterSettings, operations: OperationalLog | None = None) -> None:
+    def __init__(
+        self, settings: RouterSettings, operations: OperationalLog | None = None, machine: Machine = THIS_MACHINE
+    ) -> None:
         """`operations`: the log of the process, where it is this router's."""
+        self._machine = machine
         self._settings = settings
         self._operations = operations or OperationalLog(settings.log_level)
         self.rpc_metrics = RpcMetrics(COUNTED)
         self.metrics = RouterMetrics()
-        self.decision_log = DecisionLog(settings.log_dir, settings.log)
+        self.decision_log = DecisionLog(
+            settings.log_dir,
+            settings.log,
+            clock=machine.clock,
+            wall=machine.wall,
+            background=machine.background,
+            system=machine.files,
+            identity=WriterIdentity(machine.host, machine.process),
+        )
         self.guards = Guards(
             settings.security,
             listen=settings.listen,
             admin_listen=settings.admin_listen,
             open_feedback=settings.open_feedback,
         )
-        # Draws balance load and name spans; nothing secret hangs on them.
-        generator = random.Random()  # noqa: S311
-        draw = generator.random
         self.fleet = Fleet(
-            clock=time.monotonic,
-            draw=draw,
+            clock=machine.clock,
+            draw=machine.random.random,
             policy=settings.ejection,
             batching=settings.batching,
             slow_start_seconds=settings.slow_start_seconds,
@@ -79,11 +88,14 @@ class Serving:
             self.metrics,
             self.rpc_metrics,
             settings.routing,
+            machine.clock,
+            machine.wall,
             holds_answers=settings.log.policy == "refuse",
             hashed=self._hashed,
-            tracer=self._make_tracer(generator),
+            tracer=self._make_tracer(machine.random),
             client_of=self.guards.client_of,
             rate_limit=self.guards.rate_limit,
+            entropy=machine.entropy,
         )
         self.fleet.set_receiver(self.router.batch_results)
         self.reloader = Reloader(
@@ -94,6 +106,7 @@ class Serving:
             self.decision_log,
             self._use,
             router=settings.routing.name,
+            now=lambda: datetime.fromtimestamp(machine.wall(), UTC),
             settle_polls=1,
         )
         self.feedback = self._make_feedback()
@@ -127,6 +140,8 @@ class Serving:
             authorise=self.guards.access.feedback,
             certificates=self.guards.asks_clients,
             user_id_hmac=self._hashed,
+            wall=self._machine.wall,
+            clock=self._machine.clock,
         )
 
     def _make_server(self) -> Server:
@@ -141,6 +156,7 @@ class Serving:
             max_concurrent_streams=security.max_concurrent_streams,
             max_connections=security.max_connections,
             tls=self.guards.tls,
+            machine=self._machine,
         )
         return make_server(self._settings.transport, plan, self.router.on_calls, self.router.on_cancelled)
 
@@ -217,8 +233,9 @@ class Serving:
             self.decision_log,
             lambda: self.health.serving,
             self._operations,
+            self._machine.clock,
         )
-        self._admin_server = self.guards.admin_server()
+        self._admin_server = self.guards.admin_server(self._machine.grpcio)
         admin_pb2_grpc.add_AdminServicer_to_server(
             admin.Admin(report, self.reloader, self.router, self._operations), self._admin_server
         )  # type: ignore[no-untyped-call]
@@ -231,9 +248,7 @@ class Serving:
         while self.router.snapshot is None:
             await self.reloader.poll()
             await asyncio.sleep(0.01)
-        # What is loaded by now lives as long as the process: the collector need not visit it again.
-        gc.collect()
-        gc.freeze()
+        self._machine.freeze_memory()
         self._offered = True
         await self.health.set_serving(self._serves)
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "atomic_file",
+    "background",
     "errors",
     "flags",
     "memory",

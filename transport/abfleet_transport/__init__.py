@@ -11,6 +11,7 @@ __all__ = [
     "health",
     "http2",
     "keepalive",
+    "machine",
     "plan",
     "rpc_metrics",
     "server",

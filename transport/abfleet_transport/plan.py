@@ -9,6 +9,7 @@ import structlog
 from abfleet_process.security.tls import ServerTls
 
 from abfleet_transport.call import Call, Code, Deliver
+from abfleet_transport.machine import THIS_MACHINE, Machine
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     ServerInterceptor = grpc.aio.ServerInterceptor[Any, Any]
@@ -66,3 +67,5 @@ class ServerPlan:
     """None: as many as the process may have descriptors."""
     tls: ServerTls | None = None
     """The native transport has no TLS."""
+    machine: Machine = THIS_MACHINE
+    """Of the native transport; grpcio takes the real one in any case."""

@@ -1,13 +1,8 @@
 """The composition root: settings to a serving worker, and its way out. Decides nothing for the parts."""
 
 import asyncio
-import gc
-import os
-import random
 import signal
-import socket
 import sys
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -26,6 +21,7 @@ from abfleet_process.security.tls import ServerTls
 from abfleet_process.tracing.exporter import make_exporter
 from abfleet_protos import recommender_pb2, worker_pb2
 from abfleet_transport.health import HealthService, add_reflection
+from abfleet_transport.machine import THIS_MACHINE, Machine
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -35,7 +31,7 @@ from abfleet_worker.follow import Follower
 from abfleet_worker.inbox import Inbox
 from abfleet_worker.metrics import FollowerCounters, WorkerMetrics
 from abfleet_worker.model import OnnxModel, load
-from abfleet_worker.service import METHODS, RecommenderService
+from abfleet_worker.service import METHODS, Model, RecommenderService
 from abfleet_worker.settings import WorkerSettings, parse
 from abfleet_worker.tracing import InferenceTracer
 
@@ -78,7 +74,7 @@ async def serve(settings: WorkerSettings, operations: OperationalLog) -> int:
     tls = settings.security.tls()
     model = await asyncio.to_thread(_load, settings, settings.version)
     log.info("model loaded", version=model.version, sha256=model.sha256[:12], seconds=round(model.load_seconds, 3))
-    async with _Serving(settings, model, tls) as serving:
+    async with Serving(settings, model, tls) as serving:
         if not signals.first.is_set():
             async with serving.following():
                 await serving.health.set_serving(True)
@@ -116,11 +112,14 @@ def _signing_key(settings: WorkerSettings) -> bytes | None:
         raise ModelLoadError(f"--model-key-file: {error}") from error
 
 
-class _Serving:
+class Serving:
     """Everything that is open while a worker serves; entered it listens, left it has closed."""
 
-    def __init__(self, settings: WorkerSettings, model: OnnxModel, tls: ServerTls | None) -> None:
+    def __init__(
+        self, settings: WorkerSettings, model: Model, tls: ServerTls | None, machine: Machine = THIS_MACHINE
+    ) -> None:
         self._settings = settings
+        self._machine = machine
         self._tls = tls
         self._checking: asyncio.Task[None] | None = None
         rpc_metrics = RpcMetrics(METHODS)
@@ -131,7 +130,9 @@ class _Serving:
             lambda: (self.service.model.version, self.service.model.sha256),
             self._follow_counts if self._alias else None,
         )
-        self.spans = make_exporter(settings.otlp_endpoint, "abfleet-worker", {"service.instance.id": instance()})
+        self.spans = make_exporter(
+            settings.otlp_endpoint, "abfleet-worker", {"service.instance.id": f"{machine.host}-{machine.process}"}
+        )
         if self.spans is not None:
             worker_metrics.register(self.spans.families)
         registry = CollectorRegistry()
@@ -142,9 +143,10 @@ class _Serving:
             rpc_metrics=rpc_metrics,
             metrics=worker_metrics,
             max_batch=settings.max_batch,
-            make_request_id=lambda: os.urandom(16).hex(),
+            make_request_id=lambda: machine.entropy(16).hex(),
             alias=self._alias,
             tracer=self._make_tracer(),
+            clock=machine.clock,
         )
         if tls is not None:
             worker_metrics.register(lambda: watched_credentials.families([tls.watched], [("tls", tls.expiry)]))
@@ -161,14 +163,16 @@ class _Serving:
             max_concurrent_streams=settings.security.max_concurrent_streams,
             max_connections=settings.security.max_connections,
             tls=tls,
+            machine=machine,
         )
-        self._inbox = Inbox(self.service)
+        self._inbox = Inbox(self.service, clock=machine.work_clock, background=machine.background)
         self.server: Server = make_server(settings.transport, plan, self._inbox.put, self._inbox.withdraw)
 
     def _make_tracer(self) -> InferenceTracer | None:
-        # Random numbers name spans; nothing secret hangs on them.
-        bits = random.Random().getrandbits  # noqa: S311
-        return None if self.spans is None else InferenceTracer(self.spans.export, bits, time.time)
+        machine = self._machine
+        return (
+            None if self.spans is None else InferenceTracer(self.spans.export, machine.random.getrandbits, machine.wall)
+        )
 
     @property
     def address(self) -> str:
@@ -216,7 +220,7 @@ class _Serving:
         self.health.add_to(server)
         add_reflection(server, SERVICES)
 
-    async def __aenter__(self) -> "_Serving":
+    async def __aenter__(self) -> "Serving":
         await self.health.set_serving(False)
         self._inbox.start()
         if self.spans is not None:
@@ -230,9 +234,7 @@ class _Serving:
         except TransportError:
             await self._close()
             raise
-        # What is loaded by now lives as long as the process: the collector need not visit it again.
-        gc.collect()
-        gc.freeze()
+        self._machine.freeze_memory()
         return self
 
     async def drain(self) -> None:
@@ -253,8 +255,3 @@ class _Serving:
         self.metrics.close()
         if self.spans is not None:
             self.spans.close()
-
-
-def instance() -> str:
-    """A name for this process among all workers: its host and its process id."""
-    return f"{socket.gethostname()}-{os.getpid()}"

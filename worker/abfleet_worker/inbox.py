@@ -5,11 +5,13 @@ One that is not has a thread of its own, because the loop must not be held up: i
 not answer those is taken for dead.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
+from abfleet_process.background import BackgroundThread, MakeBackground
 from abfleet_transport.call import Call
 
 QUICK_SECONDS: Final = 0.005
@@ -27,12 +29,19 @@ class CallHandler(Protocol):
 
 
 class Inbox:
-    """A queue and its thread; `put` and `withdraw` from the event loop, everything that waits is taken at once.
+    """A queue and its thread, or what `background` makes instead; `put` and `withdraw` from the event loop. Everything
+    that waits is taken at once.
 
     Calls are answered on the loop or on the thread, never on both at a time.
     """
 
-    def __init__(self, handler: CallHandler, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        handler: CallHandler,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        background: MakeBackground = BackgroundThread,
+    ) -> None:
         self._handler = handler
         self._clock = clock
         self._took = float("inf")  # seconds to answer what came together, smoothed; changed only by who is `_busy`
@@ -41,11 +50,11 @@ class Inbox:
         self._waiting: list[Call] = []  # changed only under `_changed`
         self._gone: list[Call] = []  # changed only under `_changed`
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._background = background("inference", self._round)
 
     def start(self) -> None:
         """Starts the thread, which answers what is not answered on the event loop."""
-        self._thread.start()
+        self._background.start()
 
     def put(self, calls: Sequence[Call]) -> None:
         """Answers calls, where that is quick; else hands them over and returns at once."""
@@ -56,10 +65,11 @@ class Inbox:
                 self._busy = True
             else:
                 self._waiting += calls
-                self._changed.notify()
         if here:
             self._answer(calls)
             self._finish()
+        else:
+            self._background.wake()
 
     def _answer(self, calls: Sequence[Call]) -> None:
         begun = self._clock()
@@ -80,30 +90,30 @@ class Inbox:
     def withdraw(self, call: Call) -> None:
         """Takes a call back that has not been read; one that is being answered is left alone."""
         with self._changed:
-            if call in self._waiting:
-                self._waiting.remove(call)
-                self._gone.append(call)
-                self._changed.notify()
+            if call not in self._waiting:
+                return
+            self._waiting.remove(call)
+            self._gone.append(call)
+        self._background.wake()
 
     def close(self) -> None:
         """Answers what waits and ends the thread."""
         with self._changed:
             self._closed = True
-            self._changed.notify()
-        self._thread.join()
+        self._background.wake()
+        self._background.join()
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._gone or self._closed)
-                waiting, self._waiting = self._waiting, []
-                gone, self._gone = self._gone, []
-                closed = self._closed
-                self._busy = True
-            for call in gone:
-                self._handler.gone(call)
-            if waiting:
-                self._answer(waiting)
-            self._finish()
-            if closed and not waiting:
-                return
+    def _round(self) -> float | None:
+        with self._changed:
+            waiting, self._waiting = self._waiting, []
+            gone, self._gone = self._gone, []
+            closed = self._closed
+            if not waiting and not gone:
+                return None if closed else math.inf
+            self._busy = True
+        for call in gone:
+            self._handler.gone(call)
+        if waiting:
+            self._answer(waiting)
+        self._finish()
+        return 0.0  # more may have come meanwhile

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 import structlog
+from abfleet_process.background import BackgroundThread, MakeBackground
 
-from abfleet_log.files import WriterIdentity
+from abfleet_log.files import Files, WriterIdentity
 from abfleet_log.writer.keeper import LogKeeper
 from abfleet_log.writer.sinks import FileSink, Fsync, Sink, StdoutSink
 from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter, Waiter, Written
@@ -64,7 +65,11 @@ class DecisionLog:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        background: MakeBackground = BackgroundThread,
+        system: Files = os,
+        identity: WriterIdentity | None = None,
     ) -> None:
+        """`identity`: of the writing process, in the names of files; None: this one."""
         self.settings = settings = settings or LogSettings()
         self.counters = LogCounters()
         self._clock = clock
@@ -75,14 +80,19 @@ class DecisionLog:
         self._flusher: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reported_at = -REPORT_SECONDS
-        identity = WriterIdentity(socket.gethostname(), os.getpid())
+        identity = identity or WriterIdentity(socket.gethostname(), os.getpid())
         self._keeper: LogKeeper | None = None
         sink: Sink
         if settings.sink == "stdout":
             sink = StdoutSink()
         else:
             self._keeper = keeper = LogKeeper(
-                folder, identity, compresses=settings.compress == "zst", retention_seconds=settings.retention_seconds
+                folder,
+                identity,
+                compresses=settings.compress == "zst",
+                retention_seconds=settings.retention_seconds,
+                wall=wall,
+                background=background,
             )
             sink = FileSink(
                 folder,
@@ -93,9 +103,15 @@ class DecisionLog:
                 on_closed=keeper.wake,
                 clock=clock,
                 wall=wall,
+                system=system,
             )
         self._writer = LogWriter(
-            sink, self.counters, self._notify_from_thread, keeps=settings.policy != "refuse", clock=clock
+            sink,
+            self.counters,
+            self._notify_from_thread,
+            keeps=settings.policy != "refuse",
+            clock=clock,
+            background=background,
         )
 
     @property

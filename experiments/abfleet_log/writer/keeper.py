@@ -1,16 +1,15 @@
 """Compresses closed files of the decision log, and removes them after their retention time.
 
-One thread of low priority. It never touches a file that a process still writes.
+A thread of low priority, unless told otherwise. It never touches a file that a process still writes.
 """
 
-import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import structlog
+from abfleet_process.background import BackgroundThread, MakeBackground
 
 from abfleet_log.files import CannotCompress, WriterIdentity, compress, expired, locked_if_closed, plain_files
 
@@ -33,42 +32,38 @@ class LogKeeper:
         compresses: bool,
         retention_seconds: float,
         wall: Callable[[], float] = time.time,
+        background: MakeBackground = BackgroundThread,
     ) -> None:
         self._folder = folder
         self._identity = identity
         self._compresses = compresses
         self._retention_seconds = retention_seconds
         self._wall = wall
-        self._wake = threading.Event()
         self._closing = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._background = background("log-keeper", self._round, niceness=NICENESS)
         self.compressed = 0
         """Files; changed only by the keeper's thread, as `removed` is."""
         self.removed = 0
 
     def start(self) -> None:
         """Begins with what earlier processes left."""
-        self._thread = threading.Thread(target=self._run, name="log-keeper", daemon=True)
-        self._thread.start()
+        self._background.start()
 
     def wake(self) -> None:
         """Starts a round at once, because a file has been closed."""
-        self._wake.set()
+        self._background.wake()
 
     def close(self) -> None:
         """Stops; a file that is being compressed stays as it was."""
         self._closing.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
+        self._background.wake()
+        self._background.join()
 
-    def _run(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # of this thread alone, where the system can do that
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
-        while not self._closing.is_set():
-            self._wake.clear()
-            self.tidy()
-            self._wake.wait(ROUND_SECONDS)
+    def _round(self) -> float | None:
+        if self._closing.is_set():
+            return None
+        self.tidy()
+        return ROUND_SECONDS
 
     def tidy(self) -> None:
         """Compresses closed files, then removes those older than the retention. Logs errors, raises none."""

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 import structlog
 
-from abfleet_log.files import WriterIdentity, create, in_place, probe
+from abfleet_log.files import Files, WriterIdentity, create, in_place, probe
 
 log = structlog.get_logger("abfleet.router.decision_log")
 
@@ -64,6 +64,7 @@ class FileSink:
         on_closed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        system: Files = os,
     ) -> None:
         self._folder = folder
         self._identity = identity
@@ -73,6 +74,7 @@ class FileSink:
         self._on_closed = on_closed
         self._clock = clock
         self._wall = wall
+        self._system = system
         self._file: int | None = None
         self._path = folder / identity.name(0)
         self._size = 0  # bytes of whole lines
@@ -87,7 +89,7 @@ class FileSink:
         return str(self._path)
 
     def open(self) -> None:
-        file, path = create(self._folder, self._identity, self._wall)
+        file, path = create(self._folder, self._identity, self._wall, self._system)
         self._file, self._path, self._size, self._torn, self._unsynced = file, path, 0, False, False
         self._opened = self._synced = self._clock()
 
@@ -105,12 +107,12 @@ class FileSink:
                 self.open()
             assert self._file is not None
             if self._torn:
-                os.write(self._file, b"\n")
+                self._system.write(self._file, b"\n")
                 self._size += 1
                 self._torn = False
         except OSError as problem:
             return 0, problem
-        size, error = write(self._file, chunk)
+        size, error = write(self._file, chunk, self._system)
         whole = size if size == len(chunk) else chunk.rfind(b"\n", 0, size) + 1
         self._unsynced |= whole > 0
         if whole < size:
@@ -131,7 +133,7 @@ class FileSink:
         """
         assert self._file is not None
         try:
-            os.ftruncate(self._file, max(0, os.fstat(self._file).st_size - torn))
+            self._system.ftruncate(self._file, max(0, os.fstat(self._file).st_size - torn))
         except OSError:
             self._torn = True
 
@@ -144,7 +146,7 @@ class FileSink:
             if self._unsynced and (
                 self._fsync == "always" or (self._fsync == "interval" and self._clock() - self._synced >= FSYNC_SECONDS)
             ):
-                os.fsync(self._file)
+                self._system.fsync(self._file)
                 self._unsynced, self._synced = False, self._clock()
         except OSError as error:
             return error
@@ -172,17 +174,17 @@ class FileSink:
     def _finish(self, file: int, *, unsynced: bool) -> None:
         try:
             if unsynced and self._fsync != "never":
-                os.fsync(file)
+                self._system.fsync(file)
         except OSError as error:
             log.warning("a closed log file could not be synced; its last lines may not be on disk", error=str(error))
         finally:
-            os.close(file)
+            self._system.close(file)
 
     def _abandon_file(self) -> None:
         """Closes the file, so that the next commit opens a new one."""
         if self._file is not None:
             with contextlib.suppress(OSError):
-                os.close(self._file)
+                self._system.close(self._file)
             self._file = None
 
     def idle(self) -> None:
@@ -198,7 +200,7 @@ class FileSink:
         self._rotate_if_due()
 
     def probe(self) -> None:
-        probe(self._folder)
+        probe(self._folder, self._system)
 
     def close(self) -> None:
         if self._file is not None:
@@ -236,12 +238,12 @@ class StdoutSink:
         """Does nothing: standard output belongs to the process."""
 
 
-def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+def write(file: int, chunk: bytes, system: Files = os) -> tuple[int, OSError | None]:
     """Bytes written, and why not all of them."""
     size, view = 0, memoryview(chunk)
     try:
         while size < len(chunk):
-            size += os.write(file, view[size:])
+            size += system.write(file, view[size:])
     except OSError as error:
         return size, error
     return size, None

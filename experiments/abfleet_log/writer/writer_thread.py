@@ -1,17 +1,17 @@
-"""The thread that writes the decision log: takes batches in order, retries, calls back who waits. Knows no event loop.
+"""What writes the decision log beside the event loop: takes batches in order, retries, calls back who waits.
 
 A slow or full disk holds up this thread alone. What happens to lines that cannot be written is one of two things: they
 are kept and tried again (others are dropped where the buffer ends), or given up at once, when answers wait for them.
 """
 
 import queue
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
+from abfleet_process.background import BackgroundThread, MakeBackground
 
 from abfleet_log.writer.sinks import Sink
 
@@ -69,7 +69,7 @@ class WriteFailure:
 
 
 class LogWriter:
-    """One thread between `start` and `close`."""
+    """Writes between `start` and `close`, on a thread unless told otherwise."""
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class LogWriter:
         *,
         keeps: bool,
         clock: Callable[[], float] = time.monotonic,
+        background: MakeBackground = BackgroundThread,
     ) -> None:
         """`notify` is called in the thread; `keeps`: lines that cannot be written are kept and tried again."""
         self._sink = sink
@@ -88,7 +89,8 @@ class LogWriter:
         self._clock = clock
         self._queue: queue.SimpleQueue[LineBatch | None] = queue.SimpleQueue()
         self._held: deque[LineBatch] = deque()  # taken and not written
-        self._thread: threading.Thread | None = None
+        self._background = background("decision-log", self._round)
+        self._started = False
         self.done_bytes = 0
         """Of lines that were written or given up; changed only by the thread, as all below."""
         self.failure: WriteFailure | None = None
@@ -103,35 +105,33 @@ class LogWriter:
     def start(self) -> None:
         """Opens the sink and starts the thread. Raises OSError."""
         self._sink.open()
-        self._thread = threading.Thread(target=self._run, name="decision-log", daemon=True)
-        self._thread.start()
+        self._started = True
+        self._background.start()
 
     def put(self, batch: LineBatch) -> None:
         """Queues a batch and wakes the thread; never blocks."""
         self._queue.put(batch)
+        self._background.wake()
 
     def close(self, timeout_seconds: float) -> bool:
         """Writes what was handed over and stops; whether that was done in time."""
         self._queue.put(None)
-        if self._thread is None:
-            return True
-        self._thread.join(timeout_seconds)
-        return not self._thread.is_alive()
+        self._background.wake()
+        return not self._started or self._background.join(timeout_seconds)
 
-    def _run(self) -> None:
-        going = True
-        while going:
-            try:
-                batch = self._queue.get(timeout=RETRY_SECONDS if self.failure else IDLE_SECONDS)
-            except queue.Empty:
-                self._idle()
-                continue
+    def _round(self) -> float | None:
+        """Writes what was handed over; where that is nothing, looks after the file."""
+        if self._queue.empty():
+            self._idle()
+        while not self._queue.empty():  # nobody else takes from it
+            batch = self._queue.get()
             if batch is None:
-                going = False
-            else:
-                self._held.append(batch)
-            self.write_held(last=not going)
-        self._sink.close()
+                self.write_held(last=True)
+                self._sink.close()
+                return None
+            self._held.append(batch)
+            self.write_held()
+        return RETRY_SECONDS if self.failure else IDLE_SECONDS
 
     def _idle(self) -> None:
         if self._held:

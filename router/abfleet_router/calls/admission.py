@@ -25,13 +25,14 @@ class Admission:
         default_deadline_seconds: float,
         tracer: CallTracer | None = None,
         client_of: Callable[[Call], str | None] | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`tracer`: None where this router makes no spans; `client_of`: None where no caller can say who it is."""
         self.client_of = client_of
         self._default_deadline_seconds = default_deadline_seconds
         self._tracer = tracer
         # Random once for each process and counted from there: as good as a UUID for each call, at a tenth of the cost.
-        self._prefix = os.urandom(8).hex()
+        self._prefix = entropy(8).hex()
         self._numbers = count(1)
 
     def admit(self, call: Call, snapshot: Snapshot) -> RoutedCall:

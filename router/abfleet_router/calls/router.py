@@ -4,6 +4,7 @@ All of it runs on one event loop, so nothing here can race. Calls come in batche
 coroutine, no task and no lock for a call. Everything after admission is driven by what comes back from a queue.
 """
 
+import os
 import time
 from collections.abc import Callable
 from math import ceil
@@ -54,6 +55,7 @@ class Router:
         tracer: CallTracer | None = None,
         client_of: Callable[[Call], str | None] | None = None,
         rate_limit: RateLimit | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
         """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id;
         `tracer`: None where no spans are made; `client_of`: None where no caller can say who it is."""
@@ -63,7 +65,7 @@ class Router:
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
-        self._admission = Admission(settings.default_deadline_seconds, tracer, client_of)
+        self._admission = Admission(settings.default_deadline_seconds, tracer, client_of, entropy)
         self._records = CallRecords(
             metrics, rpc_metrics, decision_log, clock, wall, router=settings.name, hashed=hashed, tracer=tracer
         )

@@ -77,6 +77,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         certificates: bool = False,
         user_id_hmac: Callable[[str], str] | None = None,
         wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`window`: how many outcome ids are remembered; `authorise`: from metadata and the name in a certificate to
         who calls, raises AccessDenied for one who may not; `certificates`: whether callers show them."""
@@ -89,13 +90,14 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
         self._certificates = certificates
         self._user_id_hmac = user_id_hmac
         self._wall = wall
+        self._clock = clock
         self.counts = OutcomeCounts(Counter())
         self.by_group = GroupOutcomes()
 
     async def Record(self, request: recommender_pb2.RecordRequest, context: Context) -> recommender_pb2.RecordResponse:
         """One batch. What is accepted is in the log when the answer is sent."""
         self._rpc.started(METHOD_INDEX)
-        begun, code = time.monotonic(), Code.CANCELLED
+        begun, code = self._clock(), Code.CANCELLED
         try:
             metadata = tuple(context.invocation_metadata() or ())
             certificate = identity(context.auth_context()) if self._certificates else None
@@ -111,7 +113,7 @@ class Feedback(recommender_pb2_grpc.FeedbackServicer):
             code = Code.INTERNAL
             raise
         finally:
-            self._rpc.finished(METHOD_INDEX, code, time.monotonic() - begun)
+            self._rpc.finished(METHOD_INDEX, code, self._clock() - begun)
 
     async def _record(
         self,

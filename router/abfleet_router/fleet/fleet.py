@@ -76,7 +76,16 @@ class Fleet:
 
     def _make_replica(self, pool: Pool, address: str) -> Replica:
         assert self._receiver is not None, "set_receiver comes before follow"
-        return Replica(pool, address, self._receiver, self.backlog, self._clock, self._batching, tls=self._worker_tls)
+        return Replica(
+            pool,
+            address,
+            self._receiver,
+            self.backlog,
+            self._clock,
+            self._batching,
+            tls=self._worker_tls,
+            draw=self._draw,
+        )
 
     async def close(self) -> None:
         """Closes every connection; calls still under way are failed."""

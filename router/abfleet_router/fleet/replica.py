@@ -1,6 +1,7 @@
 """One worker process as the router sees it: its queue, its health, its record."""
 
 import asyncio
+import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,12 +95,18 @@ class Replica:
         settings: BatchingSettings,
         *,
         tls: ClientTls | None = None,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         self.pool = pool
         self.version = pool.version
         self.address = address
         self.link = WorkerLink(
-            address, self._on_lost, tls=tls, host_name=lambda: pool.host_name(address), on_moving=self._on_moving
+            address,
+            self._on_lost,
+            tls=tls,
+            host_name=lambda: pool.host_name(address),
+            on_moving=self._on_moving,
+            draw=draw,
         )
         self.queue = BatchQueue(
             self.link, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight

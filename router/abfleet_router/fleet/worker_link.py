@@ -57,6 +57,7 @@ class WorkerLink:
         tls: ClientTls | None = None,
         host_name: Callable[[], str] = lambda: "localhost",
         on_moving: Callable[[], None] = lambda: None,
+        draw: Callable[[], float] = random.random,
     ) -> None:
         """`address`: `host:port` or `unix:path`, resolved; nothing is connected before `keep_connected`.
 
@@ -67,6 +68,7 @@ class WorkerLink:
         self._on_moving = on_moving
         self._tls = tls
         self._host_name = host_name
+        self._draw = draw
         self._tls_problem = ""
         self._connection: ClientConnection | None = None
         self._leaving: set[ClientConnection] = set()  # open for what they carry; the worker has said goodbye to them
@@ -114,7 +116,7 @@ class WorkerLink:
                 self.moving = False
                 self._on_lost()
             # Jitter, or all routers would try a worker that comes back at the same moment.
-            await asyncio.sleep(backoff * random.uniform(0.8, 1.2))  # noqa: S311
+            await asyncio.sleep(backoff * (0.8 + 0.4 * self._draw()))
             backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
 
     def _adopt(self, connection: ClientConnection) -> None:

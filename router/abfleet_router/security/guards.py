@@ -10,6 +10,7 @@ from abfleet_process.memory import MemoryWatch
 from abfleet_process.watched_credentials import WatchedCredential
 from abfleet_transport.call import Call
 from abfleet_transport.grpcio.grpcio_server import open_server
+from abfleet_transport.machine import Grpcio
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from abfleet_router.security.access import Access, AdminGuard
@@ -63,9 +64,9 @@ class Guards:
                 ends.append(("worker_tls", end))
             yield from watched_credentials.families(self.files, ends)
 
-    def admin_server(self) -> grpc.aio.Server:
+    def admin_server(self, grpcio: Grpcio = grpc.aio) -> grpc.aio.Server:
         """The server of the admin port; it asks callers for a token where one is needed."""
-        return open_server((AdminGuard(self.access),), [("grpc.so_reuseport", 0)])
+        return open_server((AdminGuard(self.access),), [("grpc.so_reuseport", 0)], grpcio)
 
     def bind_admin(self, server: grpc.aio.Server) -> int:
         """Binds the admin port; off loopback with the router's TLS, where it has one. Raises AddressError."""

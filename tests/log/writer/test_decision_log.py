@@ -113,7 +113,7 @@ async def test_a_writer_that_cannot_keep_up(make_log: Make, monkeypatch: pytest.
     free = threading.Event()
     real_write = sinks.write
 
-    def slow(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def slow(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         free.wait(30)
         return real_write(file, chunk)
 
@@ -138,7 +138,7 @@ async def test_a_write_that_hangs_is_trouble(make_log: Make, monkeypatch: pytest
     free = threading.Event()
     real_write = sinks.write
 
-    def slow(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def slow(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         free.wait(30)
         return real_write(file, chunk)
 
@@ -187,7 +187,7 @@ async def test_who_waits_is_told_that_it_is_not_written(
     full = True
     real_write = sinks.write
 
-    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
 
     monkeypatch.setattr(sinks, "write", write)

@@ -149,7 +149,7 @@ def test_a_file_that_is_removed_during_the_write(tmp_path: Path, monkeypatch: py
     sink.open()
     real = sinks.write
 
-    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         with contextlib.suppress(FileNotFoundError):
             first.unlink()
         return real(file, chunk)

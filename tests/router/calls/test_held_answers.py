@@ -64,7 +64,7 @@ async def test_an_answer_follows_its_line(bench: RefusingBench, monkeypatch: pyt
     seen_in_write: list[int] = []
     real_write = sinks.write
 
-    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         seen_in_write.append(sum(len(call.answers) for call in calls))
         return real_write(file, chunk)
 
@@ -86,7 +86,7 @@ async def test_no_line_no_answer(bench: RefusingBench, monkeypatch: pytest.Monke
     full = True
     real_write = sinks.write
 
-    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
 
     monkeypatch.setattr(sinks, "write", write)
@@ -115,7 +115,7 @@ async def test_a_write_that_ends_half_way(bench: RefusingBench, monkeypatch: pyt
     real_write = sinks.write
     parts = [1500]
 
-    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         if not parts:
             return real_write(file, chunk)
         size, _ = real_write(file, chunk[: parts.pop()])

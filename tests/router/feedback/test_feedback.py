@@ -272,7 +272,7 @@ async def test_the_log_cannot_be_written(desk: Desk, monkeypatch: pytest.MonkeyP
     full = True
     real_write = sinks.write
 
-    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
 
     monkeypatch.setattr(sinks, "write", write)
@@ -294,7 +294,7 @@ async def test_a_caller_who_goes(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
     free = threading.Event()
     real_write = sinks.write
 
-    def write(file: int, chunk: bytes) -> tuple[int, OSError | None]:
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
         free.wait(30)
         return real_write(file, chunk)
 

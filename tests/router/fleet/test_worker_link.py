@@ -1,7 +1,6 @@
 """The link to a worker over real gRPC: batches, refusals, deaths, and how it is connected again."""
 
 import asyncio
-from types import SimpleNamespace
 
 import grpc
 import pytest
@@ -98,7 +97,6 @@ async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pyt
     """A port that accepts and closes, as a proxy without a worker does, is tried with growing pauses."""
     hasty, tries, enough = Hasty(), 0, asyncio.Event()
     monkeypatch.setattr("abfleet_router.fleet.worker_link.asyncio", hasty)
-    monkeypatch.setattr("abfleet_router.fleet.worker_link.random", SimpleNamespace(uniform=lambda low, high: 1.0))
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal tries
@@ -109,7 +107,7 @@ async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pyt
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    link = WorkerLink(f"127.0.0.1:{port}", lambda: None)
+    link = WorkerLink(f"127.0.0.1:{port}", lambda: None, draw=lambda: 0.5)
     keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await enough.wait()

@@ -104,12 +104,12 @@ async def test_a_call_whose_caller_has_gone_is_not_delivered() -> None:
     assert scene.turns == [[b"0", b"2"]]
 
 
-async def test_after_a_pause_of_the_process_few_calls_are_no_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_after_a_pause_of_the_process_few_calls_are_no_queue() -> None:
     """However old the oldest is: they have their turn at once, and so have those that come."""
     scene = Scene()
     connection, wire = scene.connected()
     now = 1000.0
-    monkeypatch.setattr(call_queue.time, "monotonic", lambda: now)
+    scene.queue.clock = lambda: now
     connection.data_received(calls(0, 10))
     now += 10.0
     connection.data_received(calls(10, 4))
@@ -144,7 +144,7 @@ async def test_what_cannot_have_its_turn_is_refused_at_once(why: str, monkeypatc
     scene = Scene()
     connection, wire = scene.connected()
     now = 1000.0
-    monkeypatch.setattr(call_queue.time, "monotonic", lambda: now)
+    scene.queue.clock = lambda: now
     monkeypatch.setattr(call_queue, "MANY_CALLS", 10)
     monkeypatch.setattr(call_queue, "MAX_CALLS", 10 if why == "too many" else MAX_CALLS)
     connection.data_received(calls(0, 10))

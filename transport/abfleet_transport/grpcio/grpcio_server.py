@@ -14,6 +14,8 @@ import grpc
 from grpc._cython import cygrpc
 from grpc.aio import _server as library
 
+from abfleet_transport.machine import Grpcio
+
 UNKNOWN_METHOD = "/unknown/method"
 TRIED_VERSIONS = ("1.85.",)
 """Of grpcio: this relies on what no promise of the library covers. Elsewhere its own server is used, and who runs it
@@ -21,12 +23,14 @@ must begin again when it has ended."""
 
 
 def open_server(
-    interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = (), options: Sequence[tuple[str, Any]] = ()
+    interceptors: Sequence["grpc.aio.ServerInterceptor[Any, Any]"] = (),
+    options: Sequence[tuple[str, Any]] = (),
+    grpcio: Grpcio = grpc.aio,
 ) -> grpc.aio.Server:
     """As grpc.aio.server. Services must register their methods, as generated code does; generic handlers alone are not
-    asked."""
-    if not grpc.__version__.startswith(TRIED_VERSIONS):
-        return grpc.aio.server(interceptors=interceptors, options=options)
+    asked. `grpcio`: what a machine has in the place of grpc.aio."""
+    if grpcio is not grpc.aio or not grpc.__version__.startswith(TRIED_VERSIONS):
+        return grpcio.server(interceptors=interceptors, options=options)
     return cast(grpc.aio.Server, _Server(tuple(interceptors), list(options)))
 
 

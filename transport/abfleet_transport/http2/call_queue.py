@@ -8,7 +8,6 @@ once.
 
 import asyncio
 import resource
-import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Protocol
@@ -110,6 +109,7 @@ class CallQueue:
         self.backend = backend
         """Who serves what is not delivered as calls."""
         self.loop = asyncio.get_running_loop()
+        self.clock = plan.machine.clock
         self.methods = {path: index for index, path in enumerate(plan.methods)}
         self.connections: set[OpenConnection] = set()
         self.emptied = asyncio.Event()
@@ -183,7 +183,7 @@ class CallQueue:
         if address is None:
             if len(self._addresses) >= MAX_ADDRESSES:
                 self._forget_addresses()
-            address = self._addresses[host] = ClientAddress(time.monotonic())
+            address = self._addresses[host] = ClientAddress(self.clock())
         address.connections += 1
         return address
 
@@ -205,7 +205,7 @@ class CallQueue:
 
     def arrived(self, call: Http2Call) -> None:
         """A call is whole: it is delivered with those that come in the same turn, or refused."""
-        arrived, now = self._arrived, time.monotonic()
+        arrived, now = self._arrived, self.clock()
         call.arrived = now
         self.read_units += CALL_UNITS
         if len(arrived) >= MANY_CALLS and (

@@ -1,6 +1,5 @@
 """Frames that carry no call, on one client's connection: settings, windows, resets, pings."""
 
-import time
 from collections import deque
 from typing import Final
 
@@ -101,7 +100,7 @@ class ControlFrames(ResponseSender):
         self._cut_off.pop(stream, None)
         self._drop_unsent(stream)
         call = self.streams.pop(stream, None)
-        rapid = type(call) is Http2Call and (not call.ended or time.monotonic() - call.arrived < RAPID_SECONDS)
+        rapid = type(call) is Http2Call and (not call.ended or self._queue.clock() - call.arrived < RAPID_SECONDS)
         self._charge(RAPID_UNITS if rapid else RESET_UNITS)
         if call is not None:
             self._forget(call)

@@ -251,11 +251,12 @@ class GrpcioBackend:
         path = make_socket_path()
         self._folder = path.parent
         await asyncio.to_thread(remove_abandoned, path.parent.parent)
-        self._server = grpc.aio.server(interceptors=(_WaitsForHalfClose(), *self._plan.interceptors))
+        library = self._plan.machine.grpcio
+        self._server = library.server(interceptors=(_WaitsForHalfClose(), *self._plan.interceptors))
         self._plan.add_services(self._server)
         self._server.add_insecure_port(f"unix:{path}")
         await self._server.start()
-        self._channel = grpc.aio.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)])
+        self._channel = library.insecure_channel(f"unix:{path}", [("grpc.use_local_subchannel_pool", 1)])
 
     def open(self, connection: StreamConnection, stream: int, head: Head, window: int) -> ForwardedStream | None:
         """Begins to carry a stream; None when there are too many."""

@@ -9,28 +9,20 @@ import asyncio
 import contextlib
 import os
 import socket
-import stat
-import time
 from collections.abc import Iterable
 from typing import Final
 
-from abfleet_process.errors import AddressError
 from prometheus_client.core import Metric
 
 from abfleet_transport.call import Cancelled, Deliver
 from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.connection import ServerConnection
 from abfleet_transport.http2.forwarding import GrpcioBackend
-from abfleet_transport.keepalive import keep_alive
+from abfleet_transport.machine import BACKLOG
 from abfleet_transport.plan import ServerPlan
 
-MAX_PORT: Final = 65535
-BACKLOG: Final = 1024
-"""Connections that the kernel keeps until they are accepted."""
 CHECK_SECONDS: Final = 5.0
 """Between checks for streams whose client takes too long."""
-KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
-"""Seconds, and tries: a machine that has gone silent would else keep its connection for ever."""
 CUT_SECONDS: Final = 0.5
 """What a client has, to read what was written before its connection is cut."""
 
@@ -68,7 +60,9 @@ class Http2Server:
     async def start(self) -> None:
         """Binds and begins to deliver. Raises AddressError."""
         queue = self._queue = CallQueue(self._plan, self._deliver, self._cancelled, self._backend)
-        sock = self._bound()
+        sock = self._plan.machine.bind(self._plan.address)
+        if self._plan.address.startswith("unix:"):
+            self._socket_path = self._plan.address.removeprefix("unix:")
         loop = asyncio.get_running_loop()
         try:
             await self._backend.start()
@@ -81,49 +75,6 @@ class Http2Server:
         else:
             self._listener = await loop.create_server(lambda: ServerConnection(queue), sock=sock, backlog=BACKLOG)
             self.port = sock.getsockname()[1]
-
-    def _bound(self) -> socket.socket:
-        address = self._plan.address
-        if address.startswith("unix:"):
-            return self._bound_unix(address.removeprefix("unix:"))
-        host, _, port = address.rpartition(":")
-        if not port.isdecimal() or int(port) > MAX_PORT:
-            raise AddressError(address, f"port: {port[:64]!r}; allowed are 0 to {MAX_PORT}")
-        try:
-            name = host.strip("[]") or None
-            family, kind, protocol, _, where = socket.getaddrinfo(
-                name, int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-            )[0]
-            sock = socket.socket(family, kind, protocol)
-        except OSError as error:
-            raise AddressError(address, error.strerror or str(error)) from error
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # of connections that ended; not of a listener
-            keep_alive(sock, KEEPALIVE)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-            sock.bind(where)
-            sock.listen(BACKLOG)  # a taken port may show only now
-        except OSError as error:
-            sock.close()
-            raise AddressError(address, error.strerror or str(error)) from error
-        sock.setblocking(False)
-        return sock
-
-    def _bound_unix(self, path: str) -> socket.socket:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        try:
-            with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISSOCK(os.stat(path).st_mode):
-                    os.unlink(path)  # of a process that was killed
-            sock.bind(path)
-            sock.listen(BACKLOG)
-        except OSError as error:
-            sock.close()
-            raise AddressError(self._plan.address, error.strerror or str(error)) from error
-        self._socket_path = path
-        sock.setblocking(False)
-        return sock
 
     async def close(self, grace_seconds: float = 0.0) -> None:
         """Takes no more connections, answers what has been sent for at most `grace_seconds`, and cuts the rest.
@@ -169,6 +120,6 @@ async def keep_cutting_slow_streams(queue: CallQueue) -> None:
     """Checks every CHECK_SECONDS, until it is cancelled."""
     while True:
         await asyncio.sleep(CHECK_SECONDS)
-        now = time.monotonic()
+        now = queue.clock()
         for connection in list(queue.connections):
             connection.cut_slow_streams(now)

@@ -3,7 +3,6 @@
 import asyncio
 import ipaddress
 import threading
-import time
 from typing import Final, cast
 
 from abfleet_transport.http2 import frames as http2
@@ -61,7 +60,7 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         self._patience: asyncio.TimerHandle | None = None
         self._unread = False  # the client does not read what is written
         self._address: ClientAddress | None = None
-        self._own = Allowance(time.monotonic())
+        self._own = Allowance(queue.clock())
         self._due = 0  # units of work since both were last asked
         self.suspect = False
         """Whether it is read from last; changed only here."""
@@ -71,7 +70,7 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         self._transport.set_write_buffer_limits(high=UNREAD_BYTES)
         self.peer = peer_name(transport)
         address = self._address = self._queue.address(host_of(self.peer))
-        if address.is_suspect(time.monotonic()):
+        if address.is_suspect(self._queue.clock()):
             self.suspect = True
             self._transport.pause_reading()
             self._queue.wait(self)
@@ -82,7 +81,7 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         self._out.clear()
         self._stop_waiting()
         if self._address is not None:
-            spent(self._own, self._address, self._due, time.monotonic())
+            spent(self._own, self._address, self._due, self._queue.clock())
             self._address.connections -= 1
             self._address = None
 
@@ -147,7 +146,7 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         due, self._due = self._due, 0
         if self._address is None:
             return
-        now = time.monotonic()
+        now = self._queue.clock()
         flood, greedy = spent(self._own, self._address, due, now)
         self.suspect |= greedy
         if flood:
