@@ -104,6 +104,7 @@ def machine_of(process: Process, network: Network, grpcio: SimulatedGrpcio, file
         entropy=process.world.random(f"entropy of {process.name}").randbytes,
         background=process.make_background,
         files=files,
+        thread_id=process.thread_id,
         bind=bind,
         grpcio=grpcio,  # type: ignore[arg-type]
         host=process.name.partition("#")[0],

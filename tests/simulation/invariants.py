@@ -25,11 +25,12 @@ UNREAD = "too many calls wait to be read"
 def check(simulation: "Simulation") -> list[str]:
     """Every sentence says what is broken."""
     lines = list(log_lines(simulation))
+    assigned = {line["request_id"]: line["model_version"] for _, line in lines if line["event"] == "exposure"}
     broken = [*simulation.broken, *simulation.world.errors]
     broken += one_answer(simulation)
     broken += own_items(simulation)
     broken += nothing_refused_when_nothing_waits(simulation)
-    broken += no_call_lost(simulation)
+    broken += no_call_lost(simulation, assigned)
     broken += all_well_again(simulation)
     broken += one_line(simulation, lines)
     broken += one_group(lines)
@@ -86,10 +87,18 @@ def one_answer(simulation: "Simulation") -> Iterator[str]:
             yield f"never ended: {show(call)}"
         elif call.answers > 1:
             yield f"{call.answers} answers: {show(call)}"
+        elif call.status == "silent" and waits_for_disk(simulation, call):
+            continue
         elif call.status in ("silent", "RESET", "lost", "refused") and router_is_well(simulation, call):
             yield f"no answer from a router that is well: {show(call)}"
         elif call.status in ("INTERNAL", "UNKNOWN", "INVALID_ARGUMENT", "UNIMPLEMENTED"):
             yield f"an answer that nothing explains: {show(call)}"
+
+
+def waits_for_disk(simulation: "Simulation", call: CallResult) -> bool:
+    """Whether its answer may be held until its line is written, on a disk that takes long."""
+    start, end = call.sent or call.due, call.ended or call.due
+    return policy_refuses(simulation) and harmed(simulation.harms, "log", call.router, start, end)
 
 
 def own_items(simulation: "Simulation") -> Iterator[str]:
@@ -115,8 +124,9 @@ def nothing_refused_when_nothing_waits(simulation: "Simulation") -> Iterator[str
                 yield f"refused long after the last fault: {show(call)}"
 
 
-def no_call_lost(simulation: "Simulation") -> Iterator[str]:
-    """A call of a patient caller is answered where its default pool is well, or its own but for one replica of it."""
+def no_call_lost(simulation: "Simulation", assigned: dict[str, str]) -> Iterator[str]:
+    """A call of a patient caller is answered where its own pool or the default's is well, but for one replica of
+    several. `assigned`: the versions of calls by request id."""
     for call in simulation.callers.results:
         patient = call.deadline is None or call.deadline >= PATIENT_SECONDS
         if call.status in ("OK", "left") or not patient or not router_is_well(simulation, call) or call.sent is None:
@@ -126,7 +136,8 @@ def no_call_lost(simulation: "Simulation") -> Iterator[str]:
             continue
         if harmed(harms, "log", call.router, call.sent, ended):
             continue
-        if is_safe(simulation, VERSIONS[0], call.sent, ended):
+        versions = {VERSIONS[0], assigned.get(f"call-{call.number}", VERSIONS[0])}
+        if any(is_safe(simulation, version, call.sent, ended) for version in versions):
             yield f"lost, though enough replicas are well: {show(call)}"
 
 

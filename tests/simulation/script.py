@@ -8,13 +8,13 @@ from typing import Any
 
 VERSIONS = ("v1", "v2", "v3")
 """v1 is the default."""
-FIRST_CALL, FIRST_FAULT, LAST_FAULT, IDLE_FROM, FINAL = 3.0, 5.0, 48.0, 50.0, 64.0
+FIRST_CALL, FIRST_FAULT, LAST_FAULT, IDLE_FROM, FINAL = 3.0, 5.0, 36.0, 38.0, 51.0
 """Seconds. Faults are over by the time at which a pause may begin; after that all is well."""
-END = 74.0
+END = 61.0
 KINDS = (
     *("kill_worker", "kill_router", "end_worker", "end_router", "stop_worker", "stop_router", "stall_worker"),
     *("stall_router", "slow_model", "hang_model", "fail_model", "cut", "slow_path", "reset_worker", "reset_caller"),
-    *("reset_stream", "goaway", "edit", "bad_edit", "clock", "disk_full", "disk_slow", "flood", "dns_fails", "leave_dns"),
+    *("reset_stream", "reset_stream", "goaway", "goaway", "edit", "bad_edit", "clock", "disk_full", "disk_slow", "flood", "dns_fails", "leave_dns"),
 )
 """What can go wrong. `end` is SIGTERM, `stop` SIGSTOP, `stall` a process that does not get the processor."""
 
@@ -82,7 +82,7 @@ def script_of(seed: int) -> Script:
     """The script that a seed stands for."""
     chance = random.Random(f"script {seed}")
     routers = chance.choice((1, 1, 1, 2))
-    replicas = tuple(chance.choice((1, 2, 2, 3)) for _ in VERSIONS)
+    replicas = tuple(chance.choice((1, 1, 2, 2, 3)) for _ in VERSIONS)
     narrow = chance.random() < 0.3  # batches so small that a flood fills the queues
     run_ms = tuple(chance.choice((40.0, 60.0) if narrow else (0.5, 3.0, 8.0, 15.0)) for _ in VERSIONS)
     policy = chance.choice(("keep_serving", "keep_serving", "unhealthy", "refuse"))
@@ -97,10 +97,11 @@ def script_of(seed: int) -> Script:
         for _ in range(chance.choice((3, 3, 4, 5, 6, 8)))
     ]
     faults.sort(key=lambda fault: fault.at)
-    phases = [Phase(FIRST_CALL, LAST_FAULT + 2 - FIRST_CALL, chance.choice((150, 200, 300)))]
+    phases = [Phase(FIRST_CALL, LAST_FAULT + 2 - FIRST_CALL, chance.choice((90, 120, 200)))]
+    phases += [Phase(fault.at - 0.05, 0.5, 10) for fault in faults]
     idle = chance.choice((0.0, 0.0, 0.0, 60.0, 3600.0))
-    phases.append(Phase(IDLE_FROM + 2 + idle, FINAL - IDLE_FROM - 2, 50))
-    phases.append(Phase(FINAL + idle, END - FINAL - 4, 30))
+    phases.append(Phase(IDLE_FROM + 2 + idle, FINAL - IDLE_FROM - 2, 40))
+    phases.append(Phase(FINAL + idle, END - FINAL - 4, 40))
     return Script(str(seed), routers, replicas, run_ms, flags, tuple(faults), tuple(phases), idle)
 
 

@@ -1,23 +1,20 @@
-"""Virtual time, and processes that share it: each has an event loop, clocks and threads of its own, and one real thread
-runs them all, one turn of one loop after the other. What happens follows from the seed alone."""
+"""Virtual time, and processes that share it: each has an event loop, clocks and threads of its own, and one real
+thread runs them all, one turn of one loop after the other. What happens follows from the seed alone."""
 
 import asyncio
 import hashlib
 import heapq
 import random
-import threading
 from asyncio import events
 from collections.abc import Callable, Coroutine
 from typing import Any
+
+from greenlet import GreenletExit, getcurrent, greenlet
 
 EPOCH = 1_796_000_000.0
 """Seconds since 1970 at which every simulation begins."""
 TURN_SECONDS, HANDLE_SECONDS = 10e-6, 10e-6
 """Of processor that a turn of a loop takes, and each of its callbacks."""
-
-
-class Killed(BaseException):
-    """Ends a thread of a process that was killed."""
 
 
 class World:
@@ -100,6 +97,7 @@ class Process:
         self.backgrounds: list[SimulatedBackground] = []
         self.on_death: list[Callable[[], None]] = []
         self.next_time = float("inf")
+        self._kept: set[asyncio.Task[Any]] = set()
         self._start = self.random.uniform(1e3, 1e6)
         self._busy_until = 0.0
         self._stopped_until = 0.0
@@ -159,6 +157,10 @@ class Process:
         else:
             self.spent += seconds
 
+    def thread_id(self) -> int:
+        """0 for the thread of its loop."""
+        return 0 if self.background is None else self.background.number
+
     def stop(self, seconds: float) -> None:
         """As with SIGSTOP, and SIGCONT so much later."""
         self._stopped_until = max(self._stopped_until, self.world.now + seconds)
@@ -168,6 +170,7 @@ class Process:
         """As with SIGKILL."""
         if self.alive:
             self.alive = False
+            self._kept = asyncio.all_tasks(self.loop)  # or the collector would end them at a time of its own
             self.next_time = float("inf")
             for told in self.on_death:
                 told()
@@ -189,6 +192,7 @@ class Process:
                 for task in sorted(tasks, key=lambda task: task.get_name()):
                     task.cancel()
                 for _ in range(5):
+                    self.world.now += 0.25
                     loop._run_once()
         finally:
             events._set_running_loop(None)
@@ -198,22 +202,15 @@ class Process:
         self, name: str, once: Callable[[], float | None], *, niceness: int = 0
     ) -> "SimulatedBackground":
         """See abfleet_process.background."""
-        made = SimulatedBackground(self, once)
+        made = SimulatedBackground(self, once, len(self.backgrounds) + 1)
         self.backgrounds.append(made)
         return made
-
-
-class _NoSelector:
-    """Nothing real is ever ready."""
-
-    def select(self, timeout: float | None) -> list[Any]:
-        return []
 
 
 class Loop(asyncio.BaseEventLoop):
     """An event loop of one process, whose turns the world has it make.
 
-    Uses the inside of BaseEventLoop, as every loop built on it does: `_run_once`, `_ready`, `_scheduled`, `_selector`.
+    Uses the inside of BaseEventLoop, as every loop built on it does: `_run_once`, `_ready`, `_scheduled`.
     """
 
     def __init__(self, process: Process) -> None:
@@ -222,13 +219,23 @@ class Loop(asyncio.BaseEventLoop):
         self.network: Any = None
         self.handles = 0
         self.signals: dict[int, Callable[[], None]] = {}
-        self._selector = _NoSelector()
-        self._clock_resolution = 1e-9
 
     def time(self) -> float:
         return self.process.world.now + self.process._start
 
-    def _process_events(self, event_list: list[Any]) -> None:
+    def _run_once(self) -> None:
+        """What is due by now, and what that leaves to do goes into the next turn."""
+        ready, scheduled, end = self._ready, self._scheduled, self.time() + 1e-9
+        while scheduled and (scheduled[0]._cancelled or scheduled[0]._when < end):
+            handle = heapq.heappop(scheduled)
+            handle._scheduled = False
+            ready.append(handle)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
         pass
 
     def _write_to_self(self) -> None:
@@ -297,19 +304,15 @@ class Loop(asyncio.BaseEventLoop):
 
 
 class SimulatedBackground:
-    """A round is called on a real thread, which runs only while everything else waits for it."""
+    """A round is called as if on a thread: a greenlet, which is left where it sleeps, and goes on later."""
 
-    def __init__(self, process: Process, once: Callable[[], float | None]) -> None:
+    def __init__(self, process: Process, once: Callable[[], float | None], number: int) -> None:
+        self.number = number
         self._process = process
         self._once = once
-        self._thread: threading.Thread | None = None
-        self._go, self._back = threading.Lock(), threading.Lock()
-        self._go.acquire()
-        self._back.acquire()
-        self._ended = self._killed = False
+        self._greenlet: greenlet | None = None
+        self._ended = False
         self._in_round = self._again = self._hurries = False
-        self._said: tuple[str, float | None] = ("done", 0.0)
-        self._error: BaseException | None = None
         self._timer: Any = None
 
     def start(self) -> None:
@@ -331,58 +334,38 @@ class SimulatedBackground:
     def _resume(self) -> None:
         """Goes on with the round, or begins one; in the loop's turn."""
         self._timer = None
-        self._switch()
-        what, seconds = self._said
-        if what == "sleep":
-            self._due_in(seconds or 0.0)
-            return
+        self._due_in(self._run())
+
+    def _run(self) -> float:
+        """Runs until it sleeps or the round is over; the seconds until it is to go on."""
+        process = self._process
+        if self._greenlet is None:
+            self._greenlet, self._in_round = greenlet(self._once), True
+        process.background = self
+        try:
+            seconds = self._greenlet.switch()
+        except Exception as error:  # noqa: BLE001 - it is reported
+            process.world.errors.append(f"{process.name}: a thread ended: {error!r}")
+            seconds = None
+        finally:
+            process.background = None
+        if not self._greenlet.dead:
+            return float(seconds)
+        self._greenlet, self._in_round = None, False
         if seconds is None:
             self._ended = True
-        else:
-            again, self._again = self._again, False
-            self._due_in(0.0 if again else seconds)
-
-    def _switch(self) -> None:
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, daemon=True)
-            self._thread.start()
-        process = self._process
-        process.background = self
-        self._go.release()
-        self._back.acquire()
-        process.background = None
-        if self._error is not None:
-            process.world.errors.append(f"{process.name}: a thread ended: {self._error!r}")
-            self._ended, self._error = True, None
-
-    def _run(self) -> None:
-        while True:
-            self._go.acquire()
-            if self._killed:
-                break
-            self._in_round = True
-            try:
-                self._said = ("done", self._once())
-            except Killed:
-                break
-            except BaseException as error:  # noqa: BLE001 - it is reported
-                self._error, self._said = error, ("done", None)
-            self._in_round = False
-            if self._said[1] is None:
-                break
-            self._back.release()
-        self._back.release()
+            return 0.0
+        again, self._again = self._again, False
+        return 0.0 if again else float(seconds)
 
     def sleep(self, seconds: float) -> None:
         """Called in a round: everything else goes on for so long."""
         if self._hurries:
             self._process.spent += seconds
-            return
-        self._said = ("sleep", seconds)
-        self._back.release()
-        self._go.acquire()
-        if self._killed:
-            raise Killed
+        else:
+            own = getcurrent()
+            assert own.parent is not None
+            own.parent.switch(seconds)
 
     def join(self, timeout_seconds: float | None = None) -> bool:
         """Has the rest done at once, and lets the loop wait for what it took."""
@@ -395,15 +378,12 @@ class SimulatedBackground:
         for _ in range(1000):
             if self._ended:
                 return True
-            self._switch()
-            if self._said == ("done", None):
-                self._ended = True
+            self._run()
         return False
 
     def kill(self) -> None:
-        """Ends the thread where it is."""
-        self._killed = self._ended = True
-        thread, self._thread = self._thread, None
-        if thread is not None and thread.is_alive():
-            self._go.release()
-            thread.join()
+        """Ends it where it is."""
+        self._ended = True
+        if self._greenlet is not None:
+            self._greenlet.throw(GreenletExit)
+            self._greenlet = None

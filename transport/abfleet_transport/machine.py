@@ -10,6 +10,7 @@ import gc
 import os
 import socket
 import stat
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -116,6 +117,8 @@ class Machine:
     entropy: Callable[[int], bytes] = os.urandom
     """So many bytes that nobody can guess."""
     background: MakeBackground = BackgroundThread
+    thread_id: Callable[[], int] = threading.get_ident
+    """Of the thread that asks."""
     files: Files = os
     bind: Callable[[str], socket.socket] = bound
     grpcio: Grpcio = grpc.aio

@@ -1,7 +1,6 @@
 """A call that came over our own HTTP/2 server, and the bytes of its answer."""
 
 import asyncio
-import threading
 import zlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -25,7 +24,9 @@ class CallConnection(Protocol):
 
     loop: asyncio.AbstractEventLoop
     thread: int
-    """Ident of the thread that runs the loop."""
+    """Id of the thread that runs the loop."""
+    thread_id: Callable[[], int]
+    """Gives that of the thread that asks."""
     peer: str
 
     @property
@@ -104,14 +105,14 @@ class Http2Call:
 
     def reply(self, payload: bytes) -> None:
         connection = self._connection
-        if threading.get_ident() == connection.thread:
+        if connection.thread_id() == connection.thread:
             connection.answer(self, payload)
         else:
             self._on_loop(connection.answer, payload)
 
     def fail(self, code: Code, message: str, *, pushback_ms: int | None = None) -> None:
         connection = self._connection
-        if threading.get_ident() == connection.thread:
+        if connection.thread_id() == connection.thread:
             connection.refuse(self, code, message, pushback_ms)
         else:
             self._on_loop(connection.refuse, code, message, pushback_ms)

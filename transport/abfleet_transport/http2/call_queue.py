@@ -110,6 +110,7 @@ class CallQueue:
         """Who serves what is not delivered as calls."""
         self.loop = asyncio.get_running_loop()
         self.clock = plan.machine.clock
+        self.thread_id = plan.machine.thread_id
         self.methods = {path: index for index, path in enumerate(plan.methods)}
         self.connections: set[OpenConnection] = set()
         self.emptied = asyncio.Event()

@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import threading
 from typing import Final, cast
 
 from abfleet_transport.http2 import frames as http2
@@ -45,11 +44,13 @@ class ConnectionSocket(asyncio.BufferedProtocol):
         "peer",
         "suspect",
         "thread",
+        "thread_id",
     )
 
     def __init__(self, queue: CallQueue) -> None:
         self.loop = queue.loop
-        self.thread = threading.get_ident()
+        self.thread_id = queue.thread_id
+        self.thread = queue.thread_id()
         self.peer = ""
         self.closed = False  # what comes is not read any more
         self._queue = queue
