@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call import Http2Call
-from abfleet_transport.http2.socket import reset
 
 from tests.simulation.caller import Callers, CallResult, request
 from tests.simulation.fleet import Fleet, RouterState, WorkerState
@@ -285,7 +285,9 @@ class Simulation:
                     self._harm("worker", fault.target, 0.0, 0.0)
                     del connection.streams[stream]
                     connection._forget(call)
-                    connection.loop.call_soon(connection._write, reset(stream, int(fault.amount)))
+                    code = http2.UINT32.pack(int(fault.amount))
+                    frame = http2.frame(http2.RST_STREAM, 0, stream, code)
+                    connection.loop.call_soon(connection._write, frame)
                     return
         if tries:
             self._later(0.01, self._reset_stream, worker, fault, tries - 1)
