@@ -71,13 +71,16 @@ def harmed(harms: list[Harm], what: str, number: int, start: float, end: float) 
     )
 
 
-def router_is_well(simulation: "Simulation", call: CallResult) -> bool:
-    """Whether nothing was done to a call's router, or to the way there, while it was under way."""
+def router_is_well(
+    simulation: "Simulation", call: CallResult, whats: tuple[str, ...] = ("router", "router_end")
+) -> bool:
+    """Whether nothing was done to a call's router, or to the way there, while it was under way. `router_end`: it was
+    asked to end, which is a reason to refuse calls but not to lose any."""
     start, end = call.sent if call.sent is not None else call.due, call.ended or call.due
     idle = simulation.script.idle_seconds
     if idle and start <= IDLE_FROM + idle + 2.0 and end >= IDLE_FROM:
         return False
-    return not harmed(simulation.harms, "router", call.router, start, end)
+    return not any(harmed(simulation.harms, what, call.router, start, end) for what in whats)
 
 
 def one_answer(simulation: "Simulation") -> Iterator[str]:
@@ -89,7 +92,9 @@ def one_answer(simulation: "Simulation") -> Iterator[str]:
             yield f"{call.answers} answers: {show(call)}"
         elif call.status == "silent" and waits_for_disk(simulation, call):
             continue
-        elif call.status in ("silent", "RESET", "lost", "refused") and router_is_well(simulation, call):
+        elif call.status in ("silent", "RESET", "lost") and router_is_well(simulation, call, ("router",)):
+            yield f"no answer from a router that was not harmed: {show(call)}"
+        elif call.status == "refused" and router_is_well(simulation, call):
             yield f"no answer from a router that is well: {show(call)}"
         elif call.status in ("INTERNAL", "UNKNOWN", "INVALID_ARGUMENT", "UNIMPLEMENTED"):
             yield f"an answer that nothing explains: {show(call)}"

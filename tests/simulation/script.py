@@ -14,7 +14,7 @@ END = 61.0
 KINDS = (
     *("kill_worker", "kill_router", "end_worker", "end_router", "stop_worker", "stop_router", "stall_worker"),
     *("stall_router", "slow_model", "hang_model", "fail_model", "cut", "slow_path", "reset_worker", "reset_caller"),
-    *("reset_stream", "reset_stream", "goaway", "goaway", "edit", "bad_edit", "clock", "disk_full", "disk_slow", "flood", "dns_fails", "leave_dns"),
+    *("reset_stream", "reset_stream", "goaway", "goaway", "edit", "bad_edit", "clock", "disk_full", "disk_slow", "flood", "dns_fails", "leave_dns", "end_watch"),
 )
 """What can go wrong. `end` is SIGTERM, `stop` SIGSTOP, `stall` a process that does not get the processor."""
 
@@ -96,6 +96,8 @@ def script_of(seed: int) -> Script:
         fault_of(chance, chance.choice(KINDS), workers=sum(replicas), routers=routers, policy=policy)
         for _ in range(chance.choice((3, 3, 4, 5, 6, 8)))
     ]
+    if narrow:
+        faults.append(fault_of(chance, "flood", workers=sum(replicas), routers=routers, policy=policy))
     faults.sort(key=lambda fault: fault.at)
     phases = [Phase(FIRST_CALL, LAST_FAULT + 2 - FIRST_CALL, chance.choice((90, 120, 200)))]
     phases += [Phase(fault.at - 0.05, 0.5, 10) for fault in faults]

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call import Http2Call
+from abfleet_transport.http2.forwarding import CROWDED
 
 from tests.simulation.caller import Callers, CallResult, request
 from tests.simulation.fleet import Fleet, RouterState, WorkerState
@@ -197,7 +199,7 @@ class Simulation:
         router = self.routers[fault.target]
         if router.process is not None and router.process.alive:
             self.fleet.stop_gently(router)
-            harm = self._harm("router", fault.target, 60.0)
+            harm = self._harm("router_end", fault.target, 60.0)
             self._restart(lambda: self._start_router(fault.target), router, harm, fault.seconds)
 
     def _fault_stop_worker(self, place: int, fault: Fault) -> None:
@@ -296,6 +298,15 @@ class Simulation:
         """As of a proxy that lets no connection become old: the worker itself goes on."""
         for connection in self._connections(self.workers[fault.target]):
             connection.loop.call_soon(connection.drain)
+
+    def _fault_end_watch(self, place: int, fault: Fault) -> None:
+        """A worker with too many streams ends those that watch its health."""
+        worker = self.workers[fault.target]
+        for connection in self._connections(worker):
+            for call in list(connection.streams.values()):
+                if type(call) is not Http2Call:
+                    self._harm("worker", fault.target, 0.0, 1.0)
+                    connection.loop.call_soon(call.fail, Code.UNAVAILABLE, CROWDED)
 
     def _fault_edit(self, place: int, fault: Fault) -> None:
         self.write(1 + place)

@@ -221,11 +221,13 @@ class Loop(asyncio.BaseEventLoop):
         self.signals: dict[int, Callable[[], None]] = {}
 
     def time(self) -> float:
-        return self.process.world.now + self.process._start
+        """In whole milliseconds, as uvloop's: a timer may come up to one early by the process's clock."""
+        return int((self.process.world.now + self.process._start) * 1000) / 1000
 
     def _run_once(self) -> None:
         """What is due by now, and what that leaves to do goes into the next turn."""
-        ready, scheduled, end = self._ready, self._scheduled, self.time() + 1e-9
+        ready, scheduled = self._ready, self._scheduled
+        end = self.process.world.now + self.process._start + 1e-6
         while scheduled and (scheduled[0]._cancelled or scheduled[0]._when < end):
             handle = heapq.heappop(scheduled)
             handle._scheduled = False
@@ -258,7 +260,7 @@ class Loop(asyncio.BaseEventLoop):
             process.schedule()
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
-        """Of whole milliseconds, as uvloop's; a timer may come half of one early."""
+        """Of whole milliseconds, as uvloop's."""
         milliseconds = round((when - self.time()) * 1000)
         if milliseconds <= 0:
             return self.call_soon(callback, *args, context=context)

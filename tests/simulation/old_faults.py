@@ -1,0 +1,109 @@
+"""Faults that the product once had, put back one at a time: a simulation that cannot find them proves nothing.
+
+Each takes a mend out of the code while it is in force, and nothing else.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+from abfleet_log.writer.writer_thread import LogWriter
+from abfleet_router.calls.router import Router
+from abfleet_router.fleet import replica as replicas
+from abfleet_router.fleet.batch_queue import BatchQueue
+from abfleet_router.fleet.pool import Pool
+from abfleet_router.fleet.queue_delay import SMOOTHING, ExpectedWait
+from abfleet_transport.http2.sender import ResponseSender
+
+OldFault = Callable[[], "contextlib.AbstractContextManager[Any]"]
+
+
+def _mean_stands_still() -> "contextlib.AbstractContextManager[Any]":
+    def learn(self: ExpectedWait, seconds: float, waiting: int = 1) -> None:
+        self.seconds += SMOOTHING * (seconds - self.seconds)
+
+    return mock.patch.object(ExpectedWait, "learn", learn)
+
+
+def _early_timer() -> "contextlib.AbstractContextManager[Any]":
+    def readmit(self: Pool, replica: Any) -> None:
+        self._refresh()
+
+    return mock.patch.object(Pool, "_readmit", readmit)
+
+
+def _cancelled_before_it_began() -> "contextlib.AbstractContextManager[Any]":
+    return mock.patch.object(BatchQueue, "_on_task_done", lambda self, batch: None)
+
+
+def _bytes_that_stay() -> "contextlib.AbstractContextManager[Any]":
+    real = BatchQueue.remove
+
+    def remove(self: Any, routed: Any) -> None:
+        if routed.batch is None:
+            self._backlog.bytes += len(routed.call.payload)
+        real(self, routed)
+
+    return mock.patch.object(BatchQueue, "remove", remove)
+
+
+def _watch_that_ends() -> "contextlib.AbstractContextManager[Any]":
+    """A worker that ends its health watch is not asked again."""
+    return mock.patch.object(replicas, "WATCH_RETRY_SECONDS", 1e6)
+
+
+def _gone_and_counted_twice() -> "contextlib.AbstractContextManager[Any]":
+    def on_cancelled(self: Any, call: Any) -> None:
+        if call.owner is not None and not call.owner.done:
+            real(self, call)
+            call.owner.done = False
+            call.owner.batch = None
+            real(self, call)
+
+    real = Router.on_cancelled
+    return mock.patch.object(Router, "on_cancelled", on_cancelled)
+
+
+def _lines_given_up() -> "contextlib.AbstractContextManager[Any]":
+    """Lines that a full disk did not take are dropped, and nobody counts them."""
+
+    def write_held(self: Any, *, last: bool = False) -> None:
+        real(self, last=last)
+        self._held.clear()
+
+    real = LogWriter.write_held
+    return mock.patch.object(LogWriter, "write_held", write_held)
+
+
+def _last_stream_unsaid() -> "contextlib.AbstractContextManager[Any]":
+    """A server that drains closes at once, without the GOAWAY that names the last call."""
+
+    def drain(self: Any) -> None:
+        self.abort()
+
+    return mock.patch.object(ResponseSender, "drain", drain)
+
+
+def _no_other_replica() -> "contextlib.AbstractContextManager[Any]":
+    return mock.patch.object(Pool, "pick_other", lambda self, than: None)
+
+
+OLD_FAULTS: dict[str, OldFault] = {
+    "an idle router goes on refusing after an overload": _mean_stands_still,
+    "a timer that comes early leaves a replica ejected": _early_timer,
+    "a batch cancelled before it began stays in flight": _cancelled_before_it_began,
+    "the bytes of a call that leaves the queue stay counted": _bytes_that_stay,
+    "a health watch that ends is not begun again": _watch_that_ends,
+    "a caller who leaves is logged twice": _gone_and_counted_twice,
+    "lines that a full disk did not take are lost uncounted": _lines_given_up,
+    "a server that drains says nothing to its clients": _last_stream_unsaid,
+    "a failed call never goes to another replica": _no_other_replica,
+}
+
+
+@contextlib.contextmanager
+def put_back(name: str) -> Iterator[None]:
+    """The product as it was before this was mended."""
+    with OLD_FAULTS[name]():
+        yield
