@@ -26,13 +26,6 @@ def _mean_stands_still() -> "contextlib.AbstractContextManager[Any]":
     return mock.patch.object(ExpectedWait, "learn", learn)
 
 
-def _early_timer() -> "contextlib.AbstractContextManager[Any]":
-    def readmit(self: Pool, replica: Any) -> None:
-        self._refresh()
-
-    return mock.patch.object(Pool, "_readmit", readmit)
-
-
 def _cancelled_before_it_began() -> "contextlib.AbstractContextManager[Any]":
     return mock.patch.object(BatchQueue, "_on_task_done", lambda self, batch: None)
 
@@ -91,7 +84,6 @@ def _no_other_replica() -> "contextlib.AbstractContextManager[Any]":
 
 OLD_FAULTS: dict[str, OldFault] = {
     "an idle router goes on refusing after an overload": _mean_stands_still,
-    "a timer that comes early leaves a replica ejected": _early_timer,
     "a batch cancelled before it began stays in flight": _cancelled_before_it_began,
     "the bytes of a call that leaves the queue stay counted": _bytes_that_stay,
     "a health watch that ends is not begun again": _watch_that_ends,

@@ -266,7 +266,8 @@ class Simulation:
             self.network.reset(worker.process, place)
 
     def _fault_reset_caller(self, place: int, fault: Fault) -> None:
-        self._harm("router", fault.target, 0.0, 0.0)
+        for number in range(len(self.routers)):  # it may be a connection to any of them
+            self._harm("router", number, 0.0, 0.0)
         self.network.reset(self.callers.process, place)
 
     def _connections(self, worker: WorkerState) -> list[Any]:
