@@ -36,6 +36,7 @@ class RoutingSettings:
     least_attempt_seconds: float = 0.001
     """With less left, no further attempt is made."""
     retry_per_call: float = 0.2
+    retry_per_second: float = 1.0
     retry_banked: float = 100.0
     max_waiting_calls: int = 4096
     max_waiting_bytes: int = 64 * 1024 * 1024

@@ -117,8 +117,6 @@ class CallerConnection(asyncio.Protocol):
         elif got.kind == http2.HEADERS and got.flags & http2.END_STREAM:
             fields = http2.decode_headers(got.payload)
             self._finish(got.stream, fields)
-        if got.stream and got.stream in self._over and got.kind in (http2.DATA, http2.HEADERS) and False:
-            self._wrong(f"frame on stream {got.stream} after its end")
 
     def _finish(self, stream: int, fields: dict[str, str]) -> None:
         found = self._open.get(stream)

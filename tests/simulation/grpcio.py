@@ -173,9 +173,7 @@ class Call:
         requests = (read(message) async for message in self._requests)
         given: Any = requests
         if not handler.request_streaming:
-            given = None
-            async for given in requests:
-                break
+            given = await anext(requests)
         kinds = (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
         answer = next(kind for kind in kinds if kind is not None)(given, self)
         if hasattr(answer, "__aiter__"):

@@ -39,7 +39,7 @@ def check(simulation: "Simulation") -> list[str]:
 
 def log_lines(simulation: "Simulation") -> Iterator[tuple[int, dict[str, Any]]]:
     """(router, line) of all log files."""
-    for number, router in enumerate(simulation.routers):
+    for router in simulation.routers:
         if router.serving is not None:
             router.serving.decision_log.flush()
     simulation.world.run_until(simulation.world.now + 3.0)

@@ -216,7 +216,9 @@ class ListeningSocket:
 class Listener:
     """What create_server returns."""
 
-    def __init__(self, network: Network, process: Process, factory: Callable[[], Any], address: tuple[str, int]) -> None:
+    def __init__(
+        self, network: Network, process: Process, factory: Callable[[], Any], address: tuple[str, int]
+    ) -> None:
         self.address = address
         self.process = process
         self._network = network

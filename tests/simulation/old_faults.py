@@ -27,7 +27,7 @@ def _mean_stands_still() -> "contextlib.AbstractContextManager[Any]":
 
 
 def _cancelled_before_it_began() -> "contextlib.AbstractContextManager[Any]":
-    return mock.patch.object(BatchQueue, "_on_task_done", lambda self, batch: None)
+    return mock.patch.object(BatchQueue, "_on_task_done", return_value=None)
 
 
 def _bytes_that_stay() -> "contextlib.AbstractContextManager[Any]":
@@ -79,7 +79,7 @@ def _last_stream_unsaid() -> "contextlib.AbstractContextManager[Any]":
 
 
 def _no_other_replica() -> "contextlib.AbstractContextManager[Any]":
-    return mock.patch.object(Pool, "pick_other", lambda self, than: None)
+    return mock.patch.object(Pool, "pick_other", return_value=None)
 
 
 OLD_FAULTS: dict[str, OldFault] = {

@@ -14,7 +14,8 @@ END = 61.0
 KINDS = (
     *("kill_worker", "kill_router", "end_worker", "end_router", "stop_worker", "stop_router", "stall_worker"),
     *("stall_router", "slow_model", "hang_model", "fail_model", "cut", "slow_path", "reset_worker", "reset_caller"),
-    *("reset_stream", "reset_stream", "goaway", "goaway", "edit", "bad_edit", "clock", "disk_full", "disk_slow", "flood", "dns_fails", "leave_dns", "end_watch"),
+    *("reset_stream", "reset_stream", "goaway", "goaway", "end_watch", "edit", "bad_edit", "clock", "disk_full"),
+    *("disk_slow", "flood", "dns_fails", "leave_dns"),
 )
 """What can go wrong. `end` is SIGTERM, `stop` SIGSTOP, `stall` a process that does not get the processor."""
 

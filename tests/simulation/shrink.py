@@ -36,9 +36,7 @@ def shorter_ones(script: Script) -> Iterator[Script]:
     """Scripts that are a step shorter, the larger steps first."""
     if script.idle_seconds:
         away = script.idle_seconds
-        phases = tuple(
-            replace(phase, at=phase.at - away) if phase.at > away else phase for phase in script.phases
-        )
+        phases = tuple(replace(phase, at=phase.at - away) if phase.at > away else phase for phase in script.phases)
         yield replace(script, idle_seconds=0.0, phases=phases)
     for place in range(len(script.faults)):
         yield without(script, place)

@@ -1,11 +1,12 @@
 """One simulation: builds what its script says, lets it happen, and asks the invariants."""
 
-import asyncio
+import contextlib
 import os
 import random
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from abfleet_transport.http2.forwarding import CROWDED
 
 from tests.simulation.caller import Callers, CallResult, request
 from tests.simulation.fleet import Fleet, RouterState, WorkerState
+from tests.simulation.invariants import check
 from tests.simulation.network import Network
 from tests.simulation.script import IDLE_FROM, VERSIONS, Fault, Harm, Script
 from tests.simulation.world import EPOCH, Process, World
@@ -86,6 +88,7 @@ class Simulation:
         ]
         self.skews = [0.0] * script.routers
         self._edits = 0
+        self._wrong = False
         self._number = 0
         self.write(0)
         caller = Process(world, "callers#1")
@@ -99,6 +102,7 @@ class Simulation:
         """The experiments file, written in place."""
         models = "\n".join(f'  {version}: {{target: "dns:///{version}.sim:50061"}}' for version in VERSIONS)
         text = EXPERIMENTS.format(models=models, weights=WEIGHTS[which % len(WEIGHTS)])
+        self._wrong = wrong
         self.experiments.write_text("versoin: 2\n" if wrong else text, encoding="utf-8")
         self._edits += 1
         nanoseconds = int((EPOCH + self._edits) * 1e9)  # what is polled first must not depend on the real time
@@ -106,28 +110,27 @@ class Simulation:
 
     # --- the run ------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """All of it, up to the end of the script."""
+    def begin(self) -> None:
+        """Starts all processes, and plans what the script says."""
         world, script = self.world, self.script
         for worker in self.workers:
             self.fleet.start_worker(worker)
         for router in self.routers:
             self.fleet.start_router(router, skew=0.0)
         for place, phase in enumerate(script.phases):
-            self._calls(f"phase {place}", phase.at, phase.seconds, phase.calls, None)
+            self.plan(f"phase {place}", phase.at, phase.seconds, phase.calls)
         for place, fault in enumerate(script.faults):
             world.at(fault.at, self._begin, place, fault)
         if script.idle_seconds:
             world.at(IDLE_FROM, self._pause, script.idle_seconds)
-        world.run_until(script.end)
 
     def _pause(self, seconds: float) -> None:
         self.world.say(f"all machines pause for {seconds} s")
         for process in self.world.processes:
             process.stop(seconds)
 
-    def _calls(self, name: str, at: float, seconds: float, count: int, router: int | None) -> None:
-        """Plans so many calls."""
+    def plan(self, name: str, at: float, seconds: float, count: int, router: int | None = None) -> None:
+        """Plans so many calls, to any router or to one."""
         chance = random.Random(f"{self.script.seed}/{name}")
         for _ in range(count):
             due = at + chance.random() * seconds
@@ -192,7 +195,10 @@ class Simulation:
 
     def _start_router(self, number: int) -> None:
         router = self.routers[number]
-        if router.process is None or not router.process.alive:
+        if self._wrong:  # it would end at once, and whoever starts it tries again
+            self._harm("router", number, 0.5)
+            self._later(0.5, self._start_router, number)
+        elif router.process is None or not router.process.alive:
             self.fleet.start_router(router, skew=self.skews[number])
 
     def _fault_end_router(self, place: int, fault: Fault) -> None:
@@ -236,7 +242,7 @@ class Simulation:
     def _fault_fail_model(self, place: int, fault: Fault) -> None:
         worker = self.workers[fault.target]
         self._harm("worker", fault.target, fault.seconds)
-        was, worker.fails = worker.fails, fault.amount
+        worker.fails = fault.amount
         self._later(fault.seconds, self._mend, worker)
 
     def _mend(self, worker: WorkerState) -> None:
@@ -313,6 +319,8 @@ class Simulation:
         self.write(1 + place)
 
     def _fault_bad_edit(self, place: int, fault: Fault) -> None:
+        if any(router.serving is None for router in self.routers):
+            return  # one that starts just now would end
         self.write(0, wrong=True)
         self._later(min(fault.seconds, 3.0), self.write, place)
 
@@ -342,7 +350,7 @@ class Simulation:
 
     def _fault_flood(self, place: int, fault: Fault) -> None:
         self._harm("load", fault.target, fault.seconds, 2.5)
-        self._calls(f"flood {place}", self.world.now, fault.seconds, int(fault.amount), fault.target)
+        self.plan(f"flood {place}", self.world.now, fault.seconds, int(fault.amount), fault.target)
 
     def _fault_dns_fails(self, place: int, fault: Fault) -> None:
         self.network.dns_fails += 1
@@ -363,35 +371,41 @@ class Simulation:
             self._later(fault.seconds, hosts.append, worker.host)
 
 
-def run(script: Script, *, keeps_trace: bool = False) -> Outcome:
-    """Runs a script and asks all invariants."""
-    from tests.simulation.invariants import check
+@contextlib.contextmanager
+def simulated(script: Script, folder: Path, *, keeps_trace: bool = False) -> Iterator[Simulation]:
+    """A simulation that has not begun; nothing of it is left afterwards, and operational logs are kept in its trace."""
+    before = structlog.get_config()
+    simulation = Simulation(script, folder, keeps_trace=keeps_trace)
+    structlog.configure(processors=[_keep(simulation.world)], cache_logger_on_first_use=False)
+    try:
+        yield simulation
+    finally:
+        simulation.world.close()
+        simulation.fleet.close()
+        structlog.configure(**before)
 
+
+def run(script: Script, *, keeps_trace: bool = False) -> Outcome:
+    """Runs a script to its end and asks all invariants."""
     begun = time.process_time()
     base = "/dev/shm" if os.path.isdir("/dev/shm") else None
-    records: list[str] = []
-    before = structlog.get_config()
-    with tempfile.TemporaryDirectory(prefix="abfleet-simulation-", dir=base) as name:
-        simulation = Simulation(script, Path(name), keeps_trace=keeps_trace)
-        world = simulation.world
-        structlog.configure(processors=[_keep(world, records)], cache_logger_on_first_use=False)
-        try:
-            simulation.run()
-            broken = check(simulation)
-        finally:
-            world.close()
-            simulation.fleet.close()
-            structlog.configure(**before)
+    with (
+        tempfile.TemporaryDirectory(prefix="abfleet-simulation-", dir=base) as name,
+        simulated(script, Path(name), keeps_trace=keeps_trace) as simulation,
+    ):
+        simulation.begin()
+        simulation.world.run_until(script.end)
+        broken = check(simulation)
     calls = simulation.callers.results
     return Outcome(
         script=script,
-        digest=world.digest,
+        digest=simulation.world.digest,
         broken=broken,
         calls=len(calls),
         ok=sum(one.status == "OK" for one in calls),
         seconds=script.end,
         cpu_seconds=time.process_time() - begun,
-        trace=world.trace,
+        trace=simulation.world.trace,
     )
 
 
@@ -407,7 +421,7 @@ EXPECTED_ERRORS = frozenset(
 )
 
 
-def _keep(world: World, records: list[str]) -> Callable[..., Any]:
+def _keep(world: World) -> Callable[..., Any]:
     """A processor that keeps operational logs in the trace, and errors that nothing explains as errors."""
 
     def processor(logger: object, method: str, event: Any) -> Any:
@@ -416,12 +430,7 @@ def _keep(world: World, records: list[str]) -> Callable[..., Any]:
             world.say(f"log {method} {name} {event.get('address', '')}")
             if method in ("error", "exception", "critical") and name not in EXPECTED_ERRORS:
                 shown = {key: value for key, value in event.items() if key not in ("exc_info", "timestamp")}
-                import sys
-
                 world.errors.append(f"logged: {shown} {sys.exc_info()[1]!r}")
         raise structlog.DropEvent
 
     return processor
-
-
-_ = asyncio

@@ -19,6 +19,9 @@ QUICK_SECONDS: Final = 0.005
 SMOOTHING: Final = 0.2
 """Weight of the newest time: a change of the model or of the load is taken into account within some ten batches."""
 
+FORGET_SECONDS: Final = 60.0
+"""Without a call, after which nobody knows again how quick the model is: its memory may be swapped out by then."""
+
 
 class CallHandler(Protocol):
     """Who answers the calls, on the inbox's thread."""
@@ -45,6 +48,7 @@ class Inbox:
         self._handler = handler
         self._clock = clock
         self._took = float("inf")  # seconds to answer what came together, smoothed; changed only by who is `_busy`
+        self._answered_at = float("-inf")  # when that was last learned; changed only by who is `_busy`
         self._busy = False  # changed only under `_changed`
         self._changed = threading.Condition()
         self._waiting: list[Call] = []  # changed only under `_changed`
@@ -60,7 +64,7 @@ class Inbox:
         """Answers calls, where that is quick; else hands them over and returns at once."""
         with self._changed:
             others = self._busy or self._waiting or self._gone or self._closed
-            here = self._took < QUICK_SECONDS and not others
+            here = self._took < QUICK_SECONDS and not others and self._clock() - self._answered_at < FORGET_SECONDS
             if here:
                 self._busy = True
             else:
@@ -72,10 +76,12 @@ class Inbox:
             self._background.wake()
 
     def _answer(self, calls: Sequence[Call]) -> None:
-        begun = self._clock()
+        was, begun = self._answered_at, self._clock()
         self._handler.answer(calls)
-        took = self._clock() - begun
-        self._took = took if self._took == float("inf") else self._took + SMOOTHING * (took - self._took)
+        self._answered_at = ended = self._clock()
+        took = ended - begun
+        is_new = self._took == float("inf") or begun - was > FORGET_SECONDS
+        self._took = took if is_new else self._took + SMOOTHING * (took - self._took)
 
     def _finish(self) -> None:
         with self._changed:

@@ -24,7 +24,9 @@ class Attempts:
     def __init__(
         self, records: CallRecords, metrics: RouterMetrics, settings: RoutingSettings, clock: Callable[[], float]
     ) -> None:
-        self.budget = RetryBudget(per_call=settings.retry_per_call, banked=settings.retry_banked)
+        self.budget = RetryBudget(
+            per_call=settings.retry_per_call, per_second=settings.retry_per_second, banked=settings.retry_banked
+        )
         self._records = records
         self._metrics = metrics
         self._settings = settings

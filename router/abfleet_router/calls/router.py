@@ -92,8 +92,8 @@ class Router:
     def on_calls(self, calls: list[Call]) -> None:
         """Admits and sends the calls that arrived in one turn of the event loop, or ends them with an error."""
         self._records.arrived(len(calls))
-        self._attempts.budget.earn(len(calls))
         snapshot, now = self._snapshot, self._clock()
+        self._attempts.budget.earn(len(calls), now=now)
         for call in calls:
             if snapshot is None:
                 call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")

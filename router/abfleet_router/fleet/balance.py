@@ -67,6 +67,10 @@ MAX_BURST = 128
 SMOOTHING = 0.1
 """Weight of the newest batch in the smoothed work of a call: ten batches are a few milliseconds of traffic."""
 
+FORGET_SECONDS = 60.0
+"""Without a pick, after which the work of a call is learned anew: a replica may serve another model by then, and 128
+calls that go to one replica are a long wait where they are not the millisecond that they once were."""
+
 
 class BurstPicker(Generic[L]):
     """Gives the calls of a burst to one replica, as long as they are about a millisecond of work for it.
@@ -97,6 +101,8 @@ class BurstPicker(Generic[L]):
         if turn == self._turn and self._room > 0 and self._picked is not None:
             self._room -= 1
             return self._picked
+        if turn - self._turn > FORGET_SECONDS:
+            self._call_seconds = BURST_SECONDS
         self._turn = turn
         self._room = self.burst_size - 1
         self._picked = pick(candidates, self._draw, factor) if candidates else None

@@ -6,6 +6,9 @@ After Envoy's outlier detection (consecutive failures, exponential ejection time
 
 from dataclasses import dataclass
 
+FORGET_SECONDS = 60.0
+"""Without a call that failed or was answered: then a record says nothing of the replica as it is now, and it is treated
+as a new one. Where there are calls, the longest ejection ends and is followed by the next long before that."""
 MOST_DOUBLINGS = 64
 """Past any limit that makes sense, and far from where a float overflows: some replicas fail for days."""
 
@@ -40,6 +43,17 @@ def is_ejected(record: EjectionRecord, now: float) -> bool:
     return record.ejected_until is not None and now < record.ejected_until
 
 
+def is_forgotten(record: EjectionRecord, now: float) -> bool:
+    """Whether whatever the record holds is too old to count."""
+    last = record.failed_at if record.ejected_until is None else max(record.failed_at, record.ejected_until)
+    return now - last > FORGET_SECONDS
+
+
+def is_failing(record: EjectionRecord, now: float) -> bool:
+    """Whether the last that is known is a failure, not long ago."""
+    return record.failures_in_a_row > 0 and not is_forgotten(record, now)
+
+
 def succeeded(record: EjectionRecord) -> None:
     """A call was answered: the replica is trusted again, and the next ejection starts from the base."""
     record.failures_in_a_row = 0
@@ -56,6 +70,8 @@ def failed(record: EjectionRecord, policy: EjectionPolicy, now: float, *, proven
     """
     if is_ejected(record, now):
         return False  # calls sent before the ejection still come back
+    if is_forgotten(record, now):
+        succeeded(record)
     record.failures_in_a_row += 1
     record.failed_at = now
     on_probation = record.ejections_in_a_row > 0
@@ -64,6 +80,8 @@ def failed(record: EjectionRecord, policy: EjectionPolicy, now: float, *, proven
 
 def eject(record: EjectionRecord, policy: EjectionPolicy, now: float) -> float:
     """Takes the replica out; returns until when."""
+    if is_forgotten(record, now):
+        record.ejections_in_a_row = 0
     doublings = min(record.ejections_in_a_row, MOST_DOUBLINGS)
     seconds = min(policy.max_seconds, policy.base_seconds * 2.0**doublings)
     record.ejections_in_a_row += 1

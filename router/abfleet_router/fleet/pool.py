@@ -13,6 +13,8 @@ from abfleet_router.fleet.ejection import (
     eject,
     failed,
     is_ejected,
+    is_failing,
+    is_forgotten,
     may_eject_on_suspicion,
     succeeded,
 )
@@ -106,7 +108,7 @@ class Pool:
 
         When the circuit's time is over one call at a time tries, until one is answered.
         """
-        if not self._circuit.ejections_in_a_row:
+        if not self._circuit.ejections_in_a_row or is_forgotten(self._circuit, now):
             return False
         return is_ejected(self._circuit, now) or any(replica.queue.load for replica in self.available)
 
@@ -233,7 +235,7 @@ class Pool:
         out = sum(not other.is_in(now) for other in self._replicas.values())
         if proven or may_eject_on_suspicion(len(self._replicas), out):
             self._eject(replica, reason, now)
-        elif all(other.record.failures_in_a_row for other in self.available) and not is_ejected(self._circuit, now):
+        elif all(is_failing(other.record, now) for other in self.available) and not is_ejected(self._circuit, now):
             seconds = eject(self._circuit, self._policy, now) - now
             log.warning(
                 "no replica answers", version=self.version, reason=reason.value, circuit_seconds=round(seconds, 1)

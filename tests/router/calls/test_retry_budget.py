@@ -15,10 +15,21 @@ def test_calls_earn_retries() -> None:
     """A share a call, and a refused retry costs nothing."""
     budget = RetryBudget(per_call=0.25, banked=1.0)
     assert budget.spend()
-    budget.earn(3)
+    budget.earn(3, now=0.0)
     assert not budget.spend()
-    budget.earn()
+    budget.earn(now=0.0)
     assert budget.spend()
+
+
+def test_time_earns_retries() -> None:
+    """A budget that is spent is full again after a while without a call, and no fuller than it was at first."""
+    budget = RetryBudget(per_call=0.0, per_second=0.5, banked=3.0)
+    budget.earn(now=1000.0)
+    assert [budget.spend() for _ in range(4)] == [True, True, True, False]
+    budget.earn(now=1002.0)
+    assert [budget.spend() for _ in range(2)] == [True, False]
+    budget.earn(now=4600.0)
+    assert [budget.spend() for _ in range(4)] == [True, True, True, False]
 
 
 @given(
@@ -33,7 +44,7 @@ def test_retries_are_bounded_by_calls_and_reserve(moves: list[int | None], per_c
         if move is None:
             retries += budget.spend()
         else:
-            budget.earn(move)
+            budget.earn(move, now=0.0)
             calls += move
         assert 0 <= budget.tokens <= banked
         assert retries <= banked + per_call * calls + 1e-6

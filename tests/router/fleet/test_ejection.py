@@ -2,11 +2,13 @@
 
 import pytest
 from abfleet_router.fleet.ejection import (
+    FORGET_SECONDS,
     EjectionPolicy,
     EjectionRecord,
     eject,
     failed,
     is_ejected,
+    is_failing,
     may_eject_on_suspicion,
     succeeded,
 )
@@ -43,6 +45,25 @@ def test_every_transition() -> None:
     assert not failed(record, POLICY, clock(), proven=False), "trusted again"
     assert [failed(record, POLICY, clock(), proven=False) for _ in range(2)] == [False, True]
     assert eject(record, POLICY, clock()) == clock() + 1.0, "the doubling begins anew"
+
+
+def test_failures_of_long_ago_are_forgotten() -> None:
+    """After a minute without a call a replica is neither nearly ejected nor on probation, and the doubling begins
+    anew; while calls go on failing nothing is forgotten."""
+    clock, record = FakeClock(100.0), EjectionRecord()
+    assert [failed(record, POLICY, clock(), proven=False) for _ in range(2)] == [False, False]
+    clock.advance(FORGET_SECONDS)
+    assert is_failing(record, clock())
+    clock.advance(0.1)
+    assert not is_failing(record, clock())
+    assert [failed(record, POLICY, clock(), proven=False) for _ in range(3)] == [False, False, True]
+    for seconds in (1.0, 2.0, 4.0, 8.0, 8.0):
+        assert eject(record, POLICY, clock()) == clock() + seconds
+        clock.advance(seconds)
+        assert failed(record, POLICY, clock(), proven=False), "on probation"
+    clock.advance(FORGET_SECONDS + 0.1)
+    assert not failed(record, POLICY, clock(), proven=False), "no longer on probation"
+    assert eject(record, POLICY, clock()) == clock() + 1.0
 
 
 def test_a_proven_failure_is_enough() -> None:
