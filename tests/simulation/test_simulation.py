@@ -64,7 +64,9 @@ def test_the_same_seed_is_the_same_run() -> None:
 
 
 TELLING = {
-    "an idle router goes on refusing after an overload": script(Fault(10.0, "flood", 0.5, 0, 600.0)),
+    "an idle router goes on refusing after an overload": script(
+        Fault(9.5, "slow_model", 5.0, 0, 5.0), Fault(10.0, "flood", 1.0, 0, 500.0)
+    ),
     "a batch cancelled before it began stays in flight": script(),
     "the bytes of a call that leaves the queue stay counted": script(Fault(10.0, "stop_worker", 2.0, 0)),
     "a health watch that ends is not begun again": script(Fault(10.0, "end_watch", 0.0, 1)),

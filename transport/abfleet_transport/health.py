@@ -33,7 +33,7 @@ class HealthService:
     async def set_names(self, names: Iterable[str]) -> None:
         """Replaces the names that are offered beside the whole server."""
         wanted = {"", *names}
-        for gone in self._names - wanted:
+        for gone in sorted(self._names - wanted):
             await self._servicer.set(gone, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
         self._names = wanted
         await self.set_serving(self.serving)

@@ -149,7 +149,7 @@ class BatchQueue(Generic[C]):
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._waiting: deque[C] = deque()  # a call that is done stays until it is passed over
-        self._in_flight: set[Batch[C]] = set()
+        self._in_flight: dict[Batch[C], None] = {}  # oldest first
         self._sends_soon = False
         self._most_now = max_in_flight  # of batches; 0 while nothing is sent
         self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the queue is idle
@@ -233,7 +233,7 @@ class BatchQueue(Generic[C]):
         ).SerializeToString()
         if not self._in_flight:
             self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
-        self._in_flight.add(batch)
+        self._in_flight[batch] = None
         batch.task = asyncio.get_running_loop().create_task(self._send_batch(batch, message, longest))
         batch.task.add_done_callback(lambda _: self._on_task_done(batch))
 
@@ -281,7 +281,7 @@ class BatchQueue(Generic[C]):
 
     def _not_in_flight(self, batch: Batch[C], now: float) -> None:
         self._batch_ended_at = now
-        self._in_flight.discard(batch)
+        self._in_flight.pop(batch, None)
         self.load -= batch.open
 
     def remove(self, routed: C) -> None:

@@ -66,7 +66,7 @@ class Fleet:
 
     def keep_only(self, versions: Iterable[str]) -> None:
         """Lets every other pool finish its calls and go."""
-        for version in self._pools.keys() - set(versions):
+        for version in sorted(self._pools.keys() - set(versions)):
             self._let_go(self._pools.pop(version))
 
     def _let_go(self, pool: Pool) -> None:
