@@ -12,20 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from abfleet_transport.call import Code
-from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.call import Http2Call
-from abfleet_transport.http2.forwarding import CROWDED
 
 from tests.simulation.caller import Callers, CallResult, request
+from tests.simulation.faults import Faults
 from tests.simulation.fleet import Fleet, RouterState, WorkerState
 from tests.simulation.invariants import check
 from tests.simulation.network import Network
-from tests.simulation.script import IDLE_FROM, VERSIONS, Fault, Harm, Script
+from tests.simulation.script import IDLE_FROM, VERSIONS, Harm, Script
 from tests.simulation.world import EPOCH, Process, World
 
-RECOVERY_SECONDS = 12.0
-"""After a fault: the longest ejection is 8 s, connecting takes up to 2."""
 LANES = 3
 """Connections from the callers to each router."""
 FIRST_ITEM = 100
@@ -87,8 +82,9 @@ class Simulation:
             for number in range(script.routers)
         ]
         self.skews = [0.0] * script.routers
+        self.faults = Faults(self)
         self._edits = 0
-        self._wrong = False
+        self.wrong = False
         self._number = 0
         self.write(0)
         caller = Process(world, "callers#1")
@@ -102,7 +98,7 @@ class Simulation:
         """The experiments file, written in place."""
         models = "\n".join(f'  {version}: {{target: "dns:///{version}.sim:50061"}}' for version in VERSIONS)
         text = EXPERIMENTS.format(models=models, weights=WEIGHTS[which % len(WEIGHTS)])
-        self._wrong = wrong
+        self.wrong = wrong
         self.experiments.write_text("versoin: 2\n" if wrong else text, encoding="utf-8")
         self._edits += 1
         nanoseconds = int((EPOCH + self._edits) * 1e9)  # what is polled first must not depend on the real time
@@ -120,7 +116,7 @@ class Simulation:
         for place, phase in enumerate(script.phases):
             self.plan(f"phase {place}", phase.at, phase.seconds, phase.calls)
         for place, fault in enumerate(script.faults):
-            world.at(fault.at, self._begin, place, fault)
+            world.at(fault.at, self.faults.begin, place, fault)
         if script.idle_seconds:
             world.at(IDLE_FROM, self._pause, script.idle_seconds)
 
@@ -148,233 +144,12 @@ class Simulation:
             lambda: self.callers.make(result, payload, lane=lane, leaves_after=leaves_after)
         )
 
-    # --- faults -------------------------------------------------------------------------------------------------------
-
-    def _begin(self, place: int, fault: Fault) -> None:
-        self.world.say(f"fault {fault.kind} {fault.target} for {fault.seconds} s")
-        getattr(self, f"_fault_{fault.kind}")(place, fault)
-
-    def _later(self, seconds: float, what: Callable[..., None], *arguments: Any) -> None:
-        self.world.at(self.world.now + seconds, what, *arguments)
-
-    def _harm(self, what: str, number: int, seconds: float, recovers: float = RECOVERY_SECONDS) -> Harm:
-        harm = Harm(what, number, self.world.now, self.world.now + seconds, recovers)
-        self.harms.append(harm)
-        return harm
-
-    def _fault_kill_worker(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        self._harm("worker", fault.target, fault.seconds + 0.5)
-        self.fleet.kill(worker)
-        self._later(fault.seconds, self._start_worker, worker)
-
-    def _start_worker(self, worker: WorkerState) -> None:
-        if worker.process is None or not worker.process.alive:
-            self.fleet.start_worker(worker)
-
-    def _fault_end_worker(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        if worker.process is not None and worker.process.alive:
-            self.fleet.stop_gently(worker)
-            harm = self._harm("worker", fault.target, 60.0)
-            self._restart(lambda: self._start_worker(worker), worker, harm, fault.seconds)
-
-    def _restart(self, start: Callable[[], None], state: Any, harm: Harm, seconds: float) -> None:
-        """When it has ended, and so much later."""
-        if state.process.alive:
-            self._later(0.25, self._restart, start, state, harm, seconds)
-            return
-        self._later(seconds, start)
-        harm.end = self.world.now + seconds + 0.5
-
-    def _fault_kill_router(self, place: int, fault: Fault) -> None:
-        router = self.routers[fault.target]
-        self._harm("router", fault.target, fault.seconds + 0.5)
-        self.fleet.kill(router)
-        self._later(fault.seconds, self._start_router, fault.target)
-
-    def _start_router(self, number: int) -> None:
-        router = self.routers[number]
-        if self._wrong:  # it would end at once, and whoever starts it tries again
-            self._harm("router", number, 0.5)
-            self._later(0.5, self._start_router, number)
-        elif router.process is None or not router.process.alive:
-            self.fleet.start_router(router, skew=self.skews[number])
-
-    def _fault_end_router(self, place: int, fault: Fault) -> None:
-        router = self.routers[fault.target]
-        if router.process is not None and router.process.alive:
-            self.fleet.stop_gently(router)
-            harm = self._harm("router_end", fault.target, 60.0)
-            self._restart(lambda: self._start_router(fault.target), router, harm, fault.seconds)
-
-    def _fault_stop_worker(self, place: int, fault: Fault) -> None:
-        self._stop(self.workers[fault.target], "worker", fault)
-
-    def _fault_stop_router(self, place: int, fault: Fault) -> None:
-        self._stop(self.routers[fault.target], "router", fault)
-
-    _fault_stall_worker, _fault_stall_router = _fault_stop_worker, _fault_stop_router
-
-    def _stop(self, state: WorkerState | RouterState, what: str, fault: Fault) -> None:
-        self._harm(what, fault.target, fault.seconds)
-        if state.process is not None:
-            state.process.stop(fault.seconds)
-
-    def _fault_slow_model(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        self._harm("worker", fault.target, fault.seconds + fault.amount * worker.run_seconds)
-        worker.slowness *= fault.amount
-        self._later(fault.seconds, self._quicken, worker, fault.amount)
-
-    def _quicken(self, worker: WorkerState, amount: float) -> None:
-        worker.slowness /= amount
-
-    def _fault_hang_model(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        self._harm("worker", fault.target, fault.seconds + 0.1)
-        worker.hangs += 1
-        self._later(fault.seconds, self._unhang, worker)
-
-    def _unhang(self, worker: WorkerState) -> None:
-        worker.hangs -= 1
-
-    def _fault_fail_model(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        self._harm("worker", fault.target, fault.seconds)
-        worker.fails = fault.amount
-        self._later(fault.seconds, self._mend, worker)
-
-    def _mend(self, worker: WorkerState) -> None:
-        worker.fails = 0.0
-
-    def _fault_cut(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        router = self.routers[place % len(self.routers)]
-        self._harm("worker", fault.target, fault.seconds + 1.0)
-        self.network.cut(router.host, worker.host)
-        self._later(fault.seconds, self.network.heal, router.host, worker.host)
-
-    def _fault_slow_path(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        path = self.network.path(self.routers[place % len(self.routers)].host, worker.host)
-        self._harm("worker", fault.target, fault.seconds + 2 * fault.amount)
-        path.extra += fault.amount
-        self._later(fault.seconds, self._hasten, path, fault.amount)
-
-    def _hasten(self, path: Any, amount: float) -> None:
-        path.extra = max(0.0, path.extra - amount)
-
-    def _fault_reset_worker(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        if worker.process is not None and worker.process.alive:
-            self._harm("worker", fault.target, 0.0)
-            self.network.reset(worker.process, place)
-
-    def _fault_reset_caller(self, place: int, fault: Fault) -> None:
-        for number in range(len(self.routers)):  # it may be a connection to any of them
-            self._harm("router", number, 0.0, 0.0)
-        self.network.reset(self.callers.process, place)
-
-    def _connections(self, worker: WorkerState) -> list[Any]:
-        """Of routers to a worker, as the worker's server knows them."""
-        if worker.serving is None or worker.process is None or not worker.process.alive:
-            return []
-        return [end.protocol for end in self.network.ends(worker.process) if end.protocol is not None]
-
-    def _fault_reset_stream(self, place: int, fault: Fault) -> None:
-        """A worker, or a proxy before it, resets one call's stream, or the next one if there is none now."""
-        self._reset_stream(self.workers[fault.target], fault, 200)
-
-    def _reset_stream(self, worker: WorkerState, fault: Fault, tries: int) -> None:
-        for connection in self._connections(worker):
-            for stream, call in list(connection.streams.items()):
-                if type(call) is Http2Call and not connection.closed:
-                    self.world.say(f"reset stream {stream}")
-                    self._harm("worker", fault.target, 0.0, 0.0)
-                    del connection.streams[stream]
-                    connection._forget(call)
-                    code = http2.UINT32.pack(int(fault.amount))
-                    frame = http2.frame(http2.RST_STREAM, 0, stream, code)
-                    connection.loop.call_soon(connection._write, frame)
-                    return
-        if tries:
-            self._later(0.01, self._reset_stream, worker, fault, tries - 1)
-
-    def _fault_goaway(self, place: int, fault: Fault) -> None:
-        """As of a proxy that lets no connection become old: the worker itself goes on."""
-        for connection in self._connections(self.workers[fault.target]):
-            connection.loop.call_soon(connection.drain)
-
-    def _fault_end_watch(self, place: int, fault: Fault) -> None:
-        """A worker with too many streams ends those that watch its health."""
-        worker = self.workers[fault.target]
-        for connection in self._connections(worker):
-            for call in list(connection.streams.values()):
-                if type(call) is not Http2Call:
-                    self._harm("worker", fault.target, 0.0, 1.0)
-                    connection.loop.call_soon(call.fail, Code.UNAVAILABLE, CROWDED)
-
-    def _fault_edit(self, place: int, fault: Fault) -> None:
-        self.write(1 + place)
-
-    def _fault_bad_edit(self, place: int, fault: Fault) -> None:
-        if any(router.serving is None for router in self.routers):
-            return  # one that starts just now would end
-        self.write(0, wrong=True)
-        self._later(min(fault.seconds, 3.0), self.write, place)
-
-    def _fault_clock(self, place: int, fault: Fault) -> None:
-        process = self.routers[fault.target].process
-        self.skews[fault.target] += fault.amount
-        if process is not None:
-            process.skew += fault.amount
-
-    def _fault_disk_full(self, place: int, fault: Fault) -> None:
-        disk = self.routers[fault.target].disk
-        self._harm("log", fault.target, fault.seconds + 1.0, 1.0)
-        disk.full += 1
-        self._later(fault.seconds, self._empty, disk)
-
-    def _empty(self, disk: Any) -> None:
-        disk.full -= 1
-
-    def _fault_disk_slow(self, place: int, fault: Fault) -> None:
-        disk = self.routers[fault.target].disk
-        self._harm("log", fault.target, fault.seconds + 2 * fault.amount, 3.0)
-        disk.slow_seconds = fault.amount
-        self._later(fault.seconds, self._quicken_disk, disk)
-
-    def _quicken_disk(self, disk: Any) -> None:
-        disk.slow_seconds = 0.0
-
-    def _fault_flood(self, place: int, fault: Fault) -> None:
-        self._harm("load", fault.target, fault.seconds, 2.5)
-        self.plan(f"flood {place}", self.world.now, fault.seconds, int(fault.amount), fault.target)
-
-    def _fault_dns_fails(self, place: int, fault: Fault) -> None:
-        self.network.dns_fails += 1
-        self._later(fault.seconds, self._dns_works)
-        for number in range(len(self.routers)):  # one that starts now finds nobody
-            if (process := self.routers[number].process) is None or not process.alive:
-                self._harm("router", number, fault.seconds)
-
-    def _dns_works(self) -> None:
-        self.network.dns_fails -= 1
-
-    def _fault_leave_dns(self, place: int, fault: Fault) -> None:
-        worker = self.workers[fault.target]
-        hosts = self.network.names[f"{worker.version}.sim"]
-        if len(hosts) > 1 and worker.host in hosts:
-            hosts.remove(worker.host)
-            self._harm("worker", fault.target, fault.seconds + 3.5)
-            self._later(fault.seconds, hosts.append, worker.host)
-
 
 @contextlib.contextmanager
 def simulated(script: Script, folder: Path, *, keeps_trace: bool = False) -> Iterator[Simulation]:
     """A simulation that has not begun; nothing of it is left afterwards, and operational logs are kept in its trace."""
-    before = structlog.get_config()
+    before, tempfile_before = structlog.get_config(), tempfile.tempdir
+    tempfile.tempdir = str(folder)  # for the sockets that nobody listens on
     simulation = Simulation(script, folder, keeps_trace=keeps_trace)
     structlog.configure(processors=[_keep(simulation.world)], cache_logger_on_first_use=False)
     try:
@@ -383,6 +158,7 @@ def simulated(script: Script, folder: Path, *, keeps_trace: bool = False) -> Ite
         simulation.world.close()
         simulation.fleet.close()
         structlog.configure(**before)
+        tempfile.tempdir = tempfile_before
 
 
 def run(script: Script, *, keeps_trace: bool = False) -> Outcome:

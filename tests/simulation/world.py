@@ -9,7 +9,7 @@ from asyncio import events
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from greenlet import GreenletExit, getcurrent, greenlet
+from tests.simulation.background import SimulatedBackground
 
 EPOCH = 1_796_000_000.0
 """Seconds since 1970 at which every simulation begins."""
@@ -198,9 +198,7 @@ class Process:
             events._set_running_loop(None)
         loop.close()
 
-    def make_background(
-        self, name: str, once: Callable[[], float | None], *, niceness: int = 0
-    ) -> "SimulatedBackground":
+    def make_background(self, name: str, once: Callable[[], float | None], *, niceness: int = 0) -> SimulatedBackground:
         """See abfleet_process.background."""
         made = SimulatedBackground(self, once, len(self.backgrounds) + 1)
         self.backgrounds.append(made)
@@ -303,89 +301,3 @@ class Loop(asyncio.BaseEventLoop):
 
     async def create_server(self, protocol_factory: Any, host: Any = None, port: Any = None, **more: Any) -> Any:
         return self.network.listen(self.process, protocol_factory, more["sock"])
-
-
-class SimulatedBackground:
-    """A round is called as if on a thread: a greenlet, which is left where it sleeps, and goes on later."""
-
-    def __init__(self, process: Process, once: Callable[[], float | None], number: int) -> None:
-        self.number = number
-        self._process = process
-        self._once = once
-        self._greenlet: greenlet | None = None
-        self._ended = False
-        self._in_round = self._again = self._hurries = False
-        self._timer: Any = None
-
-    def start(self) -> None:
-        self._due_in(0.0)
-
-    def wake(self) -> None:
-        if self._in_round:
-            self._again = True
-        else:
-            self._due_in(0.0)
-
-    def _due_in(self, seconds: float) -> None:
-        if self._ended or not self._process.alive:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = None if seconds == float("inf") else self._process.loop.call_later(seconds, self._resume)
-
-    def _resume(self) -> None:
-        """Goes on with the round, or begins one; in the loop's turn."""
-        self._timer = None
-        self._due_in(self._run())
-
-    def _run(self) -> float:
-        """Runs until it sleeps or the round is over; the seconds until it is to go on."""
-        process = self._process
-        if self._greenlet is None:
-            self._greenlet, self._in_round = greenlet(self._once), True
-        process.background = self
-        try:
-            seconds = self._greenlet.switch()
-        except Exception as error:  # noqa: BLE001 - it is reported
-            process.world.errors.append(f"{process.name}: a thread ended: {error!r}")
-            seconds = None
-        finally:
-            process.background = None
-        if not self._greenlet.dead:
-            return float(seconds)
-        self._greenlet, self._in_round = None, False
-        if seconds is None:
-            self._ended = True
-            return 0.0
-        again, self._again = self._again, False
-        return 0.0 if again else float(seconds)
-
-    def sleep(self, seconds: float) -> None:
-        """Called in a round: everything else goes on for so long."""
-        if self._hurries:
-            self._process.spent += seconds
-        else:
-            own = getcurrent()
-            assert own.parent is not None
-            own.parent.switch(seconds)
-
-    def join(self, timeout_seconds: float | None = None) -> bool:
-        """Has the rest done at once, and lets the loop wait for what it took."""
-        if not self._process.alive:
-            return True
-        self._hurries = True
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for _ in range(1000):
-            if self._ended:
-                return True
-            self._run()
-        return False
-
-    def kill(self) -> None:
-        """Ends it where it is."""
-        self._ended = True
-        if self._greenlet is not None:
-            self._greenlet.throw(GreenletExit)
-            self._greenlet = None
