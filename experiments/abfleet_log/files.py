@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from abfleet_process.system_files import SystemFiles
 
 PREFIX, SUFFIX, COMPRESSED_SUFFIX, PARTIAL_SUFFIX = "decisions-", ".jsonl", ".jsonl.zst", ".partial"
 FOREIGN_IDLE_SECONDS = 3600.0
@@ -46,21 +47,9 @@ class WriterIdentity:
         return path.name.removeprefix(PREFIX).rsplit("-", 2)[0] == self.host
 
 
-class Files(Protocol):
-    """What writing a file needs of the system, as the module `os` has it."""
-
-    def open(self, path: Path, flags: int, mode: int = ..., /) -> int: ...
-
-    def write(self, file: int, data: bytes | memoryview, /) -> int: ...
-
-    def ftruncate(self, file: int, length: int, /) -> None: ...
-
-    def fsync(self, file: int, /) -> None: ...
-
-    def close(self, file: int, /) -> None: ...
-
-
-def create(folder: Path, identity: WriterIdentity, wall: Callable[[], float], system: Files = os) -> tuple[int, Path]:
+def create(
+    folder: Path, identity: WriterIdentity, wall: Callable[[], float], system: SystemFiles = os
+) -> tuple[int, Path]:
     """A new file, never one that is there: a torn last line stays alone. Makes the folder. Raises OSError."""
     folder.mkdir(parents=True, exist_ok=True)
     started = wall()
@@ -90,7 +79,7 @@ def in_place(file: int, path: Path) -> bool:
     return (there.st_ino, there.st_dev) == (here.st_ino, here.st_dev)
 
 
-def probe(folder: Path, system: Files = os) -> None:
+def probe(folder: Path, system: SystemFiles = os) -> None:
     """Writes, syncs and removes a block. Raises OSError where the log could not be written either."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f".probe-{os.getpid()}{PARTIAL_SUFFIX}"

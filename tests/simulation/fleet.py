@@ -15,7 +15,7 @@ from abfleet_router import settings as router_settings
 from abfleet_router.serving import Serving as RouterServing
 from abfleet_transport.machine import Machine
 from abfleet_worker import settings as worker_settings
-from abfleet_worker.app import Serving as WorkerServing
+from abfleet_worker.app import WorkerServing
 from numpy.typing import NDArray
 
 from tests.simulation.grpcio import SimulatedGrpcio
@@ -39,7 +39,7 @@ class Disk:
 
 
 class DiskFiles:
-    """See abfleet_log.files.Files."""
+    """See abfleet_process.system_files."""
 
     def __init__(self, disk: Disk, process: Process) -> None:
         self._disk = disk

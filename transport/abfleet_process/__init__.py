@@ -9,6 +9,7 @@ __all__ = [
     "operational_log",
     "process",
     "security",
+    "system_files",
     "tracing",
     "watched_credentials",
 ]

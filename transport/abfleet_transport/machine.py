@@ -20,6 +20,7 @@ from typing import Any, Final, Protocol
 import grpc
 from abfleet_process.background import BackgroundThread, MakeBackground
 from abfleet_process.errors import AddressError
+from abfleet_process.system_files import SystemFiles
 
 from abfleet_transport.keepalive import keep_alive
 
@@ -28,20 +29,6 @@ BACKLOG: Final = 1024
 """Connections that the kernel keeps until they are accepted."""
 KEEPALIVE: Final = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 6}
 """Seconds, and tries: a client's machine that has gone silent would else keep its connection for ever."""
-
-
-class Files(Protocol):
-    """What files that are written need of the system, as the module `os` has it."""
-
-    def open(self, path: Any, flags: int, mode: int = ..., /) -> int: ...
-
-    def write(self, file: int, data: Any, /) -> int: ...
-
-    def ftruncate(self, file: int, length: int, /) -> None: ...
-
-    def fsync(self, file: int, /) -> None: ...
-
-    def close(self, file: int, /) -> None: ...
 
 
 class Grpcio(Protocol):
@@ -119,7 +106,7 @@ class Machine:
     background: MakeBackground = BackgroundThread
     thread_id: Callable[[], int] = threading.get_ident
     """Of the thread that asks."""
-    files: Files = os
+    files: SystemFiles = os
     bind: Callable[[str], socket.socket] = bound
     grpcio: Grpcio = grpc.aio
     host: str = field(default_factory=socket.gethostname)

@@ -74,7 +74,7 @@ async def serve(settings: WorkerSettings, operations: OperationalLog) -> int:
     tls = settings.security.tls()
     model = await asyncio.to_thread(_load, settings, settings.version)
     log.info("model loaded", version=model.version, sha256=model.sha256[:12], seconds=round(model.load_seconds, 3))
-    async with Serving(settings, model, tls) as serving:
+    async with WorkerServing(settings, model, tls) as serving:
         if not signals.first.is_set():
             async with serving.following():
                 await serving.health.set_serving(True)
@@ -112,7 +112,7 @@ def _signing_key(settings: WorkerSettings) -> bytes | None:
         raise ModelLoadError(f"--model-key-file: {error}") from error
 
 
-class Serving:
+class WorkerServing:
     """Everything that is open while a worker serves; entered it listens, left it has closed."""
 
     def __init__(
@@ -220,7 +220,7 @@ class Serving:
         self.health.add_to(server)
         add_reflection(server, SERVICES)
 
-    async def __aenter__(self) -> "Serving":
+    async def __aenter__(self) -> "WorkerServing":
         await self.health.set_serving(False)
         self._inbox.start()
         if self.spans is not None:

@@ -17,8 +17,9 @@ from typing import Literal
 
 import structlog
 from abfleet_process.background import BackgroundThread, MakeBackground
+from abfleet_process.system_files import SystemFiles
 
-from abfleet_log.files import Files, WriterIdentity
+from abfleet_log.files import WriterIdentity
 from abfleet_log.writer.keeper import LogKeeper
 from abfleet_log.writer.sinks import FileSink, Fsync, Sink, StdoutSink
 from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter, Waiter, Written
@@ -66,7 +67,7 @@ class DecisionLog:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         background: MakeBackground = BackgroundThread,
-        system: Files = os,
+        system: SystemFiles = os,
         identity: WriterIdentity | None = None,
     ) -> None:
         """`identity`: of the writing process, in the names of files; None: this one."""

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 import structlog
+from abfleet_process.system_files import SystemFiles
 
-from abfleet_log.files import Files, WriterIdentity, create, in_place, probe
+from abfleet_log.files import WriterIdentity, create, in_place, probe
 
 log = structlog.get_logger("abfleet.router.decision_log")
 
@@ -64,7 +65,7 @@ class FileSink:
         on_closed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
-        system: Files = os,
+        system: SystemFiles = os,
     ) -> None:
         self._folder = folder
         self._identity = identity
@@ -238,7 +239,7 @@ class StdoutSink:
         """Does nothing: standard output belongs to the process."""
 
 
-def write(file: int, chunk: bytes, system: Files = os) -> tuple[int, OSError | None]:
+def write(file: int, chunk: bytes, system: SystemFiles = os) -> tuple[int, OSError | None]:
     """Bytes written, and why not all of them."""
     size, view = 0, memoryview(chunk)
     try:

@@ -21,6 +21,8 @@ RETRY_SECONDS = 0.25
 """Between attempts while it fails: soon enough to lose little, seldom enough to cost nothing."""
 IDLE_SECONDS = 0.5
 """Between checks of the clock without lines: how late a rotation by time may be."""
+EARLY_SECONDS = 0.002
+"""By which a timer may come too early."""
 REPORT_SECONDS = 10.0
 """Between two log lines about the same failure."""
 
@@ -91,6 +93,7 @@ class LogWriter:
         self._held: deque[LineBatch] = deque()  # taken and not written
         self._background = background("decision-log", self._round)
         self._started = False
+        self._idle_at = 0.0  # when nothing has come for a while; changed only by `_round`
         self.done_bytes = 0
         """Of lines that were written or given up; changed only by the thread, as all below."""
         self.failure: WriteFailure | None = None
@@ -120,8 +123,10 @@ class LogWriter:
         return not self._started or self._background.join(timeout_seconds)
 
     def _round(self) -> float | None:
-        """Writes what was handed over; where that is nothing, looks after the file."""
+        """Writes what was handed over; where that is nothing for a while, looks after the file."""
         if self._queue.empty():
+            if (left := self._idle_at - self._clock()) > EARLY_SECONDS:
+                return left  # woken for a batch that the last round has taken
             self._idle()
         while not self._queue.empty():  # nobody else takes from it
             batch = self._queue.get()
@@ -131,7 +136,9 @@ class LogWriter:
                 return None
             self._held.append(batch)
             self.write_held()
-        return RETRY_SECONDS if self.failure else IDLE_SECONDS
+        seconds = RETRY_SECONDS if self.failure else IDLE_SECONDS
+        self._idle_at = self._clock() + seconds
+        return seconds
 
     def _idle(self) -> None:
         if self._held:
