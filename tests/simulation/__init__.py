@@ -1,1 +1,1 @@
-"""The data path on machines, clocks, disks and a network that a seed decides: docs/decisions/0014-simulation.md."""
+"""The data path on machines, clocks, disks and a network that a seed decides: docs/decisions/0015-simulation.md."""
