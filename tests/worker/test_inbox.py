@@ -4,7 +4,7 @@ import threading
 from collections.abc import Sequence
 
 from abfleet_transport.call import Call
-from abfleet_worker.inbox import QUICK_SECONDS, Inbox
+from abfleet_worker.inbox import FORGET_SECONDS, QUICK_SECONDS, Inbox
 
 from tests.worker.calls import FakeCall, batched
 
@@ -101,4 +101,28 @@ def test_a_quick_model_is_asked_on_the_loop_and_a_slow_one_on_its_thread() -> No
     assert not put()
     recording.seconds = 0.0
     assert [put() for _ in range(12)][-1]
+    inbox.close()
+
+
+def test_after_a_minute_without_calls_nobody_knows_how_quick_the_model_is() -> None:
+    """The next group is answered on the thread, however quick those before were; then its own time decides."""
+    recording = Recording()
+    inbox = Inbox(recording, clock=lambda: recording.now)
+    inbox.start()
+    here = threading.get_ident()
+
+    def put() -> bool:
+        """Whether the next group is answered here."""
+        inbox.put([batched([])])
+        assert recording.answered.acquire(timeout=PATIENCE_SECONDS)
+        inbox.settled(PATIENCE_SECONDS)
+        return recording.threads[-1] == here
+
+    assert [put(), put(), put()] == [False, True, True]
+    recording.now += FORGET_SECONDS
+    recording.seconds = 100 * QUICK_SECONDS
+    assert [put(), put()] == [False, False]
+    recording.now += FORGET_SECONDS
+    recording.seconds = 0.0
+    assert [put(), put()] == [False, True], "what was slow a minute ago counts no more either"
     inbox.close()

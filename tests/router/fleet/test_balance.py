@@ -6,7 +6,7 @@ from itertools import product
 from math import nextafter
 
 import pytest
-from abfleet_router.fleet.balance import MAX_BURST, BurstPicker, pick, slow_start_factor
+from abfleet_router.fleet.balance import FORGET_SECONDS, MAX_BURST, BurstPicker, pick, slow_start_factor
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,6 +128,22 @@ def test_a_new_turn_draws_again_and_heavy_calls_are_spread() -> None:
     for turn in range(5):
         picker.pick(candidates, 10.0 + turn)
     assert draws.made == 18
+
+
+def test_what_a_call_was_worth_is_forgotten_after_a_minute() -> None:
+    """Until then a burst stays together, whatever pauses there are; after it each call has a draw of its own."""
+    draws = CountedDraws()
+    picker: BurstPicker[Candidate] = BurstPicker(draws)
+    candidates = fleet([0.0, 0.0])
+    for _ in range(400):
+        picker.learn(1, 1e-6)
+    picker.pick(candidates, 1.0)
+    picker.pick(candidates, 1.0 + FORGET_SECONDS)
+    assert picker.burst_size == MAX_BURST
+    made = draws.made
+    for _ in range(3):
+        picker.pick(candidates, 2.0 + 2 * FORGET_SECONDS)
+    assert (picker.burst_size, draws.made) == (1, made + 6)
 
 
 def test_a_change_of_candidates_is_followed_within_the_turn() -> None:
