@@ -80,7 +80,7 @@ class Inbox:
         self._handler.answer(calls)
         self._answered_at = ended = self._clock()
         took = ended - begun
-        is_new = self._took == float("inf") or begun - was > FORGET_SECONDS
+        is_new = self._took == float("inf") or begun - was >= FORGET_SECONDS
         self._took = took if is_new else self._took + SMOOTHING * (took - self._took)
 
     def _finish(self) -> None:
