@@ -159,7 +159,8 @@ class Faults:
         return [end.protocol for end in self._simulation.network.ends(worker.process) if end.protocol is not None]
 
     def _fault_reset_stream(self, place: int, fault: Fault) -> None:
-        """A worker, or a proxy before it, resets one call's stream, or the next one if there is none now."""
+        """A worker, or a proxy before it, resets one batch's stream, or the next one if there is none now. No call may
+        be lost by that."""
         self._reset_stream(self._simulation.workers[fault.target], fault, 200)
 
     def _reset_stream(self, worker: WorkerState, fault: Fault, tries: int) -> None:
@@ -167,7 +168,6 @@ class Faults:
             for stream, call in list(connection.streams.items()):
                 if type(call) is Http2Call and not connection.closed:
                     self._simulation.world.say(f"reset stream {stream}")
-                    self._harm("worker", fault.target, 0.0, 0.0)
                     del connection.streams[stream]
                     connection._forget(call)
                     code = http2.UINT32.pack(int(fault.amount))
@@ -178,17 +178,16 @@ class Faults:
             self._later(0.01, self._reset_stream, worker, fault, tries - 1)
 
     def _fault_goaway(self, place: int, fault: Fault) -> None:
-        """As of a proxy that lets no connection become old: the worker itself goes on."""
+        """As of a proxy that lets no connection become old: the worker itself goes on, and no call may be lost."""
         for connection in self._connections(self._simulation.workers[fault.target]):
             connection.loop.call_soon(connection.drain)
 
     def _fault_end_watch(self, place: int, fault: Fault) -> None:
-        """A worker with too many streams ends those that watch its health."""
+        """A worker with too many streams ends those that watch its health. No call may be lost by that."""
         worker = self._simulation.workers[fault.target]
         for connection in self._connections(worker):
             for call in list(connection.streams.values()):
                 if type(call) is not Http2Call:
-                    self._harm("worker", fault.target, 0.0, 1.0)
                     connection.loop.call_soon(call.fail, Code.UNAVAILABLE, CROWDED)
 
     def _fault_edit(self, place: int, fault: Fault) -> None:

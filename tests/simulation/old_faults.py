@@ -9,11 +9,14 @@ from typing import Any
 from unittest import mock
 
 from abfleet_log.writer.writer_thread import LogWriter
+from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.router import Router
 from abfleet_router.fleet import replica as replicas
 from abfleet_router.fleet.batch_queue import BatchQueue
+from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.queue_delay import SMOOTHING, ExpectedWait
+from abfleet_router.fleet.worker_link import WorkerLink
 from abfleet_transport.http2.sender import ResponseSender
 
 OldFault = Callable[[], "contextlib.AbstractContextManager[Any]"]
@@ -42,8 +45,33 @@ def _bytes_that_stay() -> "contextlib.AbstractContextManager[Any]":
 
 
 def _watch_that_ends() -> "contextlib.AbstractContextManager[Any]":
-    """A worker that ends its health watch is not asked again."""
-    return mock.patch.object(replicas, "WATCH_RETRY_SECONDS", 1e6)
+    """A worker that ends its health watch is out, and not asked again."""
+    return mock.patch.multiple(replicas, BROKEN_OFF=(), WATCH_RETRY_SECONDS=1e6)
+
+
+def _watch_that_ejects() -> "contextlib.AbstractContextManager[Any]":
+    """A worker that ends its health watch is out until it is asked again."""
+    return mock.patch.object(replicas, "BROKEN_OFF", ())
+
+
+def _stream_that_ejects() -> "contextlib.AbstractContextManager[Any]":
+    """A stream's end counts as a connection's end, so that the replica is out."""
+
+    def on_failed(self: Any, replica: Any, batch: Any, failure: BatchFailed) -> None:
+        failure.connection_broke |= failure.reason is FailureReason.UNAVAILABLE
+        real(self, replica, batch, failure)
+
+    real = BatchResults.on_failed
+    return mock.patch.object(BatchResults, "on_failed", on_failed)
+
+
+def _connection_that_is_left() -> "contextlib.AbstractContextManager[Any]":
+    """A goodbye to a connection is its end: the replica is out until there is another."""
+
+    def on_goodbye(self: Any, connection: Any) -> None:
+        self._on_closed(connection)
+
+    return mock.patch.object(WorkerLink, "_on_goodbye", on_goodbye)
 
 
 def _gone_and_counted_twice() -> "contextlib.AbstractContextManager[Any]":
@@ -87,6 +115,9 @@ OLD_FAULTS: dict[str, OldFault] = {
     "a batch cancelled before it began stays in flight": _cancelled_before_it_began,
     "the bytes of a call that leaves the queue stay counted": _bytes_that_stay,
     "a health watch that ends is not begun again": _watch_that_ends,
+    "a worker is out when its health watch ends": _watch_that_ejects,
+    "a worker is out when it resets a stream": _stream_that_ejects,
+    "a worker is out when it says goodbye to a connection": _connection_that_is_left,
     "a caller who leaves is logged twice": _gone_and_counted_twice,
     "lines that a full disk did not take are lost uncounted": _lines_given_up,
     "a server that drains says nothing to its clients": _last_stream_unsaid,

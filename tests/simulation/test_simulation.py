@@ -69,6 +69,11 @@ TELLING = {
     "a batch cancelled before it began stays in flight": script(),
     "the bytes of a call that leaves the queue stay counted": script(Fault(10.0, "stop_worker", 2.0, 0)),
     "a health watch that ends is not begun again": script(Fault(10.0, "end_watch", 0.0, 1)),
+    "a worker is out when its health watch ends": script(Fault(10.0, "end_watch", 0.0, 0)),
+    "a worker is out when it resets a stream": script(Fault(10.0, "reset_stream", 0.0, 0, 8.0)),
+    "a worker is out when it says goodbye to a connection": script(
+        Fault(10.0, "goaway", 0.0, 0), phases=(Phase(9.99, 0.03, 30),)
+    ),
     "a caller who leaves is logged twice": script(),
     "lines that a full disk did not take are lost uncounted": script(Fault(10.0, "disk_full", 1.0)),
     "a server that drains says nothing to its clients": script(Fault(10.0, "end_router", 1.0)),

@@ -71,7 +71,7 @@ class WorkerLink:
         self._draw = draw
         self._tls_problem = ""
         self._connection: ClientConnection | None = None
-        self._leaving: set[ClientConnection] = set()  # open for what they carry; the worker has said goodbye to them
+        self._leaving: dict[ClientConnection, None] = {}  # open for what they carry; the worker has said goodbye
         self._wake = asyncio.Event()
         self.moving = False
         """Whether a new connection is being made after a goodbye; changed only here."""
@@ -160,7 +160,7 @@ class WorkerLink:
             log.error("no TLS with a worker", address=self._address, error=text)
 
     def _on_closed(self, connection: ClientConnection) -> None:
-        self._leaving.discard(connection)
+        self._leaving.pop(connection, None)
         if connection is self._connection:
             self._connection = None
             self.moving = False
@@ -171,7 +171,7 @@ class WorkerLink:
         """The worker takes no more calls on a connection: others go on a new one."""
         if connection is self._connection:
             self._connection = None
-            self._leaving.add(connection)
+            self._leaving[connection] = None
             self.moving = True
             self._wake.set()
             self._on_moving()

@@ -112,7 +112,7 @@ class CallQueue:
         self.clock = plan.machine.clock
         self.thread_id = plan.machine.thread_id
         self.methods = {path: index for index, path in enumerate(plan.methods)}
-        self.connections: set[OpenConnection] = set()
+        self.connections: dict[OpenConnection, None] = {}  # oldest first
         self.emptied = asyncio.Event()
         """Set when the last connection has gone; cleared by who waits for it."""
         self.most_connections = plan.max_connections or most_connections()
@@ -312,7 +312,7 @@ class CallQueue:
 
     def connection_ended(self, connection: OpenConnection) -> None:
         """Forgets a connection; with the last one `emptied` is set."""
-        self.connections.discard(connection)
+        self.connections.pop(connection, None)
         if not self.connections:
             self.emptied.set()
 

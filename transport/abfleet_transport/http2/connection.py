@@ -88,7 +88,7 @@ class ServerConnection(ControlFrames):
             queue.cut("crowded", self.peer, f"{len(queue.connections)} connections are open")
             self.abort()
             return
-        queue.connections.add(self)
+        queue.connections[self] = None
         self._greeting = self.loop.call_later(GREETING_SECONDS, self._run_out)
         ours = {
             http2.HEADER_TABLE_SIZE: 0,
