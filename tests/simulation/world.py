@@ -139,13 +139,13 @@ class Process:
     def turn(self) -> None:
         """One turn of its loop."""
         loop = self.loop
-        before = events._get_running_loop()
         events._set_running_loop(loop)
-        loop.handles = 0
+        loop.handles, loop.turns = 0, True
         try:
             loop._run_once()
         finally:
-            events._set_running_loop(before)
+            events._set_running_loop(None)
+            loop.turns = False
         self._busy_until = self.world.now + TURN_SECONDS + HANDLE_SECONDS * loop.handles + self.spent
         self.spent = 0.0
         self.schedule()
@@ -216,6 +216,9 @@ class Loop(asyncio.BaseEventLoop):
         super().__init__()
         self.network: Any = None
         self.handles = 0
+        """That this turn has asked for."""
+        self.turns = False
+        """Whether this is one of its turns."""
         self.signals: dict[int, Callable[[], None]] = {}
 
     def time(self) -> float:
@@ -242,30 +245,30 @@ class Loop(asyncio.BaseEventLoop):
         pass
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = super().call_soon(callback, *args, context=context)
-        self._asked()
-        return handle
-
-    def call_soon_threadsafe(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:
-        handle = super().call_soon_threadsafe(callback, *args, context=context)
-        self._asked()
-        return handle
-
-    def _asked(self) -> None:
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
         self.handles += 1
-        process = self.process
-        if events._get_running_loop() is not self:
-            process.schedule()
+        if not self.turns:
+            self.process.schedule()
+        return handle
+
+    call_soon_threadsafe = call_soon
 
     def call_at(self, when: float, callback: Any, *args: Any, context: Any = None) -> Any:
         """Of whole milliseconds, as uvloop's."""
-        milliseconds = round((when - self.time()) * 1000)
+        now = self.time()
+        milliseconds = round((when - now) * 1000)
         if milliseconds <= 0:
             return self.call_soon(callback, *args, context=context)
-        handle = super().call_at(self.time() + milliseconds / 1000, callback, *args, context=context)
-        if events._get_running_loop() is not self:
+        handle = asyncio.TimerHandle(now + milliseconds / 1000, callback, args, self, context)
+        heapq.heappush(self._scheduled, handle)
+        handle._scheduled = True
+        if not self.turns:
             self.process.schedule()
         return handle
+
+    def call_later(self, delay: float, callback: Any, *args: Any, context: Any = None) -> Any:
+        return self.call_at(self.time() + delay, callback, *args, context=context)
 
     def run_in_executor(self, executor: Any, func: Any, *args: Any) -> "asyncio.Future[Any]":
         """Done now, and known a little later."""

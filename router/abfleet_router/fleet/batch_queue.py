@@ -310,6 +310,8 @@ class BatchQueue(Generic[C]):
     def expire(self, now: float) -> tuple[list[C], list[C], bool]:
         """Takes out the calls whose attempt has run out of time: (those that waited, those that were in flight), and
         whether the replica is unresponsive."""
+        if not self._waiting and not self._in_flight:
+            return [], [], False
         waited: list[C] = []
         if self._waiting:
             kept: deque[C] = deque()
