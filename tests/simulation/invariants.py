@@ -18,6 +18,8 @@ ON_ITS_WAY_SECONDS = 0.1
 """From a router to a caller, at most; nothing slows these paths down."""
 FLUSHED_SECONDS = 0.25
 """From a call's end until its line is in the file: five times the flush interval."""
+HELD_UP_SECONDS = 4.0 + FLUSHED_SECONDS
+"""The same where the disk is slow: the write that is under way, and its own."""
 PATIENT_SECONDS = 2.0
 """With a deadline of so much there is time for every attempt."""
 UNREAD = "too many calls wait to be read"
@@ -231,14 +233,15 @@ def one_line(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]]]) 
 
 def lost_with_router(simulation: "Simulation", call: CallResult) -> bool:
     """Whether its router was killed before it had to write the call's line: an answer may be under way then, and lines
-    are handed over every 50 ms, later where the disk is slow or the router was held up."""
+    are handed over every 50 ms, and written after two writes at most, of 2 s each where the disk is slow; later, too, where
+    the router was held up."""
     harms, router = simulation.harms, call.router
     for at in simulation.routers[router].kills:
         held_up = any(
-            harm.what in ("log", "router") and harm.number == router and harm.start < at <= harm.end + 3.0
+            harm.what in ("log", "router") and harm.number == router and harm.start < at <= harm.end + HELD_UP_SECONDS
             for harm in harms
         )
-        if call.ended is not None and -ON_ITS_WAY_SECONDS < at - call.ended < (3.0 if held_up else FLUSHED_SECONDS):
+        if call.ended is not None and -ON_ITS_WAY_SECONDS < at - call.ended < (HELD_UP_SECONDS if held_up else FLUSHED_SECONDS):
             return True
     return False
 

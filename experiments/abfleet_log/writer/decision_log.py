@@ -77,7 +77,7 @@ class DecisionLog:
         self._lines: list[bytes] = []
         self._waiters: list[Waiter] = []
         self._handed_bytes = 0
-        self._awaited = 0  # batches handed over for which somebody waits
+        self._awaited = 0  # callbacks of lines handed over that have not been called
         self._flusher: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._reported_at = -REPORT_SECONDS
@@ -198,11 +198,12 @@ class DecisionLog:
             waiters = [waiter for waiter in waiters if waiter[0] <= count]
             if dropped:
                 assert self._loop is not None
-                self._loop.call_soon(self._notify, [(written, False) for _, written in dropped], 0)
+                self._awaited += len(dropped)
+                self._loop.call_soon(self._notify, [(written, False) for _, written in dropped])
         if not count and not waiters:
             return
         self._handed_bytes += len(chunk)
-        self._awaited += bool(waiters)
+        self._awaited += len(waiters)
         self._writer.put(LineBatch(count, chunk, waiters))
 
     def _cut(self, lines: list[bytes], room_lines: int, room_bytes: int) -> tuple[int, bytes]:
@@ -229,8 +230,8 @@ class DecisionLog:
         if loop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(self._notify, results)
 
-    def _notify(self, results: list[tuple[Written, bool]], batches: int = 1) -> None:
-        self._awaited -= batches
+    def _notify(self, results: list[tuple[Written, bool]]) -> None:
+        self._awaited -= len(results)
         for written, ok in results:
             try:
                 written(ok)

@@ -21,6 +21,8 @@ RETRY_SECONDS = 0.25
 """Between attempts while it fails: soon enough to lose little, seldom enough to cost nothing."""
 IDLE_SECONDS = 0.5
 """Between checks of the clock without lines: how late a rotation by time may be."""
+WRITE_BYTES = 1024 * 1024
+"""Of batches that are written as one where several wait: a disk that takes long is asked seldom enough to keep up."""
 EARLY_SECONDS = 0.002
 """By which a timer may come too early."""
 REPORT_SECONDS = 10.0
@@ -135,7 +137,8 @@ class LogWriter:
                 self._sink.close()
                 return None
             self._held.append(batch)
-            self.write_held()
+            if self._queue.empty():
+                self.write_held()
         seconds = RETRY_SECONDS if self.failure else IDLE_SECONDS
         self._idle_at = self._clock() + seconds
         return seconds
@@ -158,7 +161,7 @@ class LogWriter:
         """Writes what is held, as far as it can be; at the last time what cannot be written is given up."""
         waiting = self._keeps and self.failure is not None and self._clock() < self.failure.attempt_after
         while self._held and (last or not waiting):
-            batch = self._held[0]
+            batch = self._held[0] if last else self._joined()
             if not batch.chunk:  # somebody waits for what came before it
                 self._notify_waiters(batch, batch.lines if self.failure is None else -1)
                 self._held.popleft()
@@ -182,6 +185,22 @@ class LogWriter:
             self._held.popleft()
         for batch in self._held:
             self._notify_waiters(batch, -1)
+
+    def _joined(self) -> LineBatch:
+        """The first batch that is held, with as many after it as one write may take."""
+        held = self._held
+        if len(held) == 1 or not held[0].chunk:
+            return held[0]
+        lines = size = 0
+        chunks: list[bytes] = []
+        waiters: list[Waiter] = []
+        while held and held[0].chunk and (not chunks or size + len(held[0].chunk) <= WRITE_BYTES):
+            batch = held.popleft()
+            waiters += [(lines + position, written) for position, written in batch.waiters]
+            chunks.append(batch.chunk)
+            lines, size = lines + batch.lines, size + len(batch.chunk)
+        held.appendleft(LineBatch(lines, b"".join(chunks), waiters))
+        return held[0]
 
     def _notify_waiters(self, batch: LineBatch, lines: int) -> None:
         """Calls back who waits for a batch of which so many lines are written; each callback is called once."""

@@ -11,7 +11,7 @@ import pytest
 from abfleet_log.files import WriterIdentity, create
 from abfleet_log.writer import sinks
 from abfleet_log.writer.sinks import FileSink, StdoutSink
-from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter
+from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter, Written
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +51,7 @@ def written(folder: Path) -> bytes:
     script=st.lists(st.one_of(st.none(), st.integers(1, 8)), max_size=12),
     keeps=st.booleans(),
     can_cut=st.booleans(),
+    together=st.booleans(),
 )
 def test_a_disk_that_is_full_for_a_while(
     tmp_path_factory: pytest.TempPathFactory,
@@ -58,6 +59,7 @@ def test_a_disk_that_is_full_for_a_while(
     script: list[int | None],
     keeps: bool,
     can_cut: bool,
+    together: bool,
 ) -> None:
     """Wherever it fails: the lines in the files are exactly those counted as written, in order; the rest is lost, and
     counted. Where a torn line can be cut off, none is left; else it spoils no other line."""
@@ -79,8 +81,10 @@ def test_a_disk_that_is_full_for_a_while(
         for lines in batches:
             chunk = b"".join(line + b"\n" for line in lines)
             writer._held.append(LineBatch(len(lines), chunk, [(len(lines), heard.append)]))
-            writer.write_held()
+            if not together:
+                writer.write_held()
             now[0] += 1.0
+        writer.write_held()
         writer.write_held(last=True)
         sink.close()
     sent = [line for lines in batches for line in lines]
@@ -97,6 +101,36 @@ def test_a_disk_that_is_full_for_a_while(
     else:
         whole = [line for line in found if line in LINES]
         assert len(whole) >= counters.written, "a torn line may look like a short one, a whole one is never spoilt"
+
+
+@pytest.mark.parametrize(("taken", "told"), [(12, [True, True, True]), (5, [True, False, False])])
+def test_batches_that_wait_are_one_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int, told: list[bool]
+) -> None:
+    """A disk that takes longer for a write than batches take to come would else fall behind without end; everybody
+    is told of their own lines."""
+    sink, counters, writes, heard = make_sink(tmp_path), LogCounters(), list[int](), list[bool]()
+
+    def write(file: int, data: bytes) -> int:
+        writes.append(len(data))
+        if len(writes) > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return os.pwrite(file, bytes(data[:taken]), 0)
+
+    def notify(results: list[tuple[Written, bool]]) -> None:
+        for tell, ok in results:
+            tell(ok)
+
+    writer = LogWriter(sink, counters, notify, keeps=True, clock=lambda: 0.0)
+    sink.open()
+    monkeypatch.setattr(sinks.os, "write", write)
+    for number in range(3):
+        writer.put(LineBatch(2, b"%d\n%d\n" % (number, number), [(2, heard.append)]))
+    writer._round()
+    assert writes[0] == 12
+    assert heard == told
+    assert counters.written == 2 * told.count(True)
+    sink.close()
 
 
 def refuse(*_: object) -> None:
