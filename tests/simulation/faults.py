@@ -9,7 +9,7 @@ from abfleet_transport.http2.call import Http2Call
 from abfleet_transport.http2.forwarding import CROWDED
 
 from tests.simulation.fleet import RouterState, WorkerState
-from tests.simulation.script import Fault, Harm
+from tests.simulation.script import HELD_UP_SECONDS, Fault, Harm
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
@@ -208,6 +208,7 @@ class Faults:
     def _fault_disk_full(self, place: int, fault: Fault) -> None:
         disk = self._simulation.routers[fault.target].disk
         self._harm("log", fault.target, fault.seconds + 1.0, 1.0)
+        self._harm("full", fault.target, fault.seconds, HELD_UP_SECONDS)
         disk.full += 1
         self._later(fault.seconds, self._empty, disk)
 

@@ -8,7 +8,7 @@ import zstandard
 
 from tests.simulation.caller import CallResult
 from tests.simulation.fleet import items_for
-from tests.simulation.script import FINAL, IDLE_FROM, VERSIONS, Harm
+from tests.simulation.script import FINAL, FLUSHED_SECONDS, HELD_UP_SECONDS, IDLE_FROM, VERSIONS, Harm
 
 if TYPE_CHECKING:
     from tests.simulation.simulation import Simulation
@@ -16,10 +16,6 @@ if TYPE_CHECKING:
 FIRST_ITEM = 100
 ON_ITS_WAY_SECONDS = 0.1
 """From a router to a caller, at most; nothing slows these paths down."""
-FLUSHED_SECONDS = 0.25
-"""From a call's end until its line is in the file: five times the flush interval."""
-HELD_UP_SECONDS = 4.0 + FLUSHED_SECONDS
-"""The same where the disk is slow: the write that is under way, and its own."""
 PATIENT_SECONDS = 2.0
 """With a deadline of so much there is time for every attempt."""
 UNREAD = "too many calls wait to be read"
@@ -233,15 +229,21 @@ def one_line(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]]]) 
 
 def lost_with_router(simulation: "Simulation", call: CallResult) -> bool:
     """Whether its router was killed before it had to write the call's line: an answer may be under way then, and lines
-    are handed over every 50 ms, and written after two writes at most, of 2 s each where the disk is slow; later, too, where
-    the router was held up."""
+    are handed over every 50 ms, and written after two writes at most, of 2 s each where the disk is slow; later where
+    the router was held up, and not before it has room where the disk is full."""
     harms, router = simulation.harms, call.router
     for at in simulation.routers[router].kills:
         held_up = any(
             harm.what in ("log", "router") and harm.number == router and harm.start < at <= harm.end + HELD_UP_SECONDS
             for harm in harms
         )
-        if call.ended is not None and -ON_ITS_WAY_SECONDS < at - call.ended < (HELD_UP_SECONDS if held_up else FLUSHED_SECONDS):
+        if call.ended is None:
+            continue
+        if harmed(harms, "full", router, call.ended, call.ended + HELD_UP_SECONDS) and harmed(
+            harms, "full", router, at, at
+        ):
+            return True
+        if -ON_ITS_WAY_SECONDS < at - call.ended < (HELD_UP_SECONDS if held_up else FLUSHED_SECONDS):
             return True
     return False
 

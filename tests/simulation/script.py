@@ -11,6 +11,10 @@ VERSIONS = ("v1", "v2", "v3")
 FIRST_CALL, FIRST_FAULT, LAST_FAULT, IDLE_FROM, FINAL = 3.0, 5.0, 36.0, 38.0, 51.0
 """Seconds. Faults are over by the time at which a pause may begin; after that all is well."""
 END = 61.0
+FLUSHED_SECONDS = 0.25
+"""From a call's end until its line is in the file: five times the flush interval."""
+HELD_UP_SECONDS = 4.0 + FLUSHED_SECONDS
+"""The same where the disk is slow: the write that is under way, and its own."""
 KINDS = (
     *("kill_worker", "kill_router", "end_worker", "end_router", "stop_worker", "stop_router", "stall_worker"),
     *("stall_router", "slow_model", "hang_model", "fail_model", "cut", "slow_path", "reset_worker", "reset_caller"),
@@ -143,7 +147,7 @@ def without(script: Script, *places: int) -> Script:
 
 @dataclass(slots=True)
 class Harm:
-    """Why something may be unwell for a while. `what`: worker, router, load, log; `number`: which one."""
+    """Why something may be unwell for a while. `what`: worker, router, load, log, full (a disk); `number`: of which."""
 
     what: str
     number: int
