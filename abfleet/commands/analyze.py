@@ -263,7 +263,7 @@ def _known(registry: Path | None) -> "dict[str, Offline]":
 
 
 def _as_of(text: str) -> datetime:
-    from abfleet_experiments.file.fields import parse_time
+    from abfleet_process.declarations.kinds import parse_time
 
     try:
         return parse_time(text)

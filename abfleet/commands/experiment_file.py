@@ -72,7 +72,7 @@ def loaded(*files: Path, fleet: Path | None = None) -> "list[Config]":
 
 def instant(text: str | None) -> datetime:
     """The instant of an `--at`, or now."""
-    from abfleet_experiments.file.fields import parse_time
+    from abfleet_process.declarations.kinds import parse_time
 
     if text is None:
         return datetime.now(UTC)

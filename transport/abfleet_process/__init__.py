@@ -3,6 +3,7 @@
 __all__ = [
     "atomic_file",
     "background",
+    "declarations",
     "errors",
     "flags",
     "memory",
