@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from abfleet_process.file_state import file_states
 
 from abfleet.commands import report_page
 from abfleet.commands.analysis_options import analysis_extra
 from abfleet.commands.experiment_file import loaded, refuse
-from abfleet.notify.verdict_changes import Conclusion, changes, conclusions, fingerprint
+from abfleet.notify.verdict_changes import Conclusion, changes, conclusions
 
 if TYPE_CHECKING:
     from abfleet_experiments.config import ExcludedWindow
@@ -306,7 +307,7 @@ class Watcher:
     def _step(self, screen: "Live | None") -> bool:
         """One round; whether that was the last one."""
         ended = False
-        seen = fingerprint(self._followed)  # before the report is made, so that what is written meanwhile is news
+        seen = file_states(self._followed)  # before the report is made, so that what is written meanwhile is news
         if seen != self._seen:
             try:
                 report = self._make_report()

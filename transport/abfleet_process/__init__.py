@@ -2,9 +2,12 @@
 
 __all__ = [
     "atomic_file",
+    "backoff",
     "background",
+    "base128",
     "declarations",
     "errors",
+    "file_state",
     "flags",
     "memory",
     "operational_log",

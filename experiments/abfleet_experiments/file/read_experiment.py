@@ -4,8 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from abfleet_process.declarations.kinds import suggestion
-from abfleet_process.declarations.nodes import Findings, Path, shown
+from abfleet_process.declarations.nodes import Findings, Path, shown, suggestion
 
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import (
