@@ -1,9 +1,10 @@
 """What any server process needs: its flags, logs, memory, files, certificates and spans. Knows no call."""
 
 __all__ = [
+    "addresses",
     "atomic_file",
-    "backoff",
     "background",
+    "backoff",
     "base128",
     "declarations",
     "errors",
@@ -13,6 +14,7 @@ __all__ = [
     "operational_log",
     "process",
     "security",
+    "server_flags",
     "system_files",
     "tracing",
     "watched_credentials",
