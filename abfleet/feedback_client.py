@@ -18,6 +18,7 @@ from typing import Self
 
 import grpc
 from abfleet_log.outcome import Outcome
+from abfleet_process.backoff import backoff_seconds
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 from abfleet_transport.client.channel import PLAIN, ClientCredentials, open_channel
 
@@ -160,20 +161,21 @@ class FeedbackClient:
     async def _send(self, batch: list[Outcome]) -> None:
         """Tries until the batch is answered or its time is up."""
         request = recommender_pb2.RecordRequest(outcomes=[_message(outcome) for outcome in batch])
-        give_up, backoff = self._clock() + self._give_up_seconds, FIRST_BACKOFF_SECONDS
+        give_up, failures = self._clock() + self._give_up_seconds, 0
         assert self._channel is not None
         stub = recommender_pb2_grpc.FeedbackStub(self._channel)  # type: ignore[no-untyped-call]
         while True:
             try:
                 answer = await stub.Record(request, timeout=self._timeout_seconds, metadata=self._metadata)
             except grpc.aio.AioRpcError as error:
+                failures += 1
+                backoff = backoff_seconds(failures, first=FIRST_BACKOFF_SECONDS, most=MAX_BACKOFF_SECONDS)
                 why = f"{error.code().name}: {error.details()}"
                 if error.code() not in RETRYABLE or self._clock() + backoff > give_up:
                     self._lose(batch, why)
                     return
                 self.tally.retries += 1
                 await asyncio.sleep(backoff * (0.5 + self._draw() / 2))  # jitter, so that clients do not retry together
-                backoff = min(2 * backoff, MAX_BACKOFF_SECONDS)
             else:
                 self._account(batch, answer)
                 return

@@ -1,51 +1,54 @@
-"""Options of every command that calls a router: the authority that it trusts, its certificate and its token."""
+"""Options of every command that calls a router: its admin port, the authority that it trusts, certificate and token."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from abfleet_process.addresses import ADMIN_ADDRESS
 
 if TYPE_CHECKING:
     from abfleet_transport.client.channel import ClientCredentials
 
-TokenFile = Annotated[
-    Path | None, typer.Option("--token-file", envvar="ABFLEET_TOKEN_FILE", help="A file with the token to show.")
-]
-ServerCa = Annotated[
-    Path | None,
-    typer.Option("--server-ca", envvar="ABFLEET_SERVER_CA", help="Call with TLS, and trust this authority (PEM)."),
-]
-ClientCert = Annotated[
-    Path | None, typer.Option("--client-cert", envvar="ABFLEET_CLIENT_CERT", help="Certificate to show (mTLS).")
-]
-ClientKey = Annotated[Path | None, typer.Option("--client-key", envvar="ABFLEET_CLIENT_KEY", help="Its private key.")]
-ServerName = Annotated[
-    str,
-    typer.Option("--server-name", envvar="ABFLEET_SERVER_NAME", help="Name in the server's certificate, if another."),
+Admin = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="Admin port of a router; repeatable for several.",
+        show_default=ADMIN_ADDRESS,
+    ),
 ]
 
 
-def access(
-    token_file: Path | None,
-    server_ca: Path | None,
-    client_cert: Path | None,
-    client_key: Path | None,
-    server_name: str,
-) -> "ClientCredentials":
-    """The credentials from the flags, with their files read once. Raises typer.BadParameter."""
-    from abfleet_process.watched_credentials import CredentialError
-    from abfleet_transport.client.channel import ClientCredentials
+@dataclass(frozen=True, slots=True)
+class AccessOptions:
+    """With what a command shows who it is, and how it knows the router."""
 
-    found = ClientCredentials(
-        token_file=token_file,
-        server_ca=server_ca,
-        client_cert=client_cert,
-        client_key=client_key,
-        server_name=server_name,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="A file with the token to show.")] = None
+    server_ca: Annotated[
+        Path | None, typer.Option("--server-ca", help="Call with TLS, and trust this authority (PEM).")
+    ] = None
+    client_cert: Annotated[Path | None, typer.Option("--client-cert", help="Certificate to show (mTLS).")] = None
+    client_key: Annotated[Path | None, typer.Option("--client-key", help="Its private key.")] = None
+    server_name: Annotated[str, typer.Option("--server-name", help="Name in the server's certificate, if another.")] = (
+        ""
     )
-    try:
-        found.credentials()
-        found.token()
-    except CredentialError as error:
-        raise typer.BadParameter(str(error)) from None
-    return found
+
+    def credentials(self) -> "ClientCredentials":
+        """What the flags name, with their files read once. Raises typer.BadParameter."""
+        from abfleet_process.watched_credentials import CredentialError
+        from abfleet_transport.client.channel import ClientCredentials
+
+        found = ClientCredentials(
+            token_file=self.token_file,
+            server_ca=self.server_ca,
+            client_cert=self.client_cert,
+            client_key=self.client_key,
+            server_name=self.server_name,
+        )
+        try:
+            found.credentials()
+            found.token()
+        except CredentialError as error:
+            raise typer.BadParameter(str(error)) from None
+        return found

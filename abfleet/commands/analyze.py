@@ -16,6 +16,7 @@ from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs, Name, analysis
 from abfleet.commands.analysis_progress import steps
 from abfleet.commands.excluded_windows import excluded_windows, refuse_outside
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Fleet, Json, loaded, refuse
+from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
     from abfleet_analysis.report.report import Report
@@ -89,6 +90,7 @@ def register(app: typer.Typer) -> None:
     app.command()(analyze)
 
 
+@with_groups
 def analyze(
     *,
     logs: Logs = DEFAULT_LOGS,
@@ -109,11 +111,7 @@ def analyze(
     html: Html = None,
     watching: watch.Watch = False,
     every: watch.Every = 10.0,
-    notify_url: watch.NotifyUrl = None,
-    notify_secret_file: watch.NotifySecret = None,
-    notify_command: watch.NotifyCommand = None,
-    notify_state: watch.NotifyState = watch.DEFAULT_STATE,
-    notify_dry_run: watch.DryRun = False,
+    notifications: watch.Notifications,
     markdown: Markdown = False,
     with_details: WithDetails = False,
     registry: Registry = DEFAULT_REGISTRY,
@@ -134,13 +132,6 @@ def analyze(
     windows = excluded_windows(exclude, experiments, fleet, only=experiment)
     if html is not None:
         report_page.check(html)
-    notifications = watch.Notifications(
-        url=notify_url,
-        secret_file=notify_secret_file,
-        command=notify_command,
-        state=notify_state,
-        dry_run=notify_dry_run,
-    )
     watch.receivers(notifications)  # a wrong flag is refused before the log is read
     if watching:
         if as_of is not None:
@@ -263,7 +254,7 @@ def _known(registry: Path | None) -> "dict[str, Offline]":
 
 
 def _as_of(text: str) -> datetime:
-    from abfleet_experiments.file.fields import parse_time
+    from abfleet_process.declarations.kinds import parse_time
 
     try:
         return parse_time(text)

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from abfleet_process.addresses import ROUTER_ADDRESS
 
-from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+from abfleet.commands.access_options import AccessOptions
+from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
     from abfleet_transport.client.channel import ClientCredentials
@@ -29,44 +31,24 @@ def register(app: typer.Typer) -> None:
     )
 
 
+@with_groups
 def client(
-    address: Annotated[
-        str, typer.Option(envvar="ABFLEET_ADDRESS", help="The router, or a worker alone.")
-    ] = "127.0.0.1:50051",
-    user_id: Annotated[str, typer.Option(envvar="ABFLEET_USER_ID", help="Decides the version; empty: none.")] = "",
-    items: Annotated[
-        str, typer.Option(envvar="ABFLEET_ITEMS", help="Items that the user has seen, oldest first: 1,2,3.")
-    ] = "",
-    limit: Annotated[
-        int, typer.Option(envvar="ABFLEET_LIMIT", min=0, max=100, help="How many items to return; 0: 10.")
-    ] = 0,
+    *,
+    address: Annotated[str, typer.Option(help="The router, or a worker alone.")] = ROUTER_ADDRESS,
+    user_id: Annotated[str, typer.Option(help="Decides the version; empty: none.")] = "",
+    items: Annotated[str, typer.Option(help="Items that the user has seen, oldest first: 1,2,3.")] = "",
+    limit: Annotated[int, typer.Option(min=0, max=100, help="How many items to return; 0: 10.")] = 0,
     attributes: Annotated[
-        list[str] | None,
-        typer.Option(envvar="ABFLEET_ATTRIBUTES", metavar="KEY=VALUE", help="What audiences may ask for; repeatable."),
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="What audiences may ask for; repeatable.")
     ] = None,
-    users: Annotated[
-        int, typer.Option(envvar="ABFLEET_USERS", min=0, help="Call for user-1 to user-N, and show the split they get.")
-    ] = 0,
-    titles: Annotated[
-        Path | None, typer.Option(envvar="ABFLEET_TITLES", help="A CSV file with movieId and title, to name the items.")
-    ] = None,
+    users: Annotated[int, typer.Option(min=0, help="Call for user-1 to user-N, and show the split they get.")] = 0,
+    titles: Annotated[Path | None, typer.Option(help="A CSV file with movieId and title, to name the items.")] = None,
     as_real: Annotated[
-        bool,
-        typer.Option(
-            "--as-real/--synthetic",
-            envvar="ABFLEET_AS_REAL",
-            help="Do not mark the calls as synthetic: analysis counts them.",
-        ),
+        bool, typer.Option("--as-real/--synthetic", help="Do not mark the calls as synthetic: analysis counts them.")
     ] = False,
-    timeout: Annotated[
-        float, typer.Option(envvar="ABFLEET_TIMEOUT", min=0.001, metavar="SECONDS", help="For each call.")
-    ] = 5.0,
-    token_file: TokenFile = None,
-    server_ca: ServerCa = None,
-    client_cert: ClientCert = None,
-    client_key: ClientKey = None,
-    server_name: ServerName = "",
-    as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")] = False,
+    timeout: Annotated[float, typer.Option(min=0.001, metavar="SECONDS", help="For each call.")] = 5.0,
+    access: AccessOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Calls Recommend once, or once for each of many users.
 
@@ -85,7 +67,7 @@ def client(
     names = _titles(titles) if titles else {}
     if users and user_id:
         raise typer.BadParameter("goes without --user-id: it names the users itself", param_hint="--users")
-    shown = access(token_file, server_ca, client_cert, client_key, server_name)
+    shown = access.credentials()
     try:
         if users:
             asyncio.run(_many(address, shown, question, users, timeout, as_json=as_json))

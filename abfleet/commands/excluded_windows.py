@@ -35,7 +35,7 @@ def excluded_windows(
 
 def _window(text: str) -> "ExcludedWindow":
     from abfleet_experiments.config import ExcludedWindow
-    from abfleet_experiments.file.fields import parse_time
+    from abfleet_process.declarations.kinds import parse_time
 
     begin, slash, end = text.partition("/")
     if not slash:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+from abfleet_process.addresses import EXPERIMENTS_FILE
 
 from abfleet.commands.tables import print_table, say
 
@@ -24,7 +25,7 @@ EXIT_MOVES = 3
 Experiments = Annotated[
     Path, typer.Option("--experiments", envvar="ABFLEET_EXPERIMENTS", metavar="FILE", help="The experiments file.")
 ]
-DEFAULT_EXPERIMENTS = Path("experiments/recommender.yaml")
+DEFAULT_EXPERIMENTS = Path(EXPERIMENTS_FILE)
 Fleet = Annotated[
     Path | None,
     typer.Option(
@@ -72,7 +73,7 @@ def loaded(*files: Path, fleet: Path | None = None) -> "list[Config]":
 
 def instant(text: str | None) -> datetime:
     """The instant of an `--at`, or now."""
-    from abfleet_experiments.file.fields import parse_time
+    from abfleet_process.declarations.kinds import parse_time
 
     if text is None:
         return datetime.now(UTC)

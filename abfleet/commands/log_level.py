@@ -6,8 +6,10 @@ import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from abfleet_process.addresses import ADMIN_ADDRESS
 
-from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+from abfleet.commands.access_options import AccessOptions, Admin
+from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
     from abfleet_transport.client.channel import ClientCredentials
@@ -21,27 +23,15 @@ def register(app: typer.Typer) -> None:
     app.command("log-level", epilog="Example: abfleet log-level debug --admin 127.0.0.1:50052")(log_level)
 
 
+@with_groups
 def log_level(
+    *,
     level: Annotated[
         str, typer.Argument(help="debug, info, warning or error; default: the level it was started with.")
     ],
-    admin: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="ABFLEET_ADMIN",
-            metavar="HOST:PORT",
-            help="Admin port of a router; repeatable for several.",
-            show_default="127.0.0.1:50052",
-        ),
-    ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON, a line a router.")
-    ] = False,
-    token_file: TokenFile = None,
-    server_ca: ServerCa = None,
-    client_cert: ClientCert = None,
-    client_key: ClientKey = None,
-    server_name: ServerName = "",
+    admin: Admin = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a router.")] = False,
+    access: AccessOptions,
 ) -> None:
     """Sets how much running routers log of their operation, until they end or are told otherwise.
 
@@ -52,8 +42,8 @@ def log_level(
     if level not in (*LOG_LEVELS, DEFAULT):
         allowed = ", ".join((*LOG_LEVELS, DEFAULT))
         raise typer.BadParameter(f"{level[:64]!r} is not allowed; allowed are {allowed}", param_hint="LEVEL")
-    addresses = admin or ["127.0.0.1:50052"]
-    with_what = access(token_file, server_ca, client_cert, client_key, server_name)
+    addresses = admin or [ADMIN_ADDRESS]
+    with_what = access.credentials()
     if not asyncio.run(_set_all(addresses, "" if level == DEFAULT else level, with_what, as_json=as_json)):
         raise typer.Exit(FAILURE)
 

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from abfleet_process.addresses import ADMIN_ADDRESS
 
-from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+from abfleet.commands.access_options import AccessOptions, Admin
+from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
     from abfleet_transport.client.channel import ClientCredentials
@@ -22,30 +24,20 @@ def register(app: typer.Typer) -> None:
     app.command("status", epilog="Example: abfleet status --admin 127.0.0.1:50052 --watch")(status)
 
 
+@with_groups
 def status(
-    admin: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="ABFLEET_ADMIN",
-            metavar="HOST:PORT",
-            help="Admin port of a router; repeatable for several.",
-            show_default="127.0.0.1:50052",
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON, a line a poll.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", envvar="ABFLEET_WATCH", help="Ask again every second.")] = False,
-    token_file: TokenFile = None,
-    server_ca: ServerCa = None,
-    client_cert: ClientCert = None,
-    client_key: ClientKey = None,
-    server_name: ServerName = "",
+    *,
+    admin: Admin = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a poll.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Ask again every second.")] = False,
+    access: AccessOptions,
 ) -> None:
     """Shows configuration, groups, replicas and log of running routers; exits 1 when one of them does not answer.
 
     Without --watch, rates and percentiles are those since the router's start; with it, of the last ten seconds.
     """
-    addresses = admin or ["127.0.0.1:50052"]
-    shown = access(token_file, server_ca, client_cert, client_key, server_name)
+    addresses = admin or [ADMIN_ADDRESS]
+    shown = access.credentials()
     show = _watch if watch else _once
     try:
         reached = asyncio.run(show(addresses, shown, as_json=as_json))

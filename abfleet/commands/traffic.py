@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from abfleet_process.addresses import ROUTER_ADDRESS
 
-from abfleet.commands.access_options import ClientCert, ClientKey, ServerCa, ServerName, TokenFile, access
+from abfleet.commands.access_options import AccessOptions
 from abfleet.commands.client import LEFT_OUT
+from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
     from abfleet.traffic.running import TrafficPlan, Workload
@@ -25,57 +27,34 @@ def register(app: typer.Typer) -> None:
     app.command("traffic", epilog="Example: abfleet traffic --users 500 --rate 100 --effect experiment=+0.10")(traffic)
 
 
+@with_groups
 def traffic(
-    address: Annotated[str, typer.Option(envvar="ABFLEET_ADDRESS", help="The router.")] = "127.0.0.1:50051",
-    users: Annotated[int, typer.Option(envvar="ABFLEET_USERS", min=1, max=10_000_000, help="user-1 to user-N.")] = 1000,
-    rate: Annotated[
-        float, typer.Option(envvar="ABFLEET_RATE", min=0.01, max=100_000, metavar="CALLS", help="Calls a second.")
-    ] = 50.0,
-    duration: Annotated[
-        float, typer.Option(envvar="ABFLEET_DURATION", min=0.01, metavar="SECONDS", help="How long to call.")
-    ] = 30.0,
-    seed: Annotated[
-        int, typer.Option(envvar="ABFLEET_SEED", help="Who calls, in which order, and what they would do.")
-    ] = 1,
+    *,
+    address: Annotated[str, typer.Option(help="The router.")] = ROUTER_ADDRESS,
+    users: Annotated[int, typer.Option(min=1, max=10_000_000, help="user-1 to user-N.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0.01, max=100_000, metavar="CALLS", help="Calls a second.")] = 50.0,
+    duration: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="How long to call.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Who calls, in which order, and what they would do.")] = 1,
     data: Annotated[
         Path | None,
-        typer.Option(
-            envvar="ABFLEET_DATA",
-            metavar="DIR",
-            help="MovieLens ratings to replay.",
-            show_default="a built-in population",
-        ),
+        typer.Option(metavar="DIR", help="MovieLens ratings to replay.", show_default="a built-in population"),
     ] = None,
     effect: Annotated[
         list[str] | None,
         typer.Option(
-            envvar="ABFLEET_EFFECT",
             metavar="GROUP=CHANGE",
             help="Relative change of a group's clicks, such as canary=-0.2: a known truth; repeatable.",
         ),
     ] = None,
-    duplicates: Annotated[
-        float, typer.Option(envvar="ABFLEET_DUPLICATES", min=0, max=1, help="Share of outcomes that are told twice.")
-    ] = 0.02,
-    loss: Annotated[
-        float, typer.Option(envvar="ABFLEET_LOSS", min=0, max=1, help="Share of outcomes that are never told.")
-    ] = 0.01,
-    delay: Annotated[
-        float, typer.Option(envvar="ABFLEET_DELAY", min=0, max=10, metavar="SECONDS", help="Mean time to an outcome.")
-    ] = 2.0,
-    run: Annotated[
-        str, typer.Option(envvar="ABFLEET_RUN", help="Begins every request id.", show_default="the time")
-    ] = "",
+    duplicates: Annotated[float, typer.Option(min=0, max=1, help="Share of outcomes that are told twice.")] = 0.02,
+    loss: Annotated[float, typer.Option(min=0, max=1, help="Share of outcomes that are never told.")] = 0.01,
+    delay: Annotated[float, typer.Option(min=0, max=10, metavar="SECONDS", help="Mean time to an outcome.")] = 2.0,
+    run: Annotated[str, typer.Option(help="Begins every request id.", show_default="the time")] = "",
     as_real: Annotated[
-        bool,
-        typer.Option("--as-real", envvar="ABFLEET_AS_REAL", help="Do not mark it as synthetic: analysis counts it."),
+        bool, typer.Option("--as-real", help="Do not mark it as synthetic: analysis counts it.")
     ] = False,
-    token_file: TokenFile = None,
-    server_ca: ServerCa = None,
-    client_cert: ClientCert = None,
-    client_key: ClientKey = None,
-    server_name: ServerName = "",
-    as_json: Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print the summary as JSON.")] = False,
+    access: AccessOptions,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Call a router as people would: they see a list, click from the top down, sometimes convert, sometimes buy.
 
@@ -96,7 +75,7 @@ def traffic(
         loss=loss,
         mean_delay_seconds=delay,
         as_real=as_real,
-        access=access(token_file, server_ca, client_cert, client_key, server_name),
+        access=access.credentials(),
     )
     try:
         people = built_in(users, seed) if data is None else from_movielens(data, users)

@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from abfleet_process.file_state import file_states
 
 from abfleet.commands import report_page
 from abfleet.commands.analysis_options import analysis_extra
 from abfleet.commands.experiment_file import loaded, refuse
-from abfleet.notify.verdict_changes import Conclusion, changes, conclusions, fingerprint
+from abfleet.notify.verdict_changes import Conclusion, changes, conclusions
 
 if TYPE_CHECKING:
     from abfleet_experiments.config import ExcludedWindow
@@ -43,58 +44,44 @@ Every = Annotated[
         help="Between two polls of --watch, of which one without news costs nothing.",
     ),
 ]
-NotifyUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--notify-url",
-        envvar="ABFLEET_NOTIFY_URL",
-        metavar="URL",
-        help="POST each change of a verdict there, as JSON, until it is taken.",
-    ),
-]
-NotifySecret = Annotated[
-    Path | None,
-    typer.Option(
-        "--notify-secret-file",
-        envvar="ABFLEET_NOTIFY_SECRET_FILE",
-        metavar="FILE",
-        help="Sign what is POSTed with the secret in this file (HMAC-SHA256).",
-    ),
-]
-NotifyCommand = Annotated[
-    str | None,
-    typer.Option(
-        "--notify-command",
-        envvar="ABFLEET_NOTIFY_COMMAND",
-        metavar="COMMAND",
-        help="Run this for each change of a verdict, with the JSON on its standard input; no shell.",
-    ),
-]
-NotifyState = Annotated[
-    Path,
-    typer.Option(
-        "--notify-state",
-        envvar="ABFLEET_NOTIFY_STATE",
-        metavar="FILE",
-        help="Remembers what was told, so that a restart neither repeats nor forgets.",
-    ),
-]
 DEFAULT_STATE = Path(".abfleet/notifications.json")
-DryRun = Annotated[
-    bool,
-    typer.Option("--notify-dry-run", envvar="ABFLEET_NOTIFY_DRY_RUN", help="Print what would be sent; send nothing."),
-]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notifications:
     """The flags of notifications, as they were given."""
 
-    url: str | None
-    secret_file: Path | None
-    command: str | None
-    state: Path
-    dry_run: bool
+    url: Annotated[
+        str | None,
+        typer.Option(
+            "--notify-url", metavar="URL", help="POST each change of a verdict there, as JSON, until it is taken."
+        ),
+    ] = None
+    secret_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--notify-secret-file",
+            metavar="FILE",
+            help="Sign what is POSTed with the secret in this file (HMAC-SHA256).",
+        ),
+    ] = None
+    command: Annotated[
+        str | None,
+        typer.Option(
+            "--notify-command",
+            metavar="COMMAND",
+            help="Run this for each change of a verdict, with the JSON on its standard input; no shell.",
+        ),
+    ] = None
+    state: Annotated[
+        Path,
+        typer.Option(
+            "--notify-state",
+            metavar="FILE",
+            help="Remembers what was told, so that a restart neither repeats nor forgets.",
+        ),
+    ] = DEFAULT_STATE
+    dry_run: Annotated[bool, typer.Option("--notify-dry-run", help="Print what would be sent; send nothing.")] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,7 +293,7 @@ class Watcher:
     def _step(self, screen: "Live | None") -> bool:
         """One round; whether that was the last one."""
         ended = False
-        seen = fingerprint(self._followed)  # before the report is made, so that what is written meanwhile is news
+        seen = file_states(self._followed)  # before the report is made, so that what is written meanwhile is news
         if seen != self._seen:
             try:
                 report = self._make_report()

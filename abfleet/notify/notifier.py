@@ -25,6 +25,7 @@ from types import TracebackType
 from typing import IO, Any, Protocol, Self
 
 from abfleet_process.atomic_file import WriteError, write_whole
+from abfleet_process.backoff import backoff_seconds
 
 from abfleet.notify.verdict_changes import Conclusion, changes
 
@@ -178,11 +179,6 @@ def _retry_after(headers: "Message | None") -> float:
 # --- what was notified, and what is still pending ---------------------------------------------------------------------
 
 
-def back_off_seconds(failures: int) -> float:
-    """After so many failures in a row, at least 1: 1, 2, 4 … 60 s."""
-    return min(FIRST_RETRY_SECONDS * 2.0 ** min(failures - 1, 10), LONGEST_RETRY_SECONDS)
-
-
 @dataclass(slots=True)
 class NotificationState:
     """The content of the state file. Changed only by its Notifier."""
@@ -270,7 +266,8 @@ class Notifier:
                     receiver.deliver(message[2].encode(), message[1])
                 except NotDelivered as error:
                     self._failures[name] = failures = self._failures.get(name, 0) + 1
-                    wait = max(back_off_seconds(failures), error.retry_after_seconds)
+                    backoff = backoff_seconds(failures, first=FIRST_RETRY_SECONDS, most=LONGEST_RETRY_SECONDS)
+                    wait = max(backoff, error.retry_after_seconds)
                     self._due[name] = now + wait
                     problems.append(f"--notify-{name}: {error}; trying again in {wait:g} s")
                 else:

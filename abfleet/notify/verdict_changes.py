@@ -6,9 +6,8 @@ running, so that the first report notifies only what is decided.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 KEEP_RUNNING = "keep_running"
@@ -88,19 +87,3 @@ def changes(notified: Mapping[str, Conclusion], document: Mapping[str, Any]) -> 
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
         found.append(VerdictChange(digest, name, before, now, reasons[name], document["as_of"]))
     return found
-
-
-def fingerprint(paths: Sequence[Path]) -> object:
-    """A value that stays equal as long as none of these files, or files in these folders, changes."""
-    return tuple(sorted(_facts(paths)))
-
-
-def _facts(paths: Iterable[Path]) -> Iterable[tuple[str, int, int]]:
-    for path in paths:
-        inside = path.rglob("*") if path.is_dir() else [path]
-        for file in inside:
-            try:
-                stat = file.stat()
-            except OSError:  # it has just been compressed, or is not there yet
-                continue
-            yield str(file), stat.st_mtime_ns, stat.st_size

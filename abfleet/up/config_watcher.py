@@ -6,6 +6,7 @@ from pathlib import Path
 from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
+from abfleet_process.file_state import file_state
 
 CONTENT_EVERY = 20
 """Polls between two readings of the whole file, for file systems whose times do not show every change."""
@@ -25,7 +26,7 @@ class ConfigWatcher:
     async def changed(self) -> Config | None:
         """The configuration, when it is another one than at the poll before; the first poll gives it too."""
         self._polls += 1
-        seen = self._fingerprint()
+        seen = [file_state(path) for path in self._files]
         if seen == self._seen and self._polls % CONTENT_EVERY:
             return None
         self._seen = seen
@@ -37,13 +38,3 @@ class ConfigWatcher:
             return None
         self._revision = config.revision
         return config
-
-    def _fingerprint(self) -> object:
-        parts: list[object] = []
-        for path in self._files:
-            try:
-                stat = path.stat()
-                parts.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
-            except OSError as error:
-                parts.append(error.errno)
-        return tuple(parts)

@@ -61,7 +61,7 @@ class LocalFleet:
                 transport=settings.transport,
                 metrics_host=router.metrics_host,
                 ports=PortBase(worker_port=settings.worker_port, metrics_port=router.metrics_port),
-                replicas=settings.replicas,
+                replicas=dict(settings.replicas or ()),
                 run_dir=run_dir,
             ),
             console.note,

@@ -4,7 +4,6 @@ Knows versions, ports and processes; reads no experiments file and asks no route
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from pathlib import Path
 import yaml
 from abfleet_experiments.config import Config
 from abfleet_models.registry import Registry, RegistryError
+from abfleet_process.atomic_file import replace_file
 
 from abfleet.up.fleet_plan import PortBase, ReplicaId, fixed_addresses, is_own, replica_ids, slots
 from abfleet.up.ports import WantedAddress, bind_problem, problems
@@ -204,9 +204,7 @@ class LocalWorkers:
         text = yaml.safe_dump({"version": 1, "models": models}, sort_keys=False)
         if not models or text == self._written:
             return
-        fresh = self.fleet_file.with_suffix(".new")
-        fresh.write_text(text, encoding="utf-8")
-        os.replace(fresh, self.fleet_file)  # atomic: the router never reads half of it
+        replace_file(self.fleet_file, text.encode())
         self._written = text
 
     async def remove(self, version: str, grace_seconds: float) -> None:

@@ -35,7 +35,7 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
         config = load(settings.experiments, settings.fleet)
     except ConfigErrors as error:
         raise CannotStart((str(one) for one in error.errors), EXIT_USAGE) from error
-    if unknown := sorted(settings.replicas.keys() - config.models.keys()):
+    if unknown := sorted(dict(settings.replicas or ()).keys() - config.models.keys()):
         known = ", ".join(config.models)
         raise CannotStart([f"--replicas: {unknown[0][:64]!r} is not a version of the file; allowed are {known}"], 2)
     with RunDir.open(settings.run_dir) as run_dir:

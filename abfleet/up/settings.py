@@ -1,10 +1,17 @@
-"""The settings of `abfleet up`, and the exception that ends it."""
+"""The flags of `abfleet up`, each declared here alone, and the exception that ends it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import typer
+from abfleet_process.addresses import ADMIN_ADDRESS, EXPERIMENTS_FILE, ROUTER_ADDRESS
 
 EXIT_FAILURE, EXIT_USAGE = 1, 2
+MOST_REPLICAS = 64
+ADDRESS_HELP = "HOST:PORT (port 0: any free one) or unix:PATH."
+TRANSPORTS = ("auto", "native", "grpcio")
 
 
 class CannotStart(Exception):
@@ -16,40 +23,106 @@ class CannotStart(Exception):
         super().__init__("\n".join(self.lines))
 
 
+class ReplicaCount(NamedTuple):
+    """How many workers serve a version."""
+
+    version: str
+    workers: int
+
+
+def _replica_count(word: str) -> ReplicaCount:
+    version, _, count = word.partition("=")
+    if not version or not count.isdecimal() or not 1 <= int(count) <= MOST_REPLICAS:
+        raise typer.BadParameter(
+            f"{word[:64]!r} is not allowed; allowed are VERSION=N with N from 1 to {MOST_REPLICAS}",
+            param_hint="--replicas",
+        )
+    return ReplicaCount(version, int(count))
+
+
+def _dashboard_port(word: object) -> int | None:
+    from abfleet_process.flags import port_or_off
+
+    try:
+        return port_or_off(str(word))
+    except ValueError as error:
+        raise typer.BadParameter(f"{str(word)[:64]!r} is not allowed; {error}", param_hint="--dashboard-port") from None
+
+
+def _transport(word: str) -> str:
+    if word not in TRANSPORTS:
+        allowed = ", ".join(TRANSPORTS)
+        raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed are {allowed}", param_hint="--transport")
+    return word
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpSettings:
-    """The flags of `abfleet up`, parsed; `log_flags` and `router_flags` go to the router unchanged."""
+    """The flags of `abfleet up`. Those of the decision log and `router_flags` go to the router unchanged."""
 
-    experiments: Path
-    fleet: Path | None
-    registry: Path
-    log_dir: Path
-    listen: str
-    admin_listen: str
-    metrics_port: str
-    worker_port: int
-    replicas: Mapping[str, int]
-    transport: str
-    run_dir: Path
-    log_flags: Mapping[str, str | None]
-    """Of the router, by name with underscores; None where it keeps its default."""
-    dashboard_port: int | None
-    """0: any free one; None: no dashboard."""
-    router_flags: tuple[str, ...]
+    experiments: Annotated[Path, typer.Option(help="The experiments file, followed while it runs.")] = Path(
+        EXPERIMENTS_FILE
+    )
+    fleet: Annotated[Path | None, typer.Option(help="A file that replaces the targets of the experiments file.")] = None
+    registry: Annotated[Path, typer.Option(help="The model registry.")] = Path("models")
+    log_dir: Annotated[Path, typer.Option(help="Folder of the decision log.")] = Path("logs")
+    listen: Annotated[str, typer.Option(help=f"Where the router serves callers: {ADDRESS_HELP}")] = ROUTER_ADDRESS
+    admin_listen: Annotated[str, typer.Option(help=f"Where it serves status and reload: {ADDRESS_HELP}")] = (
+        ADMIN_ADDRESS
+    )
+    metrics_port: Annotated[
+        str, typer.Option(help="The router's /metrics; workers take the ports after it. 0: any free ones; off: none.")
+    ] = "8000"
+    worker_port: Annotated[
+        int,
+        typer.Option(
+            min=0, max=65535, help="Port of the first worker; the others take the ports after it. 0: any free ones."
+        ),
+    ] = 50061
+    replicas: Annotated[
+        list[ReplicaCount] | None,
+        typer.Option(
+            metavar="VERSION=N", parser=_replica_count, help="N workers for a version instead of 1; repeatable."
+        ),
+    ] = None
+    transport: Annotated[str, typer.Option(callback=_transport, help=f"One of {', '.join(TRANSPORTS)}.")] = "auto"
+    run_dir: Annotated[Path, typer.Option(help="Where a private folder is made for as long as it runs.")] = Path(
+        ".abfleet"
+    )
+    log_policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="POLICY",
+            help="While the decision log cannot be written: keep_serving (default), unhealthy or refuse.",
+        ),
+    ] = None
+    flush_interval: Annotated[
+        str | None, typer.Option(metavar="SECONDS", help="Between writes of the decision log [0.05].")
+    ] = None
+    fsync: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WHEN", help="Put the decision log on disk: never (default), interval (each second) or always."
+        ),
+    ] = None
+    dashboard_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="<str>",
+            parser=_dashboard_port,
+            help="Where the dashboard is, on 127.0.0.1. 0: any free port; off: none.",
+        ),
+    ] = 8080
+    live: Annotated[
+        bool, typer.Option("--live/--no-live", help="A live table on a terminal, or lines. A pipe always gets lines.")
+    ] = True
+    router_flags: tuple[str, ...] = ()
     """Further flags of the router, as they were given."""
 
     def router_command(self, fleet_file: Path, **bound: str) -> tuple[str, ...]:
         """Flags of the router process; `bound` replaces an address by the one that a first start was given."""
-        flags = {
-            "experiments": str(self.experiments),
-            "fleet": str(fleet_file),
-            "listen": self.listen,
-            "admin_listen": self.admin_listen,
-            "metrics_port": self.metrics_port,
-            "transport": self.transport,
-            "log_dir": str(self.log_dir),
-            **self.log_flags,
-        } | bound
-        given = {f"--{name.replace('_', '-')}": value for name, value in flags.items() if value is not None}
-        words = [word for pair in given.items() for word in pair]
+        passed_on = ("listen", "admin_listen", "metrics_port", "transport", "log_policy", "flush_interval", "fsync")
+        flags = {"experiments": str(self.experiments), "fleet": str(fleet_file), "log_dir": str(self.log_dir)}
+        flags |= {name: value for name in passed_on if (value := getattr(self, name)) is not None} | bound
+        words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", value)]
         return (*words, *self.router_flags)

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from abfleet_process.backoff import backoff_seconds
+
 DIE_WITH_PARENT = Path(__file__).with_name("die_with_parent.py")
 READY = "ready"
 SHOWN_CHARACTERS = 200
@@ -46,8 +48,7 @@ class BackOff:
 
     def delay_seconds(self, failures: int) -> float:
         """0.2, 0.4, 0.8, … up to the most."""
-        # Bounded before the power, which would overflow for a child that has failed for a day.
-        return min(self.first_seconds * 2.0 ** min(failures - 1, 32), self.most_seconds)
+        return backoff_seconds(failures, first=self.first_seconds, most=self.most_seconds)
 
 
 class Child:

@@ -5,12 +5,10 @@ as much time has passed as the last one took: it has at most half of the time. W
 """
 
 import asyncio
-import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final, Protocol
 
 import structlog
@@ -18,6 +16,8 @@ from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
+from abfleet_process.backoff import backoff_seconds
+from abfleet_process.file_state import FileStates, file_states
 
 from abfleet_dashboard.settings import DashboardSettings
 from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
@@ -34,7 +34,6 @@ RELEASE_AFTER_SECONDS: Final = 120.0
 RETRY_FIRST_SECONDS: Final = 1.0
 RETRY_MOST_SECONDS: Final = 60.0
 
-FilesFingerprint = tuple[tuple[str, int, int, int], ...]
 """Name, size, time of change and inode of every file: another one means that something has changed."""
 
 
@@ -86,10 +85,8 @@ class ReportKeeper:
         self._clock = clock
         self._now = now
         self.status = ReportStatus()
-        self._analysed: tuple[FilesFingerprint, Config] | None = (
-            None  # by the last attempt, unless it is to be repeated
-        )
-        self._config_mark: FilesFingerprint | None = None
+        self._analysed: tuple[FileStates, Config] | None = None  # by the last attempt, unless it is to be repeated
+        self._config_mark: FileStates | None = None
         self._ended: float | None = None
         self._began: float | None = None
         self._failures = 0
@@ -112,9 +109,7 @@ class ReportKeeper:
         config = self.status.config
         if config is None:
             return
-        mark = await asyncio.to_thread(
-            fingerprint_of, (*self._settings.logs, self._settings.registry / "registry.json")
-        )
+        mark = await asyncio.to_thread(file_states, (*self._settings.logs, self._settings.registry / "registry.json"))
         if self._analysed == (mark, config):
             if self.status.problem is None:
                 self.status = replace(self.status, current_at=self._now())
@@ -125,7 +120,7 @@ class ReportKeeper:
 
     def _pause_seconds(self) -> float:
         if self._failures:
-            return retry_seconds(self._failures)
+            return backoff_seconds(self._failures, first=RETRY_FIRST_SECONDS, most=RETRY_MOST_SECONDS)
         return pause_seconds(
             refresh=self._settings.refresh_seconds, took=self.status.seconds, watched=self._visits.watched
         )
@@ -133,7 +128,7 @@ class ReportKeeper:
     async def _follow_config(self) -> None:
         settings = self._settings
         files = [settings.experiments, *([settings.fleet] if settings.fleet else [])]
-        mark = await asyncio.to_thread(fingerprint_of, files)
+        mark = await asyncio.to_thread(file_states, files)
         if mark == self._config_mark:
             return
         self._config_mark = mark
@@ -144,7 +139,7 @@ class ReportKeeper:
         else:
             self._update(config=config, config_errors=())
 
-    async def _analyse(self, mark: FilesFingerprint, config: Config) -> None:
+    async def _analyse(self, mark: FileStates, config: Config) -> None:
         settings = self._settings
         began_at, self._began = self._now(), self._clock()
         task = AnalysisTask(
@@ -174,33 +169,3 @@ class ReportKeeper:
 def pause_seconds(*, refresh: float, took: float, watched: bool) -> float:
     """How long after one analysis the next one may begin."""
     return max(refresh, took, 0.0 if watched else UNWATCHED_SECONDS)
-
-
-def retry_seconds(failures: int) -> float:
-    """Seconds until a failed analysis is tried again: 1, 2, 4, … up to a bound."""
-    return min(RETRY_FIRST_SECONDS * 2.0 ** min(failures - 1, 32), RETRY_MOST_SECONDS)
-
-
-def fingerprint_of(paths: Sequence[Path]) -> FilesFingerprint:
-    """A value that changes with these files, and with all files in these folders, without reading any."""
-    return tuple(sorted(entry for path in paths for entry in _entries(path)))
-
-
-def _entries(path: Path) -> Iterator[tuple[str, int, int, int]]:
-    try:
-        if path.is_dir():
-            for folder, _, files in os.walk(path):
-                for name in files:
-                    yield _entry(Path(folder) / name)
-        else:
-            yield _entry(path)
-    except OSError as error:
-        yield str(path), -1, error.errno or 0, 0
-
-
-def _entry(path: Path) -> tuple[str, int, int, int]:
-    try:
-        stat = path.stat()
-    except OSError as error:  # it has just been rotated away
-        return str(path), -1, error.errno or 0, 0
-    return str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino

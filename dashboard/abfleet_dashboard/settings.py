@@ -5,10 +5,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast
 
+from abfleet_process import server_flags
+from abfleet_process.addresses import ADMIN_ADDRESS
 from abfleet_process.flags import Flags, SettingsError, real, text, whole
-from abfleet_process.operational_log import LOG_LEVELS, LogFormat
+from abfleet_process.operational_log import LogFormat
 
 LEAST_MEMORY = 64 * 1024 * 1024
 MAX_PORT = 65_535
@@ -49,9 +51,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     add = flags.add
     add("listen", host_and_port, "127.0.0.1:8080", "HOST:PORT", "where to serve; port 0: any free one")
     add("logs", paths, "logs", "PATH[,PATH]", "folders and files of the decision log")
-    add("experiments", Path, "experiments/recommender.yaml", "FILE", "the experiments file, followed while it runs")
-    add("fleet", str, "", "FILE", "a file that replaces the targets of the experiments file")
-    add("router-admin", addresses, "127.0.0.1:50052", "HOST:PORT[,…]", "admin ports of the routers; off: none")
+    server_flags.add_fleet(flags, "the experiments file, followed while it runs")
+    add("router-admin", addresses, ADMIN_ADDRESS, "HOST:PORT[,…]", "admin ports of the routers; off: none")
     add("registry", Path, "models", "DIR", "the model registry, for offline metrics")
     add("refresh", real(0.2, 3600), "2", "SECONDS", "least time between polls of log and routers")
     add(
@@ -61,8 +62,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     add("token-file", str, "", "FILE", "the token with which routers are asked")
     add("allowed-hosts", names, "", "NAME[,NAME]", "names under which browsers may ask, beside localhost and addresses")
     flags.switch("open-dashboard", "off loopback, show everything to anybody")
-    flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
-    flags.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
+    server_flags.add_logging(flags)
     got = flags.parse(arguments)
     host, port = got.listen
     if not (is_loopback(host) or got.tokens or got.open_dashboard):

@@ -4,9 +4,18 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from abfleet_process.declarations.nodes import suggestion
+
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.config import Config, EndedExperiment, Experiment, RampRow, percent_text, time_text
-from abfleet_experiments.file.fields import shares, suggestion
+from abfleet_experiments.config import (
+    Config,
+    EndedExperiment,
+    Experiment,
+    RampRow,
+    percent_text,
+    shares_text,
+    time_text,
+)
 
 
 class ChangeError(ValueError):
@@ -111,5 +120,5 @@ def _shares_after(experiment: Experiment, weights_bp: Mapping[str, int]) -> tupl
             raise ChangeError(f"the treatments have {percent_text(others)} percent together, more than 100")
         after[experiment.control] = BUCKETS - others
     if sum(after.values()) != BUCKETS:
-        raise ChangeError(f"shares must sum to 100 percent: {shares(list(after.items()))}")
+        raise ChangeError(f"shares must sum to 100 percent: {shares_text(list(after.items()))}")
     return tuple(after.values())

@@ -5,7 +5,7 @@ Shares are whole basis points (`_bp`, hundredths of a percent): numbers of bucke
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Literal
@@ -14,6 +14,8 @@ from abfleet_experiments.bucketing import BUCKETS
 
 DEFAULT_LAYER: Final = "default"
 DEFAULT_HOLDOUT_SALT: Final = "holdout"
+DEFAULT_WINDOW: Final = timedelta(days=7)
+"""How long after a user's first exposure an outcome counts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ class Metric:
 
     type: MetricType
     outcome: str
-    window: timedelta = timedelta(days=7)
+    window: timedelta = DEFAULT_WINDOW
     winsorise: float | None = None
     direction: Literal["up", "down"] = "up"
     margin: float | None = None
@@ -304,6 +306,13 @@ def percent_text(basis_points: int) -> str:
     """A share as a person writes it: 7000 is `70`, 1250 is `12.5`, 1 is `0.01`."""
     whole, rest = divmod(basis_points, 100)
     return f"{whole}.{rest:02d}".rstrip("0") if rest else str(whole)
+
+
+def shares_text(weights: Sequence[tuple[str, int]]) -> str:
+    """Shares of groups, in basis points, for a message, and what they sum to."""
+    listed = ", ".join(f"{name} {percent_text(weight)}" for name, weight in weights[:10])
+    more = ", …" if len(weights) > 10 else ""
+    return f"{listed}{more}, which is {percent_text(sum(weight for _, weight in weights))} together"
 
 
 def time_text(at: datetime) -> str:

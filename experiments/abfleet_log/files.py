@@ -9,7 +9,7 @@ import contextlib
 import fcntl
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def create(
         except FileExistsError:  # containers share host names and process ids
             started += 1e-6
             continue
-        if path.with_name(path.stem + COMPRESSED_SUFFIX).exists():
+        if compressed(path).exists():
             system.close(file)
             path.unlink()
             started += 1e-6
@@ -94,6 +94,16 @@ def probe(folder: Path, system: SystemFiles = os) -> None:
         path.unlink(missing_ok=True)
 
 
+def compressed(path: Path) -> Path:
+    """The name of a file of lines once it is compressed."""
+    return path.with_name(path.name + ".zst")
+
+
+def without_twins(files: Collection[Path]) -> list[Path]:
+    """The files in order of name; of twins the compressed one, because a router is just removing the other."""
+    return sorted(file for file in files if compressed(file) not in files)
+
+
 def plain_files(folder: Path) -> list[Path]:
     """Files that are not compressed, oldest first by name."""
     return sorted(folder.glob(f"{PREFIX}*{SUFFIX}"))
@@ -123,14 +133,14 @@ def locked_if_closed(path: Path, identity: WriterIdentity, wall: Callable[[], fl
 def compress(file: int, path: Path, go_on: Callable[[], bool]) -> Path | None:
     """Compresses a closed file to `.zst` and removes it; None if `go_on` says stop, or if it grew meanwhile.
 
-    The compressed file takes its name at once when it is whole and on disk. A reader who sees both names takes the
-    compressed one. Raises OSError and CannotCompress.
+    The compressed file takes its name at once when it is whole and on disk. A reader who sees both names takes that
+    one (`without_twins`). Raises OSError and CannotCompress.
     """
     try:
         import zstandard
     except ModuleNotFoundError as error:
         raise CannotCompress("--log-compress zst needs the package zstandard") from error
-    target = path.with_name(path.stem + COMPRESSED_SUFFIX)
+    target = compressed(path)
     partial = target.with_name("." + target.name + PARTIAL_SUFFIX)
     size = 0
     try:

@@ -9,8 +9,10 @@ from typing import Literal, cast, get_args
 
 from abfleet_log.writer.decision_log import LogSettings, Policy
 from abfleet_log.writer.sinks import Fsync
-from abfleet_process.flags import Flags, address, port_or_off, real, text, whole
-from abfleet_process.operational_log import LOG_LEVELS, LogFormat
+from abfleet_process import server_flags
+from abfleet_process.addresses import ADMIN_ADDRESS, ROUTER_ADDRESS
+from abfleet_process.flags import Flags, address, real, text, whole
+from abfleet_process.operational_log import LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
 from abfleet_transport.server import Transport
 
@@ -143,17 +145,19 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
 
 def _add_process(flags: Flags) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
-    seconds = real(0, 3600)
     add = flags.add
-    add("experiments", Path, "experiments/recommender.yaml", "FILE", "the experiments file, read again when it changes")
-    add("fleet", str, "", "FILE", "a file that replaces the targets of the experiments file")
-    add("listen", address, "127.0.0.1:50051", "HOST:PORT", "where to serve callers; port 0: any free one; unix:PATH")
-    add("admin-listen", address, "127.0.0.1:50052", "HOST:PORT", "where to serve status and reload")
-    add("metrics-host", text, "127.0.0.1", "HOST", "where to serve /metrics")
-    add("metrics-port", port_or_off, "8000", "PORT", "port of /metrics; 0: any free one; off: none")
+    server_flags.add_fleet(flags, "the experiments file, read again when it changes")
+    add(
+        "listen",
+        address,
+        ROUTER_ADDRESS,
+        "HOST:PORT",
+        "where to serve callers; port 0: any free one; unix:PATH",
+    )
+    add("admin-listen", address, ADMIN_ADDRESS, "HOST:PORT", "where to serve status and reload")
+    server_flags.add_metrics(flags, "8000")
     flags.choice("transport", get_args(Transport), "auto", "auto is native unless TLS is asked for")
-    flags.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
-    flags.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
+    server_flags.add_logging(flags)
     add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
     add(
         "trace-sample",
@@ -164,8 +168,7 @@ def _add_process(flags: Flags) -> None:
     )
     add("router-name", text, name, "NAME", "name of this router in the decision log")
     add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files")
-    add("drain-delay", seconds, "0", "SECONDS", "time after SIGTERM in which calls are still answered")
-    add("drain-timeout", seconds, "4", "SECONDS", "time after that for running calls to end")
+    server_flags.add_drain(flags)
 
 
 def _add_decision_log(flags: Flags) -> None:

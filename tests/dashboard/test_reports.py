@@ -1,7 +1,6 @@
 """When the log is analysed again, and what is known meanwhile: with an analyst that answers at once, a fake clock."""
 
 import asyncio
-import os
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 
 import pytest
 from abfleet_analysis.report.report import LogFacts, Report
-from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, fingerprint_of, pause_seconds, retry_seconds
+from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, pause_seconds
 from abfleet_dashboard.settings import parse
 from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
 from abfleet_dashboard.visits import WATCHED_SECONDS, Visits
@@ -160,7 +159,6 @@ def test_what_nobody_expected_is_tried_again_ever_more_rarely(setting: Setting) 
         setting.look_at(seconds)
         assert setting.analyses == attempts
     assert setting.keeper.status.problem is None
-    assert retry_seconds(1_000_000) == 60
 
 
 def test_a_file_with_mistakes_keeps_the_configuration(setting: Setting) -> None:
@@ -193,22 +191,6 @@ def test_the_process_rests_when_there_is_nothing_to_do(setting: Setting) -> None
     assert setting.analyst.rested == 0
     setting.look_at(121)
     assert setting.analyst.rested == 1
-
-
-def test_marks_tell_of_every_change(tmp_path: Path) -> None:
-    """Size, time and name of each file, in folders in folders too; what is not there is a mark as well."""
-    folder = tmp_path / "a" / "b"
-    folder.mkdir(parents=True)
-    seen = {fingerprint_of([tmp_path])}
-    file = folder / "x.parquet"
-    file.write_text("1")
-    seen.add(fingerprint_of([tmp_path]))
-    os.utime(file, ns=(1, 1))
-    seen.add(fingerprint_of([tmp_path]))
-    file.rename(folder / "y.parquet")
-    seen.add(fingerprint_of([tmp_path]))
-    seen.add(fingerprint_of([tmp_path / "nowhere"]))
-    assert len(seen) == 5
 
 
 async def test_the_first_visitor_after_a_while_wakes_whoever_waits() -> None:

@@ -1,5 +1,6 @@
 """Checks a value against a JSON Schema of the few keywords that ours use; an unknown keyword is an error."""
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -96,4 +97,7 @@ def _size(keyword: str, rule: Any, value: Any) -> bool | None:
 
 
 def _is(name: str, value: object) -> bool:
+    """JSON has no number that is infinite or none."""
+    if name == "number" and isinstance(value, float) and not math.isfinite(value):
+        return False
     return isinstance(value, _TYPES[name]) and (name == "boolean" or not isinstance(value, bool))

@@ -406,7 +406,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "models:",
         "currency: EUR\nrates: {USD: §0}\nmodels:",
         "rates.USD",
-        "must be how much of EUR one USD is: a number above 0 and below 1,000,000,000, not `0`",
+        "must be how much of the `currency` one unit is: a number above 0 and below 1,000,000,000, not `0`",
     ),
     "rates as a list": ("models:", "currency: EUR\nrates: §[USD]\nmodels:", "rates", "must be a mapping of keys"),
     "currency of a count": (

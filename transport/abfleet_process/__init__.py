@@ -1,14 +1,20 @@
 """What any server process needs: its flags, logs, memory, files, certificates and spans. Knows no call."""
 
 __all__ = [
+    "addresses",
     "atomic_file",
     "background",
+    "backoff",
+    "base128",
+    "declarations",
     "errors",
+    "file_state",
     "flags",
     "memory",
     "operational_log",
     "process",
     "security",
+    "server_flags",
     "system_files",
     "tracing",
     "watched_credentials",

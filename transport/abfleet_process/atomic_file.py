@@ -1,6 +1,7 @@
 """Writes a file whole or not at all, for readers that may open it at any moment."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,16 +20,27 @@ def check_writable(path: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Puts the text there in one step: who opens the path sees the file before or the file after, never a part."""
+    """As `replace_file`, with a WriteError for whatever is in the way."""
     check_writable(path)
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise WriteError(f"`{str(path)[:64]}`: {error.strerror or error}") from error
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Puts the content there in one step, and on the disk: who opens the path sees the file before or the file after.
+
+    A file that was there keeps its mode. Raises OSError.
+    """
     fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with fresh.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
+        with fresh.open("xb") as file:
+            with suppress(FileNotFoundError):
+                os.fchmod(file.fileno(), path.stat().st_mode & 0o777)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(path)
-    except OSError as error:
-        raise WriteError(f"`{str(path)[:64]}`: {error.strerror or error}") from error
     finally:
         fresh.unlink(missing_ok=True)

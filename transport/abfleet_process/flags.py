@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-ENVIRONMENT_PREFIX = "ABFLEET_"
+from abfleet_process.addresses import variable
+
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 SHOWN_CHARACTERS = 64
 EXIT_USAGE = 2
@@ -66,11 +67,6 @@ class Flags:
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Reads the command line. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
         return self._parser.parse_args(arguments)
-
-
-def variable(flag: str) -> str:
-    """The environment variable of a flag: `max-batch` is ABFLEET_MAX_BATCH."""
-    return ENVIRONMENT_PREFIX + flag.upper().replace("-", "_")
 
 
 def _named(name: str, read: Read) -> Read:

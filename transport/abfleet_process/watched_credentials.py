@@ -11,6 +11,7 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from abfleet_process.errors import TransportError
+from abfleet_process.file_state import FileState, file_state
 
 log = structlog.get_logger("abfleet.transport.followed")
 
@@ -46,7 +47,7 @@ class WatchedCredential(Generic[Value]):
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
-        self._numbers = self._numbers_now()
+        self._states = self._states_now()
         self._doubted: object = None
         self._doubted_at = 0.0
         self._value = read()
@@ -59,41 +60,32 @@ class WatchedCredential(Generic[Value]):
     def check(self) -> Value:
         """The value now: that of the changed files if they are right, else the one before."""
         with self._lock:
-            numbers = self._numbers_now()
-            if numbers != self._numbers:
-                self._take(numbers)
+            states = self._states_now()
+            if states != self._states:
+                self._take(states)
             return self._value
 
-    def _take(self, numbers: object) -> None:
+    def _take(self, states: list[FileState]) -> None:
         try:
             value = self._read()
         except CredentialError as error:
-            self._doubt(numbers, str(error))
+            self._doubt(states, str(error))
             return
-        if self._numbers_now() == numbers:  # else it is being changed just now, and the next check sees more
-            self._value, self._numbers = value, numbers
+        if self._states_now() == states:  # else it is being changed just now, and the next check sees more
+            self._value, self._states = value, states
             self.reloads += 1
             log.info("changed file is in use", credential=self.name)
 
-    def _doubt(self, numbers: object, problem: str) -> None:
-        if numbers != self._doubted:
-            self._doubted, self._doubted_at = numbers, self._clock()
+    def _doubt(self, states: list[FileState], problem: str) -> None:
+        if states != self._doubted:
+            self._doubted, self._doubted_at = states, self._clock()
         elif self._clock() >= self._doubted_at + SETTLE_SECONDS:
-            self._numbers = numbers
+            self._states = states
             self.failures += 1
             log.error("changed file was refused; the one before stays in use", credential=self.name, error=problem)
 
-    def _numbers_now(self) -> object:
-        """What shows a change without reading. Links are resolved, because Kubernetes swaps a secret by one."""
-        numbers: list[object] = []
-        for path in self._paths:
-            try:
-                stat = path.stat()
-            except OSError as error:
-                numbers.append(error.errno)
-            else:
-                numbers.append((stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev))
-        return numbers
+    def _states_now(self) -> list[FileState]:
+        return [file_state(path) for path in self._paths]
 
 
 async def keep_checking(watched: Sequence[WatchedCredential[object]]) -> None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from abfleet_log.files import without_twins
+
 if TYPE_CHECKING:
     import duckdb
     import ibis.expr.types as ir
@@ -133,8 +135,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     for path in paths:
         if path.is_dir():
             inside = {file for pattern in JSON_PATTERNS for file in path.glob(pattern) if file.is_file()}
-            # Where both are there, a router is just removing the plain one.
-            json_files += sorted(file for file in inside if file.with_name(file.name + ".zst") not in inside)
+            json_files += without_twins(inside)
             # A name that begins with a point is of a file that is being made.
             parquet_files += sorted(
                 file for file in path.rglob(PARQUET_PATTERN) if file.is_file() and not file.name.startswith(".")

@@ -12,7 +12,7 @@ from enum import StrEnum
 import ibis
 import ibis.expr.types as ir
 from abfleet_experiments.config import Config, EndedExperiment, Experiment
-from abfleet_experiments.file.fields import parse_time
+from abfleet_process.declarations.kinds import parse_time
 
 from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.log_lines import LogTables

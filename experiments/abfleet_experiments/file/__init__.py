@@ -2,8 +2,8 @@
 
 __all__ = [
     "errors",
-    "fields",
     "keys",
+    "kinds",
     "load",
     "read_exclude",
     "rewrite",

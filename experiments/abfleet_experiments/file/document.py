@@ -7,13 +7,20 @@ no tabs as indentation; bounded size, depth and number of nodes. A plain scalar 
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final
 
 import yaml
-
-from abfleet_experiments.file.errors import ConfigError, shown
+from abfleet_process.declarations.nodes import (
+    Broken,
+    Findings,
+    Mapping,
+    Node,
+    Path,
+    Scalar,
+    ScalarKind,
+    Sequence,
+    shown,
+)
 
 MAX_BYTES: Final = 16 * 1024 * 1024
 """Room for 100,000 overrides of the longest ids that people use, and small enough to be read in a second or two."""
@@ -21,117 +28,12 @@ MAX_DEPTH: Final = 16
 """The deepest value of the file sits at 8."""
 TOO_DEEP: Final = f"is nested deeper than {MAX_DEPTH} levels"
 MAX_NODES: Final = 600_000
-MAX_ERRORS: Final = 100
-"""More would hide the first; a file of another kind altogether would give one for each line."""
-
-
-class ScalarKind(Enum):
-    """What a scalar is in YAML 1.2."""
-
-    TEXT = "text"
-    NUMBER = "number"
-    BOOLEAN = "true or false"
-    NULL = "nothing"
-
-
-@dataclass(slots=True, frozen=True)
-class Scalar:
-    """A value of one piece. `line` and `column` count from 1, `start` and `end` are positions in the text."""
-
-    text: str
-    kind: ScalarKind
-    line: int
-    column: int
-    start: int
-    end: int
-
-
-@dataclass(slots=True, frozen=True)
-class Sequence:
-    """A list; `flow` when written in brackets. Without items, `end` is where the list ends, else it may be later."""
-
-    items: list["Node"]
-    line: int
-    column: int
-    start: int
-    end: int
-    flow: bool
-
-
-@dataclass(slots=True, frozen=True)
-class Mapping:
-    """Keys and values in order; `flow` when written in braces."""
-
-    entries: dict[str, tuple[Scalar, "Node"]]
-    line: int
-    column: int
-    start: int
-    end: int
-    flow: bool
-
-
-@dataclass(slots=True, frozen=True)
-class Broken:
-    """A node whose mistake has been reported, so that it is not reported twice."""
-
-    line: int
-    column: int
-    start: int
-    end: int
-
-
-Node = Scalar | Sequence | Mapping | Broken
-Path = tuple[str | int, ...]
-
 _NUMBER = re.compile(
     r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
     r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
 _BOOLEAN = frozenset(("true", "True", "TRUE", "false", "False", "FALSE"))
 _NULL = frozenset(("", "~", "null", "Null", "NULL"))
-_PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
-
-
-def path_text(path: Path) -> str:
-    """A key path as people write it: `experiments[0].groups[1].weight`, `models["v1.2.3"].target`."""
-    text = ""
-    for step in path:
-        if isinstance(step, int):
-            text += f"[{step}]"
-        elif _PLAIN_KEY.fullmatch(step) and len(step) <= 64:
-            text += f".{step}" if text else step
-        else:
-            cut = step if len(step) <= 64 else f"{step[:64]}…"
-            text += '["' + "".join(c if c.isprintable() else "�" for c in cut) + '"]'
-    return text
-
-
-class Findings:
-    """The mistakes found so far in one file; grows only by `add`."""
-
-    def __init__(self, file: str) -> None:
-        self.file = file
-        self.errors: list[ConfigError] = []
-
-    def add(self, node: Node | None, path: Path, message: str) -> None:
-        """Notes a mistake at a node, or at the beginning of the file."""
-        line, column = (node.line, node.column) if node else (1, 1)
-        self.errors.append(ConfigError(self.file, line, column, path_text(path), message))
-
-    def in_order(self) -> list[ConfigError]:
-        """The mistakes in the order of the file."""
-        return sorted(self.errors, key=lambda error: (error.line, error.column))
-
-
-def cut_short(errors: list[ConfigError]) -> list[ConfigError]:
-    """The errors, and instead of those past the hundredth one that says how many there are."""
-    if len(errors) <= MAX_ERRORS:
-        return errors
-    last = errors[MAX_ERRORS]
-    more = f"and {len(errors) - MAX_ERRORS} more mistakes"
-    return [*errors[:MAX_ERRORS], ConfigError(last.file, last.line, last.column, "", more)]
-
-
 _OLD_BREAKS = frozenset("\x85\u2028\u2029")
 
 
@@ -140,13 +42,14 @@ class _Stop(Exception):
 
 
 def parse(text: str, findings: Findings) -> Node | None:
-    """The document's root, or None if the text could not be read; mistakes go to the findings. Raises nothing."""
+    """The document's root, or None if the text could not be read; both go to the findings. Raises nothing."""
     text = text.removeprefix("\ufeff")
     if len(text) > MAX_BYTES or len(text.encode(errors="replace")) > MAX_BYTES:
-        findings.add(None, (), f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
+        findings.add((), f"is larger than {MAX_BYTES // 1024 // 1024} MiB")
         return None
     try:
-        return _Reader(text, findings).document()
+        findings.root = _Reader(text, findings).document()
+        return findings.root
     except _Stop:
         return None
     except yaml.YAMLError as error:
@@ -168,7 +71,7 @@ class _Reader:
         next(self._events)  # the stream
         start = next(self._events)
         if isinstance(start, yaml.StreamEndEvent):
-            self._findings.add(None, (), "is empty; it needs at least `version`, `default` and `models`")
+            self._findings.add((), "is empty; it needs at least `version`, `default` and `models`")
             return None
         if start.version or start.tags:
             self._stop(start, (), "has a YAML directive (%); remove it")
@@ -185,14 +88,12 @@ class _Reader:
         if self._left < 0:
             self._stop(event, (), f"holds more than {MAX_NODES} values")
         if isinstance(event, yaml.AliasEvent):
-            self._findings.add(Broken(line, column, start, end), path, "is an alias (*); write the value out")
-            return Broken(line, column, start, end)
+            self._findings.add(path, "is an alias (*); write the value out", _place(event))
+            return _place(event)
         if event.anchor is not None:
-            self._findings.add(
-                Broken(line, column, start, end), path, "has an anchor (&); write the value out each time"
-            )
+            self._findings.add(path, "has an anchor (&); write the value out each time", _place(event))
         if event.tag is not None:
-            self._findings.add(Broken(line, column, start, end), path, f"has a tag {shown(event.tag)}; remove it")
+            self._findings.add(path, f"has a tag {shown(event.tag)}; remove it", _place(event))
         if isinstance(event, yaml.ScalarEvent):
             return Scalar(event.value.translate(self._restored), _kind(event), line, column, start, end)
         if len(path) >= MAX_DEPTH:
@@ -213,20 +114,19 @@ class _Reader:
             key = self._node(event, path if isinstance(event, yaml.ScalarEvent) else (*path, "?"))
             if not isinstance(key, Scalar):
                 if not isinstance(key, Broken):
-                    self._findings.add(key, path, "has a list or mapping as a key; keys are text")
+                    self._findings.add(path, "has a list or mapping as a key; keys are text", key)
                 self._node(next(self._events), path)
                 continue
             value = self._node(next(self._events), (*path, key.text))
             if key.text in entries:
                 first = entries[key.text][0].line
-                self._findings.add(key, (*path, key.text), f"is given twice; the first one is in line {first}")
+                self._findings.add((*path, key.text), f"is given twice; the first one is in line {first}", key)
             else:
                 entries[key.text] = (key, value)
         return Mapping(entries, *_span(opening, event), flow=bool(opening.flow_style))
 
     def _stop(self, event: Any, path: Path, message: str) -> None:
-        mark = event.start_mark
-        self._findings.add(Broken(mark.line + 1, mark.column + 1, mark.index, mark.index), path, message)
+        self._findings.add(path, message, _place(event))
         raise _Stop
 
 
@@ -241,6 +141,11 @@ def _without_old_breaks(text: str) -> tuple[str, dict[int, int]]:
     free = (code for code in range(0xE000, 0xF900) if chr(code) not in text)  # for private use
     there = dict(zip(map(ord, sorted(found)), free, strict=False))
     return text.translate(there), {stand_in: code for code, stand_in in there.items()}
+
+
+def _place(event: Any) -> Broken:
+    mark = event.start_mark
+    return Broken(mark.line + 1, mark.column + 1, mark.index, event.end_mark.index)
 
 
 def _span(opening: Any, closing: Any) -> tuple[int, int, int, int]:
@@ -270,10 +175,10 @@ def _note_syntax(error: yaml.YAMLError, text: str, findings: Findings) -> None:
             message = "is not YAML: a tab; indent with spaces"
         if "nesting depth" in message:  # newer parsers give up by themselves where it is very deep
             message = TOO_DEEP
-        findings.add(place, (), message)
+        findings.add((), message, place)
         return
     position = int(getattr(error, "position", 0) or 0)
     reason = str(getattr(error, "reason", "") or error).splitlines()[0]
     before = text[:position]
     line, column = before.count("\n") + 1, position - (before.rfind("\n") + 1) + 1
-    findings.add(Broken(line, column, position, position), (), f"holds a character that YAML forbids: {reason}")
+    findings.add((), f"holds a character that YAML forbids: {reason}", Broken(line, column, position, position))

@@ -2,8 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
-VALUE_MAX_CHARACTERS = 64
+from abfleet_process.declarations.nodes import Findings
+
+MAX_ERRORS: Final = 100
+"""More would hide the first; a file of another kind altogether would give one for each line."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -36,9 +40,13 @@ class ConfigErrors(ValueError):
         super().__init__("\n".join(str(error) for error in self.errors))
 
 
-def shown(value: object) -> str:
-    """A value for a message: in backticks, on one line, cut to 64 characters."""
-    text = "".join(
-        character if character.isprintable() else "�" for character in str(value)[: VALUE_MAX_CHARACTERS + 1]
-    )
-    return f"`{text[:VALUE_MAX_CHARACTERS]}…`" if len(text) > VALUE_MAX_CHARACTERS else f"`{text}`"
+def config_errors(file: str, findings: Findings) -> list[ConfigError]:
+    """The mistakes found in a file, and instead of those past the hundredth one that says how many there are."""
+    errors = [
+        ConfigError(file, found.line, found.column, found.key_path, found.message) for found in findings.in_order()
+    ]
+    if len(errors) <= MAX_ERRORS:
+        return errors
+    last = errors[MAX_ERRORS]
+    more = f"and {len(errors) - MAX_ERRORS} more mistakes"
+    return [*errors[:MAX_ERRORS], ConfigError(file, last.line, last.column, "", more)]

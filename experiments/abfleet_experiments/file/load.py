@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from abfleet_experiments.config import Config
-from abfleet_experiments.file.document import MAX_BYTES, Findings
+from abfleet_experiments.file.document import MAX_BYTES
 from abfleet_experiments.file.errors import ConfigError, ConfigErrors
 from abfleet_experiments.file.read import read
 
@@ -28,7 +28,7 @@ def load(experiments: Path, fleet: Path | None = None) -> Config:
 
 def load_text(text: str, *, name: str = "<text>", fleet_text: str | None = None, fleet_name: str = "<fleet>") -> Config:
     """The configuration in a text; `name` and `fleet_name` stand in errors. Raises ConfigErrors with every mistake."""
-    return read(text, Findings(name), fleet_text, Findings(fleet_name))
+    return read(text, name, fleet_text, fleet_name)
 
 
 def _text(path: Path) -> str:

@@ -1,31 +1,28 @@
-"""From a node to the windows of time that the analysis of an experiment leaves out."""
+"""The windows of time that the analysis of an experiment leaves out, from their values."""
 
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+from abfleet_process.declarations.nodes import Findings, Path
 
 from abfleet_experiments.config import ExcludedWindow, RampRow, time_text
-from abfleet_experiments.file import fields, keys
-from abfleet_experiments.file.document import Findings, Node, Path
 
 
 def read_exclude(
-    findings: Findings, node: Node | None, path: Path, ramp: Sequence[RampRow]
+    findings: Findings, given: Sequence[dict[str, Any] | None], path: Path, ramp: Sequence[RampRow]
 ) -> tuple[ExcludedWindow, ...]:
     """The windows in order of time, in whatever order they are written."""
     windows: list[ExcludedWindow] = []
-    for item, item_path in fields.items(findings, node, path, most=keys.MAX_EXCLUDED):
-        values = fields.members(findings, item, item_path, keys.EXCLUDED) or {}
-        begin = fields.instant(findings, values.get("from"), (*item_path, "from"))
-        end = fields.instant(findings, values.get("to"), (*item_path, "to"))
-        why = fields.text(findings, values.get("why"), (*item_path, "why"), longest=256)
-        if begin is None or end is None:
+    for index, values in enumerate(given):
+        if values is None or values["from"] is None or values["to"] is None:
             continue
-        window = ExcludedWindow(begin, end, why or "")
+        window = ExcludedWindow(values["from"], values["to"], values["why"] or "")
         problem = window_problem(window, windows)
-        if problem is None and ramp and end <= ramp[0].at:
+        if problem is None and ramp and window.end <= ramp[0].at:
             first = time_text(ramp[0].at)
             problem = f"is over before the first ramp row at {first}, and nobody is in the experiment before that"
         if problem is not None:
-            findings.add(item, item_path, problem)
+            findings.add((*path, index), problem)
         windows.append(window)
     return tuple(sorted(windows, key=lambda window: window.begin))
 

@@ -11,8 +11,10 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+from abfleet_process.declarations.nodes import Findings, Mapping, Node, Scalar, Sequence
+
 from abfleet_experiments.config import Config, EndedExperiment, Experiment, RampRow, percent_text, time_text
-from abfleet_experiments.file.document import Findings, Mapping, Node, Scalar, Sequence, parse
+from abfleet_experiments.file.document import parse
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load_text
 
@@ -33,7 +35,7 @@ class _Edit(NamedTuple):
 def rewrite(text: str, new: Config) -> str:
     """The text of a valid experiments file, changed so that it means `new`. Raises RewriteError."""
     bare = text.removeprefix(_BOM)
-    root = parse(bare, Findings(""))
+    root = parse(bare, Findings())
     if not isinstance(root, Mapping):
         raise RewriteError("the file is not a mapping")
     changed = bare

@@ -1,8 +1,8 @@
 """Puts a changed text in the place of an experiments file, whole or not at all. Does IO."""
 
-import os
-import tempfile
 from pathlib import Path
+
+from abfleet_process.atomic_file import replace_file
 
 
 class SaveError(OSError):
@@ -18,17 +18,7 @@ def save(path: Path, *, read: bytes, changed: bytes) -> None:
     try:
         if target.read_bytes() != read:
             raise SaveError(f"{path} was changed by somebody else meanwhile; please run the command again")
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(changed)
-                file.flush()
-                os.fchmod(file.fileno(), target.stat().st_mode & 0o777)
-                os.fsync(file.fileno())
-            Path(name).replace(target)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        replace_file(target, changed)
     except SaveError:
         raise
     except OSError as error:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from abfleet_process.atomic_file import replace_file
+
 from abfleet_log.files import WriterIdentity, locked_if_closed
 from abfleet_log.tools.read_lines import PARQUET_OPTIONS, LogsError, line_files
 
@@ -180,10 +182,7 @@ def _one_batch(files: Sequence[Path], out: Path, on_step: Callable[[str], None])
         "lines": lines,
     }
     on_step(f"manifest {name}")
-    partial = out / f"{MANIFEST}{name}.partial"
-    partial.write_text(json.dumps(manifest))
-    _sync(partial)
-    partial.rename(out / f"{MANIFEST}{name}.json")
+    replace_file(out / f"{MANIFEST}{name}.json", json.dumps(manifest).encode())
     _sync(out)
     return finish(out, on_step)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from abfleet_log.files import LEVEL, WriterIdentity, locked_if_closed
+from abfleet_log.files import LEVEL, WriterIdentity, compressed, locked_if_closed
 from abfleet_log.tools.check import digest_of
 from abfleet_log.tools.read_lines import (
     PARQUET_OPTIONS,
@@ -142,7 +142,7 @@ def erase(
 def _remove_twins(folder: Path, identity: WriterIdentity, wall: Callable[[], float]) -> None:
     """Removes plain files whose compressed twin is complete: a router died between the two steps of a compression."""
     for path in folder.glob("*.jsonl"):
-        if path.with_name(path.name + ".zst").exists():
+        if compressed(path).exists():
             with locked_if_closed(path, identity, wall) as file:
                 if file is not None:
                     path.unlink()

@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 
+from abfleet_log.files import compressed, without_twins
+
 LINE_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
 PARQUET_OPTIONS = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1"
@@ -35,7 +37,7 @@ def line_files(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = {file for file in path.iterdir() if file.name.endswith(LINE_SUFFIXES) and file.is_file()}
-            found |= {file for file in inside if file.with_name(file.name + ".zst") not in inside}
+            found.update(without_twins(inside))
         elif not path.exists():
             raise LogsError(f"{str(path)[:64]}: there is no such file or folder")
         elif path.suffix != PARQUET_SUFFIX:
@@ -134,7 +136,7 @@ def all_lines(
             for line, ended in lines_of(path):
                 yield path, line, ended
         except FileNotFoundError:  # its router has just compressed it
-            packed = path.with_name(path.name + ".zst")
+            packed = compressed(path)
             if not packed.exists():
                 raise
             for line, ended in lines_of(packed):

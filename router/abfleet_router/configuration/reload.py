@@ -18,6 +18,7 @@ from abfleet_experiments.file.load import load
 from abfleet_experiments.movement import Movement, movement
 from abfleet_log.lines import event, timestamp
 from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_process.file_state import file_state
 
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot
 from abfleet_router.fleet.fleet import Fleet
@@ -122,7 +123,7 @@ class Reloader:
 
     def _changed(self, *, read_content: bool) -> bool:
         """Whether the files' content is another than it was; it is read when asked or when their numbers differ."""
-        numbers = tuple(_numbers_of(path) for path in self.files)
+        numbers = tuple(file_state(path) for path in self.files)
         if not read_content and numbers == self._numbers:
             return False
         contents = tuple(_digest_of(path) for path in self.files)
@@ -267,15 +268,6 @@ def moved_in(moving: Movement, experiment: str) -> float:
     """The share of all users, 0 to 1, who enter an experiment, leave it or change their group in it."""
     flows = (flow for flow in moving.flows if experiment in (flow.before.experiment, flow.after.experiment))
     return float(sum(flow.share for flow in flows if flow.before[:2] != flow.after[:2]))
-
-
-def _numbers_of(path: Path) -> tuple[int | None, ...]:
-    """What shows a change without reading the file. Links are resolved: a ConfigMap is swapped by moving one."""
-    try:
-        stat = path.stat()
-    except OSError as error:
-        return (error.errno,)
-    return (stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev)
 
 
 def _digest_of(path: Path) -> bytes | int | None:

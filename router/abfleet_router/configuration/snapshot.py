@@ -7,6 +7,7 @@ from datetime import datetime
 import orjson
 from abfleet_experiments.assign import Arm, Assigner
 from abfleet_experiments.config import Config
+from abfleet_process.base128 import varint
 
 from abfleet_router.errors import LIMITS
 from abfleet_router.fleet.pool import Pool
@@ -80,24 +81,14 @@ def make_snapshot(
     )
 
 
-def length(value: int) -> bytes:
-    """A number of 0 or more as a protobuf varint."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-REQUEST_ID_HEADS = tuple(REQUEST_ID_TAG + length(size) for size in range(LIMITS.request_id_bytes + 1))
+REQUEST_ID_HEADS = tuple(REQUEST_ID_TAG + varint(size) for size in range(LIMITS.request_id_bytes + 1))
 """What stands before a request id of so many bytes."""
 
 
 def string_field(tag: bytes, text: str) -> bytes:
     """A protobuf string field; b"" for the empty string, which proto3 leaves out."""
     raw = text.encode()
-    return tag + length(len(raw)) + raw if raw else b""
+    return tag + varint(len(raw)) + raw if raw else b""
 
 
 def reply_suffix(arm: Arm, served: str) -> bytes:

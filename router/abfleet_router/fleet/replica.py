@@ -9,7 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
-from abfleet_experiments.file.keys import VERSION
+from abfleet_experiments.file.kinds import VERSION
 from abfleet_process.security.tls import ClientTls
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError

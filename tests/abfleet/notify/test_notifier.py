@@ -16,10 +16,9 @@ from abfleet.notify.notifier import (
     Notifier,
     NotifyError,
     UrlReceiver,
-    back_off_seconds,
     read_secret,
 )
-from abfleet.notify.verdict_changes import Conclusion, changes, conclusions, fingerprint
+from abfleet.notify.verdict_changes import Conclusion, changes, conclusions
 from tests.support.receiver import Receiver
 
 SECRET = b"0123456789abcdef"
@@ -85,21 +84,6 @@ def test_the_id_is_that_of_the_change() -> None:
     ]
     assert ids[0] == ids[1]
     assert len(set(ids)) == 3
-
-
-def test_a_fingerprint_sees_new_and_longer_files(tmp_path: Path) -> None:
-    """Equal without a change; a line more, a file more and a file less make it another."""
-    (tmp_path / "deep").mkdir()
-    seen = [fingerprint([tmp_path])]
-    (tmp_path / "deep" / "one").write_text("a")
-    seen.append(fingerprint([tmp_path]))
-    assert fingerprint([tmp_path]) == seen[-1]
-    with (tmp_path / "deep" / "one").open("a") as file:
-        file.write("b")
-    seen.append(fingerprint([tmp_path]))
-    (tmp_path / "deep" / "one").rename(tmp_path / "deep" / "two")
-    seen.append(fingerprint([tmp_path]))
-    assert len({str(one) for one in seen}) == 4
 
 
 # --- delivery ---------------------------------------------------------------------------------------------------------
@@ -199,11 +183,6 @@ def test_a_command_meets_no_shell(tmp_path: Path) -> None:
     program = f"import sys; open('{told}', 'w').write(repr(sys.argv[1:]))"
     CommandReceiver(f"{sys.executable} -c \"{program}\" '$(id)' ; true").deliver(b"{}", "id")
     assert told.read_text() == "['$(id)', ';', 'true']"
-
-
-def test_back_off_doubles_up_to_a_minute() -> None:
-    """1, 2, 4 … 60 s, however often it failed."""
-    assert [back_off_seconds(n) for n in (1, 2, 3, 6, 7, 8, 10_000)] == [1, 2, 4, 32, 60, 60, 60]
 
 
 # --- mistakes ---------------------------------------------------------------------------------------------------------

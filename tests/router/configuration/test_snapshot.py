@@ -11,7 +11,6 @@ from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_router.configuration.snapshot import (
     REQUEST_ID_HEADS,
     REQUEST_ID_TAG,
-    length,
     log_constant,
     make_snapshot,
     reply_suffix,
@@ -19,7 +18,6 @@ from abfleet_router.configuration.snapshot import (
 )
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.metrics import RouterMetrics
-from google.protobuf.internal.decoder import _DecodeVarint  # type: ignore[attr-defined]
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -32,13 +30,6 @@ AT = datetime(2026, 11, 1, tzinfo=UTC)
 def arm(experiment: str | None, group: str | None) -> Arm:
     """An arm with these names."""
     return Arm(0, None, experiment, group, "allocated", None, None, "v1")
-
-
-@given(st.integers(0, 2**40))
-def test_length_is_a_varint(value: int) -> None:
-    """Protobuf reads back what was written, to the last byte."""
-    raw = length(value)
-    assert _DecodeVarint(raw, 0) == (value, len(raw))
 
 
 @given(

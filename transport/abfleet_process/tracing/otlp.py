@@ -9,6 +9,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationSc
 from opentelemetry.proto.resource.v1 import resource_pb2
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from abfleet_process.base128 import varint
 from abfleet_process.tracing.spans import Attribute, Resource, Span, SpanEvent
 
 CONTENT_TYPE = "application/x-protobuf"
@@ -76,12 +77,7 @@ def _attribute(tag: bytes, key: str, value: Attribute) -> bytes:
 
 def _field(tag: bytes, content: bytes) -> bytes:
     """A length-delimited protobuf field: tag, length as a varint, content."""
-    size, length = len(content), bytearray()
-    while size > 0x7F:
-        length.append(size & 0x7F | 0x80)
-        size >>= 7
-    length.append(size)
-    return tag + length + content
+    return tag + varint(len(content)) + content
 
 
 def _value(value: Attribute) -> AnyValue:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import structlog
 from prometheus_client.core import CounterMetricFamily, Metric
 
+from abfleet_process.backoff import backoff_seconds
 from abfleet_process.tracing import otlp
 from abfleet_process.tracing.spans import Resource, Span
 
@@ -65,7 +66,7 @@ class SpanExporter:
         self._waiting: deque[Span] = deque()
         self._closing = threading.Event()
         self._connection: http.client.HTTPConnection | None = None  # changed only by the thread
-        self._backoff_seconds = 0.0  # changed only by the thread
+        self._failures = 0  # in a row; changed only by the thread
         self._thread = threading.Thread(target=self._work, name="export spans", daemon=True)
         self.counts = SpanCounts()
 
@@ -93,7 +94,7 @@ class SpanExporter:
         yield spans
 
     def _work(self) -> None:
-        while not self._closing.wait(self._settings.interval_seconds + self._backoff_seconds):
+        while not self._closing.wait(self._settings.interval_seconds + self._backoff_seconds()):
             self._send_all()
         self._send_all()
         self.counts.failed += len(self._waiting)  # there is no next time for what is left
@@ -118,15 +119,14 @@ class SpanExporter:
             if status // 100 != 2:
                 self._refused(spans, f"HTTP status {status}", again=status in RETRYABLE)
                 return
-            self._backoff_seconds = 0.0
+            self._failures = 0
             refused = min(otlp.rejected(answer), len(spans))
             self.counts.failed += refused
             self.counts.sent += len(spans) - refused
 
     def _refused(self, spans: list[Span], why: str, *, again: bool) -> None:
         settings = self._settings
-        doubled = max(settings.first_backoff_seconds, 2 * self._backoff_seconds)
-        self._backoff_seconds = min(settings.max_backoff_seconds, doubled)
+        self._failures += 1
         if again and not self._closing.is_set() and len(self._waiting) + len(spans) <= settings.max_waiting:
             self._waiting.extendleft(reversed(spans))
         else:
@@ -135,8 +135,12 @@ class SpanExporter:
             "spans were not sent",
             endpoint=f"{self._host}:{self._port}",
             error=why,
-            next_try_seconds=self._backoff_seconds,
+            next_try_seconds=self._backoff_seconds(),
         )
+
+    def _backoff_seconds(self) -> float:
+        settings = self._settings
+        return backoff_seconds(self._failures, first=settings.first_backoff_seconds, most=settings.max_backoff_seconds)
 
     def _post(self, body: bytes) -> tuple[int, bytes]:
         if self._connection is None:
