@@ -95,7 +95,8 @@ class _Reader:
         if event.tag is not None:
             self._findings.add(path, f"has a tag {shown(event.tag)}; remove it", _place(event))
         if isinstance(event, yaml.ScalarEvent):
-            return Scalar(event.value.translate(self._restored), _kind(event), line, column, start, end)
+            text = event.value.translate(self._restored) if self._restored else event.value
+            return Scalar(text, _kind(event), line, column, start, end)
         if len(path) >= MAX_DEPTH:
             self._stop(event, path, TOO_DEEP)
         if isinstance(event, yaml.SequenceStartEvent):
