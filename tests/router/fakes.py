@@ -7,7 +7,7 @@ from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
-from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_transport.call import Code, Metadata
 
 
@@ -75,22 +75,30 @@ class FakeCall:
 class Sent:
     """A batch that a link was given and that waits for the test to say what becomes of it."""
 
-    def __init__(self, message: bytes, timeout_seconds: float) -> None:
+    def __init__(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> None:
         batch = RecommendBatchRequest.FromString(message)
         self.requests = tuple(batch.requests)
         self.timeouts_ms = tuple(batch.timeout_ms)
         self.timeout_seconds = timeout_seconds
-        self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.over = self.cancelled = False
+        self._on_end = on_end
 
     def answer(self, message: bytes) -> None:
         """The worker answers with these bytes."""
-        if not self.outcome.done():
-            self.outcome.set_result(message)
+        self._end(message)
 
-    def fail(self, failure: Exception) -> None:
+    def fail(self, failure: BatchFailed) -> None:
         """The link fails."""
-        if not self.outcome.done():
-            self.outcome.set_exception(failure)
+        self._end(failure)
+
+    def _end(self, outcome: BatchOutcome) -> None:
+        if not self.over:
+            self.over = True
+            self._on_end(outcome)
+
+    def cancel(self) -> None:
+        """The queue gives it up."""
+        self.over = self.cancelled = True
 
 
 class FakeLink:
@@ -98,23 +106,23 @@ class FakeLink:
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
-        self.cancelled = 0
         self.on_send: Callable[[Sent], None] = lambda sent: None
 
     @property
     def open(self) -> list[Sent]:
         """Batches without an outcome."""
-        return [sent for sent in self.sent if not sent.outcome.done()]
+        return [sent for sent in self.sent if not sent.over]
 
-    async def send(self, message: bytes, timeout_seconds: float) -> bytes:
-        sent = Sent(message, timeout_seconds)
+    @property
+    def cancelled(self) -> int:
+        """Batches that were given up."""
+        return sum(sent.cancelled for sent in self.sent)
+
+    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> Sent:
+        sent = Sent(message, timeout_seconds, on_end)
         self.sent.append(sent)
         self.on_send(sent)
-        try:
-            return await sent.outcome
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+        return sent
 
 
 def worker_answer(
@@ -140,7 +148,7 @@ def worker_answer(
 
 
 async def turns(count: int = 5) -> None:
-    """Lets every task that can run do so; a batch needs three turns from its outcome to its calls' answers."""
+    """Lets everything that can run do so; a queue needs one turn to send what has gathered."""
     for _ in range(count):
         await asyncio.sleep(0)
 

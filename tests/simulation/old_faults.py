@@ -29,8 +29,11 @@ def _mean_stands_still() -> "contextlib.AbstractContextManager[Any]":
     return mock.patch.object(ExpectedWait, "learn", learn)
 
 
-def _cancelled_before_it_began() -> "contextlib.AbstractContextManager[Any]":
-    return mock.patch.object(BatchQueue, "_on_task_done", return_value=None)
+def _given_up_and_in_flight() -> "contextlib.AbstractContextManager[Any]":
+    def give_up(self: Any, batch: Any) -> None:
+        batch.message.cancel()
+
+    return mock.patch.object(BatchQueue, "_give_up", give_up)
 
 
 def _bytes_that_stay() -> "contextlib.AbstractContextManager[Any]":
@@ -112,7 +115,7 @@ def _no_other_replica() -> "contextlib.AbstractContextManager[Any]":
 
 OLD_FAULTS: dict[str, OldFault] = {
     "an idle router goes on refusing after an overload": _mean_stands_still,
-    "a batch cancelled before it began stays in flight": _cancelled_before_it_began,
+    "a batch that is given up stays in flight": _given_up_and_in_flight,
     "the bytes of a call that leaves the queue stay counted": _bytes_that_stay,
     "a health watch that ends is not begun again": _watch_that_ends,
     "a worker is out when its health watch ends": _watch_that_ejects,

@@ -8,12 +8,16 @@ heavy load shares the cost of a round trip among many calls.
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
+import structlog
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.call import Call
 
-from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
+
+log = structlog.get_logger("abfleet.router.batch_queue")
 
 SMOOTHING = 0.2
 """Weight of the newest batch in the time of a batch: a change shows within some ten batches."""
@@ -82,24 +86,31 @@ else:
     C = TypeVar("C")
 
 
+class SentMessage(Protocol):
+    """A message whose end has not been told yet."""
+
+    def cancel(self) -> None:
+        """Gives it up; its end is not told any more."""
+
+
 class BatchSender(Protocol):
     """The link to one worker."""
 
-    async def send(self, message: bytes, timeout_seconds: float) -> bytes:
-        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed."""
+    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> SentMessage:
+        """Sends a RecommendBatchRequest. `on_end` is called once, on the loop, and not before this has returned."""
 
 
 class Batch(Generic[C]):
     """Calls that are sent in one RPC. A call belongs to it as long as `routed.batch` is this batch."""
 
-    __slots__ = ("answered", "calls", "open", "sent", "task")
+    __slots__ = ("answered", "calls", "message", "open", "sent")
 
     def __init__(self, calls: list[C], sent: float) -> None:
         self.calls = calls
         self.sent = sent
         self.answered: float | None = None  # when an answer or a failure came; set by BatchQueue
         self.open = len(calls)  # calls that still belong; changed by BatchQueue.remove
-        self.task: asyncio.Task[None] | None = None
+        self.message: SentMessage | None = None  # set by BatchQueue once it is sent
 
     def some_request_ids(self) -> list[str]:
         """Those of its first calls, for the operational log."""
@@ -234,8 +245,7 @@ class BatchQueue(Generic[C]):
         if not self._in_flight:
             self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
         self._in_flight[batch] = None
-        batch.task = asyncio.get_running_loop().create_task(self._send_batch(batch, message, longest))
-        batch.task.add_done_callback(lambda _: self._on_task_done(batch))
+        batch.message = self._sender.send(message, longest, partial(self._on_end, batch))
 
     def _gather(self, now: float) -> tuple[list[C], list[C]]:
         """(what can be sent, what has no time left), in the order in which they came."""
@@ -255,34 +265,30 @@ class BatchQueue(Generic[C]):
                 calls.append(routed)
         return calls, expired
 
-    async def _send_batch(self, batch: Batch[C], message: bytes, timeout_seconds: float) -> None:
+    def _on_end(self, batch: Batch[C], outcome: BatchOutcome) -> None:
+        batch.answered = now = self._clock()
+        self._not_in_flight(batch, now)
         try:
-            answer = await self._sender.send(message, timeout_seconds)
-        except BatchFailed as failure:
-            batch.answered = now = self._clock()
-            self._not_in_flight(batch, now)
-            self._receiver.on_failed(batch, failure)
-        else:
-            self._answered_at = batch.answered = now = self._clock()
-            self._not_in_flight(batch, now)
-            self._batch_seconds += SMOOTHING * (now - batch.sent - self._batch_seconds)
-            self._receiver.on_answered(batch, answer)
-        self._send_soon()
-
-    def _on_task_done(self, batch: Batch[C]) -> None:
-        """The task is over. A task that is cancelled before it began never ran a line of its own."""
-        if batch not in self._in_flight:
-            return
-        self._not_in_flight(batch, self._clock())
-        if batch.open:  # the queue is being closed under calls that still wait for an answer
-            closed = BatchFailed(FailureReason.UNAVAILABLE, "the connection was closed", connection_broke=True)
-            self._receiver.on_failed(batch, closed)
+            if isinstance(outcome, BatchFailed):
+                self._receiver.on_failed(batch, outcome)
+            else:
+                self._answered_at = now
+                self._batch_seconds += SMOOTHING * (now - batch.sent - self._batch_seconds)
+                self._receiver.on_answered(batch, outcome)
+        except Exception:  # our own error with one batch must not end the connection that others are on
+            log.exception("the end of a batch could not be handled", request_ids=batch.some_request_ids())
         self._send_soon()
 
     def _not_in_flight(self, batch: Batch[C], now: float) -> None:
         self._batch_ended_at = now
-        self._in_flight.pop(batch, None)
+        del self._in_flight[batch]
         self.load -= batch.open
+
+    def _give_up(self, batch: Batch[C]) -> None:
+        """Nobody waits for its answer any more."""
+        self._not_in_flight(batch, self._clock())
+        if batch.message is not None:
+            batch.message.cancel()
 
     def remove(self, routed: C) -> None:
         """The call is done or goes elsewhere; the calls around it are not touched."""
@@ -296,8 +302,9 @@ class BatchQueue(Generic[C]):
         batch.open -= 1
         if batch in self._in_flight:
             self.load -= 1
-            if batch.open == 0 and batch.task is not None:
-                batch.task.cancel()
+            if batch.open == 0:
+                self._give_up(batch)
+                self._send_soon()
 
     def is_unresponsive(self, batch: Batch[C], now: float) -> bool:
         """Whether nothing has come since this batch was sent, and it had a fair time.
@@ -344,10 +351,11 @@ class BatchQueue(Generic[C]):
             self.remove(routed)
         return calls
 
-    async def close(self) -> None:
-        """Cancels what is in flight and waits for it. Nothing is sent from now on; what waits is for `take_waiting`."""
+    def close(self) -> None:
+        """Fails what is in flight. Nothing is sent from now on; what waits is for `take_waiting`."""
         self._max_in_flight = self._most_now = 0
-        tasks = [batch.task for batch in self._in_flight if batch.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for batch in list(self._in_flight):
+            if batch in self._in_flight:  # else it went with the end of another
+                self._give_up(batch)
+                closed = BatchFailed(FailureReason.UNAVAILABLE, "the connection was closed", connection_broke=True)
+                self._receiver.on_failed(batch, closed)

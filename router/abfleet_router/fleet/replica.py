@@ -107,6 +107,7 @@ class Replica:
             host_name=lambda: pool.host_name(address),
             on_moving=self._on_moving,
             draw=draw,
+            clock=clock,
         )
         self.queue = BatchQueue(
             self.link, self, backlog, clock, max_batch=settings.max_batch, max_in_flight=settings.max_in_flight
@@ -230,7 +231,7 @@ class Replica:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
-        await self.queue.close()
+        self.queue.close()
         self.return_waiting(FailureReason.UNAVAILABLE)
         self.link.close()
 

@@ -8,6 +8,7 @@ answered.
 import asyncio
 import random
 import ssl
+import time
 from collections.abc import Callable, Coroutine
 
 import structlog
@@ -16,9 +17,9 @@ from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 from abfleet_transport.keepalive import keep_alive
 
-from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
-from abfleet_router.fleet.http2_client_stream import RpcFailed
+from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 
 log = structlog.get_logger("abfleet.router.worker_link")
 
@@ -42,6 +43,55 @@ REASONS = {
 }
 
 
+class SentBatch:
+    """A batch on its way over a link. What the worker refuses to begin is sent once more at once (gRFC A6, transparent
+    retries)."""
+
+    __slots__ = ("_connection", "_given_up", "_link", "_message", "_on_end", "_sent_again", "_stream", "_until")
+
+    def __init__(
+        self, link: "WorkerLink", message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]
+    ) -> None:
+        """As of `WorkerLink.send`, which makes it."""
+        self._link = link
+        self._message = message
+        self._until = link.clock() + timeout_seconds
+        self._on_end = on_end
+        self._sent_again = self._given_up = False
+        self._connection: ClientConnection | None = None
+        self._stream: ClientStream | None = None
+        self._send(timeout_seconds)
+
+    def _send(self, timeout_seconds: float) -> None:
+        self._connection = self._link.connection
+        try:
+            connection = self._link.usable_connection()
+            self._stream = connection.call(BATCH_METHOD, self._message, timeout_seconds, self._ended)
+        except RpcFailed as error:  # told later: who sends is not ready to hear of it
+            asyncio.get_running_loop().call_soon(self._ended, error)
+
+    def _ended(self, outcome: bytes | RpcFailed) -> None:
+        if self._given_up:
+            return
+        if isinstance(outcome, bytes):
+            self._on_end(outcome)
+            return
+        refused = outcome.unsent and self._connection is not None and self._connection is self._link.connection
+        if refused and not self._sent_again:
+            self._sent_again = True
+            self._send(max(0.0, self._until - self._link.clock()))
+            return
+        reason = REASONS.get(outcome.code, FailureReason.MODEL_ERROR)
+        broke, unsent = outcome.connection_broke, outcome.unsent and not refused
+        self._on_end(BatchFailed(reason, str(outcome), connection_broke=broke, unsent=unsent))
+
+    def cancel(self) -> None:
+        """Gives the batch up; its end is not told any more."""
+        self._given_up = True
+        if self._connection is not None and self._stream is not None:
+            self._connection.cancel(self._stream)
+
+
 class WorkerLink:
     """Carries batches to one address.
 
@@ -58,6 +108,7 @@ class WorkerLink:
         host_name: Callable[[], str] = lambda: "localhost",
         on_moving: Callable[[], None] = lambda: None,
         draw: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`address`: `host:port` or `unix:path`, resolved; nothing is connected before `keep_connected`.
 
@@ -69,8 +120,10 @@ class WorkerLink:
         self._tls = tls
         self._host_name = host_name
         self._draw = draw
+        self.clock = clock
         self._tls_problem = ""
-        self._connection: ClientConnection | None = None
+        self.connection: ClientConnection | None = None
+        """That a call would go over now; changed only here."""
         self._leaving: dict[ClientConnection, None] = {}  # open for what they carry; the worker has said goodbye
         self._wake = asyncio.Event()
         self.moving = False
@@ -79,12 +132,12 @@ class WorkerLink:
     @property
     def connected(self) -> bool:
         """Whether a batch can be sent now."""
-        return self._connection is not None
+        return self.connection is not None
 
     @property
     def may_watch(self) -> bool:
         """Whether the worker allows a stream that never ends beside calls."""
-        return self._connection is None or self._connection.may_watch
+        return self.connection is None or self.connection.may_watch
 
     async def keep_connected(self, use: Callable[[], Coroutine[None, None, None]]) -> None:
         """Connects, runs `use()` until the connection is lost or left, and connects again, for ever."""
@@ -121,7 +174,7 @@ class WorkerLink:
 
     def _adopt(self, connection: ClientConnection) -> None:
         """Calls go over this connection from now on."""
-        self._connection = connection
+        self.connection = connection
         if not connection.usable:  # lost before it was known here
             self._on_closed(connection)
         elif self.moving:
@@ -161,66 +214,62 @@ class WorkerLink:
 
     def _on_closed(self, connection: ClientConnection) -> None:
         self._leaving.pop(connection, None)
-        if connection is self._connection:
-            self._connection = None
+        if connection is self.connection:
+            self.connection = None
             self.moving = False
             self._wake.set()
             self._on_lost()
 
     def _on_goodbye(self, connection: ClientConnection) -> None:
         """The worker takes no more calls on a connection: others go on a new one."""
-        if connection is self._connection:
-            self._connection = None
+        if connection is self.connection:
+            self.connection = None
             self._leaving[connection] = None
             self.moving = True
             self._wake.set()
             self._on_moving()
 
-    async def send(self, message: bytes, timeout_seconds: float) -> bytes:
-        """Sends a RecommendBatchRequest and returns the bytes of its answer. Raises BatchFailed.
-
-        What the worker refuses to begin is sent once more at once (gRFC A6, transparent retries).
-        """
-        clock = asyncio.get_running_loop().time
-        until = clock() + timeout_seconds
-        tries = 0
-        while True:
-            connection, tries = self._connection, tries + 1
-            try:
-                return await self._answer(self._connected(), BATCH_METHOD, message, max(0.0, until - clock()))
-            except RpcFailed as error:
-                refused = error.unsent and connection is not None and connection is self._connection
-                if refused and tries == 1:
-                    continue
-                reason = REASONS.get(error.code, FailureReason.MODEL_ERROR)
-                broke, unsent = error.connection_broke, error.unsent and not refused
-                raise BatchFailed(reason, str(error), connection_broke=broke, unsent=unsent) from None
+    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> SentBatch:
+        """Sends a RecommendBatchRequest; `on_end` hears later, once, of its answer, or why there is none."""
+        return SentBatch(self, message, timeout_seconds, on_end)
 
     async def ask(self, path: str, message: bytes, timeout_seconds: float) -> bytes:
         """A unary call of another method. Raises RpcFailed, and TimeoutError where no answer comes in time."""
         async with asyncio.timeout(timeout_seconds):
-            return await self._answer(self._connected(), path, message, timeout_seconds)
+            return await self._answer(path, message, timeout_seconds)
 
     async def watch(self, path: str, message: bytes, on_message: Callable[[bytes], None]) -> None:
         """A server-streaming call: hears each message until the stream ends. Raises RpcFailed."""
-        await self._answer(self._connected(), path, message, None, on_message)
+        await self._answer(path, message, None, on_message)
 
-    def _connected(self) -> ClientConnection:
-        if self._connection is None:
+    def usable_connection(self) -> ClientConnection:
+        """The connection for a call. Raises RpcFailed where there is none."""
+        if self.connection is None:
             raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", unsent=True)
-        return self._connection
+        return self.connection
 
     async def _answer(
         self,
-        connection: ClientConnection,
         path: str,
         message: bytes,
         timeout_seconds: float | None,
         on_message: Callable[[bytes], None] | None = None,
     ) -> bytes:
-        stream = connection.call(path, message, timeout_seconds, on_message)
+        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+        def on_end(outcome: bytes | RpcFailed) -> None:
+            if done.cancelled():
+                return
+            if isinstance(outcome, RpcFailed):
+                done.set_exception(outcome)
+                done.exception()  # whoever waited may have gone: then nobody needs to be told
+            else:
+                done.set_result(outcome)
+
+        connection = self.usable_connection()
+        stream = connection.call(path, message, timeout_seconds, on_end, on_message)
         try:
-            return await stream.done
+            return await done
         except asyncio.CancelledError:
             connection.cancel(stream)
             raise
@@ -230,13 +279,13 @@ class WorkerLink:
 
         `alone`: there is no other worker for the calls.
         """
-        if self._connection is not None:
-            self._connection.check_liveness(alone=alone)
+        if self.connection is not None:
+            self.connection.check_liveness(alone=alone)
         for connection in list(self._leaving):
             connection.check_liveness(alone=alone)
 
     def close(self) -> None:
         """Closes the connections; what is under way fails."""
-        for connection in (*self._leaving, self._connection):
+        for connection in (*self._leaving, self.connection):
             if connection is not None:
                 connection.close()

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from tests.router.bench import Bench
-from tests.router.fakes import FakeCall, broken, turns, worker_answer
+from tests.router.bench import Bench, OfflineReplica
+from tests.router.fakes import FakeCall, Sent, broken, turns, worker_answer
 from tests.router.stories import MODEL_ERROR, OVERLOADED, TIMED_OUT, USERS
 
 
@@ -108,9 +108,11 @@ class RouterMachine(RuleBasedStateMachine):
     )
     def worker_does(self, which: int, what: str, codes: list[int]) -> None:
         batches = self.bench.open_batches()
-        if not batches:
-            return
-        replica, sent = batches[which % len(batches)]
+        if batches:
+            self.runner.run(self.end(*batches[which % len(batches)], what, codes))
+
+    async def end(self, replica: OfflineReplica, sent: Sent, what: str, codes: list[int]) -> None:
+        """The worker does this with a batch; then everything that follows from it."""
         good = worker_answer(replica.version, sent.requests)
         match what:
             case "fine":
@@ -136,7 +138,7 @@ class RouterMachine(RuleBasedStateMachine):
                 sent.fail(OVERLOADED)
             case _:
                 sent.fail(MODEL_ERROR)
-        self.turn()
+        await turns()
 
     @rule()
     def turn(self) -> None:

@@ -104,7 +104,7 @@ async def test_a_worker_that_hangs_costs_half_of_the_time_each(make_bench: Make)
     call = bench.call("on-v2", seconds=0.8, request_id="r1")
     await bench.arrive(call)
     for left in (0.4, 0.2, 0.1):
-        ((_, sent),) = [(one, batch) for one, batch in bench.open_batches() if not batch.outcome.done()]
+        ((_, sent),) = [(one, batch) for one, batch in bench.open_batches() if not batch.over]
         assert sent.timeout_seconds == pytest.approx(left)
         bench.clock.advance(left)
         bench.router.batch_results.sweep()

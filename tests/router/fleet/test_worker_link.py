@@ -6,7 +6,7 @@ import grpc
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
-from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.worker_link import WorkerLink
 
@@ -21,6 +21,20 @@ def batch_of(*histories: list[int]) -> bytes:
     return RecommendBatchRequest(requests=requests).SerializeToString()
 
 
+async def send(link: WorkerLink, message: bytes) -> bytes:
+    """Sends a batch and waits for its end. Raises BatchFailed."""
+    done: asyncio.Future[BatchOutcome] = asyncio.get_running_loop().create_future()
+    sent = link.send(message, 30.0, done.set_result)
+    try:
+        outcome = await done
+    except asyncio.CancelledError:
+        sent.cancel()
+        raise
+    if isinstance(outcome, BatchFailed):
+        raise outcome
+    return outcome
+
+
 async def link_to(place: Place, worker: StubWorker) -> WorkerLink:
     """The link to a worker, connected."""
     pool = place.pool(worker)
@@ -32,10 +46,10 @@ async def test_a_batch_goes_and_comes_back(place: Place) -> None:
     """Bytes out, bytes in; a batch of megabytes too, past every window and frame of HTTP/2."""
     worker = await place.worker()
     link = await link_to(place, worker)
-    assert len(await link.send(batch_of([1], [2]), 30.0)) > 0
+    assert len(await send(link, batch_of([1], [2]))) > 0
     large = batch_of(*([list(range(1000, 3000))] * 500))
     assert len(large) > 1_500_000
-    answer = await link.send(large, 30.0)
+    answer = await send(link, large)
     assert worker.batches == [2, 500]
     assert len(answer) > 5000
 
@@ -58,7 +72,7 @@ async def test_what_a_refusal_means(place: Place, status: grpc.StatusCode, reaso
     link = await link_to(place, worker)
     worker.refusal = status
     with pytest.raises(BatchFailed, match="refused") as caught:
-        await link.send(batch_of([1]), 30.0)
+        await send(link, batch_of([1]))
     assert (caught.value.reason, caught.value.connection_broke, caught.value.unsent) == (reason, False, False)
 
 
@@ -67,7 +81,7 @@ async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
     worker = await place.worker()
     link = await link_to(place, worker)
     worker.hang.clear()
-    sending = asyncio.create_task(link.send(batch_of([1]), 30.0))
+    sending = asyncio.create_task(send(link, batch_of([1])))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await worker.came.wait()
         await worker.stop()
@@ -75,7 +89,7 @@ async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
             await sending
     assert caught.value.reason is FailureReason.UNAVAILABLE
     with pytest.raises(BatchFailed) as caught:
-        await link.send(batch_of([1]), 30.0)
+        await send(link, batch_of([1]))
     assert caught.value.unsent
 
 
@@ -84,13 +98,13 @@ async def test_a_batch_that_is_given_up_is_given_up_by_the_worker(place: Place) 
     worker = await place.worker()
     link = await link_to(place, worker)
     worker.hang.clear()
-    sending = asyncio.create_task(link.send(batch_of([1]), 30.0))
+    sending = asyncio.create_task(send(link, batch_of([1])))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await worker.came.wait()
         sending.cancel()
         await worker.given_up.wait()
     worker.hang.set()
-    assert await link.send(batch_of([1]), 30.0)
+    assert await send(link, batch_of([1]))
 
 
 async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
