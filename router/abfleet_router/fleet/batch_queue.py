@@ -130,14 +130,41 @@ class BatchListener(Protocol[C]):
         """These have no time left, and have not been sent."""
 
 
-class Backlog:
-    """What waits in all queues of a router, in calls and in bytes of their requests; changed only by the queues."""
+class Sending(Protocol):
+    """A queue that has something to send."""
 
-    __slots__ = ("bytes", "calls")
+    def send(self) -> None:
+        """Sends what it may."""
+
+
+class Backlog:
+    """What waits in all queues of a router, in calls and in bytes of their requests, and which queues send at the end
+    of this turn of the loop. Changed only by the queues, but for `gathering`."""
+
+    __slots__ = ("_due", "bytes", "calls", "gathering")
 
     def __init__(self) -> None:
         self.calls = 0
         self.bytes = 0
+        self.gathering = False
+        """Whether somebody puts calls into queues and will call `send_due` then."""
+        self._due: list[Sending] = []
+
+    def send_soon(self, queue: Sending) -> None:
+        """Has a queue send: with `send_due`, or where nobody will call that, at the end of the turn."""
+        if not self._due and not self.gathering:
+            asyncio.get_running_loop().call_soon(self.send_due)
+        self._due.append(queue)
+
+    def send_due(self) -> None:
+        """Has every queue send that has something to send."""
+        self.gathering = False
+        due, self._due = self._due, []
+        for queue in due:
+            try:
+                queue.send()
+            except Exception:  # our own error with one queue must not hold up the others
+                log.exception("a queue could not send")
 
 
 class BatchQueue(Generic[C]):
@@ -212,7 +239,7 @@ class BatchQueue(Generic[C]):
     def _send_soon(self) -> None:
         if not self._sends_soon and self._waiting and len(self._in_flight) < self._most_now:
             self._sends_soon = True
-            asyncio.get_running_loop().call_soon(self.send)
+            self._backlog.send_soon(self)
 
     def send(self) -> None:
         """Sends batches while there is something to send and room in flight."""
