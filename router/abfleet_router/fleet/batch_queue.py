@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol
 
 import structlog
-from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.call import Call
 
+from abfleet_router.fleet.batch_message import encode
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 
 log = structlog.get_logger("abfleet.router.batch_queue")
@@ -266,9 +266,7 @@ class BatchQueue(Generic[C]):
             if routed.trace is not None:
                 address = "" if routed.replica is None else routed.replica.address
                 traceparents[len(timeouts) - 1] = routed.trace.sent(batch, address, routed.version)
-        message = RecommendBatchRequest(
-            requests=[routed.call.payload for routed in calls], timeout_ms=timeouts, traceparents=traceparents
-        ).SerializeToString()
+        message = encode([routed.call.payload for routed in calls], timeouts, traceparents)
         if not self._in_flight:
             self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
         self._in_flight[batch] = None
