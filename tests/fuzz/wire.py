@@ -129,8 +129,8 @@ async def worker_answers() -> AsyncIterator[Trial]:
                 sent.answer(any_of(source, (*ANSWERS, worker_answer(replica.version, sent.requests))))
             await turns()
             bench.clock.advance(10)  # nobody stays ejected
-            for replica in bench.fleet.made:
-                replica.pool._refresh()
+            for replica in bench.made:
+                bench.fleet.pools[replica.version].refresh()
         assert all(len(call.answers) == 1 for call in calls)
         bench.nothing_is_left()
         return _settled(bench, len(calls))

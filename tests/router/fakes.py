@@ -8,7 +8,9 @@ from typing import Any
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
+from abfleet_router.fleet.worker_link import LinkListener
 from abfleet_transport.call import Code, Metadata
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 
 class FakeClock:
@@ -102,10 +104,16 @@ class Sent:
 
 
 class FakeLink:
-    """Keeps every batch in the order in which it was sent."""
+    """Keeps every batch in the order in which it was sent; its worker serves the versions that it is told to."""
 
-    def __init__(self) -> None:
+    may_watch = True
+
+    def __init__(self, serves: Callable[[str], bool] = lambda version: True) -> None:
         self.sent: list[Sent] = []
+        self.moving = False
+        self.listener: LinkListener | None = None
+        """Whose link it is."""
+        self._serves = serves
         self.on_send: Callable[[Sent], None] = lambda sent: None
 
     @property
@@ -123,6 +131,22 @@ class FakeLink:
         self.sent.append(sent)
         self.on_send(sent)
         return sent
+
+    async def keep_connected(self, listener: LinkListener) -> None:
+        self.listener = listener
+        await listener.on_connected()
+
+    async def watch(self, path: str, message: bytes, on_message: Callable[[bytes], None]) -> None:
+        if self._serves(HealthCheckRequest.FromString(message).service):
+            on_message(HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString())
+        await asyncio.get_running_loop().create_future()  # nothing changes any more
+
+    async def ask(self, path: str, message: bytes, timeout_seconds: float) -> bytes:
+        raise NotImplementedError
+
+    def check_liveness(self, *, alone: bool) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def worker_answer(
@@ -147,7 +171,7 @@ def worker_answer(
     ).SerializeToString()
 
 
-async def turns(count: int = 5) -> None:
+async def turns(count: int = 8) -> None:
     """Lets everything that can run do so; a queue needs one turn to send what has gathered."""
     for _ in range(count):
         await asyncio.sleep(0)

@@ -10,7 +10,6 @@ from abfleet_experiments.config import Config
 from abfleet_process.base128 import varint
 
 from abfleet_router.errors import LIMITS
-from abfleet_router.fleet.batch_message import varint
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.metrics import ArmStats, RouterMetrics
 

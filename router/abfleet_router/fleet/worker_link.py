@@ -7,30 +7,24 @@ answered.
 
 import asyncio
 import random
-import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
-import structlog
-from abfleet_process.security.tls import ClientTls
 from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
-from abfleet_transport.keepalive import keep_alive
 
+from abfleet_router.fleet.connector import Connector
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
-
-log = structlog.get_logger("abfleet.router.worker_link")
 
 BATCH_METHOD = f"/{worker_pb2.DESCRIPTOR.services_by_name['Worker'].full_name}/RecommendBatch"
 CONNECT_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 1.0
 """gRPC's default of 2 minutes would keep a restarted worker idle."""
-KEEPALIVE = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 1, "TCP_KEEPCNT": 3}
-"""Seconds, seconds and tries: how the kernel finds out that the machine at the other end has gone silent, while
-no call asks."""
 LASTING_SECONDS = 1.0
 """A connection that lasted so long was one; what accepts and hangs up at once, as a proxy without a worker does, is
 tried no more often than what does not accept."""
@@ -92,36 +86,33 @@ class SentBatch:
             self._connection.cancel(self._stream)
 
 
-class WorkerLink:
-    """Carries batches to one address.
+class LinkListener(Protocol):
+    """Who hears what becomes of a link."""
 
-    `on_lost` hears when the connection is gone. `on_moving` hears when another one is being made because the worker has
-    said goodbye to the last, and again when it is there; where it cannot be made, `on_lost` hears of that.
-    """
+    async def on_connected(self) -> None:
+        """There is a connection; cancelled when it is lost or left."""
+
+    def on_lost(self) -> None:
+        """The connection is gone."""
+
+    def on_moving(self) -> None:
+        """Another connection is being made, because the worker has said goodbye to the last, or it is there now, as
+        `moving` says; where it cannot be made, `on_lost` is called."""
+
+
+class WorkerLink:
+    """Carries batches to one address; nothing is connected before `keep_connected`."""
 
     def __init__(
         self,
-        address: str,
-        on_lost: Callable[[], None],
+        connector: Connector,
         *,
-        tls: ClientTls | None = None,
-        host_name: Callable[[], str] = lambda: "localhost",
-        on_moving: Callable[[], None] = lambda: None,
         draw: Callable[[], float] = random.random,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`address`: `host:port` or `unix:path`, resolved; nothing is connected before `keep_connected`.
-
-        `host_name`: what the worker's certificate must say, unless `tls` says otherwise.
-        """
-        self._address = address
-        self._on_lost = on_lost
-        self._on_moving = on_moving
-        self._tls = tls
-        self._host_name = host_name
-        self._draw = draw
         self.clock = clock
-        self._tls_problem = ""
+        self._connector = connector
+        self._draw = draw
         self.connection: ClientConnection | None = None
         """That a call would go over now; changed only here."""
         self._leaving: dict[ClientConnection, None] = {}  # open for what they carry; the worker has said goodbye
@@ -130,29 +121,25 @@ class WorkerLink:
         """Whether a new connection is being made after a goodbye; changed only here."""
 
     @property
-    def connected(self) -> bool:
-        """Whether a batch can be sent now."""
-        return self.connection is not None
-
-    @property
     def may_watch(self) -> bool:
         """Whether the worker allows a stream that never ends beside calls."""
         return self.connection is None or self.connection.may_watch
 
-    async def keep_connected(self, use: Callable[[], Coroutine[None, None, None]]) -> None:
-        """Connects, runs `use()` until the connection is lost or left, and connects again, for ever."""
+    async def keep_connected(self, listener: LinkListener) -> None:
+        """Connects, and connects again whenever the connection is lost or left, for ever."""
         backoff, clock = FIRST_BACKOFF_SECONDS, asyncio.get_running_loop().time
+        on_closed, on_goodbye = partial(self._on_closed, listener), partial(self._on_goodbye, listener)
         while True:
             begun = clock()
             self._wake.clear()
             try:
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    connection = await self._connect()
+                    connection = await self._connector.connect(on_closed, on_goodbye)
             except OSError as error:  # TimeoutError and ssl.SSLError are
-                self._report(error)
+                self._connector.report(error)
             else:
-                self._adopt(connection)
-                using = asyncio.ensure_future(use())
+                self._adopt(listener, connection)
+                using = asyncio.ensure_future(listener.on_connected())
                 try:
                     await self._wake.wait()
                 finally:
@@ -160,74 +147,41 @@ class WorkerLink:
                     await asyncio.gather(using, return_exceptions=True)
                 if clock() - begun > LASTING_SECONDS or (self.moving and connection.served):
                     backoff = FIRST_BACKOFF_SECONDS
-                    self._tls_problem = ""
+                    self._connector.lasts()
                     continue
-                if self._tls is not None:
-                    # In TLS 1.3 a server that wants a certificate and gets none lets the client think that all is well.
-                    self._report(ssl.SSLError("the worker closed the connection at once; it may require --worker-cert"))
+                self._connector.closed_at_once()
             if self.moving:
                 self.moving = False
-                self._on_lost()
+                listener.on_lost()
             # Jitter, or all routers would try a worker that comes back at the same moment.
             await asyncio.sleep(backoff * (0.8 + 0.4 * self._draw()))
             backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
 
-    def _adopt(self, connection: ClientConnection) -> None:
+    def _adopt(self, listener: LinkListener, connection: ClientConnection) -> None:
         """Calls go over this connection from now on."""
         self.connection = connection
         if not connection.usable:  # lost before it was known here
-            self._on_closed(connection)
+            self._on_closed(listener, connection)
         elif self.moving:
             self.moving = False
-            self._on_moving()
+            listener.on_moving()
 
-    async def _connect(self) -> ClientConnection:
-        loop = asyncio.get_running_loop()
-        unix = self._address.startswith("unix:")
-        context = self._tls.context if self._tls else None
-        name = (self._tls.server_name or self._host_name()) if self._tls else None
-
-        def make() -> ClientConnection:
-            authority = "localhost" if unix else self._address
-            secure = context is not None
-            return ClientConnection(authority, self._on_closed, secure=secure, on_leaving=self._on_goodbye)
-
-        if unix:
-            path = self._address.removeprefix("unix:")
-            _, connection = await loop.create_unix_connection(make, path, ssl=context, server_hostname=name)
-            return connection
-        host, _, port = self._address.rpartition(":")
-        transport, connection = await loop.create_connection(
-            make, host.strip("[]"), int(port), ssl=context, server_hostname=name
-        )
-        keep_alive(transport.get_extra_info("socket"), KEEPALIVE)
-        return connection
-
-    def _report(self, error: OSError) -> None:
-        """Logs why it cannot connect: a TLS failure as an error, once for each text, and all else at level debug."""
-        text = str(error)
-        if not isinstance(error, ssl.SSLError):
-            log.debug("cannot connect", address=self._address, error=text)
-        elif text != self._tls_problem:
-            self._tls_problem = text
-            log.error("no TLS with a worker", address=self._address, error=text)
-
-    def _on_closed(self, connection: ClientConnection) -> None:
+    def _on_closed(self, listener: LinkListener, connection: ClientConnection) -> None:
         self._leaving.pop(connection, None)
         if connection is self.connection:
             self.connection = None
             self.moving = False
             self._wake.set()
-            self._on_lost()
+            listener.on_lost()
 
-    def _on_goodbye(self, connection: ClientConnection) -> None:
+    def _on_goodbye(self, listener: LinkListener, connection: ClientConnection) -> None:
         """The worker takes no more calls on a connection: others go on a new one."""
         if connection is self.connection:
             self.connection = None
             self._leaving[connection] = None
             self.moving = True
             self._wake.set()
-            self._on_moving()
+            listener.on_moving()
 
     def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> SentBatch:
         """Sends a RecommendBatchRequest; `on_end` hears later, once, of its answer, or why there is none."""

@@ -3,15 +3,16 @@
 import asyncio
 
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
-from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import BatchingSettings, ReplicaHealth
+from abfleet_router.balancing.ejection import EjectionPolicy
+from abfleet_router.fleet.health_watch import ReplicaHealth
+from abfleet_router.fleet.replica import BatchingSettings, Replica
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from tests.router.bench import Bench, OfflineReplica
+from tests.router.bench import Bench
 from tests.router.fakes import FakeCall, Sent, broken, turns, worker_answer
 from tests.router.stories import MODEL_ERROR, OVERLOADED, TIMED_OUT, USERS
 
@@ -111,7 +112,7 @@ class RouterMachine(RuleBasedStateMachine):
         if batches:
             self.runner.run(self.end(*batches[which % len(batches)], what, codes))
 
-    async def end(self, replica: OfflineReplica, sent: Sent, what: str, codes: list[int]) -> None:
+    async def end(self, replica: Replica, sent: Sent, what: str, codes: list[int]) -> None:
         """The worker does this with a batch; then everything that follows from it."""
         good = worker_answer(replica.version, sent.requests)
         match what:
@@ -149,7 +150,7 @@ class RouterMachine(RuleBasedStateMachine):
         async def pass_time() -> None:
             self.bench.clock.advance(seconds)
             if sweep:
-                self.bench.router.batch_results.sweep()
+                self.bench.fleet.sweep()
             await turns()
 
         self.runner.run(pass_time())
@@ -159,8 +160,8 @@ class RouterMachine(RuleBasedStateMachine):
     )
     def health_changes(self, which: int, health: ReplicaHealth) -> None:
         async def change() -> None:
-            if self.bench.fleet.made:
-                self.bench.fleet.made[which % len(self.bench.fleet.made)].becomes(health)
+            if self.bench.made:
+                self.bench.made[which % len(self.bench.made)].becomes(health)
             await turns()
 
         self.runner.run(change())
@@ -196,13 +197,13 @@ class RouterMachine(RuleBasedStateMachine):
 
     async def settle(self) -> None:
         """Everybody works again, and time passes until nothing is under way."""
-        for replica in self.bench.fleet.made:
+        for replica in self.bench.made:
             if not replica.draining:
                 replica.becomes(ReplicaHealth.SERVING)
         await turns()
         await self.bench.run_dry()
         self.bench.clock.advance(10.0)
-        self.bench.router.batch_results.sweep()
+        self.bench.fleet.sweep()
         await turns()
         await self.bench.run_dry()
 

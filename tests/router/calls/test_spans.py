@@ -203,7 +203,7 @@ async def test_a_call_that_fails_is_an_error(traced: Make) -> None:
     for _ in range(20):
         await bench.arrive(bench.call("on-v1", seconds=0.001))
         bench.clock.advance(1.0)
-        bench.router.batch_results.sweep()
+        bench.fleet.sweep()
     spans = {span.attributes["rpc.response.status_code"]: span for span in one.named(SpanKind.SERVER)}
     assert spans.keys() >= {Code.CANCELLED.name, Code.INVALID_ARGUMENT.name, Code.DEADLINE_EXCEEDED.name}
     assert spans["CANCELLED"].failed is None

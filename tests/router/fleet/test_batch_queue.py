@@ -10,8 +10,10 @@ import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot
-from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, Backlog, Batch, BatchQueue
+from abfleet_router.fleet.batch import Batch
+from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, BatchQueue
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_transport.call import Code
 from hypothesis import settings
 from hypothesis import strategies as st

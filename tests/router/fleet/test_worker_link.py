@@ -6,12 +6,13 @@ import grpc
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
+from abfleet_router.fleet.connector import OnConnection, SocketConnector
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.worker_link import WorkerLink
 
 from tests.router.fakes import Hasty
-from tests.router.place import GENEROUS_SECONDS, Place, serving
+from tests.router.place import GENEROUS_SECONDS, Place, serving, socket_link
 from tests.router.stub_worker import StubWorker
 
 
@@ -19,6 +20,17 @@ def batch_of(*histories: list[int]) -> bytes:
     """A batch as a queue sends it."""
     requests = [RecommendRequest(item_ids=history).SerializeToString() for history in histories]
     return RecommendBatchRequest(requests=requests).SerializeToString()
+
+
+class Patient:
+    """Waits for as long as a connection lasts."""
+
+    async def on_connected(self) -> None:
+        await asyncio.sleep(3600)
+
+    def on_lost(self) -> None: ...
+
+    def on_moving(self) -> None: ...
 
 
 async def send(link: WorkerLink, message: bytes) -> bytes:
@@ -39,7 +51,9 @@ async def link_to(place: Place, worker: StubWorker) -> WorkerLink:
     """The link to a worker, connected."""
     pool = place.pool(worker)
     await serving(pool, 1)
-    return pool.replicas[0].link
+    link = pool.replicas[0].link
+    assert isinstance(link, WorkerLink)
+    return link
 
 
 async def test_a_batch_goes_and_comes_back(place: Place) -> None:
@@ -121,8 +135,8 @@ async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pyt
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    link = WorkerLink(f"127.0.0.1:{port}", lambda: None, draw=lambda: 0.5)
-    keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
+    link = socket_link(f"127.0.0.1:{port}")
+    keeping = asyncio.create_task(link.keep_connected(Patient()))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await enough.wait()
     assert hasty.slept[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
@@ -133,22 +147,28 @@ async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pyt
     await server.wait_closed()
 
 
+class DeadConnections(SocketConnector):
+    """Gives connections that were lost before anybody had them."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1:1")
+        self.made, self.third = 0, asyncio.Event()
+
+    async def connect(self, on_closed: OnConnection, on_leaving: OnConnection) -> ClientConnection:
+        self.made += 1
+        if self.made == 3:
+            self.third.set()
+        return ClientConnection("127.0.0.1:1", on_closed)  # was never up
+
+
 async def test_a_connection_that_is_lost_before_it_is_known_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes back from connecting may be dead already: it is not waited for."""
     monkeypatch.setattr("abfleet_router.fleet.worker_link.asyncio", Hasty())
-    link, again, connects = WorkerLink("127.0.0.1:1", lambda: None), asyncio.Event(), 0
-
-    async def connect() -> ClientConnection:
-        nonlocal connects
-        connects += 1
-        if connects == 3:
-            again.set()
-        return ClientConnection("127.0.0.1:1", lambda connection: None)  # was never up
-
-    monkeypatch.setattr(link, "_connect", connect)
-    keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
+    connections = DeadConnections()
+    link = WorkerLink(connections)
+    keeping = asyncio.create_task(link.keep_connected(Patient()))
     async with asyncio.timeout(GENEROUS_SECONDS):
-        await again.wait()
-    assert not link.connected
+        await connections.third.wait()
+    assert link.connection is None
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
