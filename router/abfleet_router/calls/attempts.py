@@ -36,7 +36,7 @@ class Attempts:
     def enqueue(self, routed: RoutedCall, pool: Pool, replica: Replica, now: float) -> None:
         """Lets the call wait for a replica of a pool, with the time that this attempt has."""
         left, most = routed.deadline - now, self._settings.attempt_timeout_seconds
-        if pool is not routed.snapshot.default_pool or (len(pool.available) > 1 and not routed.retried):
+        if pool is not routed.snapshot.default_pool or (len(pool.picker.available) > 1 and not routed.retried):
             left /= 2  # so that there is time for another attempt; where there is none to make, this one has it all
         routed.attempt_until = now + (left if left < most else most)
         routed.pool, routed.replica = pool, replica

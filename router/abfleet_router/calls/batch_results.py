@@ -1,6 +1,6 @@
 """What comes back from replicas: answers, failures and silence. The next attempt of a call is made in attempts.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from abfleet_protos.recommender_pb2 import RecommendResponse
@@ -48,7 +48,7 @@ class BatchResults:
             answer = RecommendBatchResponse.FromString(message)
         except DecodeError:
             answer = None
-        if answer is None or len(answer.responses) != len(batch.calls):
+        if answer is None or len(responses := answer.responses) != len(batch.calls):
             got = (
                 "bytes that are not a RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
             )
@@ -60,26 +60,31 @@ class BatchResults:
                 request_ids=batch.some_request_ids(),
             )
             self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
-        elif not serves_pool(batch.pool.version, answer.model_version, answer.alias):
+        elif (version := answer.model_version) != batch.pool.version and not serves_pool(
+            batch.pool.version, version, answer.alias
+        ):
             log.error(
                 "worker serves another version",
                 address=batch.replica.address,
                 pool=batch.pool.version,
-                version=shown(answer.model_version),
+                version=shown(version),
             )
             self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=True)
         else:
-            self._hand_out(batch, answer)
+            self._hand_out(batch, answer, responses, version)
 
-    def _hand_out(self, batch: Batch[RoutedCall], answer: RecommendBatchResponse) -> None:
+    def _hand_out(
+        self, batch: Batch[RoutedCall], answer: RecommendBatchResponse, responses: Sequence[bytes], version: str
+    ) -> None:
+        """`version`: of a pool by alias, the one that now stands for it."""
         pool: Pool = batch.pool
-        failures, version = answer.failures, answer.model_version  # of a pool by alias, the one that now stands for it
+        held, failures = self._held, answer.failures
         served: list[AnsweredCall] = []
-        held, replies = self._held, list[bytes]()
+        replies: list[bytes] = []
         failed: list[tuple[RoutedCall, Code, str]] = []
         round_trip_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or round_trip_seconds, round_trip_seconds)
-        for index, (routed, response) in enumerate(zip(batch.calls, answer.responses, strict=True)):
+        for index, (routed, response) in enumerate(zip(batch.calls, responses, strict=True)):
             if routed.batch is not batch:
                 continue  # its caller has gone, or it was sent elsewhere
             routed.batch = None

@@ -101,24 +101,21 @@ class Router:
                 if snapshot is None:
                     call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
                     self._records.refused(call, Code.UNAVAILABLE)
-                elif (routed := self._admitted(call, snapshot)) is not None:
+                    continue
+                try:
+                    routed = self._admission.admit(call, snapshot)
+                except InvalidRequest as error:
+                    call.fail(error.code, str(error))
+                    client_of = self._admission.client_of
+                    self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
+                except Exception:  # our own error with one call must not end those that came with it
+                    log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
+                    call.fail(Code.INTERNAL, "the router failed on this call; see its log")
+                    self._records.refused(call, Code.INTERNAL)
+                else:
                     self._begin(routed, now)
         finally:
             backlog.send_due()
-
-    def _admitted(self, call: Call, snapshot: Snapshot) -> RoutedCall | None:
-        """The call as it goes on; None where it has been ended with an error."""
-        try:
-            return self._admission.admit(call, snapshot)
-        except InvalidRequest as error:
-            call.fail(error.code, str(error))
-            client_of = self._admission.client_of
-            self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
-        except Exception:  # our own error with one call must not end those that came with it
-            log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
-            call.fail(Code.INTERNAL, "the router failed on this call; see its log")
-            self._records.refused(call, Code.INTERNAL)
-        return None
 
     def _dispatch_limited(self, routed: RoutedCall, now: float) -> None:
         """As `_dispatch`, for callers within their rate limit. Like every refusal it does not depend on the group."""

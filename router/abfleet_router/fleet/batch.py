@@ -135,7 +135,7 @@ def encode(requests: Sequence[bytes], timeout_ms: Sequence[int], traceparents: M
         size = len(payload)
         parts += (REQUESTS_TAG, SMALL[size] if size < len(SMALL) else varint(size), payload)
     times = b"".join([SMALL[ms] if ms < len(SMALL) else varint(ms) for ms in timeout_ms])
-    parts += (TIMEOUT_MS_TAG, varint(len(times)), times)
+    parts += (TIMEOUT_MS_TAG, SMALL[len(times)] if len(times) < len(SMALL) else varint(len(times)), times)
     if traceparents:  # messages merge by concatenation
         parts.append(RecommendBatchRequest(traceparents=traceparents).SerializeToString())
     return b"".join(parts)

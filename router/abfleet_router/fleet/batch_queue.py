@@ -68,7 +68,7 @@ class BatchQueue(Generic[C]):
         """
         if not self._in_flight:
             return 0.0
-        return (1 + len(self._waiting) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
+        return (1 + len(self._waiting.calls) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
 
     def append(self, routed: C) -> None:
         """Puts a call at the end; it is sent at the end of the turn if there is room in flight."""
@@ -84,14 +84,14 @@ class BatchQueue(Generic[C]):
         self._send_soon()
 
     def _send_soon(self) -> None:
-        if not self._sends_soon and self._waiting and len(self._in_flight) < self._most_now:
+        if not self._sends_soon and self._waiting.calls and len(self._in_flight) < self._most_now:
             self._sends_soon = True
             self._backlog.send_soon(self)
 
     def send(self) -> None:
         """Sends batches while there is something to send and room in flight."""
         self._sends_soon = False
-        while self._waiting and len(self._in_flight) < self._most_now:
+        while self._waiting.calls and len(self._in_flight) < self._most_now:
             now = self._clock()
             calls, expired = self._waiting.take(self._max_batch, now)
             self.load -= len(expired)
@@ -132,7 +132,8 @@ class BatchQueue(Generic[C]):
                 self._listener.on_answered(batch, outcome)
         except Exception:  # our own error with one batch must not end the connection that others are on
             log.exception("the end of a batch could not be handled", request_ids=batch.some_request_ids())
-        self._send_soon()
+        if self._waiting.calls:
+            self._send_soon()
 
     def _not_in_flight(self, batch: Batch[C], now: float) -> None:
         self._batch_ended_at = now
@@ -166,7 +167,7 @@ class BatchQueue(Generic[C]):
     def expire(self, now: float) -> tuple[list[C], list[C], bool]:
         """Takes out the calls whose attempt has run out of time: (those that waited, those that were in flight), and
         whether the replica is unresponsive."""
-        waited = self._waiting.take_expired(now) if self._waiting else []
+        waited = self._waiting.take_expired(now) if self._waiting.calls else []
         self.load -= len(waited)
         late = [
             (routed, batch)

@@ -51,18 +51,16 @@ class Backlog:
 class WaitingCalls(Generic[C]):
     """The calls that wait in one queue, in the order in which they came; all of them count in the backlog."""
 
-    __slots__ = ("_backlog", "_calls")
+    __slots__ = ("_backlog", "calls")
 
     def __init__(self, backlog: Backlog) -> None:
+        self.calls: deque[C] = deque()
+        """One that is done stays until it is passed over. Changed only here."""
         self._backlog = backlog
-        self._calls: deque[C] = deque()  # one that is done stays until it is passed over
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
     def append(self, routed: C) -> None:
         """Puts a call at the end."""
-        self._calls.append(routed)
+        self.calls.append(routed)
         self._backlog.calls += 1
         self._backlog.bytes += len(routed.call.payload)
 
@@ -73,7 +71,7 @@ class WaitingCalls(Generic[C]):
 
     def take(self, most: int, now: float) -> tuple[list[C], list[C]]:
         """Takes out (at most so many that can be sent, what has no time left)."""
-        waiting, backlog = self._calls, self._backlog
+        waiting, backlog = self.calls, self._backlog
         calls: list[C] = []
         expired: list[C] = []
         while waiting and len(calls) < most:
@@ -86,17 +84,17 @@ class WaitingCalls(Generic[C]):
 
     def take_expired(self, now: float) -> list[C]:
         """Takes out what has no time left."""
-        live = [routed for routed in self._calls if not routed.done]
+        live = [routed for routed in self.calls if not routed.done]
         expired = [routed for routed in live if routed.attempt_until <= now]
-        self._calls = deque(routed for routed in live if routed.attempt_until > now)
+        self.calls = deque(routed for routed in live if routed.attempt_until > now)
         for routed in expired:
             self.forget(routed)
         return expired
 
     def take_all(self) -> list[C]:
         """Takes out every call that is not done."""
-        calls = [routed for routed in self._calls if not routed.done]
-        self._calls.clear()
+        calls = [routed for routed in self.calls if not routed.done]
+        self.calls.clear()
         for routed in calls:
             self.forget(routed)
         return calls

@@ -52,14 +52,14 @@ class SentBatch:
         self._until = link.clock() + timeout_seconds
         self._on_end = on_end
         self._sent_again = self._given_up = False
-        self._connection: ClientConnection | None = None
         self._stream: ClientStream | None = None
         self._send(timeout_seconds)
 
     def _send(self, timeout_seconds: float) -> None:
-        self._connection = self._link.connection
+        connection = self._connection = self._link.connection
         try:
-            connection = self._link.usable_connection()
+            if connection is None:
+                raise not_connected()
             self._stream = connection.call(BATCH_METHOD, self._message, timeout_seconds, self._ended)
         except RpcFailed as error:  # told later: who sends is not ready to hear of it
             asyncio.get_running_loop().call_soon(self._ended, error)
@@ -196,12 +196,6 @@ class WorkerLink:
         """A server-streaming call: hears each message until the stream ends. Raises RpcFailed."""
         await self._answer(path, message, None, on_message)
 
-    def usable_connection(self) -> ClientConnection:
-        """The connection for a call. Raises RpcFailed where there is none."""
-        if self.connection is None:
-            raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", unsent=True)
-        return self.connection
-
     async def _answer(
         self,
         path: str,
@@ -220,7 +214,9 @@ class WorkerLink:
             else:
                 done.set_result(outcome)
 
-        connection = self.usable_connection()
+        connection = self.connection
+        if connection is None:
+            raise not_connected()
         stream = connection.call(path, message, timeout_seconds, on_end, on_message)
         try:
             return await done
@@ -243,3 +239,8 @@ class WorkerLink:
         for connection in (*self._leaving, self.connection):
             if connection is not None:
                 connection.close()
+
+
+def not_connected() -> RpcFailed:
+    """Why nothing can be sent while there is no connection."""
+    return RpcFailed(Code.UNAVAILABLE, "the worker is not connected", unsent=True)
