@@ -180,7 +180,9 @@ class Pool:
     def sweep(self, now: float) -> None:
         """Ends every attempt whose time is up, and has silent replicas checked with a PING."""
         for replica in (*self._replicas.values(), *self.leaving):
-            replica.link.check_liveness(alone=all(other is replica for other in self.available))
+            replica.link.check_liveness(alone=self.available in ([], [replica]))
+            if not replica.queue.load:
+                continue
             waited, in_flight, unresponsive = replica.queue.expire(now)
             if in_flight:
                 timeout, calls = FailureReason.TIMEOUT, len(in_flight)
