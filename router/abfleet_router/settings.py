@@ -16,8 +16,8 @@ from abfleet_process.operational_log import LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
 from abfleet_transport.server import Transport
 
-from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.pool import SLOW_START_SECONDS
+from abfleet_router.balancing.ejection import EjectionPolicy
+from abfleet_router.balancing.picker import SLOW_START_SECONDS
 from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.security import security_settings
 from abfleet_router.security.security_settings import SecuritySettings

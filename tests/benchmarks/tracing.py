@@ -19,7 +19,7 @@ from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_router.calls.spans import CallTracer
 from abfleet_transport.call import Metadata
 
-from tests.router.bench import Bench
+from tests.router.bench import Bench, fake
 from tests.router.fakes import FakeCall, Sent, turns, worker_answer
 
 TOGETHER = 100
@@ -65,8 +65,8 @@ class Way:
                 sent.answer(answer)
             await turns(3)
             spent += time.process_time() - begun
-            for one in bench.fleet.made:
-                one.fake.sent.clear()
+            for one in bench.made:
+                fake(one).sent.clear()
             self.spans.clear()
         return spent / calls * 1e6
 

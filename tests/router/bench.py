@@ -11,15 +11,14 @@ from abfleet_experiments.file.load import load_text
 from abfleet_log import schema
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.calls.batch_results import BatchResults
+from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.router import Router
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import make_snapshot
-from abfleet_router.fleet.batch_queue import BatchQueue
-from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.failure import BatchFailed
 from abfleet_router.fleet.fleet import Fleet
-from abfleet_router.fleet.pool import Pool
-from abfleet_router.fleet.replica import BatchingSettings, Replica, ReplicaHealth
+from abfleet_router.fleet.replica import BatchingSettings, Replica
+from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.security.rate_limit import RateLimit
 from abfleet_router.settings import RoutingSettings
@@ -53,14 +52,24 @@ class FakeLog:
     """Keeps the lines, and checks each against the schema."""
 
     def __init__(self) -> None:
-        self.lines: list[dict[str, Any]] = []
+        self._lines: list[dict[str, Any]] = []
+        self._late: Callable[[], Sequence[bytes]] = tuple
         self.problems: list[str] = []
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """All so far."""
+        self.extend(self._late())
+        return self._lines
+
+    def make_late(self, lines: Callable[[], Sequence[bytes]]) -> None:
+        self._late = lines
 
     def append(self, line: bytes) -> None:
         parsed = orjson.loads(line)
         self.problems += schema.problems(parsed)
         self.problems += ["line feed in a line"] if b"\n" in line else []
-        self.lines.append(parsed)
+        self._lines.append(parsed)
 
     def extend(self, more: Sequence[bytes]) -> None:
         for line in more:
@@ -71,53 +80,9 @@ class FakeLog:
         return [line for line in self.lines if line["event"] == "exposure"]
 
 
-class OfflineReplica(Replica):
-    """A replica whose queue leads to a FakeLink, and whose health is what the test says."""
-
-    def __init__(self, pool: Pool, address: str, fleet: "OfflineFleet") -> None:
-        assert fleet.receiver is not None
-        super().__init__(pool, address, fleet.receiver, fleet.backlog, fleet.clock, fleet.batching)
-        self.fake = FakeLink()
-        self.queue = BatchQueue(
-            self.fake,
-            self,
-            fleet.backlog,
-            fleet.clock,
-            max_batch=fleet.batching.max_batch,
-            max_in_flight=fleet.batching.max_in_flight,
-        )
-        self._notify: Callable[[Replica], None] = lambda replica: None
-        self._down = fleet.down
-
-    def start(self, on_health: Callable[[Replica], None]) -> None:
-        self._notify = on_health
-        if self.version not in self._down:
-            self.becomes(ReplicaHealth.SERVING)
-
-    def becomes(self, health: ReplicaHealth) -> None:
-        """What the health watch would hear."""
-        if health is not self.health:
-            self.health = health
-            self._notify(self)
-
-
-class OfflineFleet(Fleet):
-    """Makes replicas without a network; all else is the real fleet."""
-
-    def __init__(
-        self, clock: FakeClock, policy: EjectionPolicy, batching: BatchingSettings, draw: Callable[[], float]
-    ) -> None:
-        super().__init__(clock=clock, draw=draw, policy=policy, batching=batching)
-        self.clock = clock
-        self.batching = batching
-        self.receiver: BatchResults | None = None
-        self.made: list[OfflineReplica] = []
-        self.down: set[str] = set()
-        """Versions whose replicas do not serve until the test says so."""
-
-    def _make_replica(self, pool: Pool, address: str) -> Replica:
-        self.made.append(OfflineReplica(pool, address, self))
-        return self.made[-1]
+def fake(replica: Replica) -> FakeLink:
+    """The link of a replica on a bench."""
+    return cast(FakeLink, replica.link)
 
 
 class Bench:
@@ -134,16 +99,21 @@ class Bench:
         tracer: CallTracer | None = None,
         client_of: Callable[[Call], str | None] | None = None,
         rate_limit: RateLimit | None = None,
+        decision_log: DecisionLog | None = None,
+        holds_answers: bool = False,
     ) -> None:
+        """`decision_log`: one that writes files; None: lines are kept."""
         self.clock = FakeClock()
         self.draw = draw
-        self.fleet = OfflineFleet(
-            self.clock, policy or EjectionPolicy(), batching or BatchingSettings(), lambda: self.draw()
-        )
+        self.links: list[FakeLink] = []
+        """All that were ever made, in their order."""
+        self.down: set[str] = set()
+        """Versions whose replicas do not serve until the test says so."""
         self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(("/Recommender/Recommend",)), FakeLog()
+        backlog = Backlog()
         self.router = Router(
-            self.fleet,
-            cast(DecisionLog, self.log),
+            backlog,
+            decision_log or cast(DecisionLog, self.log),
             self.metrics,
             self.rpc,
             settings or RoutingSettings(name="router-1"),
@@ -152,11 +122,28 @@ class Bench:
             tracer=tracer,
             client_of=client_of,
             rate_limit=rate_limit,
+            holds_answers=holds_answers,
         )
-        self.fleet.receiver = self.router.batch_results
-        self.fleet.set_receiver(self.router.batch_results)
+        self.fleet = Fleet(
+            self.router.batch_results,
+            backlog,
+            self._make_link,
+            clock=self.clock,
+            draw=lambda: self.draw(),
+            policy=policy or EjectionPolicy(),
+            batching=batching or BatchingSettings(),
+        )
         self.config = load_text(config)
         self.calls: list[FakeCall] = []
+
+    def _make_link(self, address: str, host_name: Callable[[], str]) -> FakeLink:
+        self.links.append(FakeLink(lambda version: version not in self.down))
+        return self.links[-1]
+
+    @property
+    def made(self) -> list[Replica]:
+        """All replicas that were ever made, in their order."""
+        return [link.listener for link in self.links if isinstance(link.listener, Replica)]
 
     async def open(self) -> None:
         """Brings the configuration into force, with every replica serving."""
@@ -207,17 +194,17 @@ class Bench:
 
     # --- workers ------------------------------------------------------------------------------------------------------
 
-    def replica(self, version: str, number: int = 0) -> OfflineReplica:
+    def replica(self, version: str, number: int = 0) -> Replica:
         """One of a version's replicas, in the order of the file."""
-        return [one for one in self.fleet.made if one.version == version][number]
+        return [one for one in self.made if one.version == version][number]
 
     def link(self, version: str, number: int = 0) -> FakeLink:
         """The fake link of that replica."""
-        return self.replica(version, number).fake
+        return fake(self.replica(version, number))
 
-    def open_batches(self, version: str | None = None) -> list[tuple[OfflineReplica, Sent]]:
+    def open_batches(self, version: str | None = None) -> list[tuple[Replica, Sent]]:
         """What workers have been sent and not answered."""
-        return [(one, sent) for one in self.fleet.made if version in (None, one.version) for sent in one.fake.open]
+        return [(one, sent) for one in self.made if version in (None, one.version) for sent in fake(one).open]
 
     async def answer(
         self,
@@ -233,7 +220,7 @@ class Bench:
         await turns()
         return len(batches)
 
-    async def fail(self, version: str, failure: Exception) -> int:
+    async def fail(self, version: str, failure: BatchFailed) -> int:
         """Every batch of a version fails so; gives their number."""
         batches = self.open_batches(version)
         for _, sent in batches:
@@ -252,15 +239,15 @@ class Bench:
         """All counts are back at zero."""
         backlog = self.fleet.backlog
         assert (backlog.calls, backlog.bytes) == (0, 0)
-        assert [one for one in self.fleet.made if one.queue.load or one.queue.in_flight] == []
+        assert [one for one in self.made if one.queue.load or one.queue.in_flight] == []
 
     def books_balance(self, calls: Iterable[FakeCall], cancelled: Iterable[FakeCall] = ()) -> None:
         """Each call has one answer (or left), one line and one count, and the three agree."""
-        assert self.log.problems == []
         gone = set(map(id, cancelled))
         calls = list(calls)
         codes: dict[str, int] = {}
         lines = {line["request_id"]: line for line in self.log.exposures()}
+        assert self.log.problems == []
         assert len(lines) == len(self.log.exposures())
         for call in calls:
             request = RecommendRequest.FromString(call.payload)

@@ -7,8 +7,10 @@ from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
-from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
+from abfleet_router.fleet.worker_link import LinkListener
 from abfleet_transport.call import Code, Metadata
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 
 class FakeClock:
@@ -75,46 +77,76 @@ class FakeCall:
 class Sent:
     """A batch that a link was given and that waits for the test to say what becomes of it."""
 
-    def __init__(self, message: bytes, timeout_seconds: float) -> None:
+    def __init__(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> None:
         batch = RecommendBatchRequest.FromString(message)
         self.requests = tuple(batch.requests)
         self.timeouts_ms = tuple(batch.timeout_ms)
         self.timeout_seconds = timeout_seconds
-        self.outcome: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.over = self.cancelled = False
+        self._on_end = on_end
 
     def answer(self, message: bytes) -> None:
         """The worker answers with these bytes."""
-        if not self.outcome.done():
-            self.outcome.set_result(message)
+        self._end(message)
 
-    def fail(self, failure: Exception) -> None:
+    def fail(self, failure: BatchFailed) -> None:
         """The link fails."""
-        if not self.outcome.done():
-            self.outcome.set_exception(failure)
+        self._end(failure)
+
+    def _end(self, outcome: BatchOutcome) -> None:
+        if not self.over:
+            self.over = True
+            self._on_end(outcome)
+
+    def cancel(self) -> None:
+        """The queue gives it up."""
+        self.over = self.cancelled = True
 
 
 class FakeLink:
-    """Keeps every batch in the order in which it was sent."""
+    """Keeps every batch in the order in which it was sent; its worker serves the versions that it is told to."""
 
-    def __init__(self) -> None:
+    may_watch = True
+
+    def __init__(self, serves: Callable[[str], bool] = lambda version: True) -> None:
         self.sent: list[Sent] = []
-        self.cancelled = 0
+        self.moving = False
+        self.listener: LinkListener | None = None
+        """Whose link it is."""
+        self._serves = serves
         self.on_send: Callable[[Sent], None] = lambda sent: None
 
     @property
     def open(self) -> list[Sent]:
         """Batches without an outcome."""
-        return [sent for sent in self.sent if not sent.outcome.done()]
+        return [sent for sent in self.sent if not sent.over]
 
-    async def send(self, message: bytes, timeout_seconds: float) -> bytes:
-        sent = Sent(message, timeout_seconds)
+    @property
+    def cancelled(self) -> int:
+        """Batches that were given up."""
+        return sum(sent.cancelled for sent in self.sent)
+
+    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> Sent:
+        sent = Sent(message, timeout_seconds, on_end)
         self.sent.append(sent)
         self.on_send(sent)
-        try:
-            return await sent.outcome
-        except asyncio.CancelledError:
-            self.cancelled += 1
-            raise
+        return sent
+
+    async def keep_connected(self, listener: LinkListener) -> None:
+        self.listener = listener
+        await listener.on_connected()
+
+    async def watch(self, path: str, message: bytes, on_message: Callable[[bytes], None]) -> None:
+        if self._serves(HealthCheckRequest.FromString(message).service):
+            on_message(HealthCheckResponse(status=HealthCheckResponse.SERVING).SerializeToString())
+        await asyncio.get_running_loop().create_future()  # nothing changes any more
+
+    async def ask(self, path: str, message: bytes, timeout_seconds: float) -> bytes:
+        raise NotImplementedError
+
+    def check_liveness(self, *, alone: bool) -> None: ...
+
+    def close(self) -> None: ...
 
 
 def worker_answer(
@@ -139,8 +171,8 @@ def worker_answer(
     ).SerializeToString()
 
 
-async def turns(count: int = 5) -> None:
-    """Lets every task that can run do so; a batch needs three turns from its outcome to its calls' answers."""
+async def turns(count: int = 8) -> None:
+    """Lets everything that can run do so; a queue needs one turn to send what has gathered."""
     for _ in range(count):
         await asyncio.sleep(0)
 

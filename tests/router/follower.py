@@ -7,7 +7,7 @@ from typing import Any, cast
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_router.configuration.reload import Reloader
 from abfleet_router.configuration.snapshot import Snapshot
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
 
 from tests.router.bench import Bench
 from tests.router.fakes import turns
@@ -85,6 +85,6 @@ class Follower:
 
     def health(self, version: str, health: ReplicaHealth) -> None:
         """Of every replica of a version."""
-        for replica in self.bench.fleet.made:
+        for replica in self.bench.made:
             if replica.version == version:
                 replica.becomes(health)

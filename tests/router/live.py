@@ -9,17 +9,19 @@ from typing import cast
 from abfleet_experiments.file.load import load_text
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_protos.recommender_pb2 import RecommendRequest
+from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.router import Router
 from abfleet_router.configuration.snapshot import make_snapshot
-from abfleet_router.fleet.ejection import EjectionPolicy
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from tests.router.bench import FakeLog
 from tests.router.fakes import FakeCall
+from tests.router.place import socket_link
 
 SWEEP_SECONDS = 0.02
 
@@ -29,15 +31,23 @@ class LiveRouter:
 
     def __init__(self, addresses: Sequence[str]) -> None:
         self.log, self.metrics = FakeLog(), RouterMetrics()
-        self.fleet = Fleet(clock=time.monotonic, draw=lambda: 0.0, policy=EjectionPolicy(), batching=BatchingSettings())
+        backlog = Backlog()
         self.router = Router(
-            self.fleet,
+            backlog,
             cast(DecisionLog, self.log),
             self.metrics,
             RpcMetrics(("/Recommender/Recommend",)),
             RoutingSettings(name="router-1"),
         )
-        self.fleet.set_receiver(self.router.batch_results)
+        self.fleet = Fleet(
+            self.router.batch_results,
+            backlog,
+            socket_link,
+            clock=time.monotonic,
+            draw=lambda: 0.0,
+            policy=EjectionPolicy(),
+            batching=BatchingSettings(),
+        )
         targets = ", ".join(f'"{address}"' for address in addresses)
         self._config = load_text(f"version: 1\ndefault: v1\nmodels: {{v1: {{target: [{targets}]}}}}\n")
         self._sweeping: asyncio.Task[None] | None = None
@@ -65,7 +75,7 @@ class LiveRouter:
     async def _keep_sweeping(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.router.batch_results.sweep()
+            self.fleet.sweep()
 
     def arrive(self, count: int, seconds: float = 2.0) -> list[FakeCall]:
         """So many calls come in one turn, each with so much time."""

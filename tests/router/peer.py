@@ -1,12 +1,13 @@
 """A connection to a worker without a socket, and the worker at its other end that says whatever a test wants."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import hpack
 import pytest
 from abfleet_router.fleet.http2_client import ClientConnection
-from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
+from abfleet_router.fleet.http2_client_stream import ClientStream, OnEnd, RpcFailed
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import Frame, FrameReader, frame
 from hypothesis import strategies as st
@@ -42,6 +43,25 @@ class Wire:
         return list(FrameReader().feed(data))
 
 
+class PeerCall:
+    """A call on the connection of a test; `done` is how it ended."""
+
+    def __init__(self, start: Callable[[OnEnd], ClientStream]) -> None:
+        self.done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.stream = start(self._on_end)
+
+    @property
+    def stream_id(self) -> int:
+        return self.stream.stream_id
+
+    def _on_end(self, outcome: bytes | RpcFailed) -> None:
+        if isinstance(outcome, RpcFailed):
+            self.done.set_exception(outcome)
+            self.done.exception()  # not every test asks
+        else:
+            self.done.set_result(outcome)
+
+
 class Peer:
     """A connection, and a worker at its other end that says whatever the test wants."""
 
@@ -61,9 +81,17 @@ class Peer:
     def on_leaving(self, connection: ClientConnection) -> None:
         self.left += 1
 
-    def call(self, message: bytes = b"hello", timeout_seconds: float | None = 0.5) -> ClientStream:
+    def call(self, message: bytes = b"hello", timeout_seconds: float | None = 0.5) -> PeerCall:
         """Starts a call of `/s/m` on the connection."""
-        return self.connection.call("/s/m", message, timeout_seconds)
+        return PeerCall(lambda on_end: self.connection.call("/s/m", message, timeout_seconds, on_end))
+
+    def watch(self, on_message: Callable[[bytes], None]) -> PeerCall:
+        """Starts a call of `/h/Watch` whose answer is a stream of messages."""
+        return PeerCall(lambda on_end: self.connection.call("/h/Watch", b"", None, on_end, on_message))
+
+    def give_up(self, call: PeerCall) -> None:
+        """Cancels a call."""
+        self.connection.cancel(call.stream)
 
     def say(self, *frames: bytes) -> None:
         """The connection receives these frames from the worker."""
@@ -86,7 +114,7 @@ class Peer:
         )
 
 
-async def failure(stream: ClientStream) -> RpcFailed:
+async def failure(stream: PeerCall) -> RpcFailed:
     """How a call ended that did not end well."""
     async with asyncio.timeout(10):
         with pytest.raises(RpcFailed) as caught:

@@ -5,13 +5,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.fleet.batch_queue import Batch
-from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.fleet.batch import Batch
+from abfleet_router.fleet.connector import SocketConnector
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
-from abfleet_router.fleet.replica import BatchingSettings, Replica
+from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.fleet.waiting_calls import Backlog
+from abfleet_router.fleet.worker_link import WorkerLink
 
 from tests.router.bench import Bench
 from tests.router.stub_worker import StubWorker
@@ -22,13 +25,18 @@ GENEROUS_SECONDS = 30
 class IdleListener:
     """Stands for the router, and does nothing with what replicas give back."""
 
-    def on_answered(self, replica: Replica, batch: Batch, message: bytes) -> None: ...
+    def on_answered(self, batch: Batch, message: bytes) -> None: ...
 
-    def on_failed(self, replica: Replica, batch: Batch, failure: BatchFailed) -> None: ...
+    def on_failed(self, batch: Batch, failure: BatchFailed) -> None: ...
 
-    def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None: ...
+    def on_expired(self, calls: list[RoutedCall]) -> None: ...
 
-    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None: ...
+    def on_returned(self, calls: list[RoutedCall], reason: FailureReason) -> None: ...
+
+
+def socket_link(address: str, host_name: Callable[[], str] = lambda: "localhost") -> WorkerLink:
+    """A link to a worker that listens there."""
+    return WorkerLink(SocketConnector(address, host_name), draw=lambda: 0.5)
 
 
 class Place:
@@ -37,12 +45,14 @@ class Place:
     def __init__(self) -> None:
         self.workers: list[StubWorker] = []
         self.fleet = Fleet(
+            IdleListener(),
+            Backlog(),
+            socket_link,
             clock=time.monotonic,
             draw=lambda: 0.0,
             policy=EjectionPolicy(consecutive_failures=2, base_seconds=0.05, max_seconds=0.2),
             batching=BatchingSettings(),
         )
-        self.fleet.set_receiver(IdleListener())
 
     async def worker(self, version: str = "v1", *, serving: bool = True, with_health: bool = True) -> StubWorker:
         """Starts a worker of this version; `serving`: what its health says."""

@@ -8,7 +8,7 @@ import pytest
 from abfleet_experiments.assign import Arm
 from abfleet_log.writer.decision_log import DecisionLog, LogCounters
 from abfleet_router.admin import fleet_metrics
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
 from abfleet_router.metrics import ArmStats, RouterMetrics
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code

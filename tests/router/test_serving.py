@@ -150,7 +150,7 @@ async def test_from_start_to_end(scene: Scene) -> None:
     async with asyncio.timeout(SECONDS):
         await serving.ready()
     assert await scene.health() == health_pb2.HealthCheckResponse.SERVING
-    v2 = serving.fleet.pools["v2"]
+    v2 = serving.parts.fleet.pools["v2"]
     await until(lambda: len(v2.available) == 1)
     answers = await asyncio.gather(*(scene.recommend(f"user-{n}", (n,), request_id=f"r{n}") for n in range(40)))
     assert [(list(answer.item_ids), answer.request_id) for answer in answers] == [
@@ -177,7 +177,7 @@ async def test_it_is_not_ready_without_its_default(scene: Scene) -> None:
     await scene.v1.stop()
     serving = await scene.open(start_v1=False)
     ready = asyncio.create_task(serving.ready())
-    await until(lambda: bool(serving.reloader.state.errors))
+    await until(lambda: bool(serving.parts.reloader.state.errors))
     assert await scene.health() == health_pb2.HealthCheckResponse.NOT_SERVING
     with pytest.raises(grpc.aio.AioRpcError, match="starting") as caught:
         await scene.recommend()
@@ -196,7 +196,7 @@ async def test_status_and_reload(scene: Scene) -> None:
     serving = await scene.open({"reload-interval": "3600"})
     async with asyncio.timeout(SECONDS):
         await serving.ready()
-    await until(lambda: len(serving.fleet.pools["v2"].available) == 1)
+    await until(lambda: len(serving.parts.fleet.pools["v2"].available) == 1)
     await scene.recommend("qa")
     before = await scene.status()
     assert (before["serving"], before["config"]["generation"], before["config"]["errors"]) == (True, 1, [])
@@ -225,7 +225,7 @@ async def test_a_drain_lets_calls_end(scene: Scene) -> None:
     async with asyncio.timeout(SECONDS):
         await scene.v1.came.wait()
     draining = asyncio.create_task(serving.drain())
-    await until(lambda: not serving.health.serving)
+    await until(lambda: not serving.parts.health.serving)
     scene.v1.hang.set()
     assert (await call).request_id == "last"
     async with asyncio.timeout(SECONDS):
@@ -245,7 +245,7 @@ async def test_a_caller_that_gives_up_is_logged(scene: Scene) -> None:
         await scene.v1.came.wait()
         call.cancel()
         await scene.v1.given_up.wait()
-    await until(lambda: serving.rpc_metrics.handled(0) == {"CANCELLED": 1})
+    await until(lambda: serving.parts.rpc_metrics.handled(0) == {"CANCELLED": 1})
     await scene.close()
     (line,) = [line for line in scene.lines() if line["event"] == "exposure"]
     assert (line["status"], line["served_version"], line["attempts"]) == ("CANCELLED", None, 1)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from abfleet_log.writer.decision_log import LogSettings
 from abfleet_process.flags import SettingsError, variable
-from abfleet_router.fleet.ejection import EjectionPolicy
+from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.security.rate_limit import Rate
 from abfleet_router.settings import RouterSettings, RoutingSettings, parse

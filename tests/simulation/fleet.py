@@ -254,7 +254,7 @@ class Fleet:
             self.world.say(f"{process.name} serves")
             await stop.wait()
             await serving.drain()
-        router.lost_lines += serving.decision_log.counters.lost
+        router.lost_lines += serving.parts.decision_log.counters.lost
         router.serving = None
         self.world.say(f"{process.name} has ended")
 
@@ -269,7 +269,7 @@ class Fleet:
             self.world.say(f"{state.process.name} is killed")
             if isinstance(state, RouterState):
                 if state.serving is not None:
-                    state.lost_lines += state.serving.decision_log.counters.lost
+                    state.lost_lines += state.serving.parts.decision_log.counters.lost
                     state.serving = None
                 state.kills.append(self.world.now)
             state.process.kill()

@@ -40,7 +40,7 @@ def log_lines(simulation: "Simulation") -> Iterator[tuple[int, dict[str, Any]]]:
     """(router, line) of all log files."""
     for router in simulation.routers:
         if router.serving is not None:
-            router.serving.decision_log.flush()
+            router.serving.parts.decision_log.flush()
     simulation.world.run_until(simulation.world.now + 3.0)
     for number, router in enumerate(simulation.routers):
         for path in sorted(router.folder.glob("decisions-*")):
@@ -159,26 +159,26 @@ def all_well_again(simulation: "Simulation") -> Iterator[str]:
         if serving is None or router.process is None or not router.process.alive:
             yield f"router {number} does not serve at the end"
             continue
-        if not serving.health.serving:
+        if not serving.parts.health.serving:
             yield f"router {number} says NOT_SERVING at the end"
-        if serving.reloader.state.errors:
-            yield f"router {number} still has {serving.reloader.state.errors}"
-        for version, pool in serving.fleet.pools.items():
+        if serving.parts.reloader.state.errors:
+            yield f"router {number} still has {serving.parts.reloader.state.errors}"
+        for version, pool in serving.parts.fleet.pools.items():
             found = sorted(replica.address for replica in pool.available)
             wanted = sorted(simulation.workers[one].address for one in simulation.pools[version])
             if found != wanted:
                 yield f"router {number} has {found} of {version}, not {wanted}: {pool!r}"
             if pool.circuit_open(router.process.clock()):
                 yield f"router {number}: the circuit of {version} is open"
-        for replica in serving.fleet.replicas():
+        for replica in serving.parts.fleet.replicas():
             if replica.queue.load:
                 yield f"router {number} still has calls in a queue: {replica!r}"
-        backlog = serving.fleet.backlog
+        backlog = serving.parts.fleet.backlog
         if backlog.calls or backlog.bytes:
             yield f"router {number} has a backlog of {backlog.calls} calls and {backlog.bytes} bytes, and none waits"
-        if serving.server.in_progress:
-            yield f"router {number} has {serving.server.in_progress} calls in progress"
-        if serving.decision_log.failing:
+        if serving.parts.server.in_progress:
+            yield f"router {number} has {serving.parts.server.in_progress} calls in progress"
+        if serving.parts.decision_log.failing:
             yield f"router {number}: the decision log is still failing"
     for call in simulation.callers.results:
         if call.due > FINAL + simulation.script.idle_seconds and call.status not in ("OK", "left"):
@@ -221,7 +221,7 @@ def one_line(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]]]) 
     for number, router in enumerate(simulation.routers):
         lost = router.lost_lines
         if router.serving is not None:
-            lost += router.serving.decision_log.counters.lost
+            lost += router.serving.parts.decision_log.counters.lost
         without = missing.get(number, [])
         if len(without) > lost:
             yield f"router {number}: {len(without)} calls without a line, {lost} counted as lost: {show(without[0])}"

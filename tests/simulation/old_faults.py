@@ -9,13 +9,14 @@ from typing import Any
 from unittest import mock
 
 from abfleet_log.writer.writer_thread import LogWriter
+from abfleet_router.balancing.picker import Picker
+from abfleet_router.balancing.queue_delay import SMOOTHING, ExpectedWait
 from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.router import Router
-from abfleet_router.fleet import replica as replicas
+from abfleet_router.fleet import health_watch
 from abfleet_router.fleet.batch_queue import BatchQueue
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
-from abfleet_router.fleet.pool import Pool
-from abfleet_router.fleet.queue_delay import SMOOTHING, ExpectedWait
+from abfleet_router.fleet.waiting_calls import WaitingCalls
 from abfleet_router.fleet.worker_link import WorkerLink
 from abfleet_transport.http2.sender import ResponseSender
 
@@ -29,37 +30,44 @@ def _mean_stands_still() -> "contextlib.AbstractContextManager[Any]":
     return mock.patch.object(ExpectedWait, "learn", learn)
 
 
-def _cancelled_before_it_began() -> "contextlib.AbstractContextManager[Any]":
-    return mock.patch.object(BatchQueue, "_on_task_done", return_value=None)
-
-
-def _bytes_that_stay() -> "contextlib.AbstractContextManager[Any]":
+def _given_up_and_in_flight() -> "contextlib.AbstractContextManager[Any]":
     real = BatchQueue.remove
 
     def remove(self: Any, routed: Any) -> None:
-        if routed.batch is None:
-            self._backlog.bytes += len(routed.call.payload)
+        batch = routed.batch
         real(self, routed)
+        if batch is not None and not batch.open:
+            self._in_flight[batch] = None
 
     return mock.patch.object(BatchQueue, "remove", remove)
 
 
+def _bytes_that_stay() -> "contextlib.AbstractContextManager[Any]":
+    real = WaitingCalls.forget
+
+    def forget(self: Any, routed: Any) -> None:
+        self._backlog.bytes += len(routed.call.payload)
+        real(self, routed)
+
+    return mock.patch.object(WaitingCalls, "forget", forget)
+
+
 def _watch_that_ends() -> "contextlib.AbstractContextManager[Any]":
     """A worker that ends its health watch is out, and not asked again."""
-    return mock.patch.multiple(replicas, BROKEN_OFF=(), WATCH_RETRY_SECONDS=1e6)
+    return mock.patch.multiple(health_watch, BROKEN_OFF=(), WATCH_RETRY_SECONDS=1e6)
 
 
 def _watch_that_ejects() -> "contextlib.AbstractContextManager[Any]":
     """A worker that ends its health watch is out until it is asked again."""
-    return mock.patch.object(replicas, "BROKEN_OFF", ())
+    return mock.patch.object(health_watch, "BROKEN_OFF", ())
 
 
 def _stream_that_ejects() -> "contextlib.AbstractContextManager[Any]":
     """A stream's end counts as a connection's end, so that the replica is out."""
 
-    def on_failed(self: Any, replica: Any, batch: Any, failure: BatchFailed) -> None:
+    def on_failed(self: Any, batch: Any, failure: BatchFailed) -> None:
         failure.connection_broke |= failure.reason is FailureReason.UNAVAILABLE
-        real(self, replica, batch, failure)
+        real(self, batch, failure)
 
     real = BatchResults.on_failed
     return mock.patch.object(BatchResults, "on_failed", on_failed)
@@ -68,8 +76,8 @@ def _stream_that_ejects() -> "contextlib.AbstractContextManager[Any]":
 def _connection_that_is_left() -> "contextlib.AbstractContextManager[Any]":
     """A goodbye to a connection is its end: the replica is out until there is another."""
 
-    def on_goodbye(self: Any, connection: Any) -> None:
-        self._on_closed(connection)
+    def on_goodbye(self: Any, listener: Any, connection: Any) -> None:
+        self._on_closed(listener, connection)
 
     return mock.patch.object(WorkerLink, "_on_goodbye", on_goodbye)
 
@@ -107,12 +115,12 @@ def _last_stream_unsaid() -> "contextlib.AbstractContextManager[Any]":
 
 
 def _no_other_replica() -> "contextlib.AbstractContextManager[Any]":
-    return mock.patch.object(Pool, "pick_other", return_value=None)
+    return mock.patch.object(Picker, "pick_other", return_value=None)
 
 
 OLD_FAULTS: dict[str, OldFault] = {
     "an idle router goes on refusing after an overload": _mean_stands_still,
-    "a batch cancelled before it began stays in flight": _cancelled_before_it_began,
+    "a batch that is given up stays in flight": _given_up_and_in_flight,
     "the bytes of a call that leaves the queue stay counted": _bytes_that_stay,
     "a health watch that ends is not begun again": _watch_that_ends,
     "a worker is out when its health watch ends": _watch_that_ejects,

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_router import serving as router_serving
-from abfleet_router.fleet.balance import BURST_SECONDS
+from abfleet_router.balancing.balance import BURST_SECONDS
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.serving import Serving
 
@@ -35,7 +35,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulatio
     with simulated(script, tmp_path) as simulation:
         simulation.begin()
         simulation.world.run_until(BAD_END)
-        while serving_of(simulation).router._attempts.budget.spend():
+        while serving_of(simulation).parts.router._attempts.budget.spend():
             pass
         monkeypatch.setattr(router_serving, "SWEEP_SECONDS", 1.0)
         yield simulation
@@ -49,13 +49,13 @@ def serving_of(simulation: Simulation) -> Serving:
 
 def marks(serving: Serving) -> list[str]:
     """What of the bad minute is still there, by name."""
-    router, now = serving.router, serving.decision_log._clock()
+    router, now = serving.parts.router, serving.parts.decision_log._clock()
     found = []
     if router._attempts.budget.tokens < router._settings.retry_banked:
         found.append("retry budget")
     if router._expected_wait.seconds > 0:
         found.append("expected wait")
-    for pool in serving.fleet.pools.values():
+    for pool in serving.parts.fleet.pools.values():
         found += [f"{name} of {pool.version}" for name in marks_of(pool, now)]
     return found
 
@@ -63,7 +63,7 @@ def marks(serving: Serving) -> list[str]:
 def marks_of(pool: Pool, now: float) -> Iterator[str]:
     if pool.circuit_open(now):
         yield "circuit"
-    if pool._picker._call_seconds != BURST_SECONDS:
+    if pool.picker._bursts._call_seconds != BURST_SECONDS:
         yield "burst"
     for replica in pool.replicas:
         if not replica.is_in(now):
@@ -100,13 +100,13 @@ def test_one_failure_after_an_hour_is_the_first(fleet: Simulation) -> None:
     """A single failed call after the hour ejects nobody and opens no circuit: what was an hour ago does not count."""
     serving = serving_of(fleet)
     fleet.world.run_until(BAD_END + HOUR)
-    ejections = {version: pool.counters.ejections_detected for version, pool in serving.fleet.pools.items()}
+    ejections = {version: pool.outliers.counters.detected for version, pool in serving.parts.fleet.pools.items()}
     for worker in fleet.workers:
         worker.fails = 1.0
     fleet.plan("one", BAD_END + HOUR + 0.1, 0.0, 1)
     fleet.world.run_until(BAD_END + HOUR + 3.0)
-    now = serving.decision_log._clock()
-    assert not any(pool.circuit_open(now) for pool in serving.fleet.pools.values())
-    detected = {version: pool.counters.ejections_detected for version, pool in serving.fleet.pools.items()}
+    now = serving.parts.decision_log._clock()
+    assert not any(pool.circuit_open(now) for pool in serving.parts.fleet.pools.values())
+    detected = {version: pool.outliers.counters.detected for version, pool in serving.parts.fleet.pools.items()}
     assert detected == ejections
-    assert all(replica.is_in(now) for replica in serving.fleet.replicas())
+    assert all(replica.is_in(now) for replica in serving.parts.fleet.replicas())

@@ -66,7 +66,7 @@ TELLING = {
     "an idle router goes on refusing after an overload": script(
         Fault(9.5, "slow_model", 5.0, 0, 5.0), Fault(10.0, "flood", 1.0, 0, 500.0)
     ),
-    "a batch cancelled before it began stays in flight": script(),
+    "a batch that is given up stays in flight": script(),
     "the bytes of a call that leaves the queue stay counted": script(Fault(10.0, "stop_worker", 2.0, 0)),
     "a health watch that ends is not begun again": script(Fault(10.0, "end_watch", 0.0, 1)),
     "a worker is out when its health watch ends": script(Fault(10.0, "end_watch", 0.0, 0)),

@@ -28,12 +28,7 @@ LAYERS: Final = (
 )
 """Packages from top to bottom. A package imports what is below it, and none of those beside it."""
 
-ALLOWED: Final[frozenset[tuple[str, str]]] = frozenset(
-    {
-        # For types alone: whoever gets a replica's events goes on with `replica.pool`, and needs it as a Pool.
-        ("abfleet_router.fleet.replica", "abfleet_router.fleet.pool"),
-    }
-)
+ALLOWED: Final[frozenset[tuple[str, str]]] = frozenset()
 """Imports that close a circle and may do so until they are gone: who imports, and what."""
 
 MOST_FILES: Final = 15

@@ -91,7 +91,7 @@ class StatusReport:
                         }
                         for replica in pool.replicas
                     ],
-                    "ejections": pool.counters.ejections_enforced,
+                    "ejections": pool.outliers.counters.enforced,
                 }
                 for pool in self._fleet.pools.values()
             ],

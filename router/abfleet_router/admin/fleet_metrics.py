@@ -26,8 +26,8 @@ def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterabl
     enforced = CounterMetricFamily("abfleet_ejections_enforced", "Ejections that were made.", labels=["version"])
     for version, pool in list(fleet.pools.items()):
         available.add_metric([version], len(pool.available))
-        detected.add_metric([version], pool.counters.ejections_detected)
-        enforced.add_metric([version], pool.counters.ejections_enforced)
+        detected.add_metric([version], pool.outliers.counters.detected)
+        enforced.add_metric([version], pool.outliers.counters.enforced)
         for replica in pool.replicas:
             labels = [version, replica.address]
             state.add_metric(labels, replica in pool.available)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from abfleet_transport.call import Code
 
+from abfleet_router.balancing.queue_delay import MAX_WAIT_SECONDS
 from abfleet_router.calls.call_records import CallRecords
 from abfleet_router.calls.fallback import FailedAttempt, NextStep, final_status, next_step
 from abfleet_router.calls.retry_budget import RetryBudget
@@ -32,25 +33,24 @@ class Attempts:
         self._settings = settings
         self._clock = clock
 
-    def enqueue(self, routed: RoutedCall, replica: Replica, now: float) -> None:
-        """Lets the call wait for a replica, with the time that this attempt has."""
+    def enqueue(self, routed: RoutedCall, pool: Pool, replica: Replica, now: float) -> None:
+        """Lets the call wait for a replica of a pool, with the time that this attempt has."""
         left, most = routed.deadline - now, self._settings.attempt_timeout_seconds
-        pool = replica.pool
-        if pool is not routed.snapshot.default_pool or (len(pool.available) > 1 and not routed.retried):
+        if pool is not routed.snapshot.default_pool or (len(pool.picker.available) > 1 and not routed.retried):
             left /= 2  # so that there is time for another attempt; where there is none to make, this one has it all
         routed.attempt_until = now + (left if left < most else most)
-        routed.replica = replica
-        routed.version = replica.version
+        routed.pool, routed.replica = pool, replica
+        routed.version = pool.version
         replica.queue.append(routed)
 
     def send_again(self, routed: RoutedCall, pool: Pool, reason: FailureReason) -> None:
         """What was never begun is sent as if for the first time; the call goes on as failed where nobody is in."""
         now = self._clock()
-        replica = pool.pick_other(routed.replica) or self._still_in(routed, pool)
+        replica = pool.picker.pick_other(routed.replica) or self._still_in(routed, pool)
         if replica is None or routed.deadline <= now:
             self.after_failure(routed, pool, reason, broke=True)
         else:
-            self.enqueue(routed, replica, now)
+            self.enqueue(routed, pool, replica, now)
 
     def _still_in(self, routed: RoutedCall, pool: Pool) -> Replica | None:
         """The replica that has just failed the call, where it may get calls."""
@@ -66,7 +66,7 @@ class Attempts:
         now = self._clock()
         default = routed.snapshot.default_pool
         on_default = pool.version == default.version
-        other = pool.pick_other(routed.replica if pool.version == routed.version else None)
+        other = pool.picker.pick_other(routed.replica if pool.version == routed.version else None)
         if not on_default and default.available and pool.circuit_open(now):
             other = None
         same = self._still_in(routed, pool) if other is None and (broke or whole) else None
@@ -80,7 +80,7 @@ class Attempts:
             same_replica=same is not None,
             time_left=time_left,
             on_default=on_default,
-            default_has_room=reason is not FailureReason.OVERLOAD or default.has_room,
+            default_has_room=reason is not FailureReason.OVERLOAD or has_room(default),
         )
         step = next_step(failed)
         if step is NextStep.RETRY and not self.budget.spend():
@@ -90,10 +90,10 @@ class Attempts:
         replica = other or same
         if step is NextStep.RESEND and replica is not None:
             routed.resent = True
-            self.enqueue(routed, replica, now)
+            self.enqueue(routed, pool, replica, now)
         elif step is NextStep.RETRY and replica is not None:
             routed.retried = True
-            self.enqueue(routed, replica, now)
+            self.enqueue(routed, pool, replica, now)
         elif step is NextStep.FALLBACK:
             self.fall_back(routed, default, reason, now)
         else:
@@ -111,11 +111,11 @@ class Attempts:
         fallbacks = routed.snapshot.routes[routed.arm.index].stats.fallbacks
         fallbacks[reason.value] = fallbacks.get(reason.value, 0) + 1
         routed.resent = routed.retried = False
-        replica = default.pick(now)
+        replica = default.picker.pick(now)
         if replica is None:
             self.after_failure(routed, default, default.unavailable_reason, broke=False)
         else:
-            self.enqueue(routed, replica, now)
+            self.enqueue(routed, default, replica, now)
 
     def fail(
         self,
@@ -133,3 +133,8 @@ class Attempts:
         routed.done = True
         routed.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
         self._records.failed(routed, code, failure)
+
+
+def has_room(pool: Pool) -> bool:
+    """Whether one of its replicas could take a call without making it wait too long."""
+    return any(replica.queue.expected_wait < MAX_WAIT_SECONDS for replica in pool.available)

@@ -1,6 +1,6 @@
 """What comes back from replicas: answers, failures and silence. The next attempt of a call is made in attempts.py."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 from abfleet_protos.recommender_pb2 import RecommendResponse
@@ -14,10 +14,10 @@ from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import REQUEST_ID_HEADS, reply_suffix
 from abfleet_router.errors import shown
-from abfleet_router.fleet.batch_queue import Batch
+from abfleet_router.fleet.batch import Batch
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
-from abfleet_router.fleet.fleet import Fleet
-from abfleet_router.fleet.replica import Replica, serves_pool
+from abfleet_router.fleet.health_watch import serves_pool
+from abfleet_router.fleet.pool import Pool
 from abfleet_router.metrics import RouterMetrics
 
 log = structlog.get_logger("abfleet.router.answers")
@@ -28,7 +28,6 @@ class BatchResults:
 
     def __init__(
         self,
-        fleet: Fleet,
         attempts: Attempts,
         records: CallRecords,
         metrics: RouterMetrics,
@@ -36,51 +35,56 @@ class BatchResults:
         held: HeldAnswers | None,
     ) -> None:
         """`held`: None where an answer need not wait for its line in the log."""
-        self._fleet = fleet
         self._attempts = attempts
         self._records = records
         self._metrics = metrics
         self._clock = clock
         self._held = held
 
-    def on_answered(self, replica: Replica, batch: Batch[RoutedCall], message: bytes) -> None:
+    def on_answered(self, batch: Batch[RoutedCall], message: bytes) -> None:
         """A worker answered a batch: each call gets its own part of it."""
         self._metrics.observe_batch(len(batch.calls))
         try:
             answer = RecommendBatchResponse.FromString(message)
         except DecodeError:
             answer = None
-        if answer is None or len(answer.responses) != len(batch.calls):
+        if answer is None or len(responses := answer.responses) != len(batch.calls):
             got = (
                 "bytes that are not a RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
             )
             log.error(
                 "worker sent an invalid answer",
-                address=replica.address,
+                address=batch.replica.address,
                 calls=len(batch.calls),
                 got=got,
                 request_ids=batch.some_request_ids(),
             )
-            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
-        elif not serves_pool(replica.version, answer.model_version, answer.alias):
+            self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
+        elif (version := answer.model_version) != batch.pool.version and not serves_pool(
+            batch.pool.version, version, answer.alias
+        ):
             log.error(
                 "worker serves another version",
-                address=replica.address,
-                pool=replica.version,
-                version=shown(answer.model_version),
+                address=batch.replica.address,
+                pool=batch.pool.version,
+                version=shown(version),
             )
-            self._batch_failed(batch, replica, FailureReason.MODEL_ERROR, broke=False, proven=True)
+            self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=True)
         else:
-            self._hand_out(batch, replica, answer)
+            self._hand_out(batch, answer, responses, version)
 
-    def _hand_out(self, batch: Batch[RoutedCall], replica: Replica, answer: RecommendBatchResponse) -> None:
-        failures, version = answer.failures, answer.model_version  # of a pool by alias, the one that now stands for it
+    def _hand_out(
+        self, batch: Batch[RoutedCall], answer: RecommendBatchResponse, responses: Sequence[bytes], version: str
+    ) -> None:
+        """`version`: of a pool by alias, the one that now stands for it."""
+        pool: Pool = batch.pool
+        held, failures = self._held, answer.failures
         served: list[AnsweredCall] = []
-        held, replies = self._held, list[bytes]()
+        replies: list[bytes] = []
         failed: list[tuple[RoutedCall, Code, str]] = []
         round_trip_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or round_trip_seconds, round_trip_seconds)
-        for index, (routed, response) in enumerate(zip(batch.calls, answer.responses, strict=True)):
+        for index, (routed, response) in enumerate(zip(batch.calls, responses, strict=True)):
             if routed.batch is not batch:
                 continue  # its caller has gone, or it was sent elsewhere
             routed.batch = None
@@ -95,7 +99,7 @@ class BatchResults:
                 continue
             route = routed.snapshot.routes[routed.arm.index]
             request_id = routed.request_id.encode()
-            as_assigned = routed.fallback is None and version == replica.version
+            as_assigned = routed.fallback is None and version == pool.version
             suffix = route.suffix if as_assigned else reply_suffix(routed.arm, version)
             routed.done = True
             reply = b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix))
@@ -105,43 +109,42 @@ class BatchResults:
                 replies.append(reply)
             served.append((routed, item_ids))
         if served:
-            replica.pool.note_success(replica, len(batch.calls), worker_seconds)
+            pool.picker.learn(len(batch.calls), worker_seconds)
+            pool.outliers.note_success(batch.replica)
             if held is None:
                 self._records.served(served, version, worker_seconds)
             else:
                 held.hold(served, replies, version, worker_seconds)
         for routed, code, text in failed:
-            self._item_failed(routed, replica, code, text)
+            self._item_failed(batch, routed, code, text)
 
-    def _item_failed(self, routed: RoutedCall, replica: Replica, code: Code, text: str) -> None:
+    def _item_failed(self, batch: Batch[RoutedCall], routed: RoutedCall, code: Code, text: str) -> None:
         if code is Code.INVALID_ARGUMENT:  # the caller's mistake: no other replica would see it differently
             self._attempts.fail(routed, code, text)
             return
         reason = {Code.DEADLINE_EXCEEDED: FailureReason.TIMEOUT, Code.RESOURCE_EXHAUSTED: FailureReason.OVERLOAD}.get(
             code, FailureReason.MODEL_ERROR
         )
-        pool = replica.pool
         if reason is FailureReason.MODEL_ERROR:
-            pool.note_failure(replica, reason, proven=False)
-        self._attempts.after_failure(routed, pool, reason, broke=False)
+            batch.pool.outliers.note_failure(batch.replica, reason, proven=False)
+        self._attempts.after_failure(routed, batch.pool, reason, broke=False)
 
-    def on_failed(self, replica: Replica, batch: Batch[RoutedCall], failure: BatchFailed) -> None:
+    def on_failed(self, batch: Batch[RoutedCall], failure: BatchFailed) -> None:
         """A batch failed as a whole: the worker refused it, the connection broke or its time was up."""
         log.debug(
             "batch failed",
-            address=replica.address,
+            address=batch.replica.address,
             calls=batch.open,
             error=str(failure),
             request_ids=batch.some_request_ids(),
         )
         if failure.unsent:
-            self._send_again(batch, replica, failure.reason)
+            self._send_again(batch, failure.reason)
             return
         reason, proven = failure.reason, failure.connection_broke
-        suspicious = reason is FailureReason.TIMEOUT and replica.queue.is_unresponsive(batch, self._clock())
+        suspicious = reason is FailureReason.TIMEOUT and batch.replica.queue.is_unresponsive(batch, self._clock())
         self._batch_failed(
             batch,
-            replica,
             reason,
             broke=proven or reason is FailureReason.UNAVAILABLE,
             proven=proven,
@@ -149,18 +152,17 @@ class BatchResults:
             whole=reason is FailureReason.MODEL_ERROR,
         )
 
-    def _send_again(self, batch: Batch[RoutedCall], replica: Replica, reason: FailureReason) -> None:
+    def _send_again(self, batch: Batch[RoutedCall], reason: FailureReason) -> None:
         """The worker has not begun the batch: that counts neither as an attempt of its calls nor against the worker."""
         calls = [routed for routed in batch.calls if routed.batch is batch]
         for routed in calls:
             routed.batch = None
             routed.attempts -= 1
-            self._attempts.send_again(routed, replica.pool, reason)
+            self._attempts.send_again(routed, batch.pool, reason)
 
     def _batch_failed(
         self,
         batch: Batch[RoutedCall],
-        replica: Replica,
         reason: FailureReason,
         *,
         broke: bool,
@@ -172,35 +174,24 @@ class BatchResults:
         calls = [routed for routed in batch.calls if routed.batch is batch]
         for routed in calls:
             routed.batch = None
-        pool = replica.pool
+        pool: Pool = batch.pool
         if reason is not FailureReason.OVERLOAD and calls:
             count = 1 if broke else len(calls)
-            pool.note_failure(replica, reason, proven=proven, suspicious=suspicious, calls=count)
+            pool.outliers.note_failure(batch.replica, reason, proven=proven, suspicious=suspicious, calls=count)
         for routed in calls:
             self._attempts.after_failure(routed, pool, reason, broke=broke, whole=whole)
 
-    def on_expired(self, replica: Replica, calls: list[RoutedCall]) -> None:
-        """These calls were still in the queue when the time of their attempt ended."""
+    def on_expired(self, calls: list[RoutedCall]) -> None:
+        """The time of this attempt of these calls has ended, in the queue or in flight."""
         for routed in calls:
-            self._attempts.after_failure(routed, replica.pool, FailureReason.TIMEOUT, broke=False)
+            assert routed.pool is not None
+            self._attempts.after_failure(routed, routed.pool, FailureReason.TIMEOUT, broke=False)
 
-    def on_returned(self, replica: Replica, calls: list[RoutedCall], reason: FailureReason) -> None:
+    def on_returned(self, calls: list[RoutedCall], reason: FailureReason) -> None:
         """These calls waited for a replica that is out now, and were not sent."""
         for routed in calls:
-            self._attempts.send_again(routed, replica.pool, reason)
-
-    def sweep(self) -> None:
-        """Ends every attempt whose time is up, and has silent replicas checked with a PING; called every 20 ms."""
-        now = self._clock()
-        for replica in list(self._fleet.replicas()):
-            replica.check_liveness()
-            waited, in_flight, unresponsive = replica.queue.expire(now)
-            if in_flight:
-                replica.pool.note_failure(
-                    replica, FailureReason.TIMEOUT, proven=False, suspicious=unresponsive, calls=len(in_flight)
-                )
-            for routed in (*waited, *in_flight):
-                self._attempts.after_failure(routed, replica.pool, FailureReason.TIMEOUT, broke=False)
+            assert routed.pool is not None
+            self._attempts.send_again(routed, routed.pool, reason)
 
 
 def code_of(number: int) -> Code:

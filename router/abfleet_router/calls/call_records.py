@@ -8,6 +8,7 @@ from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router.calls import log_line
+from abfleet_router.calls.log_line import EndedCall
 from abfleet_router.calls.request import request_id_of
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import CallTracer
@@ -20,6 +21,8 @@ RECOMMEND = 0
 """Index of /Recommender/Recommend in the methods of the server."""
 AnsweredCall = tuple[RoutedCall, Sequence[int]]
 """A call that was answered, and the item ids of its answer."""
+MOST_UNLOGGED = 256
+"""Calls that have ended and are not made into lines yet: what they hold on to is a megabyte at most."""
 
 
 class CallRecords:
@@ -46,6 +49,8 @@ class CallRecords:
         self._wall = wall
         self._router = router
         self._hashed = hashed
+        self._ended: list[EndedCall] = []  # not made into lines yet
+        decision_log.make_late(self._late_lines)
 
     def arrived(self, calls: int) -> None:
         """Counts so many calls as started."""
@@ -53,13 +58,24 @@ class CallRecords:
 
     def served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
         """These were answered together by version `served`; their answers are on their way already."""
-        self._log.extend(self.lines_of(calls, served))
+        now = self._clock()
+        self._ended += [(routed, item_ids, served, Code.OK, None, now) for routed, item_ids in calls]
+        if len(self._ended) >= MOST_UNLOGGED:
+            self._log.extend(self._late_lines())
         self.count_served(calls, served, worker_seconds)
 
     def lines_of(self, calls: Sequence[AnsweredCall], served: str) -> list[bytes]:
         """The lines of calls that version `served` answered; where answers wait for their lines, they come first."""
         now = self._clock()
-        return log_line.exposures(calls, served, Code.OK, now, self._wall() - now, self._hashed)
+        ended = [(routed, item_ids, served, Code.OK, None, now) for routed, item_ids in calls]
+        return log_line.exposures(ended, self._wall() - now, self._hashed)
+
+    def _late_lines(self) -> list[bytes]:
+        """Those of the calls that have ended since the last time."""
+        if not self._ended:
+            return []
+        ended, self._ended = self._ended, []
+        return log_line.exposures(ended, self._wall() - self._clock(), self._hashed)
 
     def count_served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
         """Counts calls that version `served` answered, once the answers are on their way."""
@@ -87,8 +103,9 @@ class CallRecords:
     def failed(self, routed: RoutedCall, code: Code, failure: FailureReason | None = None) -> None:
         """A call that was admitted has ended without an answer from a worker. `failure`: of the version asked last."""
         now = routed.call.arrived + self._count_failed(routed, code)
-        wall_offset = self._wall() - now
-        self._log.extend(log_line.exposures(((routed, ()),), None, code, now, wall_offset, self._hashed, failure))
+        self._ended.append((routed, (), None, code, failure, now))
+        if len(self._ended) >= MOST_UNLOGGED:
+            self._log.extend(self._late_lines())
 
     def _count_failed(self, routed: RoutedCall, code: Code) -> float:
         """Counts a call that no worker's answer ended; gives the seconds that it took."""

@@ -8,7 +8,7 @@ from abfleet_process.tracing.spans import span_id
 from abfleet_process.tracing.traceparent import TraceContext
 
 if TYPE_CHECKING:
-    from abfleet_router.fleet.batch_queue import Batch
+    from abfleet_router.fleet.batch import Batch
 
 
 @dataclass(frozen=True, slots=True)

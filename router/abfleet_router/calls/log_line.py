@@ -20,34 +20,32 @@ OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
 NO_ITEMS, NO_ATTRIBUTES = b"[]", b"{}"
 BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
 
+EndedCall = tuple[RoutedCall, Sequence[int], str | None, Code, FailureReason | None, float]
+"""A call, what was recommended (best first), the version that served (None: none did), the status, why the version that
+was assigned, and asked last, did not answer (None where a fallback says it by itself), and when the call ended, on the
+clock of `Call.arrived`."""
+
 
 def exposures(
-    ended: Iterable[tuple[RoutedCall, Sequence[int]]],
-    served: str | None,
-    status: Code,
-    now: float,
-    wall_offset: float,
-    hashed: Callable[[str], str] | None = None,
-    failure: FailureReason | None = None,
+    ended: Iterable[EndedCall], wall_offset: float, hashed: Callable[[str], str] | None = None
 ) -> list[bytes]:
-    """A line for each call that ended at `now`, on the clock of `Call.arrived`, `wall_offset` behind that of the epoch.
+    """A line for each call; `wall_offset`: seconds from the clock of `Call.arrived` to the epoch.
 
-    `ended`: calls and what was recommended, best first; with `hashed` the user's id is left out and its hash is there
-    instead. `failure`: why the version that was assigned, and asked last, did not answer; a fallback says it by itself.
-    All of a batch at once, because a function call for each costs a tenth of a line.
+    With `hashed` a user's id is left out and its hash is there instead. Many at once, because a function call for each
+    costs a tenth of a line.
     """
     lines = []
     dumps, second, second_text = orjson.dumps, -1, b""
-    way: object = None
+    way = None
     form = b""
-    for routed, item_ids in ended:
+    for routed, item_ids, served, status, failure, now in ended:
         arrived = routed.call.arrived
         wall_seconds = arrived + wall_offset
         if (whole := int(wall_seconds)) != second:
             second, second_text = whole, utc_second(whole)
         constant = routed.snapshot.routes[routed.arm.index].log_constant
-        if (this_way := (constant, routed.fallback, routed.attempts)) != way:
-            way, form = this_way, _form(constant, served, routed.fallback, routed.attempts, status, failure)
+        if (this_way := (constant, served, routed.fallback, routed.attempts, status, failure)) != way:
+            way, form = this_way, _form(*this_way)
         user_id, bucket = routed.user_id, routed.bucket
         lines.append(
             form

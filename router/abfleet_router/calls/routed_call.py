@@ -10,7 +10,8 @@ from abfleet_router.fleet.failure import FailureReason
 if TYPE_CHECKING:
     from abfleet_router.calls.call_trace import CallTrace
     from abfleet_router.configuration.snapshot import Snapshot
-    from abfleet_router.fleet.batch_queue import Batch
+    from abfleet_router.fleet.batch import Batch
+    from abfleet_router.fleet.pool import Pool
     from abfleet_router.fleet.replica import Replica
 
 NO_ATTRIBUTES: dict[str, str] = {}
@@ -35,6 +36,7 @@ class RoutedCall:
         "done",
         "fallback",
         "history_length",
+        "pool",
         "replica",
         "request_id",
         "resent",
@@ -62,6 +64,7 @@ class RoutedCall:
         self.arm: Arm = snapshot.arms[0]
         self.bucket: int | None = None
         self.version = ""  # the version that is being asked
+        self.pool: Pool | None = None  # of the replica
         self.replica: Replica | None = None  # where it waits or was last sent
         self.batch: Batch[RoutedCall] | None = None  # the batch it is in flight with; None while it waits
         self.attempt_until = deadline

@@ -14,6 +14,7 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
+from abfleet_router.balancing.queue_delay import ExpectedWait
 from abfleet_router.calls.admission import Admission
 from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.batch_results import BatchResults
@@ -25,8 +26,7 @@ from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.fleet.failure import FailureReason
-from abfleet_router.fleet.fleet import Fleet
-from abfleet_router.fleet.queue_delay import ExpectedWait
+from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.security.rate_limit import RateLimit, host_of
 from abfleet_router.settings import RoutingSettings
@@ -42,7 +42,7 @@ class Router:
 
     def __init__(
         self,
-        fleet: Fleet,
+        backlog: Backlog,
         decision_log: DecisionLog,
         metrics: RouterMetrics,
         rpc_metrics: RpcMetrics,
@@ -57,11 +57,12 @@ class Router:
         rate_limit: RateLimit | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
     ) -> None:
-        """`holds_answers`: an answer waits until its line is written; `hashed`: what is logged for a user's id;
+        """`backlog`: of the fleet that has `batch_results` as its listener; `holds_answers`: an answer waits until its
+        line is written; `hashed`: what is logged for a user's id;
         `tracer`: None where no spans are made; `client_of`: None where no caller can say who it is."""
         self.memory_over_limit = False
         """While it is True new calls are refused; changed only by Serving, which checks the memory."""
-        self._fleet = fleet
+        self._backlog = backlog
         self._metrics = metrics
         self._settings = settings
         self._clock = clock
@@ -71,7 +72,7 @@ class Router:
         )
         self._attempts = Attempts(self._records, metrics, settings, clock)
         held = HeldAnswers(decision_log, self._records) if holds_answers else None
-        self.batch_results = BatchResults(fleet, self._attempts, self._records, metrics, clock, held)
+        self.batch_results = BatchResults(self._attempts, self._records, metrics, clock, held)
         """What takes answers, failures and unsent calls from the replicas."""
         self._expected_wait = ExpectedWait()
         self._rate_limit = rate_limit
@@ -92,25 +93,29 @@ class Router:
     def on_calls(self, calls: list[Call]) -> None:
         """Admits and sends the calls that arrived in one turn of the event loop, or ends them with an error."""
         self._records.arrived(len(calls))
-        snapshot, now = self._snapshot, self._clock()
+        snapshot, now, backlog = self._snapshot, self._clock(), self._backlog
         self._attempts.budget.earn(len(calls), now=now)
-        for call in calls:
-            if snapshot is None:
-                call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
-                self._records.refused(call, Code.UNAVAILABLE)
-                continue
-            try:
-                routed = self._admission.admit(call, snapshot)
-            except InvalidRequest as error:
-                call.fail(error.code, str(error))
-                client_of = self._admission.client_of
-                self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
-            except Exception:  # our own error with one call must not end those that came with it
-                log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
-                call.fail(Code.INTERNAL, "the router failed on this call; see its log")
-                self._records.refused(call, Code.INTERNAL)
-            else:
-                self._begin(routed, now)
+        backlog.gathering = True
+        try:
+            for call in calls:
+                if snapshot is None:
+                    call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
+                    self._records.refused(call, Code.UNAVAILABLE)
+                    continue
+                try:
+                    routed = self._admission.admit(call, snapshot)
+                except InvalidRequest as error:
+                    call.fail(error.code, str(error))
+                    client_of = self._admission.client_of
+                    self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
+                except Exception:  # our own error with one call must not end those that came with it
+                    log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
+                    call.fail(Code.INTERNAL, "the router failed on this call; see its log")
+                    self._records.refused(call, Code.INTERNAL)
+                else:
+                    self._begin(routed, now)
+        finally:
+            backlog.send_due()
 
     def _dispatch_limited(self, routed: RoutedCall, now: float) -> None:
         """As `_dispatch`, for callers within their rate limit. Like every refusal it does not depend on the group."""
@@ -125,10 +130,10 @@ class Router:
         self._attempts.fail(routed, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
 
     def _dispatch(self, routed: RoutedCall, now: float) -> None:
-        settings, backlog = self._settings, self._fleet.backlog
+        settings, backlog = self._settings, self._backlog
         pool, default = routed.snapshot.routes[routed.arm.index].pool, routed.snapshot.default_pool
         circuit_open = bool(pool is not default and default.available and pool.circuit_open(now))
-        replica = (default if circuit_open else pool).pick(now)
+        replica = (default if circuit_open else pool).picker.pick(now)
         waited = now - routed.call.arrived  # for a turn of the event loop
         self._expected_wait.learn(waited if replica is None else waited + replica.queue.expected_wait, backlog.calls)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
@@ -143,7 +148,7 @@ class Router:
         elif replica is None:
             self._attempts.after_failure(routed, pool, pool.unavailable_reason, broke=False)
         else:
-            self._attempts.enqueue(routed, replica, now)
+            self._attempts.enqueue(routed, pool, replica, now)
 
     def on_cancelled(self, call: Call) -> None:
         """The caller has gone, or its deadline has passed. The other calls of its batch are not touched."""

@@ -5,7 +5,6 @@ worker that serves; versions that are in force already never hold it up, so halt
 """
 
 import asyncio
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,19 +14,16 @@ import structlog
 from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
-from abfleet_experiments.movement import Movement, movement
-from abfleet_log.lines import event, timestamp
+from abfleet_experiments.movement import movement
 from abfleet_log.writer.decision_log import DecisionLog
-from abfleet_process.file_state import file_state
 
+from abfleet_router.configuration.change_lines import ChangeLines
+from abfleet_router.configuration.changed_files import ChangedFiles
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
 
 log = structlog.get_logger("abfleet.router.reload")
-
-CONTENT_EVERY = 20
-"""Polls between two readings of the whole content, for file systems where a change may leave times and sizes alike."""
 
 
 @dataclass(slots=True)
@@ -63,24 +59,18 @@ class Reloader:
         self._fleet_file = fleet_file
         self._fleet = fleet
         self._metrics = metrics
-        self._log = decision_log
+        self._lines = ChangeLines(decision_log, router)
         self._use = use
         self._router = router
         self._now = now
         self._current: Snapshot | None = None
         self._candidate: Config | None = None
-        self._polls = 0
-        self._settle_polls = settle_polls
-        self._settling = 0
-        self._unread = False
-        self._numbers: object = None  # of the files when their content was last read: times, sizes, inodes
-        self._contents: object = None  # digests of it
+        self._files = ChangedFiles([path for path in (experiments, fleet_file) if path is not None], settle_polls)
         self._one_at_a_time = asyncio.Lock()
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that are polled: the experiments file and, if there is one, the fleet file."""
-        return (self._experiments, self._fleet_file) if self._fleet_file else (self._experiments,)
+    def _at(self) -> float:
+        return self._now().timestamp()
 
     @property
     def _revision(self) -> str | None:
@@ -88,7 +78,7 @@ class Reloader:
 
     async def start(self) -> None:
         """Reads the files for the first time and begins to connect. Raises ConfigErrors."""
-        self._changed(read_content=True)
+        self._files.poll(force=True)
         self._stage(await asyncio.to_thread(load, self._experiments, self._fleet_file))
 
     async def follow(self, interval_seconds: float) -> None:
@@ -103,14 +93,7 @@ class Reloader:
     async def poll(self, *, force: bool = False) -> None:
         """One poll: of the files, of a configuration that waits, and of the clock."""
         async with self._one_at_a_time:
-            self._polls += 1
-            if self._changed(read_content=force or self._polls % CONTENT_EVERY == 0):
-                self._settling = self._settle_polls
-                self._unread = True
-            elif self._settling:
-                self._settling -= 1
-            if force or (self._unread and not self._settling):
-                self._unread, self._settling = False, 0
+            if self._files.poll(force=force):
                 await self._read()
             if self._candidate is not None:
                 await self._activate_if_ready(self._candidate)
@@ -120,16 +103,6 @@ class Reloader:
                     # A row of the running configuration, whatever the file says by now: a newer one that is wrong or
                     # waits for its workers must not hold up a ramp down.
                     await self._put_in_force(self._current.config)
-
-    def _changed(self, *, read_content: bool) -> bool:
-        """Whether the files' content is another than it was; it is read when asked or when their numbers differ."""
-        numbers = tuple(file_state(path) for path in self.files)
-        if not read_content and numbers == self._numbers:
-            return False
-        contents = tuple(_digest_of(path) for path in self.files)
-        changed = contents != self._contents
-        self._numbers, self._contents = numbers, contents
-        return changed
 
     async def _read(self) -> None:
         try:
@@ -154,7 +127,7 @@ class Reloader:
             self._candidate = None
             self._fleet.keep_only(self._current.config.models)
         log.error("configuration was refused", errors=errors)
-        self._write_reload(self._revision, None, active=False, moved=None, errors=errors)
+        self._lines.reload(self._revision, None, at=self._at, active=False, errors=errors)
 
     def _stage(self, config: Config) -> None:
         """Connects to the versions that have no traffic yet; those that have keep their targets until it is in force.
@@ -183,7 +156,7 @@ class Reloader:
                 self.state.errors = waits
                 log.warning("configuration waits for workers", revision=config.revision, versions=missing)
                 if self._current is not None:
-                    self._write_reload(self._revision, config.revision, active=False, moved=None, errors=waits)
+                    self._lines.reload(self._revision, config.revision, at=self._at, active=False, errors=waits)
             return
         await self._activate(config)
 
@@ -212,67 +185,9 @@ class Reloader:
         moving = None
         if previous is not None:  # counted in a thread, after the swap: it may take longer than a call can wait
             moving = await asyncio.to_thread(movement, previous.config, previous.activated, config, now)
-        self._write_allocations(snapshot, moving)
+        self._lines.allocations(snapshot, moving)
         if previous is None or previous.revision != snapshot.revision:
-            self._write_conclusions(snapshot)
+            self._lines.conclusions(snapshot)
         if previous is not None and moving is not None and previous.revision != snapshot.revision:
             moved = float(moving.moved)
-            self._write_reload(previous.revision, config.revision, active=True, moved=moved, errors=())
-
-    def _write_allocations(self, snapshot: Snapshot, moving: Movement | None) -> None:
-        for allocation in snapshot.assigner.allocations:
-            members = {
-                "router": self._router,
-                "config_revision": snapshot.revision,
-                "experiment": allocation.experiment,
-                "salt": allocation.salt,
-                "allocation": allocation.allocation,
-                "traffic": allocation.traffic,
-                "weights": dict(allocation.weights),
-                "moved": None if moving is None else moved_in(moving, allocation.experiment),
-            }
-            self._log.append(event("allocation", snapshot.activated.timestamp(), members))
-
-    def _write_conclusions(self, snapshot: Snapshot) -> None:
-        for one in snapshot.config.concluded:
-            members = {
-                "router": self._router,
-                "config_revision": snapshot.revision,
-                "experiment": one.experiment,
-                "winner": one.winner,
-                "concluded_at": timestamp(one.at.timestamp()).decode(),
-            }
-            self._log.append(event("conclusion", snapshot.activated.timestamp(), members))
-
-    def _write_reload(
-        self,
-        old_revision: str | None,
-        new_revision: str | None,
-        *,
-        active: bool,
-        moved: float | None,
-        errors: Sequence[str],
-    ) -> None:
-        members = {
-            "router": self._router,
-            "old_revision": old_revision,
-            "new_revision": new_revision,
-            "active": active,
-            "moved": moved,
-            "errors": list(errors),
-        }
-        self._log.append(event("reload", self._now().timestamp(), members))
-
-
-def moved_in(moving: Movement, experiment: str) -> float:
-    """The share of all users, 0 to 1, who enter an experiment, leave it or change their group in it."""
-    flows = (flow for flow in moving.flows if experiment in (flow.before.experiment, flow.after.experiment))
-    return float(sum(flow.share for flow in flows if flow.before[:2] != flow.after[:2]))
-
-
-def _digest_of(path: Path) -> bytes | int | None:
-    """Of the file's content; the error number where it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).digest()
-    except OSError as error:
-        return error.errno
+            self._lines.reload(previous.revision, config.revision, at=self._at, active=True, moved=moved)

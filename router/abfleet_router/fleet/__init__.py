@@ -1,12 +1,13 @@
-"""The workers as the router sees them: pools of replicas, their queues, connections, health and load."""
+"""The workers as the router sees them: pools of replicas, their queues, connections and health."""
 
 __all__ = [
-    "batch_queue",
-    "ejection",
+    "batch",
+    "connector",
     "failure",
     "fleet",
+    "health_watch",
     "pool",
-    "queue_delay",
     "replica",
+    "waiting_calls",
     "worker_link",
 ]

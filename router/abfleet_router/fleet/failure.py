@@ -29,3 +29,7 @@ class BatchFailed(Exception):
         self.reason = reason
         self.connection_broke = connection_broke
         self.unsent = unsent
+
+
+BatchOutcome = bytes | BatchFailed
+"""How a batch ended: the worker's answer, not read yet, or why there is none."""

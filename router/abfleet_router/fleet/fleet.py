@@ -2,13 +2,21 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
 
-from abfleet_process.security.tls import ClientTls
+from abfleet_router.balancing.ejection import EjectionPolicy
+from abfleet_router.balancing.picker import SLOW_START_SECONDS
+from abfleet_router.fleet.batch_queue import BatchQueue
+from abfleet_router.fleet.pool import Pool, PoolListener
+from abfleet_router.fleet.replica import BatchingSettings, Link, Replica
+from abfleet_router.fleet.waiting_calls import Backlog
 
-from abfleet_router.fleet.batch_queue import Backlog
-from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.pool import SLOW_START_SECONDS, Pool
-from abfleet_router.fleet.replica import BatchingSettings, Replica, ReplicaListener
+
+class MakeLink(Protocol):
+    """Makes the link to a worker."""
+
+    def __call__(self, address: str, host_name: Callable[[], str], /) -> Link:
+        """`address`: resolved; `host_name`: what the worker's certificate must say."""
 
 
 class Fleet:
@@ -16,28 +24,27 @@ class Fleet:
 
     def __init__(
         self,
+        listener: PoolListener,
+        backlog: Backlog,
+        make_link: MakeLink,
         *,
         clock: Callable[[], float],
         draw: Callable[[], float],
         policy: EjectionPolicy,
         batching: BatchingSettings,
-        worker_tls: ClientTls | None = None,
         slow_start_seconds: float = SLOW_START_SECONDS,
     ) -> None:
-        self.backlog = Backlog()
+        """`listener`: gets what replicas give back; `backlog`: of all their queues."""
+        self.backlog = backlog
+        self._listener = listener
+        self._make_link = make_link
         self._clock = clock
         self._draw = draw
         self._policy = policy
         self._batching = batching
-        self._worker_tls = worker_tls
         self._slow_start_seconds = slow_start_seconds
         self._pools: dict[str, Pool] = {}
-        self._receiver: ReplicaListener | None = None
         self._closing: dict[Pool, asyncio.Task[None]] = {}
-
-    def set_receiver(self, receiver: ReplicaListener) -> None:
-        """Says who gets what replicas give back; called once, before `follow`."""
-        self._receiver = receiver
 
     @property
     def pools(self) -> Mapping[str, Pool]:
@@ -57,6 +64,7 @@ class Fleet:
                 self._pools[version] = Pool(
                     version,
                     self._make_replica,
+                    self._listener,
                     self._clock,
                     self._draw,
                     self._policy,
@@ -74,18 +82,25 @@ class Fleet:
         self._closing[pool] = task
         task.add_done_callback(lambda _: self._closing.pop(pool, None))
 
-    def _make_replica(self, pool: Pool, address: str) -> Replica:
-        assert self._receiver is not None, "set_receiver comes before follow"
-        return Replica(
-            pool,
-            address,
-            self._receiver,
+    def _make_replica(
+        self, version: str, address: str, host_name: Callable[[], str], on_change: Callable[[Replica], None]
+    ) -> Replica:
+        link, batching = self._make_link(address, host_name), self._batching
+        queue = BatchQueue(
+            link,
+            self._listener,
             self.backlog,
             self._clock,
-            self._batching,
-            tls=self._worker_tls,
-            draw=self._draw,
+            max_batch=batching.max_batch,
+            max_in_flight=batching.max_in_flight,
         )
+        return Replica(version, address, link, queue, self._clock, on_change)
+
+    def sweep(self) -> None:
+        """Ends every attempt whose time is up, and has silent replicas checked with a PING; called every 20 ms."""
+        now = self._clock()
+        for pool in (*self._pools.values(), *self._closing):
+            pool.sweep(now)
 
     async def close(self) -> None:
         """Closes every connection; calls still under way are failed."""

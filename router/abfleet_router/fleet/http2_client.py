@@ -5,7 +5,6 @@ needs none of the machinery. This does what that call needs and nothing else, fo
 What a client must check of its server (RFC 9113) is checked here; what breaks one stream ends that stream alone.
 """
 
-import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Any
@@ -128,7 +127,7 @@ class ClientConnection(RequestSender):
 
     def _on_headers(self, stream: ClientStream | None, got: Frame) -> None:
         if stream is None:  # its block is read all the same, to its end
-            stream = ClientStream(got.stream, asyncio.get_running_loop().create_future(), None)
+            stream = ClientStream(got.stream, lambda outcome: None, None)
         stream.block = b""
         self._on_block(stream, http2.unpadded(got), got.flags)
 
@@ -147,17 +146,19 @@ class ClientConnection(RequestSender):
         if flags & http2.END_STREAM:
             self._finish(stream, fields)
         elif not stream.begin(fields):
-            stream.end(fields)
+            outcome = stream.outcome(fields)
             self._reset(stream, http2.CANCEL)  # the rest of what is no answer is not wanted
+            stream.end(outcome)
             self._stream_ended()
 
     def _finish(self, stream: ClientStream, trailers: dict[str, str]) -> None:
-        stream.end(trailers)  # first: if it raises, the stream is reset
+        outcome = stream.outcome(trailers)  # first: if it raises, the stream is reset
         del self._streams[stream.stream_id]
         if stream.is_unary:
             self.served = True
         if self._unsent:  # answered before it was sent
             self._drop_unsent(stream)
+        stream.end(outcome)
         self._stream_ended()
 
     def _drop_unsent(self, stream: ClientStream) -> None:
@@ -171,7 +172,7 @@ class ClientConnection(RequestSender):
         """The answer to one call cannot be used; the others can."""
         if stream is not None and stream.stream_id in self._streams:
             self._reset(stream, error.code)
-            stream.fail(RpcFailed(Code.INTERNAL, f"the worker violated HTTP/2: {error}"))
+            stream.end(RpcFailed(Code.INTERNAL, f"the worker violated HTTP/2: {error}"))
             self._stream_ended()
 
     def _on_reset(self, got: Frame) -> None:
@@ -182,7 +183,7 @@ class ClientConnection(RequestSender):
             code = http2.UINT32.unpack(got.payload)[0]
             self._unsent = deque(entry for entry in self._unsent if entry[0] is not stream)
             text = f"the worker reset the stream with error code {code}"
-            stream.fail(RpcFailed(Code.UNAVAILABLE, text, unsent=code == http2.REFUSED_STREAM))
+            stream.end(RpcFailed(Code.UNAVAILABLE, text, unsent=code == http2.REFUSED_STREAM))
         self._stream_ended()
 
     def _on_settings(self, got: Frame) -> None:
@@ -212,11 +213,12 @@ class ClientConnection(RequestSender):
 
     def _end_watches(self) -> None:
         """Gives up the streams that would never leave their place to a call."""
-        for stream in [stream for stream in self._streams.values() if not stream.is_unary]:
+        watches = [stream for stream in self._streams.values() if not stream.is_unary]
+        for stream in watches:
             self._reset(stream, http2.CANCEL)
-            stream.fail(
-                RpcFailed(Code.RESOURCE_EXHAUSTED, "the worker allows too few streams for a watch", unsent=True)
-            )
+        for stream in watches:
+            text = "the worker allows too few streams for a watch"
+            stream.end(RpcFailed(Code.RESOURCE_EXHAUSTED, text, unsent=True))
 
     def _reply(self, data: bytes) -> None:
         """Writes a reply to PING or SETTINGS. Raises ProtocolError where too many replies have not been read."""
@@ -253,9 +255,11 @@ class ClientConnection(RequestSender):
 
     def _on_goaway(self, got: Frame) -> None:
         last = http2.uint31(got.payload)
-        for stream_id in [stream_id for stream_id in self._streams if stream_id > last]:
-            self._streams.pop(stream_id).fail(RpcFailed(Code.UNAVAILABLE, GOODBYE, unsent=True))
-            self._keep_reset(stream_id)
+        not_begun = [self._streams.pop(stream_id) for stream_id in list(self._streams) if stream_id > last]
+        for stream in not_begun:
+            self._keep_reset(stream.stream_id)
         self._unsent = deque(entry for entry in self._unsent if entry[0].stream_id <= last)
         self._leave()
+        for stream in not_begun:
+            stream.end(RpcFailed(Code.UNAVAILABLE, GOODBYE, unsent=True))
         self._stream_ended()

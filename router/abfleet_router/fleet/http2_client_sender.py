@@ -11,7 +11,7 @@ from typing import Any, cast
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 
-from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
+from abfleet_router.fleet.http2_client_stream import ClientStream, OnEnd, RpcFailed
 
 PING_AFTER_CHECKS = 12
 """Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
@@ -80,15 +80,16 @@ class RequestSender(asyncio.Protocol):
         path: str,
         message: bytes,
         timeout_seconds: float | None,
+        on_end: OnEnd,
         on_message: Callable[[bytes], None] | None = None,
     ) -> ClientStream:
-        """Starts a call; wait for its `done`. Raises RpcFailed when the connection takes no more calls.
+        """Starts a call. Raises RpcFailed when the connection takes no more calls.
 
-        It waits here while the worker allows no further stream.
+        `on_end` is called later, once, on the loop. The call waits here while the worker allows no further stream.
         """
         if not self.usable or self._transport is None:
             raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", unsent=True)
-        stream = ClientStream(0, asyncio.get_running_loop().create_future(), on_message)
+        stream = ClientStream(0, on_end, on_message)
         head = self._heads.get(path)
         if head is None:
             head = self._heads[path] = http2.request_headers(path, self._authority, secure=self._secure)
@@ -126,12 +127,12 @@ class RequestSender(asyncio.Protocol):
             self._open(*self._pending.popleft())
 
     def cancel(self, stream: ClientStream) -> None:
-        """Gives a call up: resets its stream, and cancels `done`. The connection stays."""
+        """Gives a call up: resets its stream, and says nothing of its end. The connection stays."""
         if not stream.stream_id:
             self._pending = deque(entry for entry in self._pending if entry[0] is not stream)
         elif stream.stream_id in self._streams:
             self._reset(stream, http2.CANCEL)
-        stream.done.cancel()
+        stream.ended = True
         self._stream_ended()
 
     def _reset(self, stream: ClientStream, code: int) -> None:
@@ -202,9 +203,9 @@ class RequestSender(asyncio.Protocol):
             return
         self._left, self.usable = True, False
         pending, self._pending = self._pending, deque()
-        for stream, _, _ in pending:
-            stream.fail(RpcFailed(Code.UNAVAILABLE, GOODBYE, unsent=True))
         self._on_leaving(self)
+        for stream, _, _ in pending:
+            stream.end(RpcFailed(Code.UNAVAILABLE, GOODBYE, unsent=True))
 
     def _break(self, code: Code, text: str) -> None:
         if self._ended:
@@ -218,9 +219,9 @@ class RequestSender(asyncio.Protocol):
             self._on_closed(self)
         # Of a worker that has said goodbye the end of the connection says no more than that.
         for stream in streams:
-            stream.fail(RpcFailed(code, text, connection_broke=not self._left))
+            stream.end(RpcFailed(code, text, connection_broke=not self._left))
         for stream, _, _ in pending:
-            stream.fail(RpcFailed(Code.UNAVAILABLE, text, unsent=True))
+            stream.end(RpcFailed(Code.UNAVAILABLE, text, unsent=True))
 
     def connection_lost(self, error: Exception | None) -> None:
         self._break(Code.UNAVAILABLE, f"the connection was lost{f': {error}' if error else ''}")

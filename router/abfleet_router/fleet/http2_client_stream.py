@@ -1,6 +1,5 @@
 """One call over a connection to a worker: the messages that come back, and how it ends."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Final
 from urllib.parse import unquote
@@ -39,27 +38,32 @@ class RpcFailed(Exception):
         self.unsent = unsent
 
 
+OnEnd = Callable[[bytes | RpcFailed], None]
+"""Hears once how a call ended: its message, or the last of several, or why there is none."""
+
+
 class ClientStream:
-    """One stream: a request that has been sent and what comes back. `done` has the message, or the last of several."""
+    """One stream: a request that has been sent and what comes back."""
 
     __slots__ = (
         "_buffer",
         "_length",
+        "_on_end",
         "_on_message",
         "_received",
         "answered",
         "block",
-        "done",
+        "ended",
         "stream_id",
         "window",
     )
 
-    def __init__(
-        self, stream_id: int, done: "asyncio.Future[bytes]", on_message: Callable[[bytes], None] | None
-    ) -> None:
-        """`stream_id`: 0 as long as the call waits for its turn."""
+    def __init__(self, stream_id: int, on_end: OnEnd, on_message: Callable[[bytes], None] | None) -> None:
+        """`stream_id`: 0 as long as the call waits for its turn. `on_end` must not raise."""
         self.stream_id = stream_id
-        self.done = done
+        self.ended = False
+        """Whether `on_end` has been called, or will never be because the call was given up."""
+        self._on_end = on_end
         self.window = 0  # bytes that may still be sent
         self.block = b""  # of a header block that goes on in CONTINUATION
         self.answered = False  # response headers have come
@@ -124,40 +128,39 @@ class ClientStream:
         end = start + 5 + length
         return bytes(self._buffer[start + 5 : end]) if len(self._buffer) >= end else None
 
-    def end(self, trailers: dict[str, str]) -> None:
-        """Ends the stream with its trailers: `done` gets the message, or RpcFailed for a status other than OK.
+    def outcome(self, trailers: dict[str, str]) -> bytes | RpcFailed:
+        """How the call has ended by these trailers: its message, or RpcFailed for a status other than OK.
 
         Raises StreamError.
         """
-        if self.done.done():
-            return
         if (":status" in trailers) is self.answered:
             raise StreamError("a header block must begin with :status, and trailers may not have it")
         if self._length not in (None, self._received):
             raise StreamError(f"content-length: {self._length} bytes, and {self._received} were sent")
         status = trailers.get("grpc-status", "")
         if status == "0":
-            self._end_with_ok()
-            return
+            return self._message()
         known = len(status) <= 2 and status.isascii() and status.isdecimal() and int(status) <= Code.UNAUTHENTICATED
         http = trailers.get(":status", "200")
         code = Code(int(status)) if known else Code.UNKNOWN if status else HTTP_STATUSES.get(http, Code.UNKNOWN)
         said = f"the worker answered with HTTP status {http}" if http != "200" else "the answer has no grpc-status"
-        self.fail(RpcFailed(code, unquote(trailers.get("grpc-message", "")) or (status and "no message") or said))
+        return RpcFailed(code, unquote(trailers.get("grpc-message", "")) or (status and "no message") or said)
 
-    def _end_with_ok(self) -> None:
+    def _message(self) -> bytes | RpcFailed:
         message = self._whole()
         if self._on_message is not None:
-            self.done.set_result(message or b"")
-        elif message is None:
-            self.fail(RpcFailed(Code.INTERNAL, "the answer has no message"))
-        elif len(message) + 5 != len(self._buffer):
-            self.fail(RpcFailed(Code.INTERNAL, "the answer has more than one message"))
-        else:
-            self.done.set_result(message)
+            return message or b""
+        if message is None:
+            return RpcFailed(Code.INTERNAL, "the answer has no message")
+        if len(message) + 5 != len(self._buffer):
+            return RpcFailed(Code.INTERNAL, "the answer has more than one message")
+        return message
 
-    def fail(self, error: RpcFailed) -> None:
-        """Ends the stream with an error, if it has not ended yet."""
-        if not self.done.done():
-            self.done.set_exception(error)
-            self.done.exception()  # whoever waited may have gone: then nobody needs to be told
+    def end(self, outcome: bytes | RpcFailed) -> None:
+        """Says how the call ended, unless that has been said or nobody wants to hear it.
+
+        Whoever hears it may call on the same connection again: so it is said last, when all else is done.
+        """
+        if not self.ended:
+            self.ended = True
+            self._on_end(outcome)

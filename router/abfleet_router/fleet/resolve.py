@@ -1,8 +1,17 @@
-"""Turns a target of the configuration into addresses, by DNS where it is a name."""
+"""Turns the targets of a version into addresses, by DNS where they are names, and follows what DNS says."""
 
 import asyncio
 import ipaddress
 import socket
+from collections.abc import Callable, Sequence
+
+import structlog
+
+log = structlog.get_logger("abfleet.router.pool")
+
+RESOLVE_SECONDS = 3.0
+"""Between two resolutions of names; after a failure RESOLVE_RETRY_SECONDS."""
+RESOLVE_RETRY_SECONDS = 0.5
 
 
 def split(target: str) -> tuple[str, str, int]:
@@ -46,3 +55,50 @@ def host_name(target: str) -> str:
     """The host of a target, as a certificate names it."""
     kind, host, _ = split(target)
     return "localhost" if kind == "unix" else host.rstrip(".")
+
+
+class TargetWatch:
+    """Says which addresses the targets of a version have, at first and whenever they are resolved again."""
+
+    def __init__(self, version: str, on_addresses: Callable[[Sequence[str]], None]) -> None:
+        """`version`: for the operational log."""
+        self._version = version
+        self._on_addresses = on_addresses
+        self._targets: tuple[str, ...] = ()
+        self._host_names: dict[str, str] = {}  # address to the name that led there
+        self._task: asyncio.Task[None] | None = None
+
+    def host_name(self, address: str) -> str:
+        """What a certificate of the worker there must say: the name of its target, or its IP address."""
+        return self._host_names.get(address) or host_name(address)
+
+    def follow(self, targets: Sequence[str]) -> None:
+        """Follows these targets from now on."""
+        if tuple(targets) != self._targets:
+            self._targets = tuple(targets)
+            self.stop()
+            self._task = asyncio.get_running_loop().create_task(self._follow(), name=f"resolve {self._version}")
+
+    async def _follow(self) -> None:
+        known: dict[str, list[str]] = {}
+        while True:
+            failures = 0
+            for target in self._targets:
+                try:
+                    known[target] = await resolve(target)
+                except OSError as error:  # a name may fail for a moment while its replicas change: keep what was known
+                    failures += 1
+                    log.debug("target does not resolve", version=self._version, target=target, error=str(error))
+            self._host_names = {
+                address: host_name(target) for target in reversed(self._targets) for address in known.get(target, ())
+            }
+            self._on_addresses([address for target in self._targets for address in known.get(target, ())])
+            if not any(map(needs_resolving, self._targets)):
+                return
+            await asyncio.sleep(RESOLVE_SECONDS if failures == 0 else RESOLVE_RETRY_SECONDS)
+
+    def stop(self) -> None:
+        """Follows nothing any more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None

@@ -68,6 +68,29 @@ async def test_a_line_reaches_the_file_without_being_asked(make_log: Make) -> No
     assert log.buffered == 0
 
 
+async def test_lines_that_are_made_late_are_in_every_flush(make_log: Make) -> None:
+    """What is not made into lines yet stands before lines that somebody waits for, and nothing of it is lost at the
+    end."""
+    log, late = make_log(), [b"1", b"2"]
+
+    def made() -> list[bytes]:
+        now, late[:] = list(late), []
+        return now
+
+    log.make_late(made)
+    log.open()
+    assert late == []
+    late += [b"3"]
+    written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    log.append_all([b"4"], written.set_result)
+    late += [b"5"]
+    assert await written
+    late += [b"6"]
+    log.append(b"7")
+    log.close()
+    assert content(log).split() == [b"1", b"2", b"3", b"4", b"5", b"7", b"6"]
+
+
 async def test_many_lines_do_not_wait_for_the_interval(make_log: Make) -> None:
     """However long it is, memory is bounded: past some thousand lines they are handed over."""
     log = make_log()

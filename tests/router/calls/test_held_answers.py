@@ -9,10 +9,9 @@ import orjson
 import pytest
 from abfleet_log.writer import sinks
 from abfleet_log.writer.decision_log import DecisionLog, LogSettings
-from abfleet_router.calls.router import Router
 from abfleet_transport.call import Code
 
-from tests.router.bench import WALL, Bench
+from tests.router.bench import Bench
 from tests.router.fakes import FakeCall
 
 
@@ -20,20 +19,8 @@ class RefusingBench(Bench):
     """A bench whose router holds answers, over a real log."""
 
     def __init__(self, folder: Path) -> None:
-        super().__init__()
         self.real_log = DecisionLog(folder, LogSettings(policy="refuse", compress="none", flush_interval_seconds=3600))
-        self.router = Router(
-            self.fleet,
-            self.real_log,
-            self.metrics,
-            self.rpc,
-            self.router._settings,
-            clock=self.clock,
-            wall=lambda: WALL + self.clock.now,
-            holds_answers=True,
-        )
-        self.fleet.receiver = self.router.batch_results
-        self.fleet.set_receiver(self.router.batch_results)
+        super().__init__(decision_log=self.real_log, holds_answers=True)
 
     def lines(self) -> list[dict[str, Any]]:
         """What the file has."""

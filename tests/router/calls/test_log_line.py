@@ -113,7 +113,7 @@ def test_every_exposure_is_what_the_schema_says(
     routed.attempts, routed.history_length, routed.bucket = numbers
     routed.snapshot.routes[arm.index].log_constant = log_constant(arm, config.revision, router)
     failure = None if status is Code.OK else FailureReason.MODEL_ERROR
-    (line,) = exposures([(routed, items)], served, status, times[1], times[0], failure=failure)
+    (line,) = exposures([(routed, items, served, status, failure, times[1])], times[0])
     assert b"\n" not in line
     got = orjson.loads(line)
     assert problems(got) == []
@@ -203,8 +203,9 @@ def test_calls_of_a_batch_have_each_their_own_line() -> None:
         routed.request_id, routed.attempts = f"r-{number}", 1 + number % 4 // 2
         routed.fallback = FailureReason.TIMEOUT if number % 5 == 4 else None
         calls.append(routed)
-    picker = exposures([(routed, [number]) for number, routed in enumerate(calls)], "v1", Code.OK, 100.0, 1e9)
-    alone = [exposures([(routed, [number])], "v1", Code.OK, 100.0, 1e9)[0] for number, routed in enumerate(calls)]
+    ended = [(routed, [number], "v1", Code.OK, None, 100.0) for number, routed in enumerate(calls)]
+    picker = exposures(ended, 1e9)
+    alone = [exposures([one], 1e9)[0] for one in ended]
     assert picker == alone
     for number, line in enumerate(map(orjson.loads, picker)):
         assert (line["request_id"], line["items"], line["attempts"]) == (f"r-{number}", [number], 1 + number % 4 // 2)
@@ -219,7 +220,7 @@ def test_a_hashed_user() -> None:
     for user_id, expected in (("user-1", "ab" * 32), ("", None)):
         routed = ticket_of(ARMS[0][1])
         routed.user_id = user_id
-        (raw,) = exposures([(routed, ())], "v1", Code.OK, 0.0, 0.0, hashed)
+        (raw,) = exposures([(routed, (), "v1", Code.OK, None, 0.0)], 0.0, hashed)
         line = orjson.loads(raw)
         assert b"user-1" not in raw
         assert line["user_id"] is None

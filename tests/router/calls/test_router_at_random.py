@@ -3,8 +3,9 @@
 import asyncio
 
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
-from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import BatchingSettings, ReplicaHealth
+from abfleet_router.balancing.ejection import EjectionPolicy
+from abfleet_router.fleet.health_watch import ReplicaHealth
+from abfleet_router.fleet.replica import BatchingSettings, Replica
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 from hypothesis import settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from tests.router.bench import Bench
-from tests.router.fakes import FakeCall, broken, turns, worker_answer
+from tests.router.fakes import FakeCall, Sent, broken, turns, worker_answer
 from tests.router.stories import MODEL_ERROR, OVERLOADED, TIMED_OUT, USERS
 
 
@@ -108,9 +109,11 @@ class RouterMachine(RuleBasedStateMachine):
     )
     def worker_does(self, which: int, what: str, codes: list[int]) -> None:
         batches = self.bench.open_batches()
-        if not batches:
-            return
-        replica, sent = batches[which % len(batches)]
+        if batches:
+            self.runner.run(self.end(*batches[which % len(batches)], what, codes))
+
+    async def end(self, replica: Replica, sent: Sent, what: str, codes: list[int]) -> None:
+        """The worker does this with a batch; then everything that follows from it."""
         good = worker_answer(replica.version, sent.requests)
         match what:
             case "fine":
@@ -136,7 +139,7 @@ class RouterMachine(RuleBasedStateMachine):
                 sent.fail(OVERLOADED)
             case _:
                 sent.fail(MODEL_ERROR)
-        self.turn()
+        await turns()
 
     @rule()
     def turn(self) -> None:
@@ -147,7 +150,7 @@ class RouterMachine(RuleBasedStateMachine):
         async def pass_time() -> None:
             self.bench.clock.advance(seconds)
             if sweep:
-                self.bench.router.batch_results.sweep()
+                self.bench.fleet.sweep()
             await turns()
 
         self.runner.run(pass_time())
@@ -157,8 +160,8 @@ class RouterMachine(RuleBasedStateMachine):
     )
     def health_changes(self, which: int, health: ReplicaHealth) -> None:
         async def change() -> None:
-            if self.bench.fleet.made:
-                self.bench.fleet.made[which % len(self.bench.fleet.made)].becomes(health)
+            if self.bench.made:
+                self.bench.made[which % len(self.bench.made)].becomes(health)
             await turns()
 
         self.runner.run(change())
@@ -194,13 +197,13 @@ class RouterMachine(RuleBasedStateMachine):
 
     async def settle(self) -> None:
         """Everybody works again, and time passes until nothing is under way."""
-        for replica in self.bench.fleet.made:
+        for replica in self.bench.made:
             if not replica.draining:
                 replica.becomes(ReplicaHealth.SERVING)
         await turns()
         await self.bench.run_dry()
         self.bench.clock.advance(10.0)
-        self.bench.router.batch_results.sweep()
+        self.bench.fleet.sweep()
         await turns()
         await self.bench.run_dry()
 

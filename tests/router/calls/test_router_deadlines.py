@@ -1,9 +1,11 @@
 """Calls whose time runs out, and callers that go: what is tried, what is logged, and that nobody else feels it."""
 
 import pytest
-from abfleet_router.fleet.replica import BatchingSettings, ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
+from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_transport.call import Code
 
+from tests.router.bench import fake
 from tests.router.fakes import turns, worker_answer
 from tests.router.stories import Make, outcome
 
@@ -17,7 +19,7 @@ async def test_an_answer_that_comes_after_the_call_moved_on_is_dropped(make_benc
     await bench.arrive(hasty, patient)
     bench.replica("v2", 1).becomes(ReplicaHealth.SERVING)
     bench.clock.advance(0.16)
-    bench.router.batch_results.sweep()
+    bench.fleet.sweep()
     await turns()
     assert bench.link("v2", 1).sent[0].requests == (hasty.payload,)
     first, second = bench.link("v2", 0).sent[0], bench.link("v2", 1).sent[0]
@@ -40,7 +42,7 @@ async def test_the_last_attempt_has_all_the_time_that_is_left(make_bench: Make) 
     call = bench.call("on-v1", [1], seconds=0.3, request_id="late")
     await bench.arrive(call)
     bench.clock.advance(0.29)
-    bench.router.batch_results.sweep()
+    bench.fleet.sweep()
     await turns()
     sent = bench.link("v1", 0).sent[0]
     sent.answer(worker_answer("v1", sent.requests))
@@ -94,7 +96,7 @@ async def test_a_call_without_time_is_not_sent(make_bench: Make, seconds: float)
     await bench.arrive(*calls)
     assert {call.code for call in calls} == {Code.DEADLINE_EXCEEDED}
     assert {outcome(bench, call) for call in calls} == {("DEADLINE_EXCEEDED", None, None, 0)}
-    assert all(one.fake.sent == [] and one.record.failures_in_a_row == 0 for one in bench.fleet.made)
+    assert all(fake(one).sent == [] and one.record.failures_in_a_row == 0 for one in bench.made)
     bench.nothing_is_left()
 
 
@@ -104,14 +106,14 @@ async def test_a_worker_that_hangs_costs_half_of_the_time_each(make_bench: Make)
     call = bench.call("on-v2", seconds=0.8, request_id="r1")
     await bench.arrive(call)
     for left in (0.4, 0.2, 0.1):
-        ((_, sent),) = [(one, batch) for one, batch in bench.open_batches() if not batch.outcome.done()]
+        ((_, sent),) = [(one, batch) for one, batch in bench.open_batches() if not batch.over]
         assert sent.timeout_seconds == pytest.approx(left)
         bench.clock.advance(left)
-        bench.router.batch_results.sweep()
+        bench.fleet.sweep()
         await turns()
     await bench.run_dry()
     assert outcome(bench, call) == ("OK", "v1", "timeout", 4)
-    assert sum(one.fake.cancelled for one in bench.fleet.made) == 3, "the hung workers were told to stop"
+    assert sum(fake(one).cancelled for one in bench.made) == 3, "the hung workers were told to stop"
     bench.books_balance([call])
     bench.nothing_is_left()
 
@@ -135,7 +137,7 @@ async def test_calls_of_a_replica_that_leaves_still_time_out(make_bench: Make) -
     bench.fleet.follow({"v3": ["10.0.2.9:1"]})
     await turns()
     bench.clock.advance(0.11)
-    bench.router.batch_results.sweep()
+    bench.fleet.sweep()
     await turns()
     await bench.answer("v3")
     await bench.run_dry()

@@ -3,13 +3,13 @@
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
+from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.attempts import PUSHBACK_MS
-from abfleet_router.fleet.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 
-from tests.router.bench import CONFIG
+from tests.router.bench import CONFIG, fake
 from tests.router.fakes import Failed, broken, turns, worker_answer
 from tests.router.stories import MODEL_ERROR, OVERLOADED, Make, line_of, outcome
 
@@ -95,7 +95,7 @@ async def test_a_broken_connection_is_re_sent_once_and_free(make_bench: Make) ->
     assert await bench.fail("v1", broken()) == 1
     assert call.code is Code.UNAVAILABLE
     assert outcome(bench, call) == ("UNAVAILABLE", None, None, 3)
-    asked = [len(one.fake.sent) for one in bench.fleet.made if one.version == "v1"]
+    asked = [len(fake(one).sent) for one in bench.made if one.version == "v1"]
     assert sorted(asked) == [0, 1, 1, 1], "each break ejected where it happened"
 
 
@@ -119,7 +119,7 @@ async def test_a_version_that_is_gone_falls_back(make_bench: Make) -> None:
 async def test_both_versions_are_dead(make_bench: Make) -> None:
     """A clear UNAVAILABLE at once, without an attempt."""
     bench = await make_bench()
-    for replica in bench.fleet.made:
+    for replica in bench.made:
         replica.becomes(ReplicaHealth.LOST)
     calls = [bench.call(user, request_id=user) for user in ("on-v1", "on-v2")]
     await bench.arrive(*calls)
@@ -145,7 +145,7 @@ async def test_calls_that_wait_for_an_ejected_replica_move_on_for_free(make_benc
     sent.fail(broken())
     await turns()
     await bench.run_dry()
-    assert [len(one.fake.sent) for one in (replica, other)] == [1, 1], "nobody is sent to where it was ejected"
+    assert [len(fake(one).sent) for one in (replica, other)] == [1, 1], "nobody is sent to where it was ejected"
     assert {outcome(bench, call) for call in waiting} == {("OK", "v1", None, 1)}
     assert outcome(bench, first) == ("OK", "v1", None, 2)
     assert bench.metrics.retries == 0
@@ -189,7 +189,7 @@ async def test_an_overloaded_worker_is_not_asked_twice(make_bench: Make) -> None
     assert isinstance(control.only, Failed)
     assert control.only.pushback_ms == PUSHBACK_MS
     assert line_of(bench, canary)["fallback"] == "overload"
-    assert all(one.record.failures_in_a_row == 0 for one in bench.fleet.made), "overload is no fault"
+    assert all(one.record.failures_in_a_row == 0 for one in bench.made), "overload is no fault"
 
 
 async def test_without_budget_there_is_no_retry(make_bench: Make) -> None:

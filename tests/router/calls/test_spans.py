@@ -10,7 +10,7 @@ from abfleet_process.tracing.spans import Span, SpanKind
 from abfleet_process.tracing.traceparent import parse
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.calls.spans import CallTracer
-from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_transport.call import Code, Metadata
 
 from tests.router.bench import WALL, Bench
@@ -56,8 +56,8 @@ def headers(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, str]]:
     seen: list[dict[int, str]] = []
     plain = Sent.__init__
 
-    def kept(self: Sent, message: bytes, timeout_seconds: float) -> None:
-        plain(self, message, timeout_seconds)
+    def kept(self: Sent, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> None:
+        plain(self, message, timeout_seconds, on_end)
         seen.append(dict(RecommendBatchRequest.FromString(message).traceparents))
 
     monkeypatch.setattr(Sent, "__init__", kept)
@@ -203,7 +203,7 @@ async def test_a_call_that_fails_is_an_error(traced: Make) -> None:
     for _ in range(20):
         await bench.arrive(bench.call("on-v1", seconds=0.001))
         bench.clock.advance(1.0)
-        bench.router.batch_results.sweep()
+        bench.fleet.sweep()
     spans = {span.attributes["rpc.response.status_code"]: span for span in one.named(SpanKind.SERVER)}
     assert spans.keys() >= {Code.CANCELLED.name, Code.INVALID_ARGUMENT.name, Code.DEADLINE_EXCEEDED.name}
     assert spans["CANCELLED"].failed is None

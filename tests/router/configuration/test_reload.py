@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_experiments.file.errors import ConfigErrors
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
 
 from tests.router.fakes import turns
 from tests.router.follower import NOW, Follower, experiments
@@ -153,7 +153,7 @@ async def test_a_wrong_file_keeps_the_old_one(follower: Follower) -> None:
 
 async def test_a_new_version_is_waited_for(follower: Follower) -> None:
     """Nothing of the new file counts before a worker serves what it adds; then all of it does, at once."""
-    follower.bench.fleet.down.add("v9")
+    follower.bench.down.add("v9")
     follower.replace(experiments(60, 30, 10, v9=True))
     await follower.poll(5)
     assert follower.weights == [90, 10]
@@ -171,7 +171,7 @@ async def test_a_new_version_is_waited_for(follower: Follower) -> None:
 
 async def test_a_group_at_weight_0_is_not_waited_for(follower: Follower) -> None:
     """Its version is not used yet."""
-    follower.bench.fleet.down.add("v9")
+    follower.bench.down.add("v9")
     follower.replace(experiments(90, 10, 0, v9=True))
     await follower.poll(2)
     assert follower.weights == [90, 10, 0]
@@ -199,7 +199,7 @@ async def test_halting_and_ramping_down_wait_for_nobody(follower: Follower, text
 
 async def test_what_waits_can_be_taken_back(follower: Follower) -> None:
     """The old file again: nothing waits, and the workers that were looked for are let go."""
-    follower.bench.fleet.down.add("v9")
+    follower.bench.down.add("v9")
     follower.replace(experiments(60, 30, 10, v9=True))
     await follower.poll(2)
     follower.replace(experiments(90, 10))
@@ -213,7 +213,7 @@ async def test_what_waits_can_be_taken_back(follower: Follower) -> None:
 
 async def test_a_wrong_file_ends_the_waiting_for_an_older_one(follower: Follower) -> None:
     """What comes into force is what the file says, or stays: never what it said in between."""
-    follower.bench.fleet.down.add("v9")
+    follower.bench.down.add("v9")
     follower.replace(experiments(60, 30, 10, v9=True))
     await follower.poll(2)
     follower.replace("nonsense")
@@ -223,7 +223,7 @@ async def test_a_wrong_file_ends_the_waiting_for_an_older_one(follower: Follower
     assert follower.weights == [90, 10]
     assert follower.reloader.state.errors
     assert not any("waits" in error for error in follower.reloader.state.errors)
-    follower.bench.fleet.down.clear()
+    follower.bench.down.clear()
     follower.replace(experiments(60, 30, 10, v9=True))
     await follower.poll(3)
     assert follower.weights == [60, 30, 10]
@@ -250,7 +250,7 @@ async def test_versions_that_are_gone_are_let_go(follower: Follower) -> None:
     await follower.poll()
     assert set(follower.bench.fleet.pools) == {"v1"}
     assert follower.bench.fleet.pools["v1"].replicas == kept
-    (gone,) = [one for one in follower.bench.fleet.made if one.version == "v2"]
+    (gone,) = [one for one in follower.bench.made if one.version == "v2"]
     assert gone.draining
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_router.configuration.snapshot import Snapshot
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
 
 from tests.router.follower import Follower, experiments
 
@@ -60,7 +60,7 @@ async def test_rows_that_were_slept_through_count_as_one(ramping: Follower) -> N
 
 async def test_a_ramp_row_does_not_wait_for_a_newer_file(ramping: Follower) -> None:
     """A row that is due comes into force although a newer file waits for its workers; then that one does."""
-    ramping.bench.fleet.down.add("v9")
+    ramping.bench.down.add("v9")
     ramping.replace(experiments(60, 30, 10, v9=True))
     await ramping.poll(2)
     ramping.now = datetime(2026, 11, 2, tzinfo=UTC)

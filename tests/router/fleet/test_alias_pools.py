@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
-from abfleet_router.fleet.replica import serves_pool
+from abfleet_router.fleet.health_watch import serves_pool
 from hypothesis import given
 from hypothesis import strategies as st
 

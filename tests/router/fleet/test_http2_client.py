@@ -84,12 +84,12 @@ async def test_cancelling_resets_the_stream_and_nothing_else(peer: Peer) -> None
     """The worker hears of it; what it had sent already is dropped; the neighbour is answered."""
     gone, stays = peer.call(), peer.call()
     peer.wire.frames()
-    peer.connection.cancel(gone)
+    peer.give_up(gone)
     assert [(one.kind, one.stream) for one in peer.wire.frames()] == [(http2.RST_STREAM, 1)]
     peer.answer(1, b"late")
     peer.answer(3, b"fine")
     assert await stays.done == b"fine"
-    assert gone.done.cancelled()
+    assert not gone.done.done(), "nobody is told"
 
 
 async def test_a_ping_is_answered_and_settings_are_acknowledged(peer: Peer) -> None:
@@ -138,7 +138,7 @@ async def test_a_worker_that_answers_the_ping_is_only_slow(peer: Peer, cancelled
     up on clients that only ping. A call that is given up meanwhile changes nothing of that."""
     stream = peer.call()
     if cancelled:
-        peer.connection.cancel(stream)
+        peer.give_up(stream)
     for _ in range(PING_AFTER_CHECKS):
         peer.connection.check_liveness()
     assert pings(peer) == 1
@@ -157,7 +157,7 @@ async def test_a_worker_that_answers_the_ping_is_only_slow(peer: Peer, cancelled
 
 async def test_a_stream_of_messages_may_be_silent(peer: Peer) -> None:
     """A health watch says nothing for as long as nothing changes: nobody pings for that."""
-    stream = peer.connection.call("/s/Watch", b"", None, lambda message: None)
+    stream = peer.watch(lambda message: None)
     peer.say(peer.headers(stream.stream_id, OK_HEADERS))
     for _ in range(5 * DEAD_AFTER_CHECKS):
         peer.connection.check_liveness()
@@ -201,6 +201,35 @@ async def test_a_stream_that_is_reset(peer: Peer, code: int) -> None:
     peer.answer(3, b"fine")
     assert await stays.done == b"fine"
     assert (peer.left, peer.lost, peer.connection.usable) == (0, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "usable"),
+    [
+        (http2.reset(1, http2.CANCEL), True),
+        (frame(http2.DATA, 0, 1, b"too early"), True),
+        (http2.goaway(0, http2.NO_ERROR), False),
+        (frame(http2.PING, 0, 0, bytes(7)), False),
+    ],
+)
+async def test_who_hears_of_an_end_may_call_again(peer: Peer, ending: bytes, usable: bool) -> None:
+    """At once, on the same connection: by then it knows whether it takes calls, and what it carries stays in order."""
+    said: list[str] = []
+
+    def again(outcome: bytes | RpcFailed) -> None:
+        try:
+            peer.connection.call("/s/m", b"again", 0.5, lambda outcome: said.append("ended"))
+        except RpcFailed as error:
+            said.append("refused" if error.unsent else "failed")
+        else:
+            said.append("begun")
+
+    peer.connection.call("/s/m", b"first", 0.5, again)
+    peer.say(ending)
+    assert said == (["begun"] if usable else ["refused"])
+    if usable:
+        peer.answer(3, b"fine")
+        assert said == ["begun", "ended"]
 
 
 @pytest.mark.parametrize("end", ["lost", "closed"])
@@ -272,7 +301,7 @@ async def test_windows_are_kept(sizes: list[int], most: int, first_window: int, 
 async def test_a_stream_of_messages(peer: Peer) -> None:
     """A health watch hears each message as it comes, however they are cut, until the stream ends."""
     heard: list[bytes] = []
-    stream = peer.connection.call("/s/m", b"", None, heard.append)
+    stream = peer.watch(heard.append)
     data = b"".join(http2.MESSAGE_PREFIX.pack(0, len(one)) + one for one in (b"one", b"", b"three"))
     peer.say(peer.headers(1, OK_HEADERS), frame(http2.DATA, 0, 1, data[:6]))
     assert heard == []

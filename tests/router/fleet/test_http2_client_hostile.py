@@ -87,7 +87,7 @@ async def test_a_frame_of_very_many_messages_is_read_in_one_go() -> None:
     """200,000 empty messages in a frame of a watch: read once each, not each with a copy of all that follow."""
     peer = Peer()
     heard: list[bytes] = []
-    peer.connection.call("/h/Watch", b"", None, heard.append)
+    peer.watch(heard.append)
     begun = time.process_time()
     peer.say(peer.headers(1, OK_HEADERS), frame(http2.DATA, 0, 1, bytes(5) * 200_000))
     assert len(heard) == 200_000

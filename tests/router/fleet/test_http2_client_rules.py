@@ -204,12 +204,12 @@ async def test_the_servers_limit_of_streams_is_kept(peer: Peer) -> None:
         return [got.stream for got in peer.wire.frames() if got.kind == http2.HEADERS]
 
     assert begun() == [1, 3]
-    peer.connection.cancel(calls[2])
+    peer.give_up(calls[2])
     peer.answer(1, b"one")
     assert begun() == [5]
     peer.say(http2.reset(3, http2.INTERNAL_ERROR))
     assert begun() == [7]
-    peer.connection.cancel(calls[3])
+    peer.give_up(calls[3])
     assert begun() == [9]
     peer.say(setting(http2.MAX_CONCURRENT_STREAMS, 0))
     peer.answer(7, b"five")
@@ -239,7 +239,7 @@ async def test_calls_that_wait_for_a_stream_at_a_goodbye_were_not_sent(peer: Pee
 
 async def test_a_watch_leaves_its_stream_to_calls(peer: Peer) -> None:
     """Where the server allows one alone, which it says after the watch has begun."""
-    watch = peer.connection.call("/h/Watch", b"", None, lambda message: None)
+    watch = peer.watch(lambda message: None)
     call = peer.call()
     peer.say(setting(http2.MAX_CONCURRENT_STREAMS, 1))
     assert (await failure(watch)).unsent
@@ -261,7 +261,7 @@ async def test_numbers_of_streams_that_are_used_up_are_a_goodbye(peer: Peer) -> 
 async def test_many_resets_of_ours_are_not_held_against_the_worker(peer: Peer) -> None:
     """What was on its way for them is dropped, though not every one of them is remembered."""
     for _ in range(KEPT_RESETS + 5):
-        peer.connection.cancel(peer.call())
+        peer.give_up(peer.call())
     stays = peer.call()
     peer.say(frame(http2.HEADERS, 4, 3, OK), frame(http2.DATA, 0, 3, b"x"), HEAD)
     peer.answer(stays.stream_id, b"fine")

@@ -4,9 +4,10 @@ import asyncio
 
 import pytest
 from abfleet_router.fleet.failure import FailureReason
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
 from abfleet_transport.call import Code
 
+from tests.router.bench import fake
 from tests.router.fakes import Hasty, turns
 from tests.router.place import GENEROUS_SECONDS, Place, bench_of, serving, until
 
@@ -16,10 +17,10 @@ async def test_a_worker_is_in_while_it_says_so(place: Place) -> None:
     worker = await place.worker(serving=False)
     pool = place.pool(worker)
     await until(pool, lambda: bool(pool.replicas) and pool.replicas[0].health is ReplicaHealth.NOT_SERVING)
-    assert (pool.available, pool.pick(0.0), pool.unavailable_reason) == ([], None, FailureReason.UNAVAILABLE)
+    assert (pool.available, pool.picker.pick(0.0), pool.unavailable_reason) == ([], None, FailureReason.UNAVAILABLE)
     await worker.health.set_serving(True)
     await serving(pool, 1)
-    assert pool.pick(0.0) is pool.replicas[0]
+    assert pool.picker.pick(0.0) is pool.replicas[0]
     await worker.health.set_serving(False)
     await serving(pool, 0)
 
@@ -86,7 +87,7 @@ async def test_a_version_that_moves_is_served_all_the_time() -> None:
     """The old replicas go when the first new one serves, and not before."""
     bench, pool = await bench_of(2)
     old = set(pool.replicas)
-    bench.fleet.down.add("v1")
+    bench.down.add("v1")
     pool.set_targets(["10.0.0.8:1", "10.0.0.9:1"])
     await turns()
     assert set(pool.available) == old
@@ -132,13 +133,13 @@ async def test_a_replica_that_leaves_finishes_its_calls() -> None:
     (old,) = pool.replicas
     pool.set_targets(["10.0.0.9:1"])
     await turns()
-    assert pool.leaving == (old,)
+    assert tuple(pool.leaving) == (old,)
     await bench.arrive(bench.call("u", [5], request_id="r2"))
-    assert [len(one.fake.sent) for one in bench.fleet.made] == [1, 1]
+    assert [len(fake(one).sent) for one in bench.made] == [1, 1]
     await bench.run_dry()
     assert list(call.response.item_ids) == [5, 6]
     async with asyncio.timeout(GENEROUS_SECONDS):
-        while pool.leaving:
+        while tuple(pool.leaving):
             await asyncio.sleep(0.001)
     bench.books_balance(bench.calls)
     await bench.close()
@@ -155,7 +156,7 @@ async def test_a_pool_drains_when_its_last_call_is_answered() -> None:
     await bench.run_dry()
     async with asyncio.timeout(GENEROUS_SECONDS):
         await drained
-    assert (pool.replicas, pool.leaving) == ((), ())
+    assert (pool.replicas, tuple(pool.leaving)) == ((), ())
     bench.books_balance(bench.calls)
 
 
@@ -192,8 +193,8 @@ async def test_names_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
             raise answer
         return answer
 
-    monkeypatch.setattr("abfleet_router.fleet.pool.resolve", resolve)
-    monkeypatch.setattr("abfleet_router.fleet.pool.asyncio", Hasty())
+    monkeypatch.setattr("abfleet_router.fleet.resolve.resolve", resolve)
+    monkeypatch.setattr("abfleet_router.fleet.resolve.asyncio", Hasty())
     bench, _ = await bench_of(1)
     step.release()
     bench.fleet.follow({"v2": ["dns:///workers:1"]})

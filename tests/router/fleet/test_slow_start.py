@@ -2,8 +2,8 @@
 
 import random
 
-from abfleet_router.fleet.pool import SLOW_START_SECONDS
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.balancing.picker import SLOW_START_SECONDS
+from abfleet_router.fleet.health_watch import ReplicaHealth
 
 from tests.router.bench import Bench
 
@@ -13,7 +13,7 @@ PICKS = 2000
 def share(bench: Bench, version: str = "v2", number: int = 1) -> float:
     """The part of many picks, each in a turn of its own, that falls to a replica."""
     pool, replica = bench.fleet.pools[version], bench.replica(version, number)
-    return sum(pool.pick(bench.clock.now) is replica for _ in range(PICKS)) / PICKS
+    return sum(pool.picker.pick(bench.clock.now) is replica for _ in range(PICKS)) / PICKS
 
 
 async def test_the_share_of_one_that_comes_back_rises() -> None:
@@ -55,9 +55,9 @@ async def test_one_that_was_ejected_comes_back_slowly_too() -> None:
     await bench.open()
     bench.clock.advance(60)
     pool, replica = bench.fleet.pools["v2"], bench.replica("v2", 1)
-    pool.note_failure(replica, pool.unavailable_reason, proven=True)
+    pool.outliers.note_failure(replica, pool.unavailable_reason, proven=True)
     assert share(bench) == 0
     bench.clock.advance(60)
-    pool._readmit(replica)
+    pool.outliers.readmit(replica)
     assert 0.03 < share(bench) < 0.07
     await bench.close()

@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import pytest
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
-from abfleet_router.fleet.replica import ReplicaHealth
+from abfleet_router.fleet.health_watch import ReplicaHealth
 
+from tests.router.bench import fake
 from tests.router.fakes import FakeCall, turns
 from tests.router.live import LiveRouter
 from tests.router.place import bench_of
@@ -53,7 +54,7 @@ async def test_batches_that_end_otherwise_lose_no_call(workers: int, ending: End
         async with LiveRouter([one.address, two.address][:workers]) as live:
             calls = await sent_one_by_one(live, 40)
             assert all(await answered(calls))
-            assert live.fleet.pools["v1"].counters.ejections_detected == 0
+            assert live.fleet.pools["v1"].outliers.counters.detected == 0
             attempts = {line["attempts"] for line in live.log.exposures()}
         assert one.ended
     uncounted = ending in (REFUSED, Ending("goodbye"), Ending("last"))
@@ -88,19 +89,17 @@ async def test_a_worker_that_allows_one_stream_serves() -> None:
 async def test_calls_wait_for_a_new_connection_only_where_nobody_else_is() -> None:
     """A replica that is being connected anew gets no calls while another is in, and gives back those that wait."""
     bench, pool = await bench_of(2)
-    first, second = bench.fleet.made
-    first.link.moving = True
-    first._on_moving()
-    first.becomes(ReplicaHealth.SERVING)
-    pool._on_health(first)
+    first, second = bench.made
+    fake(first).moving = True
+    first.on_moving()
     assert pool.available == [second]
     second.becomes(ReplicaHealth.LOST)
     assert pool.available == [first]
     call = bench.call(request_id="r1")
     await bench.arrive(call)
     assert bench.open_batches() == [], "it waits"
-    first.link.moving = False
-    first._on_moving()
+    fake(first).moving = False
+    first.on_moving()
     await turns()
     assert [replica for replica, _ in bench.open_batches()] == [first]
     await bench.run_dry()

@@ -6,12 +6,13 @@ import grpc
 import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
-from abfleet_router.fleet.failure import BatchFailed, FailureReason
+from abfleet_router.fleet.connector import OnConnection, SocketConnector
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.worker_link import WorkerLink
 
 from tests.router.fakes import Hasty
-from tests.router.place import GENEROUS_SECONDS, Place, serving
+from tests.router.place import GENEROUS_SECONDS, Place, serving, socket_link
 from tests.router.stub_worker import StubWorker
 
 
@@ -21,21 +22,48 @@ def batch_of(*histories: list[int]) -> bytes:
     return RecommendBatchRequest(requests=requests).SerializeToString()
 
 
+class Patient:
+    """Waits for as long as a connection lasts."""
+
+    async def on_connected(self) -> None:
+        await asyncio.sleep(3600)
+
+    def on_lost(self) -> None: ...
+
+    def on_moving(self) -> None: ...
+
+
+async def send(link: WorkerLink, message: bytes) -> bytes:
+    """Sends a batch and waits for its end. Raises BatchFailed."""
+    done: asyncio.Future[BatchOutcome] = asyncio.get_running_loop().create_future()
+    sent = link.send(message, 30.0, done.set_result)
+    try:
+        outcome = await done
+    except asyncio.CancelledError:
+        sent.cancel()
+        raise
+    if isinstance(outcome, BatchFailed):
+        raise outcome
+    return outcome
+
+
 async def link_to(place: Place, worker: StubWorker) -> WorkerLink:
     """The link to a worker, connected."""
     pool = place.pool(worker)
     await serving(pool, 1)
-    return pool.replicas[0].link
+    link = pool.replicas[0].link
+    assert isinstance(link, WorkerLink)
+    return link
 
 
 async def test_a_batch_goes_and_comes_back(place: Place) -> None:
     """Bytes out, bytes in; a batch of megabytes too, past every window and frame of HTTP/2."""
     worker = await place.worker()
     link = await link_to(place, worker)
-    assert len(await link.send(batch_of([1], [2]), 30.0)) > 0
+    assert len(await send(link, batch_of([1], [2]))) > 0
     large = batch_of(*([list(range(1000, 3000))] * 500))
     assert len(large) > 1_500_000
-    answer = await link.send(large, 30.0)
+    answer = await send(link, large)
     assert worker.batches == [2, 500]
     assert len(answer) > 5000
 
@@ -58,7 +86,7 @@ async def test_what_a_refusal_means(place: Place, status: grpc.StatusCode, reaso
     link = await link_to(place, worker)
     worker.refusal = status
     with pytest.raises(BatchFailed, match="refused") as caught:
-        await link.send(batch_of([1]), 30.0)
+        await send(link, batch_of([1]))
     assert (caught.value.reason, caught.value.connection_broke, caught.value.unsent) == (reason, False, False)
 
 
@@ -67,7 +95,7 @@ async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
     worker = await place.worker()
     link = await link_to(place, worker)
     worker.hang.clear()
-    sending = asyncio.create_task(link.send(batch_of([1]), 30.0))
+    sending = asyncio.create_task(send(link, batch_of([1])))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await worker.came.wait()
         await worker.stop()
@@ -75,7 +103,7 @@ async def test_a_worker_that_dies_under_a_batch(place: Place) -> None:
             await sending
     assert caught.value.reason is FailureReason.UNAVAILABLE
     with pytest.raises(BatchFailed) as caught:
-        await link.send(batch_of([1]), 30.0)
+        await send(link, batch_of([1]))
     assert caught.value.unsent
 
 
@@ -84,13 +112,13 @@ async def test_a_batch_that_is_given_up_is_given_up_by_the_worker(place: Place) 
     worker = await place.worker()
     link = await link_to(place, worker)
     worker.hang.clear()
-    sending = asyncio.create_task(link.send(batch_of([1]), 30.0))
+    sending = asyncio.create_task(send(link, batch_of([1])))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await worker.came.wait()
         sending.cancel()
         await worker.given_up.wait()
     worker.hang.set()
-    assert await link.send(batch_of([1]), 30.0)
+    assert await send(link, batch_of([1]))
 
 
 async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,8 +135,8 @@ async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pyt
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    link = WorkerLink(f"127.0.0.1:{port}", lambda: None, draw=lambda: 0.5)
-    keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
+    link = socket_link(f"127.0.0.1:{port}")
+    keeping = asyncio.create_task(link.keep_connected(Patient()))
     async with asyncio.timeout(GENEROUS_SECONDS):
         await enough.wait()
     assert hasty.slept[:5] == [0.1, 0.2, 0.4, 0.8, 1.0]
@@ -119,22 +147,28 @@ async def test_what_hangs_up_at_once_is_not_tried_without_pause(monkeypatch: pyt
     await server.wait_closed()
 
 
+class DeadConnections(SocketConnector):
+    """Gives connections that were lost before anybody had them."""
+
+    def __init__(self) -> None:
+        super().__init__("127.0.0.1:1")
+        self.made, self.third = 0, asyncio.Event()
+
+    async def connect(self, on_closed: OnConnection, on_leaving: OnConnection) -> ClientConnection:
+        self.made += 1
+        if self.made == 3:
+            self.third.set()
+        return ClientConnection("127.0.0.1:1", on_closed)  # was never up
+
+
 async def test_a_connection_that_is_lost_before_it_is_known_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """What comes back from connecting may be dead already: it is not waited for."""
     monkeypatch.setattr("abfleet_router.fleet.worker_link.asyncio", Hasty())
-    link, again, connects = WorkerLink("127.0.0.1:1", lambda: None), asyncio.Event(), 0
-
-    async def connect() -> ClientConnection:
-        nonlocal connects
-        connects += 1
-        if connects == 3:
-            again.set()
-        return ClientConnection("127.0.0.1:1", lambda connection: None)  # was never up
-
-    monkeypatch.setattr(link, "_connect", connect)
-    keeping = asyncio.create_task(link.keep_connected(lambda: asyncio.sleep(3600)))
+    connections = DeadConnections()
+    link = WorkerLink(connections)
+    keeping = asyncio.create_task(link.keep_connected(Patient()))
     async with asyncio.timeout(GENEROUS_SECONDS):
-        await again.wait()
-    assert not link.connected
+        await connections.third.wait()
+    assert link.connection is None
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)

@@ -1,8 +1,9 @@
 """Shedding: by the wait that calls would have, the same for every group, and over as soon as the queues are."""
 
 import pytest
-from abfleet_router.fleet.queue_delay import MAX_WAIT_SECONDS, SMOOTHING, ExpectedWait
-from abfleet_router.fleet.replica import BatchingSettings, ReplicaHealth
+from abfleet_router.balancing.queue_delay import MAX_WAIT_SECONDS, SMOOTHING, ExpectedWait
+from abfleet_router.fleet.health_watch import ReplicaHealth
+from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_transport.call import Code
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,13 +97,13 @@ async def test_nothing_is_refused_where_nothing_waits(end: str, quiet_seconds: f
     gone: list[FakeCall] = []
     if end == "expired":
         bench.clock.advance(3.0)
-        bench.router.batch_results.sweep()
+        bench.fleet.sweep()
     elif end == "cancelled":
         gone = [call for call in bench.calls if not call.answers]
         for call in gone:
             bench.router.on_cancelled(call)
     elif end == "lost":
-        for replica in bench.fleet.made[:2]:
+        for replica in bench.made[:2]:
             replica.becomes(ReplicaHealth.LOST)
             replica.becomes(ReplicaHealth.SERVING)
     await turns()

@@ -1,7 +1,7 @@
 """Ejection: every transition of a replica's record, on a clock that is told the time."""
 
 import pytest
-from abfleet_router.fleet.ejection import (
+from abfleet_router.balancing.ejection import (
     FORGET_SECONDS,
     EjectionPolicy,
     EjectionRecord,

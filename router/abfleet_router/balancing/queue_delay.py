@@ -32,5 +32,5 @@ class ExpectedWait:
         """A call has arrived that would wait so long; `waiting` calls wait already, in all queues of the router."""
         if waiting:
             self.seconds += SMOOTHING * (seconds - self.seconds)
-        elif seconds < self.seconds or self.too_long:
+        elif seconds < self.seconds or self.seconds > MAX_WAIT_SECONDS:
             self.seconds = min(seconds, MAX_WAIT_SECONDS)

@@ -6,7 +6,7 @@ from itertools import product
 from math import nextafter
 
 import pytest
-from abfleet_router.fleet.balance import FORGET_SECONDS, MAX_BURST, BurstPicker, pick, slow_start_factor
+from abfleet_router.balancing.balance import FORGET_SECONDS, MAX_BURST, BurstPicker, pick, slow_start_factor
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -1,0 +1,141 @@
+"""A batch: calls that are sent in one RPC, who sends it, who takes what comes back, and its bytes.
+
+Protobuf is written by hand here, because for a batch of one call an object of the message costs 5 µs, and joining its
+parts 0.6 µs; for twenty calls they cost the same.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol
+
+from abfleet_process.base128 import varint
+from abfleet_protos.worker_pb2 import RecommendBatchRequest
+from abfleet_transport.call import Call
+
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome
+
+NAMED_CALLS = 8
+"""Request ids of a batch that a line of the operational log has at most."""
+REQUESTS_TAG, TIMEOUT_MS_TAG = b"\x0a", b"\x12"
+"""Of RecommendBatchRequest: field number << 3 | 2 (length-delimited)."""
+
+
+class AttemptTrace(Protocol):
+    """The trace of a call, as far as a queue adds to it."""
+
+    def sent(self, batch: "Batch[Any]", address: str, version: str) -> str:
+        """Records an attempt; returns the `traceparent` that goes with it."""
+
+
+class QueuedCall(Protocol):
+    """What waits in a queue. The queue changes `batch` and `attempts`, and reads the rest."""
+
+    batch: "Batch[Any] | None"
+    """The batch it is in flight with; None while it waits."""
+    attempts: int
+    """How often it has been sent."""
+
+    @property
+    def call(self) -> Call: ...
+
+    @property
+    def request_id(self) -> str: ...
+
+    @property
+    def version(self) -> str:
+        """The version, or alias, that is asked."""
+
+    @property
+    def pool(self) -> Any:
+        """Of the replica; a queue passes it on."""
+
+    @property
+    def replica(self) -> Any:
+        """Whom the call waits for: it has an `address`."""
+
+    @property
+    def trace(self) -> AttemptTrace | None: ...
+
+    @property
+    def attempt_until(self) -> float:
+        """When this attempt's time is up, in seconds of the queue's clock."""
+
+    @property
+    def done(self) -> bool:
+        """Whether it needs no answer any more; set before or right after `BatchQueue.remove`."""
+
+
+if TYPE_CHECKING:  # at run time `typing` has no defaults before Python 3.13, and none are needed
+    from typing_extensions import TypeVar
+
+    C = TypeVar("C", bound=QueuedCall, default=Any)
+else:
+    from typing import TypeVar
+
+    C = TypeVar("C")
+
+
+class SentMessage(Protocol):
+    """A message whose end has not been told yet."""
+
+    def cancel(self) -> None:
+        """Gives it up; its end is not told any more."""
+
+
+class BatchSender(Protocol):
+    """The link to one worker."""
+
+    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> SentMessage:
+        """Sends a RecommendBatchRequest. `on_end` is called once, on the loop, and not before this has returned."""
+
+
+class Batch(Generic[C]):
+    """Calls that are sent in one RPC. A call belongs to it as long as `routed.batch` is this batch."""
+
+    __slots__ = ("answered", "calls", "message", "open", "pool", "replica", "sent")
+
+    def __init__(self, calls: list[C], sent: float) -> None:
+        self.calls = calls
+        self.pool, self.replica = calls[0].pool, calls[0].replica  # all of them wait for the same
+        self.sent = sent
+        self.answered: float | None = None  # when an answer or a failure came; set by BatchQueue
+        self.open = len(calls)  # calls that still belong; changed by BatchQueue.remove
+        self.message: SentMessage | None = None  # set by BatchQueue once it is sent
+
+    def cancel(self) -> None:
+        """Has the sender give it up."""
+        if self.message is not None:
+            self.message.cancel()
+
+    def some_request_ids(self) -> list[str]:
+        """Those of its first calls, for the operational log."""
+        return [routed.request_id for routed in self.calls[:NAMED_CALLS]]
+
+
+class BatchListener(Protocol[C]):
+    """Who takes what comes back; all of it on the event loop."""
+
+    def on_answered(self, batch: Batch[C], message: bytes) -> None:
+        """The worker's answer to a batch, not read yet."""
+
+    def on_failed(self, batch: Batch[C], failure: BatchFailed) -> None:
+        """No answer to a batch will come."""
+
+    def on_expired(self, calls: list[C]) -> None:
+        """These have no time left, and have not been sent."""
+
+
+SMALL = tuple(varint(value) for value in range(2048))
+"""Nearly all sizes of requests and milliseconds of attempts."""
+
+
+def encode(requests: Sequence[bytes], timeout_ms: Sequence[int], traceparents: Mapping[int, str]) -> bytes:
+    """A RecommendBatchRequest; its fields are described in worker.proto."""
+    parts: list[bytes] = []
+    for payload in requests:
+        size = len(payload)
+        parts += (REQUESTS_TAG, SMALL[size] if size < len(SMALL) else varint(size), payload)
+    times = b"".join([SMALL[ms] if ms < len(SMALL) else varint(ms) for ms in timeout_ms])
+    parts += (TIMEOUT_MS_TAG, SMALL[len(times)] if len(times) < len(SMALL) else varint(len(times)), times)
+    if traceparents:  # messages merge by concatenation
+        parts.append(RecommendBatchRequest(traceparents=traceparents).SerializeToString())
+    return b"".join(parts)

@@ -1,0 +1,100 @@
+"""Calls that wait to be sent: those of one queue, and the sum of all queues of a router."""
+
+import asyncio
+from collections import deque
+from typing import Generic, Protocol
+
+import structlog
+
+from abfleet_router.fleet.batch import C
+
+log = structlog.get_logger("abfleet.router.batch_queue")
+
+
+class Sending(Protocol):
+    """A queue that has something to send."""
+
+    def send(self) -> None:
+        """Sends what it may."""
+
+
+class Backlog:
+    """What waits in all queues of a router, in calls and in bytes of their requests, and which queues send at the end
+    of this turn of the loop. Changed only by the queues, but for `gathering`."""
+
+    __slots__ = ("_due", "bytes", "calls", "gathering")
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.bytes = 0
+        self.gathering = False
+        """Whether somebody puts calls into queues and will call `send_due` then."""
+        self._due: list[Sending] = []
+
+    def send_soon(self, queue: Sending) -> None:
+        """Has a queue send: with `send_due`, or where nobody will call that, at the end of the turn."""
+        if not self._due and not self.gathering:
+            asyncio.get_running_loop().call_soon(self.send_due)
+        self._due.append(queue)
+
+    def send_due(self) -> None:
+        """Has every queue send that has something to send."""
+        self.gathering = False
+        due, self._due = self._due, []
+        for queue in due:
+            try:
+                queue.send()
+            except Exception:  # our own error with one queue must not hold up the others
+                log.exception("a queue could not send")
+
+
+class WaitingCalls(Generic[C]):
+    """The calls that wait in one queue, in the order in which they came; all of them count in the backlog."""
+
+    __slots__ = ("_backlog", "calls")
+
+    def __init__(self, backlog: Backlog) -> None:
+        self.calls: deque[C] = deque()
+        """One that is done stays until it is passed over. Changed only here."""
+        self._backlog = backlog
+
+    def append(self, routed: C) -> None:
+        """Puts a call at the end."""
+        self.calls.append(routed)
+        self._backlog.calls += 1
+        self._backlog.bytes += len(routed.call.payload)
+
+    def forget(self, routed: C) -> None:
+        """A call waits no more; it is passed over once it is `done`."""
+        self._backlog.calls -= 1
+        self._backlog.bytes -= len(routed.call.payload)
+
+    def take(self, most: int, now: float) -> tuple[list[C], list[C]]:
+        """Takes out (at most so many that can be sent, what has no time left)."""
+        waiting, backlog = self.calls, self._backlog
+        calls: list[C] = []
+        expired: list[C] = []
+        while waiting and len(calls) < most:
+            routed = waiting.popleft()
+            if not routed.done:
+                backlog.calls -= 1
+                backlog.bytes -= len(routed.call.payload)
+                (calls if routed.attempt_until > now else expired).append(routed)
+        return calls, expired
+
+    def take_expired(self, now: float) -> list[C]:
+        """Takes out what has no time left."""
+        live = [routed for routed in self.calls if not routed.done]
+        expired = [routed for routed in live if routed.attempt_until <= now]
+        self.calls = deque(routed for routed in live if routed.attempt_until > now)
+        for routed in expired:
+            self.forget(routed)
+        return expired
+
+    def take_all(self) -> list[C]:
+        """Takes out every call that is not done."""
+        calls = [routed for routed in self.calls if not routed.done]
+        self.calls.clear()
+        for routed in calls:
+            self.forget(routed)
+        return calls
