@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import FrameReader, frame
+from abfleet_transport.http2.frames import frame
+
+from tests.support.frames import FrameReader
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD = http2.request_headers("/Recommender/Recommend", "router")
@@ -41,7 +43,7 @@ class Peer:
                 if got.kind == http2.WINDOW_UPDATE:
                     self._windows[got.stream] = self._window(got.stream) + http2.uint31(got.payload)
                 elif got.kind == http2.SETTINGS and not got.flags & http2.ACK:
-                    self._stream_window = http2.settings(got.payload).get(http2.INITIAL_WINDOW_SIZE, 65_535)
+                    self._stream_window = dict(http2.settings(got.payload)).get(http2.INITIAL_WINDOW_SIZE, 65_535)
             self._moved.set()
         raise ConnectionResetError
 

@@ -2,16 +2,20 @@
 
 import asyncio
 import threading
+import weakref
 
 import pytest
 from abfleet_transport.call import Call, Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2 import sender, socket
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.flow_control import FlowControl
+from abfleet_transport.http2.frames import frame
 from abfleet_transport.http2.sender import DRAIN_PING
+from abfleet_transport.http2.turns import writing_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.frames import Frame
 from tests.transport.http2_client import Client, begun, data, message, setting
 
 
@@ -83,7 +87,7 @@ async def test_a_small_window_for_all_does_not_make_us_visit_all(
         call.reply(b"answer")
     await client.heard()
     visited: list[object] = []
-    monkeypatch.setattr(sender.ResponseSender, "_send", lambda self, buffer: visited.append(buffer))
+    monkeypatch.setattr(FlowControl, "send", lambda self, buffer: visited.append(buffer))
     assert await client.say(http2.window_update(0, 1) * 100) == []
     assert visited == []
 
@@ -161,10 +165,10 @@ async def test_a_drain_does_not_wait_for_those_that_watch(client: Client) -> Non
     await client.say(PONG)
     assert not client.wire.ended
     other = client.connection.streams[3]
-    client.connection.begin(other)  # type: ignore[arg-type]
+    client.connection._sender.begin(other)  # type: ignore[arg-type]
     await client.heard()
     assert not client.wire.ended, "its end is still missing"
-    client.connection.end(other, http2.frame(http2.HEADERS, 5, 3, b"\x88"), whole=True)  # type: ignore[arg-type]
+    client.connection._sender.end(other, http2.frame(http2.HEADERS, 5, 3, b"\x88"), whole=True)  # type: ignore[arg-type]
     await client.heard()
     assert client.wire.ended
 
@@ -186,3 +190,49 @@ async def test_a_connection_that_comes_while_the_server_goes(client: Client) -> 
     client.side.queue.draining = True
     late = Client(client.side)
     assert goaways(await late.heard()) == [2**31 - 1]
+
+
+class Owner:
+    """As a router's: it has the call that has it."""
+
+    call: Call
+
+
+@pytest.mark.parametrize("end", ["reply", "fail"])
+async def test_a_call_that_is_answered_is_freed_at_once(client: Client, end: str) -> None:
+    """Not by the garbage collector, with its owner: under load there would be thousands of them, and cold memory."""
+    (call,) = await client.calls(begun(), data(message(b"")))
+    call.owner = owner = Owner()
+    owner.call = call
+    freed = weakref.ref(owner)
+    if end == "reply":
+        call.reply(b"answer")
+    else:
+        call.fail(Code.INTERNAL, "no")
+    del owner, call
+    assert freed() is None
+
+
+async def test_what_is_answered_at_delivery_goes_out_in_the_same_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker with a quick model, and a router that refuses: the loop is not asked for a turn for the write alone."""
+    client = Client()
+    await client.heard()
+    client.side.queue._deliver = lambda calls: [call.reply(b"answer") for call in calls]  # type: ignore[assignment, return-value]
+    client.connection.data_received(begun() + data(message(b"")))
+    assert client.wire.frames() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "call_soon", None)
+        client.side.queue.turns._turn()
+    assert [got.kind for got in client.wire.frames()] == [http2.HEADERS, http2.DATA, http2.HEADERS]
+
+
+async def test_what_is_written_between_the_beginning_and_the_end_of_a_turn_goes_out_then(client: Client) -> None:
+    """Before that nothing does, and it is one write for a connection, also where the turn has failed."""
+    first, second = await client.calls(begun(), data(message(b"")), begun(3), data(message(b""), stream=3))
+    turn = writing_turn(asyncio.get_running_loop())
+    turn.begin()
+    first.reply(b"1")
+    second.reply(b"2")
+    assert client.wire.written == b""
+    turn.end()
+    assert [got.stream for got in client.wire.frames()] == [1, 1, 1, 3, 3, 3]

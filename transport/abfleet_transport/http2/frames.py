@@ -7,9 +7,9 @@ that was seen before is not decoded again.
 
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import hpack
 
@@ -65,15 +65,6 @@ class StreamError(Exception):
     def __init__(self, text: str, code: int = PROTOCOL_ERROR) -> None:
         super().__init__(text)
         self.code = code
-
-
-class Frame(NamedTuple):
-    """One frame; `stream` is 0 for the connection."""
-
-    kind: int
-    flags: int
-    stream: int
-    payload: bytes
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -239,59 +230,21 @@ def _decode(block: bytes) -> dict[str, str]:
     return fields
 
 
-class FrameReader:
-    """Cuts a byte stream into frames; keeps what is not whole yet."""
-
-    __slots__ = ("_missing", "_parts", "max_frame")
-
-    def __init__(self, max_frame: int = OUR_MAX_FRAME) -> None:
-        self._parts: list[bytes] = []  # of a frame that is not whole yet
-        self._missing = 0  # bytes until there is something to read; 0 when there are no parts
-        self.max_frame = max_frame
-
-    def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now. Raises ProtocolError for one that is larger than we have said we take."""
-        if self._parts:
-            self._parts.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
-                return  # joined once, when all is there: a large frame may come in very small parts
-            data = b"".join(self._parts)
-            self._parts = []
-        position, size = 0, len(data)
-        needed = FRAME_HEADER.size
-        while size - position >= FRAME_HEADER.size:
-            high, low, kind, flags, stream = FRAME_HEADER.unpack_from(data, position)
-            length = high << 8 | low
-            if length > self.max_frame:
-                text = f"frame: {length} bytes; at most {self.max_frame} are allowed"
-                raise ProtocolError(text, FRAME_SIZE_ERROR)
-            end = position + FRAME_HEADER.size + length
-            if end > size:
-                needed = end - position
-                break
-            yield Frame(kind, flags, stream & MAX_WINDOW, data[position + FRAME_HEADER.size : end])
-            position = end
-        if position < size:
-            self._parts = [data[position:]]
-            self._missing = needed - (size - position)
-
-
-def unpadded(got: Frame) -> bytes:
+def unpadded(kind: int, flags: int, payload: bytes) -> bytes:
     """The payload of DATA or HEADERS without padding and priority. Raises ProtocolError."""
-    payload, start, end = got.payload, 0, len(got.payload)
-    if got.flags & PADDED:
+    start, end = 0, len(payload)
+    if flags & PADDED:
         if not payload:
             raise ProtocolError("padding: the frame does not say its length")
         start, end = 1, end - payload[0]
-    if got.kind == HEADERS and got.flags & PRIORITY:
+    if kind == HEADERS and flags & PRIORITY:
         start += 5
     if start > end:
         raise ProtocolError("padding: it is longer than the frame")
     return payload[start:end]
 
 
-def settings_in_order(payload: bytes) -> list[tuple[int, int]]:
+def settings(payload: bytes) -> list[tuple[int, int]]:
     """Identifier and value of each setting of a frame, in the order in which they take effect (RFC 9113, 6.5.3).
 
     Raises ProtocolError.
@@ -310,11 +263,6 @@ def settings_in_order(payload: bytes) -> list[tuple[int, int]]:
         if name == ENABLE_PUSH and value > 1:
             raise ProtocolError(f"SETTINGS_ENABLE_PUSH: {value}; allowed are 0 and 1")
     return values
-
-
-def settings(payload: bytes) -> dict[int, int]:
-    """The settings of a frame, by identifier; of a repeated one the last. Raises ProtocolError."""
-    return dict(settings_in_order(payload))
 
 
 def uint31(payload: bytes) -> int:
