@@ -37,7 +37,7 @@ def main() -> int:
 
 def in_force(fleet: Fleet, text: str) -> None:
     """Saves a file and waits until the router follows it."""
-    revision = load_text(text, fleet_text=fleet.fleet_path.read_text()).revision
+    revision = load_text(text).revision
     fleet.edit(text)
     wait_until(lambda: fleet.status()["config"]["revision"] == revision, f"revision {revision} in force")
 
