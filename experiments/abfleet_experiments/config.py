@@ -323,7 +323,7 @@ def time_text(at: datetime) -> str:
 
 
 def effective(config: Config) -> dict[str, object]:
-    """The configuration as plain JSON values, all defaults filled in. Without its targets it is what the revision is of.
+    """The configuration as plain JSON values, all defaults filled in; the revision is of all but targets.
 
     Without `exclude`: it is for the analysis alone, and a new revision is one that routers put in force.
     """
