@@ -161,7 +161,7 @@ def large(experiments: int, groups: int, replicas: int) -> StatusResponse:
 
 
 def test_a_large_fleet_fits_in_a_message() -> None:
-    """1,000 experiments of three groups and 1,000 replicas: below the 4 MiB that every gRPC client takes, with `json` too."""
+    """1,000 experiments of three groups and 1,000 replicas: far below the 4 MiB that every gRPC client takes."""
     status = large(1000, 3, 1000)
     assert status.ByteSize() < GRPC_DEFAULT_BYTES / 2
     status.ClearField("json")
