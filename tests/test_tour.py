@@ -1,6 +1,5 @@
 """docs/tour.md, done from top to bottom: every command in it runs as it stands, against `abfleet up` on free ports."""
 
-import json
 import os
 import re
 import shutil
@@ -13,12 +12,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from abfleet_protos.admin_pb2 import StatusRequest
-from abfleet_protos.admin_pb2_grpc import AdminStub
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 
-from tests.support.fleet import Process, wait_until
+from tests.support.fleet import Process, status_of, wait_until
 from tests.support.load import SEED_HISTORY
 
 pytestmark = pytest.mark.system
@@ -78,9 +75,7 @@ class Tourist:
 
     def serving(self) -> set[str]:
         """Pools with a worker in, as the router's status has them."""
-        with grpc.insecure_channel(self.environment["ABFLEET_ADMIN"]) as channel:
-            answer = AdminStub(channel).Status(StatusRequest(), timeout=10)  # type: ignore[no-untyped-call]
-        return {pool["version"] for pool in json.loads(answer.json)["pools"] if pool["available"]}
+        return {pool.version for pool in status_of(self.environment["ABFLEET_ADMIN"]).pools if pool.available}
 
     def until_nobody_gets(self, version: str) -> None:
         """Waits until a call without a user is answered by this version: the default is it now."""

@@ -4,7 +4,7 @@ import asyncio
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 from abfleet_process.addresses import ADMIN_ADDRESS
@@ -13,6 +13,7 @@ from abfleet.commands.access_options import AccessOptions, Admin
 from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
+    from abfleet_protos.admin_pb2 import StatusResponse
     from abfleet_transport.client.channel import ClientCredentials
 
 FAILURE = 1
@@ -47,53 +48,63 @@ def status(
         raise typer.Exit(FAILURE)
 
 
-async def _fetch(address: str, access: "ClientCredentials") -> dict[str, Any]:
-    """A status document with the address it came from; an `error` alone when nobody answers there."""
+class _Answer(NamedTuple):
+    """What a router said, or why it said nothing."""
+
+    admin: str
+    status: "StatusResponse | None"
+    problem: str = ""
+
+
+async def _fetch(address: str, access: "ClientCredentials") -> _Answer:
     from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
     async with RouterAdmin(address, access) as router:
         try:
-            return {"admin": address, **await router.status()}
+            return _Answer(address, await router.status())
         except Unreachable as error:
-            return {"admin": address, "error": f"{error}; --admin (ABFLEET_ADMIN) names the admin port"}
+            return _Answer(address, None, f"{error}; --admin (ABFLEET_ADMIN) names the admin port")
 
 
 async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_json: bool) -> bool:
     """Shows every router once; whether all of them answered."""
+    from abfleet_transport.client.rates import between
+
     from abfleet.commands.fitting import fitted
     from abfleet.commands.tables import terminal
-    from abfleet.up.status_view import StatusWindow, plain, screen
+    from abfleet.up.status_view import plain, screen
 
-    documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
-    reached = _print_errors(documents)
+    answers = await asyncio.gather(*(_fetch(address, access) for address in addresses))
+    reached = _print_problems(answers)
     if as_json:
-        _print_json(documents)
+        _print_json(answers)
         return reached
     console = terminal()
-    for document in documents:
-        windows = StatusWindow()
-        if "error" in document:
-            continue
-        windows.add(document)
-        rates = windows.rates()
-        assert rates is not None, "it has a document"
+    for status in (answer.status for answer in answers if answer.status is not None):
+        rates = between(None, status)
         if console.is_terminal:
-            console.print(fitted(screen(document, rates)))
+            console.print(fitted(screen(status, rates)))
         else:
-            typer.echo(plain(document, rates))
+            typer.echo(plain(status, rates))
     return reached
 
 
-def _print_json(documents: Sequence[dict[str, Any]]) -> None:
+def _print_json(answers: Sequence[_Answer]) -> None:
     """One router is an object, several are an array: what most people have is simple to read."""
+    from abfleet_transport.client.status_document import as_document
+
+    documents = [
+        {"admin": one.admin, **({"error": one.problem} if one.status is None else as_document(one.status))}
+        for one in answers
+    ]
     if len(documents) > 1:
         typer.echo(json.dumps(documents))
     elif "error" not in documents[0]:
         typer.echo(json.dumps(documents[0]))
 
 
-def _print_errors(documents: Sequence[dict[str, Any]]) -> bool:
-    problems = [document["error"] for document in documents if "error" in document]
+def _print_problems(answers: Sequence[_Answer]) -> bool:
+    problems = [answer.problem for answer in answers if answer.status is None]
     for problem in problems:
         sys.stderr.write(f"abfleet: {problem}\n")
     return not problems
@@ -113,23 +124,22 @@ async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_js
     windows = {address: StatusWindow() for address in addresses}
     with Live(console=console, auto_refresh=False) if console.is_terminal and not as_json else _Nothing() as live:
         while True:
-            documents = await asyncio.gather(*(_fetch(address, access) for address in addresses))
-            answered = [document for document in documents if "error" not in document]
-            if not answered:
-                return _print_errors(documents)
+            answers = await asyncio.gather(*(_fetch(address, access) for address in addresses))
+            if all(answer.status is None for answer in answers):
+                return _print_problems(answers)
             parts: list[RenderableType] = []
-            for document in documents:
-                if "error" in document:
-                    parts.append(Text(document["error"], style="red"))
+            for answer in answers:
+                if answer.status is None:
+                    parts.append(Text(answer.problem, style="red"))
                     continue
-                windows[document["admin"]].add(document)
-                rates = windows[document["admin"]].rates()
-                assert rates is not None, "it has a document"
-                parts.append(screen(document, rates))
+                windows[answer.admin].add(answer.status)
+                rates = windows[answer.admin].rates()
+                assert rates is not None, "it has a status"
+                parts.append(screen(answer.status, rates))
                 if not isinstance(live, Live) and not as_json:
-                    typer.echo(plain(document, rates))
+                    typer.echo(plain(answer.status, rates))
             if as_json:
-                _print_json(documents)
+                _print_json(answers)
             if isinstance(live, Live):
                 live.update(fitted(Group(*parts)), refresh=True)
             await asyncio.sleep(WATCH_SECONDS)

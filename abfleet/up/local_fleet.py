@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from abfleet_experiments.config import Config
+from abfleet_protos.admin_pb2 import StatusResponse
 from abfleet_router import settings as router_settings
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
@@ -167,7 +167,7 @@ class LocalFleet:
             while not stop.is_set():
                 out = set(self._config.models)
                 with suppress(Unreachable):
-                    out -= {pool["version"] for pool in (await admin.status())["pools"] if pool["available"]}
+                    out -= {pool.version for pool in (await admin.status()).pools if pool.available}
                 starting = [version for version in out if not self._given_up(version)]
                 if not starting or time.monotonic() > until:
                     break
@@ -207,8 +207,7 @@ class LocalFleet:
                 if time.monotonic() >= next_status:
                     next_status = time.monotonic() + STATUS_SECONDS
                     with suppress(Unreachable):
-                        document = await admin.status()
-                        self._on_status(document, news)
+                        self._on_status(await admin.status(), news)
                 self._workers.write_fleet_file()
                 await _pause(stop, POLL_SECONDS)
 
@@ -228,17 +227,17 @@ class LocalFleet:
             self._console.note(f"starting {endpoint.replica_id.name} on {endpoint.listen}")
         self._workers.start(endpoints)
 
-    def _on_status(self, document: dict[str, Any], news: "StatusNews") -> None:
+    def _on_status(self, status: StatusResponse, news: "StatusNews") -> None:
         self._add_workers()
-        self._release(document)
-        self._window.add(document)
-        news.update(document, self._window)
+        self._release(status)
+        self._window.add(status)
+        news.update(status, self._window)
 
-    def _release(self, document: dict[str, Any]) -> None:
+    def _release(self, status: StatusResponse) -> None:
         """Stops workers whose version is in neither the file nor the router's status any more."""
-        pooled = {pool["version"] for pool in document["pools"]}
+        pooled = {pool.version for pool in status.pools}
         for version in self._workers.versions - self._config.models.keys():
-            if version in pooled or document["config"]["revision"] is None:
+            if version in pooled or not status.config.revision:
                 self._gone.pop(version, None)
                 continue
             # A second status without it, so that calls that were under way at the first one are answered.

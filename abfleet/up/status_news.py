@@ -1,6 +1,6 @@
 """Which changes of a router's status `abfleet up` prints, and when."""
 
-from abfleet_transport.client.rates import Document
+from abfleet_protos.admin_pb2 import StatusResponse
 
 from abfleet.commands.fitting import fitted
 from abfleet.up.console import UpConsole
@@ -16,23 +16,23 @@ class StatusNews:
 
     def __init__(self, console: UpConsole) -> None:
         self._console = console
-        self._revision: str | None = None
+        self._revision = ""
         self._shown_errors: tuple[str, ...] = ()
         self._waiting_since: float | None = None
         self._traffic_since = 0.0
         self._calls = 0
 
-    def update(self, document: Document, window: StatusWindow) -> None:
+    def update(self, status: StatusResponse, window: StatusWindow) -> None:
         """Takes the newest status: shows the table, or prints lines for what has changed."""
-        self._update_configuration(document)
+        self._update_configuration(status)
         rates = window.rates()
         if rates is None:
             return
         if self._console.is_live:
-            self._console.show(fitted(screen(document, rates)))
+            self._console.show(fitted(screen(status, rates)))
             return
-        uptime = document["uptime_s"]
-        calls = sum(group["calls"] for group in document["groups"])
+        uptime = status.uptime_s
+        calls = sum(group.calls for group in status.groups)
         if uptime < self._traffic_since or calls < self._calls:  # the router was started again
             self._traffic_since, self._calls = uptime, 0
         if uptime - self._traffic_since >= TRAFFIC_LINE_SECONDS:
@@ -40,15 +40,15 @@ class StatusNews:
                 self._console.note(one_line(rates))
             self._traffic_since, self._calls = uptime, calls
 
-    def _update_configuration(self, document: Document) -> None:
-        config, uptime = document["config"], document["uptime_s"]
-        changed = config["revision"] != self._revision
+    def _update_configuration(self, status: StatusResponse) -> None:
+        config, uptime = status.config, status.uptime_s
+        changed = config.revision != self._revision
         if changed:
-            if self._revision is not None:
-                self._console.note(f"configuration {config['revision']} is now in force")
-            self._revision = config["revision"]
-        errors = tuple(config["errors"])
-        waits = bool(errors) and config["seen_revision"] != config["revision"]
+            if self._revision:
+                self._console.note(f"configuration {config.revision} is now in force")
+            self._revision = config.revision
+        errors = tuple(config.errors)
+        waits = bool(errors) and config.seen_revision != config.revision
         if not waits or self._waiting_since is None or uptime < self._waiting_since:
             self._waiting_since = uptime if waits else None
         if errors == self._shown_errors:

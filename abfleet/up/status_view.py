@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from abfleet_transport.client.rates import NOBODY, Document, GroupRate, Rates, between
+from abfleet_protos.admin_pb2 import PoolStatus, StatusResponse
+from abfleet_transport.client.rates import NOBODY, GroupRate, Rates, between
 from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
@@ -14,50 +15,54 @@ WINDOW_SECONDS = 10.0
 
 
 class StatusWindow:
-    """The documents of the last seconds, oldest first; changed only by `add`."""
+    """The statuses of the last seconds, oldest first; changed only by `add`."""
 
     def __init__(self, window_seconds: float = WINDOW_SECONDS) -> None:
         self._window_seconds = window_seconds
-        self._documents: deque[Document] = deque()
+        self._statuses: deque[StatusResponse] = deque()
 
-    def add(self, document: Document) -> None:
+    def add(self, status: StatusResponse) -> None:
         """Keeps one more, and lets go of those that are older than the window."""
-        kept = self._documents
-        if kept and kept[-1]["uptime_s"] >= document["uptime_s"]:
+        kept = self._statuses
+        if kept and kept[-1].uptime_s >= status.uptime_s:
             kept.clear()  # the router was started again
-        kept.append(document)
-        while len(kept) > 2 and kept[1]["uptime_s"] <= document["uptime_s"] - self._window_seconds:
+        kept.append(status)
+        while len(kept) > 2 and kept[1].uptime_s <= status.uptime_s - self._window_seconds:
             kept.popleft()
 
     def rates(self) -> Rates | None:
-        """Over the window; since the router's start when there is one document."""
-        if not self._documents:
+        """Over the window; since the router's start when there is one status."""
+        if not self._statuses:
             return None
-        return between(self._documents[0] if len(self._documents) > 1 else None, self._documents[-1])
+        return between(self._statuses[0] if len(self._statuses) > 1 else None, self._statuses[-1])
 
 
-def screen(document: Document, rates: Rates, notes: Iterable[str] = ()) -> RenderableType:
+def screen(status: StatusResponse, rates: Rates, notes: Iterable[str] = ()) -> RenderableType:
     """Everything that fits on a terminal: configuration, groups, versions, what is wrong."""
-    parts: list[RenderableType] = [Text(headline(document))]
-    parts += [Text(f"  {error}", style="red") for error in document["config"]["errors"]]
-    parts += [groups_table(rates), pools_table(document)]
+    parts: list[RenderableType] = [Text(headline(status))]
+    parts += [Text(f"  {error}", style="red") for error in status.config.errors]
+    parts += [groups_table(rates), pools_table(status)]
     parts += [Text(note, style="yellow") for note in notes]
     return Group(*parts)
 
 
-def headline(document: Document) -> str:
+def headline(status: StatusResponse) -> str:
     """Configuration, log and what was refused, in one line."""
-    config, log = document["config"], document["decision_log"]
-    state = "serving" if document["serving"] else "not serving"
+    config, log = status.config, status.decision_log
+    state = "serving" if status.serving else "not serving"
     text = (
-        f"{document['router']}: {state}, up {document['uptime_s']:.0f} s, config {config['revision'] or 'none'} "
-        f"(generation {config['generation']}), log {log['lines']} lines"
+        f"{status.router}: {state}, up {status.uptime_s:.0f} s, config {config.revision or 'none'} "
+        f"(generation {config.generation}), log {log.lines} lines"
     )
-    extras = {"lost": log["lost"], "waiting": document["waiting"]["calls"]} | {
-        name: document[name] for name in ("shed", "rejected", "retries")
+    extras = {
+        "lost": log.lost,
+        "waiting": status.waiting.calls,
+        "shed": status.shed,
+        "rejected": status.rejected,
+        "retries": status.retries,
     }
     text += "".join(f", {count} {name}" for name, count in extras.items() if count)
-    return text + (", configuration not taken:" if config["errors"] else "")
+    return text + (", configuration not taken:" if config.errors else "")
 
 
 GROUP_COLUMNS = ("experiment", "group", "version", "calls/s", "share", "p50 ms", "p99 ms", "errors", "fallbacks")
@@ -89,36 +94,36 @@ def groups_table(rates: Rates) -> Table:
 POOL_COLUMNS = ("version", "in", "of", "ejections", "replicas")
 
 
-def pool_cells(pool: Document) -> tuple[str, ...]:
+def pool_cells(pool: PoolStatus) -> tuple[str, ...]:
     """A row of the table of versions."""
-    replicas = [f"{replica['address']} {'in' if replica['in'] else replica['health']}" for replica in pool["replicas"]]
+    replicas = [f"{replica.address} {'in' if replica.gets_calls else replica.health}" for replica in pool.replicas]
     return (
-        pool["version"],
-        str(pool["available"]),
+        pool.version,
+        str(pool.available),
         str(len(replicas)),
-        str(pool["ejections"]),
+        str(pool.ejections),
         ", ".join(replicas),
     )
 
 
-def pools_table(document: Document) -> Table:
+def pools_table(status: StatusResponse) -> Table:
     """A row for each version: replicas in and out, ejections; red where a replica is out."""
     table = Table(box=None, pad_edge=False)
     for name in POOL_COLUMNS:
         table.add_column(name, justify="right" if name in ("in", "of", "ejections") else "left", overflow="fold")
-    for pool in document["pools"]:
-        low = pool["available"] < len(pool["replicas"]) or not pool["replicas"]
+    for pool in status.pools:
+        low = pool.available < len(pool.replicas) or not pool.replicas
         table.add_row(*map(escape, pool_cells(pool)), style="red" if low else None)
     return table
 
 
-def plain(document: Document, rates: Rates) -> str:
+def plain(status: StatusResponse, rates: Rates) -> str:
     """The same as lines of cells separated by tabs, for a pipe."""
-    lines = [headline(document), *(f"error\t{error}" for error in document["config"]["errors"])]
+    lines = [headline(status), *(f"error\t{error}" for error in status.config.errors)]
     lines.append("\t".join(GROUP_COLUMNS))
     lines += ["\t".join(group_cells(rate)) for rate in rates.groups]
     lines.append("\t".join(POOL_COLUMNS))
-    lines += ["\t".join(pool_cells(pool)) for pool in document["pools"]]
+    lines += ["\t".join(pool_cells(pool)) for pool in status.pools]
     return "\n".join(lines)
 
 

@@ -1,11 +1,12 @@
-"""The routers' status documents, polled while somebody watches."""
+"""The routers' statuses, polled while somebody watches."""
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final
+from typing import Final
 
+from abfleet_protos.admin_pb2 import StatusResponse
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
 from abfleet_dashboard.situation import RouterState
@@ -16,17 +17,15 @@ WINDOW_SECONDS: Final = 10.0
 GAP_SECONDS: Final = 3 * WINDOW_SECONDS
 """After nobody watched for so long, what was seen before says nothing about now."""
 
-Document = Mapping[str, Any]
-
 
 class FleetWatch:
-    """The last documents of each router; changed only by `keep`."""
+    """The last statuses of each router; changed only by `keep`."""
 
     def __init__(self, routers: Sequence[RouterAdmin], refresh_seconds: float, visits: Visits) -> None:
         self._routers = routers
         self._refresh_seconds = refresh_seconds
         self._visits = visits
-        self._documents: list[deque[Document]] = [deque() for _ in routers]
+        self._statuses: list[deque[StatusResponse]] = [deque() for _ in routers]
         self._errors: list[str | None] = [None for _ in routers]
         self.number = 0
 
@@ -36,11 +35,11 @@ class FleetWatch:
         return tuple(
             RouterState(
                 address=router.address,
-                document=documents[-1] if documents else None,
-                earlier=documents[0] if len(documents) > 1 else None,
+                status=kept[-1] if kept else None,
+                earlier=kept[0] if len(kept) > 1 else None,
                 error=error,
             )
-            for router, documents, error in zip(self._routers, self._documents, self._errors, strict=True)
+            for router, kept, error in zip(self._routers, self._statuses, self._errors, strict=True)
         )
 
     async def keep(self) -> None:
@@ -54,15 +53,15 @@ class FleetWatch:
                 await self._visits.pause(self._refresh_seconds if self._visits.watched else 3600.0)
 
     async def _ask(self, index: int) -> None:
-        kept = self._documents[index]
+        kept = self._statuses[index]
         try:
-            document = await self._routers[index].status()
+            status = await self._routers[index].status()
         except Unreachable as error:
             self._errors[index] = str(error)
             return
         self._errors[index] = None
-        if kept and not 0 < document["uptime_s"] - kept[-1]["uptime_s"] < GAP_SECONDS:
-            kept.clear()  # an old document, or the router was restarted
-        kept.append(document)
-        while len(kept) > 2 and kept[1]["uptime_s"] <= document["uptime_s"] - WINDOW_SECONDS:
+        if kept and not 0 < status.uptime_s - kept[-1].uptime_s < GAP_SECONDS:
+            kept.clear()  # an old status, or the router was restarted
+        kept.append(status)
+        while len(kept) > 2 and kept[1].uptime_s <= status.uptime_s - WINDOW_SECONDS:
             kept.popleft()

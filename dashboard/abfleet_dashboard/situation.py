@@ -1,12 +1,11 @@
 """What pages show: reports, routers and configuration at one moment."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
+from abfleet_protos.admin_pb2 import StatusResponse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,14 +13,14 @@ class RouterState:
     """One router as it was last seen.
 
     Attributes:
-        document: Its newest status document, as docs/operations.md names each key; None if it never answered.
+        status: Its newest one; None if it never answered.
         earlier: An older one, for rates over the time between; None: rates since the router's start.
         error: Why it could not be asked the last time, in a plain sentence; None if it answered.
     """
 
     address: str
-    document: Mapping[str, Any] | None = None
-    earlier: Mapping[str, Any] | None = None
+    status: StatusResponse | None = None
+    earlier: StatusResponse | None = None
     error: str | None = None
 
 

@@ -260,9 +260,10 @@ class Config:
         log_attributes: Names of the request attributes that may be written to the decision log.
         concluded: Experiments that have ended, in file order; none of them is among `experiments`.
         money: The currency of `revenue_per_user` and of own metrics that name none; None: the most frequent counts.
-        revision: The first 12 hex digits of the sha256 of the effective configuration: with defaults filled in and the
-            fleet file applied; comments, notation and the order of keys where it has no meaning leave it unchanged, and
-            so does `exclude`, which routers have nothing to do with.
+        revision: The first 12 hex digits of the sha256 of the effective configuration, with defaults filled in;
+            comments, notation and the order of keys where it has no meaning leave it unchanged. So does where workers
+            are, in this file or in a fleet file: whoever has the experiments file alone names the revision that routers
+            name. And so does `exclude`, which routers have nothing to do with.
     """
 
     default: str
@@ -276,7 +277,8 @@ class Config:
     revision: str = field(init=False)
 
     def __post_init__(self) -> None:
-        text = json.dumps(effective(self), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        decides = {**effective(self), "models": sorted(self.models)}
+        text = json.dumps(decides, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         object.__setattr__(self, "revision", hashlib.sha256(text.encode()).hexdigest()[:12])
 
     def experiment(self, name: str) -> Experiment:
@@ -321,7 +323,7 @@ def time_text(at: datetime) -> str:
 
 
 def effective(config: Config) -> dict[str, object]:
-    """The configuration as plain JSON values, all defaults filled in; what the revision is computed from.
+    """The configuration as plain JSON values, all defaults filled in; the revision is of all but targets.
 
     Without `exclude`: it is for the analysis alone, and a new revision is one that routers put in force.
     """

@@ -162,6 +162,35 @@ def test_status_shows_the_fleet(up: Up) -> None:
         assert word in plain.stdout
 
 
+def test_one_file_has_one_revision(up: Up) -> None:
+    """plan, ramp, status and the log name it alike, though the router has a fleet file; so the log can be compared."""
+
+    def said(*words: str) -> str:
+        done = run_abfleet(*words, folder=up.folder)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def in_force() -> str:
+        revision: str = json.loads(said("status", "--admin", up.admin_address, "--json"))["config"]["revision"]
+        return revision
+
+    file, old = str(up.experiments_path), up.experiments_path.read_text()
+    (up.folder / "old.yaml").write_text(old)
+    name = load_text(old).experiments[0].name
+    try:
+        ramped = said("ramp", name, "--traffic", "50", "--experiments", file, "--yes")
+        planned = json.loads(said("plan", "old.yaml", file, "--json"))
+        assert f"written, revision {planned['new_revision']}\n" in ramped
+        assert ramped.startswith(f"{planned['old_revision']} -> {planned['new_revision']} ")
+        wait_until(lambda: in_force() == planned["new_revision"], "the plan's revision in force")
+        said("client", "--address", up.address, "--user-id", "compared")
+        check = ("logs", "check", "--logs", "logs", "--experiments", file)
+        wait_until(lambda: re.search(r"^[1-9]\d* exposures compared", said(*check), re.MULTILINE), "a compared line")
+    finally:
+        up.edit(old)
+        wait_until(lambda: in_force() == load_text(old).revision, "the old file in force again")
+
+
 def keys_of(value: object) -> Iterator[str]:
     """Every key of a JSON value, however deep."""
     if isinstance(value, dict):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from pathlib import Path
@@ -32,6 +32,8 @@ from abfleet_analysis.report.waiting import waiting
 from abfleet_analysis.simulation.scenarios import SCENARIOS
 from abfleet_experiments.config import AnalysisPlan, Config, EndedExperiment, ExcludedWindow
 from abfleet_experiments.file.load import load_text
+from abfleet_protos.admin_pb2 import StatusResponse
+from google.protobuf.json_format import ParseDict
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text
 
@@ -259,6 +261,11 @@ def hostile_report() -> Report:
             },
         ),
     )
+
+
+def router_status(document: Mapping[str, Any] | None = None) -> StatusResponse:
+    """A router's status, by its document."""
+    return ParseDict(status_document() if document is None else document, StatusResponse())
 
 
 def status_document() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from abfleet_dashboard.pages import experiment_page, fleet_page, glossary_page, 
 from abfleet_dashboard.situation import RouterState, Situation
 from abfleet_dashboard.views.glossary_view import TEXT, glossary_sections
 from abfleet_experiments.file.load import load_text
+from abfleet_protos.admin_pb2 import StatusResponse
 
 from tests.dashboard.html_check import faults, read
 from tests.dashboard.made import (
@@ -21,6 +22,7 @@ from tests.dashboard.made import (
     made_report,
     made_times,
     renamed,
+    router_status,
     status_document,
 )
 
@@ -43,7 +45,7 @@ def report() -> Report:
 
 def test_every_page_is_sound(report: Report) -> None:
     """Tags closed, ids unique, headings in order, links that lead somewhere, nothing inline, with details or not."""
-    router = RouterState(address="127.0.0.1:50052", document=status_document())
+    router = RouterState(address="127.0.0.1:50052", status=router_status())
     now = situation(report, routers=(router, RouterState(address="10.0.0.8:1", error="connection refused")))
     plain = (overview_page(now), fleet_page(now), glossary_page(now))
     for page in (*plain, message_page("Not found", ("There is no such page.",))):
@@ -159,7 +161,7 @@ def test_a_fresh_report_needs_no_sentence() -> None:
 
 def test_the_fleet_page_names_every_worker() -> None:
     """Versions with their state in words, rates, and what the router says of itself."""
-    text = read(fleet_page(situation(routers=(RouterState(address="a:1", document=status_document()),)))).text
+    text = read(fleet_page(situation(routers=(RouterState(address="a:1", status=router_status()),)))).text
     for said in (
         "serves, 0.4 calls/s, workers missing: v1.3.0-beta, v1.4.0-rc1",
         "1 of 1 worker gets calls",
@@ -177,10 +179,10 @@ def test_the_fleet_page_names_every_worker() -> None:
 
 def test_rates_are_over_the_time_between_two_documents() -> None:
     """Two documents ten seconds apart."""
-    before, after = status_document(), status_document()
-    after["uptime_s"] += 10
-    after["groups"][0] = after["groups"][0] | {"calls": 1500}
-    state = RouterState(address="a:1", document=after, earlier=before)
+    before, after = router_status(), router_status()
+    after.uptime_s += 10
+    after.groups[0].calls = 1500
+    state = RouterState(address="a:1", status=after, earlier=before)
     text = read(fleet_page(situation(routers=(state,)))).text
     assert "Calls over the last 10 seconds" in text
     assert "50.0\n100.0 %" in text
@@ -191,13 +193,14 @@ def test_rates_are_over_the_time_between_two_documents() -> None:
     [
         (RouterState(address="a:1"), "The router at a:1 cannot be reached: it has not answered yet"),
         (RouterState(address="a:1", error="refused"), "The router at a:1 cannot be reached: refused"),
-        (RouterState(address="a:1", document=status_document(), error="gone"), "It cannot be reached any more: gone."),
-        (RouterState(address="a:1", document={"router": "x"}), "is it of another release?"),
-        (RouterState(address="a:1", document={"config": None}), "is it of another release?"),
+        (RouterState(address="a:1", status=router_status(), error="gone"), "It cannot be reached any more: gone."),
+        (RouterState(address="a:1", status=StatusResponse()), "does not serve"),
         (
             RouterState(
                 address="a:1",
-                document=status_document() | {"config": status_document()["config"] | {"errors": ["bad weights"]}},
+                status=router_status(
+                    status_document() | {"config": status_document()["config"] | {"errors": ["bad weights"]}}
+                ),
             ),
             "bad weights",
         ),
@@ -224,7 +227,10 @@ def test_hostile_names_are_text() -> None:
     """No name makes an element, an attribute or a template's value, or hides a character; pages stay sound."""
     report = hostile_report()
     document = renamed(status_document(), {"homepage-ranking": HOSTILE[0], "v1.2.3": HOSTILE[1], "control": HOSTILE[3]})
-    routers = (RouterState(address=HOSTILE[1], document=document), RouterState(address="b:1", error=HOSTILE[0]))
+    routers = (
+        RouterState(address=HOSTILE[1], status=router_status(document)),
+        RouterState(address="b:1", error=HOSTILE[0]),
+    )
     now = situation(report, routers=routers, analysis_error=HOSTILE[0], config_errors=HOSTILE)
     pages = [
         (overview_page(now), False),

@@ -27,8 +27,8 @@ Act = Callable[[Fleet, str, int], None]
 def is_in(fleet: Fleet, version: str, number: int) -> bool:
     """Whether the router may send it calls."""
     address = fleet.worker_addresses[version, number]
-    pool = next(pool for pool in fleet.status()["pools"] if pool["version"] == version)
-    return any(one["address"] == address and one["in"] for one in pool["replicas"])
+    pool = next(pool for pool in fleet.status().pools if pool.version == version)
+    return any(one.address == address and one.gets_calls for one in pool.replicas)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +139,7 @@ def fill(fleet: Fleet, version: str, number: int) -> None:
             except OSError as error:
                 if error.errno != errno.ENOSPC:
                     raise
-    wait_until(lambda: fleet.status()["decision_log"]["failing"], "the log cannot be written")
+    wait_until(lambda: fleet.status().decision_log.failing, "the log cannot be written")
 
 
 def make_room(fleet: Fleet, version: str, number: int) -> None:
@@ -147,7 +147,7 @@ def make_room(fleet: Fleet, version: str, number: int) -> None:
 
 
 def log_is_written(fleet: Fleet, version: str, number: int) -> bool:
-    return not fleet.status()["decision_log"]["failing"]
+    return not fleet.status().decision_log.failing
 
 
 def move_alias(*words: str) -> Act:

@@ -136,7 +136,7 @@ def each_call_gets_its_own_answer(fleet: Fleet, calls: int, seed: int) -> str:
             assert line["status"] in ("OK", "CANCELLED", "DEADLINE_EXCEEDED"), line
     unseen = sum(one.request_id not in lines for one in ended)
     statuses = Counter(of_one[0]["status"] for of_one in lines.values())
-    wait_until(lambda: fleet.status()["waiting"]["calls"] == 0, "nothing waits")
+    wait_until(lambda: fleet.status().waiting.calls == 0, "nothing waits")
     return (
         f"{calls} calls in {seconds:.0f} s; callers saw {dict(how)}; the log has {len(lines)} lines, "
         f"{dict(statuses)}; {unseen} calls were given up before they reached the router"

@@ -199,7 +199,7 @@ def flood(fleet: Fleet, *, lines_a_second: int, seconds: float, share: float) ->
 
     accepted, took = asyncio.run(send())
     lines, counted = _outcome_lines(fleet, "impression")
-    lost = fleet.status()["decision_log"]["lost"]
+    lost = fleet.status().decision_log.lost
     assert accepted == lines == counted == batches * BATCH_OUTCOMES
     assert lost == 0
     rate = lines / took
@@ -209,7 +209,7 @@ def flood(fleet: Fleet, *, lines_a_second: int, seconds: float, share: float) ->
 
 def _outcome_lines(fleet: Fleet, kind: str) -> tuple[int, int]:
     """Lines of a type of outcome, and how many count, when nothing is buffered any more."""
-    wait_until(lambda: not fleet.status()["decision_log"]["buffered"], "an empty buffer")
+    wait_until(lambda: not fleet.status().decision_log.buffered, "an empty buffer")
     with open_log([fleet.log_dir]) as log:
         query = "SELECT count(*), count(DISTINCT outcome) FROM lines WHERE event = 'outcome' AND type = ?"
         lines, counted = log.connection.con.execute(query, [kind]).fetchone() or (0, 0)

@@ -98,12 +98,12 @@ def _broken_for_a_while(
             if harm is not None:
                 await shows(lambda: len(load.answers) > 100)
                 await asyncio.to_thread(harm)
-            await shows(lambda: fleet.status()["decision_log"]["lost"] > 100)
-            assert fleet.status()["decision_log"]["failing"]
-            await shows(lambda: fleet.status()["serving"] is (policy == "keep_serving"))
+            await shows(lambda: fleet.status().decision_log.lost > 100)
+            assert fleet.status().decision_log.failing
+            await shows(lambda: fleet.status().serving is (policy == "keep_serving"))
             await asyncio.to_thread(mend)
-            await shows(lambda: not fleet.status()["decision_log"]["failing"])
-            await shows(lambda: fleet.status()["serving"])
+            await shows(lambda: not fleet.status().decision_log.failing)
+            await shows(lambda: fleet.status().serving)
             already = len(load.answers)
             await shows(lambda: len(load.answers) > already + 100)
 
@@ -146,12 +146,12 @@ def stalled(folder: Path, rate: float, seconds: float) -> str:
             await asyncio.to_thread(freeze)
             try:
                 already = len(load.answers)
-                await shows(lambda: fleet.status()["decision_log"]["failing"])
+                await shows(lambda: fleet.status().decision_log.failing)
                 await asyncio.sleep(seconds)  # the stall itself
                 assert len(load.answers) > already + rate * seconds / 4, "calls go on"
             finally:
                 await asyncio.to_thread(thaw)
-            await shows(lambda: not fleet.status()["decision_log"]["failing"])
+            await shows(lambda: not fleet.status().decision_log.failing)
 
         asyncio.run(load.until(story()))
         (books, lost), p99 = settle(fleet), p99_ms(fleet)
@@ -190,8 +190,8 @@ async def shows(condition: Callable[[], object]) -> None:
 
 def settle(fleet: Fleet) -> tuple[Books, int]:
     """The log when nothing is buffered any more, and the lines that are counted as lost."""
-    wait_until(lambda: not fleet.status()["decision_log"]["buffered"], "an empty buffer")
-    lost: int = fleet.status()["decision_log"]["lost"]
+    wait_until(lambda: not fleet.status().decision_log.buffered, "an empty buffer")
+    lost: int = fleet.status().decision_log.lost
     with urllib.request.urlopen(f"http://{fleet.metrics_address}/metrics", timeout=10) as answer:
         text = answer.read().decode()
     (shown,) = [line for line in text.splitlines() if line.startswith("abfleet_decision_log_dropped_total ")]

@@ -37,9 +37,9 @@ def main() -> int:
 
 def in_force(fleet: Fleet, text: str) -> None:
     """Saves a file and waits until the router follows it."""
-    revision = load_text(text, fleet_text=fleet.fleet_path.read_text()).revision
+    revision = load_text(text).revision
     fleet.edit(text)
-    wait_until(lambda: fleet.status()["config"]["revision"] == revision, f"revision {revision} in force")
+    wait_until(lambda: fleet.status().config.revision == revision, f"revision {revision} in force")
 
 
 def places(fleet: Fleet, users: list[str]) -> list[Placement]:
@@ -91,9 +91,9 @@ def reloads_under_load(fleet: Fleet, reloads: int) -> str:
 
     for _ in range(3):  # what is made once and kept is made now
         in_force(fleet, weights())
-    wait_until(lambda: fleet.status()["waiting"]["calls"] == 0, "nothing under way")
-    tasks, threads, descriptors = fleet.status()["tasks"], process.num_threads(), process.num_fds()
-    generation = fleet.status()["config"]["generation"]
+    wait_until(lambda: fleet.status().waiting.calls == 0, "nothing under way")
+    tasks, threads, descriptors = fleet.status().tasks, process.num_threads(), process.num_fds()
+    generation = fleet.status().config.generation
     begun = time.monotonic()
 
     async def story() -> None:
@@ -105,15 +105,15 @@ def reloads_under_load(fleet: Fleet, reloads: int) -> str:
     assert load.errors == [], load.errors[0]
     assert load.answers
     status = fleet.status()
-    assert status["config"]["generation"] == generation + reloads
-    assert status["config"]["errors"] == []
-    wait_until(lambda: fleet.status()["tasks"] <= tasks, f"at most {tasks} tasks again")
+    assert status.config.generation == generation + reloads
+    assert status.config.errors == []
+    wait_until(lambda: fleet.status().tasks <= tasks, f"at most {tasks} tasks again")
     wait_until(lambda: process.num_fds() <= descriptors + 2, f"about {descriptors} descriptors again")
     # Idle threads of the pool that reads files come and go up to its size; more would be a leak.
     assert process.num_threads() <= threads + 8
     return (
         f"{reloads} reloads in {seconds:.0f} s, {len(load.answers)} calls, 0 failed; "
-        f"tasks {tasks} then {fleet.status()['tasks']}, descriptors {descriptors} then {process.num_fds()}, "
+        f"tasks {tasks} then {fleet.status().tasks}, descriptors {descriptors} then {process.num_fds()}, "
         f"threads {threads} then {process.num_threads()}"
     )
 

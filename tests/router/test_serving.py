@@ -18,6 +18,7 @@ from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_router.serving import Serving
 from abfleet_router.settings import parse
+from abfleet_transport.client.status_document import as_document
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.router.stub_worker import StubWorker
@@ -92,11 +93,10 @@ class Scene:
         answer = await health_pb2_grpc.HealthStub(self.channel).Check(health_pb2.HealthCheckRequest(), timeout=SECONDS)
         return int(answer.status)
 
-    async def status(self) -> dict[str, Any]:
+    async def status(self) -> admin_pb2.StatusResponse:
         """What `abfleet status` would read."""
-        answer = await self.operator.Status(admin_pb2.StatusRequest(), timeout=SECONDS)
-        document: dict[str, Any] = orjson.loads(answer.json)
-        return document
+        answer: admin_pb2.StatusResponse = await self.operator.Status(admin_pb2.StatusRequest(), timeout=SECONDS)
+        return answer
 
     async def reload(self) -> Any:
         """What `abfleet reload` would do."""
@@ -183,8 +183,8 @@ async def test_it_is_not_ready_without_its_default(scene: Scene) -> None:
         await scene.recommend()
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     status = await scene.status()
-    assert (status["serving"], status["config"]["revision"]) == (False, None)
-    assert "waits for a worker that serves v1" in status["config"]["errors"][0]
+    assert (status.serving, status.config.revision, status.config.HasField("activated")) == (False, "", False)
+    assert "waits for a worker that serves v1" in status.config.errors[0]
     await scene.v1.start()
     async with asyncio.timeout(SECONDS):
         await ready
@@ -199,20 +199,20 @@ async def test_status_and_reload(scene: Scene) -> None:
     await until(lambda: len(serving.parts.fleet.pools["v2"].available) == 1)
     await scene.recommend("qa")
     before = await scene.status()
-    assert (before["serving"], before["config"]["generation"], before["config"]["errors"]) == (True, 1, [])
-    assert {pool["version"]: pool["available"] for pool in before["pools"]} == {"v1": 1, "v2": 1}
-    assert [group["calls"] for group in before["groups"] if group["group"] == "treatment"] == [1]
+    assert (before.serving, before.config.generation, before.config.errors) == (True, 1, [])
+    assert {pool.version: pool.available for pool in before.pools} == {"v1": 1, "v2": 1}
+    assert [group.calls for group in before.groups if group.group == "treatment"] == [1]
     write_experiments(scene.file, scene.v1, scene.v2, share=10)
     answer = await scene.reload()
     after = await scene.status()
     assert answer.active
-    assert answer.config_revision == after["config"]["revision"] != before["config"]["revision"]
+    assert answer.config_revision == after.config.revision != before.config.revision
     scene.file.write_text("nonsense")
     answer = await scene.reload()
     assert not answer.active
     assert len(answer.errors) >= 1
-    assert answer.config_revision == after["config"]["revision"]
-    assert (await scene.status())["config"]["errors"] == list(answer.errors)
+    assert answer.config_revision == after.config.revision
+    assert (await scene.status()).config.errors == list(answer.errors)
 
 
 async def test_a_drain_lets_calls_end(scene: Scene) -> None:
@@ -255,7 +255,7 @@ async def test_the_admin_port_outlives_a_path_that_is_no_text(scene: Scene) -> N
     """Such a call would end the library's server; operators are answered afterwards."""
     serving = await scene.open()
     await send_hostile(serving.admin_address)
-    assert (await scene.status())["serving"] in (True, False)
+    assert (await scene.status()).serving in (True, False)
 
 
 async def test_a_wrong_beginning(tmp_path: Path) -> None:
@@ -276,10 +276,13 @@ async def test_every_key_of_the_status_is_documented(scene: Scene) -> None:
     await (await scene.open()).ready()
     await scene.recommend()
     page = (Path(__file__).resolve().parents[2] / "docs" / "operations.md").read_text()
-    table = page.split("The document, which the router's admin port serves")[1].split("\n\n")[1]
+    table = page.split("The keys of the document")[1].split("\n\n")[1]
     documented = set(re.findall(r"`([\w.\[\]]+)`", "\n".join(row.split("|")[1] for row in table.splitlines())))
     whole_rows = {key.removesuffix("[]") for key in documented if key.endswith("[]")}
-    keys = set(paths(await scene.status()))
+    status = await scene.status()
+    assert orjson.loads(status.json) == as_document(status), "older readers are told the same"
+    assert (await scene.operator.Status(admin_pb2.StatusRequest(without_json=True), timeout=SECONDS)).json == ""
+    keys = set(paths(as_document(status)))
     for key in keys - documented:
         row, _, name = key.rpartition(".")
         assert row.removesuffix("[]") in whole_rows, key

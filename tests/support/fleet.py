@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any, Self
 
 import grpc
-from abfleet_protos import admin_pb2, admin_pb2_grpc, recommender_pb2_grpc
+from abfleet_protos import admin_pb2_grpc, recommender_pb2_grpc
+from abfleet_protos.admin_pb2 import StatusRequest, StatusResponse
 
 from tests.support.network import PORT, Network
 from tests.support.process import ROOT, Process
@@ -35,6 +36,13 @@ def wait_until(condition: Callable[[], object], what: str, seconds: float = 30.0
         time.sleep(pause)
         pause = min(1.1 * pause, 0.1)
     raise AssertionError(f"not within {seconds:g} s: {what}")
+
+
+def status_of(admin_address: str) -> StatusResponse:
+    """What a running router says of itself on its admin port."""
+    with grpc.insecure_channel(admin_address) as channel:
+        answer: StatusResponse = admin_pb2_grpc.AdminStub(channel).Status(StatusRequest(), timeout=10)
+    return answer
 
 
 class Fleet:
@@ -213,17 +221,14 @@ class Fleet:
         with grpc.insecure_channel(self.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
             yield recommender_pb2_grpc.RecommenderStub(channel)
 
-    def status(self, admin_address: str | None = None) -> dict[str, Any]:
-        """The router's status document, or that of another one."""
-        with grpc.insecure_channel(admin_address or self.admin_address) as channel:
-            answer = admin_pb2_grpc.AdminStub(channel).Status(admin_pb2.StatusRequest(), timeout=10)
-        document: dict[str, Any] = json.loads(answer.json)
-        return document
+    def status(self, admin_address: str | None = None) -> StatusResponse:
+        """The router's status, or that of another one."""
+        return status_of(admin_address or self.admin_address)
 
     def wait_for_serving(self, version: str, replicas: int = 1) -> None:
         """Waits until the router has that many replicas of a version in."""
         wait_until(
-            lambda: any(p["version"] == version and p["available"] >= replicas for p in self.status()["pools"]),
+            lambda: any(p.version == version and p.available >= replicas for p in self.status().pools),
             f"{replicas} replicas of {version} in",
         )
 

@@ -148,7 +148,7 @@ def test_editing_weights_under_load(fleet: Fleet) -> None:
     """200 calls a second go on while weights are edited: none fails, the new split is in force within three seconds,
     and everyone is where the formula says; broken edits leave it in force with every error listed."""
     load = Load(fleet.address, 200, "edit")
-    shipped = fleet.status()["config"]["revision"]
+    shipped = fleet.status().config.revision
     edited_at = in_force_at = 0.0
 
     async def edits() -> None:
@@ -156,11 +156,9 @@ def test_editing_weights_under_load(fleet: Fleet) -> None:
         await asyncio.sleep(0.5)
         edited_at = time.monotonic()
         fleet.edit(experiments_file(60, 30, 10))
-        await asyncio.to_thread(
-            wait_until, lambda: fleet.status()["config"]["revision"] != shipped, "a new revision", 30
-        )
+        await asyncio.to_thread(wait_until, lambda: fleet.status().config.revision != shipped, "a new revision", 30)
         in_force_at = time.monotonic()
-        good = fleet.status()["config"]["revision"]
+        good = fleet.status().config.revision
         for text, expected in (
             ("experiments: [", ["line", ":"]),
             (experiments_file(69, 20, 10), ["weight", "99"]),
@@ -168,16 +166,12 @@ def test_editing_weights_under_load(fleet: Fleet) -> None:
             (experiments_file().replace('"model": "v1.4.0-rc1"', '"model": "v9"'), ["v9"]),
         ):
             fleet.edit(text)
-            errors = await asyncio.to_thread(
-                wait_until, lambda: fleet.status()["config"]["errors"], "errors in the status"
-            )
-            assert fleet.status()["config"]["revision"] == good
+            errors = await asyncio.to_thread(wait_until, lambda: fleet.status().config.errors, "errors in the status")
+            assert fleet.status().config.revision == good
             if expected != ["line", ":"]:
                 assert all(any(word in error for error in errors) for word in expected), errors
             fleet.edit(experiments_file(60, 30, 10))
-            await asyncio.to_thread(
-                wait_until, lambda: not fleet.status()["config"]["errors"], "no errors in the status"
-            )
+            await asyncio.to_thread(wait_until, lambda: not fleet.status().config.errors, "no errors in the status")
 
     asyncio.run(load.until(edits()))
     assert load.errors == []
@@ -189,7 +183,7 @@ def test_editing_weights_under_load(fleet: Fleet) -> None:
     assert before
     assert all(answer.group == group_of(user) for user, answer in before)
     fleet.edit(experiments_file())
-    wait_until(lambda: fleet.status()["config"]["revision"] == shipped, "the shipped file in force")
+    wait_until(lambda: fleet.status().config.revision == shipped, "the shipped file in force")
     wait_until(
         lambda: [line for line in fleet.log() if line["event"] == "reload" and line["active"]], "a reload in the log"
     )
@@ -266,7 +260,7 @@ def test_a_second_signal_ends_a_router_at_once(tmp_path: Path) -> None:
         assert fleet.router is not None
         router = fleet.router.popen
         router.send_signal(signal.SIGTERM)
-        wait_until(lambda: not fleet.status()["serving"], "it says that it goes")
+        wait_until(lambda: not fleet.status().serving, "it says that it goes")
         with fleet.stub() as stub:
             assert stub.Recommend(RecommendRequest(item_ids=SEED_HISTORY), timeout=10).item_ids
         router.send_signal(signal.SIGTERM)

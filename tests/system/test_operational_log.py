@@ -33,10 +33,10 @@ def test_the_level_follows_command_and_signals(tmp_path: Path) -> None:
     with Fleet(tmp_path, experiments=experiments_file(), versions=("v1.2.3",)) as fleet:
         router, (worker,) = fleet.router, fleet.workers.values()
         assert router is not None
-        revision = fleet.status()["config"]["revision"]
+        revision = fleet.status().config.revision
         done = run_abfleet("log-level", "debug", "--json", "--admin", fleet.admin_address, folder=tmp_path)
         assert json.loads(done.stdout) == {"admin": fleet.admin_address, "was": "info", "level": "debug"}
-        assert fleet.status()["log_level"] == "debug"
+        assert fleet.status().log_level == "debug"
         # The other versions' names do not resolve, which is a line at debug.
         wait_until(lambda: said(router, "target does not resolve", level="debug", config_revision=revision), "debug")
         done = run_abfleet("log-level", "default", "--admin", fleet.admin_address, folder=tmp_path)

@@ -57,5 +57,5 @@ def together(stub: RecommenderStub, calls: Iterable[RecommendRequest]) -> Counte
 def is_idle(fleet: Fleet) -> bool:
     """Whether the router has no call."""
     status = fleet.status()
-    loads = [replica["load"] for pool in status["pools"] for replica in pool["replicas"]]
-    return status["waiting"]["calls"] == 0 and not any(loads)
+    loads = [replica.load for pool in status.pools for replica in pool.replicas]
+    return status.waiting.calls == 0 and not any(loads)

@@ -42,14 +42,14 @@ def test_reload_on_request(tmp_path: Path) -> None:
     """SIGHUP and the admin call read the file at once, however seldom the router looks by itself; the admin call says
     what came of it."""
     with Fleet(tmp_path, experiments=experiments_file(), router_flags=("--reload-interval", "3600")) as fleet:
-        first = fleet.status()["config"]["revision"]
+        first = fleet.status().config.revision
         fleet.edit(experiments_file(60, 30, 10))
         with grpc.insecure_channel(fleet.admin_address) as channel:
             admin = admin_pb2_grpc.AdminStub(channel)
             answer = wait_until(
                 lambda: (a := admin.Reload(admin_pb2.ReloadRequest(), timeout=10)).active and a, "an active reload"
             )
-            assert answer.config_revision == fleet.status()["config"]["revision"] != first
+            assert answer.config_revision == fleet.status().config.revision != first
             fleet.edit(experiments_file(60, 30, 11))
             refused = admin.Reload(admin_pb2.ReloadRequest(), timeout=10)
         assert not refused.active
@@ -58,7 +58,7 @@ def test_reload_on_request(tmp_path: Path) -> None:
         fleet.edit(experiments_file())
         assert fleet.router is not None
         fleet.router.popen.send_signal(signal.SIGHUP)
-        wait_until(lambda: fleet.status()["config"]["revision"] == first, "the first file again after SIGHUP")
+        wait_until(lambda: fleet.status().config.revision == first, "the first file again after SIGHUP")
 
 
 def test_a_ramp_row_takes_effect_on_two_routers(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_ramp_row_takes_effect_on_two_routers(tmp_path: Path) -> None:
         other, other_admin = fleet.start_another_router()
         for version in ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1"):
             fleet.wait_for_serving(version)
-        wait_until(lambda: all(pool["available"] for pool in fleet.status(other_admin)["pools"]), "the other's fleet")
+        wait_until(lambda: all(pool.available for pool in fleet.status(other_admin).pools), "the other's fleet")
         assert datetime.now(UTC) < at - timedelta(seconds=2), "this machine is too slow for the time of the test"
         users = [RecommendRequest(item_ids=SEED_HISTORY, user_id=f"user-{number}") for number in range(300)]
 
@@ -83,16 +83,14 @@ def test_a_ramp_row_takes_effect_on_two_routers(tmp_path: Path) -> None:
         before = groups(fleet.address)
         assert before == groups(other)
         assert set(before) == {"control", "experiment"}
-        generations = [fleet.status(a)["config"]["generation"] for a in (fleet.admin_address, other_admin)]
+        generations = [fleet.status(a).config.generation for a in (fleet.admin_address, other_admin)]
         for address, generation in zip((fleet.admin_address, other_admin), generations, strict=True):
             wait_until(
-                lambda address=address, generation=generation: (
-                    fleet.status(address)["config"]["generation"] > generation
-                ),
+                lambda address=address, generation=generation: fleet.status(address).config.generation > generation,
                 "the row in force",
                 60,
             )
-            in_force = datetime.fromisoformat(fleet.status(address)["config"]["activated"])
+            in_force = fleet.status(address).config.activated.ToDatetime(UTC)
             assert timedelta(0) <= in_force - at < timedelta(seconds=3)
         after = groups(fleet.address)
         assert after == groups(other)
@@ -120,19 +118,19 @@ def test_a_version_that_is_added_waits_for_its_worker(tmp_path: Path) -> None:
     what halts or ramps down does not wait."""
     two = experiments_file(80, 20, 0)
     with Fleet(tmp_path, experiments=two, versions=("v1.2.3", "v1.3.0-beta")) as fleet:
-        first = fleet.status()["config"]["revision"]
+        first = fleet.status().config.revision
         fleet.edit(experiments_file(70, 20, 10))
-        errors = wait_until(lambda: fleet.status()["config"]["errors"], "what it waits for")
+        errors = wait_until(lambda: fleet.status().config.errors, "what it waits for")
         assert "v1.4.0-rc1" in errors[0]
-        assert fleet.status()["config"]["revision"] == first
+        assert fleet.status().config.revision == first
         fleet.edit(experiments_file(80, 20, 0, enabled=False))
-        wait_until(lambda: fleet.status()["config"]["revision"] != first, "the halt in force")
-        halted = fleet.status()["config"]["revision"]
+        wait_until(lambda: fleet.status().config.revision != first, "the halt in force")
+        halted = fleet.status().config.revision
         fleet.edit(experiments_file(70, 20, 10))
-        wait_until(lambda: fleet.status()["config"]["errors"], "what it waits for")
+        wait_until(lambda: fleet.status().config.errors, "what it waits for")
         fleet.add_worker("v1.4.0-rc1")
         begun = time.monotonic()
-        wait_until(lambda: fleet.status()["config"]["revision"] != halted, "the new version in force")
+        wait_until(lambda: fleet.status().config.revision != halted, "the new version in force")
         assert time.monotonic() - begun < 30
         with fleet.stub() as stub:
             answers = [

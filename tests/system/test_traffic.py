@@ -38,7 +38,7 @@ def traffic(address: str, *words: str, code: int = 0) -> tuple[str, str]:
 
 def lines_of(fleet: Fleet, run: str) -> list[dict[str, Any]]:
     """The log's lines of one run, when nothing is buffered."""
-    wait_until(lambda: not fleet.status()["decision_log"]["buffered"], "an empty buffer")
+    wait_until(lambda: not fleet.status().decision_log.buffered, "an empty buffer")
     return [line for line in read_books(fleet.log_dir).lines if str(line.get("request_id", "")).startswith(f"{run}-")]
 
 

@@ -1,14 +1,14 @@
-"""Routers, versions and replicas as rows, from the routers' status documents."""
+"""Routers, versions and replicas as rows, from the routers' statuses."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import UTC
 
+from abfleet_protos.admin_pb2 import PoolStatus, ReplicaStatus, StatusResponse
 from abfleet_transport.client.rates import GroupRate, Rates, between
 
 from abfleet_dashboard.numbers import UNKNOWN, counted, duration, instant, milliseconds, share
 from abfleet_dashboard.situation import RouterState
-from abfleet_dashboard.views.setup_view import parsed_time
 
 _HEALTH = {
     "connecting": "is being connected to",
@@ -76,7 +76,7 @@ class RouterView:
 
 def router_view(state: RouterState) -> RouterView:
     """The router for a page; whatever is wrong is a sentence."""
-    if state.document is None:
+    if state.status is None:
         why = state.error or "it has not answered yet"
         return RouterView(
             address=state.address,
@@ -85,83 +85,72 @@ def router_view(state: RouterState) -> RouterView:
             summary="cannot be reached",
             error=f"The router at {state.address} cannot be reached: {why}",
         )
-    try:
-        return _known(state, state.document)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        return RouterView(
-            address=state.address,
-            name=state.address,
-            level="bad",
-            summary="says what is not understood",
-            error=f"The status of the router at {state.address} is not understood ({type(error).__name__}: {error}); "
-            "is it of another release?",
-        )
+    return _known(state, state.status)
 
 
-def _known(state: RouterState, document: Mapping[str, Any]) -> RouterView:
-    config = document["config"]
-    rates = between(state.earlier, document)
-    pools = tuple(_pool(pool, config["default"]) for pool in document["pools"])
-    errors = tuple(str(error) for error in config["errors"])
+def _known(state: RouterState, status: StatusResponse) -> RouterView:
+    rates = between(state.earlier, status)
+    pools = tuple(_pool(pool, status.config.default) for pool in status.pools)
     return RouterView(
         address=state.address,
-        name=str(document["router"]),
-        level=_level(state, document, pools),
-        summary=_summary(state, document, rates, pools),
+        name=status.router,
+        level=_level(state, status, pools),
+        summary=_summary(state, status, rates, pools),
         error=f"It cannot be reached any more: {state.error}. This is what it said last." if state.error else None,
-        facts=_facts(document),
-        config_errors=errors,
-        window=_window(state, document),
+        facts=_facts(status),
+        config_errors=tuple(status.config.errors),
+        window=_window(state, status),
         rates=tuple(_rate(one) for one in rates.groups if one.experiment or one.calls),
         total=_rate(rates.total) if rates.groups else None,
         pools=pools,
     )
 
 
-def _level(state: RouterState, document: Mapping[str, Any], pools: Sequence[PoolView]) -> str:
-    if state.error or not document["serving"]:
+def _level(state: RouterState, status: StatusResponse, pools: Sequence[PoolView]) -> str:
+    if state.error or not status.serving:
         return "bad"
-    worrying = document["config"]["errors"] or document["decision_log"]["failing"] or document["decision_log"]["lost"]
+    worrying = status.config.errors or status.decision_log.failing or status.decision_log.lost
     return "warning" if worrying or any(pool.level != "ok" for pool in pools) else "ok"
 
 
-def _summary(state: RouterState, document: Mapping[str, Any], rates: Rates, pools: Sequence[PoolView]) -> str:
+def _summary(state: RouterState, status: StatusResponse, rates: Rates, pools: Sequence[PoolView]) -> str:
     if state.error:
         return "cannot be reached any more"
-    parts = ["serves" if document["serving"] else "does not serve", f"{rates.total.calls_per_s:,.1f} calls/s"]
+    parts = ["serves" if status.serving else "does not serve", f"{rates.total.calls_per_s:,.1f} calls/s"]
     low = [pool.version for pool in pools if pool.level != "ok"]
     parts.append(f"workers missing: {', '.join(low)}" if low else f"{counted(len(pools), 'version')} with all workers")
-    if document["config"]["errors"]:
+    if status.config.errors:
         parts.append("the newest configuration was not taken")
-    if document["decision_log"]["failing"]:
+    if status.decision_log.failing:
         parts.append("the log cannot be written")
     return ", ".join(parts)
 
 
-def _facts(document: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    config, log, waiting = document["config"], document["decision_log"], document["waiting"]
-    activated = parsed_time(config["activated"])
-    since = f", in force since {instant(activated, seconds=True)}" if activated else ""
-    lost = f", {log['lost']:,} lost" if log["lost"] else ""
-    failing = "; writing fails now" if log["failing"] else ""
+def _facts(status: StatusResponse) -> tuple[tuple[str, str], ...]:
+    config, log = status.config, status.decision_log
+    since = ""
+    if config.HasField("activated"):
+        since = f", in force since {instant(config.activated.ToDatetime(UTC), seconds=True)}"
+    lost = f", {log.lost:,} lost" if log.lost else ""
+    failing = "; writing fails now" if log.failing else ""
     facts = [
-        ("State", "serves" if document["serving"] else "does not serve"),
-        ("Up for", duration(float(document["uptime_s"]))),
-        ("Configuration", f"{config['revision'] or 'none yet'} (number {config['generation']}){since}"),
-        ("Default version", str(config["default"] or UNKNOWN)),
-        ("Log", f"{counted(log['lines'], 'line')}{lost}, {log['buffered']:,} not yet written{failing}"),
-        ("WaitingReasons calls", f"{waiting['calls']:,}"),
-        ("Refused", f"{document['shed']:,} under overload, {document['rejected']:,} for wrong input"),
-        ("Second attempts", f"{document['retries']:,}"),
+        ("State", "serves" if status.serving else "does not serve"),
+        ("Up for", duration(status.uptime_s)),
+        ("Configuration", f"{config.revision or 'none yet'} (number {config.generation}){since}"),
+        ("Default version", config.default or UNKNOWN),
+        ("Log", f"{counted(log.lines, 'line')}{lost}, {log.buffered:,} not yet written{failing}"),
+        ("Waiting calls", f"{status.waiting.calls:,}"),
+        ("Refused", f"{status.shed:,} under overload, {status.rejected:,} for wrong input"),
+        ("Second attempts", f"{status.retries:,}"),
     ]
     return tuple(facts)
 
 
-def _window(state: RouterState, document: Mapping[str, Any]) -> str:
+def _window(state: RouterState, status: StatusResponse) -> str:
     earlier = state.earlier
-    if earlier is None or earlier["uptime_s"] >= document["uptime_s"]:
+    if earlier is None or earlier.uptime_s >= status.uptime_s:
         return "since the router started"
-    return f"over the last {duration(document['uptime_s'] - earlier['uptime_s'])}"
+    return f"over the last {duration(status.uptime_s - earlier.uptime_s)}"
 
 
 def _rate(rate: GroupRate) -> RateRow:
@@ -179,27 +168,27 @@ def _rate(rate: GroupRate) -> RateRow:
     )
 
 
-def _pool(pool: Mapping[str, Any], default: str | None) -> PoolView:
-    replicas = tuple(_replica(replica) for replica in pool["replicas"])
-    available, all_of_them = int(pool["available"]), len(replicas)
+def _pool(pool: PoolStatus, default: str) -> PoolView:
+    replicas = tuple(_replica(replica) for replica in pool.replicas)
+    available, all_of_them = pool.available, len(replicas)
     gets = "gets" if all_of_them == 1 else "get"
     level = "bad" if not available else "ok" if available == all_of_them else "warning"
     return PoolView(
-        version=str(pool["version"]),
-        is_default=pool["version"] == default,
+        version=pool.version,
+        is_default=pool.version == default,
         summary=f"{available} of {counted(all_of_them, 'worker')} {gets} calls"
         if all_of_them
         else "no worker is known",
         level=level,
-        ejections=f"taken out {counted(int(pool['ejections']), 'time')} after failures" if pool["ejections"] else "",
+        ejections=f"taken out {counted(pool.ejections, 'time')} after failures" if pool.ejections else "",
         replicas=replicas,
     )
 
 
-def _replica(replica: Mapping[str, Any]) -> ReplicaRow:
-    health = _HEALTH.get(replica["health"], str(replica["health"]))
-    taken_out = replica["health"] == "serving" and not replica["in"]
+def _replica(replica: ReplicaStatus) -> ReplicaRow:
+    health = _HEALTH.get(replica.health, replica.health)
+    taken_out = replica.health == "serving" and not replica.gets_calls
     state = f"{health}, taken out after failures" if taken_out else health
-    level = "ok" if replica["in"] else "bad"
-    gets = "gets calls" if replica["in"] else "gets none"
-    return ReplicaRow(str(replica["address"]), f"{gets}, {state}", f"{replica['load']:,}", level)
+    level = "ok" if replica.gets_calls else "bad"
+    gets = "gets calls" if replica.gets_calls else "gets none"
+    return ReplicaRow(replica.address, f"{gets}, {state}", f"{replica.load:,}", level)

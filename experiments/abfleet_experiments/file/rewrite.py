@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from abfleet_process.declarations.nodes import Findings, Mapping, Node, Scalar, Sequence
 
-from abfleet_experiments.config import Config, EndedExperiment, Experiment, RampRow, percent_text, time_text
+from abfleet_experiments.config import (
+    Config,
+    EndedExperiment,
+    Experiment,
+    RampRow,
+    effective,
+    percent_text,
+    time_text,
+)
 from abfleet_experiments.file.document import parse
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load_text
@@ -42,7 +50,7 @@ def rewrite(text: str, new: Config) -> str:
     for edit in sorted(_edits(bare, root, load_text(bare), new), reverse=True):
         changed = changed[: edit.start] + edit.text + changed[edit.end :]
     try:
-        right = load_text(changed).revision == new.revision
+        right = effective(load_text(changed)) == effective(new)
     except ConfigErrors:
         right = False
     if not right:

@@ -3,19 +3,30 @@
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import grpc
 import orjson
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.operational_log import OperationalLog
 from abfleet_protos import admin_pb2, admin_pb2_grpc
-from abfleet_transport.rpc_metrics import Histogram
+from abfleet_protos.admin_pb2 import (
+    ConfigurationStatus,
+    DecisionLogStatus,
+    GroupStatus,
+    LatencyHistogram,
+    PoolStatus,
+    ReplicaStatus,
+    StatusResponse,
+    WaitingStatus,
+)
+from abfleet_transport.client.status_document import as_document
 
 from abfleet_router.calls.router import Router
 from abfleet_router.configuration.reload import Reloader
 from abfleet_router.fleet.fleet import Fleet
-from abfleet_router.metrics import RouterMetrics
+from abfleet_router.fleet.pool import Pool
+from abfleet_router.metrics import ArmStats, RouterMetrics
 
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[admin_pb2.SetLogLevelRequest, admin_pb2.SetLogLevelResponse]
@@ -49,69 +60,70 @@ class StatusReport:
         self._clock = clock
         self._started = clock()
 
-    def document(self) -> dict[str, Any]:
-        """The whole report as plain JSON values; docs/operations.md names each key."""
-        snapshot, state, metrics = self._router.snapshot, self._reloader.state, self._metrics
-        return {
-            "router": self._name,
-            "log_level": self._operations.level,
-            "serving": self._serving(),
-            "uptime_s": round(self._clock() - self._started, 3),
-            "tasks": len(asyncio.all_tasks()),
-            "config": {
-                "revision": snapshot.revision if snapshot else None,
-                "generation": snapshot.generation if snapshot else 0,
-                "activated": snapshot.activated.isoformat() if snapshot else None,
-                "seen_revision": state.seen_revision,
-                "errors": list(state.errors),
-                "default": snapshot.config.default if snapshot else None,
-            },
-            "groups": [
-                {
-                    "experiment": stats.experiment,
-                    "group": stats.group,
-                    "model_version": stats.version,
-                    "calls": stats.calls,
-                    "errors": stats.errors,
-                    "fallbacks": sum(stats.fallbacks.values()),
-                    "latency": histogram(stats.latency),
-                }
-                for stats in list(metrics.arms.values())
-            ],
-            "pools": [
-                {
-                    "version": pool.version,
-                    "available": len(pool.available),
-                    "replicas": [
-                        {
-                            "address": replica.address,
-                            "health": replica.health.value,
-                            "in": replica.is_in(self._clock()),
-                            "load": replica.queue.load,
-                        }
-                        for replica in pool.replicas
-                    ],
-                    "ejections": pool.outliers.counters.enforced,
-                }
-                for pool in self._fleet.pools.values()
-            ],
-            "waiting": {"calls": self._fleet.backlog.calls, "bytes": self._fleet.backlog.bytes},
-            "shed": metrics.shed,
-            "rejected": metrics.rejected,
-            "retries": metrics.retries,
-            "decision_log": {
-                "path": self._log.path,
-                "failing": self._log.failing,
-                "lines": self._log.counters.written,
-                "lost": self._log.counters.lost,
-                "buffered": self._log.buffered,
-            },
-        }
+    def status(self) -> StatusResponse:
+        """All that there is to show, as of now."""
+        metrics, log, backlog = self._metrics, self._log, self._fleet.backlog
+        return StatusResponse(
+            router=self._name,
+            log_level=self._operations.level,
+            serving=self._serving(),
+            uptime_s=round(self._clock() - self._started, 3),
+            tasks=len(asyncio.all_tasks()),
+            config=self._config(),
+            groups=map(_group, list(metrics.arms.values())),
+            pools=map(self._pool, self._fleet.pools.values()),
+            waiting=WaitingStatus(calls=backlog.calls, bytes=backlog.bytes),
+            shed=metrics.shed,
+            rejected=metrics.rejected,
+            retries=metrics.retries,
+            decision_log=DecisionLogStatus(
+                path=log.path,
+                failing=log.failing,
+                lines=log.counters.written,
+                lost=log.counters.lost,
+                buffered=log.buffered,
+            ),
+        )
+
+    def _config(self) -> ConfigurationStatus:
+        snapshot, state = self._router.snapshot, self._reloader.state
+        status = ConfigurationStatus(seen_revision=state.seen_revision, errors=state.errors)
+        if snapshot is not None:
+            status.revision, status.generation = snapshot.revision, snapshot.generation
+            status.activated.FromDatetime(snapshot.activated)
+            status.default = snapshot.config.default
+        return status
+
+    def _pool(self, pool: Pool) -> PoolStatus:
+        now = self._clock()
+        return PoolStatus(
+            version=pool.version,
+            available=len(pool.available),
+            replicas=(
+                ReplicaStatus(
+                    address=replica.address,
+                    health=replica.health.value,
+                    gets_calls=replica.is_in(now),
+                    load=replica.queue.load,
+                )
+                for replica in pool.replicas
+            ),
+            ejections=pool.outliers.counters.enforced,
+        )
 
 
-def histogram(values: Histogram) -> dict[str, Any]:
-    """Counts per bucket, so that two reports can be subtracted; bounds in seconds."""
-    return {"bounds_s": list(values.bounds), "counts": list(values.counts), "total_s": values.total}
+def _group(stats: ArmStats) -> GroupStatus:
+    return GroupStatus(
+        experiment=stats.experiment,
+        group=stats.group,
+        model_version=stats.version,
+        calls=stats.calls,
+        errors=stats.errors,
+        fallbacks=sum(stats.fallbacks.values()),
+        latency=LatencyHistogram(
+            bounds_s=stats.latency.bounds, counts=stats.latency.counts, total_s=stats.latency.total
+        ),
+    )
 
 
 class Admin(admin_pb2_grpc.AdminServicer):
@@ -123,8 +135,11 @@ class Admin(admin_pb2_grpc.AdminServicer):
         self._reloader = reloader
         self._router = router
 
-    async def Status(self, request: admin_pb2.StatusRequest, context: object) -> admin_pb2.StatusResponse:
-        return admin_pb2.StatusResponse(json=orjson.dumps(self._report.document()).decode())
+    async def Status(self, request: admin_pb2.StatusRequest, context: object) -> StatusResponse:
+        status = self._report.status()
+        if not request.without_json:  # readers of the release before fields do not know to ask
+            status.json = orjson.dumps(as_document(status)).decode()
+        return status
 
     async def Reload(self, request: admin_pb2.ReloadRequest, context: object) -> admin_pb2.ReloadResponse:
         await self._reloader.poll(force=True)

@@ -112,7 +112,7 @@ class Reloader:
             return
         self.state.seen_revision = config.revision
         current = self._current
-        if current is not None and config.revision == current.revision:
+        if current is not None and (config.revision, config.models) == (current.revision, current.config.models):
             self.state.errors = ()
             self._candidate = None
             self._fleet.keep_only(current.config.models)
@@ -188,6 +188,6 @@ class Reloader:
         self._lines.allocations(snapshot, moving)
         if previous is None or previous.revision != snapshot.revision:
             self._lines.conclusions(snapshot)
-        if previous is not None and moving is not None and previous.revision != snapshot.revision:
+        if previous and moving and (previous.revision, previous.config.models) != (config.revision, config.models):
             moved = float(moving.moved)
             self._lines.reload(previous.revision, config.revision, at=self._at, active=True, moved=moved)

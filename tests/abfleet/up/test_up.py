@@ -10,15 +10,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import grpc
 import psutil
 import pytest
-from abfleet_protos import admin_pb2, admin_pb2_grpc, recommender_pb2, recommender_pb2_grpc
+from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 
 from abfleet.client import CHANNEL_OPTIONS
-from tests.support.fleet import experiments_file, wait_until
+from tests.support.fleet import experiments_file, status_of, wait_until
 from tests.support.tiny_model import add_version, expected
 from tests.support.up import ANY_PORTS, START_SECONDS, STOP_SECONDS, Up, tiny_models, without_flags
 
@@ -42,16 +41,9 @@ def call(address: str, user_id: str = "", timeout: float = 10.0) -> recommender_
         return recommender_pb2_grpc.RecommenderStub(channel).Recommend(request, timeout=timeout)
 
 
-def status(up: Up) -> dict[str, Any]:
-    with grpc.insecure_channel(up.admin_address) as channel:
-        answer = admin_pb2_grpc.AdminStub(channel).Status(admin_pb2.StatusRequest(), timeout=10)
-    document: dict[str, Any] = json.loads(answer.json)
-    return document
-
-
 def pools(up: Up) -> dict[str, int]:
     """Version to replicas that are in."""
-    return {pool["version"]: pool["available"] for pool in status(up)["pools"]}
+    return {pool.version: pool.available for pool in status_of(up.admin_address).pools}
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from abfleet_experiments.file.errors import ConfigErrors
+from abfleet_experiments.file.load import load_text
 from abfleet_router.fleet.health_watch import ReplicaHealth
 
 from tests.router.fakes import turns
@@ -239,8 +240,9 @@ async def test_the_fleet_file_is_followed_too(tmp_path: Path, followers: list[Fo
     one.fleet_file.write_text("version: 1\nmodels: {v1: {target: ['10.9.0.1:1', '10.9.0.22:1']}}\n")
     await one.poll()
     assert [replica.address for replica in one.bench.fleet.pools["v1"].replicas] == ["10.9.0.1:1", "10.9.0.22:1"]
-    assert [line["active"] for line in one.events("reload")] == [True]
-    assert one.events("reload")[0]["moved"] == 0
+    (line,) = one.events("reload")
+    assert (line["active"], line["moved"], line["old_revision"]) == (True, 0, line["new_revision"])
+    assert one.used[-1].revision == load_text(experiments(90, 10)).revision
 
 
 async def test_versions_that_are_gone_are_let_go(follower: Follower) -> None:

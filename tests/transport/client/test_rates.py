@@ -1,9 +1,18 @@
-"""Two status documents to rates and percentiles: pure. Then what is said of them."""
+"""Two statuses to rates and percentiles: pure. Then what is said of them."""
 
 from io import StringIO
 from typing import Any
 
 import pytest
+from abfleet_protos.admin_pb2 import (
+    ConfigurationStatus,
+    DecisionLogStatus,
+    GroupStatus,
+    LatencyHistogram,
+    PoolStatus,
+    ReplicaStatus,
+    StatusResponse,
+)
 from abfleet_transport.client.rates import between, percentile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,54 +23,42 @@ from abfleet.up.status_view import StatusWindow, one_line, plain, screen
 BOUNDS = [0.001, 0.01, 0.1]
 
 
-def group(name: str, counts: list[int], *, errors: int = 0, fallbacks: int = 0, version: str = "v1") -> dict[str, Any]:
-    latency = {"bounds_s": BOUNDS, "counts": counts, "total_s": 0.0}
-    return {
-        "experiment": "e",
-        "group": name,
-        "model_version": version,
-        "calls": sum(counts),
-        "errors": errors,
-        "fallbacks": fallbacks,
-        "latency": latency,
-    }
+def group(name: str, counts: list[int], *, errors: int = 0, fallbacks: int = 0, version: str = "v1") -> GroupStatus:
+    return GroupStatus(
+        experiment="e",
+        group=name,
+        model_version=version,
+        calls=sum(counts),
+        errors=errors,
+        fallbacks=fallbacks,
+        latency=LatencyHistogram(bounds_s=BOUNDS, counts=counts),
+    )
 
 
-def document(uptime_s: float, *groups: dict[str, Any], **config: Any) -> dict[str, Any]:
-    return {
-        "router": "r",
-        "serving": True,
-        "uptime_s": uptime_s,
-        "groups": list(groups),
-        "config": {
-            "revision": "abc",
-            "generation": 1,
-            "activated": None,
-            "seen_revision": "abc",
-            "errors": [],
-            "default": "v1",
-        }
-        | config,
-        "pools": [
-            {
-                "version": "v1",
-                "available": 0,
-                "ejections": 2,
-                "replicas": [{"address": "127.0.0.1:1", "health": "lost", "in": False, "load": 0}],
-            }
+def status(uptime_s: float, *groups: GroupStatus, **config: Any) -> StatusResponse:
+    known = {"revision": "abc", "generation": 1, "seen_revision": "abc", "default": "v1"}
+    return StatusResponse(
+        router="r",
+        serving=True,
+        uptime_s=uptime_s,
+        groups=groups,
+        config=ConfigurationStatus(**(known | config)),
+        pools=[
+            PoolStatus(
+                version="v1",
+                ejections=2,
+                replicas=[ReplicaStatus(address="127.0.0.1:1", health="lost", gets_calls=False)],
+            )
         ],
-        "waiting": {"calls": 0, "bytes": 0},
-        "shed": 3,
-        "rejected": 0,
-        "retries": 0,
-        "decision_log": {"path": "p", "lines": 5, "lost": 0, "buffered": 0},
-    }
+        shed=3,
+        decision_log=DecisionLogStatus(path="p", lines=5),
+    )
 
 
 def test_rates_are_differences() -> None:
     """Calls, errors, fallbacks and percentiles count from the earlier document on; shares are of the same time."""
-    before = document(10, group("a", [100, 0, 0, 0], errors=7), group("b", [5, 0, 0, 0]))
-    after = document(
+    before = status(10, group("a", [100, 0, 0, 0], errors=7), group("b", [5, 0, 0, 0]))
+    after = status(
         12, group("a", [100, 30, 0, 0], errors=8), group("b", [5, 0, 10, 0], fallbacks=4), group("c", [0] * 4)
     )
     found = between(before, after)
@@ -76,14 +73,14 @@ def test_rates_are_differences() -> None:
 
 def test_a_router_that_was_started_again_counts_from_zero() -> None:
     """Numbers that went down are a new process: no negative rate."""
-    found = between(document(500, group("a", [900, 0, 0, 0])), document(2, group("a", [4, 0, 0, 0])))
+    found = between(status(500, group("a", [900, 0, 0, 0])), status(2, group("a", [4, 0, 0, 0])))
     assert found.total.calls == 4
     assert found.total.calls_per_s == 2.0
 
 
 def test_no_groups_and_no_time() -> None:
     """A router that has done nothing has rates of nothing."""
-    found = between(None, document(0.0))
+    found = between(None, status(0.0))
     assert (found.groups, found.total.calls, found.total.share, found.total.p99_ms) == ((), 0, None, None)
 
 
@@ -113,11 +110,11 @@ def test_the_window_is_ten_seconds() -> None:
     looks = StatusWindow()
     assert looks.rates() is None
     for second in range(31):
-        looks.add(document(float(second + 1), group("a", [second * second, 0, 0, 0])))
+        looks.add(status(float(second + 1), group("a", [second * second, 0, 0, 0])))
     rates = looks.rates()
     assert rates is not None
     assert rates.total.calls == 30 * 30 - 20 * 20
-    looks.add(document(1.0, group("a", [3, 0, 0, 0])))
+    looks.add(status(1.0, group("a", [3, 0, 0, 0])))
     rates = looks.rates()
     assert rates is not None
     assert rates.total.calls == 3
@@ -127,7 +124,7 @@ def test_what_is_shown() -> None:
     """The plain form has every number that the table has; markup in a name is text."""
     from rich.console import Console
 
-    after = document(2, group("a[red]", [4, 0, 0, 0], errors=1), errors=["file:1: bad [key]"])
+    after = status(2, group("a[red]", [4, 0, 0, 0], errors=1), errors=["file:1: bad [key]"])
     rates = between(None, after)
     text = plain(after, rates)
     assert "error\tfile:1: bad [key]" in text
@@ -154,10 +151,10 @@ class Ear:
         self.lines.append(line)
 
 
-def told(*documents: dict[str, Any]) -> list[str]:
+def told(*statuses: StatusResponse) -> list[str]:
     ear, looks = Ear(), StatusWindow()
     teller = StatusNews(ear)  # type: ignore[arg-type]  # it needs `note` and `is_live` alone
-    for one in documents:
+    for one in statuses:
         looks.add(one)
         teller.update(one, looks)
     return ear.lines
@@ -167,13 +164,13 @@ def test_news_is_said_once() -> None:
     """A new revision, each mistake of a file, and its end: one line each however often one looks."""
     bad = {"errors": ["one", "two"]}
     lines = told(
-        document(1),
-        document(2),
-        document(3, **bad),
-        document(4, **bad),
-        document(5),
-        document(6, revision="new", seen_revision="new"),
-        document(7, revision="new", seen_revision="new"),
+        status(1),
+        status(2),
+        status(3, **bad),
+        status(4, **bad),
+        status(5),
+        status(6, revision="new", seen_revision="new"),
+        status(7, revision="new", seen_revision="new"),
     )
     assert lines == [
         "the new configuration is not in force: one",
@@ -187,16 +184,16 @@ def test_a_short_wait_is_no_news() -> None:
     """A configuration that waits for a starting worker is said after five seconds, and not at all if it is taken."""
     waits = {"seen_revision": "new", "errors": ["waits for v2"]}
     taken = {"seen_revision": "new", "revision": "new"}
-    assert told(document(1), document(2, **waits), document(5, **waits), document(6, **taken)) == [
+    assert told(status(1), status(2, **waits), status(5, **waits), status(6, **taken)) == [
         "configuration new is now in force"
     ]
-    assert told(document(1), document(2, **waits), document(7, **waits), document(8, **waits)) == [
+    assert told(status(1), status(2, **waits), status(7, **waits), status(8, **waits)) == [
         "the new configuration is not in force: waits for v2"
     ]
 
 
 def test_traffic_is_a_line_every_ten_seconds_if_there_was_any() -> None:
     """No calls, no line; a restarted router begins anew."""
-    idle = [document(float(second), group("a", [5, 0, 0, 0])) for second in range(15, 60)]
-    assert len(told(document(1), *[document(float(s), group("a", [s, 0, 0, 0])) for s in range(2, 42)])) == 4
-    assert len(told(document(1), *idle)) == 1
+    idle = [status(float(second), group("a", [5, 0, 0, 0])) for second in range(15, 60)]
+    assert len(told(status(1), *[status(float(s), group("a", [s, 0, 0, 0])) for s in range(2, 42)])) == 4
+    assert len(told(status(1), *idle)) == 1

@@ -1,17 +1,17 @@
-"""What happened between two status documents: calls a second, shares, percentiles. Pure."""
+"""What happened between two statuses of a router: calls a second, shares, percentiles. Pure."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
 
-Document = Mapping[str, Any]
+from abfleet_protos.admin_pb2 import GroupStatus, StatusResponse
+
 NOBODY = "(no experiment)"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRate:
-    """One group between two status documents.
+    """One group between two statuses.
 
     Attributes:
         share: Of all calls between the two, 0 to 1; None when there were none.
@@ -39,16 +39,16 @@ class Rates:
     total: GroupRate
 
 
-def between(before: Document | None, after: Document) -> Rates:
-    """What happened between two documents of one router; since its start if there is no earlier one.
+def between(before: StatusResponse | None, after: StatusResponse) -> Rates:
+    """What happened between two statuses of one router; since its start if there is no earlier one.
 
-    A router that was started again in between counts from 0: then the earlier document is left out.
+    A router that was started again in between counts from 0: then the earlier status is left out.
     """
-    if before is not None and before["uptime_s"] >= after["uptime_s"]:
+    if before is not None and before.uptime_s >= after.uptime_s:
         before = None
-    seconds = after["uptime_s"] - (before["uptime_s"] if before else 0.0)
-    past = {_key(group): group for group in before["groups"]} if before else {}
-    counted = [_since(past.get(_key(group)), group) for group in after["groups"]]
+    seconds = after.uptime_s - (before.uptime_s if before else 0.0)
+    past = {_key(group): group for group in before.groups} if before else {}
+    counted = [_since(past.get(_key(group)), group) for group in after.groups]
     total_calls = sum(one.calls for one in counted)
     groups = tuple(_rate(one, seconds, total_calls) for one in counted)
     return Rates(groups, _rate(_sum(counted), seconds, total_calls))
@@ -84,18 +84,16 @@ class _Counted:
     counts: Sequence[int]
 
 
-def _key(group: Document) -> tuple[str, str, str]:
-    return group["experiment"], group["group"], group["model_version"]
+def _key(group: GroupStatus) -> tuple[str, str, str]:
+    return group.experiment, group.group, group.model_version
 
 
-def _since(before: Document | None, after: Document) -> _Counted:
-    counts = after["latency"]["counts"]
+def _since(before: GroupStatus | None, after: GroupStatus) -> _Counted:
+    calls, errors, fallbacks, counts = after.calls, after.errors, after.fallbacks, list(after.latency.counts)
     if before is not None:
-        counts = [new - old for new, old in zip(counts, before["latency"]["counts"], strict=True)]
-    calls, errors, fallbacks = (
-        after[name] - (before[name] if before else 0) for name in ("calls", "errors", "fallbacks")
-    )
-    return _Counted(*_key(after), calls, errors, fallbacks, after["latency"]["bounds_s"], counts)
+        calls, errors, fallbacks = calls - before.calls, errors - before.errors, fallbacks - before.fallbacks
+        counts = [new - old for new, old in zip(counts, before.latency.counts, strict=True)]
+    return _Counted(*_key(after), calls, errors, fallbacks, after.latency.bounds_s, counts)
 
 
 def _sum(groups: Sequence[_Counted]) -> _Counted:
