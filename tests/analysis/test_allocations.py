@@ -217,6 +217,21 @@ def test_a_group_that_joins_changes_no_look_before(tmp_path: Path) -> None:
         assert [one.boundary(look) for look in range(2)] == [other.boundary(look) for look in range(2)]
 
 
+def test_groups_that_nothing_describes_are_there_when_they_are_seen(tmp_path: Path) -> None:
+    """Of an experiment that is in no file and no `allocation` line a later group changes no look: neither of whom it
+    spoke, nor which sizes it expected."""
+    log = LogLines()
+    for user in range(60):
+        group = "control" if user % 2 else "late" if user >= 30 and user % 4 else "treatment"
+        log.exposure(f"u{user}", group, START + DAY * (user / 20), propensity=0.5 if user % 2 else 0.25)
+    folder, config = log.write(tmp_path), load_text(Setting().text().replace("name: test", "name: another"))
+    then, now = (analyse([folder], config, as_of=START + DAY * day).experiments[-1] for day in (1, 3))
+    assert then.decision.history == now.decision.history[:1] == (("keep_running", "treatment"),)
+    assert now.decision.history[2] == ("keep_running", None)
+    was, known = (measure(one.gathered.evidence, one.plan).ratio.log_e[0] for one in (then, now))
+    assert was == known
+
+
 def test_a_group_that_joins_a_ramp_and_stays_silent_is_told(tmp_path: Path) -> None:
     """Of all who came after the ramp not one has a line of the new group: its lines are missing."""
     text, phases = ramp(BEFORE, AFTER)

@@ -34,6 +34,7 @@ class LoggedAllocation:
         weights: float64[groups]: shares in force.
         salt: None where the log does not say. told: When it first said so; None where the file does.
         buckets: int[10000], the group of each bucket, where the id proves it; else None.
+        described: Since when the file or an `allocation` line names its groups; None where they are known when seen.
         guessed: Whether nothing proves the shares: no file, no `allocation` line, and several groups had no call yet.
     """
 
@@ -43,6 +44,7 @@ class LoggedAllocation:
     salt: str | None
     buckets: NDArray[np.int64] | None = None
     told: datetime | None = None
+    described: datetime | None = None
     guessed: bool = False
 
 
@@ -182,7 +184,7 @@ def find_allocations(
             (told, False) if told else _completed(propensities[identity], groups, _filed(experiment, begin))
         )
         of_file = experiment is not None and identity in from_file
-        at = None if of_file or event.at_us is None else moment(event.at_us)
+        at = None if event.at_us is None else moment(event.at_us)
         found.append(
             LoggedAllocation(
                 identity,
@@ -190,7 +192,8 @@ def find_allocations(
                 np.array([shares.get(name, 0.0) for name in groups]),
                 experiment.salt if experiment is not None and of_file else event.salt,
                 _buckets(splits[identity], groups) if identity in splits else None,
-                told=at,
+                told=None if of_file else at,
+                described=at if experiment is None else begin,
                 guessed=guessed,
             )
         )

@@ -180,15 +180,17 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
             coverage=coverage,
         ),
     )
+    # A group that nothing describes, and nobody has seen yet, is not expected.
+    evidence = replace(evidence, shares=evidence.shares * evidence.present[:, None, :])
     return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks, counted.currencies)
 
 
 def _weighted(tables: Tables) -> NDArray[np.bool_]:
-    """Which groups an allocation had a share for that had begun by each time: bool[times, groups]."""
+    """Which groups had a share by each time, in an allocation that is described: bool[times, groups]."""
     result = np.zeros((len(tables.looks.times), len(tables.groups)), dtype=bool)
     for time, at in enumerate(tables.looks.times):
         for one in tables.allocations:
-            if one.begin <= at:
+            if one.described is not None and max(one.begin, one.described) <= at:
                 result[time] |= one.weights > 0
     return result
 
