@@ -5,6 +5,7 @@ Pure, but for `load` and `save`. No transport, no clock: whoever asks says what 
 
 __all__ = [
     "advice",
+    "allocate",
     "allocation",
     "assign",
     "bucketing",

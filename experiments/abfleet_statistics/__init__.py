@@ -11,6 +11,7 @@ __all__ = [
     "quantiles",
     "score_test",
     "sequential",
+    "shared_alpha",
     "srm",
     "tails",
 ]

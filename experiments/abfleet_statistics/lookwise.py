@@ -20,14 +20,15 @@ class LookwiseTest:
 
     def __init__(
         self,
-        alpha: float,
+        alpha: float | tuple[float, ...],
         fractions: tuple[float, ...],
         comparison: Comparison,
         z: Floats,
         *,
         null: NullMoments | None = None,
     ) -> None:
-        """null: Which looks count, and their information; None: all of them, with the comparison's own.
+        """alpha: One-sided, of each look where it changes, as in shared_alpha.py. null: Which looks count, and their
+        information; None: all of them, with the comparison's own.
 
         A look whose z is no number, or infinite because nothing varies, does not count either.
         """
@@ -38,8 +39,9 @@ class LookwiseTest:
         self._information = comparison.information if null is None else _of_counted(null, self.counts)
         highest = np.maximum.accumulate(np.concatenate([[0.0], self._information]))
         self._grows = highest[1:] > highest[:-1] * (1 + 1e-6)
-        self._low, self._high = _bounds(alpha, fractions)
-        self._boundary = Boundary(alpha)
+        self._alphas = (alpha,) * len(fractions) if isinstance(alpha, float) else alpha
+        self._low, self._high = _bounds(self._alphas, fractions)
+        self._boundary = Boundary(self._alphas[0] if self._alphas else 0.0)
         self._known: list[float] = []
 
     def crosses(self, look: int) -> bool:
@@ -55,6 +57,7 @@ class LookwiseTest:
         """The boundary at this look, exactly."""
         while len(self._known) <= look:
             index = len(self._known)
+            self._boundary.alpha = self._alphas[index]
             self._known.append(self._boundary.advance(self._fractions[index], float(self._information[index])))
         return self._known[look]
 
@@ -72,8 +75,9 @@ def _of_counted(null: NullMoments, counts: NDArray[np.bool_]) -> Floats:
 
 
 @lru_cache(maxsize=256)
-def _bounds(alpha: float, fractions: tuple[float, ...]) -> tuple[Floats, Floats]:
-    totals = np.array([spent(alpha, fraction) for fraction in fractions])
+def _bounds(alphas: tuple[float, ...], fractions: tuple[float, ...]) -> tuple[Floats, Floats]:
+    by_look = [spent(alpha, fraction) for alpha, fraction in zip(alphas, fractions, strict=True)]
+    totals = np.maximum.accumulate(np.array(by_look, np.float64))
     gains = np.diff(totals, prepend=0.0)
     low = np.array([upper(max(total, SMALLEST_SPEND)) for total in totals])
     high = np.array([upper(max(gain, SMALLEST_SPEND)) for gain in gains])

@@ -69,7 +69,7 @@ _START: Final = _State(0.0, math.inf, np.zeros(1), np.ones(1), 0.0, 1.0)
 
 
 class Boundary:
-    """The upper boundary of one test, look by look. Changed only by `advance`."""
+    """The upper boundary of one test, look by look. Changed only by `advance`; `alpha` by its test, between looks."""
 
     def __init__(self, alpha: float) -> None:
         self.alpha = alpha

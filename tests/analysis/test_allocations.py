@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from abfleet_analysis.analyse import analyse
+from abfleet_analysis.decision.measurements import measure
 from abfleet_analysis.evidence import cells
 from abfleet_experiments.bucketing import BUCKETS
+from abfleet_experiments.file.load import load_text
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -59,6 +62,8 @@ CHANGES = {
         ("weights", 30_000, 3, True),
         ("traffic", 2_000, 3, False),
         ("salt", 2_000, 3, True),
+        ("salt", 2_000, 3, False),
+        ("salt and weights", 2_000, 3, False),
         ("weights", 2_000, 3, False),
         ("less traffic", 10_000, 3, True),
         ("traffic twice", 10_000, 3, True),
@@ -83,6 +88,43 @@ def test_returning_users_over_allocations(tmp_path: Path, change: str, users: in
     assert found["baseline_value"] == pytest.approx(expected.baseline, rel=1e-9)
     assert experiment["srm"]["ok"]
     assert experiment["decision"]["verdict"] in {"keep_running", "ship"}
+
+
+BACK = {
+    "a ramp taken back": (Setting(treatment=10), Setting(treatment=50), Setting(treatment=10)),
+    "halted and resumed": (Setting(treatment=50), Setting(treatment=0), Setting(treatment=50)),
+}
+
+
+@pytest.mark.parametrize("events", [True, False])
+@pytest.mark.parametrize("change", BACK)
+def test_who_first_comes_after_the_shares_are_back_counts(tmp_path: Path, change: str, events: bool) -> None:
+    """Of the buckets that were in another group meanwhile: who was there before stays out, wherever; who was not has
+    seen one group alone. Of the others everybody counts."""
+    settings = BACK[change]
+    phases = [Phase(one.text(), 2 * number, coming=0.4, events=events) for number, one in enumerate(settings)]
+    made = list(visits(phases, 2_000, days=6))
+    (back, away) = (
+        {visit.bucket: visit.arm.group for visit in made if visit.phase in which} for which in ((0, 2), (1,))
+    )
+    treated = settings[0].treatment * 100
+    moved = range(treated, settings[1].treatment * 100) if treated < 5_000 else range(treated)
+    assert {(back[bucket], away[bucket]) for bucket in back.keys() & away.keys() if bucket in moved} == {
+        ("control", "treatment") if treated < 5_000 else ("treatment", "control")
+    }
+    known = {visit.user for visit in made if visit.phase < 2}
+    users: dict[str, set[str]] = {"control": set(), "treatment": set()}
+    for visit in made:
+        if visit.bucket not in moved or (visit.phase == 2 and visit.user not in known):
+            users[str(visit.arm.group)].add(visit.user)
+    report = analyse([write(tmp_path, phases, made)], load_text(settings[-1].text()))
+    experiment = only(report.as_dict())
+    assert {group["name"]: group["users"] for group in experiment["groups"]} == {g: len(u) for g, u in users.items()}
+    out = {visit.user for visit in made if visit.bucket in moved and visit.phase < 2}
+    assert experiment["data_quality"]["moved_by_ramp"] == len(out)
+    assert experiment["srm"]["ok"]
+    weights = report.experiments[0].gathered.evidence.weights
+    assert weights[1] == pytest.approx(settings[-1].treatment / 100), "those now in force"
 
 
 def test_the_border_between_two_groups_is_where_the_shares_have_it() -> None:
@@ -155,6 +197,39 @@ def test_a_group_joins_a_ramp_while_all_users_are_known_already(
     assert experiment["decision"]["verdict"] == "keep_running", experiment["decision"]["reasons"]
     assert {group["decision"] for group in groups.values()} == {None, "keep_running"}
     assert "no users" not in " ".join(experiment["decision"]["reasons"])
+
+
+def test_a_group_that_joins_changes_no_look_before(tmp_path: Path) -> None:
+    """Alpha is divided among the treatments that are there: the looks before say of whom they spoke, and what z had to
+    reach, as their own reports did."""
+    text, phases = ramp(BEFORE, AFTER)
+    folder = write(tmp_path, phases, list(visits(phases, 440, days=4)))
+    then, now = (analyse([folder], load_text(text), as_of=START + DAY * day).experiments[0] for day in (2, 4))
+    assert [one.name for one in measure(now.gathered.evidence, now.plan).treatments] == ["treatment", "late"]
+    assert then.decision.history == now.decision.history[:2] == (("keep_running", "treatment"),) * 2
+    assert now.decision.history[3] == ("keep_running", None)
+    was, known = (measure(one.gathered.evidence, one.plan).treatments[0] for one in (then, now))
+    assert was.alpha[:2].tolist() == known.alpha[:2].tolist() == [0.025, 0.025]
+    assert known.alpha[-1] == 0.0125
+    for one, other in ((was.losing, known.losing), (was.primary.test, known.primary.test)):
+        assert one is not None
+        assert other is not None
+        assert [one.boundary(look) for look in range(2)] == [other.boundary(look) for look in range(2)]
+
+
+def test_groups_that_nothing_describes_are_there_when_they_are_seen(tmp_path: Path) -> None:
+    """Of an experiment that is in no file and no `allocation` line a later group changes no look: neither of whom it
+    spoke, nor which sizes it expected."""
+    log = LogLines()
+    for user in range(60):
+        group = "control" if user % 2 else "late" if user >= 30 and user % 4 else "treatment"
+        log.exposure(f"u{user}", group, START + DAY * (user / 20), propensity=0.5 if user % 2 else 0.25)
+    folder, config = log.write(tmp_path), load_text(Setting().text().replace("name: test", "name: another"))
+    then, now = (analyse([folder], config, as_of=START + DAY * day).experiments[-1] for day in (1, 3))
+    assert then.decision.history == now.decision.history[:1] == (("keep_running", "treatment"),)
+    assert now.decision.history[2] == ("keep_running", None)
+    was, known = (measure(one.gathered.evidence, one.plan).ratio.log_e[0] for one in (then, now))
+    assert was == known
 
 
 def test_a_group_that_joins_a_ramp_and_stays_silent_is_told(tmp_path: Path) -> None:

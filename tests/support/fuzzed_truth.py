@@ -5,7 +5,7 @@ Knows the experiments file and where its buckets are; nothing of the analysis.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from abfleet_experiments.allocation import allocation_in_force
@@ -78,6 +78,18 @@ def _tables(log: FuzzedLog) -> dict[str, dict[str, _Table]]:
     return found
 
 
+def _forces(log: FuzzedLog) -> dict[str, list[tuple[datetime, str]]]:
+    """By experiment, when which allocation came into force."""
+    found: dict[str, list[tuple[datetime, str]]] = {}
+    for at, config in segments(log.phases, log.end):
+        for experiment in config.experiments:
+            allocation = allocation_in_force(experiment, at)
+            mine = found.setdefault(experiment.name, [])
+            if allocation is not None and (not mine or mine[-1][1] != allocation.id):
+                mine.append((at, allocation.id))
+    return found
+
+
 def first_ones(records: Iterable[Record], key: str) -> tuple[list[Record], int]:
     """Each record once, the earliest of those with the same key; and how many were repeats."""
     found: dict[Any, Record] = {}
@@ -93,10 +105,19 @@ def first_ones(records: Iterable[Record], key: str) -> tuple[list[Record], int]:
     return list(found.values()), repeats
 
 
+def _said(outcome: Record) -> tuple[object, ...]:
+    """What an outcome says beside its id and time."""
+    names = ("type", "user_id", "request_id", "item_id", "currency")
+    return (*(outcome[name] for name in names), outcome["value"] or 0)
+
+
 def truths(log: FuzzedLog) -> tuple[dict[str, Truth], int]:
     """The truth of each experiment of the file, and how many lines are repeats."""
     calls, twice = first_ones(log.named("exposure"), "exposure")
-    outcomes, again = first_ones((o for o in log.named("outcome") if not o.get("synthetic")), "outcome")
+    told = [outcome for outcome in log.named("outcome") if not outcome.get("synthetic")]
+    outcomes, again = first_ones(told, "outcome")
+    first = {outcome["outcome_id"]: _said(outcome) for outcome in outcomes}
+    conflicting = sum(_said(outcome) != first[outcome["outcome_id"]] for outcome in told)
     of_both = {(call["user_id"], call["request_id"]): call for call in calls if call["user_id"] is not None}
     of_request: dict[str, Record] = {}
     for call in sorted(calls, key=lambda call: call["ts"], reverse=True):
@@ -114,13 +135,13 @@ def truths(log: FuzzedLog) -> tuple[dict[str, Truth], int]:
                 continue
         joined.append((outcome, named))
     config = load_text(log.text)
-    tables = _tables(log)
+    tables, forces = _tables(log), _forces(log)
     nobody = sum(call["user_id"] is None and not call["synthetic"] for call in calls)
-    common = {"no_user_id": nobody, "unjoined_outcomes": unjoined, "salts": bool(log.named("allocation"))}
+    common = {"no_user_id": nobody, "unjoined_outcomes": unjoined, "conflicting_outcomes": conflicting}
     return {
-        one.name: _truth(config, one.name, calls, joined, tables.get(one.name, {}), common)
+        one.name: _truth(config, one.name, calls, joined, tables.get(one.name, {}), forces.get(one.name, []), common)
         for one in config.experiments
-    }, twice + again
+    }, twice + again - conflicting
 
 
 def _truth(
@@ -129,6 +150,7 @@ def _truth(
     calls: Sequence[Record],
     joined: Sequence[tuple[Record, Record | None]],
     tables: Mapping[str, _Table],
+    forces: Sequence[tuple[datetime, str]],
     common: Mapping[str, int],
 ) -> Truth:
     mine = [call for call in calls if call["experiment"] == name]
@@ -137,15 +159,12 @@ def _truth(
     _give(units, joined)
     (experiment,) = [one for one in config.experiments if one.name == name]
     window = max([WEEK, *(config.metrics[m].window for m in _names(experiment) if m in config.metrics)])
-    order = sorted({unit.allocation for unit in units.values()}, key=lambda a: min(_firsts(units, a)))
-    strata, moved, seen = _strata(list(units.values()), order, tables, window)
-    # No exposure has a salt: without allocation events another salt is taken for a move of nearly every bucket.
-    seen &= bool(common["salts"]) or len({tables[one].salt for one in order}) <= 1
+    strata, moved, seen = _strata(list(units.values()), _times(counted, forces), tables, window)
     groups = [group.name for group in experiment.groups]
     quality = {
         "synthetic": sum(call["synthetic"] for call in mine),
         "overrides": sum(call["reason"] == "override" and not call["synthetic"] for call in mine),
-        **{name: count for name, count in common.items() if name != "salts"},
+        **common,
     }
     users: dict[str, set[str]] = {group: set() for group in groups}
     for unit in (unit for stratum in strata.values() for unit in stratum):
@@ -200,16 +219,65 @@ def _give(units: Mapping[tuple[str, str], Unit], joined: Sequence[tuple[Record, 
                 max(begun, key=lambda unit: unit.first).outcomes.append((outcome, None))
 
 
-def _firsts(units: Mapping[tuple[str, str], Unit], allocation: str) -> list[datetime]:
-    return [unit.first for unit in units.values() if unit.allocation == allocation]
+def _times(calls: Sequence[Record], forces: Sequence[tuple[datetime, str]]) -> list[tuple[datetime, str]]:
+    """When an allocation's first call was, each time that it came into force."""
+    found: list[tuple[datetime, str]] = []
+    slow = timedelta(seconds=5)  # clocks of routers differ by less
+    for (begin, allocation), (end, _) in zip(
+        forces, [*forces[1:], (datetime.max.replace(tzinfo=UTC), "")], strict=True
+    ):
+        mine = [at_of(call) for call in calls if call["allocation"] == allocation]
+        here = [at for at in mine if begin - slow <= at and at - slow < end]
+        if here and (not found or found[-1][1] != allocation):
+            found.append((min(here), allocation))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Spell:
+    """A time in which an allocation is in force, with what became of its buckets.
+
+    Attributes:
+        fate: Of each bucket, the first later spell in which it is in another group.
+        away: Since the allocation was in force before, were in another group.
+    """
+
+    allocation: str
+    begin: datetime
+    fate: Sequence[int | None]
+    away: frozenset[int]
+
+    @property
+    def moves(self) -> list[int]:
+        return sorted({later for later in self.fate if later is not None})
+
+
+def _spells(times: Sequence[tuple[datetime, str]], tables: Mapping[str, _Table]) -> list[_Spell]:
+    def moved(one: int, other: int) -> list[int]:
+        between = [tables[allocation] for _, allocation in times[one : other + 1]]
+        if len({table.salt for table in between}) > 1:
+            return []
+        return [n for n in range(BUCKETS) if between[0].groups[n] != between[-1].groups[n]]
+
+    spells = []
+    for index, (begin, allocation) in enumerate(times):
+        fate: list[int | None] = [None] * BUCKETS
+        for later in range(len(times) - 1, index, -1):
+            for number in moved(index, later):
+                fate[number] = later
+        before = [earlier for earlier in range(index) if times[earlier][1] == allocation]
+        away = [moved(before[-1], between) for between in range(before[-1] + 1, index)] if before else []
+        spells.append(_Spell(allocation, begin, fate, frozenset(n for numbers in away for n in numbers)))
+    return spells
 
 
 def _strata(
-    units: Sequence[Unit], order: Sequence[str], tables: Mapping[str, _Table], window: timedelta
-) -> tuple[dict[tuple[str, int], list[Unit]], set[str], bool]:
+    units: Sequence[Unit], times: Sequence[tuple[datetime, str]], tables: Mapping[str, _Table], window: timedelta
+) -> tuple[dict[tuple[int, str, int], list[Unit]], set[str], bool]:
     """The units that are compared with each other; users who are left out because their bucket has moved; and whether
     the log shows all moves: a border between groups that nobody came near to is known by the shares alone."""
-    begins = {one: min(unit.first for unit in units if unit.allocation == one) for one in order}
+    spells = _spells(times, tables)
+    order = {spell.allocation for spell in spells}
     seen = True
     if len(order) > 1:
         for one in order:
@@ -217,30 +285,30 @@ def _strata(
             here = {unit.group for unit in units if unit.allocation == one}
             wanted = {group for group, weight in table.weights.items() if weight}
             seen &= here == wanted and table.runs == len(wanted) <= 3
-    fates: dict[str, list[int | None]] = {}
-    moves: dict[str, list[int]] = {}
-    for index, one in enumerate(order):
-        fate: list[int | None] = [None] * BUCKETS
-        for later in range(len(order) - 1, index, -1):
-            if len({tables[between].salt for between in order[index : later + 1]}) > 1:
-                continue
-            for number, (now, then) in enumerate(zip(tables[one].groups, tables[order[later]].groups, strict=True)):
-                if now != then:
-                    fate[number] = later
-        fates[one], moves[one] = fate, sorted({later for later in fate if later is not None})
-    strata: dict[tuple[str, int], list[Unit]] = {}
+    earliest: dict[tuple[str, int], datetime] = {}  # of a user under a salt
+    for unit in units:
+        key = (unit.user, unit.bucket)
+        earliest[key] = min(earliest.get(key, unit.first), unit.first)
+    strata: dict[tuple[int, str, int], list[Unit]] = {}
     moved: set[str] = set()
     for unit in units:
-        move = fates[unit.allocation][unit.bucket]
-        if move is not None and unit.first >= begins[order[move]] - window:
+        mine = [number for number, spell in enumerate(spells) if spell.allocation == unit.allocation]
+        own = [number for number in mine[1:] if spells[number].away and unit.first >= spells[number].begin]
+        number = own[-1] if own else mine[0]
+        spell, who = spells[number], "everybody"
+        if own:
+            who = "new" if earliest[unit.user, unit.bucket] == unit.first else "known"
+        move = spell.fate[unit.bucket]
+        late = move is not None and unit.first >= spells[move].begin - window
+        if late or (who == "known" and unit.bucket in spell.away):
             moved.add(unit.user)
         else:
-            span = sum(unit.first >= begins[order[one]] - window for one in moves[unit.allocation])
-            strata.setdefault((unit.allocation, span), []).append(unit)
+            span = sum(unit.first >= spells[one].begin - window for one in spell.moves)
+            strata.setdefault((number, who, span), []).append(unit)
     return strata, moved, seen
 
 
-def _compared(metric: str, group: str, strata: Mapping[tuple[str, int], list[Unit]]) -> tuple[float, float] | None:
+def _compared(metric: str, group: str, strata: Mapping[tuple[int, str, int], list[Unit]]) -> tuple[float, float] | None:
     """The metric in a group and in control, strata weighted with n0 n1 / (n0 + n1)."""
     for least in (2, 1):
         total = value = baseline = 0.0

@@ -4,6 +4,7 @@ Each treatment is judged by itself, see judge.py; the experiment's verdict is th
 """
 
 import math
+from collections.abc import Sequence
 
 from abfleet_experiments.config import AnalysisPlan
 
@@ -29,7 +30,7 @@ def conclude(measurements: Measurements, *, measured: bool = True) -> Decision:
     evidence, ratio = measurements.evidence, measurements.ratio
     groups = tuple(Judge(measurements, treatment).decision(measured=measured) for treatment in measurements.treatments)
     looks = evidence.calendar.done
-    history = tuple(_experiment_verdict([(g, g.history[look]) for g in groups], look) for look in range(looks))
+    history = tuple(_experiment_verdict(_there(measurements, groups, look), look) for look in range(looks))
     verdict, name = _experiment_verdict([(g, g.verdict) for g in groups], -1)
     reasons = next((g.reasons for g in groups if g.group == name), groups[0].reasons if groups else ())
     if not groups:
@@ -47,6 +48,14 @@ def conclude(measurements: Measurements, *, measured: bool = True) -> Decision:
         users_planned=planned,
         days_left=days_left(evidence, planned),
     )
+
+
+def _there(
+    measurements: Measurements, groups: Sequence[GroupDecision], look: int
+) -> list[tuple[GroupDecision, Verdict]]:
+    """The treatments that were there at a look, and the verdict on each."""
+    pairs = zip(measurements.treatments, groups, strict=True)
+    return [(group, group.history[look]) for treatment, group in pairs if treatment.since <= look]
 
 
 def _experiment_verdict(found: list[tuple[GroupDecision, Verdict]], time: int) -> tuple[Verdict, str | None]:

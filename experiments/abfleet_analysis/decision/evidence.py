@@ -230,6 +230,8 @@ class Evidence:
         ever: float64[groups], different users who were ever in each group; None where they are the last of `users`.
         bad_events: By guardrail.
         outages: By treatment, where the log says who was not there. answers: The same of who answered at all.
+        weighted: bool[times, groups], which groups have had a share by then; None where the shares have always been
+            those of `weights`.
         newest_users: float64[groups], users of the newest allocation, those who were known before included; None where
             it is the only one.
     """
@@ -245,6 +247,7 @@ class Evidence:
     bad_events: Mapping[str, BadEvents]
     quality: DataQuality
     newest_users: Floats | None = None
+    weighted: NDArray[np.bool_] | None = None
     ever: Floats | None = None
     outages: Mapping[int, PairOutages] = field(default_factory=dict)
     answers: Answers | None = None
@@ -263,6 +266,12 @@ class Evidence:
     def now(self, sums: Floats) -> Floats:
         """Sums over those who count at the moment of the report; sums: float64[times, cells, groups]."""
         return np.asarray(self.membership[-1].sum(axis=0) @ sums[-1])  # a cell is in at most one stratum
+
+    @property
+    def present(self) -> NDArray[np.bool_]:
+        """Whether each group had a share or a user by then: bool[times, groups]. Once it is there it stays."""
+        weighted = self.weights > 0 if self.weighted is None else self.weighted
+        return np.asarray(weighted | (self.metrics[0].moments.n.sum(axis=1) > 0))
 
     @property
     def occupied(self) -> NDArray[np.bool_]:

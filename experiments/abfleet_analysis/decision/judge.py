@@ -121,7 +121,7 @@ class Judge:
         Alpha is spent by calendar, so users who come faster than planned meet a boundary that is still high.
         """
         return self._treatment.primary.test is not None and bool(
-            self._treatment.primary.test.z[look] >= upper(self._treatment.alpha)
+            self._treatment.primary.test.z[look] >= upper(float(self._treatment.alpha[look]))
         )
 
     def _harmed(self, look: int) -> list[str]:

@@ -16,6 +16,7 @@ from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.moments import Floats
 from abfleet_statistics.score_test import NullMoments, nearer_to_0, null_moments
 from abfleet_statistics.sequential import quantile, two_sided_p
+from abfleet_statistics.shared_alpha import shared_alpha
 
 from abfleet_analysis.decision.evidence import Cap, Evidence, MetricEvidence
 from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
@@ -25,7 +26,7 @@ from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, planned_
 from abfleet_analysis.decision.verdicts import MetricResult
 
 ALPHA: Final = 0.025
-"""One-sided, for the primary metric; divided by the number of treatments, for shipping and for harm alike."""
+"""One-sided, for the primary metric; divided among the treatments that are there, for shipping and for harm alike."""
 HARM_ALPHA: Final = 0.01
 """One-sided, for any metric to be worse; then nothing is shipped."""
 
@@ -54,7 +55,9 @@ class Treatment:
     """One treatment.
 
     Attributes:
-        group: Its index among the evidence's groups. alpha: One-sided, of the primary metric.
+        group: Its index among the evidence's groups.
+        since: The first time at which it is there; what comes later changes nothing of the looks before.
+        alpha: float64[times], one-sided, its part for the primary metric.
         losing: The primary metric's test for harm, by which a treatment is rolled back.
         paths: By guardrail that watches live traffic, what speaks against the treatment.
         planned: float64[times], users that the experiment needs for it.
@@ -62,7 +65,8 @@ class Treatment:
 
     group: int
     name: str
-    alpha: float
+    since: int
+    alpha: Floats
     metrics: tuple[MetricMeasurement, ...]
     primary: MetricMeasurement
     guardrails: tuple[MetricMeasurement, ...]
@@ -84,30 +88,41 @@ class Measurements:
 def measure(evidence: Evidence, plan: AnalysisPlan) -> Measurements:
     """The measurements of every treatment. Boundaries are computed when they are asked for."""
     # A group that was ramped down to nothing is still judged by the users it had.
-    present = (evidence.weights > 0) | evidence.occupied
-    groups = [index for index in range(1, len(evidence.groups)) if present[index]]
-    alpha = ALPHA / max(len(groups), 1)
-    treatments = tuple(_treatment(evidence, plan, group, alpha=alpha) for group in groups)
+    present = evidence.present
+    groups = [index for index in range(1, len(evidence.groups)) if present[-1, index]]
+    fractions = _fractions(evidence)
+    alphas = shared_alpha(ALPHA, fractions, [int(present[:, group].argmax()) for group in groups])
+    treatments = tuple(
+        _treatment(evidence, plan, group, since=int(present[:, group].argmax()), alpha=alpha)
+        for group, alpha in zip(groups, alphas.T, strict=True)
+    )
     return Measurements(evidence, plan, sample_ratio_path(evidence), treatments)
 
 
-def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, alpha: float) -> Treatment:
-    calendar = evidence.calendar
-    fractions = tuple(look / calendar.planned for look in range(1, calendar.done + 1))
+def _fractions(evidence: Evidence) -> tuple[float, ...]:
+    """Of the calendar, at each look."""
+    return tuple(look / evidence.calendar.planned for look in range(1, evidence.calendar.done + 1))
+
+
+def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, since: int, alpha: Floats) -> Treatment:
+    calendar, fractions = evidence.calendar, _fractions(evidence)
+    of_looks = tuple(alpha[:-1].tolist())
     metrics = tuple(
-        _measured(metric, evidence.membership, group, alpha=alpha, fractions=fractions) for metric in evidence.metrics
+        _measured(metric, evidence.membership, group, alpha=of_looks, fractions=fractions)
+        for metric in evidence.metrics
     )
     primary = next(m for m in metrics if m.rule.role == "primary")
     held = tuple(m for m in metrics if m.rule.role == "guardrail")
     return Treatment(
         group=group,
         name=evidence.groups[group],
+        since=since,
         alpha=alpha,
         metrics=metrics,
         primary=primary,
         guardrails=held,
         losing=LookwiseTest(
-            alpha,
+            of_looks,
             fractions,
             primary.comparison,
             _z(primary.rule, primary.comparison, primary.null, -primary.rule.sign),
@@ -128,7 +143,7 @@ def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, alpha: flo
 
 
 def _measured(
-    metric: MetricEvidence, membership: Floats, group: int, *, alpha: float, fractions: tuple[float, ...]
+    metric: MetricEvidence, membership: Floats, group: int, *, alpha: tuple[float, ...], fractions: tuple[float, ...]
 ) -> MetricMeasurement:
     rule = metric.rule
     comparison = compare(

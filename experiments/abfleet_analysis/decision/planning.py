@@ -22,13 +22,13 @@ INFLATION: Final = 1.25
 def planned_users(
     evidence: Evidence,
     plan: AnalysisPlan,
-    alpha: float,
+    alpha: Floats,
     primary: Comparison,
     held: Sequence[tuple[MetricRule, Comparison]],
 ) -> Floats:
     """How many users the experiment needs for one treatment, as known at each time: float64[times]; nan if unknown.
 
-    alpha: One-sided, of the primary metric. held: The guardrails.
+    alpha: float64[times], one-sided, of the primary metric. held: The guardrails.
     From control's variance alone, a treatment's being taken as what the plan expects of it: what a treatment does must
     not decide how long it is watched. Where control does nothing that the primary metric counts, nobody knows. Of such
     a guardrail only a margin in points says how many users would show a treatment at it; without one it is left out, as
@@ -36,7 +36,8 @@ def planned_users(
     """
     everyone, power = evidence.users.sum(axis=1), quantile(plan.power)
     distance = plan.effect * np.abs(primary.baseline)
-    needed = _needed(primary, everyone, 1.0, 1 + plan.effect, distance, z=quantile(1 - alpha) + power)
+    z_of_primary = np.array([quantile(1 - one) for one in alpha.tolist()]) + power
+    needed = _needed(primary, everyone, 1.0, 1 + plan.effect, distance, z=z_of_primary)
     needed = np.where(needed > 0, needed, np.nan)
     for rule, comparison in held:
         factor, points = margin(rule, comparison)
@@ -55,7 +56,7 @@ def _needed(
     of_treatment: float,
     distance: Floats,
     *,
-    z: float,
+    z: Floats | float,
     of_its_own: Floats | float = 0.0,
 ) -> Floats:
     """Users for a difference of this distance to be found; the factors are of control's variance per user.

@@ -32,7 +32,10 @@ class LoggedAllocation:
 
     Attributes:
         weights: float64[groups]: shares in force.
+        salt: None where the log does not say. told: When it first said so; None where the file does.
         buckets: int[10000], the group of each bucket, where the id proves it; else None.
+        described: Since when the file or an `allocation` line names its groups; None where they are known when seen.
+        guessed: Whether nothing proves the shares: no file, no `allocation` line, and several groups had no call yet.
     """
 
     id: str
@@ -40,15 +43,23 @@ class LoggedAllocation:
     weights: Floats
     salt: str | None
     buckets: NDArray[np.int64] | None = None
+    told: datetime | None = None
+    described: datetime | None = None
+    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedShares:
-    """What allocation events say of an allocation; weights are shares, 0 to 1, in the file's order."""
+    """What allocation events say of an allocation; weights are shares, 0 to 1, in the file's order.
+
+    Attributes:
+        at_us: When they first did.
+    """
 
     salt: str | None
     traffic: float | None
     weights: Mapping[str, float]
+    at_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +143,13 @@ def group_names(experiment: Experiment | None, logged: Sequence[str], shares: Ma
 def allocation_events(lines: ir.Table, name: str) -> dict[str, LoggedShares]:
     """What allocation events among lines say of an experiment's allocations, by id."""
     events = lines.filter(lines.event == "allocation", lines.experiment == name)
-    rows = fetched_rows(events.select("allocation", "salt", "traffic", "weights").distinct())
+    told = events.group_by("allocation", "salt", "traffic", "weights").aggregate(at_us=events["at"].min())
     found: dict[str, LoggedShares] = {}
-    for row in rows:
+    for row in sorted(fetched_rows(told), key=lambda row: -row["at_us"]):  # the first that says something counts
         try:
             weights = json.loads(row["weights"] or "{}")
             shares = {str(k): float(v) / 100 for k, v in weights.items()}
-            found[row["allocation"]] = LoggedShares(row["salt"], row["traffic"], shares)
+            found[row["allocation"]] = LoggedShares(row["salt"], row["traffic"], shares, row["at_us"])
         except (ValueError, TypeError, AttributeError):
             continue  # a malformed event is as good as none: propensities say the same
     return found
@@ -151,28 +162,41 @@ def find_allocations(
     events: Mapping[str, LoggedShares],
     as_of: datetime,
 ) -> list[LoggedAllocation]:
-    """The allocations that calls name, in the order in which they began, the newest MAX_PERIODS of them.
+    """The allocations that calls name, in the order in which they began, the newest MAX_ALLOCATIONS of them.
 
     calls: Rows as of `Calls.allocated`.
     """
     begins: dict[str, int] = {}
-    propensities: dict[str, dict[str, float]] = {}
+    propensities: dict[str, dict[str, tuple[int, float]]] = {}
     for row in calls:
         begins[row["allocation"]] = min(begins.get(row["allocation"], row["oldest"]), row["oldest"])
-        if row["highest"] is not None:
-            seen = propensities.setdefault(row["allocation"], {})
-            seen[row["group"]] = max(seen.get(row["group"], 0.0), float(row["highest"]))
+        seen = propensities.setdefault(row["allocation"], {})
+        n, highest = seen.get(row["group"], (0, 0.0))
+        seen[row["group"]] = (n + row["n"], max(highest, row["highest"] or 0.0))
     from_file = _shares_of_file(experiment, as_of)
     splits = _splits(experiment, groups[0], events, as_of) if groups else {}
     found = []
     for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_ALLOCATIONS:]:
         event = events.get(identity, LoggedShares(None, None, {}))
-        shares = event.weights or from_file.get(identity) or {}
-        if not shares:
-            shares = _completed(propensities.get(identity, {}), groups, from_file)
-        weights = np.array([shares.get(name, 0.0) for name in groups])
-        buckets = _buckets(splits[identity], groups) if identity in splits else None
-        found.append(LoggedAllocation(identity, moment(begins[identity]), weights, event.salt, buckets))
+        told = event.weights or from_file.get(identity) or {}
+        begin = moment(begins[identity])
+        shares, guessed = (
+            (told, False) if told else _completed(propensities[identity], groups, _filed(experiment, begin))
+        )
+        of_file = experiment is not None and identity in from_file
+        at = None if event.at_us is None else moment(event.at_us)
+        found.append(
+            LoggedAllocation(
+                identity,
+                begin,
+                np.array([shares.get(name, 0.0) for name in groups]),
+                experiment.salt if experiment is not None and of_file else event.salt,
+                _buckets(splits[identity], groups) if identity in splits else None,
+                told=None if of_file else at,
+                described=at if experiment is None else begin,
+                guessed=guessed,
+            )
+        )
     return found
 
 
@@ -205,34 +229,48 @@ def _buckets(runs: Sequence[tuple[int, int, str]], groups: Sequence[str]) -> NDA
     return table
 
 
-def _shares_of_file(experiment: Experiment | None, as_of: datetime) -> dict[str, dict[str, float]]:
-    """The shares of each allocation that the file has had by its own rows; "" is the one in force."""
+def _shares_of_file(experiment: Experiment | None, as_of: datetime) -> dict[str, Mapping[str, float]]:
+    """The shares of each allocation that the file has had by its own rows."""
     if experiment is None:
         return {}
-    shares: dict[str, dict[str, float]] = {}
+    shares: dict[str, Mapping[str, float]] = {}
     for at in [*(row.at for row in experiment.ramp), as_of]:
         allocation = allocation_in_force(experiment, at)
         if allocation is not None:
-            named = {g.name: bp / BUCKETS for g, bp in zip(experiment.groups, allocation.weights_bp, strict=True)}
-            shares[allocation.id] = shares[""] = named
+            shares[allocation.id] = _filed(experiment, at)
     return shares
 
 
+def _filed(experiment: Experiment | None, at: datetime) -> Mapping[str, float]:
+    """The shares that the file has at an instant, by group; none where it has none."""
+    allocation = None if experiment is None else allocation_in_force(experiment, at)
+    if experiment is None or allocation is None:
+        return {}
+    return {g.name: bp / BUCKETS for g, bp in zip(experiment.groups, allocation.weights_bp, strict=True)}
+
+
 def _completed(
-    propensities: Mapping[str, float], groups: Sequence[str], from_file: Mapping[str, Mapping[str, float]]
-) -> Mapping[str, float]:
-    """Shares from the propensities of the groups that were seen; what is missing to 1 is the others'."""
-    if not propensities:
-        return from_file.get("", {name: 1 / len(groups) for name in groups})
-    unseen = [name for name in groups if name not in propensities]
-    left = 1 - math.fsum(propensities.values())
+    seen: Mapping[str, tuple[int, float]], groups: Sequence[str], filed: Mapping[str, float]
+) -> tuple[Mapping[str, float], bool]:
+    """Shares from the calls and the propensity of each group that was seen; what is missing to 1 is the others', and
+    whether more than one of them may have it.
+
+    Of groups whose propensities are too much together, those of few calls are strangers' or wrong.
+    """
+    if not any(share for _, share in seen.values()):
+        return filed or {name: 1 / len(groups) for name in groups}, True
+    shares: dict[str, float] = {}
+    left = 1.0
+    for name, (_, share) in sorted(seen.items(), key=lambda item: (-item[1][0], item[0])):
+        shares[name] = max(min(share, left), 0.0)
+        left -= shares[name]
+    unseen = [name for name in groups if name not in seen]
+    unseen = [name for name in unseen if filed.get(name)] or [name for name in unseen if name in filed] or unseen
     if left <= 1e-6 or not unseen:
-        return propensities
-    filed = {name: from_file.get("", {}).get(name, 0.0) for name in unseen}
-    total = math.fsum(filed.values())
-    if not total:
-        return propensities
-    return {**propensities, **{name: left * share / total for name, share in filed.items()}}
+        return shares, False
+    total = math.fsum(filed.get(name, 0.0) for name in unseen)
+    more = {name: left * (filed.get(name, 0.0) / total if total else 1 / len(unseen)) for name in unseen}
+    return shares | more, len(unseen) > 1
 
 
 def index_of(column: ir.StringValue, values: Sequence[str]) -> ir.IntegerValue:

@@ -5,14 +5,20 @@ another group, the bucket is left out whole from the earlier ones, whether or no
 those who did would take the frequent visitors from one group. A user whose window had closed before the move stays; so
 that both groups keep the same kind of users then, those who came early enough for that are a stratum of their own.
 
-A cell is the users of one allocation, one fate of their bucket and one span of first exposures. Each moment has its own
-strata, made of the cells that count then, and knows no move that comes after it: what a look says never changes later.
+An allocation that comes back after another one, as where shares are changed and changed back, moves buckets once more,
+and takes nothing back: who was known before stays left out with the bucket. Who came first after the return has seen
+one group alone, and counts; so that both groups have such users alike, they are a stratum of their own, in all buckets.
+
+A cell is the users of one part of an allocation, one fate of their bucket and one span of first exposures. Each moment
+has its own strata, made of the cells that count then, and knows no move that comes after it: what a look says never
+changes later.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import IntEnum
 from typing import Final
 
 import numpy as np
@@ -21,25 +27,56 @@ from abfleet_statistics.moments import Floats
 from numpy.typing import NDArray
 
 UNKNOWN: Final = -1
+MOVED_BEFORE: Final = -2
+"""The fate of a bucket whose users had been in another group before their allocation came back."""
 MAX_RUNS: Final = 64
 """A split made of more runs than this is no ramp of ours; what was not seen of it is not guessed."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllocationPeriod:
-    """One allocation as the log shows it.
+    """One allocation, from when it came into force until another did.
 
     Attributes:
+        id: The same for each time that the allocation is in force.
         weights: float64[groups], shares in force, 0 to 1.
-        salt: None where the log does not say; then it is taken to be the same as before.
+        salt: Equal where the users of a bucket are the same.
         buckets: int[10000], the group of each, UNKNOWN where nobody knows.
+        salt_known: Since when it is known whose salt is the same; None where it always was.
     """
 
     id: str
     begin: datetime
     weights: Floats
-    salt: str | None
+    salt: str
     buckets: NDArray[np.int64]
+    salt_known: datetime | None = None
+
+    @property
+    def known(self) -> datetime:
+        """When its begin and its salt were known."""
+        return self.begin if self.salt_known is None else max(self.begin, self.salt_known)
+
+
+class Newcomers(IntEnum):
+    """Which users of an allocation are in a part of it."""
+
+    EVERYBODY = -1
+    KNOWN = 0
+    NEW = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The users who are first seen in an allocation in one of its periods.
+
+    Attributes:
+        period: Index of the period; one that is not followed by a part of its own goes on with the one before.
+        who: Where buckets moved before an allocation came back, those known before and the others apart.
+    """
+
+    period: int
+    who: Newcomers = Newcomers.EVERYBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +84,12 @@ class Cell:
     """Users who are kept or left out as one.
 
     Attributes:
-        period: Index of the allocation.
-        fate: Index among the moves of the period's buckets; UNKNOWN if these buckets stay.
+        part: Index of the part.
+        fate: Index among the moves of the part's buckets; UNKNOWN if these buckets stay, or MOVED_BEFORE.
         span: How many moves the user's window could not close before.
     """
 
-    period: int
+    part: int
     fate: int
     span: int
 
@@ -62,23 +99,32 @@ class Cells:
     """All cells of an experiment.
 
     Attributes:
-        moves: For each period, the later periods that take buckets from its groups, ascending.
-        fates: int[periods, 10000], the fate of each bucket: an index into the period's moves, or UNKNOWN if it stays.
+        periods: In order of time; an allocation may have several.
+        parts: In order of their periods; without moves one for each allocation.
+        moves: For each part, the later periods that take buckets from its groups, ascending.
+        fates: int[parts, 10000], the fate of each bucket: an index into the part's moves, UNKNOWN if it stays, or
+            MOVED_BEFORE.
     """
 
     periods: tuple[AllocationPeriod, ...]
     window: timedelta
+    parts: tuple[Part, ...]
     cells: tuple[Cell, ...]
     moves: tuple[tuple[int, ...], ...]
     fates: NDArray[np.int64]
 
-    def limits(self, period: int) -> tuple[datetime, ...]:
-        """First exposures before these instants have a window that closed before the move, for each move."""
-        return tuple(self.periods[move].begin - self.window for move in self.moves[period])
+    def of(self, part: int) -> AllocationPeriod:
+        """A part's period."""
+        return self.periods[self.parts[part].period]
 
-    def known(self, period: int, at: datetime) -> int:
-        """How many of a period's moves have happened."""
-        return sum(self.periods[move].begin <= at for move in self.moves[period])
+    def limits(self, part: int) -> tuple[datetime, ...]:
+        """First exposures before these instants have a window that closed before the move, for each move."""
+        return tuple(self.periods[move].begin - self.window for move in self.moves[part])
+
+    def known(self, part: int, at: datetime) -> int:
+        """How many of a part's moves are known to have happened."""
+        first = self.parts[part].period
+        return sum(max(one.known for one in self.periods[first : move + 1]) <= at for move in self.moves[part])
 
 
 def observed_buckets(
@@ -125,36 +171,68 @@ def _end_a_run(table: NDArray[np.int64], sizes: NDArray[np.int64]) -> bool:
 
 
 def divide(periods: Sequence[AllocationPeriod], window: timedelta) -> Cells:
-    """The cells of an experiment whose allocations began in this order."""
-    fates = np.full((len(periods), BUCKETS), UNKNOWN, dtype=np.int64)
+    """The cells of an experiment whose allocations were in force in this order, neighbours being different ones."""
+    parts = _parts(periods)
+    fates = np.full((len(parts), BUCKETS), UNKNOWN, dtype=np.int64)
     all_moves: list[tuple[int, ...]] = []
     cells: list[Cell] = []
-    for index, period in enumerate(periods):
+    for index, part in enumerate(parts):
         first_move = np.full(BUCKETS, UNKNOWN, dtype=np.int64)
-        for later in range(len(periods) - 1, index, -1):
-            if _same_salt(periods[index : later + 1]):
-                there = periods[later].buckets
-                first_move[(there != UNKNOWN) & (period.buckets != UNKNOWN) & (there != period.buckets)] = later
+        for later in range(len(periods) - 1, part.period, -1):
+            first_move[_moved(periods, part.period, later)] = later
         moves = tuple(int(move) for move in np.unique(first_move[first_move != UNKNOWN]))
         for fate, move in enumerate(moves):
             fates[index, first_move == move] = fate
+        known = [UNKNOWN, *range(len(moves))]
+        if part.who is Newcomers.KNOWN:
+            fates[index, _away(periods, part.period)] = MOVED_BEFORE
+            known.insert(0, MOVED_BEFORE)
         all_moves.append(moves)
-        cells += [Cell(index, fate, span) for fate in range(UNKNOWN, len(moves)) for span in range(len(moves) + 1)]
-    return Cells(tuple(periods), window, tuple(cells), tuple(all_moves), fates)
+        cells += [Cell(index, fate, span) for fate in known for span in range(len(moves) + 1)]
+    return Cells(tuple(periods), window, tuple(parts), tuple(cells), tuple(all_moves), fates)
+
+
+def _parts(periods: Sequence[AllocationPeriod]) -> list[Part]:
+    """The parts of all allocations; a period adds some if its allocation is new, or comes back after a move."""
+    parts = []
+    for index, period in enumerate(periods):
+        if all(one.id != period.id for one in periods[:index]):
+            parts.append(Part(index))
+        elif _away(periods, index).any():
+            parts += [Part(index, Newcomers.NEW), Part(index, Newcomers.KNOWN)]
+    return parts
+
+
+def _away(periods: Sequence[AllocationPeriod], index: int) -> NDArray[np.bool_]:
+    """Which buckets were in another group since the allocation of a period was in force before: bool[10000]."""
+    before = max((k for k in range(index) if periods[k].id == periods[index].id), default=index)
+    moved = [
+        _moved(periods, before, between)
+        for between in range(before + 1, index)
+        if max(one.known for one in periods[before : between + 1]) <= periods[index].begin
+    ]
+    return np.any(moved, axis=0) if moved else np.zeros(BUCKETS, dtype=bool)
+
+
+def _moved(periods: Sequence[AllocationPeriod], earlier: int, later: int) -> NDArray[np.bool_]:
+    """Which buckets are in another group in a later period: bool[10000]; none where users were dealt anew."""
+    here, there = periods[earlier].buckets, periods[later].buckets
+    same_salt = len({period.salt for period in periods[earlier : later + 1]}) == 1
+    return np.asarray(same_salt & (there != UNKNOWN) & (here != UNKNOWN) & (there != here))
 
 
 def membership(cells: Cells, times: Sequence[datetime]) -> Floats:
     """Which cell is in which stratum at each time: float64[times, strata, cells], 0 or 1.
 
-    There are as many strata as cells whose buckets stay: one for each period and span.
+    There are as many strata as cells whose buckets stay: one for each part and span.
     """
-    strata = {(cell.period, cell.span): index for index, cell in enumerate(_staying(cells))}
+    strata = {(cell.part, cell.span): index for index, cell in enumerate(_staying(cells))}
     result = np.zeros((len(times), len(strata), len(cells.cells)))
     for time, at in enumerate(times):
         for index, cell in enumerate(cells.cells):
-            known = cells.known(cell.period, at)
+            known = cells.known(cell.part, at)
             if not _left_out(cell, known):
-                result[time, strata[cell.period, min(cell.span, known)], index] = 1
+                result[time, strata[cell.part, min(cell.span, known)], index] = 1
     return result
 
 
@@ -168,22 +246,24 @@ def expected_shares(cells: Cells, times: Sequence[datetime]) -> Floats:
     result = np.zeros((len(times), len(staying), groups))
     for time, at in enumerate(times):
         for stratum, cell in enumerate(staying):
-            known = cells.known(cell.period, at)
+            known = cells.known(cell.part, at)
             if cell.span <= known:
-                fates = range(UNKNOWN, len(cells.moves[cell.period]))
-                counted = [f for f in fates if not _left_out(Cell(cell.period, f, cell.span), known)]
-                result[time, stratum] = _share(cells, cell.period, counted, groups)
+                fates = range(UNKNOWN, len(cells.moves[cell.part]))
+                counted = [f for f in fates if not _left_out(Cell(cell.part, f, cell.span), known)]
+                result[time, stratum] = _share(cells, cell.part, counted, groups)
     return result
 
 
 def left_out(cells: Cells, at: datetime) -> NDArray[np.bool_]:
     """Which cells do not count any more at an instant, because their buckets have moved: bool[cells]."""
-    return np.array([_left_out(cell, cells.known(cell.period, at)) for cell in cells.cells], dtype=bool)
+    return np.array([_left_out(cell, cells.known(cell.part, at)) for cell in cells.cells], dtype=bool)
 
 
 def in_newest(cells: Cells, users: Floats) -> Floats:
-    """How many of `users`, float64[cells, groups], are in the newest allocation: float64[groups]."""
-    newest = [cell.period == len(cells.periods) - 1 for cell in cells.cells]
+    """How many of `users`, float64[cells, groups], are in the newest part of the newest allocation: float64[groups]."""
+    allocation = cells.periods[-1].id
+    period = max(part.period for part in cells.parts if cells.periods[part.period].id == allocation)
+    newest = [cells.parts[cell.part].period == period for cell in cells.cells]
     return np.asarray(users[newest].sum(axis=0))
 
 
@@ -192,20 +272,17 @@ def _staying(cells: Cells) -> list[Cell]:
 
 
 def _left_out(cell: Cell, moves_so_far: int) -> bool:
+    if cell.fate == MOVED_BEFORE:
+        return True
     return cell.fate != UNKNOWN and cell.fate < moves_so_far and cell.span > cell.fate
 
 
-def _share(cells: Cells, period: int, fates: list[int], groups: int) -> Floats:
+def _share(cells: Cells, part: int, fates: list[int], groups: int) -> Floats:
     """The part of all users that each group has in the buckets of these fates: float64[groups]."""
-    buckets = cells.periods[period].buckets
-    counted = np.isin(cells.fates[period], fates)
+    buckets, weights = cells.of(part).buckets, cells.of(part).weights
+    counted = np.isin(cells.fates[part], fates)
     result = np.zeros(groups)
     for group in range(groups):
         mine = buckets == group
-        part = float((mine & counted).sum() / mine.sum()) if mine.any() else 1.0
-        result[group] = cells.periods[period].weights[group] * part
+        result[group] = weights[group] * (float((mine & counted).sum() / mine.sum()) if mine.any() else 1.0)
     return result
-
-
-def _same_salt(periods: Sequence[AllocationPeriod]) -> bool:
-    return len({period.salt for period in periods if period.salt is not None}) <= 1

@@ -127,7 +127,18 @@ def gather_evidence(
         began = as_of if exclusion is None else exclusion.began
         return _empty_evidence(lines, name, groups, experiment, rules, plan, began, as_of), None
     deployment = deployment_of(config, experiment, groups)
-    tables = tables_of(lines, name, groups, found, rules, plan, as_of, deployment=deployment, exclusion=exclusion)
+    tables = tables_of(
+        lines,
+        name,
+        groups,
+        found,
+        rules,
+        plan,
+        as_of,
+        ordered=experiment is not None,
+        deployment=deployment,
+        exclusion=exclusion,
+    )
     return _evidence_of(tables), tables
 
 
@@ -147,7 +158,8 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
     metrics = tuple(with_quantile(metric, member, tables.times, tables.shape) for metric in metrics)
     evidence = Evidence(
         groups=tables.groups,
-        weights=tables.allocations[-1].weights,
+        weights=tables.cells.periods[-1].weights,
+        weighted=_weighted(tables),
         calendar=tables.looks.calendar,
         membership=member,
         shares=cells_of.expected_shares(tables.cells, tables.looks.times),
@@ -168,7 +180,19 @@ def _evidence_of(tables: Tables) -> GatheredEvidence:
             coverage=coverage,
         ),
     )
+    # A group that nothing describes, and nobody has seen yet, is not expected.
+    evidence = replace(evidence, shares=evidence.shares * evidence.present[:, None, :])
     return GatheredEvidence(evidence, tuple(tables.allocations), facts.result(), tables.looks, counted.currencies)
+
+
+def _weighted(tables: Tables) -> NDArray[np.bool_]:
+    """Which groups had a share by each time, in an allocation that is described: bool[times, groups]."""
+    result = np.zeros((len(tables.looks.times), len(tables.groups)), dtype=bool)
+    for time, at in enumerate(tables.looks.times):
+        for one in tables.allocations:
+            if one.described is not None and max(one.begin, one.described) <= at:
+                result[time] |= one.weights > 0
+    return result
 
 
 def _metrics(

@@ -230,8 +230,8 @@ def _pair(tables: Tables, absences: Sequence[_Absences], group: int) -> PairOuta
     time = NOTHING_EXCLUDED if tables.exclusion is None else tables.exclusion.time
     counted = outages.counted_of_both(treatment, control, microseconds(tables.as_of))
     counted = _without_excluded(counted, (treatment, control), time)
-    weights = np.stack([one.weights for one in tables.allocations])
-    begins = np.array([microseconds(one.begin) for one in tables.allocations])
+    weights = np.stack([one.weights for one in tables.cells.periods])
+    begins = np.array([microseconds(one.begin) for one in tables.cells.periods])
     shares = weights[np.maximum(np.searchsorted(begins, counted.at, side="right") - 1, 0)]
     both = (shares[:, [0, group]] > 0).all(axis=1)  # where one of them had no users nothing can be compared
     replicas = tables.deployment.pair(group)

@@ -1,6 +1,6 @@
 """One experiment's tables: its calls, visits and users, each user with a cell. Ibis expressions and small queries."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -11,18 +11,18 @@ import numpy as np
 import pyarrow as pa
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import AnalysisPlan
-from abfleet_statistics.moments import Floats
-from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricRule, MetricSource
 from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import log_lines, packed_counts
 from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
-from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, Cells
+from abfleet_analysis.evidence.bucket_maps import bucket_map
+from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, Cells, Newcomers
 from abfleet_analysis.evidence.deployment import Deployment
 from abfleet_analysis.evidence.exclusion import Exclusion
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.response_times import histogram, quantile_points
+from abfleet_analysis.evidence.succession import dealt, in_force
 from abfleet_analysis.evidence.sums import Shape, arrow
 from abfleet_analysis.evidence.thresholds import Thresholds
 from abfleet_analysis.reading import databases
@@ -145,10 +145,14 @@ def tables_of(
     plan: AnalysisPlan,
     as_of: datetime,
     *,
+    ordered: bool = True,
     deployment: Deployment = UNKNOWN_DEPLOYMENT,
     exclusion: Exclusion | None = None,
 ) -> Tables:
-    """The tables of an experiment that somebody was in; lines and allocations are without what is excluded."""
+    """The tables of an experiment that somebody was in; lines and allocations are without what is excluded.
+
+    ordered: Whether the treatments among the groups are in the file's order.
+    """
     connection, ramped = lines.log.connection, len(allocations) > 1
     exposures = log_lines.allocated(lines, name)
     looks = looks_until(began(allocations, exclusion), as_of, plan)
@@ -167,8 +171,9 @@ def tables_of(
         visits = visits.mutate(time_sum=ibis.literal(0.0))
     visits = databases.view(connection, "visits", visits)
     plain = databases.keep(connection, "plain_units", log_lines.units(visits, ramped=ramped))
-    cells = _divide(plain, allocations, len(groups), max([DEFAULT_WINDOW, *(rule.window for rule in rules)]))
-    units = databases.keep(connection, "units", _with_cells(lines, plain, cells))
+    window = max([DEFAULT_WINDOW, *(rule.window for rule in rules)])
+    cells = _divide(plain, calls, allocations, looks, window, ordered=ordered)
+    units = databases.keep(connection, "units", _with_cells(lines, plain, allocations, cells))
     alone = _follow_from_calls(units)
     visits = visits.mutate(cell=visits.period) if alone else _placed(visits.drop("g"), units)
     if times is not None and alone:
@@ -280,31 +285,29 @@ def grouped(visits: ir.Table, *, ramped: bool, together: bool = True) -> ir.Tabl
     return table.drop("lowest", "highest")
 
 
-def _divide(units: ir.Table, found: Sequence[LoggedAllocation], groups: int, window: timedelta) -> Cells:
+def _divide(
+    units: ir.Table,
+    calls: ir.Table,
+    found: Sequence[LoggedAllocation],
+    looks: Looks,
+    window: timedelta,
+    *,
+    ordered: bool,
+) -> Cells:
     if len(found) == 1:
-        maps = [np.full(BUCKETS, UNKNOWN, dtype=np.int64)]
-    else:
-        counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
-        columns = {name: numbers(column) for name, column in arrow(counted).items()}
-        maps = [
-            _bucket_map(columns, period, one.weights) if one.buckets is None else one.buckets
-            for period, one in enumerate(found)
-        ]
+        (one,) = found
+        return cells_of.divide(
+            [AllocationPeriod(one.id, one.begin, one.weights, "", np.full(BUCKETS, UNKNOWN))], window
+        )
+    counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
+    columns = {name: numbers(column) for name, column in arrow(counted).items()}
+    maps = [bucket_map(found, period, columns, ordered=ordered) for period in range(len(found))]
+    salts = dealt(units, found, looks)
     periods = [
-        AllocationPeriod(one.id, one.begin, one.weights, one.salt, table)
-        for one, table in zip(found, maps, strict=True)
+        AllocationPeriod(found[one].id, begin, found[one].weights, salts[one].salt, maps[one], salts[one].known)
+        for one, begin in in_force(calls, found, looks)
     ]
     return cells_of.divide(periods, window)
-
-
-def _bucket_map(columns: Mapping[str, NDArray[np.int64]], period: int, weights: Floats) -> NDArray[np.int64]:
-    """The group of each bucket in an allocation: the one of most of its users."""
-    mine = columns["period"] == period
-    mine &= (columns["bucket"] >= 0) & (columns["bucket"] < BUCKETS)
-    votes = np.zeros((BUCKETS, len(weights)))
-    np.add.at(votes, (columns["bucket"][mine], columns["g"][mine]), columns["n"][mine])
-    voted = np.flatnonzero(votes.sum(axis=1))
-    return cells_of.observed_buckets(voted, votes[voted].argmax(axis=1), weights)
 
 
 def _follow_from_calls(units: ir.Table) -> bool:
@@ -318,22 +321,21 @@ def _placed(table: ir.Table, units: ir.Table) -> ir.Table:
     return table.inner_join(units.select("user", "period", "cell", "g"), ["user", "period"])
 
 
-def _with_cells(lines: LogTables, units: ir.Table, cells: Cells) -> ir.Table:
+def _with_cells(lines: LogTables, units: ir.Table, found: Sequence[LoggedAllocation], cells: Cells) -> ir.Table:
     """The units with their cell, and whether their bucket's group is not theirs."""
     connection = lines.log.connection
     if not any(cells.moves):
         return units.mutate(cell=units.period.cast("int64"), strange=ibis.literal(False))
     fates = cells.fates
-    period, bucket = np.nonzero(fates != UNKNOWN)
-    table = databases.keep(
-        connection, "fates", pa.table({"period": period, "bucket": bucket, "fate": fates[period, bucket]})
-    )
+    part, bucket = np.nonzero(fates != UNKNOWN)
+    table = databases.keep(connection, "fates", pa.table({"part": part, "bucket": bucket, "fate": fates[part, bucket]}))
     mapped = databases.keep(connection, "bucket_groups", _bucket_groups(cells))
-    with_fate = units.left_join(table, ["period", "bucket"]).drop("period_right", "bucket_right")
-    with_group = with_fate.left_join(mapped, ["period", "bucket"]).drop("period_right", "bucket_right")
+    units_in_parts = units.mutate(part=_part(units, found, cells))
+    with_fate = units_in_parts.left_join(table, ["part", "bucket"]).drop("part_right", "bucket_right")
+    with_group = with_fate.left_join(mapped, ["part", "bucket"]).drop("part_right", "bucket_right")
     limits = [
-        (with_group.period == index, microseconds(limit))
-        for index in range(len(cells.periods))
+        (with_group.part == index, microseconds(limit))
+        for index in range(len(cells.parts))
         for limit in cells.limits(index)
     ]
     span = ibis.literal(0)
@@ -345,19 +347,32 @@ def _with_cells(lines: LogTables, units: ir.Table, cells: Cells) -> ir.Table:
         "cell_index",
         pa.table(
             {
-                "period": [c.period for c in cells.cells],
+                "part": [c.part for c in cells.cells],
                 "fate": [c.fate for c in cells.cells],
                 "span": [c.span for c in cells.cells],
                 "cell": list(range(len(cells.cells))),
             }
         ),
     )
-    numbered = spanned.inner_join(index, ["period", "fate", "span"])
+    numbered = spanned.inner_join(index, ["part", "fate", "span"])
     strange = (numbered.bucket_group != numbered.g).fill_null(False)
     return numbered.mutate(strange=strange).select(*units.columns, "cell", "strange")
 
 
+def _part(units: ir.Table, found: Sequence[LoggedAllocation], cells: Cells) -> ir.IntegerValue:
+    """The part that each unit is in: the newest one of its allocation that it was first seen in."""
+    of_allocation = {one.id: index for index, one in enumerate(found)}
+    cases = []
+    for number, part in reversed(list(enumerate(cells.parts))):
+        period = cells.periods[part.period]
+        mine = units.period == of_allocation[period.id]
+        if part.who is not Newcomers.EVERYBODY:
+            mine &= (units["first"] >= microseconds(period.begin)) & (units.entry == int(part.who))
+        cases.append((mine, number))
+    return ibis.cases(*cases, else_=UNKNOWN).cast("int64")
+
+
 def _bucket_groups(cells: Cells) -> pa.Table:
-    known = np.stack([period.buckets for period in cells.periods])
-    period, bucket = np.nonzero(known != UNKNOWN)
-    return pa.table({"period": period, "bucket": bucket, "bucket_group": known[period, bucket]})
+    known = np.stack([cells.of(part).buckets for part in range(len(cells.parts))])
+    part, bucket = np.nonzero(known != UNKNOWN)
+    return pa.table({"part": part, "bucket": bucket, "bucket_group": known[part, bucket]})

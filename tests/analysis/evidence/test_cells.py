@@ -1,12 +1,20 @@
 """Who may be compared with whom when shares change. Buckets and times only."""
 
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 
 import numpy as np
 import pytest
 from abfleet_analysis.evidence import cells as cells_of
-from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, divide, observed_buckets
+from abfleet_analysis.evidence.cells import (
+    MOVED_BEFORE,
+    UNKNOWN,
+    AllocationPeriod,
+    Newcomers,
+    divide,
+    observed_buckets,
+)
 from abfleet_experiments.bucketing import BUCKETS
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,7 +24,7 @@ from tests.analysis.log_lines import DAY, START
 WEEK = timedelta(days=7)
 
 
-def period(identity: str, day: float, share: float, salt: str | None = "s") -> AllocationPeriod:
+def period(identity: str, day: float, share: float, salt: str = "s") -> AllocationPeriod:
     """The treatment has the buckets below its share."""
     buckets = (np.arange(BUCKETS) < share * BUCKETS).astype(np.int64)
     return AllocationPeriod(identity, START + DAY * day, np.array([1 - share, share]), salt, buckets)
@@ -36,7 +44,7 @@ def test_a_moved_bucket_is_left_out_whole_from_the_moment_it_moves() -> None:
     before, after = START + DAY * 9, START + DAY * 10
     assert not cells_of.left_out(cells, before).any()
     out = [cell for cell, gone in zip(cells.cells, cells_of.left_out(cells, after), strict=True) if gone]
-    assert [(cell.period, cell.fate, cell.span) for cell in out] == [(0, 0, 1)]
+    assert [(cell.part, cell.fate, cell.span) for cell in out] == [(0, 0, 1)]
     assert cells.limits(0) == (START + DAY * 3,)
     member, shares = cells_of.membership(cells, [before, after]), cells_of.expected_shares(cells, [before, after])
     assert (member.sum(axis=1) <= 1).all(), "a cell is in one stratum at most"
@@ -47,7 +55,45 @@ def test_a_moved_bucket_is_left_out_whole_from_the_moment_it_moves() -> None:
 def test_a_new_salt_moves_no_buckets() -> None:
     """Under a new salt buckets hold other users, so their groups say nothing of a move."""
     assert divide([period("a", 0, 0.1, "one"), period("b", 10, 0.5, "two")], WEEK).moves == ((), ())
-    assert divide([period("a", 0, 0.1, None), period("b", 10, 0.5, None)], WEEK).moves == ((1,), ())
+    assert divide([period("a", 0, 0.1, "one"), period("b", 10, 0.5, "one")], WEEK).moves == ((1,), ())
+
+
+def test_an_allocation_that_comes_back_has_newcomers_apart() -> None:
+    """10, 50 and 10 %: after the return all buckets' newcomers are a stratum, and of those known before the buckets
+    that stayed; nobody of the moved ones comes back."""
+    cells = divide([period("a", 0, 0.1), period("b", 10, 0.5), period("a", 20, 0.1)], WEEK)
+    assert [(part.period, part.who) for part in cells.parts] == [
+        (0, -1),
+        (1, -1),
+        (2, Newcomers.NEW),
+        (2, Newcomers.KNOWN),
+    ]
+    assert cells.moves == ((1,), (2,), (), ())
+    at = START + DAY * 20
+    member, shares = cells_of.membership(cells, [at])[0], cells_of.expected_shares(cells, [at])[0]
+    (new,) = np.flatnonzero(member[:, cells.cells.index(cells_of.Cell(2, UNKNOWN, 0))])
+    (known,) = np.flatnonzero(member[:, cells.cells.index(cells_of.Cell(3, UNKNOWN, 0))])
+    assert shares[new] == pytest.approx([0.9, 0.1])
+    assert shares[known] == pytest.approx([0.5, 0.1])
+    assert not member[:, cells.cells.index(cells_of.Cell(3, MOVED_BEFORE, 0))].any()
+    assert (cells.fates[3] == MOVED_BEFORE).sum() == 4_000
+
+
+def test_an_allocation_that_comes_back_without_a_move_is_one() -> None:
+    """Where traffic or the salt was another meanwhile, no bucket has moved."""
+    for salt in ("s", "other"):
+        share = 0.1 if salt == "s" else 0.5
+        cells = divide([period("a", 0, 0.1), period("b", 10, share, salt), period("a", 20, 0.1)], WEEK)
+        assert [part.period for part in cells.parts] == [0, 1]
+        assert cells.moves == ((), ())
+
+
+def test_a_move_is_known_when_the_salt_is() -> None:
+    """Where users who came back have shown that it was the same, nothing is left out before they came."""
+    shown = replace(period("b", 10, 0.5), salt_known=START + DAY * 12)
+    cells = divide([period("a", 0, 0.1), shown], WEEK)
+    assert not cells_of.left_out(cells, START + DAY * 11).any()
+    assert cells_of.left_out(cells, START + DAY * 12).any()
 
 
 @given(st.lists(st.floats(0.05, 0.9), min_size=2, max_size=4), st.integers(0, 40))
