@@ -109,7 +109,7 @@ def test_diff_shows_what_differs(root: Path) -> None:
     assert result.exit_code == 0
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in result.output.splitlines()}
     assert rows["model.algorithm"] == ["popularity", "item-cosine", ""]
-    assert {"recall@10", "size_bytes", "latency 1x20 (us a history)", "answers: same first item"} <= rows.keys()
+    assert {"recall@10", "size_bytes", "latency 1x20 (us a request)", "answers: same first item"} <= rows.keys()
     found = json.loads(abfleet("diff", "v1.2.2", "production", "--registry", root, "--json").output)
     assert (found["a"], found["b"]) == ("v1.2.2", "v1.2.3")
     assert 0 <= found["answers"]["overlap"] <= 1
@@ -126,7 +126,7 @@ def test_diff_shows_what_differs(root: Path) -> None:
         (("rollback",), 1, "knows of no version before it"),
         (("archive", "v1.2.3"), 1, "because production leads to it"),
         (("restore", "v9"), 2, "is not in the archive"),
-        (("add", "nowhere"), 1, "'nowhere' is not a folder"),
+        (("add", "nowhere"), 1, "'nowhere' is not there"),
         (("diff", "production", "v9"), 2, "'v9' is not in the registry"),
     ],
 )

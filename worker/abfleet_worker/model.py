@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from abfleet_models import signing
-from abfleet_models.graph_file import read_int64
+from abfleet_models.graph.reading import read_int64
 from abfleet_models.registry import ModelVersion, Registry, RegistryError
 from abfleet_models.runtime import onnxruntime
 from numpy.typing import NDArray
