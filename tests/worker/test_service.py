@@ -10,7 +10,7 @@ from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker import batch
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.service import METHODS, RECOMMEND, RECOMMEND_BATCH, Model, RecommenderService
+from abfleet_worker.service import METHODS, RECOMMEND, RECOMMEND_BATCH, Model, ModelService
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.rpcs = RpcMetrics(METHODS)
         self.metrics = WorkerMetrics(lambda: (self.service.model.version, self.service.model.sha256))
-        self.service = RecommenderService(
+        self.service = ModelService(
             self.model,
             rpc_metrics=self.rpcs,
             metrics=self.metrics,

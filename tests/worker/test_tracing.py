@@ -7,7 +7,7 @@ from abfleet_process.tracing.spans import MAX_LINKS, Span, SpanKind
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.service import METHODS, RECOMMEND_BATCH, RecommenderService
+from abfleet_worker.service import METHODS, RECOMMEND_BATCH, ModelService
 from abfleet_worker.tracing import InferenceTracer
 
 from tests.worker.calls import POISON_RAISE, FakeCall, SumModel, batched, lone
@@ -23,12 +23,12 @@ class Clock:
         return self.now
 
 
-def service(spans: list[Span] | None) -> RecommenderService:
+def service(spans: list[Span] | None) -> ModelService:
     clock = Clock()
     tracer = None
     if spans is not None:
         tracer = InferenceTracer(spans.append, random.Random(3).getrandbits, lambda: 1_790_000_000.0 + clock.now)
-    return RecommenderService(
+    return ModelService(
         SumModel(),
         rpc_metrics=RpcMetrics(METHODS),
         metrics=WorkerMetrics(lambda: ("v1", "")),
