@@ -12,6 +12,9 @@ from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.request import Item, Refusal, read_alone, read_items
 
+ALONE: list[Sequence[int]] = [(0,)]
+"""The plan for one request."""
+
 
 class RecommendingModel(Protocol):
     """What this needs of a model."""
@@ -60,6 +63,8 @@ class Recommending:
 
     def plan(self, items: Sequence[Item], max_batch: int) -> list[Sequence[int]]:
         """Which requests share a run: lists of indexes, each once."""
+        if len(items) == 1:
+            return ALONE
         return batch.plan_runs([len(item.history) for item in items], max_batch, self._model.run_cells)
 
     def run(self, items: Sequence[Item]) -> list[bytes | Refusal]:

@@ -146,17 +146,17 @@ class ModelService:
 
     def answer(self, calls: Sequence[Call]) -> None:
         """Answers every call once, merging them up to `max_batch` requests at a time. Never raises."""
-        for call in calls:
+        waiting: list[Call] = []
+        of_tensors: list[Call] = []
+        for call in reversed(calls):
             self._rpcs.started(call.method)
-        of_tensors = [call for call in calls if call.method >= _FIRST_OF_TENSORS]
+            (waiting if call.method < _FIRST_OF_TENSORS else of_tensors).append(call)
+        self._answer_all(waiting, of_tensors=False)
         if of_tensors:
-            self._answer_all([call for call in calls if call.method < _FIRST_OF_TENSORS], of_tensors=False)
             self._answer_all(of_tensors, of_tensors=True)
-        else:
-            self._answer_all(calls, of_tensors=False)
 
-    def _answer_all(self, calls: Sequence[Call], *, of_tensors: bool) -> None:
-        waiting = list(reversed(calls))
+    def _answer_all(self, waiting: list[Call], *, of_tensors: bool) -> None:
+        """Empties `waiting`, whose last call came first."""
         while waiting:
             ready = self._ready
             answering = ready.inferring if of_tensors else ready.recommending
