@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 import pytest
 from abfleet_models.errors import IntegrityError, ManifestError, RegistryError, UnknownVersionError, UnsafePathError
-from abfleet_models.registry import Registry
 from abfleet_models.golden.verification import verify_golden
+from abfleet_models.registry import Registry
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 

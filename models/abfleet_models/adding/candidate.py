@@ -77,6 +77,7 @@ def examine(
         _complete(metadata, graph, kind, OpenedGraph(version, content, folder), histories, options)
     model = OpenedModel(ModelVersion(version, folder, parse_manifest(metadata)))
     compare_golden(model)
+    _refuse_chance(model)
     said = [
         f"{version} is {'a recommender' if kind == RECOMMENDER else 'a model of tensors'}: it {faces(graph)}",
         *changes,
@@ -93,6 +94,14 @@ def examine(
     ordered = sorted(metadata.items(), key=lambda item: KEYS.index(item[0]) if item[0] in KEYS else len(KEYS))
     files[METADATA_FILE] = disk.to_json(dict(ordered)).encode()
     return Candidate(version, files, latency_us(model), said)
+
+
+def _refuse_chance(model: OpenedModel) -> None:
+    """A model that draws random numbers can neither be verified nor compared."""
+    try:
+        compare_golden(model)
+    except IntegrityError as error:
+        raise IntegrityError(f"{error}; asked a second time, the model answers something else") from error
 
 
 def _given_kind(metadata: Mapping[str, Any]) -> Kind | None:
