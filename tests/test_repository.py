@@ -54,8 +54,8 @@ def pyproject() -> dict[str, Any]:
 
 
 def test_generated_code_is_what_the_contracts_give(tmp_path: Path) -> None:
-    """Regenerating from .proto files gives the committed files, byte for byte, and no other ones; what is generated from
-    inference.proto then gets a pool of descriptors of its own."""
+    """Regenerating from .proto files gives the committed files, byte for byte, and no other ones; what is generated
+    from inference.proto then gets a pool of descriptors of its own."""
     protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "protos").glob("*.proto"))
     outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     run(sys.executable, "-m", "grpc_tools.protoc", "-Iabfleet_protos=protos", *outputs, *protos)

@@ -102,7 +102,7 @@ class Inferring:
         runs: list[Sequence[int]] = []
         open_runs: dict[object, tuple[list[int], int]] = {}
         for index, item in enumerate(items):
-            if not item.rows:  # nothing to put together, and no row to take apart again
+            if not item.rows or item.size_bytes > MOST_JOINED_BYTES:  # nothing to put together, or too much
                 runs.append([index])
                 continue
             key = tuple(array.shape[1:] for array in item.arrays)
