@@ -47,7 +47,7 @@ class Model(RecommendingModel, TensorModel, Protocol):
     sha256: str
 
 
-class Waiting(Protocol):
+class ReadRequest(Protocol):
     """One request, read and not answered yet."""
 
     @property
@@ -160,7 +160,7 @@ class ModelService:
         while waiting:
             ready = self._ready
             answering = ready.inferring if of_tensors else ready.recommending
-            items: list[Waiting | Refusal] = []
+            items: list[ReadRequest | Refusal] = []
             rpcs: list[_Rpc] = []
             traced = None if self._tracer is None else Traced()
             while waiting and len(items) < self._max_batch:
@@ -188,7 +188,7 @@ class ModelService:
         self,
         call: Call,
         answering: Answering,
-        items: list[Waiting | Refusal],
+        items: list[ReadRequest | Refusal],
         rpcs: list[_Rpc],
         traced: Traced | None,
     ) -> None:
@@ -215,7 +215,7 @@ class ModelService:
         rpcs.append(_Rpc(call, start, len(items), ""))
 
     def _infer(
-        self, items: list[Waiting | Refusal], answering: Answering, version: str, traced: Traced | None
+        self, items: list[ReadRequest | Refusal], answering: Answering, version: str, traced: Traced | None
     ) -> list[Answer]:
         answers: list[Answer] = [EXPIRED] * len(items)
         now = self._clock()
