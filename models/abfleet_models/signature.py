@@ -45,7 +45,11 @@ def contract(k: int, max_history: int) -> Signature:
 
 def parse_signature(fields: Fields) -> Signature:
     """Reads the `signature` of a metadata.json; without `kind` it is a recommender's."""
+    before = len(fields.problems)
     kind = fields.one_of("kind", (RECOMMENDER, TENSORS), optional=True)
+    if len(fields.problems) > before:  # nothing else can be held against a kind that is none
+        fields.keys()
+        return Signature((), (), TENSORS)
     signature = _tensors(fields) if kind == TENSORS else _recommender(fields)
     fields.no_others()
     return signature

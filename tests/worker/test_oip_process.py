@@ -208,6 +208,13 @@ def test_other_libraries_may_register_the_same_package(first: str) -> None:
         "assert ModelInferRequest.FromString(ModelInferRequest(id='a').SerializeToString()).id == 'a'\n"
     )
     code = ours + theirs if first == "ours" else theirs + ours
+    code += (
+        "import asyncio, grpc\n"
+        "from abfleet_protos import inference_pb2\n"
+        "from abfleet_worker.tensors.reflection import add_reflection\n"
+        "async def reflected(): add_reflection(grpc.aio.server(), (inference_pb2.DESCRIPTOR,))\n"
+        "asyncio.run(reflected())\n"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS, cwd=ROOT)
 
 

@@ -81,6 +81,9 @@ def _rankings(fields: Fields, signature: Signature) -> Golden:
 
 
 def _cases(fields: Fields, signature: Signature) -> GoldenCases:
+    if fields.problems:  # perhaps in the signature, and a case cannot be held against a wrong one
+        fields.keys()
+        return GoldenCases((), DEFAULT_TOLERANCE)
     cases = []
     given = fields.objects("cases")
     if len(given) > MOST_CASES:

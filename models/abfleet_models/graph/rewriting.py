@@ -55,7 +55,7 @@ def cast(model: onnx_graph.Model, types: Mapping[str, str]) -> list[str]:
             before += _inward(graph, name, inner, was.dtype, was.onnx, taken)
         else:
             graph.node.append(_cast(inner, name, BY_DTYPE[wanted].onnx))
-        done.append(f"{name} {was.dtype} as {wanted}" if not inward else f"{name} {wanted} to {was.dtype}")
+        done.append(f"{name} {was.dtype} as {wanted}")
     nodes = [*before, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)

@@ -197,6 +197,22 @@ def test_a_recommender_answers_both_ways_alike(tmp_path: Path) -> None:
     assert poisoned.only[0] == Code.INTERNAL
 
 
+def test_an_alias_may_lead_to_a_model_of_another_kind(tmp_path: Path) -> None:
+    """What is asked next is read and run as the new model has it; from then on Recommend says what to call."""
+    add_version(tmp_path / "models", "v1")
+    asked = service(load(tmp_path / "models", "v1"))
+    recommend = RecommendRequest(item_ids=[1]).SerializeToString()
+    before = FakeCall(METHODS.index(RECOMMEND), recommend)
+    asked.answer([before])
+    asked.use(loaded(tmp_path, small_graphs.ranker()))
+    after, ranked = FakeCall(METHODS.index(RECOMMEND), recommend), lone(request({"features": features(2, 4, 1)}))
+    asked.answer([after, ranked])
+    assert isinstance(before.only, bytes)
+    assert isinstance(after.only, tuple)
+    assert after.only[0] == Code.FAILED_PRECONDITION
+    assert answered(ranked).model_version == "v2"
+
+
 def test_a_worker_tries_again_whether_requests_may_be_joined(tmp_path: Path) -> None:
     """Metadata that promise what is not so, on this machine or at all, are not believed: the worker says why, and asks
     the model one by one."""

@@ -69,7 +69,7 @@ class Inferring:
         try:
             message = reading.parse(payload)
             self._check_target(message.model_name, message.model_version)
-            return self._read(message, expires), message.id
+            return self._read(message, len(payload), expires), message.id
         except WrongRequestError as error:
             return error.refusal
 
@@ -78,13 +78,13 @@ class Inferring:
         items: list[InferItem | Refusal] = []
         for payload, expires in zip(payloads, expiries, strict=True):
             try:
-                items.append(self._read(reading.parse(payload), expires))
+                items.append(self._read(reading.parse(payload), len(payload), expires))
             except WrongRequestError as error:
                 items.append(error.refusal)
         return items
 
-    def _read(self, message: Any, expires: float | None) -> InferItem:
-        item = reading.read(message, self._face, expires)
+    def _read(self, message: Any, size_bytes: int, expires: float | None) -> InferItem:
+        item = reading.read(message, self._face, size_bytes, expires)
         if self._is_recommender:  # as for Recommend, the newest items of a longer history are kept
             (history,) = item.arrays
             return item._replace(arrays=(history[:, -self._model.max_history :],))

@@ -36,6 +36,7 @@ class InferItem(NamedTuple):
     rows: int
     """The first dimension that all inputs share; 0 where there is none, and the request is run alone."""
     size_bytes: int
+    """Of the message."""
     expires: float | None
     """When its answer is of no use any more, on the clock of the service; None for never."""
 
@@ -59,8 +60,8 @@ def parse(payload: bytes) -> ModelInferRequest:
     return message
 
 
-def read(message: ModelInferRequest, face: ModelFace, expires: float | None) -> InferItem:
-    """The request's arrays. Raises WrongRequestError."""
+def read(message: ModelInferRequest, face: ModelFace, size_bytes: int, expires: float | None) -> InferItem:
+    """The request's arrays; `size_bytes` is that of the message. Raises WrongRequestError."""
     if message.parameters:
         _refuse_sequences(message)
     arrays = _inputs(message, face)
@@ -71,7 +72,7 @@ def read(message: ModelInferRequest, face: ModelFace, expires: float | None) -> 
         tuple(arrays),
         _outputs(message, face) if message.outputs else tuple(range(len(face.outputs))),
         rows.pop() if len(rows) == 1 else 0,
-        sum(array.nbytes for array in arrays),
+        size_bytes,
         expires,
     )
 
