@@ -18,7 +18,7 @@ from abfleet_models.errors import (
     UnsafePathError,
 )
 from abfleet_models.fields import read_object, shown
-from abfleet_models.graph.reading import STANDARD_DOMAINS, NotOnnxError, read_graph
+from abfleet_models.graph.reading import STANDARD_DOMAINS, GraphFile, NotOnnxError, read_graph
 from abfleet_models.manifest import (
     NAME_RULE,
     Index,
@@ -111,11 +111,7 @@ class ModelVersion:
         ]
         if differing:
             raise IntegrityError(f"{self.version}: {'; '.join(differing)}")
-        custom = sorted(graph.domains - STANDARD_DOMAINS)
-        if custom:
-            raise IntegrityError(
-                f"{self.version}: operators of domain {shown(custom[0])} are custom; only standard operators are served"
-            )
+        refuse_custom(self.version, graph)
         vouched = dict(self.manifest.external_data)
         for location in sorted(graph.external):
             if location not in vouched:
@@ -245,6 +241,15 @@ class Registry:
             raise ManifestError(source, [f"version: {shown(manifest.version)} is not the folder's name {version!r}"])
         _inside(folder, MODEL_FILE)
         return ModelVersion(version, folder, manifest, archived)
+
+
+def refuse_custom(version: str, graph: GraphFile) -> None:
+    """Raises IntegrityError where a graph has operators that ONNX Runtime does not bring itself."""
+    custom = sorted(graph.domains - STANDARD_DOMAINS)
+    if custom:
+        raise IntegrityError(
+            f"{version}: operators of domain {shown(custom[0])} are custom; only standard operators are served"
+        )
 
 
 def _version_folders(folder: Path) -> list[str]:

@@ -125,6 +125,12 @@ def test_dimensions_of_a_recommender_may_have_any_name(tmp_path: Path) -> None:
         metadata(added(folder, small_graphs.recommender(shape=shape)))
 
 
+def custom_operator() -> bytes:
+    """Of a domain that ONNX Runtime does not know."""
+    nodes = [helper.make_node("Mine", ["a"], ["b"], domain="mine")]
+    return small_graphs.graph(nodes, *([value(name, TensorProto.FLOAT, ["n"])] for name in "ab"))
+
+
 @pytest.mark.parametrize(
     ("model", "options", "words"),
     [
@@ -149,6 +155,8 @@ def test_dimensions_of_a_recommender_may_have_any_name(tmp_path: Path) -> None:
         (small_graphs.recommender(history_type=TensorProto.INT32, opset=11), {"cast": True}, r"has opset 11; allowed"),
         (small_graphs.sequence_output(), {}, r"output parts is a sequence; only tensors are served"),
         (small_graphs.zipmap_output(), {}, r"output_probability is a sequence; .*'zipmap': False"),
+        (small_graphs.echo(["FP32"], shape=None), {}, r"input in_FP32 has no shape in the graph; export it with one"),
+        (custom_operator(), {}, r"operators of domain 'mine' are custom; only standard operators are served"),
         (b"not a model", {}, r"v2: model\.onnx is not an ONNX model"),
     ],
 )
@@ -271,6 +279,17 @@ def test_a_file_needs_a_name_and_a_path_something_there(tmp_path: Path) -> None:
         examine(file, tmp_path, HISTORIES, AddOptions(version="../x"))
     with pytest.raises(RegistryError, match="is not there"):
         examine(tmp_path / "nowhere", tmp_path, HISTORIES)
+
+
+def test_the_kind_is_said_once(tmp_path: Path) -> None:
+    """What metadata say of it is not overruled in passing."""
+    add_model(tmp_path / "models", "v2", small_graphs.ranker())
+    scratch = tmp_path / "again"
+    scratch.mkdir()
+    with pytest.raises(
+        RegistryError, match=r"--kind: is recommender, and the signature of metadata\.json"
+    ):
+        examine(tmp_path / "models" / "v2", scratch, HISTORIES, AddOptions(kind="recommender"))
 
 
 def test_a_model_that_answers_by_chance_is_refused(tmp_path: Path) -> None:

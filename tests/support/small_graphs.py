@@ -114,12 +114,12 @@ def fragile() -> bytes:
     )
 
 
-def echo(datatypes: Sequence[str], shape: Shape = ("rows",)) -> bytes:
+def echo(datatypes: Sequence[str], shape: Shape | None = ("rows",)) -> bytes:
     """in_TYPE to out_TYPE, for each of these types of the Open Inference Protocol."""
     return graph(
         [helper.make_node("Identity", [f"in_{kind}"], [f"out_{kind}"]) for kind in datatypes],
-        [value(f"in_{kind}", KINDS[kind], list(shape)) for kind in datatypes],
-        [value(f"out_{kind}", KINDS[kind], list(shape)) for kind in datatypes],
+        [value(f"in_{kind}", KINDS[kind], shape) for kind in datatypes],
+        [value(f"out_{kind}", KINDS[kind], shape) for kind in datatypes],
     )
 
 

@@ -17,6 +17,7 @@ from abfleet_models.adding.drafting import (
     draft,
     faces,
     recommender_problem,
+    refuse_unserved,
     rewritten,
     suggested_renames,
 )
@@ -65,10 +66,14 @@ def examine(
     options = options or AddOptions()
     metadata, files, source = read_given(path, options.version)
     version: str = metadata["version"]
+    given_kind = _given_kind(metadata)
+    if None not in (given_kind, options.kind) and given_kind != options.kind:
+        raise IntegrityError(f"--kind: is {options.kind}, and the signature of {METADATA_FILE} is that of {given_kind}")
     try:
-        content, graph, kind, changes = rewritten(files[MODEL_FILE], options, _given_kind(metadata))
+        content, graph, kind, changes = rewritten(files[MODEL_FILE], options, given_kind)
     except NotOnnxError as error:
         raise IntegrityError(f"{version}: {MODEL_FILE} {error}") from error
+    refuse_unserved(version, graph)
     _describe(metadata, files[MODEL_FILE], content, graph)
     files[MODEL_FILE] = content
     add_weights(metadata, files, source, graph.external)

@@ -14,6 +14,7 @@ from abfleet_models.golden.arrays import Array
 from abfleet_models.graph import rewriting
 from abfleet_models.graph.reading import GraphFile, describe, parse_model
 from abfleet_models.graph.tensors import BY_DTYPE, ELEMENT_TYPES, FREE, TensorSpec
+from abfleet_models.registry import refuse_custom
 from abfleet_models.runs import OpenedGraph
 from abfleet_models.signature import RECOMMENDER, TENSORS, Kind, Signature, contract
 
@@ -67,7 +68,6 @@ def rewritten(content: bytes, options: AddOptions, kind: Kind | None) -> tuple[b
 
 def draft(version: str, graph: GraphFile, kind: Kind, opened: OpenedGraph, options: AddOptions) -> Signature:
     """The signature that the graph has. Raises IntegrityError: what of it cannot be served, and the way out."""
-    refuse_unserved(version, graph)
     if kind == TENSORS:
         for spec in graph.inputs:
             if not spec.has_shape:
@@ -89,7 +89,8 @@ def settled(signature: Signature, answer: Mapping[str, Array]) -> Signature:
 
 
 def refuse_unserved(version: str, graph: GraphFile) -> None:
-    """Raises IntegrityError where an input or output is no tensor of a type that is served."""
+    """Raises IntegrityError where an input or output is no tensor of a served type, or an operator is custom."""
+    refuse_custom(version, graph)
     for what, specs in (("input", graph.inputs), ("output", graph.outputs)):
         for spec in specs:
             if spec.dtype in BY_DTYPE:
