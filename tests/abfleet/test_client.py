@@ -265,7 +265,7 @@ def test_the_retry_policy_sends_again(tmp_path: Path) -> None:
     """A server that is UNAVAILABLE twice is asked a third time by a channel with our options, under one request id."""
     seen: list[str] = []
 
-    class Flaky(recommender_pb2_grpc.ModelServicer):
+    class Flaky(recommender_pb2_grpc.RecommenderServicer):
         def Recommend(
             self, request: recommender_pb2.RecommendRequest, context: grpc.ServicerContext
         ) -> recommender_pb2.RecommendResponse:
@@ -275,7 +275,7 @@ def test_the_retry_policy_sends_again(tmp_path: Path) -> None:
             return recommender_pb2.RecommendResponse(item_ids=[7], scores=[1.0], model_version="v1")
 
     server = grpc.server(ThreadPoolExecutor(2))
-    recommender_pb2_grpc.add_ModelServicer_to_server(Flaky(), server)
+    recommender_pb2_grpc.add_RecommenderServicer_to_server(Flaky(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:

@@ -16,9 +16,9 @@ import grpc
 import mmh3
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.recommender_pb2_grpc import (
-    ModelServicer,
+    RecommenderServicer,
     RecommenderStub,
-    add_ModelServicer_to_server,
+    add_RecommenderServicer_to_server,
 )
 
 _GROUPS = ("control", "experiment", "canary")
@@ -26,7 +26,7 @@ _SALT = "homepage-ranking-2026-11"
 _FLUSH_INTERVAL_S = 0.05
 
 
-class Router(ModelServicer):
+class Router(RecommenderServicer):
     """Forwards each call to the worker of the user's group. Holds its channels; changed by nobody."""
 
     def __init__(self, targets: Sequence[tuple[str, str]], log: TextIO) -> None:
@@ -60,7 +60,7 @@ async def serve(listen: str, targets: Sequence[tuple[str, str]], log_path: str) 
         loop.add_signal_handler(number, stop.set)
     with open(log_path, "w", encoding="utf-8", buffering=1 << 16) as log:
         server = grpc.aio.server()
-        add_ModelServicer_to_server(Router(targets, log), server)
+        add_RecommenderServicer_to_server(Router(targets, log), server)
         server.add_insecure_port(listen)
         await server.start()
         print(f"ready {listen}", flush=True)

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from abfleet_experiments.file.load import load
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
-from abfleet_protos.recommender_pb2_grpc import ModelServicer, add_ModelServicer_to_server
+from abfleet_protos.recommender_pb2_grpc import RecommenderServicer, add_RecommenderServicer_to_server
 from hypothesis import given
 from hypothesis import strategies as st
 from pygrpc_native import EVENT_CALL, NativeGrpcFront
@@ -27,7 +27,7 @@ from tests.benchmarks.sender import RESET, Request, Sender, percentile, poisson_
 _NAMES = st.text("abcdefghijklmnopqrstuvwxyz-", min_size=1, max_size=300)
 
 
-class _Echo(ModelServicer):
+class _Echo(RecommenderServicer):
     def Recommend(self, request: RecommendRequest, context: grpc.ServicerContext) -> RecommendResponse:
         if request.user_id == "broken":
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "no room")
@@ -37,7 +37,7 @@ class _Echo(ModelServicer):
 @contextmanager
 def _server() -> Iterator[int]:
     server = grpc.server(futures.ThreadPoolExecutor(4))
-    add_ModelServicer_to_server(_Echo(), server)
+    add_RecommenderServicer_to_server(_Echo(), server)
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
