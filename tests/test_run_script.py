@@ -32,6 +32,7 @@ COMMANDS = (
     "audit",
     "test-compose",
     "node-tools",
+    "oip-tools",
     "setup",
 )
 # Everything that the script calls besides Python and the installer; a PATH of these alone is a bare machine.

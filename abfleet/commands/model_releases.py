@@ -1,4 +1,4 @@
-"""Commands that release models: promote, rollback, archive, restore, add, diff."""
+"""Commands that release models: promote, rollback, archive, restore, add, init, diff."""
 
 import getpass
 import json
@@ -43,7 +43,8 @@ def register(models: typer.Typer) -> None:
         ("rollback", rollback, "rollback --of production"),
         ("archive", archive, "archive v1.2.3"),
         ("restore", restore, "restore v1.2.2"),
-        ("add", add, "add path/to/v1.5.0"),
+        ("add", add, "add ranker.onnx --version v2.0.0"),
+        ("init", init, "init my-model"),
         ("diff", diff, "diff production v1.4.0-rc1"),
     ):
         models.command(name, epilog=f"Example: abfleet models {example}")(command)
@@ -61,7 +62,7 @@ def promote(
 
     Workers that serve the alias change to it by themselves, without a call lost.
     """
-    from abfleet_models.verification import verify_golden
+    from abfleet_models.golden.verification import verify_golden
 
     with _releasing(registry, reason, by) as release:
         found = release.registry.resolve(version)
@@ -78,7 +79,7 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Lets an alias lead where it led before its last promotion; a second rollback goes back further."""
-    from abfleet_models.verification import verify_golden
+    from abfleet_models.golden.verification import verify_golden
 
     with _releasing(registry, reason, by) as release:
         verify_golden(release.rollback_target(of))
@@ -109,7 +110,7 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Moves a version back from archive/, verified first, to be served again."""
-    from abfleet_models.verification import verify_golden
+    from abfleet_models.golden.verification import verify_golden
 
     with _releasing(registry, reason, by) as release:
         verify_golden(release.registry.archived(version))
@@ -117,7 +118,25 @@ def restore(
 
 
 def add(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A folder with model.onnx and metadata.json.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file, or a folder with model.onnx.")],
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="NAME", help="Its name, where no metadata.json has one.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option("--kind", metavar="KIND", help="recommender or tensors. Default: what its tensors' names say."),
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Rename an input or output in the graph; may be repeated."),
+    ] = None,
+    cast: Annotated[bool, typer.Option("--cast", help="Cast a recommender's tensors of other types.")] = False,
+    batch: Annotated[
+        bool, typer.Option("--batch/--no-batch", help="Whether requests may be joined where a check allows it.")
+    ] = True,
+    max_history: Annotated[
+        int, typer.Option("--max-history", min=1, max=10_000, help="Items of a history that a recommender reads.")
+    ] = 1000,
     registry: RegistryOption = Path("models"),
     reason: ReasonOption = None,
     by: ByOption = None,
@@ -125,15 +144,61 @@ def add(
 ) -> None:
     """Validates a model, measures it and puts it into the registry. No alias moves: promote it when you are ready.
 
-    Of metadata.json, schema, sha256, size_bytes and golden may be left out, and are then computed.
+    What a graph takes and gives is read from it. Of metadata.json, all but the version may be left out and is then
+    computed; items.txt beside the model comes along.
     """
-    from abfleet_models.candidate import examine
+    from abfleet_models.adding.candidate import examine
+    from abfleet_models.adding.drafting import AddOptions
+
+    options = AddOptions(
+        version=version,
+        kind=_kind(kind),
+        renames=_renames(rename or []),
+        cast=cast,
+        batch=batch,
+        max_history=max_history,
+    )
 
     with _releasing(registry, reason, by) as release, tempfile.TemporaryDirectory(prefix="abfleet-add-") as scratch:
-        candidate = examine(path, Path(scratch), _golden_histories(release.registry))
+        candidate = examine(path, Path(scratch), _golden_histories(release.registry), options)
         latency = dict(candidate.latency_us)
         event = release.add(candidate.files, measured={"latency_us": latency})
-        _print_event(release, event, more={"latency_us": latency}, as_json=as_json)
+        more = {"found": list(candidate.found), "latency_us": latency}
+        _print_event(release, event, more=more, as_json=as_json)
+
+
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is not there yet.")],
+    version: Annotated[str, typer.Option("--version", metavar="NAME", help="The version's name.")] = "v0.1.0",
+) -> None:
+    """Writes an example: a small model with the metadata that a person gives, ready for `abfleet models add`."""
+    from abfleet_models.adding.example import write_example
+    from abfleet_models.errors import RegistryError
+
+    try:
+        write_example(folder, version)
+    except RegistryError as error:
+        _stop(str(error), FAILURE)
+    except OSError as error:
+        _stop(f"{error.filename or folder}: {error.strerror or error}", FAILURE)
+    typer.echo(f"{folder} has model.onnx and metadata.json: put your own there, then run abfleet models add {folder}")
+
+
+def _kind(kind: str | None) -> Any:
+    if kind not in (None, "recommender", "tensors"):
+        _stop(f"--kind {kind!r} is not a kind; allowed are recommender, tensors", USAGE)
+    return kind
+
+
+def _renames(pairs: list[str]) -> dict[str, str]:
+    """Old name to new. An old name may have an equals sign, a new one has none."""
+    renames = {}
+    for pair in pairs:
+        old, _, new = pair.rpartition("=")
+        if not old or not new:
+            _stop(f"--rename {pair!r} is not OLD=NEW", USAGE)
+        renames[old] = new
+    return renames
 
 
 def diff(
@@ -159,15 +224,23 @@ def diff(
     for metric in found.metrics:
         cells = ["" if value is None else f"{value:.4f}" for value in (metric.a, metric.b)]
         rows.append([metric.metric, *cells, "" if metric.difference is None else f"{metric.difference:+.4f}"])
-    for shape in found.latency_us[0]:
+    for shape in (one for one in found.latency_us[0] if one in found.latency_us[1]):
         times = [one[shape] for one in found.latency_us]
-        rows.append([f"latency {shape} (us a history)", *(f"{time:.1f}" for time in times), _ratio(*times)])
-    rows += [
-        [f"answers: {name}", "", "", f"{value:.0%} of {len(found.answers)} histories"]
-        for name, value in (("same first item", found.same_first), ("same ten in order", found.same_list))
-    ]
-    rows.append(["answers: first ten in common", "", "", f"{found.overlap:.0%}"])
+        rows.append([f"latency {shape} (us a request)", *(f"{time:.1f}" for time in times), _ratio(*times)])
+    rows += _answer_rows(found)
     print_table(f"{found.a} and {found.b}", ["", found.a, found.b, "difference"], rows)
+
+
+def _answer_rows(found: "VersionComparison") -> list[list[str]]:
+    if found.answers:
+        shares = [("same first item", found.same_first), ("same ten in order", found.same_list)]
+        rows = [
+            [f"answers: {name}", "", "", f"{value:.0%} of {len(found.answers)} histories"] for name, value in shares
+        ]
+        return [*rows, ["answers: first ten in common", "", "", f"{found.overlap:.0%}"]]
+    if found.cases_alike is None:
+        return [["answers", "", "", "not comparable: the two do not take and give the same tensors"]]
+    return [["answers alike", "", "", "{} of {} golden cases".format(*found.cases_alike)]]
 
 
 @contextmanager
@@ -228,8 +301,10 @@ def _print_event(
     if release.finished is not None:
         typer.echo(f"first finished what was left undone: {_event_line(release.finished)}")
     typer.echo(unchanged if event is None else _event_line(event))
+    for line in (more or {}).get("found", ()):
+        typer.echo(line)
     for shape, time in (more or {}).get("latency_us", {}).items():
-        typer.echo(f"latency {shape}: {time:.1f} us a history")
+        typer.echo(f"latency {shape}: {time:.1f} us a request")
 
 
 def _event_line(event: "ReleaseEvent") -> str:

@@ -251,8 +251,8 @@ def _verdicts(registry: "Registry", key: bytes | None) -> Iterator[VerificationR
 
 def _verdict(name: str, opener: Opener, key: bytes | None) -> VerificationResult:
     from abfleet_models import signing
+    from abfleet_models.golden.verification import verify_golden
     from abfleet_models.registry import RegistryError
-    from abfleet_models.verification import verify_golden
 
     try:
         found = opener(name)
@@ -262,9 +262,9 @@ def _verdict(name: str, opener: Opener, key: bytes | None) -> VerificationResult
         found.metrics()
     except RegistryError as error:
         return VerificationResult(name, ok=False, message=str(error))
-    histories = len(found.manifest.golden.history)
+    questions = len(found.manifest.golden)
     signed = "signed, " if key is not None else ""
-    return VerificationResult(name, ok=True, message=f"{signed}sha256, signature and {histories} golden answers")
+    return VerificationResult(name, ok=True, message=f"{signed}sha256, signature and {questions} golden answers")
 
 
 def _shown(metrics: dict[str, float]) -> list[str]:

@@ -1,17 +1,19 @@
 """The registry of models: what is in it, whether it is intact, and how its models are made."""
 
 __all__ = [
-    "candidate",
+    "adding",
     "comparison",
     "errors",
-    "graph_file",
+    "golden",
+    "graph",
     "manifest",
     "offline",
     "registry",
     "release",
+    "runs",
     "runtime",
+    "signature",
     "signing",
     "trail",
     "train",
-    "verification",
 ]

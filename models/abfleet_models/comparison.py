@@ -11,8 +11,11 @@ import numpy as np
 
 from abfleet_models.errors import RegistryError
 from abfleet_models.fields import read_object
+from abfleet_models.golden.answers import cases_of
+from abfleet_models.golden.arrays import feeds, first_difference, in_full
 from abfleet_models.registry import METADATA_FILE, ModelVersion
 from abfleet_models.runs import OpenedModel, latency_us
+from abfleet_models.signature import RECOMMENDER
 
 TOP = 10
 LEFT_OUT = frozenset({"golden", "schema"})
@@ -72,26 +75,30 @@ class VersionComparison:
     latency_us: tuple[Mapping[str, float], Mapping[str, float]]
     """Microseconds a history by batch x length, measured now and on this machine."""
     answers: tuple[AnswerChange, ...]
+    """Of two recommenders."""
+    cases_alike: tuple[int, int] | None = None
+    """Of two models that take the same tensors: golden cases to which both answer alike, and how many there are."""
 
     @property
     def overlap(self) -> float:
-        """Mean overlap of the first ten items."""
-        return sum(one.overlap for one in self.answers) / len(self.answers)
+        """Mean overlap of the first ten items; these shares are 0 where there are no answers."""
+        return sum(one.overlap for one in self.answers) / max(1, len(self.answers))
 
     @property
     def same_first(self) -> float:
         """Share of histories to which both recommend the same item first."""
-        return sum(one.a[:1] == one.b[:1] for one in self.answers) / len(self.answers)
+        return sum(one.a[:1] == one.b[:1] for one in self.answers) / max(1, len(self.answers))
 
     @property
     def same_list(self) -> float:
         """Share of histories to which both give the same first ten items in the same order."""
-        return sum(one.a == one.b for one in self.answers) / len(self.answers)
+        return sum(one.a == one.b for one in self.answers) / max(1, len(self.answers))
 
 
 def compare(a: ModelVersion, b: ModelVersion) -> VersionComparison:
     """Opens and asks both versions. Raises RegistryError where one is not intact or does not run."""
     opened = OpenedModel(a), OpenedModel(b)
+    recommenders = a.manifest.signature.kind == b.manifest.signature.kind == RECOMMENDER
     return VersionComparison(
         a=a.version,
         b=b.version,
@@ -99,7 +106,8 @@ def compare(a: ModelVersion, b: ModelVersion) -> VersionComparison:
         metrics=tuple(_metrics(a, b)),
         size_bytes=(a.manifest.size_bytes, b.manifest.size_bytes),
         latency_us=(latency_us(opened[0]), latency_us(opened[1])),
-        answers=tuple(_answers(*opened)),
+        answers=tuple(_answers(*opened)) if recommenders else (),
+        cases_alike=None if recommenders else _cases_alike(*opened),
     )
 
 
@@ -133,7 +141,7 @@ def _answers(a: OpenedModel, b: OpenedModel) -> Iterator[AnswerChange]:
     """On the golden histories of both, each once."""
     seen = set()
     for owner in (a, b):
-        for row in owner.model_version.manifest.golden.history:
+        for row in owner.model_version.manifest.golden_history:
             history = tuple(item for item in row if item)
             if history in seen:
                 continue
@@ -146,6 +154,28 @@ def _answers(a: OpenedModel, b: OpenedModel) -> Iterator[AnswerChange]:
             f"{a.model_version.version} and {b.model_version.version} have no golden histories, "
             "so there is nothing to compare"
         )
+
+
+def _cases_alike(a: OpenedModel, b: OpenedModel) -> tuple[int, int] | None:
+    """On the golden cases of both. None where one does not take what the other takes."""
+    (takes, gives), others = (
+        ({spec.name: (spec.dtype, spec.sizes) for spec in specs} for specs in (one.inputs, one.outputs))
+        for one in (a.model_version.manifest.signature, b.model_version.manifest.signature)
+    )
+    if [takes, gives] != [*others]:
+        return None
+    alike = asked = 0
+    for owner in (a, b):
+        manifest = owner.model_version.manifest
+        for case in cases_of(manifest.golden):
+            asked += 1
+            inputs = feeds(case, manifest.signature.inputs)
+            first, second = a.run(inputs), b.run(inputs)
+            alike += all(
+                first_difference(second[name], in_full(array), gives[name][0], manifest.golden.tolerance) is None
+                for name, array in first.items()
+            )
+    return alike, asked
 
 
 def _top(model: OpenedModel, asked: "np.ndarray[Any, np.dtype[np.int64]]") -> tuple[int, ...]:

@@ -13,9 +13,15 @@ MAX_JSON_BYTES = 4 * 1024 * 1024
 
 
 def shown(value: object) -> str:
-    """`value` as an error quotes it: on one line, cut to 64 characters."""
+    """`value` as an error quotes it: on one line, cut to 64 characters; of a long list or object only what it is."""
     text = repr(value)
-    return text if len(text) <= 64 else text[:61] + "..."
+    if len(text) <= 64:
+        return text
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)} keys"
+    return text[:61] + "..."
 
 
 class Fields:
@@ -71,18 +77,43 @@ class Fields:
             return low
         return float(value)
 
-    def digest(self, key: str) -> str:
-        """A sha256 as 64 lower-case hex digits."""
-        value = self.value(key)
+    def digest(self, key: str, *, optional: bool = False) -> str:
+        """A sha256 as 64 lower-case hex digits; empty where it is missing or none."""
+        value = self.value(key, optional=optional)
         if key in self._data and not is_sha256(value):
             self.problem(key, f"{shown(value)} is not a sha256 of 64 lower-case hex digits")
         return value if isinstance(value, str) else ""
 
-    def one_of(self, key: str, allowed: Sequence[object]) -> None:
-        """Checks that the value is one of `allowed`."""
-        value = self.value(key)
-        if key in self._data and (isinstance(value, bool) or value not in allowed):
+    def one_of(self, key: str, allowed: Sequence[object], *, optional: bool = False) -> Any:
+        """The value, which must be one of `allowed`; None where it is not."""
+        value = self.value(key, optional=optional)
+        if key not in self._data:
+            return None
+        if isinstance(value, bool) or value not in allowed:
             self.problem(key, f"{shown(value)} is not {' or '.join(repr(item) for item in allowed)}")
+            return None
+        return value
+
+    def switch(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        value = self.value(key, optional=True)
+        if key in self._data and not isinstance(value, bool):
+            self.problem(key, f"{shown(value)} is not true or false")
+        return value if isinstance(value, bool) else default
+
+    def integers(self, key: str, *, low: int, high: int, most: int) -> tuple[int, ...]:
+        """A list of at most `most` integers in low..high; empty where it is none."""
+        value = self.value(key)
+        if key not in self._data:
+            return ()
+        if not isinstance(value, list) or len(value) > most:
+            self.problem(key, f"{shown(value)} is not a list of at most {most} integers")
+            return ()
+        for place, item in enumerate(value):
+            if not (_is_int(item) and low <= item <= high):
+                self.problem(f"{key}[{place}]", f"{shown(item)} is not an integer from {low} to {high}")
+                return ()
+        return tuple(value)
 
     def nested(self, key: str, *, optional: bool = False) -> "Fields":
         """The object at `key`, an empty one where it is missing or no object."""
@@ -113,11 +144,9 @@ class Fields:
         value = self.value(key)
         if key not in self._data:
             return ()
-        good = isinstance(value, list) and all(isinstance(row, list) and len(row) == len(value[0]) for row in value)
-        kind = _is_int64 if whole else _is_number
-        if not good or not value or not all(kind(cell) for row in value for cell in row):
-            what = "int64 integers" if whole else "finite numbers"
-            self.problem(key, f"{shown(value)} is not a list of equally long lists of {what}")
+        wrong = _wrong_cell(value, whole=whole)
+        if wrong is not None:
+            self.problem(f"{key}{wrong[0]}", wrong[1])
             return ()
         if rows and len(value) != rows:
             self.problem(key, f"has {len(value)} rows, the history has {rows}")
@@ -167,6 +196,22 @@ def parse_object(content: bytes, source: str) -> dict[str, Any]:
 def is_sha256(value: object) -> bool:
     """Whether `value` is a text of 64 lower-case hex digits."""
     return isinstance(value, str) and len(value) == 64 and set(value) <= set("0123456789abcdef")
+
+
+def _wrong_cell(table: object, *, whole: bool) -> tuple[str, str] | None:
+    """Where something is no rectangular list of lists of numbers, and what is wrong there."""
+    if not isinstance(table, list) or not table:
+        return "", f"{shown(table)} is not a list of equally long lists of numbers"
+    kind, what = (_is_int64, "an int64 integer") if whole else (_is_number, "a finite number")
+    for place, row in enumerate(table):
+        if not isinstance(row, list):
+            return f"[{place}]", f"{shown(row)} is not a list of numbers"
+        if len(row) != len(table[0]):
+            return f"[{place}]", f"has {len(row)} numbers, the first row has {len(table[0])}"
+        for column, cell in enumerate(row):
+            if not kind(cell):
+                return f"[{place}][{column}]", f"{shown(cell)} is not {what}"
+    return None
 
 
 def _is_int(value: object) -> TypeGuard[int]:

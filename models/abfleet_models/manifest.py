@@ -7,11 +7,10 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from abfleet_models.fields import Fields, is_sha256, shown
+from abfleet_models.golden.answers import Golden, GoldenCases, parse_golden
+from abfleet_models.signature import Signature, parse_signature
 
 SCHEMA = 1
-MAX_K = 100
-"""The most items a request may ask for, and so the most that a model has to give."""
-MAX_HISTORY = 10_000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 NAME_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, the first a letter or a digit"
 
@@ -19,49 +18,6 @@ NAME_RULE = "1 to 64 of A-Z a-z 0-9 . _ + -, the first a letter or a digit"
 def is_name(value: object) -> bool:
     """Whether `value` may name a version or an alias: one path component that can only lead into the registry."""
     return isinstance(value, str) and _NAME.fullmatch(value) is not None
-
-
-@dataclass(frozen=True, slots=True)
-class TensorSpec:
-    """An input or output of the graph; a dimension that may vary has a name instead of a size."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Signature:
-    """What a model takes and gives."""
-
-    inputs: tuple[TensorSpec, ...]
-    outputs: tuple[TensorSpec, ...]
-    k: int
-    """Items in an answer."""
-    max_history: int
-    """Known items that count; whoever calls the model keeps the newest so many of a longer history."""
-
-
-def contract(k: int, max_history: int) -> Signature:
-    """The one signature that the fleet serves: history int64[batch, length] to item_ids, scores [batch, k]."""
-    return Signature(
-        inputs=(TensorSpec("history", "int64", ("batch", "length")),),
-        outputs=(TensorSpec("item_ids", "int64", ("batch", k)), TensorSpec("scores", "float32", ("batch", k))),
-        k=k,
-        max_history=max_history,
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Golden:
-    """Histories and the answers the model gave to them when it was exported."""
-
-    history: tuple[tuple[int, ...], ...]
-    """[batch, length], padded on the left with 0; can be fed to the model as it is."""
-    item_ids: tuple[tuple[int, ...], ...]
-    scores: tuple[tuple[float, ...], ...]
-    tolerance: float
-    """Largest difference of a score, relative to the largest score of its row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +44,14 @@ class Manifest:
     algorithm: str
     description: str
     signature: Signature
-    golden: Golden
+    golden: Golden | GoldenCases
     training: TrainingData
     code_version: str
     seed: int
     external_data: tuple[tuple[str, str], ...]
     """Weights kept beside model.onnx, as file name to sha256; empty for a model in one file."""
+    items_sha256: str = ""
+    """Of items.txt, whose line n is the name of item n; empty where there is none."""
 
     @property
     def k(self) -> int:
@@ -107,8 +65,8 @@ class Manifest:
 
     @property
     def golden_history(self) -> list[list[int]]:
-        """[batch, length] item ids, padded on the left with 0."""
-        return [list(row) for row in self.golden.history]
+        """[batch, length] item ids, padded on the left with 0; none of a model that is no recommender."""
+        return [list(row) for row in self.golden.history] if isinstance(self.golden, Golden) else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +102,7 @@ def parse_manifest(data: Mapping[str, Any], source: str = "metadata.json") -> Ma
     """Checks the content of a metadata.json; raises ManifestError with every mistake."""
     fields = Fields(data)
     fields.one_of("schema", [SCHEMA])
-    signature = _signature(fields.nested("signature"))
+    signature = parse_signature(fields.nested("signature"))
     model = fields.nested("model")
     algorithm, description = model.text("algorithm", max_length=64), model.text("description", default="")
     model.nested("parameters", optional=True).keys()
@@ -160,11 +118,12 @@ def parse_manifest(data: Mapping[str, Any], source: str = "metadata.json") -> Ma
         algorithm=algorithm,
         description=description,
         signature=signature,
-        golden=_golden(fields.nested("golden"), signature),
+        golden=parse_golden(fields.nested("golden"), signature),
         training=_training(fields.nested("training")),
         code_version=code_version,
         seed=fields.integer("seed", low=0, high=2**63 - 1),
         external_data=_digests(fields.nested("external_data", optional=True)),
+        items_sha256=fields.digest("items_sha256", optional=True),
     )
     fields.no_others()
     fields.finish(source)
@@ -209,34 +168,6 @@ def _name(fields: Fields, key: str) -> str:
     if value is not None and not is_name(value):
         fields.problem(key, f"{shown(value)} is not a version; allowed are {NAME_RULE}")
     return str(value)
-
-
-def _signature(fields: Fields) -> Signature:
-    k = fields.integer("k", low=1, high=MAX_K)
-    max_history = fields.integer("max_history", low=1, high=MAX_HISTORY)
-    expected = contract(k, max_history)
-    for key, specs in (("inputs", expected.inputs), ("outputs", expected.outputs)):
-        wanted = [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
-        value = fields.value(key)
-        if value is not None and value != wanted and k:  # a k that was refused is one mistake, not two
-            fields.problem(key, f"{shown(value)} is not {wanted}")
-    fields.no_others()
-    return expected
-
-
-def _golden(fields: Fields, signature: Signature) -> Golden:
-    history = fields.table("history", whole=True)
-    golden = Golden(
-        history=history,
-        item_ids=fields.table("item_ids", rows=len(history), whole=True),
-        scores=fields.table("scores", rows=len(history), whole=False),
-        tolerance=fields.number("tolerance", low=0.0, high=0.1, default=1e-5),
-    )
-    for key, rows in (("item_ids", golden.item_ids), ("scores", golden.scores)):
-        if rows and signature.k and len(rows[0]) != signature.k:
-            fields.problem(key, f"has rows of {len(rows[0])}, signature.k is {signature.k}")
-    fields.no_others()
-    return golden
 
 
 def _training(fields: Fields) -> TrainingData:

@@ -18,18 +18,18 @@ from abfleet_models.errors import (
     UnsafePathError,
 )
 from abfleet_models.fields import read_object, shown
-from abfleet_models.graph_file import STANDARD_DOMAINS, NotOnnxError, read_graph
+from abfleet_models.graph.reading import STANDARD_DOMAINS, GraphFile, NotOnnxError, read_graph
 from abfleet_models.manifest import (
     NAME_RULE,
     Index,
     Manifest,
     Metrics,
-    TensorSpec,
     is_name,
     parse_index,
     parse_manifest,
     parse_metrics,
 )
+from abfleet_models.signature import differences
 
 __all__ = [
     "ALIASES",
@@ -49,6 +49,8 @@ ARCHIVE = "archive"
 MODEL_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
 METRICS_FILE = "metrics.json"
+ITEMS_FILE = "items.txt"
+"""Names of items, one a line: line n is item n. Optional."""
 INDEX_FILE = "registry.json"
 JOURNAL_FILE = ".release.json"
 """There only while a release is being made; one that was killed leaves it to the next release, which finishes it."""
@@ -84,7 +86,13 @@ class ModelVersion:
                 f"{self.version}: {MODEL_FILE} has sha256 {found}, {METADATA_FILE} says {self.manifest.sha256}"
             )
         self._check_graph(content)
+        if self.manifest.items_sha256:
+            self._check_items()
         return content
+
+    def _check_items(self) -> None:
+        if hashlib.sha256(_read_file(self.path, ITEMS_FILE)).hexdigest() != self.manifest.items_sha256:
+            raise IntegrityError(f"{self.version}: {ITEMS_FILE} has another sha256 than {METADATA_FILE} says")
 
     def verify_file(self) -> None:
         """Checks model.onnx against metadata.json as `read_verified` does; raises RegistryError on a difference."""
@@ -97,17 +105,13 @@ class ModelVersion:
         except NotOnnxError as error:
             raise IntegrityError(f"{self.version}: {MODEL_FILE} {error}") from error
         signature = self.manifest.signature
-        for what, found, wanted in (
-            ("inputs", graph.inputs, signature.inputs),
-            ("outputs", graph.outputs, signature.outputs),
-        ):
-            if found != wanted:
-                raise IntegrityError(f"{self.version}: {what} of the graph are {_specs(found)}, not {_specs(wanted)}")
-        custom = sorted(graph.domains - STANDARD_DOMAINS)
-        if custom:
-            raise IntegrityError(
-                f"{self.version}: operators of domain {shown(custom[0])} are custom; only standard operators are served"
-            )
+        differing = [
+            *differences(graph.inputs, signature.inputs, "input"),
+            *differences(graph.outputs, signature.outputs, "output"),
+        ]
+        if differing:
+            raise IntegrityError(f"{self.version}: {'; '.join(differing)}")
+        refuse_custom(self.version, graph)
         vouched = dict(self.manifest.external_data)
         for location in sorted(graph.external):
             if location not in vouched:
@@ -239,15 +243,13 @@ class Registry:
         return ModelVersion(version, folder, manifest, archived)
 
 
-def _specs(specs: tuple[TensorSpec, ...]) -> str:
-    return ", ".join(
-        f"{_plain(spec.name)}: {spec.dtype}[{', '.join(_plain(str(size)) for size in spec.shape)}]" for spec in specs
-    )
-
-
-def _plain(name: str) -> str:
-    """A name of a graph in an error; a hostile one may have line feeds, or be long."""
-    return name if name.isprintable() and len(name) <= 64 else shown(name)
+def refuse_custom(version: str, graph: GraphFile) -> None:
+    """Raises IntegrityError where a graph has operators that ONNX Runtime does not bring itself."""
+    custom = sorted(graph.domains - STANDARD_DOMAINS)
+    if custom:
+        raise IntegrityError(
+            f"{version}: operators of domain {shown(custom[0])} are custom; only standard operators are served"
+        )
 
 
 def _version_folders(folder: Path) -> list[str]:

@@ -4,14 +4,21 @@ ONNX Runtime is imported only when a model is opened, because most of what is do
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abfleet_models.errors import IntegrityError, RegistryError
+from abfleet_models.golden.answers import cases_of
+from abfleet_models.golden.arrays import feeds
+from abfleet_models.golden.joining import join, rows_of
+from abfleet_models.graph.tensors import FREE
 from abfleet_models.registry import ModelVersion
+from abfleet_models.signature import TENSORS
 
 AnswerArrays = tuple[NDArray[np.int64], NDArray[np.float32]]
 TIMED_RUNS = 15
@@ -20,12 +27,12 @@ TIMED_LENGTH = 20
 TIMED_BATCHES = (1, 32)
 
 
-class OpenedModel:
-    """A version with a session of its own, on one thread. Frozen."""
+class OpenedGraph:
+    """A graph in ONNX Runtime, on one thread. Frozen."""
 
-    def __init__(self, version: ModelVersion) -> None:
-        """Verifies the file and opens it. Raises IntegrityError, and RegistryError where ONNX Runtime is missing."""
-        content = version.read_verified()
+    def __init__(self, version: str, content: bytes, folder: Path) -> None:
+        """`folder` has the weights that are not in the file. Raises IntegrityError where the graph cannot be opened,
+        and RegistryError where ONNX Runtime is missing."""
         try:
             from abfleet_models.runtime import onnxruntime
         except ImportError as error:
@@ -34,25 +41,16 @@ class OpenedModel:
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         # Opened from the bytes that were checked; ONNX Runtime then searches the folder for external weights.
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(version.path))
-        self.model_version = version
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        self._version = version
         self._session: Any = self._or_raise(
             lambda: onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         )
 
-    def answer(self, history: NDArray[np.int64]) -> AnswerArrays:
-        """history: int64[batch, length], 0 pads on the left, to item_ids int64[batch, k] and scores float32[batch, k].
-
-        Raises IntegrityError when the model does not run, or gives something else.
-        """
-        item_ids, scores = self._or_raise(lambda: self._session.run(["item_ids", "scores"], {"history": history}))
-        expected = (len(history), self.model_version.manifest.k)
-        if item_ids.shape != expected or scores.shape != expected:
-            raise IntegrityError(
-                f"{self.model_version.version}: {len(history)} histories got item_ids {item_ids.shape} and scores "
-                f"{scores.shape}, not {expected}"
-            )
-        return item_ids, scores
+    def run(self, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[str]) -> list[NDArray[Any]]:
+        """The outputs in this order, for all inputs by name. Raises IntegrityError."""
+        found: list[NDArray[Any]] = self._or_raise(lambda: self._session.run(list(outputs), dict(inputs)))
+        return found
 
     def _or_raise(self, act: Callable[[], Any]) -> Any:
         try:
@@ -60,25 +58,78 @@ class OpenedModel:
         except Exception as error:
             # ONNX Runtime raises its own exceptions, which share no base but Exception.
             reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            raise IntegrityError(f"{self._version}: ONNX Runtime cannot run the model: {reason}") from error
+
+
+class OpenedModel:
+    """A version with a session of its own, on one thread. Frozen."""
+
+    def __init__(self, version: ModelVersion) -> None:
+        """Verifies the file and opens it. Raises IntegrityError, and RegistryError where ONNX Runtime is missing."""
+        content = version.read_verified()
+        self.model_version = version
+        self._session = OpenedGraph(version.version, content, version.path)
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """All outputs by name, for all inputs by name. Raises IntegrityError when the model does not run, or when an
+        output is not what the signature says."""
+        outputs = self.model_version.manifest.signature.outputs
+        names = [spec.name for spec in outputs]
+        found = dict(zip(names, self._session.run(inputs, names), strict=True))
+        for spec in outputs:
+            shape = found[spec.name].shape
+            if len(shape) != len(spec.sizes) or any(
+                wanted not in (FREE, size) for size, wanted in zip(shape, spec.sizes, strict=True)
+            ):
+                raise IntegrityError(
+                    f"{self.model_version.version}: output {spec.name} has shape {list(shape)}, not {list(spec.sizes)}"
+                )
+        return found
+
+    def answer(self, history: NDArray[np.int64]) -> AnswerArrays:
+        """history: int64[batch, length], 0 pads on the left, to item_ids int64[batch, k] and scores float32[batch, k].
+
+        Raises IntegrityError when the model does not run, or gives something else.
+        """
+        found = self.run({"history": history})
+        item_ids, scores = found["item_ids"], found["scores"]
+        if len(item_ids) != len(history) or len(scores) != len(history):
             raise IntegrityError(
-                f"{self.model_version.version}: ONNX Runtime cannot run the model: {reason}"
-            ) from error
+                f"{self.model_version.version}: {len(history)} histories got {len(item_ids)} rows of item_ids and "
+                f"{len(scores)} of scores"
+            )
+        return item_ids, scores
 
 
 def latency_us(model: OpenedModel, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
-    """Microseconds a history, by the shape of the run: one history of 20 items, and 32 of them together."""
-    known = [item for row in model.model_version.manifest.golden_history for item in row if item > 0] or [1]
+    """Microseconds a request, by the shape of the run.
+
+    Of a recommender: one history of 20 items, and 32 of them together. Of a model of tensors: its first golden case
+    alone, and 32 of it together where requests are joined.
+    """
+    manifest = model.model_version.manifest
+    if manifest.signature.kind == TENSORS:
+        asked = feeds(next(cases_of(manifest.golden)), manifest.signature.inputs)
+        times = {"alone": _best(lambda: model.run(asked), clock)}
+        if manifest.signature.batch and rows_of(list(asked.values())):
+            together = join([asked] * max(TIMED_BATCHES))
+            times[f"{max(TIMED_BATCHES)} together"] = _best(lambda: model.run(together), clock) / max(TIMED_BATCHES)
+        return {shape: round(seconds * 1e6, 1) for shape, seconds in times.items()}
+    known = [item for row in manifest.golden_history for item in row if item > 0] or [1]
     row = np.resize(np.array(known, dtype=np.int64), TIMED_LENGTH)
     times = {}
     for batch in TIMED_BATCHES:
         history = np.tile(row, (batch, 1))
-        model.answer(history)  # the first run of a shape allocates
-        best = min(_seconds(model, history, clock) for _ in range(TIMED_RUNS))
-        times[f"{batch}x{TIMED_LENGTH}"] = round(best * 1e6 / batch, 1)
+        times[f"{batch}x{TIMED_LENGTH}"] = round(_best(partial(model.answer, history), clock) * 1e6 / batch, 1)
     return times
 
 
-def _seconds(model: OpenedModel, history: NDArray[np.int64], clock: Callable[[], float]) -> float:
-    begun = clock()
-    model.answer(history)
-    return clock() - begun
+def _best(run: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Seconds of the cheapest of a few runs."""
+    run()  # the first run of a shape allocates
+    best = float("inf")
+    for _ in range(TIMED_RUNS):
+        begun = clock()
+        run()
+        best = min(best, clock() - begun)
+    return best

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x62\x66leet_protos/worker.proto\x12\x11\x61\x62\x66leet.worker.v1\"\xc4\x01\n\x15RecommendBatchRequest\x12\x10\n\x08requests\x18\x01 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x02 \x03(\r\x12P\n\x0ctraceparents\x18\x03 \x03(\x0b\x32:.abfleet.worker.v1.RecommendBatchRequest.TraceparentsEntry\x1a\x33\n\x11TraceparentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfd\x01\n\x16RecommendBatchResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x11\n\tresponses\x18\x02 \x03(\x0c\x12I\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x37.abfleet.worker.v1.RecommendBatchResponse.FailuresEntry\x12\x12\n\nelapsed_us\x18\x04 \x01(\x04\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x1aK\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.abfleet.worker.v1.Failure:\x02\x38\x01\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t2o\n\x06Worker\x12\x65\n\x0eRecommendBatch\x12(.abfleet.worker.v1.RecommendBatchRequest\x1a).abfleet.worker.v1.RecommendBatchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x61\x62\x66leet_protos/worker.proto\x12\x11\x61\x62\x66leet.worker.v1\"\xc4\x01\n\x15RecommendBatchRequest\x12\x10\n\x08requests\x18\x01 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x02 \x03(\r\x12P\n\x0ctraceparents\x18\x03 \x03(\x0b\x32:.abfleet.worker.v1.RecommendBatchRequest.TraceparentsEntry\x1a\x33\n\x11TraceparentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xfd\x01\n\x16RecommendBatchResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x11\n\tresponses\x18\x02 \x03(\x0c\x12I\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x37.abfleet.worker.v1.RecommendBatchResponse.FailuresEntry\x12\x12\n\nelapsed_us\x18\x04 \x01(\x04\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x1aK\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.abfleet.worker.v1.Failure:\x02\x38\x01\"\xbc\x01\n\x11InferBatchRequest\x12\x10\n\x08requests\x18\x01 \x03(\x0c\x12\x12\n\ntimeout_ms\x18\x02 \x03(\r\x12L\n\x0ctraceparents\x18\x03 \x03(\x0b\x32\x36.abfleet.worker.v1.InferBatchRequest.TraceparentsEntry\x1a\x33\n\x11TraceparentsEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xf5\x01\n\x12InferBatchResponse\x12\x15\n\rmodel_version\x18\x01 \x01(\t\x12\x11\n\tresponses\x18\x02 \x03(\x0c\x12\x45\n\x08\x66\x61ilures\x18\x03 \x03(\x0b\x32\x33.abfleet.worker.v1.InferBatchResponse.FailuresEntry\x12\x12\n\nelapsed_us\x18\x04 \x01(\x04\x12\r\n\x05\x61lias\x18\x05 \x01(\t\x1aK\n\rFailuresEntry\x12\x0b\n\x03key\x18\x01 \x01(\r\x12)\n\x05value\x18\x02 \x01(\x0b\x32\x1a.abfleet.worker.v1.Failure:\x02\x38\x01\"(\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t2\xca\x01\n\x06Worker\x12\x65\n\x0eRecommendBatch\x12(.abfleet.worker.v1.RecommendBatchRequest\x1a).abfleet.worker.v1.RecommendBatchResponse\x12Y\n\nInferBatch\x12$.abfleet.worker.v1.InferBatchRequest\x1a%.abfleet.worker.v1.InferBatchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,6 +35,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOMMENDBATCHREQUEST_TRACEPARENTSENTRY']._serialized_options = b'8\001'
   _globals['_RECOMMENDBATCHRESPONSE_FAILURESENTRY']._loaded_options = None
   _globals['_RECOMMENDBATCHRESPONSE_FAILURESENTRY']._serialized_options = b'8\001'
+  _globals['_INFERBATCHREQUEST_TRACEPARENTSENTRY']._loaded_options = None
+  _globals['_INFERBATCHREQUEST_TRACEPARENTSENTRY']._serialized_options = b'8\001'
+  _globals['_INFERBATCHRESPONSE_FAILURESENTRY']._loaded_options = None
+  _globals['_INFERBATCHRESPONSE_FAILURESENTRY']._serialized_options = b'8\001'
   _globals['_RECOMMENDBATCHREQUEST']._serialized_start=51
   _globals['_RECOMMENDBATCHREQUEST']._serialized_end=247
   _globals['_RECOMMENDBATCHREQUEST_TRACEPARENTSENTRY']._serialized_start=196
@@ -43,8 +47,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOMMENDBATCHRESPONSE']._serialized_end=503
   _globals['_RECOMMENDBATCHRESPONSE_FAILURESENTRY']._serialized_start=428
   _globals['_RECOMMENDBATCHRESPONSE_FAILURESENTRY']._serialized_end=503
-  _globals['_FAILURE']._serialized_start=505
-  _globals['_FAILURE']._serialized_end=545
-  _globals['_WORKER']._serialized_start=547
-  _globals['_WORKER']._serialized_end=658
+  _globals['_INFERBATCHREQUEST']._serialized_start=506
+  _globals['_INFERBATCHREQUEST']._serialized_end=694
+  _globals['_INFERBATCHREQUEST_TRACEPARENTSENTRY']._serialized_start=196
+  _globals['_INFERBATCHREQUEST_TRACEPARENTSENTRY']._serialized_end=247
+  _globals['_INFERBATCHRESPONSE']._serialized_start=697
+  _globals['_INFERBATCHRESPONSE']._serialized_end=942
+  _globals['_INFERBATCHRESPONSE_FAILURESENTRY']._serialized_start=428
+  _globals['_INFERBATCHRESPONSE_FAILURESENTRY']._serialized_end=503
+  _globals['_FAILURE']._serialized_start=944
+  _globals['_FAILURE']._serialized_end=984
+  _globals['_WORKER']._serialized_start=987
+  _globals['_WORKER']._serialized_end=1189
 # @@protoc_insertion_point(module_scope)

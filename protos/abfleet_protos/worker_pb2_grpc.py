@@ -39,6 +39,11 @@ class WorkerStub:
                 request_serializer=abfleet__protos_dot_worker__pb2.RecommendBatchRequest.SerializeToString,
                 response_deserializer=abfleet__protos_dot_worker__pb2.RecommendBatchResponse.FromString,
                 _registered_method=True)
+        self.InferBatch = channel.unary_unary(
+                '/abfleet.worker.v1.Worker/InferBatch',
+                request_serializer=abfleet__protos_dot_worker__pb2.InferBatchRequest.SerializeToString,
+                response_deserializer=abfleet__protos_dot_worker__pb2.InferBatchResponse.FromString,
+                _registered_method=True)
 
 
 class WorkerServicer:
@@ -52,6 +57,14 @@ class WorkerServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def InferBatch(self, request, context):
+        """The same for calls of the Open Inference Protocol. A worker that does not serve it answers UNIMPLEMENTED, and is asked
+        by ModelInfer one by one.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_WorkerServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -59,6 +72,11 @@ def add_WorkerServicer_to_server(servicer, server):
                     servicer.RecommendBatch,
                     request_deserializer=abfleet__protos_dot_worker__pb2.RecommendBatchRequest.FromString,
                     response_serializer=abfleet__protos_dot_worker__pb2.RecommendBatchResponse.SerializeToString,
+            ),
+            'InferBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.InferBatch,
+                    request_deserializer=abfleet__protos_dot_worker__pb2.InferBatchRequest.FromString,
+                    response_serializer=abfleet__protos_dot_worker__pb2.InferBatchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -88,6 +106,33 @@ class Worker:
             '/abfleet.worker.v1.Worker/RecommendBatch',
             abfleet__protos_dot_worker__pb2.RecommendBatchRequest.SerializeToString,
             abfleet__protos_dot_worker__pb2.RecommendBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def InferBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/abfleet.worker.v1.Worker/InferBatch',
+            abfleet__protos_dot_worker__pb2.InferBatchRequest.SerializeToString,
+            abfleet__protos_dot_worker__pb2.InferBatchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -22,7 +22,7 @@ from abfleet_log.tools.import_outcomes import ColumnMap, import_outcomes
 from abfleet_log.tools.read_lines import LogsError, all_lines
 from abfleet_log.tools.show import last_lines, one_line
 from abfleet_models.errors import RegistryError
-from abfleet_models.graph_file import NotOnnxError, read_graph
+from abfleet_models.graph.reading import NotOnnxError, read_graph
 from abfleet_models.registry import Registry
 from abfleet_models.train.dataset import TrainingDataError, read_split
 from abfleet_process.security import tokens

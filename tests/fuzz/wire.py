@@ -22,7 +22,7 @@ from abfleet_router.fleet.http2_client_stream import MAX_ANSWER_BYTES, RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.service import METHODS, RecommenderService
+from abfleet_worker.service import METHODS, ModelService
 from google.protobuf.message import DecodeError
 
 from tests.fuzz import frames
@@ -253,7 +253,7 @@ async def outcomes() -> AsyncIterator[Trial]:
 @asynccontextmanager
 async def batches() -> AsyncIterator[Trial]:
     """Calls to a worker, single ones and batches, mutated: each has one answer, and others keep theirs."""
-    service = RecommenderService(
+    service = ModelService(
         SumModel(max_history=50),
         rpc_metrics=RpcMetrics(METHODS),
         metrics=WorkerMetrics(lambda: ("v1", "")),

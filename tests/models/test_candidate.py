@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from abfleet_models.candidate import examine
+from abfleet_models.adding.candidate import examine
 from abfleet_models.comparison import compare
 from abfleet_models.errors import RegistryError
 from abfleet_models.manifest import parse_manifest
@@ -128,11 +128,11 @@ def test_metadata_that_is_wrong_is_refused(
 
 
 def test_a_graph_that_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
-    """Bytes that are no model, and a folder that is none."""
+    """Bytes that are no model, and a path that leads nowhere."""
     replace_model(folder, b"not a model")
     with pytest.raises(RegistryError, match=r"v9: model\.onnx"):
         looked_at(folder, tmp_path)
-    with pytest.raises(RegistryError, match="is not a folder"):
+    with pytest.raises(RegistryError, match="is not there"):
         examine(tmp_path / "nowhere", tmp_path, HISTORIES)
 
 

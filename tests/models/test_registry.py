@@ -10,8 +10,8 @@ from pathlib import Path
 import onnx
 import pytest
 from abfleet_models.errors import IntegrityError, ManifestError, RegistryError, UnknownVersionError, UnsafePathError
+from abfleet_models.golden.verification import verify_golden
 from abfleet_models.registry import Registry
-from abfleet_models.verification import verify_golden
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -170,26 +170,26 @@ def test_signature_of_the_graph_is_checked(registry: Registry) -> None:
     """A graph with another input name, or another k than metadata.json says, is refused though its sha256 is right."""
     folder = registry.root / "v1.2.3"
     edit_model(folder, lambda model: setattr(model.graph.input[0], "name", "things"))
-    with pytest.raises(
-        IntegrityError, match=r"inputs of the graph are things: int64\[batch, length\], not history: int64"
-    ):
+    with pytest.raises(IntegrityError, match=r"input history is missing from the graph, which has things"):
         registry.resolve("v1.2.3").verify_file()
 
     def narrow(model: onnx.ModelProto) -> None:
         model.graph.output[1].type.tensor_type.shape.dim[1].dim_value = 3
 
     edit_model(registry.root / "v1.3.0-beta", narrow)
-    with pytest.raises(IntegrityError, match=r"scores: float32\[batch, 3\]"):
+    with pytest.raises(
+        IntegrityError, match=r"output scores: the graph's shape is \[-1, 3\], the signature's is \[-1, 40\]"
+    ):
         registry.resolve("v1.3.0-beta").verify_file()
 
 
 def test_names_of_a_graph_are_shown_on_one_line(registry: Registry) -> None:
     """A hostile name does not write lines of its own into an error, nor a page."""
     edit_model(registry.root / "v1.2.3", lambda model: setattr(model.graph.input[0], "name", "a\nb"))
-    with pytest.raises(IntegrityError, match=r"inputs of the graph are 'a\\nb': int64"):
+    with pytest.raises(IntegrityError, match=r"which has 'a\\nb'; input 'a\\nb' of the graph"):
         registry.resolve("v1.2.3").verify_file()
     edit_model(registry.root / "v1.2.3", lambda model: setattr(model.graph.input[0], "name", "n" * 500))
-    with pytest.raises(IntegrityError, match=r"'n{60}\.\.\.: int64"):
+    with pytest.raises(IntegrityError, match=r"'n{60}\.\.\.; input"):
         registry.resolve("v1.2.3").verify_file()
 
 
@@ -281,11 +281,11 @@ def test_check_compares_folders_with_the_register(registry: Registry) -> None:
 
 
 def test_resolving_imports_no_numeric_or_onnx_library() -> None:
-    """A process that only asks the registry needs neither numpy nor onnx nor onnxruntime."""
+    """A process that only asks the registry needs neither numpy nor onnx nor onnxruntime, nor gRPC."""
     code = (
         "import sys; from pathlib import Path; from abfleet_models.registry import Registry;"
         "Registry(Path(sys.argv[1])).resolve('production').verify_file();"
-        "print(sorted({'numpy', 'onnx', 'onnxruntime', 'google'} & set(sys.modules)))"
+        "print(sorted({'numpy', 'onnx', 'onnxruntime', 'grpc'} & set(sys.modules)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(COMMITTED)], capture_output=True, text=True, timeout=60, check=True

@@ -5,10 +5,12 @@ from pathlib import Path
 
 import pytest
 from abfleet_models.registry import Registry
+from onnx import TensorProto
 from typer.testing import CliRunner, Result
 
 from abfleet.cli import app
 from tests.models.forge import edit_json
+from tests.support import small_graphs
 from tests.support.tiny_model import add_version
 
 
@@ -103,13 +105,51 @@ def test_a_model_of_ones_own_is_added_and_promoted(root: Path, tmp_path: Path) -
     assert "is already in the registry" in again.stderr
 
 
+def test_an_example_is_written_and_added(root: Path, tmp_path: Path) -> None:
+    """`init` writes a folder that `add` takes as it is, and no folder twice; `add` says what it found."""
+    folder = tmp_path / "mine"
+    assert abfleet("init", folder, "--version", "v8").exit_code == 0
+    again = abfleet("init", folder)
+    assert (again.exit_code, "is there already" in again.stderr) == (1, True)
+    found = abfleet("add", folder, "--registry", root)
+    assert found.exit_code == 0, found.output
+    said = "v8 is a model of tensors: it takes features FP32[-1, 4] and gives score FP32[-1, 1]"
+    assert said in found.output
+    assert "latency 32 together: " in found.output
+    assert abfleet("verify", "--registry", root).exit_code == 0
+    more = abfleet("add", folder / "model.onnx", "--version", "v9", "--no-batch", "--registry", root, "--json")
+    assert "requests are not joined into one run: --no-batch" in json.loads(more.output)["found"]
+    assert json.loads((root / "v9" / "metadata.json").read_text())["training"] == {"name": "not given"}
+    compared = abfleet("diff", "v8", "v9", "--registry", root).output
+    assert "answers alike\t\t\t10 of 10 golden cases" in compared
+    assert "signature.batch\ttrue\tfalse" in compared
+    other = abfleet("diff", "v8", "production", "--registry", root)
+    assert "the two do not take and give the same tensors" in other.output
+    assert abfleet("promote", "v8", "--registry", root).exit_code == 0
+
+
+def test_a_model_file_is_renamed_and_cast_on_its_way(root: Path, tmp_path: Path) -> None:
+    """The options that a refusal offers, given as it offers them."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(small_graphs.recommender(history="items", history_type=TensorProto.INT32))
+    words = ("add", file, "--version", "v8", "--registry", root, "--kind", "recommender")
+    refused = abfleet(*words)
+    assert refused.exit_code == 1
+    options = refused.stderr.strip().partition("Add it with ")[2].split()
+    assert options == ["--rename", "items=history", "--cast"]
+    found = abfleet(*words, *options)
+    assert found.exit_code == 0, found.output
+    assert "renamed items to history" in found.output
+    assert "cast history int32 as int64" in found.output
+
+
 def test_diff_shows_what_differs(root: Path) -> None:
     """For people a row a difference; as JSON everything, each answer included."""
     result = abfleet("diff", "v1.2.2", "production", "--registry", root)
     assert result.exit_code == 0
     rows = {line.split("\t")[0]: line.split("\t")[1:] for line in result.output.splitlines()}
     assert rows["model.algorithm"] == ["popularity", "item-cosine", ""]
-    assert {"recall@10", "size_bytes", "latency 1x20 (us a history)", "answers: same first item"} <= rows.keys()
+    assert {"recall@10", "size_bytes", "latency 1x20 (us a request)", "answers: same first item"} <= rows.keys()
     found = json.loads(abfleet("diff", "v1.2.2", "production", "--registry", root, "--json").output)
     assert (found["a"], found["b"]) == ("v1.2.2", "v1.2.3")
     assert 0 <= found["answers"]["overlap"] <= 1
@@ -126,19 +166,22 @@ def test_diff_shows_what_differs(root: Path) -> None:
         (("rollback",), 1, "knows of no version before it"),
         (("archive", "v1.2.3"), 1, "because production leads to it"),
         (("restore", "v9"), 2, "is not in the archive"),
-        (("add", "nowhere"), 1, "'nowhere' is not a folder"),
+        (("add", "nowhere", "--kind", "ranker"), 2, "--kind 'ranker' is not a kind; allowed are recommender, tensors"),
+        (("add", "nowhere", "--rename", "items"), 2, "--rename 'items' is not OLD=NEW"),
+        (("init", "v8", "--version", "../v8"), 1, "--version: '../v8' is not a version"),
+        (("add", "nowhere"), 1, "'nowhere' is not there"),
         (("diff", "production", "v9"), 2, "'v9' is not in the registry"),
     ],
 )
 def test_what_is_wrong_is_one_line(root: Path, arguments: tuple[str, ...], code: int, message: str) -> None:
     """An unknown name is a usage mistake and exits 2, a release that may not be exits 1; never a traceback."""
-    result = abfleet(*arguments, "--registry", root)
+    result = abfleet(*arguments, *(() if arguments[0] == "init" else ("--registry", root)))
     assert result.exit_code == code, result.output
     assert message in result.stderr
     assert "Traceback" not in result.output
 
 
-@pytest.mark.parametrize("command", ["promote", "rollback", "archive", "restore", "add", "diff"])
+@pytest.mark.parametrize("command", ["promote", "rollback", "archive", "restore", "add", "init", "diff"])
 def test_help_has_an_example(command: str) -> None:
     """Each command's help ends with a line that can be copied."""
     result = abfleet(command, "--help")

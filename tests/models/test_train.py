@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from abfleet_models.golden.verification import verify_golden
 from abfleet_models.registry import Registry
 from abfleet_models.train import fit
 from abfleet_models.train.build import build
@@ -16,7 +17,6 @@ from abfleet_models.train.dataset import TrainingDataError, TrainTestSplit, read
 from abfleet_models.train.evaluate import evaluate
 from abfleet_models.train.recipes import BASELINE, RECIPES, Recipe, train
 from abfleet_models.train.scorer import NEWEST, Scorer, equal_places, fading_places, quantise, recommend
-from abfleet_models.verification import verify_golden
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -4,12 +4,13 @@ import asyncio
 import errno
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from abfleet_log.writer.decision_log import Policy
+from abfleet_models.signature import contract
 from abfleet_process.errors import AddressError
 from abfleet_router import settings as router_settings
 from abfleet_router.serving import Serving as RouterServing
@@ -119,6 +120,9 @@ class MadeModel:
     run_cells = 64.0
     catalogue = None
     max_history = 50
+    signature = contract(K, max_history)
+    joins = True
+    dimensions: Mapping[str, Sequence[int | str | None]] = {"history": ["batch", "length"]}
 
     def __init__(self, process: Process, state: "WorkerState") -> None:
         self.version = state.version
@@ -136,6 +140,10 @@ class MadeModel:
         first = history.max(axis=1) * 1000 + state.number * 100
         items = first[:, None] + np.arange(K, dtype=np.int64)
         return items, np.tile(np.arange(K, 0, -1, dtype=np.float32), (len(history), 1))
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        found = dict(zip(("item_ids", "scores"), self.infer(inputs["history"]), strict=True))
+        return [found[name] for name in outputs]
 
 
 def items_for(item: int, number: int) -> list[int]:

@@ -15,7 +15,7 @@ from typing import Any
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
 from abfleet_transport.call import Call, Code
 from abfleet_worker import app
-from abfleet_worker.service import RecommenderService
+from abfleet_worker.service import ModelService
 
 LOOK_SECONDS = 0.02
 """Between looks, while it hangs, whether it still should."""
@@ -90,10 +90,10 @@ class BentCall:
         self._call.fail(code, message, pushback_ms=pushback_ms)
 
 
-def bent_service(bend: Bend) -> type[RecommenderService]:
+def bent_service(bend: Bend) -> type[ModelService]:
     """The worker's service, under a bend."""
 
-    class BentService(RecommenderService):
+    class BentService(ModelService):
         def answer(self, calls: Sequence[Call]) -> None:
             bend.came(sum(len(RecommendBatchRequest.FromString(call.payload).requests) for call in calls))
             how = bend.hold()
@@ -105,7 +105,7 @@ def bent_service(bend: Bend) -> type[RecommenderService]:
 def main() -> int:
     """Runs the worker with a service that is bent."""
     assert sys.argv[1] == "--bend", sys.argv
-    app.RecommenderService = bent_service(Bend(Path(sys.argv[2])))  # type: ignore[misc]
+    app.ModelService = bent_service(Bend(Path(sys.argv[2])))  # type: ignore[misc]
     return app.main(sys.argv[3:])
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from abfleet_models.manifest import contract
+from abfleet_models.signature import contract
 from onnx import TensorProto, helper, numpy_helper
 
 POISON_NAN = 666

@@ -1,9 +1,11 @@
 """A call without a transport, and a model without a runtime, for tests of the worker's service."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from abfleet_models.signature import contract
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest, RecommendBatchResponse
 from abfleet_transport.call import Code, Metadata
@@ -70,7 +72,14 @@ class SumModel:
         self.k = k
         self.run_cells = 100.0
         self.catalogue: Catalogue | None = None
+        self.signature = contract(k, max_history)
+        self.joins = True
+        self.dimensions: Mapping[str, Sequence[int | str | None]] = {"history": ["batch", "length"]}
         self.shapes: list[tuple[int, ...]] = []
+
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        found = dict(zip(("item_ids", "scores"), self.infer(inputs["history"]), strict=True))
+        return [found[name] for name in outputs]
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         self.shapes.append(history.shape)

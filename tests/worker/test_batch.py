@@ -138,7 +138,7 @@ def test_a_negative_id_is_refused() -> None:
 def test_timeouts_that_do_not_match_the_requests_refuse_the_batch() -> None:
     """Two times for one request: nobody can say whose they are."""
     payload = RecommendBatchRequest(requests=[b""], timeout_ms=[1, 2]).SerializeToString()
-    refusal = batch.parse_batch(payload)
+    refusal = batch.parse_batch(payload, RecommendBatchRequest)
     assert isinstance(refusal, Refusal)
     assert refusal.message == "timeout_ms: 2 values for 1 requests; allowed are none, or one for each"
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from abfleet_models.graph_file import NotOnnxError, read_int64
+from abfleet_models.graph.reading import NotOnnxError, read_int64
 from abfleet_models.registry import Registry
 from abfleet_worker.catalogue import MOST_BITS, Catalogue
 from hypothesis import given, settings

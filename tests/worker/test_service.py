@@ -8,9 +8,10 @@ import pytest
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_transport.call import Code
 from abfleet_transport.rpc_metrics import RpcMetrics
-from abfleet_worker import batch
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.service import METHODS, RECOMMEND, RECOMMEND_BATCH, Model, RecommenderService
+from abfleet_worker.recommending import Recommending
+from abfleet_worker.request import Item
+from abfleet_worker.service import METHODS, RECOMMEND, RECOMMEND_BATCH, Model, ModelService
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -33,7 +34,7 @@ class Bench:
     def __post_init__(self) -> None:
         self.rpcs = RpcMetrics(METHODS)
         self.metrics = WorkerMetrics(lambda: (self.service.model.version, self.service.model.sha256))
-        self.service = RecommenderService(
+        self.service = ModelService(
             self.model,
             rpc_metrics=self.rpcs,
             metrics=self.metrics,
@@ -269,16 +270,15 @@ def test_a_failing_model_is_reported_once_a_second() -> None:
 def test_a_mistake_of_the_worker_fails_its_calls_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever raises inside, the calls of that group get INTERNAL and the next ones are answered."""
     bench = Bench(max_batch=1)
-    real, broken = batch.plan_runs, [True]
+    real, broken = Recommending.plan, [True]
 
-    def plan_runs(lengths: list[int], max_batch: int, run_cells: float) -> list[Sequence[int]]:
-        if broken.pop():
-            broken.append(False)
+    def plan(self: Recommending, items: Sequence[Item], max_batch: int) -> list[Sequence[int]]:
+        if broken:
+            broken.pop()
             raise MemoryError
-        broken.append(False)
-        return real(lengths, max_batch, run_cells)
+        return real(self, items, max_batch)
 
-    monkeypatch.setattr(batch, "plan_runs", plan_runs)
+    monkeypatch.setattr(Recommending, "plan", plan)
     first, second = lone([1]), lone([1])
     bench.service.answer([first, second])
     assert isinstance(first.only, tuple)

@@ -11,6 +11,7 @@ from abfleet_worker.settings import WorkerSettings, parse
 FLAGS = {
     "registry": ("/models", "registry", Path("/models")),
     "version": ("v9", "version", "v9"),
+    "model-name": ("ranker", "model_name", "ranker"),
     "follow-interval": ("0.25", "follow_interval_seconds", 0.25),
     "listen": ("0.0.0.0:0", "listen", "0.0.0.0:0"),
     "metrics-host": ("0.0.0.0", "metrics_host", "0.0.0.0"),

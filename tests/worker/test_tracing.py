@@ -3,14 +3,16 @@ it."""
 
 import random
 
+import numpy as np
 from abfleet_process.tracing.spans import MAX_LINKS, Span, SpanKind
-from abfleet_protos.worker_pb2 import RecommendBatchRequest
+from abfleet_protos.worker_pb2 import InferBatchRequest, RecommendBatchRequest
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.service import METHODS, RECOMMEND_BATCH, RecommenderService
+from abfleet_worker.service import INFER_BATCH, METHODS, MODEL_INFER, RECOMMEND_BATCH, ModelService
 from abfleet_worker.tracing import InferenceTracer
 
 from tests.worker.calls import POISON_RAISE, FakeCall, SumModel, batched, lone
+from tests.worker.tensors.infer_calls import request
 
 
 class Clock:
@@ -23,12 +25,12 @@ class Clock:
         return self.now
 
 
-def service(spans: list[Span] | None) -> RecommenderService:
+def service(spans: list[Span] | None) -> ModelService:
     clock = Clock()
     tracer = None
     if spans is not None:
         tracer = InferenceTracer(spans.append, random.Random(3).getrandbits, lambda: 1_790_000_000.0 + clock.now)
-    return RecommenderService(
+    return ModelService(
         SumModel(),
         rpc_metrics=RpcMetrics(METHODS),
         metrics=WorkerMetrics(lambda: ("v1", "")),
@@ -97,6 +99,19 @@ def test_a_worker_alone_joins_its_callers_trace() -> None:
         serving.answer([call])
     assert [span.context.trace_id for span in spans if span.kind is SpanKind.SERVER] == [f"{7:032x}"]
     assert spans[0].attributes["rpc.method"] == "Recommender/Recommend"
+
+
+def test_requests_of_tensors_are_traced_too() -> None:
+    """A batch of them, and one that comes alone, under the names of their methods."""
+    spans: list[Span] = []
+    serving = service(spans)
+    message = request({"history": np.array([[1, 2]], np.int64)}, model_name="recommender")
+    batched = InferBatchRequest(requests=[message.SerializeToString()] * 2, traceparents={1: header(5)})
+    alone = FakeCall(METHODS.index(MODEL_INFER), message.SerializeToString(), metadata=(("traceparent", header(6)),))
+    serving.answer([FakeCall(METHODS.index(INFER_BATCH), batched.SerializeToString()), alone])
+    served = {span.context.trace_id: span.attributes["rpc.method"] for span in spans if span.kind is SpanKind.SERVER}
+    assert served == {f"{5:032x}": INFER_BATCH.lstrip("/"), f"{6:032x}": MODEL_INFER.lstrip("/")}
+    assert {span.attributes["abfleet.run_size"] for span in spans if span.kind is SpanKind.INTERNAL} == {3}
 
 
 def test_contexts_change_no_answer() -> None:

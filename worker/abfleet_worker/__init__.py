@@ -1,4 +1,4 @@
-"""One model behind gRPC: alone it is a plain recommender service, behind a router it answers batches.
+"""One model behind gRPC: alone it serves Recommend and the Open Inference Protocol, behind a router it answers batches.
 
 Knows nothing of experiments, users or the other versions.
 """

@@ -19,8 +19,8 @@ from abfleet_process.operational_log import OperationalLog, configure_logs
 from abfleet_process.process import MetricsServer, StopSignals
 from abfleet_process.security.tls import ServerTls
 from abfleet_process.tracing.exporter import make_exporter
-from abfleet_protos import recommender_pb2, worker_pb2
-from abfleet_transport.health import HealthService, add_reflection
+from abfleet_protos import inference_pb2, recommender_pb2, worker_pb2
+from abfleet_transport.health import HealthService
 from abfleet_transport.machine import THIS_MACHINE, Machine
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
@@ -31,14 +31,17 @@ from abfleet_worker.follow import Follower
 from abfleet_worker.inbox import Inbox
 from abfleet_worker.metrics import FollowerCounters, WorkerMetrics
 from abfleet_worker.model import OnnxModel, load
-from abfleet_worker.service import METHODS, Model, RecommenderService
+from abfleet_worker.service import METHODS, Model, ModelService
 from abfleet_worker.settings import WorkerSettings, parse
+from abfleet_worker.tensors.oip_services import OipServices
+from abfleet_worker.tensors.reflection import add_reflection
 from abfleet_worker.tracing import InferenceTracer
 
 EXIT_FAILURE = 1
 SERVICES = (
     recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name,
     worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name,
+    inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name,
 )
 
 
@@ -138,13 +141,15 @@ class WorkerServing:
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         registry.register(rpc_metrics)
-        self.service = RecommenderService(
+        self.service = ModelService(
             model,
             rpc_metrics=rpc_metrics,
             metrics=worker_metrics,
             max_batch=settings.max_batch,
             make_request_id=lambda: machine.entropy(16).hex(),
             alias=self._alias,
+            name=settings.model_name,
+            most_answer_bytes=settings.security.max_message_bytes,
             tracer=self._make_tracer(),
             clock=machine.clock,
         )
@@ -218,7 +223,14 @@ class WorkerServing:
 
     def _add_services(self, server: grpc.aio.Server) -> None:
         self.health.add_to(server)
-        add_reflection(server, SERVICES)
+        oip = OipServices(
+            name=self._settings.model_name,
+            alias=self._alias,
+            serving=lambda: (self.service.model.version, self.service.model.signature),
+            ready=lambda: self.health.serving,
+        )
+        oip.add_to(server)
+        add_reflection(server, (recommender_pb2.DESCRIPTOR, worker_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR))
 
     async def __aenter__(self) -> "WorkerServing":
         await self.health.set_serving(False)

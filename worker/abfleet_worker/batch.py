@@ -5,7 +5,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
-from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
+from abfleet_protos.worker_pb2 import Failure, RecommendBatchResponse
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
@@ -43,13 +43,13 @@ def text_field(number: int, text: str) -> bytes:
     return varint(number << 3 | 2) + varint(len(value)) + value if value else b""
 
 
-def parse_batch(payload: bytes) -> tuple[Sequence[bytes], Sequence[int], Mapping[int, str]] | Refusal:
+def parse_batch(payload: bytes, message: Any) -> tuple[Sequence[bytes], Sequence[int], Mapping[int, str]] | Refusal:
     """The requests of a batch, the milliseconds each has left (none: no limits) and the `traceparent` of those that
-    have one, by index; or why the batch is refused."""
+    have one, by index; or why the batch is refused. `message` is the type of the batch."""
     try:
-        batch = RecommendBatchRequest.FromString(payload)
+        batch = message.FromString(payload)
     except DecodeError:
-        return Refusal(Code.INVALID_ARGUMENT, "batch: the bytes are not a RecommendBatchRequest")
+        return Refusal(Code.INVALID_ARGUMENT, f"batch: the bytes are not a {message.DESCRIPTOR.name}")
     requests, timeouts = batch.requests, batch.timeout_ms
     if timeouts and len(timeouts) != len(requests):
         return Refusal(

@@ -1,15 +1,21 @@
 """One ONNX model: loaded from the registry, checked, warmed up, asked. Knows ONNX Runtime, nothing of requests."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from abfleet_models import signing
-from abfleet_models.graph_file import read_int64
+from abfleet_models.golden.answers import cases_of
+from abfleet_models.golden.arrays import feeds
+from abfleet_models.golden.joining import crowd_difference
+from abfleet_models.graph.reading import read_int64
+from abfleet_models.graph.tensors import TensorSpec
 from abfleet_models.registry import ModelVersion, Registry, RegistryError
 from abfleet_models.runtime import onnxruntime
+from abfleet_models.signature import RECOMMENDER
 from numpy.typing import NDArray
 
 from abfleet_worker.catalogue import Catalogue
@@ -17,7 +23,8 @@ from abfleet_worker.errors import ModelAnswerError, ModelLoadError
 
 INPUT = "history"
 OUTPUTS = ("item_ids", "scores")
-TYPES = {INPUT: "tensor(int64)", "item_ids": "tensor(int64)", "scores": "tensor(float)"}
+RUNTIME_TYPES = {"float32": "float", "float64": "double"}
+"""ONNX Runtime's names of element types that differ from numpy's."""
 CATALOGUE = "item_ids_by_number"
 """Name of the constant with all item ids of the model; without it a model is served, its unknown items uncounted."""
 LONE, WIDE, LONG = (1, 1), (32, 1), (32, 33)
@@ -39,16 +46,29 @@ class OnnxModel:
     ) -> None:
         self.version = registered.version
         self.sha256 = registered.manifest.sha256
+        self.signature = registered.manifest.signature
         self.max_history = registered.manifest.max_history
         self.k = registered.manifest.k
         self.load_seconds = load_seconds
         self.catalogue = catalogue
         self.run_cells = LEAST_RUN_CELLS  # changed only by `load`, which measures it
         """What one more run costs, in padded places of a history: see batch.plan_runs."""
+        self.joins = self.signature.batch  # changed only by `load`, which tries it
+        """Whether requests of tensors may share a run."""
+        self.dimensions: Mapping[str, Sequence[int | str | None]] = {
+            node.name: node.shape for node in session.get_inputs()
+        }
+        """Each input's shape as the graph has it, with names of free dimensions."""
         self._session = session
 
+    def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """These outputs, for all inputs by name. Raises what ONNX Runtime raises."""
+        found: list[NDArray[Any]] = self._session.run(outputs, inputs)
+        return found
+
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """history: int64[batch, length], 0 pads on the left; gives item_ids int64[batch, k], scores float32[batch, k].
+        """Of a recommender: history int64[batch, length], 0 pads on the left; gives item_ids int64[batch, k], scores
+        float32[batch, k].
 
         Raises ModelAnswerError when the shapes or types are not those, and what ONNX Runtime raises.
         """
@@ -91,11 +111,16 @@ def load(
         raise ModelLoadError(
             f"{registered.version}: ONNX Runtime cannot load model.onnx: {_one_line(error)}"
         ) from error
-    _check_signature(registered.version, session)
-    model = OnnxModel(registered, session, _catalogue(content), load_seconds=clock() - begun)
-    _check_golden(model, registered)
-    seconds = {shape: _time(model, shape) for shape in (LONE, WIDE, LONG)}
-    model.run_cells = run_cells(seconds[LONE], seconds[WIDE], seconds[LONG])
+    _check_signature(registered, session)
+    is_recommender = registered.manifest.signature.kind == RECOMMENDER
+    catalogue = _catalogue(content) if is_recommender else None
+    model = OnnxModel(registered, session, catalogue, load_seconds=clock() - begun)
+    if is_recommender:
+        _check_golden(model, registered)
+        seconds = {shape: _time(model, shape) for shape in (LONE, WIDE, LONG)}
+        model.run_cells = run_cells(seconds[LONE], seconds[WIDE], seconds[LONG])
+    else:
+        _check_cases(model, registered)
     return model
 
 
@@ -131,16 +156,42 @@ def _catalogue(content: bytes) -> Catalogue | None:
     return None if raw is None else Catalogue(np.frombuffer(raw, dtype="<i8").astype(np.int64))
 
 
-def _check_signature(version: str, session: onnxruntime.InferenceSession) -> None:
+def _check_signature(registered: ModelVersion, session: onnxruntime.InferenceSession) -> None:
     """The graph itself must have what metadata.json promises: names and element types."""
+    signature = registered.manifest.signature
     for kind, nodes, wanted in (
-        ("inputs", session.get_inputs(), (INPUT,)),
-        ("outputs", session.get_outputs(), OUTPUTS),
+        ("inputs", session.get_inputs(), signature.inputs),
+        ("outputs", session.get_outputs(), signature.outputs),
     ):
         actual = {node.name: node.type for node in nodes}
-        expected = {name: TYPES[name] for name in wanted}
+        expected = _runtime_types(wanted)
         if actual != expected:
-            raise ModelLoadError(f"{version}: the graph has {kind} {_shown(actual)}; it must have {_shown(expected)}")
+            raise ModelLoadError(
+                f"{registered.version}: the graph has {kind} {_shown(actual)}; it must have {_shown(expected)}"
+            )
+
+
+def _runtime_types(specs: Iterable[TensorSpec]) -> dict[str, str]:
+    return {spec.name: f"tensor({RUNTIME_TYPES.get(spec.dtype, spec.dtype)})" for spec in specs}
+
+
+def _check_cases(model: OnnxModel, registered: ModelVersion) -> None:
+    """The model must answer its golden cases. Requests are joined only if answers are the same on this machine too."""
+    manifest = registered.manifest
+    names = [spec.name for spec in manifest.signature.outputs]
+    cases = [feeds(case, manifest.signature.inputs) for case in cases_of(manifest.golden)]
+    try:
+        for case in cases:
+            model.run(names, case)
+        if model.joins:
+            difference = crowd_difference(lambda inputs: model.run(names, inputs), cases)
+    except Exception as error:
+        raise ModelLoadError(f"{model.version}: the first inference failed: {_one_line(error)}") from error
+    if model.joins and difference is not None:
+        model.joins = False
+        structlog.get_logger("abfleet.worker").warning(
+            "requests are not joined", version=model.version, reason=difference
+        )
 
 
 def _check_golden(model: OnnxModel, registered: ModelVersion) -> None:

@@ -26,6 +26,8 @@ class WorkerSettings:
     """Only versions that were signed with this key are served; None: any whose files are intact."""
     version: str
     """A version of the registry, or an alias such as `production`."""
+    model_name: str
+    """What callers of the Open Inference Protocol name the model."""
     follow_interval_seconds: float
     """How often an alias is polled; 0: only when SIGHUP asks."""
     listen: str
@@ -58,6 +60,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     known.add("registry", Path, "models", "DIR", "folder of the model registry")
     known.add("model-key-file", str, "", "FILE", "serve versions signed with this key alone; abfleet models sign signs")
     known.add("version", flags.text, "production", "NAME", "version, or alias such as production, to serve")
+    known.add("model-name", flags.text, "recommender", "NAME", "the model's name over the Open Inference Protocol")
     known.add(
         "follow-interval",
         flags.real(0, 3600),
@@ -85,6 +88,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         registry=values.registry,
         model_key_file=Path(values.model_key_file) if values.model_key_file else None,
         version=values.version,
+        model_name=values.model_name,
         follow_interval_seconds=values.follow_interval,
         listen=values.listen,
         metrics_host=values.metrics_host,

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from abfleet_models import release
-from abfleet_models.manifest import SCHEMA, Signature, contract
+from abfleet_models.manifest import SCHEMA
+from abfleet_models.signature import as_json, contract
 from abfleet_models.train import fit
 from abfleet_models.train.dataset import TrainTestSplit, read_split
 from abfleet_models.train.evaluate import evaluate
@@ -93,7 +94,7 @@ def _metadata(
             "description": recipe.description,
             "parameters": {**dict(recipe.parameters), "window": recipe.window},
         },
-        "signature": _signature(contract(scorer.k, scorer.max_history)),
+        "signature": as_json(contract(scorer.k, scorer.max_history)),
         "training": training,
         "code": {"package": "abfleet", "version": package_version("abfleet")},
         "seed": seed,
@@ -105,14 +106,6 @@ def _metadata(
             "tolerance": SCORE_TOLERANCE,
         },
     }
-
-
-def _signature(signature: Signature) -> dict[str, Any]:
-    inputs, outputs = (
-        [{"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)} for spec in specs]
-        for specs in (signature.inputs, signature.outputs)
-    )
-    return {"inputs": inputs, "outputs": outputs, "k": signature.k, "max_history": signature.max_history}
 
 
 def _metrics(

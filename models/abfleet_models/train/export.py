@@ -19,7 +19,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from abfleet_models.manifest import contract
+from abfleet_models.signature import contract
 from abfleet_models.train.scorer import Scorer, WeightTable
 
 OPSET = 17

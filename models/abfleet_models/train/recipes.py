@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from abfleet_models.manifest import MAX_K
+from abfleet_models.signature import MAX_K
 from abfleet_models.train import fit
 from abfleet_models.train.dataset import TrainTestSplit
 from abfleet_models.train.scorer import Scorer, WeightTable, equal_places, fading_places, quantise

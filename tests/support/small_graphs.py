@@ -1,0 +1,231 @@
+"""Small ONNX graphs of every shape that a model may have, and that it may not. Trains nothing, knows no registry."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from abfleet_models.adding.candidate import examine
+from abfleet_models.adding.drafting import AddOptions
+from abfleet_models.release import Release
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.models.conftest import NOW
+
+Shape = Sequence[int | str | None]
+HISTORIES = [[0, 0, 0], [1, 2, 3]]
+RAISING = 666.0
+"""In the first feature of a row of `fragile`, makes ONNX Runtime raise."""
+KINDS = {
+    "FP32": TensorProto.FLOAT,
+    "UINT8": TensorProto.UINT8,
+    "INT8": TensorProto.INT8,
+    "UINT16": TensorProto.UINT16,
+    "INT16": TensorProto.INT16,
+    "INT32": TensorProto.INT32,
+    "INT64": TensorProto.INT64,
+    "BYTES": TensorProto.STRING,
+    "BOOL": TensorProto.BOOL,
+    "FP16": TensorProto.FLOAT16,
+    "FP64": TensorProto.DOUBLE,
+    "UINT32": TensorProto.UINT32,
+    "UINT64": TensorProto.UINT64,
+}
+value = helper.make_tensor_value_info
+
+
+def graph(
+    nodes: Sequence[onnx.NodeProto],
+    inputs: Sequence[onnx.ValueInfoProto],
+    outputs: Sequence[onnx.ValueInfoProto],
+    constants: dict[str, Any] | None = None,
+    *,
+    opset: int = 17,
+) -> bytes:
+    """A serialised model."""
+    tensors = [numpy_helper.from_array(np.asarray(array), name) for name, array in (constants or {}).items()]
+    made = helper.make_graph(list(nodes), "small", list(inputs), list(outputs), tensors)
+    imports = [helper.make_opsetid("", opset), helper.make_opsetid("ai.onnx.ml", 3)]
+    return helper.make_model(made, opset_imports=imports, ir_version=8).SerializeToString()
+
+
+def ranker(columns: int = 4, first: str | int = "rows") -> bytes:
+    """features FP32[rows, columns] to score FP32[rows, 1]: a sum for each row, which is joined."""
+    return graph(
+        [
+            helper.make_node("Mul", ["features", "weights"], ["parts"]),
+            helper.make_node("ReduceSum", ["parts", "axis"], ["score"]),
+        ],
+        [value("features", TensorProto.FLOAT, [first, columns])],
+        [value("score", TensorProto.FLOAT, [first, 1])],
+        {"weights": np.linspace(-1, 1, columns, dtype=np.float32)[None, :], "axis": np.array([1], np.int64)},
+    )
+
+
+def softmax_over_rows() -> bytes:
+    """score FP32[rows, 1] of features, as shares of all rows of the run: a neighbour changes them."""
+    return graph(
+        [
+            helper.make_node("ReduceSum", ["features", "axis"], ["sum"]),
+            helper.make_node("Softmax", ["sum"], ["score"], axis=0),
+        ],
+        [value("features", TensorProto.FLOAT, ["rows", 4])],
+        [value("score", TensorProto.FLOAT, ["rows", 1])],
+        {"axis": np.array([1], np.int64)},
+    )
+
+
+def listwise() -> bytes:
+    """A listwise ranker: each candidate's score less the mean of all candidates that were sent with it."""
+    return graph(
+        [
+            helper.make_node("ReduceSum", ["candidates", "axis"], ["sum"]),
+            helper.make_node("ReduceMean", ["sum"], ["mean"], axes=[0], keepdims=1),
+            helper.make_node("Sub", ["sum", "mean"], ["score"]),
+        ],
+        [value("candidates", TensorProto.FLOAT, ["n", 3])],
+        [value("score", TensorProto.FLOAT, ["n", 1])],
+        {"axis": np.array([1], np.int64)},
+    )
+
+
+def fragile() -> bytes:
+    """As `ranker`, but a row whose first feature is RAISING makes the whole run fail."""
+    return graph(
+        [
+            helper.make_node("Gather", ["features", "first"], ["head"], axis=1),
+            helper.make_node("Equal", ["head", "bad"], ["is_bad"]),
+            helper.make_node("Where", ["is_bad", "outside", "inside"], ["place"]),
+            helper.make_node("Gather", ["table", "place"], ["nothing"]),  # out of bounds raises
+            helper.make_node("ReduceSum", ["features", "axis"], ["sum"]),
+            helper.make_node("Add", ["sum", "nothing"], ["score"]),
+        ],
+        [value("features", TensorProto.FLOAT, ["rows", 4])],
+        [value("score", TensorProto.FLOAT, ["rows", 1])],
+        {
+            "first": np.array([0], np.int64),
+            "axis": np.array([1], np.int64),
+            "bad": np.array(RAISING, np.float32),
+            "outside": np.array(5, np.int64),
+            "inside": np.array(0, np.int64),
+            "table": np.zeros(1, np.float32),
+        },
+    )
+
+
+def echo(datatypes: Sequence[str], shape: Shape | None = ("rows",)) -> bytes:
+    """in_TYPE to out_TYPE, for each of these types of the Open Inference Protocol."""
+    return graph(
+        [helper.make_node("Identity", [f"in_{kind}"], [f"out_{kind}"]) for kind in datatypes],
+        [value(f"in_{kind}", KINDS[kind], shape) for kind in datatypes],
+        [value(f"out_{kind}", KINDS[kind], shape) for kind in datatypes],
+    )
+
+
+def user_and_items() -> bytes:
+    """Three inputs and two outputs: user INT64[rows, 1], items INT64[rows, n], context BYTES[rows] to score
+    FP32[rows, n], best INT64[rows, 1]; the table has ten users and ten items."""
+    table = np.random.default_rng(1).standard_normal((10, 8)).astype(np.float32)
+    return graph(
+        [
+            helper.make_node("Gather", ["table", "user"], ["user_vector"]),
+            helper.make_node("Gather", ["table", "items"], ["item_vectors"]),
+            helper.make_node("Mul", ["user_vector", "item_vectors"], ["products"]),
+            helper.make_node("ReduceSum", ["products", "axis"], ["score"], keepdims=0),
+            helper.make_node("ArgMax", ["score"], ["best"], axis=1),
+            helper.make_node("Identity", ["context"], ["echoed"]),
+        ],
+        [
+            value("user", TensorProto.INT64, ["rows", 1]),
+            value("items", TensorProto.INT64, ["rows", "n"]),
+            value("context", TensorProto.STRING, ["rows"]),
+        ],
+        [
+            value("score", TensorProto.FLOAT, ["rows", "n"]),
+            value("best", TensorProto.INT64, ["rows", 1]),
+            value("echoed", TensorProto.STRING, ["rows"]),
+        ],
+        {"table": table, "axis": np.array([2], np.int64)},
+    )
+
+
+def recommender(
+    *,
+    history: str = "history",
+    item_ids: str = "item_ids",
+    scores: str = "scores",
+    history_type: int = TensorProto.INT64,
+    ids_type: int = TensorProto.INT64,
+    score_type: int = TensorProto.FLOAT,
+    shape: Shape = ("batch", "length"),
+    gives_seen: bool = False,
+    k: int | str = 5,
+    opset: int = 17,
+) -> bytes:
+    """The most popular of twenty items that the history does not have; with other names or types if wanted."""
+    items, count = 20, 5
+    nodes = [
+        helper.make_node("Cast", [history], ["whole"], to=TensorProto.INT64),
+        helper.make_node("Clip", ["whole", "lowest", "highest"], ["clipped"]),
+        helper.make_node("Slice", ["clipped", "from", "to", "one"], ["first"]),
+        helper.make_node("Shape", ["first"], ["rows"]),
+        helper.make_node("Expand", ["popular", "rows"], ["all"]),
+        helper.make_node("Shape", ["clipped"], ["places"]),
+        helper.make_node("Expand", ["zero" if gives_seen else "gone", "places"], ["marks"]),
+        helper.make_node("ScatterElements", ["all", "clipped", "marks"], ["left"], axis=1, reduction="add"),
+        helper.make_node("Slice", ["left", "one", "end", "one"], ["known"]),
+        helper.make_node("TopK", ["known", "k"], ["top", "numbers"]),
+        helper.make_node("Add", ["numbers", "one"], ["plain_ids"]),
+        helper.make_node("Cast", ["plain_ids"], [item_ids], to=ids_type),
+        helper.make_node("Cast", ["top"], [scores], to=score_type),
+    ]
+    return graph(
+        nodes,
+        [value(history, history_type, list(shape))],
+        [value(item_ids, ids_type, ["batch", k]), value(scores, score_type, ["batch", k])],
+        {
+            "lowest": np.array(0, np.int64),
+            "highest": np.array(items + 1, np.int64),
+            "from": np.array([0], np.int64),
+            "to": np.array([1], np.int64),
+            "one": np.array([1], np.int64),
+            "end": np.array([items + 1], np.int64),
+            "k": np.array([count], np.int64),
+            "popular": np.arange(items + 2, 0, -1, dtype=np.float32)[None, :],
+            "gone": np.array([[-1000]], np.float32),
+            "zero": np.array([[0]], np.float32),
+        },
+        opset=opset,
+    )
+
+
+def sequence_output() -> bytes:
+    """An output that is a sequence of tensors."""
+    return graph(
+        [helper.make_node("SplitToSequence", ["x"], ["parts"], axis=0)],
+        [value("x", TensorProto.FLOAT, ["rows", 2])],
+        [helper.make_tensor_sequence_value_info("parts", TensorProto.FLOAT, None)],
+    )
+
+
+def zipmap_output() -> bytes:
+    """What skl2onnx makes of a classifier's probabilities unless it is told otherwise: a list of maps."""
+    maps = helper.make_map_type_proto(TensorProto.STRING, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
+    listed = helper.make_value_info("output_probability", helper.make_sequence_type_proto(maps))
+    zipped = helper.make_node(
+        "ZipMap", ["x"], ["output_probability"], domain="ai.onnx.ml", classlabels_strings=["no", "yes"]
+    )
+    return graph([zipped], [value("x", TensorProto.FLOAT, ["rows", 2])], [listed])
+
+
+def add_model(root: Path, version: str, model: bytes, **options: Any) -> Path:
+    """Adds a model file to a registry as `abfleet models add` does, and gives the version's folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    file, scratch = root.parent / f"{version}.onnx", root.parent / f"{version}.scratch"
+    file.write_bytes(model)
+    scratch.mkdir()
+    candidate = examine(file, scratch, HISTORIES, AddOptions(version=version, **options))
+    with Release.begin(root, now=NOW) as release:
+        release.add(candidate.files)
+    return root / version
