@@ -210,7 +210,7 @@ class _ZstdFile(io.RawIOBase):
         import zstandard
 
         self._path = path
-        self._content = zstandard.ZstdDecompressor().stream_reader(
+        self._content: Any = zstandard.ZstdDecompressor().stream_reader(
             path.open("rb"), closefd=True, read_across_frames=True
         )
 
