@@ -61,9 +61,7 @@ def compact(
         if done.unreadable:
             say(f"{done.unreadable} of these lines are no JSON, such as torn ones; they are kept as they are")
         if done.unfit_lines:
-            say(
-                f"{done.unfit_lines} lines stay, since no Parquet file can hold what is no UTF-8 or beyond 16 MiB"
-            )
+            say(f"{done.unfit_lines} lines stay, since no Parquet file can hold what is no UTF-8 or beyond 16 MiB")
         for path in done.unfit:
             say(f"{path}: has these lines alone")
         for path in done.damaged:
