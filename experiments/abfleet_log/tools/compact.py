@@ -22,21 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
 from abfleet_process.atomic_file import replace_file
 
 from abfleet_log.files import WriterIdentity, locked_if_closed
-from abfleet_log.tools.read_lines import (
-    BYTE_ORDER_MARK,
-    LONGEST_LINE,
-    PARQUET_OPTIONS,
-    LogsError,
-    is_blank,
-    is_whole,
-    line_files,
-    lines_of,
-    written_like,
-)
+from abfleet_log.tools.fit_lines import UnfitLines, of_escaped, of_lines, part, quoted
+from abfleet_log.tools.read_lines import PARQUET_OPTIONS, LogsError, is_whole, line_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -134,7 +124,7 @@ def compact(
         except OSError as error:
             raise LogsError(f"{out}: another compaction is running; run the command again when it has ended") from error
         total = finish(out, on_step)
-        for leftover in (*out.glob(f"{WORK}*"), *folder.glob(f"{WORK}*{REST}")):
+        for leftover in {*out.glob(f"{WORK}*"), *folder.glob(f"{WORK}*{REST}")}:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         closed = []
         for path in line_files([folder]):
@@ -149,15 +139,11 @@ def compact(
     return total
 
 
-class _Unfit(LogsError):
-    pass
-
-
 def _fit_for_parquet(files: Sequence[Path], out: Path, on_step: Callable[[str], None]) -> CompactionResult:
     """Compacts files together or, if one of them has a line that is unfit, half of them at a time."""
     try:
         return _one_batch(files, out, on_step)
-    except _Unfit:
+    except UnfitLines:
         if len(files) == 1:
             return _one_batch(files, out, on_step, parted=True)
     half = len(files) // 2
@@ -187,65 +173,46 @@ def _one_batch(
     name = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in files).encode()).hexdigest()[:16]
     work = out / f"{WORK}{name}"
     rest = files[0].with_name(f"{WORK}{files[0].name}{REST}")
-    unfit = 0
+    fit = unfit = 0
     on_step(f"write {name}")
     with tempfile.TemporaryDirectory(prefix=WORK, dir=out) as spill, duckdb.connect() as connection:
-        connection.execute(f"SET temp_directory = {_quoted(spill)}")
-        connection.execute(f"SET memory_limit = {_quoted(MEMORY_LIMIT)}")
+        connection.execute(f"SET temp_directory = {quoted(spill)}")
+        connection.execute(f"SET memory_limit = {quoted(MEMORY_LIMIT)}")
         try:
+            escaped = Path(spill) / "fit.jsonl"
             if parted:
-                fit = Path(spill) / "fit.jsonl"
-                fits, unfit = _part(files[0], fit, rest)
-                if not fits:
-                    rest.unlink()
-                    return CompactionResult(unfit_lines=unfit, unfit=tuple(files))
-                lines = _write(connection, _escaped(fit), work)
-            else:
-                lines = _write(connection, _as_they_are(files), work)
+                fit, unfit = part(files[0], escaped, rest)
+            if unfit and not fit:
+                rest.unlink()
+                return CompactionResult(unfit_lines=unfit, unfit=tuple(files))
+            lines = _write(connection, of_escaped(escaped) if parted else of_lines(files), work)
             on_step(f"verify {name}")
             _verify(connection, work, lines)
             unreadable = _number(connection, "SELECT count(*) FROM typed WHERE json_valid(line) IS NOT true")
         except duckdb.InvalidInputException as error:
             shutil.rmtree(work, ignore_errors=True)
-            raise _Unfit from error
+            raise UnfitLines(f"{files[0]}: {str(error).splitlines()[0][:200]}") from error
         except duckdb.Error as error:
             raise LogsError(f"the log cannot be compacted: {str(error).splitlines()[0][:200]}") from error
+    on_step(f"manifest {name}")
+    _promise(files, work, out, name, rest=str(rest) if unfit else None, lines=lines)
+    stay = CompactionResult(unreadable=unreadable, unfit_lines=unfit, unfit=tuple(files) if unfit else ())
+    return finish(out, on_step) + stay
+
+
+def _promise(files: Sequence[Path], work: Path, out: Path, name: str, *, rest: str | None, lines: int) -> None:
+    """Writes the manifest: what replaces the files. rest: A file of the lines that stay."""
     made = sorted(work.rglob(f"*.{WORK_EXTENSION}"))
     for path in made:
         _sync(path)
     manifest = {
         "inputs": [str(path) for path in files],
         "moves": [[str(path), str(_final(path, work, out, name))] for path in made],
-        "rest": str(rest) if unfit else None,
+        "rest": rest,
         "lines": lines,
     }
-    on_step(f"manifest {name}")
     replace_file(out / f"{MANIFEST}{name}.json", json.dumps(manifest).encode())
     _sync(out)
-    stay = CompactionResult(unreadable=unreadable, unfit_lines=unfit, unfit=tuple(files) if unfit else ())
-    return finish(out, on_step) + stay
-
-
-def _part(path: Path, fit: Path, rest: Path) -> tuple[int, int]:
-    """Parts the lines of a file; gives how many are fit for Parquet, each a text of JSON in `fit`, and how many not."""
-    fits = unfit = 0
-    with fit.open("wb") as file, written_like(path, rest) as write_rest:
-        for raw, ended in lines_of(path):
-            if is_blank(raw):
-                continue
-            try:
-                text = orjson.dumps({"line": raw.decode()})
-            except UnicodeDecodeError:
-                text = b""
-            if text and len(text) <= LONGEST_LINE:
-                fits += 1
-                file.write(text + b"\n")
-            else:
-                unfit += 1
-                write_rest(raw + b"\n" if ended else raw)
-    if not unfit:
-        rest.unlink()
-    return fits, unfit
 
 
 def _final(path: Path, work: Path, out: Path, name: str) -> Path:
@@ -279,30 +246,6 @@ def finish(out: Path, on_step: Callable[[str], None] = lambda step: None) -> Com
     return total
 
 
-def _as_they_are(files: Sequence[Path]) -> str:
-    """The lines of files as one column without separators or quotes, which a torn or foreign line is as well.
-
-    A byte that no text of JSON has raw stands for the separator. A mark at the beginning would be lost.
-    """
-    for path in files:
-        if next(lines_of(path), (b"", True))[0].startswith(BYTE_ORDER_MARK):
-            raise _Unfit
-    names = ", ".join(_quoted(str(path)) for path in files)
-    return (
-        f"read_csv([{names}], columns = {{'line': 'VARCHAR'}}, delim = '\\x01', quote = '', escape = '', "
-        f"header = false, auto_detect = false, max_line_size = {LONGEST_LINE}, null_padding = false, "
-        "nullstr = '\\x02', new_line = '\\n')"
-    )
-
-
-def _escaped(fit: Path) -> str:
-    """The lines of a file of `_part`."""
-    return (
-        f"read_json({_quoted(str(fit))}, columns = {{'line': 'VARCHAR'}}, format = 'newline_delimited', "
-        f"maximum_object_size = {2 * LONGEST_LINE})"
-    )
-
-
 def _write(connection: "duckdb.DuckDBPyConnection", source: str, work: Path) -> int:
     """Reads the lines of a source into a table and writes it as Parquet; gives the number of lines.
 
@@ -316,15 +259,15 @@ def _write(connection: "duckdb.DuckDBPyConnection", source: str, work: Path) -> 
     columns = ", ".join(f'fields."{name}" AS "{name}"' for name in TYPED)
     connection.execute(
         f"CREATE TEMP TABLE typed AS SELECT {columns}, line FROM (SELECT line, "  # noqa: S608
-        f"CASE WHEN json_valid(line) THEN json_transform(line, {_quoted(shape)}) END AS fields FROM raw)"
+        f"CASE WHEN json_valid(line) THEN json_transform(line, {quoted(shape)}) END AS fields FROM raw)"
     )
     connection.execute("DROP TABLE raw")
     connection.execute(
         "COPY (SELECT *, coalesce(strftime(ts, '%Y-%m-%d'), 'unknown') AS day, "  # noqa: S608
         f"CASE WHEN strlen(experiment) <= {LONGEST_NAME} THEN experiment ELSE 'none' END AS exp "
         "FROM typed ORDER BY ts) "
-        f"TO {_quoted(str(work))} ({PARQUET_OPTIONS}, "
-        f"PARTITION_BY (day, exp), FILE_EXTENSION {_quoted(WORK_EXTENSION)})"
+        f"TO {quoted(str(work))} ({PARQUET_OPTIONS}, "
+        f"PARTITION_BY (day, exp), FILE_EXTENSION {quoted(WORK_EXTENSION)})"
     )
     return _number(connection, "SELECT count(*) FROM typed")
 
@@ -339,7 +282,7 @@ def _verify(connection: "duckdb.DuckDBPyConnection", work: Path, lines: int) -> 
     if not lines:
         return
     names = ", ".join(f'"{name}"' for name in (*TYPED, "line"))
-    files = f"read_parquet({_quoted(str(work / '**' / f'*.{WORK_EXTENSION}'))}, hive_partitioning = false)"
+    files = f"read_parquet({quoted(str(work / '**' / f'*.{WORK_EXTENSION}'))}, hive_partitioning = false)"
     facts = [
         connection.execute(f"SELECT count(*), sum(hash(hash({names}))::HUGEINT) FROM {rows}").fetchone()  # noqa: S608
         for rows in ("typed", files)
@@ -351,10 +294,6 @@ def _verify(connection: "duckdb.DuckDBPyConnection", work: Path, lines: int) -> 
 def _number(connection: "duckdb.DuckDBPyConnection", query: str) -> int:
     row: Any = connection.execute(query).fetchone()
     return int(row[0])
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _sync(path: Path) -> None:

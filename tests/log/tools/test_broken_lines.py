@@ -222,8 +222,10 @@ def test_blank_lines_are_no_lines(tmp_path: Path) -> None:
     """For whoever counts, before and after compaction."""
     put(tmp_path, [exposure(1)], tail=b"\n \r\n\t\n")
     assert (checked(tmp_path).unreadable, analysed(tmp_path)) == (0, (1, 0))
-    assert compact(tmp_path, tmp_path / "compacted", HERE).lines == 1
+    put(tmp_path, [], number=2, tail=b" \r\n\r\n")
+    assert compact(tmp_path, tmp_path, HERE).lines == 1
     assert (checked(tmp_path).unreadable, analysed(tmp_path)) == (0, (1, 0))
+    assert list(tmp_path.glob("*.jsonl")) == []
 
 
 GOOD = {"user_id": "ann", "type": "click", "time": "2026-11-01T12:00:00Z"}
