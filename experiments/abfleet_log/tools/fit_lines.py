@@ -37,8 +37,8 @@ def part(path: Path, fit: Path, rest: Path) -> tuple[int, int]:
 def of_lines(files: Sequence[Path]) -> str:
     """A table of SQL: the lines of files as one column without separators or quotes, which a torn line is as well.
 
-    A byte that no text of JSON has raw stands for the separator. Raises UnfitLines where a file begins with a mark, which
-    would be lost.
+    A byte that no text of JSON has raw stands for the separator. Raises UnfitLines where a file begins with a mark,
+    which would be lost.
     """
     for path in files:
         if next(lines_of(path), (b"", True))[0].startswith(BYTE_ORDER_MARK):
