@@ -51,14 +51,21 @@ def compact(
     with errors_in_one_line(), progress_count("Compacting") as advance:
         done = run(logs, out or logs / "compacted", identity(), on_step=lambda step: advance())
     if as_json:
-        typer.echo(json.dumps(asdict(done) | {"unfit": [str(path) for path in done.unfit]}))
+        files = {name: [str(path) for path in getattr(done, name)] for name in ("unfit", "damaged")}
+        typer.echo(json.dumps(asdict(done) | files))
     else:
         say(
             f"{done.lines} lines of {done.files} files in {done.parquet_files} Parquet files: "
             f"{done.bytes_before} bytes became {done.bytes_after}; {done.left} files are still written"
         )
+        if done.unreadable:
+            say(f"{done.unreadable} of these lines are no JSON, such as torn ones; they are kept as they are")
+        if done.unfit_lines:
+            say(f"{done.unfit_lines} lines stay, since no Parquet file can hold what is no UTF-8 or beyond 16 MiB")
         for path in done.unfit:
-            say(f"{path}: stays as it is, because it has a line that no Parquet file can hold")
+            say(f"{path}: has these lines alone")
+        for path in done.damaged:
+            say(f"{path}: stays as it is, because it is damaged and cannot be read to its end")
 
 
 def erase(
@@ -70,19 +77,29 @@ def erase(
 ) -> None:
     """Rewrite every file without a user's lines, each verified before it replaces the old one.
 
-    Exits 1 when the user is in a file that a router still writes: run it again when that has been rotated.
+    Of a line that cannot be read, what is left is searched for the id. Exits 1 when the user is in a file that a router
+    still writes: run it again when that has been rotated. Exits 1 too when a compressed file is damaged: mend it, or
+    remove it.
     """
     from abfleet_log.tools.erase import erase as run
 
     with errors_in_one_line():
         done = run(logs or [Path("logs")], logged_user(user_id, user_id_hmac_key_file), identity(), dry_run=dry_run)
     if as_json:
-        busy = [str(path) for path in done.busy]
-        typer.echo(json.dumps({"lines": done.lines, "files": done.files, "busy": busy, "dry_run": dry_run}))
+        files = {name: [str(path) for path in getattr(done, name)] for name in ("busy", "damaged")}
+        counts = {"lines": done.lines, "files": done.files, "unreadable": done.unreadable}
+        typer.echo(json.dumps({**counts, **files, "dry_run": dry_run}))
     else:
         say(f"{done.lines} lines in {done.files} files {'would be' if dry_run else 'were'} erased")
+        if done.unreadable:
+            say(f"{done.unreadable} lines cannot be read and stay: the id is not in them; see abfleet logs check")
+    left = []
     if done.busy:
-        stop("still written, and not erased: " + ", ".join(str(path) for path in done.busy))
+        left.append("still written, and not erased: " + ", ".join(str(path) for path in done.busy))
+    if done.damaged:
+        left.append("damaged, and not erased: " + ", ".join(str(path) for path in done.damaged))
+    if left:
+        stop("; ".join(left))
 
 
 def import_outcomes(

@@ -2,7 +2,8 @@
 
 import socket
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -60,6 +61,19 @@ def progress_count(words: str) -> "Iterator[Any]":
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
         task = progress.add_task(words, total=None)
         yield lambda: progress.advance(task)
+
+
+@contextmanager
+def unreadable_lines() -> "Iterator[Callable[[Path], None]]":
+    """Counts what cannot be read, by file; says so on stderr in the end."""
+    found = Counter[Path]()
+    yield lambda path: found.update([path])
+    if found:
+        where, lines = next(iter(found)), found.total()
+        typer.echo(
+            f"{lines} {'line' if lines == 1 else 'lines'} cannot be read, first in {where}; see abfleet logs check",
+            err=True,
+        )
 
 
 @contextmanager

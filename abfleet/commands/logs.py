@@ -17,6 +17,7 @@ from abfleet.commands.log_options import (
     logged_user,
     progress_count,
     stop,
+    unreadable_lines,
 )
 from abfleet.commands.tables import say
 
@@ -57,14 +58,20 @@ def tail(
 
     paths = logs or [Path("logs")]
     with errors_in_one_line():
-        following = new_lines(paths, wanted) if follow else iter(())
-        for line in last_lines(paths, lines, wanted):
+        following = new_lines(paths, wanted, unreadable=_tell_unreadable) if follow else iter(())
+        with unreadable_lines() as unreadable:
+            newest = last_lines(paths, lines, wanted, unreadable)
+        for line in newest:
             show(line)
         try:
             for line in following:
                 show(line)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
+
+
+def _tell_unreadable(path: Path) -> None:
+    typer.echo(f"{path}: a line that cannot be read", err=True)
 
 
 @group.command(epilog="Example: abfleet logs check --experiments experiments/recommender.yaml")
@@ -148,7 +155,9 @@ def user(
     from abfleet_log.tools.show import one_line
 
     with errors_in_one_line():
-        for line in user_history(logs or [Path("logs")], logged_user(user_id, user_id_hmac_key_file)):
+        with unreadable_lines() as unreadable:
+            found = user_history(logs or [Path("logs")], logged_user(user_id, user_id_hmac_key_file), unreadable)
+        for line in found:
             if as_json:
                 typer.echo(json.dumps(line, ensure_ascii=False))
             else:

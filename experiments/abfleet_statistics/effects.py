@@ -66,9 +66,12 @@ class Comparison:
 
     @property
     def relative_difference(self) -> Floats:
-        """Value / baseline - 1: float64[times]; nan for a baseline of 0."""
+        """The difference as a part of the baseline's size: float64[times]; nan for a baseline of 0.
+
+        Above 0 where the value is higher, also where a baseline is below 0, as money with refunds may be.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(self.baseline != 0, self.value / self.baseline - 1, np.nan)
+            return np.where(self.baseline != 0, self.difference / np.abs(self.baseline), np.nan)
 
     def relative_interval(self, width: Floats | float) -> tuple[Floats, Floats]:
         """The ends of Fieller's interval of the relative difference, this many standard errors wide each way.
@@ -82,7 +85,9 @@ class Comparison:
             b = self.value * self.baseline
             c = np.square(self.value) - squared * self.variance
             root = np.sqrt(np.maximum(b * b - a * c, 0.0))
-            ends = [np.where(a > 0, (b + side * root) / a - 1, np.nan) for side in (-1, 1)]
+            ratios = [np.where(a > 0, (b + side * root) / a, np.nan) for side in (-1, 1)]
+        below = self.baseline < 0
+        ends = [np.where(below, 1 - other, one - 1) for one, other in (ratios, ratios[::-1])]
         low, high = (one if self.negative else np.maximum(one, -1.0) for one in ends)
         return low, high
 

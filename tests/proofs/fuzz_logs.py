@@ -313,18 +313,18 @@ def _user_removed(log: FuzzedLog, report: Report) -> None:
 def _clock_of_one_line(log: FuzzedLog, report: Report) -> None:
     """One line of another time changes nothing that is concluded."""
     draw = Random(log.seed)
-    call = dict(draw.choice(log.named("exposure") or [{"ts": time_text(START)}]))
-    call["ts"] = time_text(draw.choice((datetime(1970, 1, 2, tzinfo=START.tzinfo), log.end + timedelta(days=30))))
-    if "request_id" in call:
-        call["request_id"] = "of-a-wrong-clock"
+    kind = draw.choice(("exposure", "outcome", "allocation"))
+    line = dict(draw.choice(log.named(kind) or [{"ts": time_text(START), "event": kind}]))
+    line["ts"] = time_text(draw.choice((datetime(1970, 1, 2, tzinfo=START.tzinfo), log.end + timedelta(days=30))))
+    line |= {name: "of-a-wrong-clock" for name in ("request_id", "outcome_id") if name in line}
     with tempfile.TemporaryDirectory(prefix="abfleet-fuzz-") as name:
         folder = log.write(Path(name))
-        write(folder / "decisions-host9-20261102T000000-9.jsonl", [call])
+        write(folder / "decisions-host9-20261102T000000-9.jsonl", [line])
         other = _analysed(log, folder)
     for mine, theirs in zip(report.experiments, other.experiments, strict=True):
         said = [(str(one.decision.verdict), one.decision.history) for one in (mine, theirs)]
         if said[0] != said[1]:
-            raise Broken(f"clock: {mine.name}: a line of {call['ts']} makes {said[1]} of {said[0]}")
+            raise Broken(f"clock: {mine.name}: {kind} of {line['ts']} makes {said[1]} of {said[0]}")
 
 
 VARIATIONS: Final[tuple[Callable[[FuzzedLog, Report], None], ...]] = (

@@ -6,6 +6,7 @@ Only who does something is drawn one by one. Clicks are few kinds of users (list
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from typing import Final
 
 import numpy as np
@@ -102,9 +103,7 @@ def revenue(buyers: float, amounts: Amounts, cap: float | None = None) -> Draw:
         bought = random.binomial(come, (buyers * factors)[:, None], (runs, *come.shape))
         place = np.repeat(np.arange(bought.size), bought.reshape(-1))
         spent = amounts.draw(random, len(place))
-        sums = np.stack([_summed(place, spent**power, bought.shape).cumsum(axis=2) for power in (1, 2, 3)])
-        if cap is not None:
-            sums = _capped(place, spent, cap, ends, runs)
+        sums = _cumulative(place, spent, bought.shape) if cap is None else _capped(place, spent, cap, ends, runs)
         y, yy, yyy = sums
         none = np.zeros_like(y)
         return _moments(ends, runs, np.stack([y, none, yy, none, none, yyy, none, none, none]))
@@ -117,13 +116,12 @@ def _capped(place: NDArray[np.int64], spent: Floats, cap: float, ends: Ends, run
     looks]. Only a run's largest amounts are ever cut, so that the others are added up once."""
     shape = (runs, *ends.shape)
     run = place // (len(ends) * LOOKS)
-    order = np.lexsort((-spent, run))
+    begin = np.searchsorted(run, np.arange(runs + 1))
+    order = np.concatenate([_largest(spent, *span) for span in pairwise(begin.tolist())])
+    rest = np.ones(len(spent), bool)
+    rest[order] = False
+    result = _cumulative(place[rest], spent[rest], shape)
     place, run, spent = place[order], run[order], spent[order]
-    begin = np.searchsorted(run, np.arange(runs))
-    largest = np.arange(len(run)) - begin[run] < MOST_CUT
-    rest = ~largest
-    result = np.stack([_summed(place[rest], spent[rest] ** power, shape).cumsum(axis=2) for power in (1, 2, 3)])
-    place, run, spent = place[largest], run[largest], spent[largest]
     begin = np.searchsorted(run, np.arange(runs))
     size = np.diff(np.append(begin, len(run)))
     look, group = place % LOOKS, place // LOOKS % len(ends)
@@ -140,9 +138,17 @@ def _capped(place: NDArray[np.int64], spent: Floats, cap: float, ends: Ends, run
             assert np.isfinite(limit[size == MOST_CUT]).all(), "the largest amounts are enough to find the limit"
         mine = np.minimum(spent[here], limit[run[here]])
         index = run[here] * len(ends) + group[here]
-        for power in (1, 2, 3):
-            result[power - 1, :, :, at] += np.bincount(index, mine**power, runs * len(ends)).reshape(shape[:2])
+        for power, values in enumerate(_powers(mine)):
+            result[power, :, :, at] += np.bincount(index, values, runs * len(ends)).reshape(shape[:2])
     return result
+
+
+def _largest(spent: Floats, begin: int, end: int) -> NDArray[np.int64]:
+    """Where the largest amounts of a run are, which has those from `begin` up to `end`; the largest first."""
+    places = np.arange(begin, end)
+    if len(places) > MOST_CUT:
+        places = begin + np.argpartition(-spent[begin:end], MOST_CUT - 1)[:MOST_CUT]
+    return places[np.argsort(-spent[places])]
 
 
 def durations(spread: float) -> Draw:
@@ -163,8 +169,15 @@ def durations(spread: float) -> Draw:
     return draw
 
 
-def _summed(place: NDArray[np.int64], values: Floats, shape: tuple[int, ...]) -> Floats:
-    return np.bincount(place, values, int(np.prod(shape))).reshape(shape).astype(np.float64)
+def _cumulative(place: NDArray[np.int64], values: Floats, shape: tuple[int, ...]) -> Floats:
+    """Sums of values, their squares and cubes up to each look: [3, *shape]."""
+    size = int(np.prod(shape))
+    sums = [np.bincount(place, power, size).reshape(shape).astype(np.float64) for power in _powers(values)]
+    return np.stack(sums).cumsum(axis=-1)
+
+
+def _powers(values: Floats) -> tuple[Floats, Floats, Floats]:
+    return values, values * values, values * values * values
 
 
 def _moments(ends: Ends, runs: int, sums: Floats) -> Moments:

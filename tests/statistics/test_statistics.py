@@ -66,6 +66,17 @@ def test_a_control_that_may_be_nothing_has_no_relative_interval() -> None:
     assert np.isnan(found.relative_interval(1.96)).all()
 
 
+def test_a_control_below_nothing_is_measured_by_its_size() -> None:
+    """-9 is a tenth better than -10, as 10 is a tenth worse than 11: what is taken from refunds is a gain."""
+    random = np.random.default_rng(5)
+    control, treatment = random.normal(10, 3, 2000), random.normal(9, 3, 2000)
+    losses, gains = compared(of_users(-control), of_users(-treatment)), compared(of_users(control), of_users(treatment))
+    assert losses.relative_difference == pytest.approx(-gains.relative_difference)
+    assert 0.05 < losses.relative_difference[0] < 0.15
+    low, high = gains.relative_interval(1.96)
+    assert losses.relative_interval(1.96) == (pytest.approx(-high), pytest.approx(-low))
+
+
 # --- boundaries ------------------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 from abfleet_analysis.decision.measurements import ALPHA
 from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
-from abfleet_analysis.report.render import side
+from abfleet_analysis.report.render import days_to_wait, side
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.run_state import State
 from abfleet_statistics import guardrails
@@ -155,8 +155,8 @@ def todo(report: ExperimentReport) -> str:
     left, base = "", control(report)
     if report.run_state.state is not State.RUNNING and decision.verdict is Verdict.KEEP_RUNNING:
         return f"Nothing is decided, and nobody comes in: the experiment {_stopped(report)}."
-    if math.isfinite(decision.days_left) and decision.days_left > 0:
-        left = f" At the present rate that takes {duration(decision.days_left * 86400)} more at most."
+    if days_to_wait(report) > 0:
+        left = f" At the present rate that takes {duration(days_to_wait(report) * 86400)} more at most."
     return {
         Verdict.SHIP: f"Give {name} to everyone.{others}",
         Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{others}",
@@ -272,12 +272,9 @@ def progress(report: ExperimentReport) -> str:
 
 
 def days_left(report: ExperimentReport) -> str:
-    """Until the planned users are there, or the horizon; not known where nothing runs any more."""
-    left = report.decision.days_left
-    if report.run_state.state is not State.RUNNING:
-        return UNKNOWN
-    running = any(group.verdict is Verdict.KEEP_RUNNING for group in report.decision.groups)
-    if not math.isfinite(left) or not running:
+    """Until the planned users are there, or else the horizon; not known where nothing is waited for."""
+    left = days_to_wait(report)
+    if not math.isfinite(left):
         return UNKNOWN
     return OVER if left <= 0 else duration(left * 86400)
 

@@ -71,10 +71,15 @@ def _needed(
 
 
 def margin(rule: MetricRule, comparison: Comparison) -> tuple[Floats, Floats]:
-    """The worst that is tolerated is factor x baseline + points: float64[times] each."""
+    """The worst that is tolerated is factor x baseline + points: float64[times] each.
+
+    A part of control's value is one of its size: where it is below 0, as money with refunds may be, worse is further
+    from 0 for what should be up.
+    """
     relative = rule.margin * np.abs(comparison.baseline)
     by_points = rule.margin_points > relative
-    factor = np.where(by_points, 1.0, 1.0 - rule.sign * rule.margin)
+    below = np.where(comparison.baseline < 0, -1.0, 1.0)
+    factor = np.where(by_points, 1.0, 1.0 - rule.sign * rule.margin * below)
     return factor, np.where(by_points, -rule.sign * rule.margin_points, 0.0)
 
 

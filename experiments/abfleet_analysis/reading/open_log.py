@@ -158,17 +158,22 @@ def _lines_of_any(
     *,
     detailed: bool,
 ) -> "ir.Table":
-    """The lines, also where a file has one that the database refuses together with the file: an unreadable line."""
+    """The lines, also where a file has one that the database refuses together with the file: an unreadable line.
+
+    Of a file that was cut, which the database takes for whole, the end is such a line.
+    """
     import duckdb
+    from abfleet_log.tools.read_lines import readable, was_cut
 
-    try:
-        return _lines(connection, spare, json_files, parquet_files, detailed=detailed)
-    except duckdb.Error:
-        from abfleet_log.tools.read_lines import readable
-
-        mended = [readable(file, scratch / f"readable-{n}.jsonl") for n, file in enumerate(json_files)]
-        if mended == json_files:
-            raise
+    refused: duckdb.Error | None = None
+    if not any(map(was_cut, json_files)):
+        try:
+            return _lines(connection, spare, json_files, parquet_files, detailed=detailed)
+        except duckdb.Error as error:
+            refused = error
+    mended = [readable(file, scratch / f"readable-{n}.jsonl") for n, file in enumerate(json_files)]
+    if refused is not None and mended == json_files:
+        raise refused
     return _lines(connection, spare, mended, parquet_files, detailed=detailed)
 
 

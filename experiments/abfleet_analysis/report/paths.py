@@ -100,4 +100,4 @@ def _boundaries(test: LookwiseTest, times: int) -> Floats:
 
 def _relative(difference: Floats, comparison: Comparison) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(comparison.baseline != 0, difference / comparison.baseline, np.nan)
+        return np.where(comparison.baseline != 0, difference / np.abs(comparison.baseline), np.nan)

@@ -171,11 +171,21 @@ def progress(report: ExperimentReport) -> str:
     """Users so far and planned, looks, and the time that is left where the experiment runs."""
     decision, calendar = report.decision, report.gathered.evidence.calendar
     planned = f" of {decision.users_planned:,.0f} planned" if decision.users_planned > 0 else ""
-    left = ""
-    if report.run_state.state is State.RUNNING and decision.days_left > 0:
-        left = f", {days_text(decision.days_left)} left at most"
+    days = days_to_wait(report)
+    left = f", {days_text(days)} left at most" if days > 0 else ""
     came = report.gathered.evidence.users[-1].sum()
     return f"{came:,.0f} users came{planned}, {calendar.done} of {calendar.planned} looks{left}"
+
+
+def days_to_wait(report: ExperimentReport) -> float:
+    """Days at most until the experiment is decided; nan where nothing is waited for, or nobody knows.
+
+    Where the planned users have come, the guardrails may still need the looks that are left.
+    """
+    decision, calendar = report.decision, report.gathered.evidence.calendar
+    if report.run_state.state is not State.RUNNING or decision.verdict is not Verdict.KEEP_RUNNING:
+        return math.nan
+    return decision.days_left or max(calendar.planned - calendar.done, 0) * calendar.look_days
 
 
 def missing(report: ExperimentReport) -> tuple[str, ...]:

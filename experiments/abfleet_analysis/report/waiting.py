@@ -1,7 +1,7 @@
 """Why an experiment keeps running: what has to come first, and when. Decides nothing."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -58,9 +58,9 @@ def _sentences(
     if calendar.done + 1 < calendar.first_shipping:
         days = days_text(plan.minimum / DAY)
         yield f"nothing is shipped before `plan.minimum` has passed ({days}), at {time_text(found.minimum_until)}"
-    for group in decision.groups:
-        if group.verdict is Verdict.KEEP_RUNNING:
-            yield from (_missing(metric, control) for metric in group.metrics if _lacks(metric))
+    running = (group for group in decision.groups if group.verdict is Verdict.KEEP_RUNNING)
+    if lacking := [metric for group in running for metric in group.metrics if _lacks(metric)]:
+        yield _missing(lacking, control)
     yield (
         f"the next look is at {time_text(found.next_look)}; the earliest to ship at is "
         f"{time_text(found.earliest_ship)}, the last look is at {time_text(found.horizon_ends)}"
@@ -81,15 +81,17 @@ def _lacks(metric: MetricResult) -> bool:
     return metric.rule.role == "primary" and any(missing_events(metric) or ())
 
 
-def _missing(metric: MetricResult, control: str) -> str:
-    short = missing_events(metric)
-    assert short is not None
-    what = "a click" if metric.rule.source is MetricSource.CLICKS else f"a `{metric.rule.outcome}`"
-    lacking = " and ".join(
-        f"{missing:,} in {name}" for missing, name in zip(short, (control, metric.group), strict=True) if missing
-    )
+def _missing(metrics: Sequence[MetricResult], control: str) -> str:
+    """One sentence for all treatments; metrics: The primary one of each that lacks events, or whose control does."""
+    short, rule = {control: 0}, metrics[0].rule
+    for metric in metrics:
+        of_control, short[metric.group] = missing_events(metric) or (0, 0)
+        short[control] = max(short[control], of_control)
+    what = "a click" if rule.source is MetricSource.CLICKS else f"a `{rule.outcome}`"
+    *most, last = [f"{missing:,} in {name}" for name, missing in short.items() if missing]
+    lacking = f"{', '.join(most)} and {last}" if most else last
     return (
-        f"an interval of {metric.rule.name} that holds at every look needs {CONVERSIONS_NEEDED} users with {what} in "
+        f"an interval of {rule.name} that holds at every look needs {CONVERSIONS_NEEDED} users with {what} in "
         f"each group: {lacking} are missing"
     )
 

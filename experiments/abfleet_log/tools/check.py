@@ -14,7 +14,7 @@ from abfleet_experiments.config import Config
 
 from abfleet_log.clocks import HOUR_US, HourCount, allowed_times
 from abfleet_log.schema import problems
-from abfleet_log.tools.read_lines import parsed
+from abfleet_log.tools.read_lines import is_blank, parsed
 
 STEP_BACK_SECONDS = 10.0
 """Calls are logged when they end, a few seconds after their `ts` at most: an older one means a clock set back."""
@@ -29,7 +29,7 @@ class CheckResult:
 
     Attributes:
         torn: Last lines of files without an end: a router was killed there.
-        unreadable: Lines in the middle that are no JSON.
+        unreadable: Lines in the middle that are no JSON; blank ones are no lines.
         problems: What is wrong against the schema, by kind.
         examples: The first place of each kind of problem: file and line number.
         digest: The sum of the lines' sha256, modulo 2^64: the same lines in any files and order have the same.
@@ -103,6 +103,8 @@ class Checker:
                 self._path, self._number, self._newest = path, 0, ""
                 result.files += 1
             self._number += 1
+            if is_blank(raw):
+                continue
             if (line := parsed(raw)) is None:
                 if ended:
                     result.unreadable += 1

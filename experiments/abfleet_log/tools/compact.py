@@ -5,6 +5,8 @@ reader takes for data, read back and compared with the lines; (2) a manifest, wr
 what: from here on the outcome is certain; (3) the Parquet files take their names, the log files go, and the manifest
 last. A run that is killed before 2 is thrown away by the next one, after 2 it is finished by it. Between the two halves
 of 3 a reader may see a line twice; nothing is ever missing, and analysis counts a repeat once.
+
+Lines that no Parquet file can hold stay where they are: a log file that has some becomes one of those alone.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ from typing import TYPE_CHECKING, Any
 from abfleet_process.atomic_file import replace_file
 
 from abfleet_log.files import WriterIdentity, locked_if_closed
-from abfleet_log.tools.read_lines import PARQUET_OPTIONS, LogsError, line_files
+from abfleet_log.tools.fit_lines import UnfitLines, of_escaped, of_lines, part, quoted
+from abfleet_log.tools.read_lines import PARQUET_OPTIONS, LogsError, is_whole, line_files
 
 if TYPE_CHECKING:
     import duckdb
@@ -33,6 +36,10 @@ BATCH_BYTES = 1 << 28
 """Of lines that become Parquet together, half a million of them: bounded work and memory for each step."""
 MEMORY_LIMIT = "2GB"
 """Beyond it DuckDB uses the disk; lines take six times their size while they are sorted."""
+REST = ".rest"
+"""Ends the name of a file that is made of lines that stay."""
+LONGEST_NAME = 64
+"""Bytes of an experiment's name that a folder is named after; those that a file of ours has are no longer."""
 PACKED = 10
 """How much smaller a compressed log file is, about."""
 TYPED = {
@@ -86,8 +93,14 @@ class CompactionResult:
     bytes_after: int = 0
     left: int = 0
     """Files that are still written, or not known to be closed."""
+    unreadable: int = 0
+    """Lines in Parquet that are no JSON, such as those that a crash has torn."""
+    unfit_lines: int = 0
+    """Lines that no Parquet file can hold, since they are no UTF-8 or longer than 16 MiB; they stay in their files."""
     unfit: tuple[Path, ...] = ()
-    """Files with a line that no Parquet file can hold, such as one that is no UTF-8; they stay as they are."""
+    """Files that have those lines, and no others any more."""
+    damaged: tuple[Path, ...] = ()
+    """Compressed files that cannot be read to their end; they stay as they are."""
 
     def __add__(self, other: "CompactionResult") -> "CompactionResult":
         return CompactionResult(*(getattr(self, name) + getattr(other, name) for name in self.__slots__))
@@ -111,12 +124,14 @@ def compact(
         except OSError as error:
             raise LogsError(f"{out}: another compaction is running; run the command again when it has ended") from error
         total = finish(out, on_step)
-        for leftover in out.glob(f"{WORK}*"):
-            shutil.rmtree(leftover)
+        for leftover in {*out.glob(f"{WORK}*"), *folder.glob(f"{WORK}*{REST}")}:
+            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         closed = []
         for path in line_files([folder]):
             if held.enter_context(locked_if_closed(path, identity, wall)) is None:
                 total += CompactionResult(left=1)
+            elif not is_whole(path):
+                total += CompactionResult(damaged=(path,))
             else:
                 closed.append(path)
         for batch in _batches(closed):
@@ -124,21 +139,15 @@ def compact(
     return total
 
 
-class _Unfit(LogsError):
-    pass
-
-
 def _fit_for_parquet(files: Sequence[Path], out: Path, on_step: Callable[[str], None]) -> CompactionResult:
-    """Compacts files together or, if one of them has a line that is unfit, each by itself."""
+    """Compacts files together or, if one of them has a line that is unfit, half of them at a time."""
     try:
         return _one_batch(files, out, on_step)
-    except _Unfit:
+    except UnfitLines:
         if len(files) == 1:
-            return CompactionResult(unfit=tuple(files))
-    total = CompactionResult()
-    for path in files:
-        total += _fit_for_parquet([path], out, on_step)
-    return total
+            return _one_batch(files, out, on_step, parted=True)
+    half = len(files) // 2
+    return _fit_for_parquet(files[:half], out, on_step) + _fit_for_parquet(files[half:], out, on_step)
 
 
 def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
@@ -155,36 +164,55 @@ def _batches(files: Sequence[Path]) -> Iterator[list[Path]]:
         yield batch
 
 
-def _one_batch(files: Sequence[Path], out: Path, on_step: Callable[[str], None]) -> CompactionResult:
+def _one_batch(
+    files: Sequence[Path], out: Path, on_step: Callable[[str], None], *, parted: bool = False
+) -> CompactionResult:
+    """parted: Whether the lines of one file are looked at one by one, and those that are unfit stay."""
     import duckdb
 
     name = hashlib.sha256("\n".join(f"{path.name} {path.stat().st_size}" for path in files).encode()).hexdigest()[:16]
     work = out / f"{WORK}{name}"
+    rest = files[0].with_name(f"{WORK}{files[0].name}{REST}")
+    fit = unfit = 0
     on_step(f"write {name}")
     with tempfile.TemporaryDirectory(prefix=WORK, dir=out) as spill, duckdb.connect() as connection:
-        connection.execute(f"SET temp_directory = {_quoted(spill)}")
-        connection.execute(f"SET memory_limit = {_quoted(MEMORY_LIMIT)}")
+        connection.execute(f"SET temp_directory = {quoted(spill)}")
+        connection.execute(f"SET memory_limit = {quoted(MEMORY_LIMIT)}")
         try:
-            lines = _write(connection, files, work)
+            escaped = Path(spill) / "fit.jsonl"
+            if parted:
+                fit, unfit = part(files[0], escaped, rest)
+            if unfit and not fit:
+                rest.unlink()
+                return CompactionResult(unfit_lines=unfit, unfit=tuple(files))
+            lines = _write(connection, of_escaped(escaped) if parted else of_lines(files), work)
             on_step(f"verify {name}")
             _verify(connection, work, lines)
+            unreadable = _number(connection, "SELECT count(*) FROM typed WHERE json_valid(line) IS NOT true")
         except duckdb.InvalidInputException as error:
             shutil.rmtree(work, ignore_errors=True)
-            raise _Unfit from error
+            raise UnfitLines(f"{files[0]}: {str(error).splitlines()[0][:200]}") from error
         except duckdb.Error as error:
             raise LogsError(f"the log cannot be compacted: {str(error).splitlines()[0][:200]}") from error
+    on_step(f"manifest {name}")
+    _promise(files, work, out, name, rest=str(rest) if unfit else None, lines=lines)
+    stay = CompactionResult(unreadable=unreadable, unfit_lines=unfit, unfit=tuple(files) if unfit else ())
+    return finish(out, on_step) + stay
+
+
+def _promise(files: Sequence[Path], work: Path, out: Path, name: str, *, rest: str | None, lines: int) -> None:
+    """Writes the manifest: what replaces the files. rest: A file of the lines that stay."""
     made = sorted(work.rglob(f"*.{WORK_EXTENSION}"))
     for path in made:
         _sync(path)
     manifest = {
         "inputs": [str(path) for path in files],
         "moves": [[str(path), str(_final(path, work, out, name))] for path in made],
+        "rest": rest,
         "lines": lines,
     }
-    on_step(f"manifest {name}")
     replace_file(out / f"{MANIFEST}{name}.json", json.dumps(manifest).encode())
     _sync(out)
-    return finish(out, on_step)
 
 
 def _final(path: Path, work: Path, out: Path, name: str) -> Path:
@@ -205,42 +233,41 @@ def finish(out: Path, on_step: Callable[[str], None] = lambda step: None) -> Com
                 Path(source).rename(target)
             after += Path(target).stat().st_size
         on_step(f"remove {path.stem.removeprefix(MANIFEST)}")
-        for source in manifest["inputs"]:
+        for source in map(Path, manifest["inputs"]):
             with contextlib.suppress(FileNotFoundError):
-                before += Path(source).stat().st_size
-                Path(source).unlink()
+                before += source.stat().st_size
+                if (rest := manifest.get("rest")) is None:
+                    source.unlink()
+                elif Path(rest).exists():
+                    Path(rest).rename(source)
         path.unlink()
         shutil.rmtree(out / f"{WORK}{path.stem.removeprefix(MANIFEST)}", ignore_errors=True)
         total += CompactionResult(len(manifest["inputs"]), manifest["lines"], len(manifest["moves"]), before, after)
     return total
 
 
-def _write(connection: "duckdb.DuckDBPyConnection", files: Sequence[Path], work: Path) -> int:
-    """Reads the lines into a table and writes it as Parquet; gives the number of lines.
+def _write(connection: "duckdb.DuckDBPyConnection", source: str, work: Path) -> int:
+    """Reads the lines of a source into a table and writes it as Parquet; gives the number of lines.
 
-    The lines are read as they are, one column without separators or quotes: a torn or foreign line is kept as well, in
-    a row whose other columns are null.
+    A line that is no JSON is kept as well, in a row whose other columns are null.
     """
-    names = ", ".join(_quoted(str(path)) for path in files)
     connection.execute("SET preserve_insertion_order = false")
-    # A byte that no text of JSON has raw stands for the separator, so that a line is one column.
     connection.execute(
-        f"CREATE TEMP TABLE raw AS SELECT line FROM read_csv([{names}], columns = {{'line': 'VARCHAR'}}, "  # noqa: S608
-        "delim = '\\x01', quote = '', escape = '', header = false, auto_detect = false, max_line_size = 16777216, "
-        "null_padding = false, nullstr = '\\x02', new_line = '\\n') WHERE line IS NOT NULL AND line <> ''"
+        f"CREATE TEMP TABLE raw AS SELECT line FROM {source} WHERE trim(line, ' \t\r') <> ''"  # noqa: S608
     )
     shape = json.dumps(TYPED)
     columns = ", ".join(f'fields."{name}" AS "{name}"' for name in TYPED)
     connection.execute(
         f"CREATE TEMP TABLE typed AS SELECT {columns}, line FROM (SELECT line, "  # noqa: S608
-        f"CASE WHEN json_valid(line) THEN json_transform(line, {_quoted(shape)}) END AS fields FROM raw)"
+        f"CASE WHEN json_valid(line) THEN json_transform(line, {quoted(shape)}) END AS fields FROM raw)"
     )
     connection.execute("DROP TABLE raw")
     connection.execute(
         "COPY (SELECT *, coalesce(strftime(ts, '%Y-%m-%d'), 'unknown') AS day, "  # noqa: S608
-        "coalesce(experiment, 'none') AS exp FROM typed ORDER BY ts) "
-        f"TO {_quoted(str(work))} ({PARQUET_OPTIONS}, "
-        f"PARTITION_BY (day, exp), FILE_EXTENSION {_quoted(WORK_EXTENSION)})"
+        f"CASE WHEN strlen(experiment) <= {LONGEST_NAME} THEN experiment ELSE 'none' END AS exp "
+        "FROM typed ORDER BY ts) "
+        f"TO {quoted(str(work))} ({PARQUET_OPTIONS}, "
+        f"PARTITION_BY (day, exp), FILE_EXTENSION {quoted(WORK_EXTENSION)})"
     )
     return _number(connection, "SELECT count(*) FROM typed")
 
@@ -255,7 +282,7 @@ def _verify(connection: "duckdb.DuckDBPyConnection", work: Path, lines: int) -> 
     if not lines:
         return
     names = ", ".join(f'"{name}"' for name in (*TYPED, "line"))
-    files = f"read_parquet({_quoted(str(work / '**' / f'*.{WORK_EXTENSION}'))}, hive_partitioning = false)"
+    files = f"read_parquet({quoted(str(work / '**' / f'*.{WORK_EXTENSION}'))}, hive_partitioning = false)"
     facts = [
         connection.execute(f"SELECT count(*), sum(hash(hash({names}))::HUGEINT) FROM {rows}").fetchone()  # noqa: S608
         for rows in ("typed", files)
@@ -267,10 +294,6 @@ def _verify(connection: "duckdb.DuckDBPyConnection", work: Path, lines: int) -> 
 def _number(connection: "duckdb.DuckDBPyConnection", query: str) -> int:
     row: Any = connection.execute(query).fetchone()
     return int(row[0])
-
-
-def _quoted(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _sync(path: Path) -> None:

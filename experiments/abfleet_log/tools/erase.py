@@ -1,10 +1,11 @@
 """One user's lines in the log, and their erasure. Rewrites each file whole or not at all.
 
 A line is a user's when it names the user, by id or by its keyed hash, or when it is an outcome of one of the user's
-requests. Erasing leaves every other byte as it was.
+requests. One that cannot be read is the user's when the id, the hash or one of these requests stands in what is left
+of it. Erasing leaves every other byte as it was.
 """
 
-import contextlib
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -14,17 +15,21 @@ from typing import Any
 
 import orjson
 
-from abfleet_log.files import LEVEL, WriterIdentity, compressed, locked_if_closed
+from abfleet_log.files import WriterIdentity, compressed, locked_if_closed
 from abfleet_log.tools.check import digest_of
 from abfleet_log.tools.read_lines import (
     PARQUET_OPTIONS,
     PARQUET_SUFFIX,
     LogsError,
     all_lines,
+    dress_like,
+    is_blank,
+    is_whole,
     line_files,
     lines_of,
     parquet_files,
     parsed,
+    written_like,
 )
 
 PARTIAL = ".erasing-"
@@ -45,26 +50,33 @@ class LoggedUser:
         return self.user_id_hmac is not None and line.get("user_id_hmac") == self.user_id_hmac
 
     def needles(self) -> tuple[bytes, ...]:
-        """Byte strings of which every line that names the user contains at least one."""
+        """Byte strings of which every line that names the user contains at least one, however JSON writes the id."""
         texts = (self.user_id, self.user_id_hmac) if self.user_id_hmac else (self.user_id,)
-        return tuple(orjson.dumps(text)[1:-1] for text in texts)
+        written = (form for text in texts for form in (orjson.dumps(text), json.dumps(text).encode()))
+        return tuple(dict.fromkeys(form[1:-1] for form in written))
 
 
-def user_history(paths: Sequence[Path], who: LoggedUser) -> list[dict[str, Any]]:
-    """The user's exposures and outcomes in the order of time, each once."""
+def user_history(
+    paths: Sequence[Path], who: LoggedUser, unreadable: Callable[[Path], None] = lambda path: None
+) -> list[dict[str, Any]]:
+    """The user's exposures and outcomes in the order of time, each once.
+
+    unreadable: Called with its file for each line, and each end of a compressed file, that cannot be read.
+    """
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     requests: set[str] = set()
     lone: list[dict[str, Any]] = []
-    for _, raw, _ in all_lines(paths):
-        line = parsed(raw)
-        if line is None or line.get("event") not in ("exposure", "outcome"):
-            continue
-        if who.is_in(line):
-            found.setdefault(_key(line), line)
-            if line["event"] == "exposure":
-                requests.add(str(line.get("request_id")))
-        elif line["event"] == "outcome" and not line.get("user_id") and not line.get("user_id_hmac"):
-            lone.append(line)
+    for path, raw, _ in all_lines(paths, damaged=unreadable):
+        if (line := parsed(raw)) is None:
+            if not is_blank(raw):
+                unreadable(path)
+        elif line.get("event") in ("exposure", "outcome"):
+            if who.is_in(line):
+                found.setdefault(_key(line), line)
+                if line["event"] == "exposure":
+                    requests.add(str(line.get("request_id")))
+            elif line["event"] == "outcome" and not line.get("user_id") and not line.get("user_id_hmac"):
+                lone.append(line)
     for line in lone:
         if line.get("request_id") in requests:
             found.setdefault(_key(line), line)
@@ -78,11 +90,20 @@ def _key(line: dict[str, Any]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ErasureResult:
-    """What an erasure did: lines removed, files rewritten, and files left alone because a router writes them."""
+    """What an erasure did.
+
+    Attributes:
+        lines: That were removed. files: That were rewritten.
+        busy: Files left alone because a router writes them.
+        damaged: Compressed files left alone because they cannot be read to their end.
+        unreadable: Lines that are left and cannot be read. The user's id is not in them as it would be written.
+    """
 
     lines: int
     files: int
     busy: tuple[Path, ...]
+    damaged: tuple[Path, ...]
+    unreadable: int
 
 
 def erase(
@@ -99,26 +120,38 @@ def erase(
             for leftover in path.rglob(f"{PARTIAL}*"):
                 leftover.unlink()
             _remove_twins(path, identity, wall)
+    damaged: list[Path] = []
     requests = {
-        str(line.get("request_id"))
-        for _, raw, _ in all_lines(paths)
-        if (line := parsed(raw)) is not None and line.get("event") == "exposure" and who.is_in(line)
+        request
+        for _, raw, _ in all_lines(paths, damaged=damaged.append)
+        if (line := parsed(raw)) is not None
+        and line.get("event") == "exposure"
+        and who.is_in(line)
+        and isinstance(request := line.get("request_id"), str)
+        and request
     }
-    needles = who.needles()
+    needles = (*who.needles(), *(orjson.dumps(request) for request in requests))
 
     def is_theirs(raw: bytes) -> bool:
         line = parsed(raw)
-        if line is None:  # torn: what is left of it may be about the user
+        if line is None:  # what is left of it may be about the user
             return any(needle in raw for needle in needles)
         if who.is_in(line):
             return True
         lone = not line.get("user_id") and not line.get("user_id_hmac")
         return line.get("event") == "outcome" and lone and line.get("request_id") in requests
 
-    lines = files = 0
+    lines = files = unreadable = 0
     busy = []
     for path in [*line_files(paths), *parquet_files(paths)]:
-        theirs = sum(is_theirs(raw) for raw, _ in lines_of(path))
+        if path in damaged:
+            continue
+        theirs = 0
+        for raw, _ in lines_of(path):
+            if is_theirs(raw):
+                theirs += 1
+            elif parsed(raw) is None:
+                unreadable += not is_blank(raw)
         if not theirs:
             continue
         lines += theirs
@@ -136,13 +169,14 @@ def erase(
                 continue
             _rewrite_lines(path, is_theirs)
             files += 1
-    return ErasureResult(lines, files, tuple(busy))
+    return ErasureResult(lines, files, tuple(busy), tuple(damaged), unreadable)
 
 
 def _remove_twins(folder: Path, identity: WriterIdentity, wall: Callable[[], float]) -> None:
     """Removes plain files whose compressed twin is complete: a router died between the two steps of a compression."""
     for path in folder.glob("*.jsonl"):
-        if compressed(path).exists():
+        twin = compressed(path)
+        if twin.exists() and is_whole(twin):
             with locked_if_closed(path, identity, wall) as file:
                 if file is not None:
                     path.unlink()
@@ -151,22 +185,10 @@ def _remove_twins(folder: Path, identity: WriterIdentity, wall: Callable[[], flo
 def _rewrite_lines(path: Path, is_theirs: Callable[[bytes], bool]) -> None:
     partial = path.with_name(PARTIAL + path.name)
     try:
-        with partial.open("wb") as out:
-            packer: Any = contextlib.nullcontext(out)
-            if path.suffix == ".zst":
-                import zstandard
-
-                packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).stream_writer(out, closefd=False)
-            elif path.suffix == ".gz":
-                import gzip
-
-                packer = gzip.GzipFile(fileobj=out, mode="wb", mtime=0)
-            with packer as writer:
-                for raw, ended in lines_of(path):
-                    if not is_theirs(raw):
-                        writer.write(raw + b"\n" if ended else raw)
-            out.flush()
-            os.fsync(out.fileno())
+        with written_like(path, partial) as write:
+            for raw, ended in lines_of(path):
+                if not is_theirs(raw):
+                    write(raw + b"\n" if ended else raw)
         _take_over(path, partial, is_theirs)
     finally:
         partial.unlink(missing_ok=True)
@@ -200,7 +222,5 @@ def _take_over(path: Path, partial: Path, is_theirs: Callable[[bytes], bool]) ->
         raise LogsError(
             f"{path}: the new file differs from the old one in more than the user's lines; nothing was changed"
         )
-    stat = path.stat()
-    os.chmod(partial, stat.st_mode & 0o777)
-    os.utime(partial, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    dress_like(path, partial)
     partial.rename(path)

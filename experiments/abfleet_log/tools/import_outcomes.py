@@ -19,7 +19,7 @@ import orjson
 
 from abfleet_log.files import WriterIdentity, create
 from abfleet_log.outcome import Outcome, conflict, content, explained, line, problem
-from abfleet_log.tools.read_lines import LogsError
+from abfleet_log.tools.read_lines import BYTE_ORDER_MARK, LogsError, is_blank
 
 FIELDS = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time")
 FORBIDDEN = ("group", "experiment")
@@ -80,6 +80,8 @@ def import_outcomes(
         result.rows += 1
         on_row()
         try:
+            if isinstance(row, _Unreadable):
+                raise ValueError(row.why)
             outcome = _outcome(row, mapping)
             reason, known = problem(outcome, types, now), seen.get(outcome.outcome_id)
             if reason is None and known not in (None, content(outcome)):
@@ -151,6 +153,8 @@ def _text(name: str, value: Any) -> str:
     """A cell as text; nan is no value, and is not absent either, whatever the field."""
     if value is None:
         return ""
+    if isinstance(value, str) and not value.isprintable() and any("\ud800" <= one <= "\udfff" for one in value):
+        raise ValueError(f"{name}: {value[:64]!r}; allowed: text in UTF-8")
     if isinstance(value, bool | bytes | list | dict) or (
         name != "value" and isinstance(value, float) and math.isnan(value)
     ):
@@ -202,7 +206,14 @@ def _time(value: Any, unit: str | None) -> int:
     return round(at.timestamp() * 1e6)
 
 
-def _rows(file: Path, mapping: ColumnMap) -> Iterator[Mapping[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """A row that is none, and why: it is rejected, as one with a wrong value is."""
+
+    why: str
+
+
+def _rows(file: Path, mapping: ColumnMap) -> Iterator[Mapping[str, Any] | _Unreadable]:
     """The rows of a table, with its columns checked first. Raises LogsError."""
     try:
         match file.suffix.lower():
@@ -215,9 +226,10 @@ def _rows(file: Path, mapping: ColumnMap) -> Iterator[Mapping[str, Any]]:
             case _:
                 raise LogsError(f"{file.name[:64]}: allowed are .csv, .jsonl and .parquet")
         for row in rows:
-            _check_columns(row, mapping, file)
+            if not isinstance(row, _Unreadable):
+                _check_columns(row, mapping, file)
             yield row
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except (OSError, csv.Error) as error:
         raise LogsError(f"{file}: {error}") from error
 
 
@@ -229,26 +241,36 @@ def _check_columns(row: Mapping[str, Any], mapping: ColumnMap, file: Path) -> No
             )
     for name, column in mapping.columns.items():
         if column in FORBIDDEN or (column not in row and file.suffix != ".jsonl"):
-            raise LogsError(
-                f"{file.name[:64]}: column {column[:64]!r} for {name} is missing; there are {', '.join(row)[:200]}"
-            )
+            there = ", ".join(repr(name)[1:-1] for name in row if name is not None)
+            raise LogsError(f"{file.name[:64]}: column {column[:64]!r} for {name} is missing; there are {there[:200]}")
 
 
-def _csv(file: Path) -> Iterator[Mapping[str, Any]]:
-    with file.open(newline="", encoding="utf-8-sig") as source:
-        yield from csv.DictReader(source)
-
-
-def _json(file: Path) -> Iterator[Mapping[str, Any]]:
-    with file.open("rb") as source:
-        for number, raw in enumerate(source, 1):
+def _csv(file: Path) -> Iterator[Mapping[str, Any] | _Unreadable]:
+    """Bytes that are no UTF-8 become characters that `_text` refuses, so that only their row is rejected."""
+    with file.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as source:
+        rows = csv.DictReader(source)
+        if rows.fieldnames is None:
+            return
+        while True:
             try:
-                row = orjson.loads(raw)
+                yield next(rows)
+            except csv.Error as error:
+                yield _Unreadable(f"is not CSV: {error}")
+            except StopIteration:
+                return
+
+
+def _json(file: Path) -> Iterator[Mapping[str, Any] | _Unreadable]:
+    with file.open("rb") as source:
+        for raw in source:
+            if is_blank(raw.removesuffix(b"\n")):
+                continue
+            try:
+                row = orjson.loads(raw.removeprefix(BYTE_ORDER_MARK))
             except orjson.JSONDecodeError as error:
-                raise LogsError(f"{file.name[:64]}: line {number} is not JSON: {error}") from error
-            if not isinstance(row, dict):
-                raise LogsError(f"{file.name[:64]}: line {number} is not a JSON object")
-            yield row
+                yield _Unreadable(f"is not JSON: {error.msg}")
+                continue
+            yield row if isinstance(row, dict) else _Unreadable("is not a JSON object")
 
 
 def _parquet(file: Path) -> Iterator[Mapping[str, Any]]:

@@ -5,18 +5,20 @@ Where a file is there plain and compressed, its router is just removing the plai
 
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from abfleet_log.files import compressed, without_twins
+from abfleet_log.files import LEVEL, compressed, without_twins
 
 LINE_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
+DAMAGED = "the compressed file is damaged and cannot be read to its end"
 PARQUET_OPTIONS = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 """V2 writes the differences of times and lengths, which makes a file smaller by a tenth, and quicker to read by as much
 or more; a higher level takes longer for files that are no smaller."""
@@ -72,7 +74,7 @@ def lines_of(path: Path) -> Iterator[tuple[bytes, bool]]:
             for line in file:
                 yield (line[:-1], True) if line.endswith(b"\n") else (line, False)
         except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError) as error:
-            raise LogsError(f"{path}: the compressed file is damaged and cannot be read to its end: {error}") from error
+            raise LogsError(f"{path}: {DAMAGED}: {error}") from error
 
 
 def parsed(raw: bytes) -> dict[str, Any] | None:
@@ -86,6 +88,11 @@ def parsed(raw: bytes) -> dict[str, Any] | None:
     return line if isinstance(line, dict) else None
 
 
+def is_blank(raw: bytes) -> bool:
+    """Whether there is nothing in a line: then it is none, for databases too."""
+    return not raw.strip(b" \t\r")
+
+
 def readable(path: Path, out: Path) -> Path:
     """The file itself, or where a database could not take a line of it, or its end is damaged, a copy that it can take.
 
@@ -96,6 +103,21 @@ def readable(path: Path, out: Path) -> Path:
     with out.open("wb") as file:
         file.writelines(b"\0\n" if piece is None else piece for piece in _short_pieces(path))
     return out
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file can be read to its end; a plain one always can."""
+    import zstandard
+
+    if path.suffix not in (".zst", ".gz"):
+        return True
+    with closing(_opened(path)) as file:
+        try:
+            while file.read(1 << 20):
+                pass
+        except (zstandard.ZstdError, zlib.error, gzip.BadGzipFile, EOFError):
+            return False
+    return True
 
 
 def _short_pieces(path: Path) -> Iterator[bytes | None]:
@@ -148,15 +170,91 @@ def all_lines(
         on_file(path)
 
 
+@contextmanager
+def written_like(path: Path, partial: Path) -> Iterator[Callable[[bytes], object]]:
+    """Writes a new file that is packed as `path` is, and is on disk in the end, with the mode and age of `path`."""
+    with partial.open("wb") as out:
+        packer: Any = nullcontext(out)
+        if path.suffix == ".zst":
+            import zstandard
+
+            packer = zstandard.ZstdCompressor(level=LEVEL, write_checksum=True).stream_writer(out, closefd=False)
+        elif path.suffix == ".gz":
+            packer = gzip.GzipFile(fileobj=out, mode="wb", mtime=0)
+        with packer as writer:
+            yield writer.write
+        out.flush()
+        os.fsync(out.fileno())
+    dress_like(path, partial)
+
+
+def dress_like(path: Path, partial: Path) -> None:
+    """Gives a new file the mode of the one that it replaces, and its age, from which retention counts."""
+    stat = path.stat()
+    os.chmod(partial, stat.st_mode & 0o777)
+    os.utime(partial, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 def _opened(path: Path) -> io.BufferedIOBase:
     if path.suffix == ".zst":
-        import zstandard
-
-        reader = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), closefd=True, read_across_frames=True)
-        return io.BufferedReader(reader, 1 << 20)
+        return io.BufferedReader(_ZstdFile(path), 1 << 20)
     if path.suffix == ".gz":
         return gzip.open(path, "rb")
     return path.open("rb")
+
+
+class _ZstdFile(io.RawIOBase):
+    """The content of a file of zstd frames. The library's own reader takes a file that was cut for one that ends."""
+
+    def __init__(self, path: Path) -> None:
+        import zstandard
+
+        self._path = path
+        self._content: Any = zstandard.ZstdDecompressor().stream_reader(
+            path.open("rb"), closefd=True, read_across_frames=True
+        )
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Raises ZstdError, and EOFError at the end of a file that was cut."""
+        size: int = self._content.readinto(buffer)
+        if not size and was_cut(self._path):
+            raise EOFError("its last frame has no end")
+        return size
+
+    def close(self) -> None:
+        self._content.close()
+        super().close()
+
+
+def was_cut(path: Path) -> bool:
+    """Whether a file of zstd frames, going by the sizes in them (RFC 8878), ends within one. Other files never do."""
+    if path.suffix != ".zst":
+        return False
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        while (at := file.tell()) < size:
+            head = file.read(18)  # the longest there is
+            kind = int.from_bytes(head[:4], "little")
+            if kind & ~0xF == 0x184D2A50:  # a frame to be skipped
+                file.seek(at + 8 + int.from_bytes(head[4:8], "little"))
+                continue
+            if kind != 0xFD2FB528 or len(head) < 6:
+                return len(head) < 6  # what is no frame at all is damaged in another way
+            single, checked = head[4] >> 5 & 1, head[4] >> 2 & 1
+            content_size = (single, 2, 4, 8)[head[4] >> 6]
+            file.seek(at + 5 + (not single) + (0, 1, 2, 4)[head[4] & 3] + content_size)
+            last = False
+            while not last:
+                if len(block := file.read(3)) < 3:
+                    return True
+                number = int.from_bytes(block, "little")
+                last = bool(number & 1)
+                file.seek(1 if number >> 1 & 3 == 1 else number >> 3, os.SEEK_CUR)
+            file.seek(4 * checked, os.SEEK_CUR)
+        return at > size
 
 
 def _parquet_lines(path: Path) -> Iterator[tuple[bytes, bool]]:

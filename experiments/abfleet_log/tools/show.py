@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from abfleet_log.tools.read_lines import PARQUET_SUFFIX, LogsError, line_files, lines_of, parsed
+from abfleet_log.tools.read_lines import PARQUET_SUFFIX, LogsError, all_lines, is_blank, line_files, parsed
 
 FOLLOW_SECONDS = 0.2
 """Between looks at files that may have grown."""
@@ -64,27 +64,44 @@ def _about(line: Line, who: str) -> str:
             return orjson.dumps(line).decode()[:MOST_RAW_CHARACTERS]
 
 
-def last_lines(paths: Sequence[Path], count: int, wanted: Callable[[Line], bool]) -> list[Line]:
-    """The newest `count` lines that are wanted, in the order of time. Raises LogsError."""
-    kept: deque[Line] = deque(maxlen=count)
+def _nobody(path: Path) -> None:
+    pass
+
+
+def last_lines(
+    paths: Sequence[Path], count: int, wanted: Callable[[Line], bool], unreadable: Callable[[Path], None] = _nobody
+) -> list[Line]:
+    """The newest `count` lines that are wanted, in the order of time. Raises LogsError.
+
+    unreadable: Called with its file for each line, and each end of a compressed file, that cannot be read; not for the
+    end of a file that may still be written.
+    """
     files = [path for path in line_files(paths) if path.suffix != PARQUET_SUFFIX]
     if not files:
         raise LogsError(
             f"{', '.join(str(path)[:64] for path in paths)}: there is no decision log here that a router writes"
         )
-    found: list[Line] = []
-    for path in files:
-        kept.clear()
-        kept.extend(line for raw, ended in lines_of(path) if ended and (line := parsed(raw)) and wanted(line))
-        found += kept
-    found.sort(key=lambda line: str(line.get("ts")))
+    kept: dict[Path, deque[Line]] = {}
+    for path, raw, ended in all_lines(files, damaged=unreadable):
+        if (line := parsed(raw)) is None:
+            if ended and not is_blank(raw):
+                unreadable(path)
+        elif ended and wanted(line):
+            kept.setdefault(path, deque(maxlen=count)).append(line)
+    found = sorted((line for lines in kept.values() for line in lines), key=lambda line: str(line.get("ts")))
     return found[-count:] if count else []
 
 
 def new_lines(
-    paths: Sequence[Path], wanted: Callable[[Line], bool], wait: Callable[[float], None] = time.sleep
+    paths: Sequence[Path],
+    wanted: Callable[[Line], bool],
+    wait: Callable[[float], None] = time.sleep,
+    unreadable: Callable[[Path], None] = _nobody,
 ) -> Iterator[Line]:
-    """Lines that are written from now on, in files that are there and in new ones; never ends."""
+    """Lines that are written from now on, in files that are there and in new ones; never ends.
+
+    unreadable: Called with its file for each that cannot be read.
+    """
     read = {path: path.stat().st_size for path in _plain(paths)}
     while True:
         for path in _plain(paths):
@@ -96,8 +113,11 @@ def new_lines(
                 continue
             whole = new.rfind(b"\n") + 1
             read[path] = read.get(path, 0) + whole
-            for raw in new[:whole].splitlines():
-                if (line := parsed(raw)) is not None and wanted(line):
+            for raw in new[:whole].split(b"\n"):
+                if (line := parsed(raw)) is None:
+                    if not is_blank(raw):
+                        unreadable(path)
+                elif wanted(line):
                     yield line
         wait(FOLLOW_SECONDS)
 

@@ -5,12 +5,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from abfleet_analysis.decision import planning
 from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.decision.evidence import BadEvents, Calendar, DataQuality, Evidence, MetricEvidence
-from abfleet_analysis.decision.metrics import metric_rules
+from abfleet_analysis.decision.metrics import MetricSource, metric_rules
 from abfleet_analysis.decision.verdicts import Decision, Verdict
 from abfleet_experiments.config import AnalysisPlan, Guardrail, MetricsPlan
-from abfleet_statistics.effects import compare
+from abfleet_statistics.effects import compare, contrast_z
 from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.moments import from_sums, proportions
 from abfleet_statistics.sequential import boundaries
@@ -104,6 +105,22 @@ def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
     better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons
     assert better.endswith("; it crossed its boundary")
     assert held_back == "it is not to be shipped yet, because the plan's minimum has not passed"
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("size", [-10.0, 10.0])
+def test_a_margin_is_a_part_of_the_size_of_controls_value(size: float, direction: str) -> None:
+    """Net of refunds a user may be worth less than nothing: 5 % worse is within 10 %, and 15 % is not."""
+    rule = replace(PRIMARY, role="guardrail", source=MetricSource.OUTCOME_VALUE, margin=0.1)
+    rule = replace(rule, sign=1 if direction == "up" else -1)
+    for worse, held in ((0.05, True), (0.15, False)):
+        mean = np.array([size, size - rule.sign * worse * abs(size)])
+        users = np.cumsum(np.full((10, 1, 2), 2000.0), axis=0)
+        y, yy = users * mean, users * (mean**2 + 4)
+        found = compare(from_sums([users, y, 0 * y, yy, 0 * y, 0 * y, users]), np.ones((10, 1, 1)), 1)
+        factor, points = planning.margin(rule, found)
+        z = contrast_z(found, factor, points, sign=rule.sign)
+        assert bool(z[-1] > 3) is held
 
 
 def test_a_guardrail_without_any_event_passes_once_it_would_have_shown() -> None:

@@ -2,13 +2,17 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.verdicts import MetricResult, Verdict
+from abfleet_analysis.report import render
 from abfleet_analysis.report.render import missing, side
+from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.waiting import missing_outcomes
+from abfleet_dashboard.views import words as dashboard_words
 from abfleet_dashboard.views.metric_view import reading
 from abfleet_dashboard.views.words import answers
 from abfleet_experiments.file.load import load_text
@@ -66,6 +70,22 @@ def test_missing_events_are_told_by_group(tmp_path: Path) -> None:
     assert any("90 in control and 90 in treatment are missing" in one for one in experiment["waiting"])
 
 
+def test_missing_events_are_told_once_for_all_treatments(tmp_path: Path) -> None:
+    """Control's are the same ones for each treatment; a group that has enough is not named."""
+    log = LogLines()
+    for number in range(330):
+        group, at = ("control", "treatment", "second")[number % 3], START + DAY * 3.5 * number / 330
+        user = f"u{number}"
+        request = log.exposure(user, group, at, bucket=(0, 4000, 9999)[number % 3], propensity=1 / 3)
+        if number % 3 == 1 or number // 3 % 4 == 0:
+            log.outcome("conversion", user, request, at)
+    text = file_text("conversion_rate").replace("weight: 50", "weight: 34", 1).replace("weight: 50", "weight: 33")
+    text = text.replace("    metrics:", "      - {name: second, model: v2, weight: 33}\n    metrics:", 1)
+    said = [one for one in only(report_of(log.write(tmp_path), text))["waiting"] if "are missing" in one]
+    assert len(said) == 1
+    assert said[0].endswith("with a `conversion` in each group: 72 in control and 72 in second are missing")
+
+
 def test_outcome_types_that_have_not_arrived(tmp_path: Path) -> None:
     """Each type that a metric counts, a ratio's second one too; in the key and in a sentence that names the metrics."""
     metrics = "metrics: {finished: {type: ratio, outcome: conversion, over: play}}"
@@ -83,6 +103,28 @@ def test_a_decided_experiment_waits_for_nothing() -> None:
     (experiment,) = made_report().experiments
     assert str(experiment.decision.verdict) == "ship"
     assert experiment.waiting.sentences == ()
+
+
+def at_look_16(verdict: Verdict, days_left: float) -> ExperimentReport:
+    """Of 28, with this verdict."""
+    (experiment,) = made_report().experiments
+    evidence = experiment.gathered.evidence
+    calendar = dataclasses.replace(evidence.calendar, done=16)
+    gathered = dataclasses.replace(experiment.gathered, evidence=dataclasses.replace(evidence, calendar=calendar))
+    decision = dataclasses.replace(experiment.decision, verdict=verdict, days_left=days_left)
+    return dataclasses.replace(experiment, gathered=gathered, decision=decision)
+
+
+@pytest.mark.parametrize("words", [render.progress, dashboard_words.progress])
+def test_the_time_left_is_told_where_something_is_waited_for(words: Callable[[ExperimentReport], str]) -> None:
+    """A verdict that came before the end of the plan leaves none; planned users may have come, and looks are left."""
+    told = {
+        (verdict, days): words(at_look_16(verdict, days)).replace("\xa0", " ").partition("planned, ")[2]
+        for verdict in (Verdict.SHIP, Verdict.CHECK_FIRST, Verdict.ROLL_BACK, Verdict.KEEP_RUNNING)
+        for days in (0.0, 5.0)
+    }
+    left = {(Verdict.KEEP_RUNNING, 5.0): ", 5 days left at most", (Verdict.KEEP_RUNNING, 0.0): ", 12 days left at most"}
+    assert told == {key: f"16 of 28 looks{left.get(key, '')}" for key in told}
 
 
 # --- the interval that holds at every look is in front ----------------------------------------------------------------

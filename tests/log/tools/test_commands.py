@@ -294,7 +294,7 @@ def test_json_of_other_kinds_is_no_text(tmp_path: Path) -> None:
     for text, reason in (
         (f'{{"user_id": ["ann"], {common}}}', "user_id: ['ann']"),
         (f'{{"user_id": "ann", "value": true, {common}}}', "value: True"),
-        (f'{{"user_id": "ann", "value": NaN, {common}}}', "line 1 is not JSON"),
+        (f'{{"user_id": "ann", "value": NaN, {common}}}', "row 1: is not JSON"),
     ):
         file.write_text(text + "\n")
         assert reason in run("import-outcomes", file, "--logs", tmp_path / "logs", code=1).stderr
