@@ -286,9 +286,7 @@ def test_the_kind_is_said_once(tmp_path: Path) -> None:
     add_model(tmp_path / "models", "v2", small_graphs.ranker())
     scratch = tmp_path / "again"
     scratch.mkdir()
-    with pytest.raises(
-        RegistryError, match=r"--kind: is recommender, and the signature of metadata\.json"
-    ):
+    with pytest.raises(RegistryError, match=r"--kind: is recommender, and the signature of metadata\.json"):
         examine(tmp_path / "models" / "v2", scratch, HISTORIES, AddOptions(kind="recommender"))
 
 
