@@ -62,7 +62,7 @@ class FakeLog:
         self.extend(self._late())
         return self._lines
 
-    def make_late(self, lines: Callable[[], Sequence[bytes]]) -> None:
+    def make_late(self, lines: Callable[[], Sequence[bytes]], count: Callable[[], int]) -> None:
         self._late = lines
 
     def append(self, line: bytes) -> None:

@@ -12,7 +12,7 @@ import pytest
 from abfleet_process.security.tls import ClientTls
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
-from abfleet_router.fleet.worker_link import WorkerLink
+from abfleet_router.fleet.connector import SocketConnector
 from abfleet_transport.client.channel import ClientCredentials, open_channel
 
 from tests.support.certificates import Authority, needs_openssl, openssl
@@ -238,9 +238,9 @@ async def test_a_worker_whose_certificate_is_over_is_not_trusted(tmp_path: Path)
     server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
     tls = ClientTls(authority.ca, None, ca_flag="--worker-ca")
-    link = WorkerLink(f"127.0.0.1:{port}", lambda: None, tls=tls, host_name=lambda: "localhost")
+    connector = SocketConnector(f"127.0.0.1:{port}", tls=tls)
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate has expired"):
-        await link._connect()
+        await connector.connect(lambda connection: None, lambda connection: None)
     server.close()
 
 

@@ -76,6 +76,7 @@ class DecisionLog:
         self._clock = clock
         self._lines: list[bytes] = []
         self._late: Callable[[], Sequence[bytes]] = tuple
+        self._late_lines: Callable[[], int] = int
         self._waiters: list[Waiter] = []
         self._handed_bytes = 0
         self._awaited = 0  # callbacks of lines handed over that have not been called
@@ -131,7 +132,7 @@ class DecisionLog:
     @property
     def buffered(self) -> int:
         """Lines that are not in the kernel yet."""
-        return len(self._lines) + self._pending_lines
+        return self._late_lines() + len(self._lines) + self._pending_lines
 
     @property
     def _pending_lines(self) -> int:
@@ -146,12 +147,12 @@ class DecisionLog:
             self._keeper.start()
         self._tick()
 
-    def make_late(self, lines: Callable[[], Sequence[bytes]]) -> None:
+    def make_late(self, lines: Callable[[], Sequence[bytes]], count: Callable[[], int]) -> None:
         """Has `lines` called before each flush: what has happened since the last one and was not made into lines yet.
 
-        A line that is made alone costs three times what one of many does.
+        `count`: how many that would be now. A line that is made alone costs three times what one of many does.
         """
-        self._late = lines
+        self._late, self._late_lines = lines, count
 
     def append(self, line: bytes) -> None:
         """Adds one line, without its line feed."""

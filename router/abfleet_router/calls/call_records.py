@@ -50,7 +50,7 @@ class CallRecords:
         self._router = router
         self._hashed = hashed
         self._ended: list[EndedCall] = []  # not made into lines yet
-        decision_log.make_late(self._late_lines)
+        decision_log.make_late(self._late_lines, lambda: len(self._ended))
 
     def arrived(self, calls: int) -> None:
         """Counts so many calls as started."""

@@ -77,7 +77,8 @@ async def test_lines_that_are_made_late_are_in_every_flush(make_log: Make) -> No
         now, late[:] = list(late), []
         return now
 
-    log.make_late(made)
+    log.make_late(made, lambda: len(late))
+    assert log.buffered == 2
     log.open()
     assert late == []
     late += [b"3"]
