@@ -18,11 +18,12 @@ import psutil
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import FrameReader, frame
+from abfleet_transport.http2.frames import frame
 
 from tests.fuzz import frames, wire
 from tests.fuzz.target import Target, Trial
 from tests.support.fleet import Fleet, experiments_file
+from tests.support.frames import FrameReader
 
 VERSION = "v1.2.3"
 PAUSE_SECONDS = 0.01

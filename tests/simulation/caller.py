@@ -14,6 +14,7 @@ from abfleet_transport.http2 import frames as http2
 
 from tests.simulation.network import Network
 from tests.simulation.world import Process
+from tests.support.frames import FrameReader
 
 PATH = "/Recommender/Recommend"
 STATUSES = (
@@ -59,7 +60,7 @@ class CallerConnection(asyncio.Protocol):
         self.usable = False
         self.transport: Any = None
         self._wrong = wrong
-        self._reader = http2.FrameReader()
+        self._reader = FrameReader()
         self._next = 1
         self._open: dict[int, tuple[CallResult, asyncio.Future[str]]] = {}
         self._data: dict[int, bytes] = {}

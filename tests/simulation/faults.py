@@ -169,10 +169,10 @@ class Faults:
                 if type(call) is Http2Call and not connection.closed:
                     self._simulation.world.say(f"reset stream {stream}")
                     del connection.streams[stream]
-                    connection._forget(call)
+                    connection._side.forget(call)
                     code = http2.UINT32.pack(int(fault.amount))
                     frame = http2.frame(http2.RST_STREAM, 0, stream, code)
-                    connection.loop.call_soon(connection._write, frame)
+                    connection._queue.loop.call_soon(connection._socket.write, frame)
                     return
         if tries:
             self._later(0.01, self._reset_stream, worker, fault, tries - 1)
@@ -180,7 +180,7 @@ class Faults:
     def _fault_goaway(self, place: int, fault: Fault) -> None:
         """As of a proxy that lets no connection become old: the worker itself goes on, and no call may be lost."""
         for connection in self._connections(self._simulation.workers[fault.target]):
-            connection.loop.call_soon(connection.drain)
+            connection._queue.loop.call_soon(connection.drain)
 
     def _fault_end_watch(self, place: int, fault: Fault) -> None:
         """A worker with too many streams ends those that watch its health. No call may be lost by that."""
@@ -188,7 +188,7 @@ class Faults:
         for connection in self._connections(worker):
             for call in list(connection.streams.values()):
                 if type(call) is not Http2Call:
-                    connection.loop.call_soon(call.fail, Code.UNAVAILABLE, CROWDED)
+                    connection._queue.loop.call_soon(call.fail, Code.UNAVAILABLE, CROWDED)
 
     def _fault_edit(self, place: int, fault: Fault) -> None:
         self._simulation.write(1 + place)

@@ -18,7 +18,7 @@ from abfleet_router.fleet.batch_queue import BatchQueue
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.waiting_calls import WaitingCalls
 from abfleet_router.fleet.worker_link import WorkerLink
-from abfleet_transport.http2.sender import ResponseSender
+from abfleet_transport.http2.sender import Drain
 
 OldFault = Callable[[], "contextlib.AbstractContextManager[Any]"]
 
@@ -108,10 +108,10 @@ def _lines_given_up() -> "contextlib.AbstractContextManager[Any]":
 def _last_stream_unsaid() -> "contextlib.AbstractContextManager[Any]":
     """A server that drains closes at once, without the GOAWAY that names the last call."""
 
-    def drain(self: Any) -> None:
-        self.abort()
+    def begin(self: Any) -> None:
+        self._socket.abort()
 
-    return mock.patch.object(ResponseSender, "drain", drain)
+    return mock.patch.object(Drain, "begin", begin)
 
 
 def _no_other_replica() -> "contextlib.AbstractContextManager[Any]":

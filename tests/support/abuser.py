@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import FrameReader, frame
+from abfleet_transport.http2.frames import frame
+
+from tests.support.frames import FrameReader
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD = http2.request_headers("/Recommender/Recommend", "router")

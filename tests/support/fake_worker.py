@@ -7,10 +7,11 @@ from typing import Literal, NamedTuple
 import hpack
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import FrameReader, frame
+from abfleet_transport.http2.frames import frame
 from grpc_health.v1 import health_pb2
 
 from tests.router.fakes import worker_answer
+from tests.support.frames import FrameReader
 
 HEADERS = b"\x88\x0f\x10" + http2.literal("application/grpc")
 SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()

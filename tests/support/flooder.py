@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator
 
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import FrameReader, frame
+from abfleet_transport.http2.frames import frame
+
+from tests.support.frames import FrameReader
 
 HEAD = http2.request_headers("/Recommender/Recommend", "router")
 WRONG = http2.request_headers("/Recommender/Recommend", "router", ("grpc-timeout", "x"))

@@ -11,6 +11,7 @@ from abfleet_transport.http2.frames import frame
 from abfleet_transport.server import Transport
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.support.frames import FrameReader
 from tests.transport.serving import PATIENCE_SECONDS, TRANSPORTS, Serving, serving, until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -25,7 +26,7 @@ async def send_hostile(address: str) -> None:
     reader, writer = await asyncio.open_connection(host, int(port))
     writer.write(PREFACE + frame(http2.SETTINGS, 0, 0) + frame(http2.HEADERS, http2.END_HEADERS, 1, head))
     writer.write(frame(http2.DATA, http2.END_STREAM, 1, bytes(5)))
-    frames = http2.FrameReader()
+    frames = FrameReader()
     async with asyncio.timeout(30):
         # HEADERS or RST_STREAM of the call, GOAWAY, or the end of the connection.
         while data := await reader.read(65_536):

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from abfleet_transport.http2 import call_queue
+from abfleet_transport.http2 import allowance, pacing
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.allowance import (
     BURST_UNITS,
@@ -18,6 +18,7 @@ from abfleet_transport.http2.socket import host_of
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.frames import FrameReader
 from tests.support.http2_wire import ServerSide
 from tests.transport.http2_client import HEAD, PATH, Client, begun, data, ended, message, setting
 
@@ -71,7 +72,7 @@ REFUSED = begun(head=http2.request_headers(PATH, "server", ("grpc-timeout", "x")
 
 def numbered(request: bytes, count: int = 3000) -> bytes:
     """The same request again and again, each on a stream of its own; it has one stream in its frames."""
-    frames = list(http2.FrameReader(2**24).feed(request))
+    frames = list(FrameReader(2**24).feed(request))
     return b"".join(
         frame(one.kind, one.flags, 2 * number + 3, one.payload) for number in range(count) for one in frames
     )
@@ -116,7 +117,7 @@ async def test_a_flood_is_cut(name: str, acknowledged: bool) -> None:
     await attacker.heard()
     attacker.connection.data_received(FLOODS[name])
     assert ended(await attacker.heard()) == http2.ENHANCE_YOUR_CALM
-    assert side.queue.cuts == {"flood": 1}
+    assert side.queue.counts.cuts == {"flood": 1}
     side.calls.clear()
     (call,) = await honest.calls(begun(), data(message(b"x")))
     assert call.payload == b"x"
@@ -132,7 +133,7 @@ async def test_a_flood_of_many_connections_is_cut(name: str) -> None:
     assert codes.count(http2.ENHANCE_YOUR_CALM) > 20
     assert set(codes) <= {http2.ENHANCE_YOUR_CALM, None}
     again = Client(side)
-    assert again.connection.suspect, "who comes from there next is read from last"
+    assert again.connection.account.suspect, "who comes from there next is read from last"
 
 
 async def test_answers_that_nobody_takes_are_a_flood() -> None:
@@ -144,7 +145,7 @@ async def test_answers_that_nobody_takes_are_a_flood() -> None:
             call.reply(b"answer")
         if client.connection.closed:
             break
-    assert client.side.queue.cuts == {"flood": 1}
+    assert client.side.queue.counts.cuts == {"flood": 1}
 
 
 async def test_calls_pay_for_what_belongs_to_them() -> None:
@@ -160,8 +161,8 @@ async def test_calls_pay_for_what_belongs_to_them() -> None:
         for call in calls[:-1]:
             call.reply(b"answer")
         await client.say(http2.reset(stream + 8, http2.CANCEL))
-    assert client.side.queue.cuts == {}
-    assert not client.connection.suspect
+    assert client.side.queue.counts.cuts == {}
+    assert not client.connection.account.suspect
 
 
 async def test_a_long_header_block_that_leads_to_an_answer_is_paid_back() -> None:
@@ -172,47 +173,47 @@ async def test_a_long_header_block_that_leads_to_an_answer_is_paid_back() -> Non
         head = http2.request_headers(PATH, "server", ("authorization", f"{stream}" * 2000))
         (call,) = await client.calls(begun(stream, head), data(message(b"x"), stream=stream))
         call.reply(b"answer")
-    assert client.side.queue.cuts == {}
+    assert client.side.queue.counts.cuts == {}
 
 
 async def test_suspects_are_read_from_in_small_parts_and_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """So however many they are, the others have the loop; one that is answered is no suspect any more."""
-    monkeypatch.setattr(call_queue, "SUSPECTS", 2)
-    monkeypatch.setattr(call_queue, "SUSPECT_SECONDS", 0.001)
+    monkeypatch.setattr(pacing, "SUSPECTS", 2)
+    monkeypatch.setattr(pacing, "SUSPECT_SECONDS", 0.001)
     side = ServerSide((PATH,))
     first = Client(side)
     await first.say(FLOODS["window updates"])
     suspects = [Client(side) for _ in range(5)]
     for one in suspects:
-        assert len(one.connection.get_buffer(-1)) == call_queue.FULL_TURN_BYTES
+        assert len(one.connection.get_buffer(-1)) == pacing.FULL_TURN_BYTES
         one.connection.get_buffer(-1)[:9] = frame(http2.SETTINGS, http2.ACK, 0)
         one.connection.buffer_updated(9)
-        side.queue._turn()
+        side.queue.turns._turn()
         assert one.wire.reads, "who has but greeted may be anybody"
         pings = frame(http2.PING, 0, 0, bytes(8)) * 25
         one.connection.get_buffer(-1)[: len(pings)] = pings
         one.connection.buffer_updated(len(pings))
     assert [one.wire.reads for one in suspects] == [False] * 5
-    side.queue._read_suspects()
+    side.queue.turns._read_suspects()
     assert [one.wire.reads for one in suspects] == [True, True, False, False, False]
     async with asyncio.timeout(30):
         while not all(one.wire.reads for one in suspects):
             await asyncio.sleep(0.001)
     (call,) = await suspects[0].calls(begun(), data(message(b"x")))
     call.reply(b"answer")
-    assert [one.connection.suspect for one in suspects] == [False, True, True, True, True]
+    assert [one.connection.account.suspect for one in suspects] == [False, True, True, True, True]
 
 
 async def test_addresses_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     """When there are too many, and none before: who comes again and again would begin anew each time."""
-    monkeypatch.setattr(call_queue, "MAX_ADDRESSES", 2)
+    monkeypatch.setattr(allowance, "MAX_ADDRESSES", 2)
     side = ServerSide((PATH,))
     for _ in range(10):
         one = Client(side)
         one.connection.data_received(http2.window_update(0, 1) * 5000)
         one.connection.connection_lost(None)
-    assert side.queue.cuts["flood"] > 0
-    side.queue.address("10.0.0.1")
-    assert list(side.queue._addresses) == ["127.0.0.1", "10.0.0.1"]
-    side.queue.address("10.0.0.2")
-    assert list(side.queue._addresses) == ["10.0.0.1", "10.0.0.2"], "that of an open connection stays"
+    assert side.queue.counts.cuts["flood"] > 0
+    side.queue.addresses.come("10.0.0.1")
+    assert list(side.queue.addresses._addresses) == ["127.0.0.1", "10.0.0.1"]
+    side.queue.addresses.come("10.0.0.2")
+    assert list(side.queue.addresses._addresses) == ["10.0.0.1", "10.0.0.2"], "that of an open connection stays"

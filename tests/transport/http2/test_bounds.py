@@ -5,6 +5,7 @@ import asyncio
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import frame
 
+from tests.support.frames import FrameReader
 from tests.support.http2_wire import ServerSide
 
 HEAD = http2.request_headers("/Recommender/Recommend", "server")
@@ -24,7 +25,7 @@ def no_window() -> bytes:
 
 def frames(written: bytes) -> list[http2.Frame]:
     """The frames that were written, of any size."""
-    return list(http2.FrameReader(2**24).feed(bytes(written)))
+    return list(FrameReader(2**24).feed(bytes(written)))
 
 
 async def test_answers_that_wait_for_a_window_count_as_open() -> None:

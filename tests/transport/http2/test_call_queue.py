@@ -4,11 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from abfleet_transport.http2 import call_queue
+from abfleet_transport.http2 import call_queue, pacing
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.call_queue import CALL_UNITS, MAX_CALLS, READ_UNITS, TURN_CALLS, CallQueue
+from abfleet_transport.http2.call_queue import CALL_UNITS, MAX_CALLS, TURN_CALLS, CallQueue
 from abfleet_transport.http2.connection import ServerConnection
 from abfleet_transport.http2.forwarding import GrpcioBackend
+from abfleet_transport.http2.pacing import READ_UNITS
 from abfleet_transport.plan import ServerPlan
 
 METHOD = "/test.Echo/Say"
@@ -123,19 +124,19 @@ async def test_a_turn_reads_so_much_and_goes_on_in_the_next() -> None:
     are read on afterwards."""
     scene = Scene()
     (greedy, wire), (other, other_wire) = scene.connected(), scene.connected()
-    data, room = calls(0, READ_UNITS // CALL_UNITS), len(scene.queue.buffer)
+    data, room = calls(0, READ_UNITS // CALL_UNITS), len(scene.queue.turns.buffer)
     for start in range(0, len(data), room):
         part = data[start : start + room]
         greedy.get_buffer(-1)[: len(part)] = part
         greedy.buffer_updated(len(part))
     assert not wire.reads
-    assert len(scene.queue.buffer) == call_queue.FULL_TURN_BYTES < room
+    assert len(scene.queue.turns.buffer) == pacing.FULL_TURN_BYTES < room
     more = calls(0, 1)
     other.get_buffer(-1)[: len(more)] = more
     other.buffer_updated(len(more))
     assert not other_wire.reads
     await until(lambda: wire.reads and other_wire.reads)
-    assert len(scene.queue.buffer) == room
+    assert len(scene.queue.turns.buffer) == room
 
 
 @pytest.mark.parametrize("why", ["too old", "too many"])
@@ -153,7 +154,7 @@ async def test_what_cannot_have_its_turn_is_refused_at_once(why: str, monkeypatc
     connection.data_received(calls(10, 4))
     await until(lambda: bool(scene.turns) and b"retry-pushback-ms" in wire.sent)
     assert scene.turns == [[b"%d" % n for n in range(10)]]
-    assert scene.queue.refused == 4
+    assert scene.queue.counts.refused == 4
     assert wire.sent.count(b"grpc-retry-pushback-ms") == 4
     families = {family.name: family for family in scene.queue.families()}
     assert families["abfleet_refused_unread"].samples[0].value == 4

@@ -64,7 +64,7 @@ async def test_a_message_that_is_none(parts: list[bytes], code: Code) -> None:
     assert [one.payload for one in got if one.kind == http2.RST_STREAM] == [bytes(4)] * unended
     assert client.side.calls == []
     assert client.side.queue.unfinished_bytes == 0
-    assert client.side.queue.oversized == (code is Code.RESOURCE_EXHAUSTED)
+    assert client.side.queue.counts.oversized == (code is Code.RESOURCE_EXHAUSTED)
 
 
 def deflated(payload: bytes) -> bytes:
@@ -206,7 +206,7 @@ async def test_who_does_not_read_is_not_read_from_and_then_cut(reads: bool) -> N
 async def test_a_mistake_costs_one_connection(client: Client) -> None:
     """Whatever is raised while a client's bytes are read: it is told, closed, and the loop goes on."""
     other = Client(client.side)
-    client.connection._methods = None  # type: ignore[assignment]
+    client.connection._requests.methods = None  # type: ignore[assignment]
     assert ended(await client.say(begun(), data(message(b"")))) == http2.INTERNAL_ERROR
     assert client.wire.closing
     assert await other.calls(begun(), data(message(b"")))

@@ -5,10 +5,11 @@ from itertools import pairwise
 
 import pytest
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, FrameReader, ProtocolError, StreamError, frame
+from abfleet_transport.http2.frames import Frame, ProtocolError, StreamError, frame
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.frames import FrameReader
 from tests.support.header_fields import fields_of
 
 BYTES = st.binary(max_size=60)

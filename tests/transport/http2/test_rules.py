@@ -63,7 +63,7 @@ async def goes_on(client: Client, stream: int = 101) -> bool:
 async def test_what_ends_the_connection(client: Client, hostile: bytes, code: int | None) -> None:
     """It is told why, and counted."""
     assert ended(await client.say(hostile)) == code
-    assert client.side.queue.cuts["protocol"] == (code is not None)
+    assert client.side.queue.counts.cuts["protocol"] == (code is not None)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ async def test_what_ends_the_connection(client: Client, hostile: bytes, code: in
 async def test_what_ends_one_request(client: Client, hostile: bytes, code: int) -> None:
     """Its stream is reset, it is counted, nobody gets it, and the connection goes on."""
     assert resets(await client.say(hostile)) == [(1, code)]
-    assert client.side.queue.refusals["malformed"] == 1
+    assert client.side.queue.counts.refusals["malformed"] == 1
     client.side.calls.clear()
     assert await goes_on(client)
 
@@ -109,7 +109,7 @@ async def test_a_right_content_length(client: Client, path: str) -> None:
     parts = data(b"\x02" + message(b"abc")[:4] + b"\0\0", flags=http2.PADDED), data(message(b"abc")[4:])
     calls = await client.calls(begun(head=head), *parts)
     assert [call.payload for call in calls] == ([b"abc"] if path == PATH else [])
-    assert not client.side.queue.refusals.total()
+    assert not client.side.queue.counts.refusals.total()
 
 
 async def test_half_closed_streams_take_what_rfc_9113_lets_them(client: Client) -> None:
@@ -133,7 +133,7 @@ async def test_very_many_refused_requests_are_not_remembered(client: Client) -> 
     """The memory is bounded: of the oldest it is not known any more who ended them, which harms nobody."""
     wrong = http2.request_headers(PATH, "server", ("grpc-timeout", "x"))
     for stream in range(1, 2 * NOT_KEPT + 21, 2):
-        client.connection._due = 0
+        client.connection.account.due = 0
         client.connection.data_received(begun(stream, wrong))
     await client.heard()
     assert await client.say(data(b"a", stream=1), data(b"a", stream=2 * NOT_KEPT + 19)) == []
@@ -160,7 +160,7 @@ async def test_an_encoding_that_we_do_not_have(client: Client) -> None:
         Code.UNIMPLEMENTED,
         "identity,gzip,deflate",
     )
-    assert client.side.queue.refusals["header"] == 1
+    assert client.side.queue.counts.refusals["header"] == 1
 
 
 async def test_every_refusal_is_counted_by_its_reason() -> None:
@@ -172,7 +172,7 @@ async def test_every_refusal_is_counted_by_its_reason() -> None:
     await client.say(begun(7, http2.request_headers(PATH, "s", ("grpc-timeout", "x")), flags=5))
     await client.say(begun(9), data(message(bytes(11)), stream=9))
     await client.say(begun(11), begun(13))
-    assert client.side.queue.refusals == dict.fromkeys(
+    assert client.side.queue.counts.refusals == dict.fromkeys(
         ("malformed", "not_grpc", "metadata", "header", "message", "streams"), 1
     )
     counted = {
@@ -183,7 +183,7 @@ async def test_every_refusal_is_counted_by_its_reason() -> None:
     assert counted["abfleet_requests_refused_total", "streams"] == 1
     assert counted["abfleet_requests_refused_total", "crowded"] == 0
     await client.say(setting(http2.ENABLE_PUSH, 2))
-    assert client.side.queue.cuts == {"protocol": 1}
+    assert client.side.queue.counts.cuts == {"protocol": 1}
 
 
 @pytest.mark.parametrize("value", ["André".encode(), "André".encode("latin-1"), b"a\tb"])
@@ -194,4 +194,4 @@ async def test_foreign_headers_harm_no_call(client: Client, name: str, value: by
     (call,) = await client.calls(begun(head=HEAD + field), data(message(b"x")))
     assert call.payload == b"x"
     assert list(passed_on(call.metadata)) == []
-    assert not client.side.queue.refusals.total()
+    assert not client.side.queue.counts.refusals.total()

@@ -7,6 +7,7 @@ import pytest
 from abfleet_transport.call import Call, Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2 import sender, socket
+from abfleet_transport.http2.flow_control import FlowControl
 from abfleet_transport.http2.frames import Frame, frame
 from abfleet_transport.http2.sender import DRAIN_PING
 from hypothesis import given, settings
@@ -83,7 +84,7 @@ async def test_a_small_window_for_all_does_not_make_us_visit_all(
         call.reply(b"answer")
     await client.heard()
     visited: list[object] = []
-    monkeypatch.setattr(sender.ResponseSender, "_send", lambda self, buffer: visited.append(buffer))
+    monkeypatch.setattr(FlowControl, "send", lambda self, buffer: visited.append(buffer))
     assert await client.say(http2.window_update(0, 1) * 100) == []
     assert visited == []
 
@@ -161,10 +162,10 @@ async def test_a_drain_does_not_wait_for_those_that_watch(client: Client) -> Non
     await client.say(PONG)
     assert not client.wire.ended
     other = client.connection.streams[3]
-    client.connection.begin(other)  # type: ignore[arg-type]
+    client.connection._sender.begin(other)  # type: ignore[arg-type]
     await client.heard()
     assert not client.wire.ended, "its end is still missing"
-    client.connection.end(other, http2.frame(http2.HEADERS, 5, 3, b"\x88"), whole=True)  # type: ignore[arg-type]
+    client.connection._sender.end(other, http2.frame(http2.HEADERS, 5, 3, b"\x88"), whole=True)  # type: ignore[arg-type]
     await client.heard()
     assert client.wire.ended
 

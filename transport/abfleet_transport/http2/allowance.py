@@ -1,11 +1,14 @@
-"""What a client may have us do that serves no call, in units of work: a bucket that fills with time. Knows no clock.
+"""What a client may have us do that serves no call, in units of work: a bucket that fills with time.
 
 Frames that carry no call, requests that are refused and header blocks that come to nothing cost a client's connection
 about what they cost us; a call that is answered is worth some of them. A connection has a bucket of its own
 and shares another with those of the same address, or many connections could do together what one may not.
 """
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from abfleet_transport.http2.frames import ENHANCE_YOUR_CALM, ProtocolError
 
 UNIT_SECONDS: Final = 2e-6
 """Of the event loop, about: what a frame without a call takes to be read."""
@@ -19,6 +22,12 @@ FRESH_UNITS: Final = 48
 """Who has had less done has greeted, and hardly more."""
 CALM_SECONDS: Final = 10.0
 """For so long after a flood the new connections of its address are read from last."""
+DUE_UNITS: Final = 64
+"""Of work that serves no call, before it is asked whether that was too much."""
+LEAST_DUE: Final = -BURST_UNITS
+"""No more is saved up than a connection may spend at once."""
+MAX_ADDRESSES: Final = 10_000
+"""Of clients; past that those that have gone are forgotten."""
 
 
 class Allowance:
@@ -67,3 +76,100 @@ def spent(own: Allowance, address: ClientAddress, units: float, now: float) -> t
     greedy = own.units < BURST_UNITS - FREE_UNITS
     flood = not alone or (greedy and not together)
     return flood, greedy and address.allowance.units < BURST_UNITS / 2
+
+
+class ClientAddresses:
+    """Those that clients come from, by host; changed only here."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._addresses: dict[str, ClientAddress] = {}
+
+    def come(self, host: str) -> ClientAddress:
+        """What the connections from there share; one more has come."""
+        address = self._addresses.get(host)
+        if address is None:
+            if len(self._addresses) >= MAX_ADDRESSES:
+                self._forget()
+            address = self._addresses[host] = ClientAddress(self._clock())
+        address.connections += 1
+        return address
+
+    def _forget(self) -> None:
+        """Those without a connection: what they owe they owe for two seconds at most."""
+        for host in [host for host, address in self._addresses.items() if not address.connections]:
+            del self._addresses[host]
+
+
+class ReadCount(Protocol):
+    """Who counts the work of a turn."""
+
+    read_units: int
+
+
+class WorkAccount:
+    """What one connection has had done that served no call. `due` and `suspect` are changed by the connection's parts.
+
+    Attributes:
+        due: Units since both buckets were last asked; below 0 where calls have earned some.
+        suspect: Whether it is read from last.
+    """
+
+    __slots__ = ("_address", "_clock", "_own", "_turns", "due", "suspect")
+
+    def __init__(self, clock: Callable[[], float], turns: ReadCount) -> None:
+        """`clock` gives seconds and is monotonic."""
+        self._clock = clock
+        self._turns = turns
+        self._own = Allowance(clock())
+        self._address: ClientAddress | None = None
+        self.due = 0
+        self.suspect = False
+
+    def open(self, address: ClientAddress) -> None:
+        """The connection comes from there."""
+        self._address = address
+        self.suspect = address.is_suspect(self._clock())
+
+    def close(self) -> None:
+        """The connection has gone; what it owes its address owes."""
+        if self._address is not None:
+            spent(self._own, self._address, self.due, self._clock())
+            self._address.connections -= 1
+            self._address = None
+
+    @property
+    def is_paced(self) -> bool:
+        """Whether it is not read from but at its turn among all suspects: not before it has had something done."""
+        return self.suspect and self._own.units - self.due < BURST_UNITS - FRESH_UNITS
+
+    def charge(self, units: int) -> None:
+        """The client has us do so much. Raises ProtocolError where that is a flood."""
+        self._turns.read_units += units
+        self.due += units
+        if self.due > DUE_UNITS:
+            self.settle()
+
+    def credit(self, units: int) -> None:
+        """A call has been answered, which is worth so much."""
+        if self.due > LEAST_DUE:
+            self.due -= units
+        self.suspect = False
+
+    def charge_later(self, units: int) -> bool:
+        """As `charge`, where it is not the client's frame that is being read; whether to `settle` is due."""
+        before = self.due
+        self.due += units
+        return before <= DUE_UNITS < self.due
+
+    def settle(self) -> None:
+        """Takes what is due from both buckets. Raises ProtocolError where that is a flood."""
+        due, self.due = self.due, 0
+        if self._address is None:
+            return
+        now = self._clock()
+        flood, greedy = spent(self._own, self._address, due, now)
+        self.suspect |= greedy
+        if flood:
+            self._address.flooded_at = now
+            raise ProtocolError("too many frames and requests that serve no call", ENHANCE_YOUR_CALM)

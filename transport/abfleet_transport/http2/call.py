@@ -27,7 +27,10 @@ class CallConnection(Protocol):
     """Id of the thread that runs the loop."""
     thread_id: Callable[[], int]
     """Gives that of the thread that asks."""
-    peer: str
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end."""
 
     @property
     def streams(self) -> Mapping[int, object]:

@@ -1,14 +1,11 @@
-"""Frames that carry no call, on one client's connection: settings, windows, resets, pings."""
+"""Frames that carry no call, for either side: windows, settings, resets, pings, goodbyes."""
 
-from collections import deque
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.call import Http2Call
-from abfleet_transport.http2.call_queue import CallQueue
-from abfleet_transport.http2.forwarding import ForwardedStream
+from abfleet_transport.http2.flow_control import FlowControl, FlowControlled
 from abfleet_transport.http2.frames import ProtocolError
-from abfleet_transport.http2.sender import DRAIN_PING, ResponseSender
 
 STREAMS_A_UNIT: Final = 8
 """Settings that concern each stream cost a unit more for so many."""
@@ -16,175 +13,143 @@ SETTINGS_UNITS, PING_UNITS, OTHER_UNITS = 4, 2, 1
 """Units of work, of some 2 µs each."""
 SENDING_UNITS: Final = 4
 """Of a window that lets something out."""
-RESET_UNITS: Final = 4
-"""Of a call that its caller has given up: all callers of an overloaded server do."""
-RAPID_UNITS: Final = 24
-"""Of one that was given up before it was whole, or before anybody could have answered (CVE-2023-44487)."""
-RAPID_SECONDS: Final = 0.02
-REFUSAL_UNITS: Final = 20
-"""Of a request that is refused, or breaks a rule."""
 NOT_KEPT: Final = 1000
-"""Requests that we have ended and that go on, and gaps between streams: so many are remembered of a connection."""
+"""Streams that we have ended and the peer has not: so many are remembered of a connection."""
 
 
-class ControlFrames(ResponseSender):
-    """Changes windows, and lets go of calls that their caller has given up."""
+class ControlledSide(Protocol):
+    """What differs between server and client when a control frame comes."""
 
-    __slots__ = ("_acknowledged", "_cut_off", "_forgotten", "_gaps")
+    @property
+    def open_streams(self) -> Mapping[int, FlowControlled]:
+        """By number, the streams that are open."""
 
-    def __init__(self, queue: CallQueue) -> None:
-        super().__init__(queue)
-        self._acknowledged = False  # the client has taken our settings
-        self._cut_off: dict[int, None] = {}  # streams that we have ended and the client has not, oldest first
-        self._forgotten = 0  # the last of those that are not remembered
-        self._gaps: deque[range] = deque(maxlen=NOT_KEPT)  # streams that the client has passed over
+    def charge(self, units: int) -> None:
+        """The peer has us do so much that serves no call. Raises ProtocolError where that is too much."""
 
-    def _on_control(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+    def reply(self, data: bytes) -> None:
+        """Writes an acknowledgement. Raises ProtocolError where too many were not read."""
+
+    def check_begun(self, stream: int) -> None:
+        """Raises ProtocolError for a stream that nobody has opened."""
+
+    def break_stream(self, stream: int, why: str, code: int) -> None:
+        """The peer breaks a rule of HTTP/2 on one stream, which ends it and no other."""
+
+    def on_reset(self, stream: int, code: int) -> None:
+        """The peer ends a stream."""
+
+    def on_setting(self, name: int, value: int) -> None:
+        """One of the peer's settings; those of windows and frames are taken already. Raises ProtocolError."""
+
+    def on_settings(self) -> None:
+        """A frame of settings is taken and acknowledged."""
+
+    def on_acknowledged(self) -> None:
+        """The peer has taken our settings."""
+
+    def on_pong(self, payload: bytes) -> None:
+        """A PING of ours is answered."""
+
+    def on_goaway(self, last_stream: int) -> None:
+        """The peer takes no stream after this one."""
+
+
+class ControlFrames:
+    """Takes them, and changes windows as they say."""
+
+    __slots__ = ("_flow", "_side")
+
+    def __init__(self, side: ControlledSide, flow: FlowControl) -> None:
+        self._side = side
+        self._flow = flow
+
+    def take(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
+        """One frame that is neither DATA nor HEADERS. Raises ProtocolError."""
         http2.check_frame(kind, flags, stream, len(payload))
+        side = self._side
         if kind == http2.WINDOW_UPDATE:
             self._on_window(stream, http2.uint31(payload))
         elif kind == http2.RST_STREAM:
-            self._on_reset(stream)
+            side.check_begun(stream)
+            side.on_reset(stream, http2.UINT32.unpack(payload)[0])
         elif kind == http2.PING:
-            self._charge(PING_UNITS)
-            if not flags & http2.ACK:
-                self._write(http2.frame(http2.PING, http2.ACK, 0, payload))
-            elif self._draining and payload == DRAIN_PING:
-                self._take_no_more()
+            side.charge(PING_UNITS)
+            if flags & http2.ACK:
+                side.on_pong(payload)
+            else:
+                side.reply(http2.frame(http2.PING, http2.ACK, 0, payload))
         elif kind == http2.SETTINGS:
             self._on_settings(flags, payload)
         elif kind == http2.PUSH_PROMISE:
-            raise ProtocolError("PUSH_PROMISE is not allowed from a client")
+            raise ProtocolError("PUSH_PROMISE is not allowed")
         else:
-            self._charge(OTHER_UNITS + len(payload) // 1024)
-
-    # --- streams that are open no more --------------------------------------------------------------------------------
-
-    def _check_begun(self, stream: int) -> None:
-        """Raises ProtocolError for a stream that the client has not opened."""
-        if not stream & 1 or (stream > self._last_stream and not self._takes_no_more):
-            raise ProtocolError(f"frame on stream {stream}, which the client has not opened")
-
-    def _pass_over(self, stream: int) -> None:
-        """The client opens this stream, and so closes those between it and the last one (RFC 9113, 5.1.1)."""
-        if stream > self._last_stream + 2:
-            self._gaps.append(range(self._last_stream + 1, stream))
-
-    def _cut_short(self, stream: int) -> None:
-        """We have ended a stream whose client goes on: what it sends until it knows is passed over."""
-        self._cut_off[stream] = None
-        if len(self._cut_off) > NOT_KEPT:
-            oldest = next(iter(self._cut_off))
-            del self._cut_off[oldest]
-            self._forgotten = max(self._forgotten, oldest)
-
-    def _on_closed(self, stream: int, *, ended: bool) -> None:
-        """DATA or HEADERS on a stream that is not open. Raises ProtocolError, unless the client could not know."""
-        self._check_begun(stream)
-        if stream in self._cut_off:
-            if ended:
-                del self._cut_off[stream]
-        elif self._forgotten < stream <= self._last_stream:
-            if any(stream in gap for gap in self._gaps):
-                raise ProtocolError(f"stream {stream}: it is lower than {self._last_stream}, which was opened before")
-            raise ProtocolError(f"frame on stream {stream}, which has ended", http2.STREAM_CLOSED)
-
-    def _break_stream(self, stream: int, why: str, code: int = http2.PROTOCOL_ERROR) -> None:
-        """A request breaks a rule of HTTP/2, which ends it and no other."""
-        self._charge(REFUSAL_UNITS)
-        self._queue.refuse("malformed", self.peer, why)
-        self._cut(stream, code)
-
-    def _on_reset(self, stream: int) -> None:
-        self._check_begun(stream)
-        self._cut_off.pop(stream, None)
-        self._drop_unsent(stream)
-        call = self.streams.pop(stream, None)
-        rapid = type(call) is Http2Call and (not call.ended or self._queue.clock() - call.arrived < RAPID_SECONDS)
-        self._charge(RAPID_UNITS if rapid else RESET_UNITS)
-        if call is not None:
-            self._forget(call)
-        if self._draining:
-            self._leave_if_done()
-
-    def _forget(self, call: Http2Call | ForwardedStream) -> None:
-        """The client does not want this call any more."""
-        if type(call) is Http2Call:
-            self._let_go(call)
-            self._queue.caller_gone(call)
-        else:
-            call.gone()  # type: ignore[union-attr]
+            side.charge(OTHER_UNITS + len(payload) // 1024)
+            if kind == http2.GOAWAY:
+                side.on_goaway(http2.uint31(payload))
 
     def _on_settings(self, flags: int, payload: bytes) -> None:
-        self._charge(SETTINGS_UNITS + len(payload) // STREAMS_A_UNIT)
+        side, flow = self._side, self._flow
+        side.charge(SETTINGS_UNITS + len(payload) // STREAMS_A_UNIT)
         if flags & http2.ACK:
-            self._on_acknowledged()
+            side.on_acknowledged()
             return
         for name, value in http2.settings_in_order(payload):
-            if name == http2.HEADER_TABLE_SIZE and value < http2.DEFAULT_TABLE:
-                self._owes_table_size, self._at_once = True, 0  # the smallest is to be told (RFC 7541, 4.2)
-            elif name == http2.MAX_FRAME_SIZE:
-                self._max_frame = value
-                self._at_once = 0 if self._owes_table_size else value
+            if name == http2.MAX_FRAME_SIZE:
+                flow.max_frame = value
             elif name == http2.INITIAL_WINDOW_SIZE:
-                self._change_stream_windows(value)
-        for buffer in list(self._unsent.values()):
-            self._send(buffer)
-        self._write(http2.frame(http2.SETTINGS, http2.ACK, 0))
-
-    def _on_acknowledged(self) -> None:
-        self._acknowledged = True
-
-    def _change_stream_windows(self, window: int) -> None:
-        """Those of streams that are open too, which may become negative (RFC 9113, 6.9.2)."""
-        more, self._stream_window = window - self._stream_window, window
-        owners = {*self.streams.values(), *(buffer.owner for buffer in self._unsent.values())}
-        self._charge(len(owners) // STREAMS_A_UNIT)
-        for one in owners:
-            one.window += more
-            if one.window > http2.MAX_WINDOW:
-                raise ProtocolError(
-                    f"window of stream {one.stream}: {one.window} bytes; at most 2^31 - 1 are allowed",
-                    http2.FLOW_CONTROL_ERROR,
-                )
+                waiting = {stream: buffer.owner for stream, buffer in flow.unsent.items()}
+                owners = {**side.open_streams, **waiting}
+                side.charge(len(owners) // STREAMS_A_UNIT)
+                flow.change_streams(value, owners.values())
+            side.on_setting(name, value)
+        side.reply(http2.frame(http2.SETTINGS, http2.ACK, 0))
+        flow.send_all()
+        side.on_settings()
 
     def _on_window(self, stream: int, increment: int) -> None:
+        side, flow = self._side, self._flow
         if not stream:
-            self._charge(SENDING_UNITS if self._ready else OTHER_UNITS)
-            if not increment:
-                raise ProtocolError("WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1")
-            self._window += increment
-            if self._window > http2.MAX_WINDOW:
-                raise ProtocolError(
-                    f"window of the connection: {self._window} bytes; at most 2^31 - 1 are allowed",
-                    http2.FLOW_CONTROL_ERROR,
-                )
-            if self._ready:
-                self._send_ready()
+            side.charge(SENDING_UNITS if flow.ready else OTHER_UNITS)
+            flow.widen(increment)
             return
-        buffer = self._unsent.get(stream)
-        self._charge(OTHER_UNITS if buffer is None else SENDING_UNITS)
-        one = self.streams.get(stream) if buffer is None else buffer.owner
+        buffer = flow.unsent.get(stream)
+        side.charge(OTHER_UNITS if buffer is None else SENDING_UNITS)
+        one = side.open_streams.get(stream) if buffer is None else buffer.owner
         if one is None:
-            self._check_begun(stream)
+            side.check_begun(stream)
             return
         one.window += increment
         if not increment:
-            self._break_stream(stream, "WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1")
+            side.break_stream(stream, "WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1", http2.PROTOCOL_ERROR)
         elif one.window > http2.MAX_WINDOW:
-            why = f"window: {one.window} bytes; at most 2^31 - 1 are allowed"
-            self._break_stream(stream, why, http2.FLOW_CONTROL_ERROR)
+            text = f"window: {one.window} bytes; at most 2^31 - 1 are allowed"
+            side.break_stream(stream, text, http2.FLOW_CONTROL_ERROR)
         elif buffer is not None:
-            self._send(buffer)
+            flow.send(buffer)
 
-    def _cut(self, stream: int, code: int = http2.CANCEL) -> None:
-        """Ends a stream, for what its client does or does not do."""
-        self._drop_unsent(stream)
-        call = self.streams.pop(stream, None)
-        if call is not None:
-            self._forget(call)
-            if not call.ended:
-                self._cut_short(stream)
-        self._write(http2.reset(stream, code))
-        if self._draining:
-            self._leave_if_done()
+
+class EndedStreams:
+    """Streams that we have ended and the peer has not: what it sends until it knows is passed over."""
+
+    __slots__ = ("_forgotten", "_kept")
+
+    def __init__(self) -> None:
+        self._kept: dict[int, None] = {}  # oldest first
+        self._forgotten = 0  # the last of those that are not remembered
+
+    def __contains__(self, stream: int) -> bool:
+        """Whether we have ended it; where that is forgotten it is believed."""
+        return stream in self._kept or stream <= self._forgotten
+
+    def add(self, stream: int) -> None:
+        """We have ended it; that of very many the oldest are forgotten harms nobody."""
+        self._kept[stream] = None
+        if len(self._kept) > NOT_KEPT:
+            oldest = next(iter(self._kept))
+            del self._kept[oldest]
+            self._forgotten = max(self._forgotten, oldest)
+
+    def discard(self, stream: int) -> None:
+        """The peer has ended it, too."""
+        self._kept.pop(stream, None)

@@ -61,7 +61,8 @@ class StreamConnection(Protocol):
 
     loop: asyncio.AbstractEventLoop
 
-    def hold(self, count: int) -> bool:
+    @property
+    def hold(self) -> Callable[[int], bool]:
         """Counts so many more bytes of unfinished messages, or fewer; False when that is too much."""
 
     def give_window(self, stream: int, count: int) -> None:

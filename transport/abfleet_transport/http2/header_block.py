@@ -50,6 +50,12 @@ is_forbidden = re.compile(rb"[\0\r\n]").search
 """In a field's value (RFC 9113, 8.2.1)."""
 MAX_LENGTH_DIGITS: Final = 19
 """Of a content-length; more are no number of bytes."""
+KEPT_BLOCKS: Final = 4096
+"""Header blocks whose meaning is kept; when there are more, all are dropped."""
+MAX_KEPT_BLOCK: Final = 512
+"""Longer ones are decoded each time: those of gRPC clients have some 200 bytes, and differ in few of them."""
+MAX_KEPT_METADATA: Final = 16
+"""Nor are those kept that have more fields: a byte of a block may become a hundred of ours."""
 
 
 class Head(NamedTuple):
@@ -146,6 +152,32 @@ def _huffman(raw: bytes) -> bytes:
 
 
 _kept_huffman = lru_cache(maxsize=4096)(_huffman)
+
+
+class HeaderBlocks:
+    """What header blocks without a table say, of all connections.
+
+    Attributes:
+        heads: Of those that were seen before; changed only here.
+    """
+
+    def __init__(self, most_fields: int) -> None:
+        """`most_fields`: more of them are too many, and are not read."""
+        self._most_fields = most_fields
+        self.heads: dict[bytes, Head] = {}
+
+    def fields(self, block: bytes) -> Fields:
+        """The fields of a block; of too many no more than what shows it. Raises ProtocolError."""
+        return decode(block, self._most_fields)
+
+    def read(self, block: bytes) -> Head:
+        """What a block says that was not seen before. Raises ProtocolError."""
+        head = head_of(self.fields(block))
+        if len(block) <= MAX_KEPT_BLOCK and len(head.metadata) <= MAX_KEPT_METADATA:
+            if len(self.heads) >= KEPT_BLOCKS:
+                self.heads.clear()
+            self.heads[block] = head
+        return head
 
 
 class EarlyDecoder:

@@ -1,11 +1,11 @@
 """What goes out on one client's connection: answers, as flow control allows, and the end."""
 
-from collections import OrderedDict
+from collections import deque
 from typing import Final
 
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.allowance import BURST_UNITS
+from abfleet_transport.http2.allowance import LEAST_DUE, WorkAccount
 from abfleet_transport.http2.call import (
     PREFIX_BYTES,
     Http2Call,
@@ -16,10 +16,11 @@ from abfleet_transport.http2.call import (
     trailers_frame,
 )
 from abfleet_transport.http2.call_queue import CallQueue
-from abfleet_transport.http2.flow_control import SendBuffer
+from abfleet_transport.http2.control_frames import NOT_KEPT, EndedStreams
+from abfleet_transport.http2.flow_control import FlowControl, FlowControlled, SendBuffer
 from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.frames import ProtocolError
-from abfleet_transport.http2.socket import DUE_UNITS, ConnectionSocket
+from abfleet_transport.http2.socket import ConnectionSocket
 
 DRAIN_PING: Final = b"abfleet!"
 """Payload of the PING that goes out with the first GOAWAY."""
@@ -27,73 +28,170 @@ PONG_SECONDS: Final = 1.0
 """A client that has not answered our PING by then will not."""
 ANSWER_UNITS: Final = 8
 """Of work without a call that an answered call is worth: windows, pings and settings of an honest client are fewer."""
-LEAST_DUE: Final = -BURST_UNITS
-"""No more is saved up than a connection may spend at once."""
 HELD_UNITS: Final = 64
 """Of an answer that waits for the window of its own stream: a client that gives none has us keep them."""
 
 
-class ResponseSender(ConnectionSocket):
-    """`streams` has every call that is not answered, from its headers on; changed only here and by requests."""
+class StreamHistory:
+    """Which streams a client has begun, and which of them are over. Changed by the connection's parts.
+
+    Attributes:
+        last: The last that was begun.
+        takes_no_more: The GOAWAY that names the last stream has been sent; what comes after it is not read.
+        ended: Those that we have ended and the client has not.
+    """
+
+    __slots__ = ("_gaps", "ended", "last", "takes_no_more")
+
+    def __init__(self) -> None:
+        self.last = 0
+        self.takes_no_more = False
+        self.ended = EndedStreams()
+        self._gaps: deque[range] = deque(maxlen=NOT_KEPT)  # streams that the client has passed over
+
+    def begin(self, stream: int) -> None:
+        """The client opens this stream, and so closes those between it and the last one (RFC 9113, 5.1.1)."""
+        if stream > self.last + 2:
+            self._gaps.append(range(self.last + 1, stream))
+        self.last = stream
+
+    def check_begun(self, stream: int) -> None:
+        """Raises ProtocolError for a stream that the client has not opened."""
+        if not stream & 1 or (stream > self.last and not self.takes_no_more):
+            raise ProtocolError(f"frame on stream {stream}, which the client has not opened")
+
+    def on_closed(self, stream: int, *, ended: bool) -> None:
+        """DATA or HEADERS on a stream that is not open. Raises ProtocolError, unless the client could not know."""
+        self.check_begun(stream)
+        if stream in self.ended:
+            if ended:
+                self.ended.discard(stream)
+        elif stream <= self.last:
+            if any(stream in gap for gap in self._gaps):
+                raise ProtocolError(f"stream {stream}: it is lower than {self.last}, which was opened before")
+            raise ProtocolError(f"frame on stream {stream}, which has ended", http2.STREAM_CLOSED)
+
+
+class Drain:
+    """The way out of a connection whose client should go elsewhere.
+
+    Attributes:
+        begun: Whether it has been told so; changed only here.
+    """
+
+    __slots__ = ("_flow", "_history", "_socket", "_streams", "begun")
+
+    def __init__(
+        self,
+        socket: ConnectionSocket,
+        flow: FlowControl,
+        history: StreamHistory,
+        streams: dict[int, Http2Call | ForwardedStream],
+    ) -> None:
+        self._socket = socket
+        self._flow = flow
+        self._history = history
+        self._streams = streams
+        self.begun = False
+
+    def begin(self) -> None:
+        """Lets the client know that it should go elsewhere, and closes when all that it sent is answered.
+
+        First without saying which call is the last, because some are on their way; when a PING has come back they are
+        here, and the client is told that what it sends from then on was not read (RFC 9113, 6.8).
+        """
+        if not self.begun and not self._socket.closed:
+            self.begun = True
+            ping = http2.frame(http2.PING, 0, 0, DRAIN_PING)
+            self._socket.write(http2.goaway(http2.MAX_WINDOW, http2.NO_ERROR) + ping)
+            self._socket.loop.call_later(PONG_SECONDS, self._take_no_more)
+
+    def on_pong(self, payload: bytes) -> None:
+        """A PING of ours is answered."""
+        if self.begun and payload == DRAIN_PING:
+            self._take_no_more()
+
+    def _take_no_more(self) -> None:
+        if not self._history.takes_no_more and not self._socket.closed:
+            self._history.takes_no_more = True
+            self._socket.write(http2.goaway(self._history.last, http2.NO_ERROR))
+            self.leave_if_done()
+
+    def leave_if_done(self) -> None:
+        """Closes, once the last GOAWAY is sent and every call up to its last stream is answered."""
+        if self._history.takes_no_more and not self._socket.closed and not self._flow.unsent:
+            if any(call.owes_answer for call in self._streams.values()):
+                return
+            self._socket.leave()
+
+
+class AnswerSender:
+    """Answers calls, and what goes out of forwarded streams.
+
+    Attributes:
+        hold: Counts so many more bytes of unfinished messages, or fewer; False when that is too much.
+        streams: By number, every call that is not answered, from its headers on; changed by the connection's parts.
+    """
 
     __slots__ = (
+        "_account",
         "_at_once",
-        "_draining",
-        "_last_stream",
-        "_max_frame",
         "_owes_table_size",
-        "_ready",
-        "_stream_window",
-        "_takes_no_more",
-        "_unsent",
-        "_window",
+        "_socket",
+        "drain",
+        "flow",
+        "history",
+        "hold",
+        "loop",
         "streams",
+        "thread",
+        "thread_id",
     )
 
-    def __init__(self, queue: CallQueue) -> None:
-        super().__init__(queue)
+    def __init__(self, queue: CallQueue, socket: ConnectionSocket, account: WorkAccount) -> None:
+        self.loop = queue.loop
+        self.thread_id = queue.thread_id
+        self.thread = queue.thread_id()
+        self.hold = queue.hold
+        self._socket = socket
+        self._account = account
         self.streams: dict[int, Http2Call | ForwardedStream] = {}
-        self._last_stream = 0
-        self._window = http2.DEFAULT_WINDOW  # of the connection, for what we send
-        self._stream_window = http2.DEFAULT_WINDOW
-        self._max_frame = http2.DEFAULT_MAX_FRAME
+        self.history = StreamHistory()
+        self.flow = FlowControl(socket.write, self._on_sent)
+        self.drain = Drain(socket, self.flow, self.history, self.streams)
         self._at_once = http2.DEFAULT_MAX_FRAME  # bytes of an answer that may go out in one piece
         self._owes_table_size = False
-        self._unsent: dict[int, SendBuffer] = {}  # what flow control holds up
-        # Those of them that wait for the connection's window and not for their own, in their order: what a client sends
-        # about a window must not make us visit all of them. Empty as long as there is window.
-        self._ready: OrderedDict[int, SendBuffer] = OrderedDict()
-        self._draining = False
-        self._takes_no_more = False  # the GOAWAY that names the last stream has been sent
 
     @property
-    def in_progress(self) -> int:
-        """Calls that have been delivered and not answered."""
-        return sum(type(call) is Http2Call and call.delivered for call in self.streams.values())
+    def peer(self) -> str:
+        """Who is at the other end."""
+        return self._socket.peer
 
     def answer(self, call: Http2Call, payload: bytes) -> None:
         """Answers a call, if it still waits."""
         stream = call.stream
         if self.streams.pop(stream, None) is None:
             return
+        flow, account = self.flow, self._account
         size = len(payload) + PREFIX_BYTES
-        if size <= self._window and size <= call.window and size <= self._at_once:
-            self._window -= size
-            self._write(answer_frames(stream, payload))
-            if self._due > LEAST_DUE:
-                self._due -= ANSWER_UNITS
-            self.suspect = False
+        if size <= flow.window and size <= call.window and size <= self._at_once:
+            flow.window -= size
+            self._socket.write(answer_frames(stream, payload))
+            if account.due > LEAST_DUE:
+                account.due -= ANSWER_UNITS
+            account.suspect = False
         else:
             if size > call.window:
                 call.paid = HELD_UNITS
-                self._charge_later(HELD_UNITS)
+                if account.charge_later(HELD_UNITS):
+                    self.loop.call_soon(self._settle_later)
             self._write_headers(headers_frame(stream))
-            buffer = self._unsent[stream] = SendBuffer(call)
+            buffer = flow.buffer_of(call)
             buffer.add(http2.MESSAGE_PREFIX.pack(0, len(payload)) + payload)
             buffer.end(ok_trailers(stream))
-            self._send(buffer)
-        if self._draining:
-            self._leave_if_done()
+            flow.send(buffer)
+        if self.drain.begun:
+            self.drain.leave_if_done()
 
     def refuse(self, call: Http2Call, code: Code, message: str, pushback_ms: int | None) -> None:
         """Answers a call with an error, if it still waits."""
@@ -102,48 +200,60 @@ class ResponseSender(ConnectionSocket):
             return
         more = b"" if pushback_ms is None else pushback_trailers(pushback_ms)
         self._write_headers(trailers_frame(stream, code, message, more, headers_sent=False))
-        self._let_go(call)
+        self.let_go(call)
         if not call.ended:
-            self._cut_short(stream)
-            self._write(http2.reset(stream, http2.NO_ERROR))
-        if self._draining:
-            self._leave_if_done()
+            self._cut_short(stream, http2.NO_ERROR)
+        if self.drain.begun:
+            self.drain.leave_if_done()
 
-    def _cut_short(self, stream: int) -> None:
-        """A stream is ended whose client goes on; see ControlFrames."""
-        raise NotImplementedError
+    def refuse_new(self, stream: int, frames: bytes, code: int, *, ended: bool) -> None:
+        """Answers a stream that no call comes of; `ended`: the client has sent its whole request."""
+        if frames:
+            self._write_headers(frames)
+        if not ended:
+            self._cut_short(stream, code)
+        elif not frames:
+            self._socket.write(http2.reset(stream, code))
 
-    def _let_go(self, call: Http2Call) -> None:
+    def _cut_short(self, stream: int, code: int) -> None:
+        """A stream is ended whose client goes on: what it sends until it knows is passed over."""
+        self.history.ended.add(stream)
+        self._socket.write(http2.reset(stream, code))
+
+    def let_go(self, call: Http2Call) -> None:
         """Drops what was kept of an unfinished request."""
         if call.buffer is not None:
             self.hold(-len(call.buffer))
             call.buffer = None
 
-    def hold(self, count: int) -> bool:
-        """So many more bytes (or fewer) of messages that wait here; False when that is too much."""
-        self._queue.unfinished_bytes += count
-        return self._queue.unfinished_bytes <= self._queue.most_unfinished_bytes
-
-    def _charge_later(self, units: int) -> None:
-        """As `_charge`, where it is not the client's frame that is being read."""
-        if self._due <= DUE_UNITS < self._due + units:
-            self.loop.call_soon(self._settle_later)
-        self._due += units
-
     def _settle_later(self) -> None:
         try:
-            if not self.closed:
-                self._settle()
+            if not self._socket.closed:
+                self._account.settle()
         except ProtocolError as error:
-            self._fail(self._last_stream, error)
+            self._socket.fail(self.history.last, error)
+
+    def _on_sent(self, owner: FlowControlled) -> None:
+        """All of an answer is out that flow control had held up."""
+        if type(owner) is Http2Call:
+            self._account.credit(ANSWER_UNITS + owner.paid)
+        if self.drain.begun:
+            self.drain.leave_if_done()
+
+    def on_setting(self, name: int, value: int) -> None:
+        """One of the client's settings; flow control knows it already."""
+        if name == http2.HEADER_TABLE_SIZE and value < http2.DEFAULT_TABLE:
+            self._owes_table_size, self._at_once = True, 0  # the smallest is to be told (RFC 7541, 4.2)
+        elif name == http2.MAX_FRAME_SIZE:
+            self._at_once = 0 if self._owes_table_size else value
 
     def _write_headers(self, frames: bytes) -> None:
         """HEADERS and what follows, of everything but an answer that goes out in one piece."""
         if self._owes_table_size:
             self._owes_table_size = False
-            self._at_once = self._max_frame
+            self._at_once = self.flow.max_frame
             frames = http2.without_table(frames)
-        self._write(frames)
+        self._socket.write(frames)
 
     # --- forwarded streams --------------------------------------------------------------------------------------------
 
@@ -153,81 +263,24 @@ class ResponseSender(ConnectionSocket):
 
     def send(self, forwarded: ForwardedStream, message: bytes) -> SendBuffer:
         """Sends a message as far as flow control allows; the rest waits in the buffer that is returned."""
-        buffer = self._unsent.get(forwarded.stream)
-        if buffer is None:
-            buffer = self._unsent[forwarded.stream] = SendBuffer(forwarded)
+        buffer = self.flow.buffer_of(forwarded)
         buffer.add(http2.MESSAGE_PREFIX.pack(0, len(message)) + message)
-        self._send(buffer)
+        self.flow.send(buffer)
         return buffer
 
     def end(self, forwarded: ForwardedStream, trailers: bytes, *, whole: bool) -> None:
         """Sends the trailers, and drops what waits; `whole`: the client has sent its whole request."""
         if self.streams.pop(forwarded.stream, None) is None:
             return
-        self._drop_unsent(forwarded.stream)
+        self.flow.drop(forwarded.stream)
         self._write_headers(trailers)
         if whole:
-            self._credit(ANSWER_UNITS)
+            self._account.credit(ANSWER_UNITS)
         else:
-            self._cut_short(forwarded.stream)
-            self._write(http2.reset(forwarded.stream, http2.NO_ERROR))
-        if self._draining:
-            self._leave_if_done()
+            self._cut_short(forwarded.stream, http2.NO_ERROR)
+        if self.drain.begun:
+            self.drain.leave_if_done()
 
     def give_window(self, stream: int, count: int) -> None:
         """The client may send so many more bytes of a stream."""
-        self._write(http2.window_update(stream, count))
-
-    # --- flow control -------------------------------------------------------------------------------------------------
-
-    def _send(self, buffer: SendBuffer) -> None:
-        """Sends what the windows allow of one stream."""
-        stream = buffer.owner.stream
-        self._window -= buffer.send(self._write, self._window, self._max_frame)
-        if buffer.finished:
-            del self._unsent[stream]
-            if type(owner := buffer.owner) is Http2Call:
-                self._credit(ANSWER_UNITS + owner.paid)
-        elif buffer.owner.window > 0:
-            self._ready[stream] = buffer
-            return
-        self._ready.pop(stream, None)
-        if self._draining:
-            self._leave_if_done()
-
-    def _send_ready(self) -> None:
-        """The connection's window has become larger. Each turn takes a stream out, or uses up the window."""
-        while self._ready and self._window > 0:
-            self._send(next(iter(self._ready.values())))
-
-    def _drop_unsent(self, stream: int) -> None:
-        buffer = self._unsent.pop(stream, None)
-        if buffer is not None:
-            self._ready.pop(stream, None)
-            buffer.dropped()
-
-    # --- drain --------------------------------------------------------------------------------------------------------
-
-    def drain(self) -> None:
-        """Lets the client know that it should go elsewhere, and closes when all that it sent is answered.
-
-        First without saying which call is the last, because some are on their way; when a PING has come back they are
-        here, and the client is told that what it sends from then on was not read (RFC 9113, 6.8).
-        """
-        if not self._draining and not self.closed:
-            self._draining = True
-            self._write(http2.goaway(http2.MAX_WINDOW, http2.NO_ERROR) + http2.frame(http2.PING, 0, 0, DRAIN_PING))
-            self.loop.call_later(PONG_SECONDS, self._take_no_more)
-
-    def _take_no_more(self) -> None:
-        if not self._takes_no_more and not self.closed:
-            self._takes_no_more = True
-            self._write(http2.goaway(self._last_stream, http2.NO_ERROR))
-            self._leave_if_done()
-
-    def _leave_if_done(self) -> None:
-        """Closes, once the last GOAWAY is sent and every call up to its last stream is answered."""
-        if self._takes_no_more and not self.closed and not self._unsent:
-            if any(call.owes_answer for call in self.streams.values()):
-                return
-            self._leave()
+        self._socket.write(http2.window_update(stream, count))

@@ -55,7 +55,7 @@ class Http2Server:
     @property
     def oversized(self) -> int:
         """Calls refused because their message was too large."""
-        return 0 if self._queue is None else self._queue.oversized
+        return 0 if self._queue is None else self._queue.counts.oversized
 
     async def start(self) -> None:
         """Binds and begins to deliver. Raises AddressError."""

@@ -1,0 +1,106 @@
+"""Who is read from in a turn of the loop, and how much: a turn has room for so much and no more."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from abfleet_transport.http2.allowance import WorkAccount
+
+READ_BYTES: Final = 16 * 1024
+"""Of one connection in one turn: some 80 calls."""
+READ_UNITS: Final = 1024
+"""Of work in one turn, before connections have to wait for the next one: 128 calls, or so many frames without one."""
+FULL_TURN_BYTES: Final = 512
+"""Read of each of the others that are ready in the same turn; nothing at all cannot be asked for."""
+SUSPECTS: Final = 16
+"""Connections of floods that are read from, FULL_TURN_BYTES each, in each SUSPECT_SECONDS: none may keep the loop."""
+SUSPECT_SECONDS: Final = 0.01
+NEWCOMERS: Final = 8
+"""Connections from the address of a flood that are read from in one turn, as long as they have had hardly more done
+than a greeting."""
+
+
+class PausedConnection(Protocol):
+    """A connection that is not read from until the next turn."""
+
+    @property
+    def account(self) -> WorkAccount:
+        """What its client has us do that serves no call."""
+
+    @property
+    def read_on(self) -> Callable[[], None]:
+        """Reads from it again, unless its client does not read."""
+
+
+class ReadingTurns:
+    """Changed only on the event loop.
+
+    Attributes:
+        read_units: Of work that was read in this turn; changed by connections and by the queue of calls.
+        whole_buffer: What is read next, of one connection until it has taken it; `buffer` is a part of it.
+        small_buffer: For what is read next of a connection that is suspect.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> None:
+        """`go_on` is called in each turn, after what was held up is read from again."""
+        self._loop = loop
+        self._go_on = go_on
+        self.read_units = 0
+        self.whole_buffer = memoryview(bytearray(READ_BYTES))
+        self.small_buffer = self.whole_buffer[:FULL_TURN_BYTES]
+        self._is_due = False
+        self._held_up: list[PausedConnection] = []  # not read from until the next turn
+        self._suspects: deque[PausedConnection] = deque()  # not read from until it is their turn
+        self._suspects_are_due = False
+        self._newcomers: deque[PausedConnection] = deque()  # suspects of whom nothing is known yet
+
+    @property
+    def buffer(self) -> memoryview:
+        """For what is read next."""
+        return self.whole_buffer if self.read_units < READ_UNITS else self.small_buffer
+
+    def hold_up(self, connection: PausedConnection) -> None:
+        """This connection, which is suspect or has come when the turn was full, is not read from until `read_on`."""
+        if connection.account.is_paced:
+            self._suspects.append(connection)
+            if not self._suspects_are_due:
+                self._suspects_are_due = True
+                self._loop.call_later(SUSPECT_SECONDS, self._read_suspects)
+        elif connection.account.suspect:
+            self.wait(connection)
+        else:
+            self._held_up.append(connection)
+            self.soon()
+
+    def wait(self, newcomer: PausedConnection) -> None:
+        """It is read from, by `read_on`, in one of the next turns."""
+        self._newcomers.append(newcomer)
+        self.soon()
+
+    def soon(self) -> None:
+        """A turn is due."""
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._turn)
+
+    def _read_suspects(self) -> None:
+        for _ in range(min(SUSPECTS, len(self._suspects))):
+            self._suspects.popleft().read_on()
+        self._suspects_are_due = bool(self._suspects)
+        if self._suspects_are_due:
+            self._loop.call_later(SUSPECT_SECONDS, self._read_suspects)
+
+    def _turn(self) -> None:
+        self._is_due = False
+        self.read_units = 0
+        if self._held_up:
+            held_up, self._held_up = self._held_up, []
+            for connection in held_up:
+                connection.read_on()
+        if self._newcomers:
+            for _ in range(min(NEWCOMERS, len(self._newcomers))):
+                self._newcomers.popleft().read_on()
+            if self._newcomers:
+                self.soon()
+        self._go_on()
