@@ -54,7 +54,7 @@ class PeerCall:
 
     @property
     def stream_id(self) -> int:
-        return self.stream.stream_id
+        return self.stream.stream
 
     def _on_end(self, outcome: bytes | RpcFailed) -> None:
         if isinstance(outcome, RpcFailed):

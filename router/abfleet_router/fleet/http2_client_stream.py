@@ -52,20 +52,19 @@ class ClientStream:
         "_on_message",
         "_received",
         "answered",
-        "block",
         "ended",
-        "stream_id",
+        "stream",
         "window",
     )
 
-    def __init__(self, stream_id: int, on_end: OnEnd, on_message: Callable[[bytes], None] | None) -> None:
-        """`stream_id`: 0 as long as the call waits for its turn. `on_end` must not raise."""
-        self.stream_id = stream_id
+    def __init__(self, on_end: OnEnd, on_message: Callable[[bytes], None] | None) -> None:
+        """`on_end` must not raise."""
+        self.stream = 0
+        """Its number; 0 as long as the call waits for its turn."""
         self.ended = False
         """Whether `on_end` has been called, or will never be because the call was given up."""
         self._on_end = on_end
         self.window = 0  # bytes that may still be sent
-        self.block = b""  # of a header block that goes on in CONTINUATION
         self.answered = False  # response headers have come
         self._buffer: bytes | bytearray = b""
         self._received = 0  # bytes of DATA

@@ -2,7 +2,7 @@
 
 import hpack
 import pytest
-from abfleet_router.fleet.http2_client_sender import DEAD_AFTER_CHECKS, DEAD_ALONE_AFTER_CHECKS, PING_AFTER_CHECKS
+from abfleet_router.fleet.http2_client import DEAD_AFTER_CHECKS, DEAD_ALONE_AFTER_CHECKS, PING_AFTER_CHECKS
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2

@@ -4,7 +4,7 @@ import random
 import time
 
 import pytest
-from abfleet_router.fleet.http2_client import MAX_UNREAD_REPLIES
+from abfleet_router.fleet.http2_client_reader import MAX_UNREAD_REPLIES
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2

@@ -1,9 +1,9 @@
 """What a client must check of its server (RFC 9113), byte by byte: the connection ends, one stream does, or none."""
 
 import pytest
-from abfleet_router.fleet.http2_client_sender import KEPT_RESETS
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.control_frames import NOT_KEPT
 from abfleet_transport.http2.frames import Frame, frame
 
 from tests.router.peer import Peer, failure
@@ -250,7 +250,7 @@ async def test_a_watch_leaves_its_stream_to_calls(peer: Peer) -> None:
 
 async def test_numbers_of_streams_that_are_used_up_are_a_goodbye(peer: Peer) -> None:
     """The last call is answered; the next ones need a new connection."""
-    peer.connection._next_stream = http2.MAX_WINDOW
+    peer.connection._calls.next_stream = http2.MAX_WINDOW
     last = peer.call()
     assert (peer.left, peer.connection.usable) == (1, False)
     peer.answer(http2.MAX_WINDOW, b"fine")
@@ -260,7 +260,7 @@ async def test_numbers_of_streams_that_are_used_up_are_a_goodbye(peer: Peer) -> 
 
 async def test_many_resets_of_ours_are_not_held_against_the_worker(peer: Peer) -> None:
     """What was on its way for them is dropped, though not every one of them is remembered."""
-    for _ in range(KEPT_RESETS + 5):
+    for _ in range(NOT_KEPT + 5):
         peer.give_up(peer.call())
     stays = peer.call()
     peer.say(frame(http2.HEADERS, 4, 3, OK), frame(http2.DATA, 0, 3, b"x"), HEAD)
