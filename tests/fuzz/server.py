@@ -10,13 +10,14 @@ import hpack
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.connection import ServerConnection
-from abfleet_transport.http2.frames import Frame, ProtocolError
+from abfleet_transport.http2.frames import ProtocolError
 from abfleet_transport.http2.header_block import EarlyDecoder, decode, head_of
 
 from tests.fuzz import frames
 from tests.fuzz.mutation import any_of
 from tests.fuzz.target import Target, Trial
 from tests.fuzz.wire import REQUESTS
+from tests.support.frames import Frame
 from tests.support.http2_wire import ServerSide
 
 PAYLOADS = (*REQUESTS, gzip.compress(b"x" * 200_000), b"y" * 20_000)

@@ -9,10 +9,10 @@ import pytest
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import ClientStream, OnEnd, RpcFailed
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 from hypothesis import strategies as st
 
-from tests.support.frames import FrameReader
+from tests.support.frames import Frame, FrameReader
 
 BYTES = st.binary(max_size=60)
 OK_HEADERS = [(":status", "200"), ("content-type", "application/grpc")]

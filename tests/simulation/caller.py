@@ -14,7 +14,7 @@ from abfleet_transport.http2 import frames as http2
 
 from tests.simulation.network import Network
 from tests.simulation.world import Process
-from tests.support.frames import FrameReader
+from tests.support.frames import Frame, FrameReader
 
 PATH = "/Recommender/Recommend"
 STATUSES = (
@@ -100,7 +100,7 @@ class CallerConnection(asyncio.Protocol):
         for got in self._reader.feed(data):
             self._on_frame(got)
 
-    def _on_frame(self, got: http2.Frame) -> None:
+    def _on_frame(self, got: Frame) -> None:
         if got.kind == http2.SETTINGS and not got.flags & http2.ACK:
             self.transport.write(http2.frame(http2.SETTINGS, http2.ACK, 0))
         elif got.kind == http2.PING and not got.flags & http2.ACK:

@@ -43,7 +43,7 @@ class Peer:
                 if got.kind == http2.WINDOW_UPDATE:
                     self._windows[got.stream] = self._window(got.stream) + http2.uint31(got.payload)
                 elif got.kind == http2.SETTINGS and not got.flags & http2.ACK:
-                    self._stream_window = http2.settings(got.payload).get(http2.INITIAL_WINDOW_SIZE, 65_535)
+                    self._stream_window = dict(http2.settings(got.payload)).get(http2.INITIAL_WINDOW_SIZE, 65_535)
             self._moved.set()
         raise ConnectionResetError
 

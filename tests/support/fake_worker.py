@@ -11,7 +11,7 @@ from abfleet_transport.http2.frames import frame
 from grpc_health.v1 import health_pb2
 
 from tests.router.fakes import worker_answer
-from tests.support.frames import FrameReader
+from tests.support.frames import Frame, FrameReader
 
 HEADERS = b"\x88\x0f\x10" + http2.literal("application/grpc")
 SERVING = health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING).SerializeToString()
@@ -108,7 +108,7 @@ class Connection:
         self._open: dict[int, tuple[str, bytearray]] = {}  # path and body
         self._acknowledged = False
 
-    def take(self, got: http2.Frame) -> None:
+    def take(self, got: Frame) -> None:
         """Reads one frame."""
         if got.kind == http2.SETTINGS:
             if got.flags & http2.ACK:
@@ -120,13 +120,16 @@ class Connection:
         elif got.kind == http2.RST_STREAM:
             self._open.pop(got.stream, None)
         elif got.kind == http2.HEADERS:
-            fields = {str(name): str(value) for name, value in self._decoder.decode(http2.unpadded(got))}
+            fields = {
+                str(name): str(value)
+                for name, value in self._decoder.decode(http2.unpadded(got.kind, got.flags, got.payload))
+            }
             self._open[got.stream] = (fields[":path"], bytearray())
             if self._acknowledged:
                 self._worker.most_open = max(self._worker.most_open, len(self._open))
         elif got.kind == http2.DATA and got.stream in self._open and not self.left:
             path, body = self._open[got.stream]
-            body += http2.unpadded(got)
+            body += http2.unpadded(got.kind, got.flags, got.payload)
             if got.payload:
                 self._write(http2.window_update(0, len(got.payload)))
             if got.flags & http2.END_STREAM:

@@ -1,9 +1,19 @@
 """Frames as tests read them: one after the other, by a reader of their own."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, ProtocolError
+from abfleet_transport.http2.frames import ProtocolError
+
+
+class Frame(NamedTuple):
+    """One frame; `stream` is 0 for the connection."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
 
 
 class FrameReader:

@@ -7,11 +7,10 @@ from abfleet_transport.call import Call
 from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.connection import ServerConnection
 from abfleet_transport.http2.forwarding import ForwardedStream, GrpcioBackend
-from abfleet_transport.http2.frames import Frame
 from abfleet_transport.http2.header_block import Head
 from abfleet_transport.plan import ServerPlan
 
-from tests.support.frames import FrameReader
+from tests.support.frames import Frame, FrameReader
 
 
 class NothingBehind:

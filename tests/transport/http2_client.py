@@ -5,8 +5,9 @@ import asyncio
 import hpack
 from abfleet_transport.call import Call
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 
+from tests.support.frames import Frame
 from tests.support.http2_wire import ServerSide
 
 PATH = "/Recommender/Recommend"

@@ -15,7 +15,7 @@ from abfleet_transport.http2.frames import ProtocolError
 from abfleet_transport.http2.socket import WritingTurn, writing_turn
 
 from abfleet_router.fleet.http2_client_reader import AnswerReader, WorkerSide
-from abfleet_router.fleet.http2_client_sender import WATCHING, CallSender
+from abfleet_router.fleet.http2_client_sender import WATCHING, CallSender, WorkerSocket
 from abfleet_router.fleet.http2_client_stream import ClientStream, OnEnd, RpcFailed
 
 PING_AFTER_CHECKS: Final = 12
@@ -47,11 +47,11 @@ class ClientConnection(asyncio.Protocol):
         self._authority = authority
         self._on_closed = on_closed
         self._on_leaving = on_leaving
-        self._transport: asyncio.Transport | None = None
+        self._socket = socket = WorkerSocket()
         self._turn = WritingTurn()
-        self._calls = calls = CallSender(self._write, self._leave)
-        side = WorkerSide(calls, self._write, self._unread_bytes, self._on_stream_ended, self._on_goaway)
-        self._reader = AnswerReader(calls, self._write, self._on_stream_ended, side)
+        self._calls = calls = CallSender(socket.write, self._leave)
+        side = WorkerSide(calls, socket, self._on_stream_ended, self._on_goaway)
+        self._reader = AnswerReader(calls, socket.write, self._on_stream_ended, side)
         self._frames = FrameReader(self._reader, max_frame=http2.OUR_MAX_FRAME)
         self._heads: dict[str, bytes] = {}  # header block of each path, without the timeout
         self._left = False  # the worker takes no more calls
@@ -109,8 +109,8 @@ class ClientConnection(asyncio.Protocol):
         """One of them has: another may begin, or the connection is done."""
         calls = self._calls
         calls.open_pending()
-        if not calls.takes_calls and not calls.open and self._transport is not None:
-            self._transport.close()
+        if not calls.takes_calls and not calls.open:
+            self._socket.close()
 
     def check_liveness(self, *, alone: bool = False) -> None:
         """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
@@ -120,21 +120,21 @@ class ClientConnection(asyncio.Protocol):
         A process that is stopped or cut off says nothing and closes nothing. Checks are counted instead of time, so
         that a pause of this process is not held against the worker: what came meanwhile is read between two checks.
         """
-        if self._ended or self._transport is None or not self._calls.awaits_answer:
+        if not self._socket.is_open or not self._calls.awaits_answer:
             return
         self._silent_checks += 1
         if self._silent_checks >= PING_AFTER_CHECKS and not self._reader.pinged:
             self._reader.pinged = self._awaits_pong = True
-            self._transport.write(http2.frame(http2.PING, 0, 0, bytes(8)))
+            self._socket.write(http2.frame(http2.PING, 0, 0, bytes(8)))
         elif self._awaits_pong and self._silent_checks >= (DEAD_ALONE_AFTER_CHECKS if alone else DEAD_AFTER_CHECKS):
             self._break(Code.UNAVAILABLE, "the worker did not answer a PING")
 
     # --- for the event loop -------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
+        self._socket.open(cast(asyncio.Transport, transport))  # uvloop's is one without saying so
         self._turn = writing_turn(asyncio.get_running_loop())
-        self._write(http2.client_preface())
+        self._socket.write(http2.client_preface())
         self._calls.takes_calls = True
 
     def data_received(self, data: bytes) -> None:
@@ -145,22 +145,14 @@ class ClientConnection(asyncio.Protocol):
         try:
             self._frames.feed(data)
         except ProtocolError as error:
-            if not self._unread_bytes():  # else it does not read
-                self._write(http2.goaway(0, error.code, str(error).encode()[:200]))
+            if not self._socket.unread_bytes:  # else it does not read
+                self._socket.write(http2.goaway(0, error.code, str(error).encode()[:200]))
             self._break(Code.INTERNAL, f"the worker violated HTTP/2: {error}")
         finally:
             self._turn.end()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._break(Code.UNAVAILABLE, f"the connection was lost{f': {error}' if error else ''}")
-
-    def _write(self, data: bytes) -> None:
-        if self._transport is not None and not self._ended:
-            self._transport.write(data)
-
-    def _unread_bytes(self) -> int:
-        """Of what was written, those that the worker has not read, as far as is known here."""
-        return 0 if self._transport is None or self._ended else self._transport.get_write_buffer_size()
 
     # --- endings ------------------------------------------------------------------------------------------------------
 
@@ -192,8 +184,8 @@ class ClientConnection(asyncio.Protocol):
             return
         self._ended, self._calls.takes_calls = True, False
         streams, pending = self._calls.take_open(), self._calls.take_pending()
-        if self._transport is not None:
-            self._transport.abort()
+        if self._socket.is_open:
+            self._socket.abort()
             self._on_closed(self)
         # Of a worker that has said goodbye the end of the connection says no more than that.
         for stream in streams:

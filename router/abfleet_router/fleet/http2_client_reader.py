@@ -9,9 +9,9 @@ from typing import Final
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.control_frames import ControlFrames
-from abfleet_transport.http2.frames import Frame, ProtocolError, StreamError
+from abfleet_transport.http2.frames import ProtocolError, StreamError
 
-from abfleet_router.fleet.http2_client_sender import WATCHING, CallSender
+from abfleet_router.fleet.http2_client_sender import WATCHING, CallSender, WorkerSocket
 from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 
 MAX_UNREAD_REPLIES: Final = 10_000
@@ -23,28 +23,15 @@ WINDOW_RENEWED_BYTES: Final = 2**30
 class WorkerSide:
     """What control frames of a worker do to our connection."""
 
-    __slots__ = (
-        "_calls",
-        "_on_stream_ended",
-        "_unread_bytes",
-        "_unread_replies",
-        "_write",
-        "on_goaway",
-        "open_streams",
-    )
-
     def __init__(
         self,
         calls: CallSender,
-        write: Callable[[bytes], None],
-        unread_bytes: Callable[[], int],
+        socket: WorkerSocket,
         on_stream_ended: Callable[[], None],
         on_goaway: Callable[[int], None],
     ) -> None:
-        """`unread_bytes` says how many of those that were written the worker has not read."""
         self._calls = calls
-        self._write = write
-        self._unread_bytes = unread_bytes
+        self._socket = socket
         self._on_stream_ended = on_stream_ended
         self.on_goaway = on_goaway
         self.open_streams = calls.open
@@ -68,13 +55,13 @@ class WorkerSide:
 
     def reply(self, data: bytes) -> None:
         """Writes an acknowledgement. Raises ProtocolError where too many were not read."""
-        if not self._unread_bytes():
+        if not self._socket.unread_bytes:
             self._unread_replies = 0
         self._unread_replies += 1
         if self._unread_replies > MAX_UNREAD_REPLIES:
             text = f"more than {MAX_UNREAD_REPLIES} replies to PING and SETTINGS were not read"
             raise ProtocolError(text, http2.ENHANCE_YOUR_CALM)
-        self._write(data)
+        self._socket.write(data)
 
     def on_reset(self, stream: int, code: int) -> None:
         """The worker ends a stream without an answer."""
@@ -121,8 +108,6 @@ class AnswerReader:
         on_control: Takes frames that are neither DATA nor HEADERS.
     """
 
-    __slots__ = ("_calls", "_on_stream_ended", "_received", "_side", "_write", "on_control", "pinged", "served")
-
     def __init__(
         self,
         calls: CallSender,
@@ -148,7 +133,7 @@ class AnswerReader:
             self._write(http2.window_update(0, self._received))
             self._received = 0
         if flags & http2.PADDED:
-            payload = http2.unpadded(Frame(http2.DATA, flags, stream, payload))
+            payload = http2.unpadded(http2.DATA, flags, payload)
         call = self._calls.open.get(stream)
         if call is None:
             self._check_closed(http2.DATA, stream)

@@ -3,6 +3,7 @@
 What comes in is the business of http2_client_reader.py.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +18,43 @@ WATCHING: Final = 2
 """Streams that a worker must allow so that one can be a health watch, which never ends."""
 
 
+class WorkerSocket:
+    """What is written to a worker goes out at once; nothing does before it is open, or once it has ended."""
+
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether something can be written."""
+        return self._transport is not None
+
+    @property
+    def unread_bytes(self) -> int:
+        """Of what was written, those that the worker has not read, as far as is known here."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """It is connected."""
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        """Writes, as long as it is open."""
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def close(self) -> None:
+        """Closes when what was written is out."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Ends it at once."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+
+
 class CallSender:
     """The calls of one connection: those that wait for a stream, and those that have one.
 
@@ -28,19 +66,6 @@ class CallSender:
         takes_calls: Whether new ones may begin; changed by the connection.
         owed: Whether a call was made, and nothing has come since; changed by the connection, too.
     """
-
-    __slots__ = (
-        "_on_used_up",
-        "_pending",
-        "_write",
-        "ended",
-        "flow",
-        "most_streams",
-        "next_stream",
-        "open",
-        "owed",
-        "takes_calls",
-    )
 
     def __init__(self, write: Callable[[bytes], None], on_used_up: Callable[[], None]) -> None:
         """`on_used_up` hears when the numbers of streams are."""

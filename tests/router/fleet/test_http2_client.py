@@ -6,11 +6,12 @@ from abfleet_router.fleet.http2_client import DEAD_AFTER_CHECKS, DEAD_ALONE_AFTE
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.router.peer import OK_HEADERS, Peer, failure
+from tests.support.frames import Frame
 from tests.support.header_fields import fields_of
 
 

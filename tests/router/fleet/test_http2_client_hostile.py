@@ -8,12 +8,12 @@ from abfleet_router.fleet.http2_client_reader import MAX_UNREAD_REPLIES
 from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.router.peer import BYTES, OK_HEADERS, Peer, failure
-from tests.support.frames import FrameReader
+from tests.support.frames import Frame, FrameReader
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import pytest
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.control_frames import NOT_KEPT
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 
 from tests.router.peer import Peer, failure
+from tests.support.frames import Frame
 
 OK = bytes.fromhex("88 0f10 10") + b"application/grpc"
 HEAD = frame(http2.HEADERS, 4, 1, OK)

@@ -5,7 +5,7 @@ import asyncio
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import frame
 
-from tests.support.frames import FrameReader
+from tests.support.frames import Frame, FrameReader
 from tests.support.http2_wire import ServerSide
 
 HEAD = http2.request_headers("/Recommender/Recommend", "server")
@@ -23,7 +23,7 @@ def no_window() -> bytes:
     return http2.PREFACE + frame(http2.SETTINGS, 0, 0, http2.SETTING.pack(http2.INITIAL_WINDOW_SIZE, 0))
 
 
-def frames(written: bytes) -> list[http2.Frame]:
+def frames(written: bytes) -> list[Frame]:
     """The frames that were written, of any size."""
     return list(FrameReader(2**24).feed(bytes(written)))
 

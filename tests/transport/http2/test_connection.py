@@ -9,8 +9,9 @@ import pytest
 from abfleet_transport.call import Call, Code
 from abfleet_transport.http2 import call_queue, connection, socket
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 
+from tests.support.frames import Frame
 from tests.transport.http2_client import GREETING, HEAD, MIB, PATH, Client, begun, data, ended, message, setting
 
 

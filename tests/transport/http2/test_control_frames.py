@@ -2,8 +2,9 @@
 
 import pytest
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 
+from tests.support.frames import Frame
 from tests.transport.http2_client import GREETING, HEAD, MIB, PATH, Client, begun, data, ended, message, setting
 
 
@@ -19,7 +20,7 @@ async def test_the_greeting_says_what_is_taken() -> None:
     """No header table, the limits, and a window for the connection."""
     client = Client(max_metadata_bytes=5000, max_concurrent_streams=7)
     ours, window, *_ = await client.heard()
-    assert http2.settings(ours.payload) == {
+    assert dict(http2.settings(ours.payload)) == {
         http2.HEADER_TABLE_SIZE: 0,
         http2.MAX_CONCURRENT_STREAMS: 7,
         http2.INITIAL_WINDOW_SIZE: 65_535,

@@ -5,8 +5,9 @@ from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.control_frames import NOT_KEPT
 from abfleet_transport.http2.forwarding import passed_on
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 
+from tests.support.frames import Frame
 from tests.transport.http2_client import HEAD, PATH, Client, begun, data, ended, message, setting
 
 NAMED = HEAD + b"\x0f\x0d"

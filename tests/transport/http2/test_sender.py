@@ -8,11 +8,12 @@ from abfleet_transport.call import Call, Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2 import sender, socket
 from abfleet_transport.http2.flow_control import FlowControl
-from abfleet_transport.http2.frames import Frame, frame
+from abfleet_transport.http2.frames import frame
 from abfleet_transport.http2.sender import DRAIN_PING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.frames import Frame
 from tests.transport.http2_client import Client, begun, data, message, setting
 
 

@@ -115,8 +115,6 @@ class WorkAccount:
         suspect: Whether it is read from last.
     """
 
-    __slots__ = ("_address", "_clock", "_own", "_turns", "due", "suspect")
-
     def __init__(self, clock: Callable[[], float], turns: ReadCount) -> None:
         """`clock` gives seconds and is monotonic."""
         self._clock = clock

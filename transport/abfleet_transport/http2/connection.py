@@ -20,7 +20,13 @@ from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.frame_reader import FrameReader
 from abfleet_transport.http2.frames import ProtocolError
 from abfleet_transport.http2.pacing import READ_UNITS
-from abfleet_transport.http2.requests import CONNECTION_WINDOW, REFUSAL_UNITS, STREAM_WINDOW, RequestReader
+from abfleet_transport.http2.requests import (
+    CONNECTION_WINDOW,
+    REFUSAL_UNITS,
+    STREAM_WINDOW,
+    RequestBodies,
+    RequestReader,
+)
 from abfleet_transport.http2.sender import AnswerSender
 from abfleet_transport.http2.socket import ConnectionSocket, host_of
 
@@ -44,18 +50,6 @@ log = structlog.get_logger("abfleet.transport")
 
 class ServerSide:
     """What control frames of a client do to its connection: calls that it gives up, and streams that are cut."""
-
-    __slots__ = (
-        "_queue",
-        "_sender",
-        "charge",
-        "check_begun",
-        "on_acknowledged",
-        "on_pong",
-        "on_setting",
-        "open_streams",
-        "reply",
-    )
 
     def __init__(
         self,
@@ -133,23 +127,6 @@ class ServerConnection(asyncio.BufferedProtocol):
         abort: Cuts it at once; calls that are open on it are given up.
     """
 
-    __slots__ = (
-        "_frames",
-        "_greeting",
-        "_queue",
-        "_requests",
-        "_sender",
-        "_side",
-        "_slow",
-        "_socket",
-        "_turns",
-        "abort",
-        "account",
-        "drain",
-        "read_on",
-        "streams",
-    )
-
     def __init__(self, queue: CallQueue) -> None:
         self._queue = queue
         self._turns = queue.turns
@@ -159,7 +136,12 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._side = side = ServerSide(queue, sender, account, socket, self._on_greeted)
         control = ControlFrames(side, sender.flow)
         self._requests = RequestReader(
-            queue, sender, account, write=socket.write, on_control=control.take, break_stream=side.break_stream
+            queue,
+            sender,
+            account,
+            write=socket.write,
+            on_control=control.take,
+            bodies=RequestBodies(queue, sender, account, side.break_stream),
         )
         self._frames = FrameReader(self._requests, max_frame=http2.DEFAULT_MAX_FRAME, preface=http2.PREFACE)
         self.streams = sender.streams

@@ -58,8 +58,6 @@ class ControlledSide(Protocol):
 class ControlFrames:
     """Takes them, and changes windows as they say."""
 
-    __slots__ = ("_flow", "_side")
-
     def __init__(self, side: ControlledSide, flow: FlowControl) -> None:
         self._side = side
         self._flow = flow
@@ -94,7 +92,7 @@ class ControlFrames:
         if flags & http2.ACK:
             side.on_acknowledged()
             return
-        for name, value in http2.settings_in_order(payload):
+        for name, value in http2.settings(payload):
             if name == http2.MAX_FRAME_SIZE:
                 flow.max_frame = value
             elif name == http2.INITIAL_WINDOW_SIZE:
@@ -131,8 +129,6 @@ class ControlFrames:
 
 class EndedStreams:
     """Streams that we have ended and the peer has not: what it sends until it knows is passed over."""
-
-    __slots__ = ("_forgotten", "_kept")
 
     def __init__(self) -> None:
         self._kept: dict[int, None] = {}  # oldest first

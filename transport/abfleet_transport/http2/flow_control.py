@@ -23,8 +23,6 @@ class SendBuffer:
     Changed only by the connection it goes out on, and by whoever adds to it.
     """
 
-    __slots__ = ("_drained", "_parts", "_trailers", "owner")
-
     def __init__(self, owner: FlowControlled) -> None:
         self.owner = owner
         self._parts: deque[memoryview] = deque()

@@ -6,27 +6,11 @@ go on in CONTINUATION are joined here, so a handler gets whole ones only.
 
 from typing import Final, Protocol
 
-from abfleet_transport.http2.frames import (
-    ACK,
-    CONTINUATION,
-    DATA,
-    END_HEADERS,
-    ENHANCE_YOUR_CALM,
-    FRAME_HEADER,
-    FRAME_SIZE_ERROR,
-    HEADERS,
-    MAX_HEADER_BLOCK,
-    MAX_WINDOW,
-    PADDED,
-    PRIORITY,
-    SETTINGS,
-    Frame,
-    ProtocolError,
-    unpadded,
-)
+from abfleet_transport.http2 import frames as http2
+from abfleet_transport.http2.frames import ProtocolError
 
-FRAME_HEADER_BYTES: Final = FRAME_HEADER.size
-PLAIN: Final = PADDED | PRIORITY | END_HEADERS
+FRAME_HEADER_BYTES: Final = http2.FRAME_HEADER.size
+PLAIN: Final = http2.PADDED | http2.PRIORITY | http2.END_HEADERS
 """Of the flags of HEADERS: with END_HEADERS alone of these, the payload is the whole block."""
 
 
@@ -45,8 +29,6 @@ class FrameHandler(Protocol):
 
 class FrameReader:
     """Keeps what is not whole yet: at most a frame and a header block."""
-
-    __slots__ = ("_block", "_handler", "_max_frame", "_missing", "_parts", "_preface")
 
     def __init__(self, handler: FrameHandler, *, max_frame: int, preface: bytes = b"") -> None:
         """`max_frame`: bytes of a payload that our settings allow; `preface`: what comes before the first frame."""
@@ -72,29 +54,29 @@ class FrameReader:
             if position < 0:
                 self._parts, self._missing = [data], 1
                 return
-        handler, most, unpack = self._handler, self._max_frame, FRAME_HEADER.unpack_from
+        handler, most, unpack = self._handler, self._max_frame, http2.FRAME_HEADER.unpack_from
         while size - position >= FRAME_HEADER_BYTES:
             high, low, kind, flags, stream = unpack(data, position)
             length = high << 8 | low
             start = position + FRAME_HEADER_BYTES
             end = start + length
             if length > most:
-                raise ProtocolError(f"frame: {length} bytes; at most {most} are allowed", FRAME_SIZE_ERROR)
+                raise ProtocolError(f"frame: {length} bytes; at most {most} are allowed", http2.FRAME_SIZE_ERROR)
             if end > size:
                 needed = end - position
                 break
             position = end
-            stream &= MAX_WINDOW
+            stream &= http2.MAX_WINDOW
             if self._block is not None:
                 self._on_continuation(kind, flags, stream, data[start:end])
-            elif kind == DATA:
+            elif kind == http2.DATA:
                 handler.on_data(flags, stream, data[start:end])
-            elif kind == HEADERS:
-                if flags & PLAIN == END_HEADERS and length <= MAX_HEADER_BLOCK:
+            elif kind == http2.HEADERS:
+                if flags & PLAIN == http2.END_HEADERS and length <= http2.MAX_HEADER_BLOCK:
                     handler.on_headers(flags, stream, data[start:end])
                 else:
                     self._on_headers(flags, stream, data[start:end])
-            elif kind == CONTINUATION:
+            elif kind == http2.CONTINUATION:
                 raise ProtocolError(f"CONTINUATION on stream {stream} has no HEADERS before it")
             else:
                 handler.on_control(kind, flags, stream, data[start:end])
@@ -109,8 +91,8 @@ class FrameReader:
             raise ProtocolError("preface: this port accepts only gRPC over HTTP/2 without TLS")
         if len(data) < size + FRAME_HEADER_BYTES:
             return -1
-        _, _, kind, flags, _ = FRAME_HEADER.unpack_from(data, size)
-        if kind != SETTINGS or flags & ACK:
+        _, _, kind, flags, _ = http2.FRAME_HEADER.unpack_from(data, size)
+        if kind != http2.SETTINGS or flags & http2.ACK:
             raise ProtocolError(
                 f"the first frame is of type {kind} with flags {flags}; it must be SETTINGS without ACK"
             )
@@ -118,14 +100,14 @@ class FrameReader:
         return size
 
     def _on_headers(self, flags: int, stream: int, payload: bytes) -> None:
-        if flags & (PADDED | PRIORITY):
-            payload = unpadded(Frame(HEADERS, flags, stream, payload))
+        if flags & (http2.PADDED | http2.PRIORITY):
+            payload = http2.unpadded(http2.HEADERS, flags, payload)
         self._take_block(flags, flags, stream, bytearray(payload))
 
     def _on_continuation(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         assert self._block is not None
         first_flags, first_stream, block = self._block
-        if kind != CONTINUATION:
+        if kind != http2.CONTINUATION:
             raise ProtocolError(f"frame of type {kind} inside a header block; only CONTINUATION is allowed")
         if stream != first_stream:
             raise ProtocolError(f"CONTINUATION on stream {stream} has no HEADERS before it")
@@ -134,10 +116,10 @@ class FrameReader:
         self._take_block(first_flags, flags, stream, block)
 
     def _take_block(self, first_flags: int, flags: int, stream: int, block: bytearray) -> None:
-        if len(block) > MAX_HEADER_BLOCK:
-            text = f"header block: more than {MAX_HEADER_BLOCK} bytes are not allowed"
-            raise ProtocolError(text, ENHANCE_YOUR_CALM)
-        if flags & END_HEADERS:
+        if len(block) > http2.MAX_HEADER_BLOCK:
+            text = f"header block: more than {http2.MAX_HEADER_BLOCK} bytes are not allowed"
+            raise ProtocolError(text, http2.ENHANCE_YOUR_CALM)
+        if flags & http2.END_HEADERS:
             self._block = None
             self._handler.on_headers(first_flags, stream, bytes(block))
         else:

@@ -9,7 +9,7 @@ import re
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import hpack
 
@@ -65,15 +65,6 @@ class StreamError(Exception):
     def __init__(self, text: str, code: int = PROTOCOL_ERROR) -> None:
         super().__init__(text)
         self.code = code
-
-
-class Frame(NamedTuple):
-    """One frame; `stream` is 0 for the connection."""
-
-    kind: int
-    flags: int
-    stream: int
-    payload: bytes
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
@@ -239,21 +230,21 @@ def _decode(block: bytes) -> dict[str, str]:
     return fields
 
 
-def unpadded(got: Frame) -> bytes:
+def unpadded(kind: int, flags: int, payload: bytes) -> bytes:
     """The payload of DATA or HEADERS without padding and priority. Raises ProtocolError."""
-    payload, start, end = got.payload, 0, len(got.payload)
-    if got.flags & PADDED:
+    start, end = 0, len(payload)
+    if flags & PADDED:
         if not payload:
             raise ProtocolError("padding: the frame does not say its length")
         start, end = 1, end - payload[0]
-    if got.kind == HEADERS and got.flags & PRIORITY:
+    if kind == HEADERS and flags & PRIORITY:
         start += 5
     if start > end:
         raise ProtocolError("padding: it is longer than the frame")
     return payload[start:end]
 
 
-def settings_in_order(payload: bytes) -> list[tuple[int, int]]:
+def settings(payload: bytes) -> list[tuple[int, int]]:
     """Identifier and value of each setting of a frame, in the order in which they take effect (RFC 9113, 6.5.3).
 
     Raises ProtocolError.
@@ -272,11 +263,6 @@ def settings_in_order(payload: bytes) -> list[tuple[int, int]]:
         if name == ENABLE_PUSH and value > 1:
             raise ProtocolError(f"SETTINGS_ENABLE_PUSH: {value}; allowed are 0 and 1")
     return values
-
-
-def settings(payload: bytes) -> dict[int, int]:
-    """The settings of a frame, by identifier; of a repeated one the last. Raises ProtocolError."""
-    return dict(settings_in_order(payload))
 
 
 def uint31(payload: bytes) -> int:

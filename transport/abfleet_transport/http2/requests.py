@@ -18,7 +18,6 @@ from abfleet_transport.http2.call import (
 from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.control_frames import OTHER_UNITS
 from abfleet_transport.http2.forwarding import CROWDED, NO_ROOM, ForwardedStream
-from abfleet_transport.http2.frames import Frame
 from abfleet_transport.http2.header_block import MALFORMED, EarlyDecoder, Head, are_trailers, head_of
 from abfleet_transport.http2.sender import AnswerSender
 from abfleet_transport.plan import too_large
@@ -40,28 +39,85 @@ SUSPECT_REFUSAL_UNITS: Final = 8
 """Of a call past that, which an honest client sends again."""
 
 
+class RequestBodies:
+    """Takes bytes of requests, and hands calls that are whole to the queue.
+
+    Attributes:
+        break_stream: Ends a stream that breaks a rule of HTTP/2: its number, why, and the error code.
+    """
+
+    def __init__(
+        self,
+        queue: CallQueue,
+        sender: AnswerSender,
+        account: WorkAccount,
+        break_stream: Callable[[int, str, int], None],
+    ) -> None:
+        self._queue = queue
+        self._sender = sender
+        self._account = account
+        self.break_stream = break_stream
+
+    def take(self, call: Http2Call | ForwardedStream, data: bytes, *, ended: bool) -> None:
+        """Takes bytes of a request; `ended`: they are its last. With them the call is whole, and goes to the queue."""
+        if call.ended:
+            self.break_stream(call.stream, "DATA after END_STREAM", http2.STREAM_CLOSED)
+            return
+        if (length := call.head.content_length) is not None:
+            call.received += len(data)
+            if call.received > length or (ended and call.received < length):
+                why = f"content-length: {length} bytes, and {call.received} were sent"
+                self.break_stream(call.stream, why, http2.PROTOCOL_ERROR)
+                return
+        if type(call) is not Http2Call:
+            call.take(data, ended=ended)  # type: ignore[union-attr]
+            return
+        call.ended = ended
+        try:
+            gathered = data if ended and call.buffer is None else self._gathered(call, data)
+            if ended:
+                if call.buffer is not None:
+                    self._sender.let_go(call)
+                call.payload = whole_message(gathered, call.head.encoding, self._queue.plan.max_message_bytes)
+                if call.paid:  # it leads to something
+                    self._account.due -= call.paid
+                    call.paid = 0
+                self._queue.arrived(call)
+        except BadMessage as error:
+            if error.code is Code.RESOURCE_EXHAUSTED:
+                self._queue.counts.oversized += 1
+            self._queue.counts.refuse("message", call.peer, str(error))
+            self._account.charge(REFUSAL_UNITS)
+            call.fail(error.code, str(error))
+
+    def _gathered(self, call: Http2Call, data: bytes) -> bytes | bytearray:
+        """A message that comes in parts, as far as it is there. Raises BadMessage when it will not be taken."""
+        most, buffer = self._queue.plan.max_message_bytes, call.buffer
+        if buffer is None:
+            buffer = call.buffer = bytearray()
+        measured = len(buffer) >= PREFIX_BYTES
+        buffer += data
+        has_room = self._queue.hold(len(data))
+        if len(buffer) >= PREFIX_BYTES:
+            length = http2.MESSAGE_PREFIX.unpack_from(buffer)[1]
+            if length > most:
+                raise BadMessage(Code.RESOURCE_EXHAUSTED, too_large(length, most))
+            if len(buffer) > length + PREFIX_BYTES:
+                raise BadMessage(Code.INTERNAL, f"message: its prefix says {length} bytes, and more were sent")
+            if not measured and length + PREFIX_BYTES > STREAM_WINDOW:
+                self._sender.give_window(call.stream, length + PREFIX_BYTES - STREAM_WINDOW)
+        if not has_room:
+            raise BadMessage(Code.UNAVAILABLE, NO_ROOM)
+        return buffer
+
+
 class RequestReader:
-    """Takes the frames of a client, and hands requests that are whole to the queue of calls.
+    """Takes the frames of a client, and begins calls and forwarded streams.
 
     Attributes:
         methods: Indexes of the methods that are delivered as calls, by path.
         on_control: Takes frames that are neither DATA nor HEADERS.
-        break_stream: Ends a stream that breaks a rule of HTTP/2: its number, why, and the error code.
     """
-
-    __slots__ = (
-        "_account",
-        "_early",
-        "_heads",
-        "_most_streams",
-        "_queue",
-        "_received",
-        "_sender",
-        "_write",
-        "break_stream",
-        "methods",
-        "on_control",
-    )
 
     def __init__(
         self,
@@ -71,14 +127,15 @@ class RequestReader:
         *,
         write: Callable[[bytes], None],
         on_control: Callable[[int, int, int, bytes], None],
-        break_stream: Callable[[int, str, int], None],
+        bodies: RequestBodies,
     ) -> None:
         self._queue = queue
         self._sender = sender
         self._account = account
         self._write = write
         self.on_control = on_control
-        self.break_stream = break_stream
+        self._bodies = bodies
+        self._break_stream = bodies.break_stream
         self.methods = queue.methods
         self._heads = queue.blocks.heads
         self._most_streams = queue.plan.max_concurrent_streams
@@ -134,15 +191,15 @@ class RequestReader:
         if call is None:
             self._sender.history.on_closed(stream, ended=ended)
         elif call.ended:
-            self.break_stream(stream, "HEADERS after END_STREAM", http2.STREAM_CLOSED)
+            self._break_stream(stream, "HEADERS after END_STREAM", http2.STREAM_CLOSED)
         elif not ended:
             why = "HEADERS without END_STREAM; trailers must end the stream"
-            self.break_stream(stream, why, http2.PROTOCOL_ERROR)
+            self._break_stream(stream, why, http2.PROTOCOL_ERROR)
         elif not are_trailers(fields):
             why = "trailers: pseudo-headers, upper case and HTTP/1's headers are not allowed"
-            self.break_stream(stream, why, http2.PROTOCOL_ERROR)
+            self._break_stream(stream, why, http2.PROTOCOL_ERROR)
         else:
-            self._take(call, b"", ended=True)
+            self._bodies.take(call, b"", ended=True)
 
     def _open(self, stream: int, head: Head, paid: int, *, ended: bool) -> None:
         """Begins a call or a forwarded stream, or refuses what is neither."""
@@ -160,7 +217,7 @@ class RequestReader:
                 self._account.due -= paid
             sender.streams[stream] = call
             if ended:
-                self._take(call, b"", ended=True)
+                self._bodies.take(call, b"", ended=True)
         elif head.size > most:
             text = f"metadata: more than {most} bytes are not allowed"
             self._refuse(stream, "metadata", text, (Code.RESOURCE_EXHAUSTED, text), ended=ended)
@@ -183,8 +240,6 @@ class RequestReader:
         frames = trailers_frame(stream, *status, more, headers_sent=False)
         self._sender.refuse_new(stream, frames, http2.NO_ERROR, ended=ended)
 
-    # --- messages -----------------------------------------------------------------------------------------------------
-
     def on_data(self, flags: int, stream: int, payload: bytes) -> None:
         """Bytes of a request."""
         size = len(payload)
@@ -201,60 +256,8 @@ class RequestReader:
             self._sender.history.on_closed(stream, ended=ended)
             return
         if flags & http2.PADDED:
-            payload = http2.unpadded(Frame(http2.DATA, flags, stream, payload))
+            payload = http2.unpadded(http2.DATA, flags, payload)
             self._account.charge(OTHER_UNITS)
             if not ended:
                 self._write(http2.window_update(stream, size - len(payload)))
-        self._take(call, payload, ended=ended)
-
-    def _take(self, call: Http2Call | ForwardedStream, data: bytes, *, ended: bool) -> None:
-        """Takes bytes of a request; `ended`: they are its last. With them the call is whole, and goes to the queue."""
-        if call.ended:
-            self.break_stream(call.stream, "DATA after END_STREAM", http2.STREAM_CLOSED)
-            return
-        if (length := call.head.content_length) is not None:
-            call.received += len(data)
-            if call.received > length or (ended and call.received < length):
-                why = f"content-length: {length} bytes, and {call.received} were sent"
-                self.break_stream(call.stream, why, http2.PROTOCOL_ERROR)
-                return
-        if type(call) is not Http2Call:
-            call.take(data, ended=ended)  # type: ignore[union-attr]
-            return
-        call.ended = ended
-        try:
-            gathered = data if ended and call.buffer is None else self._gathered(call, data)
-            if ended:
-                if call.buffer is not None:
-                    self._sender.let_go(call)
-                call.payload = whole_message(gathered, call.head.encoding, self._queue.plan.max_message_bytes)
-                if call.paid:  # it leads to something
-                    self._account.due -= call.paid
-                    call.paid = 0
-                self._queue.arrived(call)
-        except BadMessage as error:
-            if error.code is Code.RESOURCE_EXHAUSTED:
-                self._queue.counts.oversized += 1
-            self._queue.counts.refuse("message", call.peer, str(error))
-            self._account.charge(REFUSAL_UNITS)
-            call.fail(error.code, str(error))
-
-    def _gathered(self, call: Http2Call, data: bytes) -> bytes | bytearray:
-        """A message that comes in parts, as far as it is there. Raises BadMessage when it will not be taken."""
-        most, buffer = self._queue.plan.max_message_bytes, call.buffer
-        if buffer is None:
-            buffer = call.buffer = bytearray()
-        measured = len(buffer) >= PREFIX_BYTES
-        buffer += data
-        has_room = self._queue.hold(len(data))
-        if len(buffer) >= PREFIX_BYTES:
-            length = http2.MESSAGE_PREFIX.unpack_from(buffer)[1]
-            if length > most:
-                raise BadMessage(Code.RESOURCE_EXHAUSTED, too_large(length, most))
-            if len(buffer) > length + PREFIX_BYTES:
-                raise BadMessage(Code.INTERNAL, f"message: its prefix says {length} bytes, and more were sent")
-            if not measured and length + PREFIX_BYTES > STREAM_WINDOW:
-                self._sender.give_window(call.stream, length + PREFIX_BYTES - STREAM_WINDOW)
-        if not has_room:
-            raise BadMessage(Code.UNAVAILABLE, NO_ROOM)
-        return buffer
+        self._bodies.take(call, payload, ended=ended)

@@ -41,8 +41,6 @@ class StreamHistory:
         ended: Those that we have ended and the client has not.
     """
 
-    __slots__ = ("_gaps", "ended", "last", "takes_no_more")
-
     def __init__(self) -> None:
         self.last = 0
         self.takes_no_more = False
@@ -78,8 +76,6 @@ class Drain:
     Attributes:
         begun: Whether it has been told so; changed only here.
     """
-
-    __slots__ = ("_flow", "_history", "_socket", "_streams", "begun")
 
     def __init__(
         self,
@@ -132,21 +128,6 @@ class AnswerSender:
         hold: Counts so many more bytes of unfinished messages, or fewer; False when that is too much.
         streams: By number, every call that is not answered, from its headers on; changed by the connection's parts.
     """
-
-    __slots__ = (
-        "_account",
-        "_at_once",
-        "_owes_table_size",
-        "_socket",
-        "drain",
-        "flow",
-        "history",
-        "hold",
-        "loop",
-        "streams",
-        "thread",
-        "thread_id",
-    )
 
     def __init__(self, queue: CallQueue, socket: ConnectionSocket, account: WorkAccount) -> None:
         self.loop = queue.loop

@@ -23,8 +23,6 @@ class WritingTurn:
     Who knows that the turn ends with it begins and ends it; else the loop is asked to call.
     """
 
-    __slots__ = ("_begun", "_sockets")
-
     def __init__(self) -> None:
         self._begun = False
         self._sockets: list[ConnectionSocket] = []
@@ -69,19 +67,6 @@ class ConnectionSocket:
         closed: What comes is not read any more.
         peer: Who is at the other end, as gRPC writes it.
     """
-
-    __slots__ = (
-        "_cut",
-        "_out",
-        "_patience",
-        "_transport",
-        "_turn",
-        "_unread",
-        "_writer",
-        "closed",
-        "loop",
-        "peer",
-    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, cut: Callable[[str, str, str], None]) -> None:
         """`cut` hears of a connection that is ended for what its client does: reason, peer, and why."""
