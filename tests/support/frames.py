@@ -19,36 +19,21 @@ class Frame(NamedTuple):
 class FrameReader:
     """Cuts a byte stream into frames; keeps what is not whole yet."""
 
-    __slots__ = ("_missing", "_parts", "max_frame")
-
     def __init__(self, max_frame: int = http2.OUR_MAX_FRAME) -> None:
-        self._parts: list[bytes] = []  # of a frame that is not whole yet
-        self._missing = 0  # bytes until there is something to read; 0 when there are no parts
+        self._rest = b""
         self.max_frame = max_frame
 
     def feed(self, data: bytes) -> Iterator[Frame]:
-        """The frames that are whole now. Raises ProtocolError for one that is larger than we have said we take."""
-        if self._parts:
-            self._parts.append(data)
-            self._missing -= len(data)
-            if self._missing > 0:
-                return  # joined once, when all is there: a large frame may come in very small parts
-            data = b"".join(self._parts)
-            self._parts = []
-        position, size = 0, len(data)
-        needed = http2.FRAME_HEADER.size
-        while size - position >= http2.FRAME_HEADER.size:
-            high, low, kind, flags, stream = http2.FRAME_HEADER.unpack_from(data, position)
+        """The frames that are whole now. Raises ProtocolError for one that is larger than `max_frame`."""
+        self._rest += data
+        while len(self._rest) >= http2.FRAME_HEADER.size:
+            high, low, kind, flags, stream = http2.FRAME_HEADER.unpack_from(self._rest)
             length = high << 8 | low
             if length > self.max_frame:
                 text = f"frame: {length} bytes; at most {self.max_frame} are allowed"
                 raise ProtocolError(text, http2.FRAME_SIZE_ERROR)
-            end = position + http2.FRAME_HEADER.size + length
-            if end > size:
-                needed = end - position
-                break
-            yield Frame(kind, flags, stream & http2.MAX_WINDOW, data[position + http2.FRAME_HEADER.size : end])
-            position = end
-        if position < size:
-            self._parts = [data[position:]]
-            self._missing = needed - (size - position)
+            end = http2.FRAME_HEADER.size + length
+            if len(self._rest) < end:
+                return
+            payload, self._rest = self._rest[http2.FRAME_HEADER.size : end], self._rest[end:]
+            yield Frame(kind, flags, stream & http2.MAX_WINDOW, payload)

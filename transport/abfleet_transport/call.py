@@ -54,7 +54,7 @@ class Call(Protocol):
     arrived: float
     """When the transport handed the call over, in seconds of `time.monotonic()`."""
     owner: object
-    """For whoever took delivery, who gets the call back when its caller goes; None at delivery."""
+    """For whoever took delivery, who gets the call back when its caller goes; None at first and once it is answered."""
 
     def reply(self, payload: bytes) -> None:
         """Answers with a serialised response message."""

@@ -105,6 +105,7 @@ class Batch(Generic[C]):
         """Has the sender give it up."""
         if self.message is not None:
             self.message.cancel()
+            self.message = None
 
     def some_request_ids(self) -> list[str]:
         """Those of its first calls, for the operational log."""

@@ -122,6 +122,7 @@ class BatchQueue(Generic[C]):
 
     def _on_end(self, batch: Batch[C], outcome: BatchOutcome) -> None:
         batch.answered = now = self._clock()
+        batch.message = None  # which holds `_on_end` of this batch: together they would wait for the collector
         self._not_in_flight(batch, now)
         try:
             if isinstance(outcome, BatchFailed):

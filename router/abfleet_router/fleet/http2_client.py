@@ -102,7 +102,7 @@ class ClientConnection(asyncio.Protocol):
     def cancel(self, stream: ClientStream) -> None:
         """Gives a call up: resets its stream, and says nothing of its end. The connection stays."""
         self._calls.give_up(stream)
-        stream.ended = True
+        stream.give_up()
         self._on_stream_ended()
 
     def _on_stream_ended(self) -> None:

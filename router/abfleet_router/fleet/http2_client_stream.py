@@ -52,7 +52,6 @@ class ClientStream:
         "_on_message",
         "_received",
         "answered",
-        "ended",
         "stream",
         "window",
     )
@@ -61,9 +60,7 @@ class ClientStream:
         """`on_end` must not raise."""
         self.stream = 0
         """Its number; 0 as long as the call waits for its turn."""
-        self.ended = False
-        """Whether `on_end` has been called, or will never be because the call was given up."""
-        self._on_end = on_end
+        self._on_end: OnEnd | None = on_end  # None once it was called, or will never be
         self.window = 0  # bytes that may still be sent
         self.answered = False  # response headers have come
         self._buffer: bytes | bytearray = b""
@@ -160,6 +157,10 @@ class ClientStream:
 
         Whoever hears it may call on the same connection again: so it is said last, when all else is done.
         """
-        if not self.ended:
-            self.ended = True
-            self._on_end(outcome)
+        on_end, self._on_end = self._on_end, None
+        if on_end is not None:
+            on_end(outcome)
+
+    def give_up(self) -> None:
+        """Nobody wants to hear of the end any more."""
+        self._on_end = None

@@ -1,9 +1,12 @@
 """The wire to a worker, without a socket: calls, windows, pings, endings."""
 
+import asyncio
+import weakref
+
 import hpack
 import pytest
 from abfleet_router.fleet.http2_client import DEAD_AFTER_CHECKS, DEAD_ALONE_AFTER_CHECKS, PING_AFTER_CHECKS
-from abfleet_router.fleet.http2_client_stream import RpcFailed
+from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import frame
@@ -13,6 +16,7 @@ from hypothesis import strategies as st
 from tests.router.peer import OK_HEADERS, Peer, failure
 from tests.support.frames import Frame
 from tests.support.header_fields import fields_of
+from tests.transport.http2_client import Client, begun, data, message
 
 
 async def test_a_call_and_its_answer(peer: Peer) -> None:
@@ -271,8 +275,8 @@ async def test_windows_are_kept(sizes: list[int], most: int, first_window: int, 
     changed = ((http2.INITIAL_WINDOW_SIZE, first_window), (http2.MAX_FRAME_SIZE, most))
     peer.say(frame(http2.SETTINGS, 0, 0, b"".join(http2.SETTING.pack(*one) for one in changed)))
     messages = [bytes([number]) * size for number, size in enumerate(sizes, 65)]
-    for message in messages:
-        peer.call(message)
+    for text in messages:
+        peer.call(text)
     room = {0: http2.DEFAULT_WINDOW} | {1 + 2 * number: first_window for number in range(len(sizes))}
     sent: dict[int, bytes] = dict.fromkeys(room, b"")
     ended: set[int] = set()
@@ -293,8 +297,8 @@ async def test_windows_are_kept(sizes: list[int], most: int, first_window: int, 
         if got.kind == http2.DATA:
             sent[got.stream] += got.payload
             ended |= {got.stream} if got.flags & http2.END_STREAM else set()
-    for number, message in enumerate(messages):
-        assert sent[1 + 2 * number] == http2.MESSAGE_PREFIX.pack(0, len(message)) + message
+    for number, text in enumerate(messages):
+        assert sent[1 + 2 * number] == http2.MESSAGE_PREFIX.pack(0, len(text)) + text
     assert ended == set(room) - {0}
     peer.connection.close()
 
@@ -312,3 +316,41 @@ async def test_a_stream_of_messages(peer: Peer) -> None:
     assert heard == [b"one", b"", b"three"]
     peer.say(peer.headers(1, [("grpc-status", "0")], end=True))
     assert stream.done.done()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_a_call_that_has_ended_is_freed_at_once(peer: Peer, answered: bool) -> None:
+    """Not by the garbage collector: who waits for it has the stream, which has who waits, until it has ended."""
+
+    class Waiting:
+        stream: ClientStream
+
+        def on_end(self, outcome: object) -> None:
+            self.outcome = outcome
+
+    waiting = Waiting()
+    waiting.stream = peer.connection.call("/s/m", b"", None, waiting.on_end)
+    freed = weakref.ref(waiting)
+    if answered:
+        peer.answer(1, b"x")
+    else:
+        peer.connection.cancel(waiting.stream)
+    del waiting
+    assert freed() is None
+
+
+async def test_answers_to_callers_go_out_with_the_workers_bytes_that_brought_them(
+    peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same turn of the loop, which is asked for nothing."""
+    client = Client()
+    calls = await client.calls(*(begun(stream) + data(message(b"x"), stream=stream) for stream in (1, 3)))
+    await client.heard()
+    for call in calls:
+        peer.connection.call("/s/m", b"", None, lambda outcome, call=call: call.reply(outcome))  # type: ignore[misc]
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "call_soon", None)
+        peer.answer(1, b"one")
+    assert [got.stream for got in client.wire.frames()] == [1, 1, 1]
+    peer.answer(3, b"two")
+    assert [got.stream for got in client.wire.frames()] == [3, 3, 3]

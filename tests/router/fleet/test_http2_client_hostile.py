@@ -1,6 +1,5 @@
 """The wire to a worker, without a socket: peers that break the protocol, and workers that mean harm."""
 
-import random
 import time
 
 import pytest
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.router.peer import BYTES, OK_HEADERS, Peer, failure
-from tests.support.frames import Frame, FrameReader
 
 
 @pytest.mark.parametrize(
@@ -93,16 +91,6 @@ async def test_a_frame_of_very_many_messages_is_read_in_one_go() -> None:
     peer.say(peer.headers(1, OK_HEADERS), frame(http2.DATA, 0, 1, bytes(5) * 200_000))
     assert len(heard) == 200_000
     assert time.process_time() - begun < 10  # half a second here; a copy for each message would be 100 GB
-
-
-def test_a_large_frame_in_very_small_parts_is_joined_once() -> None:
-    """100,000 parts of a frame cost their bytes, not the square of them; nothing but whole frames is given."""
-    reader, payload = FrameReader(), random.Random(1).randbytes(1_000_000)
-    data = frame(http2.DATA, 0, 1, payload) + frame(http2.PING, 0, 0, bytes(8))
-    begun = time.process_time()
-    got = [one for start in range(0, len(data), 10) for one in reader.feed(data[start : start + 10])]
-    assert got == [Frame(http2.DATA, 0, 1, payload), Frame(http2.PING, 0, 0, bytes(8))]
-    assert time.process_time() - begun < 10  # 0.1 s here; joined each time it would be 50 GB
 
 
 @pytest.mark.parametrize(

@@ -1,37 +1,15 @@
-"""The wire format of HTTP/2: frames however they are cut, headers that others read, padding, hostile blocks."""
+"""The wire format of HTTP/2: headers that others read, padding, hostile blocks."""
 
 from contextlib import suppress
-from itertools import pairwise
 
-import pytest
 from abfleet_transport.http2 import frames as http2
-from abfleet_transport.http2.frames import ProtocolError, StreamError, frame
+from abfleet_transport.http2.frames import ProtocolError, StreamError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.frames import FrameReader
 from tests.support.header_fields import fields_of
 
 BYTES = st.binary(max_size=60)
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(0, 255), st.integers(0, 2**31 - 1), BYTES), max_size=8),
-    st.lists(st.integers(0, 400), max_size=10),
-)
-def test_frames_do_not_depend_on_how_they_are_cut(frames: list[tuple[int, int, int, bytes]], cuts: list[int]) -> None:
-    """TCP cuts where it likes: the same frames come out."""
-    data = b"".join(frame(*one) for one in frames)
-    reader, got, places = FrameReader(), [], sorted({0, *(min(cut, len(data)) for cut in cuts), len(data)})
-    for begin, end in pairwise(places):
-        got += list(reader.feed(data[begin:end]))
-    assert [tuple(one) for one in got] == frames
-
-
-def test_a_frame_past_the_limit_is_refused() -> None:
-    """Before its payload is waited for."""
-    with pytest.raises(ProtocolError, match="at most"):
-        list(FrameReader(max_frame=100).feed(http2.frame_header(http2.DATA, 0, 1, 101)))
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=300), st.floats(0.0, 1e6))

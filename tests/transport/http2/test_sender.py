@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import weakref
 
 import pytest
 from abfleet_transport.call import Call, Code
@@ -188,3 +189,52 @@ async def test_a_connection_that_comes_while_the_server_goes(client: Client) -> 
     client.side.queue.draining = True
     late = Client(client.side)
     assert goaways(await late.heard()) == [2**31 - 1]
+
+
+class Owner:
+    """As a router's: it has the call that has it."""
+
+    call: Call
+
+
+@pytest.mark.parametrize("end", ["reply", "fail", "reset"])
+async def test_a_call_that_has_ended_is_freed_at_once(client: Client, end: str) -> None:
+    """Not by the garbage collector, with its owner: under load there would be thousands of them, and cold memory."""
+    (call,) = await client.calls(begun(), data(message(b"")))
+    call.owner = owner = Owner()
+    owner.call = call
+    freed = weakref.ref(owner)
+    if end == "reply":
+        call.reply(b"answer")
+    elif end == "fail":
+        call.fail(Code.INTERNAL, "no")
+    else:
+        await client.say(http2.reset(1, http2.CANCEL))
+    client.side.gone.clear()
+    del owner, call
+    assert freed() is None
+
+
+async def test_what_is_answered_at_delivery_goes_out_in_the_same_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker with a quick model, and a router that refuses: the loop is not asked for a turn for the write alone."""
+    client = Client()
+    await client.heard()
+    client.side.queue._deliver = lambda calls: [call.reply(b"answer") for call in calls]  # type: ignore[assignment, return-value]
+    client.connection.data_received(begun() + data(message(b"")))
+    assert client.wire.frames() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio.get_running_loop(), "call_soon", None)
+        client.side.queue.turns._turn()
+    assert [got.kind for got in client.wire.frames()] == [http2.HEADERS, http2.DATA, http2.HEADERS]
+
+
+async def test_what_is_written_between_the_beginning_and_the_end_of_a_turn_goes_out_then(client: Client) -> None:
+    """Before that nothing does, and it is one write for a connection, also where the turn has failed."""
+    first, second = await client.calls(begun(), data(message(b"")), begun(3), data(message(b""), stream=3))
+    turn = socket.writing_turn(asyncio.get_running_loop())
+    turn.begin()
+    first.reply(b"1")
+    second.reply(b"2")
+    assert client.wire.written == b""
+    turn.end()
+    assert [got.stream for got in client.wire.frames()] == [1, 1, 1, 3, 3, 3]

@@ -108,6 +108,7 @@ class GrpcioCall:
     def _settle(self, payload: bytes, error: ReplyFailed | None) -> None:
         if self.answer.done():
             return
+        self.owner = None  # which has the call, too: together they would wait for the collector
         if error is None:
             self.answer.set_result(payload)
         else:

@@ -153,6 +153,7 @@ class AnswerSender:
         stream = call.stream
         if self.streams.pop(stream, None) is None:
             return
+        call.owner = None  # which has the call, too: together they would wait for the collector
         flow, account = self.flow, self._account
         size = len(payload) + PREFIX_BYTES
         if size <= flow.window and size <= call.window and size <= self._at_once:
@@ -179,6 +180,7 @@ class AnswerSender:
         stream = call.stream
         if self.streams.pop(stream, None) is None:
             return
+        call.owner = None
         more = b"" if pushback_ms is None else pushback_trailers(pushback_ms)
         self._write_headers(trailers_frame(stream, code, message, more, headers_sent=False))
         self.let_go(call)
