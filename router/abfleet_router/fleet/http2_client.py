@@ -12,7 +12,7 @@ from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frame_reader import FrameReader
 from abfleet_transport.http2.frames import ProtocolError
-from abfleet_transport.http2.socket import WritingTurn, writing_turn
+from abfleet_transport.http2.turns import WritingTurn, writing_turn
 
 from abfleet_router.fleet.http2_client_reader import AnswerReader, WorkerSide
 from abfleet_router.fleet.http2_client_sender import WATCHING, CallSender, WorkerSocket

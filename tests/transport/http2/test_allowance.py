@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from abfleet_transport.http2 import allowance, pacing
+from abfleet_transport.http2 import allowance, turns
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.allowance import (
     BURST_UNITS,
@@ -178,14 +178,14 @@ async def test_a_long_header_block_that_leads_to_an_answer_is_paid_back() -> Non
 
 async def test_suspects_are_read_from_in_small_parts_and_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """So however many they are, the others have the loop; one that is answered is no suspect any more."""
-    monkeypatch.setattr(pacing, "SUSPECTS", 2)
-    monkeypatch.setattr(pacing, "SUSPECT_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "SUSPECTS", 2)
+    monkeypatch.setattr(turns, "SUSPECT_SECONDS", 0.001)
     side = ServerSide((PATH,))
     first = Client(side)
     await first.say(FLOODS["window updates"])
     suspects = [Client(side) for _ in range(5)]
     for one in suspects:
-        assert len(one.connection.get_buffer(-1)) == pacing.FULL_TURN_BYTES
+        assert len(one.connection.get_buffer(-1)) == turns.FULL_TURN_BYTES
         one.connection.get_buffer(-1)[:9] = frame(http2.SETTINGS, http2.ACK, 0)
         one.connection.buffer_updated(9)
         side.queue.turns._turn()

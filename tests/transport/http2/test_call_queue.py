@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from abfleet_transport.http2 import call_queue, pacing
+from abfleet_transport.http2 import call_queue, turns
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call_queue import CALL_UNITS, MAX_CALLS, TURN_CALLS, CallQueue
 from abfleet_transport.http2.connection import ServerConnection
 from abfleet_transport.http2.forwarding import GrpcioBackend
-from abfleet_transport.http2.pacing import READ_UNITS
+from abfleet_transport.http2.turns import READ_UNITS
 from abfleet_transport.plan import ServerPlan
 
 METHOD = "/test.Echo/Say"
@@ -130,7 +130,7 @@ async def test_a_turn_reads_so_much_and_goes_on_in_the_next() -> None:
         greedy.get_buffer(-1)[: len(part)] = part
         greedy.buffer_updated(len(part))
     assert not wire.reads
-    assert len(scene.queue.turns.buffer) == pacing.FULL_TURN_BYTES < room
+    assert len(scene.queue.turns.buffer) == turns.FULL_TURN_BYTES < room
     more = calls(0, 1)
     other.get_buffer(-1)[: len(more)] = more
     other.buffer_updated(len(more))

@@ -1,6 +1,10 @@
-"""The server on our own HTTP/2: frames, header blocks, flow control, connections, and the queue of calls."""
+"""HTTP/2 of our own: the server with its queue of calls, and what a client shares with it: frames, windows, turns."""
 
 __all__ = [
+    "control_frames",
+    "flow_control",
+    "frame_reader",
     "frames",
     "server",
+    "turns",
 ]

@@ -19,8 +19,7 @@ from abfleet_transport.call import Call, Cancelled, Code, Deliver
 from abfleet_transport.http2.allowance import ClientAddresses
 from abfleet_transport.http2.call import Http2Call
 from abfleet_transport.http2.header_block import ENTRY_OVERHEAD, HeaderBlocks
-from abfleet_transport.http2.pacing import ReadingTurns
-from abfleet_transport.http2.socket import writing_turn
+from abfleet_transport.http2.turns import ReadingTurns, writing_turn
 from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
 
 if TYPE_CHECKING:

@@ -19,7 +19,6 @@ from abfleet_transport.http2.control_frames import ControlFrames
 from abfleet_transport.http2.forwarding import ForwardedStream
 from abfleet_transport.http2.frame_reader import FrameReader
 from abfleet_transport.http2.frames import ProtocolError
-from abfleet_transport.http2.pacing import READ_UNITS
 from abfleet_transport.http2.requests import (
     CONNECTION_WINDOW,
     REFUSAL_UNITS,
@@ -27,8 +26,9 @@ from abfleet_transport.http2.requests import (
     RequestBodies,
     RequestReader,
 )
-from abfleet_transport.http2.sender import AnswerSender
+from abfleet_transport.http2.sender import ResponseSender
 from abfleet_transport.http2.socket import ConnectionSocket, host_of
+from abfleet_transport.http2.turns import READ_UNITS
 
 GREETING_SECONDS: Final = 20.0
 """For the preface and for taking our settings; who does not is no client."""
@@ -54,7 +54,7 @@ class ServerSide:
     def __init__(
         self,
         queue: CallQueue,
-        sender: AnswerSender,
+        sender: ResponseSender,
         account: WorkAccount,
         socket: ConnectionSocket,
         on_acknowledged: Callable[[], None],
@@ -133,7 +133,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         self._turns = queue.turns
         self._socket = socket = ConnectionSocket(queue.loop, queue.counts.cut)
         self.account = account = WorkAccount(queue.clock, queue.turns)
-        self._sender = sender = AnswerSender(queue, socket, account)
+        self._sender = sender = ResponseSender(queue, socket, account)
         self._side = side = ServerSide(queue, sender, account, socket, self._on_greeted)
         control = ControlFrames(side, sender.flow)
         self._requests = RequestReader(
@@ -206,8 +206,7 @@ class ServerConnection(asyncio.BufferedProtocol):
         if account.suspect:
             account.due += nbytes // SUSPECT_BYTES_A_UNIT
         self.data_received(data)
-        if account.suspect or turns.read_units >= READ_UNITS:
-            self._socket.pause_reading()
+        if (account.suspect or turns.read_units >= READ_UNITS) and self._socket.pause_reading():
             turns.hold_up(self)
 
     def data_received(self, data: bytes) -> None:

@@ -19,7 +19,7 @@ from abfleet_transport.http2.call_queue import CallQueue
 from abfleet_transport.http2.control_frames import OTHER_UNITS
 from abfleet_transport.http2.forwarding import CROWDED, NO_ROOM, ForwardedStream
 from abfleet_transport.http2.header_block import MALFORMED, EarlyDecoder, Head, are_trailers, head_of
-from abfleet_transport.http2.sender import AnswerSender
+from abfleet_transport.http2.sender import ResponseSender
 from abfleet_transport.plan import too_large
 
 STREAM_WINDOW: Final = http2.DEFAULT_WINDOW
@@ -49,7 +49,7 @@ class RequestBodies:
     def __init__(
         self,
         queue: CallQueue,
-        sender: AnswerSender,
+        sender: ResponseSender,
         account: WorkAccount,
         break_stream: Callable[[int, str, int], None],
     ) -> None:
@@ -122,7 +122,7 @@ class RequestReader:
     def __init__(
         self,
         queue: CallQueue,
-        sender: AnswerSender,
+        sender: ResponseSender,
         account: WorkAccount,
         *,
         write: Callable[[bytes], None],

@@ -121,7 +121,7 @@ class Drain:
             self._socket.leave()
 
 
-class AnswerSender:
+class ResponseSender:
     """Answers calls, and what goes out of forwarded streams.
 
     Attributes:

@@ -4,10 +4,10 @@ import asyncio
 import ipaddress
 from collections.abc import Callable
 from typing import Final
-from weakref import WeakKeyDictionary
 
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import ProtocolError
+from abfleet_transport.http2.turns import writing_turn
 
 UNREAD_BYTES: Final = 256 * 1024
 """Of answers, beside what the kernel takes: a client that lets more wait is not read from until it has read."""
@@ -15,49 +15,6 @@ UNREAD_SECONDS: Final = 30.0
 """And for no longer than this."""
 CLOSE_SECONDS: Final = 2.0
 """For a client to take what was said last and to close, before it is cut."""
-
-
-class WritingTurn:
-    """Sockets that have something to write, which goes out at the end of the loop's turn. One for each loop.
-
-    Who knows that the turn ends with it begins and ends it; else the loop is asked to call.
-    """
-
-    def __init__(self) -> None:
-        self._begun = False
-        self._sockets: list[ConnectionSocket] = []
-
-    def begin(self) -> None:
-        """From here on what is written waits for `end`, which is sure to come."""
-        self._begun = True
-
-    def end(self) -> None:
-        """Everything goes out."""
-        self._begun = False
-        if self._sockets:
-            self._flush()
-
-    def add(self, socket: "ConnectionSocket") -> None:
-        """It has something to write, and had nothing."""
-        if not self._begun and not self._sockets:
-            socket.loop.call_soon(self._flush)
-        self._sockets.append(socket)
-
-    def _flush(self) -> None:
-        sockets, self._sockets = self._sockets, []
-        for socket in sockets:
-            socket.flush()
-
-
-_turns: "WeakKeyDictionary[asyncio.AbstractEventLoop, WritingTurn]" = WeakKeyDictionary()
-
-
-def writing_turn(loop: asyncio.AbstractEventLoop) -> WritingTurn:
-    """That of this loop."""
-    turn = _turns.get(loop)
-    if turn is None:
-        turn = _turns[loop] = WritingTurn()
-    return turn
 
 
 class ConnectionSocket:
@@ -89,10 +46,12 @@ class ConnectionSocket:
 
     # --- reading ------------------------------------------------------------------------------------------------------
 
-    def pause_reading(self) -> None:
-        """Reads no more until `read_on`."""
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.pause_reading()
+    def pause_reading(self) -> bool:
+        """Reads no more until `read_on`; False where it will not read in any case."""
+        if self._transport is None or self._transport.is_closing():
+            return False
+        self._transport.pause_reading()
+        return True
 
     def read_on(self) -> None:
         """Reads again, unless the client does not read."""
