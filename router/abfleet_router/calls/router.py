@@ -152,7 +152,7 @@ class Router:
 
     def on_cancelled(self, call: Call) -> None:
         """The caller has gone, or its deadline has passed. The other calls of its batch are not touched."""
-        routed = call.owner
+        routed, call.owner = call.owner, None  # or both would wait for the collector
         if not isinstance(routed, RoutedCall) or routed.done:
             return
         late = self._clock() >= routed.deadline - CLOCK_SLACK_SECONDS

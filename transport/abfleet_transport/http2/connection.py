@@ -112,7 +112,6 @@ class ServerSide:
         if type(call) is Http2Call:
             self._sender.let_go(call)
             self._queue.caller_gone(call)
-            call.owner = None
         else:
             call.gone()  # type: ignore[union-attr]
 
