@@ -58,7 +58,10 @@ async def test_batches_that_end_otherwise_lose_no_call(workers: int, ending: End
             attempts = {line["attempts"] for line in live.log.exposures()}
         assert one.ended
     uncounted = ending in (REFUSED, Ending("goodbye"), Ending("last"))
-    assert attempts == ({1} if uncounted else {1, 2}), "what was never begun is no attempt"
+    if uncounted:
+        assert attempts == {1}, "what was never begun is no attempt"
+    else:
+        assert {1, 2} <= attempts <= set(range(1, workers + 2)), "each worker ends a call once at most"
 
 
 async def test_a_worker_that_refuses_everything_is_a_failure() -> None:
