@@ -27,7 +27,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_statistics.effects import Estimator, covariance_of_returning
+from abfleet_statistics.effects import Comparison, Estimator, contrast_z, covariance_of_returning
 from abfleet_statistics.moments import Floats, Moments
 
 MOST_SKEWED: Final = 1.0
@@ -85,6 +85,27 @@ def nearer_to_0(first: Floats, second: Floats) -> Floats:
     unknown = np.isnan(first) | np.isnan(second)
     nearer = np.where(np.abs(first) < np.abs(second), first, second)
     return np.where(unknown, np.nan, np.where(agree, nearer, 0.0))
+
+
+def pooled_error(comparison: Comparison, factor: Floats | float = 1.0) -> Floats:
+    """The standard error of value - factor baseline if users of both groups vary alike, but for the factor.
+
+    float64[times]. Of a quantile, whose value in a small group is low just where its own error is.
+    """
+    n0, n1 = comparison.baseline_users, comparison.users
+    squares = np.square(factor) * comparison.baseline_variance * n0 * n0 + comparison.variance * n1 * n1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.sqrt(squares / (n0 * n1)))
+
+
+def pooled_z(
+    comparison: Comparison, factor: Floats | float = 1.0, offset: Floats | float = 0.0, *, sign: int = 1
+) -> Floats:
+    """`contrast_z`, or that by the variance of both groups together where it is nearer to 0: float64[times]."""
+    plain, error = contrast_z(comparison, factor, offset, sign=sign), pooled_error(comparison, factor)
+    effect = sign * (comparison.value - factor * comparison.baseline - offset)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return nearer_to_0(np.where(error > 0, effect / error, plain), plain)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from abfleet_analysis.decision import metrics
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, only, report_of
-from tests.proofs import outside
+from tests.proofs import outside, p95_at_margin
 
 OWN = """
 metrics:
@@ -216,3 +217,9 @@ def test_a_quantile_of_1_cuts_nothing(tmp_path: Path, monkeypatch: pytest.Monkey
     """However uneven the groups are."""
     monkeypatch.setattr(metrics, "UNEVEN_WINSORISE", 0.9)
     assert spending(tmp_path, ", winsorise: 1", buyers=60, shares=(0.8, 0.2))["cap"] is None
+
+
+def test_a_p95_at_its_margin_seldom_passes_in_a_small_group() -> None:
+    """A short form of `./run prove p95-at-margin`: by the small group's own variance it passes in 13 of 100."""
+    random = np.random.default_rng(1)
+    assert sum(p95_at_margin.passes(random, (0.95, 0.05), 5600) for _ in range(100)) <= 7

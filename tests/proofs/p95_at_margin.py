@@ -15,9 +15,9 @@ from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin
 from abfleet_analysis.evidence.thresholds import at_each_time
 from abfleet_statistics import quantiles
-from abfleet_statistics.effects import Estimator, compare, contrast_z
+from abfleet_statistics.effects import Estimator, compare
 from abfleet_statistics.moments import Floats, ThirdMoments, from_sums
-from abfleet_statistics.score_test import null_moments
+from abfleet_statistics.score_test import null_moments, pooled_z
 from numpy.typing import NDArray
 
 from tests.proofs.outside import BACK_BOUND, FIRST_SHIPPING, SIZES, SPLITS, above, crossing
@@ -59,7 +59,7 @@ def passes(random: np.random.Generator, shares: tuple[float, ...], users: int) -
     comparison = compare(moments, member, 1, estimator=RULE.estimator, quantile=scale)
     null = null_moments(moments, member, 1, estimator=RULE.estimator)
     factor, more = margin(RULE, comparison)
-    z = contrast_z(comparison, factor, more, sign=RULE.sign)
+    z = pooled_z(comparison, factor, more, sign=RULE.sign)
     return bool(crossing(z, comparison, null, 1, GUARDRAIL_ALPHA, FIRST_SHIPPING)[0])
 
 

@@ -14,7 +14,7 @@ from abfleet_statistics.confidence_sequence import enough, half_width
 from abfleet_statistics.effects import Comparison, compare, contrast_z
 from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.moments import Floats
-from abfleet_statistics.score_test import NullMoments, nearer_to_0, null_moments
+from abfleet_statistics.score_test import NullMoments, nearer_to_0, null_moments, pooled_z
 from abfleet_statistics.sequential import quantile, two_sided_p
 from abfleet_statistics.shared_alpha import shared_alpha
 
@@ -174,9 +174,10 @@ def _null(metric: MetricEvidence, membership: Floats, group: int, **margin: Floa
 
 def _z(rule: MetricRule, comparison: Comparison, null: NullMoments, sign: int) -> Floats:
     """z of a treatment's value being above (1) or below (-1) control's."""
-    plain = contrast_z(comparison, sign=sign)
-    # A quantile's own z, which the share of calls above it lets count; its sign is that of the values.
-    return plain if rule.source is MetricSource.TIME_QUANTILE else nearer_to_0(null.z(sign), plain)
+    if rule.source is MetricSource.TIME_QUANTILE:
+        # A quantile's own z, which the share of calls above it lets count; its sign is that of the values.
+        return pooled_z(comparison, sign=sign)
+    return nearer_to_0(null.z(sign), contrast_z(comparison, sign=sign))
 
 
 def _margin_z(
@@ -185,9 +186,9 @@ def _margin_z(
     """z of a guardrail being better than its margin, and what it is measured by."""
     rule = metric.rule
     factor, points = margin(rule, comparison)
-    plain = contrast_z(comparison, factor, points, sign=rule.sign)
     if rule.source is MetricSource.TIME_QUANTILE:
-        return plain, _null(metric, membership, group)
+        return pooled_z(comparison, factor, points, sign=rule.sign), _null(metric, membership, group)
+    plain = contrast_z(comparison, factor, points, sign=rule.sign)
     null = _null(metric, membership, group, factor=factor, points=points)
     return nearer_to_0(null.z(rule.sign), plain), null
 

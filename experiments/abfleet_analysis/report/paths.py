@@ -7,6 +7,7 @@ import numpy as np
 from abfleet_statistics.effects import Comparison
 from abfleet_statistics.lookwise import LookwiseTest
 from abfleet_statistics.moments import Floats
+from abfleet_statistics.score_test import pooled_error
 
 from abfleet_analysis.decision.measurements import (
     Measurements,
@@ -63,6 +64,8 @@ def _better_at(measured: MetricMeasurement) -> Floats:
         return np.full(len(comparison.value), np.nan)
     factor, points = (1.0, 0.0) if rule.role == "primary" else margin(rule, comparison)
     error = np.sqrt(comparison.variance + np.square(factor) * comparison.baseline_variance)
+    if rule.source is MetricSource.TIME_QUANTILE:
+        error = np.fmax(error, pooled_error(comparison, factor))
     worst = factor * comparison.baseline + points
     beyond = _crossing(rule, measured.test, error, comparison.value - worst, rule.sign)
     return _relative(worst - comparison.baseline + beyond, comparison)
@@ -73,6 +76,8 @@ def _worse_at(measured: MetricMeasurement, harm: LookwiseTest | None) -> Floats:
     error = comparison.standard_error
     if harm is None:
         return np.full(len(error), np.nan)
+    if measured.rule.source is MetricSource.TIME_QUANTILE:
+        error = np.fmax(error, pooled_error(comparison))
     sign = -measured.rule.sign
     return _relative(_crossing(measured.rule, harm, error, comparison.difference, sign), comparison)
 
