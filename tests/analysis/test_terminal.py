@@ -28,7 +28,7 @@ from rich.table import Table
 from abfleet.commands.fitting import fitted, folded
 from abfleet.up.status_view import StatusWindow, screen
 from tests.analysis.log_lines import DAY, START, LogLines
-from tests.dashboard.made import made_report, renamed, status_document
+from tests.dashboard.made import made_report, renamed, router_status
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WIDTHS = (40, 60, 80, 120, 160)
@@ -182,10 +182,10 @@ def test_in_a_pipe_nothing_is_otherwise() -> None:
 def test_status_keeps_its_figures(width: int) -> None:
     """Groups and versions of a router; at less than 80 columns as blocks."""
     looks = StatusWindow()
-    looks.add(status_document())
+    looks.add(router_status())
     rates = looks.rates()
     assert rates is not None
-    whole(shown(fitted(screen(status_document(), rates)), width), shown(screen(status_document(), rates), 400), width)
+    whole(shown(fitted(screen(router_status(), rates)), width), shown(screen(router_status(), rates), 400), width)
 
 
 @pytest.mark.parametrize("width", [60, 80])
