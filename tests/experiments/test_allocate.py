@@ -19,7 +19,7 @@ def _moves(before: Sequence[int], after: Sequence[int]) -> Moves:
     return Counter((source, sink) for source, sink in zip(before, after, strict=True) if source != sink)
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(ramps())
 def test_ramp_moves_the_minimum(ramp: tuple[int, list[tuple[int, ...]]]) -> None:
     """A row has its shares exactly, moves the sum of the increases, and takes from none that does not shrink."""
@@ -37,7 +37,7 @@ def test_ramp_moves_the_minimum(ramp: tuple[int, list[tuple[int, ...]]]) -> None
         before = after
 
 
-@settings(max_examples=1000, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_plain_edit_of_two_treatments_is_bounded(data: st.DataObject) -> None:
     """Without history none leaves a treatment that does not shrink, and the two exchange only what exceeds 100 %."""

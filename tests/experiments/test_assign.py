@@ -21,7 +21,7 @@ def _assign(text: str, user_id: str, at: datetime = START, **attributes: str) ->
     return Assigner(load_text(HEAD + text), at).assign(user_id, attributes)[0]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     files(),
     st.lists(USERS, min_size=1, max_size=30),

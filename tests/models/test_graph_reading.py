@@ -57,7 +57,7 @@ def test_external_tensors_are_found_wherever_they_hide() -> None:
     assert found.domains == {""}, "a domain that the model itself defines is not custom"
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     cut=st.integers(0, len(SMALL) - 1),
     flips=st.lists(st.tuples(st.integers(0, 3_000), st.integers(0, 255)), max_size=8),

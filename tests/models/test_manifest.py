@@ -201,7 +201,7 @@ def paths(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     ("parse", "good"),
     [(parse_manifest, GOOD), (parse_manifest, TENSORS), (parse_metrics, METRICS), (parse_index, INDEX)],
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_value_anywhere_is_accepted_or_refused(
     parse: Callable[[Any], object], good: Any, data: st.DataObject
