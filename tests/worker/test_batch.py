@@ -80,7 +80,7 @@ def test_a_long_history_that_was_cut_short_is_padded_like_any_other() -> None:
 @given(INT64)
 def test_varints_are_protobufs(value: int) -> None:
     """A varint written here is read by protobuf as the same int64."""
-    assert RecommendResponse.FromString(b"\x08" + batch.varint(value)).item_ids[0] == value
+    assert RecommendResponse.FromString(b"\x08" + batch.Varints()[value]).item_ids[0] == value
 
 
 @given(st.integers(1, 100), st.integers(1, 100), st.integers(1, 6), st.data())

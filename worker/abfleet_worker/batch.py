@@ -5,6 +5,7 @@ from math import isfinite
 from typing import Any
 
 import numpy as np
+from abfleet_process.base128 import varint
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchResponse
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
@@ -23,18 +24,8 @@ class Varints(dict[int, bytes]):
     """
 
     def __missing__(self, value: int) -> bytes:
-        encoded = self[value] = varint(value)
+        encoded = self[value] = varint(value & 0xFFFF_FFFF_FFFF_FFFF)  # an int64 below 0 has the bits of its uint64
         return encoded
-
-
-def varint(value: int) -> bytes:
-    """Base-128 encoding of an int64 (https://protobuf.dev/programming-guides/encoding/#varints)."""
-    rest, out = value & 0xFFFF_FFFF_FFFF_FFFF, bytearray()
-    while rest > 0x7F:
-        out.append(rest & 0x7F | 0x80)
-        rest >>= 7
-    out.append(rest)
-    return bytes(out)
 
 
 def text_field(number: int, text: str) -> bytes:

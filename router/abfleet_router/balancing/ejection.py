@@ -6,11 +6,11 @@ After Envoy's outlier detection (consecutive failures, exponential ejection time
 
 from dataclasses import dataclass
 
+from abfleet_process.backoff import backoff_seconds
+
 FORGET_SECONDS = 60.0
 """Without a call that failed or was answered: then a record says nothing of the replica as it is now, and it is treated
 as a new one. Where there are calls, the longest ejection ends and is followed by the next long before that."""
-MOST_DOUBLINGS = 64
-"""Past any limit that makes sense, and far from where a float overflows: some replicas fail for days."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,10 +82,9 @@ def eject(record: EjectionRecord, policy: EjectionPolicy, now: float) -> float:
     """Takes the replica out; returns until when."""
     if is_forgotten(record, now):
         record.ejections_in_a_row = 0
-    doublings = min(record.ejections_in_a_row, MOST_DOUBLINGS)
-    seconds = min(policy.max_seconds, policy.base_seconds * 2.0**doublings)
     record.ejections_in_a_row += 1
     record.failures_in_a_row = 0
+    seconds = backoff_seconds(record.ejections_in_a_row, first=policy.base_seconds, most=policy.max_seconds)
     record.ejected_until = now + seconds
     return record.ejected_until
 

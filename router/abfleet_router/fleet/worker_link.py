@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+from abfleet_process.backoff import backoff_seconds
 from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 
@@ -127,7 +128,7 @@ class WorkerLink:
 
     async def keep_connected(self, listener: LinkListener) -> None:
         """Connects, and connects again whenever the connection is lost or left, for ever."""
-        backoff, clock = FIRST_BACKOFF_SECONDS, asyncio.get_running_loop().time
+        failures, clock = 0, asyncio.get_running_loop().time
         on_closed, on_goodbye = partial(self._on_closed, listener), partial(self._on_goodbye, listener)
         while True:
             begun = clock()
@@ -146,16 +147,17 @@ class WorkerLink:
                     using.cancel()
                     await asyncio.gather(using, return_exceptions=True)
                 if clock() - begun > LASTING_SECONDS or (self.moving and connection.served):
-                    backoff = FIRST_BACKOFF_SECONDS
+                    failures = 0
                     self._connector.lasts()
                     continue
                 self._connector.closed_at_once()
             if self.moving:
                 self.moving = False
                 listener.on_lost()
+            failures += 1
+            backoff = backoff_seconds(failures, first=FIRST_BACKOFF_SECONDS, most=MAX_BACKOFF_SECONDS)
             # Jitter, or all routers would try a worker that comes back at the same moment.
             await asyncio.sleep(backoff * (0.8 + 0.4 * self._draw()))
-            backoff = min(MAX_BACKOFF_SECONDS, backoff * 2)
 
     def _adopt(self, listener: LinkListener, connection: ClientConnection) -> None:
         """Calls go over this connection from now on."""

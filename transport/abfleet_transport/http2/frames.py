@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Final
 
 import hpack
+from abfleet_process.base128 import varint
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 5, 6, 7, 8, 9
 PRIORITY_FRAME = 2
@@ -150,13 +151,7 @@ def integer(value: int, prefix_bits: int) -> bytes:
     full = (1 << prefix_bits) - 1
     if value < full:
         return bytes((value,))
-    out = bytearray((full,))
-    value -= full
-    while value >= 128:
-        out.append(value & 127 | 128)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
+    return bytes((full,)) + varint(value - full)
 
 
 def timeout_header(seconds: float) -> bytes:
