@@ -10,10 +10,9 @@ from typing import Final, Protocol
 
 from abfleet_transport.http2.frames import ENHANCE_YOUR_CALM, ProtocolError
 
-UNIT_SECONDS: Final = 2e-6
-"""Of the event loop, about: what a frame without a call takes to be read."""
 UNITS_A_SECOND: Final = 20_000
-"""Some 4 % of a core. Clients that cancel all of their calls stay below it."""
+"""A unit is about 2 µs of the event loop, what a frame without a call takes to be read; so this is some 4 % of a core.
+Clients that cancel all of their calls stay below it."""
 BURST_UNITS: Final = 20_000
 """40 ms, after which honest callers would notice."""
 FREE_UNITS: Final = 128
