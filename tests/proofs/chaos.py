@@ -54,6 +54,8 @@ class Row:
     unassigned_served: int = 0
     """Calls of the version in question that were due while its pool was out, and that the version served."""
     missing: int = 0
+    pool: str = ""
+    """What the router said of the pool when its replicas did not come back."""
 
     @property
     def failed(self) -> list[Outcome]:
@@ -114,6 +116,10 @@ async def happens(fleet: Fleet, fault: Fault, hold_seconds: float) -> Row:
     for number in fault.replicas:
         await asyncio.to_thread(fault.end, fleet, fault.version, number)
     row.back = await seconds_until(lambda: all(fault.is_whole(fleet, fault.version, one) for one in fault.replicas))
+    if row.back == float("inf"):
+        pools = (await asyncio.to_thread(fleet.status)).pools
+        told = [line for line in fleet.router_text().splitlines() if fault.version in line]
+        row.pool = "\n".join((*(str(pool) for pool in pools if pool.version == fault.version), *told[-30:]))
     await asyncio.sleep(0.5)
     row.ended = time.monotonic()
     return row
@@ -163,6 +169,7 @@ def together(rows: Sequence[Row]) -> Row:
         fallbacks=sum(row.fallbacks for row in rows),
         unassigned_served=sum(row.unassigned_served for row in rows),
         missing=sum(row.missing for row in rows),
+        pool="".join(row.pool for row in rows),
     )
 
 
@@ -200,7 +207,7 @@ def check(row: Row) -> None:
     assert row.outcomes
     assert row.out is None or row.out < PATIENCE_SECONDS, f"{fault.name}: it was never taken out"
     assert row.back is not None
-    assert row.back < PATIENCE_SECONDS, f"{fault.name}: it never came back"
+    assert row.back < PATIENCE_SECONDS, f"{fault.name}: it never came back\n{row.pool}"
     assert not row.failed, (fault.name, Counter((one.status, one.details) for one in row.failed))
     assert row.missing == 0, fault.name
     if fault.whole_pool:

@@ -232,6 +232,10 @@ class Fleet:
             f"{replicas} replicas of {version} in",
         )
 
+    def router_text(self) -> str:
+        """What the router has told its operator so far."""
+        return self.router.stderr_path.read_text() if self.router is not None else ""
+
     def log(self) -> list[dict[str, Any]]:
         """Every line of the decision log so far; what a caller has been told is written within the flush interval."""
         lines = []
