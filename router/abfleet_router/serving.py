@@ -2,10 +2,12 @@
 
 import asyncio
 import signal
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import grpc
+from abfleet_process.lasting import start_lasting
 from abfleet_process.operational_log import OperationalLog
 from abfleet_process.watched_credentials import keep_checking
 from abfleet_protos import admin_pb2_grpc
@@ -67,12 +69,12 @@ class Serving:
         except BaseException:
             await self._close()
             raise
-        loop = asyncio.get_running_loop()
+        reload = partial(self.parts.reloader.follow, self._settings.reload_interval_seconds)
         self._tasks = [
-            loop.create_task(self.parts.reloader.follow(self._settings.reload_interval_seconds), name="reload"),
-            loop.create_task(self._keep_sweeping(), name="sweep"),
-            loop.create_task(self._reload_on_hangup(), name="reload on SIGHUP"),
-            loop.create_task(keep_checking(self.parts.guards.files), name="check certificates and tokens"),
+            start_lasting(reload, "reload"),
+            start_lasting(self._keep_sweeping, "sweep"),
+            start_lasting(self._reload_on_hangup, "reload on SIGHUP"),
+            start_lasting(partial(keep_checking, self.parts.guards.files), "check certificates and tokens"),
         ]
         return self
 

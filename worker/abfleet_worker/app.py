@@ -15,6 +15,7 @@ from abfleet_models.errors import RegistryError
 from abfleet_process import watched_credentials
 from abfleet_process.errors import AddressError, TransportError
 from abfleet_process.flags import EXIT_USAGE, SettingsError
+from abfleet_process.lasting import start_lasting
 from abfleet_process.operational_log import OperationalLog, configure_logs
 from abfleet_process.process import MetricsServer, StopSignals
 from abfleet_process.security.tls import ServerTls
@@ -207,7 +208,7 @@ class WorkerServing:
             interval_seconds=self._settings.follow_interval_seconds,
         )
         loop.add_signal_handler(signal.SIGHUP, follower.ask)
-        task = asyncio.create_task(follower.run(), name="follow the alias")
+        task = start_lasting(follower.run, "follow the alias")
         try:
             yield
         finally:
@@ -241,8 +242,8 @@ class WorkerServing:
             self.metrics.start()
             await self.server.start()
             if self._tls is not None:
-                checking = watched_credentials.keep_checking([self._tls.watched])
-                self._checking = asyncio.create_task(checking, name="check certificates")
+                checking = partial(watched_credentials.keep_checking, [self._tls.watched])
+                self._checking = start_lasting(checking, "check certificates")
         except TransportError:
             await self._close()
             raise

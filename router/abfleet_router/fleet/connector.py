@@ -65,7 +65,9 @@ class SocketConnector:
         transport, connection = await loop.create_connection(
             make, host.strip("[]"), int(port), ssl=context, server_hostname=name
         )
-        keep_alive(transport.get_extra_info("socket"), KEEPALIVE)
+        sock = transport.get_extra_info("socket")
+        if sock is not None:  # else the connection is lost already, as is heard when this returns
+            keep_alive(sock, KEEPALIVE)
         return connection
 
     def report(self, error: OSError) -> None:

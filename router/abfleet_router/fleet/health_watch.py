@@ -18,6 +18,8 @@ _HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 WATCH_METHOD, CHECK_METHOD = f"/{_HEALTH}/Watch", f"/{_HEALTH}/Check"
 WATCH_RETRY_SECONDS = 0.2
 """Pause between health watches of a worker that is connected and ends them."""
+FIRST_ANSWER_SECONDS = 2.0
+"""For what a watch says at once, the health as it is; a worker that does not say it is asked anew."""
 CHECK_SECONDS = 1.0
 """Between two questions to a worker that allows no stream beside a call, where a watch would leave none for calls."""
 CHECK_TIMEOUT_SECONDS = 2.0
@@ -67,14 +69,14 @@ class HealthWatch:
             self._heard = False
             try:
                 if self._link.may_watch:
-                    await self._link.watch(WATCH_METHOD, self._question, self._hear)
+                    await self._watch()
                     self._on_health(ReplicaHealth.NOT_SERVING)  # a watch has no end of its own: the worker is going
                 else:
                     self._hear(await self._link.ask(CHECK_METHOD, self._question, CHECK_TIMEOUT_SECONDS))
                     await asyncio.sleep(CHECK_SECONDS)
                     continue
             except TimeoutError:
-                continue  # it stood behind a long batch; whether the worker lives is known otherwise
+                continue  # it stood behind a long batch, or was lost; whether the worker lives is known otherwise
             except RpcFailed as error:
                 if error.code is Code.UNIMPLEMENTED:  # gRFC A17: a server without health is assumed healthy
                     self._on_health(ReplicaHealth.SERVING)
@@ -86,6 +88,17 @@ class HealthWatch:
                 elif not error.unsent:
                     self._on_health(ReplicaHealth.NOT_SERVING)
             await asyncio.sleep(WATCH_RETRY_SECONDS)
+
+    async def _watch(self) -> None:
+        """Raises RpcFailed, and TimeoutError where nothing is said at first; later a watch may be silent for ever."""
+        async with asyncio.timeout(FIRST_ANSWER_SECONDS) as limit:
+
+            def hear(message: bytes) -> None:
+                if not self._heard and not limit.expired():
+                    limit.reschedule(None)
+                self._hear(message)
+
+            await self._link.watch(WATCH_METHOD, self._question, hear)
 
     def _hear(self, message: bytes) -> None:
         self._heard = True

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
+from abfleet_process.lasting import start_lasting
 
 from abfleet_router.balancing.ejection import EjectionRecord, is_ejected
 from abfleet_router.fleet.batch import BatchSender
@@ -99,9 +101,7 @@ class Replica:
 
     def start(self) -> None:
         """Begins to connect and to watch its health."""
-        self._connecting = asyncio.get_running_loop().create_task(
-            self.link.keep_connected(self), name=f"connect {self.address}"
-        )
+        self._connecting = start_lasting(partial(self.link.keep_connected, self), f"connect {self.address}")
 
     async def on_connected(self) -> None:
         await self._health_watch.follow()

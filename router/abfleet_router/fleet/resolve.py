@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Sequence
 
 import structlog
+from abfleet_process.lasting import start_lasting
 
 log = structlog.get_logger("abfleet.router.pool")
 
@@ -77,7 +78,7 @@ class TargetWatch:
         if tuple(targets) != self._targets:
             self._targets = tuple(targets)
             self.stop()
-            self._task = asyncio.get_running_loop().create_task(self._follow(), name=f"resolve {self._version}")
+            self._task = start_lasting(self._follow, f"resolve {self._version}")
 
     async def _follow(self) -> None:
         known: dict[str, list[str]] = {}

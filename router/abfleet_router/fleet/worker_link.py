@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import structlog
 from abfleet_process.backoff import backoff_seconds
 from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
@@ -22,6 +23,8 @@ from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 
 BATCH_METHOD = f"/{worker_pb2.DESCRIPTOR.services_by_name['Worker'].full_name}/RecommendBatch"
+log = structlog.get_logger("abfleet.router.worker_link")
+
 CONNECT_SECONDS = 1.0
 FIRST_BACKOFF_SECONDS = 0.1
 MAX_BACKOFF_SECONDS = 1.0
@@ -141,6 +144,7 @@ class WorkerLink:
             else:
                 self._adopt(listener, connection)
                 using = asyncio.ensure_future(listener.on_connected())
+                using.add_done_callback(partial(self._on_used, connection))
                 try:
                     await self._wake.wait()
                 finally:
@@ -158,6 +162,12 @@ class WorkerLink:
             backoff = backoff_seconds(failures, first=FIRST_BACKOFF_SECONDS, most=MAX_BACKOFF_SECONDS)
             # Jitter, or all routers would try a worker that comes back at the same moment.
             await asyncio.sleep(backoff * (0.8 + 0.4 * self._draw()))
+
+    def _on_used(self, connection: ClientConnection, using: asyncio.Future[None]) -> None:
+        """Whoever was told of the connection has done with it; a fault of ours must not leave it open unwatched."""
+        if not using.cancelled() and (error := using.exception()) is not None:
+            log.error("the use of a worker's connection failed", exc_info=error)
+            connection.close()
 
     def _adopt(self, listener: LinkListener, connection: ClientConnection) -> None:
         """Calls go over this connection from now on."""

@@ -1,15 +1,18 @@
 """The link to a worker over real gRPC: batches, refusals, deaths, and how it is connected again."""
 
 import asyncio
+from typing import Any
 
 import grpc
 import pytest
+import uvloop
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_router.fleet.connector import OnConnection, SocketConnector
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.worker_link import WorkerLink
+from structlog.testing import capture_logs
 
 from tests.router.fakes import Hasty
 from tests.router.place import GENEROUS_SECONDS, Place, serving, socket_link
@@ -172,3 +175,61 @@ async def test_a_connection_that_is_lost_before_it_is_known_is_made_again(monkey
     assert link.connection is None
     keeping.cancel()
     await asyncio.gather(keeping, return_exceptions=True)
+
+
+class LosingLoop:
+    """A loop whose connections are gone by the time that whoever asked for one gets it."""
+
+    def get_running_loop(self) -> "LosingLoop":
+        return self
+
+    async def create_connection(self, *arguments: Any, **more: Any) -> tuple[Any, Any]:
+        transport, protocol = await asyncio.get_running_loop().create_connection(*arguments, **more)
+        transport.abort()
+        while protocol.usable:  # the loop needs a turn or two
+            await asyncio.sleep(0)
+        return transport, protocol
+
+
+def test_a_connection_that_is_reset_as_it_is_made_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed may still take a connection and reset it before anybody has it. On uvloop, which the
+    router runs on, there is no socket to be set up then."""
+    monkeypatch.setattr("abfleet_router.fleet.connector.asyncio", LosingLoop())
+
+    async def connect() -> None:
+        server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+        connector = SocketConnector(f"127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        connection = await connector.connect(lambda _: None, lambda _: None)
+        assert not connection.usable
+        server.close()
+        await server.wait_closed()
+
+    uvloop.run(connect())
+
+
+class Forgetful(Patient):
+    """Has a fault of its own when it hears of the first connection."""
+
+    def __init__(self) -> None:
+        self.connected, self.again = 0, asyncio.Event()
+
+    async def on_connected(self) -> None:
+        self.connected += 1
+        if self.connected == 1:
+            raise ZeroDivisionError
+        self.again.set()
+        await super().on_connected()
+
+
+async def test_a_fault_in_the_use_of_a_connection_leaves_none_unwatched(place: Place) -> None:
+    """It is told, and the worker is connected anew."""
+    worker, listener = await place.worker(), Forgetful()
+    link = socket_link(worker.address)
+    with capture_logs() as lines:
+        keeping = asyncio.create_task(link.keep_connected(listener))
+        async with asyncio.timeout(GENEROUS_SECONDS):
+            await listener.again.wait()
+    assert [line["log_level"] for line in lines if "connection failed" in line["event"]] == ["error"]
+    keeping.cancel()
+    await asyncio.gather(keeping, return_exceptions=True)
+    link.close()

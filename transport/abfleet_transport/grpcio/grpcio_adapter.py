@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import grpc
 import structlog
 from abfleet_process.errors import AddressError
+from abfleet_process.lasting import start_lasting
 from abfleet_process.security.tls import identity
 from prometheus_client.core import Metric
 
@@ -148,7 +149,7 @@ class GrpcioServer:
         """Binds and begins to deliver. Raises AddressError."""
         self._loop = asyncio.get_running_loop()
         self._server = await self._opened(self._plan.address)
-        self._watch = self._loop.create_task(self._keep_up(), name="keep grpcio up")
+        self._watch = start_lasting(self._keep_up, "keep grpcio up")
 
     async def _opened(self, address: str) -> "grpc.aio.Server":
         plan, loop = self._plan, asyncio.get_running_loop()

@@ -10,8 +10,10 @@ import contextlib
 import os
 import socket
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
+from abfleet_process.lasting import start_lasting
 from prometheus_client.core import Metric
 
 from abfleet_transport.call import Cancelled, Deliver
@@ -69,7 +71,7 @@ class Http2Server:
         except BaseException:
             sock.close()
             raise
-        self._checking = loop.create_task(keep_cutting_slow_streams(queue), name="cut slow streams")
+        self._checking = start_lasting(partial(keep_cutting_slow_streams, queue), "cut slow streams")
         if sock.family == socket.AF_UNIX:
             self._listener = await loop.create_unix_server(lambda: ServerConnection(queue), sock=sock, backlog=BACKLOG)
         else:
