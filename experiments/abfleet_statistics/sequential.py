@@ -27,6 +27,8 @@ Floats = NDArray[np.float64]
 
 SMALLEST_SPEND: Final = 1e-15
 """Less than this cannot be told from rounding: such a look spends this much, and its boundary is 7.94."""
+_NEWTON_STEPS: Final = 3
+"""The guesses are good to 1e-5 of the distance between points at least, and each step doubles the digits."""
 LOWEST: Final = -6.0
 """Paths below this are left out; they come back to any boundary with a probability that no result shows."""
 
@@ -157,8 +159,27 @@ def _points(state: _State, smoothness: float) -> tuple[Floats, Floats]:
 
 @lru_cache(maxsize=128)
 def _legendre(count: int) -> tuple[Floats, Floats]:
-    nodes, weights = np.polynomial.legendre.leggauss(count)
-    return nodes, weights
+    """Points and weights of the Gauss-Legendre rule from -1 to 1, for an even count.
+
+    Newton's steps from Tricomi's first guesses (Hale & Townsend, SIAM J. Sci. Comput. 2013): the eigenvalues by which
+    numpy finds them take `count` times as long, seconds for a rule of 2,000 points.
+    """
+    angles = math.pi * (np.arange(count // 2, 0, -1) - 0.25) / (count + 0.5)
+    points = (1 - (count - 1) / (8 * count**3)) * np.cos(angles)
+    for _ in range(_NEWTON_STEPS):
+        value, slope = _legendre_polynomial(count, points)
+        points = points - value / slope
+    _, slope = _legendre_polynomial(count, points)
+    weights = 2 / ((1 - points) * (1 + points) * slope * slope)
+    return np.concatenate((-points[::-1], points)), np.concatenate((weights[::-1], weights))
+
+
+def _legendre_polynomial(degree: int, x: Floats) -> tuple[Floats, Floats]:
+    """The polynomial of this degree and its slope, at each x within -1 and 1."""
+    before, value = np.ones_like(x), x
+    for n in range(2, degree + 1):
+        before, value = value, ((2 * n - 1) * x * value - (n - 1) * before) / n
+    return value, degree * (before - x * value) / ((1 - x) * (1 + x))
 
 
 def boundaries(alpha: float, fractions: Sequence[float], information: Sequence[float]) -> Floats:

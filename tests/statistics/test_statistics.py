@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from abfleet_analysis.reading.databases import keep
-from abfleet_statistics import guardrails, srm
+from abfleet_statistics import guardrails, sequential, srm
 from abfleet_statistics.confidence_sequence import half_width
 from abfleet_statistics.effects import Comparison, Estimator, compare, contrast_z
 from abfleet_statistics.lookwise import LookwiseTest
@@ -403,3 +403,19 @@ def test_confidence_sequence_covers_at_every_look() -> None:
     assert ever <= stats.binom.ppf(0.999, 400, 0.05)
     assert half_width(np.array([0.01]), np.array([10_000.0]), 10_000)[0] == pytest.approx(0.01 * 3.0, rel=0.05)
     assert np.isnan(half_width(np.array([0.01]), np.array([10.0]), math.nan)[0])
+
+
+@pytest.mark.parametrize("count", [16, 48, 112, 512])
+def test_points_of_the_integral_are_numpys(count: int) -> None:
+    """The rule of Gauss and Legendre: numpy finds it as eigenvalues, in a time that grows with the third power."""
+    nodes, weights = sequential._legendre(count)
+    right_nodes, right_weights = np.polynomial.legendre.leggauss(count)
+    np.testing.assert_allclose(nodes, right_nodes, rtol=0, atol=1e-15)
+    np.testing.assert_allclose(weights, right_weights, rtol=1e-8)
+
+
+def test_points_of_the_finest_integral_are_exact() -> None:
+    """A rule of 2,000 points integrates polynomials of degree 3,999 exactly; even powers are 2 / (k + 1)."""
+    nodes, weights = sequential._legendre(2000)
+    for power in (0, 2, 40, 1000, 3998):
+        assert weights @ nodes**power == pytest.approx(2 / (power + 1), rel=1e-11)
