@@ -6,7 +6,10 @@ __all__ = [
     "contributions",
     "exclusion",
     "gather_evidence",
+    "layout",
     "log_lines",
+    "metric_sums",
     "sums",
     "tables",
+    "user_changes",
 ]

@@ -13,9 +13,8 @@ from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers
 from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED
 from abfleet_analysis.decision.metrics import Failure
 from abfleet_analysis.evidence.allocation_periods import microseconds
-from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
+from abfleet_analysis.storage.fetching import arrow, fetched_one, fetched_rows, numbers
 
 WINDOW_US: Final = ABSENT_MINUTES * 60 * SECOND
 

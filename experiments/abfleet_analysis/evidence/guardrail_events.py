@@ -23,9 +23,8 @@ from abfleet_analysis.decision.metrics import BadEvent, Failure
 from abfleet_analysis.evidence.allocation_periods import microseconds
 from abfleet_analysis.evidence.answers import answers_of
 from abfleet_analysis.evidence.response_times import slow_calls
-from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_one, numbers
+from abfleet_analysis.storage.fetching import arrow, fetched_one, numbers
 
 BLOCK_US: Final = BLOCK_SECONDS * SECOND
 MINUTE_US: Final = 60 * SECOND

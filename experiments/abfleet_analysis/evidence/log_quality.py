@@ -13,10 +13,11 @@ from abfleet_analysis.decision.evidence import DataQuality
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricSource
 from abfleet_analysis.evidence import sums
 from abfleet_analysis.evidence.allocation_periods import microseconds
-from abfleet_analysis.evidence.contributions import clicks_before, values_before
-from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.evidence.log_lines import LogTables
+from abfleet_analysis.evidence.outcomes import clicks_before, values_before
+from abfleet_analysis.evidence.sums import Shape
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
+from abfleet_analysis.storage.fetching import arrow, fetched_one, fetched_rows, numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ class GroupFacts:
 def quality(tables: Tables) -> DataQuality:
     """What was left out, joined and moved, at the moment of the report; without what only metrics find."""
     lines, units = tables.lines, tables.units
-    synthetic, overrides = lines.calls.left_out(tables.name)
     open_after = microseconds(tables.as_of) - DEFAULT_WINDOW // timedelta(microseconds=1)
     moved = tables.moved()
     late = units["first"] > open_after
@@ -63,14 +63,8 @@ def quality(tables: Tables) -> DataQuality:
         )
     )[0]
     joined, unjoined, total = _unjoined(tables)
-    return DataQuality(
-        lines=lines.survey.lines + lines.clocks.lines,
-        unreadable=lines.survey.unreadable,
-        duplicates=lines.duplicates,
-        synthetic=synthetic,
-        overrides=overrides,
-        no_user_id=lines.calls.no_user_id,
-        holdout=lines.survey.holdout,
+    return replace(
+        quality_of_lines(lines, tables.name),
         users=int(row["users"]),
         users_in_two_groups=int(row["two"] or 0),
         moved_by_ramp=int(row["moved"] or 0),
@@ -79,13 +73,27 @@ def quality(tables: Tables) -> DataQuality:
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
         conflicting_outcomes=lines.conflicting_outcomes,
-        unusable_values=lines.unusable,
-        wrong_clock=lines.clocks.lines,
-        wrong_clock_routers=lines.clocks.routers,
         routers_off=lines.clocks.off.get(tables.name, ()),
         joined=joined,
         unjoined=unjoined,
         before=_before(tables),
+    )
+
+
+def quality_of_lines(lines: LogTables, name: str) -> DataQuality:
+    """What is known without an experiment's users."""
+    synthetic, overrides = lines.calls.left_out(name)
+    return DataQuality(
+        lines=lines.survey.lines + lines.clocks.lines,
+        unreadable=lines.survey.unreadable,
+        duplicates=lines.duplicates,
+        synthetic=synthetic,
+        overrides=overrides,
+        no_user_id=lines.calls.no_user_id,
+        holdout=lines.survey.holdout,
+        unusable_values=lines.unusable,
+        wrong_clock=lines.clocks.lines,
+        wrong_clock_routers=lines.clocks.routers,
     )
 
 

@@ -11,9 +11,9 @@ from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.decision.evidence import MetricEvidence
 from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, MetricRule, MetricSource
-from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.evidence.sums import Shape
 from abfleet_analysis.evidence.thresholds import Thresholds, at_each_time, thresholds
-from abfleet_analysis.reading.databases import fetched_rows, numbers
+from abfleet_analysis.storage.fetching import arrow, fetched_rows, numbers
 
 LEARNT_FROM: Final = 1000
 """Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""

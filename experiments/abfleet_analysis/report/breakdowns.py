@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.allocation_periods import index_of, microseconds
 from abfleet_analysis.evidence.contributions import OutcomeProblems
-from abfleet_analysis.evidence.gather_evidence import contributed
-from abfleet_analysis.evidence.sums import Shape, Value, arrow
+from abfleet_analysis.evidence.metric_sums import contributed
+from abfleet_analysis.evidence.sums import Shape, Value
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_rows, numbers
 from abfleet_analysis.report.details import Breakdown
 from abfleet_analysis.report.slice_sums import slice_moments, some_slices
 from abfleet_analysis.report.slices import compared, described
+from abfleet_analysis.storage.fetching import arrow, fetched_rows, numbers
 
 MOST_VALUES: Final = 12
 """Of an attribute, those with the most users."""
@@ -63,8 +63,8 @@ def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
 
 
 def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> PrimaryMetricSums:
-    table, values = contributed(replace(tables, rules=(rule,)), OutcomeProblems(), history=False)
-    value = values[rule.name]
+    found = contributed(replace(tables, rules=(rule,)), OutcomeProblems(), history=False)
+    table, value = found.table, found.values[rule.name]
     columns = [value.y] if value.z is None else [value.y, value.z]
     keys = ["user", "period", "cell", "g"]
     added = {c: table[c].sum() for c in columns}

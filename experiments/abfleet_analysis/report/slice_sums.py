@@ -14,7 +14,8 @@ import numpy as np
 from abfleet_statistics.moments import Cross, Floats, Moments, from_sums
 from numpy.typing import NDArray
 
-from abfleet_analysis.evidence.sums import Shape, float_columns
+from abfleet_analysis.evidence.sums import Shape
+from abfleet_analysis.storage.fetching import float_columns
 
 _CROSS: Final = ("n", "y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
 

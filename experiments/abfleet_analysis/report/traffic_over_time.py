@@ -7,10 +7,9 @@ import ibis
 import numpy as np
 
 from abfleet_analysis.evidence.allocation_periods import microseconds, moment
-from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import numbers
 from abfleet_analysis.report.details import Traffic
+from abfleet_analysis.storage.fetching import arrow, numbers
 
 MOST_BINS: Final = 240
 WIDTHS: Final = tuple(
