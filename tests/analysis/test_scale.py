@@ -16,7 +16,7 @@ from abfleet_analysis.evidence.sums import PRODUCTS, Shape, Value, changes
 from abfleet_analysis.evidence.visits import by_look, counted_in, of_calls, units_of
 from abfleet_analysis.reading.columns import COLUMNS, normalised
 from abfleet_analysis.reading.open_log import open_log
-from abfleet_analysis.storage.dialects import DIALECTS
+from abfleet_analysis.storage.storage import DIALECTS
 from click.testing import Result
 from sqlglot import exp
 from typer.testing import CliRunner

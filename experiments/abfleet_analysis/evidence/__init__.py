@@ -11,5 +11,4 @@ __all__ = [
     "metric_sums",
     "sums",
     "tables",
-    "user_changes",
 ]

@@ -17,7 +17,7 @@ from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.outcomes import clicks_before, values_before
 from abfleet_analysis.evidence.sums import Shape
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.storage.fetching import arrow, fetched_one, fetched_rows, numbers
+from abfleet_analysis.storage.fetching import columns_of, fetched_one, fetched_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +108,9 @@ def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
     )
     placed = named.inner_join(tables.starts().select("user", "g"), "user")
     users = placed.group_by("user").aggregate(g=placed.g.max(), lost=placed.lost.max())
-    columns = arrow(users.group_by("g").aggregate(n=users.count(), lost=users.lost.sum()))
+    columns = columns_of(users.group_by("g").aggregate(n=users.count(), lost=users.lost.sum()))
     counts = np.zeros((2, len(tables.groups)))
-    counts[:, numbers(columns["g"]).astype(np.int64)] = numbers(columns["n"]), numbers(columns["lost"])
+    counts[:, columns["g"].astype(np.int64)] = columns["n"], columns["lost"]
     everyone, lost = counts
     return everyone - lost, lost, int(fetched_one(missing.count()))
 
@@ -156,8 +156,8 @@ def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     rows = sorted(tables.lines.calls.allocated(tables.name), key=lambda row: row["newest"])
     versions = {row["group"]: row["model_version"] for row in rows if row["model_version"] is not None}
     if len(tables.allocations) == 1:
-        users = arrow(units.group_by("g").aggregate(users=units.count()))
-        counted = dict(zip(users["g"].to_pylist(), users["users"].to_pylist(), strict=True))
+        users = columns_of(units.group_by("g").aggregate(users=units.count()))
+        counted = dict(zip(users["g"].tolist(), users["users"].tolist(), strict=True))
         found = [_facts_of_calls(rows, tables, name, counted.get(g, 0)) for g, name in enumerate(tables.groups)]
     else:
         found = _facts_over_a_ramp(tables)

@@ -14,7 +14,7 @@ from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks
 from abfleet_analysis.evidence.bucket_maps import bucket_map
 from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, Cells, Newcomers
 from abfleet_analysis.evidence.succession import dealt, in_force
-from abfleet_analysis.storage.fetching import arrow, fetched_rows, numbers
+from abfleet_analysis.storage.fetching import columns_of, fetched_rows
 from abfleet_analysis.storage.storage import Storage
 
 
@@ -34,7 +34,7 @@ def divided(
             [AllocationPeriod(one.id, one.begin, one.weights, "", np.full(BUCKETS, UNKNOWN))], window
         )
     counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
-    columns = {name: numbers(column) for name, column in arrow(counted).items()}
+    columns = columns_of(counted)
     maps = [bucket_map(found, period, columns, ordered=ordered) for period in range(len(found))]
     salts = dealt(units, found, looks)
     periods = [

@@ -17,6 +17,9 @@ from abfleet_analysis.evidence.layout import Layout
 from abfleet_analysis.storage.fetching import float_columns
 from abfleet_analysis.storage.packed_counts import running_sums
 
+Place = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Time, cell and group of each value."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -137,7 +140,7 @@ def _third(
     return result
 
 
-def places(place: NDArray[np.int64], shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def places(place: NDArray[np.int64], shape: Shape) -> Place:
     """Look, cell and group of places."""
     rest, group = np.divmod(place, shape.groups)
     look, cell = np.divmod(rest, shape.cells)
@@ -265,9 +268,12 @@ def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:
     return _cumulative(columns["total"], where, shape)
 
 
-def _cumulative(
-    values: Floats, where: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], shape: Shape
-) -> Floats:
-    daily = np.zeros((shape.times, shape.cells, shape.groups))
-    np.add.at(daily, where, values)
-    return daily.cumsum(axis=0)
+def dense(values: Floats, where: Place, shape: Shape) -> Floats:
+    """Values added up at their places: float64[times, cells, groups]."""
+    result = np.zeros((shape.times, shape.cells, shape.groups))
+    np.add.at(result, where, values)
+    return result
+
+
+def _cumulative(values: Floats, where: Place, shape: Shape) -> Floats:
+    return dense(values, where, shape).cumsum(axis=0)

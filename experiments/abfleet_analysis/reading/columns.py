@@ -7,7 +7,7 @@ import ibis
 import ibis.expr.types as ir
 from abfleet_log.schema import LARGEST_VALUE
 
-from abfleet_analysis.storage.dialects import Dialect
+from abfleet_analysis.storage.storage import Dialect
 
 LONGEST_MS: Final = 1e9
 """Twelve days: no call takes so long, and squares of response times up to here add up."""

@@ -28,7 +28,7 @@ from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.report.details import Breakdown
 from abfleet_analysis.report.slice_sums import slice_moments, some_slices
 from abfleet_analysis.report.slices import compared, described
-from abfleet_analysis.storage.fetching import arrow, fetched_rows, numbers
+from abfleet_analysis.storage.fetching import columns_of, fetched_rows
 
 MOST_VALUES: Final = 12
 """Of an attribute, those with the most users."""
@@ -149,10 +149,7 @@ def _by_day(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
     last = _last_whole_looks(tables)
     units = tables.units.filter(tables.units.entry == 1)
     entries = units.select("user", "period", "cell", "g", begin=looks.index(units["first"]))
-    counted = {
-        name: numbers(column)
-        for name, column in arrow(entries.group_by("period", "cell", "g", "begin").aggregate(n=ibis._.count())).items()
-    }
+    counted = columns_of(entries.group_by("period", "cell", "g", "begin").aggregate(n=ibis._.count()))
     spans = last[counted["period"]] - counted["begin"] + 1  # how many whole looks these users have had
     days = int(spans.max(initial=0))
     if days < 2:  # nothing changes over one

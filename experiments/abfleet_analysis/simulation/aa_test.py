@@ -24,8 +24,8 @@ from abfleet_analysis.decision.metrics import BadEvent, MetricSource, metric_rul
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.log_lines import read_lines
+from abfleet_analysis.evidence.metric_sums import UserChanges, user_changes
 from abfleet_analysis.evidence.sums import PRODUCTS, third_moments
-from abfleet_analysis.evidence.user_changes import UserChanges, user_changes
 from abfleet_analysis.reading.clocks import with_right_clocks
 from abfleet_analysis.reading.open_log import open_log
 from abfleet_analysis.reading.survey import survey_of

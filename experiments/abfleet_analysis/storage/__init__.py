@@ -1,7 +1,6 @@
 """The database that holds a log, behind one interface: how tables are kept, made small and fetched. Knows no rule."""
 
 __all__ = [
-    "dialects",
     "duckdb_storage",
     "fetching",
     "ibis_duckdb",

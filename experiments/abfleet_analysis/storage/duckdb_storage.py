@@ -142,9 +142,9 @@ class DuckDBStorage(Storage):
 
     def _narrow(self, name: str, table: ir.Table, words: Words, follows: Follows) -> ir.Table:
         quoted = [f'"{column}"' for column in words.columns]
-        narrow = [self._enum(name, words, index) for index in range(len(quoted))]
+        narrow = [_enum(self, name, words, index) for index in range(len(quoted))]
         hashed = f"hash({', '.join(quoted)})"
-        listed = self._combinations(f"{name}_words", quoted, words.rows, f"{hashed} AS words, {', '.join(narrow)}")
+        listed = _combinations(self, f"{name}_words", quoted, words.rows, f"{hashed} AS words, {', '.join(narrow)}")
         if listed is None:
             query = self.connection.compile(table.mutate(**follows({**words.values(table), **words.same})))
             return self.made(name, f"SELECT * REPLACE ({', '.join(narrow)}) FROM ({query})")  # noqa: S608
@@ -158,27 +158,6 @@ class DuckDBStorage(Storage):
             f'JOIN "{name}_facts" AS w USING (words)',
         )
 
-    def _enum(self, name: str, words: Words, index: int) -> str:
-        """A column of words as an ENUM, in SQL; as it is where it has too many words, or none."""
-        column = words.columns[index]
-        values = sorted({word for row in words.rows if (word := row[index]) is not None})
-        if not values or len(values) > MOST_ENUM_VALUES:
-            return f'"{column}" AS "{column}"'
-        self.execute(f'DROP TYPE IF EXISTS "{name}_{column}"')
-        self.execute(f'CREATE TYPE "{name}_{column}" AS ENUM ({", ".join(map(_literal, values))})')
-        return f'"{column}"::"{name}_{column}" AS "{column}"'
-
-    def _combinations(
-        self, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]], selected: str
-    ) -> ir.Table | None:
-        """A table of combinations with a hash for each; None where they are too many, or two hashes collide."""
-        if not rows or len(rows) > MOST_COMBINATIONS:
-            return None
-        values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
-        table = self.made(name, f"SELECT {selected} FROM (VALUES {values}) AS listed ({', '.join(columns)})")  # noqa: S608
-        (different,) = self.rows(f'SELECT count(DISTINCT words) AS n FROM "{name}"')["n"].to_pylist()  # noqa: S608
-        return table if different == len(rows) else None
-
     def keep_counts(self, name: str, table: ir.Table, counts: Sequence[str], summed: Summed) -> ir.Table:
         """As of any database, but in one number where it has room for all, which takes a third less time."""
         word = dict.fromkeys(counts, WORD_BITS // len(counts))
@@ -191,25 +170,12 @@ class DuckDBStorage(Storage):
     def keep_repeated(self, name: str, table: ir.Table, key: str) -> tuple[ir.Table, int]:
         """As of any database, but where too many numbers are repeated without grouping all."""
         keys = table.filter(table[key].notnull()).select(key)
-        twice = self._repeated_numbers(self.connection.compile(keys), key)
+        twice = _repeated_numbers(self, self.connection.compile(keys), key)
         if len(twice) > MOST_LISTED:
             return Storage.keep_repeated(self, name, table, key)
         listed = ", ".join(map(str, np.unique(twice)))
         kind = "UBIGINT" if keys[key].type().is_unsigned_integer() else "BIGINT"
         return self.made(name, f'SELECT unnest([{listed}]::{kind}[]) AS "{key}"'), len(twice)
-
-    def _repeated_numbers(self, query: str, key: str) -> NDArray[Any]:
-        """Numbers that come again, each occurrence after the first. Sorting takes a sixth of grouping's time."""
-        (rows,) = self.rows(f"SELECT count(*) AS n FROM ({query})")["n"].to_pylist()  # noqa: S608
-        parts = 1 << (rows // SORTED_AT_ONCE).bit_length()
-        found: list[Future[NDArray[Any]]] = []
-        with ThreadPoolExecutor(1) as pool:  # numpy sorts one part while the database finds the next
-            for part in range(parts):
-                some = f'SELECT "{key}" FROM ({query}) WHERE "{key}" & {parts - 1} = {part}'  # noqa: S608
-                values = self.call(partial(_column, query=some, name=key))
-                found.append(pool.submit(_repeats, values))
-                wait(found[:-1])  # no more than two are in memory
-        return np.concatenate([part.result() for part in found])
 
     def counted(
         self, table: ir.Table, keys: Sequence[str], facts: Mapping[str, tuple[str, str]]
@@ -242,9 +208,46 @@ def _type(kind: str) -> dt.DataType:
     return found
 
 
+def _enum(storage: DuckDBStorage, name: str, words: Words, index: int) -> str:
+    """A column of words as an ENUM, in SQL; as it is where it has too many words, or none."""
+    column = words.columns[index]
+    values = sorted({word for row in words.rows if (word := row[index]) is not None})
+    if not values or len(values) > MOST_ENUM_VALUES:
+        return f'"{column}" AS "{column}"'
+    storage.execute(f'DROP TYPE IF EXISTS "{name}_{column}"')
+    storage.execute(f'CREATE TYPE "{name}_{column}" AS ENUM ({", ".join(map(_literal, values))})')
+    return f'"{column}"::"{name}_{column}" AS "{column}"'
+
+
+def _combinations(
+    storage: DuckDBStorage, name: str, columns: Sequence[str], rows: Sequence[Sequence[str | None]], selected: str
+) -> ir.Table | None:
+    """A table of combinations with a hash for each; None where they are too many, or two hashes collide."""
+    if not rows or len(rows) > MOST_COMBINATIONS:
+        return None
+    values = ", ".join(f"({', '.join(map(_literal, row))})" for row in rows)
+    table = storage.made(name, f"SELECT {selected} FROM (VALUES {values}) AS listed ({', '.join(columns)})")  # noqa: S608
+    (different,) = storage.rows(f'SELECT count(DISTINCT words) AS n FROM "{name}"')["n"].to_pylist()  # noqa: S608
+    return table if different == len(rows) else None
+
+
 def _literal(text: str | None) -> str:
     """A string literal in SQL, with its quotes doubled; NULL for None."""
     return "NULL::VARCHAR" if text is None else "'" + text.replace("'", "''") + "'"
+
+
+def _repeated_numbers(storage: DuckDBStorage, query: str, key: str) -> NDArray[Any]:
+    """Numbers that come again, each occurrence after the first. Sorting takes a sixth of grouping's time."""
+    (rows,) = storage.rows(f"SELECT count(*) AS n FROM ({query})")["n"].to_pylist()  # noqa: S608
+    parts = 1 << (rows // SORTED_AT_ONCE).bit_length()
+    found: list[Future[NDArray[Any]]] = []
+    with ThreadPoolExecutor(1) as pool:  # numpy sorts one part while the database finds the next
+        for part in range(parts):
+            some = f'SELECT "{key}" FROM ({query}) WHERE "{key}" & {parts - 1} = {part}'  # noqa: S608
+            values = storage.call(partial(_column, query=some, name=key))
+            found.append(pool.submit(_repeats, values))
+            wait(found[:-1])  # no more than two are in memory
+    return np.concatenate([part.result() for part in found])
 
 
 def _column(raw: Any, query: str, name: str) -> NDArray[Any]:

@@ -52,13 +52,12 @@ def counted(table: ir.Table, keys: Sequence[str], facts: Mapping[str, tuple[str,
     return storage_of(table.get_backend()).counted(table, keys, facts)
 
 
-def arrow(table: ir.Table) -> "dict[str, pa.ChunkedArray]":
-    """The columns of a small result, by name, as Arrow arrays."""
+def columns_of(table: ir.Table) -> dict[str, NDArray[Any]]:
+    """The columns of a small result of numbers, by name."""
     result = fetched(table)
-    return {name: result[name] for name in result.schema.names}
+    return {name: numbers(result[name]) for name in result.schema.names}
 
 
 def float_columns(table: ir.Table) -> dict[str, NDArray[np.float64]]:
     """A small result's columns as float64[rows]; null is 0."""
-    result = fetched(table)
-    return {name: np.nan_to_num(numbers(result[name]).astype(np.float64)) for name in result.schema.names}
+    return {name: np.nan_to_num(column.astype(np.float64)) for name, column in columns_of(table).items()}

@@ -79,8 +79,9 @@ def node_of(value: Any) -> Node:
         return Sequence([node_of(one) for one in value], 1, 1, 0, 0, flow=True)
     if isinstance(value, str):
         return _text_node(value)
-    kind = ScalarKind.NULL if value is None else ScalarKind.BOOLEAN if isinstance(value, bool) else ScalarKind.NUMBER
-    return Scalar(json.dumps(value), kind, 1, 1, 0, 0)
+    if value is None or isinstance(value, bool):
+        return Scalar(json.dumps(value), ScalarKind.NULL if value is None else ScalarKind.BOOLEAN, 1, 1, 0, 0)
+    return Scalar(repr(value), ScalarKind.NUMBER, 1, 1, 0, 0)
 
 
 def _text_node(text: str) -> Scalar:
@@ -93,9 +94,11 @@ def value_of(node: Node) -> Any:
         return {key: value_of(one) for key, (_, one) in node.entries.items()}
     if isinstance(node, Sequence):
         return [value_of(one) for one in node.items]
-    if isinstance(node, Scalar) and node.kind is ScalarKind.TEXT:
-        return node.text
-    return json.loads(node.text) if isinstance(node, Scalar) else None
+    if not isinstance(node, Scalar) or node.kind is ScalarKind.NULL:
+        return None
+    if node.kind is ScalarKind.NUMBER:
+        return int(node.text) if node.text.removeprefix("-").isdecimal() else float(node.text)
+    return node.text if node.kind is ScalarKind.TEXT else node.text == "true"
 
 
 @dataclass(frozen=True, slots=True)
