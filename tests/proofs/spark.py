@@ -25,12 +25,12 @@ import numpy as np
 from abfleet_analysis.analyse import report_on
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.evidence import log_lines
-from abfleet_analysis.evidence.allocation_periods import find_allocations, group_names, moment
 from abfleet_analysis.evidence.contributions import OutcomeProblems
 from abfleet_analysis.evidence.metric_sums import contributed
 from abfleet_analysis.evidence.sums import PRODUCTS, changes, column
 from abfleet_analysis.evidence.tables import Tables, tables_of
 from abfleet_analysis.evidence.visits import counted_in
+from abfleet_analysis.periods.allocation_periods import find_allocations, group_names, moment
 from abfleet_analysis.reading.open_log import Log, log_in, open_log
 from abfleet_analysis.reading.survey import survey_of
 

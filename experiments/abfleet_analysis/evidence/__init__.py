@@ -1,8 +1,6 @@
 """From lines of the log to evidence: which lines count, and their sums over users for each metric."""
 
 __all__ = [
-    "allocation_periods",
-    "cells",
     "contributions",
     "exclusion",
     "gather_evidence",

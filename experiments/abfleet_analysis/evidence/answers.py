@@ -12,8 +12,8 @@ from abfleet_statistics.outages import SECOND, Times
 from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers
 from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED
 from abfleet_analysis.decision.metrics import Failure
-from abfleet_analysis.evidence.allocation_periods import microseconds
 from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.periods.allocation_periods import microseconds
 from abfleet_analysis.storage.fetching import columns_of, fetched_one, fetched_rows
 
 WINDOW_US: Final = ABSENT_MINUTES * 60 * SECOND

@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.evidence import Evidence, MetricEvidence
 from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED, ExcludedTime
 from abfleet_analysis.decision.metrics import MetricRule
-from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import log_lines, sums
-from abfleet_analysis.evidence.allocation_periods import (
+from abfleet_analysis.evidence.contributions import OutcomeProblems
+from abfleet_analysis.evidence.exclusion import Exclusion, without
+from abfleet_analysis.evidence.guardrail_events import guardrail_events
+from abfleet_analysis.evidence.log_lines import LogTables
+from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality, quality_of_lines
+from abfleet_analysis.evidence.metric_sums import metrics
+from abfleet_analysis.evidence.response_times import with_quantile
+from abfleet_analysis.evidence.tables import Tables, tables_of
+from abfleet_analysis.periods import cells as cells_of
+from abfleet_analysis.periods.allocation_periods import (
     LoggedAllocation,
     LoggedShares,
     Looks,
@@ -23,15 +31,7 @@ from abfleet_analysis.evidence.allocation_periods import (
     group_names,
     looks_until,
 )
-from abfleet_analysis.evidence.contributions import OutcomeProblems
-from abfleet_analysis.evidence.deployment import deployment_of
-from abfleet_analysis.evidence.exclusion import Exclusion, without
-from abfleet_analysis.evidence.guardrail_events import guardrail_events
-from abfleet_analysis.evidence.log_lines import LogTables
-from abfleet_analysis.evidence.log_quality import GroupFacts, group_facts, quality, quality_of_lines
-from abfleet_analysis.evidence.metric_sums import metrics
-from abfleet_analysis.evidence.response_times import with_quantile
-from abfleet_analysis.evidence.tables import Tables, tables_of
+from abfleet_analysis.periods.deployment import deployment_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.evidence import Answers, BadEvents, Blocks, PairOutages
 from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED, ExcludedTime
 from abfleet_analysis.decision.metrics import BadEvent, Failure
-from abfleet_analysis.evidence.allocation_periods import microseconds
 from abfleet_analysis.evidence.answers import answers_of
 from abfleet_analysis.evidence.response_times import slow_calls
 from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.periods.allocation_periods import microseconds
 from abfleet_analysis.storage.fetching import columns_of, fetched_one
 
 BLOCK_US: Final = BLOCK_SECONDS * SECOND

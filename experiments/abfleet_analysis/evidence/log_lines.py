@@ -12,8 +12,8 @@ import ibis
 import ibis.expr.types as ir
 
 from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, FAILURES, TIMED_STATUSES, Failure
-from abfleet_analysis.evidence.allocation_periods import index_of
 from abfleet_analysis.evidence.layout import Layout, layout_of_log
+from abfleet_analysis.periods.allocation_periods import index_of
 from abfleet_analysis.reading.clocks import NO_FAULTS, ClockFaults
 from abfleet_analysis.reading.open_log import Log, LogError
 from abfleet_analysis.reading.survey import CATEGORICAL, Calls, Survey, calls_of, counts, survey_of

@@ -12,11 +12,11 @@ from abfleet_statistics.moments import Floats, Moments
 from abfleet_analysis.decision.evidence import DataQuality
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricSource
 from abfleet_analysis.evidence import sums
-from abfleet_analysis.evidence.allocation_periods import microseconds
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.outcomes import clicks_before, values_before
 from abfleet_analysis.evidence.sums import Shape
 from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.periods.allocation_periods import microseconds
 from abfleet_analysis.storage.fetching import columns_of, fetched_one, fetched_rows
 
 

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.evidence import Cap, MetricEvidence
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence import sums
-from abfleet_analysis.evidence.allocation_periods import Looks, find_allocations, group_names
 from abfleet_analysis.evidence.caps import caps
 from abfleet_analysis.evidence.contributions import COVERAGE, OutcomeProblems, contributions
 from abfleet_analysis.evidence.layout import Layout
@@ -24,6 +23,7 @@ from abfleet_analysis.evidence.sums import Value
 from abfleet_analysis.evidence.tables import Tables, tables_of
 from abfleet_analysis.evidence.thresholds import Thresholds, of_each_time
 from abfleet_analysis.evidence.visits import SLOW, counted_in
+from abfleet_analysis.periods.allocation_periods import Looks, find_allocations, group_names
 from abfleet_analysis.storage.fetching import columns_of, fetched_one, float_columns
 from abfleet_analysis.storage.packed_counts import bits_of
 

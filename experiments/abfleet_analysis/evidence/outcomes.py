@@ -12,9 +12,9 @@ import ibis
 import ibis.expr.types as ir
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
-from abfleet_analysis.evidence.allocation_periods import index_of
 from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.periods.allocation_periods import index_of
 from abfleet_analysis.storage.fetching import counted
 
 BEFORE: Final = timedelta(days=14)

@@ -11,19 +11,19 @@ import pyarrow as pa
 from abfleet_experiments.config import AnalysisPlan
 
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricRule, MetricSource
-from abfleet_analysis.evidence import cells as cells_of
 from abfleet_analysis.evidence import log_lines
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
-from abfleet_analysis.evidence.cells import UNKNOWN, Cells
-from abfleet_analysis.evidence.deployment import Deployment
 from abfleet_analysis.evidence.exclusion import Exclusion
 from abfleet_analysis.evidence.layout import Layout, layout_of_experiment
 from abfleet_analysis.evidence.log_lines import LogTables
-from abfleet_analysis.evidence.placing import divided, follow_from_calls, placed, with_cells
 from abfleet_analysis.evidence.response_times import histogram, quantile_points
 from abfleet_analysis.evidence.sums import Shape
 from abfleet_analysis.evidence.thresholds import Thresholds
 from abfleet_analysis.evidence.visits import units_of, visits_of
+from abfleet_analysis.periods import cells as cells_of
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
+from abfleet_analysis.periods.cells import UNKNOWN, Cells
+from abfleet_analysis.periods.deployment import Deployment
+from abfleet_analysis.periods.placing import divided, follow_from_calls, placed, with_cells
 
 UNKNOWN_DEPLOYMENT: Final = Deployment()
 

@@ -20,11 +20,11 @@ from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
-from abfleet_analysis.evidence.allocation_periods import index_of, microseconds
 from abfleet_analysis.evidence.contributions import OutcomeProblems
 from abfleet_analysis.evidence.metric_sums import contributed
 from abfleet_analysis.evidence.sums import Shape, Value
 from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.periods.allocation_periods import index_of, microseconds
 from abfleet_analysis.report.details import Breakdown
 from abfleet_analysis.report.slice_sums import slice_moments, some_slices
 from abfleet_analysis.report.slices import compared, described

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import ibis
 
-from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.log_lines import LogTables
+from abfleet_analysis.periods.allocation_periods import moment
 from abfleet_analysis.report.details import ConfigChange
 from abfleet_analysis.storage.fetching import fetched_rows
 

@@ -6,8 +6,8 @@ from typing import Final
 import ibis
 import numpy as np
 
-from abfleet_analysis.evidence.allocation_periods import microseconds, moment
 from abfleet_analysis.evidence.tables import Tables
+from abfleet_analysis.periods.allocation_periods import microseconds, moment
 from abfleet_analysis.report.details import Traffic
 from abfleet_analysis.storage.fetching import columns_of
 

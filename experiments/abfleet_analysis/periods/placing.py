@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 from abfleet_experiments.bucketing import BUCKETS
 
-from abfleet_analysis.evidence import cells as cells_of
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, microseconds
-from abfleet_analysis.evidence.bucket_maps import bucket_map
-from abfleet_analysis.evidence.cells import UNKNOWN, AllocationPeriod, Cells, Newcomers
-from abfleet_analysis.evidence.succession import dealt, in_force
+from abfleet_analysis.periods import cells as cells_of
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, microseconds
+from abfleet_analysis.periods.bucket_maps import bucket_map
+from abfleet_analysis.periods.cells import UNKNOWN, AllocationPeriod, Cells, Newcomers
+from abfleet_analysis.periods.succession import dealt, in_force
 from abfleet_analysis.storage.fetching import columns_of, fetched_rows
 from abfleet_analysis.storage.storage import Storage
 

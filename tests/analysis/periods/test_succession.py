@@ -7,8 +7,8 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
-from abfleet_analysis.evidence.succession import dealt, in_force
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
+from abfleet_analysis.periods.succession import dealt, in_force
 from abfleet_analysis.storage.fetching import storage_of
 from abfleet_experiments.config import AnalysisPlan
 
