@@ -18,10 +18,10 @@ from abfleet_analysis.decision.decide import conclude, decide
 from abfleet_analysis.decision.excluded_time import ExcludedTime
 from abfleet_analysis.decision.measurements import measure
 from abfleet_analysis.decision.metrics import metric_rules, uneven
-from abfleet_analysis.evidence.allocation_periods import microseconds, moment
 from abfleet_analysis.evidence.exclusion import calls_in
 from abfleet_analysis.evidence.gather_evidence import gather_evidence
 from abfleet_analysis.evidence.log_lines import LogTables, read_lines
+from abfleet_analysis.periods.allocation_periods import microseconds, moment
 from abfleet_analysis.reading.clocks import with_right_clocks
 from abfleet_analysis.reading.open_log import Log, open_log
 from abfleet_analysis.reading.survey import survey_of

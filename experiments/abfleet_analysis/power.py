@@ -12,7 +12,7 @@ from abfleet_statistics.sequential import quantile
 
 from abfleet_analysis.decision.decide import ALPHA
 from abfleet_analysis.decision.planning import INFLATION
-from abfleet_analysis.evidence.allocation_periods import DAY
+from abfleet_analysis.periods.allocation_periods import DAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from abfleet_models.errors import RegistryError
-from abfleet_models.fields import read_object
 from abfleet_models.golden.answers import cases_of
 from abfleet_models.golden.arrays import feeds, first_difference, in_full
+from abfleet_models.json_files import read_json
 from abfleet_models.registry import METADATA_FILE, ModelVersion
 from abfleet_models.runs import OpenedModel, latency_us
 from abfleet_models.signature import RECOMMENDER
@@ -119,7 +119,7 @@ def _fields(a: ModelVersion, b: ModelVersion) -> Iterator[FieldChange]:
 
 
 def _metadata(found: ModelVersion) -> Mapping[str, Any]:
-    data = read_object(found.path / METADATA_FILE, f"{found.version}/{METADATA_FILE}")
+    data = read_json(found.path / METADATA_FILE, f"{found.version}/{METADATA_FILE}")
     return {key: value for key, value in data.items() if key not in LEFT_OUT}
 
 

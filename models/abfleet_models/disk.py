@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from abfleet_models.errors import BusyError
-from abfleet_models.fields import shown
+from abfleet_models.errors import BusyError, shown
 
 Json = Mapping[str, Any]
 

@@ -1,6 +1,18 @@
 """The errors of a registry. Each message is one line for a person."""
 
 
+def shown(value: object) -> str:
+    """`value` as an error quotes it: on one line, cut to 64 characters; of a long list or object only what it is."""
+    text = repr(value)
+    if len(text) <= 64:
+        return text
+    if isinstance(value, list | tuple):
+        return f"a list of {len(value)}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)} keys"
+    return text[:61] + "..."
+
+
 class RegistryError(Exception):
     """A registry, a version in it or its files are not as they must be; the message is one line for a person."""
 

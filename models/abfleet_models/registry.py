@@ -16,9 +16,10 @@ from abfleet_models.errors import (
     RegistryError,
     UnknownVersionError,
     UnsafePathError,
+    shown,
 )
-from abfleet_models.fields import read_object, shown
 from abfleet_models.graph.reading import STANDARD_DOMAINS, GraphFile, NotOnnxError, read_graph
+from abfleet_models.json_files import read_json
 from abfleet_models.manifest import (
     NAME_RULE,
     Index,
@@ -126,7 +127,7 @@ class ModelVersion:
         if not os.path.lexists(self.path / METRICS_FILE):
             return None
         return parse_metrics(
-            read_object(_inside(self.path, METRICS_FILE), f"{self.version}/{METRICS_FILE}"),
+            read_json(_inside(self.path, METRICS_FILE), f"{self.version}/{METRICS_FILE}"),
             f"{self.version}/{METRICS_FILE}",
         )
 
@@ -179,7 +180,7 @@ class Registry:
 
     def index(self) -> Index:
         """registry.json. Raises ManifestError when it is missing or wrong."""
-        return parse_index(read_object(self.root / INDEX_FILE, INDEX_FILE), INDEX_FILE)
+        return parse_index(read_json(self.root / INDEX_FILE, INDEX_FILE), INDEX_FILE)
 
     def check(self) -> list[str]:
         """What is wrong with the registry as a whole: broken aliases, and differences from registry.json."""
@@ -208,7 +209,7 @@ class Registry:
     def _on_its_way(self) -> set[str]:
         """The version of a release that has begun: its folder and registry.json come one after the other."""
         try:
-            event = read_object(self.root / JOURNAL_FILE, JOURNAL_FILE)["event"]
+            event = read_json(self.root / JOURNAL_FILE, JOURNAL_FILE)["event"]
             return {str(event["version"])}
         except (RegistryError, KeyError, TypeError):
             return set()
@@ -236,7 +237,7 @@ class Registry:
     def _open(self, version: str, parent: Path, *, archived: bool = False) -> ModelVersion:
         folder = _folder(parent, version)
         source = f"{version}/{METADATA_FILE}"
-        manifest = parse_manifest(read_object(_inside(folder, METADATA_FILE), source), source)
+        manifest = parse_manifest(read_json(_inside(folder, METADATA_FILE), source), source)
         if manifest.version != version:
             raise ManifestError(source, [f"version: {shown(manifest.version)} is not the folder's name {version!r}"])
         _inside(folder, MODEL_FILE)

@@ -14,8 +14,8 @@ from typing import Any
 
 from abfleet_models import disk, trail
 from abfleet_models.disk import Json, to_json
-from abfleet_models.errors import IntegrityError, ReleaseError, UnknownVersionError
-from abfleet_models.fields import parse_object, read_object, shown
+from abfleet_models.errors import IntegrityError, ReleaseError, UnknownVersionError, shown
+from abfleet_models.json_files import parse_json, read_json
 from abfleet_models.manifest import NAME_RULE, SCHEMA, is_name, parse_index, parse_manifest, parse_metrics
 from abfleet_models.registry import (
     ALIASES,
@@ -108,9 +108,9 @@ class Release:
         `measured` is kept beside the version in registry.json. Raises ManifestError and ReleaseError.
         """
         metrics = None
-        manifest = parse_manifest(parse_object(files[METADATA_FILE], METADATA_FILE))
+        manifest = parse_manifest(parse_json(files[METADATA_FILE], METADATA_FILE))
         if METRICS_FILE in files:
-            metrics = parse_metrics(parse_object(files[METRICS_FILE], METRICS_FILE))
+            metrics = parse_metrics(parse_json(files[METRICS_FILE], METRICS_FILE))
             if metrics.version != manifest.version:
                 raise ReleaseError(f"{METRICS_FILE}: version {shown(metrics.version)} is not {manifest.version}")
         self._refuse_taken(manifest.version)
@@ -249,7 +249,7 @@ def _recover(root: Path) -> ReleaseEvent | None:
 
 def _journal(root: Path) -> tuple[ReleaseEvent, Json | None]:
     """The journal, checked because anybody may have written the file. Raises IntegrityError."""
-    found = read_object(root / JOURNAL_FILE, JOURNAL_FILE)
+    found = read_json(root / JOURNAL_FILE, JOURNAL_FILE)
     try:
         event = ReleaseEvent.from_dict(found["event"])
         good = event.event in trail.EVENTS and is_name(event.version) and (event.alias is None or is_name(event.alias))
@@ -274,7 +274,7 @@ def _index(root: Path) -> dict[str, Any]:
     """registry.json as it is written, an empty one where there is none. Raises ManifestError."""
     index: dict[str, Any] = {"schema": SCHEMA, "models": [], "log": []}
     if (root / INDEX_FILE).exists():
-        index |= read_object(root / INDEX_FILE, INDEX_FILE)
+        index |= read_json(root / INDEX_FILE, INDEX_FILE)
         parse_index(index)
     return index
 

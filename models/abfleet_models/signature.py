@@ -1,10 +1,16 @@
 """What a model takes and gives: tensors by name, type and shape. Values and their reading from metadata.json."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from abfleet_models.fields import Fields, shown
+from abfleet_process.declarations.keys import ANYTHING, Key, list_of, section
+from abfleet_process.declarations.keys import Kind as KeyKind
+from abfleet_process.declarations.kinds import FLAG, free_text, whole, word
+from abfleet_process.declarations.nodes import Findings, Path
+from abfleet_process.declarations.nodes import shown as plain
+
+from abfleet_models.errors import shown
 from abfleet_models.graph.tensors import BY_DATATYPE, FREE, TensorSpec
 
 MAX_K = 100
@@ -16,6 +22,49 @@ MAX_TENSORS, MAX_RANK, MAX_TENSOR_NAME = 256, 16, 256
 Kind = Literal["recommender", "tensors"]
 RECOMMENDER: Final[Kind] = "recommender"
 TENSORS: Final[Kind] = "tensors"
+
+
+_GIVEN: Final = section(
+    "tensor",
+    "",
+    Key("name", ANYTHING, "The tensor's name in the graph.", required=True),
+    Key("dtype", ANYTHING, "The type of its elements.", required=True),
+    Key("shape", ANYTHING, "Its sizes.", required=True),
+)
+_TENSOR: Final = section(
+    "tensor",
+    "",
+    Key("name", free_text(1, MAX_TENSOR_NAME), "The tensor's name in the graph.", required=True),
+    Key(
+        "datatype",
+        word(*BY_DATATYPE),
+        "The type of its elements, in the Open Inference Protocol.",
+        required=True,
+    ),
+    Key("shape", list_of(whole(FREE, 2**31 - 1), most=MAX_RANK), "Its sizes, -1 for one that may vary.", required=True),
+)
+_TENSOR_LIST: Final = list_of(_TENSOR, most=MAX_TENSORS, empty=f"has 0 tensors; allowed are 1 to {MAX_TENSORS}")
+SIGNATURES: Final[Mapping[str, KeyKind]] = {
+    RECOMMENDER: section(
+        "signature",
+        "",
+        Key("kind", word(RECOMMENDER), "What it is."),
+        Key("inputs", list_of(_GIVEN), "What it takes.", required=True),
+        Key("outputs", list_of(_GIVEN), "What it gives.", required=True),
+        Key("k", whole(1, MAX_K), "Items in an answer.", required=True),
+        Key("max_history", whole(1, MAX_HISTORY), "Known items that count.", required=True),
+    ),
+    TENSORS: section(
+        "signature",
+        "",
+        Key("kind", word(TENSORS), "What it is.", required=True),
+        Key("inputs", _TENSOR_LIST, "What it takes.", required=True),
+        Key("outputs", _TENSOR_LIST, "What it gives.", required=True),
+        Key("batch", FLAG, "Whether several requests may be one run.", default=False),
+    ),
+    "": section("signature", "", Key("kind", word(RECOMMENDER, TENSORS), "What it is."), others=ANYTHING),
+}
+"""How the `signature` of a metadata.json is read, by its kind; \"\" is one that is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +92,23 @@ def contract(k: int, max_history: int) -> Signature:
     )
 
 
-def parse_signature(fields: Fields) -> Signature:
-    """Reads the `signature` of a metadata.json; without `kind` it is a recommender's."""
-    before = len(fields.problems)
-    kind = fields.one_of("kind", (RECOMMENDER, TENSORS), optional=True)
-    if len(fields.problems) > before:  # nothing else can be held against a kind that is none
-        fields.keys()
-        return Signature((), (), TENSORS)
-    signature = _tensors(fields) if kind == TENSORS else _recommender(fields)
-    fields.no_others()
-    return signature
+def kind_of(signature: object) -> str:
+    """The kind that the `signature` of a metadata.json says it is; "" where it is none."""
+    if not isinstance(signature, dict) or "kind" not in signature:
+        return RECOMMENDER
+    return TENSORS if signature["kind"] == TENSORS else RECOMMENDER if signature["kind"] == RECOMMENDER else ""
+
+
+def signature_of(findings: Findings, values: Mapping[str, Any]) -> Signature:
+    """The signature of what was read by its keys; notes what its keys do not say. Its path is `signature`."""
+    if values.get("kind") == TENSORS:
+        inputs, outputs = (_specs(findings, key, values[key]) for key in ("inputs", "outputs"))
+        return Signature(inputs, outputs, TENSORS, batch=values["batch"])
+    expected = contract(values["k"], values["max_history"])
+    for key, wanted in as_json(expected).items():
+        if key in ("inputs", "outputs"):
+            _compare(findings, ("signature", key), values[key], wanted)
+    return expected
 
 
 def as_json(signature: Signature) -> dict[str, Any]:
@@ -113,46 +169,27 @@ def _plain(name: str) -> str:
     return name if name.isprintable() and len(name) <= 64 else shown(name)
 
 
-def _recommender(fields: Fields) -> Signature:
-    k = fields.integer("k", low=1, high=MAX_K)
-    max_history = fields.integer("max_history", low=1, high=MAX_HISTORY)
-    expected = contract(k, max_history)
-    for key, specs in (("inputs", expected.inputs), ("outputs", expected.outputs)):
-        given = fields.objects(key)
-        if len(given) != len(specs) and given:
-            names = " and ".join(spec.name for spec in specs)
-            fields.problem(key, f"has {len(given)} tensors; a recommender has {len(specs)}: {names}")
-            continue
-        for item, spec in zip(given, specs, strict=False):
-            item.one_of("name", [spec.name])
-            item.one_of("dtype", [spec.dtype])
-            shape = list(spec.shape)
-            if k in shape and not 1 <= k <= MAX_K:  # a k that was refused is one mistake, not two
-                item.value("shape")
-            else:
-                item.one_of("shape", [shape])
-            item.no_others()
-    return expected
+def _compare(findings: Findings, path: Path, given: Sequence[Mapping[str, Any]], wanted: Sequence[Any]) -> None:
+    """Notes where the tensors of a recommender are not those that it must have."""
+    if len(given) != len(wanted):
+        names = " and ".join(one["name"] for one in wanted)
+        findings.add(path, f"has {len(given)} tensors; a recommender has {len(wanted)}: {names}")
+        return
+    for place, (one, needed) in enumerate(zip(given, wanted, strict=True)):
+        for key, value in needed.items():
+            if repr(one[key]) != repr(value):
+                findings.add((*path, place, key), f"must be {plain(value)}, not {plain(one[key])}")
 
 
-def _tensors(fields: Fields) -> Signature:
-    inputs, outputs = (_specs(fields, key) for key in ("inputs", "outputs"))
-    return Signature(inputs, outputs, TENSORS, batch=fields.switch("batch", default=False))
-
-
-def _specs(fields: Fields, key: str) -> tuple[TensorSpec, ...]:
-    given = fields.objects(key)
-    if not 1 <= len(given) <= MAX_TENSORS and not fields.problems:
-        fields.problem(key, f"has {len(given)} tensors; allowed are 1 to {MAX_TENSORS}")
-    specs = []
-    for item in given[:MAX_TENSORS]:
-        name = item.text("name", max_length=MAX_TENSOR_NAME)
-        datatype = item.one_of("datatype", tuple(BY_DATATYPE))
-        shape = item.integers("shape", low=FREE, high=2**31 - 1, most=MAX_RANK)
-        item.no_others()
-        dtype = BY_DATATYPE[datatype].dtype if datatype in BY_DATATYPE else "none"
-        specs.append(TensorSpec(name, dtype, tuple("?" if size == FREE else size for size in shape)))
-    names = [spec.name for spec in specs]
-    for name in sorted({name for name in names if names.count(name) > 1 and name}):
-        fields.problem(key, f"{shown(name)} is given twice")
-    return tuple(specs)
+def _specs(findings: Findings, key: str, given: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    names = [one["name"] for one in given]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        findings.add(("signature", key), f"{plain(name)} is given twice")
+    return tuple(
+        TensorSpec(
+            one["name"],
+            BY_DATATYPE[one["datatype"]].dtype,
+            tuple("?" if size == FREE else size for size in one["shape"]),
+        )
+        for one in given
+    )

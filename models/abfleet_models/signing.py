@@ -9,7 +9,7 @@ from pathlib import Path
 
 from abfleet_models.disk import put_file
 from abfleet_models.errors import IntegrityError, RegistryError
-from abfleet_models.fields import parse_object
+from abfleet_models.json_files import parse_json
 from abfleet_models.manifest import parse_manifest
 from abfleet_models.registry import METADATA_FILE, ModelVersion
 
@@ -48,7 +48,7 @@ def check(version: ModelVersion, key: bytes) -> None:
     if not hmac.compare_digest(found, _digest(metadata, key)):
         raise IntegrityError(f"{version.version}: {SIGNATURE_FILE} is not a signature of {METADATA_FILE} with this key")
     source = f"{version.version}/{METADATA_FILE}"
-    if parse_manifest(parse_object(metadata, source), source) != version.manifest:
+    if parse_manifest(parse_json(metadata, source), source) != version.manifest:
         raise IntegrityError(f"{version.version}: {METADATA_FILE} changed while it was read")
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.measurements import measure
-from abfleet_analysis.evidence import cells
+from abfleet_analysis.periods import cells
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.file.load import load_text
 from hypothesis import given

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.metrics import Failure
-from abfleet_analysis.evidence.deployment import replicas_in
 from abfleet_analysis.evidence.log_lines import read_lines
-from abfleet_analysis.reading.databases import fetched_rows
+from abfleet_analysis.periods.deployment import replicas_in
 from abfleet_analysis.reading.open_log import open_log
+from abfleet_analysis.storage.fetching import fetched_rows
 from abfleet_experiments.file.load import load_text
 
 from tests.analysis.log_lines import START, LogLines, file_text, metric, only, report_of

@@ -11,10 +11,12 @@ import pytest
 import sqlglot
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.evidence import log_lines
+from abfleet_analysis.evidence.layout import Layout
 from abfleet_analysis.evidence.sums import PRODUCTS, Shape, Value, changes
-from abfleet_analysis.evidence.tables import grouped, visits_of
-from abfleet_analysis.reading.databases import COLUMNS, DIALECTS, normalised
+from abfleet_analysis.evidence.visits import by_look, counted_in, of_calls, units_of
+from abfleet_analysis.reading.columns import COLUMNS, normalised
 from abfleet_analysis.reading.open_log import open_log
+from abfleet_analysis.storage.storage import DIALECTS
 from click.testing import Result
 from sqlglot import exp
 from typer.testing import CliRunner
@@ -43,7 +45,7 @@ def test_a_memory_limit_is_kept_and_nothing_is_left(tmp_path: Path, monkeypatch:
     made_log.write_lines(logs, SMALL, files=2)
     monkeypatch.setattr("tempfile.tempdir", str(temporary))
     with open_log([logs], memory_limit_bytes=2**28, threads=1) as log:
-        rows = log.connection.con.execute(
+        rows = log.storage.connection.con.execute(
             "SELECT name, value FROM duckdb_settings() WHERE name IN ('memory_limit', 'threads', 'temp_directory')"
         ).fetchall()
         assert dict(rows) == {
@@ -72,7 +74,7 @@ def test_lines_and_parquet_say_the_same(tmp_path: Path, monkeypatch: pytest.Monk
     reports = [analyse([folder], made_log.config()).as_dict() for folder in (lines, parquet)]
     monkeypatch.setattr("abfleet_analysis.reading.open_log._size", lambda files: 2**60)
     with open_log([lines]) as log:
-        assert list(Path(one_setting(log.connection, "temp_directory")).rglob("*.parquet"))
+        assert list(Path(one_setting(log.storage.connection, "temp_directory")).rglob("*.parquet"))
     reports.append(analyse([lines], made_log.config()).as_dict())
     assert rounded(reports[0]) == rounded(reports[1]) == rounded(reports[2])
     (experiment,) = reports[0]["experiments"]  # type: ignore[misc]
@@ -93,7 +95,7 @@ def test_calls_may_be_added_up_first(tmp_path: Path, monkeypatch: pytest.MonkeyP
     made_log.write_parquet(tmp_path, Size(lines, users), files=1, options="(FORMAT parquet)")
     reports = []
     for least in (0.0, 1e9):
-        monkeypatch.setattr("abfleet_analysis.evidence.tables.OFTEN", least)
+        monkeypatch.setattr("abfleet_analysis.evidence.layout.OFTEN", least)
         reports.append(rounded(analyse([tmp_path], made_log.config()).as_dict()))
     assert reports[0] == reports[1]
     assert reports[0]["experiments"][0]["plan"]["users"] >= users
@@ -142,13 +144,15 @@ def compiled(dialect: str) -> Compiled:
     exposures = exposures.mutate(**log_lines.call_results(*words))
     calls = log_lines.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))
-    visits = made.keep("visits", grouped(visits_of(calls, None, timed=True), ramped=True, together=False))
-    units = made.keep("units", log_lines.units(visits, ramped=True))
+    layout = Layout(ramped=True, timed=True)
+    added = of_calls(calls, None, layout)
+    visits = made.keep("visits", by_look(added, layout, {name: added[name].sum() for name in counted_in(added)}))
+    units = made.keep("units", units_of(visits, layout))
     joined = visits.drop("g").inner_join(
         units.select("user", "period", "g").mutate(cell=units.period), ["user", "period"]
     )
     values = {"m": Value("answered", "timed"), "n": Value("error", any=True)}
-    changed = made.keep("changes", changes(joined, values, Shape(3, 2, 2)))
+    changed = made.keep("changes", changes(joined, values, Shape(3, 2, 2), layout))
     sums = {f"{name}_{part}": changed[f"{name}_{part}"].sum() for name in values for part in PRODUCTS}
     made.keep("sums", changed.group_by("place").aggregate(**sums))
     return made

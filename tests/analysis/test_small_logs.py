@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from abfleet_analysis.analyse import analyse
-from abfleet_analysis.reading import duckdb_tables
+from abfleet_analysis.storage.duckdb_storage import DuckDBStorage
 from ibis.backends.duckdb import Backend
 
 from tests.support import made_log
@@ -35,7 +35,7 @@ def test_a_small_report_asks_the_database_few_things(tmp_path: Path, monkeypatch
     """Each expression costs Ibis some milliseconds, and each call the database: of a small log that is all the time."""
     made_log.write_lines(tmp_path, SMALL, files=1)
     compiled, asked = [], []
-    compile_, call = Backend.compile, duckdb_tables.call
+    compile_, call = Backend.compile, DuckDBStorage.call
 
     def compiling(self: Any, *arguments: Any, **named: Any) -> Any:
         compiled.append(compile_(self, *arguments, **named))
@@ -46,7 +46,7 @@ def test_a_small_report_asks_the_database_few_things(tmp_path: Path, monkeypatch
         return call(*arguments)
 
     monkeypatch.setattr(Backend, "compile", compiling)
-    monkeypatch.setattr(duckdb_tables, "call", calling)
+    monkeypatch.setattr(DuckDBStorage, "call", calling)
     report = analyse([tmp_path], made_log.config())
     assert report.experiments[0].decision
     assert 10 < len(compiled) <= COMPILED
@@ -74,7 +74,7 @@ def test_other_compilers_are_found_when_they_are_asked_for() -> None:
     code = """
 import ast
 from pathlib import Path
-from abfleet_analysis.reading.ibis_duckdb import COMPILERS, connect
+from abfleet_analysis.storage.ibis_duckdb import COMPILERS, connect
 connection = connect("/nowhere")
 import sys
 package = sys.modules[COMPILERS]

@@ -7,7 +7,7 @@ from typing import Any
 import ibis
 import pytest
 from abfleet_analysis.reading.clocks import _wrong
-from abfleet_analysis.reading.databases import COLUMNS
+from abfleet_analysis.reading.columns import COLUMNS
 from abfleet_log.clocks import AllowedTimes
 from abfleet_log.tools.check import Checker
 from abfleet_log.tools.read_lines import all_lines

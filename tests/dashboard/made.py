@@ -11,9 +11,9 @@ from typing import Any, cast
 import numpy as np
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.decide import decide
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, microseconds
 from abfleet_analysis.evidence.exclusion import WindowCalls
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, GroupFacts
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, microseconds
 from abfleet_analysis.report.details import (
     Breakdown,
     ConfigChange,

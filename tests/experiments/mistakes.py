@@ -19,7 +19,7 @@ experiments:
 SALT = "    salt: s\n"
 E, G = "experiments[0]", "experiments[0].groups"
 PERCENT = "must be a number from 0 to 100 with at most two decimal places, not "
-QUOTES = 'is a number in YAML, and text is needed; in quotes: "'
+QUOTES = 'is a number, and text is needed; in quotes: "'
 ADDRESS = "must be `dns:///host:port`, `host:port` (port 1 to 65535) or `unix:path`"
 ONE_CONTROL = "exactly one group must be named `control` or have `control: true`; "
 
@@ -118,7 +118,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "name: one",
         "name: §true",
         f"{G}[1].name",
-        "`true` is true or false in YAML, and text is needed",
+        "`true` is true or false, and text is needed",
     ),
     "no boolean": ("salt: s", "enabled: §no", f"{E}.enabled", "must be true or false, not `no`"),
     "loud boolean": ("salt: s", "enabled: §True", f"{E}.enabled", "must be true or false, not `True`"),

@@ -114,7 +114,7 @@ def test_a_model_that_would_surprise_users_is_refused(
         (lambda data: data.update(version="../v9"), "version: '../v9' is not a version"),
         (lambda data: data.update(external_data={"../../secret": "0" * 64}), "is not a plain file name"),
         (lambda data: data["signature"].pop("k"), "signature.k: is missing"),
-        (lambda data: data.update(extra=1), "extra: unknown key"),
+        (lambda data: data.update(extra=1), "extra: is not a known key"),
         (lambda data: data["golden"]["item_ids"][0].reverse(), "golden history 0: item 1"),
     ],
 )

@@ -240,7 +240,7 @@ def test_external_data_cannot_be_listed_outside_the_folder(registry: Registry) -
     """metadata.json can only vouch for plain file names of its own folder."""
     entry = {"../secret": "0" * 64}
     edit_json(registry.root / "v1.2.3" / "metadata.json", lambda data: data.update(external_data=entry))
-    with pytest.raises(ManifestError, match=r"external_data\.\.\./secret: is not a plain file name"):
+    with pytest.raises(ManifestError, match=r'external_data\["\.\./secret"\]: `\.\./secret` must be a plain file name'):
         registry.resolve("v1.2.3")
 
 

@@ -108,7 +108,7 @@ def _seen(folder: Path) -> tuple[object, ...]:
     check = _checked(folder)
     with open_log([folder]) as log:
         query = "SELECT count(*), sum(latency_ms), count(DISTINCT outcome), sum(propensity) FROM lines"
-        sums = log.connection.con.execute(query).fetchone()
+        sums = log.storage.connection.con.execute(query).fetchone()
     return check.lines, check.digest, check.torn, check.by_event, check.by_experiment, check.repeated_exposures, sums
 
 

@@ -212,7 +212,7 @@ def _outcome_lines(fleet: Fleet, kind: str) -> tuple[int, int]:
     wait_until(lambda: not fleet.status().decision_log.buffered, "an empty buffer")
     with open_log([fleet.log_dir]) as log:
         query = "SELECT count(*), count(DISTINCT outcome) FROM lines WHERE event = 'outcome' AND type = ?"
-        lines, counted = log.connection.con.execute(query, [kind]).fetchone() or (0, 0)
+        lines, counted = log.storage.connection.con.execute(query, [kind]).fetchone() or (0, 0)
     return lines, counted
 
 

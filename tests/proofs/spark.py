@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ import numpy as np
 from abfleet_analysis.analyse import report_on
 from abfleet_analysis.decision.metrics import metric_rules
 from abfleet_analysis.evidence import log_lines
-from abfleet_analysis.evidence.allocation_periods import find_allocations, group_names, moment
 from abfleet_analysis.evidence.contributions import OutcomeProblems
-from abfleet_analysis.evidence.gather_evidence import contributed
+from abfleet_analysis.evidence.metric_sums import contributed
 from abfleet_analysis.evidence.sums import PRODUCTS, changes, column
-from abfleet_analysis.evidence.tables import Tables, counted_in, tables_of
+from abfleet_analysis.evidence.tables import Tables, tables_of
+from abfleet_analysis.evidence.visits import counted_in
+from abfleet_analysis.periods.allocation_periods import find_allocations, group_names, moment
 from abfleet_analysis.reading.open_log import Log, log_in, open_log
 from abfleet_analysis.reading.survey import survey_of
 
@@ -135,18 +137,17 @@ def compared(folder: Path, session: Any, size: Size) -> str:
 def collected(log: Log, folder: Path) -> dict[str, list[Row]]:
     """Users, visits and changes as rows, with user ids instead of their hashes, which differ."""
     tables = tables_in(log)
-    numbered = log.connection.read_parquet(str(folder) + ("/*.parquet" if log.connection.name == "duckdb" else ""))
-    from abfleet_analysis.reading.databases import DIALECTS
-
+    connection = log.storage.connection
+    numbered = connection.read_parquet(str(folder) + ("/*.parquet" if connection.name == "duckdb" else ""))
     ids = numbered.select("user_id").distinct().filter(ibis._.user_id.notnull())
-    ids = ids.mutate(user=DIALECTS[log.connection.name].identity(ids.user_id))
+    ids = ids.mutate(user=log.storage.dialect.identity(ids.user_id))
     units = tables.units.select("user", "period", "g", "cell", "first", "bucket", "entry", "two_groups")
     # A user may have several rows for a look, and their order is nobody's: what they say together is.
     visits = tables.visits.group_by("user", "period", "cell", "g", "look").aggregate(
         **{name: tables.visits[name].sum() for name in counted_in(tables.visits)}
     )
-    table, values = contributed(tables, OutcomeProblems())
-    changed = changes(table, values, tables.shape)
+    found = contributed(tables, OutcomeProblems())
+    changed = changes(found.table, found.values, tables.shape, replace(tables.layout, ramped=True, everyone=True))
     names = [column(rule.name, part) for rule in tables.rules for part in PRODUCTS]
     sums = {name: changed[name].sum() for name in names}
     by_look = changed.group_by("user", "period", "place").aggregate(**sums)

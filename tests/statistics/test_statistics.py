@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from abfleet_analysis.reading.databases import keep
+from abfleet_analysis.storage.fetching import storage_of
 from abfleet_statistics import guardrails, sequential, srm
 from abfleet_statistics.confidence_sequence import half_width
 from abfleet_statistics.effects import Comparison, Estimator, compare, contrast_z
@@ -211,7 +211,7 @@ def test_agrees_with_tea_tasting() -> None:
     calls = random.poisson(3, size=2000) + 1.0
     clicks = random.binomial(calls.astype(int), 0.2).astype(float)
     columns = {"variant": variant, "revenue": revenue, "before": before, "clicks": clicks, "calls": calls}
-    table = keep(ibis.duckdb.connect(), "users", pa.table(columns))
+    table = storage_of(ibis.duckdb.connect()).keep("users", pa.table(columns))
     oracle = tt.Experiment(
         mean=tt.Mean("revenue", use_t=False),
         cuped=tt.Mean("revenue", covariate="before", use_t=False),

@@ -1,12 +1,12 @@
 """From lines of the log to evidence: which lines count, and their sums over users for each metric."""
 
 __all__ = [
-    "allocation_periods",
-    "cells",
     "contributions",
     "exclusion",
     "gather_evidence",
+    "layout",
     "log_lines",
+    "metric_sums",
     "sums",
     "tables",
 ]

@@ -12,10 +12,9 @@ from abfleet_statistics.outages import SECOND, Times
 from abfleet_analysis.decision.evidence import ABSENT_MINUTES, Answers
 from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED
 from abfleet_analysis.decision.metrics import Failure
-from abfleet_analysis.evidence.allocation_periods import microseconds
-from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
+from abfleet_analysis.periods.allocation_periods import microseconds
+from abfleet_analysis.storage.fetching import columns_of, fetched_one, fetched_rows
 
 WINDOW_US: Final = ABSENT_MINUTES * 60 * SECOND
 
@@ -70,19 +69,19 @@ def _calls_between(calls: ir.Table, begin: Times, end: Times, tables: Tables) ->
     within = [(calls["at"] > low) & (calls["at"] <= high) for low, high in spans]
     counts = {f"calls_{n}": calls.count(where=one) for n, one in enumerate(within)}
     counts |= {f"own_{n}": calls.count(where=one & calls.own) for n, one in enumerate(within)}
-    columns = arrow(calls.group_by("g").aggregate(**counts))
+    columns = columns_of(calls.group_by("g").aggregate(**counts))
     result = np.zeros((2, len(different), len(tables.groups)))
-    group = numbers(columns["g"]).astype(np.int64)
+    group = columns["g"].astype(np.int64)
     for kind, name in enumerate(("calls", "own")):
         for n in range(len(different)):
-            result[kind, n, group] = numbers(columns[f"{name}_{n}"])
+            result[kind, n, group] = columns[f"{name}_{n}"]
     return result[:, np.searchsorted(different, begin)]
 
 
 def _calls_by_group(calls: ir.Table, looks: int, tables: Tables) -> Floats:
     """How many calls: float64[looks, groups]."""
-    columns = arrow(calls.group_by("look", "g").aggregate(n=ibis._.count()))
+    columns = columns_of(calls.group_by("look", "g").aggregate(n=ibis._.count()))
     result = np.zeros((looks, len(tables.groups)))
-    look, group = (numbers(columns[name]).astype(np.int64) for name in ("look", "g"))
-    result[look, group] = numbers(columns["n"])
+    look, group = (columns[name].astype(np.int64) for name in ("look", "g"))
+    result[look, group] = columns["n"]
     return result

@@ -11,8 +11,8 @@ from abfleet_statistics import quantiles
 from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.decision.evidence import Cap
-from abfleet_analysis.evidence.sums import float_columns
 from abfleet_analysis.evidence.thresholds import Thresholds, at_each_time, thresholds
+from abfleet_analysis.storage.fetching import float_columns
 
 
 def caps(added: ir.Table, column: str, users: Floats, groups: int, *, quantile: float) -> tuple[Thresholds, Cap | None]:

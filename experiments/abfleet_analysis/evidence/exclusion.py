@@ -10,8 +10,8 @@ from abfleet_experiments.config import ExcludedWindow
 
 from abfleet_analysis.decision.excluded_time import ExcludedTime
 from abfleet_analysis.evidence.log_lines import LogTables, allocated
-from abfleet_analysis.reading.databases import fetched_rows, view
 from abfleet_analysis.reading.survey import calls_of
+from abfleet_analysis.storage.fetching import fetched_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class WindowCalls:
 
 def without(lines: LogTables, experiment: str, time: ExcludedTime) -> LogTables:
     """The log without an experiment's calls in the excluded time, and without the outcomes that name them."""
-    connection, exposures, joined = lines.log.connection, lines.exposures, lines.joined
-    kept = view(connection, "kept_exposures", exposures.filter(~_left_out(exposures, experiment, time)))
-    outcomes = view(connection, "kept_joined", joined.filter(~_left_out(joined, experiment, time, "x_")))
+    storage, exposures, joined = lines.log.storage, lines.exposures, lines.joined
+    kept = storage.view("kept_exposures", exposures.filter(~_left_out(exposures, experiment, time)))
+    outcomes = storage.view("kept_joined", joined.filter(~_left_out(joined, experiment, time, "x_")))
     return replace(lines, exposures=kept, joined=outcomes, calls=calls_of(kept, lines.survey.same()))
 
 

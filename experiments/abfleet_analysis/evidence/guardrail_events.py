@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 from abfleet_analysis.decision.evidence import Answers, BadEvents, Blocks, PairOutages
 from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED, ExcludedTime
 from abfleet_analysis.decision.metrics import BadEvent, Failure
-from abfleet_analysis.evidence.allocation_periods import microseconds
 from abfleet_analysis.evidence.answers import answers_of
 from abfleet_analysis.evidence.response_times import slow_calls
-from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_one, numbers
+from abfleet_analysis.periods.allocation_periods import microseconds
+from abfleet_analysis.storage.fetching import columns_of, fetched_one
 
 BLOCK_US: Final = BLOCK_SECONDS * SECOND
 MINUTE_US: Final = 60 * SECOND
@@ -159,7 +158,7 @@ def _steps(tables: Tables, events: ir.Table) -> dict[str, Times]:
     )
     steps = firsts.mutate(look=tables.looks.index(firsts["at"]), block=(firsts["at"] // BLOCK_US).cast("int64"))
     rows = steps.group_by("look", "block", "period", "g").aggregate(n=ibis._.count(), newest=steps["at"].max())
-    return {name: numbers(column).astype(np.int64) for name, column in arrow(rows).items()}
+    return {name: column.astype(np.int64) for name, column in columns_of(rows).items()}
 
 
 def _add(counts: Floats, rows: Mapping[str, Times], places: Times, group: int) -> None:
@@ -208,7 +207,7 @@ def _absences(failures: ir.Table | None, groups: int) -> list[_Absences]:
     rows = found.group_by("g", "second", "certain").aggregate(
         begin=found["at"].min(), end=found["at"].max(), calls=found.count()
     )
-    columns = {name: numbers(column) for name, column in arrow(rows.mutate(certain=rows.certain.cast("int8"))).items()}
+    columns = columns_of(rows.mutate(certain=rows.certain.cast("int8")))
     result = []
     for group in range(groups):
         mine = np.flatnonzero(columns["g"] == group)

@@ -3,23 +3,23 @@
 Tables that are needed more than once are kept in the connection. Times are microseconds since 1970.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import ibis
 import ibis.expr.types as ir
 
 from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, FAILURES, TIMED_STATUSES, Failure
-from abfleet_analysis.evidence.allocation_periods import index_of
+from abfleet_analysis.evidence.layout import Layout, layout_of_log
+from abfleet_analysis.periods.allocation_periods import index_of
 from abfleet_analysis.reading.clocks import NO_FAULTS, ClockFaults
-from abfleet_analysis.reading.databases import alongside, fetched_one, keep, keep_narrow, keep_repeated, view
 from abfleet_analysis.reading.open_log import Log, LogError
 from abfleet_analysis.reading.survey import CATEGORICAL, Calls, Survey, calls_of, counts, survey_of
+from abfleet_analysis.storage.fetching import fetched_one
+from abfleet_analysis.storage.storage import Values, Words
 
-GROUPS_IN_NUMBER: Final = 128
-"""More than an experiment may have groups: a time and a group make one number, the least of which has the first's."""
 _CONTENT: Final = ("type", "item_id", "value", "currency", "user", "request")
 """What an outcome says beside its id and time."""
 _KINDS: Final = {"synthetic": "boolean"}
@@ -39,6 +39,7 @@ class LogTables:
         duplicates, duplicate_outcomes: Calls and outcomes that are there once more.
         conflicting_outcomes: Those with the id of an earlier outcome that says something else; they do not count.
         unusable: Lines with a number that is none, such as nan; they count without it.
+        layout: Which shortcuts hold for all of it.
         clocks: What is wrong with the clocks of its lines, and was left out.
     """
 
@@ -54,6 +55,7 @@ class LogTables:
     duplicate_outcomes: int
     conflicting_outcomes: int
     unusable: int
+    layout: Layout
     clocks: ClockFaults = NO_FAULTS
 
 
@@ -66,24 +68,21 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None, clocks: Cl
     if survey.newest is not None and survey.newest > as_of_us:
         survey = survey_of(log, as_of_us)
     known = log.lines.filter(log.lines["at"] <= as_of_us).drop("unusable")
-    connection = log.connection
-    outcomes = keep(connection, "every_outcome", _outcomes(known))
-    repeated, extra_outcomes = keep_repeated(connection, "repeated_outcome", outcomes, "outcome")
+    storage = log.storage
+    outcomes = storage.keep("every_outcome", _outcomes(known))
+    repeated, extra_outcomes = storage.keep_repeated("repeated_outcome", outcomes, "outcome")
     conflicts = 0
     if extra_outcomes:
-        ranked = keep(connection, "repeated_outcomes", _ranked(outcomes, repeated, "outcome", *_CONTENT))
+        ranked = storage.keep("repeated_outcomes", _ranked(outcomes, repeated, "outcome", *_CONTENT))
         conflicts = int(fetched_one(_conflicts(ranked).count()))
         first = ranked.filter(ranked["rank"] == 0).drop("rank")
-        outcomes = keep(connection, "outcomes", outcomes.anti_join(repeated, "outcome").union(first))
-    alone = outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull())
-    by_request = bool(fetched_one(alone.count()))
-    table, same = _exposures(log, known, outcomes, survey, by_request=by_request)
-    varying = [column for column in CATEGORICAL if column not in same]
-    facts = partial(_facts, same=same)
-    every = keep_narrow(connection, "every_exposure", table, varying, survey.combinations(varying), facts)
-    see = partial(_seen, log, outcomes, survey=survey, same=same, by_request=by_request)
-    with alongside(connection) as beside:
-        repeats = beside(keep_repeated, connection, "repeated_exposure", every, "exposure")
+        outcomes = storage.keep("outcomes", outcomes.anti_join(repeated, "outcome").union(first))
+    layout = layout_of_log(survey, outcomes, detailed=log.detailed)
+    words = _words(survey, layout)
+    every = storage.keep_words("every_exposure", _exposures(log, known, outcomes, layout), words, _results)
+    see = partial(_seen, log, outcomes, survey=survey, layout=layout, same=words.same)
+    with storage.alongside() as beside:
+        repeats = beside(storage.keep_repeated, "repeated_exposure", every, "exposure")
         # As if no call came again, which is nearly always so: ids are sorted while the database joins.
         seen = see(every)
         surveyed = survey.count(lambda row: row["event"] == "exposure" and not row["timeless"])
@@ -105,6 +104,7 @@ def read_lines(log: Log, as_of_us: int, survey: Survey | None = None, clocks: Cl
         duplicate_outcomes=extra_outcomes - conflicts,
         conflicting_outcomes=conflicts,
         unusable=survey.unusable,
+        layout=layout,
         clocks=clocks,
     )
 
@@ -117,28 +117,34 @@ class _Seen:
     missing: ir.Table
 
 
-def _seen(
-    log: Log, outcomes: ir.Table, once: ir.Table, *, survey: Survey, same: Mapping[str, ir.Value], by_request: bool
-) -> _Seen:
+def _seen(log: Log, outcomes: ir.Table, once: ir.Table, *, survey: Survey, layout: Layout, same: Values) -> _Seen:
     """What is known of calls that are there once, and of the outcomes that name one."""
-    connection = log.connection
-    exposures = view(connection, "exposures", once.mutate(**same))
-    called = keep(connection, "called_outcomes", _with_calls(outcomes, once, same, by_request=by_request))
-    called = called.mutate(**_renamed(same))
+    storage = log.storage
+    exposures = storage.view("exposures", once)
+    called = storage.keep_but("called_outcomes", _with_calls(outcomes, once, layout), _renamed(same))
     return _Seen(
         exposures,
         calls_of(exposures, survey.same()),
-        joined=view(connection, "joined", called.filter(called.x_at.notnull())),
-        missing=view(connection, "missing", called.filter(called.x_at.isnull())),
+        joined=storage.view("joined", called.filter(called.x_at.notnull())),
+        missing=storage.view("missing", called.filter(called.x_at.isnull())),
     )
 
 
-def _facts(calls: ir.Table, same: Mapping[str, ir.Value]) -> dict[str, ir.Value]:
-    """`call_results` of calls, where some columns have one value in all calls (`same`)."""
-    status, fallback, cause, unsent = (
-        same[column] if column in same else calls[column] for column in ("status", "fallback", "cause", "unsent")
-    )
-    return call_results(status, fallback, cause, unsent)
+def _words(survey: Survey, layout: Layout) -> Words:
+    """What is known of the columns of calls; those that nothing asks for are null in all of them."""
+    same: dict[str, ir.Value] = {
+        name: ibis.literal(value, _KINDS.get(name, "string")) for name, value in survey.same().items()
+    }
+    columns = [column for column in CATEGORICAL if column not in same]
+    if not layout.detailed:
+        same |= {} if layout.by_request else {"request": ibis.null("int64")}
+        same |= {} if layout.ramped else {"bucket": ibis.null("int32")}
+    return Words(columns, survey.combinations(columns), same)
+
+
+def _results(words: Values) -> Values:
+    """`call_results` of calls with these words."""
+    return call_results(words["status"], words["fallback"], words["cause"], words["unsent"])
 
 
 def _outcomes(known: ir.Table) -> ir.Table:
@@ -149,32 +155,21 @@ def _outcomes(known: ir.Table) -> ir.Table:
     )
 
 
-def _exposures(
-    log: Log, known: ir.Table, outcomes: ir.Table, survey: Survey, *, by_request: bool
-) -> tuple[ir.Table, dict[str, ir.Value]]:
-    """The calls with what is asked of them: buckets where there is a ramp, lists where an outcome may ask for them.
-
-    With everything, if details want it. What all of them have alike comes apart, that nothing is kept of it.
-    by_request: Whether an outcome has a request id alone.
-    """
+def _exposures(log: Log, known: ir.Table, outcomes: ir.Table, layout: Layout) -> ir.Table:
+    """The calls with what is asked of them: lists where an outcome may ask for them; everything if details want it."""
     table = known.filter(known.event == "exposure")
-    same = {name: ibis.literal(value, _KINDS.get(name, "string")) for name, value in survey.same().items()}
-    if log.detailed:
-        return table.drop(*same), same
+    if layout.detailed:
+        return table
     asked = table.exposure.isin(outcomes.filter(outcomes.exposure.notnull()).exposure)
     columns = ["at", "user", "exposure", *CATEGORICAL, "propensity", "latency_ms", "synthetic", "items"]
-    if by_request:
+    if layout.by_request:
         asked |= table.request.isin(outcomes.filter(outcomes.exposure.isnull(), outcomes.request.notnull()).request)
         columns.append("request")
-    else:
-        same["request"] = ibis.null("int64")
-    if survey.ramped:
+    if layout.ramped:
         columns.append("bucket")
-    else:
-        same["bucket"] = ibis.null("int32")
     # By a name, that what is asked is found once for both columns.
-    chosen = view(log.connection, "asked_exposures", table.select(*(c for c in columns if c not in same), asked=asked))
-    return chosen.mutate(items=ibis.ifelse(chosen.asked, chosen["items"], ibis.null())), same
+    chosen = log.storage.view("asked_exposures", table.select(*columns, asked=asked))
+    return chosen.mutate(items=ibis.ifelse(chosen.asked, chosen["items"], ibis.null()))
 
 
 def _first_ones(table: ir.Table, repeated: ir.Table, key: str) -> ir.Table:
@@ -264,66 +259,33 @@ def call_results(
     }
 
 
-def group_of(start: ir.IntegerValue) -> ir.IntegerValue:
-    """The group in a number that has a time and a group."""
-    return (start % GROUPS_IN_NUMBER).cast("int32")
-
-
-def units(visits: ir.Table, *, ramped: bool) -> ir.Table:
-    """One row for each user and allocation, from what each did there.
-
-    `g` is the group of the first exposure, `calls` how many there were, `entry` whether it is the user's first
-    allocation under this salt, and `two_groups` whether the user was served in more than one group of the allocation.
-    `ramped`: whether there is more than one allocation.
-    """
-    two = visits.g.min() != visits.g.max()
-    table = visits.group_by("user", *(["period"] if ramped else [])).aggregate(
-        start=visits.start.min(),
-        bucket=visits.bucket.argmin(visits.start) if ramped else ibis.null("int32"),
-        two_groups=visits.two_groups.any() | two if "two_groups" in visits.columns else two,
-        calls=visits.calls.sum() if "calls" in visits.columns else visits.count(),
-    )
-    if not ramped:
-        table = table.mutate(period=ibis.literal(0, "int32"))
-    group = group_of(table.start)
-    table = table.mutate(g=group, first=((table.start - group) / GROUPS_IN_NUMBER).cast("int64")).drop("start")
-    if not ramped:
-        return table.mutate(entry=ibis.literal(1, "int32"))
-    # A new salt deals users anew; the log has no salt in an exposure, but then a user's bucket is another one.
-    rank = ibis.row_number().over(
-        group_by=[table.user, table.bucket.fill_null(-1)], order_by=[table["first"], table.period]
-    )
-    return table.mutate(entry=(rank == 0).cast("int32"))
-
-
 _CALLED: Final = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic", "answered")
 """What an outcome has of its call, each with the prefix `x_`."""
 
 
-def _renamed(values: Mapping[str, Any]) -> dict[str, Any]:
+def _renamed(values: Values) -> Values:
     return {f"x_{name}": values[name] for name in _CALLED if name in values}
 
 
-def _with_calls(outcomes: ir.Table, exposures: ir.Table, same: Mapping[str, Any], *, by_request: bool) -> ir.Table:
+def _with_calls(outcomes: ir.Table, exposures: ir.Table, layout: Layout) -> ir.Table:
     """The outcomes with a request id, each with its call, or with nulls where there is none in the log.
 
-    Without what all calls have alike. With a user id, user and request must both agree; without one the request alone
-    decides. by_request: Whether there are such.
+    With a user id, user and request must both agree; without one the request alone decides.
     """
     if "asked" in exposures.columns:
         exposures = exposures.filter(exposures.asked)
-    named = {name: exposures[name] for name in exposures.columns if name not in same}
+    named = {name: exposures[name] for name in _CALLED}
     by_both = outcomes.filter(outcomes.exposure.notnull())
     calls = exposures.filter(exposures.exposure.notnull()).select("exposure", "items", **_renamed(named))
     both = by_both.left_join(calls, "exposure")
     columns = ["outcome", "at", "type", "item_id", "value", "currency", "user", "request", *_renamed(named)]
     found = both.select(*columns, listed=_listed(both))
-    if not by_request:
+    if not layout.by_request:
         return found
     alone = outcomes.filter(outcomes.request.notnull(), outcomes.exposure.isnull())
     single = exposures.semi_join(alone, "request")
     named = {name: single[name].argmin(single["at"]) for name in named}
-    first = single.group_by("request").aggregate(items=named["items"], **_renamed(named))
+    first = single.group_by("request").aggregate(items=single["items"].argmin(single["at"]), **_renamed(named))
     with_first = alone.left_join(first, "request")
     return found.union(with_first.select(*columns, listed=_listed(with_first)))
 

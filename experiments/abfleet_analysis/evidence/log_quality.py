@@ -12,11 +12,12 @@ from abfleet_statistics.moments import Floats, Moments
 from abfleet_analysis.decision.evidence import DataQuality
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW, MetricSource
 from abfleet_analysis.evidence import sums
-from abfleet_analysis.evidence.allocation_periods import microseconds
-from abfleet_analysis.evidence.contributions import clicks_before, values_before
-from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.evidence.log_lines import LogTables
+from abfleet_analysis.evidence.outcomes import clicks_before, values_before
+from abfleet_analysis.evidence.sums import Shape
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_one, fetched_rows, numbers
+from abfleet_analysis.periods.allocation_periods import microseconds
+from abfleet_analysis.storage.fetching import columns_of, fetched_one, fetched_rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,6 @@ class GroupFacts:
 def quality(tables: Tables) -> DataQuality:
     """What was left out, joined and moved, at the moment of the report; without what only metrics find."""
     lines, units = tables.lines, tables.units
-    synthetic, overrides = lines.calls.left_out(tables.name)
     open_after = microseconds(tables.as_of) - DEFAULT_WINDOW // timedelta(microseconds=1)
     moved = tables.moved()
     late = units["first"] > open_after
@@ -63,14 +63,8 @@ def quality(tables: Tables) -> DataQuality:
         )
     )[0]
     joined, unjoined, total = _unjoined(tables)
-    return DataQuality(
-        lines=lines.survey.lines + lines.clocks.lines,
-        unreadable=lines.survey.unreadable,
-        duplicates=lines.duplicates,
-        synthetic=synthetic,
-        overrides=overrides,
-        no_user_id=lines.calls.no_user_id,
-        holdout=lines.survey.holdout,
+    return replace(
+        quality_of_lines(lines, tables.name),
         users=int(row["users"]),
         users_in_two_groups=int(row["two"] or 0),
         moved_by_ramp=int(row["moved"] or 0),
@@ -79,13 +73,27 @@ def quality(tables: Tables) -> DataQuality:
         open_windows=int(row["open"] or 0),
         duplicate_outcomes=lines.duplicate_outcomes,
         conflicting_outcomes=lines.conflicting_outcomes,
-        unusable_values=lines.unusable,
-        wrong_clock=lines.clocks.lines,
-        wrong_clock_routers=lines.clocks.routers,
         routers_off=lines.clocks.off.get(tables.name, ()),
         joined=joined,
         unjoined=unjoined,
         before=_before(tables),
+    )
+
+
+def quality_of_lines(lines: LogTables, name: str) -> DataQuality:
+    """What is known without an experiment's users."""
+    synthetic, overrides = lines.calls.left_out(name)
+    return DataQuality(
+        lines=lines.survey.lines + lines.clocks.lines,
+        unreadable=lines.survey.unreadable,
+        duplicates=lines.duplicates,
+        synthetic=synthetic,
+        overrides=overrides,
+        no_user_id=lines.calls.no_user_id,
+        holdout=lines.survey.holdout,
+        unusable_values=lines.unusable,
+        wrong_clock=lines.clocks.lines,
+        wrong_clock_routers=lines.clocks.routers,
     )
 
 
@@ -100,9 +108,9 @@ def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
     )
     placed = named.inner_join(tables.starts().select("user", "g"), "user")
     users = placed.group_by("user").aggregate(g=placed.g.max(), lost=placed.lost.max())
-    columns = arrow(users.group_by("g").aggregate(n=users.count(), lost=users.lost.sum()))
+    columns = columns_of(users.group_by("g").aggregate(n=users.count(), lost=users.lost.sum()))
     counts = np.zeros((2, len(tables.groups)))
-    counts[:, numbers(columns["g"]).astype(np.int64)] = numbers(columns["n"]), numbers(columns["lost"])
+    counts[:, columns["g"].astype(np.int64)] = columns["n"], columns["lost"]
     everyone, lost = counts
     return everyone - lost, lost, int(fetched_one(missing.count()))
 
@@ -148,8 +156,8 @@ def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:
     rows = sorted(tables.lines.calls.allocated(tables.name), key=lambda row: row["newest"])
     versions = {row["group"]: row["model_version"] for row in rows if row["model_version"] is not None}
     if len(tables.allocations) == 1:
-        users = arrow(units.group_by("g").aggregate(users=units.count()))
-        counted = dict(zip(users["g"].to_pylist(), users["users"].to_pylist(), strict=True))
+        users = columns_of(units.group_by("g").aggregate(users=units.count()))
+        counted = dict(zip(users["g"].tolist(), users["users"].tolist(), strict=True))
         found = [_facts_of_calls(rows, tables, name, counted.get(g, 0)) for g, name in enumerate(tables.groups)]
     else:
         found = _facts_over_a_ramp(tables)

@@ -11,9 +11,9 @@ from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.decision.evidence import MetricEvidence
 from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, MetricRule, MetricSource
-from abfleet_analysis.evidence.sums import Shape, arrow
+from abfleet_analysis.evidence.sums import Shape
 from abfleet_analysis.evidence.thresholds import Thresholds, at_each_time, thresholds
-from abfleet_analysis.reading.databases import fetched_rows, numbers
+from abfleet_analysis.storage.fetching import columns_of, fetched_rows
 
 LEARNT_FROM: Final = 1000
 """Control's first responses, from whose 95 % quantile a slow response is learnt; after them counting begins."""
@@ -21,11 +21,8 @@ LEARNT_FROM: Final = 1000
 
 def quantile_points(times: ir.Table, looks: int, groups: int) -> Thresholds:
     """Each group's quantile of response times at each time, or near it, from their histogram."""
-    columns = arrow(times.group_by("look", "g", "bin").aggregate(n=times.n.sum(), total=times.total.sum()))
-    look, group, bins = (numbers(columns[name]).astype(np.int64) for name in ("look", "g", "bin"))
-    where, shape = (look, look * 0, group), (looks, 1, groups)
-    counts = quantiles.dense(bins, where, numbers(columns["n"]).astype(np.float64), shape)[:, 0]
-    totals = quantiles.dense(bins, where, numbers(columns["total"]), shape)[:, 0]
+    merged = times.group_by("look", "g", "bin").aggregate(n=times.n.sum(), total=times.total.sum())
+    counts, totals = (dense[:, 0] for dense in _dense(merged.mutate(cell=0), Shape(looks, 1, groups)))
     points = []
     for index in range(groups):
         above = (1 - RESPONSE_TIME_QUANTILE) * counts[:, index].sum(axis=1)
@@ -39,14 +36,18 @@ def with_quantile(metric: MetricEvidence, membership: Floats, times: ir.Table | 
     """The metric with its quantile in each stratum, if it is one; times: the histogram by look, cell and group."""
     if metric.rule.source is not MetricSource.TIME_QUANTILE or times is None:
         return metric
-    columns = arrow(times)
-    where = tuple(numbers(columns[name]).astype(np.int64) for name in ("look", "cell", "g"))
-    bins = numbers(columns["bin"])
-    axes = (shape.times, shape.cells, shape.groups)
-    counts = quantiles.dense(bins, where, numbers(columns["n"]).astype(np.float64), axes)
-    totals = quantiles.dense(bins, where, numbers(columns["total"]), axes)
+    counts, totals = _dense(times, shape)
     scale = quantiles.quantile_scale(metric.moments, membership, counts, totals, probability=RESPONSE_TIME_QUANTILE)
     return replace(metric, quantile=scale)
+
+
+def _dense(times: ir.Table, shape: Shape) -> tuple[Floats, Floats]:
+    """How many calls a histogram has and their summed times, cumulative: float64[times, cells, groups, bins] each."""
+    columns = columns_of(times)
+    where = tuple(columns[name].astype(np.int64) for name in ("look", "cell", "g"))
+    axes, bins = (shape.times, shape.cells, shape.groups), columns["bin"].astype(np.int64)
+    counts, totals = (quantiles.dense(bins, where, columns[name].astype(np.float64), axes) for name in ("n", "total"))
+    return counts, totals
 
 
 def slow_calls(calls: ir.Table, rule: MetricRule, *, most: int) -> ir.Table | None:

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 import ibis
 import ibis.expr.types as ir
 import numpy as np
-import pyarrow as pa
 from abfleet_statistics.moments import Cross, Floats, Moments, ThirdMoments, from_sums
 from numpy.typing import NDArray
 
-from abfleet_analysis.evidence import packed_counts
-from abfleet_analysis.reading.databases import fetched, numbers
+from abfleet_analysis.evidence.layout import Layout
+from abfleet_analysis.storage.fetching import float_columns
+from abfleet_analysis.storage.packed_counts import running_sums
+
+Place = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+"""Time, cell and group of each value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,43 +62,28 @@ def changes(
     contributions: ir.Table,
     values: Mapping[str, Value],
     shape: Shape,
-    *,
-    ramped: bool = True,
+    layout: Layout,
     bits: Mapping[str, int] | None = None,
-    everyone: bool = True,
 ) -> ir.Table:
     """What each look changes in each user's sums.
 
     contributions: one or more rows for each user, allocation and look, with `cell`, `g` and the columns of values.
-    ramped: Whether there are several allocations. bits: As of `packed_counts.bits_of`. everyone: Whether rows that
-    change nothing are wanted too; such a row may be the user's first.
+    bits: As of `packed_counts.bits_of`.
     Gives `user`, `period`, `entered` (1 at the user's first), a `column` for each of a metric's PRODUCTS (how y, z and
     their products change), and `place`: look, cell and group in one number, as `places` takes it apart.
     """
     columns = sorted({c for value in values.values() for c in (value.y, value.z) if c is not None})
-    words = packed_counts.words_of(columns, bits or {})
-    plain = [c for c in columns if not any(c in word for word in words)]
     place = (contributions.look * shape.cells + contributions.cell) * shape.groups + contributions.g
-    packed = contributions.select(
-        "user",
-        "period",
-        *plain,
-        place=place.cast("int32"),
-        **{f"word_{n}": packed_counts.packed(contributions, word) for n, word in enumerate(words)},
-    )
-    added = [*(f"word_{n}" for n in range(len(words))), *plain]
-    if not everyone:
-        packed = packed.filter(ibis.or_(*(packed[name] != 0 for name in added)))
-    user = [packed.user, packed.period] if ramped else [packed.user]
     # A user has one cell and group in an allocation, so that places are in the order of looks.
-    so_far = ibis.cumulative_window(group_by=user, order_by=packed.place)
-    first = ibis.row_number().over(group_by=user, order_by=packed.place) == 0
-    summed = packed.mutate(
-        entered=first.cast("int32"), **{f"now_{name}": packed[name].sum().over(so_far) for name in added}
+    summed = running_sums(
+        contributions.mutate(place=place.cast("int32")),
+        columns,
+        keys=("user", "period", "place"),
+        by=("user", "period") if layout.ramped else ("user",),
+        order="place",
+        bits=bits or {},
+        every_row=layout.everyone,
     )
-    for n, word in enumerate(words):
-        for prefix in ("", "now_"):
-            summed = summed.mutate(**packed_counts.unpacked(summed[f"{prefix}word_{n}"], word, prefix))
     result: dict[str, ir.Value] = {}
     for metric, value in values.items():
         y, more_y = _y(summed, value)
@@ -110,7 +98,7 @@ def changes(
             column(metric, "nonzero"): (y != 0).cast("float64") - (y != more_y).cast("float64"),
         }
         result |= {column(metric, part): change for part, change in _third(value, (y, more_y), (z, more_z)).items()}
-    return summed.select("user", "period", "place", "entered", **result)
+    return summed.select("user", "period", "place", entered=summed["first"].cast("int32"), **result)
 
 
 def _y(table: ir.Table, value: Value) -> tuple[ir.FloatingValue, ir.FloatingValue]:
@@ -152,7 +140,7 @@ def _third(
     return result
 
 
-def places(place: NDArray[np.int64], shape: Shape) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+def places(place: NDArray[np.int64], shape: Shape) -> Place:
     """Look, cell and group of places."""
     rest, group = np.divmod(place, shape.groups)
     look, cell = np.divmod(rest, shape.cells)
@@ -280,21 +268,12 @@ def counts(table: ir.Table, column: ir.IntegerValue, shape: Shape) -> Floats:
     return _cumulative(columns["total"], where, shape)
 
 
-def float_columns(table: ir.Table) -> dict[str, NDArray[np.float64]]:
-    """A small result's columns as float64[rows]; null is 0."""
-    result = fetched(table)
-    return {name: np.nan_to_num(numbers(result[name]).astype(np.float64)) for name in result.schema.names}
+def dense(values: Floats, where: Place, shape: Shape) -> Floats:
+    """Values added up at their places: float64[times, cells, groups]."""
+    result = np.zeros((shape.times, shape.cells, shape.groups))
+    np.add.at(result, where, values)
+    return result
 
 
-def _cumulative(
-    values: Floats, where: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], shape: Shape
-) -> Floats:
-    daily = np.zeros((shape.times, shape.cells, shape.groups))
-    np.add.at(daily, where, values)
-    return daily.cumsum(axis=0)
-
-
-def arrow(table: ir.Table) -> dict[str, pa.ChunkedArray]:
-    """The columns of a small result, by name, as Arrow arrays."""
-    result = fetched(table)
-    return {name: result[name] for name in result.schema.names}
+def _cumulative(values: Floats, where: Place, shape: Shape) -> Floats:
+    return dense(values, where, shape).cumsum(axis=0)

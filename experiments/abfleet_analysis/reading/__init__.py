@@ -1,8 +1,8 @@
-"""The log in a database: opening its files, keeping tables, and one dialect for each database."""
+"""Decision logs opened as one table of normalised lines, without lines of broken clocks, and the log in numbers."""
 
 __all__ = [
     "clocks",
-    "databases",
+    "columns",
     "open_log",
     "survey",
 ]

@@ -8,8 +8,8 @@ import ibis
 import ibis.expr.types as ir
 from abfleet_log.clocks import HOUR_US, AllowedTimes, HourCount, RouterOff, allowed_times, routers_off
 
-from abfleet_analysis.reading.databases import counted, view
 from abfleet_analysis.reading.open_log import Log
+from abfleet_analysis.storage.fetching import counted
 
 _ALIKE: Final = ("event", "type", "experiment", "allocation", "router", "synthetic")
 _FACTS: Final = {"n": ("count", "*"), "oldest": ("min", "at"), "newest": ("max", "at")}
@@ -46,7 +46,7 @@ def with_right_clocks(log: Log, *, until_newest: bool) -> tuple[Log, ClockFaults
     routers = tuple(sorted({hour.router for hour in wrong if hour.router}))
     if wrong:
         table = log.lines.filter(~_wrong(log.lines, allowed))
-        log = replace(log, lines=view(log.connection, "lines_in_time", table))
+        log = replace(log, lines=log.storage.view("lines_in_time", table))
     return log, ClockFaults(sum(hour.n for hour in wrong), routers, off)
 
 

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import duckdb
     import ibis.expr.types as ir
     from ibis.backends import BaseBackend
-    from ibis.backends.duckdb import Backend
+
+    from abfleet_analysis.storage.duckdb_storage import DuckDBStorage
+    from abfleet_analysis.storage.storage import Storage
 
 JSON_PATTERNS: Final = ("*.jsonl", "*.jsonl.zst", "*.jsonl.gz", "*.ndjson")
 PARQUET_PATTERN: Final = "*.parquet"
@@ -59,14 +61,14 @@ class Log:
     """An open log.
 
     Attributes:
-        connection: For more tables; all of them go when the log is closed.
+        storage: The database, for more tables; all of them go when the log is closed.
         lines: The normalised lines. `at` is microseconds since 1970 in UTC, ids are hashes, all else as in the log. A
             line that cannot be read is a row without `event` or `at`.
         files: How many were read.
         detailed: Whether attributes and the lines about configurations are there.
     """
 
-    connection: "BaseBackend"
+    storage: "Storage"
     lines: "ir.Table"
     files: int
     detailed: bool = False
@@ -88,8 +90,8 @@ def open_log(
     """
     import duckdb
 
-    from abfleet_analysis.reading.duckdb_tables import close
-    from abfleet_analysis.reading.ibis_duckdb import connect
+    from abfleet_analysis.storage.duckdb_storage import DuckDBStorage
+    from abfleet_analysis.storage.ibis_duckdb import connect
 
     json_files, parquet_files = _files(paths)
     if not json_files and not parquet_files:
@@ -98,18 +100,18 @@ def open_log(
             f"{where}: there is no decision log here; allowed are folders, and files *.jsonl, *.jsonl.zst, *.parquet"
         )
     with tempfile.TemporaryDirectory(prefix="abfleet-analysis-") as folder:
-        connection = connect(folder)
+        storage = DuckDBStorage(connect(folder))
         try:
-            limit = _limit(connection.con, memory_limit_bytes, threads)
+            limit = _limit(storage.connection.con, memory_limit_bytes, threads)
             # A table of lines takes two thirds of their size; what the analysis makes of them needs room beside it.
             spare = None if _size(json_files) < limit else Path(folder)
             try:
-                lines = _lines_of_any(connection, Path(folder), spare, json_files, parquet_files, detailed=detailed)
+                lines = _lines_of_any(storage, Path(folder), spare, json_files, parquet_files, detailed=detailed)
             except duckdb.Error as error:
                 raise LogError(f"the log cannot be read: {str(error).splitlines()[0][:200]}") from error
-            yield Log(connection, lines, len(json_files) + len(parquet_files), detailed)
+            yield Log(storage, lines, len(json_files) + len(parquet_files), detailed)
         finally:
-            close(connection)
+            storage.close()
 
 
 def _limit(raw: "duckdb.DuckDBPyConnection", memory_limit_bytes: int | None, threads: int | None) -> int:
@@ -150,7 +152,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
 
 
 def _lines_of_any(
-    connection: "Backend",
+    storage: "DuckDBStorage",
     scratch: Path,
     spare: Path | None,
     json_files: list[Path],
@@ -168,61 +170,58 @@ def _lines_of_any(
     refused: duckdb.Error | None = None
     if not any(map(was_cut, json_files)):
         try:
-            return _lines(connection, spare, json_files, parquet_files, detailed=detailed)
+            return _lines(storage, spare, json_files, parquet_files, detailed=detailed)
         except duckdb.Error as error:
             refused = error
     mended = [readable(file, scratch / f"readable-{n}.jsonl") for n, file in enumerate(json_files)]
     if refused is not None and mended == json_files:
         raise refused
-    return _lines(connection, spare, mended, parquet_files, detailed=detailed)
+    return _lines(storage, spare, mended, parquet_files, detailed=detailed)
 
 
 def _lines(
-    connection: "Backend", folder: Path | None, json_files: list[Path], parquet_files: list[Path], *, detailed: bool
+    storage: "DuckDBStorage", folder: Path | None, json_files: list[Path], parquet_files: list[Path], *, detailed: bool
 ) -> "ir.Table":
     """The view `lines`. folder: Where parsed JSON lines go; None keeps them in memory."""
     import ibis
 
-    from abfleet_analysis.reading.databases import COLUMNS, DIALECTS, normalised, view
-    from abfleet_analysis.reading.duckdb_tables import execute, named
+    from abfleet_analysis.reading.columns import COLUMNS, normalised
 
-    raw = connection.con
+    raw = storage.connection.con
     plain = {name: _TYPES[kind] for name, kind in COLUMNS.items()}
     every = plain | _DETAIL_COLUMNS
     wanted = every if detailed else plain
     # A router that has just started has a file without a line. At least one part gives the table its columns.
     parts = [f"SELECT {', '.join(f'NULL::{kind} AS {_quoted(name)}' for name, kind in every.items())} LIMIT 0"]
     json_files = [file for file in json_files if file.stat().st_size]
-    sources = [_parsed(connection, folder, json_files, wanted)] if json_files else []
+    sources = [_parsed(storage, folder, json_files, wanted)] if json_files else []
     sources += [_parquet(raw, parquet_files)] if parquet_files else []
     parts += [_selected(raw, source, wanted, every) for source in sources]
     normal = []
     for index, part in enumerate(parts):
-        execute(connection, f"CREATE VIEW part_{index} AS {part}")
-        normal.append(normalised(named(connection, f"part_{index}"), DIALECTS["duckdb"]))
-    return view(connection, "lines", ibis.union(*normal) if len(normal) > 1 else normal[0])
+        storage.execute(f"CREATE VIEW part_{index} AS {part}")
+        normal.append(normalised(storage.named(f"part_{index}"), storage.dialect))
+    return storage.view("lines", ibis.union(*normal) if len(normal) > 1 else normal[0])
 
 
-def _parsed(connection: "Backend", folder: Path | None, files: list[Path], wanted: Mapping[str, str]) -> str:
+def _parsed(storage: "DuckDBStorage", folder: Path | None, files: list[Path], wanted: Mapping[str, str]) -> str:
     """What JSON lines have, as a source in SQL; a line that cannot be read is a row of nulls.
 
     A table in memory is made in half the time that Parquet takes, which is a fifth of the size.
     """
-    from abfleet_analysis.reading.duckdb_tables import execute
-
     columns = ", ".join(f"\"{name}\": '{kind}'" for name, kind in wanted.items())
     rows = (
         f"SELECT * FROM read_json({_listed(files)}, format = 'newline_delimited', columns = {{{columns}}}, "  # noqa: S608
         "ignore_errors = true, maximum_object_size = 16777216)"
     )
     if folder is None:
-        execute(connection, f"CREATE TEMP TABLE parsed_lines AS {rows}")
+        storage.execute(f"CREATE TEMP TABLE parsed_lines AS {rows}")
         return "parsed_lines"
     out = folder / "parsed"
     shutil.rmtree(out, ignore_errors=True)  # of an attempt that failed
     options = "(FORMAT parquet, COMPRESSION lz4_raw, PER_THREAD_OUTPUT true)"
-    execute(connection, f"COPY ({rows}) TO {_text(out)} {options}")
-    return _parquet(connection.con, sorted(out.glob("*.parquet")))
+    storage.execute(f"COPY ({rows}) TO {_text(out)} {options}")
+    return _parquet(storage.connection.con, sorted(out.glob("*.parquet")))
 
 
 def _parquet(raw: "duckdb.DuckDBPyConnection", files: Sequence[Path]) -> str:
@@ -286,11 +285,13 @@ def log_in(connection: "BaseBackend", lines: "ir.Table") -> Log:
     import ibis
     import ibis.expr.datatypes as dt
 
-    from abfleet_analysis.reading.databases import COLUMNS, DIALECTS, normalised, view
+    from abfleet_analysis.reading.columns import COLUMNS, normalised
+    from abfleet_analysis.storage.fetching import storage_of
 
     typed = {name: dt.dtype(kind) for name, kind in COLUMNS.items()}
     given = {name: lines[name] if name in lines.columns else ibis.null(kind) for name, kind in typed.items()}
     plain = lines.select(
         **{name: column if column.type().is_timestamp() else column.cast(typed[name]) for name, column in given.items()}
     )
-    return Log(connection, view(connection, "lines", normalised(plain, DIALECTS[connection.name])), 1)
+    storage = storage_of(connection)
+    return Log(storage, storage.view("lines", normalised(plain, storage.dialect)), 1)

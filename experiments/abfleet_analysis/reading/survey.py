@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import ibis.expr.types as ir
 
-from abfleet_analysis.reading.databases import counted
 from abfleet_analysis.reading.open_log import Log
+from abfleet_analysis.storage.fetching import counted
 
 CATEGORICAL: Final = (
     "experiment",

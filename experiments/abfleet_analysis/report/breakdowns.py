@@ -20,15 +20,15 @@ from abfleet_statistics.moments import Floats, Moments, from_sums
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
-from abfleet_analysis.evidence.allocation_periods import index_of, microseconds
 from abfleet_analysis.evidence.contributions import OutcomeProblems
-from abfleet_analysis.evidence.gather_evidence import contributed
-from abfleet_analysis.evidence.sums import Shape, Value, arrow
+from abfleet_analysis.evidence.metric_sums import contributed
+from abfleet_analysis.evidence.sums import Shape, Value
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_rows, numbers
+from abfleet_analysis.periods.allocation_periods import index_of, microseconds
 from abfleet_analysis.report.details import Breakdown
 from abfleet_analysis.report.slice_sums import slice_moments, some_slices
 from abfleet_analysis.report.slices import compared, described
+from abfleet_analysis.storage.fetching import columns_of, fetched_rows
 
 MOST_VALUES: Final = 12
 """Of an attribute, those with the most users."""
@@ -63,8 +63,8 @@ def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
 
 
 def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> PrimaryMetricSums:
-    table, values = contributed(replace(tables, rules=(rule,)), OutcomeProblems(), history=False)
-    value = values[rule.name]
+    found = contributed(replace(tables, rules=(rule,)), OutcomeProblems(), history=False)
+    table, value = found.table, found.values[rule.name]
     columns = [value.y] if value.z is None else [value.y, value.z]
     keys = ["user", "period", "cell", "g"]
     added = {c: table[c].sum() for c in columns}
@@ -149,10 +149,7 @@ def _by_day(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
     last = _last_whole_looks(tables)
     units = tables.units.filter(tables.units.entry == 1)
     entries = units.select("user", "period", "cell", "g", begin=looks.index(units["first"]))
-    counted = {
-        name: numbers(column)
-        for name, column in arrow(entries.group_by("period", "cell", "g", "begin").aggregate(n=ibis._.count())).items()
-    }
+    counted = columns_of(entries.group_by("period", "cell", "g", "begin").aggregate(n=ibis._.count()))
     spans = last[counted["period"]] - counted["begin"] + 1  # how many whole looks these users have had
     days = int(spans.max(initial=0))
     if days < 2:  # nothing changes over one

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import ibis
 
-from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.log_lines import LogTables
-from abfleet_analysis.reading.databases import fetched_rows
+from abfleet_analysis.periods.allocation_periods import moment
 from abfleet_analysis.report.details import ConfigChange
+from abfleet_analysis.storage.fetching import fetched_rows
 
 MOST_CHANGES: Final = 200
 """The newest ones."""

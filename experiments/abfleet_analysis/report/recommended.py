@@ -12,8 +12,8 @@ import numpy as np
 from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import fetched_rows
 from abfleet_analysis.report.details import Recommended, VersionLists
+from abfleet_analysis.storage.fetching import fetched_rows
 
 TOP: Final = 10
 OVERLAPPING: Final = 100

@@ -14,9 +14,9 @@ import ibis.expr.types as ir
 from abfleet_experiments.config import Config, EndedExperiment, Experiment
 from abfleet_process.declarations.kinds import parse_time
 
-from abfleet_analysis.evidence.allocation_periods import moment
 from abfleet_analysis.evidence.log_lines import LogTables
-from abfleet_analysis.reading.databases import fetched_one, fetched_rows
+from abfleet_analysis.periods.allocation_periods import moment
+from abfleet_analysis.storage.fetching import fetched_one, fetched_rows
 
 
 class State(StrEnum):

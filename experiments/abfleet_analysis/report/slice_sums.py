@@ -14,7 +14,8 @@ import numpy as np
 from abfleet_statistics.moments import Cross, Floats, Moments, from_sums
 from numpy.typing import NDArray
 
-from abfleet_analysis.evidence.sums import Shape, float_columns
+from abfleet_analysis.evidence.sums import Shape, dense
+from abfleet_analysis.storage.fetching import float_columns
 
 _CROSS: Final = ("n", "y", "z", "y2", "z2", "yy", "yz", "zy", "zz")
 
@@ -37,7 +38,7 @@ def slice_moments(table: ir.Table, shape: Shape, *, several_allocations: bool = 
         )
     )
     where = (_whole(columns["slice"]), _whole(columns["cell"]), _whole(columns["g"]))
-    parts = [_dense(columns[name], where, shape) for name in ("n", "y", "z", "yy", "yz", "zz", "nonzero")]
+    parts = [dense(columns[name], where, shape) for name in ("n", "y", "z", "yy", "yz", "zz", "nonzero")]
     return from_sums(parts, _cross(table, shape) if several_allocations else None)
 
 
@@ -68,16 +69,8 @@ def _cross(table: ir.Table, shape: Shape) -> Cross | None:
     )
     where = (_whole(columns["slice"]), index.reshape(-1), _whole(columns["g"]))
     paired = Shape(shape.times, len(pairs), shape.groups)
-    return Cross(pairs[:, 0], pairs[:, 1], *(_dense(columns[name], where, paired) for name in _CROSS))
+    return Cross(pairs[:, 0], pairs[:, 1], *(dense(columns[name], where, paired) for name in _CROSS))
 
 
 def _whole(values: Floats) -> NDArray[np.int64]:
     return values.astype(np.int64)
-
-
-def _dense(
-    values: Floats, where: tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]], shape: Shape
-) -> Floats:
-    result = np.zeros((shape.times, shape.cells, shape.groups))
-    np.add.at(result, where, values)
-    return result

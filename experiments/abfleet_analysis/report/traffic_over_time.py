@@ -6,11 +6,10 @@ from typing import Final
 import ibis
 import numpy as np
 
-from abfleet_analysis.evidence.allocation_periods import microseconds, moment
-from abfleet_analysis.evidence.sums import arrow
 from abfleet_analysis.evidence.tables import Tables
-from abfleet_analysis.reading.databases import numbers
+from abfleet_analysis.periods.allocation_periods import microseconds, moment
 from abfleet_analysis.report.details import Traffic
+from abfleet_analysis.storage.fetching import columns_of
 
 MOST_BINS: Final = 240
 WIDTHS: Final = tuple(
@@ -29,7 +28,7 @@ def traffic(tables: Tables) -> Traffic:
     bins = (last_us - begin_us) // width_us + 1
     calls = tables.calls
     binned = calls.mutate(bin=((calls["at"] - begin_us) / width_us).floor().cast("int64"))
-    columns = arrow(
+    columns = columns_of(
         binned.group_by("bin", "g").aggregate(
             calls=ibis._.count(),
             errors=binned.count(where=binned.error),
@@ -37,11 +36,11 @@ def traffic(tables: Tables) -> Traffic:
             troubled=binned.count(where=binned.error | binned.fell_back),
         )
     )
-    where = (numbers(columns["bin"]).astype(np.int64), numbers(columns["g"]).astype(np.int64))
+    where = (columns["bin"].astype(np.int64), columns["g"].astype(np.int64))
     found = []
     for name in ("calls", "errors", "fallbacks", "troubled"):
         counts = np.zeros((bins, len(tables.groups)), dtype=np.int64)
-        np.add.at(counts, where, numbers(columns[name]).astype(np.int64))
+        np.add.at(counts, where, columns[name].astype(np.int64))
         found.append(counts)
     return Traffic(moment(begin_us), timedelta(microseconds=width_us), *found)
 

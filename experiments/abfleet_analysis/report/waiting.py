@@ -10,8 +10,8 @@ from abfleet_statistics.confidence_sequence import CONVERSIONS_NEEDED
 
 from abfleet_analysis.decision.metrics import MetricSource
 from abfleet_analysis.decision.verdicts import Decision, MetricResult, Verdict
-from abfleet_analysis.evidence.allocation_periods import DAY
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
+from abfleet_analysis.periods.allocation_periods import DAY
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,10 +22,10 @@ from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.decision.evidence import BadEvents, DataQuality, Evidence, MetricEvidence
 from abfleet_analysis.decision.metrics import BadEvent, MetricSource, metric_rules, uneven
 from abfleet_analysis.decision.verdicts import Verdict
-from abfleet_analysis.evidence.allocation_periods import moment
-from abfleet_analysis.evidence.gather_evidence import UserChanges, user_changes
 from abfleet_analysis.evidence.log_lines import read_lines
+from abfleet_analysis.evidence.metric_sums import UserChanges, user_changes
 from abfleet_analysis.evidence.sums import PRODUCTS, third_moments
+from abfleet_analysis.periods.allocation_periods import moment
 from abfleet_analysis.reading.clocks import with_right_clocks
 from abfleet_analysis.reading.open_log import open_log
 from abfleet_analysis.reading.survey import survey_of

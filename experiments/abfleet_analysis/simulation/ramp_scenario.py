@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import Calendar, DataQuality, Evidence, MetricEvidence
 from abfleet_analysis.decision.metrics import DEFAULT_WINDOW
-from abfleet_analysis.evidence import cells as cells_of
-from abfleet_analysis.evidence.cells import AllocationPeriod, Cell, Cells
+from abfleet_analysis.periods import cells as cells_of
+from abfleet_analysis.periods.cells import AllocationPeriod, Cell, Cells
 from abfleet_analysis.simulation.plain_scenario import CONVERSION, LOOKS, PLAN
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)

@@ -26,16 +26,15 @@ from abfleet_models.adding.given_files import add_weights, read_given
 from abfleet_models.adding.golden_drafts import golden_cases, golden_rankings, lacks_answers
 from abfleet_models.adding.recommender_checks import check_contract
 from abfleet_models.errors import IntegrityError
-from abfleet_models.fields import Fields
 from abfleet_models.golden.answers import cases_of
 from abfleet_models.golden.arrays import Array, feeds
 from abfleet_models.golden.joining import crowd_difference, unjoinable
 from abfleet_models.golden.verification import compare_golden
 from abfleet_models.graph.reading import GraphFile, NotOnnxError
-from abfleet_models.manifest import SCHEMA, parse_manifest
+from abfleet_models.manifest import SCHEMA, parse_manifest, parse_signature
 from abfleet_models.registry import ITEMS_FILE, METADATA_FILE, MODEL_FILE, ModelVersion
 from abfleet_models.runs import OpenedGraph, OpenedModel, latency_us
-from abfleet_models.signature import RECOMMENDER, TENSORS, Kind, Signature, as_json, differences, parse_signature
+from abfleet_models.signature import RECOMMENDER, TENSORS, Kind, Signature, as_json, differences
 
 NOT_GIVEN = "not given"
 KEYS = ("schema", "version", "sha256", "size_bytes", "model", "signature", "training", "code", "seed", "golden")
@@ -141,9 +140,7 @@ def _complete(
     """Fills in `signature` and `golden` where they are missing, from the graph and from the model's answers."""
     version = metadata["version"]
     if "signature" in metadata:
-        fields = Fields(metadata)
-        signature = parse_signature(fields.nested("signature"))
-        fields.finish(METADATA_FILE)
+        signature = parse_signature(metadata)
         _refuse_other(version, graph, signature)
     else:
         signature = draft(version, graph, kind, opened, options)

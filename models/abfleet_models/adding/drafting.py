@@ -8,8 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from abfleet_models.errors import IntegrityError, ReleaseError
-from abfleet_models.fields import shown
+from abfleet_models.errors import IntegrityError, ReleaseError, shown
 from abfleet_models.golden.arrays import Array
 from abfleet_models.graph import rewriting
 from abfleet_models.graph.reading import GraphFile, describe, parse_model

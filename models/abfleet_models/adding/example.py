@@ -4,8 +4,7 @@ import struct
 from pathlib import Path
 
 from abfleet_models import disk
-from abfleet_models.errors import ReleaseError
-from abfleet_models.fields import shown
+from abfleet_models.errors import ReleaseError, shown
 from abfleet_models.graph import onnx_graph_pb2 as onnx_graph
 from abfleet_models.graph.tensors import BY_DTYPE
 from abfleet_models.manifest import NAME_RULE, is_name

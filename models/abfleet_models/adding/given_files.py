@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-from abfleet_models.errors import IntegrityError, ManifestError
-from abfleet_models.fields import read_object, shown
-from abfleet_models.manifest import NAME_RULE, is_name
+from abfleet_models.errors import IntegrityError, ManifestError, shown
+from abfleet_models.json_files import read_json
+from abfleet_models.manifest import NAME_RULE, is_file_name, is_name
 from abfleet_models.registry import ITEMS_FILE, METADATA_FILE, METRICS_FILE, MODEL_FILE
 
 Given = tuple[dict[str, Any], dict[str, bytes], Path]
@@ -19,7 +19,7 @@ def read_given(path: Path, version: str | None) -> Given:
     if path.is_dir():
         folder, name = path, MODEL_FILE
         wanted = (path / METADATA_FILE).exists() or version is None
-        metadata = read_object(path / METADATA_FILE, METADATA_FILE) if wanted else {}
+        metadata = read_json(path / METADATA_FILE, METADATA_FILE) if wanted else {}
     elif path.is_file():
         folder, name, metadata = path.parent, path.name, {}
     else:
@@ -58,7 +58,7 @@ def add_weights(metadata: dict[str, Any], files: dict[str, bytes], folder: Path,
 
 def read_plain(folder: Path, name: str) -> bytes:
     """The content of a file in this folder itself. Raises RegistryError."""
-    if PurePosixPath(name).name != name or name in {".", "..", METADATA_FILE} or "\0" in name:
+    if not is_file_name(name) or name == METADATA_FILE:
         raise ManifestError(METADATA_FILE, [f"external_data: {shown(name)} is not a plain file name"])
     try:
         return (folder / name).read_bytes()

@@ -9,10 +9,9 @@ from abfleet_models.adding.drafting import settled
 from abfleet_models.adding.drawn_cases import draw_cases
 from abfleet_models.adding.recommender_checks import refuse_no_ranking
 from abfleet_models.errors import IntegrityError
-from abfleet_models.fields import Fields
-from abfleet_models.golden.answers import cases_of, parse_golden
+from abfleet_models.golden.answers import cases_of
 from abfleet_models.golden.arrays import Array, feeds, to_json
-from abfleet_models.registry import METADATA_FILE
+from abfleet_models.manifest import parse_golden
 from abfleet_models.runs import OpenedGraph
 from abfleet_models.signature import Signature
 
@@ -34,9 +33,7 @@ def golden_cases(
         drawn = draw_cases(opened, signature.inputs, names)
         asked, answers = [case.inputs for case in drawn], [case.outputs for case in drawn]
     else:
-        fields = Fields({"golden": _without_answers(given)})
-        golden = parse_golden(fields.nested("golden"), signature)
-        fields.finish(METADATA_FILE)
+        golden = parse_golden(_without_answers(given), signature)
         asked = [feeds(case, signature.inputs) for case in cases_of(golden)]
         answers = [dict(zip(names, opened.run(case, names), strict=True)) for case in asked]
     cases = [

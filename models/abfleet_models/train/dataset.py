@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from abfleet_models.fields import shown
+from abfleet_models.errors import shown
 
 RATINGS_FILE = "ratings.csv"
 COLUMNS = ("userId", "movieId", "timestamp")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from abfleet_analysis.decision.metrics import metric_rules
-from abfleet_analysis.evidence.allocation_periods import microseconds, moment
 from abfleet_analysis.evidence.gather_evidence import gather_evidence
 from abfleet_analysis.evidence.log_lines import read_lines
+from abfleet_analysis.periods.allocation_periods import microseconds, moment
 from abfleet_analysis.reading.open_log import open_log
 from abfleet_experiments.file.load import load_text
 

@@ -43,7 +43,7 @@ def counted(folder: Path) -> object:
             'SELECT count(*), count(event), count(DISTINCT exposure), sum(latency_ms), sum("at"), sum("outcome"), '
             'sum(len(items)), count(experiment), sum(propensity), count(DISTINCT "user") FROM lines'
         )
-        return log.connection.con.execute(query).fetchone()
+        return log.storage.connection.con.execute(query).fetchone()
 
 
 def test_the_same_before_and_after(tmp_path: Path) -> None:

@@ -4,8 +4,21 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from abfleet_process.declarations.keys import Key, either, list_of, map_of, read_object, section, table
-from abfleet_process.declarations.kinds import DURATION, FLAG, TIME, exactly, number, parse_time, pattern, text, word
+from abfleet_process.declarations import nodes
+from abfleet_process.declarations.keys import ANYTHING, Key, either, list_of, map_of, read_object, section, table
+from abfleet_process.declarations.kinds import (
+    DURATION,
+    FLAG,
+    TIME,
+    exactly,
+    free_text,
+    number,
+    parse_time,
+    pattern,
+    text,
+    whole,
+    word,
+)
 from abfleet_process.declarations.nodes import Findings, Mapping, Node, Scalar, ScalarKind, Sequence
 
 PART = section(
@@ -74,7 +87,7 @@ def test_every_mistake_is_named_at_once() -> None:
         "1: version: is missing: version",
         "2: digest: `00fg` must be 4 hex digits",
         "3: kind: `smal` is not allowed; did you mean `small`?",
-        '4: parts[0]: `7` is a number in YAML, and text is needed; in quotes: "7"',
+        '4: parts[0]: `7` is a number, and text is needed; in quotes: "7"',
         "5: parts[1].share: must be a share from 0 to 1, not `1.5`",
         "5: whole: must be true or false, not `1`",
     ]
@@ -106,3 +119,34 @@ def test_a_time_that_is_none_is_a_value_error(value: str) -> None:
     """One error whatever is wrong: the form, the day, or an instant before the year 1."""
     with pytest.raises(ValueError, match=r"must be a time with its zone|is not a date and time that exists"):
         parse_time(value)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 0, -(2**63), 1.5e-300, 10**30, "", "a\n", [], [1, [2]], {}, {"a": {"": None}, "b": ["c"]}]
+)
+def test_a_json_value_is_a_node_and_back(value: Any) -> None:
+    """With its type: 1 is no true, and "1" no 1."""
+    again = nodes.value_of(nodes.node_of(value))
+    assert repr(again) == repr(value)
+    assert read_object(Findings(), nodes.node_of({"it": value}), (), [Key("it", ANYTHING, "It.")]) == {"it": value}
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "wrong"),
+    [
+        (whole(-1, 20), [-1, 0, 20], [-2, 21, 1.0, "1", True, None, [], 10**30]),
+        (free_text(0, 3), ["", "a\tb"], ["abcd", 1, None, {}]),
+        (free_text(1, 3), ["a"], [""]),
+        (number("a number"), [1.5e-300, 10**17, -2], ["1", float("inf"), float("nan"), True]),
+    ],
+)
+def test_values_of_json(kind: Any, good: list[Any], wrong: list[Any]) -> None:
+    """What a kind takes comes as it is, and what it refuses is noted once, with what is allowed."""
+    for value in good:
+        findings = Findings()
+        assert kind.read(findings, nodes.node_of(value), ("it",)) == value
+        assert not findings
+    for value in wrong:
+        findings = Findings()
+        assert kind.read(findings, nodes.node_of(value), ("it",)) is None
+        assert len(findings.in_order()) == 1

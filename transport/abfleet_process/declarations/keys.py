@@ -17,6 +17,7 @@ from abfleet_process.declarations.nodes import (
     kind_text,
     shown,
     suggestion,
+    value_of,
 )
 
 Schema = dict[str, Any]
@@ -175,6 +176,10 @@ def list_of(item: Kind, *, most: int | None = None, empty: str = "", distinct: b
     }
     count = "" if most is None else f"{'1 to' if empty else 'up to'} {most:,} "
     return Kind(read, schema, f"list of {count}{item.many}", form=Sequence)
+
+
+ANYTHING = Kind(lambda _, node, __: value_of(node), {}, "anything", "values")
+"""Whatever a file has there, as plain JSON values."""
 
 
 def map_of(name: Kind, value: Kind, *, most: int | None = None, empty: str = "", counted: str = "keys") -> Kind:

@@ -9,7 +9,8 @@ from typing import Any, Final
 from abfleet_process.declarations.keys import Kind, Schema
 from abfleet_process.declarations.nodes import Findings, Node, Path, Scalar, ScalarKind, kind_text, shown, suggestion
 
-_DECIMAL: Final = re.compile(r"[-+]?([0-9]{1,15}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][-+]?[0-9]{1,2})?", re.ASCII)
+_DECIMAL: Final = re.compile(r"[-+]?([0-9]{1,20}(\.[0-9]{0,20})?|\.[0-9]{1,20})([eE][-+]?[0-9]{1,3})?", re.ASCII)
+_WHOLE: Final = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 _TIME_FORM: Final = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
@@ -49,7 +50,7 @@ def plain_text(node: Node) -> str:
     if not isinstance(node, Scalar) or node.kind is ScalarKind.NULL:
         raise ValueError(f"must be text, not {kind_text(node)}")
     kind = "a number" if node.kind is ScalarKind.NUMBER else "true or false"
-    raise ValueError(f'{shown(node.text)} is {kind} in YAML, and text is needed; in quotes: "{node.text[:64]}"')
+    raise ValueError(f'{shown(node.text)} is {kind}, and text is needed; in quotes: "{node.text[:64]}"')
 
 
 def bounded_text(node: Node, longest: int) -> str:
@@ -58,6 +59,19 @@ def bounded_text(node: Node, longest: int) -> str:
     if not 1 <= len(value) <= longest or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in value if c != "\n"):
         raise ValueError(f"{shown(value)} must be 1 to {longest} characters, and no control characters")
     return value
+
+
+def free_text(least: int, longest: int) -> Kind:
+    """Any text of such a length."""
+
+    def parse(node: Node) -> str:
+        value = plain_text(node)
+        if not least <= len(value) <= longest:
+            raise ValueError(f"{shown(value)} must be {least} to {longest} characters")
+        return value
+
+    schema = {"type": "string", "minLength": least, "maxLength": longest}
+    return scalar(parse, schema, f"text, {least} to {longest} characters", "texts")
 
 
 def text(longest: int = 128, many: str = "texts") -> Kind:
@@ -147,6 +161,21 @@ def number(what: str, low: float = -math.inf, high: float = math.inf, *, ends: b
         raise ValueError(f"must be {words}, not {kind_text(node)}")
 
     return scalar(parse, schema, words.removeprefix("a "), many)
+
+
+def whole(low: int, high: int) -> Kind:
+    """A whole number from one bound to another."""
+    between = f"from {low:,} to {high:,}"
+
+    def parse(node: Node) -> int:
+        if isinstance(node, Scalar) and node.kind is ScalarKind.NUMBER and _WHOLE.fullmatch(node.text):
+            value = int(node.text)
+            if low <= value <= high:
+                return value
+        raise ValueError(f"must be a whole number {between}, not {kind_text(node)}")
+
+    schema = {"type": "integer", "minimum": low, "maximum": high}
+    return scalar(parse, schema, f"whole number {between}", f"whole numbers {between}")
 
 
 def _flag(node: Node) -> bool:

@@ -1,10 +1,12 @@
 """A document as nodes that know where they stand, and what is wrong in it. Knows no notation and no key."""
 
 import difflib
+import json
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]+")
 SHOWN_CHARACTERS = 64
@@ -67,6 +69,36 @@ class Broken:
 
 Node = Scalar | Sequence | Mapping | Broken
 Path = tuple[str | int, ...]
+
+
+def node_of(value: Any) -> Node:
+    """A JSON value as a node: that of a document whose places nobody knows."""
+    if isinstance(value, dict):
+        return Mapping({key: (_text_node(key), node_of(one)) for key, one in value.items()}, 1, 1, 0, 0, flow=True)
+    if isinstance(value, list):
+        return Sequence([node_of(one) for one in value], 1, 1, 0, 0, flow=True)
+    if isinstance(value, str):
+        return _text_node(value)
+    if value is None or isinstance(value, bool):
+        return Scalar(json.dumps(value), ScalarKind.NULL if value is None else ScalarKind.BOOLEAN, 1, 1, 0, 0)
+    return Scalar(repr(value), ScalarKind.NUMBER, 1, 1, 0, 0)
+
+
+def _text_node(text: str) -> Scalar:
+    return Scalar(text, ScalarKind.TEXT, 1, 1, 0, 0)
+
+
+def value_of(node: Node) -> Any:
+    """The JSON value that a node was made of."""
+    if isinstance(node, Mapping):
+        return {key: value_of(one) for key, (_, one) in node.entries.items()}
+    if isinstance(node, Sequence):
+        return [value_of(one) for one in node.items]
+    if not isinstance(node, Scalar) or node.kind is ScalarKind.NULL:
+        return None
+    if node.kind is ScalarKind.NUMBER:
+        return int(node.text) if node.text.removeprefix("-").isdecimal() else float(node.text)
+    return node.text if node.kind is ScalarKind.TEXT else node.text == "true"
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from abfleet_analysis.evidence.allocation_periods import group_names, looks_until, microseconds, moment
+from abfleet_analysis.periods.allocation_periods import group_names, looks_until, microseconds, moment
 from abfleet_experiments.config import AnalysisPlan
 
 from tests.analysis.log_lines import DAY, START

@@ -6,8 +6,8 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from abfleet_analysis.evidence import cells as cells_of
-from abfleet_analysis.evidence.cells import (
+from abfleet_analysis.periods import cells as cells_of
+from abfleet_analysis.periods.cells import (
     MOVED_BEFORE,
     UNKNOWN,
     AllocationPeriod,

@@ -17,7 +17,7 @@ from abfleet_statistics.moments import Floats
 from numpy.typing import NDArray
 
 from abfleet_analysis.decision.evidence import Calendar
-from abfleet_analysis.reading.databases import fetched_rows
+from abfleet_analysis.storage.fetching import fetched_rows
 
 MAX_ALLOCATIONS: Final = 12
 """An experiment's newest allocations, as many as are compared; each more costs time with its square."""

@@ -7,9 +7,9 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
-from abfleet_analysis.evidence.succession import dealt, in_force
-from abfleet_analysis.reading.databases import keep
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, looks_until, microseconds
+from abfleet_analysis.periods.succession import dealt, in_force
+from abfleet_analysis.storage.fetching import storage_of
 from abfleet_experiments.config import AnalysisPlan
 
 from tests.analysis.log_lines import DAY, START
@@ -21,7 +21,7 @@ Call = tuple[timedelta, int]
 
 def kept(columns: dict[str, list[Any]]) -> Any:
     """A table with these columns."""
-    return keep(ibis.duckdb.connect(), "kept", pa.table(columns))
+    return storage_of(ibis.duckdb.connect()).keep("kept", pa.table(columns))
 
 
 def found(*begins: timedelta, salts: tuple[str | None, ...] = ()) -> list[LoggedAllocation]:

@@ -12,8 +12,8 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation, Looks, microseconds, moment
-from abfleet_analysis.reading.databases import fetched_rows
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, microseconds, moment
+from abfleet_analysis.storage.fetching import fetched_rows
 
 HOUR_US: Final = timedelta(hours=1) // timedelta(microseconds=1)
 STRAY_PART: Final = 0.1

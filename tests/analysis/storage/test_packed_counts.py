@@ -4,9 +4,10 @@ import ibis
 import numpy as np
 import pyarrow as pa
 import pytest
-from abfleet_analysis.evidence import packed_counts
+from abfleet_analysis.evidence.layout import Layout
 from abfleet_analysis.evidence.sums import PRODUCTS, Shape, Value, changes, column
-from abfleet_analysis.reading.databases import keep
+from abfleet_analysis.storage import packed_counts
+from abfleet_analysis.storage.fetching import storage_of
 
 COLUMNS = ("seldom", "often", "most", "money", "refunds")
 VALUES = {
@@ -38,14 +39,15 @@ def rows(seed: int) -> pa.Table:
 @pytest.mark.parametrize("seed", range(3))
 def test_packing_changes_no_number(seed: int) -> None:
     """What looks change is the same with and without it; fractions and negative numbers are left alone."""
-    table = keep(ibis.duckdb.connect(), "rows", rows(seed))
+    storage = storage_of(ibis.duckdb.connect())
+    table = storage.keep("rows", rows(seed))
     table = table.mutate(**{name: table[name].cast("float64") for name in COLUMNS})
-    bits, _ = packed_counts.bits_of(table, COLUMNS, 6)
+    bits, _ = packed_counts.bits_of(storage, table, COLUMNS, 6)
     assert set(bits) == {"seldom", "often", "most"}
     assert bits["most"] == (4095 * 6).bit_length()
     assert packed_counts.words_of(COLUMNS, bits) != []
     plain, packed = (
-        changes(table, VALUES, SHAPE, ramped=ramped, bits=given).order_by("user", "place").to_pyarrow().to_pylist()
+        changes(table, VALUES, SHAPE, Layout(ramped), given).order_by("user", "place").to_pyarrow().to_pylist()
         for ramped, given in ((True, None), (False, bits))
     )
     assert packed == plain
@@ -53,10 +55,10 @@ def test_packing_changes_no_number(seed: int) -> None:
 
 def test_rows_that_change_nothing_are_left_out() -> None:
     """Fewer rows give the same sums, in every place."""
-    table = keep(ibis.duckdb.connect(), "rows", rows(1))
+    table = storage_of(ibis.duckdb.connect()).keep("rows", rows(1))
     table = table.mutate(**{name: table[name].cast("float64") for name in COLUMNS})
     values = {"any": Value("seldom", any=True)}
-    every, some = (changes(table, values, SHAPE, everyone=everyone) for everyone in (True, False))
+    every, some = (changes(table, values, SHAPE, Layout(ramped=True, everyone=everyone)) for everyone in (True, False))
     totals = [
         rows.group_by("place")
         .aggregate(**{name: rows[name].sum() for name in (column(m, part) for m in values for part in PRODUCTS)})

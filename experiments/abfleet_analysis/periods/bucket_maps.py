@@ -15,8 +15,8 @@ from abfleet_experiments.bucketing import BUCKETS
 from abfleet_statistics.moments import Floats
 from numpy.typing import NDArray
 
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation
-from abfleet_analysis.evidence.cells import UNKNOWN, observed_buckets
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation
+from abfleet_analysis.periods.cells import UNKNOWN, observed_buckets
 
 AGREEING: Final = 0.75
 """Of each group's users, to be where a split has the group. Of another split's treatment hardly any would be."""

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from abfleet_analysis.evidence.allocation_periods import LoggedAllocation
-from abfleet_analysis.evidence.bucket_maps import bucket_map
+from abfleet_analysis.periods.allocation_periods import LoggedAllocation
+from abfleet_analysis.periods.bucket_maps import bucket_map
 from abfleet_experiments.allocate import fold, table
 from abfleet_experiments.bucketing import BUCKETS
 from hypothesis import given, settings

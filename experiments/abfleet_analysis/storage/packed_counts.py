@@ -10,7 +10,7 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_analysis.reading.databases import fetched_rows
+from abfleet_analysis.storage.storage import Storage
 
 WORD_BITS: Final = 53
 """Whole numbers up to 2^53 are exact in a float64, which is added up alike by every database."""
@@ -18,7 +18,9 @@ PackedWord = Mapping[str, int]
 """Columns that are in one number, the lowest first, with the bits of each."""
 
 
-def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> tuple[dict[str, int], frozenset[str]]:
+def bits_of(
+    storage: Storage, table: ir.Table, columns: Sequence[str], most_rows: int
+) -> tuple[dict[str, int], frozenset[str]]:
     """How many bits the sum of at most so many rows needs, of each column with whole numbers from 0 on alone; and the
     columns that have a number below 0."""
     facts: dict[str, ir.Value] = {}
@@ -32,7 +34,7 @@ def bits_of(table: ir.Table, columns: Sequence[str], most_rows: int) -> tuple[di
             .cast("int32")
             .max(),
         }
-    row = fetched_rows(table.aggregate(**facts))[0]
+    (row,) = storage.fetched(table.aggregate(**facts)).to_pylist()
     bits = {
         name: max(int(row[f"high_{index}"]) * most_rows, 1).bit_length()
         for index, name in enumerate(columns)
@@ -49,6 +51,36 @@ def words_of(columns: Sequence[str], bits: Mapping[str, int]) -> list[PackedWord
             words.append({})
         words[-1][name] = bits[name]
     return [word for word in words if len(word) > 1]
+
+
+def running_sums(
+    table: ir.Table,
+    columns: Sequence[str],
+    *,
+    keys: Sequence[str],
+    by: Sequence[str],
+    order: str,
+    bits: Mapping[str, int],
+    every_row: bool,
+) -> ir.Table:
+    """The keys and columns, and of each column the running sum `by` some keys as `now_` and its name.
+
+    `first` is whether a row is the first of these. bits: As of `bits_of`. every_row: Whether rows in which
+    all columns are 0 are kept.
+    """
+    words = words_of(columns, bits)
+    plain = [name for name in columns if not any(name in word for word in words)]
+    added = [*(f"word_{n}" for n in range(len(words))), *plain]
+    few = table.select(*keys, *plain, **{f"word_{n}": packed(table, word) for n, word in enumerate(words)})
+    if not every_row:
+        few = few.filter(ibis.or_(*(few[name] != 0 for name in added)))
+    so_far = ibis.cumulative_window(group_by=list(by), order_by=order)
+    first = ibis.row_number().over(group_by=list(by), order_by=order) == 0
+    summed = few.mutate(first=first, **{f"now_{name}": few[name].sum().over(so_far) for name in added})
+    for n, word in enumerate(words):
+        for prefix in ("", "now_"):
+            summed = summed.mutate(**unpacked(summed[f"{prefix}word_{n}"], word, prefix))
+    return summed
 
 
 def packed(table: ir.Table, word: PackedWord) -> ir.FloatingValue:

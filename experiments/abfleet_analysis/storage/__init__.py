@@ -1,0 +1,9 @@
+"""The database that holds a log, behind one interface: how tables are kept, made small and fetched. Knows no rule."""
+
+__all__ = [
+    "duckdb_storage",
+    "fetching",
+    "ibis_duckdb",
+    "packed_counts",
+    "storage",
+]
