@@ -104,6 +104,7 @@ class Replica:
         )
 
     async def on_connected(self) -> None:
+        self.queue.greet()
         await self._health_watch.follow()
 
     def on_lost(self) -> None:
