@@ -387,6 +387,7 @@ def _empty_evidence(
             overrides=overrides,
             no_user_id=lines.calls.no_user_id,
             holdout=lines.survey.holdout,
+            pinned=lines.survey.pinned,
             unusable_values=lines.unusable,
             wrong_clock=lines.clocks.lines,
             wrong_clock_routers=lines.clocks.routers,

@@ -71,6 +71,7 @@ def quality(tables: Tables) -> DataQuality:
         overrides=overrides,
         no_user_id=lines.calls.no_user_id,
         holdout=lines.survey.holdout,
+        pinned=lines.survey.pinned,
         users=int(row["users"]),
         users_in_two_groups=int(row["two"] or 0),
         moved_by_ramp=int(row["moved"] or 0),
