@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abfleet_log.files import WriterIdentity
+from abfleet_log.tools.compact import compact
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, metric, only, report_of
 
@@ -85,9 +87,15 @@ def test_compacted_and_mixed_logs_say_the_same(tmp_path: Path) -> None:
     for group in GROUPS:
         for number in range(100):
             log.exposure(f"{group}-{number}", group, START + timedelta(minutes=1), **TENSORS, outputs={"score": [0.5]})
-    folder = log.write(tmp_path)
+    folder = log.write(tmp_path, "decisions-host-20261101T000000-999999999.jsonl")
     before = metric(report_of(folder, file_text()), "ctr")
     assert before["value"] == pytest.approx(0.1)
-    compact(folder, force=True)
+    compact(folder, folder / "compacted", WriterIdentity("host", 1))
     assert not list(folder.glob("*.jsonl"))
     assert metric(report_of(folder, file_text()), "ctr") == before
+    later = LogLines()
+    for group in GROUPS:
+        for number in range(100, 200):
+            later.exposure(f"{group}-{number}", group, START + timedelta(minutes=2))
+    later.write(folder)
+    assert metric(report_of(folder, file_text()), "ctr")["value"] == pytest.approx(0.05)
