@@ -91,7 +91,11 @@ class Router:
 
     def on_calls(self, calls: list[Call]) -> None:
         """Admits and sends the calls that arrived in one turn of the event loop, or ends them with an error."""
-        self._records.arrived(len(calls), sum([call.method for call in calls]))
+        infers = 0
+        for call in calls:
+            if call.method:
+                infers += 1
+        self._records.arrived(len(calls), infers)
         snapshot, now, backlog = self._snapshot, self._clock(), self._backlog
         self._attempts.budget.earn(len(calls), now=now)
         backlog.gathering = True
