@@ -188,8 +188,8 @@ async def test_what_cannot_be_served_is_named(made: ModelInferRequest | bytes, c
 
 async def test_who_calls_and_with_what_attributes() -> None:
     """Metadata wins over the parameter; the first 32 short texts, truth values and whole numbers are attributes."""
-    bench = await opened(CONFIG.replace("[country]", "[country, premium, age, weight, long, a30, a40]"))
-    many = {f"a{number}": "x" for number in range(50)}
+    bench = await opened(CONFIG.replace("[country]", "[country, premium, age, weight, long, a10, a30, a40]"))
+    many = {f"a{49 - number}": "x" for number in range(50)}
     facts = {"country": "DE", "premium": True, "age": -3, "weight": 1.5, "long": "x" * 257}
     by_metadata = infer(
         bench, message(parameters={"user_id": "on-v1", **facts}), metadata=(("x-user-id-bin", b"on-v2"),)
@@ -199,7 +199,7 @@ async def test_who_calls_and_with_what_attributes() -> None:
     first, second = sorted(bench.log.exposures(), key=lambda line: line["user_id"])
     assert (first["user_id"], second["user_id"]) == ("on-v2", "on-v3")
     assert first["attributes"] == {"country": "DE", "premium": "true", "age": "-3"}
-    assert second["attributes"] == {"a30": "x"}
+    assert second["attributes"] == {"a30": "x", "a40": "x"}
     await bench.close()
 
 
