@@ -35,6 +35,8 @@ ALLOCATED: Final = "allocated"
 NOT_IN_AUDIENCE: Final = "not_in_audience"
 NOT_IN_TRAFFIC: Final = "not_in_traffic"
 NO_EXPERIMENT: Final = "no_experiment"
+PINNED: Final = "pinned"
+"""The caller named the version; nothing was assigned."""
 
 FEW_LAYERS: Final = 4
 """To hash a user for each of so many costs about as much as to remember where the user was."""

@@ -13,20 +13,37 @@ from typing import Final, Literal
 from abfleet_experiments.bucketing import BUCKETS
 
 DEFAULT_LAYER: Final = "default"
+DEFAULT_NAME: Final = "recommender"
+"""Of the model, for callers of `ModelInfer`."""
 DEFAULT_HOLDOUT_SALT: Final = "holdout"
 DEFAULT_WINDOW: Final = timedelta(days=7)
 """How long after a user's first exposure an outcome counts."""
 
 
 @dataclass(frozen=True, slots=True)
+class LoggedOutputs:
+    """What the decision log has of an answer to `ModelInfer`.
+
+    Attributes:
+        items: Name of the output whose elements are items; None for none.
+        outputs: Names of the outputs whose numbers are logged.
+    """
+
+    items: str | None = None
+    outputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class ModelTarget:
-    """Where the workers of one model version are.
+    """Where the workers of one model version are, and what is logged of its answers.
 
     Attributes:
         target: One or more of `dns:///host:port`, `host:port` and `unix:path`; a DNS name may be many replicas.
+        log: None: as the file's `log` says.
     """
 
     target: tuple[str, ...]
+    log: LoggedOutputs | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,6 +277,8 @@ class Config:
         log_attributes: Names of the request attributes that may be written to the decision log.
         concluded: Experiments that have ended, in file order; none of them is among `experiments`.
         money: The currency of `revenue_per_user` and of own metrics that name none; None: the most frequent counts.
+        name: Of the model, for callers of `ModelInfer`.
+        log: What is logged of answers to `ModelInfer`, where a version does not say.
         revision: The first 12 hex digits of the sha256 of the effective configuration, with defaults filled in;
             comments, notation and the order of keys where it has no meaning leave it unchanged. So does where workers
             are, in this file or in a fleet file: whoever has the experiments file alone names the revision that routers
@@ -274,6 +293,8 @@ class Config:
     log_attributes: tuple[str, ...] = ()
     concluded: tuple[EndedExperiment, ...] = ()
     money: Money | None = None
+    name: str = DEFAULT_NAME
+    log: LoggedOutputs = LoggedOutputs()
     revision: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -287,6 +308,11 @@ class Config:
             if experiment.name == name:
                 return experiment
         raise KeyError(name)
+
+    def logged_outputs(self, version: str) -> LoggedOutputs:
+        """What is logged of this version's answers to `ModelInfer`; KeyError if the file has no such version."""
+        own = self.models[version].log
+        return self.log if own is None else own
 
     def versions_in_use(self, at: datetime) -> frozenset[str]:
         """The default, and every version that an enabled experiment gives a share above 0 at that instant."""
@@ -354,7 +380,18 @@ def effective(config: Config) -> dict[str, object]:
             else {}
         ),
         **(_effective_money(config.money) if config.money else {}),
+        **({"name": config.name} if config.name != DEFAULT_NAME else {}),
+        **({"log": _effective_log(config.log)} if config.log != LoggedOutputs() else {}),
+        **({"model_logs": logs} if (logs := _effective_logs(config)) else {}),
     }
+
+
+def _effective_log(logged: LoggedOutputs) -> list[object]:
+    return [logged.items, list(logged.outputs)]
+
+
+def _effective_logs(config: Config) -> dict[str, list[object]]:
+    return {version: _effective_log(model.log) for version, model in config.models.items() if model.log is not None}
 
 
 def _effective_money(money: Money) -> dict[str, object]:

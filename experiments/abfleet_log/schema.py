@@ -22,7 +22,9 @@ REASONS: Final = (
     assign.NOT_IN_AUDIENCE,
     assign.NOT_IN_TRAFFIC,
     assign.NO_EXPERIMENT,
+    assign.PINNED,
 )
+METHODS: Final = ("recommend", "infer")
 FALLBACKS: Final = ("unavailable", "timeout", "overload", "ejected", "model_error")
 STATUSES: Final = (
     "OK",
@@ -62,6 +64,7 @@ class Type(Enum):
     TEXTS = "texts"
     TEXT_MAP = "text map"
     NUMBER_MAP = "number map"
+    NUMBERS_MAP = "map of lists of numbers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +136,26 @@ EXPOSURE: Final = LogEvent(
             allowed=FALLBACKS,
         ),
         Field("latency_ms", Type.NUMBER, "From the call's arrival to its answer."),
-        Field("items", Type.INTEGERS, "Item ids in the answer, best first."),
-        Field("history_length", Type.INTEGER, "Items in the request's history."),
+        Field(
+            "method",
+            Type.TEXT,
+            "What was called: Recommend, as where it is missing, or ModelInfer.",
+            optional=True,
+            allowed=METHODS,
+        ),
+        Field(
+            "items",
+            Type.INTEGERS,
+            "Item ids in the answer, best first; of ModelInfer what the file's `log` names, or null.",
+            nullable=True,
+        ),
+        Field("history_length", Type.INTEGER, "Items in the request's history; null for ModelInfer.", nullable=True),
+        Field(
+            "outputs",
+            Type.NUMBERS_MAP,
+            "The first 100 numbers of each output that the file's `log` names; null for one that is not finite.",
+            optional=True,
+        ),
         Field("attributes", Type.TEXT_MAP, "Request attributes that the file's `log_attributes` names."),
         _REVISION,
         _SYNTHETIC,
@@ -217,7 +238,8 @@ CONCLUSION: Final = LogEvent(
 )
 REJECTED: Final = LogEvent(
     "rejected",
-    "A call refused as INVALID_ARGUMENT. Without a user id, so that a wrong one is not kept.",
+    "A call refused as the caller's mistake: INVALID_ARGUMENT, and NOT_FOUND or UNIMPLEMENTED of ModelInfer. Without a "
+    "user id, so that a wrong one is not kept.",
     (
         _TS,
         _ROUTER,
@@ -242,6 +264,10 @@ _JSON: Final[dict[Type, dict[str, object]]] = {
     Type.TEXTS: {"type": "array", "items": {"type": "string"}},
     Type.TEXT_MAP: {"type": "object", "additionalProperties": {"type": "string"}},
     Type.NUMBER_MAP: {"type": "object", "additionalProperties": {"type": "number"}},
+    Type.NUMBERS_MAP: {
+        "type": "object",
+        "additionalProperties": {"type": "array", "items": {"type": ["number", "null"]}},
+    },
 }
 
 
@@ -319,6 +345,13 @@ def _fits(kind: Type, value: object) -> bool:
             return isinstance(value, list) and all(_fits(Type.INTEGER, item) for item in value)
         case Type.TEXTS:
             return isinstance(value, list) and all(isinstance(item, str) for item in value)
+        case Type.NUMBERS_MAP:
+            return isinstance(value, dict) and all(
+                isinstance(name, str)
+                and isinstance(numbers, list)
+                and all(number is None or _fits(Type.NUMBER, number) for number in numbers)
+                for name, numbers in value.items()
+            )
         case Type.TEXT_MAP | Type.NUMBER_MAP:
             inner = Type.TEXT if kind is Type.TEXT_MAP else Type.NUMBER
             return isinstance(value, dict) and all(isinstance(k, str) and _fits(inner, v) for k, v in value.items())

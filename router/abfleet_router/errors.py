@@ -15,10 +15,9 @@ class RouterError(Exception):
 class InvalidRequest(RouterError):
     """A request that cannot be served: the message names the field, its value and what is allowed."""
 
-    code = Code.INVALID_ARGUMENT
-
-    def __init__(self, field: str, value: object, allowed: str) -> None:
+    def __init__(self, field: str, value: object, allowed: str, code: Code = Code.INVALID_ARGUMENT) -> None:
         super().__init__(f"{field}: {shown(value)} is not allowed; allowed: {allowed}")
+        self.code = code
         self.field = field
         self.allowed = allowed
         """For the decision log, which keeps no wrong value: it may be somebody's name."""

@@ -120,7 +120,7 @@ class RouterMetrics(Collector):
         sizes.add_metric([], self.batch_sizes.cumulative(), self.batch_sizes.total)
         yield from (added, sizes)
         for name, help_text, value in (
-            ("abfleet_rejected", "Calls refused as INVALID_ARGUMENT.", self.rejected),
+            ("abfleet_rejected", "Calls refused as the caller's mistake.", self.rejected),
             ("abfleet_shed", "Calls refused because the router was overloaded.", self.shed),
             ("abfleet_rate_limited", "Calls refused because the caller exceeded its rate limit.", self.rate_limited),
             ("abfleet_retries", "Retries on another replica, paid for by the retry budget.", self.retries),

@@ -11,9 +11,11 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_process.operational_log import OperationalLog
 from abfleet_process.process import MetricsServer
 from abfleet_process.tracing.exporter import make_exporter
-from abfleet_protos import recommender_pb2, recommender_pb2_grpc
-from abfleet_transport.health import HealthService, add_reflection
+from abfleet_protos import inference_pb2, recommender_pb2, recommender_pb2_grpc
+from abfleet_transport import oip
+from abfleet_transport.health import HealthService
 from abfleet_transport.machine import Machine
+from abfleet_transport.reflection import add_reflection_of
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -30,12 +32,16 @@ from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.fleet.worker_link import WorkerLink
 from abfleet_router.metrics import RouterMetrics
+from abfleet_router.oip_services import RouterOipServices
 from abfleet_router.security.guards import Guards
 from abfleet_router.settings import RouterSettings
 
-METHODS = ("/Recommender/Recommend",)
+METHODS = ("/Recommender/Recommend", oip.MODEL_INFER)
 COUNTED = (*METHODS, "/Feedback/Record")
-SERVICES = tuple(recommender_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Recommender", "Feedback"))
+SERVICES = (
+    *(recommender_pb2.DESCRIPTOR.services_by_name[name].full_name for name in ("Recommender", "Feedback")),
+    oip.SERVICE,
+)
 
 
 class RouterParts:
@@ -146,6 +152,7 @@ class RouterParts:
             add_services=self._add_services,
             interceptors=(OtherMethods(self.rpc_metrics, COUNTED),),
             max_message_bytes=security.max_message_bytes,
+            max_bytes_of={oip.MODEL_INFER: self._settings.max_infer_bytes},
             max_metadata_bytes=security.max_metadata_bytes,
             max_concurrent_streams=security.max_concurrent_streams,
             max_connections=security.max_connections,
@@ -157,7 +164,8 @@ class RouterParts:
     def _add_services(self, server: grpc.aio.Server) -> None:
         self.health.add_to(server)
         recommender_pb2_grpc.add_FeedbackServicer_to_server(self.feedback, server)  # type: ignore[no-untyped-call]
-        add_reflection(server, SERVICES)
+        RouterOipServices(lambda: self.router.snapshot, lambda: self.health.serving).add_to(server)
+        add_reflection_of(server, (recommender_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR))
 
     def _use(self, snapshot: Snapshot) -> None:
         self._operations.bind(config_revision=snapshot.revision)

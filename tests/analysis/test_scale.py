@@ -140,7 +140,7 @@ def compiled(dialect: str) -> Compiled:
     made = Compiled(dialect)
     lines = made.keep("lines", normalised(ibis.table(dict(COLUMNS), name="decisions"), DIALECTS[dialect]))
     exposures = made.keep("exposures", lines.filter(lines.event == "exposure"))
-    words = (exposures[name] for name in ("status", "fallback", "cause", "unsent"))
+    words = (exposures[name] for name in ("status", "fallback", "cause", "unsent", "unlisted"))
     exposures = exposures.mutate(**log_lines.call_results(*words))
     calls = log_lines.calls(exposures, ["control", "treatment"], ["a", "b"])
     calls = made.keep("calls", calls.mutate(look=(calls["at"] // 86_400_000_000).cast("int64")))

@@ -20,6 +20,7 @@ from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.replica import BatchingSettings, Replica
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
+from abfleet_router.parts import METHODS
 from abfleet_router.security.rate_limit import RateLimit
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Call, Code, Metadata
@@ -109,7 +110,7 @@ class Bench:
         """All that were ever made, in their order."""
         self.down: set[str] = set()
         """Versions whose replicas do not serve until the test says so."""
-        self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(("/Recommender/Recommend",)), FakeLog()
+        self.metrics, self.rpc, self.log = RouterMetrics(), RpcMetrics(METHODS), FakeLog()
         backlog = Backlog()
         self.router = Router(
             backlog,

@@ -7,6 +7,7 @@ from typing import Any
 
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
+from abfleet_router.fleet.batch import INFER
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.worker_link import LinkListener
 from abfleet_transport.call import Code, Metadata
@@ -77,9 +78,13 @@ class FakeCall:
 class Sent:
     """A batch that a link was given and that waits for the test to say what becomes of it."""
 
-    def __init__(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> None:
-        batch = RecommendBatchRequest.FromString(message)
-        self.requests = tuple(batch.requests)
+    def __init__(
+        self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None], path: str
+    ) -> None:
+        self.path, self.message = path, message
+        # Requests of both methods lie in a batch alike; a call that is sent alone is no batch.
+        batch = RecommendBatchRequest() if path == INFER.alone else RecommendBatchRequest.FromString(message)
+        self.requests = (message,) if path == INFER.alone else tuple(batch.requests)
         self.timeouts_ms = tuple(batch.timeout_ms)
         self.timeout_seconds = timeout_seconds
         self.over = self.cancelled = False
@@ -126,8 +131,8 @@ class FakeLink:
         """Batches that were given up."""
         return sum(sent.cancelled for sent in self.sent)
 
-    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> Sent:
-        sent = Sent(message, timeout_seconds, on_end)
+    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None], path: str) -> Sent:
+        sent = Sent(message, timeout_seconds, on_end, path)
         self.sent.append(sent)
         self.on_send(sent)
         return sent

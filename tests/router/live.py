@@ -16,6 +16,7 @@ from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
+from abfleet_router.parts import METHODS
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.rpc_metrics import RpcMetrics
 
@@ -36,7 +37,7 @@ class LiveRouter:
             backlog,
             cast(DecisionLog, self.log),
             self.metrics,
-            RpcMetrics(("/Recommender/Recommend",)),
+            RpcMetrics(METHODS),
             RoutingSettings(name="router-1"),
         )
         self.fleet = Fleet(

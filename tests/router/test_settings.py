@@ -67,6 +67,7 @@ FLAGS = [
     Flag("attempt-timeout", lambda s: s.routing.attempt_timeout_seconds, "0.25", 0.25, ("0", "3601")),
     Flag("max-waiting-calls", lambda s: s.routing.max_waiting_calls, "100", 100, ("0", "-5", "1e3")),
     Flag("max-waiting-bytes", lambda s: s.routing.max_waiting_bytes, "1024", 1024, ("0", "1k")),
+    Flag("max-infer-bytes", lambda s: s.max_infer_bytes, "4096", 4096, ("1023", "1073741825")),
     Flag("max-batch", lambda s: s.batching.max_batch, "32", 32, ("0", "4097")),
     Flag("max-in-flight", lambda s: s.batching.max_in_flight, "2", 2, ("0", "65")),
     Flag("eject-after", lambda s: s.ejection.consecutive_failures, "3", 3, ("0", "x")),

@@ -73,6 +73,7 @@ def test_it_says_what_it_is(worker: WorkerProcess) -> None:
     assert oip(worker, "ModelReady", name="ranker", version="v2").ready
     assert oip(worker, "ServerMetadata").name == "abfleet-worker"
     about = oip(worker, "ModelMetadata", name="ranker")
+    assert oip(worker, "ModelMetadata") == about  # a router does not know how a worker calls its model
     assert (about.name, list(about.versions), about.platform) == ("ranker", ["v2"], "onnxruntime_onnx")
     assert [(one.name, one.datatype, list(one.shape)) for one in (*about.inputs, *about.outputs)] == [
         ("user", "INT64", [-1, 1]),
@@ -100,7 +101,7 @@ def test_it_answers(worker: WorkerProcess) -> None:
     [
         ("ModelReady", {"name": "x"}, "name: 'x' is not served; allowed is ranker"),
         ("ModelReady", {"name": "ranker", "version": "v9"}, "version: 'v9' is not served; allowed are v2, or none"),
-        ("ModelMetadata", {"name": ""}, "name: '' is not served; allowed is ranker"),
+        ("ModelReady", {"name": ""}, "name: '' is not served; allowed is ranker"),
         ("ModelInfer", {"model_name": "x"}, "model_name: 'x' is not served; allowed is ranker"),
     ],
 )
@@ -211,8 +212,8 @@ def test_other_libraries_may_register_the_same_package(first: str) -> None:
     code += (
         "import asyncio, grpc\n"
         "from abfleet_protos import inference_pb2\n"
-        "from abfleet_worker.tensors.reflection import add_reflection\n"
-        "async def reflected(): add_reflection(grpc.aio.server(), (inference_pb2.DESCRIPTOR,))\n"
+        "from abfleet_transport.reflection import add_reflection_of\n"
+        "async def reflected(): add_reflection_of(grpc.aio.server(), (inference_pb2.DESCRIPTOR,))\n"
         "asyncio.run(reflected())\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS, cwd=ROOT)

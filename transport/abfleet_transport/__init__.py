@@ -12,7 +12,9 @@ __all__ = [
     "http2",
     "keepalive",
     "machine",
+    "oip",
     "plan",
+    "reflection",
     "rpc_metrics",
     "server",
 ]

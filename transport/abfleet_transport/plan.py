@@ -1,6 +1,6 @@
 """What a server listens on and what it serves, and what both transports say alike."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,8 @@ class ServerPlan:
 
     grpcio's own default; a history of 100,000 items is about 300 KB.
     """
+    max_bytes_of: Mapping[str, int] = field(default_factory=dict)
+    """The same for single methods, by path, in place of `max_message_bytes`."""
     max_metadata_bytes: int = 16 * 1024
     """Metadata of one call; both libraries' own default."""
     max_concurrent_streams: int = 4096
@@ -69,3 +71,8 @@ class ServerPlan:
     """The native transport has no TLS."""
     machine: Machine = THIS_MACHINE
     """Of the native transport; grpcio takes the real one in any case."""
+
+    @property
+    def most_bytes(self) -> tuple[int, ...]:
+        """The largest message of each of `methods`."""
+        return tuple(self.max_bytes_of.get(path, self.max_message_bytes) for path in self.methods)

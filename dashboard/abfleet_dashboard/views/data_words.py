@@ -143,6 +143,7 @@ def _notes(report: ExperimentReport) -> Iterator[Finding]:
         (quality.overrides, "call with a forced group", "calls with a forced group", "left out"),
         (quality.no_user_id, "call without a user id", "calls without a user id", "left out"),
         (quality.holdout, "call of users held out", "calls of users held out", "left out"),
+        (quality.pinned, "call with a version of its caller", "calls with a version of their caller", "left out"),
         (
             quality.moved_by_ramp,
             "user moved by a ramp",

@@ -181,7 +181,7 @@ class DataQuality:
         in_both_groups: Users who count in more than one
             group: their window had closed before their bucket moved, or a new salt dealt them anew.
         synthetic, ...: Users, lines and outcomes that were left out, and why. excluded: Calls in windows that the
-            experiment excludes.
+            experiment excludes. pinned: Calls of the whole log whose caller named the version.
     """
 
     lines: int = 0
@@ -191,6 +191,7 @@ class DataQuality:
     overrides: int = 0
     no_user_id: int = 0
     holdout: int = 0
+    pinned: int = 0
     users: int = 0
     users_in_two_groups: int = 0
     moved_by_ramp: int = 0

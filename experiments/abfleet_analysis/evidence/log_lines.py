@@ -144,7 +144,7 @@ def _words(survey: Survey, layout: Layout) -> Words:
 
 def _results(words: Values) -> Values:
     """`call_results` of calls with these words."""
-    return call_results(words["status"], words["fallback"], words["cause"], words["unsent"])
+    return call_results(words["status"], words["fallback"], words["cause"], words["unsent"], words["unlisted"])
 
 
 def _outcomes(known: ir.Table) -> ir.Table:
@@ -226,13 +226,18 @@ def calls(exposures: ir.Table, groups: Sequence[str], periods: Sequence[str]) ->
 
 
 def call_results(
-    status: ir.StringValue, fallback: ir.StringValue, cause: ir.StringValue, unsent: ir.StringValue
+    status: ir.StringValue,
+    fallback: ir.StringValue,
+    cause: ir.StringValue,
+    unsent: ir.StringValue,
+    unlisted: ir.StringValue,
 ) -> dict[str, ir.Value]:
     """What the status, the fallback, the cause of a failure and the attempts of calls say.
 
     `error` is whether the assigned version failed, `in_time` whether the response time says something of it, `failure`
-    how it failed, as a number of Failure, and `own` whether the assigned version itself has answered. A call that was
-    not sent, because its time was up or the router failed, says nothing of any version, unless none was there to ask.
+    how it failed, as a number of Failure, `own` whether the assigned version itself has answered, `answered` whether
+    one has, with a list. A call that was not sent, because its time was up or the router failed, says nothing of any
+    version, unless none was there to ask.
     """
     plain = status.fill_null("OK")
     reason = cause.fill_null("")
@@ -251,7 +256,7 @@ def call_results(
     )
     return {
         "error": failed,
-        "answered": plain == "OK",
+        "answered": (plain == "OK") & unlisted.isnull(),
         "in_time": plain.isin(TIMED_STATUSES) & ~nobodys,
         "fell_back": fallback.notnull() & ~nobodys,
         "failure": failure.cast("int8"),

@@ -91,6 +91,7 @@ def quality_of_lines(lines: LogTables, name: str) -> DataQuality:
         overrides=overrides,
         no_user_id=lines.calls.no_user_id,
         holdout=lines.survey.holdout,
+        pinned=lines.survey.pinned,
         unusable_values=lines.unusable,
         wrong_clock=lines.clocks.lines,
         wrong_clock_routers=lines.clocks.routers,

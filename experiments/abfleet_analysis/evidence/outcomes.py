@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import ibis
 import ibis.expr.types as ir
+from abfleet_experiments.assign import PINNED
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.log_lines import LogTables
@@ -250,9 +251,10 @@ def _outcomes_before(lines: LogTables, starts: ir.Table, rule: MetricRule) -> ir
 def clicks_before(lines: LogTables, starts: ir.Table) -> ir.Table:
     """Each user's clicked pairs and answered lists in that time: `user`, `clicked`, `answered`."""
     calls = lines.exposures.filter(~lines.exposures.synthetic, lines.exposures.user.notnull())
-    calls = _before(calls.filter(calls.status.fill_null("OK") == "OK").select("user", "at"), starts)
+    calls = calls.filter(calls.answered, calls.reason.fill_null("") != PINNED)
+    calls = _before(calls.select("user", "at"), starts)
     clicks = lines.joined.filter(lines.joined.type == "click", lines.joined.x_user.notnull(), ~lines.joined.x_synthetic)
-    clicks = clicks.filter(clicks.listed)
+    clicks = clicks.filter(clicks.listed, clicks.x_reason.fill_null("") != PINNED)
     clicks = _before(clicks.select("request", "item_id", user=clicks.x_user, at=clicks.x_at), starts)
     pairs = clicks.select("user", "request", "item_id").distinct()
     clicked = pairs.group_by("user").aggregate(clicked=pairs.count())

@@ -32,6 +32,7 @@ COLUMNS: Final[Mapping[str, str]] = {
     "attempts": "int32",
     "status": "string",
     "latency_ms": "float64",
+    "method": "string",
     "items": "array<int64>",
     "synthetic": "boolean",
     "outcome_id": "string",
@@ -56,7 +57,7 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     million. An id that is empty is absent, and so is a time before 1970 or after the year 8999, and a number that no
     sum could take, such as nan; `unusable` is whether the line has one of these. Columns beyond those of the analysis
     are kept. `unsent` is a word in lines of calls that no worker was asked about, `cause` why the assigned version did
-    not answer, where a line says so.
+    not answer, where a line says so, and `unlisted` a word in lines of calls of ModelInfer whose items are not logged.
     """
     at = dialect.microseconds(lines.ts)
     user_id = ibis.coalesce(lines.user_id.nullif(""), lines.user_id_hmac.nullif(""))
@@ -73,7 +74,9 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     bounds = {"value": (-LARGEST_VALUE, LARGEST_VALUE), "latency_ms": (0.0, LONGEST_MS), "propensity": (0.0, 1.0)}
     # Nan is above every bound, or compares with none: it is in no range on any of the databases.
     usable = {name: lines[name].between(low, high).fill_null(True) for name, (low, high) in bounds.items()}
-    replaced = ("ts", "user_id", "user_id_hmac", "request_id", "outcome_id", "attempts", "failure", *bounds)
+    replaced = ("ts", "user_id", "user_id_hmac", "request_id", "outcome_id", "attempts", "failure", "method", *bounds)
+    # One in the other: where a log is known to have no such calls, nobody has to read the lists.
+    unlisted = ibis.ifelse(lines["items"].isnull(), "unlisted", ibis.null("string"))
     return lines.select(
         *(name for name in lines.columns if name not in (*replaced, *detail, "allocation", "synthetic")),
         at=ibis.ifelse(at.between(0, LATEST_US), at, ibis.null()),
@@ -85,6 +88,7 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
         synthetic=lines.synthetic.fill_null(False),
         **{name: ibis.ifelse(usable[name], lines[name], ibis.null()) for name in bounds},
         unsent=ibis.ifelse(lines.attempts == 0, "unsent", ibis.null("string")),
+        unlisted=ibis.ifelse(lines.method == "infer", unlisted, ibis.null("string")),
         cause=ibis.coalesce(lines.failure, lines.fallback),
         unusable=~ibis.and_(*usable.values()),
         **detail,

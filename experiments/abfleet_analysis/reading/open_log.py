@@ -240,6 +240,10 @@ def _selected(
     """What is read of a source, each column as it should be."""
     rows = raw.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()  # noqa: S608
     found = {str(row[0]): str(row[1]) for row in rows}
+    # With a constant instead, DuckDB reads no list where only a call of a model of tensors would make it matter.
+    infers = "method" in found and raw.execute(f"SELECT 1 FROM {source} WHERE method = 'infer' LIMIT 1").fetchone()  # noqa: S608
+    if not infers:
+        found.pop("method", None)
     columns = [
         _column(name, kind, found) if name in wanted else f"NULL::{kind} AS {_quoted(name)}"
         for name, kind in every.items()

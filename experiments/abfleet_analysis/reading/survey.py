@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import ibis.expr.types as ir
+from abfleet_experiments.assign import PINNED
 
 from abfleet_analysis.reading.open_log import Log
 from abfleet_analysis.storage.fetching import counted
@@ -24,6 +25,7 @@ CATEGORICAL: Final = (
     "model_version",
     "served_version",
     "unsent",
+    "unlisted",
 )
 """Columns of an exposure that have few different values."""
 _COUNTED: Final = ("exposure", "outcome")
@@ -79,6 +81,11 @@ class Survey(_Kinds):
         return self.count(
             lambda row: row["event"] == "exposure" and not row["synthetic"] and row["reason"] == "holdout"
         )
+
+    @property
+    def pinned(self) -> int:
+        """Calls whose caller named the version."""
+        return self.count(lambda row: row["event"] == "exposure" and not row["synthetic"] and row["reason"] == PINNED)
 
     @property
     def ramped(self) -> bool:

@@ -268,6 +268,7 @@ def left_out(quality: DataQuality) -> str:
         "overridden calls": quality.overrides,
         "calls without a user id": quality.no_user_id,
         "calls held out": quality.holdout,
+        "calls of a version that their caller named": quality.pinned,
         "users in two groups": quality.users_in_two_groups,
         "outcomes whose request is not in the log": quality.unjoined_outcomes,
         "repeated outcomes": quality.duplicate_outcomes,

@@ -165,6 +165,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "synthetic": quality.synthetic,
             "overrides": quality.overrides,
             "no_user_id": quality.no_user_id,
+            "pinned": quality.pinned,
             "users_in_two_groups": quality.users_in_two_groups,
             "moved_by_ramp": quality.moved_by_ramp,
             "not_compared": quality.not_compared,

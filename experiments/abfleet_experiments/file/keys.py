@@ -9,7 +9,14 @@ from abfleet_process.declarations.keys import Key, either, list_of, map_of, sect
 from abfleet_process.declarations.kinds import DURATION, FLAG, TIME, exactly, number, text, word
 
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.config import DEFAULT_LAYER, DEFAULT_WINDOW, AnalysisPlan, Holdout, MetricsPlan
+from abfleet_experiments.config import (
+    DEFAULT_LAYER,
+    DEFAULT_NAME,
+    DEFAULT_WINDOW,
+    AnalysisPlan,
+    Holdout,
+    MetricsPlan,
+)
 from abfleet_experiments.file.kinds import (
     ADDRESS,
     ATTRIBUTE_NAME,
@@ -40,17 +47,32 @@ _RATES: Final = map_of(CURRENCY, number("how much of the `currency` one unit is:
 _MAX_ATTRIBUTES: Final = 32
 """As many as a request may carry."""
 
+_TENSOR: Final = text(256, many="names of outputs")
+LOGGED: Final = section(
+    "logged",
+    "mapping, [below](#log)",
+    Key("items", _TENSOR, "Output whose first 100 elements, whole numbers, become `items` of the decision log."),
+    Key(
+        "outputs",
+        list_of(_TENSOR, most=32, distinct=True),
+        "Outputs whose first 100 numbers each become `outputs` of the decision log.",
+        default=[],
+    ),
+)
+_TARGET: Final = Key(
+    "target",
+    either(ADDRESS, list_of(ADDRESS, most=1000, empty="is empty; it needs at least one address", distinct=True)),
+    "Address, or list of addresses, of the workers: `dns:///host:port` (one name may be many "
+    "replicas), `host:port` or `unix:path`.",
+    required=True,
+)
 MODEL: Final = section(
     "model",
     "[mappings](#models)",
-    Key(
-        "target",
-        either(ADDRESS, list_of(ADDRESS, most=1000, empty="is empty; it needs at least one address", distinct=True)),
-        "Address, or list of addresses, of the workers: `dns:///host:port` (one name may be many "
-        "replicas), `host:port` or `unix:path`.",
-        required=True,
-    ),
+    _TARGET,
+    Key("log", LOGGED, "What the decision log has of the version's answers to `ModelInfer`.", without="the file's"),
 )
+WORKERS: Final = section("workers", "[mappings](#the-fleet-file)", _TARGET)
 HOLDOUT: Final = section(
     "holdout",
     "mapping, [below](#holdout)",
@@ -253,6 +275,8 @@ FILE: Final = section(
         "Where the workers of each model version are.",
         required=True,
     ),
+    Key("name", VERSION_NAME, "What callers of `ModelInfer` give as `model_name`.", default=DEFAULT_NAME),
+    Key("log", LOGGED, "What the decision log has of answers to `ModelInfer`, where a version does not say."),
     Key("holdout", HOLDOUT, "Users whom no experiment of the file takes."),
     Key("experiments", list_of(EXPERIMENT, most=1000), "The experiments, in order of evaluation.", default=[]),
     Key(
@@ -287,13 +311,14 @@ FLEET: Final = section(
     Key("version", exactly(1), "Version of this format.", required=True),
     Key(
         "models",
-        map_of(VERSION_NAME, MODEL, empty="is empty; it needs at least the default version"),
+        map_of(VERSION_NAME, WORKERS, empty="is empty; it needs at least the default version"),
         "Targets that replace those of the experiments file; versions it does not name are ignored.",
         required=True,
     ),
 )
 DEFINITIONS: Final = (
     MODEL,
+    LOGGED,
     HOLDOUT,
     EXPERIMENT,
     GROUP,

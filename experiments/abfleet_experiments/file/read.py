@@ -13,6 +13,7 @@ from abfleet_experiments.config import (
     EndedExperiment,
     Experiment,
     Holdout,
+    LoggedOutputs,
     Metric,
     ModelTarget,
     Money,
@@ -31,8 +32,9 @@ def read(text: str, name: str, fleet_text: str | None, fleet_name: str) -> Confi
     fleet = {} if fleet_text is None else _values(fleet_findings, fleet_text, keys.FLEET)
     if findings or fleet_findings or config is None or fleet is None:
         raise ConfigErrors([*config_errors(name, findings), *config_errors(fleet_name, fleet_findings)])
-    targets = _models(fleet.get("models"))
-    return replace(config, models={version: targets.get(version, model) for version, model in config.models.items()})
+    targets = _targets(fleet.get("models"))
+    moved = {v: replace(model, target=targets.get(v, model.target)) for v, model in config.models.items()}
+    return replace(config, models=moved)
 
 
 def _values(findings: Findings, text: str, section: Kind) -> dict[str, Any] | None:
@@ -60,16 +62,30 @@ def _config(findings: Findings, values: dict[str, Any] | None) -> Config | None:
         return None
     ready = tuple(experiment for experiment in experiments if experiment is not None)
     allowed = tuple(values["log_attributes"])
-    return Config(default, _models(values["models"]), ready, holdout, metrics, allowed, concluded, money)
+    given = values["models"]
+    models = {v: ModelTarget(target, _logged(given[v]["log"])) for v, target in _targets(given).items()}
+    return Config(
+        default,
+        models,
+        ready,
+        holdout,
+        metrics,
+        allowed,
+        concluded,
+        money,
+        values["name"],
+        _logged(values["log"]) or LoggedOutputs(),
+    )
 
 
-def _models(values: dict[str, Any] | None) -> dict[str, ModelTarget]:
+def _targets(models: dict[str, Any] | None) -> dict[str, tuple[str, ...]]:
     """Where each version's workers are, for values without mistakes."""
-    targets = {version: model["target"] for version, model in (values or {}).items()}
-    return {
-        version: ModelTarget((target,) if isinstance(target, str) else tuple(target))
-        for version, target in targets.items()
-    }
+    targets = {version: model["target"] for version, model in (models or {}).items()}
+    return {version: (target,) if isinstance(target, str) else tuple(target) for version, target in targets.items()}
+
+
+def _logged(values: dict[str, Any] | None) -> LoggedOutputs | None:
+    return None if values is None else LoggedOutputs(values["items"], tuple(values["outputs"]))
 
 
 def _holdout(values: dict[str, Any]) -> Holdout:

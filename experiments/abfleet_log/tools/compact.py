@@ -63,6 +63,7 @@ TYPED = {
     "attempts": "INTEGER",
     "status": "VARCHAR",
     "latency_ms": "DOUBLE",
+    "method": "VARCHAR",
     "items": "BIGINT[]",
     "history_length": "INTEGER",
     "config_revision": "VARCHAR",

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from itertools import count
 
 from abfleet_process.tracing import traceparent
+from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_transport.call import Call
 
+from abfleet_router.calls import infer_request
 from abfleet_router.calls.call_trace import CallTrace
+from abfleet_router.calls.infer_request import InferHead
 from abfleet_router.calls.request import check_attributes, check_user_id, parse, user_id_from_metadata
-from abfleet_router.calls.routed_call import RoutedCall
+from abfleet_router.calls.routed_call import InferCall, RoutedCall
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 
@@ -37,12 +40,16 @@ class Admission:
 
     def admit(self, call: Call, snapshot: Snapshot) -> RoutedCall:
         """The call with its arm. Raises InvalidRequest."""
-        request = parse(call.payload)
-        deadline = call.deadline
-        routed = RoutedCall(
-            call, snapshot, call.arrived + self._default_deadline_seconds if deadline is None else deadline
-        )
         metadata = dict(call.metadata)  # of a repeated key the last counts
+        kind = RoutedCall
+        request: RecommendRequest | InferHead
+        if call.method:  # ModelInfer
+            request = infer_request.read(call.payload, metadata, snapshot)
+            kind, snapshot = InferCall, request.snapshot
+        else:
+            request = parse(call.payload)
+        deadline = call.deadline
+        routed = kind(call, snapshot, call.arrived + self._default_deadline_seconds if deadline is None else deadline)
         user_id = request.user_id
         if not user_id:
             user_id = user_id_from_metadata(metadata)

@@ -4,23 +4,37 @@ from collections.abc import Callable, Sequence
 
 import structlog
 from abfleet_protos.recommender_pb2 import RecommendResponse
-from abfleet_protos.worker_pb2 import RecommendBatchResponse
+from abfleet_protos.worker_pb2 import InferBatchResponse, RecommendBatchResponse
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 
+from abfleet_router.calls import infer_answer
 from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
-from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.configuration.snapshot import REQUEST_ID_HEADS, reply_suffix
+from abfleet_router.calls.routed_call import LoggedTensors, RoutedCall
+from abfleet_router.calls.wire import WireError
+from abfleet_router.configuration.snapshot import (
+    INFER_ID_TAG,
+    REQUEST_ID_HEADS,
+    infer_suffix,
+    reply_suffix,
+    string_field,
+)
 from abfleet_router.errors import shown
-from abfleet_router.fleet.batch import Batch
+from abfleet_router.fleet.batch import INFER, Batch
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.health_watch import serves_pool
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.metrics import RouterMetrics
 
 log = structlog.get_logger("abfleet.router.answers")
+
+CALLERS_FAULTS = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
+"""Of an item: the caller asked for what the version cannot give. No other replica would see it differently."""
+CALLERS_FAULTS_OF_INFER = CALLERS_FAULTS | {Code.UNIMPLEMENTED, Code.NOT_FOUND}
+BatchResponse = RecommendBatchResponse | InferBatchResponse
+"""Two messages with the same fields."""
 
 
 class BatchResults:
@@ -44,14 +58,16 @@ class BatchResults:
     def on_answered(self, batch: Batch[RoutedCall], message: bytes) -> None:
         """A worker answered a batch: each call gets its own part of it."""
         self._metrics.observe_batch(len(batch.calls))
+        answer: BatchResponse | None
         try:
-            answer = RecommendBatchResponse.FromString(message)
-        except DecodeError:
+            if batch.hop is INFER:
+                answer = as_batch(message, batch) if batch.alone else InferBatchResponse.FromString(message)
+            else:
+                answer = RecommendBatchResponse.FromString(message)
+        except (DecodeError, WireError):
             answer = None
         if answer is None or len(responses := answer.responses) != len(batch.calls):
-            got = (
-                "bytes that are not a RecommendBatchResponse" if answer is None else f"{len(answer.responses)} answers"
-            )
+            got = "bytes that are not the answer" if answer is None else f"{len(answer.responses)} answers"
             log.error(
                 "worker sent an invalid answer",
                 address=batch.replica.address,
@@ -74,11 +90,11 @@ class BatchResults:
             self._hand_out(batch, answer, responses, version)
 
     def _hand_out(
-        self, batch: Batch[RoutedCall], answer: RecommendBatchResponse, responses: Sequence[bytes], version: str
+        self, batch: Batch[RoutedCall], answer: BatchResponse, responses: Sequence[bytes], version: str
     ) -> None:
         """`version`: of a pool by alias, the one that now stands for it."""
         pool: Pool = batch.pool
-        held, failures = self._held, answer.failures
+        held, failures, infers = self._held, answer.failures, batch.hop is INFER
         served: list[AnsweredCall] = []
         replies: list[bytes] = []
         failed: list[tuple[RoutedCall, Code, str]] = []
@@ -92,22 +108,30 @@ class BatchResults:
                 failure = failures[index]
                 failed.append((routed, code_of(failure.code), failure.message))
                 continue
+            items: Sequence[int] | LoggedTensors
             try:  # before the reply: a caller could make nothing of it either
-                item_ids = RecommendResponse.FromString(response).item_ids
-            except DecodeError:
-                failed.append((routed, Code.INTERNAL, "the worker's answer is not a RecommendResponse"))
+                if infers:
+                    items = infer_answer.logged(response, routed.snapshot.config.logged_outputs(pool.version))
+                else:
+                    items = RecommendResponse.FromString(response).item_ids
+            except (DecodeError, WireError):
+                failed.append((routed, Code.INTERNAL, "the worker's answer is not the response of the method"))
                 continue
-            route = routed.snapshot.routes[routed.arm.index]
-            request_id = routed.request_id.encode()
             as_assigned = routed.fallback is None and version == pool.version
-            suffix = route.suffix if as_assigned else reply_suffix(routed.arm, version)
             routed.done = True
-            reply = b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix))
+            if infers:
+                reply = response + infer_ending(routed, version, as_assigned=as_assigned)
+                routed.call.payload = b""  # as large as it may be, it would be kept until the line is made
+            else:
+                route = routed.snapshot.routes[routed.arm.index]
+                request_id = routed.request_id.encode()
+                suffix = route.suffix if as_assigned else reply_suffix(routed.arm, version)
+                reply = b"".join((response, REQUEST_ID_HEADS[len(request_id)], request_id, suffix))
             if held is None:
                 routed.call.reply(reply)
             else:
                 replies.append(reply)
-            served.append((routed, item_ids))
+            served.append((routed, items))
         if served:
             pool.picker.learn(len(batch.calls), worker_seconds)
             pool.outliers.note_success(batch.replica)
@@ -116,10 +140,24 @@ class BatchResults:
             else:
                 held.hold(served, replies, version, worker_seconds)
         for routed, code, text in failed:
-            self._item_failed(batch, routed, code, text)
+            if infers and code is Code.UNAVAILABLE:
+                self._no_room(batch, routed, others=len(served) > 0)
+            else:
+                self._item_failed(batch, routed, code, text)
+
+    def _no_room(self, batch: Batch[RoutedCall], routed: RoutedCall, *, others: bool) -> None:
+        """The answer to a batch had no room for this one, which is nobody's fault: it is asked for again.
+
+        `others`: answers to others came with this batch, so that asking again leads somewhere.
+        """
+        if others:
+            routed.attempts -= 1
+            self._attempts.send_again(routed, batch.pool, FailureReason.UNAVAILABLE)
+        else:
+            self._attempts.after_failure(routed, batch.pool, FailureReason.UNAVAILABLE, broke=True)
 
     def _item_failed(self, batch: Batch[RoutedCall], routed: RoutedCall, code: Code, text: str) -> None:
-        if code is Code.INVALID_ARGUMENT:  # the caller's mistake: no other replica would see it differently
+        if code in (CALLERS_FAULTS_OF_INFER if routed.hop is INFER else CALLERS_FAULTS):
             self._attempts.fail(routed, code, text)
             return
         reason = {Code.DEADLINE_EXCEEDED: FailureReason.TIMEOUT, Code.RESOURCE_EXHAUSTED: FailureReason.OVERLOAD}.get(
@@ -140,6 +178,10 @@ class BatchResults:
         )
         if failure.unsent:
             self._send_again(batch, failure.reason)
+            return
+        if batch.alone and failure.code in CALLERS_FAULTS_OF_INFER and (routed := batch.calls[0]).batch is batch:
+            routed.batch = None
+            self._item_failed(batch, routed, failure.code, str(failure).removeprefix(f"{failure.code.name}: "))
             return
         reason, proven = failure.reason, failure.connection_broke
         suspicious = reason is FailureReason.TIMEOUT and batch.replica.queue.is_unresponsive(batch, self._clock())
@@ -197,3 +239,20 @@ class BatchResults:
 def code_of(number: int) -> Code:
     """The status code of a worker's failure; UNKNOWN for a number that is not the code of a failure."""
     return Code(number) if 0 < number <= Code.UNAUTHENTICATED else Code.UNKNOWN
+
+
+def as_batch(response: bytes, batch: Batch[RoutedCall]) -> InferBatchResponse:
+    """The answer to a call that was sent alone, as a worker that takes batches would give it. Raises WireError.
+
+    Where it names no version, it is the pool's.
+    """
+    version = infer_answer.version_in(response) or batch.pool.version
+    return InferBatchResponse(model_version=version, responses=[response])
+
+
+def infer_ending(routed: RoutedCall, version: str, *, as_assigned: bool) -> bytes:
+    """What is appended to a worker's ModelInferResponse; `version` has served."""
+    ending = string_field(INFER_ID_TAG, routed.request_id)
+    if as_assigned:
+        return ending + routed.snapshot.routes[routed.arm.index].infer_suffix
+    return ending + infer_suffix(routed.snapshot.config.name, routed.arm, version)

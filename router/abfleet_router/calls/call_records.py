@@ -7,20 +7,21 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
-from abfleet_router.calls import log_line
+from abfleet_router.calls import infer_request, log_line
 from abfleet_router.calls.log_line import EndedCall
 from abfleet_router.calls.request import request_id_of
-from abfleet_router.calls.routed_call import RoutedCall
+from abfleet_router.calls.routed_call import LoggedTensors, RoutedCall
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
+from abfleet_router.fleet.batch import INFER
 from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.metrics import RouterMetrics
 
-RECOMMEND = 0
-"""Index of /Recommender/Recommend in the methods of the server."""
-AnsweredCall = tuple[RoutedCall, Sequence[int]]
-"""A call that was answered, and the item ids of its answer."""
+RECOMMEND, MODEL_INFER = 0, 1
+"""Indexes of /Recommender/Recommend and /inference.GRPCInferenceService/ModelInfer in the methods of the server."""
+AnsweredCall = tuple[RoutedCall, Sequence[int] | LoggedTensors]
+"""A call that was answered, and the item ids of its answer; of ModelInfer what is logged of it."""
 MOST_UNLOGGED = 256
 """Calls that have ended and are not made into lines yet: what they hold on to is a megabyte at most."""
 
@@ -52,9 +53,11 @@ class CallRecords:
         self._ended: list[EndedCall] = []  # not made into lines yet
         decision_log.make_late(self._late_lines, lambda: len(self._ended))
 
-    def arrived(self, calls: int) -> None:
-        """Counts so many calls as started."""
-        self._rpc.started(RECOMMEND, calls)
+    def arrived(self, calls: int, infers: int) -> None:
+        """Counts so many calls as started; `infers` of them are calls of ModelInfer."""
+        self._rpc.started(RECOMMEND, calls - infers)
+        if infers:
+            self._rpc.started(MODEL_INFER, infers)
 
     def served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
         """These were answered together by version `served`; their answers are on their way already."""
@@ -78,7 +81,7 @@ class CallRecords:
         return log_line.exposures(ended, self._wall() - self._clock(), self._hashed)
 
     def count_served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
-        """Counts calls that version `served` answered, once the answers are on their way."""
+        """Counts calls of one method that version `served` answered, once the answers are on their way."""
         now = self._clock()
         took = []
         for routed, _ in calls:
@@ -89,7 +92,7 @@ class CallRecords:
                 stats.ok += 1
             else:
                 stats.count(served, Code.OK)
-        self._rpc.finished_all(RECOMMEND, Code.OK, took)
+        self._rpc.finished_all(calls[0][0].call.method, Code.OK, took)
         self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
         if self._tracer is not None:
             wall_offset = self._wall() - now
@@ -103,6 +106,8 @@ class CallRecords:
     def failed(self, routed: RoutedCall, code: Code, failure: FailureReason | None = None) -> None:
         """A call that was admitted has ended without an answer from a worker. `failure`: of the version asked last."""
         now = routed.call.arrived + self._count_failed(routed, code)
+        if routed.hop is INFER:
+            routed.call.payload = b""  # as large as it may be, it would be kept until the line is made
         self._ended.append((routed, (), None, code, failure, now))
         if len(self._ended) >= MOST_UNLOGGED:
             self._log.extend(self._late_lines())
@@ -111,7 +116,7 @@ class CallRecords:
         """Counts a call that no worker's answer ended; gives the seconds that it took."""
         seconds = self._clock() - routed.call.arrived
         stats = routed.snapshot.routes[routed.arm.index].stats
-        self._rpc.finished(RECOMMEND, code, seconds)
+        self._rpc.finished(routed.call.method, code, seconds)
         stats.latency.observe(seconds)
         stats.count("", code)
         if self._tracer is not None:
@@ -122,7 +127,7 @@ class CallRecords:
     def refused(self, call: Call, code: Code) -> None:
         """Counts and traces a call that was not admitted. It was assigned to nothing, so it is no exposure."""
         now = self._clock()
-        self._rpc.finished(RECOMMEND, code, now - call.arrived)
+        self._rpc.finished(call.method, code, now - call.arrived)
         if self._tracer is not None:
             self._tracer.refused(call, code, now, self._wall() - now)
 
@@ -132,7 +137,7 @@ class CallRecords:
         self._metrics.rejected += 1
         members = {
             "router": self._router,
-            "request_id": request_id_of(call.payload),
+            "request_id": caller_request_id(call),
             "field": error.field,
             "message": f"allowed: {error.allowed}",
             "config_revision": snapshot.revision,
@@ -140,3 +145,8 @@ class CallRecords:
             "client": client,
         }
         self._log.append(event("rejected", self._wall(), members))
+
+
+def caller_request_id(call: Call) -> str | None:
+    """The id that the caller gave a request which was refused, where it is a valid one."""
+    return infer_request.request_id_of(call.payload) if call.method else request_id_of(call.payload)

@@ -13,17 +13,21 @@ from abfleet_log.lines import utc_second
 from abfleet_log.schema import SCHEMA
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.routed_call import RoutedCall
+from abfleet_router.calls.routed_call import LoggedTensors, RoutedCall
+from abfleet_router.fleet.batch import INFER, Hop
 from abfleet_router.fleet.failure import FailureReason
 
 OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
 NO_ITEMS, NO_ATTRIBUTES = b"[]", b"{}"
 BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
 
-EndedCall = tuple[RoutedCall, Sequence[int], str | None, Code, FailureReason | None, float]
-"""A call, what was recommended (best first), the version that served (None: none did), the status, why the version that
-was assigned, and asked last, did not answer (None where a fallback says it by itself), and when the call ended, on the
-clock of `Call.arrived`."""
+RECOMMEND_ENDING = b',"latency_ms":%.3f,"items":%b,"history_length":%d,"attributes":%b%b'
+INFER_ENDING = b',"method":"infer","latency_ms":%.3f,"items":%b,"history_length":null%b,"attributes":%b%b'
+
+EndedCall = tuple[RoutedCall, Sequence[int] | LoggedTensors, str | None, Code, FailureReason | None, float]
+"""A call, what was recommended (best first; of ModelInfer what is logged of the answer), the version that served (None:
+none did), the status, why the version that was assigned, and asked last, did not answer (None where a fallback says it
+by itself), and when the call ended, on the clock of `Call.arrived`."""
 
 
 def exposures(
@@ -38,14 +42,21 @@ def exposures(
     dumps, second, second_text = orjson.dumps, -1, b""
     way = None
     form = b""
-    for routed, item_ids, served, status, failure, now in ended:
+    for routed, answer, served, status, failure, now in ended:
         arrived = routed.call.arrived
         wall_seconds = arrived + wall_offset
         if (whole := int(wall_seconds)) != second:
             second, second_text = whole, utc_second(whole)
         constant = routed.snapshot.routes[routed.arm.index].log_constant
-        if (this_way := (constant, served, routed.fallback, routed.attempts, status, failure)) != way:
+        hop = routed.hop
+        if (this_way := (constant, served, routed.fallback, routed.attempts, status, failure, hop)) != way:
             way, form = this_way, _form(*this_way)
+        history: int | bytes
+        if hop is INFER:
+            items, history = tensors(answer)
+        else:
+            # A slice is a list like any other, and takes a protobuf field a third of the time of `list`.
+            items, history = dumps(answer[:]) if answer else NO_ITEMS, routed.history_length
         user_id, bucket = routed.user_id, routed.bucket
         lines.append(
             form
@@ -56,9 +67,8 @@ def exposures(
                 dumps(user_id or None) if hashed is None else hashed_user(user_id, hashed),
                 b"null" if bucket is None else BUCKET_TEXTS[bucket],
                 (now - arrived) * 1000,
-                # A slice is a list like any other, and takes a protobuf field a third of the time of `list`.
-                dumps(item_ids[:]) if item_ids else NO_ITEMS,
-                routed.history_length,
+                items,
+                history,
                 dumps(logged(routed)) if routed.attributes else NO_ATTRIBUTES,
                 marks(routed) if routed.synthetic or routed.trace_id or routed.client else OK_TAIL,
             )
@@ -74,6 +84,7 @@ def _form(
     attempts: int,
     status: Code,
     failure: FailureReason | None,
+    hop: Hop,
 ) -> bytes:
     """The line of all calls that went the same way; what differs is to be filled in by `%`.
 
@@ -93,9 +104,17 @@ def _form(
             b'{"schema":%d,"event":"exposure","ts":"' % SCHEMA,
             b'%b.%06dZ","request_id":%b,"user_id":%b,"bucket":%b,',
             b",".join(members).replace(b"%", b"%%"),
-            b',"latency_ms":%.3f,"items":%b,"history_length":%d,"attributes":%b%b',
+            INFER_ENDING if hop is INFER else RECOMMEND_ENDING,
         )
     )
+
+
+def tensors(answer: Sequence[int] | LoggedTensors) -> tuple[bytes, bytes]:
+    """The value of `items`, and the member `outputs` where there are any."""
+    if not isinstance(answer, LoggedTensors):
+        return b"null", b""
+    items = b"null" if answer.items is None else orjson.dumps(answer.items)
+    return items, b',"outputs":%b' % orjson.dumps(answer.outputs) if answer.outputs else b""
 
 
 def marks(routed: RoutedCall) -> bytes:

@@ -1,10 +1,12 @@
 """One call on its way through the router: what was decided, and where it is."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from abfleet_experiments.assign import Arm
 from abfleet_transport.call import Call
 
+from abfleet_router.fleet.batch import INFER, RECOMMEND, Hop
 from abfleet_router.fleet.failure import FailureReason
 
 if TYPE_CHECKING:
@@ -22,6 +24,8 @@ class RoutedCall:
 
     Changed only on the event loop: by Router as the call proceeds, and by BatchQueue as it is sent.
     """
+
+    hop: ClassVar[Hop] = RECOMMEND
 
     __slots__ = (
         "arm",
@@ -73,3 +77,19 @@ class RoutedCall:
         self.resent = False
         self.retried = False
         self.done = False
+
+
+class InferCall(RoutedCall):
+    """A call of ModelInfer, which goes the same way."""
+
+    __slots__ = ()
+    hop: ClassVar[Hop] = INFER
+
+
+class LoggedTensors(NamedTuple):
+    """What the decision log has of an answer to ModelInfer."""
+
+    items: tuple[int, ...] | None
+    """None where no output has them."""
+    outputs: Mapping[str, list[float | None]]
+    """Numbers of each output that the file names; None for one that is not finite."""

@@ -18,9 +18,8 @@ from abfleet_router.balancing.queue_delay import ExpectedWait
 from abfleet_router.calls.admission import Admission
 from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.batch_results import BatchResults
-from abfleet_router.calls.call_records import CallRecords
+from abfleet_router.calls.call_records import CallRecords, caller_request_id
 from abfleet_router.calls.held_answers import HeldAnswers
-from abfleet_router.calls.request import request_id_of
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
@@ -92,7 +91,11 @@ class Router:
 
     def on_calls(self, calls: list[Call]) -> None:
         """Admits and sends the calls that arrived in one turn of the event loop, or ends them with an error."""
-        self._records.arrived(len(calls))
+        infers = 0
+        for call in calls:
+            if call.method:
+                infers += 1
+        self._records.arrived(len(calls), infers)
         snapshot, now, backlog = self._snapshot, self._clock(), self._backlog
         self._attempts.budget.earn(len(calls), now=now)
         backlog.gathering = True
@@ -109,7 +112,7 @@ class Router:
                     client_of = self._admission.client_of
                     self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
                 except Exception:  # our own error with one call must not end those that came with it
-                    log.exception("a call could not be admitted", request_id=request_id_of(call.payload))
+                    log.exception("a call could not be admitted", request_id=caller_request_id(call))
                     call.fail(Code.INTERNAL, "the router failed on this call; see its log")
                     self._records.refused(call, Code.INTERNAL)
                 else:

@@ -15,9 +15,9 @@ from abfleet_transport.call import Call, Code
 
 from abfleet_router.calls.call_trace import CallTrace
 from abfleet_router.calls.routed_call import RoutedCall
-from abfleet_router.fleet.worker_link import BATCH_METHOD
 
-METHOD = "Recommender/Recommend"
+METHODS = ("Recommender/Recommend", "inference.GRPCInferenceService/ModelInfer")
+"""By `Call.method`."""
 SERVER_FAULTS = frozenset(
     {Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.UNIMPLEMENTED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS}
 )
@@ -31,6 +31,7 @@ REASONS = {
     assign.HOLDOUT: "default",
     assign.NO_USER_ID: "default",
     assign.NO_EXPERIMENT: "default",
+    assign.PINNED: "static",
 }
 """https://opentelemetry.io/docs/specs/semconv/feature-flags/feature-flags-events/"""
 
@@ -79,7 +80,7 @@ class CallTracer:
         """Exports the span of a call that was not admitted, if the call is traced."""
         trace = self.begin(traceparent.parse(dict(call.metadata).get(traceparent.HEADER)))
         if trace is not None and trace.recorded:
-            self._export(refused_span(trace, code, call.arrived + wall_offset, now + wall_offset))
+            self._export(refused_span(METHODS[call.method], trace, code, call.arrived + wall_offset, now + wall_offset))
 
     def ended(self, routed: RoutedCall, code: Code, served: str, now: float, wall_offset: float) -> None:
         """A call has ended; its spans are sent, if it has any."""
@@ -92,19 +93,20 @@ class CallTracer:
             self._export(span)
 
 
-def refused_span(trace: CallTrace, code: Code, begun: float, ended: float) -> Span:
+def refused_span(method: str, trace: CallTrace, code: Code, begun: float, ended: float) -> Span:
     """The router's part in a call that was not admitted: nothing is known of it but how it ended."""
-    attributes = {"rpc.system.name": "grpc", "rpc.method": METHOD, "rpc.response.status_code": code.name}
+    attributes = {"rpc.system.name": "grpc", "rpc.method": method, "rpc.response.status_code": code.name}
     failed = code.name if code in SERVER_FAULTS else None
-    return Span(METHOD, SpanKind.SERVER, trace.context, trace.parent_id, begun, ended, attributes, failed)
+    return Span(method, SpanKind.SERVER, trace.context, trace.parent_id, begun, ended, attributes, failed)
 
 
 def call_span(routed: RoutedCall, trace: CallTrace, end: Ended, hashed: Callable[[str], str] | None) -> Span:
     """The router's part in a call, from its arrival to its end."""
     begun = routed.call.arrived + end.wall_offset
+    method = METHODS[routed.call.method]
     attributes: dict[str, Attribute] = {
         "rpc.system.name": "grpc",
-        "rpc.method": METHOD,
+        "rpc.method": method,
         "rpc.response.status_code": end.code.name,
         "abfleet.request_id": routed.request_id,
         "abfleet.assigned_version": routed.arm.model_version,
@@ -120,7 +122,7 @@ def call_span(routed: RoutedCall, trace: CallTrace, end: Ended, hashed: Callable
         attributes["error.type"] = failed
     event = SpanEvent("feature_flag.evaluation", begun, evaluation(routed, hashed))
     return Span(
-        METHOD,
+        method,
         SpanKind.SERVER,
         trace.context,
         trace.parent_id,
@@ -161,11 +163,13 @@ def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[
         until = end.at if last else attempts[number].batch.sent
         if (answered := attempt.batch.answered) is not None:
             until = min(until, answered)
+        batch = attempt.batch
+        method = (batch.hop.alone if batch.alone else batch.hop.path).lstrip("/")
         host, _, port = attempt.address.rpartition(":")
         served = last and bool(end.served)
         attributes: dict[str, Attribute] = {
             "rpc.system.name": "grpc",
-            "rpc.method": BATCH_METHOD.lstrip("/"),
+            "rpc.method": method,
             "server.address": host or attempt.address,
             "abfleet.version": attempt.version,
             "abfleet.attempt": number,
@@ -174,7 +178,7 @@ def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[
         if port.isdecimal():
             attributes["server.port"] = int(port)
         yield Span(
-            BATCH_METHOD.lstrip("/"),
+            method,
             SpanKind.CLIENT,
             trace.context._replace(span_id=attempt.span_id),
             trace.context.span_id,

@@ -1,11 +1,12 @@
 """One configuration in force: assignment, pools, and the bytes that every answer of an arm shares. Immutable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Protocol
 
 import orjson
-from abfleet_experiments.assign import Arm, Assigner
+from abfleet_experiments.assign import PINNED, AllocationEvent, Arm, Assigner
 from abfleet_experiments.config import Config
 from abfleet_process.base128 import varint
 
@@ -15,6 +16,10 @@ from abfleet_router.metrics import ArmStats, RouterMetrics
 
 EXPERIMENT_TAG, GROUP_TAG, MODEL_VERSION_TAG, REQUEST_ID_TAG = b"\x1a", b"\x22", b"\x2a", b"\x12"
 """Tags of RecommendResponse: field number << 3 | 2 (length-delimited)."""
+INFER_NAME_TAG, INFER_VERSION_TAG, INFER_ID_TAG, INFER_PARAMETERS_TAG = b"\x0a", b"\x12", b"\x1a", b"\x22"
+"""The same of ModelInferResponse."""
+KEY_TAG, VALUE_TAG, STRING_PARAM_TAG = b"\x0a", b"\x12", b"\x1a"
+"""The same of an entry of `parameters`, and of an InferParameter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +30,63 @@ class ArmRoute:
     pool: Pool
     stats: ArmStats
     suffix: bytes
-    """End of the answer when the assigned version serves."""
+    """End of the answer to Recommend when the assigned version serves."""
+    infer_suffix: bytes
+    """End of the answer to ModelInfer when the assigned version serves."""
     log_constant: bytes
     """The part of a log line that all users of the arm share."""
+
+
+class Assigns(Protocol):
+    """Who gets which arm."""
+
+    @property
+    def allocations(self) -> tuple[AllocationEvent, ...]: ...
+
+    @property
+    def next_change(self) -> datetime | None: ...
+
+    def assign(self, user_id: str, attributes: Mapping[str, str]) -> tuple[Arm, int | None]: ...
+
+
+class PinnedAssigner:
+    """Gives everybody one arm."""
+
+    allocations: tuple[AllocationEvent, ...] = ()
+    next_change: datetime | None = None
+
+    def __init__(self, arm: Arm) -> None:
+        self._arm = arm
+
+    def assign(self, user_id: str, attributes: Mapping[str, str]) -> tuple[Arm, int | None]:
+        return self._arm, None
+
+
+class PinnedSnapshots:
+    """Snapshots for callers who name a version: it is everybody's and the default, so it answers or nobody does.
+
+    Each is made when it is first asked for. Changed only on the event loop.
+    """
+
+    def __init__(self, pools: Mapping[str, Pool], metrics: RouterMetrics, router: str) -> None:
+        self.whole: Snapshot | None = None
+        """Whose configuration it is; set once, by whoever makes that."""
+        self._pools = pools
+        self._metrics = metrics
+        self._router = router
+        self._made: dict[str, Snapshot] = {}
+
+    def of(self, version: str) -> "Snapshot | None":
+        """The one for a version; None where the file has no such version."""
+        whole, made = self.whole, self._made.get(version)
+        if made is None and whole is not None and version in whole.config.models:
+            arm = Arm(0, None, None, None, PINNED, None, None, version)
+            pool = self._pools[version]
+            route = arm_route(arm, pool, self._metrics, whole.config, self._router)
+            made = self._made[version] = replace(
+                whole, assigner=PinnedAssigner(arm), arms=(arm,), routes=(route,), default_pool=pool
+            )
+        return made
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +94,7 @@ class Snapshot:
     """What is computed from one configuration. A call keeps the snapshot that it began with to its end."""
 
     config: Config
-    assigner: Assigner
+    assigner: Assigns
     arms: tuple[Arm, ...]
     routes: tuple[ArmRoute, ...]
     """One for each arm, at its `Arm.index`."""
@@ -45,6 +104,8 @@ class Snapshot:
     generation: int
     """1 for the first snapshot of this process; one more for each that follows."""
     activated: datetime
+    pinned: PinnedSnapshots
+    """For callers of ModelInfer who name a version."""
 
 
 def make_snapshot(
@@ -58,17 +119,9 @@ def make_snapshot(
 ) -> Snapshot:
     """Compiles a configuration for one instant. `pools` has every version that the configuration uses."""
     assigner = Assigner(config, at)
-    routes = tuple(
-        ArmRoute(
-            arm,
-            pools[arm.model_version],
-            metrics.arm(arm),
-            reply_suffix(arm, arm.model_version),
-            log_constant(arm, config.revision, router),
-        )
-        for arm in assigner.arms
-    )
-    return Snapshot(
+    routes = tuple(arm_route(arm, pools[arm.model_version], metrics, config, router) for arm in assigner.arms)
+    pinned = PinnedSnapshots(pools, metrics, router)
+    snapshot = pinned.whole = Snapshot(
         config=config,
         assigner=assigner,
         arms=assigner.arms,
@@ -78,6 +131,20 @@ def make_snapshot(
         revision=config.revision,
         generation=generation,
         activated=at,
+        pinned=pinned,
+    )
+    return snapshot
+
+
+def arm_route(arm: Arm, pool: Pool, metrics: RouterMetrics, config: Config, router: str) -> ArmRoute:
+    """What all calls of an arm share."""
+    return ArmRoute(
+        arm,
+        pool,
+        metrics.arm(arm),
+        reply_suffix(arm, arm.model_version),
+        infer_suffix(config.name, arm, arm.model_version),
+        log_constant(arm, config.revision, router),
     )
 
 
@@ -101,6 +168,23 @@ def reply_suffix(arm: Arm, served: str) -> bytes:
         + string_field(GROUP_TAG, arm.group or "")
         + string_field(MODEL_VERSION_TAG, served)
     )
+
+
+def infer_suffix(name: str, arm: Arm, served: str) -> bytes:
+    """Fields 1, 2 and 4 of ModelInferResponse, to append likewise: of a map, too, the last entry of a key counts."""
+    return (
+        string_field(INFER_NAME_TAG, name)
+        + string_field(INFER_VERSION_TAG, served)
+        + _parameter("experiment", arm.experiment or "")
+        + _parameter("group", arm.group or "")
+    )
+
+
+def _parameter(key: str, text: str) -> bytes:
+    raw = text.encode()
+    value = STRING_PARAM_TAG + varint(len(raw)) + raw
+    entry = string_field(KEY_TAG, key) + VALUE_TAG + varint(len(value)) + value
+    return INFER_PARAMETERS_TAG + varint(len(entry)) + entry
 
 
 def log_constant(arm: Arm, revision: str, router: str) -> bytes:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:  # the stubs are generic, the class itself is not
 else:
     Context = grpc.aio.ServicerContext
 
-METHOD_INDEX = 1
+METHOD_INDEX = 2
 """Index of /Feedback/Record in the methods that are counted."""
 MAX_OUTCOMES = 10_000
 SLICE = 250

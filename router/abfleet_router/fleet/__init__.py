@@ -6,6 +6,7 @@ __all__ = [
     "failure",
     "fleet",
     "health_watch",
+    "http2_client_stream",
     "pool",
     "replica",
     "waiting_calls",

@@ -5,9 +5,11 @@ parts 0.6 µs; for twenty calls they cost the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
 
 from abfleet_process.base128 import varint
+from abfleet_protos import inference_pb2, worker_pb2
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from abfleet_transport.call import Call
 
@@ -16,7 +18,31 @@ from abfleet_router.fleet.failure import BatchFailed, BatchOutcome
 NAMED_CALLS = 8
 """Request ids of a batch that a line of the operational log has at most."""
 REQUESTS_TAG, TIMEOUT_MS_TAG = b"\x0a", b"\x12"
-"""Of RecommendBatchRequest: field number << 3 | 2 (length-delimited)."""
+"""Of RecommendBatchRequest and InferBatchRequest: field number << 3 | 2 (length-delimited)."""
+_WORKER = f"/{worker_pb2.DESCRIPTOR.services_by_name['Worker'].full_name}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Hop:
+    """How calls of one method go to a worker.
+
+    Attributes:
+        path: Of the method that takes a batch.
+        alone: Of the one that takes one call, for workers that do not know the other; "" where there is none.
+        most_bytes: Of the requests of a batch; one that is larger by itself is sent alone. 0: no bound.
+    """
+
+    path: str
+    alone: str = ""
+    most_bytes: int = 0
+
+
+RECOMMEND: Final = Hop(f"{_WORKER}/RecommendBatch")
+INFER: Final = Hop(
+    f"{_WORKER}/InferBatch",
+    f"/{inference_pb2.DESCRIPTOR.services_by_name['GRPCInferenceService'].full_name}/ModelInfer",
+    4 * 1024 * 1024,  # a worker answers a batch as a whole, so what shares one waits for all of it
+)
 
 
 class AttemptTrace(Protocol):
@@ -33,6 +59,9 @@ class QueuedCall(Protocol):
     """The batch it is in flight with; None while it waits."""
     attempts: int
     """How often it has been sent."""
+
+    @property
+    def hop(self) -> Hop: ...
 
     @property
     def call(self) -> Call: ...
@@ -84,17 +113,22 @@ class SentMessage(Protocol):
 class BatchSender(Protocol):
     """The link to one worker."""
 
-    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> SentMessage:
-        """Sends a RecommendBatchRequest. `on_end` is called once, on the loop, and not before this has returned."""
+    def send(
+        self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None], path: str
+    ) -> SentMessage:
+        """Calls the method `path`. `on_end` is called once, on the loop, and not before this has returned."""
 
 
 class Batch(Generic[C]):
     """Calls that are sent in one RPC. A call belongs to it as long as `routed.batch` is this batch."""
 
-    __slots__ = ("answered", "calls", "message", "open", "pool", "replica", "sent")
+    __slots__ = ("alone", "answered", "calls", "hop", "message", "open", "pool", "replica", "sent")
 
-    def __init__(self, calls: list[C], sent: float) -> None:
+    def __init__(self, calls: list[C], sent: float, *, alone: bool = False) -> None:
+        """`calls`: one or more, of one hop. `alone`: it is one that goes as it is, without a batch around it."""
         self.calls = calls
+        self.hop = calls[0].hop
+        self.alone = alone
         self.pool, self.replica = calls[0].pool, calls[0].replica  # all of them wait for the same
         self.sent = sent
         self.answered: float | None = None  # when an answer or a failure came; set by BatchQueue
@@ -130,7 +164,7 @@ SMALL = tuple(varint(value) for value in range(2048))
 
 
 def encode(requests: Sequence[bytes], timeout_ms: Sequence[int], traceparents: Mapping[int, str]) -> bytes:
-    """A RecommendBatchRequest; its fields are described in worker.proto."""
+    """A RecommendBatchRequest, or an InferBatchRequest, which has the same fields: worker.proto describes them."""
     parts: list[bytes] = []
     for payload in requests:
         size = len(payload)

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Generic
 
 import structlog
+from abfleet_transport.call import Code
 
 from abfleet_router.fleet.batch import Batch, BatchListener, BatchSender, C, encode
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
@@ -49,6 +50,7 @@ class BatchQueue(Generic[C]):
         self._in_flight: dict[Batch[C], None] = {}  # oldest first
         self._sends_soon = False
         self._most_now = max_in_flight  # of batches; 0 while nothing is sent
+        self._one_by_one = False  # the worker takes no batch of the hops that have calls alone
         self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the queue is idle
         self._batch_ended_at = float("-inf")  # when a batch last ended, however it did
         self._answered_at = float("-inf")  # when a batch last came back with an answer
@@ -83,6 +85,12 @@ class BatchQueue(Generic[C]):
         self._most_now = 0 if on else self._max_in_flight
         self._send_soon()
 
+    def greet(self) -> None:
+        """Whoever is behind the sender may be another one now, and know more methods."""
+        self._one_by_one = False
+        if self._most_now:
+            self._most_now = self._max_in_flight
+
     def _send_soon(self) -> None:
         if not self._sends_soon and self._waiting.calls and len(self._in_flight) < self._most_now:
             self._sends_soon = True
@@ -93,7 +101,7 @@ class BatchQueue(Generic[C]):
         self._sends_soon = False
         while self._waiting.calls and len(self._in_flight) < self._most_now:
             now = self._clock()
-            calls, expired = self._waiting.take(self._max_batch, now)
+            calls, expired = self._waiting.take(self._max_batch, now, one_by_one=self._one_by_one)
             self.load -= len(expired)
             if calls:
                 self._start_batch(calls, now)
@@ -101,7 +109,7 @@ class BatchQueue(Generic[C]):
                 self._listener.on_expired(expired)
 
     def _start_batch(self, calls: list[C], now: float) -> None:
-        batch = Batch(calls, now)
+        batch = Batch(calls, now, alone=self._one_by_one and calls[0].hop.alone != "")
         timeouts = []
         traceparents: dict[int, str] = {}
         longest = 0.0
@@ -114,11 +122,14 @@ class BatchQueue(Generic[C]):
             if routed.trace is not None:
                 address = batch.replica.address if batch.replica else ""
                 traceparents[len(timeouts) - 1] = routed.trace.sent(batch, address, routed.version)
-        message = encode([routed.call.payload for routed in calls], timeouts, traceparents)
+        if batch.alone:
+            message, path = calls[0].call.payload, batch.hop.alone
+        else:
+            message, path = encode([routed.call.payload for routed in calls], timeouts, traceparents), batch.hop.path
         if not self._in_flight:
             self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
         self._in_flight[batch] = None
-        batch.message = self._sender.send(message, longest, partial(self._on_end, batch))
+        batch.message = self._sender.send(message, longest, partial(self._on_end, batch), path)
 
     def _on_end(self, batch: Batch[C], outcome: BatchOutcome) -> None:
         batch.answered = now = self._clock()
@@ -126,6 +137,9 @@ class BatchQueue(Generic[C]):
         self._not_in_flight(batch, now)
         try:
             if isinstance(outcome, BatchFailed):
+                if outcome.code is Code.UNIMPLEMENTED and batch.hop.alone and not batch.alone:
+                    self._ask_one_by_one()
+                    outcome = BatchFailed(outcome.reason, str(outcome), connection_broke=False, unsent=True)
                 self._listener.on_failed(batch, outcome)
             else:
                 self._answered_at = now
@@ -135,6 +149,12 @@ class BatchQueue(Generic[C]):
             log.exception("the end of a batch could not be handled", request_ids=batch.some_request_ids())
         if self._waiting.calls:
             self._send_soon()
+
+    def _ask_one_by_one(self) -> None:
+        """As many calls as a batch would have had are then in flight, each by itself."""
+        self._one_by_one = True
+        if self._most_now:
+            self._most_now = self._max_batch * self._max_in_flight
 
     def _not_in_flight(self, batch: Batch[C], now: float) -> None:
         self._batch_ended_at = now

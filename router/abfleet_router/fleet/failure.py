@@ -2,6 +2,8 @@
 
 from enum import Enum
 
+from abfleet_transport.call import Code
+
 
 class FailureReason(Enum):
     """Why an attempt failed; the value is what the decision log says in `fallback` and `failure`."""
@@ -22,13 +24,23 @@ class BatchFailed(Exception):
     Attributes:
         connection_broke: The connection has ended with it, which proves that the replica is out.
         unsent: The worker has not begun it, so it is sent again as if it had never been sent.
+        code: The status that the worker gave; None where it gave none.
     """
 
-    def __init__(self, reason: FailureReason, message: str, *, connection_broke: bool, unsent: bool = False) -> None:
+    def __init__(
+        self,
+        reason: FailureReason,
+        message: str,
+        *,
+        connection_broke: bool,
+        unsent: bool = False,
+        code: Code | None = None,
+    ) -> None:
         super().__init__(message)
         self.reason = reason
         self.connection_broke = connection_broke
         self.unsent = unsent
+        self.code = code
 
 
 BatchOutcome = bytes | BatchFailed

@@ -104,6 +104,7 @@ class Replica:
         self._connecting = start_lasting(partial(self.link.keep_connected, self), f"connect {self.address}")
 
     async def on_connected(self) -> None:
+        self.queue.greet()
         await self._health_watch.follow()
 
     def on_lost(self) -> None:

@@ -6,7 +6,7 @@ from typing import Generic, Protocol
 
 import structlog
 
-from abfleet_router.fleet.batch import C
+from abfleet_router.fleet.batch import C, Hop
 
 log = structlog.get_logger("abfleet.router.batch_queue")
 
@@ -69,17 +69,40 @@ class WaitingCalls(Generic[C]):
         self._backlog.calls -= 1
         self._backlog.bytes -= len(routed.call.payload)
 
-    def take(self, most: int, now: float) -> tuple[list[C], list[C]]:
-        """Takes out (at most so many that can be sent, what has no time left)."""
+    def take(self, most: int, now: float, *, one_by_one: bool = False) -> tuple[list[C], list[C]]:
+        """Takes out (at most so many that can be sent together, what has no time left).
+
+        What is sent together is of one hop and within its bytes; with `one_by_one`, of a hop that has calls alone, one.
+        """
         waiting, backlog = self.calls, self._backlog
         calls: list[C] = []
         expired: list[C] = []
+        hop: Hop | None = None
+        room = taken = 0  # bytes; without a bound there is no room to keep to
         while waiting and len(calls) < most:
             routed = waiting.popleft()
-            if not routed.done:
-                backlog.calls -= 1
-                backlog.bytes -= len(routed.call.payload)
-                (calls if routed.attempt_until > now else expired).append(routed)
+            if routed.done:
+                continue
+            size = len(routed.call.payload)
+            if routed.attempt_until <= now:
+                expired.append(routed)
+            else:
+                taken += size
+                if routed.hop is not hop:
+                    if hop is None:
+                        hop = routed.hop
+                        room = hop.most_bytes
+                        if one_by_one and hop.alone:
+                            most = 1
+                    else:
+                        waiting.appendleft(routed)
+                        break
+                elif taken > room > 0:
+                    waiting.appendleft(routed)
+                    break
+                calls.append(routed)
+            backlog.calls -= 1
+            backlog.bytes -= size
         return calls, expired
 
     def take_expired(self, now: float) -> list[C]:

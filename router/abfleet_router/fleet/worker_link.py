@@ -14,15 +14,14 @@ from typing import Protocol
 
 import structlog
 from abfleet_process.backoff import backoff_seconds
-from abfleet_protos import worker_pb2
 from abfleet_transport.call import Code
 
+from abfleet_router.fleet.batch import RECOMMEND
 from abfleet_router.fleet.connector import Connector
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.http2_client import ClientConnection
 from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 
-BATCH_METHOD = f"/{worker_pb2.DESCRIPTOR.services_by_name['Worker'].full_name}/RecommendBatch"
 log = structlog.get_logger("abfleet.router.worker_link")
 
 CONNECT_SECONDS = 1.0
@@ -45,13 +44,29 @@ class SentBatch:
     """A batch on its way over a link. What the worker refuses to begin is sent once more at once (gRFC A6, transparent
     retries)."""
 
-    __slots__ = ("_connection", "_given_up", "_link", "_message", "_on_end", "_sent_again", "_stream", "_until")
+    __slots__ = (
+        "_connection",
+        "_given_up",
+        "_link",
+        "_message",
+        "_on_end",
+        "_path",
+        "_sent_again",
+        "_stream",
+        "_until",
+    )
 
     def __init__(
-        self, link: "WorkerLink", message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]
+        self,
+        link: "WorkerLink",
+        message: bytes,
+        timeout_seconds: float,
+        on_end: Callable[[BatchOutcome], None],
+        path: str,
     ) -> None:
         """As of `WorkerLink.send`, which makes it."""
         self._link = link
+        self._path = path
         self._message = message
         self._until = link.clock() + timeout_seconds
         self._on_end = on_end
@@ -64,7 +79,7 @@ class SentBatch:
         try:
             if connection is None:
                 raise not_connected()
-            self._stream = connection.call(BATCH_METHOD, self._message, timeout_seconds, self._ended)
+            self._stream = connection.call(self._path, self._message, timeout_seconds, self._ended)
         except RpcFailed as error:  # told later: who sends is not ready to hear of it
             asyncio.get_running_loop().call_soon(self._ended, error)
 
@@ -81,7 +96,7 @@ class SentBatch:
             return
         reason = REASONS.get(outcome.code, FailureReason.MODEL_ERROR)
         broke, unsent = outcome.connection_broke, outcome.unsent and not refused
-        self._on_end(BatchFailed(reason, str(outcome), connection_broke=broke, unsent=unsent))
+        self._on_end(BatchFailed(reason, str(outcome), connection_broke=broke, unsent=unsent, code=outcome.code))
 
     def cancel(self) -> None:
         """Gives the batch up; its end is not told any more."""
@@ -195,9 +210,15 @@ class WorkerLink:
             self._wake.set()
             listener.on_moving()
 
-    def send(self, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> SentBatch:
-        """Sends a RecommendBatchRequest; `on_end` hears later, once, of its answer, or why there is none."""
-        return SentBatch(self, message, timeout_seconds, on_end)
+    def send(
+        self,
+        message: bytes,
+        timeout_seconds: float,
+        on_end: Callable[[BatchOutcome], None],
+        path: str = RECOMMEND.path,
+    ) -> SentBatch:
+        """Calls a method that takes a batch; `on_end` hears later, once, of its answer, or why there is none."""
+        return SentBatch(self, message, timeout_seconds, on_end, path)
 
     async def ask(self, path: str, message: bytes, timeout_seconds: float) -> bytes:
         """A unary call of another method. Raises RpcFailed, and TimeoutError where no answer comes in time."""

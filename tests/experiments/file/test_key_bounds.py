@@ -19,7 +19,9 @@ TIME = "2026-11-08T00:00:00Z"
 GOOD: dict[str, Any] = {
     "version": 1,
     "default": "v1",
-    "models": {"v1": {"target": "h:1"}},
+    "models": {"v1": {"target": "h:1", "log": {"items": "i", "outputs": ["o"]}}},
+    "name": "ranker",
+    "log": {"items": "i", "outputs": ["o"]},
     "holdout": {"percent": 1, "salt": "h"},
     "currency": "EUR",
     "rates": {"USD": 0.9},
@@ -68,6 +70,7 @@ EXPERIMENT: Path = ("experiments", 0)
 PLACES: dict[str, Path] = {
     "file": (),
     "model": ("models", "v1"),
+    "logged": ("log",),
     "holdout": ("holdout",),
     "experiment": EXPERIMENT,
     "group": (*EXPERIMENT, "groups", 0),

@@ -9,6 +9,7 @@ from abfleet_experiments.config import (
     Guardrail,
     Holdout,
     InRange,
+    LoggedOutputs,
     Metric,
     MetricsPlan,
     ModelTarget,
@@ -308,3 +309,34 @@ def test_what_ended_lines_in_yaml_1_1_alone_is_a_character(break_of_yaml_1_1: st
     with pytest.raises(ConfigErrors) as caught:
         load_text(comment + VALID + f'"a{break_of_yaml_1_1}b": 1\n')
     assert caught.value.errors[0].line == VALID.count("\n") + 2
+
+
+INFER = """
+version: 1
+default: v1
+models: {v1: {target: "h:1"}, v2: {target: "h:2", log: {outputs: [score]}}, v3: {target: "h:3", log: {}}}
+"""
+
+
+def test_what_is_logged_of_tensors_is_the_versions_else_the_files() -> None:
+    """A version that says something is taken at its word, be it nothing; a fleet file changes none of it."""
+    config = load_text(INFER + "name: ranker\nlog: {items: item_ids}\n")
+    assert config.name == "ranker"
+    assert [config.logged_outputs(version) for version in ("v1", "v2", "v3")] == [
+        LoggedOutputs("item_ids"),
+        LoggedOutputs(None, ("score",)),
+        LoggedOutputs(),
+    ]
+    moved = load_text(INFER, fleet_text='version: 1\nmodels: {v2: {target: "other:1"}}\n')
+    assert moved.models["v2"] == ModelTarget(("other:1",), LoggedOutputs(None, ("score",)))
+    with pytest.raises(ConfigErrors, match="is not a known key"):
+        load_text(INFER, fleet_text='version: 1\nmodels: {v2: {target: "other:1", log: {}}}\n')
+
+
+def test_keys_for_tensors_are_a_new_revision_only_where_they_are_given() -> None:
+    """Files from before them keep theirs."""
+    bare = INFER.replace(", log: {outputs: [score]}", "").replace(", log: {}", "")
+    plain = load_text(bare)
+    assert plain.revision == load_text(bare + "name: recommender\nlog: {}\n").revision
+    others = [INFER, INFER + "name: ranker\n", INFER + "log: {items: x}\n"]
+    assert len({plain.revision, *(load_text(text).revision for text in others)}) == 4

@@ -56,8 +56,10 @@ def headers(monkeypatch: pytest.MonkeyPatch) -> list[dict[int, str]]:
     seen: list[dict[int, str]] = []
     plain = Sent.__init__
 
-    def kept(self: Sent, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None]) -> None:
-        plain(self, message, timeout_seconds, on_end)
+    def kept(
+        self: Sent, message: bytes, timeout_seconds: float, on_end: Callable[[BatchOutcome], None], path: str
+    ) -> None:
+        plain(self, message, timeout_seconds, on_end, path)
         seen.append(dict(RecommendBatchRequest.FromString(message).traceparents))
 
     monkeypatch.setattr(Sent, "__init__", kept)

@@ -17,10 +17,11 @@ from abfleet_log.writer.decision_log import DecisionLog, LogSettings
 from abfleet_protos.recommender_pb2 import Outcome, RecordRequest, RecordResponse
 from abfleet_protos.recommender_pb2_grpc import FeedbackStub, add_FeedbackServicer_to_server
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot
-from abfleet_router.feedback.feedback import Feedback
+from abfleet_router.feedback.feedback import METHOD_INDEX, Feedback
 from abfleet_router.feedback.group_metrics import shares
 from abfleet_router.feedback.seen_ids import SeenIds
 from abfleet_router.metrics import RouterMetrics
+from abfleet_router.parts import COUNTED
 from abfleet_router.security.access import AccessDenied
 from abfleet_transport.call import Code, Metadata
 from abfleet_transport.rpc_metrics import RpcMetrics
@@ -57,7 +58,7 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         settings = LogSettings(flush_interval_seconds=3600, compress="none", max_lines=20_000)
         self.log = DecisionLog(folder, settings)
-        self.rpc = RpcMetrics(("/Recommender/Recommend", "/Feedback/Record"))
+        self.rpc = RpcMetrics(COUNTED)
         self.allowed = True
         self.snapshot: Snapshot | None = make_snapshot(
             load_text(CONFIG), _Pools(), RouterMetrics(), router="r", generation=1, at=datetime(2026, 1, 1, tzinfo=UTC)
@@ -152,7 +153,7 @@ async def test_accepted_is_logged(desk: Desk) -> None:
         None,
     )
     assert lines[1]["ts"] == lines[1]["received_ts"]
-    assert desk.rpc.handled(1) == {"OK": 1}
+    assert desk.rpc.handled(METHOD_INDEX) == {"OK": 1}
 
 
 @pytest.mark.parametrize(
@@ -286,7 +287,7 @@ async def test_the_log_cannot_be_written(desk: Desk, monkeypatch: pytest.MonkeyP
             await asyncio.sleep(0.001)
     assert (await desk.record([click(1)])).accepted == 1
     assert {line["outcome_id"] for line in desk.lines()} == {"o-1"}
-    assert desk.rpc.handled(1) == {"OK": 1, "UNAVAILABLE": 1}
+    assert desk.rpc.handled(METHOD_INDEX) == {"OK": 1, "UNAVAILABLE": 1}
 
 
 async def test_a_caller_who_goes(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +305,7 @@ async def test_a_caller_who_goes(desk: Desk, monkeypatch: pytest.MonkeyPatch) ->
         while not desk.log.buffered:
             await asyncio.sleep(0.001)
         going.cancel()
-        while desk.rpc.handled(1) != {"CANCELLED": 1}:
+        while desk.rpc.handled(METHOD_INDEX) != {"CANCELLED": 1}:
             await asyncio.sleep(0.001)
     free.set()
     assert (await desk.record([click(1)])).accepted == 1

@@ -208,7 +208,7 @@ class GrpcioServer:
         return 0 if unix else port
 
     def _handler(self, method: int, loop: asyncio.AbstractEventLoop) -> Callable[[bytes, Context], Awaitable[bytes]]:
-        thread, limit = threading.get_ident(), self._plan.max_message_bytes
+        thread, limit = threading.get_ident(), self._plan.most_bytes[method]
         asks_clients = self._plan.tls is not None and self._plan.tls.asks_clients
 
         async def handle(payload: bytes, context: Context) -> bytes:
@@ -273,7 +273,7 @@ def options(plan: ServerPlan) -> list[tuple[str, int]]:
     """Channel options of a server (https://grpc.github.io/grpc/core/group__grpc__arg__keys.html)."""
     arguments = [
         # The library has one limit for all services; that of the calls themselves is kept where they are handled.
-        ("grpc.max_receive_message_length", max(plan.max_message_bytes, OTHER_MESSAGE_BYTES)),
+        ("grpc.max_receive_message_length", max((OTHER_MESSAGE_BYTES, *plan.most_bytes))),
         ("grpc.max_concurrent_streams", plan.max_concurrent_streams),
         # Refused from the first byte above on: between a soft and a hard limit it would refuse at random.
         ("grpc.max_metadata_size", plan.max_metadata_bytes),

@@ -126,6 +126,7 @@ class CallQueue:
     Attributes:
         backend: Who serves what is not delivered as calls.
         methods: Indexes of the methods that are delivered as calls, by path.
+        most_bytes: Of a message, by the index of its method.
         connections: Those that are open, oldest first.
         emptied: Set when the last connection has gone; cleared by who waits for it.
         draining: Whether connections that come now are drained at once; changed only by the server.
@@ -148,7 +149,8 @@ class CallQueue:
         self.most_connections = plan.max_connections or most_connections()
         self.draining = False
         self.unfinished_bytes = 0
-        self._most_unfinished_bytes = max(MAX_UNFINISHED_BYTES, 4 * plan.max_message_bytes)
+        self.most_bytes = plan.most_bytes
+        self._most_unfinished_bytes = max(MAX_UNFINISHED_BYTES, 4 * max(self.most_bytes, default=0))
         self._deliver = deliver
         self._cancelled = cancelled
         self._writing = writing_turn(self.loop)

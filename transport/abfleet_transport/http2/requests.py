@@ -78,7 +78,7 @@ class RequestBodies:
             if ended:
                 if call.buffer is not None:
                     self._sender.let_go(call)
-                call.payload = whole_message(gathered, call.head.encoding, self._queue.plan.max_message_bytes)
+                call.payload = whole_message(gathered, call.head.encoding, self._queue.most_bytes[call.method])
                 if call.paid:  # it leads to something
                     self._account.due -= call.paid
                     call.paid = 0
@@ -92,7 +92,7 @@ class RequestBodies:
 
     def _gathered(self, call: Http2Call, data: bytes) -> bytes | bytearray:
         """A message that comes in parts, as far as it is there. Raises BadMessage when it will not be taken."""
-        most, buffer = self._queue.plan.max_message_bytes, call.buffer
+        most, buffer = self._queue.most_bytes[call.method], call.buffer
         if buffer is None:
             buffer = call.buffer = bytearray()
         measured = len(buffer) >= PREFIX_BYTES

@@ -3,5 +3,4 @@
 __all__ = [
     "inferring",
     "oip_services",
-    "reflection",
 ]

@@ -1,24 +1,14 @@
-"""The other calls of the Open Inference Protocol: whether the server and its model are ready, and what the model takes.
-
-ModelInfer is not here: it is a call like Recommend. Methods that only Triton has are not served, and so UNIMPLEMENTED.
-"""
+"""A worker's answers to the Open Inference Protocol beside ModelInfer: whether it is ready, what its model takes."""
 
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
 
 import grpc
 from abfleet_models.signature import Signature
-from abfleet_protos import inference_pb2 as inference
-from abfleet_transport.grpcio.grpcio_server import add_methods
+from abfleet_protos.inference_pb2 import ModelMetadataResponse
+from abfleet_transport.oip import Context, add_oip
 
 from abfleet_worker.tensors.inferring import not_served
 
-if TYPE_CHECKING:  # the stubs are generic, the class itself is not
-    Context = grpc.aio.ServicerContext[Any, Any]
-else:
-    Context = grpc.aio.ServicerContext
-SERVICE = inference.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 SERVER_NAME = "abfleet-worker"
 PLATFORM = "onnxruntime_onnx"
 """Triton's name for what runs ONNX models."""
@@ -38,55 +28,27 @@ class OipServices:
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Serves the methods on this server."""
-        methods: list[tuple[str, Callable[[Any, Context], Any], Any, Any]] = [
-            ("ServerLive", self.server_live, inference.ServerLiveRequest, inference.ServerLiveResponse),
-            ("ServerReady", self.server_ready, inference.ServerReadyRequest, inference.ServerReadyResponse),
-            ("ModelReady", self.model_ready, inference.ModelReadyRequest, inference.ModelReadyResponse),
-            ("ServerMetadata", self.server_metadata, inference.ServerMetadataRequest, inference.ServerMetadataResponse),
-            ("ModelMetadata", self.model_metadata, inference.ModelMetadataRequest, inference.ModelMetadataResponse),
-        ]
-        handlers = {
-            name: grpc.unary_unary_rpc_method_handler(
-                act, request_deserializer=asked.FromString, response_serializer=answer.SerializeToString
-            )
-            for name, act, asked, answer in methods
-        }
-        add_methods(server, SERVICE, handlers)
+        add_oip(server, SERVER_NAME, self)
 
-    async def server_live(self, request: object, context: Context) -> inference.ServerLiveResponse:
-        return inference.ServerLiveResponse(live=True)
+    def server_ready(self) -> bool:
+        return self._ready()
 
-    async def server_ready(self, request: object, context: Context) -> inference.ServerReadyResponse:
-        return inference.ServerReadyResponse(ready=self._ready())
+    async def model_ready(self, name: str, version: str, context: Context) -> bool:
+        await self._check(name, version, context)
+        return self._ready()
 
-    async def model_ready(self, request: inference.ModelReadyRequest, context: Context) -> inference.ModelReadyResponse:
-        await self._check(request, context)
-        return inference.ModelReadyResponse(ready=self._ready())
-
-    async def server_metadata(self, request: object, context: Context) -> inference.ServerMetadataResponse:
-        return inference.ServerMetadataResponse(name=SERVER_NAME, version=_package_version())
-
-    async def model_metadata(
-        self, request: inference.ModelMetadataRequest, context: Context
-    ) -> inference.ModelMetadataResponse:
-        served, signature = await self._check(request, context)
-        answer = inference.ModelMetadataResponse(name=self._name, versions=[served], platform=PLATFORM)
+    async def model_metadata(self, name: str, version: str, context: Context) -> ModelMetadataResponse:
+        served, signature = await self._check(name or self._name, version, context)
+        answer = ModelMetadataResponse(name=self._name, versions=[served], platform=PLATFORM)
         for tensors, specs in ((answer.inputs, signature.inputs), (answer.outputs, signature.outputs)):
             for spec in specs:
                 tensors.add(name=spec.name, datatype=spec.datatype, shape=spec.sizes)
         return answer
 
-    async def _check(self, request: Any, context: Context) -> tuple[str, Signature]:
+    async def _check(self, name: str, version: str, context: Context) -> tuple[str, Signature]:
         """The version that is served and its signature; ends the call with NOT_FOUND where it is another one."""
         served, signature = self._serving()
-        problem = not_served(request.name, request.version, self._name, served, self._alias)
+        problem = not_served(name, version, self._name, served, self._alias)
         if problem is not None:
             await context.abort(grpc.StatusCode.NOT_FOUND, problem.removeprefix("model_"))
         return served, signature
-
-
-def _package_version() -> str:
-    try:
-        return version("abfleet")
-    except PackageNotFoundError:  # run from its sources
-        return "unknown"

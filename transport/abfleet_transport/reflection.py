@@ -1,18 +1,19 @@
-"""Reflection over all that a worker serves, that which has a pool of descriptors of its own included."""
+"""Reflection over all that a server serves, that which has a pool of descriptors of its own included."""
 
 from collections.abc import Iterable
 from typing import Any
 
 import grpc
-from abfleet_transport.grpcio.grpcio_server import add_methods
-from abfleet_transport.health import REFLECTION_V1
 from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from abfleet_transport.grpcio.grpcio_server import add_methods
+from abfleet_transport.health import REFLECTION_V1
 
-def add_reflection(server: grpc.aio.Server, files: Iterable[Any]) -> None:
+
+def add_reflection_of(server: grpc.aio.Server, files: Iterable[Any]) -> None:
     """Serves reflection, by both of its names, for the services of these files, health and reflection itself."""
     pool = DescriptorPool()
     known: set[str] = set()

@@ -1,0 +1,105 @@
+"""Reads what the router needs of a ModelInferResponse: that it is one, its version, and the outputs that are logged."""
+
+import struct
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from abfleet_experiments.config import LoggedOutputs
+from abfleet_protos.inference_pb2 import ModelInferResponse
+from google.protobuf.message import DecodeError
+
+from abfleet_router.calls.routed_call import LoggedTensors
+from abfleet_router.calls.wire import WireError, fields
+
+MODEL_VERSION, OUTPUTS, RAW = 2, 5, 6
+"""Field numbers."""
+MOST_ELEMENTS = 100
+"""Of an output in the log."""
+WHOLE: Mapping[str, tuple[str, str]] = {
+    "INT8": ("b", "int_contents"),
+    "INT16": ("h", "int_contents"),
+    "INT32": ("i", "int_contents"),
+    "INT64": ("q", "int64_contents"),
+    "UINT8": ("B", "uint_contents"),
+    "UINT16": ("H", "uint_contents"),
+    "UINT32": ("I", "uint_contents"),
+    "UINT64": ("Q", "uint64_contents"),
+}
+"""How an element of a datatype lies in raw bytes, as `struct` calls it, and the list for typed elements."""
+NUMBERS: Mapping[str, tuple[str, str]] = {
+    **WHOLE,
+    "BOOL": ("B", "bool_contents"),
+    "FP16": ("e", ""),
+    "FP32": ("f", "fp32_contents"),
+    "FP64": ("d", "fp64_contents"),
+}
+LARGEST_WHOLE = 2**63 - 1
+"""As an item in the log."""
+NOTHING = LoggedTensors(None, {})
+
+
+def check(response: bytes) -> None:
+    """Raises WireError for what is no message; nothing in it is looked at."""
+    for _ in fields(response):
+        pass
+
+
+def version_in(response: bytes) -> str:
+    """The version that an answer names, or "". Raises WireError."""
+    version = b""
+    for number, _, value, end in fields(response):
+        if number == MODEL_VERSION:
+            version = response[value:end]
+    return version.decode(errors="replace")
+
+
+def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
+    """The outputs that are logged, at most 100 elements of each. Raises WireError."""
+    if wanted.items is None and not wanted.outputs:
+        check(response)
+        return NOTHING
+    tensors: dict[str, tuple[Any, int]] = {}
+    raw: list[tuple[int, int]] = []
+    place = 0
+    for number, begin, value, end in fields(response):
+        if number == OUTPUTS:
+            tensor = _tensor(response[begin:end])
+            tensors[tensor.name] = (tensor, place)
+            place += 1
+        elif number == RAW:
+            raw.append((value, end))
+    found: dict[str, list[Any]] = {}
+    for name in {*wanted.outputs, *([] if wanted.items is None else [wanted.items])}:
+        if name in tensors:
+            tensor, place = tensors[name]
+            span = raw[place] if place < len(raw) else None
+            elements = _elements(tensor, None if span is None else response[span[0] : span[1]])
+            if elements is not None:
+                found[name] = elements
+    items = None
+    if wanted.items in found and tensors[wanted.items][0].datatype in WHOLE:
+        items = tuple(item for item in found[wanted.items] if item <= LARGEST_WHOLE)
+    outputs = {
+        name: [one if isfinite(one) else None for one in found[name]] for name in wanted.outputs if name in found
+    }
+    return LoggedTensors(items, outputs)
+
+
+def _tensor(field: bytes) -> Any:
+    try:
+        return ModelInferResponse.FromString(field).outputs[0]
+    except DecodeError:
+        raise WireError("an output is no tensor") from None
+
+
+def _elements(tensor: Any, raw: bytes | None) -> list[Any] | None:
+    """The first numbers of a tensor; None where it has others than numbers."""
+    if tensor.datatype not in NUMBERS:
+        return None
+    form, contents = NUMBERS[tensor.datatype]
+    if raw is not None:
+        size = struct.calcsize(f"<{form}")
+        return list(struct.unpack_from(f"<{min(MOST_ELEMENTS, len(raw) // size)}{form}", raw))
+    typed = getattr(tensor.contents, contents)[:MOST_ELEMENTS] if contents else []
+    return [int(one) if isinstance(one, bool) else one for one in typed]
