@@ -217,6 +217,8 @@ def main(arguments: list[str]) -> int:
             if found is not None:
                 print(f"table {number}: {found}")
                 return 1
+            if number % 10_000 == 0:
+                print(f"{number:,}", file=sys.stderr)
             if number % 100 == 0:
                 seen[str(conclude(measure(evidence, PLAN), measured=False).verdict)] += 1
     print(f"{tables:,} tables, none broken, in {time.process_time() - begun:.0f} s of CPU; of every hundredth: {seen}")

@@ -74,12 +74,12 @@ def margin(rule: MetricRule, comparison: Comparison) -> tuple[Floats, Floats]:
     """The worst that is tolerated is factor x baseline + points: float64[times] each.
 
     A part of control's value is one of its size: where it is below 0, as money with refunds may be, worse is further
-    from 0 for what should be up.
+    from 0 for what should be up, and of 0 there is no part.
     """
     relative = rule.margin * np.abs(comparison.baseline)
     by_points = rule.margin_points > relative
-    below = np.where(comparison.baseline < 0, -1.0, 1.0)
-    factor = np.where(by_points, 1.0, 1.0 - rule.sign * rule.margin * below)
+    side = (comparison.baseline > 0) * 1.0 - (comparison.baseline < 0)
+    factor = np.where(by_points, 1.0, 1.0 - rule.sign * rule.margin * side)
     return factor, np.where(by_points, -rule.sign * rule.margin_points, 0.0)
 
 
