@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def test_a_ramp_row_takes_effect_on_two_routers(tmp_path: Path) -> None:
     """When its time comes, a dated row is in force on every router alike, without an edit, and each log says so."""
     begun = datetime.now(UTC) - timedelta(days=2)
     ramp: list[dict[str, object]] = [{"at": stamp(begun), "traffic": 100, "control": 90, "experiment": 10}]
-    with Fleet(tmp_path, experiments=experiments_file(ramp=ramp)) as fleet:
+    with Fleet(tmp_path, experiments=experiments_file(90, 10, 0, ramp=ramp)) as fleet:
         other, other_admin = fleet.start_another_router()
         for version in ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1"):
             fleet.wait_for_serving(version)
@@ -133,9 +132,7 @@ def test_a_version_that_is_added_waits_for_its_worker(tmp_path: Path) -> None:
         fleet.edit(experiments_file(70, 20, 10))
         wait_until(lambda: fleet.status().config.errors, "what it waits for")
         fleet.add_worker("v1.4.0-rc1")
-        begun = time.monotonic()
         wait_until(lambda: fleet.status().config.revision != halted, "the new version in force")
-        assert time.monotonic() - begun < 30
         with fleet.stub() as stub:
             answers = [
                 stub.Recommend(RecommendRequest(item_ids=SEED_HISTORY, user_id=f"user-{number}"), timeout=10)
