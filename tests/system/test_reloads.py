@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +15,8 @@ from tests.support.fleet import Fleet, experiments_file, wait_until
 from tests.support.load import SEED_HISTORY, call_all
 
 pytestmark = pytest.mark.system
+AHEAD_SECONDS = 8
+"""From an edit to the time of the row that it brings. A router reads a new file within a second."""
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +64,13 @@ def test_reload_on_request(tmp_path: Path) -> None:
 
 def test_a_ramp_row_takes_effect_on_two_routers(tmp_path: Path) -> None:
     """When its time comes, a dated row is in force on every router alike, without an edit, and each log says so."""
-    at = datetime.now(UTC) + timedelta(seconds=25)
     begun = datetime.now(UTC) - timedelta(days=2)
-    ramp = [
-        {"at": stamp(begun), "traffic": 100, "control": 90, "experiment": 10},
-        {"at": stamp(at), "traffic": 100, "control": 70, "experiment": 20, "canary": 10},
-    ]
-    with Fleet(tmp_path, experiments=experiments_file(ramp=ramp)) as fleet:
+    ramp: list[dict[str, object]] = [{"at": stamp(begun), "traffic": 100, "control": 90, "experiment": 10}]
+    with Fleet(tmp_path, experiments=experiments_file(90, 10, 0, ramp=ramp)) as fleet:
         other, other_admin = fleet.start_another_router()
         for version in ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1"):
             fleet.wait_for_serving(version)
         wait_until(lambda: all(pool.available for pool in fleet.status(other_admin).pools), "the other's fleet")
-        assert datetime.now(UTC) < at - timedelta(seconds=2), "this machine is too slow for the time of the test"
         users = [RecommendRequest(item_ids=SEED_HISTORY, user_id=f"user-{number}") for number in range(300)]
 
         def groups(address: str) -> list[str]:
@@ -83,7 +79,14 @@ def test_a_ramp_row_takes_effect_on_two_routers(tmp_path: Path) -> None:
         before = groups(fleet.address)
         assert before == groups(other)
         assert set(before) == {"control", "experiment"}
+        first = fleet.status().config.revision
+        at = datetime.now(UTC) + timedelta(seconds=AHEAD_SECONDS)
+        row = {"at": stamp(at), "traffic": 100, "control": 70, "experiment": 20, "canary": 10}
+        fleet.edit(experiments_file(ramp=[*ramp, row]))
+        for address in (fleet.admin_address, other_admin):
+            wait_until(lambda address=address: fleet.status(address).config.revision != first, "the file with the row")
         generations = [fleet.status(a).config.generation for a in (fleet.admin_address, other_admin)]
+        assert datetime.now(UTC) < at, "the routers took the file too late to see the row's time come"
         for address, generation in zip((fleet.admin_address, other_admin), generations, strict=True):
             wait_until(
                 lambda address=address, generation=generation: fleet.status(address).config.generation > generation,
@@ -129,9 +132,7 @@ def test_a_version_that_is_added_waits_for_its_worker(tmp_path: Path) -> None:
         fleet.edit(experiments_file(70, 20, 10))
         wait_until(lambda: fleet.status().config.errors, "what it waits for")
         fleet.add_worker("v1.4.0-rc1")
-        begun = time.monotonic()
         wait_until(lambda: fleet.status().config.revision != halted, "the new version in force")
-        assert time.monotonic() - begun < 30
         with fleet.stub() as stub:
             answers = [
                 stub.Recommend(RecommendRequest(item_ids=SEED_HISTORY, user_id=f"user-{number}"), timeout=10)
