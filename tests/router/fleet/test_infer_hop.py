@@ -11,6 +11,7 @@ from abfleet_protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from abfleet_protos.worker_pb2 import InferBatchRequest, InferBatchResponse
 from abfleet_protos.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from abfleet_router.fleet.batch import INFER
+from abfleet_router.settings import RoutingSettings
 from abfleet_transport.grpcio.grpcio_server import add_methods
 from abfleet_transport.health import HealthService
 
@@ -88,7 +89,8 @@ async def test_a_worker_gets_the_callers_bytes(*, batches: bool) -> None:
     generator = random.Random(20_261_130)
     worker = Recorder(batches=batches)
     calls = []
-    async with LiveRouter([await worker.start()]) as live:
+    patient = RoutingSettings(name="router-1", attempt_timeout_seconds=30)
+    async with LiveRouter([await worker.start()], settings=patient) as live:
         for burst in range(10):
             now = time.monotonic()
             payloads = [drawn(generator, burst * 1000 + place) for place in range(CALLS // 10)]
