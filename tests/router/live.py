@@ -28,7 +28,7 @@ SWEEP_SECONDS = 0.02
 
 
 class LiveRouter:
-    """Routes to the workers at these addresses, all of v1; `async with` opens it, with all of them in, and closes it."""
+    """Routes to the workers at these addresses, all of v1; `async with` waits until all are in, and closes it."""
 
     def __init__(
         self, addresses: Sequence[str] = (), *, config: str | None = None, settings: RoutingSettings | None = None
