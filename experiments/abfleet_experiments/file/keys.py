@@ -74,7 +74,7 @@ _SERVER: Final = (
         word("abfleet", "oip"),
         "What the servers speak: `abfleet` for abfleet's workers, `oip` for "
         "[any server of the Open Inference Protocol](own-models.md#triton-mlserver-and-kserve-behind).",
-        default="abfleet",
+        without="`abfleet`; in a fleet file, what the experiments file says",
     ),
     Key("model", NAME_OR_NUMBER, "Name that servers of the protocol `oip` have for the model; only there, needed."),
     Key(
@@ -330,7 +330,7 @@ FLEET: Final = section(
     Key(
         "models",
         map_of(VERSION_NAME, SERVERS, empty="is empty; it needs at least the default version"),
-        "Servers that replace those of the experiments file, protocol included; versions it does not name are ignored.",
+        "Servers that replace those of the experiments file; versions it does not name are ignored.",
         required=True,
     ),
 )
