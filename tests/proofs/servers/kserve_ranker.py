@@ -31,7 +31,7 @@ class Ranker(Model):
             raise InvalidInput(f"features: shape {features.shape} is not allowed")
         score = (features * WEIGHTS).sum(axis=1, keepdims=True)
         output = InferOutput("score", list(score.shape), "FP32")
-        output.set_data_from_numpy(score, binary_data=False)
+        output.set_data_from_numpy(score, binary_data=True)
         return InferResponse(payload.id, self.name, [output])
 
 

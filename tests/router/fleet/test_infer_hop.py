@@ -17,9 +17,9 @@ from abfleet_transport.health import HealthService
 
 from tests.router.fakes import FakeCall
 from tests.router.live import LiveRouter
+from tests.support.infer_messages import drawn
 
 CALLS = 150
-TEXTS = ("", "a", "имя", "x" * 70, '"', "\x00")
 
 
 class Recorder(WorkerServicer):
@@ -60,27 +60,6 @@ class Recorder(WorkerServicer):
         self.seen.append(payload)
         encoded: bytes = ModelInferResponse(raw_output_contents=[b"%d" % len(payload)]).SerializeToString()
         return encoded
-
-
-def drawn(generator: random.Random, number: int) -> bytes:
-    """A request of many shapes: raw and typed, with parameters and without, and with fields that nobody knows."""
-    made = ModelInferRequest(model_name="recommender", id=f"r{number}")
-    for place in range(generator.randrange(4)):
-        tensor = made.inputs.add(name=generator.choice(TEXTS), datatype="FP32", shape=[generator.randrange(-1, 9)])
-        if generator.random() < 0.5:
-            tensor.contents.fp32_contents.extend(generator.random() for _ in range(generator.randrange(9)))
-        else:
-            made.raw_input_contents.append(generator.randbytes(generator.choice((0, 1, 200, 100_000))))
-        tensor.parameters[generator.choice(TEXTS)].bool_param = place > 1
-    for _ in range(generator.randrange(4)):
-        made.parameters[generator.choice(TEXTS)].string_param = generator.choice(TEXTS)
-    for _ in range(generator.randrange(3)):
-        made.outputs.add(name=generator.choice(TEXTS))
-    parts = [made.SerializeToString()]
-    if generator.random() < 0.3:  # fields 200 and 1,000, and an id that counts because it comes last
-        parts += [b"\xc2\x0c\x03abc", b"\xc0\x3e\x07", ModelInferRequest(id=f"r{number}").SerializeToString()]
-        generator.shuffle(parts)
-    return b"".join(parts)
 
 
 @pytest.mark.parametrize("batches", [True, False])
