@@ -297,7 +297,14 @@ def prove(kind: Kind, folder: Path, *, requests: int, seconds: float) -> Seen:
     with two_servers(kind, folder) as servers:
         registry = folder / "models"
         add_model(registry, WORKER, small_graphs.ranker())
-        with Fleet(folder, experiments=experiments(kind, servers), registry=registry, versions=[WORKER]) as fleet:
+        with Fleet(
+            folder,
+            experiments=experiments(kind, servers),
+            registry=registry,
+            versions=[WORKER],
+            # Generous: what is shown is what becomes of calls, not how fast the machine is.
+            router_flags=("--default-deadline", "30", "--attempt-timeout", "5"),
+        ) as fleet:
             fleet.wait_for_serving(SERVER, 2)
             compare(kind, fleet, servers[0], seen, requests)
             done = subprocess.run(
