@@ -9,7 +9,13 @@ from typing import Any
 
 import grpc
 import pytest
-from abfleet_protos.inference_pb2 import ModelInferRequest, ModelInferResponse
+from abfleet_protos.inference_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelMetadataRequest,
+    ModelReadyRequest,
+)
+from abfleet_protos.inference_pb2_grpc import GRPCInferenceServiceStub
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 
 from tests.support.fleet import Fleet, wait_until
@@ -169,6 +175,18 @@ def test_both_kinds_serve_one_experiment(mixed: tuple[Fleet, Servers]) -> None:
             grpc.StatusCode.INVALID_ARGUMENT,
             "it was to fail with INVALID_ARGUMENT",
         )
+
+
+def test_its_signature_and_readiness_are_the_servers(mixed: tuple[Fleet, Servers]) -> None:
+    """Under the router's name and the file's versions."""
+    fleet, _ = mixed
+    with grpc.insecure_channel(fleet.address) as channel:
+        question = ModelMetadataRequest(name="recommender", version="v3")
+        about = GRPCInferenceServiceStub(channel).ModelMetadata(question, timeout=PATIENCE_SECONDS)
+        ready = ModelReadyRequest(name="recommender", version="v3")
+        assert GRPCInferenceServiceStub(channel).ModelReady(ready, timeout=PATIENCE_SECONDS).ready
+    assert (about.name, list(about.versions), about.platform) == ("recommender", ["v1.2.3", "v3"], "a platform")
+    assert [one.name for one in about.inputs] == ["history"]
 
 
 def test_a_killed_server_fails_no_call(mixed: tuple[Fleet, Servers]) -> None:
