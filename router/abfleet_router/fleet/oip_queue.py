@@ -12,9 +12,18 @@ from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReaso
 from abfleet_router.fleet.oip_server import OipServer
 from abfleet_router.fleet.waiting_calls import Backlog
 
+LEAST_CALLS = 8
+"""In flight, however slow the server is."""
+CUT = 0.75
+"""What is left of the calls in flight when answers become slow; at most once in the time of an answer."""
+
 
 class OipQueue(BatchQueue[C]):
-    """All of it runs on the event loop."""
+    """All of it runs on the event loop.
+
+    Such a server takes all that is sent, and lets it wait inside. So fewer calls are in flight while answers take more
+    than a third of the time that an attempt has, as TCP does it: what waits does so here, where it can be refused.
+    """
 
     alone_only = True
 
@@ -31,26 +40,42 @@ class OipQueue(BatchQueue[C]):
         """`most_calls`: in flight at once."""
         super().__init__(sender, listener, backlog, clock, max_batch=1, max_in_flight=most_calls)
         self._server = server
-        self._fastest = float("inf")  # answer to a call since the server has been connected to
-
-    @property
-    def expected_wait(self) -> float:
-        """Seconds for which a call that comes now would wait, here or in the server.
-
-        A server may answer calls together or one after another, so what answers take beyond the fastest counts as wait.
-        """
-        if not self._in_flight:
-            return 0.0
-        return super().expected_wait + max(0.0, self._batch_seconds - self._fastest)
+        self._most_calls = most_calls
+        self._bound = float(most_calls)  # of calls in flight now
+        self._cut_at = float("-inf")  # when it was last lowered
+        self._slow_seconds = float("inf")  # a third of the time that the newest call had
 
     def greet(self) -> None:
-        self._fastest = float("inf")
+        self._bound_is(self._most_calls)
         super().greet()
+
+    def _bound_is(self, calls: float) -> None:
+        if not self._max_in_flight:
+            return  # it is closed
+        self._bound, self._max_in_flight = calls, int(calls)
+        if self._most_now:
+            self._most_now = self._max_in_flight
 
     def _on_end(self, batch: Batch[C], outcome: BatchOutcome) -> None:
         if isinstance(outcome, bytes):
-            self._fastest = min(self._fastest, self._clock() - batch.sent)
+            if self._clock() - batch.sent > self._slow_seconds:
+                self._cut(batch.sent)
+            elif self._bound < self._most_calls:
+                self._bound_is(min(self._most_calls, self._bound + 1 / self._bound))
         super()._on_end(batch, outcome)
+
+    def _cut(self, sent: float) -> None:
+        """A call that was sent then was slow: once for all that were sent before the last time."""
+        if sent >= self._cut_at:
+            self._cut_at = self._clock()
+            calls = max(LEAST_CALLS, CUT * min(self._bound, len(self._in_flight)))
+            self._bound_is(min(self._bound, calls))
+
+    def expire(self, now: float) -> tuple[list[C], list[C], bool]:
+        found = super().expire(now)
+        if found[1]:
+            self._cut(now)
+        return found
 
     def _send_alone(self, batch: Batch[C], timeout_seconds: float) -> SentMessage:
         server, call = self._server, batch.calls[0]
@@ -60,5 +85,6 @@ class OipQueue(BatchQueue[C]):
                 FailureReason.MODEL_ERROR, text, connection_broke=False, code=Code.FAILED_PRECONDITION
             )
             return asyncio.get_running_loop().call_soon(self._on_end, batch, failure)
+        self._slow_seconds = timeout_seconds / 3
         message = call.as_infer() + server.ending
         return self._sender.send(message, timeout_seconds, partial(self._on_end, batch), INFER.alone)

@@ -9,7 +9,6 @@ import pytest
 from abfleet_experiments.config import ModelTarget, OipModel
 from abfleet_protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from abfleet_protos.recommender_pb2 import RecommendRequest
-from abfleet_router.balancing.queue_delay import MAX_WAIT_SECONDS
 from abfleet_router.fleet.health_watch import ReplicaHealth
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
@@ -233,22 +232,6 @@ async def test_a_version_changes_what_its_server_is_asked(worker: StubWorker, se
         await until(pool, lambda: len(pool.available) == 1 and pool.available[0] is not old)
         assert (await ask(live, message(model_version="v3"))).code is Code.OK
         assert ModelInferRequest.FromString(server.seen[-1]).model_version == ""
-
-
-async def test_waiting_in_the_server_counts_as_waiting(worker: StubWorker, server: OipServer) -> None:
-    """Where answers take ever longer, calls are shed before their time is up."""
-    async with LiveRouter(config=config(worker.address, server.address), settings=PATIENT) as live:
-        await ask(live, message())
-        queue = live.fleet.pools["v3"].available[0].queue
-        assert queue.expected_wait == 0.0
-        now = time.monotonic()
-        calls = [FakeCall(message(), now, now + 30, (("x-user-id", "on-v3"),), method=1) for _ in range(3)]
-        live.router.on_calls(list(calls))
-        queue._batch_seconds = 10.0  # as after many slow answers
-        assert queue.expected_wait > MAX_WAIT_SECONDS
-        async with asyncio.timeout(30):
-            while not all(call.answers for call in calls):
-                await asyncio.sleep(0.001)
 
 
 async def test_many_calls_are_under_way_at_once(worker: StubWorker, server: OipServer) -> None:
