@@ -10,6 +10,7 @@ import json
 import random
 import tempfile
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -102,9 +103,20 @@ async def _call(address: str, seen: Seen, recorder: Recorder, messages: int, see
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         for number in range(place, messages, CALLERS):
             payload = drawn(generator, number)
-            reply = await call(payload, timeout=60)
+            reply = await answered(call, payload)
             seen.messages += 1
             check(seen, recorder, f"r{number}", payload, reply)
+
+
+async def answered(call: Callable[..., Awaitable[bytes]], payload: bytes) -> bytes:
+    """The answer; a call that is refused because the machine is busy never reached the server, and is made again."""
+    while True:
+        try:
+            return await call(payload, timeout=60)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+                raise
+        await asyncio.sleep(0.2)
 
 
 def main() -> int:
