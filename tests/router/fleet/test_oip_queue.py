@@ -1,11 +1,14 @@
 """The queue of a server of the Open Inference Protocol, without a network: what is sent, and when waiting is seen."""
 
+import random
 from collections import Counter
 from typing import Any
 
 import pytest
 from abfleet_experiments.config import OipModel
+from abfleet_process.tracing.spans import Span, SpanKind
 from abfleet_protos.inference_pb2 import ModelInferResponse
+from abfleet_router.calls.spans import CallTracer
 from abfleet_router.fleet.oip_queue import LEAST_CALLS, OipQueue
 from abfleet_router.fleet.oip_server import OipServer
 from abfleet_transport.call import Code
@@ -115,6 +118,18 @@ async def test_recommend_is_sent_where_it_fits(misfit: str) -> None:
         (line,) = bench.log.exposures()
         assert (line["status"], line["attempts"], line["served_version"]) == ("FAILED_PRECONDITION", 1, None)
         bench.nothing_is_left()
+    await bench.close()
+
+
+async def test_spans_name_the_method_that_was_called() -> None:
+    """Of Recommend, too, it is ModelInfer."""
+    spans: list[Span] = []
+    tracer = CallTracer(spans.append, 1.0, draw=lambda: 0.5, bits=random.Random(7).getrandbits)
+    bench = await opened(tracer=tracer)
+    await bench.arrive(bench.call("u"))
+    await answer(bench, 1, 0.01)
+    (attempt,) = (span for span in spans if span.kind is SpanKind.CLIENT)
+    assert attempt.attributes["rpc.method"] == "inference.GRPCInferenceService/ModelInfer"
     await bench.close()
 
 
