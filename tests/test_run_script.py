@@ -33,6 +33,7 @@ COMMANDS = (
     "test-compose",
     "node-tools",
     "oip-tools",
+    "oip-servers",
     "setup",
 )
 # Everything that the script calls besides Python and the installer; a PATH of these alone is a bare machine.

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import yaml
-from abfleet_experiments.config import Config
+from abfleet_experiments.config import Config, ModelTarget
 from abfleet_models.registry import Registry, RegistryError
 from abfleet_process.atomic_file import replace_file
 
@@ -67,6 +67,7 @@ class LocalWorkers:
         self._slots: dict[ReplicaId, int] = {}
         self._addresses: dict[ReplicaId, str] = {}  # as bound; missing until the worker has printed its port
         self._external: dict[str, tuple[str, ...]] = {}
+        self._foreign: dict[str, ModelTarget] = {}  # servers of the Open Inference Protocol, which are used as they are
         self._written: str | None = None
 
     @property
@@ -93,7 +94,9 @@ class LocalWorkers:
         Versions that the registry does not have are in `missing` afterwards. `avoid_taken`: pass over slots whose ports
         somebody else has, instead of leaving them to be refused.
         """
-        new = [v for v in config.models if v not in self.versions and v not in self._external]
+        self._follow_foreign(config)
+        known = {*self.versions, *self._external, *self._foreign}
+        new = [version for version in config.models if version not in known]
         fixed: dict[ReplicaId, str] = {}
         for version in new:
             addresses = fixed_addresses(config, version)
@@ -106,6 +109,9 @@ class LocalWorkers:
         free = replica_ids([v for v in local if not fixed_addresses(config, v)], self._settings.replicas)
         wanted = [replica_id for replica_id in (*free, *fixed) if replica_id.version not in self.missing]
         return self._give_slots(wanted, fixed, avoid_taken=avoid_taken)
+
+    def _follow_foreign(self, config: Config) -> None:
+        self._foreign = {version: model for version, model in config.models.items() if model.oip is not None}
 
     def _missing(self, versions: Iterable[str]) -> dict[str, str]:
         """Version to what is wrong with it in the registry, for those that cannot be served."""
@@ -200,7 +206,8 @@ class LocalWorkers:
         for version, addresses in self._external.items():
             if addresses:
                 targets.setdefault(version, []).extend(addresses)
-        models = {version: {"target": addresses} for version, addresses in targets.items()}
+        models: dict[str, dict[str, object]] = {version: {"target": found} for version, found in targets.items()}
+        models |= {version: _foreign_entry(model) for version, model in self._foreign.items()}
         text = yaml.safe_dump({"version": 1, "models": models}, sort_keys=False)
         if not models or text == self._written:
             return
@@ -218,9 +225,17 @@ class LocalWorkers:
 
     def follow_external(self, config: Config) -> None:
         """Takes over changed addresses of versions that have no worker on this machine."""
+        self._follow_foreign(config)
         for version in self._external.keys() - self.versions:
             addresses = fixed_addresses(config, version) if version in config.models else ()
             if addresses:
                 self._external[version] = addresses
             else:
                 del self._external[version]
+
+
+def _foreign_entry(model: ModelTarget) -> dict[str, object]:
+    """What a fleet file says of a version that servers of the Open Inference Protocol have."""
+    assert model.oip is not None
+    version = {"version": model.oip.version} if model.oip.version else {}
+    return {"target": list(model.target), "protocol": "oip", "model": model.oip.model, **version}

@@ -38,6 +38,9 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
     if unknown := sorted(dict(settings.replicas or ()).keys() - config.models.keys()):
         known = ", ".join(config.models)
         raise CannotStart([f"--replicas: {unknown[0][:64]!r} is not a version of the file; allowed are {known}"], 2)
+    for version, model in config.models.items():
+        if model.oip is not None and version in dict(settings.replicas or ()):
+            raise CannotStart([f"--replicas: {version!r} has `protocol: oip`, so its servers are not started here"], 2)
     with RunDir.open(settings.run_dir) as run_dir:
         fleet = LocalFleet(settings, router, config, run_dir.path, console)
         endpoints = fleet.check()

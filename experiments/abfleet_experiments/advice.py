@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from abfleet_experiments.config import Config, Experiment, InRange
+from abfleet_experiments.config import Config, Experiment, InRange, OipModel
 
 _BEHAVIOUR: Final = re.compile(
     r"(^|[_.-])(active|activity|basket|bought|cart|churn\w*|clicks?|clicked|conver\w+|count|days?|engage\w*|favou?rites?|freq\w*|"
@@ -97,11 +97,9 @@ def _salts(config: Config) -> Iterator[Advice]:
 
 
 def _targets(config: Config) -> Iterator[Advice]:
-    owner: dict[str, str] = {}
+    owner: dict[tuple[str, OipModel | None], str] = {}
     for version, model in config.models.items():
         for target in model.target:
-            if owner.setdefault(target, version) != version:
-                yield Advice(
-                    f'models["{version}"].target',
-                    f"`{target}` is a target of `{owner[target]}` too; a worker has one version",
-                )
+            if (first := owner.setdefault((target, model.oip), version)) != version:
+                why = "a worker has one version" if model.oip is None else "both are the same model of that server"
+                yield Advice(f'models["{version}"].target', f"`{target}` is a target of `{first}` too; {why}")

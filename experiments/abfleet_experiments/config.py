@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from abfleet_experiments.bucketing import BUCKETS
 
@@ -33,17 +33,30 @@ class LoggedOutputs:
     outputs: tuple[str, ...] = ()
 
 
+class OipModel(NamedTuple):
+    """What a server of the Open Inference Protocol calls a model.
+
+    Attributes:
+        version: "" for the one that the server chooses.
+    """
+
+    model: str
+    version: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelTarget:
-    """Where the workers of one model version are, and what is logged of its answers.
+    """Where the servers of one model version are, how they are asked, and what is logged of its answers.
 
     Attributes:
         target: One or more of `dns:///host:port`, `host:port` and `unix:path`; a DNS name may be many replicas.
         log: None: as the file's `log` says.
+        oip: What the servers call the version; None where they are workers of abfleet.
     """
 
     target: tuple[str, ...]
     log: LoggedOutputs | None = None
+    oip: OipModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,9 +293,9 @@ class Config:
         name: Of the model, for callers of `ModelInfer`.
         log: What is logged of answers to `ModelInfer`, where a version does not say.
         revision: The first 12 hex digits of the sha256 of the effective configuration, with defaults filled in;
-            comments, notation and the order of keys where it has no meaning leave it unchanged. So does where workers
-            are, in this file or in a fleet file: whoever has the experiments file alone names the revision that routers
-            name. And so does `exclude`, which routers have nothing to do with.
+            comments, notation and the order of keys where it has no meaning leave it unchanged. So does where servers
+            are and what they speak, in this file or in a fleet file: whoever has the experiments file alone names the
+            revision that routers name. And so does `exclude`, which routers have nothing to do with.
     """
 
     default: str
@@ -356,7 +369,7 @@ def effective(config: Config) -> dict[str, object]:
     return {
         "version": 1,
         "default": config.default,
-        "models": {version: list(model.target) for version, model in config.models.items()},
+        "models": {version: _effective_target(model) for version, model in config.models.items()},
         "holdout": {"percent_bp": config.holdout.percent_bp, "salt": config.holdout.salt},
         "experiments": [_effective_experiment(experiment) for experiment in config.experiments],
         "metrics": {
@@ -384,6 +397,10 @@ def effective(config: Config) -> dict[str, object]:
         **({"log": _effective_log(config.log)} if config.log != LoggedOutputs() else {}),
         **({"model_logs": logs} if (logs := _effective_logs(config)) else {}),
     }
+
+
+def _effective_target(model: ModelTarget) -> list[object]:
+    return [*model.target, *([] if model.oip is None else [list(model.oip)])]
 
 
 def _effective_log(logged: LoggedOutputs) -> list[object]:

@@ -32,6 +32,7 @@ class Limits:
     attributes: int = 32
     attribute_bytes: int = 256
     limit: int = 100
+    default_limit: int = 10
 
 
 LIMITS = Limits()

@@ -44,10 +44,12 @@ class RouterOipServices:
         pool = snapshot.default_pool
         if not pool.available:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"no worker of version {pool.version} can be asked")
-        link = pool.available[0].link
+        replica = pool.available[0]
+        question = ModelMetadataRequest()  # a worker needs no name: what the router calls the model is not its business
+        if replica.oip is not None:
+            question.name, question.version = replica.oip.model
         try:
-            # Without a name: what the router calls the model is no worker's business.
-            answered = await link.ask(MODEL_METADATA, ModelMetadataRequest().SerializeToString(), ASK_SECONDS)
+            answered = await replica.link.ask(MODEL_METADATA, question.SerializeToString(), ASK_SECONDS)
             answer = ModelMetadataResponse.FromString(answered)
         except (RpcFailed, TimeoutError, DecodeError) as error:
             unknown = isinstance(error, RpcFailed) and error.code is Code.UNIMPLEMENTED

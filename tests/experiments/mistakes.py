@@ -147,6 +147,36 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
     ),
     "url": ('"127.0.0.1:50071"', "§http://x", "models.v2.target[0]", f"`http://x` {ADDRESS}"),
     "port": ('"127.0.0.1:50071"', '§"h:65536"', "models.v2.target[0]", f"`h:65536` {ADDRESS}"),
+    "no protocol": (
+        '"dns:///worker-v1:50061"',
+        '"h:1", protocol: §http',
+        "models.v1.protocol",
+        "`http` is not allowed; allowed: abfleet, oip",
+    ),
+    "no model of a server": (
+        'v1: {target: "dns:///worker-v1:50061"}',
+        'v1: §{target: "h:1", protocol: oip}',
+        "models.v1",
+        "the protocol `oip` needs `model`, the name that the servers have for the model",
+    ),
+    "model of a worker": (
+        '"dns:///worker-v1:50061"',
+        '"h:1", §model: ranker',
+        "models.v1.model",
+        "is allowed with `protocol: oip` only",
+    ),
+    "version of a worker": (
+        '"dns:///worker-v1:50061"',
+        '"h:1", protocol: abfleet, §version: 3',
+        "models.v1.version",
+        "is allowed with `protocol: oip` only",
+    ),
+    "version as a broken number": (
+        '"dns:///worker-v1:50061"',
+        '"h:1", protocol: oip, model: m, version: §1.5',
+        "models.v1.version",
+        f'`1.5` {QUOTES}1.5"',
+    ),
     "target twice": (
         '"unix:/run/v2.sock"',
         '§"127.0.0.1:50071"',

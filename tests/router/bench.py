@@ -148,7 +148,7 @@ class Bench:
 
     async def open(self) -> None:
         """Brings the configuration into force, with every replica serving."""
-        self.fleet.follow({version: model.target for version, model in self.config.models.items()})
+        self.fleet.follow(self.config.models)
         await turns()
         self.use(self.config)
 

@@ -5,12 +5,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from abfleet_protos.inference_pb2 import ModelReadyResponse
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
 from abfleet_router.fleet.batch import INFER
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.worker_link import LinkListener
 from abfleet_transport.call import Code, Metadata
+from abfleet_transport.oip import MODEL_READY
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 
 
@@ -147,7 +149,8 @@ class FakeLink:
         await asyncio.get_running_loop().create_future()  # nothing changes any more
 
     async def ask(self, path: str, message: bytes, timeout_seconds: float) -> bytes:
-        raise NotImplementedError
+        """As a server of the Open Inference Protocol that is ready and does not say what it takes."""
+        return ModelReadyResponse(ready=True).SerializeToString() if path == MODEL_READY else b""
 
     def check_liveness(self, *, alone: bool) -> None: ...
 

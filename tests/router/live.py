@@ -28,9 +28,12 @@ SWEEP_SECONDS = 0.02
 
 
 class LiveRouter:
-    """Routes to the workers at these addresses, all of v1; `async with` opens and closes it."""
+    """Routes to the workers at these addresses, all of v1; `async with` waits until all are in, and closes it."""
 
-    def __init__(self, addresses: Sequence[str]) -> None:
+    def __init__(
+        self, addresses: Sequence[str] = (), *, config: str | None = None, settings: RoutingSettings | None = None
+    ) -> None:
+        """`config`: an experiments file in place of the addresses."""
         self.log, self.metrics = FakeLog(), RouterMetrics()
         backlog = Backlog()
         self.router = Router(
@@ -38,7 +41,7 @@ class LiveRouter:
             cast(DecisionLog, self.log),
             self.metrics,
             RpcMetrics(METHODS),
-            RoutingSettings(name="router-1"),
+            settings or RoutingSettings(name="router-1"),
         )
         self.fleet = Fleet(
             self.router.batch_results,
@@ -50,20 +53,20 @@ class LiveRouter:
             batching=BatchingSettings(),
         )
         targets = ", ".join(f'"{address}"' for address in addresses)
-        self._config = load_text(f"version: 1\ndefault: v1\nmodels: {{v1: {{target: [{targets}]}}}}\n")
+        self._config = load_text(config or f"version: 1\ndefault: v1\nmodels: {{v1: {{target: [{targets}]}}}}\n")
         self._sweeping: asyncio.Task[None] | None = None
         self._calls = 0
 
     async def __aenter__(self) -> "LiveRouter":
-        self.fleet.follow({version: model.target for version, model in self._config.models.items()})
+        self.fleet.follow(self._config.models)
         at = datetime.now(UTC)
         self.router.use(
             make_snapshot(self._config, self.fleet.pools, self.metrics, router="router-1", generation=1, at=at)
         )
-        pool = self.fleet.pools["v1"]
         async with asyncio.timeout(30):
-            while len(pool.available) < len(self._config.models["v1"].target):
-                await pool.changed.wait()
+            for version, pool in self.fleet.pools.items():
+                while len(pool.available) < len(self._config.models[version].target):
+                    await pool.changed.wait()
         self._sweeping = asyncio.create_task(self._keep_sweeping())
         return self
 

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from abfleet_experiments.config import ModelTarget
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch import Batch
@@ -61,7 +62,7 @@ class Place:
 
     def pool(self, *workers: StubWorker, version: str = "v1") -> Pool:
         """The pool of a version over these workers."""
-        self.fleet.follow({version: [worker.address for worker in workers]})
+        self.fleet.follow({version: ModelTarget(tuple(worker.address for worker in workers))})
         return self.fleet.pools[version]
 
     async def close(self) -> None:

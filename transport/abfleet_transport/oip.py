@@ -18,6 +18,7 @@ else:
     Context = grpc.aio.ServicerContext
 SERVICE = inference.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 MODEL_INFER = f"/{SERVICE}/ModelInfer"
+MODEL_READY = f"/{SERVICE}/ModelReady"
 MODEL_METADATA = f"/{SERVICE}/ModelMetadata"
 
 

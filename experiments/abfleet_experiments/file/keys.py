@@ -25,6 +25,7 @@ from abfleet_experiments.file.kinds import (
     GROUP_NAME,
     METRIC_NAME,
     NAME,
+    NAME_OR_NUMBER,
     NEW_GROUP_NAME,
     PERCENT,
     USER_ID,
@@ -66,13 +67,30 @@ _TARGET: Final = Key(
     "replicas), `host:port` or `unix:path`.",
     required=True,
 )
+_SERVER: Final = (
+    _TARGET,
+    Key(
+        "protocol",
+        word("abfleet", "oip"),
+        "What the servers speak: `abfleet` for abfleet's workers, `oip` for "
+        "[any server of the Open Inference Protocol](own-models.md#triton-mlserver-and-kserve-behind).",
+        without="`abfleet`; in a fleet file, what the experiments file says",
+    ),
+    Key("model", NAME_OR_NUMBER, "Name that servers of the protocol `oip` have for the model; only there, needed."),
+    Key(
+        "version",
+        NAME_OR_NUMBER,
+        "Version that servers of the protocol `oip` are asked for; only there.",
+        without="the one that the server chooses",
+    ),
+)
 MODEL: Final = section(
     "model",
     "[mappings](#models)",
-    _TARGET,
+    *_SERVER,
     Key("log", LOGGED, "What the decision log has of the version's answers to `ModelInfer`.", without="the file's"),
 )
-WORKERS: Final = section("workers", "[mappings](#the-fleet-file)", _TARGET)
+SERVERS: Final = section("servers", "[mappings](#the-fleet-file)", *_SERVER)
 HOLDOUT: Final = section(
     "holdout",
     "mapping, [below](#holdout)",
@@ -272,7 +290,7 @@ FILE: Final = section(
     Key(
         "models",
         map_of(VERSION_NAME, MODEL, empty="is empty; it needs at least the default version"),
-        "Where the workers of each model version are.",
+        "Where the servers of each model version are, and what they speak.",
         required=True,
     ),
     Key("name", VERSION_NAME, "What callers of `ModelInfer` give as `model_name`.", default=DEFAULT_NAME),
@@ -311,8 +329,8 @@ FLEET: Final = section(
     Key("version", exactly(1), "Version of this format.", required=True),
     Key(
         "models",
-        map_of(VERSION_NAME, WORKERS, empty="is empty; it needs at least the default version"),
-        "Targets that replace those of the experiments file; versions it does not name are ignored.",
+        map_of(VERSION_NAME, SERVERS, empty="is empty; it needs at least the default version"),
+        "Servers that replace those of the experiments file; versions it does not name are ignored.",
         required=True,
     ),
 )

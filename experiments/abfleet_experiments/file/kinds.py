@@ -58,6 +58,13 @@ def _attribute_value(node: Node) -> str:
     return bounded_text(node, 256)
 
 
+def _name_or_number(node: Node) -> str:
+    """Text, or a whole number as it is written."""
+    if isinstance(node, Scalar) and _INTEGER.fullmatch(node.text):
+        return node.text
+    return bounded_text(node, 256)
+
+
 _ID: Final = {"minLength": 1, "maxLength": 256}
 _WHOLE: Final = {"minimum": 1 - 10**18, "maximum": 10**18 - 1}
 
@@ -74,6 +81,9 @@ PERCENT: Final = scalar(
     {"type": "number", "minimum": 0, "maximum": 100},
     "0 to 100 percent, two decimal places",
     written=lambda value: json.loads(percent_text(value)),
+)
+NAME_OR_NUMBER: Final = scalar(
+    _name_or_number, {"type": ["string", "integer"], **_ID, **_WHOLE}, "text or a whole number", "texts"
 )
 ADDRESS: Final = scalar(_address, {"type": "string", "minLength": 1, "maxLength": 512}, "address", "addresses")
 USER_ID: Final = scalar(_user_id, _ID, "user id", "user ids")

@@ -17,6 +17,7 @@ from abfleet_experiments.config import (
     Metric,
     ModelTarget,
     Money,
+    OipModel,
     percent_text,
 )
 from abfleet_experiments.file import keys
@@ -32,15 +33,30 @@ def read(text: str, name: str, fleet_text: str | None, fleet_name: str) -> Confi
     fleet = {} if fleet_text is None else _values(fleet_findings, fleet_text, keys.FLEET)
     if findings or fleet_findings or config is None or fleet is None:
         raise ConfigErrors([*config_errors(name, findings), *config_errors(fleet_name, fleet_findings)])
-    targets = _targets(fleet.get("models"))
-    moved = {v: replace(model, target=targets.get(v, model.target)) for v, model in config.models.items()}
+    elsewhere = fleet.get("models") or {}
+    moved = {v: _moved(model, elsewhere[v]) if v in elsewhere else model for v, model in config.models.items()}
     return replace(config, models=moved)
 
 
 def _values(findings: Findings, text: str, section: Kind) -> dict[str, Any] | None:
     """The value of each key by itself."""
     root = parse(text, findings)
-    return None if root is None else section.read(findings, root, ())
+    values: dict[str, Any] | None = None if root is None else section.read(findings, root, ())
+    for version, model in ((values or {}).get("models") or {}).items():
+        if model is not None:
+            _protocol(findings, model["protocol"], ("models", version))
+    return values
+
+
+def _protocol(findings: Findings, protocol: str | None, path: Path) -> None:
+    """`model` and `version` are what a server of the Open Inference Protocol is asked for."""
+    if protocol == "oip" and not findings.given((*path, "model")):
+        findings.add(path, "the protocol `oip` needs `model`, the name that the servers have for the model")
+    elif protocol == "abfleet" or not findings.given((*path, "protocol")):
+        for name in ("model", "version"):
+            place: Path = (*path, name)
+            if findings.given(place):
+                findings.add(place, "is allowed with `protocol: oip` only", findings.key_node(place))
 
 
 def _config(findings: Findings, values: dict[str, Any] | None) -> Config | None:
@@ -63,7 +79,7 @@ def _config(findings: Findings, values: dict[str, Any] | None) -> Config | None:
     ready = tuple(experiment for experiment in experiments if experiment is not None)
     allowed = tuple(values["log_attributes"])
     given = values["models"]
-    models = {v: ModelTarget(target, _logged(given[v]["log"])) for v, target in _targets(given).items()}
+    models = {version: replace(_server(given[version]), log=_logged(given[version]["log"])) for version in given}
     return Config(
         default,
         models,
@@ -78,10 +94,17 @@ def _config(findings: Findings, values: dict[str, Any] | None) -> Config | None:
     )
 
 
-def _targets(models: dict[str, Any] | None) -> dict[str, tuple[str, ...]]:
-    """Where each version's workers are, for values without mistakes."""
-    targets = {version: model["target"] for version, model in (models or {}).items()}
-    return {version: (target,) if isinstance(target, str) else tuple(target) for version, target in targets.items()}
+def _moved(model: ModelTarget, elsewhere: dict[str, Any]) -> ModelTarget:
+    """A version whose servers are where a fleet file says, and speak what that says, if it says anything."""
+    server = _server(elsewhere)
+    return replace(model, target=server.target, oip=server.oip if elsewhere["protocol"] else model.oip)
+
+
+def _server(model: dict[str, Any]) -> ModelTarget:
+    """Where a version's servers are and what they speak, for values without mistakes."""
+    target = model["target"]
+    oip = OipModel(model["model"], model["version"] or "") if model["protocol"] == "oip" else None
+    return ModelTarget((target,) if isinstance(target, str) else tuple(target), oip=oip)
 
 
 def _logged(values: dict[str, Any] | None) -> LoggedOutputs | None:

@@ -57,11 +57,19 @@ class Attempts:
         return routed.replica if routed.replica in pool.available else None
 
     def after_failure(
-        self, routed: RoutedCall, pool: Pool, reason: FailureReason, *, broke: bool, whole: bool = False
+        self,
+        routed: RoutedCall,
+        pool: Pool,
+        reason: FailureReason,
+        *,
+        broke: bool,
+        whole: bool = False,
+        said: tuple[Code, str] | None = None,
     ) -> None:
         """An attempt on `pool` failed: makes the next one, or ends the call.
 
-        `broke`: nothing was answered; `whole`: the batch failed as one, which says nothing of this call.
+        `broke`: nothing was answered; `whole`: the batch failed as one, which says nothing of this call; `said`: the
+        error of a server whose words the caller gets where nobody else can answer.
         """
         now = self._clock()
         default = routed.snapshot.default_pool
@@ -98,12 +106,10 @@ class Attempts:
             self.fall_back(routed, default, reason, now)
         else:
             code = final_status(reason, time_left=time_left)
-            self.fail(
-                routed,
-                code,
-                f"version {pool.version} failed ({reason.value}), and no other replica or version can answer",
-                failure=reason,
-            )
+            text = f"version {pool.version} failed ({reason.value}), and no other replica or version can answer"
+            if said is not None and time_left:
+                code, text = said
+            self.fail(routed, code, text, failure=reason)
 
     def fall_back(self, routed: RoutedCall, default: Pool, reason: FailureReason, now: float) -> None:
         """Lets the default version answer, and says so in the log."""

@@ -8,11 +8,12 @@ from abfleet_protos.worker_pb2 import InferBatchResponse, RecommendBatchResponse
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 
-from abfleet_router.calls import infer_answer
+from abfleet_router.calls import infer_answer, oip_recommend
 from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
-from abfleet_router.calls.routed_call import LoggedTensors, RoutedCall
+from abfleet_router.calls.infer_answer import LoggedTensors
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.wire import WireError
 from abfleet_router.configuration.snapshot import (
     INFER_ID_TAG,
@@ -33,6 +34,8 @@ log = structlog.get_logger("abfleet.router.answers")
 CALLERS_FAULTS = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
 """Of an item: the caller asked for what the version cannot give. No other replica would see it differently."""
 CALLERS_FAULTS_OF_INFER = CALLERS_FAULTS | {Code.UNIMPLEMENTED, Code.NOT_FOUND}
+CALLERS_FAULTS_OF_OIP = CALLERS_FAULTS | {Code.UNIMPLEMENTED}
+"""Of a server of the Open Inference Protocol. NOT_FOUND is none: the router named the model, not the caller."""
 BatchResponse = RecommendBatchResponse | InferBatchResponse
 """Two messages with the same fields."""
 
@@ -60,10 +63,15 @@ class BatchResults:
         self._metrics.observe_batch(len(batch.calls))
         answer: BatchResponse | None
         try:
-            if batch.hop is INFER:
-                answer = as_batch(message, batch) if batch.alone else InferBatchResponse.FromString(message)
+            if batch.alone:
+                answer = as_batch(message, batch)
+            elif batch.hop is INFER:
+                answer = InferBatchResponse.FromString(message)
             else:
                 answer = RecommendBatchResponse.FromString(message)
+        except OtherVersion as error:
+            self._other_version(batch, error.version)
+            return
         except (DecodeError, WireError):
             answer = None
         if answer is None or len(responses := answer.responses) != len(batch.calls):
@@ -79,15 +87,19 @@ class BatchResults:
         elif (version := answer.model_version) != batch.pool.version and not serves_pool(
             batch.pool.version, version, answer.alias
         ):
-            log.error(
-                "worker serves another version",
-                address=batch.replica.address,
-                pool=batch.pool.version,
-                version=shown(version),
-            )
-            self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=True)
+            self._other_version(batch, version)
         else:
             self._hand_out(batch, answer, responses, version)
+
+    def _other_version(self, batch: Batch[RoutedCall], version: str) -> None:
+        """A worker named a version that is not the pool's."""
+        log.error(
+            "worker serves another version",
+            address=batch.replica.address,
+            pool=batch.pool.version,
+            version=shown(version),
+        )
+        self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=True)
 
     def _hand_out(
         self, batch: Batch[RoutedCall], answer: BatchResponse, responses: Sequence[bytes], version: str
@@ -179,11 +191,18 @@ class BatchResults:
         if failure.unsent:
             self._send_again(batch, failure.reason)
             return
-        if batch.alone and failure.code in CALLERS_FAULTS_OF_INFER and (routed := batch.calls[0]).batch is batch:
-            routed.batch = None
-            self._item_failed(batch, routed, failure.code, str(failure).removeprefix(f"{failure.code.name}: "))
-            return
         reason, proven = failure.reason, failure.connection_broke
+        said: tuple[Code, str] | None = None
+        if batch.alone and failure.code is not None:
+            code, text = failure.code, str(failure).removeprefix(f"{failure.code.name}: ")
+            foreign = batch.replica.oip is not None
+            faults = CALLERS_FAULTS_OF_OIP if foreign else CALLERS_FAULTS_OF_INFER
+            if code in faults and (routed := batch.calls[0]).batch is batch:
+                routed.batch = None
+                self._attempts.fail(routed, code, text)
+                return
+            if foreign and reason is FailureReason.MODEL_ERROR:
+                said = code, text
         suspicious = reason is FailureReason.TIMEOUT and batch.replica.queue.is_unresponsive(batch, self._clock())
         self._batch_failed(
             batch,
@@ -192,6 +211,7 @@ class BatchResults:
             proven=proven,
             suspicious=suspicious,
             whole=reason is FailureReason.MODEL_ERROR,
+            said=said,
         )
 
     def _send_again(self, batch: Batch[RoutedCall], reason: FailureReason) -> None:
@@ -211,6 +231,7 @@ class BatchResults:
         proven: bool,
         suspicious: bool = False,
         whole: bool = False,
+        said: tuple[Code, str] | None = None,
     ) -> None:
         """`broke`: nothing was answered, as when a stream ends; that is one failure, however many calls it had."""
         calls = [routed for routed in batch.calls if routed.batch is batch]
@@ -221,7 +242,7 @@ class BatchResults:
             count = 1 if broke else len(calls)
             pool.outliers.note_failure(batch.replica, reason, proven=proven, suspicious=suspicious, calls=count)
         for routed in calls:
-            self._attempts.after_failure(routed, pool, reason, broke=broke, whole=whole)
+            self._attempts.after_failure(routed, pool, reason, broke=broke, whole=whole, said=said)
 
     def on_expired(self, calls: list[RoutedCall]) -> None:
         """The time of this attempt of these calls has ended, in the queue or in flight."""
@@ -241,13 +262,34 @@ def code_of(number: int) -> Code:
     return Code(number) if 0 < number <= Code.UNAUTHENTICATED else Code.UNKNOWN
 
 
-def as_batch(response: bytes, batch: Batch[RoutedCall]) -> InferBatchResponse:
-    """The answer to a call that was sent alone, as a worker that takes batches would give it. Raises WireError.
+class OtherVersion(Exception):
+    """A server of the Open Inference Protocol has answered as another version than it was asked for."""
 
-    Where it names no version, it is the pool's.
+    def __init__(self, version: str) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+def as_batch(response: bytes, batch: Batch[RoutedCall]) -> BatchResponse:
+    """The answer to a call that was sent alone, as a worker that takes batches would give it.
+
+    Where it names no version, it is the pool's. Raises WireError and OtherVersion.
     """
-    version = infer_answer.version_in(response) or batch.pool.version
-    return InferBatchResponse(model_version=version, responses=[response])
+    pool, server = batch.pool.version, batch.replica.oip
+    version = infer_answer.version_in(response)
+    if server is None:
+        return InferBatchResponse(model_version=version or pool, responses=[response])
+    if version and server.model.version not in ("", version):
+        raise OtherVersion(version)
+    if batch.hop is INFER:
+        return InferBatchResponse(model_version=pool, responses=[response])
+    made = RecommendBatchResponse(model_version=pool)
+    try:
+        made.responses.append(oip_recommend.recommendation(response, batch.calls[0].call.payload))
+    except oip_recommend.NotRecommended as error:
+        made.responses.append(b"")
+        made.failures[0].code, made.failures[0].message = error.code, str(error)
+    return made
 
 
 def infer_ending(routed: RoutedCall, version: str, *, as_assigned: bool) -> bytes:

@@ -8,9 +8,10 @@ from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router.calls import infer_request, log_line
+from abfleet_router.calls.infer_answer import LoggedTensors
 from abfleet_router.calls.log_line import EndedCall
 from abfleet_router.calls.request import request_id_of
-from abfleet_router.calls.routed_call import LoggedTensors, RoutedCall
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest

@@ -1,15 +1,14 @@
 """Reads what the router needs of a ModelInferResponse: that it is one, its version, and the outputs that are logged."""
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isfinite
-from typing import Any
+from typing import Any, NamedTuple
 
 from abfleet_experiments.config import LoggedOutputs
 from abfleet_protos.inference_pb2 import ModelInferResponse
 from google.protobuf.message import DecodeError
 
-from abfleet_router.calls.routed_call import LoggedTensors
 from abfleet_router.calls.wire import WireError, fields
 
 MODEL_VERSION, OUTPUTS, RAW = 2, 5, 6
@@ -36,7 +35,25 @@ NUMBERS: Mapping[str, tuple[str, str]] = {
 }
 LARGEST_WHOLE = 2**63 - 1
 """As an item in the log."""
+
+
+class LoggedTensors(NamedTuple):
+    """What the decision log has of an answer to ModelInfer."""
+
+    items: tuple[int, ...] | None
+    """None where no output has them."""
+    outputs: Mapping[str, list[float | None]]
+    """Numbers of each output that the file names; None for one that is not finite."""
+
+
 NOTHING = LoggedTensors(None, {})
+
+
+class Numbers(NamedTuple):
+    """Elements of an output, and its datatype."""
+
+    datatype: str
+    elements: list[Any]
 
 
 def check(response: bytes) -> None:
@@ -59,6 +76,21 @@ def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
     if wanted.items is None and not wanted.outputs:
         check(response)
         return NOTHING
+    names = {*wanted.outputs, *([] if wanted.items is None else [wanted.items])}
+    found = numbers(response, names)
+    items = None
+    if wanted.items in found and found[wanted.items].datatype in WHOLE:
+        items = tuple(item for item in found[wanted.items].elements if item <= LARGEST_WHOLE)
+    outputs = {
+        name: [one if isfinite(one) else None for one in found[name].elements]
+        for name in wanted.outputs
+        if name in found
+    }
+    return LoggedTensors(items, outputs)
+
+
+def numbers(response: bytes, names: Collection[str]) -> dict[str, Numbers]:
+    """The first 100 elements of each of these outputs that the answer has and that has numbers. Raises WireError."""
     tensors: dict[str, tuple[Any, int]] = {}
     raw: list[tuple[int, int]] = []
     place = 0
@@ -69,21 +101,15 @@ def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
             place += 1
         elif number == RAW:
             raw.append((value, end))
-    found: dict[str, list[Any]] = {}
-    for name in {*wanted.outputs, *([] if wanted.items is None else [wanted.items])}:
+    found: dict[str, Numbers] = {}
+    for name in names:
         if name in tensors:
             tensor, place = tensors[name]
             span = raw[place] if place < len(raw) else None
             elements = _elements(tensor, None if span is None else response[span[0] : span[1]])
             if elements is not None:
-                found[name] = elements
-    items = None
-    if wanted.items in found and tensors[wanted.items][0].datatype in WHOLE:
-        items = tuple(item for item in found[wanted.items] if item <= LARGEST_WHOLE)
-    outputs = {
-        name: [one if isfinite(one) else None for one in found[name]] for name in wanted.outputs if name in found
-    }
-    return LoggedTensors(items, outputs)
+                found[name] = Numbers(tensor.datatype, elements)
+    return found
 
 
 def _tensor(field: bytes) -> Any:

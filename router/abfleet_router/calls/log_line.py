@@ -13,7 +13,8 @@ from abfleet_log.lines import utc_second
 from abfleet_log.schema import SCHEMA
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.routed_call import LoggedTensors, RoutedCall
+from abfleet_router.calls.infer_answer import LoggedTensors
+from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch import INFER, Hop
 from abfleet_router.fleet.failure import FailureReason
 

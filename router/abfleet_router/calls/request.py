@@ -20,7 +20,9 @@ def parse(payload: bytes) -> RecommendRequest:
     except DecodeError:
         raise explain(payload) from None
     if not 0 <= request.limit <= LIMITS.limit:
-        raise InvalidRequest("limit", request.limit, f"1 to {LIMITS.limit}, or 0 for the default of 10")
+        raise InvalidRequest(
+            "limit", request.limit, f"1 to {LIMITS.limit}, or 0 for the default of {LIMITS.default_limit}"
+        )
     request_id = request.request_id
     if request_id and longer(request_id, LIMITS.request_id_bytes):
         raise InvalidRequest("request_id", request.request_id, f"at most {LIMITS.request_id_bytes} bytes")

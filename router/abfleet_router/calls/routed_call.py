@@ -1,11 +1,11 @@
 """One call on its way through the router: what was decided, and where it is."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar
 
 from abfleet_experiments.assign import Arm
 from abfleet_transport.call import Call
 
+from abfleet_router.calls import oip_recommend
 from abfleet_router.fleet.batch import INFER, RECOMMEND, Hop
 from abfleet_router.fleet.failure import FailureReason
 
@@ -78,6 +78,10 @@ class RoutedCall:
         self.retried = False
         self.done = False
 
+    def as_infer(self) -> bytes:
+        """The call as a ModelInferRequest, for a server that serves nothing else."""
+        return oip_recommend.as_infer(self.call.payload, self.request_id)
+
 
 class InferCall(RoutedCall):
     """A call of ModelInfer, which goes the same way."""
@@ -85,11 +89,6 @@ class InferCall(RoutedCall):
     __slots__ = ()
     hop: ClassVar[Hop] = INFER
 
-
-class LoggedTensors(NamedTuple):
-    """What the decision log has of an answer to ModelInfer."""
-
-    items: tuple[int, ...] | None
-    """None where no output has them."""
-    outputs: Mapping[str, list[float | None]]
-    """Numbers of each output that the file names; None for one that is not finite."""
+    def as_infer(self) -> bytes:
+        """The caller's bytes."""
+        return self.call.payload

@@ -164,7 +164,7 @@ def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[
         if (answered := attempt.batch.answered) is not None:
             until = min(until, answered)
         batch = attempt.batch
-        method = (batch.hop.alone if batch.alone else batch.hop.path).lstrip("/")
+        method = batch.path.lstrip("/")
         host, _, port = attempt.address.rpartition(":")
         served = last and bool(end.served)
         attributes: dict[str, Attribute] = {

@@ -137,7 +137,7 @@ class Reloader:
         """
         self.state.seen_revision = config.revision
         in_use = self._current.config.versions_in_use(self._now()) if self._current else frozenset()
-        self._fleet.follow({v: model.target for v, model in config.models.items() if v not in in_use})
+        self._fleet.follow({v: model for v, model in config.models.items() if v not in in_use})
         self._candidate = config
 
     def _missing(self, config: Config) -> list[str]:
@@ -161,7 +161,7 @@ class Reloader:
         await self._activate(config)
 
     async def _activate(self, config: Config) -> None:
-        self._fleet.follow({version: model.target for version, model in config.models.items()})
+        self._fleet.follow(config.models)
         self._candidate = None
         self.state.errors = ()
         await self._put_in_force(config)

@@ -7,6 +7,7 @@ __all__ = [
     "fleet",
     "health_watch",
     "http2_client_stream",
+    "oip_server",
     "pool",
     "replica",
     "waiting_calls",

@@ -66,6 +66,9 @@ class QueuedCall(Protocol):
     @property
     def call(self) -> Call: ...
 
+    def as_infer(self) -> bytes:
+        """The call as a ModelInferRequest; its `model_name` and `model_version` mean nothing."""
+
     @property
     def request_id(self) -> str: ...
 
@@ -134,6 +137,11 @@ class Batch(Generic[C]):
         self.answered: float | None = None  # when an answer or a failure came; set by BatchQueue
         self.open = len(calls)  # calls that still belong; changed by BatchQueue.remove
         self.message: SentMessage | None = None  # set by BatchQueue once it is sent
+
+    @property
+    def path(self) -> str:
+        """Of the method that is called."""
+        return INFER.alone if self.alone else self.hop.path
 
     def cancel(self) -> None:
         """Has the sender give it up."""

@@ -12,7 +12,7 @@ from typing import Generic
 import structlog
 from abfleet_transport.call import Code
 
-from abfleet_router.fleet.batch import Batch, BatchListener, BatchSender, C, encode
+from abfleet_router.fleet.batch import Batch, BatchListener, BatchSender, C, SentMessage, encode
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.waiting_calls import Backlog, WaitingCalls
 
@@ -29,6 +29,9 @@ UNRESPONSIVE_SECONDS = 0.25
 
 class BatchQueue(Generic[C]):
     """The queue of one replica. All of it runs on the event loop."""
+
+    alone_only = False
+    """Whether each call is sent by itself, whatever its hop."""
 
     def __init__(
         self,
@@ -50,7 +53,7 @@ class BatchQueue(Generic[C]):
         self._in_flight: dict[Batch[C], None] = {}  # oldest first
         self._sends_soon = False
         self._most_now = max_in_flight  # of batches; 0 while nothing is sent
-        self._one_by_one = False  # the worker takes no batch of the hops that have calls alone
+        self._one_by_one = self.alone_only  # the worker takes no batch of the hops that have calls alone
         self._batch_seconds = 0.0  # from sending to the answer, smoothed; fades while the queue is idle
         self._batch_ended_at = float("-inf")  # when a batch last ended, however it did
         self._answered_at = float("-inf")  # when a batch last came back with an answer
@@ -87,7 +90,7 @@ class BatchQueue(Generic[C]):
 
     def greet(self) -> None:
         """Whoever is behind the sender may be another one now, and know more methods."""
-        self._one_by_one = False
+        self._one_by_one = self.alone_only
         if self._most_now:
             self._most_now = self._max_in_flight
 
@@ -109,7 +112,7 @@ class BatchQueue(Generic[C]):
                 self._listener.on_expired(expired)
 
     def _start_batch(self, calls: list[C], now: float) -> None:
-        batch = Batch(calls, now, alone=self._one_by_one and calls[0].hop.alone != "")
+        batch = Batch(calls, now, alone=self._one_by_one and (self.alone_only or calls[0].hop.alone != ""))
         timeouts = []
         traceparents: dict[int, str] = {}
         longest = 0.0
@@ -122,14 +125,19 @@ class BatchQueue(Generic[C]):
             if routed.trace is not None:
                 address = batch.replica.address if batch.replica else ""
                 traceparents[len(timeouts) - 1] = routed.trace.sent(batch, address, routed.version)
-        if batch.alone:
-            message, path = calls[0].call.payload, batch.hop.alone
-        else:
-            message, path = encode([routed.call.payload for routed in calls], timeouts, traceparents), batch.hop.path
         if not self._in_flight:
             self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
         self._in_flight[batch] = None
-        batch.message = self._sender.send(message, longest, partial(self._on_end, batch), path)
+        if batch.alone:
+            batch.message = self._send_alone(batch, longest)
+        else:
+            message = encode([routed.call.payload for routed in calls], timeouts, traceparents)
+            batch.message = self._sender.send(message, longest, partial(self._on_end, batch), batch.hop.path)
+
+    def _send_alone(self, batch: Batch[C], timeout_seconds: float) -> SentMessage:
+        """Sends the one call of a batch as it is."""
+        payload = batch.calls[0].call.payload
+        return self._sender.send(payload, timeout_seconds, partial(self._on_end, batch), batch.hop.alone)
 
     def _on_end(self, batch: Batch[C], outcome: BatchOutcome) -> None:
         batch.answered = now = self._clock()

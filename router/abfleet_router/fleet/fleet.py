@@ -1,12 +1,16 @@
 """All pools, by version, with the targets that the configuration names."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+from abfleet_experiments.config import ModelTarget, OipModel
 
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.balancing.picker import SLOW_START_SECONDS
 from abfleet_router.fleet.batch_queue import BatchQueue
+from abfleet_router.fleet.oip_queue import OipQueue
+from abfleet_router.fleet.oip_server import OipServer
 from abfleet_router.fleet.pool import Pool, PoolListener
 from abfleet_router.fleet.replica import BatchingSettings, Link, Replica
 from abfleet_router.fleet.waiting_calls import Backlog
@@ -57,9 +61,9 @@ class Fleet:
             yield from pool.replicas
             yield from pool.leaving
 
-    def follow(self, targets: Mapping[str, Sequence[str]]) -> None:
+    def follow(self, models: Mapping[str, ModelTarget]) -> None:
         """Adds pools for new versions and follows changed targets; versions that are not named stay as they are."""
-        for version, target in targets.items():
+        for version, model in models.items():
             if version not in self._pools:
                 self._pools[version] = Pool(
                     version,
@@ -70,7 +74,7 @@ class Fleet:
                     self._policy,
                     slow_start_seconds=self._slow_start_seconds,
                 )
-            self._pools[version].set_targets(target)
+            self._pools[version].set_targets(model.target, model.oip)
 
     def keep_only(self, versions: Iterable[str]) -> None:
         """Lets every other pool finish its calls and go."""
@@ -83,9 +87,18 @@ class Fleet:
         task.add_done_callback(lambda _: self._closing.pop(pool, None))
 
     def _make_replica(
-        self, version: str, address: str, host_name: Callable[[], str], on_change: Callable[[Replica], None]
+        self,
+        version: str,
+        address: str,
+        host_name: Callable[[], str],
+        on_change: Callable[[Replica], None],
+        oip: OipModel | None,
     ) -> Replica:
         link, batching = self._make_link(address, host_name), self._batching
+        if oip is not None:
+            server, most = OipServer(oip), batching.max_batch * batching.max_in_flight
+            calls: OipQueue[Any] = OipQueue(link, self._listener, self.backlog, self._clock, server, most_calls=most)
+            return Replica(version, address, link, calls, self._clock, on_change, server)
         queue = BatchQueue(
             link,
             self._listener,

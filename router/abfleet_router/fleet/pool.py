@@ -6,6 +6,7 @@ from functools import partial
 from typing import Protocol
 
 import structlog
+from abfleet_experiments.config import OipModel
 
 from abfleet_router.balancing.circuit import Circuit
 from abfleet_router.balancing.ejection import EjectionPolicy, is_ejected
@@ -19,6 +20,8 @@ from abfleet_router.fleet.resolve import TargetWatch
 
 log = structlog.get_logger("abfleet.router.pool")
 
+Peer = tuple[str, OipModel | None]
+"""An address, and what is asked for there; None for a worker."""
 DRAIN_SECONDS = 10.0
 """How long a replica that has left may finish its calls; the longest attempt is half a second."""
 DRAIN_CHECK_SECONDS = 0.02
@@ -35,9 +38,16 @@ class MakeReplica(Protocol):
     """Makes a replica of a pool's version."""
 
     def __call__(
-        self, version: str, address: str, host_name: Callable[[], str], on_change: Callable[[Replica], None], /
+        self,
+        version: str,
+        address: str,
+        host_name: Callable[[], str],
+        on_change: Callable[[Replica], None],
+        oip: OipModel | None,
+        /,
     ) -> Replica:
-        """`host_name`: what the worker's certificate must say; `on_change` hears of health and connection."""
+        """`host_name`: what the worker's certificate must say; `on_change` hears of health and connection;
+        `oip`: None for a worker."""
 
 
 class LeavingReplicas:
@@ -104,8 +114,9 @@ class Pool:
         self._make_replica = make_replica
         self._listener = listener
         self._clock = clock
-        self._replicas: dict[str, Replica] = {}
-        self._wanted: frozenset[str] = frozenset()  # addresses of the targets; others serve until one of these does
+        self._oip: OipModel | None = None
+        self._replicas: dict[Peer, Replica] = {}
+        self._wanted: frozenset[Peer] = frozenset()  # what the targets lead to; others serve until one of these does
 
     def __repr__(self) -> str:
         return f"<Pool {self.version} {list(self._replicas.values())}>"
@@ -134,17 +145,19 @@ class Pool:
 
     # --- who is in ---------------------------------------------------------------------------------------------------
 
-    def set_targets(self, targets: Sequence[str]) -> None:
-        """Follows these targets from now on."""
-        self._targets.follow(targets)
+    def set_targets(self, targets: Sequence[str], oip: OipModel | None = None) -> None:
+        """Follows these targets from now on. `oip`: what the servers there call the version; None: they are workers."""
+        anew, self._oip = oip != self._oip, oip
+        self._targets.follow(targets, anew=anew)
 
     def _set_addresses(self, addresses: Sequence[str]) -> None:
-        self._wanted = frozenset(addresses)
+        self._wanted = frozenset((address, self._oip) for address in addresses)
         for address in addresses:
-            if address not in self._replicas:
+            peer = (address, self._oip)
+            if peer not in self._replicas:
                 host_name = partial(self._targets.host_name, address)
-                replica = self._make_replica(self.version, address, host_name, self._on_change)
-                self._replicas[address] = replica
+                replica = self._make_replica(self.version, address, host_name, self._on_change, self._oip)
+                self._replicas[peer] = replica
                 replica.start()
         self.refresh()
 
@@ -164,11 +177,11 @@ class Pool:
     def refresh(self) -> None:
         """Asks every replica anew whether it may get calls."""
         now = self._clock()
-        unwanted = sorted(self._replicas.keys() - self._wanted)
+        unwanted = [peer for peer in self._replicas if peer not in self._wanted]
         # Where a version has moved, its old replicas go on until a new one serves: else nobody would in between.
         if not self._wanted or any(self._replicas[one].is_in(now) for one in self._wanted if one in self._replicas):
-            for address in unwanted:
-                self.leaving.add(self._replicas.pop(address))
+            for peer in unwanted:
+                self.leaving.add(self._replicas.pop(peer))
         all_in = [replica for replica in self._replicas.values() if replica.is_in(now)]
         # Calls need not wait for a connection that is being made, where others have one.
         self.picker.offer([replica for replica in all_in if not replica.moving] or all_in)

@@ -13,6 +13,7 @@ from abfleet_router.balancing.ejection import EjectionRecord, is_ejected
 from abfleet_router.fleet.batch import BatchSender
 from abfleet_router.fleet.batch_queue import BatchQueue
 from abfleet_router.fleet.health_watch import HealthLink, HealthWatch, ReplicaHealth
+from abfleet_router.fleet.oip_server import OipServer, ReadyWatch
 from abfleet_router.fleet.worker_link import LinkListener
 
 log = structlog.get_logger("abfleet.router.replica")
@@ -63,19 +64,24 @@ class Replica:
         queue: BatchQueue[Any],
         clock: Callable[[], float],
         on_change: "Callable[[Replica], None]",
+        oip: OipServer | None = None,
     ) -> None:
-        """`queue` sends over `link`; `on_change` hears of every change of health and connection."""
+        """`queue` sends over `link`; `on_change` hears of every change of health and connection; `oip`: None for a
+        worker."""
         self.version = version
         self.address = address
         self.link = link
         self.queue = queue
+        self.oip = oip
         self.record = EjectionRecord()
         self.health = ReplicaHealth.CONNECTING
         self.draining = False
         self.in_since = float("-inf")
         self._clock = clock
         self._on_change = on_change
-        self._health_watch = HealthWatch(link, version, self.becomes)
+        self._health_watch = (
+            HealthWatch(link, version, self.becomes) if oip is None else ReadyWatch(link, oip, self.becomes)
+        )
         self._connecting: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:

@@ -73,9 +73,9 @@ class TargetWatch:
         """What a certificate of the worker there must say: the name of its target, or its IP address."""
         return self._host_names.get(address) or host_name(address)
 
-    def follow(self, targets: Sequence[str]) -> None:
-        """Follows these targets from now on."""
-        if tuple(targets) != self._targets:
+    def follow(self, targets: Sequence[str], *, anew: bool = False) -> None:
+        """Follows these targets from now on; `anew`: says their addresses even where the targets are the same."""
+        if anew or tuple(targets) != self._targets:
             self._targets = tuple(targets)
             self.stop()
             self._task = start_lasting(self._follow, f"resolve {self._version}")

@@ -18,8 +18,9 @@ from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 
 from abfleet.client import CHANNEL_OPTIONS
 from tests.support.fleet import experiments_file, status_of, wait_until
+from tests.support.process import Process
 from tests.support.tiny_model import add_version, expected
-from tests.support.up import ANY_PORTS, START_SECONDS, STOP_SECONDS, Up, tiny_models, without_flags
+from tests.support.up import ANY_PORTS, START_SECONDS, STOP_SECONDS, Up, run_abfleet, tiny_models, without_flags
 
 pytestmark = pytest.mark.system
 SEED = [1, 2, 3, 10, 15]
@@ -276,6 +277,28 @@ def test_an_address_in_the_file_is_respected(tmp_path: Path, registry: Path) -> 
     finally:
         foreign.terminate()
         foreign.wait()
+
+
+def test_a_server_of_another_kind_is_used_as_it_is(tmp_path: Path, registry: Path) -> None:
+    """A version with `protocol: oip` has no worker here; its server is asked where the file says, and as it says."""
+    server = Process("oip", "tests.support.oip_server", ["127.0.0.1:0"], tmp_path)
+    try:
+        target = f"localhost:{server.ready()[1].rpartition(':')[2]}"
+        document = json.loads(small_file())
+        document["models"]["v3"] = {"target": target, "protocol": "oip", "model": "ranker", "version": 3}
+        groups = [{"name": "control", "model": "v1.2.3", "weight": 50}, {"name": "other", "model": "v3", "weight": 50}]
+        document["experiments"] = [{"name": "e", "overrides": {"on-v3": "other"}, "groups": groups}]
+        with Up(tmp_path, registry, experiments=json.dumps(document)) as up:
+            up.ready()
+            wait_until(lambda: pools(up) == {"v1.2.3": 1, "v3": 1}, "the server is in")
+            answer = call(up.address, "on-v3")
+            assert (answer.model_version, answer.item_ids[0]) == ("v3", sum(SEED) + 1)
+            assert not any("v3" in process.cmdline() for process in up.children())
+        wrong = run_abfleet("up", "--experiments", "experiments.yaml", "--replicas", "v3=2", folder=tmp_path)
+        assert wrong.returncode == 2
+        assert "--replicas: 'v3' has `protocol: oip`" in wrong.stderr
+    finally:
+        server.kill()
 
 
 @contextmanager

@@ -17,6 +17,9 @@ from tests.experiments.mistakes import MISTAKES, VALID
 ROOT = Path(__file__).parents[3]
 # Rules between keys, rules of YAML's notation, and rules on text that a pattern would make unreadable.
 BEYOND_A_SCHEMA = {
+    "no model of a server",
+    "model of a worker",
+    "version of a worker",
     "outages of a response time",
     "window backwards",
     "window before the ramp",

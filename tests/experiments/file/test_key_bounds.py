@@ -19,7 +19,15 @@ TIME = "2026-11-08T00:00:00Z"
 GOOD: dict[str, Any] = {
     "version": 1,
     "default": "v1",
-    "models": {"v1": {"target": "h:1", "log": {"items": "i", "outputs": ["o"]}}},
+    "models": {
+        "v1": {
+            "target": "h:1",
+            "protocol": "oip",
+            "model": "m",
+            "version": "3",
+            "log": {"items": "i", "outputs": ["o"]},
+        }
+    },
     "name": "ranker",
     "log": {"items": "i", "outputs": ["o"]},
     "holdout": {"percent": 1, "salt": "h"},
@@ -92,6 +100,8 @@ BETWEEN_KEYS = (
     ("", "is not a metric"),
     ("", "is not a group of the experiment"),
     ("", "is allowed for"),
+    ("", "is allowed with"),
+    ("", "the protocol `oip` needs"),
     ("", "is longer than the `horizon`"),
     ("", "is already the name"),
     ("", "exactly one group"),

@@ -14,6 +14,7 @@ from abfleet_experiments.config import (
     MetricsPlan,
     ModelTarget,
     Money,
+    OipModel,
     OneOf,
     Presence,
 )
@@ -340,3 +341,41 @@ def test_keys_for_tensors_are_a_new_revision_only_where_they_are_given() -> None
     assert plain.revision == load_text(bare + "name: recommender\nlog: {}\n").revision
     others = [INFER, INFER + "name: ranker\n", INFER + "log: {items: x}\n"]
     assert len({plain.revision, *(load_text(text).revision for text in others)}) == 4
+
+
+OIP = """
+version: 1
+default: v1
+models: {v1: {target: "h:1"}, v3: {target: "t:1", protocol: oip, model: ranker, version: 3, log: {items: i}}}
+"""
+
+
+def test_a_version_may_be_a_model_of_another_server() -> None:
+    """What it is called there is text, or a whole number as it is written; without a version the server chooses."""
+    config = load_text(OIP)
+    assert config.models["v3"] == ModelTarget(("t:1",), LoggedOutputs("i"), OipModel("ranker", "3"))
+    assert config.models["v1"].oip is None
+    assert load_text(OIP.replace("version: 3, ", "")).models["v3"].oip == OipModel("ranker", "")
+    assert load_text(OIP.replace("version: 3", 'version: "a b"')).models["v3"].oip == OipModel("ranker", "a b")
+    # It is a matter of where servers are, not of who gets what.
+    assert config.revision == load_text(OIP.replace("protocol: oip, model: ranker, version: 3, ", "")).revision
+
+
+@pytest.mark.parametrize(
+    ("server", "found"),
+    [
+        ('{target: "o:1"}', OipModel("ranker", "3")),
+        ('{target: "o:1", protocol: abfleet}', None),
+        ('{target: "o:1", protocol: oip, model: other}', OipModel("other")),
+    ],
+)
+def test_a_fleet_file_says_what_its_servers_speak(server: str, found: OipModel | None) -> None:
+    """Where it says nothing of it, they speak what the experiments file says."""
+    moved = load_text(OIP, fleet_text=f"version: 1\nmodels: {{v3: {server}}}\n")
+    assert moved.models["v3"] == ModelTarget(("o:1",), LoggedOutputs("i"), found)
+    (error,) = _errors(OIP, fleet='version: 1\nmodels: {v3: {target: "o:1", model: m}}\n')
+    assert (error.file, error.key_path, error.message) == (
+        "fleet",
+        "models.v3.model",
+        "is allowed with `protocol: oip` only",
+    )

@@ -2,6 +2,7 @@
 
 import asyncio
 
+from abfleet_experiments.config import ModelTarget
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.fleet.health_watch import ReplicaHealth
@@ -169,7 +170,8 @@ class RouterMachine(RuleBasedStateMachine):
     @rule(numbers=st.lists(st.integers(1, 3), max_size=3, unique=True), version=st.sampled_from(["v1", "v2", "v3"]))
     def replicas_come_and_go(self, numbers: list[int], version: str) -> None:
         async def follow() -> None:
-            self.bench.fleet.follow({version: [f"10.0.{version[1:]}.{number}:1" for number in numbers]})
+            targets = tuple(f"10.0.{version[1:]}.{number}:1" for number in numbers)
+            self.bench.fleet.follow({version: ModelTarget(targets)})
             await turns()
 
         self.runner.run(follow())

@@ -1,6 +1,7 @@
 """Calls whose time runs out, and callers that go: what is tried, what is logged, and that nobody else feels it."""
 
 import pytest
+from abfleet_experiments.config import ModelTarget
 from abfleet_router.fleet.health_watch import ReplicaHealth
 from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_transport.call import Code
@@ -134,7 +135,7 @@ async def test_calls_of_a_replica_that_leaves_still_time_out(make_bench: Make) -
     hasty = bench.call("on-v3", seconds=0.2, request_id="hasty")
     patient = bench.call("on-v3", request_id="patient")
     await bench.arrive(hasty, patient)
-    bench.fleet.follow({"v3": ["10.0.2.9:1"]})
+    bench.fleet.follow({"v3": ModelTarget(("10.0.2.9:1",))})
     await turns()
     bench.clock.advance(0.11)
     bench.fleet.sweep()
@@ -151,7 +152,7 @@ async def test_calls_of_a_fleet_that_closes_are_failed(make_bench: Make) -> None
     bench = await make_bench(batching=BatchingSettings(max_batch=2))
     calls = [bench.call(user, [n], request_id=f"{user}{n}") for n in range(5) for user in ("on-v1", "on-v2", "on-v3")]
     await bench.arrive(*calls)
-    bench.fleet.follow({"v3": ["10.0.2.9:1"]})
+    bench.fleet.follow({"v3": ModelTarget(("10.0.2.9:1",))})
     bench.fleet.keep_only(["v1", "v3"])
     await bench.fleet.close()
     await turns()

@@ -11,14 +11,15 @@ from abfleet_protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from abfleet_protos.worker_pb2 import InferBatchRequest, InferBatchResponse
 from abfleet_protos.worker_pb2_grpc import WorkerServicer, add_WorkerServicer_to_server
 from abfleet_router.fleet.batch import INFER
+from abfleet_router.settings import RoutingSettings
 from abfleet_transport.grpcio.grpcio_server import add_methods
 from abfleet_transport.health import HealthService
 
 from tests.router.fakes import FakeCall
 from tests.router.live import LiveRouter
+from tests.support.infer_messages import drawn
 
 CALLS = 150
-TEXTS = ("", "a", "имя", "x" * 70, '"', "\x00")
 
 
 class Recorder(WorkerServicer):
@@ -61,34 +62,14 @@ class Recorder(WorkerServicer):
         return encoded
 
 
-def drawn(generator: random.Random, number: int) -> bytes:
-    """A request of many shapes: raw and typed, with parameters and without, and with fields that nobody knows."""
-    made = ModelInferRequest(model_name="recommender", id=f"r{number}")
-    for place in range(generator.randrange(4)):
-        tensor = made.inputs.add(name=generator.choice(TEXTS), datatype="FP32", shape=[generator.randrange(-1, 9)])
-        if generator.random() < 0.5:
-            tensor.contents.fp32_contents.extend(generator.random() for _ in range(generator.randrange(9)))
-        else:
-            made.raw_input_contents.append(generator.randbytes(generator.choice((0, 1, 200, 100_000))))
-        tensor.parameters[generator.choice(TEXTS)].bool_param = place > 1
-    for _ in range(generator.randrange(4)):
-        made.parameters[generator.choice(TEXTS)].string_param = generator.choice(TEXTS)
-    for _ in range(generator.randrange(3)):
-        made.outputs.add(name=generator.choice(TEXTS))
-    parts = [made.SerializeToString()]
-    if generator.random() < 0.3:  # fields 200 and 1,000, and an id that counts because it comes last
-        parts += [b"\xc2\x0c\x03abc", b"\xc0\x3e\x07", ModelInferRequest(id=f"r{number}").SerializeToString()]
-        generator.shuffle(parts)
-    return b"".join(parts)
-
-
 @pytest.mark.parametrize("batches", [True, False])
 async def test_a_worker_gets_the_callers_bytes(*, batches: bool) -> None:
     """Each request once and byte for byte; each caller gets the answer to its own."""
     generator = random.Random(20_261_130)
     worker = Recorder(batches=batches)
     calls = []
-    async with LiveRouter([await worker.start()]) as live:
+    patient = RoutingSettings(name="router-1", attempt_timeout_seconds=30)
+    async with LiveRouter([await worker.start()], settings=patient) as live:
         for burst in range(10):
             now = time.monotonic()
             payloads = [drawn(generator, burst * 1000 + place) for place in range(CALLS // 10)]

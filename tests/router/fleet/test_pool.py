@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from abfleet_experiments.config import ModelTarget
 from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.fleet.health_watch import ReplicaHealth
 from abfleet_transport.call import Code
@@ -109,7 +110,7 @@ async def test_a_version_that_moves_for_real_loses_no_call(place: Place) -> None
     await second.stop()
     pool = place.pool(first)
     await serving(pool, 1)
-    place.fleet.follow({"v1": [second.address]})
+    place.fleet.follow({"v1": ModelTarget((second.address,))})
     await until(pool, lambda: len(pool.replicas) == 2)
     assert [replica.address for replica in pool.available] == [first.address]
     await second.start()
@@ -197,7 +198,7 @@ async def test_names_are_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("abfleet_router.fleet.resolve.asyncio", Hasty())
     bench, _ = await bench_of(1)
     step.release()
-    bench.fleet.follow({"v2": ["dns:///workers:1"]})
+    bench.fleet.follow({"v2": ModelTarget(("dns:///workers:1",))})
     pool = bench.fleet.pools["v2"]
     await turns(20)
     for _ in range(5):

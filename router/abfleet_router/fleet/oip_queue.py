@@ -1,0 +1,90 @@
+"""The queue of a server of the Open Inference Protocol: each call is a ModelInfer of its own, many at a time."""
+
+import asyncio
+from collections.abc import Callable
+from functools import partial
+
+from abfleet_transport.call import Code
+
+from abfleet_router.fleet.batch import INFER, Batch, BatchListener, BatchSender, C, SentMessage
+from abfleet_router.fleet.batch_queue import BatchQueue
+from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
+from abfleet_router.fleet.oip_server import OipServer
+from abfleet_router.fleet.waiting_calls import Backlog
+
+LEAST_CALLS = 8
+"""In flight, however slow the server is."""
+CUT = 0.75
+"""What is left of the calls in flight when answers become slow; at most once in the time of an answer."""
+
+
+class OipQueue(BatchQueue[C]):
+    """All of it runs on the event loop.
+
+    Such a server takes all that is sent, and lets it wait inside. So fewer calls are in flight while answers take more
+    than a third of the time that an attempt has, as TCP does it: what waits does so here, where it can be refused.
+    """
+
+    alone_only = True
+
+    def __init__(
+        self,
+        sender: BatchSender,
+        listener: BatchListener[C],
+        backlog: Backlog,
+        clock: Callable[[], float],
+        server: OipServer,
+        *,
+        most_calls: int,
+    ) -> None:
+        """`most_calls`: in flight at once."""
+        super().__init__(sender, listener, backlog, clock, max_batch=1, max_in_flight=most_calls)
+        self._server = server
+        self._most_calls = most_calls
+        self._bound = float(most_calls)  # of calls in flight now
+        self._cut_at = float("-inf")  # when it was last lowered
+        self._slow_seconds = float("inf")  # a third of the time that the newest call had
+
+    def greet(self) -> None:
+        self._bound_is(self._most_calls)
+        super().greet()
+
+    def _bound_is(self, calls: float) -> None:
+        if not self._max_in_flight:
+            return  # it is closed
+        self._bound, self._max_in_flight = calls, int(calls)
+        if self._most_now:
+            self._most_now = self._max_in_flight
+
+    def _on_end(self, batch: Batch[C], outcome: BatchOutcome) -> None:
+        if isinstance(outcome, bytes):
+            if self._clock() - batch.sent > self._slow_seconds:
+                self._cut(batch.sent)
+            elif self._bound < self._most_calls:
+                self._bound_is(min(self._most_calls, self._bound + 1 / self._bound))
+        super()._on_end(batch, outcome)
+
+    def _cut(self, sent: float) -> None:
+        """A call that was sent then was slow: once for all that were sent before the last time."""
+        if sent >= self._cut_at:
+            self._cut_at = self._clock()
+            calls = max(LEAST_CALLS, CUT * min(self._bound, len(self._in_flight)))
+            self._bound_is(min(self._bound, calls))
+
+    def expire(self, now: float) -> tuple[list[C], list[C], bool]:
+        found = super().expire(now)
+        if found[1]:
+            self._cut(now)
+        return found
+
+    def _send_alone(self, batch: Batch[C], timeout_seconds: float) -> SentMessage:
+        server, call = self._server, batch.calls[0]
+        if server.misfit and call.hop is not INFER:
+            text = f"version {call.version} does not serve Recommend: {server.misfit}"
+            failure = BatchFailed(
+                FailureReason.MODEL_ERROR, text, connection_broke=False, code=Code.FAILED_PRECONDITION
+            )
+            return asyncio.get_running_loop().call_soon(self._on_end, batch, failure)
+        self._slow_seconds = timeout_seconds / 3
+        message = call.as_infer() + server.ending
+        return self._sender.send(message, timeout_seconds, partial(self._on_end, batch), INFER.alone)
