@@ -10,6 +10,7 @@ __all__ = [
     "errors",
     "file_state",
     "flags",
+    "lasting",
     "memory",
     "operational_log",
     "process",
