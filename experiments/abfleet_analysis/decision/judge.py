@@ -180,7 +180,8 @@ class Judge:
         elif verdict is Verdict.KEEP_RUNNING:
             reasons.not_judged(primary.rule, primary.comparison, primary.null)
         elif verdict is Verdict.STOP_NO_EFFECT:
-            reasons.no_effect(primary.rule, primary.comparison, planned)
+            of_then = float(self._treatment.planned[self._looks - 1])  # by now it may be unknown
+            reasons.no_effect(primary.rule, primary.comparison, planned if planned > 0 else of_then)
         else:
             reasons.inconclusive(primary.rule, primary.comparison, planned)
             if not self._counts(-1):
