@@ -6,7 +6,8 @@ from tests.proofs import random_tables
 
 ODD = (1065, 101_038, 113_017)
 """A table whose control is below 0, with a guardrail: worse is further from 0 there. One whose control has nothing:
-a part of nothing is nothing, whichever way is better. One whose planned users were known at its look, and are not now."""
+a part of nothing is nothing, whichever way is better. One whose planned users were known at its look, and are not
+now."""
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
