@@ -338,7 +338,8 @@ class Conversation:
         if part := self.to_server.take(most):
             went = True
             if not self.server_lost:
-                self._feed_server(part)
+                self.to_server.waiting[:0] = self._feed_server(part)
+                self.side.queue.turns._read_suspects()  # in the place of its timer
         elif self.client_wire.closing and not self.server_lost:
             self.server_lost = went = True
             self.server.connection_lost(None)
@@ -358,13 +359,14 @@ class Conversation:
             self.client_wire.closing = True
         return went
 
-    def _feed_server(self, data: bytes) -> None:
-        """As the event loop does, but without waiting where the server reads no more for the moment."""
-        while data and not self.server_wire.closing:
+    def _feed_server(self, data: bytes) -> bytes:
+        """As the event loop does; gives what is left, because the server reads no more for the moment."""
+        while data and self.server_wire.reads and not self.server_wire.closing:
             room = self.server.get_buffer(-1)
             part, data = data[: len(room)], data[len(room) :]
             room[: len(part)] = part
             self.server.buffer_updated(len(part))
+        return b"" if self.server_wire.closing else data
 
     async def quiet(self) -> None:
         """Until nothing is on its way. Raises AssertionError where that never is."""
