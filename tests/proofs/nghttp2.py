@@ -149,7 +149,7 @@ def of_a_client() -> Iterable[Case]:
         (":status in a request", begun(head=b"\x88" + HEAD, flags=5)),
     ):
         yield Case(name, head)
-    for name, value in (
+    for key, value in (
         (b"X", b"1"),
         (b"", b"1"),
         (b"a b", b"1"),
@@ -174,7 +174,7 @@ def of_a_client() -> Iterable[Case]:
         (b"host", b"server"),
         (b"cookie", b"a=b"),
     ):
-        yield Case(f"field {name!r}: {value!r}", with_field(name, value) + data(EIGHT))
+        yield Case(f"field {key!r}: {value!r}", with_field(key, value) + data(EIGHT))
     for text, body in ((b"8", EIGHT), (b"9", EIGHT), (b"7", EIGHT), (b"x", EIGHT), (b"", EIGHT), (b"+8", EIGHT)):
         yield Case(f"content-length {text!r} of 8", begun(head=LENGTH + http2.literal(text.decode())) + data(body))
     yield Case("content-length 8 twice", begun(head=LENGTH + b"\x018" + b"\x0f\x0d\x018") + data(EIGHT))
@@ -243,11 +243,11 @@ def of_a_server() -> Iterable[Case]:
     yield Case(":status of four digits", answer(field(b":status", b"2000")))
     yield Case(":status of letters", answer(field(b":status", b"2xx")))
     yield Case(":path in an answer", answer(b"\x88" + PATH_FIELD))
-    for name, value in (
+    for key, value in (
         *((b"X", b"1"), (b"", b"1"), (b"a b", b"1"), (b"x", b"a\x00"), (b"x", b"a\n"), (b"x", b" a"), (b"x", b"\xe9")),
         *((b"connection", b"close"), (b"transfer-encoding", b"chunked"), (b"te", b"gzip"), (b"te", b"trailers")),
     ):
-        yield Case(f"field {name!r}: {value!r}", answer(OK_HEADERS + field(name, value)))
+        yield Case(f"field {key!r}: {value!r}", answer(OK_HEADERS + field(key, value)))
     for text in ("8", "9", "7", "x"):
         sized = answer(OK_HEADERS + b"\x0f\x0d" + http2.literal(text))
         yield Case(f"content-length {text} of 8", sized + data(EIGHT, flags=0) + answer(TRAILERS, 5))

@@ -53,17 +53,17 @@ class Session:
         new = library.nghttp2_session_server_new if server else library.nghttp2_session_client_new
         assert new(byref(self._session), callbacks, None) == 0
         library.nghttp2_session_callbacks_del(callbacks)
-        found = (_Setting * len(settings))(*settings)
+        found = (_Setting * len(settings))(*(_Setting(*one) for one in settings))
         assert library.nghttp2_submit_settings(self._session, 0, found, len(settings)) == 0
 
     def request(self, fields: Sequence[tuple[bytes, bytes]]) -> int:
         """Asks, with headers alone; gives the stream."""
-        found = (_Field * len(fields))(*((name, value, len(name), len(value), 0) for name, value in fields))
+        found = (_Field * len(fields))(*(_Field(name, value, len(name), len(value), 0) for name, value in fields))
         return int(self._library.nghttp2_submit_request(self._session, None, found, len(fields), None, None))
 
     def take(self, data: bytes) -> bool:
         """Reads bytes; False where they are no greeting of HTTP/2, which it says nothing to."""
-        taken = self._library.nghttp2_session_mem_recv(self._session, data, len(data))
+        taken: int = self._library.nghttp2_session_mem_recv(self._session, data, len(data))
         assert taken in (len(data), BAD_GREETING), taken
         return taken != BAD_GREETING
 
