@@ -1,9 +1,9 @@
 """What honest callers feel while many connections flood a router from their own address, and that these are cut.
 
-`./run prove floods [--seconds S] [--rounds N] [--connections N…] [FLOOD…]` prints a line for each; the suite has a short
-form. It holds where 95 % of the honest calls are answered, the flood was cut, and p99 is at most five times the
+`./run prove floods [--seconds S] [--rounds N] [--connections N…] [FLOOD…]` prints a line for each; the suite has a
+short form. It holds where 95 % of the honest calls are answered, the flood was cut, and p99 is at most five times the
 undisturbed one, which is measured in turn with it. The flood gives way to all else on the machine: attackers would be
-on others, and what is measured is what the router makes of them.
+on other ones, and what is measured is what the router makes of them.
 """
 
 import argparse

@@ -81,12 +81,10 @@ class ClientStream:
         status = fields.get(":status", "")
         if self.answered or len(status) != 3 or status == "101":
             raise StreamError(f"headers with :status {status[:64]!r} are not allowed there")
-        if status[0] == "1":
-            return True  # more will come (RFC 9113, 8.1)
-        if not (status.isascii() and status.isdecimal()):
-            raise StreamError(f":status: {status!r} is not a number")
         if status != "200":
-            return False
+            if not (status.isascii() and status.isdecimal()):
+                raise StreamError(f":status: {status!r} is not a number")
+            return status[0] == "1"  # more will come (RFC 9113, 8.1)
         self.answered = True
         if (length := fields.get("content-length")) is not None:
             if not (length.isascii() and length.isdecimal() and len(length) <= 10):
