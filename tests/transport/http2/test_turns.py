@@ -72,15 +72,41 @@ async def test_whose_calls_are_answered_does_not_wait_for_the_others() -> None:
     assert [call.payload for call in side.calls] == [b"now", b"later"]
 
 
+async def test_an_honest_newcomer_from_the_address_of_a_flood_waits_but_shortly() -> None:
+    """For those before it once, and not again with each part of its first call: it may share the address by chance."""
+    side = ServerSide((PATH,))
+    attacker = Client(side)
+    await attacker.say(SETTINGS_FRAMES * 100)
+    assert side.queue.counts.cuts == {"flood": 1}
+    said = {Client(side, greeting=b""): GREETING + SETTINGS_FRAMES * 100 for _ in range(40)}
+    honest = Client(side, greeting=b"")
+    said[honest] = http2.client_preface() + TAKEN + begun() + data(message(b"x" * 100))
+    waited = 0
+    while not side.calls and waited < 100:
+        waited += 1
+        side.queue.turns._read_suspects()
+        for one in [one for one in said if one.wire.reads]:
+            while one.wire.reads and said[one] and not one.connection.closed:
+                room = len(one.connection.get_buffer(-1))
+                part, said[one] = said[one][:room], said[one][room:]
+                read(one, part)
+        await honest.heard()
+    assert [call.payload for call in side.calls] == [b"x" * 100]
+    assert waited <= 41 / turns.NEWCOMERS + 5
+    side.calls[0].reply(b"answer")
+    assert not honest.connection.account.suspect
+    assert side.queue.counts.cuts["flood"] > 1
+
+
 async def test_the_next_turn_is_empty_though_suspects_have_filled_this_one() -> None:
     """Or whoever comes then would find it full."""
     side = ServerSide((PATH,))
     suspect = Client(side)
     suspect.connection.account.suspect = True
-    read(suspect, SETTINGS_FRAMES)
+    read(suspect, SETTINGS_FRAMES[:126])
     side.queue.turns.read_units = turns.READ_UNITS - 1
     suspect.wire.reads = True
-    read(suspect, SETTINGS_FRAMES)
+    read(suspect, SETTINGS_FRAMES[:126])
     assert side.queue.turns.read_units >= turns.READ_UNITS
     await suspect.heard()
     assert side.queue.turns.read_units == 0

@@ -201,7 +201,10 @@ class ServerConnection(asyncio.BufferedProtocol):
             self._socket.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._turns.small_buffer if self.account.suspect else self._turns.buffer
+        turns, account = self._turns, self.account
+        if not account.suspect:
+            return turns.buffer
+        return turns.small_buffer if account.is_paced else turns.fresh_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         turns, account = self._turns, self.account

@@ -17,13 +17,15 @@ FULL_TURN_BYTES: Final = 512
 """Read of each of the others that are ready in the same turn; nothing at all cannot be asked for."""
 UNPAID_UNITS: Final = READ_UNITS // 2
 """Of work in one turn for what was kept of an earlier one, before the rest of it has to wait for the next."""
-SUSPECTS: Final = 8
+SUSPECT_SECONDS: Final = 0.002
+SUSPECTS: Final = 3
 """Connections of floods that are read from, FULL_TURN_BYTES each, in each SUSPECT_SECONDS: none may keep the loop, and
 a call that comes meanwhile waits for a millisecond or so."""
-SUSPECT_SECONDS: Final = 0.005
+FRESH_BYTES: Final = 128
+"""Read of one that comes from the address of a flood, as long as it has had hardly more done than a greeting. That is
+as much as a greeting has, and too little to be a flood: many of them are read, so an honest one waits but shortly."""
 NEWCOMERS: Final = 4
-"""Connections from the address of a flood that are read from in the same time, as long as they have had hardly more
-done than a greeting: an honest one waits for some milliseconds, and for those before it."""
+"""Of these, in the same time, that nothing was read of; and as many that something was."""
 
 
 class PausedConnection(Protocol):
@@ -44,7 +46,8 @@ class ReadingTurns:
     Attributes:
         read_units: Of work that was read in this turn; changed by connections and by the queue of calls.
         whole_buffer: What is read next, of one connection until it has taken it; `buffer` is a part of it.
-        small_buffer: For what is read next of a connection that is suspect.
+        small_buffer: For what is read next of a connection that is suspect, and `fresh_buffer` of one that has hardly
+            said anything.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, go_on: Callable[[], None]) -> None:
@@ -54,12 +57,14 @@ class ReadingTurns:
         self.read_units = 0
         self.whole_buffer = memoryview(bytearray(READ_BYTES))
         self.small_buffer = self.whole_buffer[:FULL_TURN_BYTES]
+        self.fresh_buffer = self.whole_buffer[:FRESH_BYTES]
         self._is_due = False
         self._held_up: list[PausedConnection] = []  # not read from until the next turn
         self._unpaid: deque[PausedConnection] = deque()  # what came of them is not taken yet
         self._suspects: deque[PausedConnection] = deque()  # not read from until it is their turn
         self._suspects_are_due = False
-        self._newcomers: deque[PausedConnection] = deque()  # suspects of whom nothing is known yet
+        self._newcomers: deque[PausedConnection] = deque()  # suspects that nothing was read of
+        self._fresh: deque[PausedConnection] = deque()  # suspects that have had hardly more done than a greeting
 
     @property
     def buffer(self) -> memoryview:
@@ -72,7 +77,8 @@ class ReadingTurns:
             self._suspects.append(connection)
             self._pace()
         elif connection.account.suspect:
-            self.wait(connection)
+            self._fresh.append(connection)
+            self._pace()
         else:
             self._held_up.append(connection)
         if self._held_up or self.read_units >= READ_UNITS:  # which only the next turn makes nothing of
@@ -100,11 +106,12 @@ class ReadingTurns:
             self._loop.call_later(SUSPECT_SECONDS, self._read_suspects)
 
     def _read_suspects(self) -> None:
-        for waiting, most in ((self._newcomers, NEWCOMERS), (self._suspects, SUSPECTS)):
+        queues = ((self._newcomers, NEWCOMERS), (self._fresh, NEWCOMERS), (self._suspects, SUSPECTS))
+        for waiting, most in queues:
             for _ in range(min(most, len(waiting))):
                 waiting.popleft().read_on()
         self._suspects_are_due = False
-        if self._newcomers or self._suspects:
+        if any(waiting for waiting, _ in queues):
             self._pace()
 
     def _turn(self) -> None:
