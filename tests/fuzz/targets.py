@@ -1,5 +1,5 @@
 """Everything that takes outside bytes, by name."""
 
-from tests.fuzz import files, server, sockets, tensors, wire
+from tests.fuzz import codecs, files, server, sockets, tensors, wire
 
-TARGETS = (*wire.TARGETS, *tensors.TARGETS, *server.TARGETS, *sockets.TARGETS, *files.TARGETS)
+TARGETS = (*wire.TARGETS, *tensors.TARGETS, *server.TARGETS, *codecs.TARGETS, *sockets.TARGETS, *files.TARGETS)

@@ -77,6 +77,8 @@ class WorkerSide:
         """One of the worker's settings. Raises ProtocolError."""
         if name == http2.MAX_CONCURRENT_STREAMS:
             self._calls.most_streams = value
+        elif name == http2.HEADER_TABLE_SIZE and value < http2.DEFAULT_TABLE:
+            self._calls.owes_table_size = True
         elif name == http2.ENABLE_PUSH and value:
             raise ProtocolError("SETTINGS_ENABLE_PUSH: 1; a server may not set it")
 

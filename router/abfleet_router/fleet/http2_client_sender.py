@@ -65,6 +65,8 @@ class CallSender:
         ended: Those that we have ended and the worker has not.
         takes_calls: Whether new ones may begin; changed by the connection.
         owed: Whether a call was made, and nothing has come since; changed by the connection, too.
+        owes_table_size: Whether the worker takes a smaller table, and has not been told that we know: the next header
+            block says so, though our encoder uses none (RFC 9113, 4.3.1). Set by who takes its settings.
     """
 
     def __init__(self, write: Callable[[bytes], None], on_used_up: Callable[[], None]) -> None:
@@ -79,6 +81,7 @@ class CallSender:
         self.ended = EndedStreams()
         self.takes_calls = False
         self.owed = False
+        self.owes_table_size = False
 
     def call(self, stream: ClientStream, head: bytes, message: bytes) -> None:
         """Begins a call, or has it wait while the worker allows no further stream."""
@@ -90,6 +93,9 @@ class CallSender:
 
     def _open(self, stream: ClientStream, head: bytes, body: bytes) -> None:
         number, flow, size = self.next_stream, self.flow, len(body)
+        if self.owes_table_size:
+            self.owes_table_size = False
+            head = http2.NO_TABLE + head
         stream.stream, stream.window = number, flow.stream_window
         self.next_stream += 2
         self.open[number] = stream

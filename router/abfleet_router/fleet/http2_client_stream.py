@@ -81,10 +81,10 @@ class ClientStream:
         status = fields.get(":status", "")
         if self.answered or len(status) != 3 or status == "101":
             raise StreamError(f"headers with :status {status[:64]!r} are not allowed there")
-        if status[0] == "1":
-            return True  # more will come (RFC 9113, 8.1)
         if status != "200":
-            return False
+            if not (status.isascii() and status.isdecimal()):
+                raise StreamError(f":status: {status!r} is not a number")
+            return status[0] == "1"  # more will come (RFC 9113, 8.1)
         self.answered = True
         if (length := fields.get("content-length")) is not None:
             if not (length.isascii() and length.isdecimal() and len(length) <= 10):
@@ -138,6 +138,8 @@ class ClientStream:
             return self._message()
         known = len(status) <= 2 and status.isascii() and status.isdecimal() and int(status) <= Code.UNAUTHENTICATED
         http = trailers.get(":status", "200")
+        if http[:1] == "1":
+            raise StreamError(f"headers with :status {http[:64]!r} may not end the stream")
         code = Code(int(status)) if known else Code.UNKNOWN if status else HTTP_STATUSES.get(http, Code.UNKNOWN)
         said = f"the worker answered with HTTP status {http}" if http != "200" else "the answer has no grpc-status"
         return RpcFailed(code, unquote(trailers.get("grpc-message", "")) or (status and "no message") or said)

@@ -132,6 +132,12 @@ async def test_what_breaks_the_connection(peer: Peer, hostile: bytes, code: int)
         pytest.param(
             frame(http2.HEADERS, 4, 1, OK + b"\x0f\x0d\x019") + BODY + DONE, http2.PROTOCOL_ERROR, id="content-length 9"
         ),
+        pytest.param(frame(http2.HEADERS, 4, 1, b"\x08\x032xx"), http2.PROTOCOL_ERROR, id="a status of letters"),
+        pytest.param(frame(http2.HEADERS, 5, 1, b"\x08\x03103"), http2.PROTOCOL_ERROR, id="hints that end it"),
+        pytest.param(frame(http2.HEADERS, 4, 1, OK + b"\x00\x01a\x01\0"), http2.PROTOCOL_ERROR, id="NUL"),
+        pytest.param(frame(http2.HEADERS, 4, 1, OK + b"\x00\x01a\x01\r"), http2.PROTOCOL_ERROR, id="CR"),
+        pytest.param(frame(http2.HEADERS, 4, 1, OK + b"\x00\x01a\x01\n"), http2.PROTOCOL_ERROR, id="LF"),
+        pytest.param(frame(http2.HEADERS, 4, 1, OK + b"\x00\x02te\x04gzip"), http2.PROTOCOL_ERROR, id="a coding"),
         pytest.param(HEAD + b"\0\0\5\0\0\0\0\0\1" + b"\1\0\0\0\0" + DONE, http2.CANCEL, id="a compressed message"),
     ],
 )
@@ -194,6 +200,19 @@ async def test_foreign_headers_of_an_answer_harm_nothing(peer: Peer, value: byte
     peer.say(frame(http2.HEADERS, 4, 1, OK + field), BODY)
     peer.say(frame(http2.HEADERS, 5, 1, b"\x00\x0bgrpc-status\x010" + field))
     assert await call.done == b"abc"
+
+
+@pytest.mark.parametrize(("size", "told"), [(0, True), (4095, True), (4096, False), (65_536, False)])
+async def test_a_server_with_a_smaller_table_is_told_that_we_know(peer: Peer, size: int, told: bool) -> None:
+    """At the beginning of the next header block, and once; a server may end a connection that leaves it out (4.3.1)."""
+    peer.call()
+    peer.wire.frames()
+    peer.say(setting(http2.HEADER_TABLE_SIZE, size))
+    peer.call()
+    peer.call()
+    blocks = [got.payload for got in peer.wire.frames() if got.kind == http2.HEADERS]
+    assert [block.startswith(http2.NO_TABLE) for block in blocks] == [told, False]
+    assert blocks[0].removeprefix(http2.NO_TABLE) == blocks[1]
 
 
 async def test_the_servers_limit_of_streams_is_kept(peer: Peer) -> None:

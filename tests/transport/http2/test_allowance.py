@@ -184,16 +184,20 @@ async def test_suspects_are_read_from_in_small_parts_and_a_few_at_a_time(monkeyp
     first = Client(side)
     await first.say(FLOODS["window updates"])
     suspects = [Client(side) for _ in range(5)]
-    for one in suspects:
-        assert len(one.connection.get_buffer(-1)) == turns.FULL_TURN_BYTES
-        one.connection.get_buffer(-1)[:9] = frame(http2.SETTINGS, http2.ACK, 0)
-        one.connection.buffer_updated(9)
+    for said in (frame(http2.SETTINGS, http2.ACK, 0), *(frame(http2.PING, 0, 0, bytes(8)) * 7,) * 4):
+        assert not any(one.wire.reads for one in suspects)
         side.queue.turns._turn()
-        assert one.wire.reads, "who has but greeted may be anybody"
-        pings = frame(http2.PING, 0, 0, bytes(8)) * 25
-        one.connection.get_buffer(-1)[: len(pings)] = pings
-        one.connection.buffer_updated(len(pings))
+        side.queue.turns._read_suspects()
+        assert sum(one.wire.reads for one in suspects) == turns.NEWCOMERS
+        side.queue.turns._read_suspects()
+        assert all(one.wire.reads for one in suspects), "who has but greeted may be anybody"
+        for one in suspects:
+            room = one.connection.get_buffer(-1)
+            assert len(room) == turns.FRESH_BYTES
+            room[: len(said)] = said
+            one.connection.buffer_updated(len(said))
     assert [one.wire.reads for one in suspects] == [False] * 5
+    assert {len(one.connection.get_buffer(-1)) for one in suspects} == {turns.FULL_TURN_BYTES}
     side.queue.turns._read_suspects()
     assert [one.wire.reads for one in suspects] == [True, True, False, False, False]
     async with asyncio.timeout(30):

@@ -39,6 +39,8 @@ async def goes_on(client: Client, stream: int = 101) -> bool:
         pytest.param(begun(5) + begun(3), http2.PROTOCOL_ERROR, id="a lower stream that was passed over"),
         pytest.param(begun(5) + data(b"", stream=3), http2.PROTOCOL_ERROR, id="data on such a stream"),
         pytest.param(begun(2), http2.PROTOCOL_ERROR, id="an even stream"),
+        pytest.param(begun(head=bytes(4), flags=0x24), http2.FRAME_SIZE_ERROR, id="no room for a priority"),
+        pytest.param(begun(head=b"\0" + bytes(4), flags=0x2C), http2.FRAME_SIZE_ERROR, id="none beside the padding"),
         pytest.param(begun(5) + frame(3, 0, 5, bytes(4)) + begun(5), http2.STREAM_CLOSED, id="one that was reset"),
         pytest.param(
             begun(5) + frame(3, 0, 5, bytes(4)) + data(b"", stream=5), http2.STREAM_CLOSED, id="data after a reset"

@@ -17,7 +17,7 @@ BURST_UNITS: Final = 20_000
 """40 ms, after which honest callers would notice."""
 FREE_UNITS: Final = 128
 """What any connection may owe, though others of its address have used up what they share."""
-FRESH_UNITS: Final = 48
+FRESH_UNITS: Final = 64
 """Who has had less done has greeted, and hardly more."""
 CALM_SECONDS: Final = 10.0
 """For so long after a flood the new connections of its address are read from last."""

@@ -48,6 +48,10 @@ RAPID_SECONDS: Final = 0.02
 log = structlog.get_logger("abfleet.transport")
 
 
+def nothing_more() -> None:
+    """In the place of a method of a connection that has gone: with it the connection would wait for the collector."""
+
+
 class ServerSide:
     """What control frames of a client do to its connection: calls that it gives up, and streams that are cut."""
 
@@ -122,7 +126,6 @@ class ServerConnection(asyncio.BufferedProtocol):
     Attributes:
         account: What the client has us do that serves no call.
         streams: By number, every call that is not answered.
-        read_on: Reads from it again, unless its client does not read.
         drain: Takes no more calls, answers those that were sent, then closes.
         abort: Cuts it at once; calls that are open on it are given up.
     """
@@ -145,10 +148,10 @@ class ServerConnection(asyncio.BufferedProtocol):
         )
         self._frames = FrameReader(self._requests, max_frame=http2.DEFAULT_MAX_FRAME, preface=http2.PREFACE)
         self.streams = sender.streams
-        self.read_on = socket.read_on
         self.drain = sender.drain.begin
         self.abort = socket.abort
         self._greeting: asyncio.TimerHandle | None = None
+        self._kept = b""  # what came when the turn was full
         self._slow: dict[int, float] = {}  # streams that wait for their client, and since when we have known
 
     # --- for the event loop -------------------------------------------------------------------------------------------
@@ -181,8 +184,8 @@ class ServerConnection(asyncio.BufferedProtocol):
         self.account.close()
         self._stop_greeting()
         sender = self._sender
-        for stream in list(sender.flow.unsent):
-            sender.flow.drop(stream)
+        sender.flow.close()
+        self._side.on_acknowledged = nothing_more
         calls = list(self.streams.values())
         self.streams.clear()
         for call in calls:
@@ -194,19 +197,41 @@ class ServerConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._socket.resume_writing()
+        if self._kept:  # which comes before what is read next
+            self._socket.pause_reading()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._turns.small_buffer if self.account.suspect else self._turns.buffer
+        turns, account = self._turns, self.account
+        if not account.suspect:
+            return turns.buffer
+        return turns.small_buffer if account.is_paced else turns.fresh_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         turns, account = self._turns, self.account
         data = bytes(turns.whole_buffer[:nbytes])
+        # Who has just come owes nothing, and who has had more done than calls have paid for owes something. Each of
+        # them says little in a full turn, but a thousand of them would hold the others up for a tenth of a second.
+        if turns.read_units >= READ_UNITS and account.due >= 0 and self._socket.pause_reading():
+            self._kept = data
+            turns.keep(self)
+            return
         turns.read_units += nbytes // BYTES_A_UNIT
         if account.suspect:
             account.due += nbytes // SUSPECT_BYTES_A_UNIT
         self.data_received(data)
         if (account.suspect or turns.read_units >= READ_UNITS) and self._socket.pause_reading():
             turns.hold_up(self)
+
+    def read_on(self) -> None:
+        """Takes what was kept, and reads from it again, unless its client does not read."""
+        turns, kept = self._turns, self._kept
+        if kept:
+            self._kept = b""
+            turns.whole_buffer[: len(kept)] = kept
+            self.buffer_updated(len(kept))
+            if self.account.suspect or turns.read_units >= READ_UNITS:
+                return  # it waits again
+        self._socket.read_on()
 
     def data_received(self, data: bytes) -> None:
         """Reads bytes that the client has sent, cut anywhere."""

@@ -79,6 +79,10 @@ class SendBuffer:
             self._drained.set_result(None)
 
 
+def hear_nothing(owner: FlowControlled) -> None:
+    """Where nobody wants to know that all of a stream's buffer is out."""
+
+
 class FlowControl:
     """The windows that the peer gives a connection, and what waits for them; changed only by the connection's parts.
 
@@ -94,7 +98,7 @@ class FlowControl:
     __slots__ = ("_on_sent", "_write", "max_frame", "ready", "stream_window", "unsent", "window")
 
     def __init__(
-        self, write: Callable[[bytes], None], on_sent: Callable[[FlowControlled], None] = lambda owner: None
+        self, write: Callable[[bytes], None], on_sent: Callable[[FlowControlled], None] = hear_nothing
     ) -> None:
         """`on_sent` hears when all of a stream's buffer is out."""
         self._write = write
@@ -138,6 +142,12 @@ class FlowControl:
         self.ready.pop(stream, None)
         buffer.dropped()
         return True
+
+    def close(self) -> None:
+        """The connection has gone: drops what waits, and forgets who would hear of it, which is part of a circle."""
+        for stream in list(self.unsent):
+            self.drop(stream)
+        self._on_sent = hear_nothing
 
     def widen(self, increment: int) -> None:
         """The peer takes so many more bytes on the connection. Raises ProtocolError.

@@ -27,6 +27,8 @@ OF_CONNECTION: Final = frozenset((SETTINGS, PING, GOAWAY))
 """Types that are allowed on stream 0 only."""
 OF_STREAM: Final = frozenset((DATA, HEADERS, RST_STREAM, PRIORITY_FRAME, PUSH_PROMISE, CONTINUATION))
 """Types that are not allowed on stream 0."""
+PRIORITY_BYTES: Final = 5
+"""Of HEADERS that have one."""
 GOAWAY_BYTES: Final = 8
 """Or more."""
 
@@ -183,6 +185,8 @@ def is_field_name(name: bytes) -> bool:
 
 
 _has_field_name = re.compile(rb":?[!-9;-@\[-~]+").fullmatch
+is_forbidden = re.compile(rb"[\0\r\n]").search
+"""In a field's value (RFC 9113, 8.2.1)."""
 CONNECTION_HEADERS: Final = frozenset(
     (b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade")
 )
@@ -219,8 +223,10 @@ def _decode(block: bytes) -> dict[str, str]:
                 raise StreamError(f"pseudo-header {key[:64]!r} is not allowed there")
         else:
             pseudo_allowed = False
-            if not is_field_name(name) or name in CONNECTION_HEADERS:
+            if not is_field_name(name) or name in CONNECTION_HEADERS or (name == b"te" and value != b"trailers"):
                 raise StreamError(f"header {key[:64]!r} is not allowed")
+        if is_forbidden(value):
+            raise StreamError(f"header {key[:64]!r}: NUL, CR and LF are not allowed in a value")
         fields[key] = value.decode("latin-1")
     return fields
 
@@ -233,7 +239,9 @@ def unpadded(kind: int, flags: int, payload: bytes) -> bytes:
             raise ProtocolError("padding: the frame does not say its length")
         start, end = 1, end - payload[0]
     if kind == HEADERS and flags & PRIORITY:
-        start += 5
+        start += PRIORITY_BYTES
+        if start > len(payload):
+            raise ProtocolError(f"HEADERS: {len(payload)} bytes have no room for its priority", FRAME_SIZE_ERROR)
     if start > end:
         raise ProtocolError("padding: it is longer than the frame")
     return payload[start:end]

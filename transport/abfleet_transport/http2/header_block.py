@@ -24,6 +24,7 @@ from abfleet_transport.http2.frames import (
     MAX_HEADER_BLOCK,
     ProtocolError,
     is_field_name,
+    is_forbidden,
 )
 
 Fields = list[tuple[bytes, bytes]]
@@ -46,8 +47,6 @@ MAX_KEPT_STRING: Final = 64
 """Of those with Huffman coding: longer ones are decoded each time."""
 is_name = re.compile(rb"[0-9a-z_.-]+").fullmatch
 """gRPC's names of metadata; fields of other names are passed over, where HTTP/2 allows them."""
-is_forbidden = re.compile(rb"[\0\r\n]").search
-"""In a field's value (RFC 9113, 8.2.1)."""
 MAX_LENGTH_DIGITS: Final = 19
 """Of a content-length; more are no number of bytes."""
 KEPT_BLOCKS: Final = 4096
