@@ -1,6 +1,7 @@
 """The queue: what goes in comes out once, in order, in batches that are bounded, whatever becomes of its neighbours."""
 
 import asyncio
+import math
 from asyncio import events
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.fleet.attempt_timer import AttemptTimer
 from abfleet_router.fleet.batch import Batch
 from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, BatchQueue
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_transport.call import Code
+from abfleet_transport.end_of_turn import EndOfTurn
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
@@ -91,7 +94,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.clock, self.link, self.backlog, self.owner = FakeClock(), FakeLink(), Backlog(), Owner()
         self.max_batch, self.max_in_flight = max_batch, max_in_flight
         self.queue = BatchQueue(
-            self.link, self.owner, self.backlog, self.clock, max_batch=max_batch, max_in_flight=max_in_flight
+            self.link,
+            self.owner,
+            self.backlog,
+            self.clock,
+            turn=EndOfTurn(self.loop),
+            timer=AttemptTimer(lambda: math.inf, self.clock),
+            max_batch=max_batch,
+            max_in_flight=max_in_flight,
         )
         self.owner.queue = self.queue
         self.owner.queues_again = self.is_queued_again
@@ -181,7 +191,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(chances=st.lists(st.booleans(), max_size=4))
     def sweep(self, chances: list[bool]) -> None:
         self.chances = chances
-        waited, in_flight, _ = self.act(self.queue.expire, self.clock.now)
+        waited, in_flight, _, due = self.act(self.queue.expire, self.clock.now)
+        ended = {id(routed) for routed in (*waited, *in_flight)}
+        left = [one for one in self.all if not one.done and id(one) not in ended]
+        assert due == min((one.attempt_until for one in left), default=math.inf)
+        assert due > self.clock.now
         for routed in (*waited, *in_flight):
             assert routed.attempt_until <= self.clock.now
             self.act(self.owner.end, routed, Code.DEADLINE_EXCEEDED)
@@ -243,7 +257,9 @@ class Bench:
 
     def __init__(self, **limits: int) -> None:
         self.clock, self.link, self.backlog, self.owner = FakeClock(), FakeLink(), Backlog(), Owner()
-        self.queue = BatchQueue(self.link, self.owner, self.backlog, self.clock, **limits)
+        self.timer = AttemptTimer(lambda: math.inf, self.clock)
+        turn = EndOfTurn(asyncio.get_running_loop())
+        self.queue = BatchQueue(self.link, self.owner, self.backlog, self.clock, turn=turn, timer=self.timer, **limits)
         self.owner.queue = self.queue
 
     def append(self, count: int, seconds: float = 0.5) -> list[RoutedCall]:
@@ -347,7 +363,7 @@ async def test_a_batch_without_an_answer_tells_of_an_unresponsive_replica(make_b
         bench.queue.send()
         await turns()
         bench.clock.advance(seconds + 0.001)
-        waited, in_flight, unresponsive = bench.queue.expire(bench.clock.now)
+        waited, in_flight, unresponsive, _ = bench.queue.expire(bench.clock.now)
         assert (len(waited), len(in_flight), unresponsive) == (0, 2, patient)
         await turns()
 

@@ -96,7 +96,7 @@ async def test_attempts_that_run_out_make_it_fewer() -> None:
         await turns()
     await bench.arrive(*[infer(bench, message()) for _ in range(128)])
     assert queue(bench).in_flight <= LEAST_CALLS
-    queue(bench).greet()
+    queue(bench).hold(False)
     assert queue(bench)._most_now == 128
     await bench.close()
 
