@@ -1,5 +1,6 @@
 """The queue of a server of the Open Inference Protocol, without a network: what is sent, and when waiting is seen."""
 
+import asyncio
 import random
 from collections import Counter
 from typing import Any
@@ -12,6 +13,7 @@ from abfleet_router.calls.spans import CallTracer
 from abfleet_router.fleet.oip_queue import LEAST_CALLS, OipQueue
 from abfleet_router.fleet.oip_server import OipServer
 from abfleet_transport.call import Code
+from abfleet_transport.end_of_turn import end_of_turn
 
 from tests.router.bench import Bench, fake
 from tests.router.calls.test_infer import infer, message
@@ -141,6 +143,7 @@ async def test_a_queue_that_closes_refuses_nothing_twice() -> None:
     server.misfit = "it takes other tensors"
     call = bench.call("u")
     bench.router.on_calls([call])
+    end_of_turn(asyncio.get_running_loop()).end()
     queue(bench).close()
     await turns()
     assert len(call.answers) == 1
