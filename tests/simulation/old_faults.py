@@ -38,7 +38,7 @@ def _given_up_and_in_flight() -> "contextlib.AbstractContextManager[Any]":
         batch = routed.batch
         real(self, routed)
         if batch is not None and not batch.open:
-            self._in_flight[batch] = None
+            self.in_flight[batch] = None
 
     return mock.patch.object(BatchQueue, "remove", remove)
 

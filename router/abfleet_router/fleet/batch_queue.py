@@ -67,7 +67,8 @@ class BatchQueue(Generic[C]):
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._waiting: WaitingCalls[C] = WaitingCalls(backlog)
-        self._in_flight: dict[Batch[C], None] = {}  # oldest first
+        self.in_flight: dict[Batch[C], None] = {}
+        """Batches that have been sent and not answered, oldest first; changed only here."""
         self._sends_soon = False
         self._most_now = max_in_flight  # of batches; 0 while nothing is sent
         self._one_by_one = self.alone_only  # the worker takes no batch of the hops that have calls alone
@@ -78,17 +79,12 @@ class BatchQueue(Generic[C]):
         """Live calls that wait or are in flight."""
 
     @property
-    def in_flight(self) -> int:
-        """Batches that have been sent and not answered."""
-        return len(self._in_flight)
-
-    @property
     def expected_wait(self) -> float:
         """Seconds until a call that comes now would be sent.
 
         Exact when batches are full; too little when they are small, and would take longer if they were not.
         """
-        if not self._in_flight:
+        if not self.in_flight:
             return 0.0
         return (1 + len(self._waiting.calls) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
 
@@ -99,7 +95,7 @@ class BatchQueue(Generic[C]):
         self.load += 1
         if routed.attempt_until < self._timer.due:
             self._timer.watch(routed.attempt_until)
-        if not self._sends_soon and len(self._in_flight) < self._most_now:
+        if not self._sends_soon and len(self.in_flight) < self._most_now:
             self._sends_soon = True
             self._turn.add(self.send)
 
@@ -114,14 +110,14 @@ class BatchQueue(Generic[C]):
 
     def _send_soon(self) -> None:
         """In the next turn: calls that were read in this one are not here yet, and would need a batch of their own."""
-        if not self._sends_soon and self._waiting.calls and len(self._in_flight) < self._most_now:
+        if not self._sends_soon and self._waiting.calls and len(self.in_flight) < self._most_now:
             self._sends_soon = True
             self._turn.in_next(self.send)
 
     def send(self) -> None:
         """Sends batches while there is something to send and room in flight."""
         self._sends_soon = False
-        while self._waiting.calls and len(self._in_flight) < self._most_now:
+        while self._waiting.calls and len(self.in_flight) < self._most_now:
             now = self._clock()
             calls, expired = self._waiting.take(self._max_batch, now, one_by_one=self._one_by_one)
             self.load -= len(expired)
@@ -146,9 +142,9 @@ class BatchQueue(Generic[C]):
             if routed.trace is not None:
                 address = batch.replica.address if batch.replica else ""
                 traceparents[len(timeouts) - 1] = routed.trace.sent(batch, address, routed.version)
-        if not self._in_flight:
+        if not self.in_flight:
             self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
-        self._in_flight[batch] = None
+        self.in_flight[batch] = None
         if batch.alone:
             batch.message = self._send_alone(batch, longest)
         else:
@@ -183,7 +179,7 @@ class BatchQueue(Generic[C]):
 
     def _not_in_flight(self, batch: Batch[C], now: float) -> None:
         self._batch_ended_at = now
-        del self._in_flight[batch]
+        del self.in_flight[batch]
         self.load -= batch.open
 
     def remove(self, routed: C) -> None:
@@ -195,7 +191,7 @@ class BatchQueue(Generic[C]):
             return
         routed.batch = None
         batch.open -= 1
-        if batch in self._in_flight:
+        if batch in self.in_flight:
             self.load -= 1
             if batch.open == 0:  # nobody waits for its answer any more
                 self._not_in_flight(batch, self._clock())
@@ -214,7 +210,7 @@ class BatchQueue(Generic[C]):
         """Takes out the calls whose attempt has run out of time."""
         waited, due = self._waiting.take_expired(now)
         self.load -= len(waited)
-        in_flight = [(routed, batch) for batch in self._in_flight for routed in batch.calls if routed.batch is batch]
+        in_flight = [(routed, batch) for batch in self.in_flight for routed in batch.calls if routed.batch is batch]
         late = [(routed, batch) for routed, batch in in_flight if routed.attempt_until <= now]
         for routed, _ in late:
             self.remove(routed)
@@ -231,8 +227,8 @@ class BatchQueue(Generic[C]):
     def close(self) -> None:
         """Fails what is in flight. Nothing is sent from now on; what waits is for `take_waiting`."""
         self._max_in_flight = self._most_now = 0
-        for batch in list(self._in_flight):
-            if batch in self._in_flight:  # else it went with the end of another
+        for batch in list(self.in_flight):
+            if batch in self.in_flight:  # else it went with the end of another
                 self._not_in_flight(batch, self._clock())
                 batch.cancel()
                 closed = BatchFailed(FailureReason.UNAVAILABLE, "the connection was closed", connection_broke=True)

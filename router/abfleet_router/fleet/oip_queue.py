@@ -74,7 +74,7 @@ class OipQueue(BatchQueue[C]):
         """A call that was sent then was slow: once for all that were sent before the last time."""
         if sent >= self._cut_at:
             self._cut_at = self._clock()
-            calls = max(LEAST_CALLS, CUT * min(self._bound, len(self._in_flight)))
+            calls = max(LEAST_CALLS, CUT * min(self._bound, len(self.in_flight)))
             self._bound_is(min(self._bound, calls))
 
     def expire(self, now: float) -> Expired[C]:
