@@ -17,7 +17,7 @@ from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, BatchQueue
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_transport.call import Code
-from abfleet_transport.end_of_turn import EndOfTurn
+from abfleet_transport.end_of_turn import EndOfTurn, end_of_turn
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
@@ -258,7 +258,7 @@ class Bench:
     def __init__(self, **limits: int) -> None:
         self.clock, self.link, self.backlog, self.owner = FakeClock(), FakeLink(), Backlog(), Owner()
         self.timer = AttemptTimer(lambda: math.inf, self.clock)
-        turn = EndOfTurn(asyncio.get_running_loop())
+        turn = end_of_turn(asyncio.get_running_loop())
         self.queue = BatchQueue(self.link, self.owner, self.backlog, self.clock, turn=turn, timer=self.timer, **limits)
         self.owner.queue = self.queue
 
@@ -366,6 +366,20 @@ async def test_a_batch_without_an_answer_tells_of_an_unresponsive_replica(make_b
         waited, in_flight, unresponsive, _ = bench.queue.expire(bench.clock.now)
         assert (len(waited), len(in_flight), unresponsive) == (0, 2, patient)
         await turns()
+
+
+async def test_the_batch_after_an_answer_takes_what_was_read_in_the_same_turn(make_bench: Callable[..., Bench]) -> None:
+    """It is not sent at the end of what the answer brought: calls of that turn of the loop would each need a batch."""
+    bench, turn = make_bench(), end_of_turn(asyncio.get_running_loop())
+    bench.append(1)
+    await turns()
+    bench.append(1)
+    turn.begin()
+    bench.link.sent[0].answer(echo(bench.link.sent[0]))
+    turn.end()
+    bench.append(1)
+    await turns()
+    assert [len(sent.requests) for sent in bench.link.sent] == [1, 2]
 
 
 async def test_calls_that_expire_may_come_back_to_the_same_queue(make_bench: Callable[..., Bench]) -> None:
