@@ -18,10 +18,8 @@ from abfleet_router.admin import admin
 from abfleet_router.parts import RouterParts
 from abfleet_router.settings import RouterSettings
 
-SWEEP_SECONDS = 0.02
-"""Between checks for attempts whose time is up: an answer may be late by this much, against a default of 500 ms."""
-SWEEPS_PER_MEMORY_CHECK = 5
-"""Memory is checked at every fifth of them: ten times a second."""
+CHECK_SECONDS = 0.1
+"""Between checks of memory, of workers that are silent and of our own health; those of workers are counted."""
 
 
 class Serving:
@@ -72,7 +70,7 @@ class Serving:
         reload = partial(self.parts.reloader.follow, self._settings.reload_interval_seconds)
         self._tasks = [
             start_lasting(reload, "reload"),
-            start_lasting(self._keep_sweeping, "sweep"),
+            start_lasting(self._keep_checking, "check"),
             start_lasting(self._reload_on_hangup, "reload on SIGHUP"),
             start_lasting(partial(keep_checking, self.parts.guards.files), "check certificates and tokens"),
         ]
@@ -121,13 +119,12 @@ class Serving:
         parts, may_fail = self.parts, self._settings.log.policy == "keep_serving"
         return self._offered and not parts.router.memory_over_limit and (may_fail or not parts.decision_log.failing)
 
-    async def _keep_sweeping(self) -> None:
-        memory, sweeps = self.parts.guards.memory, 0
+    async def _keep_checking(self) -> None:
+        memory = self.parts.guards.memory
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            self.parts.fleet.sweep()
-            sweeps += 1
-            if memory is not None and sweeps % SWEEPS_PER_MEMORY_CHECK == 0:
+            await asyncio.sleep(CHECK_SECONDS)
+            self.parts.fleet.check_liveness()
+            if memory is not None:
                 self.parts.router.memory_over_limit = memory.check()
             if (serves := self._serves) is not self.parts.health.serving:
                 await self.parts.health.set_serving(serves)

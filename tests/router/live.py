@@ -24,7 +24,7 @@ from tests.router.bench import FakeLog
 from tests.router.fakes import FakeCall
 from tests.router.place import socket_link
 
-SWEEP_SECONDS = 0.02
+CHECK_SECONDS = 0.1
 
 
 class LiveRouter:
@@ -54,7 +54,7 @@ class LiveRouter:
         )
         targets = ", ".join(f'"{address}"' for address in addresses)
         self._config = load_text(config or f"version: 1\ndefault: v1\nmodels: {{v1: {{target: [{targets}]}}}}\n")
-        self._sweeping: asyncio.Task[None] | None = None
+        self._checking: asyncio.Task[None] | None = None
         self._calls = 0
 
     async def __aenter__(self) -> "LiveRouter":
@@ -67,19 +67,19 @@ class LiveRouter:
             for version, pool in self.fleet.pools.items():
                 while len(pool.available) < len(self._config.models[version].target):
                     await pool.changed.wait()
-        self._sweeping = asyncio.create_task(self._keep_sweeping())
+        self._checking = asyncio.create_task(self._keep_checking())
         return self
 
     async def __aexit__(self, *exception: object) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.gather(self._sweeping, return_exceptions=True)
+        if self._checking is not None:
+            self._checking.cancel()
+            await asyncio.gather(self._checking, return_exceptions=True)
         await self.fleet.close()
 
-    async def _keep_sweeping(self) -> None:
+    async def _keep_checking(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_SECONDS)
-            self.fleet.sweep()
+            await asyncio.sleep(CHECK_SECONDS)
+            self.fleet.check_liveness()
 
     def arrive(self, count: int, seconds: float = 2.0) -> list[FakeCall]:
         """So many calls come in one turn, each with so much time."""

@@ -10,7 +10,7 @@ from unittest import mock
 
 from abfleet_log.writer.writer_thread import LogWriter
 from abfleet_router.balancing.picker import Picker
-from abfleet_router.balancing.queue_delay import SMOOTHING, ExpectedWait
+from abfleet_router.balancing.queue_delay import MAX_WAIT_SECONDS, SMOOTHING, ExpectedWait
 from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.router import Router
 from abfleet_router.fleet import health_watch
@@ -24,10 +24,11 @@ OldFault = Callable[[], "contextlib.AbstractContextManager[Any]"]
 
 
 def _mean_stands_still() -> "contextlib.AbstractContextManager[Any]":
-    def learn(self: ExpectedWait, seconds: float, waiting: int = 1) -> None:
+    def is_too_long(self: ExpectedWait, seconds: float, waiting: int = 1) -> bool:
         self.seconds += SMOOTHING * (seconds - self.seconds)
+        return self.seconds > MAX_WAIT_SECONDS
 
-    return mock.patch.object(ExpectedWait, "learn", learn)
+    return mock.patch.object(ExpectedWait, "is_too_long", is_too_long)
 
 
 def _given_up_and_in_flight() -> "contextlib.AbstractContextManager[Any]":
@@ -37,7 +38,7 @@ def _given_up_and_in_flight() -> "contextlib.AbstractContextManager[Any]":
         batch = routed.batch
         real(self, routed)
         if batch is not None and not batch.open:
-            self._in_flight[batch] = None
+            self.in_flight[batch] = None
 
     return mock.patch.object(BatchQueue, "remove", remove)
 

@@ -30,14 +30,14 @@ BAD_END = 29.5
 
 @pytest.fixture
 def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Simulation]:
-    """After the bad minute, with sweeps seldom from then on: an hour of them every 20 ms is a million turns."""
+    """After the bad minute, with checks seldom from then on: an hour of them every 100 ms is 36,000 turns."""
     script = Script("idle", 1, (2, 1, 1), (50.0, 50.0, 50.0), FLAGS, BAD_MINUTE, (Phase(3.0, 26.0, 900),), 0.0)
     with simulated(script, tmp_path) as simulation:
         simulation.begin()
         simulation.world.run_until(BAD_END)
         while serving_of(simulation).parts.router._attempts.budget.spend():
             pass
-        monkeypatch.setattr(router_serving, "SWEEP_SECONDS", 1.0)
+        monkeypatch.setattr(router_serving, "CHECK_SECONDS", 1.0)
         yield simulation
 
 

@@ -7,6 +7,7 @@ experiments or models.
 __all__ = [
     "call",
     "client",
+    "end_of_turn",
     "grpcio",
     "health",
     "http2",

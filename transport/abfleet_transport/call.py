@@ -48,13 +48,16 @@ class Call(Protocol):
     metadata: Metadata
     deadline: float | None
     """When the caller gives up, in seconds of `time.monotonic()`; None when it set no deadline."""
-    peer: str
     client: str | None
     """Who the caller is, by the certificate that it showed; None where none is asked for."""
     arrived: float
     """When the transport handed the call over, in seconds of `time.monotonic()`."""
     owner: object
     """For whoever took delivery, who gets the call back when its caller goes; None at first and once it is answered."""
+
+    @property
+    def peer(self) -> str:
+        """Who is at the other end, as gRPC writes it."""
 
     def reply(self, payload: bytes) -> None:
         """Answers with a serialised response message."""

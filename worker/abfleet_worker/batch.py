@@ -41,7 +41,7 @@ def parse_batch(payload: bytes, message: Any) -> tuple[Sequence[bytes], Sequence
         batch = message.FromString(payload)
     except DecodeError:
         return Refusal(Code.INVALID_ARGUMENT, f"batch: the bytes are not a {message.DESCRIPTOR.name}")
-    requests, timeouts = batch.requests, batch.timeout_ms
+    requests, timeouts = batch.requests[:], batch.timeout_ms[:]  # lists: to go through a field takes ten times as long
     if timeouts and len(timeouts) != len(requests):
         return Refusal(
             Code.INVALID_ARGUMENT,

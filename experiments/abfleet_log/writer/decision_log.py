@@ -1,9 +1,9 @@
 """The decision log as the event loop sees it: lines are buffered, handed over and counted. Knows no file and no disk.
 
-Lines are handed to a thread every `flush_interval`, which writes them with one system call, so that a slow disk never
-holds an answer. What there is no room for is dropped and counted. Who must know that lines are written (an answer under
-the policy `refuse`, an outcome before it is acknowledged) asks with `append_all`; then lines are handed over as soon
-as the thread is free, and all that come meanwhile share the next write.
+Lines are handed to a thread once `flush_interval` has passed since the first of them, which writes them with one system
+call, so that a slow disk never holds an answer. What there is no room for is dropped and counted. Who must know that
+lines are written (an answer under the policy `refuse`, an outcome before it is acknowledged) asks with `append_all`;
+then lines are handed over as soon as the thread is free, and all that come meanwhile share the next write.
 """
 
 import asyncio
@@ -145,12 +145,13 @@ class DecisionLog:
         self._writer.start()
         if self._keeper is not None:
             self._keeper.start()
-        self._tick()
+        self.flush()
 
     def make_late(self, lines: Callable[[], Sequence[bytes]], count: Callable[[], int]) -> None:
         """Has `lines` called before each flush: what has happened since the last one and was not made into lines yet.
 
-        `count`: how many that would be now. A line that is made alone costs three times what one of many does.
+        Who has some to make asks for `flush_soon`. `count`: how many that would be now. A line that is made alone
+        costs three times what one of many does.
         """
         self._late, self._late_lines = lines, count
 
@@ -158,6 +159,7 @@ class DecisionLog:
         """Adds one line, without its line feed."""
         lines = self._lines
         lines.append(line)
+        self.flush_soon()
         if len(lines) >= FLUSH_LINES:
             self.flush()
 
@@ -165,6 +167,7 @@ class DecisionLog:
         """Adds lines, each without its line feed."""
         lines = self._lines
         lines += more
+        self.flush_soon()
         if len(lines) >= FLUSH_LINES:
             self.flush()
 
@@ -185,9 +188,13 @@ class DecisionLog:
         if self._waiters and not self._awaited:
             self.flush()
 
-    def _tick(self) -> None:
-        assert self._loop is not None
-        self._flusher = self._loop.call_later(self.settings.flush_interval_seconds, self._tick)
+    def flush_soon(self) -> None:
+        """Flushes when the interval has passed since this was asked first: there is a line, or one to be made late."""
+        if self._flusher is None and self._loop is not None:
+            self._flusher = self._loop.call_later(self.settings.flush_interval_seconds, self._flush_due)
+
+    def _flush_due(self) -> None:
+        self._flusher = None
         self.flush()
 
     def flush(self) -> None:

@@ -34,6 +34,7 @@ class Picker(Generic[R]):
         self._clock = clock
         self._draw = draw
         self._bursts: BurstPicker[R] = BurstPicker(draw)
+        self.learn = self._bursts.learn
         self._slow_start_seconds = slow_start_seconds
         self._full_share_at = float("-inf")  # when every replica that is in has its full share
 
@@ -57,10 +58,6 @@ class Picker(Generic[R]):
         """A replica that is in and is not this one."""
         others = [replica for replica in self.available if replica is not than]
         return pick(others, self._draw, self._slow_start_factor) if others else None
-
-    def learn(self, calls: int, seconds: float) -> None:
-        """A batch of `calls` was `seconds` of work."""
-        self._bursts.learn(calls, seconds)
 
     def _slow_start_factor(self, replica: R) -> float:
         return slow_start_factor(self._clock() - replica.in_since, self._slow_start_seconds)

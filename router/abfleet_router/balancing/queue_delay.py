@@ -16,21 +16,17 @@ SMOOTHING = 1 / 64
 
 
 class ExpectedWait:
-    """The mean over the calls that arrive; changed only by `learn`."""
+    """The mean over the calls that arrive; changed only by `is_too_long`."""
 
     __slots__ = ("seconds",)
 
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    @property
-    def too_long(self) -> bool:
-        """Whether the next call should be refused."""
-        return self.seconds > MAX_WAIT_SECONDS
-
-    def learn(self, seconds: float, waiting: int = 1) -> None:
-        """A call has arrived that would wait so long; `waiting` calls wait already, in all queues of the router."""
+    def is_too_long(self, seconds: float, waiting: int = 1) -> bool:
+        """A call has arrived that would wait so long: whether to refuse it. `waiting`: calls in all queues already."""
         if waiting:
             self.seconds += SMOOTHING * (seconds - self.seconds)
         elif seconds < self.seconds or self.seconds > MAX_WAIT_SECONDS:
             self.seconds = min(seconds, MAX_WAIT_SECONDS)
+        return self.seconds > MAX_WAIT_SECONDS

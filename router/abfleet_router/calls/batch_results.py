@@ -112,7 +112,8 @@ class BatchResults:
         failed: list[tuple[RoutedCall, Code, str]] = []
         round_trip_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or round_trip_seconds, round_trip_seconds)
-        for index, (routed, response) in enumerate(zip(batch.calls, responses, strict=True)):
+        # A slice is a list, and to go through a protobuf field takes ten times as long.
+        for index, (routed, response) in enumerate(zip(batch.calls, responses[:], strict=True)):
             if routed.batch is not batch:
                 continue  # its caller has gone, or it was sent elsewhere
             routed.batch = None

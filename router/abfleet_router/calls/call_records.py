@@ -63,6 +63,8 @@ class CallRecords:
     def served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
         """These were answered together by version `served`; their answers are on their way already."""
         now = self._clock()
+        if not self._ended:
+            self._log.flush_soon()
         self._ended += [(routed, item_ids, served, Code.OK, None, now) for routed, item_ids in calls]
         if len(self._ended) >= MOST_UNLOGGED:
             self._log.extend(self._late_lines())
@@ -84,17 +86,20 @@ class CallRecords:
     def count_served(self, calls: Sequence[AnsweredCall], served: str, worker_seconds: float) -> None:
         """Counts calls of one method that version `served` answered, once the answers are on their way."""
         now = self._clock()
-        took = []
+        took: list[float] = []
+        added: list[float] = []
         for routed, _ in calls:
             stats = routed.snapshot.routes[routed.arm.index].stats
-            took.append(now - routed.call.arrived)
-            stats.latency.observe(took[-1])
+            seconds = now - routed.call.arrived
+            took.append(seconds)
+            added.append(seconds - worker_seconds)
+            stats.latency.observe(seconds)
             if routed.fallback is None:
                 stats.ok += 1
             else:
                 stats.count(served, Code.OK)
         self._rpc.finished_all(calls[0][0].call.method, Code.OK, took)
-        self._metrics.added.observe_all([seconds - worker_seconds for seconds in took])
+        self._metrics.added.observe_all(added)
         if self._tracer is not None:
             wall_offset = self._wall() - now
             for routed, _ in calls:
@@ -109,6 +114,8 @@ class CallRecords:
         now = routed.call.arrived + self._count_failed(routed, code)
         if routed.hop is INFER:
             routed.call.payload = b""  # as large as it may be, it would be kept until the line is made
+        if not self._ended:
+            self._log.flush_soon()
         self._ended.append((routed, (), None, code, failure, now))
         if len(self._ended) >= MOST_UNLOGGED:
             self._log.extend(self._late_lines())

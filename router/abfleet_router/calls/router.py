@@ -96,29 +96,25 @@ class Router:
             if call.method:
                 infers += 1
         self._records.arrived(len(calls), infers)
-        snapshot, now, backlog = self._snapshot, self._clock(), self._backlog
+        snapshot, now = self._snapshot, self._clock()
         self._attempts.budget.earn(len(calls), now=now)
-        backlog.gathering = True
-        try:
-            for call in calls:
-                if snapshot is None:
-                    call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
-                    self._records.refused(call, Code.UNAVAILABLE)
-                    continue
-                try:
-                    routed = self._admission.admit(call, snapshot)
-                except InvalidRequest as error:
-                    call.fail(error.code, str(error))
-                    client_of = self._admission.client_of
-                    self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
-                except Exception:  # our own error with one call must not end those that came with it
-                    log.exception("a call could not be admitted", request_id=caller_request_id(call))
-                    call.fail(Code.INTERNAL, "the router failed on this call; see its log")
-                    self._records.refused(call, Code.INTERNAL)
-                else:
-                    self._begin(routed, now)
-        finally:
-            backlog.send_due()
+        for call in calls:
+            if snapshot is None:
+                call.fail(Code.UNAVAILABLE, "the router is starting: no configuration is in force yet")
+                self._records.refused(call, Code.UNAVAILABLE)
+                continue
+            try:
+                routed = self._admission.admit(call, snapshot)
+            except InvalidRequest as error:
+                call.fail(error.code, str(error))
+                client_of = self._admission.client_of
+                self._records.rejected(call, snapshot, error, client_of(call) if client_of else None)
+            except Exception:  # our own error with one call must not end those that came with it
+                log.exception("a call could not be admitted", request_id=caller_request_id(call))
+                call.fail(Code.INTERNAL, "the router failed on this call; see its log")
+                self._records.refused(call, Code.INTERNAL)
+            else:
+                self._begin(routed, now)
 
     def _dispatch_limited(self, routed: RoutedCall, now: float) -> None:
         """As `_dispatch`, for callers within their rate limit. Like every refusal it does not depend on the group."""
@@ -138,10 +134,12 @@ class Router:
         circuit_open = bool(pool is not default and default.available and pool.circuit_open(now))
         replica = (default if circuit_open else pool).picker.pick(now)
         waited = now - routed.call.arrived  # for a turn of the event loop
-        self._expected_wait.learn(waited if replica is None else waited + replica.queue.expected_wait, backlog.calls)
+        if replica is not None:
+            waited += replica.queue.expected_wait
+        too_long = self._expected_wait.is_too_long(waited, backlog.calls)
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
         # Whatever the group: shedding by group would bias the comparison.
-        if full or self.memory_over_limit or self._expected_wait.too_long:
+        if full or self.memory_over_limit or too_long:
             self._metrics.shed += 1
             self._attempts.fail(
                 routed, Code.RESOURCE_EXHAUSTED, "the router is overloaded: too many calls wait; try again later"

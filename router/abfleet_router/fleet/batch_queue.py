@@ -7,11 +7,13 @@ heavy load shares the cost of a round trip among many calls.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Generic
+from typing import Generic, NamedTuple
 
 import structlog
 from abfleet_transport.call import Code
+from abfleet_transport.end_of_turn import EndOfTurn
 
+from abfleet_router.fleet.attempt_timer import AttemptTimer
 from abfleet_router.fleet.batch import Batch, BatchListener, BatchSender, C, SentMessage, encode
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.waiting_calls import Backlog, WaitingCalls
@@ -27,6 +29,17 @@ UNRESPONSIVE_SECONDS = 0.25
 """A fair time for a batch: half of the default attempt timeout. Callers with less patience prove nothing."""
 
 
+class Expired(NamedTuple, Generic[C]):
+    """The calls of a queue whose attempt has run out of time."""
+
+    waited: list[C]
+    in_flight: list[C]
+    unresponsive: bool
+    """Whether the replica is."""
+    due: float
+    """When the time of the next attempt is up; inf where there is none."""
+
+
 class BatchQueue(Generic[C]):
     """The queue of one replica. All of it runs on the event loop."""
 
@@ -40,17 +53,22 @@ class BatchQueue(Generic[C]):
         backlog: Backlog,
         clock: Callable[[], float],
         *,
+        turn: EndOfTurn,
+        timer: AttemptTimer,
         max_batch: int = 128,
         max_in_flight: int = 1,
     ) -> None:
+        """`turn`: at whose end it sends; `timer`: sees to it that `expire` is called in time."""
         self._sender = sender
         self._listener = listener
-        self._backlog = backlog
         self._clock = clock
+        self._turn = turn
+        self._timer = timer
         self._max_batch = max_batch
         self._max_in_flight = max_in_flight
         self._waiting: WaitingCalls[C] = WaitingCalls(backlog)
-        self._in_flight: dict[Batch[C], None] = {}  # oldest first
+        self.in_flight: dict[Batch[C], None] = {}
+        """Batches that have been sent and not answered, oldest first; changed only here."""
         self._sends_soon = False
         self._most_now = max_in_flight  # of batches; 0 while nothing is sent
         self._one_by_one = self.alone_only  # the worker takes no batch of the hops that have calls alone
@@ -61,17 +79,12 @@ class BatchQueue(Generic[C]):
         """Live calls that wait or are in flight."""
 
     @property
-    def in_flight(self) -> int:
-        """Batches that have been sent and not answered."""
-        return len(self._in_flight)
-
-    @property
     def expected_wait(self) -> float:
         """Seconds until a call that comes now would be sent.
 
         Exact when batches are full; too little when they are small, and would take longer if they were not.
         """
-        if not self._in_flight:
+        if not self.in_flight:
             return 0.0
         return (1 + len(self._waiting.calls) / self._max_batch) * self._batch_seconds / (self._max_in_flight or 1)
 
@@ -80,29 +93,31 @@ class BatchQueue(Generic[C]):
         routed.batch = None
         self._waiting.append(routed)
         self.load += 1
-        if not self._sends_soon:
-            self._send_soon()
+        if routed.attempt_until < self._timer.due:
+            self._timer.watch(routed.attempt_until)
+        if not self._sends_soon and len(self.in_flight) < self._most_now:
+            self._sends_soon = True
+            self._turn.add(self.send)
 
     def hold(self, on: bool) -> None:
-        """While on, nothing is sent: what waits and what comes keeps its place, as long as it has time."""
+        """While on, nothing is sent: what waits and what comes keeps its place, as long as it has time.
+
+        Off: whoever is behind the sender from now on may be another one, and know more methods.
+        """
+        self._one_by_one = self.alone_only
         self._most_now = 0 if on else self._max_in_flight
         self._send_soon()
 
-    def greet(self) -> None:
-        """Whoever is behind the sender may be another one now, and know more methods."""
-        self._one_by_one = self.alone_only
-        if self._most_now:
-            self._most_now = self._max_in_flight
-
     def _send_soon(self) -> None:
-        if not self._sends_soon and self._waiting.calls and len(self._in_flight) < self._most_now:
+        """In the next turn: calls that were read in this one are not here yet, and would need a batch of their own."""
+        if not self._sends_soon and self._waiting.calls and len(self.in_flight) < self._most_now:
             self._sends_soon = True
-            self._backlog.send_soon(self)
+            self._turn.in_next(self.send)
 
     def send(self) -> None:
         """Sends batches while there is something to send and room in flight."""
         self._sends_soon = False
-        while self._waiting.calls and len(self._in_flight) < self._most_now:
+        while self._waiting.calls and len(self.in_flight) < self._most_now:
             now = self._clock()
             calls, expired = self._waiting.take(self._max_batch, now, one_by_one=self._one_by_one)
             self.load -= len(expired)
@@ -113,7 +128,8 @@ class BatchQueue(Generic[C]):
 
     def _start_batch(self, calls: list[C], now: float) -> None:
         batch = Batch(calls, now, alone=self._one_by_one and (self.alone_only or calls[0].hop.alone != ""))
-        timeouts = []
+        payloads: list[bytes] = []
+        timeouts: list[int] = []
         traceparents: dict[int, str] = {}
         longest = 0.0
         for routed in calls:
@@ -121,17 +137,18 @@ class BatchQueue(Generic[C]):
             routed.attempts += 1
             left = routed.attempt_until - now
             longest = max(longest, left)
+            payloads.append(routed.call.payload)
             timeouts.append(int(left * 1000) + 1)
             if routed.trace is not None:
                 address = batch.replica.address if batch.replica else ""
                 traceparents[len(timeouts) - 1] = routed.trace.sent(batch, address, routed.version)
-        if not self._in_flight:
+        if not self.in_flight:
             self._batch_seconds /= 1 + (now - self._batch_ended_at) / FADE_SECONDS
-        self._in_flight[batch] = None
+        self.in_flight[batch] = None
         if batch.alone:
             batch.message = self._send_alone(batch, longest)
         else:
-            message = encode([routed.call.payload for routed in calls], timeouts, traceparents)
+            message = encode(payloads, timeouts, traceparents)
             batch.message = self._sender.send(message, longest, partial(self._on_end, batch), batch.hop.path)
 
     def _send_alone(self, batch: Batch[C], timeout_seconds: float) -> SentMessage:
@@ -146,7 +163,9 @@ class BatchQueue(Generic[C]):
         try:
             if isinstance(outcome, BatchFailed):
                 if outcome.code is Code.UNIMPLEMENTED and batch.hop.alone and not batch.alone:
-                    self._ask_one_by_one()
+                    self._one_by_one = True
+                    if self._most_now:  # as many calls as a batch would have had are in flight, each by itself
+                        self._most_now = self._max_batch * self._max_in_flight
                     outcome = BatchFailed(outcome.reason, str(outcome), connection_broke=False, unsent=True)
                 self._listener.on_failed(batch, outcome)
             else:
@@ -158,15 +177,9 @@ class BatchQueue(Generic[C]):
         if self._waiting.calls:
             self._send_soon()
 
-    def _ask_one_by_one(self) -> None:
-        """As many calls as a batch would have had are then in flight, each by itself."""
-        self._one_by_one = True
-        if self._most_now:
-            self._most_now = self._max_batch * self._max_in_flight
-
     def _not_in_flight(self, batch: Batch[C], now: float) -> None:
         self._batch_ended_at = now
-        del self._in_flight[batch]
+        del self.in_flight[batch]
         self.load -= batch.open
 
     def remove(self, routed: C) -> None:
@@ -178,7 +191,7 @@ class BatchQueue(Generic[C]):
             return
         routed.batch = None
         batch.open -= 1
-        if batch in self._in_flight:
+        if batch in self.in_flight:
             self.load -= 1
             if batch.open == 0:  # nobody waits for its answer any more
                 self._not_in_flight(batch, self._clock())
@@ -193,21 +206,17 @@ class BatchQueue(Generic[C]):
         """
         return now - batch.sent >= UNRESPONSIVE_SECONDS and self._answered_at < batch.sent
 
-    def expire(self, now: float) -> tuple[list[C], list[C], bool]:
-        """Takes out the calls whose attempt has run out of time: (those that waited, those that were in flight), and
-        whether the replica is unresponsive."""
-        waited = self._waiting.take_expired(now) if self._waiting.calls else []
+    def expire(self, now: float) -> Expired[C]:
+        """Takes out the calls whose attempt has run out of time."""
+        waited, due = self._waiting.take_expired(now)
         self.load -= len(waited)
-        late = [
-            (routed, batch)
-            for batch in self._in_flight
-            for routed in batch.calls
-            if routed.batch is batch and routed.attempt_until <= now
-        ]
+        in_flight = [(routed, batch) for batch in self.in_flight for routed in batch.calls if routed.batch is batch]
+        late = [(routed, batch) for routed, batch in in_flight if routed.attempt_until <= now]
         for routed, _ in late:
             self.remove(routed)
         unresponsive = any(not batch.open and self.is_unresponsive(batch, now) for _, batch in late)
-        return waited, [routed for routed, _ in late], unresponsive
+        due = min((due, *(routed.attempt_until for routed, _ in in_flight if routed.attempt_until > now)))
+        return Expired(waited, [routed for routed, _ in late], unresponsive, due)
 
     def take_waiting(self) -> list[C]:
         """Takes out every live call that waits, because the replica is out."""
@@ -218,8 +227,8 @@ class BatchQueue(Generic[C]):
     def close(self) -> None:
         """Fails what is in flight. Nothing is sent from now on; what waits is for `take_waiting`."""
         self._max_in_flight = self._most_now = 0
-        for batch in list(self._in_flight):
-            if batch in self._in_flight:  # else it went with the end of another
+        for batch in list(self.in_flight):
+            if batch in self.in_flight:  # else it went with the end of another
                 self._not_in_flight(batch, self._clock())
                 batch.cancel()
                 closed = BatchFailed(FailureReason.UNAVAILABLE, "the connection was closed", connection_broke=True)

@@ -1,13 +1,16 @@
 """All pools, by version, with the targets that the configuration names."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 from abfleet_experiments.config import ModelTarget, OipModel
+from abfleet_transport.end_of_turn import end_of_turn
 
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.balancing.picker import SLOW_START_SECONDS
+from abfleet_router.fleet.attempt_timer import AttemptTimer
 from abfleet_router.fleet.batch_queue import BatchQueue
 from abfleet_router.fleet.oip_queue import OipQueue
 from abfleet_router.fleet.oip_server import OipServer
@@ -48,6 +51,7 @@ class Fleet:
         self._batching = batching
         self._slow_start_seconds = slow_start_seconds
         self._pools: dict[str, Pool] = {}
+        self._timer = AttemptTimer(self.sweep, clock)
         self._closing: dict[Pool, asyncio.Task[None]] = {}
 
     @property
@@ -95,30 +99,42 @@ class Fleet:
         oip: OipModel | None,
     ) -> Replica:
         link, batching = self._make_link(address, host_name), self._batching
+        listener, backlog, clock, timer = self._listener, self.backlog, self._clock, self._timer
+        turn = end_of_turn(asyncio.get_running_loop())
         if oip is not None:
             server, most = OipServer(oip), batching.max_batch * batching.max_in_flight
-            calls: OipQueue[Any] = OipQueue(link, self._listener, self.backlog, self._clock, server, most_calls=most)
-            return Replica(version, address, link, calls, self._clock, on_change, server)
-        queue = BatchQueue(
+            calls: OipQueue[Any] = OipQueue(
+                link, listener, backlog, clock, server, turn=turn, timer=timer, most_calls=most
+            )
+            return Replica(version, address, link, calls, clock, on_change, server)
+        queue: BatchQueue[Any] = BatchQueue(
             link,
-            self._listener,
-            self.backlog,
-            self._clock,
+            listener,
+            backlog,
+            clock,
+            turn=turn,
+            timer=timer,
             max_batch=batching.max_batch,
             max_in_flight=batching.max_in_flight,
         )
-        return Replica(version, address, link, queue, self._clock, on_change)
+        return Replica(version, address, link, queue, clock, on_change)
 
-    def sweep(self) -> None:
-        """Ends every attempt whose time is up, and has silent replicas checked with a PING; called every 20 ms."""
+    def sweep(self) -> float:
+        """Ends every attempt whose time is up; gives when that of the next one is, inf where there is no call."""
         now = self._clock()
+        return min((pool.sweep(now) for pool in (*self._pools.values(), *self._closing)), default=math.inf)
+
+    def check_liveness(self) -> None:
+        """Has silent replicas checked with a PING; called every 100 ms."""
         for pool in (*self._pools.values(), *self._closing):
-            pool.sweep(now)
+            for replica in (*pool.replicas, *pool.leaving):
+                replica.link.check_liveness(alone=pool.available in ([], [replica]))
 
     async def close(self) -> None:
         """Closes every connection; calls still under way are failed."""
         pools, self._pools = [*self._pools.values(), *self._closing], {}
         drains = list(self._closing.values())
+        self._timer.stop()
         for drain in drains:
             drain.cancel()
         await asyncio.gather(*(pool.close() for pool in pools), *drains, return_exceptions=True)

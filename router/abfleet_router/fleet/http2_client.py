@@ -9,20 +9,20 @@ from collections.abc import Callable
 from typing import Any, Final, cast
 
 from abfleet_transport.call import Code
+from abfleet_transport.end_of_turn import EndOfTurn, end_of_turn
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frame_reader import FrameReader
 from abfleet_transport.http2.frames import ProtocolError
-from abfleet_transport.http2.turns import WritingTurn, writing_turn
 
 from abfleet_router.fleet.http2_client_reader import AnswerReader, WorkerSide
 from abfleet_router.fleet.http2_client_sender import WATCHING, CallSender, WorkerSocket
 from abfleet_router.fleet.http2_client_stream import ClientStream, OnEnd, RpcFailed
 
-PING_AFTER_CHECKS: Final = 12
-"""Of 20 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
-DEAD_AFTER_CHECKS: Final = 37
+PING_AFTER_CHECKS: Final = 3
+"""Of 100 ms: a worker that has said nothing for a quarter of a second after a call is asked whether it lives."""
+DEAD_AFTER_CHECKS: Final = 8
 """And is given half a second for that: its HTTP/2 stack answers, not its model, so even a busy one is there."""
-DEAD_ALONE_AFTER_CHECKS: Final = 75
+DEAD_ALONE_AFTER_CHECKS: Final = 15
 """Where calls have nowhere else to go, a machine that is short of CPU is no reason to fail them all."""
 GOODBYE: Final = "the worker accepts no more calls (GOAWAY)"
 
@@ -48,7 +48,7 @@ class ClientConnection(asyncio.Protocol):
         self._on_closed = on_closed
         self._on_leaving = on_leaving
         self._socket = socket = WorkerSocket()
-        self._turn = WritingTurn()
+        self._turn: EndOfTurn  # once it is connected
         self._calls = calls = CallSender(socket.write, self._leave)
         side = WorkerSide(calls, socket, self._on_stream_ended, self._on_goaway)
         self._reader = AnswerReader(calls, socket.write, self._on_stream_ended, side)
@@ -88,7 +88,8 @@ class ClientConnection(asyncio.Protocol):
 
         `on_end` is called later, once, on the loop. The call waits here while the worker allows no further stream.
         """
-        if not self.usable:
+        calls = self._calls
+        if not calls.takes_calls:
             raise RpcFailed(Code.UNAVAILABLE, "the worker is not connected", unsent=True)
         stream = ClientStream(on_end, on_message)
         head = self._heads.get(path)
@@ -96,7 +97,7 @@ class ClientConnection(asyncio.Protocol):
             head = self._heads[path] = http2.request_headers(path, self._authority, secure=self._secure)
         if timeout_seconds is not None:
             head += http2.timeout_header(timeout_seconds)
-        self._calls.call(stream, head, message)
+        calls.call(stream, head, message)
         return stream
 
     def cancel(self, stream: ClientStream) -> None:
@@ -113,7 +114,7 @@ class ClientConnection(asyncio.Protocol):
             self._socket.close()
 
     def check_liveness(self, *, alone: bool = False) -> None:
-        """Called every 20 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
+        """Called every 100 ms: breaks the connection when the worker owes an answer and does not even answer a PING.
 
         `alone`: there is no other worker for the calls.
 
@@ -133,12 +134,13 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._socket.open(cast(asyncio.Transport, transport))  # uvloop's is one without saying so
-        self._turn = writing_turn(asyncio.get_running_loop())
+        self._turn = end_of_turn(asyncio.get_running_loop())
         self._socket.write(http2.client_preface())
         self._calls.takes_calls = True
 
     def data_received(self, data: bytes) -> None:
-        """Reads bytes that the worker has sent, cut anywhere. What is written to callers because of them goes out."""
+        """Reads bytes that the worker has sent, cut anywhere. What callers and workers get because of
+        them goes out."""
         self._calls.owed = self._awaits_pong = False
         self._silent_checks = 0
         self._turn.begin()

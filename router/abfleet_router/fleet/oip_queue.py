@@ -5,9 +5,11 @@ from collections.abc import Callable
 from functools import partial
 
 from abfleet_transport.call import Code
+from abfleet_transport.end_of_turn import EndOfTurn
 
+from abfleet_router.fleet.attempt_timer import AttemptTimer
 from abfleet_router.fleet.batch import INFER, Batch, BatchListener, BatchSender, C, SentMessage
-from abfleet_router.fleet.batch_queue import BatchQueue
+from abfleet_router.fleet.batch_queue import BatchQueue, Expired
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.oip_server import OipServer
 from abfleet_router.fleet.waiting_calls import Backlog
@@ -35,19 +37,23 @@ class OipQueue(BatchQueue[C]):
         clock: Callable[[], float],
         server: OipServer,
         *,
+        turn: EndOfTurn,
+        timer: AttemptTimer,
         most_calls: int,
     ) -> None:
-        """`most_calls`: in flight at once."""
-        super().__init__(sender, listener, backlog, clock, max_batch=1, max_in_flight=most_calls)
+        """`most_calls`: in flight at once; `turn` and `timer` as of any queue."""
+        super().__init__(
+            sender, listener, backlog, clock, turn=turn, timer=timer, max_batch=1, max_in_flight=most_calls
+        )
         self._server = server
         self._most_calls = most_calls
         self._bound = float(most_calls)  # of calls in flight now
         self._cut_at = float("-inf")  # when it was last lowered
         self._slow_seconds = float("inf")  # a third of the time that the newest call had
 
-    def greet(self) -> None:
+    def hold(self, on: bool) -> None:
         self._bound_is(self._most_calls)
-        super().greet()
+        super().hold(on)
 
     def _bound_is(self, calls: float) -> None:
         if not self._max_in_flight:
@@ -68,12 +74,12 @@ class OipQueue(BatchQueue[C]):
         """A call that was sent then was slow: once for all that were sent before the last time."""
         if sent >= self._cut_at:
             self._cut_at = self._clock()
-            calls = max(LEAST_CALLS, CUT * min(self._bound, len(self._in_flight)))
+            calls = max(LEAST_CALLS, CUT * min(self._bound, len(self.in_flight)))
             self._bound_is(min(self._bound, calls))
 
-    def expire(self, now: float) -> tuple[list[C], list[C], bool]:
+    def expire(self, now: float) -> Expired[C]:
         found = super().expire(now)
-        if found[1]:
+        if found.in_flight:
             self._cut(now)
         return found
 

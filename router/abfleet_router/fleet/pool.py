@@ -1,6 +1,7 @@
 """The replicas of one version: put together from who belongs to it, who is picked, who is out and who leaves."""
 
 import asyncio
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Protocol
@@ -190,18 +191,20 @@ class Pool:
 
     # --- time and end ------------------------------------------------------------------------------------------------
 
-    def sweep(self, now: float) -> None:
-        """Ends every attempt whose time is up, and has silent replicas checked with a PING."""
+    def sweep(self, now: float) -> float:
+        """Ends every attempt whose time is up; gives when that of the next one is, inf where there is no call."""
+        due = math.inf
         for replica in (*self._replicas.values(), *self.leaving):
-            replica.link.check_liveness(alone=self.available in ([], [replica]))
             if not replica.queue.load:
                 continue
-            waited, in_flight, unresponsive = replica.queue.expire(now)
+            waited, in_flight, unresponsive, queue_due = replica.queue.expire(now)
+            due = min(due, queue_due)
             if in_flight:
                 timeout, calls = FailureReason.TIMEOUT, len(in_flight)
                 self.outliers.note_failure(replica, timeout, proven=False, suspicious=unresponsive, calls=calls)
             if waited or in_flight:
                 self._listener.on_expired([*waited, *in_flight])
+        return due
 
     async def drain(self) -> None:
         """Takes no more calls, lets every replica finish its own, and closes it."""

@@ -36,7 +36,7 @@ class Link(BatchSender, HealthLink, Protocol):
         """Connects again and again, until it is cancelled."""
 
     def check_liveness(self, *, alone: bool) -> None:
-        """Called every 20 ms; `alone`: there is no other worker for the calls."""
+        """Called every 100 ms; `alone`: there is no other worker for the calls."""
 
     def close(self) -> None:
         """Closes what is open; what is under way fails."""
@@ -110,7 +110,6 @@ class Replica:
         self._connecting = start_lasting(partial(self.link.keep_connected, self), f"connect {self.address}")
 
     async def on_connected(self) -> None:
-        self.queue.greet()
         await self._health_watch.follow()
 
     def on_lost(self) -> None:

@@ -1,51 +1,20 @@
 """Calls that wait to be sent: those of one queue, and the sum of all queues of a router."""
 
-import asyncio
+import math
 from collections import deque
-from typing import Generic, Protocol
-
-import structlog
+from typing import Generic
 
 from abfleet_router.fleet.batch import C, Hop
 
-log = structlog.get_logger("abfleet.router.batch_queue")
-
-
-class Sending(Protocol):
-    """A queue that has something to send."""
-
-    def send(self) -> None:
-        """Sends what it may."""
-
 
 class Backlog:
-    """What waits in all queues of a router, in calls and in bytes of their requests, and which queues send at the end
-    of this turn of the loop. Changed only by the queues, but for `gathering`."""
+    """What waits in all queues of a router, in calls and in bytes of their requests. Changed only by the queues."""
 
-    __slots__ = ("_due", "bytes", "calls", "gathering")
+    __slots__ = ("bytes", "calls")
 
     def __init__(self) -> None:
         self.calls = 0
         self.bytes = 0
-        self.gathering = False
-        """Whether somebody puts calls into queues and will call `send_due` then."""
-        self._due: list[Sending] = []
-
-    def send_soon(self, queue: Sending) -> None:
-        """Has a queue send: with `send_due`, or where nobody will call that, at the end of the turn."""
-        if not self._due and not self.gathering:
-            asyncio.get_running_loop().call_soon(self.send_due)
-        self._due.append(queue)
-
-    def send_due(self) -> None:
-        """Has every queue send that has something to send."""
-        self.gathering = False
-        due, self._due = self._due, []
-        for queue in due:
-            try:
-                queue.send()
-            except Exception:  # our own error with one queue must not hold up the others
-                log.exception("a queue could not send")
 
 
 class WaitingCalls(Generic[C]):
@@ -105,14 +74,15 @@ class WaitingCalls(Generic[C]):
             backlog.bytes -= size
         return calls, expired
 
-    def take_expired(self, now: float) -> list[C]:
-        """Takes out what has no time left."""
+    def take_expired(self, now: float) -> tuple[list[C], float]:
+        """Takes out what has no time left; also gives when that is so of the next one, inf where none waits."""
         live = [routed for routed in self.calls if not routed.done]
         expired = [routed for routed in live if routed.attempt_until <= now]
         self.calls = deque(routed for routed in live if routed.attempt_until > now)
+        due = min((routed.attempt_until for routed in self.calls), default=math.inf)
         for routed in expired:
             self.forget(routed)
-        return expired
+        return expired, due
 
     def take_all(self) -> list[C]:
         """Takes out every call that is not done."""

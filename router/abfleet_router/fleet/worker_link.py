@@ -258,7 +258,7 @@ class WorkerLink:
             raise
 
     def check_liveness(self, *, alone: bool) -> None:
-        """Called every 20 ms: has its connections check whether the worker still answers.
+        """Called every 100 ms: has its connections check whether the worker still answers.
 
         `alone`: there is no other worker for the calls.
         """

@@ -68,6 +68,31 @@ async def test_a_line_reaches_the_file_without_being_asked(make_log: Make) -> No
     assert log.buffered == 0
 
 
+async def test_a_log_without_lines_sets_no_timer(make_log: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An idle process is not woken for its log; the first of several lines sets one timer, and after it the next."""
+    log, loop = make_log(flush_interval_seconds=0.001), asyncio.get_running_loop()
+    set_timers: list[float] = []
+    call_later = loop.call_later
+
+    def counted(delay: float, *arguments: Any, **more: Any) -> asyncio.TimerHandle:
+        if arguments[0] == log._flush_due:
+            set_timers.append(delay)
+        return call_later(delay, *arguments, **more)
+
+    monkeypatch.setattr(loop, "call_later", counted)
+    log.open()
+    assert set_timers == []
+    for line in (b"1", b"2", b"3"):
+        log.append(line)
+    assert len(set_timers) == 1
+    await until(lambda: log.counters.written == 3)
+    late = [b"4"]
+    log.make_late(lambda: [late.pop()] if late else [], lambda: len(late))
+    log.flush_soon()
+    await until(lambda: log.counters.written == 4)
+    assert len(set_timers) == 2
+
+
 async def test_lines_that_are_made_late_are_in_every_flush(make_log: Make) -> None:
     """What is not made into lines yet stands before lines that somebody waits for, and nothing of it is lost at the
     end."""

@@ -16,27 +16,22 @@ from tests.router.fakes import Failed, FakeCall, turns
 def test_the_mean_is_one_of_what_was_learned(calls: list[tuple[float, int]]) -> None:
     """It never leaves the range of the waits, so what is never too long is never said to be; nor is anything where
     nothing waits, whatever was learned before."""
-    expected = ExpectedWait()
+    expected, waits = ExpectedWait(), list[float]()
     for wait, waiting in calls:
-        expected.learn(wait, waiting)
-        assert waiting or (not expected.too_long and expected.seconds <= wait)
-    waits = [wait for wait, _ in calls]
-    assert 0 <= expected.seconds <= max(waits, default=0.0) + 1e-9
-    assert not expected.too_long or max(waits) > MAX_WAIT_SECONDS
+        too_long = expected.is_too_long(wait, waiting)
+        assert waiting or (not too_long and expected.seconds <= wait)
+        waits.append(wait)
+        assert 0 <= expected.seconds <= max(waits) + 1e-9
+        assert not too_long or max(waits) > MAX_WAIT_SECONDS
 
 
 def test_a_short_burst_is_taken_in_and_a_lasting_queue_is_not() -> None:
     """A few calls that would wait are no overload; when all wait twice as long as they may, it is seen in time."""
     expected = ExpectedWait()
-    for _ in range(int(0.25 / SMOOTHING)):
-        expected.learn(2 * MAX_WAIT_SECONDS, 1)
-    assert not expected.too_long
-    for _ in range(int(1 / SMOOTHING)):
-        expected.learn(2 * MAX_WAIT_SECONDS, 1)
-    assert expected.too_long
-    for _ in range(int(1 / SMOOTHING)):
-        expected.learn(0.0, 1)
-    assert not expected.too_long
+    few, many = int(0.25 / SMOOTHING), int(1 / SMOOTHING)
+    assert not any(expected.is_too_long(2 * MAX_WAIT_SECONDS) for _ in range(few))
+    assert [expected.is_too_long(2 * MAX_WAIT_SECONDS) for _ in range(many)][-1]
+    assert not [expected.is_too_long(0.0) for _ in range(many)][-1]
 
 
 async def test_a_queue_that_lasts_too_long_sheds_and_a_short_one_does_not() -> None:

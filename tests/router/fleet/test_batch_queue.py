@@ -1,6 +1,7 @@
 """The queue: what goes in comes out once, in order, in batches that are bounded, whatever becomes of its neighbours."""
 
 import asyncio
+import math
 from asyncio import events
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
@@ -10,11 +11,13 @@ import pytest
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.fleet.attempt_timer import AttemptTimer
 from abfleet_router.fleet.batch import Batch
 from abfleet_router.fleet.batch_queue import UNRESPONSIVE_SECONDS, BatchQueue
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_transport.call import Code
+from abfleet_transport.end_of_turn import EndOfTurn, end_of_turn
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
@@ -91,7 +94,14 @@ class QueueMachine(RuleBasedStateMachine):
         self.clock, self.link, self.backlog, self.owner = FakeClock(), FakeLink(), Backlog(), Owner()
         self.max_batch, self.max_in_flight = max_batch, max_in_flight
         self.queue = BatchQueue(
-            self.link, self.owner, self.backlog, self.clock, max_batch=max_batch, max_in_flight=max_in_flight
+            self.link,
+            self.owner,
+            self.backlog,
+            self.clock,
+            turn=EndOfTurn(self.loop),
+            timer=AttemptTimer(lambda: math.inf, self.clock),
+            max_batch=max_batch,
+            max_in_flight=max_in_flight,
         )
         self.owner.queue = self.queue
         self.owner.queues_again = self.is_queued_again
@@ -181,7 +191,11 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(chances=st.lists(st.booleans(), max_size=4))
     def sweep(self, chances: list[bool]) -> None:
         self.chances = chances
-        waited, in_flight, _ = self.act(self.queue.expire, self.clock.now)
+        waited, in_flight, _, due = self.act(self.queue.expire, self.clock.now)
+        ended = {id(routed) for routed in (*waited, *in_flight)}
+        left = [one for one in self.all if not one.done and id(one) not in ended]
+        assert due == min((one.attempt_until for one in left), default=math.inf)
+        assert due > self.clock.now
         for routed in (*waited, *in_flight):
             assert routed.attempt_until <= self.clock.now
             self.act(self.owner.end, routed, Code.DEADLINE_EXCEEDED)
@@ -200,7 +214,7 @@ class QueueMachine(RuleBasedStateMachine):
         assert self.queue.load == len(live)
         assert self.backlog.calls == len(waiting)
         assert self.backlog.bytes == sum(len(routed.call.payload) for routed in waiting)
-        assert self.queue.in_flight <= self.max_in_flight
+        assert len(self.queue.in_flight) <= self.max_in_flight
         assert len(self.link.open) <= self.max_in_flight
 
     @invariant()
@@ -229,7 +243,7 @@ class QueueMachine(RuleBasedStateMachine):
             self.counts_agree()
             self.at_most_one_answer_and_the_own_one()
             assert all(routed.done for routed in self.all), "a call was forgotten"
-            assert self.queue.load == self.queue.in_flight == self.backlog.calls == self.backlog.bytes == 0
+            assert self.queue.load == len(self.queue.in_flight) == self.backlog.calls == self.backlog.bytes == 0
         finally:
             self.loop.close()
 
@@ -243,7 +257,9 @@ class Bench:
 
     def __init__(self, **limits: int) -> None:
         self.clock, self.link, self.backlog, self.owner = FakeClock(), FakeLink(), Backlog(), Owner()
-        self.queue = BatchQueue(self.link, self.owner, self.backlog, self.clock, **limits)
+        self.timer = AttemptTimer(lambda: math.inf, self.clock)
+        turn = end_of_turn(asyncio.get_running_loop())
+        self.queue = BatchQueue(self.link, self.owner, self.backlog, self.clock, turn=turn, timer=self.timer, **limits)
         self.owner.queue = self.queue
 
     def append(self, count: int, seconds: float = 0.5) -> list[RoutedCall]:
@@ -310,7 +326,7 @@ async def test_a_batch_whose_caller_leaves_at_once_does_not_hold_the_queue(
     bench.queue.send()
     bench.leave(routed)
     await turns()
-    assert bench.queue.in_flight == 0
+    assert len(bench.queue.in_flight) == 0
     (other,) = bench.append(1)
     bench.queue.send()
     await turns()
@@ -347,9 +363,23 @@ async def test_a_batch_without_an_answer_tells_of_an_unresponsive_replica(make_b
         bench.queue.send()
         await turns()
         bench.clock.advance(seconds + 0.001)
-        waited, in_flight, unresponsive = bench.queue.expire(bench.clock.now)
+        waited, in_flight, unresponsive, _ = bench.queue.expire(bench.clock.now)
         assert (len(waited), len(in_flight), unresponsive) == (0, 2, patient)
         await turns()
+
+
+async def test_the_batch_after_an_answer_takes_what_was_read_in_the_same_turn(make_bench: Callable[..., Bench]) -> None:
+    """It is not sent at the end of what the answer brought: calls of that turn of the loop would each need a batch."""
+    bench, turn = make_bench(), end_of_turn(asyncio.get_running_loop())
+    bench.append(1)
+    await turns()
+    bench.append(1)
+    turn.begin()
+    bench.link.sent[0].answer(echo(bench.link.sent[0]))
+    turn.end()
+    bench.append(1)
+    await turns()
+    assert [len(sent.requests) for sent in bench.link.sent] == [1, 2]
 
 
 async def test_calls_that_expire_may_come_back_to_the_same_queue(make_bench: Callable[..., Bench]) -> None:
@@ -366,7 +396,7 @@ async def test_calls_that_expire_may_come_back_to_the_same_queue(make_bench: Cal
     bench.owner.queues_again = queue_again
     bench.queue.send()
     await turns()
-    assert (bench.queue.in_flight, len(bench.link.sent), bench.queue.load) == (1, 1, 2)
+    assert (len(bench.queue.in_flight), len(bench.link.sent), bench.queue.load) == (1, 1, 2)
 
 
 async def test_closing_gives_back_what_is_in_flight_and_what_waits(make_bench: Callable[..., Bench]) -> None:
@@ -382,7 +412,7 @@ async def test_closing_gives_back_what_is_in_flight_and_what_waits(make_bench: C
     bench.queue.send()
     await turns()
     assert len(bench.link.sent) == 1
-    assert (bench.queue.load, bench.queue.in_flight, bench.backlog.calls) == (0, 0, 0)
+    assert (bench.queue.load, len(bench.queue.in_flight), bench.backlog.calls) == (0, 0, 0)
 
 
 async def test_a_fault_with_one_batch_does_not_hold_the_queue(
@@ -399,7 +429,7 @@ async def test_a_fault_with_one_batch_does_not_hold_the_queue(
     bench.queue.send()
     bench.link.sent[0].answer(echo(bench.link.sent[0]))
     await turns()
-    assert (len(bench.link.sent), bench.queue.in_flight, bench.queue.load) == (2, 1, 1)
+    assert (len(bench.link.sent), len(bench.queue.in_flight), bench.queue.load) == (2, 1, 1)
 
 
 async def test_the_bytes_that_wait_are_counted(make_bench: Callable[..., Bench]) -> None:

@@ -1,5 +1,6 @@
 """The queue of a server of the Open Inference Protocol, without a network: what is sent, and when waiting is seen."""
 
+import asyncio
 import random
 from collections import Counter
 from typing import Any
@@ -12,6 +13,7 @@ from abfleet_router.calls.spans import CallTracer
 from abfleet_router.fleet.oip_queue import LEAST_CALLS, OipQueue
 from abfleet_router.fleet.oip_server import OipServer
 from abfleet_transport.call import Code
+from abfleet_transport.end_of_turn import end_of_turn
 
 from tests.router.bench import Bench, fake
 from tests.router.calls.test_infer import infer, message
@@ -49,7 +51,7 @@ async def test_each_call_goes_by_itself_and_at_once() -> None:
     bench = await opened()
     calls = [infer(bench, message()) for _ in range(130)]
     await bench.arrive(*calls)
-    assert (queue(bench).in_flight, bench.fleet.backlog.calls) == (128, 2)
+    assert (len(queue(bench).in_flight), bench.fleet.backlog.calls) == (128, 2)
     await answer(bench, 130, 0.0)
     await answer(bench, 130, 0.0)
     assert {call.code for call in calls} == {Code.OK}
@@ -68,7 +70,7 @@ async def test_what_waits_waits_here() -> None:
         await answer(bench, 1, 0.01)
         bench.fleet.sweep()
     codes = Counter(call.code for call in calls if call.answers)
-    assert queue(bench).in_flight < 20
+    assert len(queue(bench).in_flight) < 20
     assert codes[Code.OK] == 400  # the server was never without a call, nor answered one that was given up
     assert codes[Code.RESOURCE_EXHAUSTED] > 300
     assert codes[Code.UNAVAILABLE] < 40  # before the overload was seen
@@ -80,7 +82,7 @@ async def test_what_waits_waits_here() -> None:
             await answer(bench, 128, 0.0)
     calls = [infer(bench, message()) for _ in range(128)]
     await bench.arrive(*calls)
-    assert queue(bench).in_flight == 128
+    assert len(queue(bench).in_flight) == 128
     await answer(bench, 128, 0.0)
     bench.nothing_is_left()
     await bench.close()
@@ -95,8 +97,8 @@ async def test_attempts_that_run_out_make_it_fewer() -> None:
         bench.fleet.sweep()
         await turns()
     await bench.arrive(*[infer(bench, message()) for _ in range(128)])
-    assert queue(bench).in_flight <= LEAST_CALLS
-    queue(bench).greet()
+    assert len(queue(bench).in_flight) <= LEAST_CALLS
+    queue(bench).hold(False)
     assert queue(bench)._most_now == 128
     await bench.close()
 
@@ -141,6 +143,7 @@ async def test_a_queue_that_closes_refuses_nothing_twice() -> None:
     server.misfit = "it takes other tensors"
     call = bench.call("u")
     bench.router.on_calls([call])
+    end_of_turn(asyncio.get_running_loop()).end()
     queue(bench).close()
     await turns()
     assert len(call.answers) == 1

@@ -6,12 +6,12 @@ import weakref
 
 import pytest
 from abfleet_transport.call import Call, Code
+from abfleet_transport.end_of_turn import end_of_turn
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2 import sender, socket
 from abfleet_transport.http2.flow_control import FlowControl
 from abfleet_transport.http2.frames import frame
 from abfleet_transport.http2.sender import DRAIN_PING
-from abfleet_transport.http2.turns import writing_turn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -229,7 +229,7 @@ async def test_what_is_answered_at_delivery_goes_out_in_the_same_turn(monkeypatc
 async def test_what_is_written_between_the_beginning_and_the_end_of_a_turn_goes_out_then(client: Client) -> None:
     """Before that nothing does, and it is one write for a connection, also where the turn has failed."""
     first, second = await client.calls(begun(), data(message(b"")), begun(3), data(message(b""), stream=3))
-    turn = writing_turn(asyncio.get_running_loop())
+    turn = end_of_turn(asyncio.get_running_loop())
     turn.begin()
     first.reply(b"1")
     second.reply(b"2")

@@ -1,4 +1,4 @@
-"""HTTP/2 of our own: the server with its queue of calls, and what a client shares with it: frames, windows, turns."""
+"""HTTP/2 of our own: the server with its queue of calls, and what a client shares with it: frames and windows."""
 
 __all__ = [
     "control_frames",
@@ -6,5 +6,4 @@ __all__ = [
     "frame_reader",
     "frames",
     "server",
-    "turns",
 ]

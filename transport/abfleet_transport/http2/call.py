@@ -61,7 +61,6 @@ class Http2Call:
         "owner",
         "paid",
         "payload",
-        "peer",
         "received",
         "stream",
         "window",
@@ -79,7 +78,6 @@ class Http2Call:
         self.method = method
         self.window = window  # bytes that may still be sent
         self.metadata = head.metadata
-        self.peer = connection.peer
         self.client: str | None = None
         self.payload = b""
         self.arrived = 0.0
@@ -90,6 +88,10 @@ class Http2Call:
         self.delivered = False
         if head.content_length is not None:
             self.received = 0  # bytes of the request
+
+    @property
+    def peer(self) -> str:
+        return self._connection.peer
 
     @property
     def waits(self) -> bool:

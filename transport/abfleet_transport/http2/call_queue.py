@@ -16,10 +16,11 @@ import structlog
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from abfleet_transport.call import Call, Cancelled, Code, Deliver
+from abfleet_transport.end_of_turn import end_of_turn
 from abfleet_transport.http2.allowance import ClientAddresses
 from abfleet_transport.http2.call import Http2Call
 from abfleet_transport.http2.header_block import ENTRY_OVERHEAD, HeaderBlocks
-from abfleet_transport.http2.turns import ReadingTurns, writing_turn
+from abfleet_transport.http2.turns import ReadingTurns
 from abfleet_transport.plan import ServerPlan, hand_over, log_failed_delivery
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class CallQueue:
         self._most_unfinished_bytes = max(MAX_UNFINISHED_BYTES, 4 * max(self.most_bytes, default=0))
         self._deliver = deliver
         self._cancelled = cancelled
-        self._writing = writing_turn(self.loop)
+        self._turn = end_of_turn(self.loop)
         self._arrived: deque[Http2Call] = deque()  # oldest first
 
     @property
@@ -186,8 +187,9 @@ class CallQueue:
         self.turns.soon()
 
     def _hand_over(self) -> None:
-        """Delivers what a turn has room for. What is answered at once goes out at once."""
-        arrived, calls = self._arrived, list[Call]()
+        """Delivers what a turn has room for. What becomes of it at once, answers and batches, goes out at once."""
+        arrived = self._arrived
+        calls: list[Call] = []
         while arrived and len(calls) < TURN_CALLS:
             call = arrived.popleft()
             if call.waits:  # else its caller has gone meanwhile
@@ -199,11 +201,11 @@ class CallQueue:
         if arrived:
             self.turns.soon()
         if calls:
-            self._writing.begin()
+            self._turn.begin()
             try:
                 hand_over(self._deliver, calls)
             finally:
-                self._writing.end()
+                self._turn.end()
 
     def families(self) -> Iterable[Metric]:
         """What waits, and what was refused before it was read."""

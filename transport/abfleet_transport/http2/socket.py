@@ -5,9 +5,9 @@ import ipaddress
 from collections.abc import Callable
 from typing import Final
 
+from abfleet_transport.end_of_turn import end_of_turn
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.frames import ProtocolError
-from abfleet_transport.http2.turns import writing_turn
 
 UNREAD_BYTES: Final = 256 * 1024
 """Of answers, beside what the kernel takes: a client that lets more wait is not read from until it has read."""
@@ -29,7 +29,7 @@ class ConnectionSocket:
         """`cut` hears of a connection that is ended for what its client does: reason, peer, and why."""
         self.loop = loop
         self._cut = cut
-        self._turn = writing_turn(loop)
+        self._turn = end_of_turn(loop)
         self._transport: asyncio.Transport | None = None
         self._writer: asyncio.Transport | None = None  # None, too, once nothing more is to be said
         self._out: list[bytes] = []  # written at the end of the turn
@@ -78,7 +78,7 @@ class ConnectionSocket:
         """Writes at the end of the turn."""
         out = self._out
         if not out:
-            self._turn.add(self)
+            self._turn.add(self.flush)
         out.append(data)
 
     def flush(self) -> None:

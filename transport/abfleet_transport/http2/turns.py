@@ -1,11 +1,9 @@
-"""Turns of the loop: who is read from and how much, because a turn has no room for more, and when what is written goes
-out."""
+"""Turns of the loop: who is read from and how much, because a turn has no room for more."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
-from weakref import WeakKeyDictionary
 
 from abfleet_transport.http2.allowance import WorkAccount
 
@@ -126,55 +124,3 @@ class ReadingTurns:
         if self._unpaid:
             self.soon()
         self._go_on()
-
-
-class WritingSocket(Protocol):
-    """A socket that has something to write."""
-
-    loop: asyncio.AbstractEventLoop
-
-    def flush(self) -> None:
-        """Writes now what waits."""
-
-
-class WritingTurn:
-    """Sockets that have something to write, which goes out at the end of the loop's turn. One for each loop.
-
-    Who knows that the turn ends with it begins and ends it; else the loop is asked to call.
-    """
-
-    def __init__(self) -> None:
-        self._begun = False
-        self._sockets: list[WritingSocket] = []
-
-    def begin(self) -> None:
-        """From here on what is written waits for `end`, which is sure to come."""
-        self._begun = True
-
-    def end(self) -> None:
-        """Everything goes out."""
-        self._begun = False
-        if self._sockets:
-            self._flush()
-
-    def add(self, socket: WritingSocket) -> None:
-        """It has something to write, and had nothing."""
-        if not self._begun and not self._sockets:
-            socket.loop.call_soon(self._flush)
-        self._sockets.append(socket)
-
-    def _flush(self) -> None:
-        sockets, self._sockets = self._sockets, []
-        for socket in sockets:
-            socket.flush()
-
-
-_writing_turns: "WeakKeyDictionary[asyncio.AbstractEventLoop, WritingTurn]" = WeakKeyDictionary()
-
-
-def writing_turn(loop: asyncio.AbstractEventLoop) -> WritingTurn:
-    """That of this loop."""
-    turn = _writing_turns.get(loop)
-    if turn is None:
-        turn = _writing_turns[loop] = WritingTurn()
-    return turn
