@@ -1,4 +1,4 @@
-"""Items by name, end to end: a CSV of one's own trained, served, recorded, logged and concluded on, by real processes."""
+"""Items by name, end to end: any CSV trained, served, recorded, logged and concluded on, by real processes."""
 
 import asyncio
 import csv
@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
-from abfleet.feedback_client import FeedbackClient, Outcome
 from abfleet_protos import inference_pb2 as inference
 from abfleet_protos.recommender_pb2 import RecommendRequest
 
+from abfleet.feedback_client import FeedbackClient, Outcome
 from tests.support.fleet import Fleet, wait_until
 from tests.transport.serving import TRANSPORTS
 from tests.worker.tensors.infer_calls import arrays, request
