@@ -11,8 +11,8 @@ from abfleet_protos.inference_pb2 import ModelInferResponse
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.calls import infer_answer
+from abfleet_router.calls.infer_answer import LoggedTensors, NamedItems
 from abfleet_router.calls.log_line import tensors
-from abfleet_router.calls.routed_call import LoggedTensors, NamedItems
 
 from tests.router.bench import Bench
 from tests.router.stories import Make, line_of
