@@ -50,6 +50,8 @@ class RecommendationQuery:
     user_id: str = ""
     items: tuple[int, ...] = ()
     """Items that the user has seen, oldest first."""
+    item_names: tuple[str, ...] = ()
+    """The same for versions whose items have names."""
     limit: int = 0
     """0: the router's default of 10."""
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -62,6 +64,8 @@ class Recommendation:
 
     user_id: str
     item_ids: tuple[int, ...]
+    item_names: tuple[str, ...]
+    """Instead of ids, where items have names."""
     scores: tuple[float, ...]
     """One for each item."""
     experiment: str
@@ -97,6 +101,7 @@ async def ask(
     stub = recommender_pb2_grpc.RecommenderStub(channel)  # type: ignore[no-untyped-call]
     request = recommender_pb2.RecommendRequest(
         item_ids=question.items,
+        items=question.item_names,
         user_id=question.user_id,
         limit=question.limit,
         request_id=request_id or make_request_id(),
@@ -112,6 +117,7 @@ async def ask(
     return Recommendation(
         user_id=question.user_id,
         item_ids=tuple(answer.item_ids),
+        item_names=tuple(answer.items),
         scores=tuple(answer.scores),
         experiment=answer.experiment,
         group=answer.group,

@@ -209,4 +209,5 @@ def _message(outcome: Outcome) -> recommender_pb2.Outcome:
         value=outcome.value,
         currency=outcome.currency,
         time=outcome.time,
+        item=outcome.item,
     )

@@ -37,6 +37,9 @@ def client(
     address: Annotated[str, typer.Option(help="The router, or a worker alone.")] = ROUTER_ADDRESS,
     user_id: Annotated[str, typer.Option(help="Decides the version; empty: none.")] = "",
     items: Annotated[str, typer.Option(help="Items that the user has seen, oldest first: 1,2,3.")] = "",
+    item_names: Annotated[
+        str, typer.Option(help="The same where items have names: red,blue; one with a comma in quotes.")
+    ] = "",
     limit: Annotated[int, typer.Option(min=0, max=100, help="How many items to return; 0: 10.")] = 0,
     attributes: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="What audiences may ask for; repeatable.")
@@ -60,6 +63,7 @@ def client(
     question = RecommendationQuery(
         user_id=user_id,
         items=_items(items),
+        item_names=tuple(next(csv.reader([item_names]))) if item_names else (),
         limit=limit,
         attributes=_attributes(attributes or ()),
         synthetic=not as_real,
@@ -108,11 +112,13 @@ def _print_answer(answer: "Recommendation", titles: Mapping[int, str], *, synthe
     line = f"{answer.user_id or 'no user'}: {where}, served by {served} in {answer.latency_ms:.1f} ms"
     typer.echo(f"{line}; {LEFT_OUT}" if synthetic else line)
     typer.echo(f"request {answer.request_id}")
-    if not answer.item_ids:
+    items = answer.item_ids or answer.item_names
+    if not items:
         typer.echo("no items")
-    width = max((len(str(item)) for item in answer.item_ids), default=0)
-    for rank, (item, score) in enumerate(zip(answer.item_ids, answer.scores, strict=True), 1):
-        typer.echo(f"{rank:3}  {item:{width}}  {score:10.4f}  {titles.get(item, '')}".rstrip())
+    width = max((len(str(item)) for item in items), default=0)
+    for rank, (item, score) in enumerate(zip(items, answer.scores, strict=True), 1):
+        title = titles.get(item, "") if isinstance(item, int) else ""
+        typer.echo(f"{rank:3}  {item:{width}}  {score:10.4f}  {title}".rstrip())
 
 
 async def _many(
@@ -204,7 +210,9 @@ def _items(text: str) -> tuple[int, ...]:
     for word in words:
         if not word.removeprefix("-").isdecimal() or not -(2**63) <= int(word) < 2**63:
             raise typer.BadParameter(
-                f"{word[:64]!r} is not an item id; allowed are whole numbers, separated by commas", param_hint="--items"
+                f"{word[:64]!r} is not an item id; allowed are whole numbers, separated by commas; names go into "
+                "--item-names",
+                param_hint="--items",
             )
     return tuple(int(word) for word in words)
 

@@ -123,8 +123,8 @@ def import_outcomes(
 ) -> None:
     """Append outcomes that come from elsewhere, such as an order database.
 
-    Fields: outcome_id, request_id, user_id, type, item_id, value, currency, time. A row without outcome_id gets one
-    made of its cells. Groups come from exposures alone: a column of them is refused.
+    Fields: outcome_id, request_id, user_id, type, item_id or item_name, value, currency, time. A row without outcome_id
+    gets one made of its cells. Groups come from exposures alone: a column of them is refused.
 
     Exits 1 when rows are rejected; then nothing is written, unless --skip-rejected.
     """

@@ -239,7 +239,7 @@ def _answer_rows(found: "VersionComparison") -> list[list[str]]:
         ]
         return [*rows, ["answers: first ten in common", "", "", f"{found.overlap:.0%}"]]
     if found.cases_alike is None:
-        return [["answers", "", "", "not comparable: the two do not take and give the same tensors"]]
+        return [["answers", "", "", "not comparable: the two do not take and give the same tensors, or items"]]
     return [["answers alike", "", "", "{} of {} golden cases".format(*found.cases_alike)]]
 
 

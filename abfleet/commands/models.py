@@ -64,35 +64,68 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    data: Annotated[Path, typer.Option(help="Folder with ratings.csv: userId,movieId,rating,timestamp.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DIR|CSV", help="A CSV file, or a folder with one: who had which item when.")
+    ],
     out: Annotated[Path, typer.Option(envvar="ABFLEET_REGISTRY", help="The registry to write into.")] = Path("models"),
     seed: Annotated[int, typer.Option(min=0, help="Draws the users of the golden histories.")] = 7,
     min_ratings: Annotated[int, typer.Option(min=1, help="Leave out items with fewer ratings.")] = 10,
+    user_column: Annotated[str, typer.Option(metavar="NAME", help="Column with the user.")] = "userId",
+    item_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column with the item, a number or any text. Default: movieId, numbers.")
+    ] = "",
+    time_column: Annotated[
+        str, typer.Option(metavar="NAME", help="Column with the time: seconds since 1970, or ISO 8601.")
+    ] = "timestamp",
+    version_prefix: Annotated[
+        str, typer.Option(metavar="TEXT", help="Stands before the versions' names: shop- gives shop-v1.2.3.")
+    ] = "",
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Train this version or algorithm alone, such as ease; may be repeated."),
+    ] = None,
 ) -> None:
-    """Trains every version on a folder of ratings, measures it offline and puts it into the registry.
+    """Trains versions on a file of ratings, views or orders, measures them offline and puts them into the registry.
 
-    The same data and seed give the same files. A version that is there already is rebuilt in place; an alias that is
-    there already stays where it leads.
+    Where an item's id is no number, items have names: items.txt comes with each version, and callers give and get
+    names. The same data and seed give the same files. A version that is there already is rebuilt in place; an alias
+    that is there already stays where it leads.
     """
     from abfleet_models.errors import RegistryError
+    from abfleet_models.manifest import NAME_RULE, is_name
 
     try:
         from abfleet_models.train.build import build
-        from abfleet_models.train.dataset import TrainingDataError
-        from abfleet_models.train.recipes import RECIPES
+        from abfleet_models.train.dataset import TrainingColumns, TrainingDataError
+        from abfleet_models.train.recipes import chosen
     except ImportError as error:
         _stop(f"training needs {error.name}; run pip install 'abfleet[train]'", USAGE)
     from rich.console import Console
     from rich.progress import track
 
-    steps = build(data, out, seed=seed, now=datetime.now(UTC), min_ratings=min_ratings)
+    try:
+        recipes = chosen(only or ())
+    except ValueError as error:
+        _stop(f"--only: {error}", USAGE)
+    if not is_name(f"{version_prefix}v1"):
+        _stop(f"--version-prefix: {version_prefix[:64]!r} is not allowed; a version is {NAME_RULE}", USAGE)
+    steps = build(
+        data,
+        out,
+        seed=seed,
+        now=datetime.now(UTC),
+        min_ratings=min_ratings,
+        columns=TrainingColumns(user=user_column, item=item_column, time=time_column),
+        version_prefix=version_prefix,
+        only=recipes,
+    )
     progress = Console(stderr=True)
     try:
         built = list(
             track(
                 steps,
                 "Training",
-                total=len(RECIPES),
+                total=len(recipes),
                 console=progress,
                 disable=not progress.is_terminal,
                 transient=True,
@@ -107,6 +140,8 @@ def train(
         for one in built
     ]
     _table(f"Trained into {out}", ["version", "algorithm", "outcome", *METRIC_COLUMNS, "size"], rows)
+    if any(one.named for one in built):
+        typer.echo("items have names: callers give and get them in `items`, not numbers in `item_ids`")
 
 
 def list_models(registry: RegistryOption = Path("models"), as_json: JsonOption = False) -> None:

@@ -17,6 +17,7 @@ from abfleet_log.schema import LARGEST_VALUE, SCHEMA
 BUILT_IN_TYPES: Final = frozenset({"impression", "click", "conversion", "purchase"})
 ID_BYTES: Final = 128
 USER_ID_BYTES: Final = 256
+ITEM_BYTES: Final = 256
 AHEAD_MICROSECONDS: Final = 60_000_000
 """How far in the future a clock may be."""
 EARLIEST_MICROSECONDS: Final = 946_684_800_000_000
@@ -40,6 +41,8 @@ class OutcomeLike(Protocol):
     @property
     def item_id(self) -> int: ...
     @property
+    def item(self) -> str: ...
+    @property
     def value(self) -> float: ...
     @property
     def currency(self) -> str: ...
@@ -54,6 +57,7 @@ class Outcome:
     Attributes:
         outcome_id: Makes a repeat harmless.
         request_id: The exposure it belongs to; empty: it joins the user's exposures by time.
+        item_id, item: The item by its number or by its name, as the exposure has it; 0 and empty: none.
         time: When it happened, in microseconds since the epoch, UTC; 0: now.
     """
 
@@ -62,6 +66,7 @@ class Outcome:
     request_id: str = ""
     user_id: str = ""
     item_id: int = 0
+    item: str = ""
     value: float = 0.0
     currency: str = ""
     time: int = 0
@@ -88,6 +93,8 @@ def problem(outcome: OutcomeLike, types: Collection[str], now_microseconds: int)
         found = "type", outcome.type, f"{', '.join(sorted(types))}"
     elif outcome.item_id < 0:
         found = "item_id", outcome.item_id, "ids from 1, or 0 for none"
+    elif outcome.item and (why := _wrong_name(outcome)) is not None:
+        found = "item", outcome.item, why
     elif not abs(outcome.value) <= LARGEST_VALUE:  # nan is not
         found = "value", outcome.value, f"finite numbers from {-LARGEST_VALUE:g} to {LARGEST_VALUE:g}"
     elif outcome.currency and not _CURRENCY.fullmatch(outcome.currency):
@@ -97,6 +104,15 @@ def problem(outcome: OutcomeLike, types: Collection[str], now_microseconds: int)
     elif outcome.time and outcome.time < EARLIEST_MICROSECONDS:
         found = "time", outcome.time, "microseconds since the epoch, from 2000 on; 0 for now"
     return None if found is None else explained(*found)
+
+
+def _wrong_name(outcome: OutcomeLike) -> str | None:
+    """What is allowed, where the name of the item is not."""
+    if outcome.item_id:
+        return "a name, or a number in item_id, not both"
+    if len(outcome.item.encode()) > ITEM_BYTES or _CONTROL.search(outcome.item):
+        return f"at most {ITEM_BYTES} bytes of UTF-8 without control characters"
+    return None
 
 
 def explained(field: str, value: object, allowed: str) -> str:
@@ -110,7 +126,8 @@ def content(outcome: OutcomeLike) -> int:
 
     Without the time: one that is sent again with time 0 happened "now" once more, and is the same all the same.
     """
-    return hash((outcome.request_id, outcome.user_id, outcome.type, outcome.item_id, outcome.value, outcome.currency))
+    item = outcome.item or outcome.item_id
+    return hash((outcome.request_id, outcome.user_id, outcome.type, item, outcome.value, outcome.currency))
 
 
 def conflict(outcome_id: str) -> str:
@@ -142,6 +159,8 @@ def line(
         "currency": outcome.currency or None,
         "synthetic": synthetic,
     }
+    if outcome.item:
+        members["item_name"] = outcome.item
     if user_id_hmac:
         members["user_id_hmac"] = user_id_hmac
     if router is not None:

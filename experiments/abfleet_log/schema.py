@@ -146,8 +146,16 @@ EXPOSURE: Final = LogEvent(
         Field(
             "items",
             Type.INTEGERS,
-            "Item ids in the answer, best first; of ModelInfer what the file's `log` names, or null.",
+            "Item ids in the answer, best first; null where items have names; of ModelInfer what the file's `log` "
+            "names, or null.",
             nullable=True,
+        ),
+        Field(
+            "item_names",
+            Type.TEXTS,
+            "The same where items have names; then `items` is null.",
+            nullable=True,
+            optional=True,
         ),
         Field("history_length", Type.INTEGER, "Items in the request's history; null for ModelInfer.", nullable=True),
         Field(
@@ -177,7 +185,8 @@ OUTCOME: Final = LogEvent(
         Field(
             "type", Type.TEXT, "impression, click, conversion, purchase, or an outcome type of the file's own metrics."
         ),
-        Field("item_id", Type.INTEGER, "The item, if it was about one.", nullable=True),
+        Field("item_id", Type.INTEGER, "The item, if it was about one that has a number.", nullable=True),
+        Field("item_name", Type.TEXT, "The item, if it was about one that has a name.", nullable=True, optional=True),
         Field(
             "value",
             Type.NUMBER,

@@ -6,6 +6,7 @@ __all__ = [
     "errors",
     "golden",
     "graph",
+    "item_names",
     "manifest",
     "offline",
     "registry",

@@ -3,7 +3,7 @@
 Runs both models. Which one users like better is a question for an experiment.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from abfleet_models.runs import OpenedModel, latency_us
 from abfleet_models.signature import RECOMMENDER
 
 TOP = 10
+UNKNOWN = -1
+"""A number that no item has."""
+Item = int | str
+"""By its number, or by its name where it has one."""
 LEFT_OUT = frozenset({"golden", "schema"})
 """Of metadata.json: the golden answers are compared by running the models."""
 
@@ -51,10 +55,10 @@ class AnswerChange:
 
     of: str
     """The version whose golden history it is."""
-    history: tuple[int, ...]
+    history: tuple[Item, ...]
     """Without padding."""
-    a: tuple[int, ...]
-    b: tuple[int, ...]
+    a: tuple[Item, ...]
+    b: tuple[Item, ...]
 
     @property
     def overlap(self) -> float:
@@ -75,7 +79,7 @@ class VersionComparison:
     latency_us: tuple[Mapping[str, float], Mapping[str, float]]
     """Microseconds a history by batch x length, measured now and on this machine."""
     answers: tuple[AnswerChange, ...]
-    """Of two recommenders."""
+    """Of two recommenders, unless the items of one have names and those of the other numbers."""
     cases_alike: tuple[int, int] | None = None
     """Of two models that take the same tensors: golden cases to which both answer alike, and how many there are."""
 
@@ -99,6 +103,7 @@ def compare(a: ModelVersion, b: ModelVersion) -> VersionComparison:
     """Opens and asks both versions. Raises RegistryError where one is not intact or does not run."""
     opened = OpenedModel(a), OpenedModel(b)
     recommenders = a.manifest.signature.kind == b.manifest.signature.kind == RECOMMENDER
+    of_one_kind = bool(a.manifest.items_sha256) == bool(b.manifest.items_sha256)
     return VersionComparison(
         a=a.version,
         b=b.version,
@@ -106,7 +111,7 @@ def compare(a: ModelVersion, b: ModelVersion) -> VersionComparison:
         metrics=tuple(_metrics(a, b)),
         size_bytes=(a.manifest.size_bytes, b.manifest.size_bytes),
         latency_us=(latency_us(opened[0]), latency_us(opened[1])),
-        answers=tuple(_answers(*opened)) if recommenders else (),
+        answers=tuple(_answers(*opened)) if recommenders and of_one_kind else (),
         cases_alike=None if recommenders else _cases_alike(*opened),
     )
 
@@ -140,15 +145,15 @@ def _metrics(a: ModelVersion, b: ModelVersion) -> Iterator[MetricChange]:
 def _answers(a: OpenedModel, b: OpenedModel) -> Iterator[AnswerChange]:
     """On the golden histories of both, each once."""
     seen = set()
-    for owner in (a, b):
-        for row in owner.model_version.manifest.golden_history:
-            history = tuple(item for item in row if item)
+    both = _Asked(a), _Asked(b)
+    for owner in both:
+        for row in owner.model.model_version.manifest.golden_history:
+            history = owner.items([item for item in row if item])
             if history in seen:
                 continue
             seen.add(history)
-            asked = np.array([history or (0,)], dtype=np.int64)
-            first, second = (_top(one, asked) for one in (a, b))
-            yield AnswerChange(owner.model_version.version, history, first, second)
+            first, second = (one.top(history) for one in both)
+            yield AnswerChange(owner.model.model_version.version, history, first, second)
     if not seen:
         raise RegistryError(
             f"{a.model_version.version} and {b.model_version.version} have no golden histories, "
@@ -178,10 +183,27 @@ def _cases_alike(a: OpenedModel, b: OpenedModel) -> tuple[int, int] | None:
     return alike, asked
 
 
-def _top(model: OpenedModel, asked: "np.ndarray[Any, np.dtype[np.int64]]") -> tuple[int, ...]:
-    """The first items that a user would get."""
-    longest = model.model_version.manifest.max_history
-    item_ids, scores = model.answer(asked[:, -longest:])
-    ids, values = item_ids[0, :TOP].tolist(), scores[0, :TOP]
-    ended = [place for place, item in enumerate(ids) if item == 0 or np.isneginf(values[place])]
-    return tuple(ids[: ended[0] if ended else len(ids)])
+class _Asked:
+    """A recommender, asked as its callers do: by name where items have names, as the numbers of two versions differ."""
+
+    def __init__(self, model: OpenedModel) -> None:
+        self.model = model
+        self._names = model.model_version.item_names()
+        self._numbers: dict[Item, int] = {name: number for number, name in enumerate(self._names or (), start=1)}
+
+    def items(self, numbers: Sequence[int]) -> tuple[Item, ...]:
+        """Of numbers above 0; one that has no name stays a number, which is unknown."""
+        names = self._names
+        if names is None:
+            return tuple(numbers)
+        return tuple(names[number - 1] if 0 < number <= len(names) else number for number in numbers)
+
+    def top(self, history: Sequence[Item]) -> tuple[Item, ...]:
+        """The first items that a user would get."""
+        longest = self.model.model_version.manifest.max_history
+        named = self._names is not None
+        asked = [self._numbers.get(item, UNKNOWN) if named else int(item) for item in history] or [0]
+        item_ids, scores = self.model.answer(np.array([asked[-longest:]], dtype=np.int64))
+        ids, values = item_ids[0, :TOP].tolist(), scores[0, :TOP]
+        ended = [place for place, item in enumerate(ids) if item == 0 or np.isneginf(values[place])]
+        return self.items(ids[: ended[0] if ended else len(ids)])

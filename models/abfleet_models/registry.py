@@ -19,6 +19,7 @@ from abfleet_models.errors import (
     shown,
 )
 from abfleet_models.graph.reading import STANDARD_DOMAINS, GraphFile, NotOnnxError, read_graph
+from abfleet_models.item_names import ITEMS_FILE, read_names
 from abfleet_models.json_files import read_json
 from abfleet_models.manifest import (
     NAME_RULE,
@@ -50,8 +51,6 @@ ARCHIVE = "archive"
 MODEL_FILE = "model.onnx"
 METADATA_FILE = "metadata.json"
 METRICS_FILE = "metrics.json"
-ITEMS_FILE = "items.txt"
-"""Names of items, one a line: line n is item n. Optional."""
 INDEX_FILE = "registry.json"
 JOURNAL_FILE = ".release.json"
 """There only while a release is being made; one that was killed leaves it to the next release, which finishes it."""
@@ -87,13 +86,22 @@ class ModelVersion:
                 f"{self.version}: {MODEL_FILE} has sha256 {found}, {METADATA_FILE} says {self.manifest.sha256}"
             )
         self._check_graph(content)
-        if self.manifest.items_sha256:
-            self._check_items()
+        self._items()
         return content
 
-    def _check_items(self) -> None:
-        if hashlib.sha256(_read_file(self.path, ITEMS_FILE)).hexdigest() != self.manifest.items_sha256:
+    def item_names(self) -> tuple[str, ...] | None:
+        """The names of items 1, 2, 3 and so on; None where items have numbers. Raises IntegrityError."""
+        content = self._items()
+        return None if content is None else read_names(content)
+
+    def _items(self) -> bytes | None:
+        """items.txt, known to be the one that metadata.json describes; None where there is none."""
+        if not self.manifest.items_sha256:
+            return None
+        content = _read_file(self.path, ITEMS_FILE)
+        if hashlib.sha256(content).hexdigest() != self.manifest.items_sha256:
             raise IntegrityError(f"{self.version}: {ITEMS_FILE} has another sha256 than {METADATA_FILE} says")
+        return content
 
     def verify_file(self) -> None:
         """Checks model.onnx against metadata.json as `read_verified` does; raises RegistryError on a difference."""

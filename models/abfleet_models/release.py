@@ -15,6 +15,7 @@ from typing import Any
 from abfleet_models import disk, trail
 from abfleet_models.disk import Json, to_json
 from abfleet_models.errors import IntegrityError, ReleaseError, UnknownVersionError, shown
+from abfleet_models.item_names import ITEMS_FILE
 from abfleet_models.json_files import parse_json, read_json
 from abfleet_models.manifest import NAME_RULE, SCHEMA, is_name, parse_index, parse_manifest, parse_metrics
 from abfleet_models.registry import (
@@ -160,8 +161,19 @@ class Release:
         )
 
 
-def install(root: Path, *, model: bytes, metadata: Json, metrics: Json, archived: bool, now: datetime) -> str:
+def install(
+    root: Path,
+    *,
+    model: bytes,
+    metadata: Json,
+    metrics: Json,
+    archived: bool,
+    now: datetime,
+    items: bytes | None = None,
+) -> str:
     """Puts a version into the registry, and says what that was: "new", "rebuilt" or "unchanged".
+
+    `items`: items.txt, where items have names.
 
     A version that is there with the same files stays as it is. With other files it is replaced; for the instant between
     two renames its folder is then missing, so replace a version that nothing serves, or give it another name.
@@ -175,6 +187,7 @@ def install(root: Path, *, model: bytes, metadata: Json, metrics: Json, archived
         MODEL_FILE: model,
         METADATA_FILE: to_json(metadata).encode(),
         METRICS_FILE: to_json(metrics).encode(),
+        **({} if items is None else {ITEMS_FILE: items}),
     }
     values = {key: round(value, 4) for key, value in metrics["metrics"].items()}
     entry = {"version": manifest.version, "algorithm": manifest.algorithm, "sha256": manifest.sha256, "metrics": values}

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n abfleet_protos/recommender.proto\"\xc2\x01\n\x10RecommendRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x35\n\nattributes\x18\x05 \x03(\x0b\x32!.RecommendRequest.AttributesEntry\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x83\x01\n\x11RecommendResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\nexperiment\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x0e\n\x06scores\x18\x06 \x03(\x02\"+\n\rRecordRequest\x12\x1a\n\x08outcomes\x18\x01 \x03(\x0b\x32\x08.Outcome\"\x90\x01\n\x07Outcome\x12\x12\n\noutcome_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\x03\x12\r\n\x05value\x18\x06 \x01(\x01\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x0c\n\x04time\x18\x08 \x01(\x03\"g\n\x0eRecordResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x11\n\tduplicate\x18\x02 \x01(\x05\x12\x10\n\x08rejected\x18\x03 \x01(\x05\x12\x1e\n\nrejections\x18\x04 \x03(\x0b\x32\n.Rejection\">\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x12\n\noutcome_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t2A\n\x0bRecommender\x12\x32\n\tRecommend\x12\x11.RecommendRequest\x1a\x12.RecommendResponse25\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12)\n\x06Record\x12\x0e.RecordRequest\x1a\x0f.RecordResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n abfleet_protos/recommender.proto\"\xd1\x01\n\x10RecommendRequest\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\r\n\x05limit\x18\x03 \x01(\x05\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x35\n\nattributes\x18\x05 \x03(\x0b\x32!.RecommendRequest.AttributesEntry\x12\r\n\x05items\x18\x06 \x03(\t\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x92\x01\n\x11RecommendResponse\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x12\n\nexperiment\x18\x03 \x01(\t\x12\r\n\x05group\x18\x04 \x01(\t\x12\x15\n\rmodel_version\x18\x05 \x01(\t\x12\x0e\n\x06scores\x18\x06 \x03(\x02\x12\r\n\x05items\x18\x07 \x03(\t\"+\n\rRecordRequest\x12\x1a\n\x08outcomes\x18\x01 \x03(\x0b\x32\x08.Outcome\"\x9e\x01\n\x07Outcome\x12\x12\n\noutcome_id\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x0f\n\x07user_id\x18\x03 \x01(\t\x12\x0c\n\x04type\x18\x04 \x01(\t\x12\x0f\n\x07item_id\x18\x05 \x01(\x03\x12\r\n\x05value\x18\x06 \x01(\x01\x12\x10\n\x08\x63urrency\x18\x07 \x01(\t\x12\x0c\n\x04time\x18\x08 \x01(\x03\x12\x0c\n\x04item\x18\t \x01(\t\"g\n\x0eRecordResponse\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x05\x12\x11\n\tduplicate\x18\x02 \x01(\x05\x12\x10\n\x08rejected\x18\x03 \x01(\x05\x12\x1e\n\nrejections\x18\x04 \x03(\x0b\x32\n.Rejection\">\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x12\n\noutcome_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t2A\n\x0bRecommender\x12\x32\n\tRecommend\x12\x11.RecommendRequest\x1a\x12.RecommendResponse25\n\x08\x46\x65\x65\x64\x62\x61\x63k\x12)\n\x06Record\x12\x0e.RecordRequest\x1a\x0f.RecordResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,21 +34,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOMMENDREQUEST_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_RECOMMENDREQUEST_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_RECOMMENDREQUEST']._serialized_start=37
-  _globals['_RECOMMENDREQUEST']._serialized_end=231
-  _globals['_RECOMMENDREQUEST_ATTRIBUTESENTRY']._serialized_start=182
-  _globals['_RECOMMENDREQUEST_ATTRIBUTESENTRY']._serialized_end=231
-  _globals['_RECOMMENDRESPONSE']._serialized_start=234
-  _globals['_RECOMMENDRESPONSE']._serialized_end=365
-  _globals['_RECORDREQUEST']._serialized_start=367
-  _globals['_RECORDREQUEST']._serialized_end=410
-  _globals['_OUTCOME']._serialized_start=413
-  _globals['_OUTCOME']._serialized_end=557
-  _globals['_RECORDRESPONSE']._serialized_start=559
-  _globals['_RECORDRESPONSE']._serialized_end=662
-  _globals['_REJECTION']._serialized_start=664
-  _globals['_REJECTION']._serialized_end=726
-  _globals['_RECOMMENDER']._serialized_start=728
-  _globals['_RECOMMENDER']._serialized_end=793
-  _globals['_FEEDBACK']._serialized_start=795
-  _globals['_FEEDBACK']._serialized_end=848
+  _globals['_RECOMMENDREQUEST']._serialized_end=246
+  _globals['_RECOMMENDREQUEST_ATTRIBUTESENTRY']._serialized_start=197
+  _globals['_RECOMMENDREQUEST_ATTRIBUTESENTRY']._serialized_end=246
+  _globals['_RECOMMENDRESPONSE']._serialized_start=249
+  _globals['_RECOMMENDRESPONSE']._serialized_end=395
+  _globals['_RECORDREQUEST']._serialized_start=397
+  _globals['_RECORDREQUEST']._serialized_end=440
+  _globals['_OUTCOME']._serialized_start=443
+  _globals['_OUTCOME']._serialized_end=601
+  _globals['_RECORDRESPONSE']._serialized_start=603
+  _globals['_RECORDRESPONSE']._serialized_end=706
+  _globals['_REJECTION']._serialized_start=708
+  _globals['_REJECTION']._serialized_end=770
+  _globals['_RECOMMENDER']._serialized_start=772
+  _globals['_RECOMMENDER']._serialized_end=837
+  _globals['_FEEDBACK']._serialized_start=839
+  _globals['_FEEDBACK']._serialized_end=892
 # @@protoc_insertion_point(module_scope)

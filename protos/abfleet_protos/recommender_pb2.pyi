@@ -7,7 +7,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("item_ids", "user_id", "limit", "request_id", "attributes")
+    __slots__ = ("item_ids", "user_id", "limit", "request_id", "attributes", "items")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -20,28 +20,32 @@ class RecommendRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     user_id: str
     limit: int
     request_id: str
     attributes: _containers.ScalarMap[str, str]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., limit: _Optional[int] = ..., request_id: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    items: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., user_id: _Optional[str] = ..., limit: _Optional[int] = ..., request_id: _Optional[str] = ..., attributes: _Optional[_Mapping[str, str]] = ..., items: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
-    __slots__ = ("item_ids", "request_id", "experiment", "group", "model_version", "scores")
+    __slots__ = ("item_ids", "request_id", "experiment", "group", "model_version", "scores", "items")
     ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     EXPERIMENT_FIELD_NUMBER: _ClassVar[int]
     GROUP_FIELD_NUMBER: _ClassVar[int]
     MODEL_VERSION_FIELD_NUMBER: _ClassVar[int]
     SCORES_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_FIELD_NUMBER: _ClassVar[int]
     item_ids: _containers.RepeatedScalarFieldContainer[int]
     request_id: str
     experiment: str
     group: str
     model_version: str
     scores: _containers.RepeatedScalarFieldContainer[float]
-    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., group: _Optional[str] = ..., model_version: _Optional[str] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
+    items: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, item_ids: _Optional[_Iterable[int]] = ..., request_id: _Optional[str] = ..., experiment: _Optional[str] = ..., group: _Optional[str] = ..., model_version: _Optional[str] = ..., scores: _Optional[_Iterable[float]] = ..., items: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecordRequest(_message.Message):
     __slots__ = ("outcomes",)
@@ -50,7 +54,7 @@ class RecordRequest(_message.Message):
     def __init__(self, outcomes: _Optional[_Iterable[_Union[Outcome, _Mapping]]] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time")
+    __slots__ = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time", "item")
     OUTCOME_ID_FIELD_NUMBER: _ClassVar[int]
     REQUEST_ID_FIELD_NUMBER: _ClassVar[int]
     USER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -59,6 +63,7 @@ class Outcome(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     CURRENCY_FIELD_NUMBER: _ClassVar[int]
     TIME_FIELD_NUMBER: _ClassVar[int]
+    ITEM_FIELD_NUMBER: _ClassVar[int]
     outcome_id: str
     request_id: str
     user_id: str
@@ -67,7 +72,8 @@ class Outcome(_message.Message):
     value: float
     currency: str
     time: int
-    def __init__(self, outcome_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., type: _Optional[str] = ..., item_id: _Optional[int] = ..., value: _Optional[float] = ..., currency: _Optional[str] = ..., time: _Optional[int] = ...) -> None: ...
+    item: str
+    def __init__(self, outcome_id: _Optional[str] = ..., request_id: _Optional[str] = ..., user_id: _Optional[str] = ..., type: _Optional[str] = ..., item_id: _Optional[int] = ..., value: _Optional[float] = ..., currency: _Optional[str] = ..., time: _Optional[int] = ..., item: _Optional[str] = ...) -> None: ...
 
 class RecordResponse(_message.Message):
     __slots__ = ("accepted", "duplicate", "rejected", "rejections")

@@ -6,15 +6,16 @@ The signature is a worker's answer to the same question.
 from collections.abc import Callable
 
 import grpc
-from abfleet_protos.inference_pb2 import ModelMetadataRequest, ModelMetadataResponse
+from abfleet_protos.inference_pb2 import ModelMetadataResponse
 from abfleet_transport.call import Code
-from abfleet_transport.oip import MODEL_METADATA, Context, add_oip
+from abfleet_transport.oip import Context, add_oip
 from google.protobuf.message import DecodeError
 
 from abfleet_router.calls.infer_request import model_in_force
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.fleet.http2_client_stream import RpcFailed
+from abfleet_router.fleet.model_metadata import metadata_of
 
 SERVER_NAME = "abfleet-router"
 ASK_SECONDS = 2.0
@@ -45,12 +46,8 @@ class RouterOipServices:
         if not pool.available:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"no worker of version {pool.version} can be asked")
         replica = pool.available[0]
-        question = ModelMetadataRequest()  # a worker needs no name: what the router calls the model is not its business
-        if replica.oip is not None:
-            question.name, question.version = replica.oip.model
         try:
-            answered = await replica.link.ask(MODEL_METADATA, question.SerializeToString(), ASK_SECONDS)
-            answer = ModelMetadataResponse.FromString(answered)
+            answer = await metadata_of(replica, ASK_SECONDS)
         except (RpcFailed, TimeoutError, DecodeError) as error:
             unknown = isinstance(error, RpcFailed) and error.code is Code.UNIMPLEMENTED
             status = grpc.StatusCode.UNIMPLEMENTED if unknown else grpc.StatusCode.UNAVAILABLE

@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from abfleet_protos.inference_pb2 import ModelReadyResponse
+from abfleet_protos.inference_pb2 import ModelMetadataResponse, ModelReadyResponse
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.worker_pb2 import Failure, RecommendBatchRequest, RecommendBatchResponse
 from abfleet_router.fleet.batch import INFER
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
+from abfleet_router.fleet.http2_client_stream import RpcFailed
 from abfleet_router.fleet.worker_link import LinkListener
 from abfleet_transport.call import Code, Metadata
 from abfleet_transport.oip import MODEL_READY
@@ -116,6 +117,8 @@ class FakeLink:
     may_watch = True
 
     def __init__(self, serves: Callable[[str], bool] = lambda version: True) -> None:
+        self.metadata: ModelMetadataResponse | RpcFailed = RpcFailed(Code.UNIMPLEMENTED, "unknown method")
+        """What its worker says of its model."""
         self.sent: list[Sent] = []
         self.moving = False
         self.listener: LinkListener | None = None
@@ -149,8 +152,13 @@ class FakeLink:
         await asyncio.get_running_loop().create_future()  # nothing changes any more
 
     async def ask(self, path: str, message: bytes, timeout_seconds: float) -> bytes:
-        """As a server of the Open Inference Protocol that is ready and does not say what it takes."""
-        return ModelReadyResponse(ready=True).SerializeToString() if path == MODEL_READY else b""
+        """As a worker whose model is ready, and that says of it what `metadata` is."""
+        if path == MODEL_READY:
+            return ModelReadyResponse(ready=True).SerializeToString()
+        if isinstance(self.metadata, RpcFailed):
+            raise self.metadata
+        encoded: bytes = self.metadata.SerializeToString()
+        return encoded
 
     def check_liveness(self, *, alone: bool) -> None: ...
 

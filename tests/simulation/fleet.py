@@ -119,6 +119,7 @@ class MadeModel:
 
     run_cells = 64.0
     catalogue = None
+    names = None
     max_history = 50
     signature = contract(K, max_history)
     joins = True

@@ -10,6 +10,7 @@ from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest, RecommendBatchResponse
 from abfleet_transport.call import Code, Metadata
 from abfleet_worker.catalogue import Catalogue
+from abfleet_worker.item_names import ItemNames
 from abfleet_worker.service import METHODS, RECOMMEND, RECOMMEND_BATCH
 from numpy.typing import NDArray
 
@@ -72,6 +73,7 @@ class SumModel:
         self.k = k
         self.run_cells = 100.0
         self.catalogue: Catalogue | None = None
+        self.names: ItemNames | None = None
         self.signature = contract(k, max_history)
         self.joins = True
         self.dimensions: Mapping[str, Sequence[int | str | None]] = {"history": ["batch", "length"]}

@@ -110,7 +110,7 @@ def encode(
     # Both ends are finite only if every score is (nan spreads), and no array of booleans is made for it.
     lowest, highest = np.minimum.reduce(scores, axis=None), np.maximum.reduce(scores, axis=None)
     if not (isfinite(lowest) and isfinite(highest) and np.minimum.reduce(item_ids, axis=None) > 0):
-        counts = _usable(item_ids, scores, limits)
+        counts = usable(item_ids, scores, limits)
     rows, packed = item_ids.tolist(), scores.astype("<f4", copy=False).tobytes()
     stride = 4 * width
     if counts is limits and min(limits) >= width:  # every row is whole, as it is when all ask for as many
@@ -139,7 +139,7 @@ def _encode_whole(rows: list[list[int]], packed: bytes, stride: int, varints: Va
     ]
 
 
-def _usable(item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Sequence[int]) -> list[int]:
+def usable(item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Sequence[int]) -> list[int]:
     """How many items of each row may be sent; -1 where the row breaks the contract."""
     counts = []
     for ids, values, limit in zip(item_ids, scores, limits, strict=True):

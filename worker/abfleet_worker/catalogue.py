@@ -24,6 +24,10 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self._sorted)
 
+    def __contains__(self, number: int) -> bool:
+        place = int(np.searchsorted(self._sorted, number))
+        return place < len(self._sorted) and int(self._sorted[place]) == number
+
     def count(self, history: NDArray[np.int64]) -> tuple[int, int]:
         """history: int64[batch, length], 0 pads. Gives how many items it has, and how many of them are unknown.
 

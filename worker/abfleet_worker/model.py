@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,22 @@ from abfleet_models import signing
 from abfleet_models.golden.answers import cases_of
 from abfleet_models.golden.arrays import feeds
 from abfleet_models.golden.joining import crowd_difference
-from abfleet_models.graph.reading import read_int64
+from abfleet_models.graph.reading import CATALOGUE, read_int64
 from abfleet_models.graph.tensors import TensorSpec
 from abfleet_models.registry import ModelVersion, Registry, RegistryError
 from abfleet_models.runtime import onnxruntime
-from abfleet_models.signature import RECOMMENDER
+from abfleet_models.signature import RECOMMENDER, Signature
 from numpy.typing import NDArray
 
 from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.errors import ModelAnswerError, ModelLoadError
+from abfleet_worker.item_names import ItemNames
 
 INPUT = "history"
-OUTPUTS = ("item_ids", "scores")
+ITEM_IDS = "item_ids"
+OUTPUTS = (ITEM_IDS, "scores")
 RUNTIME_TYPES = {"float32": "float", "float64": "double"}
 """ONNX Runtime's names of element types that differ from numpy's."""
-CATALOGUE = "item_ids_by_number"
-"""Name of the constant with all item ids of the model; without it a model is served, its unknown items uncounted."""
 LONE, WIDE, LONG = (1, 1), (32, 1), (32, 33)
 """[batch, length] of the first runs: no caller pays for what they allocate, and their times show what a run costs."""
 MEASURED_TIMES = 5
@@ -43,14 +44,17 @@ class OnnxModel:
         session: onnxruntime.InferenceSession,
         catalogue: Catalogue | None,
         load_seconds: float,
+        names: ItemNames | None = None,
     ) -> None:
+        """`names`: of its items, where they have names: then tensors of items are texts to callers."""
         self.version = registered.version
         self.sha256 = registered.manifest.sha256
-        self.signature = registered.manifest.signature
+        self.signature = registered.manifest.signature if names is None else named(registered.manifest.signature)
         self.max_history = registered.manifest.max_history
         self.k = registered.manifest.k
         self.load_seconds = load_seconds
         self.catalogue = catalogue
+        self.names = names
         self.run_cells = LEAST_RUN_CELLS  # changed only by `load`, which measures it
         """What one more run costs, in padded places of a history: see batch.plan_runs."""
         self.joins = self.signature.batch  # changed only by `load`, which tries it
@@ -63,7 +67,14 @@ class OnnxModel:
 
     def run(self, outputs: Sequence[str], inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """These outputs, for all inputs by name. Raises what ONNX Runtime raises."""
+        if self.names is not None:
+            inputs = {name: self.names.numbers(array) for name, array in inputs.items()}
         found: list[NDArray[Any]] = self._session.run(outputs, inputs)
+        if self.names is not None:
+            found = [
+                self.names.names(array) if name == ITEM_IDS else array
+                for name, array in zip(outputs, found, strict=True)
+            ]
         return found
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -114,7 +125,8 @@ def load(
     _check_signature(registered, session)
     is_recommender = registered.manifest.signature.kind == RECOMMENDER
     catalogue = _catalogue(content) if is_recommender else None
-    model = OnnxModel(registered, session, catalogue, load_seconds=clock() - begun)
+    names = _names(registered, catalogue) if is_recommender else None
+    model = OnnxModel(registered, session, catalogue, clock() - begun, names)
     if is_recommender:
         _check_golden(model, registered)
         seconds = {shape: _time(model, shape) for shape in (LONE, WIDE, LONG)}
@@ -154,6 +166,23 @@ def _catalogue(content: bytes) -> Catalogue | None:
     """The items that the graph can answer with, which are those that it knows; None where it has no such table."""
     raw = read_int64(content, CATALOGUE)
     return None if raw is None else Catalogue(np.frombuffer(raw, dtype="<i8").astype(np.int64))
+
+
+def _names(registered: ModelVersion, catalogue: Catalogue | None) -> ItemNames | None:
+    try:
+        names = registered.item_names()
+    except RegistryError as error:
+        raise ModelLoadError(str(error)) from error
+    return None if names is None else ItemNames(names, catalogue)
+
+
+def named(signature: Signature) -> Signature:
+    """A recommender's signature to callers who give and get names: items are texts."""
+    inputs, outputs = (
+        tuple(replace(spec, dtype="string") if spec.name in (INPUT, ITEM_IDS) else spec for spec in specs)
+        for specs in (signature.inputs, signature.outputs)
+    )
+    return replace(signature, inputs=inputs, outputs=outputs)
 
 
 def _check_signature(registered: ModelVersion, session: onnxruntime.InferenceSession) -> None:

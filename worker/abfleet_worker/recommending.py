@@ -1,16 +1,27 @@
 """Answers requests of Recommend with one model: histories to a matrix, and rows of the model to answers."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.worker_pb2 import RecommendBatchRequest
 from numpy.typing import NDArray
 
 from abfleet_worker import batch
 from abfleet_worker.catalogue import Catalogue
+from abfleet_worker.item_names import ItemNames
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.request import Item, Refusal, read_alone, read_items
+from abfleet_worker.request import (
+    DEFAULT_LIMIT,
+    TAKES_NAMES,
+    Item,
+    Refusal,
+    parse_alone,
+    read_alone,
+    read_items,
+    read_named,
+)
 
 ALONE: list[Sequence[int]] = [(0,)]
 """The plan for one request."""
@@ -25,6 +36,8 @@ class RecommendingModel(Protocol):
     """What one more run costs, in padded places of a history."""
     catalogue: Catalogue | None
     """The items that it knows, None where the model has no table of them."""
+    names: ItemNames | None
+    """Of its items; None where items have numbers."""
 
     def infer(self, history: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """history: int64[batch, length] to item_ids: int64[batch, k] and scores: float32[batch, k]."""
@@ -84,6 +97,38 @@ class Recommending:
     def join_batch(self, answers: Sequence[bytes | Refusal], elapsed_us: int) -> bytes:
         """A serialised RecommendBatchResponse."""
         return batch.join_batch(self._model.version, answers, elapsed_us, self._alias)
+
+
+class NamedRecommending(Recommending):
+    """The same for a version whose items have names. What it does not know of a history is left out, and counted."""
+
+    def __init__(self, model: RecommendingModel, names: ItemNames, **shared: Any) -> None:
+        super().__init__(model, **shared)
+        self._names = names
+
+    def read_alone(self, payload: bytes, expires: float | None) -> tuple[Item, str] | Refusal:
+        request = parse_alone(payload)
+        if isinstance(request, Refusal):
+            return request
+        if request.item_ids:
+            return TAKES_NAMES
+        item = Item(self._history(request), request.limit or DEFAULT_LIMIT, expires)
+        return item, request.request_id or self._make_request_id()
+
+    def read_batch(self, payloads: Sequence[bytes], expiries: Sequence[float | None]) -> list[Item | Refusal]:
+        return read_named(payloads, expiries, self._history)
+
+    def _history(self, request: RecommendRequest) -> list[int]:
+        known = self._names.known(request.items)
+        self._metrics.asked(len(request.items), len(request.items) - len(known))
+        return known[-self._model.max_history :]
+
+    def run(self, items: Sequence[Item]) -> list[bytes | Refusal]:
+        history = batch.pad([item.history for item in items])
+        begun = self._clock()
+        item_ids, scores = self._model.infer(history)
+        self._metrics.ran(len(items), self._clock() - begun)
+        return self._names.encode(item_ids, scores, [item.limit for item in items])
 
 
 class NotRecommending:

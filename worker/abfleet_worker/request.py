@@ -5,7 +5,7 @@ worker that stands alone checks everything.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -50,6 +50,17 @@ NOT_A_REQUEST = Refusal(
 )
 
 
+BOTH_KINDS = Refusal(
+    Code.INVALID_ARGUMENT, "items: names beside item_ids are not allowed; allowed is one kind, as the version takes it"
+)
+TAKES_NUMBERS = Refusal(
+    Code.INVALID_ARGUMENT, "items: names are not allowed; items of this version have numbers, which go into item_ids"
+)
+TAKES_NAMES = Refusal(
+    Code.INVALID_ARGUMENT, "item_ids: numbers are not allowed; items of this version have names, which go into items"
+)
+
+
 def read_items(payloads: Iterable[bytes], expiries: Iterable[float | None], max_history: int) -> list[Item | Refusal]:
     """What inference needs of requests that a router has checked; one of each result for each payload.
 
@@ -68,20 +79,51 @@ def read_items(payloads: Iterable[bytes], expiries: Iterable[float | None], max_
         if not 0 <= limit <= MAX_LIMIT:
             items.append(_bad_limit(limit))
             continue
+        if not ids and request.items:  # beside ids, a router has refused them
+            items.append(TAKES_NUMBERS)
+            continue
         history = ids[-max_history:] if len(ids) < ARRAY_FROM else _long_history(ids, max_history)
         items.append(Item(history, limit or DEFAULT_LIMIT, expires))
     return items
 
 
-def read_alone(payload: bytes, max_history: int, expires: float | None) -> tuple[Item, str] | Refusal:
-    """The same for a request that nobody has checked before; also gives the client's request id."""
+def read_named(
+    payloads: Iterable[bytes], expiries: Iterable[float | None], names_of: Callable[[RecommendRequest], list[int]]
+) -> list[Item | Refusal]:
+    """The same for a version whose items have names; `names_of`: the history of a request."""
+    items: list[Item | Refusal] = []
+    for payload, expires in zip(payloads, expiries, strict=True):
+        try:
+            request = RecommendRequest.FromString(payload)
+        except DecodeError:
+            items.append(NOT_A_REQUEST)
+            continue
+        limit = request.limit
+        if not 0 <= limit <= MAX_LIMIT:
+            items.append(_bad_limit(limit))
+        elif request.item_ids:
+            items.append(TAKES_NAMES)
+        else:
+            items.append(Item(names_of(request), limit or DEFAULT_LIMIT, expires))
+    return items
+
+
+def parse_alone(payload: bytes) -> RecommendRequest | Refusal:
+    """A request that nobody has checked before."""
     try:
         request = RecommendRequest.FromString(payload)
     except DecodeError:
         return NOT_A_REQUEST
-    refusal = check(request)
-    if refusal is not None:
-        return refusal
+    return check(request) or request
+
+
+def read_alone(payload: bytes, max_history: int, expires: float | None) -> tuple[Item, str] | Refusal:
+    """As `read_items` for a request that nobody has checked before; also gives the client's request id."""
+    request = parse_alone(payload)
+    if isinstance(request, Refusal):
+        return request
+    if request.items:
+        return TAKES_NUMBERS
     ids = request.item_ids
     history = ids[-max_history:] if len(ids) < ARRAY_FROM else _long_history(ids, max_history)
     return Item(history, request.limit or DEFAULT_LIMIT, expires), request.request_id
@@ -91,6 +133,8 @@ def check(request: RecommendRequest) -> Refusal | None:
     """The first rule of the public contract that the request breaks."""
     if not 0 <= request.limit <= MAX_LIMIT:
         return _bad_limit(request.limit)
+    if request.items and request.item_ids:
+        return BOTH_KINDS
     size = len(request.user_id.encode())
     if size > MAX_USER_ID_BYTES:
         return _refuse(

@@ -15,7 +15,7 @@ from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_worker import batch
 from abfleet_worker.metrics import WorkerMetrics
-from abfleet_worker.recommending import NotRecommending, Recommending, RecommendingModel
+from abfleet_worker.recommending import NamedRecommending, NotRecommending, Recommending, RecommendingModel
 from abfleet_worker.request import Refusal
 from abfleet_worker.tensors.inferring import Inferring, TensorModel
 from abfleet_worker.tracing import InferenceTracer, Traced
@@ -142,7 +142,11 @@ class ModelService:
                 Code.FAILED_PRECONDITION, f"version {model.version} takes {names}, not a history; call ModelInfer"
             )
             return _Ready(model, NotRecommending(model.version, self._alias, refusal), inferring)
-        return _Ready(model, Recommending(model, make_request_id=self._make_request_id, **shared), inferring)
+        shared["make_request_id"] = self._make_request_id
+        recommending = Recommending(model, **shared)
+        if model.names is not None:
+            recommending = NamedRecommending(model, model.names, **shared)
+        return _Ready(model, recommending, inferring)
 
     def answer(self, calls: Sequence[Call]) -> None:
         """Answers every call once, merging them up to `max_batch` requests at a time. Never raises."""

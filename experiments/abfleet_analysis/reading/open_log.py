@@ -34,6 +34,7 @@ _TYPES: Final = {
     "float64": "DOUBLE",
     "boolean": "BOOLEAN",
     "array<int64>": "BIGINT[]",
+    "array<string>": "VARCHAR[]",
 }
 _DETAIL_COLUMNS: Final = {
     "attributes": "JSON",
@@ -244,6 +245,9 @@ def _selected(
     infers = "method" in found and raw.execute(f"SELECT 1 FROM {source} WHERE method = 'infer' LIMIT 1").fetchone()  # noqa: S608
     if not infers:
         found.pop("method", None)
+    for name in ("item_names", "item_name"):
+        if name in found and not raw.execute(f"SELECT 1 FROM {source} WHERE {name} IS NOT NULL LIMIT 1").fetchone():  # noqa: S608
+            found.pop(name)
     columns = [
         _column(name, kind, found) if name in wanted else f"NULL::{kind} AS {_quoted(name)}"
         for name, kind in every.items()

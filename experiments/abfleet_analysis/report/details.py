@@ -112,7 +112,7 @@ class VersionLists:
         items: Different items in its lists.
         coverage: Of the model's catalogue, 0 to 1; nan where its size is not known.
         top_share: Share of all recommended places that its ten most recommended items have.
-        top: Item id and share of the version's lists that have it, most first.
+        top: Item, a number or a name, and share of the version's lists that have it, most first.
         offline: The registry's metrics of the version, as they are; empty where there are none.
     """
 
@@ -121,7 +121,7 @@ class VersionLists:
     items: int
     coverage: float
     top_share: float
-    top: tuple[tuple[int, float], ...]
+    top: tuple[tuple[int | str, float], ...]
     offline: tuple[tuple[str, float], ...]
 
 

@@ -4,6 +4,7 @@ Knows no registry: what is known of a version before it was served is an argumen
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Final, Protocol
 
 import ibis
@@ -13,7 +14,7 @@ from abfleet_statistics.moments import Floats
 
 from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.report.details import Recommended, VersionLists
-from abfleet_analysis.storage.fetching import fetched_rows
+from abfleet_analysis.storage.fetching import fetched_rows, storage_of
 
 TOP: Final = 10
 OVERLAPPING: Final = 100
@@ -53,14 +54,28 @@ def recommended(tables: Tables, known: Mapping[str, VersionFacts]) -> Recommende
     )
     totals = {row["version"]: row for row in fetched_rows(_totals(ranked))}
     top: dict[str, list[tuple[int, int]]] = {row["version"]: [] for row in rows}
-    for row in fetched_rows(ranked.filter(ranked["rank"] < OVERLAPPING).order_by("version", "rank")):
+    first = ranked.filter(ranked["rank"] < OVERLAPPING)
+    for row in fetched_rows(first.order_by("version", "rank")):
         if row["version"] in top:
             top[row["version"]].append((int(row["item"]), int(row["n"])))
+    names = _names(answered, first)
     versions = tuple(
         _version(row["version"], row["lists"], totals[row["version"]], top[row["version"]], known.get(row["version"]))
         for row in rows
     )
+    versions = tuple(replace(one, top=tuple((names.get(int(i), i), n) for i, n in one.top)) for one in versions)
     return Recommended(versions, overlap([{item for item, _ in top[one.version]} for one in versions]))
+
+
+def _names(answered: ir.Table, ranked: ir.Table) -> dict[int, str]:
+    """The names of ranked items that have names, which are hashes there."""
+    if "item_names" not in answered.columns:
+        return {}
+    dialect = storage_of(answered.get_backend()).dialect
+    named = answered.filter(answered.item_names.notnull())
+    names = named.select(name=named.item_names.unnest()).distinct()
+    found = names.mutate(item=dialect.item(names.name)).semi_join(ranked, "item")
+    return {int(row["item"]): row["name"] for row in fetched_rows(found)}
 
 
 def _totals(ranked: ir.Table) -> ir.Table:

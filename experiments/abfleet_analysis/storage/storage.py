@@ -61,6 +61,10 @@ class Dialect:
             value = self.hash(ibis.literal(SEPARATOR).join(texts) if len(texts) > 1 else texts[0])
         return value >> 1 if self.unsigned else value
 
+    def item(self, name: ir.StringValue) -> ir.IntegerValue:
+        """A name of an item as a number, of the type that items with numbers have."""
+        return self.identity(name).cast("int64")
+
 
 DIALECTS: Final[Mapping[str, Dialect]] = {
     "duckdb": Dialect(

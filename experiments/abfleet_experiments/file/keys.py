@@ -52,7 +52,11 @@ _TENSOR: Final = text(256, many="names of outputs")
 LOGGED: Final = section(
     "logged",
     "mapping, [below](#log)",
-    Key("items", _TENSOR, "Output whose first 100 elements, whole numbers, become `items` of the decision log."),
+    Key(
+        "items",
+        _TENSOR,
+        "Output whose first 100 elements become `items` of the decision log, or `item_names` where they are texts.",
+    ),
     Key(
         "outputs",
         list_of(_TENSOR, most=32, distinct=True),

@@ -154,7 +154,7 @@ class Checker:
         """An id used again: a repeat, or a conflict. Ids of made up outcomes are their own."""
         result = self.result
         key = hash((line.get("outcome_id"), line.get("synthetic") is True))
-        names = ("request_id", "type", "item_id", "value", "currency")
+        names = ("request_id", "type", "item_id", "item_name", "value", "currency")
         said = [line.get("user_id") or line.get("user_id_hmac"), *(line.get(name) or None for name in names)]
         # A line of other making may have anything there; of numbers 5 is the same as 5.0.
         content = hash(tuple(one if isinstance(one, str | int | float) else repr(one) for one in said))

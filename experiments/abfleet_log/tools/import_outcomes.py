@@ -21,7 +21,7 @@ from abfleet_log.files import WriterIdentity, create
 from abfleet_log.outcome import Outcome, conflict, content, explained, line, problem
 from abfleet_log.tools.read_lines import BYTE_ORDER_MARK, LogsError, is_blank
 
-FIELDS = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time")
+FIELDS = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time", "item_name")
 FORBIDDEN = ("group", "experiment")
 UNITS = {"s": 1_000_000, "ms": 1_000, "us": 1}
 MAX_SHOWN = 20
@@ -123,10 +123,13 @@ def _append(lines: Sequence[bytes], folder: Path, identity: WriterIdentity, wall
 def _outcome(row: Mapping[str, Any], mapping: ColumnMap) -> Outcome:
     """Raises ValueError that names the field."""
     values = {name: _cell(row, name, mapping) for name in FIELDS}
+    if values["item_id"] and not {"item_name"} & {*mapping.columns, *mapping.constants}:
+        values["item_name"] = None  # a title, it may be: nobody has said that it is the id
     outcome_id = _text("outcome_id", values["outcome_id"])
     if not outcome_id:
         # A name made of the row itself: the same row again has the same.
-        cells = orjson.dumps([_text(name, values[name]) for name in FIELDS[1:]])
+        texts = [_text(name, values[name]) for name in FIELDS[1:]]
+        cells = orjson.dumps(texts if texts[-1] else texts[:-1])  # as before items could have names
         outcome_id = f"row-{hashlib.sha256(cells).hexdigest()[:32]}"
     at_us = _time(values["time"], mapping.time_unit)
     if not at_us:  # in an outcome that is "now", when nothing of what is imported happened
@@ -137,6 +140,7 @@ def _outcome(row: Mapping[str, Any], mapping: ColumnMap) -> Outcome:
         user_id=_text("user_id", values["user_id"]),
         type=_text("type", values["type"]),
         item_id=_whole("item_id", values["item_id"]),
+        item=_text("item_name", values["item_name"]),
         value=_real("value", values["value"]),
         currency=_text("currency", values["currency"]),
         time=at_us,

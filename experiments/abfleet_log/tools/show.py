@@ -41,14 +41,16 @@ def _about(line: Line, who: str) -> str:
             served = line.get("served_version") or "nothing"
             fallback = f" instead of {line.get('model_version')} ({line['fallback']})" if line.get("fallback") else ""
             return (
-                f"{who}  {where}  {served}{fallback}  {line.get('status')}  {len(line.get('items') or ())} items  "
+                f"{who}  {where}  {served}{fallback}  {line.get('status')}  "
+                f"{len(line.get('items') or line.get('item_names') or ())} items  "
                 f"{line.get('latency_ms', 0):.1f} ms"
             )
         case "outcome":
             money = (
                 f"  {line['value']:g} {line.get('currency') or ''}".rstrip() if line.get("value") is not None else ""
             )
-            item = f"  item {line['item_id']}" if line.get("item_id") else ""
+            about = line.get("item_id") or line.get("item_name")
+            item = f"  item {about}" if about else ""
             return f"{who}  {line.get('type')}{item}{money}  of {line.get('request_id') or 'no request'}"
         case "allocation":
             shares = ", ".join(f"{name} {share:g} %" for name, share in (line.get("weights") or {}).items())

@@ -23,16 +23,17 @@ from abfleet_models.adding.drafting import (
 )
 from abfleet_models.adding.drawn_cases import SEED
 from abfleet_models.adding.given_files import add_weights, read_given
-from abfleet_models.adding.golden_drafts import golden_cases, golden_rankings, lacks_answers
-from abfleet_models.adding.recommender_checks import check_contract
+from abfleet_models.adding.golden_drafts import golden_cases, golden_rankings, histories_of_named, lacks_answers
+from abfleet_models.adding.recommender_checks import check_contract, refuse_nameless
 from abfleet_models.errors import IntegrityError
 from abfleet_models.golden.answers import cases_of
 from abfleet_models.golden.arrays import Array, feeds
 from abfleet_models.golden.joining import crowd_difference, unjoinable
 from abfleet_models.golden.verification import compare_golden
-from abfleet_models.graph.reading import GraphFile, NotOnnxError
+from abfleet_models.graph.reading import CATALOGUE, GraphFile, NotOnnxError, read_int64
+from abfleet_models.item_names import ITEMS_FILE, read_names
 from abfleet_models.manifest import SCHEMA, parse_manifest, parse_signature
-from abfleet_models.registry import ITEMS_FILE, METADATA_FILE, MODEL_FILE, ModelVersion
+from abfleet_models.registry import METADATA_FILE, MODEL_FILE, ModelVersion
 from abfleet_models.runs import OpenedGraph, OpenedModel, latency_us
 from abfleet_models.signature import RECOMMENDER, TENSORS, Kind, Signature, as_json, differences
 
@@ -59,7 +60,8 @@ def examine(
 ) -> Candidate:
     """Reads a folder or a model file, completes it in the empty folder `scratch`, and checks what a release promises.
 
-    `histories`: int64[batch, length], whose answers become the golden ones of a recommender that brings none.
+    `histories`: int64[batch, length], whose answers become the golden ones of a recommender that brings none; where
+    its items have names, histories of its own first and last ones do.
     Raises ManifestError, IntegrityError or another RegistryError that names what is wrong.
     """
     options = options or AddOptions()
@@ -77,8 +79,10 @@ def examine(
     files[MODEL_FILE] = content
     add_weights(metadata, files, source, graph.external)
     folder = disk.prepare_folder(scratch / version, files)
+    names = len(read_names(files[ITEMS_FILE])) if ITEMS_FILE in files else 0
     if "signature" not in metadata or "golden" not in metadata or lacks_answers(metadata["golden"]):
-        _complete(metadata, graph, kind, OpenedGraph(version, content, folder), histories, options)
+        asked = histories_of_named(names) if names else histories
+        _complete(metadata, graph, kind, OpenedGraph(version, content, folder), asked, options)
     model = OpenedModel(ModelVersion(version, folder, parse_manifest(metadata)))
     compare_golden(model)
     _refuse_chance(model)
@@ -88,13 +92,15 @@ def examine(
     ]
     if kind == RECOMMENDER:
         check_contract(model)
+        if names:
+            refuse_nameless(model, read_int64(content, CATALOGUE), names)
     else:
         reason = _batching(model, options)
         metadata["signature"]["batch"] = reason is None
         model = OpenedModel(ModelVersion(version, folder, parse_manifest(metadata)))
         said += [_batching_line(reason), *_recommender_hint(graph)]
-    if ITEMS_FILE in files:
-        said.append(f"{ITEMS_FILE} names {len(files[ITEMS_FILE].splitlines()):,} items")
+    if names:
+        said.append(f"{ITEMS_FILE} names {names:,} items{'; callers give and get names' * (kind == RECOMMENDER)}")
     ordered = sorted(metadata.items(), key=lambda item: KEYS.index(item[0]) if item[0] in KEYS else len(KEYS))
     files[METADATA_FILE] = disk.to_json(dict(ordered)).encode()
     return Candidate(version, files, latency_us(model), said)

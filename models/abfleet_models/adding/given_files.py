@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from abfleet_models.errors import IntegrityError, ManifestError, shown
+from abfleet_models.item_names import ITEMS_FILE, read_names
 from abfleet_models.json_files import read_json
 from abfleet_models.manifest import NAME_RULE, is_file_name, is_name
-from abfleet_models.registry import ITEMS_FILE, METADATA_FILE, METRICS_FILE, MODEL_FILE
+from abfleet_models.registry import METADATA_FILE, METRICS_FILE, MODEL_FILE
 
 Given = tuple[dict[str, Any], dict[str, bytes], Path]
 """metadata.json as far as it is given, the files by their names in the registry, and the folder that they are in."""
@@ -30,7 +31,7 @@ def read_given(path: Path, version: str | None) -> Given:
         files[METRICS_FILE] = read_plain(path, METRICS_FILE)
     if (folder / ITEMS_FILE).exists():
         files[ITEMS_FILE] = read_plain(folder, ITEMS_FILE)
-        _refuse_bad_names(files[ITEMS_FILE])
+        read_names(files[ITEMS_FILE])
         metadata.setdefault("items_sha256", hashlib.sha256(files[ITEMS_FILE]).hexdigest())
     return metadata, files, folder
 
@@ -64,19 +65,3 @@ def read_plain(folder: Path, name: str) -> bytes:
         return (folder / name).read_bytes()
     except OSError as error:
         raise IntegrityError(f"{name} cannot be read: {error.strerror or error}") from error
-
-
-def _refuse_bad_names(content: bytes) -> None:
-    """Line n names item n: a line that is empty or comes twice would name an item that cannot be told."""
-    try:
-        lines = content.decode().removesuffix("\n").split("\n")
-    except UnicodeDecodeError as error:
-        raise IntegrityError(f"{ITEMS_FILE}: is not UTF-8: {error}") from error
-    seen: dict[str, int] = {}
-    for number, line in enumerate(lines, start=1):
-        name = line.removesuffix("\r")
-        if not name:
-            raise IntegrityError(f"{ITEMS_FILE}: line {number} is empty; each line is the name of an item")
-        if name in seen:
-            raise IntegrityError(f"{ITEMS_FILE}: line {number} has {shown(name)}, as line {seen[name]} has")
-        seen[name] = number

@@ -15,6 +15,9 @@ from abfleet_models.manifest import parse_golden
 from abfleet_models.runs import OpenedGraph
 from abfleet_models.signature import Signature
 
+HISTORY_LENGTH = 5
+"""Of golden histories that are made up."""
+
 
 def lacks_answers(golden: object) -> bool:
     """Whether golden questions are there and some have no answers yet."""
@@ -52,6 +55,14 @@ def _without_answers(golden: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(cases, list):
         return dict(golden)
     return {**golden, "cases": [{**case, "outputs": {}} if isinstance(case, dict) else case for case in cases]}
+
+
+def histories_of_named(names: int) -> list[list[int]]:
+    """Golden histories for a recommender whose items are numbers 1 to `names`: int64[batch, length]."""
+    length = min(HISTORY_LENGTH, names // 2)  # what is left can be recommended
+    rows = [[], [1][:length], [*range(1, length + 1)], [*range(names - length + 1, names + 1)]]
+    longest = max(1, *map(len, rows))
+    return [[0] * (longest - len(row)) + row for row in rows]
 
 
 def golden_rankings(

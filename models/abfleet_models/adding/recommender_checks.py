@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from abfleet_models.errors import IntegrityError
 from abfleet_models.golden.answers import Golden
+from abfleet_models.item_names import ITEMS_FILE
 from abfleet_models.runs import OpenedModel
 
 UNKNOWN_IDS = (-1, 2**62)
@@ -50,6 +51,19 @@ def refuse_no_ranking(version: str, item_ids: NDArray[np.int64], scores: NDArray
         raise IntegrityError(f"{version}: the scores of an answer must be in descending order, the best item first")
     if not (item_ids > 0).any(axis=1).all():
         raise IntegrityError(f"{version}: an answer has no item; a history without known items must get popular ones")
+
+
+def refuse_nameless(model: OpenedModel, catalogue: bytes | None, names: int) -> None:
+    """Every item that the model answers must have a name. `catalogue`: int64 ids of all of its items, where it says."""
+    version, manifest = model.model_version.version, model.model_version.manifest
+    if catalogue is None:
+        ids, _ = model.answer(np.array(manifest.golden_history, dtype=np.int64))
+    else:
+        ids = np.frombuffer(catalogue, dtype="<i8").astype(np.int64)
+    if ids.size and int(ids.max()) > names:
+        raise IntegrityError(
+            f"{version}: the model has item {int(ids.max())}, and {ITEMS_FILE} has {names} lines; line n names item n"
+        )
 
 
 def _refuse_seen(

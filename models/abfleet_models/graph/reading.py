@@ -14,6 +14,8 @@ from abfleet_models.graph.tensors import BY_DTYPE, BY_ONNX, TensorSpec
 
 STANDARD_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 """Operators that ONNX Runtime brings itself; any other domain would need a custom library."""
+CATALOGUE = "item_ids_by_number"
+"""Name of the constant with all item ids of a recommender; without it, items that it does not know are not counted."""
 _EXTERNAL = 1
 
 

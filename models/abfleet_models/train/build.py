@@ -1,7 +1,7 @@
-"""From a folder of ratings to versions in a registry: fit, measure, export, describe, install; the order of it (IO)."""
+"""From a file of ratings to versions in a registry: fit, measure, export, describe, install; the order of it (IO)."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as package_version
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from abfleet_models import release
+from abfleet_models.item_names import written
 from abfleet_models.manifest import SCHEMA
 from abfleet_models.signature import as_json, contract
 from abfleet_models.train import fit
-from abfleet_models.train.dataset import TrainTestSplit, read_split
+from abfleet_models.train.dataset import MOVIELENS, TrainingColumns, TrainTestSplit, read_split
 from abfleet_models.train.evaluate import evaluate
 from abfleet_models.train.export import export
 from abfleet_models.train.recipes import ALIASES, BASELINE, RECIPES, Recipe, train
@@ -43,50 +44,71 @@ class BuiltVersion:
     """new, rebuilt or unchanged."""
     metrics: tuple[tuple[str, float], ...]
     size_bytes: int
+    named: bool
+    """Whether its items have names."""
 
 
-def build(data: Path, out: Path, *, seed: int, now: datetime, min_ratings: int = MIN_RATINGS) -> Iterator[BuiltVersion]:
-    """Trains every recipe on `data` and installs it into the registry `out`; yields each version when it is there.
+def build(
+    data: Path,
+    out: Path,
+    *,
+    seed: int,
+    now: datetime,
+    min_ratings: int = MIN_RATINGS,
+    columns: TrainingColumns = MOVIELENS,
+    version_prefix: str = "",
+    only: Sequence[Recipe] = RECIPES,
+) -> Iterator[BuiltVersion]:
+    """Trains recipes on `data` and installs them into the registry `out`; yields each version when it is there.
 
-    `seed` draws the users of the golden histories; fitting and measuring draw nothing. An alias that exists already
-    stays where it leads: moving it is a release. Raises DataError for the data, RegistryError for the registry.
+    `seed` draws the users of the golden histories; fitting and measuring draw nothing. `version_prefix` stands before
+    the versions' names. An alias that exists already stays where it leads: moving it is a release. Raises
+    TrainingDataError for the data, RegistryError for the registry.
     """
-    split = read_split(data, min_ratings=min_ratings)
+    split = read_split(data, min_ratings=min_ratings, columns=columns)
+    names = None if split.names is None else written(split.names)
     together = fit.co_occurrence(split.histories, split.items)
     baseline = evaluate(train(BASELINE, split, together), split)
     training = _training(data, split)
     golden = _golden_histories(split, seed)
-    for recipe in RECIPES:
+    for recipe in only:
+        version = version_prefix + recipe.version
         scorer = train(recipe, split, together)
         model = export(scorer, name=recipe.algorithm)
         metrics = evaluate(scorer, split)
         outcome = release.install(
             out,
             model=model,
-            metadata=_metadata(recipe, scorer, model, golden, training=training, seed=seed),
-            metrics=_metrics(recipe, split, metrics, baseline),
+            metadata=_metadata(recipe, version, scorer, model, golden, training=training, seed=seed, names=names),
+            metrics=_metrics(version, split, metrics, baseline),
+            items=names,
             archived=recipe.archived,
             now=now,
         )
-        yield BuiltVersion(recipe.version, recipe.algorithm, outcome, tuple(metrics.items()), len(model))
+        yield BuiltVersion(
+            version, recipe.algorithm, outcome, tuple(metrics.items()), len(model), split.names is not None
+        )
+    built = {recipe.version for recipe in only}
     for alias, version in ALIASES:
-        if not (out / alias).is_symlink():
-            release.point(out, alias, version)
+        if version in built and not (out / alias).is_symlink():
+            release.point(out, alias, version_prefix + version)
 
 
 def _metadata(
     recipe: Recipe,
+    version: str,
     scorer: Scorer,
     model: bytes,
     golden: list[list[int]],
     *,
     training: dict[str, Any],
     seed: int,
+    names: bytes | None,
 ) -> dict[str, Any]:
     answer = recommend(scorer, golden)
-    return {
+    metadata: dict[str, Any] = {
         "schema": SCHEMA,
-        "version": recipe.version,
+        "version": version,
         "sha256": hashlib.sha256(model).hexdigest(),
         "size_bytes": len(model),
         "model": {
@@ -106,14 +128,17 @@ def _metadata(
             "tolerance": SCORE_TOLERANCE,
         },
     }
+    if names is not None:
+        metadata["items_sha256"] = hashlib.sha256(names).hexdigest()
+    return metadata
 
 
 def _metrics(
-    recipe: Recipe, split: TrainTestSplit, metrics: dict[str, float], baseline: dict[str, float]
+    version: str, split: TrainTestSplit, metrics: dict[str, float], baseline: dict[str, float]
 ) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
-        "version": recipe.version,
+        "version": version,
         "split": {"method": SPLIT_METHOD, "users": len(split.histories), "items": split.items},
         "metrics": metrics,
         "baseline": {f"{BASELINE.algorithm}.{name}": value for name, value in baseline.items()},

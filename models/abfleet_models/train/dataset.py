@@ -1,23 +1,42 @@
-"""Reads ratings in MovieLens' CSV format and splits them by time. Does IO."""
+"""Reads a CSV file of who had which item when, MovieLens' ratings or any other, and splits it by time. Does IO."""
 
 import csv
 import hashlib
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from abfleet_models.errors import shown
+from abfleet_models.item_names import NAME_ALLOWED, is_item_name
 
 RATINGS_FILE = "ratings.csv"
-COLUMNS = ("userId", "movieId", "timestamp")
 MAX_ITEM_ID = 4_194_303
 """The graph finds an item by a table as long as the largest id: 8 MiB of int16 at this bound."""
 MAX_ITEMS = 20_000
 """Every model is a table of items by items; at this bound one takes 400 MB and its training several gigabytes."""
+LATEST_SECONDS = 2**53
+_SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,9})?")
+_NUMBER = re.compile(r"[1-9][0-9]{0,6}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingColumns:
+    """Names of the columns that are read; by default MovieLens' own."""
+
+    user: str = "userId"
+    item: str = ""
+    """Empty: `movieId`, where anything but a number is a mistake. Of a column that is named, ids are numbers if all of
+    them are, and names if not."""
+    time: str = "timestamp"
+
+
+MOVIELENS = TrainingColumns()
 
 
 class TrainingDataError(Exception):
@@ -33,7 +52,7 @@ class TrainTestSplit:
     """
 
     item_ids: NDArray[np.int64]
-    """[items] item number -> id."""
+    """[items] item number -> id; of items that have names, 1 to items."""
     histories: tuple[NDArray[np.int64], ...]
     """One array of item numbers a user, oldest first, without the item held out."""
     held_out: NDArray[np.int64]
@@ -42,6 +61,8 @@ class TrainTestSplit:
     """What was read and what was kept: name -> number."""
     files: tuple[tuple[str, str], ...]
     """File name -> sha256."""
+    names: tuple[str, ...] | None = None
+    """The names of items 1, 2, 3 and so on; None where items have numbers."""
 
     @property
     def items(self) -> int:
@@ -49,17 +70,17 @@ class TrainTestSplit:
         return len(self.item_ids)
 
 
-def read_split(folder: Path, *, min_ratings: int) -> TrainTestSplit:
-    """Reads ratings.csv and holds each user's last item out.
+def read_split(data: Path, *, min_ratings: int, columns: TrainingColumns = MOVIELENS) -> TrainTestSplit:
+    """Reads a CSV file, or the one in a folder, and holds each user's last item out.
 
-    Kept are items with at least `min_ratings` ratings, and of several ratings of an item by a user the newest. A user's
-    order is by timestamp, and by the file's order within a second. Users with fewer than two items are left out.
+    Kept are items with at least `min_ratings` lines, and of several lines of a user with an item the newest. A user's
+    order is by time, and by the file's order within a second. Users with fewer than two items are left out.
     Raises TrainingDataError.
     """
-    path = folder / RATINGS_FILE
+    path = _csv_file(data)
     try:
         content = path.read_bytes()
-        rows = list(_rows(content.decode("utf-8-sig")))
+        rows = list(_rows(content.decode("utf-8-sig"), path.name, columns))
     except OSError as error:
         raise TrainingDataError(f"{path}: cannot be read: {error.strerror or error}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -72,58 +93,103 @@ def read_split(folder: Path, *, min_ratings: int) -> TrainTestSplit:
             "at least 2 are needed"
         )
     histories, held_out = [items[:-1] for items in sequences], [items[-1] for items in sequences]
-    item_ids = _by_popularity(histories, held_out)
-    if len(item_ids) > MAX_ITEMS:
+    # Where one id is no number, all of them are names: a file of both would give some items two ids.
+    named = bool(columns.item) and not all(_is_number(item) for item in ratings)
+    found = _by_popularity(histories, held_out, named=named)
+    if len(found) > MAX_ITEMS:
         raise TrainingDataError(
-            f"{path}: {len(item_ids)} items are too many; allowed are {MAX_ITEMS}, so raise --min-ratings"
+            f"{path}: {len(found)} items are too many; allowed are {MAX_ITEMS}, so raise --min-ratings"
         )
-    number = {item: place for place, item in enumerate(item_ids)}
+    number = {item: place for place, item in enumerate(found)}
     return TrainTestSplit(
-        item_ids=np.array(item_ids, dtype=np.int64),
+        item_ids=np.arange(1, len(found) + 1) if named else np.array([int(item) for item in found], dtype=np.int64),
         histories=tuple(np.array([number[item] for item in items], dtype=np.int64) for items in histories),
         held_out=np.array([number[item] for item in held_out], dtype=np.int64),
         counts=(
             ("ratings_read", len(rows)),
             ("ratings", sum(len(items) for items in histories)),
             ("users", len(sequences)),
-            ("items", len(item_ids)),
+            ("items", len(found)),
         ),
-        files=((RATINGS_FILE, hashlib.sha256(content).hexdigest()),),
+        files=((path.name, hashlib.sha256(content).hexdigest()),),
+        names=tuple(found) if named else None,
     )
 
 
-def _rows(text: str) -> Iterator[tuple[str, int, int]]:
-    """(user, item, timestamp) of each line, in the file's order."""
+def _csv_file(data: Path) -> Path:
+    """The file itself, or of a folder ratings.csv, or the only CSV file in it."""
+    if data.is_file() or data.suffix == ".csv":
+        return data
+    there = [] if (data / RATINGS_FILE).exists() else sorted(data.glob("*.csv"))
+    if len(there) > 1:
+        names = ", ".join(path.name for path in there[:10])
+        raise TrainingDataError(f"{data}: has no {RATINGS_FILE} and several other CSV files; name one of {names}")
+    return there[0] if there else data / RATINGS_FILE
+
+
+def _rows(text: str, file: str, columns: TrainingColumns) -> Iterator[tuple[str, str, int]]:
+    """(user, item, time in microseconds) of each line, in the file's order."""
     lines = csv.reader(text.splitlines())
     header = next(lines, [])
-    missing = [column for column in COLUMNS if column not in header]
+    names = (columns.user, columns.item or "movieId", columns.time)
+    missing = [name for name in names if name not in header]
     if missing:
-        raise TrainingDataError(f"{RATINGS_FILE}:1: the header {shown(','.join(header))} has no {', '.join(missing)}")
-    user_at, item_at, time_at = (header.index(column) for column in COLUMNS)
+        options = ("--user-column", "--item-column", "--time-column")
+        ways = ", ".join(option for option, name in zip(options, names, strict=True) if name in missing)
+        raise TrainingDataError(
+            f"{file}:1: the header {shown(','.join(header))} has no {', '.join(missing)}; {ways} names another column"
+        )
+    user_at, item_at, time_at = (header.index(name) for name in names)
     for line in lines:
         if not line:
             continue
+        where = f"{file}:{lines.line_num}"
         if len(line) != len(header):
+            raise TrainingDataError(f"{where}: {len(line)} columns, the header has {len(header)}")
+        if not line[user_at]:
+            raise TrainingDataError(f"{where}: {columns.user}: is empty; each line is a user's")
+        yield line[user_at], _item(line[item_at], columns, where), _time(line[time_at], columns.time, where)
+
+
+def _item(text: str, columns: TrainingColumns, where: str) -> str:
+    if not columns.item:
+        value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+        if not 1 <= value <= MAX_ITEM_ID:
             raise TrainingDataError(
-                f"{RATINGS_FILE}:{lines.line_num}: {len(line)} columns, the header has {len(header)}"
+                f"{where}: movieId: {shown(text)} is not an integer from 1 to {MAX_ITEM_ID}; --item-column takes any id"
             )
-        yield (
-            line[user_at],
-            _integer(line[item_at], "movieId", lines.line_num, low=1, high=MAX_ITEM_ID),
-            _integer(line[time_at], "timestamp", lines.line_num, low=0, high=2**53),
-        )
+        return str(value)
+    if not is_item_name(text):
+        raise TrainingDataError(f"{where}: {columns.item}: {shown(text)} is no item; allowed are {NAME_ALLOWED}")
+    return text
 
 
-def _integer(text: str, field: str, line: int, *, low: int, high: int) -> int:
-    value = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
-    if not low <= value <= high:
-        raise TrainingDataError(f"{RATINGS_FILE}:{line}: {field}: {shown(text)} is not an integer from {low} to {high}")
-    return value
+def _is_number(item: str) -> bool:
+    """Whether the id is the text of a number that a model can have; `007` is not."""
+    return _NUMBER.fullmatch(item) is not None and int(item) <= MAX_ITEM_ID
 
 
-def _sequences(rows: list[tuple[str, int, int]]) -> list[list[int]]:
+def _time(text: str, column: str, where: str) -> int:
+    """Microseconds since 1970; a time without an offset is UTC."""
+    if _SECONDS.fullmatch(text):
+        whole, _, part = text.partition(".")
+        if int(whole) <= LATEST_SECONDS:
+            return int(whole) * 1_000_000 + int(part[:6].ljust(6, "0"))
+    elif not text.isdigit():  # which some would take for a date without hyphens
+        try:
+            at = datetime.fromisoformat(text)
+            return round((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp() * 1e6)
+        except (ValueError, OverflowError):
+            pass
+    raise TrainingDataError(
+        f"{where}: {column}: {shown(text)} is not an integer from 0 to {LATEST_SECONDS}, seconds since 1970, nor a "
+        "time in ISO 8601 such as 2026-11-01T12:00:00Z"
+    )
+
+
+def _sequences(rows: list[tuple[str, str, int]]) -> list[list[str]]:
     """Items of each user, oldest first; users in the file's order."""
-    by_user: dict[str, list[tuple[int, int, int]]] = {}
+    by_user: dict[str, list[tuple[int, int, str]]] = {}
     for place, (user, item, time) in enumerate(rows):
         by_user.setdefault(user, []).append((time, place, item))
     sequences = []
@@ -135,6 +201,7 @@ def _sequences(rows: list[tuple[str, int, int]]) -> list[list[int]]:
     return sequences
 
 
-def _by_popularity(histories: list[list[int]], held_out: list[int]) -> list[int]:
+def _by_popularity(histories: Sequence[list[str]], held_out: list[str], *, named: bool) -> list[str]:
+    """Items by their users in training, the most first; of equal ones the lower number or name."""
     counts = Counter(item for items in histories for item in items)
-    return sorted(counts.keys() | set(held_out), key=lambda item: (-counts[item], item))
+    return sorted(counts.keys() | set(held_out), key=lambda item: (-counts[item], 0 if named else int(item), item))

@@ -4,7 +4,7 @@ The numbers were chosen on a validation split, which holds out each user's last 
 on the items that metrics.json measures.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -47,6 +47,16 @@ class Recipe:
     tables: Callable[[TrainTestSplit, fit.Floats], tuple[WeightTable, ...]]
     """Takes the split and its co-occurrence."""
     archived: bool = False
+
+
+def chosen(only: Sequence[str]) -> tuple[Recipe, ...]:
+    """The recipes of these versions or algorithms; all of them where none is named. Raises ValueError."""
+    known = {name for recipe in RECIPES for name in (recipe.version, recipe.algorithm)}
+    for name in only:
+        if name not in known:
+            allowed = ", ".join(f"{recipe.version} ({recipe.algorithm})" for recipe in RECIPES)
+            raise ValueError(f"{name[:64]!r} is not trained; allowed are {allowed}")
+    return tuple(one for one in RECIPES if not only or {one.version, one.algorithm} & {*only})
 
 
 def train(recipe: Recipe, split: TrainTestSplit, together: fit.Floats) -> Scorer:

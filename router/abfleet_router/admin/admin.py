@@ -87,7 +87,7 @@ class StatusReport:
 
     def _config(self) -> ConfigurationStatus:
         snapshot, state = self._router.snapshot, self._reloader.state
-        status = ConfigurationStatus(seen_revision=state.seen_revision, errors=state.errors)
+        status = ConfigurationStatus(seen_revision=state.seen_revision, errors=(*state.errors, *state.differing))
         if snapshot is not None:
             status.revision, status.generation = snapshot.revision, snapshot.generation
             status.activated.FromDatetime(snapshot.activated)

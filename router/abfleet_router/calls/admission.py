@@ -15,6 +15,7 @@ from abfleet_router.calls.request import check_attributes, check_user_id, parse,
 from abfleet_router.calls.routed_call import InferCall, RoutedCall
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
+from abfleet_router.errors import InvalidRequest
 
 PLAIN_CHARACTERS = 64
 """So many characters have at most 256 bytes."""
@@ -66,7 +67,10 @@ class Admission:
             routed.client = self.client_of(call)
         if request.attributes:
             routed.attributes = check_attributes(request.attributes)
-        routed.history_length = len(request.item_ids)
+        ids, names = request.item_ids, request.items
+        if names and ids:
+            raise InvalidRequest("items", names[0], "names, or numbers in item_ids, not both in one request")
+        routed.history_length = len(ids or names)
         routed.request_id = request.request_id or f"{self._prefix}-{next(self._numbers):x}"
         routed.arm, routed.bucket = snapshot.assigner.assign(user_id, routed.attributes)
         call.owner = routed

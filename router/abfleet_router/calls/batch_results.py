@@ -12,7 +12,7 @@ from abfleet_router.calls import infer_answer, oip_recommend
 from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
-from abfleet_router.calls.infer_answer import LoggedTensors
+from abfleet_router.calls.infer_answer import LoggedItems, NamedItems
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.wire import WireError
 from abfleet_router.configuration.snapshot import (
@@ -121,12 +121,15 @@ class BatchResults:
                 failure = failures[index]
                 failed.append((routed, code_of(failure.code), failure.message))
                 continue
-            items: Sequence[int] | LoggedTensors
+            items: LoggedItems
             try:  # before the reply: a caller could make nothing of it either
                 if infers:
                     items = infer_answer.logged(response, routed.snapshot.config.logged_outputs(pool.version))
                 else:
-                    items = RecommendResponse.FromString(response).item_ids
+                    answered = RecommendResponse.FromString(response)
+                    items = answered.item_ids
+                    if not items and answered.items:
+                        items = NamedItems(answered.items)
             except (DecodeError, WireError):
                 failed.append((routed, Code.INTERNAL, "the worker's answer is not the response of the method"))
                 continue

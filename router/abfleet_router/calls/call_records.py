@@ -8,7 +8,7 @@ from abfleet_transport.call import Call, Code
 from abfleet_transport.rpc_metrics import RpcMetrics
 
 from abfleet_router.calls import infer_request, log_line
-from abfleet_router.calls.infer_answer import LoggedTensors
+from abfleet_router.calls.infer_answer import LoggedItems
 from abfleet_router.calls.log_line import EndedCall
 from abfleet_router.calls.request import request_id_of
 from abfleet_router.calls.routed_call import RoutedCall
@@ -21,8 +21,8 @@ from abfleet_router.metrics import RouterMetrics
 
 RECOMMEND, MODEL_INFER = 0, 1
 """Indexes of /Recommender/Recommend and /inference.GRPCInferenceService/ModelInfer in the methods of the server."""
-AnsweredCall = tuple[RoutedCall, Sequence[int] | LoggedTensors]
-"""A call that was answered, and the item ids of its answer; of ModelInfer what is logged of it."""
+AnsweredCall = tuple[RoutedCall, LoggedItems]
+"""A call that was answered, and what is logged of its answer."""
 MOST_UNLOGGED = 256
 """Calls that have ended and are not made into lines yet: what they hold on to is a megabyte at most."""
 

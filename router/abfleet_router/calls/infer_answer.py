@@ -1,7 +1,7 @@
 """Reads what the router needs of a ModelInferResponse: that it is one, its version, and the outputs that are logged."""
 
 import struct
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from math import isfinite
 from typing import Any, NamedTuple
 
@@ -35,22 +35,35 @@ NUMBERS: Mapping[str, tuple[str, str]] = {
 }
 LARGEST_WHOLE = 2**63 - 1
 """As an item in the log."""
+TEXTS = "BYTES"
+LENGTH = struct.Struct("<I")
+"""Before each element of BYTES in raw bytes."""
+LONGEST_NAME = 256
+"""Of an item, in bytes: no outcome could name a longer one."""
+
+
+class NamedItems(tuple[str, ...]):
+    """The items of an answer by their names, best first."""
+
+    __slots__ = ()
 
 
 class LoggedTensors(NamedTuple):
     """What the decision log has of an answer to ModelInfer."""
 
-    items: tuple[int, ...] | None
+    items: tuple[int, ...] | NamedItems | None
     """None where no output has them."""
     outputs: Mapping[str, list[float | None]]
     """Numbers of each output that the file names; None for one that is not finite."""
 
 
+LoggedItems = Sequence[int] | NamedItems | LoggedTensors
+"""What the decision log has of an answer: item ids, best first, or names, or what an answer to ModelInfer has."""
 NOTHING = LoggedTensors(None, {})
 
 
-class Numbers(NamedTuple):
-    """Elements of an output, and its datatype."""
+class Elements(NamedTuple):
+    """Those of an output, numbers or texts, and its datatype."""
 
     datatype: str
     elements: list[Any]
@@ -77,20 +90,23 @@ def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
         check(response)
         return NOTHING
     names = {*wanted.outputs, *([] if wanted.items is None else [wanted.items])}
-    found = numbers(response, names)
-    items = None
-    if wanted.items in found and found[wanted.items].datatype in WHOLE:
+    found = elements_of(response, names)
+    items: tuple[int, ...] | NamedItems | None = None
+    if wanted.items in found and found[wanted.items].datatype == TEXTS:  # an empty one is padding
+        texts: list[str] = found[wanted.items].elements
+        items = NamedItems(text for text in texts if 0 < len(text.encode()) <= LONGEST_NAME)
+    elif wanted.items in found and found[wanted.items].datatype in WHOLE:
         items = tuple(item for item in found[wanted.items].elements if item <= LARGEST_WHOLE)
     outputs = {
         name: [one if isfinite(one) else None for one in found[name].elements]
         for name in wanted.outputs
-        if name in found
+        if name in found and found[name].datatype != TEXTS
     }
     return LoggedTensors(items, outputs)
 
 
-def numbers(response: bytes, names: Collection[str]) -> dict[str, Numbers]:
-    """The first 100 elements of each of these outputs that the answer has and that has numbers. Raises WireError."""
+def elements_of(response: bytes, names: Collection[str]) -> dict[str, Elements]:
+    """The first 100 elements of each of these outputs that the answer has. Raises WireError."""
     tensors: dict[str, tuple[Any, int]] = {}
     raw: list[tuple[int, int]] = []
     place = 0
@@ -101,14 +117,14 @@ def numbers(response: bytes, names: Collection[str]) -> dict[str, Numbers]:
             place += 1
         elif number == RAW:
             raw.append((value, end))
-    found: dict[str, Numbers] = {}
+    found: dict[str, Elements] = {}
     for name in names:
         if name in tensors:
             tensor, place = tensors[name]
             span = raw[place] if place < len(raw) else None
-            elements = _elements(tensor, None if span is None else response[span[0] : span[1]])
-            if elements is not None:
-                found[name] = Numbers(tensor.datatype, elements)
+            found_here = _elements(tensor, None if span is None else response[span[0] : span[1]])
+            if found_here is not None:
+                found[name] = Elements(tensor.datatype, found_here)
     return found
 
 
@@ -119,8 +135,22 @@ def _tensor(field: bytes) -> Any:
         raise WireError("an output is no tensor") from None
 
 
+def _texts(tensor: Any, raw: bytes | None) -> list[str]:
+    """The first texts of a tensor."""
+    texts: list[bytes] = list(tensor.contents.bytes_contents[:MOST_ELEMENTS])
+    place, end = 0, len(raw or b"")
+    while raw is not None and len(texts) < MOST_ELEMENTS and place + LENGTH.size <= end:
+        begin = place + LENGTH.size
+        place = begin + LENGTH.unpack_from(raw, place)[0]
+        if place <= end:
+            texts.append(raw[begin:place])
+    return [text.decode(errors="replace") for text in texts]
+
+
 def _elements(tensor: Any, raw: bytes | None) -> list[Any] | None:
-    """The first numbers of a tensor; None where it has others than numbers."""
+    """The first elements of a tensor; None for a datatype that is none."""
+    if tensor.datatype == TEXTS:
+        return _texts(tensor, raw)
     if tensor.datatype not in NUMBERS:
         return None
     form, contents = NUMBERS[tensor.datatype]

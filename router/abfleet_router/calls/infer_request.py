@@ -30,6 +30,7 @@ class InferHead(NamedTuple):
     snapshot: Snapshot
     """The configuration that decides: where the request names a version, one that gives that version alone."""
     item_ids: tuple[int, ...] = ()
+    items: tuple[str, ...] = ()
 
 
 def read(payload: bytes, metadata: Mapping[str, str | bytes], snapshot: Snapshot) -> InferHead:

@@ -4,7 +4,7 @@ What all calls of an arm that went the same way share is encoded once, as a form
 call and filled in. The schema itself is abfleet_log.schema; a test holds each line against it.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 import orjson
@@ -13,7 +13,7 @@ from abfleet_log.lines import utc_second
 from abfleet_log.schema import SCHEMA
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.infer_answer import LoggedTensors
+from abfleet_router.calls.infer_answer import LoggedItems, LoggedTensors, NamedItems
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch import INFER, Hop
 from abfleet_router.fleet.failure import FailureReason
@@ -25,8 +25,8 @@ BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
 RECOMMEND_ENDING = b',"latency_ms":%.3f,"items":%b,"history_length":%d,"attributes":%b%b'
 INFER_ENDING = b',"method":"infer","latency_ms":%.3f,"items":%b,"history_length":null%b,"attributes":%b%b'
 
-EndedCall = tuple[RoutedCall, Sequence[int] | LoggedTensors, str | None, Code, FailureReason | None, float]
-"""A call, what was recommended (best first; of ModelInfer what is logged of the answer), the version that served (None:
+EndedCall = tuple[RoutedCall, LoggedItems, str | None, Code, FailureReason | None, float]
+"""A call, what is logged of its answer, the version that served (None:
 none did), the status, why the version that was assigned, and asked last, did not answer (None where a fallback says it
 by itself), and when the call ended, on the clock of `Call.arrived`."""
 
@@ -55,6 +55,8 @@ def exposures(
         history: int | bytes
         if hop is INFER:
             items, history = tensors(answer)
+        elif answer.__class__ is NamedItems:
+            items, history = b"null" + named(answer), routed.history_length
         else:
             # A slice is a list like any other, and takes a protobuf field a third of the time of `list`.
             items, history = dumps(answer[:]) if answer else NO_ITEMS, routed.history_length
@@ -110,11 +112,19 @@ def _form(
     )
 
 
-def tensors(answer: Sequence[int] | LoggedTensors) -> tuple[bytes, bytes]:
-    """The value of `items`, and the member `outputs` where there are any."""
+def named(items: LoggedItems) -> bytes:
+    """The member `item_names`, which comes after `items`."""
+    return b',"item_names":%b' % orjson.dumps(tuple(items))
+
+
+def tensors(answer: LoggedItems) -> tuple[bytes, bytes]:
+    """The value of `items` with `item_names` where these are names, and the member `outputs` where there are any."""
     if not isinstance(answer, LoggedTensors):
         return b"null", b""
-    items = b"null" if answer.items is None else orjson.dumps(answer.items)
+    if isinstance(answer.items, NamedItems):
+        items = b"null" + named(answer.items)
+    else:
+        items = b"null" if answer.items is None else orjson.dumps(answer.items)
     return items, b',"outputs":%b' % orjson.dumps(answer.outputs) if answer.outputs else b""
 
 

@@ -21,11 +21,19 @@ class NotRecommended(Exception):
         self.code = code
 
 
-def as_infer(payload: bytes, request_id: str) -> bytes:
-    """A serialised ModelInferRequest for a RecommendRequest that has been checked."""
-    history = RecommendRequest.FromString(payload).item_ids
-    message = ModelInferRequest(id=request_id, raw_input_contents=[struct.pack(f"<{len(history)}q", *history)])
-    message.inputs.add(name=HISTORY, datatype="INT64", shape=[1, len(history)])
+def as_infer(payload: bytes, request_id: str, *, named: bool) -> bytes:
+    """A serialised ModelInferRequest for a RecommendRequest that has been checked. `named`: whether the server's items
+    have names, which decides for an empty history; the other kind is refused by the server itself."""
+    request = RecommendRequest.FromString(payload)
+    ids, names = request.item_ids, [name.encode() for name in request.items]
+    texts = bool(names) or (named and not ids)
+    if texts:
+        raw = b"".join(infer_answer.LENGTH.pack(len(name)) + name for name in names)
+    else:
+        raw = struct.pack(f"<{len(ids)}q", *ids)
+    message = ModelInferRequest(id=request_id, raw_input_contents=[raw])
+    datatype = infer_answer.TEXTS if texts else "INT64"
+    message.inputs.add(name=HISTORY, datatype=datatype, shape=[1, len(names) or len(ids)])
     encoded: bytes = message.SerializeToString()
     return encoded
 
@@ -36,20 +44,25 @@ def recommendation(response: bytes, payload: bytes) -> bytes:
     As in a worker, a list ends at an id 0 or a score -inf, and one with a nan, +inf or an id below 0 is refused.
     """
     limit = RecommendRequest.FromString(payload).limit or LIMITS.default_limit
-    found = infer_answer.numbers(response, (ITEM_IDS, SCORES))
-    for name, kinds in ((ITEM_IDS, infer_answer.WHOLE), (SCORES, infer_answer.NUMBERS)):
+    found = infer_answer.elements_of(response, (ITEM_IDS, SCORES))
+    for name, kinds in ((ITEM_IDS, {*infer_answer.WHOLE, infer_answer.TEXTS}), (SCORES, infer_answer.NUMBERS)):
         if name not in found or found[name].datatype not in kinds:
             raise NotRecommended(f"the model's answer has no numbers in an output `{name}`, which Recommend needs")
+    named = found[ITEM_IDS].datatype == infer_answer.TEXTS
     pairs = list(zip(found[ITEM_IDS].elements[:limit], found[SCORES].elements[:limit], strict=False))
-    count = next((place for place, (item, score) in enumerate(pairs) if item == 0 or score == float("-inf")), limit)
+    count = next((place for place, (item, score) in enumerate(pairs) if not item or score == float("-inf")), limit)
     answer = RecommendResponse()
     for item, score in pairs[:count]:
-        if not (0 < item <= infer_answer.LARGEST_WHOLE and isfinite(score)):
+        good = named or 0 < item <= infer_answer.LARGEST_WHOLE
+        if not (good and isfinite(score)):
             raise NotRecommended(
                 f"the model's answer has item {item} with score {score}; an id must be above 0, a score finite",
                 Code.INTERNAL,
             )
-        answer.item_ids.append(item)
+        if named:
+            answer.items.append(item)
+        else:
+            answer.item_ids.append(item)
         answer.scores.append(score)
     encoded: bytes = answer.SerializeToString()
     return encoded

@@ -10,7 +10,7 @@ from abfleet_router.errors import LIMITS, InvalidRequest
 
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f]")
 USER_ID_ALLOWED = f"1 to {LIMITS.user_id_bytes} bytes of UTF-8 without control characters, or none"
-STRING_FIELDS = {2: "user_id", 4: "request_id", 5: "attributes"}
+STRING_FIELDS = {2: "user_id", 4: "request_id", 5: "attributes", 6: "items"}
 
 
 def parse(payload: bytes) -> RecommendRequest:

@@ -78,9 +78,9 @@ class RoutedCall:
         self.retried = False
         self.done = False
 
-    def as_infer(self) -> bytes:
-        """The call as a ModelInferRequest, for a server that serves nothing else."""
-        return oip_recommend.as_infer(self.call.payload, self.request_id)
+    def as_infer(self, *, named: bool) -> bytes:
+        """The call as a ModelInferRequest, for a server that serves nothing else; `named`: its items have names."""
+        return oip_recommend.as_infer(self.call.payload, self.request_id, named=named)
 
 
 class InferCall(RoutedCall):
@@ -89,6 +89,6 @@ class InferCall(RoutedCall):
     __slots__ = ()
     hop: ClassVar[Hop] = INFER
 
-    def as_infer(self) -> bytes:
+    def as_infer(self, *, named: bool) -> bytes:
         """The caller's bytes."""
         return self.call.payload

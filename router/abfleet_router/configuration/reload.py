@@ -19,6 +19,7 @@ from abfleet_log.writer.decision_log import DecisionLog
 
 from abfleet_router.configuration.change_lines import ChangeLines
 from abfleet_router.configuration.changed_files import ChangedFiles
+from abfleet_router.configuration.item_kinds import ItemKinds, versions
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
@@ -31,7 +32,9 @@ class ReloadState:
     """What status shows; changed only by Reloader."""
 
     errors: tuple[str, ...] = ()
-    """Why the file on disk is not in force: its mistakes, or the versions it waits for."""
+    """Why the file on disk is not in force: its mistakes, the versions it waits for, or item ids that differ."""
+    differing: tuple[str, ...] = ()
+    """How the item ids of versions differ that are in force."""
     seen_revision: str | None = None
     """Of the newest file that could be read."""
 
@@ -65,6 +68,7 @@ class Reloader:
         self._now = now
         self._current: Snapshot | None = None
         self._candidate: Config | None = None
+        self._kinds = ItemKinds()
         self._files = ChangedFiles([path for path in (experiments, fleet_file) if path is not None], settle_polls)
         self._one_at_a_time = asyncio.Lock()
 
@@ -103,6 +107,8 @@ class Reloader:
                     # A row of the running configuration, whatever the file says by now: a newer one that is wrong or
                     # waits for its workers must not hold up a ramp down.
                     await self._put_in_force(self._current.config)
+                if self._candidate is None:
+                    await self._watch_kinds(self._current.config)
 
     async def _read(self) -> None:
         try:
@@ -138,6 +144,7 @@ class Reloader:
         self.state.seen_revision = config.revision
         in_use = self._current.config.versions_in_use(self._now()) if self._current else frozenset()
         self._fleet.follow({v: model for v, model in config.models.items() if v not in in_use})
+        self._kinds.forget()
         self._candidate = config
 
     def _missing(self, config: Config) -> list[str]:
@@ -151,14 +158,41 @@ class Reloader:
 
     async def _activate_if_ready(self, config: Config) -> None:
         if missing := self._missing(config):
-            waits = (f"revision {config.revision} waits for a worker that serves {', '.join(missing)}",)
-            if waits != self.state.errors:
-                self.state.errors = waits
-                log.warning("configuration waits for workers", revision=config.revision, versions=missing)
-                if self._current is not None:
-                    self._lines.reload(self._revision, config.revision, at=self._at, active=False, errors=waits)
-            return
-        await self._activate(config)
+            self._hold(config, f"waits for a worker that serves {', '.join(missing)}")
+        elif difference := await self._difference(config):
+            self._hold(config, f"is not in force: {difference}")
+        else:
+            await self._activate(config)
+
+    def _hold(self, config: Config, why: str) -> None:
+        """Keeps a configuration out of force for now."""
+        reasons = (f"revision {config.revision} {why}",)
+        if reasons != self.state.errors:
+            self.state.errors = reasons
+            log.warning("configuration is held back", revision=config.revision, reason=why)
+            if self._current is not None:
+                self._lines.reload(self._revision, config.revision, at=self._at, active=False, errors=reasons)
+
+    async def _difference(self, config: Config) -> str | None:
+        """How the item ids of its versions differ, where it adds one; else no worker may hold it up."""
+        if self._current is not None and not versions(config).keys() - versions(self._current.config).keys():
+            return None
+        return await self._kinds_differ(config)
+
+    async def _kinds_differ(self, config: Config) -> str | None:
+        await self._kinds.learn(config, self._fleet.pools)
+        difference = self._kinds.difference(config)
+        if difference is not None:
+            self._kinds.forget()  # other workers may come
+        return difference
+
+    async def _watch_kinds(self, config: Config) -> None:
+        """Looks at versions in force whose workers came later: nothing is undone, and status says what is wrong."""
+        difference = await self._kinds_differ(config)
+        found = () if difference is None else (difference,)
+        if found and found != self.state.differing:
+            log.error("versions in force have different item ids", reason=difference)
+        self.state.differing = found
 
     async def _activate(self, config: Config) -> None:
         self._fleet.follow(config.models)

@@ -7,6 +7,7 @@ __all__ = [
     "fleet",
     "health_watch",
     "http2_client_stream",
+    "model_metadata",
     "oip_server",
     "pool",
     "replica",

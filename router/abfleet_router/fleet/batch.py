@@ -66,7 +66,7 @@ class QueuedCall(Protocol):
     @property
     def call(self) -> Call: ...
 
-    def as_infer(self) -> bytes:
+    def as_infer(self, *, named: bool) -> bytes:
         """The call as a ModelInferRequest; its `model_name` and `model_version` mean nothing."""
 
     @property

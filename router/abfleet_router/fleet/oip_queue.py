@@ -92,5 +92,5 @@ class OipQueue(BatchQueue[C]):
             )
             return asyncio.get_running_loop().call_soon(self._on_end, batch, failure)
         self._slow_seconds = timeout_seconds / 3
-        message = call.as_infer() + server.ending
+        message = call.as_infer(named=server.named) + server.ending
         return self._sender.send(message, timeout_seconds, partial(self._on_end, batch), INFER.alone)

@@ -27,6 +27,8 @@ VERSION_TAG = b"\x12"
 """Of `model_version` in a ModelInferRequest: field number << 3 | 2 (length-delimited)."""
 WHOLE_NUMBERS = frozenset({"INT8", "INT16", "INT32", "INT64", "UINT8", "UINT16", "UINT32", "UINT64"})
 NUMBERS = WHOLE_NUMBERS | {"FP16", "FP32", "FP64"}
+TEXTS = "BYTES"
+"""Of a recommender's tensors where items have names."""
 HISTORY, ITEM_IDS, SCORES = "history", "item_ids", "scores"
 """Tensors of a recommender."""
 
@@ -43,6 +45,8 @@ class OipServer:
         """To append to a request: of a field that is there twice the last one counts, even where it is empty."""
         self.misfit = ""
         """Why its model cannot answer Recommend; "" where it can, or where the server does not say what it takes."""
+        self.named = False
+        """Whether items have names, as it says."""
 
 
 class ReadyWatch:
@@ -99,10 +103,12 @@ class ReadyWatch:
         question = ModelMetadataRequest(name=name, version=version).SerializeToString()
         try:
             answer = await self._link.ask(MODEL_METADATA, question, CHECK_TIMEOUT_SECONDS)
-            return misfit(ModelMetadataResponse.FromString(answer))
+            signature = ModelMetadataResponse.FromString(answer)
         except (RpcFailed, TimeoutError, DecodeError) as error:
             log.info("the server does not say what its model takes", model=name, problem=str(error) or "no answer")
             return ""
+        self._server.named = any(one.name == HISTORY and one.datatype == TEXTS for one in signature.inputs)
+        return misfit(signature)
 
 
 def misfit(signature: Any) -> str:
@@ -112,10 +118,16 @@ def misfit(signature: Any) -> str:
     if inputs:
         history = inputs.pop(HISTORY, None)
         shape = [] if history is None else list(history.shape)
-        if history is None or history.datatype != "INT64" or not (len(shape) == 2 and shape[0] in (-1, 1)) or inputs:
+        if (
+            history is None
+            or history.datatype not in ("INT64", TEXTS)
+            or not (len(shape) == 2 and shape[0] in (-1, 1))
+            or inputs
+        ):
             return f"it takes {_listed(signature.inputs)}, and Recommend has `{HISTORY}` INT64[1, n] alone"
     if outputs:
-        for name, kinds in ((ITEM_IDS, WHOLE_NUMBERS), (SCORES, NUMBERS)):
+        items = {TEXTS} if any(one.datatype == TEXTS for one in signature.inputs) else WHOLE_NUMBERS
+        for name, kinds in ((ITEM_IDS, items), (SCORES, NUMBERS)):
             if name not in outputs or outputs[name].datatype not in kinds:
                 return (
                     f"it gives {_listed(signature.outputs)}, and Recommend needs `{ITEM_IDS}` INT64 and `{SCORES}` FP32"

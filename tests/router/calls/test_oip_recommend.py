@@ -34,7 +34,7 @@ def recommended(response: bytes, limit: int = 0) -> tuple[list[int], list[float]
 def test_a_history_is_a_tensor(history: list[int]) -> None:
     """INT64 [1, n], also of nobody's history."""
     payload = RecommendRequest(item_ids=history, user_id="u", limit=3).SerializeToString()
-    sent = ModelInferRequest.FromString(as_infer(payload, "r-1"))
+    sent = ModelInferRequest.FromString(as_infer(payload, "r-1", named=False))
     assert (sent.id, sent.model_name, len(sent.inputs), dict(sent.parameters)) == ("r-1", "", 1, {})
     assert (sent.inputs[0].name, sent.inputs[0].datatype, list(sent.inputs[0].shape)) == (
         "history",
@@ -70,6 +70,22 @@ def test_other_numbers_do(kinds: tuple[str, str]) -> None:
     assert recommended(answer([3, 2], [3.0, 2.0], kinds=kinds)) == ([3, 2], [3.0, 2.0])
 
 
+def test_names_are_texts() -> None:
+    """Histories and items of a server whose items have names are BYTES; an empty history is of the server's kind."""
+    payload = RecommendRequest(items=["a", "é"]).SerializeToString()
+    for named in (False, True):
+        sent = ModelInferRequest.FromString(as_infer(payload, "r", named=named))
+        assert (sent.inputs[0].datatype, list(sent.inputs[0].shape)) == ("BYTES", [1, 2])
+        assert sent.raw_input_contents[0] == b"\x01\0\0\0a\x02\0\0\0" + "é".encode()
+        cold = ModelInferRequest.FromString(as_infer(b"", "r", named=named))
+        assert (cold.inputs[0].datatype, list(cold.inputs[0].shape)) == ("BYTES" if named else "INT64", [1, 0])
+    made = ModelInferResponse()
+    made.outputs.add(name="item_ids", datatype="BYTES", shape=[1, 3]).contents.bytes_contents.extend([b"x", b"y", b""])
+    made.outputs.add(name="scores", datatype="FP32", shape=[1, 3]).contents.fp32_contents.extend([2, 1, 0])
+    found = RecommendResponse.FromString(recommendation(made.SerializeToString(), b""))
+    assert (list(found.items), list(found.item_ids), list(found.scores)) == (["x", "y"], [], [2, 1])
+
+
 def test_elements_may_be_typed() -> None:
     """As KServe sends them."""
     made = ModelInferResponse()
@@ -85,7 +101,6 @@ def test_elements_may_be_typed() -> None:
         (answer([1], [math.nan]), Code.INTERNAL, "item 1 with score nan"),
         (answer([1], [INF]), Code.INTERNAL, "item 1 with score inf"),
         (answer([2**63], [1.0], kinds=("UINT64", "FP32")), Code.INTERNAL, "item 9223372036854775808"),
-        (answer([1], [1.0], kinds=("BYTES", "FP32")), Code.FAILED_PRECONDITION, "no numbers in an output `item_ids`"),
         (answer([1], [1.0], kinds=("BOOL", "FP32")), Code.FAILED_PRECONDITION, "no numbers in an output `item_ids`"),
         (ModelInferResponse().SerializeToString(), Code.FAILED_PRECONDITION, "no numbers in an output `item_ids`"),
     ],

@@ -129,6 +129,8 @@ async def test_a_server_may_say_nothing_of_its_model(
         ([], [], ""),
         ([HISTORY], [], ""),
         ([HISTORY], [ITEMS, SCORES, ("more", "BYTES", [1])], ""),
+        ([("history", "BYTES", [-1, -1])], [("item_ids", "BYTES", [-1, 10]), SCORES], ""),
+        ([("history", "BYTES", [-1, -1])], [ITEMS, SCORES], "it gives `item_ids` INT64[-1, 10]"),
         ([("history", "INT32", [-1, -1])], [ITEMS, SCORES], "it takes `history` INT32[-1, -1], and Recommend has"),
         ([("history", "INT64", [-1])], [ITEMS, SCORES], "it takes `history` INT64[-1], and Recommend has"),
         ([("history", "INT64", [8, -1])], [ITEMS, SCORES], "it takes `history` INT64[8, -1]"),
