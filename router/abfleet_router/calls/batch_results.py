@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from abfleet_router.calls import infer_answer, oip_recommend
 from abfleet_router.calls.attempts import Attempts
+from abfleet_router.calls.batch_failures import BatchFailures, code_of
 from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.infer_answer import LoggedItems, NamedItems
@@ -31,11 +32,6 @@ from abfleet_router.metrics import RouterMetrics
 
 log = structlog.get_logger("abfleet.router.answers")
 
-CALLERS_FAULTS = frozenset({Code.INVALID_ARGUMENT, Code.FAILED_PRECONDITION})
-"""Of an item: the caller asked for what the version cannot give. No other replica would see it differently."""
-CALLERS_FAULTS_OF_INFER = CALLERS_FAULTS | {Code.UNIMPLEMENTED, Code.NOT_FOUND}
-CALLERS_FAULTS_OF_OIP = CALLERS_FAULTS | {Code.UNIMPLEMENTED}
-"""Of a server of the Open Inference Protocol. NOT_FOUND is none: the router named the model, not the caller."""
 BatchResponse = RecommendBatchResponse | InferBatchResponse
 """Two messages with the same fields."""
 
@@ -57,6 +53,7 @@ class BatchResults:
         self._metrics = metrics
         self._clock = clock
         self._held = held
+        self._failures = BatchFailures(attempts, clock)
 
     def on_answered(self, batch: Batch[RoutedCall], message: bytes) -> None:
         """A worker answered a batch: each call gets its own part of it."""
@@ -83,7 +80,7 @@ class BatchResults:
                 got=got,
                 request_ids=batch.some_request_ids(),
             )
-            self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
+            self._failures.batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=False, suspicious=True)
         elif (version := answer.model_version) != batch.pool.version and not serves_pool(
             batch.pool.version, version, answer.alias
         ):
@@ -99,7 +96,7 @@ class BatchResults:
             pool=batch.pool.version,
             version=shown(version),
         )
-        self._batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=True)
+        self._failures.batch_failed(batch, FailureReason.MODEL_ERROR, broke=False, proven=True)
 
     def _hand_out(
         self, batch: Batch[RoutedCall], answer: BatchResponse, responses: Sequence[bytes], version: str
@@ -156,97 +153,11 @@ class BatchResults:
             else:
                 held.hold(served, replies, version, worker_seconds)
         for routed, code, text in failed:
-            if infers and code is Code.UNAVAILABLE:
-                self._no_room(batch, routed, others=len(served) > 0)
-            else:
-                self._item_failed(batch, routed, code, text)
-
-    def _no_room(self, batch: Batch[RoutedCall], routed: RoutedCall, *, others: bool) -> None:
-        """The answer to a batch had no room for this one, which is nobody's fault: it is asked for again.
-
-        `others`: answers to others came with this batch, so that asking again leads somewhere.
-        """
-        if others:
-            routed.attempts -= 1
-            self._attempts.send_again(routed, batch.pool, FailureReason.UNAVAILABLE)
-        else:
-            self._attempts.after_failure(routed, batch.pool, FailureReason.UNAVAILABLE, broke=True)
-
-    def _item_failed(self, batch: Batch[RoutedCall], routed: RoutedCall, code: Code, text: str) -> None:
-        if code in (CALLERS_FAULTS_OF_INFER if routed.hop is INFER else CALLERS_FAULTS):
-            self._attempts.fail(routed, code, text)
-            return
-        reason = {Code.DEADLINE_EXCEEDED: FailureReason.TIMEOUT, Code.RESOURCE_EXHAUSTED: FailureReason.OVERLOAD}.get(
-            code, FailureReason.MODEL_ERROR
-        )
-        if reason is FailureReason.MODEL_ERROR:
-            batch.pool.outliers.note_failure(batch.replica, reason, proven=False)
-        self._attempts.after_failure(routed, batch.pool, reason, broke=False)
+            self._failures.item_failed(batch, routed, code, text, others=len(served) > 0)
 
     def on_failed(self, batch: Batch[RoutedCall], failure: BatchFailed) -> None:
         """A batch failed as a whole: the worker refused it, the connection broke or its time was up."""
-        log.debug(
-            "batch failed",
-            address=batch.replica.address,
-            calls=batch.open,
-            error=str(failure),
-            request_ids=batch.some_request_ids(),
-        )
-        if failure.unsent:
-            self._send_again(batch, failure.reason)
-            return
-        reason, proven = failure.reason, failure.connection_broke
-        said: tuple[Code, str] | None = None
-        if batch.alone and failure.code is not None:
-            code, text = failure.code, str(failure).removeprefix(f"{failure.code.name}: ")
-            foreign = batch.replica.oip is not None
-            faults = CALLERS_FAULTS_OF_OIP if foreign else CALLERS_FAULTS_OF_INFER
-            if code in faults and (routed := batch.calls[0]).batch is batch:
-                routed.batch = None
-                self._attempts.fail(routed, code, text)
-                return
-            if foreign and reason is FailureReason.MODEL_ERROR:
-                said = code, text
-        suspicious = reason is FailureReason.TIMEOUT and batch.replica.queue.is_unresponsive(batch, self._clock())
-        self._batch_failed(
-            batch,
-            reason,
-            broke=proven or reason is FailureReason.UNAVAILABLE,
-            proven=proven,
-            suspicious=suspicious,
-            whole=reason is FailureReason.MODEL_ERROR,
-            said=said,
-        )
-
-    def _send_again(self, batch: Batch[RoutedCall], reason: FailureReason) -> None:
-        """The worker has not begun the batch: that counts neither as an attempt of its calls nor against the worker."""
-        calls = [routed for routed in batch.calls if routed.batch is batch]
-        for routed in calls:
-            routed.batch = None
-            routed.attempts -= 1
-            self._attempts.send_again(routed, batch.pool, reason)
-
-    def _batch_failed(
-        self,
-        batch: Batch[RoutedCall],
-        reason: FailureReason,
-        *,
-        broke: bool,
-        proven: bool,
-        suspicious: bool = False,
-        whole: bool = False,
-        said: tuple[Code, str] | None = None,
-    ) -> None:
-        """`broke`: nothing was answered, as when a stream ends; that is one failure, however many calls it had."""
-        calls = [routed for routed in batch.calls if routed.batch is batch]
-        for routed in calls:
-            routed.batch = None
-        pool: Pool = batch.pool
-        if reason is not FailureReason.OVERLOAD and calls:
-            count = 1 if broke else len(calls)
-            pool.outliers.note_failure(batch.replica, reason, proven=proven, suspicious=suspicious, calls=count)
-        for routed in calls:
-            self._attempts.after_failure(routed, pool, reason, broke=broke, whole=whole, said=said)
+        self._failures.on_failed(batch, failure)
 
     def on_expired(self, calls: list[RoutedCall]) -> None:
         """The time of this attempt of these calls has ended, in the queue or in flight."""
@@ -259,11 +170,6 @@ class BatchResults:
         for routed in calls:
             assert routed.pool is not None
             self._attempts.send_again(routed, routed.pool, reason)
-
-
-def code_of(number: int) -> Code:
-    """The status code of a worker's failure; UNKNOWN for a number that is not the code of a failure."""
-    return Code(number) if 0 < number <= Code.UNAUTHENTICATED else Code.UNKNOWN
 
 
 class OtherVersion(Exception):

@@ -34,7 +34,22 @@ class ItemKinds:
         """Workers are asked anew."""
         self._kinds.clear()
 
-    async def learn(self, config: Config, pools: Mapping[str, Pool]) -> None:
+    async def find_difference(
+        self, config: Config, pools: Mapping[str, Pool], *, before: Config | None = None
+    ) -> str | None:
+        """What is wrong where versions of the configuration differ; None where they agree as far as is known.
+
+        `before`: what is in force; where no version is added to it, no worker may hold the configuration up.
+        """
+        if before is not None and not versions(config).keys() - versions(before).keys():
+            return None
+        await self._learn(config, pools)
+        difference = self._difference(config)
+        if difference is not None:
+            self.forget()  # other workers may come
+        return difference
+
+    async def _learn(self, config: Config, pools: Mapping[str, Pool]) -> None:
         """Asks a worker of each version of the configuration that is not known yet and has one."""
         named = versions(config)
         if len(named) > 1:
@@ -55,8 +70,7 @@ class ItemKinds:
             types = [tensor.datatype for tensor in answer.outputs if tensor.name == ITEM_IDS]
             self._kinds[version] = KINDS.get(types[0], NEITHER) if types else NEITHER
 
-    def difference(self, config: Config) -> str | None:
-        """What is wrong where versions of the configuration differ; None where they agree as far as is known."""
+    def _difference(self, config: Config) -> str | None:
         known = {version: kind for version in versions(config) if (kind := self._kinds.get(version, NEITHER))}
         if len({*known.values()}) < 2:
             return None

@@ -19,7 +19,7 @@ from abfleet_log.writer.decision_log import DecisionLog
 
 from abfleet_router.configuration.change_lines import ChangeLines
 from abfleet_router.configuration.changed_files import ChangedFiles
-from abfleet_router.configuration.item_kinds import ItemKinds, versions
+from abfleet_router.configuration.item_kinds import ItemKinds
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.metrics import RouterMetrics
@@ -159,7 +159,9 @@ class Reloader:
     async def _activate_if_ready(self, config: Config) -> None:
         if missing := self._missing(config):
             self._hold(config, f"waits for a worker that serves {', '.join(missing)}")
-        elif difference := await self._difference(config):
+        elif difference := await self._kinds.find_difference(
+            config, self._fleet.pools, before=self._current.config if self._current else None
+        ):
             self._hold(config, f"is not in force: {difference}")
         else:
             await self._activate(config)
@@ -173,22 +175,9 @@ class Reloader:
             if self._current is not None:
                 self._lines.reload(self._revision, config.revision, at=self._at, active=False, errors=reasons)
 
-    async def _difference(self, config: Config) -> str | None:
-        """How the item ids of its versions differ, where it adds one; else no worker may hold it up."""
-        if self._current is not None and not versions(config).keys() - versions(self._current.config).keys():
-            return None
-        return await self._kinds_differ(config)
-
-    async def _kinds_differ(self, config: Config) -> str | None:
-        await self._kinds.learn(config, self._fleet.pools)
-        difference = self._kinds.difference(config)
-        if difference is not None:
-            self._kinds.forget()  # other workers may come
-        return difference
-
     async def _watch_kinds(self, config: Config) -> None:
         """Looks at versions in force whose workers came later: nothing is undone, and status says what is wrong."""
-        difference = await self._kinds_differ(config)
+        difference = await self._kinds.find_difference(config, self._fleet.pools)
         found = () if difference is None else (difference,)
         if found and found != self.state.differing:
             log.error("versions in force have different item ids", reason=difference)
