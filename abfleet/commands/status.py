@@ -33,7 +33,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Ask again every second.")] = False,
     access: AccessOptions,
 ) -> None:
-    """Shows configuration, groups, replicas and log of running routers; exits 1 when one of them does not answer.
+    """Show configuration, groups, replicas and log of running routers; exit code 1 when one does not answer.
 
     Without --watch, rates and percentiles are those since the router's start; with it, of the last ten seconds.
     """

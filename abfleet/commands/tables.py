@@ -6,9 +6,10 @@ On a terminal no figure is cut or broken, however narrow it is; in a pipe everyt
 import shutil
 import sys
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from abfleet_process import standard_output
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -45,6 +46,13 @@ def say(line: str) -> None:
 
     for part in folded(line, shutil.get_terminal_size().columns):
         typer.echo(part)
+
+
+def say_json(document: Any, *, indent: int | None = None) -> None:
+    """A JSON document, with other letters than ASCII's as they are where standard output takes them, else escaped."""
+    import json
+
+    typer.echo(json.dumps(document, indent=indent, ensure_ascii=not standard_output.takes_all()))
 
 
 def terminal() -> "Console":

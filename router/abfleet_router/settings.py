@@ -84,11 +84,11 @@ class RouterSettings:
     """From when a replica comes, or comes back, until it gets its full share."""
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> RouterSettings:
-    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+def declared(environment: Mapping[str, str] = os.environ) -> Flags:
+    """All flags, with the defaults that the environment gives. Raises SettingsError."""
     flags = Flags(
         "abfleet router",
-        "Routes Recommend calls to the model version that each user is assigned.",
+        "Route calls to the model version that each user is assigned, and log each of them.",
         "abfleet router --experiments experiments/recommender.yaml --listen 127.0.0.1:50051",
         environment,
     )
@@ -96,7 +96,12 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     _add_decision_log(flags)
     _add_data_path(flags)
     security_settings.add(flags)
-    got = flags.parse(arguments)
+    return flags
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> RouterSettings:
+    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+    got = declared(environment).parse(arguments)
     return RouterSettings(
         experiments=got.experiments,
         fleet=Path(got.fleet) if got.fleet else None,
@@ -151,7 +156,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
 def _add_process(flags: Flags) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
     add = flags.add
+    flags.group("Configuration and addresses")
     server_flags.add_fleet(flags, "the experiments file, read again when it changes")
+    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files")
     add(
         "listen",
         address,
@@ -160,8 +167,10 @@ def _add_process(flags: Flags) -> None:
         "where to serve callers; port 0: any free one; unix:PATH",
     )
     add("admin-listen", address, ADMIN_ADDRESS, "HOST:PORT", "where to serve status and reload")
-    server_flags.add_metrics(flags, "8000")
     flags.choice("transport", get_args(Transport), "auto", "auto is native unless TLS is asked for")
+    add("router-name", text, name, "NAME", "name of this router in the decision log")
+    flags.group("Metrics, operational log and traces")
+    server_flags.add_metrics(flags, "8000")
     server_flags.add_logging(flags)
     add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
     add(
@@ -171,13 +180,13 @@ def _add_process(flags: Flags) -> None:
         "RATIO",
         "part of the calls that is traced; a caller that sends a traceparent decides itself",
     )
-    add("router-name", text, name, "NAME", "name of this router in the decision log")
-    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files")
+    flags.group("Start and end")
     server_flags.add_drain(flags)
 
 
 def _add_decision_log(flags: Flags) -> None:
     log, add = LogSettings(), flags.add
+    flags.group("Decision log and outcomes")
     add("log-dir", Path, "logs", "DIR", "folder of the decision log")
     flags.choice("log-sink", ("file", "stdout"), log.sink, "where the decision log goes; stdout: for a collector")
     flags.choice(
@@ -223,6 +232,7 @@ def _add_data_path(flags: Flags) -> None:
     routing, ejection, batching = RoutingSettings(), EjectionPolicy(), BatchingSettings()
     seconds = real(0.001, 3600)
     add = flags.add
+    flags.group("Deadlines, retries, batches and ejection")
     add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "of calls that have none")
     add(
         "attempt-timeout",

@@ -51,15 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
     except SettingsError as error:
-        print(f"abfleet_worker: {error}; --help lists the settings", file=sys.stderr)
+        print(f"abfleet worker: {error}; --help lists the settings", file=sys.stderr)
         return EXIT_USAGE
     operations = configure_logs(settings.log_level, settings.log_format)
     try:
         return uvloop.run(serve(settings, operations))
     except AddressError as error:
-        print(f"abfleet_worker: {error}; --listen and --metrics-port choose others", file=sys.stderr)
+        print(f"abfleet worker: {error}; --listen and --metrics-port choose others", file=sys.stderr)
     except (WorkerError, TransportError) as error:
-        print(f"abfleet_worker: {error}", file=sys.stderr)
+        print(f"abfleet worker: {error}", file=sys.stderr)
     finally:
         operations.close()
     return EXIT_FAILURE
