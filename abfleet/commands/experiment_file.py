@@ -72,14 +72,20 @@ def loaded(*files: Path, fleet: Path | None = None) -> "list[Config]":
 
 def instant(text: str | None) -> datetime:
     """The instant of an `--at`, or now."""
+    try:
+        return datetime.now(UTC) if text is None else parsed_instant(text)
+    except ValueError as error:
+        refuse(error)
+
+
+def parsed_instant(text: str) -> datetime:
+    """The instant of an `--at`. Raises ValueError."""
     from abfleet_process.declarations.kinds import parse_time
 
-    if text is None:
-        return datetime.now(UTC)
     try:
         return parse_time(text)
     except (ValueError, OverflowError) as error:
-        refuse(f"--at: {error}")
+        raise ValueError(f"--at: {error}") from error
 
 
 def attribute_map(pairs: Sequence[str] | None) -> dict[str, str]:

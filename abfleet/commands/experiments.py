@@ -191,15 +191,11 @@ def assign(
     (config,) = loaded(experiments)
     bulk = BulkAssigner(Assigner(config, instant(at)), attribute_map(attributes))
     source, sink = sys.stdin.buffer, standard_output.binary()
-    try:
+    with standard_output.quiet_end():
         sink.write(HEADER.encode())
         for user_ids in lines(iter(lambda: source.read(_CHUNK_BYTES), b"")):
             sink.write(bulk.rows(user_ids).encode(errors="surrogateescape"))
         sink.flush()
-    except BrokenPipeError:
-        # The reader closed the pipe; without this the interpreter would report an error when it flushes the stream.
-        sys.stdout = None
-        return
     if bulk.invalid:
         typer.echo(f"{bulk.invalid:,} ids are not valid user ids (1 to 256 bytes, no control characters)", err=True)
 

@@ -16,7 +16,7 @@ from abfleet_process.process import StopSignals
 from abfleet_process.watched_credentials import CredentialError
 
 from abfleet_router.serving import Serving
-from abfleet_router.settings import RouterSettings, parse
+from abfleet_router.settings import RouterSettings, check_log_dir, parse
 
 EXIT_FAILURE = 1
 
@@ -25,6 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a router until a signal; gives the exit code: 0 drained, 1 failed, 2 wrong settings or configuration."""
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        check_log_dir(settings)
     except SettingsError as error:
         print(f"abfleet router: {error}; --help lists the settings", file=sys.stderr)
         return EXIT_USAGE

@@ -11,9 +11,10 @@ from abfleet_log.writer.decision_log import LogSettings, Policy
 from abfleet_log.writer.sinks import Fsync
 from abfleet_process import server_flags
 from abfleet_process.addresses import ADMIN_ADDRESS, ROUTER_ADDRESS
-from abfleet_process.flags import Flags, address, real, text, whole
+from abfleet_process.flags import Flags, SettingsError, address, real, text, whole
 from abfleet_process.operational_log import LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
+from abfleet_process.writable_folder import folder_problem
 from abfleet_transport.server import Transport
 
 from abfleet_router.balancing.ejection import EjectionPolicy
@@ -82,6 +83,12 @@ class RouterSettings:
     """The largest request of ModelInfer."""
     slow_start_seconds: float
     """From when a replica comes, or comes back, until it gets its full share."""
+
+
+def check_log_dir(settings: RouterSettings) -> None:
+    """Raises SettingsError where the decision log is to go to a folder that cannot be written to."""
+    if settings.log.sink == "file" and (problem := folder_problem(settings.log_dir)) is not None:
+        raise SettingsError(f"--log-dir (ABFLEET_LOG_DIR): {str(settings.log_dir)!r} {problem}")
 
 
 def declared(environment: Mapping[str, str] = os.environ) -> Flags:

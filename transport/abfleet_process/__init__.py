@@ -21,4 +21,5 @@ __all__ = [
     "system_files",
     "tracing",
     "watched_credentials",
+    "writable_folder",
 ]

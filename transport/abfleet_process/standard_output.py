@@ -3,7 +3,9 @@
 import codecs
 import os
 import sys
-from typing import Any, BinaryIO, Final, NoReturn, TextIO
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, BinaryIO, Final, TextIO
 
 READER_GONE: Final = 141
 """128 + SIGPIPE: what a shell says of a program that wrote to a pipe whose reader has ended."""
@@ -74,15 +76,13 @@ class StandardOutput:
 
     def write(self, text: str) -> int:
         """Writes the text. Raises ReaderGone."""
-        try:
+        with quiet_end(self._stream):
             try:
                 return self._stream.write(text)
             except UnicodeEncodeError:
                 encoding = self._stream.encoding
                 self._stream.write(text.encode(encoding, PLAIN).decode(encoding))
-                return len(text)
-        except BrokenPipeError:
-            self._end()
+        return len(text)
 
     def writelines(self, lines: list[str]) -> None:
         """Writes each. Raises ReaderGone."""
@@ -91,17 +91,23 @@ class StandardOutput:
 
     def flush(self) -> None:
         """Hands over what is buffered. Raises ReaderGone."""
-        try:
+        with quiet_end(self._stream):
             self._stream.flush()
-        except BrokenPipeError:
-            self._end()
 
-    def _end(self) -> NoReturn:
-        """What is still buffered goes nowhere: else the interpreter would complain of it when it ends."""
+
+@contextmanager
+def quiet_end(stream: TextIO | None = None) -> Iterator[None]:
+    """Around writes to the stream, by default standard output. Raises ReaderGone where its reader has gone.
+
+    What is still buffered then goes nowhere: else the interpreter would complain of it when it ends.
+    """
+    try:
+        yield
+    except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, self._stream.fileno())
+        os.dup2(nowhere, (stream or sys.stdout).fileno())
         os.close(nowhere)
-        raise ReaderGone
+        raise ReaderGone from None
 
 
 def prepare() -> None:

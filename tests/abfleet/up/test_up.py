@@ -370,6 +370,22 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         assert up.ended() == 2
 
 
+def test_a_folder_that_cannot_be_used_is_named_before_anything_starts(tmp_path: Path, registry: Path) -> None:
+    """A decision log that could go nowhere, by the flag or by the router's, and no place for the run's own files."""
+    file = tmp_path / "file"
+    file.touch()
+    for flags, said in (
+        (("--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
+        (("--log-dir", str(tmp_path / "no" / "logs")), "cannot be made: there is no folder"),
+        (("--", "--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
+        (("--run-dir", str(file)), rf"--run-dir \(ABFLEET_RUN_DIR\): '{file}' is no folder"),
+    ):
+        with Up(tmp_path, registry, *flags) as up:
+            up.wait_for(said, START_SECONDS)
+            assert up.ended() == 2
+            assert "starting" not in up.text
+
+
 def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
     """When the default version cannot start, the end of its log is shown and kept, and the exit code is 1."""
     registry = tiny_models(tmp_path / "models")
