@@ -42,7 +42,7 @@ def traffic(tables: Tables) -> Traffic:
         counts = np.zeros((bins, len(tables.groups)), dtype=np.int64)
         np.add.at(counts, where, columns[name].astype(np.int64))
         found.append(counts)
-    return Traffic(moment(begin_us), timedelta(microseconds=width_us), *found)
+    return Traffic(moment(begin_us), timedelta(microseconds=width_us), *found, moment(first_us), moment(last_us))
 
 
 def _width_us(span_us: int) -> int:
