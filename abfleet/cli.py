@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 from abfleet_process import standard_output
+from abfleet_process.addresses import program
 
 from abfleet.commands import (
     analyze,
@@ -71,6 +72,6 @@ def main() -> None:
     """Entry point of the `abfleet` console script."""
     standard_output.prepare()
     try:
-        app(prog_name="abfleet")
+        app(prog_name=program())
     finally:
         gc.freeze()  # else the last garbage collection at exit takes a quarter second of a report

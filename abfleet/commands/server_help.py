@@ -4,7 +4,7 @@ import inspect
 from typing import Annotated, Any, NoReturn
 
 import typer
-from abfleet_process.addresses import variable
+from abfleet_process.addresses import program, variable
 from abfleet_process.flags import DeclaredFlag, Flags
 
 
@@ -17,7 +17,7 @@ def show_help(name: str, flags: Flags) -> NoReturn:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=flags.description, epilog=f"Example: {flags.example}")(command)
-    app(["--help"], prog_name=f"abfleet {name}")
+    app(["--help"], prog_name=f"{program()} {name}")
     raise typer.Exit
 
 

@@ -28,6 +28,7 @@ def run(settings: UpSettings, console: UpConsole) -> int:
 
 
 async def _run(settings: UpSettings, console: UpConsole) -> int:
+    settings = settings.shifted()
     signals = StopSignals()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signals.first.set)  # the terminal was closed
     router = router_settings.parse(settings.router_command(Path("fleet.yaml")))
@@ -49,6 +50,7 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
         fleet = LocalFleet(settings, router, config, run_dir.path, console)
         endpoints = fleet.check()
         run_dir.keep_logs = True
+        started = time.monotonic()
         try:
             await fleet.start(endpoints, signals.first)
             if not signals.first.is_set():
@@ -63,4 +65,6 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
             )
             if run_dir.keep_logs:
                 console.note(f"the logs of the processes are kept in {run_dir.path}")
+            for line in fleet.summary(began - started):
+                console.note(line)
     return 0

@@ -44,6 +44,7 @@ def screen(status: StatusResponse, rates: Rates, notes: Iterable[str] = ()) -> "
     from rich.text import Text
 
     parts: list[RenderableType] = [Text(headline(status))]
+    parts += [Text(build_line(status), style="dim")] if status.HasField("build") else []
     parts += [Text(f"  {error}", style="red") for error in status.config.errors]
     parts += [groups_table(rates), pools_table(status)]
     parts += [Text(note, style="yellow") for note in notes]
@@ -67,6 +68,12 @@ def headline(status: StatusResponse) -> str:
     }
     text += "".join(f", {count} {name}" for name, count in extras.items() if count)
     return text + (", configuration not taken:" if config.errors else "")
+
+
+def build_line(status: StatusResponse) -> str:
+    """Which build the router is of."""
+    build = status.build
+    return f"abfleet {build.version} ({build.revision}), Python {build.python}, grpcio {build.grpcio}"
 
 
 GROUP_COLUMNS = ("experiment", "group", "version", "calls/s", "share", "p50 ms", "p99 ms", "errors", "fallbacks")
@@ -129,7 +136,8 @@ def pools_table(status: StatusResponse) -> "Table":
 
 def plain(status: StatusResponse, rates: Rates) -> str:
     """The same as lines of cells separated by tabs, for a pipe."""
-    lines = [headline(status), *(f"error\t{error}" for error in status.config.errors)]
+    lines = [headline(status), *([build_line(status)] if status.HasField("build") else [])]
+    lines += [*(f"error\t{error}" for error in status.config.errors)]
     lines.append("\t".join(GROUP_COLUMNS))
     lines += ["\t".join(group_cells(rate)) for rate in rates.groups]
     lines.append("\t".join(POOL_COLUMNS))

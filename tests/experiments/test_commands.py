@@ -129,7 +129,7 @@ def test_assign_with_time_and_attributes(tmp_path: Path) -> None:
         (("ramp", "homepage-ranking"), "nothing to change"),
         (
             ("ramp", "homepage-ranking", "cnary=101", "canary=x", "canary=1", "--traffic", "300", "--at", "tomorrow"),
-            "`cnary=101`: the share|`canary=x`: the share|`canary` is given twice|`--traffic 300`|--at: `tomorrow`|`cnary`",
+            "`cnary=101`: the share|`canary=x`: the share|`canary` is given twice|`--traffic 300`|--at: `tomorrow`",
         ),
         (
             ("ramp", "homepage-ranking", "canary=90", "experiment=50", "--at", "2020-01-01T00:00:00Z"),

@@ -3,12 +3,16 @@
 import os
 import platform
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 UNKNOWN: Final = "unknown"
 REVISION: Final = re.compile(r"[0-9a-f]{7,64}")
@@ -34,6 +38,20 @@ class BuildInfo:
         revision = "" if self.revision == UNKNOWN else f" ({self.revision})"
         libraries = [f"{name} {version}" for name in LIBRARIES if (version := getattr(self, name))]
         return ", ".join((f"abfleet {self.version}{revision}", f"Python {self.python}", *libraries))
+
+
+def families() -> "Iterator[Metric]":
+    """`abfleet_build_info`, for a process' metrics: which build it is, as labels of a 1."""
+    from prometheus_client.core import GaugeMetricFamily
+
+    build = asdict(build_info())
+    family = GaugeMetricFamily(
+        "abfleet_build_info",
+        "Versions of abfleet, Python and libraries, and the git commit; always 1.",
+        labels=[*build],
+    )
+    family.add_metric([*build.values()], 1)
+    yield family
 
 
 @cache

@@ -12,7 +12,7 @@ import structlog
 import uvloop
 from abfleet_models import signing
 from abfleet_models.errors import RegistryError
-from abfleet_process import watched_credentials
+from abfleet_process import build_info, watched_credentials
 from abfleet_process.errors import AddressError, TransportError
 from abfleet_process.flags import EXIT_USAGE, SettingsError
 from abfleet_process.lasting import start_lasting
@@ -156,6 +156,7 @@ class WorkerServing:
         )
         if tls is not None:
             worker_metrics.register(lambda: watched_credentials.families([tls.watched], [("tls", tls.expiry)]))
+        worker_metrics.register(build_info.families)
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.health = HealthService(self._names(model.version))

@@ -1,5 +1,6 @@
 """`abfleet up` with real processes: the way in, what it survives, what it follows, and that it leaves nothing."""
 
+import contextlib
 import json
 import os
 import signal
@@ -99,6 +100,47 @@ def test_it_serves_and_leaves_nothing(tmp_path: Path, registry: Path) -> None:
     assert not (tmp_path / ".abfleet").exists()
     exposures = [line for path in (tmp_path / "logs").glob("decisions-*") for line in path.read_text().splitlines()]
     assert len(exposures) > 20
+
+
+def test_an_offset_moves_every_fixed_port_and_ready_and_the_end_say_what_to_do_next(
+    tmp_path: Path, registry: Path
+) -> None:
+    """A second fleet beside the first: each address that is printed has the offset, and so have the commands that are
+    named. At the end it says what came of it, where the log is, and how to look at it."""
+    offset = 7
+    router, admin, worker = (port - offset for port in free_ports(3))
+    ports = ("--listen", f"127.0.0.1:{router}", "--admin-listen", f"127.0.0.1:{admin}", "--dashboard-port", "off")
+    flags = (
+        "--metrics-port",
+        "off",
+        "--worker-port",
+        str(worker),
+        "--log-dir",
+        "the logs",
+        "--port-offset",
+        str(offset),
+    )
+    with Up(tmp_path, registry, *flags, experiments=small_file(), ports=ports) as up:
+        up.ready()
+        assert (up.address, up.admin_address) == (f"127.0.0.1:{router + offset}", f"127.0.0.1:{admin + offset}")
+        up.wait_for(rf"^worker-v1.2.3 ready 127.0.0.1:{worker + offset}$")
+        up.wait_for(rf"^  abfleet client .*--address {up.address} ")
+        up.wait_for(rf"^  abfleet status --admin {up.admin_address} ")
+        up.wait_for(r"^  abfleet analyze --logs 'the logs' --experiments \S+experiments.yaml ")
+        for user in range(5):
+            call(up.address, f"user-{user}")
+        up.interrupt()
+        assert up.ended() == 0, up.text
+        up.wait_for(r"^served 5 calls in \d+ s: 0 failed, 0 answered by the default version instead$")
+        up.wait_for(r"^took 0 outcomes; decision log in the logs/, \d+ lines more$")
+        up.wait_for(r"^next: abfleet analyze --logs 'the logs' --experiments \S+experiments.yaml$")
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody had just now."""
+    with contextlib.ExitStack() as sockets:
+        found = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in found]
 
 
 def test_the_router_drains_before_the_workers_stop(tmp_path: Path, registry: Path) -> None:
@@ -400,11 +442,10 @@ def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
 
 def test_a_router_that_cannot_start_ends_it_with_the_reason(tmp_path: Path, registry: Path) -> None:
     """What could not be seen beforehand is shown from the router's own log; the workers are gone afterwards."""
-    (tmp_path / "logs").write_text("a file where the folder of the log should be")
-    with Up(tmp_path, registry, experiments=small_file()) as up:
+    with Up(tmp_path, registry, "--", "--user-id-hmac-key-file", "no-such-key", experiments=small_file()) as up:
         up.wait_for(r"router did not start", START_SECONDS)
         assert up.ended() == 1
-        assert "logs" in up.text
+        assert "no-such-key" in up.text
         assert up.children() == []
 
 
