@@ -154,7 +154,7 @@ def test_any_other_word_is_a_command_of_abfleet(checkout: Checkout, words: Seque
 
 
 def test_an_install_is_never_silent_for_long(checkout: Checkout) -> None:
-    """While the installer works there is a line every two seconds: time, packages that are there, its last word. There
+    """While the installer works there is a line within two seconds: time, packages that are there, its last word. There
     is none once the install has ended."""
     gate = checkout.folder.parent / "gate"
     os.mkfifo(gate)
