@@ -59,10 +59,12 @@ def options(
 def _register() -> None:
     for title, families in GROUPS.items():
         for family in families:
-            already = len(app.registered_commands), len(app.registered_groups)
+            commands, groups = len(app.registered_commands), len(app.registered_groups)
             family.register(app)
-            for command in (*app.registered_commands[already[0] :], *app.registered_groups[already[1] :]):
+            for command in app.registered_commands[commands:]:
                 command.rich_help_panel = title
+            for group in app.registered_groups[groups:]:
+                group.rich_help_panel = title
 
 
 _register()

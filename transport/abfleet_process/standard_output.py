@@ -113,7 +113,7 @@ def quiet_end(stream: TextIO | None = None) -> Iterator[None]:
 def prepare() -> None:
     """Makes `sys.stdout` such a stream, for the rest of the process."""
     if sys.stdout is not None and not isinstance(sys.stdout, StandardOutput):
-        sys.stdout = StandardOutput(sys.stdout)  # type: ignore[assignment]
+        sys.stdout = StandardOutput(sys.stdout)
 
 
 def binary() -> BinaryIO:

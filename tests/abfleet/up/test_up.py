@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from abfleet_process.build_info import build_info
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 
 from abfleet.client import CHANNEL_OPTIONS
@@ -112,7 +114,7 @@ def test_an_offset_moves_every_fixed_port_and_ready_and_the_end_say_what_to_do_n
     ports = ("--listen", f"127.0.0.1:{router}", "--admin-listen", f"127.0.0.1:{admin}", "--dashboard-port", "off")
     flags = (
         "--metrics-port",
-        "off",
+        "0",
         "--worker-port",
         str(worker),
         "--log-dir",
@@ -134,6 +136,60 @@ def test_an_offset_moves_every_fixed_port_and_ready_and_the_end_say_what_to_do_n
         up.wait_for(r"^served 5 calls in \d+ s: 0 failed, 0 answered by the default version instead$")
         up.wait_for(r"^took 0 outcomes; decision log in the logs/, \d+ lines more$")
         up.wait_for(r"^next: abfleet analyze --logs 'the logs' --experiments \S+experiments.yaml$")
+
+
+HEAVY = {
+    "duckdb",
+    "ibis",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "prometheus_client",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "structlog",
+}
+"""Libraries that a question to a router has no use for, where its answer goes to a pipe."""
+MODULES = "import sys; print('loaded', *sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+def test_what_asks_a_fleet_is_light_and_names_the_build(tmp_path: Path, registry: Path) -> None:
+    """`status` and `client` answer without a library that they do not need. Version and commit are in the status, for
+    people and as JSON, and in the metrics of router and worker."""
+    build = build_info()
+    with Up(tmp_path, registry, experiments=small_file()) as up:
+        up.ready()
+        environment = without_flags() | {"ABFLEET_ADDRESS": up.address, "ABFLEET_ADMIN": up.admin_address}
+
+        def asked(*words: str) -> str:
+            code = (
+                f"from abfleet.cli import app\ntry: app({list(words)})\nexcept SystemExit as end: assert not end.code"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", f"{code}\n{MODULES}"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+            shown, _, loaded = done.stdout.rpartition("loaded ")
+            assert HEAVY & set(loaded.split()) == set(), words
+            return shown
+
+        assert "served by v1.2.3" in asked("client", "--user-id", "user-1", "--items", "1,2,3")
+        assert f"abfleet {build.version} ({build.revision}), Python {build.python}" in asked("status")
+        assert json.loads(asked("status", "--json"))["build"] == {
+            "version": build.version,
+            "revision": build.revision,
+            "python": build.python,
+            "grpcio": build.grpcio,
+        }
+        metrics = up.wait_for(r"^ready .* metrics (\S+)").group(1)
+        text = urllib.request.urlopen(f"http://{metrics}/metrics", timeout=20).read().decode()
+        assert f'abfleet_build_info{{grpcio="{build.grpcio}"' in text
+        assert f'revision="{build.revision}",version="{build.version}"}} 1.0' in text
 
 
 def free_ports(count: int) -> list[int]:
