@@ -99,7 +99,7 @@ def train(
         from abfleet_models.train.dataset import TrainingColumns, TrainingDataError
         from abfleet_models.train.recipes import chosen
     except ImportError as error:
-        _stop(f"training needs {error.name}; run pip install 'abfleet[train]'", USAGE)
+        _stop(f"training needs {error.name}; run pip install 'abfleet[train]', or in a clone ./run setup", USAGE)
     from rich.console import Console
     from rich.progress import track
 
