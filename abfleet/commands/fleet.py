@@ -3,11 +3,13 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import NoReturn
 
 import typer
+from abfleet_process.standard_output import ReaderGone
 
 from abfleet.commands.option_groups import with_groups
 from abfleet.commands.server_help import show_help
@@ -39,6 +41,8 @@ def up(context: typer.Context, settings: UpSettings) -> None:
     Flags after -- go to the router; abfleet router --help lists them. Variables such as ABFLEET_MAX_BATCH reach router
     and workers.
     """
+    with suppress(OSError, ReaderGone):  # what is imported next takes a while in a clone that was never started
+        print(f"checking {settings.experiments}, its models and the ports", flush=True)
     from abfleet_process.errors import TransportError
     from abfleet_process.flags import SettingsError
 
