@@ -12,7 +12,7 @@ from abfleet_statistics import srm
 from abfleet_statistics.moments import Floats
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import chance, duration, evidence, moment, share, whole
+from abfleet_dashboard.numbers import chance, counted, duration, evidence, moment, share, whole
 from abfleet_dashboard.pictures.picture import ONE_POINT, DataTable, LegendKey, Picture, few, thinned
 from abfleet_dashboard.pictures.plot import Axes, Tick, dots, hover, level, line, marker, plot, series, swatch
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
@@ -104,9 +104,7 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
     finished = _finished(traffic)
     unfinished = len(traffic.calls) - len(finished)
-    left_out = (
-        f" What began before the experiment or is not over yet, {unfinished} of the times, is in the table alone."
-    )
+    left_out = f" In the table, and not drawn: {counted(unfinished, 'time')} of which the log has only a part."
     return _lines(
         id_,
         f"Calls by group, every {width}",
