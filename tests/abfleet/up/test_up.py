@@ -186,6 +186,9 @@ def test_what_asks_a_fleet_is_light_and_names_the_build(tmp_path: Path, registry
             "python": build.python,
             "grpcio": build.grpcio,
         }
+        revision = json.loads(asked("status", "--json"))["config"]["revision"]
+        file = str(up.experiments_path)
+        assert asked("plan", file, file).startswith(f"{revision} -> {revision} "), "with the fleet file or without"
         metrics = up.wait_for(r"^ready .* metrics (\S+)").group(1)
         text = urllib.request.urlopen(f"http://{metrics}/metrics", timeout=20).read().decode()
         assert f'abfleet_build_info{{grpcio="{build.grpcio}"' in text
