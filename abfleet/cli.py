@@ -1,8 +1,11 @@
-"""The command line: registers the commands of each module in commands/."""
+"""The command line: registers the commands of each module in commands/, in the groups in which help shows them."""
 
 import gc
+from typing import Annotated
 
 import typer
+from abfleet_process import standard_output
+from abfleet_process.addresses import program
 
 from abfleet.commands import (
     analyze,
@@ -21,17 +24,56 @@ from abfleet.commands import (
 
 app = typer.Typer(
     name="abfleet",
-    help="Split users over versions of a recommender, serve them, and conclude honestly from the log.",
+    help="Split users over versions of a model, serve them, and conclude honestly from the log.",
+    epilog="First: abfleet up. abfleet COMMAND --help says more of each.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-for family in (fleet, client, status, experiments, models, analyze, power, simulate, logs, log_level, traffic, tokens):
-    family.register(app)
+GROUPS = {
+    "Run": (fleet,),
+    "Call and watch": (client, traffic, status, log_level),
+    "Experiments": (experiments,),
+    "Conclusions": (analyze, power, simulate),
+    "Models, logs and tokens": (models, logs, tokens),
+}
+"""Heading of `abfleet --help` to the families below it."""
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from abfleet_process.build_info import build_info
+
+        typer.echo(str(build_info()))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show versions and exit.")
+    ] = False,
+) -> None:
+    """Options of the command itself; each of them ends it."""
+
+
+def _register() -> None:
+    for title, families in GROUPS.items():
+        for family in families:
+            commands, groups = len(app.registered_commands), len(app.registered_groups)
+            family.register(app)
+            for command in app.registered_commands[commands:]:
+                command.rich_help_panel = title
+            for group in app.registered_groups[groups:]:
+                group.rich_help_panel = title
+
+
+_register()
 
 
 def main() -> None:
     """Entry point of the `abfleet` console script."""
+    standard_output.prepare()
     try:
-        app()
+        app(prog_name=program())
     finally:
         gc.freeze()  # else the last garbage collection at exit takes a quarter second of a report

@@ -30,7 +30,10 @@ RUN groupadd --system --gid 10001 abfleet \
 COPY --from=build /app /app
 COPY experiments/recommender.yaml /etc/abfleet/experiments/
 # Who may open it is set where it is run: ABFLEET_TOKENS, or ABFLEET_OPEN_DASHBOARD where the port is published on loopback.
+# The commit that it is built from, for --version, status and metrics: --build-arg ABFLEET_REVISION="$(git rev-parse HEAD)".
+ARG ABFLEET_REVISION=""
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 \
+    ABFLEET_REVISION=$ABFLEET_REVISION \
     ABFLEET_EXPERIMENTS=/etc/abfleet/experiments/recommender.yaml \
     ABFLEET_LISTEN=0.0.0.0:8080 \
     ABFLEET_LOGS=/var/log/abfleet \

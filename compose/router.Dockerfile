@@ -28,7 +28,10 @@ RUN groupadd --system --gid 10001 abfleet \
     && install --directory --owner=10001 --group=10001 /var/log/abfleet
 COPY --from=build /app /app
 COPY experiments/recommender.yaml /etc/abfleet/experiments/
+# The commit that it is built from, for --version, status and metrics: --build-arg ABFLEET_REVISION="$(git rev-parse HEAD)".
+ARG ABFLEET_REVISION=""
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 \
+    ABFLEET_REVISION=$ABFLEET_REVISION \
     ABFLEET_EXPERIMENTS=/etc/abfleet/experiments/recommender.yaml \
     ABFLEET_LISTEN=0.0.0.0:50051 \
     ABFLEET_ADMIN_LISTEN=127.0.0.1:50052 \

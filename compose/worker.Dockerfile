@@ -29,7 +29,10 @@ RUN groupadd --system --gid 10001 abfleet \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent abfleet
 COPY --from=build /app /app
 COPY --from=build /registry /models
+# The commit that it is built from, for --version, status and metrics: --build-arg ABFLEET_REVISION="$(git rev-parse HEAD)".
+ARG ABFLEET_REVISION=""
 ENV PATH=/app/bin:$PATH PYTHONUNBUFFERED=1 \
+    ABFLEET_REVISION=$ABFLEET_REVISION \
     ABFLEET_REGISTRY=/models \
     ABFLEET_VERSION=production \
     ABFLEET_LISTEN=0.0.0.0:50051 \

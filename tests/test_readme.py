@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
+from abfleet.cli import app
 from tests.support.fleet import Process, wait_until
 from tests.support.node_tools import MODULES
 
@@ -139,6 +141,8 @@ def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
     tools.mkdir(parents=True)
     for name in ("abfleet", "python"):
         (tools / name).symlink_to(Path(sys.executable).with_name(name))
+    (folder / "run").write_text('#!/bin/sh\nexec .venv/bin/abfleet "$@"\n')  # which is all it does once it is set up
+    (folder / "run").chmod(0o755)
     stand_ins = tmp_path_factory.mktemp("bin")
     for name, code in STAND_INS.items():
         if shutil.which(name) is None:
@@ -175,16 +179,16 @@ MARKS = (
     ("sh", "Recommender/Recommend"),
     ("json", "itemIds"),
     ("python", "insecure_channel"),
-    ("sh", "abfleet client"),
-    ("sh", "abfleet assign"),
+    ("sh", "./run client"),
+    ("sh", "./run assign"),
     ("csv", "bucket"),
-    ("sh", "abfleet plan"),
+    ("sh", "./run plan"),
     ("sh", "jq"),
     ("sh", "duckdb"),
     ("sh", "curl -s"),
     ("sh", "Feedback/Record"),
-    ("sh", "abfleet analyze"),
-    ("sh", "abfleet models"),
+    ("sh", "./run analyze"),
+    ("sh", "./run models"),
 )
 """The blocks that the tests below run or compare, by a word in each."""
 
@@ -198,11 +202,13 @@ def test_every_block_is_tried() -> None:
 
 
 def test_commands_of_run_exist() -> None:
-    """Every `./run COMMAND` that a page mentions is one that `./run` lists; the README's first block is two."""
+    """Every `./run COMMAND` that a page mentions is one that `./run` lists or abfleet has; the README's first block is
+    two. Pages that begin in a clone say `./run`, the others `abfleet`: nobody has to type where a program lies."""
     assert [line.split("#")[0].strip() for line in block("sh", "./run up").splitlines()] == ["./run up", "./run test"]
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     mentioned = {name for page in pages for name in re.findall(r"\./run ([a-z][a-z-]*)", page.read_text())}
-    assert mentioned <= listed_commands()
+    assert mentioned <= listed_commands() | set(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+    assert not [str(page) for page in pages if re.search(r"\.venv/bin/abfleet|python -m abfleet\b", page.read_text())]
 
 
 def test_the_call_answers_as_shown(reader: Reader) -> None:
@@ -234,14 +240,14 @@ def test_the_python_client_works(reader: Reader) -> None:
 
 def test_the_client_command_works(reader: Reader) -> None:
     """`abfleet client` prints an answer, and the split of a thousand users."""
-    out = reader.sh(block("sh", "abfleet client"))
+    out = reader.sh(block("sh", "./run client"))
     for group in ("control", "experiment", "canary"):
         assert group in out
 
 
 def test_assign_prints_what_is_shown(reader: Reader) -> None:
     """The CSV of `abfleet assign` is the one that the README shows, line for line."""
-    assert reader.sh(block("sh", "abfleet assign")).splitlines() == block("csv", "bucket").splitlines()
+    assert reader.sh(block("sh", "./run assign")).splitlines() == block("csv", "bucket").splitlines()
 
 
 def test_reading_the_log(reader: Reader) -> None:
@@ -267,7 +273,7 @@ def test_analysis_reads_the_log(reader: Reader) -> None:
     """`abfleet analyze` finds the experiment in the log that the running router writes, and names a verdict."""
     reader.python(block("python", "insecure_channel"))
     reader.exposures(1)
-    out = reader.sh(block("sh", "abfleet analyze"))
+    out = reader.sh(block("sh", "./run analyze"))
     assert "homepage-ranking: KEEP RUNNING" in out
     assert "0 unreadable" in out
 
@@ -282,7 +288,7 @@ def test_metrics_have_the_names(reader: Reader) -> None:
 
 def test_the_models_are_as_shown(reader: Reader) -> None:
     """`models verify` finds every model sound, and the README's table has the figures of metrics.json, rounded."""
-    out = reader.sh(block("sh", "abfleet models"))
+    out = reader.sh(block("sh", "./run models"))
     rows = re.findall(r"^\| (v[\w.-]+),? .*\| ([\d.]+) \| ([\d.]+) \|$", README, flags=re.MULTILINE)
     assert len(rows) == 4
     for version, recall, ndcg in rows:
@@ -295,10 +301,10 @@ def test_the_models_are_as_shown(reader: Reader) -> None:
 def test_the_edit_moves_what_plan_says(reader: Reader) -> None:
     """`plan` announces 10 %; once the file is saved, the running router gives a moved user the new group."""
     who = "\n".join(f"user-{number}" for number in range(100))
-    ask = f"printf '%s\\n' {shlex.quote(who)} | .venv/bin/abfleet assign"
+    ask = f"printf '%s\\n' {shlex.quote(who)} | ./run assign"
     before = reader.sh(ask).splitlines()
     original = (reader.folder / "experiments" / "recommender.yaml").read_text()
-    out = reader.sh(block("sh", "abfleet plan"))
+    out = reader.sh(block("sh", "./run plan"))
     try:
         assert "10 %" in out
         moved = [line for line in reader.sh(ask).splitlines() if line not in before]

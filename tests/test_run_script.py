@@ -5,12 +5,13 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,7 @@ PROGRAMS = ("sh", "basename", "cat", "cksum", "cmp", "dirname", "mkdir", "mktemp
 FAKE_UV = """#!/bin/sh
 case $1 in --version) exit 0 ;; esac
 printf '%s\\n' "$*" >>"$UV_LOG"
+echo 'Downloading a large package'
 [ ! -p "${UV_GATE:-}" ] || cat "$UV_GATE"
 exit "${UV_EXIT:-0}"
 """
@@ -127,12 +129,47 @@ def test_alone_it_lists_every_command(checkout: Checkout) -> None:
     assert checkout.installs() == 0
 
 
-def test_unknown_command_is_named(checkout: Checkout) -> None:
-    """A command it does not have is exit code 2, with the name and the list."""
-    done = checkout.run("upp")
-    assert done.returncode == 2
-    assert "'upp'" in done.stderr
-    assert "node-tools" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (("up", "--log-dir", "two words"), ["up", "--log-dir", "two words"]),
+        (("status", "--json"), ["status", "--json"]),
+        (("--version",), ["--version"]),
+        (("abfleet", "--help"), ["--help"]),
+        (("abfleet",), []),
+    ],
+)
+def test_any_other_word_is_a_command_of_abfleet(checkout: Checkout, words: Sequence[str], given: list[str]) -> None:
+    """What the script does not have is abfleet's, with all its arguments, in the same process; what
+    the fleet needs is installed for it, and nothing for development."""
+    command = checkout.folder / ".venv" / "bin" / "abfleet"
+    assert checkout.run("status").returncode != 0  # the stand-in project has no such program; the setup is done
+    assert "requirements.lock" in checkout.uv_log.read_text()
+    assert "requirements-dev.lock" not in checkout.uv_log.read_text()
+    command.write_text('#!/bin/sh\necho "$$"\nfor argument in "$@"; do echo "$argument"; done\n')
+    command.chmod(0o755)
+    process = checkout.start(*words)
+    out, _ = process.communicate(timeout=SECONDS)
+    assert out.splitlines() == [str(process.pid), *given]
+
+
+def test_an_install_is_never_silent_for_long(checkout: Checkout) -> None:
+    """While the installer works there is a line within two seconds: time, packages that are there, its last word. There
+    is none once the install has ended."""
+    gate = checkout.folder.parent / "gate"
+    os.mkfifo(gate)
+    (checkout.folder / "requirements.lock").write_text(
+        "one==1 \\\n    --hash=sha256:00\ntwo==2 \\\n    --hash=sha256:00\n"
+    )
+    process = checkout.start("up", UV_GATE=str(gate))
+    assert process.stderr is not None
+    with gate.open("w"):  # opens when the installer reads: it is at work
+        gate.unlink()
+        lines = iter(process.stderr.readline, "")
+        said = next(line for line in lines if "packages" in line)
+        assert re.fullmatch(r"run: \d+ s, 0 of 2 packages  Downloading a large package\n", said)
+    assert process.wait(SECONDS) != 0  # the stand-in project has no abfleet
+    assert not [line for line in process.stderr if "packages" in line]
 
 
 OLD_PYTHON = "#!/bin/sh\ncase $2 in *version_info*'<'*) exit 1 ;; *print*) echo 3.9 ;; esac\n"
@@ -254,17 +291,6 @@ def test_a_moved_checkout_is_set_up_again(checkout: Checkout) -> None:
     checkout.folder = checkout.folder.rename(checkout.folder.with_name("elsewhere"))
     assert checkout.run("setup").returncode == 0
     assert not (checkout.folder / ".venv" / "left-behind").exists()
-
-
-def test_up_becomes_the_command(checkout: Checkout) -> None:
-    """`./run up ARGS` is `abfleet up ARGS` in the same process, so that signals reach it; quotes survive."""
-    assert checkout.run("setup").returncode == 0
-    command = checkout.folder / ".venv" / "bin" / "abfleet"
-    command.write_text('#!/bin/sh\necho "$$"\nfor argument in "$@"; do echo "$argument"; done\n')
-    command.chmod(0o755)
-    process = checkout.start("up", "--log-dir", "two words")
-    out, _ = process.communicate(timeout=SECONDS)
-    assert out.splitlines() == [str(process.pid), "up", "--log-dir", "two words"]
 
 
 def test_check_runs_every_check(checkout: Checkout) -> None:

@@ -92,6 +92,8 @@ def tourist(tmp_path: Path) -> Tourist:
     tools.mkdir(parents=True)
     for name in ("abfleet", "python"):
         (tools / name).symlink_to(Path(sys.executable).with_name(name))
+    (tmp_path / "run").write_text('#!/bin/sh\nexec .venv/bin/abfleet "$@"\n')  # which is all it does once it is set up
+    (tmp_path / "run").chmod(0o755)
     return Tourist(tmp_path)
 
 

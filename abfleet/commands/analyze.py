@@ -1,7 +1,6 @@
 """`abfleet analyze`: from the log to a conclusion."""
 
 import gc
-import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from abfleet.commands.analysis_progress import steps
 from abfleet.commands.excluded_windows import excluded_windows, refuse_outside
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Fleet, Json, loaded, refuse
 from abfleet.commands.option_groups import with_groups
+from abfleet.commands.tables import say_json
 
 if TYPE_CHECKING:
     from abfleet_analysis.report.report import Report
@@ -163,7 +163,7 @@ def analyze(
     if html is not None:
         report_page.write(html, report, config)
     if as_json:
-        typer.echo(json.dumps(report.as_dict(detailed=with_details), indent=2, ensure_ascii=False))
+        say_json(report.as_dict(detailed=with_details), indent=2)
     elif markdown:
         from abfleet_analysis.report.markdown import markdown as in_markdown
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import csv
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -14,6 +13,7 @@ from abfleet_process.addresses import ROUTER_ADDRESS
 
 from abfleet.commands.access_options import AccessOptions
 from abfleet.commands.option_groups import with_groups
+from abfleet.commands.tables import say_json
 
 if TYPE_CHECKING:
     from abfleet_transport.client.channel import ClientCredentials
@@ -53,7 +53,7 @@ def client(
     access: AccessOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Calls Recommend once, or once for each of many users.
+    """Call Recommend once, or once for each of many users.
 
     A call that meets UNAVAILABLE is sent again, under the same request id. Calls are marked as synthetic, so that
     trying a router out is no part of its experiments.
@@ -101,7 +101,7 @@ async def _one(
         document = asdict(answer) | {"latency_ms": round(answer.latency_ms, 3), "synthetic": question.synthetic}
         if titles:
             document["titles"] = [titles.get(item) for item in answer.item_ids]
-        typer.echo(json.dumps(document, ensure_ascii=False))
+        say_json(document)
     else:
         _print_answer(answer, titles, synthetic=question.synthetic)
 
@@ -146,7 +146,7 @@ async def _many(
                 channel, questions, timeout_seconds=timeout_s, on_answer=lambda: progress.advance(bar)
             )
     if as_json:
-        typer.echo(json.dumps(_split_document(split) | {"synthetic": question.synthetic}))
+        say_json(_split_document(split) | {"synthetic": question.synthetic})
     else:
         _print_split(split, synthetic=question.synthetic)
     if split.first_failure is not None:

@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,8 @@ from abfleet.commands.experiment_file import (
     At,
     Experiments,
     Json,
-    instant,
     loaded,
+    parsed_instant,
     refuse,
     show_plan,
 )
@@ -65,15 +66,24 @@ def ramp(
     """
     from abfleet_experiments import change
 
-    shares = {}
-    for pair in weights or ():
-        group, _, percent = pair.partition("=")
-        shares[group] = _basis_points(pair, percent)
-    taken = None if traffic is None else _basis_points(f"--traffic {traffic}", traffic)
-    if not shares and taken is None:
+    if not weights and traffic is None:
         refuse("nothing to change: give GROUP=PERCENT, --traffic, or both")
+    problems: list[str] = []
+    pairs = [(pair, *pair.partition("=")[::2]) for pair in weights or ()]
+    shares = {group: _basis_points(pair, percent, problems) for pair, group, percent in pairs}
+    if len(shares) < len(pairs):
+        twice = Counter(group for _, group, _ in pairs).most_common(1)[0][0]
+        problems.append(f"`{twice[:64]}` is given twice")
+    taken = None if traffic is None else _basis_points(f"--traffic {traffic}", traffic, problems)
     now = datetime.now(UTC).replace(microsecond=0)
-    time = now if at is None else instant(at)
+    time = now
+    try:
+        time = now if at is None else parsed_instant(at)
+    except ValueError as error:
+        problems.append(str(error))
+    if problems:
+        (config,) = loaded(experiments)
+        refuse(*problems, *change.unknown_groups_of(config, experiment, shares))
 
     def changed(config: "Config") -> "Config":
         return change.ramped(config, experiment, shares, traffic_bp=taken, at=time, now=now, drop_later=drop_later)
@@ -159,11 +169,14 @@ def conclude(
     )
 
 
-def _basis_points(argument: str, percent: str) -> int:
+def _basis_points(argument: str, percent: str, problems: list[str]) -> int:
+    """The share; what is wrong with it goes to the problems."""
     match = _PERCENT.fullmatch(percent)
     value = int(match[1]) * 100 + int((match[2] or "").ljust(2, "0")) if match else -1
     if not 0 <= value <= 10_000:
-        refuse(f"`{argument[:64]}`: the share must be a percentage from 0 to 100 with at most two decimal places")
+        problems.append(
+            f"`{argument[:64]}`: the share must be a percentage from 0 to 100 with at most two decimal places"
+        )
     return value
 
 

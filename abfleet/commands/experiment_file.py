@@ -1,6 +1,5 @@
 """How commands find, read and show experiments files."""
 
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from abfleet_process.addresses import EXPERIMENTS_FILE
 
-from abfleet.commands.tables import print_table, say
+from abfleet.commands.tables import print_table, say, say_json
 
 if TYPE_CHECKING:
     from abfleet_experiments.config import Config
@@ -73,14 +72,20 @@ def loaded(*files: Path, fleet: Path | None = None) -> "list[Config]":
 
 def instant(text: str | None) -> datetime:
     """The instant of an `--at`, or now."""
+    try:
+        return datetime.now(UTC) if text is None else parsed_instant(text)
+    except ValueError as error:
+        refuse(error)
+
+
+def parsed_instant(text: str) -> datetime:
+    """The instant of an `--at`. Raises ValueError."""
     from abfleet_process.declarations.kinds import parse_time
 
-    if text is None:
-        return datetime.now(UTC)
     try:
         return parse_time(text)
     except (ValueError, OverflowError) as error:
-        refuse(f"--at: {error}")
+        raise ValueError(f"--at: {error}") from error
 
 
 def attribute_map(pairs: Sequence[str] | None) -> dict[str, str]:
@@ -105,7 +110,7 @@ def show_plan(
 
     if as_json:
         counted = {} if users is None else {"users": users}
-        typer.echo(json.dumps({**plan.as_dict(), **counted, **(more or {})}, indent=2, ensure_ascii=False))
+        say_json({**plan.as_dict(), **counted, **(more or {})}, indent=2)
         return
     say(f"{plan.old_revision} -> {plan.new_revision} at {time_text(plan.at)}")
     _show_movement(plan.now, users)

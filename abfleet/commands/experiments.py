@@ -1,11 +1,11 @@
 """Commands about the experiments file: check it, compare it, and say who gets what."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from abfleet_process import standard_output
 
 from abfleet.commands import experiment_edits
 from abfleet.commands.experiment_file import (
@@ -23,7 +23,7 @@ from abfleet.commands.experiment_file import (
     refuse,
     show_plan,
 )
-from abfleet.commands.tables import say
+from abfleet.commands.tables import say, say_json
 
 _CHUNK_BYTES = 1 << 18
 
@@ -79,7 +79,7 @@ def validate(
                 f"{count} experiment{'' if count == 1 else 's'}"
             )
     if as_json:
-        typer.echo(json.dumps(reports, indent=2, ensure_ascii=False))
+        say_json(reports, indent=2)
     if not all(report["ok"] for report in reports):
         raise typer.Exit(EXIT_USAGE)
 
@@ -162,7 +162,7 @@ def explain(
             "config_revision": config.revision,
             "steps": steps,
         }
-        typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+        say_json(answer, indent=2)
         return
     for step in result.steps:
         say(f"{step.about:<10}  {step.text}")
@@ -190,16 +190,12 @@ def assign(
 
     (config,) = loaded(experiments)
     bulk = BulkAssigner(Assigner(config, instant(at)), attribute_map(attributes))
-    source, sink = sys.stdin.buffer, sys.stdout.buffer
-    try:
+    source, sink = sys.stdin.buffer, standard_output.binary()
+    with standard_output.quiet_end():
         sink.write(HEADER.encode())
         for user_ids in lines(iter(lambda: source.read(_CHUNK_BYTES), b"")):
             sink.write(bulk.rows(user_ids).encode(errors="surrogateescape"))
         sink.flush()
-    except BrokenPipeError:
-        # The reader closed the pipe; without this the interpreter would report an error when it flushes the stream.
-        sys.stdout = None
-        return
     if bulk.invalid:
         typer.echo(f"{bulk.invalid:,} ids are not valid user ids (1 to 256 bytes, no control characters)", err=True)
 

@@ -3,13 +3,16 @@
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import NoReturn
 
 import typer
+from abfleet_process.standard_output import ReaderGone
 
 from abfleet.commands.option_groups import with_groups
+from abfleet.commands.server_help import show_help
 from abfleet.up.settings import UpSettings
 
 USAGE = 2
@@ -33,11 +36,13 @@ def register(app: typer.Typer) -> None:
 
 @with_groups
 def up(context: typer.Context, settings: UpSettings) -> None:
-    """Runs router, workers and dashboard on this machine until Ctrl-C; says ready when a call would succeed.
+    """Run router, workers and dashboard on this machine until Ctrl-C; say ready when a call would succeed.
 
     Flags after -- go to the router; abfleet router --help lists them. Variables such as ABFLEET_MAX_BATCH reach router
     and workers.
     """
+    with suppress(OSError, ReaderGone):  # what is imported next takes a while in a clone that was never started
+        print(f"checking {settings.experiments}, its models and the ports", flush=True)
     from abfleet_process.errors import TransportError
     from abfleet_process.flags import SettingsError
 
@@ -55,26 +60,29 @@ def up(context: typer.Context, settings: UpSettings) -> None:
 
 
 def router(context: typer.Context) -> None:
-    """Runs a router. Example: abfleet router --experiments experiments/recommender.yaml
+    """Run a router: it assigns users, calls the workers and logs each call."""
+    if _asks_for_help(context.args):
+        from abfleet_router.settings import declared
 
-    abfleet router --help lists its settings.
-    """
+        show_help("router", declared({}))
     _become("abfleet_router", context.args)
 
 
 def worker(context: typer.Context) -> None:
-    """Runs a worker for one model. Example: abfleet worker --version production
+    """Run a worker: it serves one model of the registry."""
+    if _asks_for_help(context.args):
+        from abfleet_worker.settings import declared
 
-    abfleet worker --help lists its settings.
-    """
+        show_help("worker", declared({}))
     _become("abfleet_worker", context.args)
 
 
 def dashboard(context: typer.Context) -> None:
-    """Shows experiments and fleet in a browser. Example: abfleet dashboard --logs logs
+    """Run a dashboard: it shows experiments and fleet in a browser."""
+    if _asks_for_help(context.args):
+        from abfleet_dashboard.settings import declared
 
-    abfleet dashboard --help lists its settings.
-    """
+        show_help("dashboard", declared({}))
     if find_spec("uvicorn") is None or find_spec("duckdb") is None:
         typer.echo("abfleet: the dashboard is not installed; run pip install 'abfleet[dashboard]'", err=True)
         raise typer.Exit(USAGE)
@@ -84,6 +92,10 @@ def dashboard(context: typer.Context) -> None:
 def _drain_flags(environment: Mapping[str, str]) -> tuple[str, ...]:
     """The drain timeout under `up`, unless the environment has one; what is given after -- comes later and wins."""
     return () if "ABFLEET_DRAIN_TIMEOUT" in environment else ("--drain-timeout", DRAIN_TIMEOUT_SECONDS)
+
+
+def _asks_for_help(arguments: Sequence[str]) -> bool:
+    return any(word in ("--help", "-h") for word in arguments)
 
 
 def _become(module: str, arguments: Sequence[str]) -> NoReturn:

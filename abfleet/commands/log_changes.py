@@ -20,7 +20,7 @@ from abfleet.commands.log_options import (
     progress_count,
     stop,
 )
-from abfleet.commands.tables import say
+from abfleet.commands.tables import say, say_json
 
 
 def register(group: typer.Typer) -> None:
@@ -159,7 +159,7 @@ def import_outcomes(
         "file": str(done.path) if done.path else None,
     }
     if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
+        say_json(document)
     else:
         where = f"written to {done.path}" if done.path else "nothing was written"
         say(f"{done.rows} rows: {done.accepted} good, {done.repeated} repeated, {done.rejected} rejected; {where}")

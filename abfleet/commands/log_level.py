@@ -33,7 +33,7 @@ def log_level(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a router.")] = False,
     access: AccessOptions,
 ) -> None:
-    """Sets how much running routers log of their operation, until they end or are told otherwise.
+    """Set how much running routers log of their operation, until they end or are told otherwise.
 
     A worker has no admin port: SIGUSR1 makes it (and a router) log at debug, SIGUSR2 as it was started.
     """

@@ -19,7 +19,7 @@ from abfleet.commands.log_options import (
     stop,
     unreadable_lines,
 )
-from abfleet.commands.tables import say
+from abfleet.commands.tables import say, say_json
 
 group = typer.Typer(
     name="logs", help="Look at decision logs, check, compact and import, and erase a user.", no_args_is_help=True
@@ -52,7 +52,7 @@ def tail(
 
     def show(line: dict[str, Any]) -> None:
         if as_json:
-            typer.echo(json.dumps(line, ensure_ascii=False))
+            say_json(line)
         else:
             say(one_line(line))
 
@@ -159,7 +159,7 @@ def user(
             found = user_history(logs or [Path("logs")], logged_user(user_id, user_id_hmac_key_file), unreadable)
         for line in found:
             if as_json:
-                typer.echo(json.dumps(line, ensure_ascii=False))
+                say_json(line)
             else:
                 say(one_line(line))
 
@@ -169,4 +169,4 @@ def schema() -> None:
     """Print the JSON Schema of a line."""
     from abfleet_log.schema import json_schema
 
-    typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+    say_json(json_schema(), indent=2)

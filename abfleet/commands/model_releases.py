@@ -58,7 +58,7 @@ def promote(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Lets an alias lead to a version, whose file and golden answers are verified first.
+    """Let an alias lead to a version, whose file and golden answers are verified first.
 
     Workers that serve the alias change to it by themselves, without a call lost.
     """
@@ -78,7 +78,7 @@ def rollback(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Lets an alias lead where it led before its last promotion; a second rollback goes back further."""
+    """Let an alias lead where it led before its last promotion; a second rollback goes back further."""
     from abfleet_models.golden.verification import verify_golden
 
     with _releasing(registry, reason, by) as release:
@@ -95,7 +95,7 @@ def archive(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Moves a version under archive/: it is kept and verified, and no worker can start with it."""
+    """Move a version under archive/: it is kept and verified, and no worker can start with it."""
     if not force and experiments.is_file() and version in loaded(experiments)[0].models:
         _stop(f"{version} is one of the models of {experiments}; take it out there first, or use --force", FAILURE)
     with _releasing(registry, reason, by) as release:
@@ -109,7 +109,7 @@ def restore(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Moves a version back from archive/, verified first, to be served again."""
+    """Move a version back from archive/, verified first, to be served again."""
     from abfleet_models.golden.verification import verify_golden
 
     with _releasing(registry, reason, by) as release:
@@ -142,7 +142,7 @@ def add(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Validates a model, measures it and puts it into the registry. No alias moves: promote it when you are ready.
+    """Validate a model, measure it and put it into the registry. No alias moves: promote it when you are ready.
 
     What a graph takes and gives is read from it. Of metadata.json, all but the version may be left out and is then
     computed; items.txt beside the model comes along.
@@ -171,7 +171,7 @@ def init(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is not there yet.")],
     version: Annotated[str, typer.Option("--version", metavar="NAME", help="The version's name.")] = "v0.1.0",
 ) -> None:
-    """Writes an example: a small model with the metadata that a person gives, ready for `abfleet models add`."""
+    """Write an example: a small model with the metadata that a person gives, ready for `abfleet models add`."""
     from abfleet_models.adding.example import write_example
     from abfleet_models.errors import RegistryError
 
@@ -207,7 +207,7 @@ def diff(
     registry: RegistryOption = Path("models"),
     as_json: JsonOption = False,
 ) -> None:
-    """Shows how two versions differ: metadata, offline metrics, size, latency, and answers to golden histories."""
+    """Show how two versions differ: metadata, offline metrics, size, latency, and answers to golden histories."""
     from abfleet_models.comparison import compare
     from abfleet_models.errors import RegistryError
     from abfleet_models.registry import Registry

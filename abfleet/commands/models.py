@@ -85,7 +85,7 @@ def train(
         typer.Option(metavar="NAME", help="Train this version or algorithm alone, such as ease; may be repeated."),
     ] = None,
 ) -> None:
-    """Trains versions on a file of ratings, views or orders, measures them offline and puts them into the registry.
+    """Train versions on a file of ratings, views or orders, measure them offline and put them into the registry.
 
     Where an item's id is no number, items have names: items.txt comes with each version, and callers give and get
     names. The same data and seed give the same files. A version that is there already is rebuilt in place; an alias
@@ -99,7 +99,7 @@ def train(
         from abfleet_models.train.dataset import TrainingColumns, TrainingDataError
         from abfleet_models.train.recipes import chosen
     except ImportError as error:
-        _stop(f"training needs {error.name}; run pip install 'abfleet[train]'", USAGE)
+        _stop(f"training needs {error.name}; run pip install 'abfleet[train]', or in a clone ./run setup", USAGE)
     from rich.console import Console
     from rich.progress import track
 
@@ -145,7 +145,7 @@ def train(
 
 
 def list_models(registry: RegistryOption = Path("models"), as_json: JsonOption = False) -> None:
-    """Shows the versions of the registry, what leads to them and how they did offline."""
+    """Show the versions of the registry, what leads to them and how they did offline."""
     from abfleet_models.registry import Registry, RegistryError
 
     opened = Registry(_folder(registry))
@@ -178,7 +178,7 @@ def verify(
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Checks sha256, signature and golden answers of one version, or of all and the registry with them.
+    """Check sha256, signature and golden answers of one version, or of all and the registry with them.
 
     Exits 1 when anything is not as it was released.
     """
@@ -206,7 +206,7 @@ def sign(
     ],
     registry: RegistryOption = Path("models"),
 ) -> None:
-    """Signs a version, so that workers with --model-key-file serve it."""
+    """Sign a version, so that workers with --model-key-file serve it."""
     from abfleet_models import signing
     from abfleet_models.registry import Registry, RegistryError
 

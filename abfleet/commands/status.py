@@ -11,6 +11,7 @@ from abfleet_process.addresses import ADMIN_ADDRESS
 
 from abfleet.commands.access_options import AccessOptions, Admin
 from abfleet.commands.option_groups import with_groups
+from abfleet.commands.tables import is_terminal, terminal
 
 if TYPE_CHECKING:
     from abfleet_protos.admin_pb2 import StatusResponse
@@ -33,7 +34,7 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Ask again every second.")] = False,
     access: AccessOptions,
 ) -> None:
-    """Shows configuration, groups, replicas and log of running routers; exits 1 when one of them does not answer.
+    """Show configuration, groups, replicas and log of running routers; exit code 1 when one does not answer.
 
     Without --watch, rates and percentiles are those since the router's start; with it, of the last ten seconds.
     """
@@ -70,8 +71,6 @@ async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_jso
     """Shows every router once; whether all of them answered."""
     from abfleet_transport.client.rates import between
 
-    from abfleet.commands.fitting import fitted
-    from abfleet.commands.tables import terminal
     from abfleet.up.status_view import plain, screen
 
     answers = await asyncio.gather(*(_fetch(address, access) for address in addresses))
@@ -79,11 +78,12 @@ async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_jso
     if as_json:
         _print_json(answers)
         return reached
-    console = terminal()
     for status in (answer.status for answer in answers if answer.status is not None):
         rates = between(None, status)
-        if console.is_terminal:
-            console.print(fitted(screen(status, rates)))
+        if is_terminal():
+            from abfleet.commands.fitting import fitted
+
+            terminal().print(fitted(screen(status, rates)))
         else:
             typer.echo(plain(status, rates))
     return reached
@@ -117,7 +117,6 @@ async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_js
     from rich.text import Text
 
     from abfleet.commands.fitting import fitted
-    from abfleet.commands.tables import terminal
     from abfleet.up.status_view import StatusWindow, plain, screen
 
     console = terminal()

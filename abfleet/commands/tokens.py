@@ -9,7 +9,7 @@ USAGE = 2
 
 def register(app: typer.Typer) -> None:
     """Adds this family's commands to the command line."""
-    tokens = typer.Typer(help="Tokens that callers show: a router keeps their hashes.", no_args_is_help=True)
+    tokens = typer.Typer(help="Make tokens for callers; a router keeps their hashes.", no_args_is_help=True)
     tokens.command("new", epilog="Example: abfleet token new --name shop --scopes feedback")(new)
     app.add_typer(tokens, name="token")
 
@@ -20,7 +20,7 @@ def new(
         str, typer.Option("--scopes", envvar="ABFLEET_SCOPES", help="What it allows: feedback, admin, dashboard.")
     ] = "feedback",
 ) -> None:
-    """Prints a new token, which is kept nowhere, and the line to add to the file that --tokens names."""
+    """Print a new token, which is kept nowhere, and the line to add to the file that --tokens names."""
     from abfleet_process.security import tokens
 
     try:

@@ -1,6 +1,5 @@
 """`abfleet analyze --watch` and its notifications."""
 
-import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from abfleet_process.file_state import file_states
 from abfleet.commands import report_page
 from abfleet.commands.analysis_options import analysis_extra
 from abfleet.commands.experiment_file import loaded, refuse
+from abfleet.commands.tables import say_json
 from abfleet.notify.verdict_changes import Conclusion, changes, conclusions
 
 if TYPE_CHECKING:
@@ -322,7 +322,7 @@ class Watcher:
             if screen is not None:
                 screen.console.bell()
             elif self._as_json:
-                typer.echo(json.dumps(change.message(), ensure_ascii=False))
+                say_json(change.message())
             else:
                 typer.echo(change.sentence())
         if first and not news and screen is None and not self._as_json:

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
+from abfleet_process.standard_output import ReaderGone
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
@@ -20,7 +21,7 @@ class UpConsole:
 
     def note(self, line: str) -> None:
         """Prints a line that stays, above the table if there is one."""
-        with suppress(OSError):
+        with suppress(OSError, ReaderGone):
             if self._table is None:
                 print(line, flush=True)
             else:
@@ -47,5 +48,5 @@ class UpConsole:
     def show(self, table: RenderableType) -> None:
         """Replaces the table on the screen; does nothing outside `live`."""
         if self._table is not None:
-            with suppress(OSError):
+            with suppress(OSError, ReaderGone):
                 self._table.update(table, refresh=True)

@@ -6,6 +6,7 @@ Children are processes in sessions of their own. At the shutdown the router drai
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,7 @@ from abfleet_protos.admin_pb2 import StatusResponse
 from abfleet_router import settings as router_settings
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 
+from abfleet.up.closing_words import what_came, what_next
 from abfleet.up.config_watcher import ConfigWatcher
 from abfleet.up.console import UpConsole
 from abfleet.up.fleet_plan import PortBase
@@ -37,6 +39,8 @@ ROUTER_CLOSE_SECONDS = 1.2
 WORKERS_STOP_SECONDS = 0.5
 """For workers after that: nobody calls them any more."""
 AT_ONCE_SECONDS = 0.5
+PROGRESS_SECONDS = 1.9
+"""Nobody sees nothing for two seconds."""
 
 
 class LocalFleet:
@@ -72,6 +76,7 @@ class LocalFleet:
         self._wanted: list[WantedAddress] = []
         self._gone: dict[str, int] = {}  # versions that left the file: statuses of a router without them
         self._removals: set[asyncio.Task[None]] = set()
+        self._served: Counter[str] = Counter()  # of routers that have ended
 
     # --- start --------------------------------------------------------------------------------------------------------
 
@@ -90,7 +95,13 @@ class LocalFleet:
             metrics = bound["metrics"].rpartition(":")[2]
             child.spec = spec(listen=bound["ready"], admin_listen=bound["admin"], metrics_port=metrics)
 
-        return Child(spec(), say=self._console.note, on_ready=keep_addresses)
+        return Child(spec(), say=self._console.note, on_ready=keep_addresses, on_line=self._on_router_line)
+
+    def _on_router_line(self, line: str) -> None:
+        """Adds what a router says at its end, `served calls 12 failed 0 …`, to what those before it said."""
+        words = line.split()
+        if words[:1] == ["served"]:
+            self._served.update({name: int(number) for name, number in zip(words[1::2], words[2::2], strict=True)})
 
     def _addresses(self) -> dict[str, str]:
         """From the router's line `ready ADDRESS admin ADDRESS metrics ADDRESS`."""
@@ -115,6 +126,26 @@ class LocalFleet:
     async def start(self, endpoints: Sequence[WorkerEndpoint], stop: asyncio.Event) -> None:
         """Starts everything and says ready, or returns early when `stop` is set. Raises CannotStart."""
         self._console.note(f"starting the router and {len(endpoints)} workers; Ctrl-C stops them")
+        progress = asyncio.get_running_loop().create_task(self._say_what_starts(), name="progress of the start")
+        try:
+            await self._start(endpoints, stop)
+        finally:
+            progress.cancel()
+            await asyncio.gather(progress, return_exceptions=True)
+        if not stop.is_set():
+            self._print_ready()
+            self._dashboard.start(self._addresses()["admin"])
+
+    async def _say_what_starts(self) -> None:
+        """Now and then, what is not ready yet: some machines take a while, and silence looks like a fault."""
+        began = time.monotonic()
+        while True:
+            await asyncio.sleep(PROGRESS_SECONDS)
+            children = (*self._workers.children.values(), self._router)
+            waiting = ", ".join(child.spec.name for child in children if not child.ready.is_set())
+            self._console.note(f"{time.monotonic() - began:.0f} s: waiting for {waiting or 'the versions to be in'}")
+
+    async def _start(self, endpoints: Sequence[WorkerEndpoint], stop: asyncio.Event) -> None:
         workers = self._workers.start(endpoints)
         if any(endpoint.listen.endswith(":0") for endpoint in endpoints):
             # The workers choose their ports: the router starts when they are known.
@@ -129,9 +160,6 @@ class LocalFleet:
             if needed and not any(child.ever_ready for child in needed):
                 raise CannotStart(self._start_failure(needed[0]))
         await self._versions_in(stop)
-        if not stop.is_set():
-            self._print_ready()
-            self._dashboard.start(self._addresses()["admin"])
 
     def _router_ports(self) -> list[WantedAddress]:
         router = self._router_settings
@@ -188,6 +216,8 @@ class LocalFleet:
         self._dashboard.prepare()
         address = self._dashboard.address()
         self._console.note(self._router.ready_line + (f" dashboard http://{address}/" if address else ""))
+        for line in what_next(self._settings, self._addresses(), address):
+            self._console.note(line)
 
     # --- while it runs ------------------------------------------------------------------------------------------------
 
@@ -255,6 +285,10 @@ class LocalFleet:
         self._gone.pop(version, None)
 
     # --- shutdown -----------------------------------------------------------------------------------------------------
+
+    def summary(self, seconds: float) -> list[str]:
+        """What came of it, in lines for the end; none if no router has said how much it served."""
+        return what_came(self._served, seconds, self._settings) if self._served else []
 
     @property
     def _drain_seconds(self) -> float:

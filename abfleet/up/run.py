@@ -8,6 +8,7 @@ from pathlib import Path
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 from abfleet_process.process import StopSignals
+from abfleet_process.writable_folder import folder_problem
 from abfleet_router import settings as router_settings
 from abfleet_transport.server import choose
 
@@ -27,10 +28,14 @@ def run(settings: UpSettings, console: UpConsole) -> int:
 
 
 async def _run(settings: UpSettings, console: UpConsole) -> int:
+    settings = settings.shifted()
     signals = StopSignals()
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, signals.first.set)  # the terminal was closed
     router = router_settings.parse(settings.router_command(Path("fleet.yaml")))
     choose(router.transport)
+    router_settings.check_log_dir(router)
+    if (problem := folder_problem(settings.run_dir)) is not None:
+        raise CannotStart([f"--run-dir (ABFLEET_RUN_DIR): {str(settings.run_dir)!r} {problem}"], EXIT_USAGE)
     try:
         config = load(settings.experiments, settings.fleet)
     except ConfigErrors as error:
@@ -45,6 +50,7 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
         fleet = LocalFleet(settings, router, config, run_dir.path, console)
         endpoints = fleet.check()
         run_dir.keep_logs = True
+        started = time.monotonic()
         try:
             await fleet.start(endpoints, signals.first)
             if not signals.first.is_set():
@@ -59,4 +65,6 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
             )
             if run_dir.keep_logs:
                 console.note(f"the logs of the processes are kept in {run_dir.path}")
+            for line in fleet.summary(began - started):
+                console.note(line)
     return 0

@@ -1,15 +1,19 @@
 """The flags of `abfleet up`, each declared here alone, and the exception that ends it."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import typer
 from abfleet_process.addresses import ADMIN_ADDRESS, EXPERIMENTS_FILE, ROUTER_ADDRESS
 
+from abfleet.up.ports import MAX_PORT
+
 EXIT_FAILURE, EXIT_USAGE = 1, 2
 MOST_REPLICAS = 64
+MOST_OFFSET = 15_000
+"""From the highest port that is a default this leads to 65,061, which leaves room for workers."""
 ADDRESS_HELP = "HOST:PORT (port 0: any free one) or unix:PATH."
 TRANSPORTS = ("auto", "native", "grpcio")
 
@@ -113,11 +117,52 @@ class UpSettings:
             help="Where the dashboard is, on 127.0.0.1. 0: any free port; off: none.",
         ),
     ] = 8080
+    port_offset: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=MOST_OFFSET,
+            help="Added to every port that is a number: for a second fleet beside the first.",
+        ),
+    ] = 0
     live: Annotated[
         bool, typer.Option("--live/--no-live", help="A live table on a terminal, or lines. A pipe always gets lines.")
     ] = True
     router_flags: tuple[str, ...] = ()
     """Further flags of the router, as they were given."""
+
+    def shifted(self) -> "UpSettings":
+        """The same with the offset added to every fixed port, and none left; 0 and off stay. Raises CannotStart."""
+        offset = self.port_offset
+        if not offset:
+            return self
+        problems: list[str] = []
+
+        def moved(flag: str, port: int) -> int:
+            if port and port + offset > MAX_PORT:
+                problems.append(
+                    f"--port-offset: {offset} makes {flag} {port + offset}; allowed are ports up to {MAX_PORT}"
+                )
+            return port and port + offset
+
+        def moved_address(flag: str, address: str) -> str:
+            host, _, port = address.rpartition(":")
+            fixed = not address.startswith("unix:") and port.isdecimal()
+            return f"{host}:{moved(flag, int(port))}" if fixed else address
+
+        metrics = self.metrics_port
+        found = replace(
+            self,
+            port_offset=0,
+            listen=moved_address("--listen", self.listen),
+            admin_listen=moved_address("--admin-listen", self.admin_listen),
+            metrics_port=str(moved("--metrics-port", int(metrics))) if metrics.isdecimal() else metrics,
+            worker_port=moved("--worker-port", self.worker_port),
+            dashboard_port=self.dashboard_port and moved("--dashboard-port", self.dashboard_port),
+        )
+        if problems:
+            raise CannotStart(problems, EXIT_USAGE)
+        return found
 
     def router_command(self, fleet_file: Path, **bound: str) -> tuple[str, ...]:
         """Flags of the router process; `bound` replaces an address by the one that a first start was given."""

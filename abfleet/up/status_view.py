@@ -2,13 +2,14 @@
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from abfleet_protos.admin_pb2 import PoolStatus, StatusResponse
 from abfleet_transport.client.rates import NOBODY, GroupRate, Rates, between
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
+
+if TYPE_CHECKING:  # lines for a pipe need no Rich, which takes longer to import than a router to answer
+    from rich.console import RenderableType
+    from rich.table import Table
 
 WINDOW_SECONDS = 10.0
 """The span of the rates: short enough to see an edit, long enough that a percent means something."""
@@ -37,9 +38,13 @@ class StatusWindow:
         return between(self._statuses[0] if len(self._statuses) > 1 else None, self._statuses[-1])
 
 
-def screen(status: StatusResponse, rates: Rates, notes: Iterable[str] = ()) -> RenderableType:
+def screen(status: StatusResponse, rates: Rates, notes: Iterable[str] = ()) -> "RenderableType":
     """Everything that fits on a terminal: configuration, groups, versions, what is wrong."""
+    from rich.console import Group
+    from rich.text import Text
+
     parts: list[RenderableType] = [Text(headline(status))]
+    parts += [Text(build_line(status), style="dim")] if status.HasField("build") else []
     parts += [Text(f"  {error}", style="red") for error in status.config.errors]
     parts += [groups_table(rates), pools_table(status)]
     parts += [Text(note, style="yellow") for note in notes]
@@ -65,6 +70,12 @@ def headline(status: StatusResponse) -> str:
     return text + (", configuration not taken:" if config.errors else "")
 
 
+def build_line(status: StatusResponse) -> str:
+    """Which build the router is of."""
+    build = status.build
+    return f"abfleet {build.version} ({build.revision}), Python {build.python}, grpcio {build.grpcio}"
+
+
 GROUP_COLUMNS = ("experiment", "group", "version", "calls/s", "share", "p50 ms", "p99 ms", "errors", "fallbacks")
 
 
@@ -78,8 +89,11 @@ def group_cells(rate: GroupRate) -> tuple[str, ...]:
     )
 
 
-def groups_table(rates: Rates) -> Table:
+def groups_table(rates: Rates) -> "Table":
     """Calls by group over the window."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for index, name in enumerate(GROUP_COLUMNS):
         table.add_column(name, justify="left" if index < 3 else "right", overflow="fold")
@@ -106,8 +120,11 @@ def pool_cells(pool: PoolStatus) -> tuple[str, ...]:
     )
 
 
-def pools_table(status: StatusResponse) -> Table:
+def pools_table(status: StatusResponse) -> "Table":
     """A row for each version: replicas in and out, ejections; red where a replica is out."""
+    from rich.markup import escape
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for name in POOL_COLUMNS:
         table.add_column(name, justify="right" if name in ("in", "of", "ejections") else "left", overflow="fold")
@@ -119,7 +136,8 @@ def pools_table(status: StatusResponse) -> Table:
 
 def plain(status: StatusResponse, rates: Rates) -> str:
     """The same as lines of cells separated by tabs, for a pipe."""
-    lines = [headline(status), *(f"error\t{error}" for error in status.config.errors)]
+    lines = [headline(status), *([build_line(status)] if status.HasField("build") else [])]
+    lines += [*(f"error\t{error}" for error in status.config.errors)]
     lines.append("\t".join(GROUP_COLUMNS))
     lines += ["\t".join(group_cells(rate)) for rate in rates.groups]
     lines.append("\t".join(POOL_COLUMNS))

@@ -63,6 +63,7 @@ class Child:
         *,
         say: Callable[[str], None],
         on_ready: Callable[["Child"], None] = lambda child: None,
+        on_line: Callable[[str], None] = lambda line: None,
         explain: Callable[["Child"], str] | None = None,
         back_off: BackOff | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -77,6 +78,8 @@ class Child:
         self.restarts = 0
         self._say = say
         self._on_ready = on_ready
+        self._on_line = on_line
+        """Takes its other lines."""
         self._explain = explain
         """Gives the reason why it ended; without it, the reason is the last line of its log."""
         self._back_off = back_off or BackOff()
@@ -180,6 +183,8 @@ class Child:
                 self.ready.set()
                 self._on_ready(self)
                 self.settled.set()
+            else:
+                self._on_line(text)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:

@@ -102,6 +102,11 @@ def instant(at: datetime, *, seconds: bool = False) -> str:
     )
 
 
+def day(at: datetime) -> str:
+    """A day in UTC: `8 Nov 2026`."""
+    return instant(at).partition(",")[0]
+
+
 def moment(at: datetime, span: timedelta) -> str:
     """An instant as precise as a picture over this span of time needs: `8 Nov`, `8 Nov, 14:00`, `14:03:05`."""
     at = at.astimezone(UTC)

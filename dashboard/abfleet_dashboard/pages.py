@@ -9,6 +9,7 @@ from urllib.parse import quote
 from abfleet_analysis.report.report import Report
 from abfleet_analysis.report.run_state import State
 from abfleet_experiments.config import Config
+from abfleet_process.build_info import build_info
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -120,6 +121,7 @@ def _page(template: str, situation: Situation | None, **context: Any) -> str:
             refresh_s=situation.refresh_s if situation else 0,
             refresh_without_script_s=_REFRESH_WITHOUT_SCRIPT_S,
             log=report.log if report else None,
+            build=str(build_info()),
             **context,
         )
     )

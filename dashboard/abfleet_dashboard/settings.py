@@ -40,15 +40,16 @@ class DashboardSettings:
     log_format: LogFormat
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> DashboardSettings:
-    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+def declared(environment: Mapping[str, str] = os.environ) -> Flags:
+    """All flags, with the defaults that the environment gives. Raises SettingsError."""
     flags = Flags(
         "abfleet dashboard",
-        "Shows what the log says of each experiment, and how the fleet is, as pages in a browser.",
+        "Show what the log says of each experiment, and how the fleet is, as pages in a browser.",
         "abfleet dashboard --logs logs --experiments experiments/recommender.yaml",
         environment,
     )
     add = flags.add
+    flags.group("What it shows, and where")
     add("listen", host_and_port, "127.0.0.1:8080", "HOST:PORT", "where to serve; port 0: any free one")
     add("logs", paths, "logs", "PATH[,PATH]", "folders and files of the decision log")
     server_flags.add_fleet(flags, "the experiments file, followed while it runs")
@@ -58,12 +59,19 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     add(
         "memory-limit", whole(LEAST_MEMORY, 2**50), f"{2**30}", "BYTES", "of the analysis; what needs more goes to disk"
     )
+    flags.group("Access")
     add("tokens", str, "", "FILE", "hashed tokens of those who may see it; scope dashboard")
     add("token-file", str, "", "FILE", "the token with which routers are asked")
     add("allowed-hosts", names, "", "NAME[,NAME]", "names under which browsers may ask, beside localhost and addresses")
     flags.switch("open-dashboard", "off loopback, show everything to anybody")
+    flags.group("Operational log")
     server_flags.add_logging(flags)
-    got = flags.parse(arguments)
+    return flags
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> DashboardSettings:
+    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+    got = declared(environment).parse(arguments)
     host, port = got.listen
     if not (is_loopback(host) or got.tokens or got.open_dashboard):
         raise SettingsError(

@@ -1,6 +1,6 @@
 """The changes that people make to a running experiment, as one configuration to the next. Knows no text and no file."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -19,7 +19,11 @@ from abfleet_experiments.config import (
 
 
 class ChangeError(ValueError):
-    """The change makes no sense for this configuration; the message says why and what is allowed."""
+    """The change makes no sense for this configuration; `problems` say why and what is allowed, a line each."""
+
+    def __init__(self, *problems: str) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
 
 
 def ramped(
@@ -41,17 +45,25 @@ def ramped(
     router's clock, and what the new row moves the fewest users from.
     """
     experiment = _experiment(config, name)
+    unknown = unknown_groups(experiment, weights_bp)
+    problems = [*unknown]
     if drop_later and experiment.ramp:
-        experiment = _without_rows_from(experiment, at)
-    shares_after = _shares_after(experiment, weights_bp)
+        try:
+            experiment = _without_rows_from(experiment, at)
+        except ChangeError as error:
+            problems += error.problems
+    shares_after, shares_problem = _shares_after(experiment, weights_bp)
+    problems += [shares_problem] if shares_problem and not unknown else []
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     first = RampRow(midnight - timedelta(days=1), experiment.traffic_bp, tuple(g.weight_bp for g in experiment.groups))
     rows = experiment.ramp or (first,)
-    if at <= rows[-1].at:
+    if at <= rows[-1].at and not (drop_later and experiment.ramp):
         last = time_text(rows[-1].at)
-        raise ChangeError(
+        problems.append(
             f"{time_text(at)} must be later than the last ramp row, at {last}; --drop-later removes later rows"
         )
+    if problems:
+        raise ChangeError(*problems)
     row = RampRow(at, rows[-1].traffic_bp if traffic_bp is None else traffic_bp, shares_after)
     if row.weights_bp == rows[-1].weights_bp and row.traffic_bp == rows[-1].traffic_bp:
         raise ChangeError("the last row already has these shares and this traffic")
@@ -108,17 +120,32 @@ def _with(config: Config, changed: Experiment) -> Config:
     return replace(config, experiments=tuple(changed if e.name == changed.name else e for e in config.experiments))
 
 
-def _shares_after(experiment: Experiment, weights_bp: Mapping[str, int]) -> tuple[int, ...]:
+def unknown_groups_of(config: Config, name: str, wanted: Iterable[str]) -> list[str]:
+    """A line for each name that is no group of the experiment, or one that there is no such experiment."""
+    try:
+        return unknown_groups(_experiment(config, name), wanted)
+    except ChangeError as error:
+        return list(error.problems)
+
+
+def unknown_groups(experiment: Experiment, wanted: Iterable[str]) -> list[str]:
+    """A line for each name that is no group of the experiment."""
     names = [group.name for group in experiment.groups]
-    for name in weights_bp:
-        if name not in names:
-            raise ChangeError(f"`{name}` is not a group of `{experiment.name}`{suggestion(name, names)}")
+    return [
+        f"`{name}` is not a group of `{experiment.name}`{suggestion(name, names)}"
+        for name in wanted
+        if name not in names
+    ]
+
+
+def _shares_after(experiment: Experiment, weights_bp: Mapping[str, int]) -> tuple[tuple[int, ...], str]:
+    """The shares, and what is wrong with them; names that are no groups are passed over."""
     after = {group.name: weights_bp.get(group.name, group.weight_bp) for group in experiment.groups}
     if experiment.control not in weights_bp:
         others = sum(after.values()) - after[experiment.control]
         if others > BUCKETS:
-            raise ChangeError(f"the treatments have {percent_text(others)} percent together, more than 100")
+            return (), f"the treatments have {percent_text(others)} percent together, more than 100"
         after[experiment.control] = BUCKETS - others
     if sum(after.values()) != BUCKETS:
-        raise ChangeError(f"shares must sum to 100 percent: {shares_text(list(after.items()))}")
-    return tuple(after.values())
+        return (), f"shares must sum to 100 percent: {shares_text(list(after.items()))}"
+    return tuple(after.values()), ""

@@ -16,7 +16,7 @@ class StatusRequest(_message.Message):
     def __init__(self, without_json: _Optional[bool] = ...) -> None: ...
 
 class StatusResponse(_message.Message):
-    __slots__ = ("json", "router", "log_level", "serving", "uptime_s", "tasks", "config", "groups", "pools", "waiting", "shed", "rejected", "retries", "decision_log")
+    __slots__ = ("json", "router", "log_level", "serving", "uptime_s", "tasks", "config", "groups", "pools", "waiting", "shed", "rejected", "retries", "decision_log", "build")
     JSON_FIELD_NUMBER: _ClassVar[int]
     ROUTER_FIELD_NUMBER: _ClassVar[int]
     LOG_LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,7 @@ class StatusResponse(_message.Message):
     REJECTED_FIELD_NUMBER: _ClassVar[int]
     RETRIES_FIELD_NUMBER: _ClassVar[int]
     DECISION_LOG_FIELD_NUMBER: _ClassVar[int]
+    BUILD_FIELD_NUMBER: _ClassVar[int]
     json: str
     router: str
     log_level: str
@@ -45,7 +46,20 @@ class StatusResponse(_message.Message):
     rejected: int
     retries: int
     decision_log: DecisionLogStatus
-    def __init__(self, json: _Optional[str] = ..., router: _Optional[str] = ..., log_level: _Optional[str] = ..., serving: _Optional[bool] = ..., uptime_s: _Optional[float] = ..., tasks: _Optional[int] = ..., config: _Optional[_Union[ConfigurationStatus, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ..., waiting: _Optional[_Union[WaitingStatus, _Mapping]] = ..., shed: _Optional[int] = ..., rejected: _Optional[int] = ..., retries: _Optional[int] = ..., decision_log: _Optional[_Union[DecisionLogStatus, _Mapping]] = ...) -> None: ...
+    build: Build
+    def __init__(self, json: _Optional[str] = ..., router: _Optional[str] = ..., log_level: _Optional[str] = ..., serving: _Optional[bool] = ..., uptime_s: _Optional[float] = ..., tasks: _Optional[int] = ..., config: _Optional[_Union[ConfigurationStatus, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ..., waiting: _Optional[_Union[WaitingStatus, _Mapping]] = ..., shed: _Optional[int] = ..., rejected: _Optional[int] = ..., retries: _Optional[int] = ..., decision_log: _Optional[_Union[DecisionLogStatus, _Mapping]] = ..., build: _Optional[_Union[Build, _Mapping]] = ...) -> None: ...
+
+class Build(_message.Message):
+    __slots__ = ("version", "revision", "python", "grpcio")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    PYTHON_FIELD_NUMBER: _ClassVar[int]
+    GRPCIO_FIELD_NUMBER: _ClassVar[int]
+    version: str
+    revision: str
+    python: str
+    grpcio: str
+    def __init__(self, version: _Optional[str] = ..., revision: _Optional[str] = ..., python: _Optional[str] = ..., grpcio: _Optional[str] = ...) -> None: ...
 
 class ConfigurationStatus(_message.Message):
     __slots__ = ("revision", "generation", "activated", "seen_revision", "errors", "default")

@@ -4,6 +4,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 
 import structlog
 import uvloop
@@ -13,10 +14,11 @@ from abfleet_process.errors import TransportError
 from abfleet_process.flags import EXIT_USAGE, SettingsError
 from abfleet_process.operational_log import OperationalLog, configure_logs
 from abfleet_process.process import StopSignals
+from abfleet_process.standard_output import ReaderGone
 from abfleet_process.watched_credentials import CredentialError
 
 from abfleet_router.serving import Serving
-from abfleet_router.settings import RouterSettings, parse
+from abfleet_router.settings import RouterSettings, check_log_dir, parse
 
 EXIT_FAILURE = 1
 
@@ -25,6 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a router until a signal; gives the exit code: 0 drained, 1 failed, 2 wrong settings or configuration."""
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments, os.environ)
+        check_log_dir(settings)
     except SettingsError as error:
         print(f"abfleet router: {error}; --help lists the settings", file=sys.stderr)
         return EXIT_USAGE
@@ -50,6 +53,9 @@ async def serve(settings: RouterSettings, operations: OperationalLog) -> int:
     Raises ConfigErrors, TransportError or OSError when it cannot begin.
     """
     log = structlog.get_logger("abfleet.router")
+    # Standard output belongs to the decision log when that goes there.
+    out = sys.stderr if settings.log.sink == "stdout" else sys.stdout
+    code = 0
     signals = StopSignals()
     operations.follow_signals()
     async with Serving(settings, operations) as serving:
@@ -58,8 +64,6 @@ async def serve(settings: RouterSettings, operations: OperationalLog) -> int:
         await asyncio.wait((ready, stop), return_when=asyncio.FIRST_COMPLETED)
         if ready.done():
             ready.result()  # raises what kept it from becoming ready
-            # Standard output belongs to the decision log when that goes there.
-            out = sys.stderr if settings.log.sink == "stdout" else sys.stdout
             line = f"ready {serving.address} admin {serving.admin_address} metrics {serving.metrics_address}"
             print(line, file=out, flush=True)
             await stop
@@ -69,6 +73,9 @@ async def serve(settings: RouterSettings, operations: OperationalLog) -> int:
             log.warning(
                 "a second signal ended the drain; calls may have been cut", in_progress=serving.parts.server.in_progress
             )
-            return EXIT_FAILURE
-    log.info("stopped")
-    return 0
+            code = EXIT_FAILURE
+    if code == 0:
+        log.info("stopped")
+    with suppress(OSError, ReaderGone):
+        print(f"served {serving.totals()}", file=out, flush=True)
+    return code

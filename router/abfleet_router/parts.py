@@ -8,6 +8,7 @@ import grpc
 from abfleet_log.files import WriterIdentity
 from abfleet_log.user_id_hash import keyed_hash
 from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_process import build_info
 from abfleet_process.operational_log import OperationalLog
 from abfleet_process.process import MetricsServer
 from abfleet_process.tracing.exporter import make_exporter
@@ -173,6 +174,7 @@ class RouterParts:
 
     def _registry(self) -> CollectorRegistry:
         metrics = self.metrics
+        metrics.register(build_info.families)
         metrics.register(self.feedback.counts.families)
         metrics.register(self.feedback.by_group.families)
         metrics.register(lambda: shares(self.router.snapshot))

@@ -54,6 +54,21 @@ class Serving:
         port = self.parts.metrics_server.port
         return "off" if port is None else f"{self._settings.metrics_host}:{port}"
 
+    def totals(self) -> str:
+        """What came of all calls since the start, as words and numbers: `calls 12 failed 0 fallbacks 1 …`."""
+        parts = self.parts
+        arms, outcomes = parts.metrics.arms.values(), parts.feedback.counts.by_type
+        written = parts.decision_log.counters
+        numbers = {
+            "calls": sum(arm.calls for arm in arms),
+            "failed": sum(arm.errors for arm in arms),
+            "fallbacks": sum(sum(arm.fallbacks.values()) for arm in arms),
+            "outcomes": sum(count for (_, result), count in outcomes.items() if result == "accepted"),
+            "lines": written.written,
+            "lost": written.lost,
+        }
+        return " ".join(f"{name} {number}" for name, number in numbers.items())
+
     async def __aenter__(self) -> Self:
         await self.parts.health.set_serving(False)
         self.parts.decision_log.open()

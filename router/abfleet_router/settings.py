@@ -11,9 +11,10 @@ from abfleet_log.writer.decision_log import LogSettings, Policy
 from abfleet_log.writer.sinks import Fsync
 from abfleet_process import server_flags
 from abfleet_process.addresses import ADMIN_ADDRESS, ROUTER_ADDRESS
-from abfleet_process.flags import Flags, address, real, text, whole
+from abfleet_process.flags import Flags, SettingsError, address, real, text, whole
 from abfleet_process.operational_log import LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
+from abfleet_process.writable_folder import folder_problem
 from abfleet_transport.server import Transport
 
 from abfleet_router.balancing.ejection import EjectionPolicy
@@ -84,11 +85,17 @@ class RouterSettings:
     """From when a replica comes, or comes back, until it gets its full share."""
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> RouterSettings:
-    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+def check_log_dir(settings: RouterSettings) -> None:
+    """Raises SettingsError where the decision log is to go to a folder that cannot be written to."""
+    if settings.log.sink == "file" and (problem := folder_problem(settings.log_dir)) is not None:
+        raise SettingsError(f"--log-dir (ABFLEET_LOG_DIR): {str(settings.log_dir)!r} {problem}")
+
+
+def declared(environment: Mapping[str, str] = os.environ) -> Flags:
+    """All flags, with the defaults that the environment gives. Raises SettingsError."""
     flags = Flags(
         "abfleet router",
-        "Routes Recommend calls to the model version that each user is assigned.",
+        "Route calls to the model version that each user is assigned, and log each of them.",
         "abfleet router --experiments experiments/recommender.yaml --listen 127.0.0.1:50051",
         environment,
     )
@@ -96,7 +103,12 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
     _add_decision_log(flags)
     _add_data_path(flags)
     security_settings.add(flags)
-    got = flags.parse(arguments)
+    return flags
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> RouterSettings:
+    """Reads flags and environment. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+    got = declared(environment).parse(arguments)
     return RouterSettings(
         experiments=got.experiments,
         fleet=Path(got.fleet) if got.fleet else None,
@@ -151,7 +163,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
 def _add_process(flags: Flags) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
     add = flags.add
+    flags.group("Configuration and addresses")
     server_flags.add_fleet(flags, "the experiments file, read again when it changes")
+    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files")
     add(
         "listen",
         address,
@@ -160,8 +174,10 @@ def _add_process(flags: Flags) -> None:
         "where to serve callers; port 0: any free one; unix:PATH",
     )
     add("admin-listen", address, ADMIN_ADDRESS, "HOST:PORT", "where to serve status and reload")
-    server_flags.add_metrics(flags, "8000")
     flags.choice("transport", get_args(Transport), "auto", "auto is native unless TLS is asked for")
+    add("router-name", text, name, "NAME", "name of this router in the decision log")
+    flags.group("Metrics, operational log and traces")
+    server_flags.add_metrics(flags, "8000")
     server_flags.add_logging(flags)
     add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
     add(
@@ -171,13 +187,13 @@ def _add_process(flags: Flags) -> None:
         "RATIO",
         "part of the calls that is traced; a caller that sends a traceparent decides itself",
     )
-    add("router-name", text, name, "NAME", "name of this router in the decision log")
-    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files")
+    flags.group("Start and end")
     server_flags.add_drain(flags)
 
 
 def _add_decision_log(flags: Flags) -> None:
     log, add = LogSettings(), flags.add
+    flags.group("Decision log and outcomes")
     add("log-dir", Path, "logs", "DIR", "folder of the decision log")
     flags.choice("log-sink", ("file", "stdout"), log.sink, "where the decision log goes; stdout: for a collector")
     flags.choice(
@@ -223,6 +239,7 @@ def _add_data_path(flags: Flags) -> None:
     routing, ejection, batching = RoutingSettings(), EjectionPolicy(), BatchingSettings()
     seconds = real(0.001, 3600)
     add = flags.add
+    flags.group("Deadlines, retries, batches and ejection")
     add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "of calls that have none")
     add(
         "attempt-timeout",

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from abfleet_analysis.decision.evidence import DataQuality
 from abfleet_analysis.decision.faults import _unjoined
+from abfleet_analysis.reading.open_log import LogError, open_log
 from scipy import stats
 
 from tests.analysis.log_lines import DAY, START, LogLines, file_text, only, report_of
@@ -189,3 +190,15 @@ def test_few_lost_requests_of_a_small_group_do_not_refuse() -> None:
     many = DataQuality(joined=np.array([50_000.0, 50_000]), unjoined=np.array([100.0, 200]))
     p = stats.chi2_contingency(np.stack([many.unjoined, many.joined]), correction=False).pvalue
     assert f"(p = {p:.2g})" in _unjoined(("control", "treatment"), many)[0]
+
+
+def test_a_folder_that_may_not_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not taken for one without a log: a pattern finds nothing in a folder that it may not read."""
+
+    def refused(path: Path) -> list[str]:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    good_log().write(tmp_path)
+    monkeypatch.setattr("abfleet_analysis.reading.open_log.os.listdir", refused)
+    with pytest.raises(LogError, match="cannot be read: Permission denied"), open_log([tmp_path]):
+        pass

@@ -30,9 +30,9 @@ TARGETS = {version: model["target"].removeprefix("dns:///") for version, model i
 
 
 def image_environment(kind: str) -> dict[str, str]:
-    """The ENV of an image's last stage."""
+    """The settings in the ENV of an image's last stage; the commit that it is built from is none."""
     text = (COMPOSE / f"{kind}.Dockerfile").read_text().split("\nFROM ")[-1]
-    return dict(re.findall(r"(ABFLEET_\w+)=(\S+)", text))
+    return {name: value for name, value in re.findall(r"(ABFLEET_\w+)=(\S+)", text) if name != "ABFLEET_REVISION"}
 
 
 def compose_file() -> dict[str, Any]:

@@ -158,7 +158,16 @@ def made_details(report: ExperimentReport, times: tuple[datetime, ...]) -> Detai
             np.cumsum(rng.normal(-0.05, 0.25, count)),
             tuple(paths),
         ),
-        traffic=Traffic(START, timedelta(hours=6), calls, calls // 400, calls // 900, calls // 400),
+        traffic=Traffic(
+            START,
+            timedelta(hours=6),
+            calls,
+            calls // 400,
+            calls // 900,
+            calls // 400,
+            START,
+            START + timedelta(hours=6) * len(calls),
+        ),
         breakdowns=made_breakdowns([group.group for group in report.decision.groups]),
         recommended=made_recommended(),
         changes=(

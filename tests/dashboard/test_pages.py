@@ -11,6 +11,7 @@ from abfleet_dashboard.pages import experiment_page, fleet_page, glossary_page, 
 from abfleet_dashboard.situation import RouterState, Situation
 from abfleet_dashboard.views.glossary_view import TEXT, glossary_sections
 from abfleet_experiments.file.load import load_text
+from abfleet_process.build_info import build_info
 from abfleet_protos.admin_pb2 import StatusResponse
 
 from tests.dashboard.html_check import faults, read
@@ -50,6 +51,7 @@ def test_every_page_is_sound(report: Report) -> None:
     plain = (overview_page(now), fleet_page(now), glossary_page(now))
     for page in (*plain, message_page("Not found", ("There is no such page.",))):
         assert faults(page) == []
+        assert f'<p class="small">{build_info()}</p>' in page, "the foot names the build"
     for one in report.experiments:
         assert faults(experiment_page(now, one.name)) == []
         bare = dataclasses.replace(one, details=None)

@@ -127,6 +127,18 @@ def test_assign_with_time_and_attributes(tmp_path: Path) -> None:
         (("assign", "--attributes", "country"), "--attributes: `country` must be NAME=VALUE"),
         (("assign", "--experiments", "/none.yaml"), "/none.yaml:1:1: cannot be read: No such file or directory"),
         (("ramp", "homepage-ranking"), "nothing to change"),
+        (
+            ("ramp", "homepage-ranking", "cnary=101", "canary=x", "canary=1", "--traffic", "300", "--at", "tomorrow"),
+            "`cnary=101`: the share|`canary=x`: the share|`canary` is given twice|`--traffic 300`|--at: `tomorrow`",
+        ),
+        (
+            ("ramp", "homepage-ranking", "canary=90", "experiment=50", "--at", "2020-01-01T00:00:00Z"),
+            "2020-01-01T00:00:00Z must be later than the last ramp row|the treatments have 140 percent together",
+        ),
+        (
+            ("ramp", "homepage-ranking", "cnary=1", "experment=1", "--at", "2020-01-01T00:00:00Z"),
+            "`cnary` is not a group|`experment` is not a group|2020-01-01T00:00:00Z must be later",
+        ),
         (("ramp", "homepage-ranking", "canary"), "`canary`: the share must be a percentage"),
         (("ramp", "homepage-ranking", "canary=101"), "`canary=101`: the share must be a percentage"),
         (("ramp", "homepage-ranking", "--traffic", "1.234"), "`--traffic 1.234`: the share must be"),
@@ -137,12 +149,12 @@ def test_assign_with_time_and_attributes(tmp_path: Path) -> None:
     ],
 )
 def test_usage_mistakes_exit_with_2(arguments: tuple[object, ...], message: str) -> None:
-    """What was asked wrongly is said in one line, and nothing is changed."""
+    """What was asked wrongly is said, a line each (here between `|`), and nothing is changed."""
     before = SHIPPED.read_bytes()
     named = () if "plan" in arguments or "--experiments" in arguments else ("--experiments", SHIPPED)
     result = _run(*arguments, *named)
     assert result.exit_code == 2
-    assert message in result.stderr
+    assert all(part in result.stderr for part in message.split("|")), result.stderr
     assert SHIPPED.read_bytes() == before
 
 

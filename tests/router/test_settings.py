@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 from abfleet_log.writer.decision_log import LogSettings
-from abfleet_process.flags import SettingsError, variable
+from abfleet_process.flags import EXIT_USAGE, SettingsError, variable
+from abfleet_router.app import main
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.security.rate_limit import Rate
-from abfleet_router.settings import RouterSettings, RoutingSettings, parse
+from abfleet_router.settings import RouterSettings, RoutingSettings, check_log_dir, parse
 
 FILE = ["--experiments", "e.yaml"]
 
@@ -248,3 +249,14 @@ def test_defaults() -> None:
 def test_the_longest_ejection_follows_the_first() -> None:
     """Three doublings from wherever it begins."""
     assert parse(["--eject-seconds", "0.5"], {}).ejection.max_seconds == 4.0
+
+
+def test_a_log_that_could_go_nowhere_ends_it_at_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything starts, with the flag and the folder, exit code 2; a log that goes to stdout needs no folder."""
+    (tmp_path / "file").touch()
+    bad = ["--experiments", str(tmp_path / "none.yaml"), "--log-dir", str(tmp_path / "file")]
+    assert main(bad) == EXIT_USAGE
+    assert f"--log-dir (ABFLEET_LOG_DIR): '{tmp_path / 'file'}'" in capsys.readouterr().err
+    check_log_dir(parse([*bad, "--log-sink", "stdout"], {}))
+    check_log_dir(parse(["--log-dir", str(tmp_path / "new")], {}))
+    assert not (tmp_path / "new").exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_process.build_info import build_info
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -132,6 +133,8 @@ def test_metrics_count_calls_and_items(worker: WorkerProcess) -> None:
     wait_until(lambda: counted() == before + 1, "the call is counted")
     assert worker.metric("abfleet_worker_items_total", status="OK") == items + 1
     assert worker.metric("abfleet_worker_model_info", version="v1.2.3") == 1
+    build = build_info()
+    assert worker.metric("abfleet_build_info", version=build.version, revision=build.revision) == 1
     assert worker.metric("grpc_requests_in_progress", method="Recommender/Recommend") == 0
 
 

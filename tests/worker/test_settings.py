@@ -104,4 +104,4 @@ def test_help_has_every_flag_and_an_example(capsys: pytest.CaptureFixture[str]) 
     shown = capsys.readouterr().out
     for flag in (*FLAGS, "spinning"):
         assert f"--{flag}" in shown
-    assert "python -m abfleet_worker --registry models" in shown
+    assert "abfleet worker --registry models" in shown

@@ -6,6 +6,7 @@ __all__ = [
     "background",
     "backoff",
     "base128",
+    "build_info",
     "declarations",
     "errors",
     "file_state",
@@ -16,7 +17,9 @@ __all__ = [
     "process",
     "security",
     "server_flags",
+    "standard_output",
     "system_files",
     "tracing",
     "watched_credentials",
+    "writable_folder",
 ]

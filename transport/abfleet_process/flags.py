@@ -3,8 +3,10 @@
 import argparse
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from abfleet_process import standard_output
 from abfleet_process.addresses import variable
 
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
@@ -24,12 +26,32 @@ class _Parser(argparse.ArgumentParser):
         raise SettingsError(message)
 
 
+@dataclass(frozen=True, slots=True)
+class DeclaredFlag:
+    """A flag as help shows it.
+
+    Attributes:
+        metavar: Empty for a switch.
+        default: As text.
+        group: The heading that it stands under.
+    """
+
+    name: str
+    metavar: str
+    default: str
+    text: str
+    group: str
+
+
 class Flags:
     """A command line whose every flag `--a-b` may be given as the variable `ABFLEET_A_B`; the flag wins."""
 
     def __init__(
         self, program: str, description: str, example: str, environment: Mapping[str, str] = os.environ
     ) -> None:
+        self.description, self.example = description, example
+        self.declared: list[DeclaredFlag] = []
+        """In the order of help; added to by `add` and `switch`."""
         self._parser = _Parser(
             prog=program,
             description=description,
@@ -38,10 +60,17 @@ class Flags:
             allow_abbrev=False,
         )
         self._environment = environment
+        self._title = "Options"
+        self._group: argparse._ArgumentGroup | argparse.ArgumentParser = self._parser
+
+    def group(self, title: str) -> None:
+        """The heading of the flags that are added from here on."""
+        self._title, self._group = title, self._parser.add_argument_group(title)
 
     def add(self, name: str, read: Read, default: str, metavar: str, text: str) -> None:
         """A flag with a value; the default goes through the same check as the value."""
-        self._parser.add_argument(
+        self.declared.append(DeclaredFlag(name, metavar, default, text, self._title))
+        self._group.add_argument(
             f"--{name}",
             type=_named(name, read),
             default=self._environment.get(variable(name), default),
@@ -60,12 +89,14 @@ class Flags:
             raise SettingsError(
                 f"{variable(name)}: {value[:SHOWN_CHARACTERS]!r} is not allowed; allowed are on and off"
             )
-        self._parser.add_argument(
+        self.declared.append(DeclaredFlag(name, "", "off", text, self._title))
+        self._group.add_argument(
             f"--{name}", action=argparse.BooleanOptionalAction, default=value in TRUE, help=f"{text} [off]"
         )
 
     def parse(self, arguments: Sequence[str]) -> argparse.Namespace:
         """Reads the command line. Raises SettingsError; `--help` raises SystemExit(0) as argparse does."""
+        standard_output.prepare()
         return self._parser.parse_args(arguments)
 
 

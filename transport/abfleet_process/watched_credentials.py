@@ -5,15 +5,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
-
-import structlog
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from abfleet_process.errors import TransportError
 from abfleet_process.file_state import FileState, file_state
 
-log = structlog.get_logger("abfleet.transport.followed")
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+    from structlog.typing import FilteringBoundLogger
 
 Value = TypeVar("Value", covariant=True)
 SETTLE_SECONDS = 0.5
@@ -74,7 +73,7 @@ class WatchedCredential(Generic[Value]):
         if self._states_now() == states:  # else it is being changed just now, and the next check sees more
             self._value, self._states = value, states
             self.reloads += 1
-            log.info("changed file is in use", credential=self.name)
+            _log().info("changed file is in use", credential=self.name)
 
     def _doubt(self, states: list[FileState], problem: str) -> None:
         if states != self._doubted:
@@ -82,7 +81,7 @@ class WatchedCredential(Generic[Value]):
         elif self._clock() >= self._doubted_at + SETTLE_SECONDS:
             self._states = states
             self.failures += 1
-            log.error("changed file was refused; the one before stays in use", credential=self.name, error=problem)
+            _log().error("changed file was refused; the one before stays in use", credential=self.name, error=problem)
 
     def _states_now(self) -> list[FileState]:
         return [file_state(path) for path in self._paths]
@@ -96,8 +95,10 @@ async def keep_checking(watched: Sequence[WatchedCredential[object]]) -> None:
             one.check()
 
 
-def families(watched: Iterable[WatchedCredential[object]], expiries: Iterable[tuple[str, float]]) -> Iterator[Metric]:
+def families(watched: Iterable[WatchedCredential[object]], expiries: Iterable[tuple[str, float]]) -> Iterator["Metric"]:
     """Reloads and expiry times, read at each scrape. `expiries`: name and seconds since the epoch."""
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+
     reloads = CounterMetricFamily(
         "abfleet_credential_reloads",
         "Changed certificate and token files, by result: taken or refused.",
@@ -114,6 +115,14 @@ def families(watched: Iterable[WatchedCredential[object]], expiries: Iterable[tu
     for name, end in expiries:
         ends.add_metric([name], end)
     yield from (reloads, ends)
+
+
+def _log() -> "FilteringBoundLogger":
+    """The logger, which is imported when there is something to say: commands that only call a router have nothing."""
+    import structlog
+
+    found: FilteringBoundLogger = structlog.get_logger("abfleet.transport.followed")
+    return found
 
 
 def read_file(flag: str, path: Path) -> bytes:

@@ -2,3 +2,7 @@
 
 Knows nothing of experiments, users or the other versions.
 """
+
+__all__ = [
+    "settings",
+]

@@ -12,7 +12,7 @@ import structlog
 import uvloop
 from abfleet_models import signing
 from abfleet_models.errors import RegistryError
-from abfleet_process import watched_credentials
+from abfleet_process import build_info, watched_credentials
 from abfleet_process.errors import AddressError, TransportError
 from abfleet_process.flags import EXIT_USAGE, SettingsError
 from abfleet_process.lasting import start_lasting
@@ -51,15 +51,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         settings = parse(sys.argv[1:] if arguments is None else arguments)
     except SettingsError as error:
-        print(f"abfleet_worker: {error}; --help lists the settings", file=sys.stderr)
+        print(f"abfleet worker: {error}; --help lists the settings", file=sys.stderr)
         return EXIT_USAGE
     operations = configure_logs(settings.log_level, settings.log_format)
     try:
         return uvloop.run(serve(settings, operations))
     except AddressError as error:
-        print(f"abfleet_worker: {error}; --listen and --metrics-port choose others", file=sys.stderr)
+        print(f"abfleet worker: {error}; --listen and --metrics-port choose others", file=sys.stderr)
     except (WorkerError, TransportError) as error:
-        print(f"abfleet_worker: {error}", file=sys.stderr)
+        print(f"abfleet worker: {error}", file=sys.stderr)
     finally:
         operations.close()
     return EXIT_FAILURE
@@ -156,6 +156,7 @@ class WorkerServing:
         )
         if tls is not None:
             worker_metrics.register(lambda: watched_credentials.families([tls.watched], [("tls", tls.expiry)]))
+        worker_metrics.register(build_info.families)
         registry.register(worker_metrics)
         self.metrics = MetricsServer(settings.metrics_host, settings.metrics_port, registry)
         self.health = HealthService(self._names(model.version))

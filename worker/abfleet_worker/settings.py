@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
 
-from abfleet_process import flags
-from abfleet_process.operational_log import LOG_LEVELS, LogFormat
+from abfleet_process import flags, server_flags
+from abfleet_process.operational_log import LogFormat
 from abfleet_process.security import tls_flags
 from abfleet_process.security.tls_flags import ServerSecurity
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
@@ -49,14 +49,15 @@ class WorkerSettings:
     """Where spans go; empty: none are made."""
 
 
-def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> WorkerSettings:
-    """Reads flags and environment. Raises flags.SettingsError; `--help` raises SystemExit(0)."""
+def declared(environment: Mapping[str, str] = os.environ) -> flags.Flags:
+    """All flags, with the defaults that the environment gives. Raises flags.SettingsError."""
     known = flags.Flags(
-        "abfleet_worker",
-        "Serves one ONNX model of a registry over gRPC.",
-        "python -m abfleet_worker --registry models --version production --listen 127.0.0.1:50061",
+        "abfleet worker",
+        "Serve one ONNX model of the registry over gRPC.",
+        "abfleet worker --registry models --version production --listen 127.0.0.1:50061",
         environment,
     )
+    known.group("Model")
     known.add("registry", Path, "models", "DIR", "folder of the model registry")
     known.add("model-key-file", str, "", "FILE", "serve versions signed with this key alone; abfleet models sign signs")
     known.add("version", flags.text, "production", "NAME", "version, or alias such as production, to serve")
@@ -68,22 +69,27 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         "SECONDS",
         "time between polls of the alias, whose version is then served; 0: only on SIGHUP",
     )
+    known.group("Address")
     known.add("listen", flags.address, "127.0.0.1:50061", "ADDRESS", "HOST:PORT (0: any free one) or unix:PATH")
-    known.add("metrics-host", flags.text, "127.0.0.1", "HOST", "where to serve /metrics")
-    known.add("metrics-port", flags.port_or_off, "8001", "PORT", "port of /metrics; 0: any free one; off: none")
     known.choice("transport", get_args(Transport), "auto", "auto is native unless TLS is asked for")
+    known.group("Inference")
     known.add("intra-op-threads", flags.whole(1, 256), "1", "N", "threads of ONNX Runtime in one run")
     known.switch("spinning", "let waiting threads of ONNX Runtime spin, which takes CPU from the neighbours")
     known.add("max-batch", flags.whole(1, 4096), "128", "N", "most requests in one run of the model")
+    known.group("Security and limits")
     tls_flags.add(known, MAX_MESSAGE_BYTES)
-    known.add(
-        "drain-delay", flags.real(0, 3600), "0", "SECONDS", "time after SIGTERM in which calls are still answered"
-    )
-    known.add("drain-timeout", flags.real(0, 3600), "4", "SECONDS", "time after that for running calls to end")
-    known.choice("log-level", LOG_LEVELS, "info", "least severity of what is logged on stderr")
-    known.choice("log-format", get_args(LogFormat), "auto", "auto: for people on a terminal, JSON lines elsewhere")
+    known.group("Start and end")
+    server_flags.add_drain(known)
+    known.group("Metrics, operational log and traces")
+    server_flags.add_metrics(known, "8001")
+    server_flags.add_logging(known)
     known.add("otlp-endpoint", endpoint_or_none, "", "URL", ENDPOINT_HELP)
-    values = known.parse(arguments)
+    return known
+
+
+def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ) -> WorkerSettings:
+    """Reads flags and environment. Raises flags.SettingsError; `--help` raises SystemExit(0)."""
+    values = declared(environment).parse(arguments)
     return WorkerSettings(
         registry=values.registry,
         model_key_file=Path(values.model_key_file) if values.model_key_file else None,

@@ -12,7 +12,7 @@ from abfleet_statistics.moments import Floats
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import UNKNOWN, between, change, moment
-from abfleet_dashboard.pictures.picture import DataTable, LegendKey, Picture, thinned
+from abfleet_dashboard.pictures.picture import ONE_POINT, DataTable, LegendKey, Picture, thinned
 from abfleet_dashboard.pictures.plot import Axes, Tick, area, dots, hover, line, plot, swatch
 from abfleet_dashboard.pictures.scales import round_marks, time_marks, times, widened
 
@@ -34,7 +34,9 @@ def estimate(id_: str, title: str, path: MetricPath, at: Sequence[datetime]) -> 
         id=id_,
         title=title,
         description=description,
-        drawing=plot(id_, title, description, axes, stretched=_layers(path, at, shown, axes)),
+        drawing=plot(id_, title, description, axes, stretched=_layers(path, at, shown, axes))
+        if np.count_nonzero(known) > 1
+        else ONE_POINT,
         table=_table(path, at),
         legend=_legend(path),
     )

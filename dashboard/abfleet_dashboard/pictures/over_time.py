@@ -12,8 +12,8 @@ from abfleet_statistics import srm
 from abfleet_statistics.moments import Floats
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import chance, duration, evidence, moment, share, whole
-from abfleet_dashboard.pictures.picture import DataTable, LegendKey, Picture, few, thinned
+from abfleet_dashboard.numbers import chance, counted, duration, evidence, moment, share, whole
+from abfleet_dashboard.pictures.picture import ONE_POINT, DataTable, LegendKey, Picture, few, thinned
 from abfleet_dashboard.pictures.plot import Axes, Tick, dots, hover, level, line, marker, plot, series, swatch
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
 
@@ -60,7 +60,9 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
             axes,
             stretched=[line(placed, "estimate"), *([dots(placed, "estimate")] if len(placed) <= 60 else [])],
             fixed=level(axes, limit, f"refused from {whole(1 / srm.ALPHA)}", "worse"),
-        ),
+        )
+        if len(placed) > 1
+        else ONE_POINT,
         table=DataTable(
             ("Time (UTC)", "Evidence (E)", "Chi-square p at that look alone"),
             tuple(
@@ -100,16 +102,20 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     width = duration(traffic.width.total_seconds())
     totals = traffic.calls.sum(axis=0)
     said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
+    finished = _finished(traffic)
+    unfinished = len(traffic.calls) - len(finished)
+    left_out = f" In the table, and not drawn: {counted(unfinished, 'time')} of which the log has only a part."
     return _lines(
         id_,
         f"Calls by group, every {width}",
-        f"In all: {said} calls, also those from before a ramp moved a user.",
+        f"In all: {said} calls, also those from before a ramp moved a user." + (left_out if unfinished else ""),
         groups,
         _bins(traffic),
         traffic.calls.astype(np.float64),
         whole,
         "Calls",
         width=traffic.width,
+        drawn=finished,
     )
 
 
@@ -143,6 +149,16 @@ def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None
     )
 
 
+def _finished(traffic: Traffic) -> list[int]:
+    """The bins that have all of their time; all of them where hardly any has. The others would look like a fall."""
+    found = [
+        index
+        for index, begin in enumerate(_bins(traffic))
+        if begin >= traffic.since and begin + traffic.width <= traffic.until
+    ]
+    return found if len(found) > 1 else list(range(len(traffic.calls)))
+
+
 def _bins(traffic: Traffic) -> tuple[datetime, ...]:
     return tuple(traffic.begin + traffic.width * index for index in range(len(traffic.calls)))
 
@@ -158,12 +174,15 @@ def _lines(
     what: str,
     *,
     width: timedelta = timedelta(0),
+    drawn: Sequence[int] | None = None,
 ) -> Picture:
+    """`drawn`: indices of the times that have a point; None: all."""
     x = times(at[0], at[-1] + width)
-    y = widened(0.0, float(np.nanmax(values)) if np.isfinite(values).any() else 1.0)
+    drawn = range(len(at)) if drawn is None else drawn
+    y = widened(0.0, float(np.nanmax(values[drawn])) if np.isfinite(values[drawn]).any() else 1.0)
     marks = tuple(Tick(value, written(value)) for value in round_marks(y.low, y.high, 5))
     axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
-    shown = thinned(len(at), MOST_POINTS)
+    shown = [drawn[place] for place in thinned(len(drawn), MOST_POINTS)]
     stretched: list[Markup] = []
     fixed: list[Markup] = []
     for index in range(len(groups)):
@@ -180,7 +199,7 @@ def _lines(
         id=id_,
         title=title,
         description=description,
-        drawing=plot(id_, title, description, axes, stretched=stretched, fixed=fixed),
+        drawing=plot(id_, title, description, axes, stretched=stretched, fixed=fixed) if len(shown) > 1 else ONE_POINT,
         table=DataTable(
             ("Time (UTC)", *groups),
             tuple((moment(at[i], span), *(written(float(value)) for value in values[i])) for i in rows),

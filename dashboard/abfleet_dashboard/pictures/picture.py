@@ -6,8 +6,17 @@ from typing import Final
 
 from markupsafe import Markup
 
+from abfleet_dashboard.pictures.svg import element
+
 MOST_PARTS: Final = 12
 """Things that a sentence lists; of names as long as they may be, it is then not yet so long that it is cut."""
+
+ONE_POINT: Final = element(
+    "p",
+    "One time is no line yet: this is drawn from the second look on. Until then the table has its numbers.",
+    class_="empty",
+)
+"""In the place of a drawing that would be a single dot, as on the first day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,11 @@ class Picture:
     drawing: Markup
     table: DataTable
     legend: tuple[LegendKey, ...] = field(default=())
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is more to draw than one point; a legend says nothing else."""
+        return self.drawing != ONE_POINT
 
 
 def few(parts: Sequence[str], separator: str = ", ") -> str:

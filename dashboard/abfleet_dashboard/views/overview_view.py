@@ -22,7 +22,7 @@ from abfleet_dashboard.views.words import (
     has_users,
     metric_name,
     primary,
-    state_words,
+    short_state,
     with_version,
 )
 
@@ -112,7 +112,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
     return OverviewRow(
         name=report.name,
         path=experiment_path(report.name),
-        state=state_words(report),
+        state=short_state(report),
         verdict=NAMES[decision.verdict].partition(",")[0],  # what is wrong has a column of its own
         verdict_class=class_of(decision.verdict),
         sign=sign(decision.verdict),

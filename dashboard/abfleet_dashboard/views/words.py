@@ -18,6 +18,7 @@ from abfleet_dashboard.numbers import (
     between,
     change,
     counted,
+    day,
     duration,
     evidence,
     instant,
@@ -311,6 +312,13 @@ def state_words(report: ExperimentReport) -> str:
     if state.state is State.RUNNING:
         return "running" if state.since is None else f"running since {instant(state.since)}"
     return _stopped(report).removeprefix("is ").removeprefix("has ")
+
+
+def short_state(report: ExperimentReport) -> str:
+    """The same for a narrow column: the day alone, without the winner."""
+    state = report.run_state
+    word = {State.RUNNING: "running", State.HALTED: "halted"}.get(state.state, "ended")
+    return word if state.since is None else f"{word} since {day(state.since)}".replace("ended since", "ended on")
 
 
 def _stopped(report: ExperimentReport) -> str:

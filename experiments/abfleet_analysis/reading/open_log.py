@@ -137,6 +137,10 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
     parquet_files: list[Path] = []
     for path in paths:
         if path.is_dir():
+            try:
+                os.listdir(path)  # glob finds nothing in a folder that it may not read
+            except OSError as error:
+                raise LogError(f"{str(path)[:64]}: cannot be read: {error.strerror or error}") from error
             inside = {file for pattern in JSON_PATTERNS for file in path.glob(pattern) if file.is_file()}
             json_files += without_twins(inside)
             # A name that begins with a point is of a file that is being made.

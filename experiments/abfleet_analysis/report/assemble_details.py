@@ -45,7 +45,7 @@ def details(
 
 def _no_traffic(times: Sequence[datetime], groups: Sequence[str]) -> Traffic:
     none = np.zeros((0, len(groups)), dtype=np.int64)
-    return Traffic(times[-1], timedelta(hours=1), none, none, none, none)
+    return Traffic(times[-1], timedelta(hours=1), none, none, none, none, times[-1], times[-1])
 
 
 def _nothing() -> Recommended:

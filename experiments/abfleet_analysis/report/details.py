@@ -56,6 +56,8 @@ class Traffic:
 
     Attributes:
         errors: The assigned version failed, whoever answered. fallbacks: Another answered. troubled: One or both.
+        since, until: From when the experiment took calls, and how far the log was read: a bin that is not between them
+            has less than its time.
     """
 
     begin: datetime
@@ -64,6 +66,8 @@ class Traffic:
     errors: NDArray[np.int64]
     fallbacks: NDArray[np.int64]
     troubled: NDArray[np.int64]
+    since: datetime
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import Final
 
 import ibis
 import numpy as np
+from numpy.typing import NDArray
 
 from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.periods.allocation_periods import microseconds, moment
@@ -37,12 +38,18 @@ def traffic(tables: Tables) -> Traffic:
         )
     )
     where = (columns["bin"].astype(np.int64), columns["g"].astype(np.int64))
-    found = []
+    found: dict[str, NDArray[np.int64]] = {}
     for name in ("calls", "errors", "fallbacks", "troubled"):
         counts = np.zeros((bins, len(tables.groups)), dtype=np.int64)
         np.add.at(counts, where, columns[name].astype(np.int64))
-        found.append(counts)
-    return Traffic(moment(begin_us), timedelta(microseconds=width_us), *found)
+        found[name] = counts
+    return Traffic(
+        begin=moment(begin_us),
+        width=timedelta(microseconds=width_us),
+        **found,
+        since=moment(first_us),
+        until=moment(last_us),
+    )
 
 
 def _width_us(span_us: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from abfleet_process.declarations.nodes import Findings, Path, shown, suggestion
@@ -163,25 +164,35 @@ def _ramp(
     traffic: int | None,
     groups: tuple[Group, ...],
 ) -> tuple[RampRow, ...]:
+    """The rows that have no mistake. Each row is checked as far as what is right of it goes: all mistakes at once."""
     rows: list[RampRow] = []
+    weights: tuple[int, ...] | None = None
+    above: datetime | None = None
     for index, values in enumerate(given):
         here = (*path, index)
-        row = None
-        if values is not None and names is not None:
-            row = _ramp_row(findings, values, here, names, BUCKETS if traffic is None else traffic)
-        if row is None:
+        weights = None
+        if values is None:
             continue
-        if rows and row.at <= rows[-1].at:
+        at = values["at"]
+        if at is not None and above is not None and at <= above:
             findings.add((*here, "at"), "must be later than the time of the row above", findings.node(here))
-        rows.append(row)
-    if groups and rows and len(rows) == len(given) and rows[-1].weights_bp != tuple(g.weight_bp for g in groups):
-        wanted = ", ".join(f"{g.name} {percent_text(bp)}" for g, bp in zip(groups, rows[-1].weights_bp, strict=True))
+        above = at or above
+        if names is None:
+            continue
+        taken, weights = _ramp_row(findings, values, here, names, BUCKETS if traffic is None else traffic)
+        if at is not None and taken is not None and weights is not None:
+            rows.append(RampRow(at, taken, weights))
+    if groups and weights is not None and weights != tuple(g.weight_bp for g in groups):
+        wanted = ", ".join(f"{g.name} {percent_text(bp)}" for g, bp in zip(groups, weights, strict=True))
         message = f"the last row and the groups' weights must be equal; here: {wanted}"
         findings.add((*path, len(given) - 1), message)
     return tuple(rows)
 
 
-def _ramp_row(findings: Findings, values: Values, path: Path, names: tuple[str, ...], traffic: int) -> RampRow | None:
+def _ramp_row(
+    findings: Findings, values: Values, path: Path, names: tuple[str, ...], traffic: int
+) -> tuple[int | None, tuple[int, ...] | None]:
+    """Traffic and shares of a row in basis points; None for what is wrong."""
     allowed = [*(key.name for key in keys.RAMP_ROW.keys), *names]
     for name in values:
         if name not in allowed:
@@ -192,13 +203,13 @@ def _ramp_row(findings: Findings, values: Values, path: Path, names: tuple[str, 
     if taken is not None and taken > traffic:
         message = f"{percent_text(taken)} is more than the experiment's own `traffic` of {percent_text(traffic)}"
         findings.add((*path, "traffic"), message)
-    if values["at"] is None or taken is None or None in weights:
-        return None
+    if None in weights:
+        return taken, None
     if sum(weights) != BUCKETS:
         listed = shares_text(list(zip(names, weights, strict=True)))
         findings.add(path, f"shares must sum to 100 percent: {listed}")
-        return None
-    return RampRow(values["at"], taken, tuple(weights))
+        return taken, None
+    return taken, tuple(weights)
 
 
 def _metrics_plan(findings: Findings, values: Values, path: Path, known: Known) -> MetricsPlan:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import grpc
 import orjson
 from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_process.build_info import build_info
 from abfleet_process.operational_log import OperationalLog
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_protos.admin_pb2 import (
+    Build,
     ConfigurationStatus,
     DecisionLogStatus,
     GroupStatus,
@@ -62,7 +64,7 @@ class StatusReport:
 
     def status(self) -> StatusResponse:
         """All that there is to show, as of now."""
-        metrics, log, backlog = self._metrics, self._log, self._fleet.backlog
+        metrics, log, backlog, build = self._metrics, self._log, self._fleet.backlog, build_info()
         return StatusResponse(
             router=self._name,
             log_level=self._operations.level,
@@ -83,6 +85,7 @@ class StatusReport:
                 lost=log.counters.lost,
                 buffered=log.buffered,
             ),
+            build=Build(version=build.version, revision=build.revision, python=build.python, grpcio=build.grpcio),
         )
 
     def _config(self) -> ConfigurationStatus:

@@ -44,6 +44,7 @@ class SecuritySettings:
 
 def add(flags: Flags) -> None:
     """Adds the flags of TLS, tokens and limits."""
+    flags.group("Security and limits")
     tls_flags.add(flags, MAX_MESSAGE_BYTES)
     flags.add("worker-ca", str, "", "FILE", "call workers with TLS, and trust this authority (PEM)")
     flags.add("worker-cert", str, "", "FILE", "certificate that is shown to workers (mTLS)")

@@ -1,5 +1,6 @@
 """`abfleet up` with real processes: the way in, what it survives, what it follows, and that it leaves nothing."""
 
+import contextlib
 import json
 import os
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +16,7 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from abfleet_process.build_info import build_info
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 
 from abfleet.client import CHANNEL_OPTIONS
@@ -99,6 +102,104 @@ def test_it_serves_and_leaves_nothing(tmp_path: Path, registry: Path) -> None:
     assert not (tmp_path / ".abfleet").exists()
     exposures = [line for path in (tmp_path / "logs").glob("decisions-*") for line in path.read_text().splitlines()]
     assert len(exposures) > 20
+
+
+def test_an_offset_moves_every_fixed_port_and_ready_and_the_end_say_what_to_do_next(
+    tmp_path: Path, registry: Path
+) -> None:
+    """A second fleet beside the first: each address that is printed has the offset, and so have the commands that are
+    named. At the end it says what came of it, where the log is, and how to look at it."""
+    offset = 7
+    router, admin, worker = (port - offset for port in free_ports(3))
+    ports = ("--listen", f"127.0.0.1:{router}", "--admin-listen", f"127.0.0.1:{admin}", "--dashboard-port", "off")
+    flags = (
+        "--metrics-port",
+        "0",
+        "--worker-port",
+        str(worker),
+        "--log-dir",
+        "the logs",
+        "--port-offset",
+        str(offset),
+    )
+    with Up(tmp_path, registry, *flags, experiments=small_file(), ports=ports) as up:
+        up.ready()
+        assert (up.address, up.admin_address) == (f"127.0.0.1:{router + offset}", f"127.0.0.1:{admin + offset}")
+        up.wait_for(rf"^worker-v1.2.3 ready 127.0.0.1:{worker + offset}$")
+        up.wait_for(rf"^  abfleet client .*--address {up.address} ")
+        up.wait_for(rf"^  abfleet status --admin {up.admin_address} ")
+        up.wait_for(r"^  abfleet analyze --logs 'the logs' --experiments \S+experiments.yaml ")
+        for user in range(5):
+            call(up.address, f"user-{user}")
+        up.interrupt()
+        assert up.ended() == 0, up.text
+        up.wait_for(r"^served 5 calls in \d+ s: 0 failed, 0 answered by the default version instead$")
+        up.wait_for(r"^took 0 outcomes; decision log in the logs/, \d+ lines more$")
+        up.wait_for(r"^next: abfleet analyze --logs 'the logs' --experiments \S+experiments.yaml$")
+
+
+HEAVY = {
+    "duckdb",
+    "ibis",
+    "numpy",
+    "onnxruntime",
+    "pandas",
+    "prometheus_client",
+    "pyarrow",
+    "rich",
+    "scipy",
+    "structlog",
+}
+"""Libraries that a question to a router has no use for, where its answer goes to a pipe."""
+MODULES = "import sys; print('loaded', *sorted({name.partition('.')[0] for name in sys.modules}))"
+
+
+def test_what_asks_a_fleet_is_light_and_names_the_build(tmp_path: Path, registry: Path) -> None:
+    """`status` and `client` answer without a library that they do not need. Version and commit are in the status, for
+    people and as JSON, and in the metrics of router and worker."""
+    build = build_info()
+    with Up(tmp_path, registry, experiments=small_file()) as up:
+        up.ready()
+        environment = without_flags() | {"ABFLEET_ADDRESS": up.address, "ABFLEET_ADMIN": up.admin_address}
+
+        def asked(*words: str) -> str:
+            code = (
+                f"from abfleet.cli import app\ntry: app({list(words)})\nexcept SystemExit as end: assert not end.code"
+            )
+            done = subprocess.run(
+                [sys.executable, "-c", f"{code}\n{MODULES}"],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+            )
+            assert done.returncode == 0, done.stderr
+            shown, _, loaded = done.stdout.rpartition("loaded ")
+            assert HEAVY & set(loaded.split()) == set(), words
+            return shown
+
+        assert "served by v1.2.3" in asked("client", "--user-id", "user-1", "--items", "1,2,3")
+        assert f"abfleet {build.version} ({build.revision}), Python {build.python}" in asked("status")
+        assert json.loads(asked("status", "--json"))["build"] == {
+            "version": build.version,
+            "revision": build.revision,
+            "python": build.python,
+            "grpcio": build.grpcio,
+        }
+        revision = json.loads(asked("status", "--json"))["config"]["revision"]
+        file = str(up.experiments_path)
+        assert asked("plan", file, file).startswith(f"{revision} -> {revision} "), "with the fleet file or without"
+        metrics = up.wait_for(r"^ready .* metrics (\S+)").group(1)
+        text = urllib.request.urlopen(f"http://{metrics}/metrics", timeout=20).read().decode()
+        assert f'abfleet_build_info{{grpcio="{build.grpcio}"' in text
+        assert f'revision="{build.revision}",version="{build.version}"}} 1.0' in text
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody had just now."""
+    with contextlib.ExitStack() as sockets:
+        found = [sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [one.getsockname()[1] for one in found]
 
 
 def test_the_router_drains_before_the_workers_stop(tmp_path: Path, registry: Path) -> None:
@@ -370,6 +471,22 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         assert up.ended() == 2
 
 
+def test_a_folder_that_cannot_be_used_is_named_before_anything_starts(tmp_path: Path, registry: Path) -> None:
+    """A decision log that could go nowhere, by the flag or by the router's, and no place for the run's own files."""
+    file = tmp_path / "file"
+    file.touch()
+    for flags, said in (
+        (("--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
+        (("--log-dir", str(tmp_path / "no" / "logs")), "cannot be made: there is no folder"),
+        (("--", "--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
+        (("--run-dir", str(file)), rf"--run-dir \(ABFLEET_RUN_DIR\): '{file}' is no folder"),
+    ):
+        with Up(tmp_path, registry, *flags) as up:
+            up.wait_for(said, START_SECONDS)
+            assert up.ended() == 2
+            assert "starting" not in up.text
+
+
 def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
     """When the default version cannot start, the end of its log is shown and kept, and the exit code is 1."""
     registry = tiny_models(tmp_path / "models")
@@ -384,11 +501,10 @@ def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
 
 def test_a_router_that_cannot_start_ends_it_with_the_reason(tmp_path: Path, registry: Path) -> None:
     """What could not be seen beforehand is shown from the router's own log; the workers are gone afterwards."""
-    (tmp_path / "logs").write_text("a file where the folder of the log should be")
-    with Up(tmp_path, registry, experiments=small_file()) as up:
+    with Up(tmp_path, registry, "--", "--user-id-hmac-key-file", "no-such-key", experiments=small_file()) as up:
         up.wait_for(r"router did not start", START_SECONDS)
         assert up.ended() == 1
-        assert "logs" in up.text
+        assert "no-such-key" in up.text
         assert up.children() == []
 
 

@@ -196,6 +196,8 @@ def test_traffic_over_time_has_every_call(made: Made) -> None:
     assert (
         traffic.begin <= min(found.begin for found in made.report.gathered.allocations) < traffic.begin + traffic.width
     )
+    assert traffic.since == min(found.begin for found in made.report.gathered.allocations)
+    assert traffic.until == made.report.gathered.looks.times[-1]
     last = traffic.begin + traffic.width * (len(traffic.calls) - 1)
     assert last <= made.report.gathered.looks.times[-1] < last + traffic.width
     assert 50 <= len(traffic.calls) <= 240

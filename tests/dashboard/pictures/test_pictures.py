@@ -186,12 +186,60 @@ def test_nothing_to_draw_is_no_picture() -> None:
     """Empty logs have neither users nor calls nor looks."""
     none = Paths((START,), np.zeros((1, 2)), np.full(1, NAN), np.full(1, NAN), ())
     quiet = np.zeros((3, 2), np.int64)
-    traffic = Traffic(START, timedelta(hours=1), quiet, quiet, quiet, quiet)
+    traffic = Traffic(START, timedelta(hours=1), quiet, quiet, quiet, quiet, START, START)
     assert over_time.users("u", ("a", "b"), none) is None
     assert over_time.sizes("s", none) is None
     assert over_time.calls("c", ("a", "b"), traffic) is None
     assert over_time.trouble("t", ("a", "b"), traffic) is None
     assert verdicts("v", [("all", ())], 28) is None
+
+
+def test_an_unfinished_time_is_no_fall() -> None:
+    """A bin that began before the experiment or is not over is in the table and not in the drawing, at any end; where
+    hardly any has all of its time, all are drawn."""
+    calls, none = np.array([[3, 2], [100, 90], [101, 95], [99, 97], [1, 0]]), np.zeros((5, 2), np.int64)
+    since, until = START + timedelta(minutes=58), START + timedelta(hours=4, minutes=1)
+    traffic = Traffic(START, timedelta(hours=1), calls, none, none, none, since, until)
+    picture = over_time.calls("c", ("a", "b"), traffic)
+    assert picture is not None
+    assert [row[1] for row in picture.table.rows] == ["3", "100", "101", "99", "1"]
+    assert "times of which the log has only a part" in picture.description
+    lines = re.findall(r'<path d="([^"]+)" class="line', picture.drawing)
+    assert [len(re.findall(r"[\d.]+ [\d.]+", path)) for path in lines] == [3, 3]
+    whole = dataclasses.replace(traffic, since=START, until=START + timedelta(hours=5))
+    picture = over_time.calls("c", ("a", "b"), whole)
+    assert picture is not None
+    assert "not drawn" not in picture.description
+    short = dataclasses.replace(traffic, until=since + timedelta(minutes=3))
+    picture = over_time.calls("c", ("a", "b"), short)
+    assert picture is not None
+    assert "not drawn" not in picture.description
+
+
+def test_one_dot_is_no_chart() -> None:
+    """On the first day a sentence stands where a drawing with a single point would, and the numbers are there."""
+    found = details().paths
+    first = Paths(found.times[:1], found.users[:1], found.ratio_log_e[:1], found.ratio_p[:1], ())
+    newest = {
+        field.name: value[-1:]
+        for field in dataclasses.fields(MetricPath)
+        if isinstance(value := getattr(found.metrics[0], field.name), np.ndarray)
+    }
+    pictures = (
+        over_time.users("u", ("a", "b", "c"), first),
+        over_time.sizes("s", first),
+        estimate("e", "Title", dataclasses.replace(found.metrics[0], **newest), found.times[:1]),
+    )
+    for picture in pictures:
+        assert picture is not None
+        assert not picture.is_drawn
+        assert "<svg" not in picture.drawing
+        assert "from the second look on" in picture.drawing
+        assert len(picture.table.rows) == 1
+    two = Paths(found.times[:2], found.users[:2], found.ratio_log_e[:2], found.ratio_p[:2], ())
+    picture = over_time.users("u", ("a", "b", "c"), two)
+    assert picture is not None
+    assert picture.is_drawn
 
 
 def test_history_without_repeats() -> None:

@@ -379,3 +379,26 @@ def test_a_fleet_file_says_what_its_servers_speak(server: str, found: OipModel |
         "models.v3.model",
         "is allowed with `protocol: oip` only",
     )
+
+
+def test_every_mistake_of_a_ramp_row_is_told_at_once() -> None:
+    """Each rule of a row holds what is right of it: a wrong time hides no wrong sum, nor a wrong sum the order, and the
+    last row is held against the groups' weights whatever else is wrong."""
+    rows = """\
+    ramp:
+      - {at: 2026-11-03T00:00:00Z, control: 70, one: 20}
+      - {at: 2026-11-02T00:00:00Z, traffic: 51, control: 80, one: 30, two: 0}
+      - {at: tomorrow, traffic: 99, control: 60, one: 40}
+"""
+    errors = _errors(VALID + rows)
+    assert [(one.key_path.removeprefix("experiments[0]."), one.message.split(":")[0]) for one in errors] == [
+        ("ramp[0]", "shares must sum to 100 percent"),
+        ("ramp[1].at", "must be later than the time of the row above"),
+        ("ramp[1]", "shares must sum to 100 percent"),
+        ("ramp[1].traffic", "51 is more than the experiment's own `traffic` of 50"),
+        ("ramp[1].two", "is not a known key; allowed"),
+        ("ramp[2]", "the last row and the groups' weights must be equal; here"),
+        ("ramp[2].at", errors[6].message.split(":")[0]),
+        ("ramp[2].traffic", "99 is more than the experiment's own `traffic` of 50"),
+    ]
+    assert "tomorrow" in errors[6].message

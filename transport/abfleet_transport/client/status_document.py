@@ -4,7 +4,7 @@ import json
 from datetime import UTC
 from typing import Any
 
-from abfleet_protos.admin_pb2 import ConfigurationStatus, GroupStatus, PoolStatus, StatusResponse
+from abfleet_protos.admin_pb2 import Build, ConfigurationStatus, GroupStatus, PoolStatus, StatusResponse
 from google.protobuf.json_format import ParseDict, ParseError
 
 
@@ -31,6 +31,7 @@ def as_document(status: StatusResponse) -> dict[str, Any]:
             "lost": log.lost,
             "buffered": log.buffered,
         },
+        **({"build": _build(status.build)} if status.HasField("build") else {}),
     }
 
 
@@ -61,6 +62,10 @@ def _from_json(text: str) -> StatusResponse:
         return ParseDict(document, StatusResponse(), ignore_unknown_fields=True)
     except ParseError as error:
         raise ValueError(f"json: {error}") from error
+
+
+def _build(build: Build) -> dict[str, Any]:
+    return {"version": build.version, "revision": build.revision, "python": build.python, "grpcio": build.grpcio}
 
 
 def _config(config: ConfigurationStatus) -> dict[str, Any]:
