@@ -76,6 +76,7 @@ QUALITY = {
     "synthetic",
     "overrides",
     "no_user_id",
+    "pinned",
     "users_in_two_groups",
     "moved_by_ramp",
     "not_compared",

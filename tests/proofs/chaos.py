@@ -40,7 +40,7 @@ class Row:
     fault: Fault
     begun: float = 0.0
     out_at: float = 0.0
-    """When the router was seen to have it out; later than `begun` and `out` together: a fault takes time to begin."""
+    """When the router was seen to have it out, or where it need not, when the fault was there: it takes time to begin."""
     mended: float = 0.0
     ended: float = 0.0
     out: float | None = None
@@ -105,6 +105,7 @@ async def happens(fleet: Fleet, fault: Fault, hold_seconds: float) -> Row:
     row.begun = time.monotonic()
     for number in fault.replicas:
         await asyncio.to_thread(fault.begin, fleet, fault.version, number)
+    row.out_at = time.monotonic()
     if fault.goes_out:
         row.out = await seconds_until(lambda: not any(is_in(fleet, fault.version, one) for one in fault.replicas))
         row.out_at = time.monotonic()
@@ -196,8 +197,7 @@ def account(told: Sequence[Row], outcomes: Sequence[Outcome], log_dir: Path) -> 
                 assert any(line["served_version"] == one.version for line in ended), (one, found)
                 if line["model_version"] in VERSIONS:  # else it is an alias
                     assert (line["fallback"] is None) == (line["model_version"] == line["served_version"]), found
-            out_since = row.out_at or row.begun
-            if out_since < one.due < row.mended - 1 and line["model_version"] == row.fault.version:
+            if row.out_at < one.due < row.mended - 1 and line["model_version"] == row.fault.version:
                 row.unassigned_served += one.version == row.fault.version
 
 
