@@ -40,7 +40,7 @@ class Row:
     fault: Fault
     begun: float = 0.0
     out_at: float = 0.0
-    """When the router was seen to have it out, or where it need not, when the fault was there: it takes time to begin."""
+    """When the router was seen to have it out, or where it need not, when the fault was there, which takes a moment."""
     mended: float = 0.0
     ended: float = 0.0
     out: float | None = None
