@@ -1,7 +1,7 @@
 """What a call of `ModelInfer` costs beside one of `Recommend` on the same model, and in a crowd beside alone.
 
-Router and workers are processes of ours; the load is h2load's. Ways of asking take turns in short rounds, and a ratio is
-the median of the ratios within rounds, so that what else the machine does hits both sides of it.
+Router and workers are processes of ours; the load is h2load's. Ways of asking take turns in short rounds, and a ratio
+is the median of the ratios within rounds, so that what else the machine does hits both sides of it.
 """
 
 import json
@@ -31,6 +31,7 @@ RECOMMEND, MODEL_INFER = load.METHOD_PATH, "/inference.GRPCInferenceService/Mode
 DEARER, CROWD = 1.2, 0.5
 """Bounds: CPU a call of ModelInfer / Recommend; of a call among 32 / alone."""
 _HISTORY = range(1, 21)
+_TINY_ITEMS = 10
 _USERS = 12
 _WARM_UP_CALLS = 600
 _START_S = 60.0
@@ -93,7 +94,9 @@ def run(
 
 def ratio(found: Sequence[Cost], question: Question) -> float:
     """The median over the rounds of second / first way."""
-    first, second = ([one for one in found if (one.question, one.way) == (question.name, w.name)] for w in question.ways)
+    first, second = (
+        [one for one in found if (one.question, one.way) == (question.name, way.name)] for way in question.ways
+    )
     return statistics.median(two.total_us / one.total_us for one, two in zip(first, second, strict=True))
 
 
@@ -177,7 +180,7 @@ def _command(module: str, argv: Sequence[str | Path]) -> list[str | Path]:
 
 
 def _tiny(folder: Path) -> tuple[Path, str]:
-    add_version(folder / "models", "v1.0.0", k=10)
+    add_version(folder / "models", "v1.0.0", k=_TINY_ITEMS)
     return folder / "models", "v1.0.0"
 
 
@@ -197,16 +200,20 @@ def _infer(name: str, datatype: str, array: np.ndarray) -> bytes:
     return encoded
 
 
-_RECOMMEND = RecommendRequest(item_ids=_HISTORY).SerializeToString()
+_REAL_ITEMS = 100
+"""That the shipped recommender gives at most. Recommend asks for all of them here, because ModelInfer gets them all."""
 _HISTORY_TENSOR = _infer("history", "INT64", np.array([_HISTORY], np.int64))
 _FEATURES = _infer("features", "FP32", np.linspace(0, 1, 5, dtype=np.float32)[None, :])
-_BOTH = (
-    Way("Recommend", RECOMMEND, _RECOMMEND, 120),
-    Way("ModelInfer", MODEL_INFER, _HISTORY_TENSOR, 120),
-)
+
+
+def _both(items: int) -> tuple[Way, Way]:
+    recommend = RecommendRequest(item_ids=_HISTORY, limit=items).SerializeToString()
+    return Way("Recommend", RECOMMEND, recommend, 120), Way("ModelInfer", MODEL_INFER, _HISTORY_TENSOR, 120)
+
+
 QUESTIONS = (
-    Question("recommender that adds", _tiny, _BOTH, DEARER, "item_ids"),
-    Question(f"recommender {REAL_VERSION}", _real, _BOTH, DEARER, "item_ids"),
+    Question("recommender that adds", _tiny, _both(_TINY_ITEMS), DEARER, "item_ids"),
+    Question(f"recommender {REAL_VERSION}", _real, _both(_REAL_ITEMS), DEARER, "item_ids"),
     Question(
         "classifier of 5 features",
         _classifier,
