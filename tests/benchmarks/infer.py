@@ -175,8 +175,8 @@ def _fleet(question: Question, folder: Path, router_flags: Sequence[str]) -> Ite
         yield port, children[1], children[0]
 
 
-def _command(module: str, argv: Sequence[str | Path]) -> list[str | Path]:
-    return [sys.executable, "-m", module, *argv]
+def _command(module: str, argv: Sequence[object]) -> list[str | Path]:
+    return [sys.executable, "-m", module, *map(str, argv)]
 
 
 def _tiny(folder: Path) -> tuple[Path, str]:
