@@ -1,7 +1,7 @@
 """Somebody who follows docs/guides from a model to a conclusion, by the pages' own blocks and commands.
 
-Blocks of Python and YAML become the files that they are named after; commands run in a shell. What the page calls `python` is the
-interpreter that has what a script needs: training libraries, Triton's client, or ours. Ports are free ones.
+Blocks of Python and YAML become the files that they are named after; commands run in a shell. What the page calls
+`python` is the interpreter that has what a script needs: training libraries, Triton's client, or ours. Ports are free.
 """
 
 import os
@@ -30,6 +30,14 @@ USERS = 2000
 """That the page's scripts call for."""
 
 
+NAMED = (
+    ("item_ids=history(draw)", "items=history(draw)"),
+    ("answer.item_ids", "answer.items"),
+    ('"item_id"', '"item_name"'),
+)
+"""What factors.md says to change where items have names."""
+
+
 @dataclass(frozen=True, slots=True)
 class Model:
     """One model of a guide."""
@@ -39,8 +47,8 @@ class Model:
     script: str
     """That makes it; `inputs.py` is the block after it."""
     is_recommender: bool = False
-    section: str = ""
-    """Whose commands come before those of the first experiment; empty where there are none."""
+    names: str = ""
+    """The script that gives items names; `inputs.py` is then the block after that. Empty where they have numbers."""
     python: Path = TRAINING
 
     @property
@@ -60,6 +68,7 @@ class Model:
 
 MODELS = (
     Model("recommender of factors", "factors.md", "make_factors.py", is_recommender=True),
+    Model("items by name", "factors.md", "make_factors.py", is_recommender=True, names="name_items.py"),
     Model("classifier of five features", "scikit-learn.md", "make_classifier.py"),
     Model("ranker of candidates", "scikit-learn.md", "make_ranker.py"),
     Model("two inputs", "scikit-learn.md", "make_two_inputs.py"),
@@ -139,10 +148,11 @@ class Newcomer:
 
     def make(self) -> None:
         """The guide of the model: old.onnx, new.onnx and inputs.py."""
-        for name, text in files(self.model.page, self.model.script).items():
-            if name in (self.model.script, "inputs.py"):
-                self.write(name, text)
-        self.sh(f"python {self.model.script}")
+        for script in filter(None, (self.model.script, self.model.names)):
+            found = files(self.model.page, script)
+            self.write(script, found[script])
+            self.write("inputs.py", found["inputs.py"])
+            self.sh(f"python {script}")
 
     def add(self) -> str:
         """Step 1; what it says."""
@@ -168,6 +178,9 @@ class Newcomer:
             self.seconds += time.monotonic() - begun
             text = files(FIRST)[self.model.calling].replace(ADDRESS, address)
             assert address in text
+            for old, new in NAMED if self.model.names else ():
+                assert old in text
+                text = text.replace(old, new)
             assert f"range({USERS})" in text
             self.write(self.model.calling, text.replace(f"range({USERS})", f"range({self.users})"))
             self.sh(command(FIRST, "python call.py").replace("call.py", self.model.calling))
