@@ -76,7 +76,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
                 folder,
                 experiments=experiments.replace(WORKER_LISTENS, address),
                 registry=folder / "models",
-                versions=["v0.2.0"],
+                versions=["v0.1.0"],
             ) as running:
                 running.wait_for_serving("mine")
                 yield running
@@ -97,7 +97,7 @@ def ask(fleet: Fleet, user: str, features: "np.ndarray[tuple[int, ...], np.dtype
 
 def test_a_worker_of_ones_own_is_served(fleet: Fleet) -> None:
     """Its users get its answers, the others the example's; its refusal reaches the caller; the log says who served."""
-    scores = {"mine": np.tanh(FEATURES.sum(axis=1)), "v0.2.0": FEATURES @ np.array([0.5, -0.25, 0.125, 1], np.float32)}
+    scores = {"mine": np.tanh(FEATURES.sum(axis=1)), "v0.1.0": FEATURES @ np.array([0.5, -0.25, 0.125, 1], np.float32)}
     theirs = ""
     for number in range(20):
         answer = ask(fleet, f"user-{number}", FEATURES)
@@ -110,7 +110,7 @@ def test_a_worker_of_ones_own_is_served(fleet: Fleet) -> None:
     assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "one input FP32[-1, 4] is allowed" in refused.value.details()
     served = {line["served_version"] for line in fleet.exposures(21)}
-    assert served == {"mine", "v0.2.0", None}
+    assert served == {"mine", "v0.1.0", None}
 
 
 def test_the_worker_has_the_lines_that_were_promised() -> None:
@@ -127,5 +127,5 @@ def test_javascript_calls_a_router(fleet: Fleet, tmp_path: Path) -> None:
     script.write_text(text)
     printed = node(script, "")
     version, scores = printed.split(" ", 1)
-    wanted = {"mine": np.tanh(FEATURES.sum(axis=1)), "v0.2.0": [4.375, 1.0]}[version]
+    wanted = {"mine": np.tanh(FEATURES.sum(axis=1)), "v0.1.0": [4.375, 1.0]}[version]
     assert np.allclose(json.loads(scores), wanted)

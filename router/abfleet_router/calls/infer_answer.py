@@ -95,6 +95,8 @@ def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
     if wanted.items is None and not wanted.outputs:
         check(response)
         return NOTHING
+    if not wanted.outputs and len(response) <= SMALL_BYTES and (quick := _only_items(response, wanted.items or "")):
+        return LoggedTensors(quick, NOTHING.outputs)
     found = elements_of(response, wanted.outputs if wanted.items is None else (wanted.items, *wanted.outputs))
     items: tuple[int, ...] | NamedItems | None = None
     if (listed := found.get(wanted.items or "")) is None:
@@ -116,6 +118,29 @@ def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
     return LoggedTensors(items, outputs)
 
 
+def _only_items(response: bytes, name: str) -> tuple[int, ...] | None:
+    """Whole numbers of the one output that has items; None where it is to be looked at more closely. Raises WireError.
+
+    As `elements_of`, for what most answers are: those of recommenders.
+    """
+    parts = _parts(response)
+    contents = parts.raw_output_contents[:]
+    if not contents:  # its elements are typed, and outputs are never the same bytes
+        return None
+    place, datatype = _place_of(tuple(parts.outputs[:]), name)
+    if place is None or place >= len(contents):
+        return None
+    raw = contents[place]
+    return _reader(datatype, len(raw)).unpack_from(raw)
+
+
+@lru_cache(maxsize=1024)
+def _place_of(outputs: tuple[bytes, ...], name: str) -> tuple[int | None, str]:
+    """Where the output of this name is, if it has whole numbers that fit the log, and its datatype. Raises WireError."""
+    found = [(place, datatype) for place, (other, datatype) in enumerate(map(declared, outputs)) if other == name]
+    return found[-1] if found and found[-1][1] in WHOLE and found[-1][1] != "UINT64" else (None, "")
+
+
 def elements_of(response: bytes, names: Collection[str]) -> dict[str, Elements]:
     """The first 100 elements of each of these outputs that the answer has. Raises WireError."""
     outputs, raw = _tensors(response)
@@ -134,10 +159,7 @@ def elements_of(response: bytes, names: Collection[str]) -> dict[str, Elements]:
 def _tensors(response: bytes) -> tuple[Sequence[bytes], Sequence[bytes | memoryview]]:
     """The outputs of an answer, each a serialised InferOutputTensor, and their raw elements."""
     if len(response) <= SMALL_BYTES:
-        try:
-            parts = ResponseParts.FromString(response)
-        except DecodeError:
-            raise WireError("the answer is no message") from None
+        parts = _parts(response)
         return parts.outputs[:], parts.raw_output_contents[:]  # slices are lists, which are quicker to go through
     outputs: list[bytes] = []
     raw: list[memoryview] = []
@@ -148,6 +170,13 @@ def _tensors(response: bytes) -> tuple[Sequence[bytes], Sequence[bytes | memoryv
         elif number == RAW:
             raw.append(whole[value:end])
     return outputs, raw
+
+
+def _parts(response: bytes) -> ResponseParts:
+    try:
+        return ResponseParts.FromString(response)
+    except DecodeError:
+        raise WireError("the answer is no message") from None
 
 
 @lru_cache(maxsize=1024)
