@@ -136,7 +136,7 @@ def _only_items(response: bytes, name: str) -> tuple[int, ...] | None:
 
 @lru_cache(maxsize=1024)
 def _place_of(outputs: tuple[bytes, ...], name: str) -> tuple[int | None, str]:
-    """Where the output of this name is, if it has whole numbers that fit the log, and its datatype. Raises WireError."""
+    """Where the output of this name is, if it has whole numbers that fit the log, and their datatype."""
     found = [(place, datatype) for place, (other, datatype) in enumerate(map(declared, outputs)) if other == name]
     return found[-1] if found and found[-1][1] in WHOLE and found[-1][1] != "UINT64" else (None, "")
 

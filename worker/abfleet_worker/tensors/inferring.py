@@ -85,15 +85,13 @@ class Inferring:
         return items
 
     def _read_batched(self, payload: bytes, expires: float | None) -> InferItem:
-        parts = self._layouts.parts(payload)
-        if parts is not None:
-            found = self._layouts.read(parts, len(payload), expires)
-            if found is not None:
-                return self._newest(found)
+        known = self._layouts.read(payload, expires)
+        if isinstance(known, InferItem):
+            return self._newest(known) if self._is_recommender else known
         message = reading.parse(payload)
         item = reading.read(message, self._face, len(payload), expires)
-        if parts is not None:
-            self._layouts.learn(parts, message, item)
+        if known is not None:
+            self._layouts.learn(known, message, item)
         return self._newest(item)
 
     def _newest(self, item: InferItem) -> InferItem:

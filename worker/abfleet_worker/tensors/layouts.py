@@ -19,8 +19,12 @@ MOST_LAYOUTS = 2_048
 MOST_KEY_BYTES = 2_048
 """Of what a request says of its tensors."""
 Key = tuple[tuple[bytes, ...], tuple[bytes, ...]]
-Parts = tuple[Key, list[bytes]]
-"""What a request says of its tensors, and their elements."""
+
+
+class Parts(NamedTuple):
+    """What a request says of its tensors."""
+
+    key: Key
 
 
 class RawTensor(NamedTuple):
@@ -50,8 +54,11 @@ class Layouts:
         self._plain = all(one.datatype not in ("BYTES", "BOOL") for one in face.inputs)  # every element is allowed
         self._known: dict[Key, Layout] = {}  # changed only by `learn`
 
-    def parts(self, payload: bytes) -> Parts | None:
-        """The request for `read` and `learn`; None where it is none, or none for them."""
+    def read(self, payload: bytes, expires: float | None) -> InferItem | Parts | None:
+        """The request's arrays; where none was like it, what `learn` takes of it; None where it is nothing to learn.
+
+        In the last two cases it is to be read from its beginning.
+        """
         if not self._plain:
             return None
         try:
@@ -62,25 +69,21 @@ class Layouts:
         raw = parts.raw_input_contents[:]
         if not raw or (parts.parameters and SEQUENCE_ID in parts.parameters):
             return None
-        return (tuple(parts.inputs[:]), tuple(parts.outputs[:])), raw
-
-    def read(self, parts: Parts, size_bytes: int, expires: float | None) -> InferItem | None:
-        """The request's arrays; None where none was like it, and it is to be read from its beginning."""
-        key, raw = parts
+        key = (tuple(parts.inputs[:]), tuple(parts.outputs[:]))
         layout = self._known.get(key)
         if layout is None or len(raw) != len(layout.tensors):
-            return None
+            return Parts(key)
         arrays: list[Array] = []
         for number, wanted_bytes, dtype, shape in layout.tensors:
             elements = raw[number]
             if len(elements) != wanted_bytes:
                 return None
             arrays.append(np.ndarray(shape, dtype, elements))
-        return InferItem(tuple(arrays), layout.outputs, layout.rows, layout.tails, size_bytes, expires)
+        return InferItem(tuple(arrays), layout.outputs, layout.rows, layout.tails, len(payload), expires)
 
     def learn(self, parts: Parts, message: Any, item: InferItem) -> None:
-        """`item` is what was read of `message`, the same request, and of nothing else."""
-        key, _ = parts
+        """`item` is what was read of `message`, the same request."""
+        key = parts.key
         if sum(map(len, key[0])) + sum(map(len, key[1])) > MOST_KEY_BYTES or not all(a.size for a in item.arrays):
             return
         numbers: Mapping[str, int] = {tensor.name: number for number, tensor in enumerate(message.inputs)}
