@@ -36,7 +36,7 @@ class RawTensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-class Layout(NamedTuple):
+class TensorLayout(NamedTuple):
     """What requests have in common that say the same of their tensors."""
 
     tensors: tuple[RawTensor, ...]
@@ -52,7 +52,7 @@ class Layouts:
     def __init__(self, face: ModelFace) -> None:
         self._face = face
         self._plain = all(one.datatype not in ("BYTES", "BOOL") for one in face.inputs)  # every element is allowed
-        self._known: dict[Key, Layout] = {}  # changed only by `learn`
+        self._known: dict[Key, TensorLayout] = {}  # changed only by `learn`
 
     def read(self, payload: bytes, expires: float | None) -> InferItem | Parts | None:
         """The request's arrays; where none was like it, what `learn` takes of it; None where it is nothing to learn.
@@ -89,7 +89,7 @@ class Layouts:
         numbers: Mapping[str, int] = {tensor.name: number for number, tensor in enumerate(message.inputs)}
         if len(self._known) >= MOST_LAYOUTS:
             self._known.clear()
-        self._known[key] = Layout(
+        self._known[key] = TensorLayout(
             tuple(
                 RawTensor(numbers[one.name], array.nbytes, one.dtype, array.shape)
                 for one, array in zip(self._face.inputs, item.arrays, strict=True)
