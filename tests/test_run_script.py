@@ -34,6 +34,8 @@ COMMANDS = (
     "test-compose",
     "node-tools",
     "oip-tools",
+    "guides-tools",
+    "torch-tools",
     "oip-servers",
     "setup",
 )

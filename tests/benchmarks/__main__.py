@@ -18,7 +18,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from tests.benchmarks import flat, light, picture, report, soak
+from tests.benchmarks import flat, infer, light, picture, report, soak
 from tests.benchmarks.fleets import NoFleet
 from tests.benchmarks.measure import WrongAnswers
 from tests.benchmarks.paths import PATHS, h2load
@@ -67,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.print(f"this machine is busy already (load {busy:.1f}): only ratios within a run mean something now")
     try:
         with tempfile.TemporaryDirectory(prefix="abfleet-bench-") as temporary:
-            instead = _soak if options.soak else _flat if options.flat else _light if options.light else _run
+            chosen = ((options.soak, _soak), (options.flat, _flat), (options.light, _light), (options.infer, _infer))
+            instead = next((how for asked, how in chosen if asked), _run)
             return instead(options, Path(temporary), console)
     except KeyboardInterrupt:
         console.print("stopped")
@@ -142,6 +143,20 @@ def _light(options: argparse.Namespace, directory: Path, console: Console) -> in
     return 0
 
 
+def _infer(options: argparse.Namespace, directory: Path, console: Console) -> int:
+    found = infer.run(
+        directory,
+        rounds=options.rounds or 6,
+        calls=options.infer,
+        router_flags=options.router_flags or (),
+        say=lambda text: console.print(text, style="dim", markup=False, highlight=False),
+    )
+    Console(width=None if sys.stdout.isatty() else _TABLE_WIDTH).print(infer.table(found))
+    if options.json:
+        options.json.write_text(json.dumps({"infer": [asdict(one) for one in found]}, indent=1) + "\n")
+    return 0
+
+
 def _soak(options: argparse.Namespace, directory: Path, console: Console) -> int:
     found = soak.soak(
         options.soak,
@@ -197,6 +212,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pin", action="store_true", help="with --light: the router has a core to itself")
     parser.add_argument(
         "--before", type=Path, metavar="DIR", help="with --light: a checkout whose router is measured beside ours"
+    )
+    parser.add_argument(
+        "--infer",
+        type=_count,
+        nargs="?",
+        const=6_000,
+        metavar="CALLS",
+        help="instead: CPU of ModelInfer beside Recommend, and in a crowd beside alone [6000 calls each way and round]",
     )
     parser.add_argument("--soak", type=_calls, metavar="CALLS", help="instead: our router's memory over so many calls")
     parser.add_argument(

@@ -24,10 +24,12 @@ class User:
     user_id: str
     port: int
     payload: bytes
+    path: str = METHOD_PATH
+    """Of the method that is called."""
 
     @property
     def request(self) -> Request:
-        return Request.of(port=self.port, path=METHOD_PATH, payload=self.payload, headers={"x-user-id": self.user_id})
+        return Request.of(port=self.port, path=self.path, payload=self.payload, headers={"x-user-id": self.user_id})
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +53,7 @@ def saturate(users: Sequence[User], *, calls: int, in_flight: int, directory: Pa
             argv = ["h2load", "-n", str(max(each, at_once)), "-c", "1", "-m", str(at_once), "-d", str(body)]
             for header in ("content-type: application/grpc", "te: trailers", f"x-user-id: {user.user_id}"):
                 argv += ["-H", header]
-            argv.append(f"http://127.0.0.1:{user.port}{METHOD_PATH}")
+            argv.append(f"http://127.0.0.1:{user.port}{user.path}")
             running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True))
         limit = time.monotonic() + timeout_s
         outputs = [process.communicate(timeout=max(0.1, limit - time.monotonic()))[0] for process in running]

@@ -90,6 +90,36 @@ def listwise() -> bytes:
     )
 
 
+def classifier() -> bytes:
+    """features FP32[rows, 5] to label INT64[rows] and probabilities FP32[rows, 3]: a small forest of 20 stumps."""
+    trees = range(20)
+    generator = np.random.default_rng(5)
+    forest = helper.make_node(
+        "TreeEnsembleClassifier",
+        ["features"],
+        ["label", "probabilities"],
+        domain="ai.onnx.ml",
+        nodes_treeids=[tree for tree in trees for _ in range(3)],
+        nodes_nodeids=[node for _ in trees for node in range(3)],
+        nodes_featureids=[tree % 5 if node == 0 else 0 for tree in trees for node in range(3)],
+        nodes_modes=["BRANCH_LEQ", "LEAF", "LEAF"] * len(trees),
+        nodes_values=[float(v) if node == 0 else 0.0 for v in generator.normal(size=len(trees)) for node in range(3)],
+        nodes_truenodeids=[1, 0, 0] * len(trees),
+        nodes_falsenodeids=[2, 0, 0] * len(trees),
+        class_treeids=[tree for tree in trees for _ in range(2)],
+        class_nodeids=[1, 2] * len(trees),
+        class_ids=[place for tree in trees for place in (tree % 3, (tree + 1) % 3)],
+        class_weights=[1 / len(trees)] * (2 * len(trees)),
+        classlabels_int64s=[0, 1, 2],
+        post_transform="NONE",
+    )
+    return graph(
+        [forest],
+        [value("features", TensorProto.FLOAT, ["rows", 5])],
+        [value("label", TensorProto.INT64, ["rows"]), value("probabilities", TensorProto.FLOAT, ["rows", 3])],
+    )
+
+
 def fragile() -> bytes:
     """As `ranker`, but a row whose first feature is RAISING makes the whole run fail."""
     return graph(

@@ -17,11 +17,10 @@ from abfleet_router.calls.infer_answer import LoggedItems, NamedItems
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.wire import WireError
 from abfleet_router.configuration.snapshot import (
-    INFER_ID_TAG,
+    INFER_ID_HEADS,
     REQUEST_ID_HEADS,
     infer_suffix,
     reply_suffix,
-    string_field,
 )
 from abfleet_router.errors import shown
 from abfleet_router.fleet.batch import INFER, Batch
@@ -133,7 +132,7 @@ class BatchResults:
             as_assigned = routed.fallback is None and version == pool.version
             routed.done = True
             if infers:
-                reply = response + infer_ending(routed, version, as_assigned=as_assigned)
+                reply = b"".join((response, *infer_ending(routed, version, as_assigned=as_assigned)))
                 routed.call.payload = b""  # as large as it may be, it would be kept until the line is made
             else:
                 route = routed.snapshot.routes[routed.arm.index]
@@ -202,9 +201,11 @@ def as_batch(response: bytes, batch: Batch[RoutedCall]) -> BatchResponse:
     return made
 
 
-def infer_ending(routed: RoutedCall, version: str, *, as_assigned: bool) -> bytes:
+def infer_ending(routed: RoutedCall, version: str, *, as_assigned: bool) -> tuple[bytes, bytes, bytes]:
     """What is appended to a worker's ModelInferResponse; `version` has served."""
-    ending = string_field(INFER_ID_TAG, routed.request_id)
+    request_id = routed.request_id.encode()
     if as_assigned:
-        return ending + routed.snapshot.routes[routed.arm.index].infer_suffix
-    return ending + infer_suffix(routed.snapshot.config.name, routed.arm, version)
+        suffix = routed.snapshot.routes[routed.arm.index].infer_suffix
+    else:
+        suffix = infer_suffix(routed.snapshot.config.name, routed.arm, version)
+    return INFER_ID_HEADS[len(request_id)], request_id, suffix

@@ -2,19 +2,25 @@
 
 import struct
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from math import isfinite
 from typing import Any, NamedTuple
 
 from abfleet_experiments.config import LoggedOutputs
+from abfleet_protos.inference_parts_pb2 import ResponseParts
 from abfleet_protos.inference_pb2 import ModelInferResponse
 from google.protobuf.message import DecodeError
 
-from abfleet_router.calls.wire import WireError, fields
+from abfleet_router.calls.wire import MOST_FIELDS, WireError, fields
 
 MODEL_VERSION, OUTPUTS, RAW = 2, 5, 6
 """Field numbers."""
 MOST_ELEMENTS = 100
 """Of an output in the log."""
+SMALL_BYTES = 2 * MOST_FIELDS
+"""Up to here protobuf takes an answer apart quicker, at the price of a copy, and there are not too many fields."""
+MOST_KEPT_BYTES = 256
+"""Of an output without its elements."""
 WHOLE: Mapping[str, tuple[str, str]] = {
     "INT8": ("b", "int_contents"),
     "INT16": ("h", "int_contents"),
@@ -89,14 +95,21 @@ def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
     if wanted.items is None and not wanted.outputs:
         check(response)
         return NOTHING
-    names = {*wanted.outputs, *([] if wanted.items is None else [wanted.items])}
-    found = elements_of(response, names)
+    if not wanted.outputs and len(response) <= SMALL_BYTES and (quick := _only_items(response, wanted.items or "")):
+        return LoggedTensors(quick, NOTHING.outputs)
+    found = elements_of(response, wanted.outputs if wanted.items is None else (wanted.items, *wanted.outputs))
     items: tuple[int, ...] | NamedItems | None = None
-    if wanted.items in found and found[wanted.items].datatype == TEXTS:  # an empty one is padding
-        texts: list[str] = found[wanted.items].elements
+    if (listed := found.get(wanted.items or "")) is None:
+        pass
+    elif listed.datatype == TEXTS:  # an empty one is padding
+        texts: list[str] = listed.elements
         items = NamedItems(text for text in texts if 0 < len(text.encode()) <= LONGEST_NAME)
-    elif wanted.items in found and found[wanted.items].datatype in WHOLE:
-        items = tuple(item for item in found[wanted.items].elements if item <= LARGEST_WHOLE)
+    elif listed.datatype == "UINT64":
+        items = tuple(item for item in listed.elements if item <= LARGEST_WHOLE)
+    elif listed.datatype in WHOLE:
+        items = tuple(listed.elements)
+    if not wanted.outputs:
+        return LoggedTensors(items, NOTHING.outputs)
     outputs = {
         name: [one if isfinite(one) else None for one in found[name].elements]
         for name in wanted.outputs
@@ -105,57 +118,110 @@ def logged(response: bytes, wanted: LoggedOutputs) -> LoggedTensors:
     return LoggedTensors(items, outputs)
 
 
+def _only_items(response: bytes, name: str) -> tuple[int, ...] | None:
+    """Whole numbers of the one output that has items; None where it is to be looked at more closely. Raises WireError.
+
+    As `elements_of`, for what most answers are: those of recommenders.
+    """
+    parts = _parts(response)
+    contents = parts.raw_output_contents[:]
+    if not contents:  # its elements are typed, and outputs are never the same bytes
+        return None
+    place, datatype = _place_of(tuple(parts.outputs[:]), name)
+    if place is None or place >= len(contents):
+        return None
+    raw = contents[place]
+    return _reader(datatype, len(raw)).unpack_from(raw)
+
+
+@lru_cache(maxsize=1024)
+def _place_of(outputs: tuple[bytes, ...], name: str) -> tuple[int | None, str]:
+    """Where the output of this name is, if it has whole numbers that fit the log, and their datatype."""
+    found = [(place, datatype) for place, (other, datatype) in enumerate(map(declared, outputs)) if other == name]
+    return found[-1] if found and found[-1][1] in WHOLE and found[-1][1] != "UINT64" else (None, "")
+
+
 def elements_of(response: bytes, names: Collection[str]) -> dict[str, Elements]:
     """The first 100 elements of each of these outputs that the answer has. Raises WireError."""
-    tensors: dict[str, tuple[Any, int]] = {}
-    raw: list[tuple[int, int]] = []
-    place = 0
-    for number, begin, value, end in fields(response):
-        if number == OUTPUTS:
-            tensor = _tensor(response[begin:end])
-            tensors[tensor.name] = (tensor, place)
-            place += 1
-        elif number == RAW:
-            raw.append((value, end))
+    outputs, raw = _tensors(response)
     found: dict[str, Elements] = {}
-    for name in names:
-        if name in tensors:
-            tensor, place = tensors[name]
-            span = raw[place] if place < len(raw) else None
-            found_here = _elements(tensor, None if span is None else response[span[0] : span[1]])
-            if found_here is not None:
-                found[name] = Elements(tensor.datatype, found_here)
+    for place, field in enumerate(outputs):
+        name, datatype = declared(field) if len(field) <= MOST_KEPT_BYTES else declared.__wrapped__(field)
+        if name in names:
+            elements = _elements(field, datatype, raw[place] if place < len(raw) else None)
+            if elements is not None:
+                found[name] = Elements(datatype, elements)
+            elif name in found:  # of two with one name the last counts
+                del found[name]
     return found
+
+
+def _tensors(response: bytes) -> tuple[Sequence[bytes], Sequence[bytes | memoryview]]:
+    """The outputs of an answer, each a serialised InferOutputTensor, and their raw elements."""
+    if len(response) <= SMALL_BYTES:
+        parts = _parts(response)
+        return parts.outputs[:], parts.raw_output_contents[:]  # slices are lists, which are quicker to go through
+    outputs: list[bytes] = []
+    raw: list[memoryview] = []
+    whole = memoryview(response)  # large tensors are not copied
+    for number, _, value, end in fields(response):
+        if number == OUTPUTS:
+            outputs.append(response[value:end])
+        elif number == RAW:
+            raw.append(whole[value:end])
+    return outputs, raw
+
+
+def _parts(response: bytes) -> ResponseParts:
+    try:
+        return ResponseParts.FromString(response)
+    except DecodeError:
+        raise WireError("the answer is no message") from None
+
+
+@lru_cache(maxsize=1024)
+def declared(field: bytes) -> tuple[str, str]:
+    """Name and datatype of an output: with every answer of a model it is the same bytes, unless its elements are typed.
+
+    Raises WireError.
+    """
+    tensor = _tensor(field)
+    return tensor.name, tensor.datatype
 
 
 def _tensor(field: bytes) -> Any:
     try:
-        return ModelInferResponse.FromString(field).outputs[0]
+        return ModelInferResponse.InferOutputTensor.FromString(field)
     except DecodeError:
         raise WireError("an output is no tensor") from None
 
 
-def _texts(tensor: Any, raw: bytes | None) -> list[str]:
+def _texts(field: bytes, raw: bytes | memoryview | None) -> list[str]:
     """The first texts of a tensor."""
-    texts: list[bytes] = list(tensor.contents.bytes_contents[:MOST_ELEMENTS])
+    texts: list[bytes] = list(_tensor(field).contents.bytes_contents[:MOST_ELEMENTS])
     place, end = 0, len(raw or b"")
     while raw is not None and len(texts) < MOST_ELEMENTS and place + LENGTH.size <= end:
         begin = place + LENGTH.size
         place = begin + LENGTH.unpack_from(raw, place)[0]
         if place <= end:
-            texts.append(raw[begin:place])
+            texts.append(bytes(raw[begin:place]))
     return [text.decode(errors="replace") for text in texts]
 
 
-def _elements(tensor: Any, raw: bytes | None) -> list[Any] | None:
+@lru_cache(maxsize=1024)
+def _reader(datatype: str, size_bytes: int) -> struct.Struct:
+    form = NUMBERS[datatype][0]
+    return struct.Struct(f"<{min(MOST_ELEMENTS, size_bytes // struct.calcsize(f'<{form}'))}{form}")
+
+
+def _elements(field: bytes, datatype: str, raw: bytes | memoryview | None) -> list[Any] | None:
     """The first elements of a tensor; None for a datatype that is none."""
-    if tensor.datatype == TEXTS:
-        return _texts(tensor, raw)
-    if tensor.datatype not in NUMBERS:
+    if datatype == TEXTS:
+        return _texts(field, raw)
+    if datatype not in NUMBERS:
         return None
-    form, contents = NUMBERS[tensor.datatype]
     if raw is not None:
-        size = struct.calcsize(f"<{form}")
-        return list(struct.unpack_from(f"<{min(MOST_ELEMENTS, len(raw) // size)}{form}", raw))
-    typed = getattr(tensor.contents, contents)[:MOST_ELEMENTS] if contents else []
+        return list(_reader(datatype, len(raw)).unpack_from(raw))
+    contents = NUMBERS[datatype][1]
+    typed = getattr(_tensor(field).contents, contents)[:MOST_ELEMENTS] if contents else []
     return [int(one) if isinstance(one, bool) else one for one in typed]

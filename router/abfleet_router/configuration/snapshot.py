@@ -150,6 +150,8 @@ def arm_route(arm: Arm, pool: Pool, metrics: RouterMetrics, config: Config, rout
 
 REQUEST_ID_HEADS = tuple(REQUEST_ID_TAG + varint(size) for size in range(LIMITS.request_id_bytes + 1))
 """What stands before a request id of so many bytes."""
+INFER_ID_HEADS = tuple(INFER_ID_TAG + varint(size) for size in range(LIMITS.request_id_bytes + 1))
+"""The same of ModelInferResponse."""
 
 
 def string_field(tag: bytes, text: str) -> bytes:

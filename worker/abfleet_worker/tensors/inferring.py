@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
-from abfleet_models.golden.joining import split
 from abfleet_models.signature import RECOMMENDER, Signature
 from abfleet_protos.worker_pb2 import InferBatchRequest
 from abfleet_transport.call import Code
@@ -15,8 +14,9 @@ from abfleet_worker.errors import ModelAnswerError
 from abfleet_worker.metrics import WorkerMetrics
 from abfleet_worker.request import Refusal, shown
 from abfleet_worker.tensors import reading
-from abfleet_worker.tensors.answering import encode, join_batch
+from abfleet_worker.tensors.answering import RunOutput, SharedRun, encode, join_batch
 from abfleet_worker.tensors.faces import face_of
+from abfleet_worker.tensors.layouts import Layouts
 from abfleet_worker.tensors.reading import InferItem, WrongRequestError
 
 MOST_JOINED_BYTES = 1024 * 1024
@@ -39,7 +39,7 @@ class TensorModel(Protocol):
 
 
 class Inferring:
-    """Frozen; replaced with the model."""
+    """Frozen but for what it has learned of requests; replaced with the model."""
 
     batch_type = InferBatchRequest
 
@@ -56,6 +56,7 @@ class Inferring:
         """`name`: the model's, as callers of this worker itself know it; `most_bytes`: of the answer to a batch."""
         self._model = model
         self._face = face_of(model.signature, model.dimensions, most_bytes)
+        self._layouts = Layouts(self._face)
         self._is_recommender = model.signature.kind == RECOMMENDER
         self._name = name
         self._alias = alias
@@ -69,7 +70,7 @@ class Inferring:
         try:
             message = reading.parse(payload)
             self._check_target(message.model_name, message.model_version)
-            return self._read(message, len(payload), expires), message.id
+            return self._newest(reading.read(message, self._face, len(payload), expires)), message.id
         except WrongRequestError as error:
             return error.refusal
 
@@ -78,17 +79,27 @@ class Inferring:
         items: list[InferItem | Refusal] = []
         for payload, expires in zip(payloads, expiries, strict=True):
             try:
-                items.append(self._read(reading.parse(payload), len(payload), expires))
+                items.append(self._read_batched(payload, expires))
             except WrongRequestError as error:
                 items.append(error.refusal)
         return items
 
-    def _read(self, message: Any, size_bytes: int, expires: float | None) -> InferItem:
-        item = reading.read(message, self._face, size_bytes, expires)
-        if self._is_recommender:  # as for Recommend, the newest items of a longer history are kept
-            (history,) = item.arrays
-            return item._replace(arrays=(history[:, -self._model.max_history :],))
-        return item
+    def _read_batched(self, payload: bytes, expires: float | None) -> InferItem:
+        known = self._layouts.read(payload, expires)
+        if isinstance(known, InferItem):
+            return self._newest(known) if self._is_recommender else known
+        message = reading.parse(payload)
+        item = reading.read(message, self._face, len(payload), expires)
+        if known is not None:
+            self._layouts.learn(known, message, item)
+        return self._newest(item)
+
+    def _newest(self, item: InferItem) -> InferItem:
+        """As for Recommend, the newest items of a longer history are kept."""
+        if not self._is_recommender or item.tails[0][0] <= self._model.max_history:
+            return item
+        history = item.arrays[0][:, -self._model.max_history :]
+        return item._replace(arrays=(history,), tails=(history.shape[1:],))
 
     def _check_target(self, name: str, version: str) -> None:
         problem = not_served(name, version, self._name, self._model.version, self._alias)
@@ -100,12 +111,12 @@ class Inferring:
         if not self._model.joins or len(items) == 1:
             return [[index] for index in range(len(items))]
         runs: list[Sequence[int]] = []
-        open_runs: dict[object, tuple[list[int], int]] = {}
+        open_runs: dict[tuple[tuple[int, ...], ...], tuple[list[int], int]] = {}
         for index, item in enumerate(items):
             if not item.rows or item.size_bytes > MOST_JOINED_BYTES:  # nothing to put together, or too much
                 runs.append([index])
                 continue
-            key = tuple(array.shape[1:] for array in item.arrays)
+            key = item.tails
             members, size = open_runs.get(key, ([], 0))
             if members and (len(members) == max_batch or size + item.size_bytes > MOST_JOINED_BYTES):
                 runs.append(members)
@@ -126,22 +137,23 @@ class Inferring:
         begun = self._clock()
         outputs = self._model.run([face.outputs[place].name for place in asked], inputs)
         self._metrics.ran(len(items), self._clock() - begun)
-        shares = [outputs] if len(items) == 1 else split(outputs, [item.rows for item in items])
-        if shares is None:
+        is_bad = self._is_recommender and not all(map(_has_numbers, outputs))
+        made = {place: RunOutput(output, face.outputs[place]) for place, output in zip(asked, outputs, strict=True)}
+        if len(items) == 1:
+            return [BAD_ANSWER if is_bad else encode([made[place] for place in asked])]
+        total = sum([item.rows for item in items])
+        if any(output.ndim == 0 or output.shape[0] != total for output in outputs):
             shapes = ", ".join(str(output.shape) for output in outputs)
-            raise ModelAnswerError(
-                f"model {self._model.version}: {sum(item.rows for item in items)} rows got outputs of shape {shapes}"
-            )
-        return [
-            self._encode(item, dict(zip(asked, share, strict=True))) for item, share in zip(items, shares, strict=True)
-        ]
-
-    def _encode(self, item: InferItem, outputs: Mapping[int, NDArray[Any]]) -> bytes | Refusal:
-        if self._is_recommender and any(
-            array.dtype.kind == "f" and np.isnan(array).any() for array in outputs.values()
-        ):
-            return BAD_ANSWER
-        return encode([outputs[place] for place in item.outputs], [self._face.outputs[place] for place in item.outputs])
+            raise ModelAnswerError(f"model {self._model.version}: {total} rows got outputs of shape {shapes}")
+        answers: list[bytes | Refusal] = []
+        shared, end = SharedRun(made), 0
+        for item in items:
+            begin, end = end, end + item.rows
+            if is_bad and not all(_has_numbers(output[begin:end]) for output in outputs):
+                answers.append(BAD_ANSWER)
+            else:
+                answers.append(shared.encode(item.outputs, begin, end))
+        return answers
 
     def join_alone(self, answer: bytes, request_id: str) -> bytes:
         """A serialised ModelInferResponse from its tensors and what a router would add."""
@@ -150,6 +162,11 @@ class Inferring:
     def join_batch(self, answers: Sequence[bytes | Refusal], elapsed_us: int) -> bytes:
         """A serialised InferBatchResponse."""
         return join_batch(self._model.version, answers, elapsed_us, self._alias, self._most_bytes)
+
+
+def _has_numbers(output: NDArray[Any]) -> bool:
+    """Whether none of its elements is NaN."""
+    return output.dtype.kind != "f" or not np.isnan(output).any()
 
 
 def not_served(name: str, version: str, served_name: str, served_version: str, alias: str) -> str | None:

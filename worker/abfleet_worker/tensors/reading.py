@@ -21,6 +21,7 @@ from abfleet_worker.tensors.faces import ModelFace, TensorFace
 Array = NDArray[Any]
 LENGTH = struct.Struct("<I")
 """Before each element of BYTES that is sent raw."""
+SEQUENCE_ID = "sequence_id"
 SHARED_MEMORY = "shared_memory_region"
 NOT_SERVED = ("classification", SHARED_MEMORY)
 """Extensions of other servers that change what an answer is; to pass over them would be a wrong answer."""
@@ -35,6 +36,8 @@ class InferItem(NamedTuple):
     """Places of the outputs that are asked for, in the order of the answer."""
     rows: int
     """The first dimension that all inputs share; 0 where there is none, and the request is run alone."""
+    tails: tuple[tuple[int, ...], ...]
+    """The other dimensions of each input."""
     size_bytes: int
     """Of the message."""
     expires: float | None
@@ -72,15 +75,18 @@ def read(message: ModelInferRequest, face: ModelFace, size_bytes: int, expires: 
         tuple(arrays),
         _outputs(message, face) if message.outputs else tuple(range(len(face.outputs))),
         rows.pop() if len(rows) == 1 else 0,
+        tuple(array.shape[1:] for array in arrays),
         size_bytes,
         expires,
     )
 
 
 def _refuse_sequences(message: ModelInferRequest) -> None:
-    sequence = message.parameters.get("sequence_id")
+    sequence = message.parameters.get(SEQUENCE_ID)
     if sequence is not None and (sequence.int64_param or sequence.uint64_param or sequence.string_param):
-        raise WrongRequestError("parameters[sequence_id]: sequences are not served; leave it out", Code.UNIMPLEMENTED)
+        raise WrongRequestError(
+            f"parameters[{SEQUENCE_ID}]: sequences are not served; leave it out", Code.UNIMPLEMENTED
+        )
 
 
 def _inputs(message: ModelInferRequest, face: ModelFace) -> list[Array]:
