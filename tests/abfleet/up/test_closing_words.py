@@ -10,6 +10,12 @@ from abfleet.up.settings import UpSettings
 ADDRESSES = {"ready": "127.0.0.1:50051", "admin": "127.0.0.1:50052"}
 
 
+@pytest.fixture(autouse=True)
+def _as_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not as `./run test` has it, which is how a clone spells the command."""
+    monkeypatch.delenv("ABFLEET_PROGRAM", raising=False)
+
+
 def test_next_has_no_flag_that_is_the_default() -> None:
     """A fleet as README starts it is called without flags, in lines of a terminal's width."""
     lines = what_next(UpSettings(), ADDRESSES, "127.0.0.1:8080")
