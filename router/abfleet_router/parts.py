@@ -16,7 +16,7 @@ from abfleet_protos import inference_pb2, recommender_pb2, recommender_pb2_grpc
 from abfleet_transport import oip
 from abfleet_transport.health import HealthService
 from abfleet_transport.machine import Machine
-from abfleet_transport.reflection import add_reflection_of
+from abfleet_transport.reflection import add_reflection
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -166,7 +166,7 @@ class RouterParts:
         self.health.add_to(server)
         recommender_pb2_grpc.add_FeedbackServicer_to_server(self.feedback, server)  # type: ignore[no-untyped-call]
         RouterOipServices(lambda: self.router.snapshot, lambda: self.health.serving).add_to(server)
-        add_reflection_of(server, (recommender_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR))
+        add_reflection(server, (recommender_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR))
 
     def _use(self, snapshot: Snapshot) -> None:
         self._operations.bind(config_revision=snapshot.revision)

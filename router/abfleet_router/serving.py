@@ -10,9 +10,9 @@ import grpc
 from abfleet_process.lasting import start_lasting
 from abfleet_process.operational_log import OperationalLog
 from abfleet_process.watched_credentials import keep_checking
-from abfleet_protos import admin_pb2_grpc
-from abfleet_transport.health import add_reflection
+from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_transport.machine import THIS_MACHINE, Machine
+from abfleet_transport.reflection import add_reflection
 
 from abfleet_router.admin import admin
 from abfleet_router.parts import RouterParts
@@ -115,7 +115,7 @@ class Serving:
         admin_pb2_grpc.add_AdminServicer_to_server(
             admin.Admin(report, self.parts.reloader, self.parts.router, self._operations), self._admin_server
         )  # type: ignore[no-untyped-call]
-        add_reflection(self._admin_server, (admin.SERVICE,))
+        add_reflection(self._admin_server, (admin_pb2.DESCRIPTOR,))
         self._admin_port = self.parts.guards.bind_admin(self._admin_server)
         await self._admin_server.start()
 

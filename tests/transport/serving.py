@@ -14,8 +14,11 @@ import pytest
 from abfleet_process.security.tls import CertificateFiles, ServerTls
 from abfleet_transport.call import Call
 from abfleet_transport.client.channel import ClientCredentials, open_channel
-from abfleet_transport.health import HealthService, add_reflection
+from abfleet_transport.health import HealthService
+from abfleet_transport.reflection import add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, ServiceDescriptorProto
+from google.protobuf.descriptor_pool import DescriptorPool
 
 from tests.support.certificates import Authority, needs_openssl
 
@@ -28,6 +31,12 @@ SECURED = "grpcio-tls"
 CARRIED = (*TRANSPORTS, pytest.param(SECURED, marks=needs_openssl))
 """Everything that carries calls."""
 METHODS = ("/test.Echo/Say", "/test.Echo/Shout")
+RECOMMENDER = DescriptorPool().AddSerializedFile(
+    FileDescriptorProto(
+        name="served.proto", service=[ServiceDescriptorProto(name="Recommender")], syntax="proto3"
+    ).SerializeToString()
+)
+"""A file with one service, to be found by reflection."""
 PATIENCE_SECONDS = 60
 
 
@@ -126,7 +135,7 @@ async def serving(
 
     def add_services(server: grpc.aio.Server) -> None:
         health.add_to(server)
-        add_reflection(server, ("Recommender",))
+        add_reflection(server, (RECOMMENDER,))
 
     plan = ServerPlan(
         address=address,

@@ -212,8 +212,8 @@ def test_other_libraries_may_register_the_same_package(first: str) -> None:
     code += (
         "import asyncio, grpc\n"
         "from abfleet_protos import inference_pb2\n"
-        "from abfleet_transport.reflection import add_reflection_of\n"
-        "async def reflected(): add_reflection_of(grpc.aio.server(), (inference_pb2.DESCRIPTOR,))\n"
+        "from abfleet_transport.reflection import add_reflection\n"
+        "async def reflected(): add_reflection(grpc.aio.server(), (inference_pb2.DESCRIPTOR,))\n"
         "asyncio.run(reflected())\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_SECONDS, cwd=ROOT)

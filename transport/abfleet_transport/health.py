@@ -1,12 +1,9 @@
-"""Standard gRPC services that every server of the fleet has: health and reflection."""
+"""The standard health service, which every server of the fleet has."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection, reflection_pb2
-
-from abfleet_transport.grpcio.grpcio_server import add_methods
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
@@ -37,20 +34,3 @@ class HealthService:
             await self._servicer.set(gone, health_pb2.HealthCheckResponse.SERVICE_UNKNOWN)
         self._names = wanted
         await self.set_serving(self.serving)
-
-
-REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
-"""What clients ask first; its messages are those of v1alpha, the only one that grpcio has."""
-
-
-def add_reflection(server: grpc.aio.Server, services: Sequence[str]) -> None:
-    """Serves reflection, by both of its names, for these services, health and reflection itself."""
-    names = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]  # the stubs lack it
-    reflect = grpc.stream_stream_rpc_method_handler(
-        servicer.ServerReflectionInfo,
-        request_deserializer=reflection_pb2.ServerReflectionRequest.FromString,
-        response_serializer=reflection_pb2.ServerReflectionResponse.SerializeToString,
-    )
-    for name in (reflection.SERVICE_NAME, REFLECTION_V1):
-        add_methods(server, name, {"ServerReflectionInfo": reflect})

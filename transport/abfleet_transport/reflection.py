@@ -10,10 +10,12 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from abfleet_transport.grpcio.grpcio_server import add_methods
-from abfleet_transport.health import REFLECTION_V1
+
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+"""What clients ask first; its messages are those of v1alpha, the only one that grpcio has."""
 
 
-def add_reflection_of(server: grpc.aio.Server, files: Iterable[Any]) -> None:
+def add_reflection(server: grpc.aio.Server, files: Iterable[Any]) -> None:
     """Serves reflection, by both of its names, for the services of these files, health and reflection itself."""
     pool = DescriptorPool()
     known: set[str] = set()

@@ -23,7 +23,7 @@ from abfleet_process.tracing.exporter import make_exporter
 from abfleet_protos import inference_pb2, recommender_pb2, worker_pb2
 from abfleet_transport.health import HealthService
 from abfleet_transport.machine import THIS_MACHINE, Machine
-from abfleet_transport.reflection import add_reflection_of
+from abfleet_transport.reflection import add_reflection
 from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Server, ServerPlan, choose, make_server
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -232,7 +232,7 @@ class WorkerServing:
             ready=lambda: self.health.serving,
         )
         oip.add_to(server)
-        add_reflection_of(server, (recommender_pb2.DESCRIPTOR, worker_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR))
+        add_reflection(server, (recommender_pb2.DESCRIPTOR, worker_pb2.DESCRIPTOR, inference_pb2.DESCRIPTOR))
 
     async def __aenter__(self) -> "WorkerServing":
         await self.health.set_serving(False)

@@ -33,8 +33,6 @@ from abfleet_router.metrics import ArmStats, RouterMetrics
 if TYPE_CHECKING:  # the stubs are generic, the class itself is not
     Context = grpc.aio.ServicerContext[admin_pb2.SetLogLevelRequest, admin_pb2.SetLogLevelResponse]
 
-SERVICE = admin_pb2.DESCRIPTOR.services_by_name["Admin"].full_name
-
 
 class StatusReport:
     """Puts together what `abfleet status` shows. Reading it changes nothing."""
