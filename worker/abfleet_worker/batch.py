@@ -96,6 +96,20 @@ def pad(histories: Sequence[History]) -> NDArray[np.int64]:
     return matrix
 
 
+def sendable(
+    item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Sequence[int]
+) -> tuple[NDArray[np.int64], NDArray[np.float32], Sequence[int]]:
+    """The columns that are sent at most, and how many of each row are: `limits` themselves where every row is whole in
+    what it may send, else as of `usable`."""
+    width = min(max(limits), item_ids.shape[1])
+    item_ids, scores = item_ids[:, :width], scores[:, :width]
+    # Both ends are finite only if every score is (nan spreads), and no array of booleans is made for it.
+    lowest, highest = np.minimum.reduce(scores, axis=None), np.maximum.reduce(scores, axis=None)
+    if isfinite(lowest) and isfinite(highest) and np.minimum.reduce(item_ids, axis=None) > 0:
+        return item_ids, scores, limits
+    return item_ids, scores, usable(item_ids, scores, limits)
+
+
 def encode(
     item_ids: NDArray[np.int64], scores: NDArray[np.float32], limits: Sequence[int], varints: Varints
 ) -> list[bytes | Refusal]:
@@ -104,13 +118,8 @@ def encode(
     `item_ids`: int64[batch, k], `scores`: float32[batch, k], best first. A row ends at an id 0 or a score -inf: the
     model had no more items. A row with a nan, +inf or an id below 0 in what would be sent is refused, never sent.
     """
-    width = min(max(limits), item_ids.shape[1])
-    item_ids, scores = item_ids[:, :width], scores[:, :width]
-    counts: Sequence[int] = limits
-    # Both ends are finite only if every score is (nan spreads), and no array of booleans is made for it.
-    lowest, highest = np.minimum.reduce(scores, axis=None), np.maximum.reduce(scores, axis=None)
-    if not (isfinite(lowest) and isfinite(highest) and np.minimum.reduce(item_ids, axis=None) > 0):
-        counts = usable(item_ids, scores, limits)
+    item_ids, scores, counts = sendable(item_ids, scores, limits)
+    width = item_ids.shape[1]
     rows, packed = item_ids.tolist(), scores.astype("<f4", copy=False).tobytes()
     stride = 4 * width
     if counts is limits and min(limits) >= width:  # every row is whole, as it is when all ask for as many

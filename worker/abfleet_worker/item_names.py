@@ -1,13 +1,12 @@
 """Items by their names: to the numbers that a model knows them by, and back. Pure."""
 
 from collections.abc import Iterable, Sequence
-from math import isfinite
 
 import numpy as np
 from abfleet_process.base128 import varint
 from numpy.typing import NDArray
 
-from abfleet_worker.batch import BAD_ANSWER, text_field, usable
+from abfleet_worker.batch import BAD_ANSWER, sendable, text_field
 from abfleet_worker.catalogue import Catalogue
 from abfleet_worker.request import Refusal
 
@@ -54,12 +53,7 @@ class ItemNames:
     ) -> list[bytes | Refusal]:
         """Serialised RecommendResponse messages with `items` and `scores` alone, one for each row, as `batch.encode`
         makes those with `item_ids`. A row with a number that has no name is refused."""
-        width = min(max(limits), item_ids.shape[1])
-        item_ids, scores = item_ids[:, :width], scores[:, :width]
-        counts: Sequence[int] = limits
-        lowest, highest = np.minimum.reduce(scores, axis=None), np.maximum.reduce(scores, axis=None)
-        if not (isfinite(lowest) and isfinite(highest) and np.minimum.reduce(item_ids, axis=None) > 0):
-            counts = usable(item_ids, scores, limits)
+        item_ids, scores, counts = sendable(item_ids, scores, limits)
         field_of = self._fields.__getitem__
         answers: list[bytes | Refusal] = []
         for row, values, count in zip(item_ids.tolist(), scores.astype("<f4", copy=False), counts, strict=True):
