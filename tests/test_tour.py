@@ -3,7 +3,6 @@
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 
 from tests.support.fleet import Process, status_of, wait_until
 from tests.support.load import SEED_HISTORY
+from tests.support.shell import in_shell
 
 pytestmark = pytest.mark.system
 
@@ -54,17 +54,7 @@ class Tourist:
 
     def sh(self, text: str) -> str:
         """Runs commands in the checkout; a failure shows all they said."""
-        done = subprocess.run(
-            ["sh", "-euc", text],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
-        assert done.returncode == 0, f"{text}\nexited {done.returncode}:\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return in_shell(text, self.folder, self.environment, SECONDS)
 
     def versions(self, *users: str) -> "Counter[str]":
         """Which versions answer these users now."""

@@ -6,7 +6,6 @@ Blocks of Python and YAML become the files that they are named after; commands r
 
 import os
 import re
-import subprocess
 import sys
 import time
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import pytest
 
 from tests.support.oip_tools import PYTHON as TRITON
 from tests.support.process import ROOT, Process
+from tests.support.shell import in_shell
 
 GUIDES = ROOT / "docs" / "guides"
 TRAINING = ROOT / ".cache" / "guides" / "bin" / "python"
@@ -130,18 +130,9 @@ class Newcomer:
     def sh(self, text: str) -> str:
         """What commands print; a failure shows all they said."""
         begun = time.monotonic()
-        done = subprocess.run(
-            ["sh", "-euc", text],
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        printed = in_shell(text, self.folder, self.environment, SECONDS)
         self.seconds += time.monotonic() - begun
-        assert done.returncode == 0, f"{text}\nexited {done.returncode}:\n{done.stdout}{done.stderr}"
-        return done.stdout
+        return printed
 
     def write(self, name: str, text: str) -> None:
         (self.folder / name).write_text(text, encoding="utf-8")
