@@ -47,7 +47,7 @@ class RouterOipServices:
             await context.abort(grpc.StatusCode.UNAVAILABLE, f"no worker of version {pool.version} can be asked")
         replica = pool.available[0]
         try:
-            answer = await metadata_of(replica, ASK_SECONDS)
+            answer = await metadata_of(replica.link, replica.oip_model, ASK_SECONDS)
         except (RpcFailed, TimeoutError, DecodeError) as error:
             unknown = isinstance(error, RpcFailed) and error.code is Code.UNIMPLEMENTED
             status = grpc.StatusCode.UNIMPLEMENTED if unknown else grpc.StatusCode.UNAVAILABLE

@@ -11,14 +11,12 @@ from abfleet_protos.inference_parts_pb2 import ResponseParts
 from abfleet_protos.inference_pb2 import ModelInferResponse
 from google.protobuf.message import DecodeError
 
-from abfleet_router.calls.wire import MOST_FIELDS, WireError, fields
+from abfleet_router.calls.wire import SMALL_BYTES, WireError, fields
 
 MODEL_VERSION, OUTPUTS, RAW = 2, 5, 6
 """Field numbers."""
 MOST_ELEMENTS = 100
 """Of an output in the log."""
-SMALL_BYTES = 2 * MOST_FIELDS
-"""Up to here protobuf takes an answer apart quicker, at the price of a copy, and there are not too many fields."""
 MOST_KEPT_BYTES = 256
 """Of an output without its elements."""
 WHOLE: Mapping[str, tuple[str, str]] = {

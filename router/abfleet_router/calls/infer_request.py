@@ -8,7 +8,7 @@ from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 
 from abfleet_router.calls.request import check_user_id, longer, user_id_from_metadata
-from abfleet_router.calls.wire import MOST_FIELDS, WireError, fields
+from abfleet_router.calls.wire import SMALL_BYTES, WireError, fields
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import LIMITS, InvalidRequest
 
@@ -16,8 +16,6 @@ PARAMETERS = 4
 """Field number, as the highest of those that are read."""
 MOST_HEAD_BYTES = 1024 * 1024
 """Of what is read."""
-SMALL_BYTES = 2 * MOST_FIELDS
-"""Up to here protobuf is quicker, at the price of a copy, and there are not too many fields."""
 USER_ID, SEQUENCE_ID = "user_id", "sequence_id"
 ATTRIBUTE_KINDS = ("string_param", "bool_param", "int64_param")
 SHOWN_VERSIONS = 10

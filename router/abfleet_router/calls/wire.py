@@ -9,6 +9,8 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 """Kinds of fields."""
 MOST_FIELDS = 4096
 """Of one message: each takes time, and 16 MiB have room for 8 million."""
+SMALL_BYTES = 2 * MOST_FIELDS
+"""Up to here protobuf takes a message apart quicker, at the price of a copy, and there are not too many fields."""
 
 
 class WireError(Exception):

@@ -58,7 +58,7 @@ class ItemKinds:
 
     async def _ask(self, version: str, replica: Replica) -> None:
         try:
-            answer = await metadata_of(replica, ASK_SECONDS)
+            answer = await metadata_of(replica.link, replica.oip_model, ASK_SECONDS)
         except TimeoutError:
             return
         except DecodeError:

@@ -9,17 +9,16 @@ from abfleet_experiments.config import OipModel
 from abfleet_process.base128 import varint
 from abfleet_protos.inference_pb2 import (
     ModelInferRequest,
-    ModelMetadataRequest,
-    ModelMetadataResponse,
     ModelReadyRequest,
     ModelReadyResponse,
 )
 from abfleet_transport.call import Code
-from abfleet_transport.oip import MODEL_METADATA, MODEL_READY
+from abfleet_transport.oip import MODEL_READY
 from google.protobuf.message import DecodeError
 
 from abfleet_router.fleet.health_watch import CHECK_SECONDS, CHECK_TIMEOUT_SECONDS, HealthLink, ReplicaHealth
 from abfleet_router.fleet.http2_client_stream import RpcFailed
+from abfleet_router.fleet.model_metadata import metadata_of
 
 log = structlog.get_logger("abfleet.router.oip_server")
 
@@ -99,13 +98,13 @@ class ReadyWatch:
         return ReplicaHealth.NOT_SERVING
 
     async def _misfit(self) -> str:
-        name, version = self._server.model
-        question = ModelMetadataRequest(name=name, version=version).SerializeToString()
+        model = self._server.model
         try:
-            answer = await self._link.ask(MODEL_METADATA, question, CHECK_TIMEOUT_SECONDS)
-            signature = ModelMetadataResponse.FromString(answer)
+            signature = await metadata_of(self._link, model, CHECK_TIMEOUT_SECONDS)
         except (RpcFailed, TimeoutError, DecodeError) as error:
-            log.info("the server does not say what its model takes", model=name, problem=str(error) or "no answer")
+            log.info(
+                "the server does not say what its model takes", model=model.model, problem=str(error) or "no answer"
+            )
             return ""
         self._server.named = any(one.name == HISTORY and one.datatype == TEXTS for one in signature.inputs)
         return misfit(signature)

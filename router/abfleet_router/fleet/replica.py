@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import structlog
+from abfleet_experiments.config import OipModel
 from abfleet_process.lasting import start_lasting
 
 from abfleet_router.balancing.ejection import EjectionRecord, is_ejected
@@ -95,6 +96,11 @@ class Replica:
         if failures and self._clock() - self.record.failed_at < PENALTY_SECONDS:
             return load + FAILURE_PENALTY * failures
         return load
+
+    @property
+    def oip_model(self) -> OipModel | None:
+        """What is asked for at a server of the Open Inference Protocol; None of a worker."""
+        return None if self.oip is None else self.oip.model
 
     def is_in(self, now: float) -> bool:
         """Whether it may get calls: it serves, and is neither draining nor ejected at `now`."""
