@@ -1,5 +1,6 @@
 """Experiments of several allocations, with the router's own buckets, against a count in plain Python."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.measurements import measure
 from abfleet_analysis.periods import cells
 from abfleet_experiments.bucketing import BUCKETS
+from abfleet_experiments.config import time_text
 from abfleet_experiments.file.load import load_text
 from hypothesis import given
 from hypothesis import strategies as st
@@ -256,3 +258,27 @@ def test_a_group_that_was_switched_off_is_still_judged(tmp_path: Path) -> None:
     text = Setting(treatment=50).text()
     experiment = only(report_of(log.write(tmp_path), text))
     assert {group["name"]: group["decision"] for group in experiment["groups"]}["treatment"] is not None
+
+
+@pytest.mark.parametrize("change", ["weights", "traffic", "salt"])
+@pytest.mark.parametrize("identity", ["ffffffffffff", None])
+@pytest.mark.parametrize("calls", [1, 10])
+def test_calls_of_an_allocation_that_nothing_describes(
+    tmp_path: Path, change: str, identity: str | None, calls: int
+) -> None:
+    """A few of them say of nobody that a bucket has moved: the report is as without them, and counts them."""
+    settings = CHANGES[change]
+    phases = [Phase(one.text(), 3 * number) for number, one in enumerate(settings)]
+    folder = write(tmp_path, phases, list(visits(phases, 600, days=3 * len(phases))))
+    before = only(report_of(folder, settings[-1].text()))
+    lines = [json.loads(line) for file in folder.glob("decisions-*") for line in file.read_text().splitlines()]
+    early = [line for line in lines if line["event"] == "exposure" and line["ts"] < time_text(START + DAY)][:calls]
+    strays = [
+        line | {"allocation": identity, "request_id": f"stray-{number}", "group": "treatment"}
+        for number, line in enumerate(early)
+    ]
+    (folder / "decisions-other-20261102T000000-9.jsonl").write_text("".join(json.dumps(one) + "\n" for one in strays))
+    after = only(report_of(folder, settings[-1].text()))
+    assert after["data_quality"].pop("unknown_allocation") == calls
+    assert before["data_quality"].pop("unknown_allocation") == 0
+    assert after == before

@@ -8,7 +8,8 @@ of a log is counted in plain Python (tests/support/fuzzed_truth.py). Invariants,
 - `crash`: no traceback, in no form of the report;
 - `evidence`: nothing is shipped, rolled back or stopped without users in both groups, or without data of the metric;
 - `history`: the report of a day and the newest one say the same of the looks up to that day; with `quantiles` also of
-  quantile metrics, with `currencies` also of money where there is more than one currency;
+  quantile metrics, with `currencies` also of money where there is more than one currency. Not of the split where
+  neither the file nor a line says an allocation's shares, and later calls say more of them;
 - `truth`: counts and values are those that were counted by hand;
 - `order`: lines and files in another order, in more files, or compacted, give the same report;
 - `user`: without one user's lines no group has lost more than one user, and more calls than that user's;
@@ -132,6 +133,8 @@ def _history(newest: Report, earlier: Report, wanted: Sequence[str]) -> None:
         if then.gathered.looks.times[:looks] != one.gathered.looks.times[:looks]:
             raise Broken(f"history: {one.name}: the looks of {earlier.as_of} are at other times")
         mine, theirs = _paths(one), _paths(then)
+        if _shares_learnt(then, one):
+            left |= {"split"}
         for name in theirs:
             if name[0] not in left and not np.allclose(
                 theirs[name][:looks], mine[name][:looks], rtol=1e-7, atol=1e-9, equal_nan=True
@@ -152,6 +155,18 @@ def _left_alone(report: Report, wanted: Sequence[str]) -> set[str]:
     foreign = any(one.gathered.evidence.quality.other_currencies for one in report.experiments)
     left = {"response_time_p95"} if "quantiles" not in wanted else set()
     return left | ({"revenue_per_user"} if foreign and "currencies" not in wanted else set())
+
+
+def _shares_learnt(then: ExperimentReport, one: ExperimentReport) -> bool:
+    """Whether calls alone say the shares of an allocation, and the later ones have said more."""
+    before = {allocation.id: allocation.weights for allocation in then.gathered.allocations}
+    now = {allocation.id: allocation.weights for allocation in one.gathered.allocations}
+    most = len(_groups(one))
+    return any(
+        not np.allclose(np.pad(before[name], (0, most - len(before[name]))), now[name])
+        for name in before
+        if name in now
+    )
 
 
 def _words(history: Sequence[tuple[object, object]]) -> str:

@@ -129,6 +129,9 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
     if quality.wrong_clock:
         lines = counted(quality.wrong_clock, "line")
         yield Finding(Level.WARNING, f"{lines} of the log have a time far from all others; not counted.")
+    if quality.unknown_allocation:
+        calls = counted(quality.unknown_allocation, "call")
+        yield Finding(Level.WARNING, f"{calls} of an allocation that nothing describes, or of an old one; not counted.")
     if quality.unusable_values:
         lines = counted(quality.unusable_values, "line")
         yield Finding(

@@ -181,7 +181,9 @@ class DataQuality:
         in_both_groups: Users who count in more than one
             group: their window had closed before their bucket moved, or a new salt dealt them anew.
         synthetic, ...: Users, lines and outcomes that were left out, and why. excluded: Calls in windows that the
-            experiment excludes. pinned: Calls of the whole log whose caller named the version.
+            experiment excludes. unknown_allocation: Calls of an allocation that nothing describes and hardly any call
+            names, or of one before the newest MAX_ALLOCATIONS. pinned: Calls of the whole log whose caller named the
+            version.
     """
 
     lines: int = 0
@@ -207,6 +209,7 @@ class DataQuality:
     unusable_values: int = 0
     wrong_clock: int = 0
     wrong_clock_routers: tuple[str, ...] = ()
+    unknown_allocation: int = 0
     routers_off: tuple[RouterOff, ...] = ()
     excluded: int = 0
     joined: Floats = field(default_factory=lambda: np.zeros(0))

@@ -74,10 +74,17 @@ def quality(tables: Tables) -> DataQuality:
         duplicate_outcomes=lines.duplicate_outcomes,
         conflicting_outcomes=lines.conflicting_outcomes,
         routers_off=lines.clocks.off.get(tables.name, ()),
+        unknown_allocation=_of_unknown_allocations(tables),
         joined=joined,
         unjoined=unjoined,
         before=_before(tables),
     )
+
+
+def _of_unknown_allocations(tables: Tables) -> int:
+    """Calls of allocations that the report does not know."""
+    known = {one.id for one in tables.allocations}
+    return sum(row["n"] for row in tables.lines.calls.allocated(tables.name) if row["allocation"] not in known)
 
 
 def quality_of_lines(lines: LogTables, name: str) -> DataQuality:

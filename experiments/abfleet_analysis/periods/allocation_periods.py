@@ -20,6 +20,10 @@ from abfleet_analysis.decision.evidence import Calendar
 from abfleet_analysis.storage.fetching import fetched_rows
 
 MAX_ALLOCATIONS: Final = 12
+STRAY_CALLS: Final = 10
+STRAY_SHARE: Final = 0.01
+"""An allocation that neither the file nor a line describes, while they describe others, and that has no more calls than
+one of these two, is nobody's: one line with a wrong id may not say which users moved."""
 """An experiment's newest allocations, as many as are compared; each more costs time with its square."""
 DAY: Final = timedelta(days=1)
 FORGIVEN: Final = 24
@@ -162,7 +166,7 @@ def find_allocations(
     events: Mapping[str, LoggedShares],
     as_of: datetime,
 ) -> list[LoggedAllocation]:
-    """The allocations that calls name, in the order in which they began, the newest MAX_ALLOCATIONS of them.
+    """The allocations that calls name, in the order in which they began, without strays, the newest MAX_ALLOCATIONS.
 
     calls: Rows as of `Calls.allocated`.
     """
@@ -174,9 +178,13 @@ def find_allocations(
         n, highest = seen.get(row["group"], (0, 0.0))
         seen[row["group"]] = (n + row["n"], max(highest, row["highest"] or 0.0))
     from_file = _shares_of_file(experiment, as_of)
+    described = {identity for identity in begins if from_file.get(identity) or _weights(events, identity)}
+    calls_of = {identity: sum(n for n, _ in seen.values()) for identity, seen in propensities.items()}
+    most = max(STRAY_CALLS, STRAY_SHARE * sum(calls_of.values()))
+    known = [one for one in begins if one in described or not described or calls_of[one] > most]
     splits = _splits(experiment, groups[0], events, as_of) if groups else {}
     found = []
-    for identity in sorted(begins, key=lambda one: (begins[one], one))[-MAX_ALLOCATIONS:]:
+    for identity in sorted(known, key=lambda one: (begins[one], one))[-MAX_ALLOCATIONS:]:
         event = events.get(identity, LoggedShares(None, None, {}))
         told = event.weights or from_file.get(identity) or {}
         begin = moment(begins[identity])
@@ -198,6 +206,10 @@ def find_allocations(
             )
         )
     return found
+
+
+def _weights(events: Mapping[str, LoggedShares], identity: str) -> Mapping[str, float]:
+    return events[identity].weights if identity in events else {}
 
 
 def _splits(

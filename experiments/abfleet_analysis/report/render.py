@@ -278,6 +278,7 @@ def left_out(quality: DataQuality) -> str:
         "outcomes in another currency": quality.other_currencies,
         "values that are no usable number": quality.unusable_values,
         "lines of a wrong clock": quality.wrong_clock,
+        "calls of an unknown allocation": quality.unknown_allocation,
         "calls in excluded windows": quality.excluded,
     }
     return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing"

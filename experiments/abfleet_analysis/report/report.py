@@ -174,6 +174,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "open_windows": quality.open_windows,
             "unusable_values": quality.unusable_values,
             "wrong_clock": quality.wrong_clock,
+            "unknown_allocation": quality.unknown_allocation,
             "excluded": quality.excluded,
             "other_currencies": quality.other_currencies,
             "conflicting_outcomes": quality.conflicting_outcomes,

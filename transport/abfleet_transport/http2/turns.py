@@ -22,7 +22,7 @@ a call that comes meanwhile waits for a millisecond or so."""
 FRESH_BYTES: Final = 128
 """Read of one that comes from the address of a flood, as long as it has had hardly more done than a greeting. That is
 as much as a greeting has, and too little to be a flood: many of them are read, so an honest one waits but shortly."""
-NEWCOMERS: Final = 4
+NEWCOMERS: Final = 32
 """Of these, in the same time, that nothing was read of; and as many that something was."""
 
 
