@@ -4,6 +4,7 @@ __all__ = [
     "duckdb_storage",
     "fetching",
     "ibis_duckdb",
+    "ibis_equality",
     "packed_counts",
     "storage",
 ]

@@ -14,11 +14,14 @@ import ibis
 import ibis.expr.datatypes as dt
 import ibis.expr.types as ir
 
+from abfleet_analysis.storage import ibis_equality
+
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SEPARATOR: Final = "\x1f"
 """Between ids that are hashed together: no id has a control character."""
+ibis_equality.make_safe()  # before anything is compared in two threads
 TEXT, ID, AT = dt.string, dt.uint64, dt.Timestamp(scale=6)
 
 
