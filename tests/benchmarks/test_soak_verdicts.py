@@ -11,7 +11,7 @@ STEADY = [
     Sample(
         minute=minute,
         calls=1000,
-        failed=0,
+        failures={},
         p99_ms=5.0 + random.Random(minute).random(),
         held={
             "router": Held(
@@ -46,7 +46,10 @@ def test_a_warm_up_and_noise_are_no_growth() -> None:
         ("router: descriptors grow", lambda one: more(one, "router", descriptors=int(one.minute / 5))),
         ("v1: threads grow", lambda one: more(one, "v1", threads=int(one.minute / 10))),
         ("slower", lambda one: replace(one, p99_ms=one.p99_ms * (1 + one.minute**2 / 100))),
-        ("failed", lambda one: replace(one, failed=int(one.minute == 40))),
+        (
+            "1 calls failed in minute 40.0: {14: 1}",
+            lambda one: replace(one, failures={14: 1} if one.minute == 40 else {}),
+        ),
     ],
 )
 def test_what_grows_is_found(word: str, changed: "object") -> None:

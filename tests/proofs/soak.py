@@ -49,10 +49,16 @@ class Sample:
 
     minute: float
     calls: int
-    failed: int
+    failures: Mapping[int, int]
+    """By gRPC status; of calls that got none, by what the sender has in its place."""
     p99_ms: float
     held: Mapping[str, Held]
     """By the name of the process."""
+
+    @property
+    def failed(self) -> int:
+        """Calls of this minute."""
+        return sum(self.failures.values())
 
     def text(self) -> str:
         """A line of the table."""
@@ -96,7 +102,9 @@ def verdicts(samples: Sequence[Sample]) -> list[str]:
     warm = samples[int(len(samples) * WARM_SHARE) :]
     if len(warm) < 3:
         return [f"{len(warm)} samples after the warm-up; at least 3 are needed"]
-    found = [f"{one.failed} calls failed in minute {one.minute:.1f}" for one in samples if one.failed]
+    found = [
+        f"{one.failed} calls failed in minute {one.minute:.1f}: {dict(one.failures)}" for one in samples if one.failed
+    ]
     for name in warm[0].held:
         found += [f"{name}: {what}" for what in grows(warm, name)]
     third = max(1, len(warm) // 3)
@@ -169,7 +177,7 @@ def soak(
                 Sample(
                     minute=number * every_seconds / 60,
                     calls=seen.sent,
-                    failed=seen.sent - seen.ok,
+                    failures={status: count for status, count in seen.statuses.items() if status != 0},
                     p99_ms=percentile(seen.latencies_ms, 99),
                     held=has,
                 )
