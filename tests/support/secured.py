@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
+from abfleet_client import ClientCredentials
 from abfleet_process.security import tokens
-from abfleet_transport.client.channel import ClientCredentials
 
 from tests.support.certificates import Authority
 from tests.support.fleet import Fleet, replace

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_client import ClientCredentials
 from abfleet_process.security.tls import ClientTls
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 from abfleet_router.fleet.connector import SocketConnector
-from abfleet_transport.client.channel import ClientCredentials, open_channel
+from abfleet_transport.client.channel import open_channel
 
 from tests.support.certificates import Authority, needs_openssl, openssl
 from tests.support.fleet import Fleet, Process, experiments_file, wait_until
