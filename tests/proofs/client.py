@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from tests.support.fleet import VERSIONS, Fleet, experiments_file, wait_until
+from tests.support.fleet import VERSIONS, Fleet, experiments_file
 from tests.support.process import ROOT
 
 SERVICE = ROOT / "tests" / "support" / "client_service.py"
@@ -94,9 +95,17 @@ def service(fleet: Fleet, python: Path) -> Iterator["subprocess.Popen[str]"]:
             process.communicate()
 
 
-def nothing_is_lost(fleet: Fleet, python: Path, goes_on: Callable[[int], bool], seed: int = 1) -> str:
-    """See the module's first words; says what was seen. `goes_on`: whether there is another restart, after so many."""
-    draw = random.Random(seed)
+def nothing_is_lost(
+    fleet: Fleet,
+    python: Path,
+    goes_on: Callable[[int], bool],
+    *,
+    longest_gap_seconds: float = LONGEST_GAP_SECONDS,
+    calls_between: int = 500,
+) -> str:
+    """See the module's first words; says what was seen. `goes_on`: whether there is another restart, after so many;
+    `calls_between`: calls that are answered before it."""
+    draw = random.Random(1)
     for version in VERSIONS:
         fleet.wait_for_serving(version)
     restarts, gaps = 0, 0.0
@@ -105,32 +114,35 @@ def nothing_is_lost(fleet: Fleet, python: Path, goes_on: Callable[[int], bool], 
             assert fleet.router is not None
             assert fleet.router.stop() == 0
             begun = time.monotonic()
-            time.sleep(draw.uniform(0, LONGEST_GAP_SECONDS))
+            time.sleep(draw.uniform(0, longest_gap_seconds))
             fleet.start_router()
             gaps = max(gaps, time.monotonic() - begun)
             restarts += 1
-            answered = len(fleet.log())
-            wait_until(lambda answered=answered: len(fleet.log()) > answered, "answers after a restart", 60)
+            fleet.exposures(len(exposed(fleet)) + calls_between, seconds=60)
         out, _ = process.communicate("stop\n", timeout=180)
         assert process.returncode == 0, (fleet.folder / "service.stderr").read_text()[-2000:]
     return _judged(fleet, json.loads(out), f"{restarts} restarts, at most {gaps:.1f} s without a router")
 
 
-def _judged(fleet: Fleet, found: dict[str, list[dict[str, object]]], restarts: str) -> str:
+def exposed(fleet: Fleet) -> list[dict[str, Any]]:
+    """The log's exposures so far."""
+    return [line for line in fleet.log() if line["event"] == "exposure"]
+
+
+def _judged(fleet: Fleet, found: dict[str, Any], restarts: str) -> str:
     callers, tallies = found["callers"], found["tallies"]
-    failed = [error for one in callers for error in one["failed"]]  # type: ignore[attr-defined]
+    failed = [error for one in callers for error in one["failed"]]
     assert failed == [], failed[:5]
-    wanted = {f"{one['name']}-{number}" for one in callers for number in range(int(str(one["answered"])))}
-    lines = fleet.log()
-    outcomes = Counter(line["outcome_id"] for line in lines if line["event"] == "outcome")
+    wanted = {f"{one['name']}-{number}" for one in callers for number in range(one["answered"])}
+    outcomes = Counter(line["outcome_id"] for line in fleet.log() if line["event"] == "outcome")
     assert outcomes.keys() == wanted, (len(outcomes), len(wanted))
     assert set(outcomes.values()) == {1}, outcomes.most_common(3)
-    totals = {name: sum(int(str(tally[name])) for tally in tallies) for name in tallies[0]}
+    totals = {name: sum(tally[name] for tally in tallies) for name in tallies[0]}
     assert (totals["rejected"], totals["lost"]) == (0, 0), totals
     assert totals["accepted"] + totals["duplicate"] == len(wanted), totals
-    exposures = Counter(line["request_id"] for line in lines if line["event"] == "exposure" and line["status"] == "OK")
+    exposures = Counter(line["request_id"] for line in exposed(fleet) if line["status"] == "OK")
     assert exposures.keys() == wanted
-    slowest = max(float(str(one["slowest_seconds"])) for one in callers)
+    slowest = max(one["slowest_seconds"] for one in callers)
     return (
         f"{restarts}; {len(wanted)} calls, 0 failed, the slowest {slowest:.1f} s; {len(outcomes)} outcomes in the log, "
         f"0 lost, 0 doubled ({totals['retries']} batches sent again); "
