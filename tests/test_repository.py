@@ -63,14 +63,15 @@ def pyproject() -> dict[str, Any]:
 
 def test_generated_code_is_what_the_contracts_give(tmp_path: Path) -> None:
     """Regenerating from .proto files gives the committed files, byte for byte, and no other ones; what is generated
-    from inference.proto then gets a pool of descriptors of its own."""
+    from inference.proto and recommender.proto then gets a pool of descriptors of its own, each."""
     protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "protos").glob("*.proto"))
     outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     run(sys.executable, "-m", "grpc_tools.protoc", "-Iabfleet_protos=protos", *outputs, *protos)
     graph = "abfleet_models/graph/onnx_graph.proto"
     run(sys.executable, "-m", "grpc_tools.protoc", "-Imodels", *outputs[:2], f"models/{graph}")
-    made = tmp_path / "abfleet_protos" / "inference_pb2.py"
-    made.write_text(made.read_text().replace("_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"))
+    for name in ("inference_pb2.py", "recommender_pb2.py"):
+        made = tmp_path / "abfleet_protos" / name
+        made.write_text(made.read_text().replace("_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"))
     for folder in ("protos/abfleet_protos", "models/abfleet_models/graph"):
         fresh, committed = tmp_path / folder.partition("/")[2], ROOT / folder
         names = sorted(path.name for path in fresh.iterdir())

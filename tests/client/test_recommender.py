@@ -200,3 +200,16 @@ def test_another_router_takes_over_at_once(ask: Ask) -> None:
     with Desk() as here:
         ask(f"ipv4:{gone.address},{here.address}", "recommend")
     assert len(here.requests) == 1
+
+
+def test_a_service_may_have_messages_of_the_same_names(tmp_path: Path) -> None:
+    """Such as code that it has generated from the same contract itself; whichever is imported first."""
+    theirs = (
+        "from google.protobuf import descriptor_pb2, descriptor_pool\n"
+        "file = descriptor_pb2.FileDescriptorProto(name='recommender.proto', syntax='proto3')\n"
+        "for name in ('Outcome', 'RecommendRequest', 'ModelInferRequest'): file.message_type.add(name=name)\n"
+        "descriptor_pool.Default().AddSerializedFile(file.SerializeToString())\n"
+    )
+    ours = "from abfleet_client import Recommender, Tensor\nfrom abfleet_protos import inference_pb2, recommender_pb2\n"
+    for code in (theirs + ours, ours + theirs):
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, timeout=PATIENCE_SECONDS)

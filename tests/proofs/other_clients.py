@@ -1,7 +1,7 @@
 """The clients in Go and Java that docs/guides/clients.md shows, compiled and run against a fleet.
 
 They run as they stand, but for the address, and deadlines that a busy machine can keep. They need compilers and
-libraries, which Debian has; `./run prove other-clients` says which are missing, and exits with 1 if it could try neither.
+libraries, which Debian has; `./run prove other-clients` says which are missing, and exits with 1 if it tried neither.
 """
 
 import os
@@ -75,13 +75,8 @@ def begin(folder: Path, fleet: Fleet, mark: str, program: tuple[str, str]) -> No
     said("sh", "-euc", command, cwd=folder)
     (text,) = [text for language, text in blocks(PAGE) if language == program[0]]
     assert text.startswith(f"// {program[1]}\n")
-    for shown, put in (
-        (ADDRESS, fleet.address),
-        ("2*time.Second", "60*time.Second"),
-        ("(2, TimeUnit", "(60, TimeUnit"),
-    ):
-        text = text.replace(shown, put)
-    (folder / program[1]).write_text(text)
+    text = text.replace(ADDRESS, fleet.address)
+    (folder / program[1]).write_text(text.replace("2*time.Second", "60*time.Second").replace("(2, Time", "(60, Time"))
 
 
 def said(*command: str, cwd: Path, more: Mapping[str, str] | None = None) -> str:
