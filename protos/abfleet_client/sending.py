@@ -41,6 +41,7 @@ FINAL = frozenset(
 """What will be the same next time; all else is sent again, and a repeat is harmless."""
 FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS = 0.1, 5.0
 MAX_BATCH = 10_000
+ABANDONED = "close was told to wait no longer"
 EXIT_SECONDS = 10.0
 """For what waits when the interpreter ends without `close`."""
 
@@ -115,9 +116,8 @@ class OutcomeSender:
     def put(self, outcome: Outcome, timeout_seconds: float) -> None:
         """Takes an outcome. Waits while there is no room; raises OutcomesLost where none comes, RuntimeError when
         closed."""
-        if not self.offer(outcome):
-            with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._has_room, timeout_seconds)
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._has_room, timeout_seconds)
             if not self.offer(outcome):
                 raise OutcomesLost(1, f"{self._policy.capacity} outcomes wait already, which is the capacity")
 
@@ -191,41 +191,36 @@ class OutcomeSender:
             request_serializer=recommender_pb2.RecordRequest.SerializeToString,
             response_deserializer=recommender_pb2.RecordResponse.FromString,
         )
-        while batch := self._next():
-            self._send(record, [outcome for outcome, _ in batch], batch[-1][1])
+        while taken := self._next():
+            batch = [outcome for outcome, _ in taken]
+            try:
+                self._send(record, batch, taken[-1][1])
+            except Exception as error:  # a fault of ours must not end the thread, and with it all that waits
+                log.exception("outcomes could not be sent")
+                self._lose(batch, repr(error))
             with self._changed:
                 self._settled += len(batch)
                 self._changed.notify_all()
 
     def _next(self) -> list[tuple[Outcome, float]]:
         """The next batch with the times when they were taken; empty at the end."""
-        policy = self._policy
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closed)
-            full_or_wanted = lambda: (  # noqa: E731
-                len(self._waiting) >= policy.batch or self._flushed > self._settled or self._closed
-            )
-            self._changed.wait_for(full_or_wanted, policy.linger_seconds)
-            return [self._waiting.popleft() for _ in range(min(policy.batch, len(self._waiting)))]
+            self._changed.wait_for(self._need_not_linger, self._policy.linger_seconds)
+            return [self._waiting.popleft() for _ in range(min(self._policy.batch, len(self._waiting)))]
+
+    def _need_not_linger(self) -> bool:
+        return len(self._waiting) >= self._policy.batch or self._flushed > self._settled or self._closed
 
     def _send(self, record: Any, batch: list[Outcome], taken_at: float) -> None:
         """Tries until the batch is answered or its time is up."""
         request = recommender_pb2.RecordRequest(outcomes=map(outcome_message, batch))
         give_up, failures = taken_at + self._policy.give_up_seconds, 0
         while True:
-            why, may_help = "close was told to wait no longer", False
-            if not self._abandoned:
-                self._call = record.future(
-                    request, timeout=self._policy.timeout_seconds, metadata=self._metadata(), wait_for_ready=True
-                )
-                try:
-                    self._account(batch, self._call.result())
-                    return
-                except grpc.FutureCancelledError:
-                    continue  # by close
-                except grpc.RpcError:
-                    code = self._call.code()
-                    why, may_help = f"{code.name}: {self._call.details()}", code not in FINAL
+            answer, why, may_help = self._attempt(record, request)
+            if answer is not None:
+                self._account(batch, answer)
+                return
             failures += 1
             wait = backoff_seconds(failures, FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, self._draw)
             if not may_help or self._clock() + wait > give_up:
@@ -234,6 +229,23 @@ class OutcomeSender:
             self.tally.retries += 1
             with self._changed:
                 self._changed.wait_for(lambda: self._abandoned, wait)
+
+    def _attempt(self, record: Any, request: Any) -> tuple[recommender_pb2.RecordResponse | None, str, bool]:
+        """The answer; or None, why there is none, and whether another attempt may have one."""
+        metadata = self._metadata()
+        with self._changed:  # so that close either sees the call or keeps it from being made
+            if self._abandoned:
+                return None, ABANDONED, False
+            self._call = record.future(
+                request, timeout=self._policy.timeout_seconds, metadata=metadata, wait_for_ready=True
+            )
+        try:
+            return self._call.result(), "", False
+        except grpc.FutureCancelledError:  # by close, or by a server that closes
+            return (None, ABANDONED, False) if self._abandoned else (None, "CANCELLED", True)
+        except grpc.RpcError:
+            code = self._call.code()
+            return None, f"{code.name}: {self._call.details()}", code not in FINAL
 
     def _account(self, batch: Sequence[Outcome], answer: recommender_pb2.RecordResponse) -> None:
         tally = self.tally

@@ -30,6 +30,8 @@ class Desk(RecommenderServicer, FeedbackServicer, GRPCInferenceServiceServicer):
         self.batches: list[RecordRequest] = []
         self.metadata: list[dict[str, str | bytes]] = []
         self.failures: list[grpc.StatusCode] = []
+        self.odd = False
+        """Whether rejections are of outcomes that nobody sent."""
         self.gate = threading.Event()
         self.gate.set()
         """While it is clear, outcomes are not answered."""
@@ -80,5 +82,7 @@ class Desk(RecommenderServicer, FeedbackServicer, GRPCInferenceServiceServicer):
         return RecordResponse(
             accepted=len(request.outcomes) - len(wrong),
             rejected=len(wrong),
-            rejections=[Rejection(index=index, outcome_id="x", reason="type: 'wrong'") for index in wrong],
+            rejections=[
+                Rejection(index=index + 1000 * self.odd, outcome_id="x", reason="type: 'wrong'") for index in wrong
+            ],
         )

@@ -80,15 +80,16 @@ def test_flush(desk: Desk) -> None:
 
 def test_a_failure_is_tried_again(desk: Desk) -> None:
     """The same outcomes under the same ids and times, until they are acknowledged."""
-    desk.failures = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL]
+    code = grpc.StatusCode
+    desk.failures = [code.UNAVAILABLE, code.DEADLINE_EXCEEDED, code.INTERNAL, code.CANCELLED, code.RESOURCE_EXHAUSTED]
     with client(desk) as recommender:
         made = recommender.record("click", user_id="u")
-    assert len(desk.batches) == 4
+    assert len(desk.batches) == 6
     assert all(batch == desk.batches[0] for batch in desk.batches)
     assert ids(desk)[0] == made
     assert desk.batches[0].outcomes[0].time
     tally = recommender.outcomes
-    assert (tally.accepted, tally.retries, tally.lost) == (1, 3, 0)
+    assert (tally.accepted, tally.retries, tally.lost) == (1, 5, 0)
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.INVALID_ARGUMENT])
@@ -153,6 +154,19 @@ def test_a_listener_that_raises_stops_nothing(desk: Desk, caplog: pytest.LogCapt
             click(recommender, number, kind)
     assert (recommender.outcomes.accepted, recommender.outcomes.rejected) == (1, 1)
     assert "KeyError" in caplog.text
+
+
+def test_a_fault_of_our_own_loses_nothing_in_silence(desk: Desk, caplog: pytest.LogCaptureFixture) -> None:
+    """An answer that makes no sense: the thread lives on, and what was in the batch is lost aloud."""
+    desk.odd = True
+    with client(desk, batch=1) as recommender:
+        click(recommender, 1, "wrong")
+        with pytest.raises(OutcomesLost, match="IndexError"):
+            recommender.flush()
+        desk.odd = False
+        click(recommender, 2)
+    assert (recommender.outcomes.accepted, recommender.outcomes.lost) == (1, 1)
+    assert "IndexError" in caplog.text
 
 
 def test_capacity(desk: Desk) -> None:
