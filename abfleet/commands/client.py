@@ -55,8 +55,8 @@ def client(
 ) -> None:
     """Call Recommend once, or once for each of many users.
 
-    A call that meets UNAVAILABLE is sent again, under the same request id. Calls are marked as synthetic, so that
-    trying a router out is no part of its experiments.
+    A call that meets UNAVAILABLE is sent again, under the same request id, until its --timeout. Calls are marked as
+    synthetic, so that trying a router out is no part of its experiments.
     """
     if items and item_names:
         raise typer.BadParameter("goes without --items: items have numbers or names", param_hint="--item-names")
