@@ -8,9 +8,11 @@ transport; the suite for a few restarts.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +20,6 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,9 +49,21 @@ def main() -> int:
 
 
 def restartable(folder: Path, transport: str) -> Fleet:
-    """A fleet whose log stays readable however often a router closes it."""
+    """A fleet whose log stays readable however often a router closes it, and whose port nobody takes meanwhile."""
     flags = ("--log-compress", "none")
-    return Fleet(folder, experiments=experiments_file(), transport=transport, router_flags=flags)
+    fleet = Fleet(folder, experiments=experiments_file(), transport=transport, router_flags=flags)
+    fleet.address = f"127.0.0.1:{lasting_port()}"
+    return fleet
+
+
+def lasting_port() -> int:
+    """A free port below those that systems give to whoever asks for any: such a one may be gone in the gap."""
+    for _ in range(1000):
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port from 20000 to 31999")
 
 
 def environment(folder: Path) -> Path:
@@ -72,7 +85,7 @@ def environment(folder: Path) -> Path:
     return python
 
 
-@contextmanager
+@contextlib.contextmanager
 def service(fleet: Fleet, python: Path) -> Iterator["subprocess.Popen[str]"]:
     """The service, once each of its callers has been answered."""
     with (fleet.folder / "service.stderr").open("w") as errors:
