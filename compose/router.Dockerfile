@@ -13,7 +13,7 @@ RUN python -m venv /build \
        --require-hashes --requirement compose/router.lock
 COPY . .
 # The compiled files name no time, so the same sources give the same files.
-RUN /build/bin/hatchling build --target wheel --directory /dist \
+RUN /build/bin/pip wheel --quiet --no-deps --no-index --no-build-isolation --wheel-dir /dist . ./protos \
     && /build/bin/pip --python /app/bin/python install --quiet --no-deps --no-index --no-compile /dist/*.whl \
     && python -m compileall -q --invalidation-mode unchecked-hash /app/lib \
     && cp compose/healthcheck.py /app/healthcheck.py

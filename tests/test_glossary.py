@@ -18,7 +18,7 @@ from abfleet_worker.metrics import FollowerCounters, WorkerMetrics
 from tests.dashboard.made import made_report
 
 ROOT = Path(__file__).parents[1]
-PRODUCT = ("abfleet", "dashboard", "experiments", "models", "router", "transport", "worker")
+PRODUCT = ("abfleet", "dashboard", "experiments", "models", "protos/abfleet_client", "router", "transport", "worker")
 PAGE = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (?P<term>[^|]+?) \| (?P<meaning>[^|]+?) \|$", re.MULTILINE)
 FAMILY = re.compile(r"(?:abfleet|grpc)_[a-z0-9_]+")

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
+from abfleet_client import SERVICE_CONFIG
 from abfleet_protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from abfleet_protos.inference_pb2_grpc import GRPCInferenceServiceStub
 
@@ -117,6 +118,18 @@ def test_the_worker_has_the_lines_that_were_promised() -> None:
     """It is some thirty lines."""
     code = [line for line in files("own-worker.md")["worker.py"].splitlines() if line.strip()]
     assert len(code) <= 31
+
+
+def test_the_retries_that_are_shown_are_those_of_our_own_client() -> None:
+    """In the block of JSON, and in the program in Go; the Java program has the same values."""
+    (shown,) = [json.loads(text) for language, text in blocks("clients.md") if language == "json"]
+    (policy,) = [method["retryPolicy"] for method in shown["methodConfig"]]
+    (ours,) = [method["retryPolicy"] for method in json.loads(SERVICE_CONFIG)["methodConfig"]]
+    assert policy == ours
+    (go,) = [text for language, text in blocks("clients.md") if language == "go"]
+    assert json.loads(re.findall(r"`(.*?)`", go, re.DOTALL)[0]) == shown
+    (java,) = [text for language, text in blocks("clients.md") if language == "java"]
+    assert all(f'"{name}"' in java for name in policy)
 
 
 def test_javascript_calls_a_router(fleet: Fleet, tmp_path: Path) -> None:

@@ -1,10 +1,14 @@
-"""What each package and folder shows to others is what its `__init__` names, and naming it costs an import nothing."""
+"""What each package and folder shows to others is what its `__init__` names, and naming it costs an import nothing.
+
+The client is a library: its `__init__` names classes, which are loaded when they are asked for."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +30,9 @@ def named(package: str) -> frozenset[str]:
         if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == ["__all__"]:
             return frozenset(ast.literal_eval(node.value))
     return frozenset()
+
+
+LIBRARY = "abfleet_client"
 
 
 def is_package(name: str) -> bool:
@@ -66,11 +73,23 @@ def test_what_is_public_exists() -> None:
     wrong = {
         f"{name}: {one}"
         for name in product()
-        if is_package(name)
+        if is_package(name) and name != LIBRARY
         for one in named(name)
         if f"{name}.{one}" not in product()
     }
     assert wrong == set()
+
+
+def test_every_name_of_the_client_is_there() -> None:
+    """Each of its `__all__` can be imported and is what a type checker sees; no other is."""
+    client = importlib.import_module(LIBRARY)
+    assert set(client.__all__) == set(client._MODULES)
+    assert all(getattr(client, name) is not None for name in client.__all__)
+    (types,) = [node for node in ast.parse(Path(client.__file__ or "").read_text()).body if isinstance(node, ast.If)]
+    seen = {alias.name: node.module for node in types.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert seen == {name: f"{LIBRARY}.{module}" for name, module in client._MODULES.items()}
+    with pytest.raises(AttributeError, match="Recommenders"):
+        _ = client.Recommenders
 
 
 def loaded_by(statement: str) -> set[str]:

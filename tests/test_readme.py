@@ -178,7 +178,7 @@ MARKS = (
     ("sh", "./run up"),
     ("sh", "Recommender/Recommend"),
     ("json", "itemIds"),
-    ("python", "insecure_channel"),
+    ("python", "Recommender("),
     ("sh", "./run client"),
     ("sh", "./run assign"),
     ("csv", "bucket"),
@@ -230,12 +230,12 @@ def test_the_call_answers_as_shown(reader: Reader) -> None:
 
 
 def test_the_python_client_works(reader: Reader) -> None:
-    """The ten lines of Python run as they stand, and their user is in the experiment."""
-    out = reader.python(block("python", "insecure_channel"))
-    assert 'group: "experiment"' in out
-    assert 'model_version: "v1.3.0-beta"' in out
-    assert 'request_id: "a-unique-id"' in out
-    assert out.count("item_ids: ") == 5
+    """The lines of Python run as they stand, and their user is in the experiment."""
+    out = reader.python(block("python", "Recommender("))
+    assert "group='experiment'" in out
+    assert "model_version='v1.3.0-beta'" in out
+    assert "request_id='a-unique-id'" in out
+    assert len(re.findall(r"\d+", out.partition("items=(")[2].partition(")")[0])) == 5
 
 
 def test_the_client_command_works(reader: Reader) -> None:
@@ -252,7 +252,7 @@ def test_assign_prints_what_is_shown(reader: Reader) -> None:
 
 def test_reading_the_log(reader: Reader) -> None:
     """A call is in the log, and both jq and DuckDB read it as the README says."""
-    reader.python(block("python", "insecure_channel"))
+    reader.python(block("python", "Recommender("))
     reader.exposures(1)
     table = reader.sh(block("sh", "duckdb"))
     assert "p95_ms" in table
@@ -271,7 +271,7 @@ def test_an_outcome_is_accepted_once(reader: Reader) -> None:
 
 def test_analysis_reads_the_log(reader: Reader) -> None:
     """`abfleet analyze` finds the experiment in the log that the running router writes, and names a verdict."""
-    reader.python(block("python", "insecure_channel"))
+    reader.python(block("python", "Recommender("))
     reader.exposures(1)
     out = reader.sh(block("sh", "./run analyze"))
     assert "homepage-ranking: KEEP RUNNING" in out
@@ -311,7 +311,7 @@ def test_the_edit_moves_what_plan_says(reader: Reader) -> None:
         assert 2 <= len(moved) <= 25
         user, _, group, _, version, _ = moved[0].split(",")
         assert group == "experiment"
-        call = block("python", "insecure_channel").replace("user-14", user)
-        wait_until(lambda: f'model_version: "{version}"' in reader.python(call), f"{user} gets {version}")
+        call = block("python", "Recommender(").replace("user-14", user)
+        wait_until(lambda: f"model_version='{version}'" in reader.python(call), f"{user} gets {version}")
     finally:
         (reader.folder / "experiments" / "recommender.yaml").write_text(original)

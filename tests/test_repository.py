@@ -48,21 +48,30 @@ def tracked(*patterns: str) -> list[Path]:
     return [Path(name) for name in names if name and (ROOT / name).is_file()]
 
 
+DISTRIBUTIONS = {"abfleet": ROOT, "abfleet-client": ROOT / "protos"}
+"""Name to the folder that holds its pyproject.toml."""
+
+
+def project_of(distribution: str) -> dict[str, Any]:
+    return tomllib.loads((DISTRIBUTIONS[distribution] / "pyproject.toml").read_text())
+
+
 @pytest.fixture(scope="module")
 def pyproject() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+    return project_of("abfleet")
 
 
 def test_generated_code_is_what_the_contracts_give(tmp_path: Path) -> None:
     """Regenerating from .proto files gives the committed files, byte for byte, and no other ones; what is generated
-    from inference.proto then gets a pool of descriptors of its own."""
+    from inference.proto and recommender.proto then gets a pool of descriptors of its own, each."""
     protos = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "protos").glob("*.proto"))
     outputs = [f"--{kind}_out={tmp_path}" for kind in ("python", "pyi", "grpc_python")]
     run(sys.executable, "-m", "grpc_tools.protoc", "-Iabfleet_protos=protos", *outputs, *protos)
     graph = "abfleet_models/graph/onnx_graph.proto"
     run(sys.executable, "-m", "grpc_tools.protoc", "-Imodels", *outputs[:2], f"models/{graph}")
-    made = tmp_path / "abfleet_protos" / "inference_pb2.py"
-    made.write_text(made.read_text().replace("_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"))
+    for name in ("inference_pb2.py", "recommender_pb2.py"):
+        made = tmp_path / "abfleet_protos" / name
+        made.write_text(made.read_text().replace("_descriptor_pool.Default()", "_descriptor_pool.DescriptorPool()"))
     for folder in ("protos/abfleet_protos", "models/abfleet_models/graph"):
         fresh, committed = tmp_path / folder.partition("/")[2], ROOT / folder
         names = sorted(path.name for path in fresh.iterdir())
@@ -80,32 +89,45 @@ def test_import_rules_are_kept() -> None:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the source distribution, as a user of the index would get it."""
-    folder = tmp_path_factory.mktemp("dist")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", folder)
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each distribution's wheel, built from its source distribution, as a user of the index would get it."""
+    return {name: built(name, tmp_path_factory.mktemp("dist")) for name in DISTRIBUTIONS}
+
+
+def built(distribution: str, folder: Path) -> Path:
+    """The wheel of a distribution, from its source distribution, in a folder."""
+    build = (sys.executable, "-m", "hatchling", "build", "--directory", folder, "--target")
+    run(*build, "sdist", cwd=DISTRIBUTIONS[distribution])
     (sdist,) = folder.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         archive.extractall(folder, filter="data")
-    run(sys.executable, "-m", "hatchling", "build", "--target", "wheel", "--directory", folder, cwd=unpacked(sdist))
-    (built,) = folder.glob("*.whl")
-    return built
+    run(*build, "wheel", cwd=sdist.with_name(sdist.name.removesuffix(".tar.gz")))
+    (wheel,) = folder.glob("*.whl")
+    return wheel
 
 
-def unpacked(sdist: Path) -> Path:
-    return sdist.with_name(sdist.name.removesuffix(".tar.gz"))
+def packages_of(distribution: str) -> list[Path]:
+    """The folders of its packages."""
+    listed = project_of(distribution)["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
+    return [DISTRIBUTIONS[distribution] / name for name in listed]
 
 
-def test_wheel_holds_every_module_and_nothing_else(wheel: Path, pyproject: dict[str, Any]) -> None:
-    """Each room's package is in the wheel whole, typed, with the licence and the data's notice; tests are not."""
-    packages = [Path(name) for name in pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
+@pytest.mark.parametrize(
+    ("distribution", "licences"),
+    [("abfleet", ["LICENSE", "models/NOTICE"]), ("abfleet-client", ["LICENSE"])],
+)
+def test_a_wheel_holds_every_module_and_nothing_else(
+    wheels: dict[str, Path], distribution: str, licences: list[str]
+) -> None:
+    """Each package is in its wheel whole, typed, with the licence and the data's notice; tests are not."""
+    packages = packages_of(distribution)
     expected = {
-        path.relative_to((ROOT / package).parent).as_posix()
+        path.relative_to(package.parent).as_posix()
         for package in packages
-        for path in (ROOT / package).rglob("*")
+        for path in package.rglob("*")
         if path.is_file() and path.suffix in {".py", ".pyi", ".typed", ".json"}
     }
-    with zipfile.ZipFile(wheel) as archive:
+    with zipfile.ZipFile(wheels[distribution]) as archive:
         names = set(archive.namelist())
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
         headers = Parser().parsestr(archive.read(metadata).decode())
@@ -113,16 +135,32 @@ def test_wheel_holds_every_module_and_nothing_else(wheel: Path, pyproject: dict[
     assert {f"{package.name}/py.typed" for package in packages} <= names
     assert {name.split("/")[0] for name in names} == {package.name for package in packages} | {metadata.split("/")[0]}
     assert headers["License-Expression"] == "Apache-2.0"
-    assert headers.get_all("License-File") == ["LICENSE", "models/NOTICE"]
+    assert headers.get_all("License-File") == licences
+
+
+def test_the_two_distributions_belong_together(pyproject: dict[str, Any]) -> None:
+    """They share no package, so that each generated module is registered once; one version needs the
+    other's own; the client needs grpcio and protobuf alone; the licence is one."""
+    client = project_of("abfleet-client")["project"]
+    assert {path.name for path in packages_of("abfleet")}.isdisjoint(
+        path.name for path in packages_of("abfleet-client")
+    )
+    assert client["version"] == pyproject["project"]["version"]
+    assert f"abfleet-client=={client['version']}" in pyproject["project"]["dependencies"]
+    ours, theirs = (
+        {Requirement(text).name for text in project["dependencies"]} for project in (pyproject["project"], client)
+    )
+    assert theirs == {"grpcio", "protobuf"} <= ours
+    assert (ROOT / "protos" / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
 
 
 @pytest.fixture(scope="module")
-def clean_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel installed by plain pip, and this one's dependencies but not its checkout."""
+def clean_environment(wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with the wheels installed by plain pip, and this one's dependencies but not its checkout."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
     run(sys.executable, "-m", "venv", folder)
     python = folder / "bin" / "python"
-    run(python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel)
+    run(python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", *wheels.values())
     purelib = "import sysconfig; print(sysconfig.get_path('purelib'))"
     # A line of a .pth file adds a folder without reading the .pth files in it, so the editable checkout stays out.
     here, there = run(sys.executable, "-c", purelib).strip(), run(python, "-c", purelib).strip()
@@ -143,7 +181,7 @@ def clean_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def test_installed_wheel_runs(clean_environment: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
     """The console script and each process start from the installed wheel, far from the checkout."""
     program, *arguments = command
-    out = run(clean_environment / "bin" / program, *arguments, cwd=tmp_path)
+    out = run(clean_environment / "bin" / program, *arguments, cwd=tmp_path, PYTHONPATH="")
     assert "usage" in out.lower()
 
 
@@ -152,13 +190,15 @@ def test_installed_wheel_is_what_is_imported(
     clean_environment: Path, tmp_path: Path, pyproject: dict[str, Any]
 ) -> None:
     """In the clean environment every room's package comes from the wheel, and the version is the project's."""
-    rooms = [Path(name).name for name in pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
+    rooms = [package.name for name in DISTRIBUTIONS for package in packages_of(name)]
     code = (
         "import importlib, importlib.metadata as m, sys\n"
         "print(m.version('abfleet'))\n"
         "for name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
     )
-    version, *files = run(clean_environment / "bin" / "python", "-c", code, *rooms, cwd=tmp_path).splitlines()
+    version, *files = run(
+        clean_environment / "bin" / "python", "-c", code, *rooms, cwd=tmp_path, PYTHONPATH=""
+    ).splitlines()
     assert version == pyproject["project"]["version"]
     assert len(files) == len(rooms)
     assert all(Path(file).is_relative_to(clean_environment) for file in files)
@@ -185,7 +225,7 @@ def requirements(project: dict[str, Any], extra: str) -> Iterator[Requirement]:
         if requirement.name == project["name"]:
             for inner in requirement.extras:
                 yield from requirements(project, inner)
-        else:
+        elif requirement.name not in DISTRIBUTIONS:
             yield requirement
 
 

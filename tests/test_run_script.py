@@ -62,7 +62,8 @@ class Checkout:
         self.folder.mkdir()
         self.bin.mkdir()
         shutil.copy2(ROOT / "run", self.folder / "run")
-        for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
+        (self.folder / "protos").mkdir()
+        for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml", "protos/pyproject.toml"):
             (self.folder / name).write_text(f"# {name}\n")
         for name in PROGRAMS:
             program = shutil.which(name)
@@ -390,10 +391,11 @@ def test_plain_pip_installs_the_lock_and_checks_its_hashes(checkout: Checkout, t
     refused."""
     (checkout.bin / "uv").unlink()
     digest = tiny_wheel(tmp_path)
-    (checkout.folder / "backend.py").write_text(BACKEND)
-    (checkout.folder / "pyproject.toml").write_text(
-        '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
-    )
+    for folder, name in ((checkout.folder, "standin"), (checkout.folder / "protos", "client")):
+        (folder / "backend.py").write_text(BACKEND.replace("standin", name))
+        (folder / "pyproject.toml").write_text(
+            '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+        )
     offline = {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path)}
 
     (checkout.folder / "requirements-dev.lock").write_text(f"tiny==1 --hash=sha256:{'0' * 64}\n")
@@ -405,5 +407,5 @@ def test_plain_pip_installs_the_lock_and_checks_its_hashes(checkout: Checkout, t
     done = checkout.run("setup", **offline)
     assert done.returncode == 0, done.stderr
     python = checkout.folder / ".venv" / "bin" / "python"
-    code = "import tiny, importlib.metadata as m; print(m.version('standin'))"
+    code = "import tiny, importlib.metadata as m; print(int(m.version('standin')) * int(m.version('client')))"
     assert subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"

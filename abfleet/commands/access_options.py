@@ -8,7 +8,7 @@ import typer
 from abfleet_process.addresses import ADMIN_ADDRESS
 
 if TYPE_CHECKING:
-    from abfleet_transport.client.channel import ClientCredentials
+    from abfleet_client import ClientCredentials
 
 Admin = Annotated[
     list[str] | None,
@@ -36,8 +36,8 @@ class AccessOptions:
 
     def credentials(self) -> "ClientCredentials":
         """What the flags name, with their files read once. Raises typer.BadParameter."""
-        from abfleet_process.watched_credentials import CredentialError
-        from abfleet_transport.client.channel import ClientCredentials
+        from abfleet_client import ClientCredentials, InvalidArgument
+        from abfleet_transport.client.channel import by_flag
 
         found = ClientCredentials(
             token_file=self.token_file,
@@ -47,8 +47,8 @@ class AccessOptions:
             server_name=self.server_name,
         )
         try:
-            found.credentials()
-            found.token()
-        except CredentialError as error:
-            raise typer.BadParameter(str(error)) from None
+            found.channel_credentials()
+            found.read_token()
+        except InvalidArgument as error:
+            raise typer.BadParameter(str(by_flag(error))) from None
         return found

@@ -3,8 +3,8 @@
 import asyncio
 import csv
 import sys
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -16,9 +16,9 @@ from abfleet.commands.option_groups import with_groups
 from abfleet.commands.tables import say_json
 
 if TYPE_CHECKING:
-    from abfleet_transport.client.channel import ClientCredentials
+    from abfleet_client import AsyncRecommender, CallFailed, Recommendation
 
-    from abfleet.client import CallFailed, ObservedSplit, Recommendation, RecommendationQuery
+    from abfleet.observed_split import ObservedSplit
 
 USAGE, FAILURE = 2, 1
 LEFT_OUT = "marked as synthetic: analysis leaves it out (--as-real)"
@@ -55,106 +55,121 @@ def client(
 ) -> None:
     """Call Recommend once, or once for each of many users.
 
-    A call that meets UNAVAILABLE is sent again, under the same request id. Calls are marked as synthetic, so that
-    trying a router out is no part of its experiments.
+    A call that meets UNAVAILABLE is sent again, under the same request id, until its --timeout. Calls are marked as
+    synthetic, so that trying a router out is no part of its experiments.
     """
-    from abfleet.client import RecommendationQuery
-
-    question = RecommendationQuery(
-        user_id=user_id,
-        items=_items(items),
-        item_names=tuple(next(csv.reader([item_names]))) if item_names else (),
-        limit=limit,
-        attributes=_attributes(attributes or ()),
-        synthetic=not as_real,
-    )
+    if items and item_names:
+        raise typer.BadParameter("goes without --items: items have numbers or names", param_hint="--item-names")
+    question = {
+        "items": next(csv.reader([item_names])) if item_names else _items(items),
+        "limit": limit or 10,
+        "attributes": _attributes(attributes or ()),
+    }
     names = _titles(titles) if titles else {}
     if users and user_id:
         raise typer.BadParameter("goes without --user-id: it names the users itself", param_hint="--users")
-    shown = access.credentials()
+    from abfleet_client import AsyncRecommender
+
+    recommender = AsyncRecommender(address, timeout=timeout, credentials=access.credentials(), synthetic=not as_real)
     try:
         if users:
-            asyncio.run(_many(address, shown, question, users, timeout, as_json=as_json))
+            asyncio.run(_many(address, recommender, question, users, synthetic=not as_real, as_json=as_json))
         else:
-            asyncio.run(_one(address, shown, question, timeout, names, as_json=as_json))
+            asyncio.run(_one(address, recommender, user_id, question, names, synthetic=not as_real, as_json=as_json))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
 async def _one(
     address: str,
-    access: "ClientCredentials",
-    question: "RecommendationQuery",
-    timeout_s: float,
+    recommender: "AsyncRecommender",
+    user_id: str,
+    question: Mapping[str, Any],
     titles: Mapping[int, str],
     *,
+    synthetic: bool,
     as_json: bool,
 ) -> None:
-    from abfleet.client import CallFailed, ask, open_channel
+    from abfleet_client import CallFailed, InvalidArgument
 
-    async with open_channel(address, access) as channel:
+    async with recommender:
+        begun = time.perf_counter()
         try:
-            answer = await ask(channel, question, timeout_seconds=timeout_s)
+            answer = await recommender.recommend(user_id=user_id, **question)
         except CallFailed as error:
             _stop(_complaint(address, error))
+        except InvalidArgument as error:
+            _stop(str(error))
+        latency_ms = (time.perf_counter() - begun) * 1000
     if as_json:
-        document = asdict(answer) | {"latency_ms": round(answer.latency_ms, 3), "synthetic": question.synthetic}
-        if titles:
-            document["titles"] = [titles.get(item) for item in answer.item_ids]
-        say_json(document)
+        say_json(_answer_document(user_id, answer, latency_ms, titles) | {"synthetic": synthetic})
     else:
-        _print_answer(answer, titles, synthetic=question.synthetic)
+        _print_answer(user_id, answer, latency_ms, titles, synthetic=synthetic)
 
 
-def _print_answer(answer: "Recommendation", titles: Mapping[int, str], *, synthetic: bool) -> None:
+def _answer_document(
+    user_id: str, answer: "Recommendation", latency_ms: float, titles: Mapping[int, str]
+) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "user_id": user_id,
+        "item_ids": [item for item in answer.items if isinstance(item, int)],
+        "item_names": [item for item in answer.items if isinstance(item, str)],
+        "scores": answer.scores,
+        "experiment": answer.experiment,
+        "group": answer.group,
+        "model_version": answer.model_version,
+        "request_id": answer.request_id,
+        "latency_ms": round(latency_ms, 3),
+    }
+    return document | ({"titles": [titles.get(item) for item in document["item_ids"]]} if titles else {})
+
+
+def _print_answer(
+    user_id: str, answer: "Recommendation", latency_ms: float, titles: Mapping[int, str], *, synthetic: bool
+) -> None:
     where = f"{answer.experiment} / {answer.group}" if answer.experiment else "no experiment"
     served = answer.model_version or "a worker alone"
-    line = f"{answer.user_id or 'no user'}: {where}, served by {served} in {answer.latency_ms:.1f} ms"
+    line = f"{user_id or 'no user'}: {where}, served by {served} in {latency_ms:.1f} ms"
     typer.echo(f"{line}; {LEFT_OUT}" if synthetic else line)
     typer.echo(f"request {answer.request_id}")
-    items = answer.item_ids or answer.item_names
-    if not items:
+    if not answer.items:
         typer.echo("no items")
-    width = max((len(str(item)) for item in items), default=0)
-    for rank, (item, score) in enumerate(zip(items, answer.scores, strict=True), 1):
+    width = max((len(str(item)) for item in answer.items), default=0)
+    for rank, (item, score) in enumerate(zip(answer.items, answer.scores, strict=True), 1):
         title = titles.get(item, "") if isinstance(item, int) else ""
         typer.echo(f"{rank:3}  {item:{width}}  {score:10.4f}  {title}".rstrip())
 
 
 async def _many(
     address: str,
-    access: "ClientCredentials",
-    question: "RecommendationQuery",
+    recommender: "AsyncRecommender",
+    question: Mapping[str, Any],
     users: int,
-    timeout_s: float,
     *,
+    synthetic: bool,
     as_json: bool,
 ) -> None:
-    from dataclasses import replace
-
     from rich.console import Console
     from rich.progress import Progress
 
-    from abfleet.client import ask_all, open_channel
+    from abfleet.observed_split import observe_split
 
-    questions = (replace(question, user_id=f"user-{number}") for number in range(1, users + 1))
+    user_ids = (f"user-{number}" for number in range(1, users + 1))
     console = Console(stderr=True)
     with Progress(console=console, disable=not console.is_terminal, transient=True) as progress:
         bar = progress.add_task("Calling", total=users)
-        async with open_channel(address, access) as channel:
-            split = await ask_all(
-                channel, questions, timeout_seconds=timeout_s, on_answer=lambda: progress.advance(bar)
-            )
+        async with recommender:
+            split = await observe_split(recommender, user_ids, question, on_answer=lambda: progress.advance(bar))
     if as_json:
-        say_json(_split_document(split) | {"synthetic": question.synthetic})
+        say_json(_split_document(split) | {"synthetic": synthetic})
     else:
-        _print_split(split, synthetic=question.synthetic)
+        _print_split(split, synthetic=synthetic)
     if split.first_failure is not None:
         _stop(_complaint(address, split.first_failure))
 
 
 def _split_document(split: "ObservedSplit") -> dict[str, Any]:
-    from abfleet.client import quantile
+    from abfleet.observed_split import quantile
 
     answered = sum(split.answered.values())
     return {
@@ -200,9 +215,9 @@ def _print_split(split: "ObservedSplit", *, synthetic: bool) -> None:
 
 
 def _complaint(address: str, error: "CallFailed") -> str:
-    if error.status == "UNAVAILABLE":
+    if error.status == "UNAVAILABLE" or "before that UNAVAILABLE" in error.details:
         return f"{address} does not answer ({error}); --address (ABFLEET_ADDRESS) names the router"
-    return f"{error.status}: {error}"
+    return str(error)
 
 
 def _items(text: str) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ from abfleet.commands.access_options import AccessOptions, Admin
 from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
-    from abfleet_transport.client.channel import ClientCredentials
+    from abfleet_client import ClientCredentials
 
 FAILURE = 1
 DEFAULT = "default"

@@ -14,8 +14,8 @@ from abfleet.commands.option_groups import with_groups
 from abfleet.commands.tables import is_terminal, terminal
 
 if TYPE_CHECKING:
+    from abfleet_client import ClientCredentials
     from abfleet_protos.admin_pb2 import StatusResponse
-    from abfleet_transport.client.channel import ClientCredentials
 
 FAILURE = 1
 WATCH_SECONDS = 1.0

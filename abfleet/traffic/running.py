@@ -12,11 +12,17 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import grpc
-from abfleet_transport.client.channel import PLAIN, ClientCredentials
+from abfleet_client import (
+    AsyncRecommender,
+    CallFailed,
+    ClientCredentials,
+    Outcome,
+    OutcomesLost,
+    OutcomeTally,
+    SendingPolicy,
+)
 
-from abfleet.client import CallFailed, RecommendationQuery, ask, open_channel, quantile
-from abfleet.feedback_client import FeedbackClient, Outcome, OutcomesLost, OutcomeTally
+from abfleet.observed_split import quantile
 from abfleet.traffic.behaviour import Act, acts
 from abfleet.traffic.population import Person
 
@@ -47,7 +53,7 @@ class TrafficPlan:
     mean_delay_seconds: float = 2.0
     as_real: bool = False
     limit: int = 10
-    access: ClientCredentials = PLAIN
+    access: ClientCredentials = field(default_factory=ClientCredentials)
 
     @property
     def calls(self) -> int:
@@ -97,22 +103,25 @@ class Workload:
     async def run(self) -> None:
         """Sends the whole workload. Outcomes that could not be sent are counted in the tally, and raise nothing."""
         plan = self._plan
-        client = FeedbackClient(
-            plan.address, synthetic=not plan.as_real, linger_seconds=0.1, give_up_seconds=30, access=plan.access
+        recommender = AsyncRecommender(
+            plan.address,
+            credentials=plan.access,
+            synthetic=not plan.as_real,
+            sending=SendingPolicy(linger_seconds=0.1, give_up_seconds=30),
         )
-        self.feedback = client.tally
+        self.feedback = recommender.outcomes
         begun = time.monotonic()
         try:
-            async with client, open_channel(plan.address, plan.access) as channel:
-                calls = asyncio.create_task(self._call_all(channel, begun))
-                outcomes = asyncio.create_task(self._record_outcomes(client, calls))
+            async with recommender:
+                calls = asyncio.create_task(self._call_all(recommender, begun))
+                outcomes = asyncio.create_task(self._record_outcomes(recommender, calls))
                 await calls
                 self.seconds = time.monotonic() - begun
                 await outcomes
         except OutcomesLost:
             pass  # the tally has them, and the summary shows it
 
-    async def _call_all(self, channel: grpc.aio.Channel, begun: float) -> None:
+    async def _call_all(self, recommender: AsyncRecommender, begun: float) -> None:
         plan, gate = self._plan, asyncio.Semaphore(MOST_AT_ONCE)
         draw = random.Random(f"{plan.seed}/who")  # noqa: S311 - a simulation
         under_way: set[asyncio.Task[None]] = set()
@@ -123,35 +132,36 @@ class Workload:
             if self._stopping:
                 break
             await gate.acquire()
-            task = asyncio.create_task(self._call(channel, person, number))
+            task = asyncio.create_task(self._call(recommender, person, number))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
             task.add_done_callback(lambda _: gate.release())
         await asyncio.gather(*under_way)
 
-    async def _call(self, channel: grpc.aio.Channel, person: Person, number: int) -> None:
+    async def _call(self, recommender: AsyncRecommender, person: Person, number: int) -> None:
         plan = self._plan
-        question = RecommendationQuery(
-            user_id=person.user_id, items=person.history, limit=plan.limit, synthetic=not plan.as_real
-        )
         request_id = f"{plan.run}-{number}"
+        begun = time.perf_counter()
         try:
-            answer = await ask(channel, question, timeout_seconds=5.0, request_id=request_id)
+            answer = await recommender.recommend(
+                user_id=person.user_id, items=person.history, limit=plan.limit, request_id=request_id
+            )
         except CallFailed as error:
             self.errors[error.status] = self.errors.get(error.status, 0) + 1
             return
         finally:
             self._on_call()
-        self.latencies_ms.append(answer.latency_ms)
+        self.latencies_ms.append((time.perf_counter() - begun) * 1000)
+        item_ids = [item for item in answer.items if isinstance(item, int)]
         draw = random.Random(f"{plan.seed}/call/{number}")  # noqa: S311
         done = acts(
-            answer.item_ids,
+            item_ids,
             person.likes,
             draw,
             effect=plan.effects.get(answer.group, 0.0),
             mean_delay_seconds=plan.mean_delay_seconds,
         )
-        self._count(person, (answer.experiment, answer.group, answer.model_version), len(answer.item_ids), done)
+        self._count(person, (answer.experiment, answer.group, answer.model_version), len(item_ids), done)
         now = time.time()
         for index, act in enumerate(done):
             self._schedule(act, now, person, request_id, f"{request_id}-{index}", draw)
@@ -190,11 +200,11 @@ class Workload:
             self.repeated += 1
             heapq.heappush(self._due, (at + later, next(self._order), outcome))
 
-    async def _record_outcomes(self, client: FeedbackClient, calls: "asyncio.Task[None]") -> None:
+    async def _record_outcomes(self, recommender: AsyncRecommender, calls: "asyncio.Task[None]") -> None:
         """Hands outcomes over when they are due, until no call can bring more."""
         while self._due or not calls.done():
             while self._due and (self._due[0][0] <= time.time() or self._stopping):
-                await client.record(heapq.heappop(self._due)[2])
+                await recommender.record_outcome(heapq.heappop(self._due)[2])
             await asyncio.sleep(0.02)
 
 

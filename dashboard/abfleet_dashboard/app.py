@@ -11,13 +11,13 @@ from datetime import UTC, datetime
 import structlog
 import uvicorn
 import uvloop
+from abfleet_client import ClientCredentials
 from abfleet_process.errors import AddressError, TransportError
 from abfleet_process.flags import EXIT_USAGE, SettingsError
 from abfleet_process.operational_log import configure_logs
 from abfleet_process.process import StopSignals
 from abfleet_process.security.tokens import TokenFile
 from abfleet_process.watched_credentials import CredentialError
-from abfleet_transport.client.channel import ClientCredentials
 from abfleet_transport.client.router_admin import RouterAdmin
 
 from abfleet_dashboard.analyst import AnalysisProcess

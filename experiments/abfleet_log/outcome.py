@@ -6,7 +6,6 @@ The router, which receives outcomes, and the command that imports them both use 
 import re
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -48,28 +47,6 @@ class OutcomeLike(Protocol):
     def currency(self) -> str: ...
     @property
     def time(self) -> int: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """Something that a user did.
-
-    Attributes:
-        outcome_id: Makes a repeat harmless.
-        request_id: The exposure it belongs to; empty: it joins the user's exposures by time.
-        item_id, item: The item by its number or by its name, as the exposure has it; 0 and empty: none.
-        time: When it happened, in microseconds since the epoch, UTC; 0: now.
-    """
-
-    outcome_id: str
-    type: str
-    request_id: str = ""
-    user_id: str = ""
-    item_id: int = 0
-    item: str = ""
-    value: float = 0.0
-    currency: str = ""
-    time: int = 0
 
 
 def known_types(config: Config) -> frozenset[str]:

@@ -5,18 +5,18 @@ from pathlib import Path
 import orjson
 import pytest
 from abfleet_log.files import WriterIdentity
-from abfleet_log.outcome import BUILT_IN_TYPES, Outcome, content, line, problem
+from abfleet_log.outcome import BUILT_IN_TYPES, content, line, problem
 from abfleet_log.schema import problems
 from abfleet_log.tools.check import Checker
-from abfleet_log.tools.import_outcomes import ColumnMap, ImportResult, import_outcomes
+from abfleet_log.tools.import_outcomes import ColumnMap, ImportedOutcome, ImportResult, import_outcomes
 from abfleet_log.tools.show import one_line
 
 NOW_US = 1_800_000_000_000_000
-MADE = Outcome(outcome_id="o", type="click", user_id="u")
+MADE = ImportedOutcome(outcome_id="o", type="click", user_id="u")
 
 
-def with_item(**changed: object) -> Outcome:
-    return Outcome(outcome_id="o", type="click", user_id="u", **changed)  # type: ignore[arg-type]
+def with_item(**changed: object) -> ImportedOutcome:
+    return ImportedOutcome(outcome_id="o", type="click", user_id="u", **changed)  # type: ignore[arg-type]
 
 
 def test_a_name_is_written_beside_a_null() -> None:
@@ -36,7 +36,7 @@ def test_a_name_is_written_beside_a_null() -> None:
         (with_item(item="a\x00"), "without control characters"),
     ],
 )
-def test_a_wrong_name_is_refused(outcome: Outcome, words: str) -> None:
+def test_a_wrong_name_is_refused(outcome: ImportedOutcome, words: str) -> None:
     """The field is named, with what is allowed."""
     assert words in (problem(outcome, BUILT_IN_TYPES, NOW_US) or "")
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from abfleet.client import SERVICE_CONFIG
+from abfleet_client import SERVICE_CONFIG
+
 from tests.proofs import chaos_faults
 from tests.proofs.chaos_faults import ALIAS, DEFAULT, REPLICAS, Fault
 from tests.support import disks, network

@@ -19,10 +19,10 @@ from typing import Any
 
 import grpc
 from abfleet_analysis.reading.open_log import open_log
+from abfleet_client import AsyncRecommender, OutcomeTally, SendingPolicy
 from abfleet_protos.recommender_pb2 import Outcome as OutcomeMessage
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecordRequest, RecordResponse
 
-from abfleet.feedback_client import FeedbackClient, Outcome, OutcomeTally
 from tests.support.fleet import Fleet, experiments_file, wait_until
 from tests.support.framed_load import FramedLoad
 from tests.support.log_books import read_books
@@ -137,21 +137,18 @@ def outcomes(fleet: Fleet, count: int, duplicates: float) -> str:
     counts once by its id."""
 
     async def send() -> OutcomeTally:
-        async with FeedbackClient(fleet.address, linger_seconds=0.01, give_up_seconds=120) as client:
+        policy = SendingPolicy(linger_seconds=0.01, give_up_seconds=120)
+        async with AsyncRecommender(fleet.address, timeout=120, sending=policy) as client:
             for number in range(count):
-                await client.record(
-                    Outcome(outcome_id=f"outcome-{number}", type="click", user_id=f"user-{number % 997}")
-                )
+                await client.record("click", outcome_id=f"outcome-{number}", user_id=f"user-{number % 997}")
                 if number == count // 2:
                     assert fleet.router is not None
                     await asyncio.to_thread(fleet.router.kill)
                     await asyncio.to_thread(fleet.start_router)
                 if number * duplicates % 1 < duplicates:
                     earlier = number * 7919 % (number + 1)
-                    await client.record(
-                        Outcome(outcome_id=f"outcome-{earlier}", type="click", user_id=f"user-{earlier % 997}")
-                    )
-        return client.tally
+                    await client.record("click", outcome_id=f"outcome-{earlier}", user_id=f"user-{earlier % 997}")
+        return client.outcomes
 
     tally = asyncio.run(send())
     lines, counted = _outcome_lines(fleet, "click")

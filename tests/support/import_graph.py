@@ -23,7 +23,7 @@ LAYERS: Final = (
     ("abfleet_router", "abfleet_worker", "abfleet_dashboard"),
     ("abfleet_analysis",),
     ("abfleet_log", "abfleet_statistics", "abfleet_transport"),
-    ("abfleet_experiments", "abfleet_models"),
+    ("abfleet_client", "abfleet_experiments", "abfleet_models"),
     ("abfleet_process", "abfleet_protos"),
 )
 """Packages from top to bottom. A package imports what is below it, and none of those beside it."""
@@ -62,9 +62,14 @@ class Module:
 
 
 def modules(root: Path = ROOT) -> dict[str, Module]:
-    """Every module of every package in the wheel, by name."""
-    listed = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    packages = [root / name for name in listed["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]]
+    """Every module of every package in the wheels, by name."""
+    packages = [
+        folder / name
+        for folder in (root, root / "protos")
+        for name in tomllib.loads((folder / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["hatch"]["build"][
+            "targets"
+        ]["wheel"]["packages"]
+    ]
     paths = {
         name_of(path.relative_to(package.parent)): path
         for package in packages

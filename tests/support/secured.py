@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import grpc
+from abfleet_client import ClientCredentials
 from abfleet_process.security import tokens
-from abfleet_transport.client.channel import ClientCredentials
 
 from tests.support.certificates import Authority
 from tests.support.fleet import Fleet, replace
@@ -63,7 +63,7 @@ class Papers:
 
 def channel(address: str, access: ClientCredentials) -> grpc.Channel:
     """A blocking channel on a connection of its own."""
-    credentials = access.credentials()
+    credentials = access.channel_credentials()
     assert credentials is not None
     options = [OWN_POOL, ("grpc.ssl_target_name_override", access.server_name)]
     return grpc.secure_channel(address, credentials, options=options)

@@ -10,14 +10,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_client import AsyncRecommender, ClientCredentials, OutcomesLost, OutcomeTally
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 from abfleet_protos.recommender_pb2 import Outcome, RecommendRequest, RecordRequest
 from abfleet_protos.recommender_pb2_grpc import FeedbackStub, RecommenderStub
-from abfleet_transport.client.channel import ClientCredentials
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from abfleet.feedback_client import FeedbackClient, OutcomesLost, OutcomeTally
-from abfleet.feedback_client import Outcome as Told
 from tests.support.certificates import needs_openssl
 from tests.support.fleet import Fleet, Process, experiments_file, wait_until
 from tests.support.secured import OWN_POOL, Papers, here
@@ -110,18 +108,18 @@ def test_outcomes_want_a_token_off_loopback(fleet: Fleet, papers: Papers) -> Non
     wait_until(lambda: record(fleet, right, 2)[0] == "UNAUTHENTICATED", "a token that was taken away")
 
 
-def test_the_feedback_client_shows_its_token(fleet: Fleet, papers: Papers, tmp_path: Path) -> None:
+def test_the_client_shows_its_token_with_outcomes(fleet: Fleet, papers: Papers, tmp_path: Path) -> None:
     """From a file; without one its outcomes are given up at once, because trying again would not help."""
     path = tmp_path / "token"
     path.write_text(token := papers.add_token("batch", "feedback"))
     wait_until(lambda: record(fleet, token, 0)[0] == "OK", "a token that was just added")
 
     async def tell(access: ClientCredentials) -> OutcomeTally:
-        client = FeedbackClient(here(fleet.address), access=access, linger_seconds=0.01, give_up_seconds=20)
+        client = AsyncRecommender(here(fleet.address), credentials=access)
         with contextlib.suppress(OutcomesLost):
             async with client:
-                await client.record(Told(outcome_id="", request_id="r", user_id="user-1", type="click"))
-        return client.tally
+                await client.record("click", request_id="r", user_id="user-1")
+        return client.outcomes
 
     assert asyncio.run(tell(ClientCredentials(token_file=path))) == OutcomeTally(accepted=1)
     assert asyncio.run(tell(ClientCredentials())) == OutcomeTally(lost=1)

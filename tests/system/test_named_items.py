@@ -13,10 +13,10 @@ from typing import Any
 import grpc
 import numpy as np
 import pytest
+from abfleet_client import AsyncRecommender, Outcome
 from abfleet_protos import inference_pb2 as inference
 from abfleet_protos.recommender_pb2 import RecommendRequest
 
-from abfleet.feedback_client import FeedbackClient, Outcome
 from tests.support.fleet import Fleet, wait_until
 from tests.transport.serving import TRANSPORTS
 from tests.worker.tensors.infer_calls import arrays, request
@@ -169,14 +169,13 @@ def test_tensors_have_names_too(fleet: Fleet) -> None:
 def test_outcomes_by_name_lead_to_a_conclusion(fleet: Fleet) -> None:
     """Clicks by name count on the lists that have them; the tools of the log read them, and so does the analysis."""
 
-    async def clicked() -> FeedbackClient:
-        async with FeedbackClient(fleet.address) as client:
+    async def clicked() -> AsyncRecommender:
+        async with AsyncRecommender(fleet.address) as client:
             for user, answer in answers.items():
                 item = answer.items[0] if answer.group == "treatment" else "on no list"
-                one = Outcome(outcome_id=f"click-{user}", user_id=user, request_id=user, type="click", item=item)
-                await client.record(one)
+                await client.record("click", outcome_id=f"click-{user}", user_id=user, request_id=user, item=item)
             both = Outcome(outcome_id="both", user_id="user-0", type="click", item="red", item_id=3)
-            await client.record(both)
+            await client.record_outcome(both)
         return client
 
     with fleet.stub() as stub:
@@ -187,7 +186,7 @@ def test_outcomes_by_name_lead_to_a_conclusion(fleet: Fleet) -> None:
             )
             for number in range(60)
         }
-    tally = asyncio.run(clicked()).tally
+    tally = asyncio.run(clicked()).outcomes
     assert (tally.accepted, tally.rejected) == (60, 1)
     line = line_of(fleet, "outcome", outcome_id="click-user-0")
     assert (line["item_id"], "item_name" in line) == (None, True)

@@ -1,6 +1,7 @@
 """TLS with certificates on every side, between real processes: who is trusted, who is not, and renewal under load."""
 
 import asyncio
+import contextlib
 import json
 import ssl
 import urllib.request
@@ -9,11 +10,12 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_client import AsyncRecommender, CallFailed, ClientCredentials, OutcomesLost, Recommender
 from abfleet_process.security.tls import ClientTls
 from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 from abfleet_router.fleet.connector import SocketConnector
-from abfleet_transport.client.channel import ClientCredentials, open_channel
+from abfleet_transport.client.channel import open_channel
 
 from tests.support.certificates import Authority, needs_openssl, openssl
 from tests.support.fleet import Fleet, Process, experiments_file, wait_until
@@ -71,6 +73,30 @@ def test_a_caller_with_a_certificate_is_served_and_named(fleet: Fleet, papers: P
         return found if {line["event"] for line in found} == {"exposure", "rejected"} else []
 
     assert {line["client"] for line in wait_until(lines, "both lines")} == {"spiffe://example/shop"}
+
+
+def test_the_python_client_shows_certificate_and_token(fleet: Fleet, papers: Papers) -> None:
+    """From threads and from an event loop, with outcomes too; without a certificate nobody is served."""
+    shown = papers.access(token=papers.add_token("service", "feedback"))
+
+    async def on_loop() -> bool:
+        """Whether the router took the outcome: it reads a changed file of tokens within a second."""
+        async with AsyncRecommender(here(fleet.address), timeout=60, credentials=shown) as client:
+            answer = await client.recommend(user_id="user-1", items=[1, 2, 3])
+            assert answer.model_version == "v1.2.3"
+            await client.record("click", user_id="user-1", request_id=answer.request_id, item=answer.items[0])
+            with contextlib.suppress(OutcomesLost):
+                await client.flush(60)
+            return client.outcomes.accepted == 1
+
+    with Recommender(here(fleet.address), timeout=60, credentials=shown) as client:
+        assert client.recommend(user_id="user-1").model_version == "v1.2.3"
+    wait_until(lambda: asyncio.run(on_loop()), "an outcome by a token that was just added")
+    with (
+        Recommender(here(fleet.address), credentials=papers.access("")) as client,
+        pytest.raises(CallFailed, match="UNAVAILABLE"),
+    ):
+        client.recommend(timeout=1)
 
 
 def test_callers_who_are_refused(fleet: Fleet, papers: Papers, tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_client import ClientCredentials
 from abfleet_process.security.tls import CertificateFiles, ServerTls
 from abfleet_transport.call import Call
-from abfleet_transport.client.channel import ClientCredentials, open_channel
+from abfleet_transport.client.channel import open_channel
 from abfleet_transport.health import HealthService
 from abfleet_transport.reflection import add_reflection
 from abfleet_transport.server import Server, ServerPlan, Transport, make_server

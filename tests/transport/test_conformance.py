@@ -11,9 +11,10 @@ from pathlib import Path
 
 import grpc
 import pytest
+from abfleet_client import ClientCredentials
 from abfleet_process.errors import AddressError
 from abfleet_transport.call import Call, Code
-from abfleet_transport.client.channel import ClientCredentials, open_channel
+from abfleet_transport.client.channel import open_channel
 from abfleet_transport.server import ServerPlan, make_server
 from grpc_reflection.v1alpha import reflection_pb2
 

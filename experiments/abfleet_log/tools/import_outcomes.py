@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from abfleet_log.files import WriterIdentity, create
-from abfleet_log.outcome import Outcome, conflict, content, explained, line, problem
+from abfleet_log.outcome import conflict, content, explained, line, problem
 from abfleet_log.tools.read_lines import BYTE_ORDER_MARK, LogsError, is_blank
 
 FIELDS = ("outcome_id", "request_id", "user_id", "type", "item_id", "value", "currency", "time", "item_name")
@@ -40,6 +40,28 @@ class ColumnMap:
     columns: Mapping[str, str] = field(default_factory=dict)
     constants: Mapping[str, str] = field(default_factory=dict)
     time_unit: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedOutcome:
+    """A row, as something that a user did.
+
+    Attributes:
+        outcome_id: Makes a repeat harmless.
+        request_id: The exposure it belongs to; empty: it joins the user's exposures by time.
+        item_id, item: The item by its number or by its name, as the exposure has it; 0 and empty: none.
+        time: When it happened, in microseconds since the epoch, UTC; 0: now.
+    """
+
+    outcome_id: str
+    type: str
+    request_id: str = ""
+    user_id: str = ""
+    item_id: int = 0
+    item: str = ""
+    value: float = 0.0
+    currency: str = ""
+    time: int = 0
 
 
 @dataclass(slots=True)
@@ -120,7 +142,7 @@ def _append(lines: Sequence[bytes], folder: Path, identity: WriterIdentity, wall
     return path
 
 
-def _outcome(row: Mapping[str, Any], mapping: ColumnMap) -> Outcome:
+def _outcome(row: Mapping[str, Any], mapping: ColumnMap) -> ImportedOutcome:
     """Raises ValueError that names the field."""
     values = {name: _cell(row, name, mapping) for name in FIELDS}
     if values["item_id"] and not {"item_name"} & {*mapping.columns, *mapping.constants}:
@@ -134,7 +156,7 @@ def _outcome(row: Mapping[str, Any], mapping: ColumnMap) -> Outcome:
     at_us = _time(values["time"], mapping.time_unit)
     if not at_us:  # in an outcome that is "now", when nothing of what is imported happened
         raise ValueError(explained("time", values["time"], "times from 2000 on"))
-    return Outcome(
+    return ImportedOutcome(
         outcome_id=outcome_id,
         request_id=_text("request_id", values["request_id"]),
         user_id=_text("user_id", values["user_id"]),

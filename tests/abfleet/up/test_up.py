@@ -16,10 +16,10 @@ from pathlib import Path
 import grpc
 import psutil
 import pytest
+from abfleet_client import CHANNEL_OPTIONS
 from abfleet_process.build_info import build_info
 from abfleet_protos import recommender_pb2, recommender_pb2_grpc
 
-from abfleet.client import CHANNEL_OPTIONS
 from tests.support.fleet import experiments_file, status_of, wait_until
 from tests.support.process import Process
 from tests.support.tiny_model import add_version, expected

@@ -3,9 +3,10 @@
 from typing import Any
 
 import grpc
+from abfleet_client import ClientCredentials
 from abfleet_protos import admin_pb2, admin_pb2_grpc
 
-from abfleet_transport.client.channel import PLAIN, ClientCredentials, open_channel
+from abfleet_transport.client.channel import PLAIN, open_channel
 from abfleet_transport.client.status_document import from_answer
 
 TIMEOUT_SECONDS = 5.0
