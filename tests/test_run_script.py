@@ -26,6 +26,7 @@ COMMANDS = (
     "protos",
     "schema",
     "glossary",
+    "reference",
     "lock",
     "bench",
     "prove",
