@@ -27,6 +27,7 @@ COMMANDS = (
     "schema",
     "glossary",
     "reference",
+    "docs",
     "lock",
     "bench",
     "prove",
