@@ -1,6 +1,6 @@
-"""What the site's builder asks of this repository: the navigation, pages from outside docs, and Markdown as GitHub has it.
+"""What the site's builder asks of this repository: navigation, pages from outside docs, Markdown that it can read.
 
-MkDocs calls the functions `on_…`, see https://www.mkdocs.org/user-guide/plugins/#events. Everything else needs no MkDocs.
+MkDocs calls the functions `on_…` (https://www.mkdocs.org/user-guide/plugins/#events). Nothing else here needs MkDocs.
 """
 
 import os
@@ -28,15 +28,15 @@ def navigation(index: str) -> list[Any]:
             if match["target"].endswith(".md") and not match["target"].startswith("..")
         ]
         found.append({title: pages})
-    found.append({"Development": [{"Changelog": OUTSIDE["CHANGELOG.md"]}, {"Contributing": OUTSIDE["CONTRIBUTING.md"]}]})
-    return found
+    changes, contributing = OUTSIDE["CHANGELOG.md"], OUTSIDE["CONTRIBUTING.md"]
+    return [*found, {"Development": [{"Changelog": changes}, {"Contributing": contributing}]}]
 
 
 def in_site(markdown: str, page: str) -> str:
     """The Markdown of a page, whose path is from the repository's root, as the site's builder reads it.
 
-    Links to pages lead to where these are in the site; what the site does not have is named without a link. A pipe in the
-    code of a table has no backslash, and a list needs an empty line before it.
+    Links to pages lead to where these are in the site; what the site does not have is named without a link. A pipe in
+    the code of a table has no backslash, and a list needs an empty line before it.
     """
     pieces, end = [], 0
     for fence in FENCE.finditer(markdown):

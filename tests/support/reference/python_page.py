@@ -63,7 +63,12 @@ PUBLIC = (
         "experiments",
         ("Assigner.assign", "Arm"),
     ),
-    PublicModule("abfleet_analysis.analyse", "experiments/abfleet_analysis/analyse.py", "analysis", ("analyse",)),
+    PublicModule(
+        "abfleet_analysis.analyse", "experiments/abfleet_analysis/analyse.py", "analysis", ("analyse", "report_on")
+    ),
+    PublicModule(
+        "abfleet_analysis.reading.open_log", "experiments/abfleet_analysis/reading/open_log.py", "analysis", ("log_in",)
+    ),
     PublicModule(
         "abfleet_analysis.report.report",
         "experiments/abfleet_analysis/report/report.py",
