@@ -23,7 +23,7 @@ def navigation(index: str) -> list[Any]:
     for part in index.split("\n## ")[1:]:
         title, _, body = part.partition("\n")
         pages = [
-            {match["text"].replace("`", ""): match["target"]}
+            {match["text"][:1].upper() + match["text"][1:].replace("`", ""): match["target"]}
             for match in LINK.finditer(body)
             if match["target"].endswith(".md") and not match["target"].startswith("..")
         ]
