@@ -28,10 +28,10 @@ MADE = ("cli.md", "python-api.md")
 """Pages that are made from the code."""
 PAGES = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")] if path.name not in MADE)
 BLOCK = re.compile(
-    r"(?P<mark><!-- not run: .+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+    r"(?P<mark><!-- not run: [^\n]+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 PROGRAMS = ("sh", "console", "python", "js")
-COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(?:abfleet|\./run) (?P<words>.+)$")
+COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<program>abfleet|\./run) (?P<words>.+)$")
 NOT_RUN = {"docs/dashboard.md": "servers that go on, and a token; tests/dashboard starts them in other ways"}
 """Pages whose blocks no test runs, each with the reason, beside the marks on the pages."""
 
@@ -143,7 +143,7 @@ def mistake(command: str) -> str:
         words = shlex.split(text, comments=True)
     except ValueError:  # a quote that ends on another line
         words = text.split()
-    if not words or (command.startswith("./run") and words[0] in own_words() - {"up"}) or not words[0].islower():
+    if not words or (match["program"] == "./run" and words[0] in own_words() - {"up"}) or not words[0].islower():
         return ""
     path: tuple[str, ...] = () if words[0].startswith("-") else tuple(words[:1])
     if options(path) is None and len(words) > 1:
@@ -151,11 +151,12 @@ def mistake(command: str) -> str:
     known = options(path)
     if known is None:
         return "" if len(words) == 1 and words[0] in ("models", "logs", "token") else "no such command"
-    own, _, passed = " ".join(words).partition(" -- ")
-    for text, allowed in ((own, known), (passed, options(("router",)) or frozenset())):
-        for word in re.findall(r"(?<!\S)--?[a-z][a-z-]*", text):
-            if word not in allowed:
-                return f"no such option: {word}"
+    passed = words.index("--") if "--" in words else len(words)
+    for given, allowed in ((words[:passed], known), (words[passed + 1 :], options(("router",)) or frozenset())):
+        for word in given:
+            name = word.partition("=")[0]
+            if re.fullmatch(r"--?[a-z][a-z-]*", name) and name not in allowed:
+                return f"no such option: {name}"
     return ""
 
 
@@ -197,3 +198,31 @@ def test_variables_exist() -> None:
         name for path in PAGES for name in re.findall(r"ABFLEET_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8"))
     }
     assert mentioned - known == set()
+
+
+OTHERS = {
+    *("--build-arg", "--scale", "--grpc", "--grpc-port"),  # of docker-compose and of other model servers
+    *("--before", "--light", "--pin", "--rounds", "--rows", "--script", "--trace"),  # of benchmarks and proofs
+    *("--a-b", "--max-waiting-"),  # of nothing: any option, the beginning of two
+}
+"""Options that sentences name and no command of ours has."""
+
+
+def test_options_in_sentences_exist() -> None:
+    """Code that begins with an option, such as `--log-dir logs`, names one that some command has."""
+    known = OTHERS.union(*(options(path) or () for path in paths()))
+    found = []
+    for path in PAGES:
+        for code in re.findall(r"`(--[a-z][a-z-]*)[^`]*`", BLOCK.sub("", path.read_text(encoding="utf-8"))):
+            if code not in known:
+                found.append(f"{path.relative_to(ROOT)}: {code}")
+    assert found == []
+
+
+def paths() -> Iterator[tuple[str, ...]]:
+    """Every command."""
+    root: Any = typer.main.get_command(app)
+    for name, command in root.commands.items():
+        yield (name,)
+        for inner in getattr(command, "commands", ()):
+            yield (name, inner)
