@@ -30,7 +30,9 @@ def test_every_command_has_a_section() -> None:
 
 
 def test_the_version_is_one() -> None:
-    """Images, manifests and the newest section of the CHANGELOG have the version of pyproject.toml."""
+    """The client, images, manifests and the newest section of the CHANGELOG have the version of pyproject.toml."""
+    client = tomllib.loads((ROOT / "protos" / "pyproject.toml").read_text())["project"]["version"]
+    assert client == VERSION
     files = [*(ROOT / "compose").glob("*.Dockerfile"), *(ROOT / "compose" / "kubernetes").rglob("kustomization.yaml")]
     found = {
         (path.name, version)

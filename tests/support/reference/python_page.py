@@ -5,16 +5,18 @@ import inspect
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.process import ROOT
 
 
 @dataclass(frozen=True, slots=True)
 class PublicModule:
-    """One module of the page.
+    """One module of the page, or a package whose names are defined in its modules.
 
     Attributes:
-        needs: The extra that it needs, empty for none.
+        path: A file, or the folder of a package.
+        needs: What stands after `abfleet` where it is installed: `[extra]` or the rest of another distribution's name.
         names: What of it is public; of `Class.method` that method alone, and no field.
     """
 
@@ -26,53 +28,57 @@ class PublicModule:
 
 PUBLIC = (
     PublicModule(
-        "abfleet.client",
-        "abfleet/client.py",
-        "",
+        "abfleet_client",
+        "protos/abfleet_client",
+        "-client",
         (
-            "RecommendationQuery",
+            "Recommender",
+            "AsyncRecommender",
             "Recommendation",
+            "Inference",
+            "Tensor",
+            "Outcome",
+            "OutcomeTally",
+            "SendingPolicy",
+            "ClientCredentials",
+            "CurrentToken",
+            "ClientError",
+            "InvalidArgument",
             "CallFailed",
-            "open_channel",
-            "ask",
-            "make_request_id",
+            "OutcomesLost",
         ),
     ),
     PublicModule(
-        "abfleet.feedback_client",
-        "abfleet/feedback_client.py",
-        "experiments",
-        ("FeedbackClient", "OutcomesLost", "OutcomeTally"),
-    ),
-    PublicModule("abfleet_log.outcome", "experiments/abfleet_log/outcome.py", "experiments", ("Outcome",)),
-    PublicModule(
         "abfleet_experiments.file.load",
         "experiments/abfleet_experiments/file/load.py",
-        "experiments",
+        "[experiments]",
         ("load", "load_text"),
     ),
     PublicModule(
         "abfleet_experiments.file.errors",
         "experiments/abfleet_experiments/file/errors.py",
-        "experiments",
+        "[experiments]",
         ("ConfigErrors", "ConfigError"),
     ),
     PublicModule(
         "abfleet_experiments.assign",
         "experiments/abfleet_experiments/assign.py",
-        "experiments",
+        "[experiments]",
         ("Assigner.assign", "Arm"),
     ),
     PublicModule(
-        "abfleet_analysis.analyse", "experiments/abfleet_analysis/analyse.py", "analysis", ("analyse", "report_on")
+        "abfleet_analysis.analyse", "experiments/abfleet_analysis/analyse.py", "[analysis]", ("analyse", "report_on")
     ),
     PublicModule(
-        "abfleet_analysis.reading.open_log", "experiments/abfleet_analysis/reading/open_log.py", "analysis", ("log_in",)
+        "abfleet_analysis.reading.open_log",
+        "experiments/abfleet_analysis/reading/open_log.py",
+        "[analysis]",
+        ("log_in",),
     ),
     PublicModule(
         "abfleet_analysis.report.report",
         "experiments/abfleet_analysis/report/report.py",
-        "analysis",
+        "[analysis]",
         ("Report.as_dict",),
     ),
 )
@@ -96,18 +102,23 @@ def page() -> str:
     """The whole page."""
     rows, sections = [], []
     for module in PUBLIC:
-        tree = ast.parse((ROOT / module.path).read_text(encoding="utf-8"))
-        first = (ast.get_docstring(tree) or "").split("\n\n")[0]
-        install = f"abfleet[{module.needs}]" if module.needs else "abfleet"
+        trees = [ast.parse(path.read_text(encoding="utf-8")) for path in _files(ROOT / module.path)]
+        first = (ast.get_docstring(trees[0]) or "").split("\n\n")[0]
+        install = f"abfleet{module.needs}"
         anchor = re.sub(r"[^\w\- ]", "", module.name)
         rows.append(f"| [`{module.name}`](#{anchor}) | `{install}` | {' '.join(first.split())} |")
-        sections.append("\n".join(_module(module, tree)))
+        sections.append("\n".join(_module(module, trees)))
     return HEAD + "\n".join([*rows, "", *sections])
 
 
-def _module(module: PublicModule, tree: ast.Module) -> Iterator[str]:
-    yield f"## {module.name}\n\n{_prose(ast.get_docstring(tree))}\n"
-    found = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef | Function)}
+def _files(path: Path) -> list[Path]:
+    """The module, or those of a package, its `__init__` first."""
+    return sorted(path.glob("*.py")) if path.is_dir() else [path]
+
+
+def _module(module: PublicModule, trees: Sequence[ast.Module]) -> Iterator[str]:
+    yield f"## {module.name}\n\n{_prose(ast.get_docstring(trees[0]))}\n"
+    found = {node.name: node for tree in trees for node in tree.body if isinstance(node, ast.ClassDef | Function)}
     for name in module.names:
         name, _, method = name.partition(".")
         node = found[name]
@@ -197,7 +208,7 @@ def _prose(text: str | None) -> str:
     """A docstring as Markdown: attributes and parameters as a list."""
     lines: list[str] = []
     in_list = False
-    for line in (text or "").replace("Attributes:\n    ", "\n").splitlines():
+    for line in re.sub(r"(Attributes|Args):\n", "\n", text or "").splitlines():
         item = re.match(r" *([a-z_]+(?:, [a-z_]+)*): (.*)", line)
         in_list = bool(item) or (in_list and bool(line.strip()))
         if item:
