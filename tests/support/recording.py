@@ -22,7 +22,7 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from tests.support.process import ROOT
-from tests.support.shown_log import HALVES, Shown, file_text, log_lines
+from tests.support.shown_log import HALVES, Shown, log_lines
 
 COLUMNS: Final = 100
 NOW: Final = datetime(2026, 11, 30, 12, tzinfo=UTC)
@@ -37,6 +37,24 @@ EXPERIMENT: Final = Shown(
     clicks=(0.30, 0.34),
     errors=(0.003, 0.002),
 )
+TEXT: Final = """\
+version: 1
+default: v1.2.3
+models:
+  v1.2.3:      {target: "dns:///worker-v1-2-3:50061"}
+  v1.3.0-beta: {target: "dns:///worker-v1-3-0-beta:50061"}
+experiments:
+  - name: homepage-ranking
+    traffic: 20
+    groups:
+      - {name: control,   model: v1.2.3,      weight: 50}
+      - {name: treatment, model: v1.3.0-beta, weight: 50}
+    metrics:
+      primary: ctr
+      guardrails: [{name: error_rate, points: 0.01}, {name: response_time_p95, margin: 0.10}]
+      secondary: [conversion_rate, revenue_per_user]
+    plan: {effect: 0.10}
+"""
 FILE: Final = "experiments/recommender.yaml"
 SESSION: Final = (("abfleet", "plan", FILE, "new.yaml"), ("abfleet", "analyze"))
 """`new.yaml` takes half of the users instead of a fifth."""
@@ -49,9 +67,8 @@ def prepare(folder: Path) -> None:
     """Writes what the session reads."""
     (folder / "experiments").mkdir()
     (folder / "logs").mkdir()
-    text = file_text([EXPERIMENT])
-    (folder / FILE).write_text(text)
-    (folder / "new.yaml").write_text(text.replace("traffic: 20", "traffic: 50"))
+    (folder / FILE).write_text(TEXT)
+    (folder / "new.yaml").write_text(TEXT.replace("traffic: 20", "traffic: 50"))
     with (folder / "logs" / "decisions-host-20261101T000000-1.jsonl").open("w") as file:
         file.writelines(log_lines(NOW, [EXPERIMENT]))
 

@@ -103,11 +103,11 @@ EXPERIMENTS: Final = (
 )
 
 
-def file_text(experiments: Sequence[Shown] = EXPERIMENTS) -> str:
+def file_text() -> str:
     """The experiments file that belongs to it."""
     models = "".join(f"  {version}: {{target: '127.0.0.1:{place}'}}\n" for place, version in enumerate(MODELS, 1))
     text = f"version: 1\ndefault: {MODELS[0]}\nmodels:\n{models}experiments:\n"
-    for one in experiments:
+    for one in EXPERIMENTS:
         groups = "".join(
             f"      - {{name: {name}, model: {model}, weight: {100 * share:g}}}\n" for name, model, share in one.groups
         )
@@ -121,7 +121,7 @@ def file_text(experiments: Sequence[Shown] = EXPERIMENTS) -> str:
     return text
 
 
-def log_lines(now: datetime, experiments: Sequence[Shown] = EXPERIMENTS, *, seed: int = 7) -> Iterator[str]:
+def log_lines(now: datetime, experiments: Sequence[Shown] = EXPERIMENTS, seed: int = 7) -> Iterator[str]:
     """The lines of all experiments, in no order."""
     for one in experiments:
         for line in _allocation(one, now), *_people(one, now, random.Random(f"{seed}/{one.name}")):
