@@ -30,7 +30,7 @@ PAGES = sorted(path for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.m
 BLOCK = re.compile(
     r"(?P<mark><!-- not run: [^\n]+ -->\n)?^```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
-PROGRAMS = ("sh", "console", "python", "js")
+PROGRAMS = ("sh", "console", "python", "js", "go", "java")
 COMMAND = re.compile(r"^(?:\$ )?(?:[A-Z_]+=\S+ )*(?P<program>abfleet|\./run) (?P<words>.+)$")
 NOT_RUN = {"docs/dashboard.md": "servers that go on, and a token; tests/dashboard starts them in other ways"}
 """Pages whose blocks no test runs, each with the reason, beside the marks on the pages."""
