@@ -22,7 +22,7 @@ RUN /build/bin/pip wheel --quiet --no-deps --no-index --no-build-isolation --whe
 FROM python:3.11-slim
 LABEL org.opencontainers.image.title="abfleet-dashboard" \
       org.opencontainers.image.description="What the log says of each experiment, as pages in a browser" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --system --gid 10001 abfleet \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent abfleet \

@@ -23,7 +23,7 @@ FROM python:3.11-slim
 # The models' own terms are in /models/NOTICE.
 LABEL org.opencontainers.image.title="abfleet-worker" \
       org.opencontainers.image.description="A recommender: one ONNX model, served over gRPC" \
-      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.version="0.2.0" \
       org.opencontainers.image.licenses="Apache-2.0 AND LicenseRef-MovieLens"
 RUN groupadd --system --gid 10001 abfleet \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent abfleet

@@ -290,7 +290,7 @@ def test_no_machine_paths_and_no_registry_addresses() -> None:
 
 
 FENCE = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"!?\[[^\]]*\]\((?P<target>[^)\s]+)[^)]*\)")
+LINK = re.compile(r"(?:!?\[[^\]]*\]\(|<img [^>]*src=\")(?P<target>[^)\s\"]+)")
 
 
 def anchors(markdown: str) -> set[str]:

@@ -26,6 +26,8 @@ COMMANDS = (
     "protos",
     "schema",
     "glossary",
+    "reference",
+    "docs",
     "lock",
     "bench",
     "prove",

@@ -10,6 +10,12 @@ from abfleet_process.flags import DeclaredFlag, Flags
 
 def show_help(name: str, flags: Flags) -> NoReturn:
     """Prints the help of `abfleet NAME`, and ends the command."""
+    help_app(flags)(["--help"], prog_name=f"{program()} {name}")
+    raise typer.Exit
+
+
+def help_app(flags: Flags) -> typer.Typer:
+    """A command that has these flags and does nothing but show help."""
 
     def command(**values: Any) -> None: ...
 
@@ -17,8 +23,7 @@ def show_help(name: str, flags: Flags) -> NoReturn:
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     app.command(help=flags.description, epilog=f"Example: {flags.example}")(command)
-    app(["--help"], prog_name=f"{program()} {name}")
-    raise typer.Exit
+    return app
 
 
 def _parameter(flag: DeclaredFlag) -> inspect.Parameter:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -121,9 +121,9 @@ def file_text() -> str:
     return text
 
 
-def log_lines(now: datetime, seed: int = 7) -> Iterator[str]:
+def log_lines(now: datetime, experiments: Sequence[Shown] = EXPERIMENTS, seed: int = 7) -> Iterator[str]:
     """The lines of all experiments, in no order."""
-    for one in EXPERIMENTS:
+    for one in experiments:
         for line in _allocation(one, now), *_people(one, now, random.Random(f"{seed}/{one.name}")):
             yield json.dumps(line) + "\n"
 
