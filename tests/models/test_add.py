@@ -172,7 +172,7 @@ def test_a_type_that_is_not_served_is_named(tmp_path: Path) -> None:
     """bfloat16 has no place in the protocol's contents or in numpy."""
     nodes = [helper.make_node("Identity", ["a"], ["b"])]
     faces = [[value(name, TensorProto.BFLOAT16, ["n"])] for name in "ab"]
-    with pytest.raises(RegistryError, match=r"input a is a onnx type 16; allowed are float32"):
+    with pytest.raises(RegistryError, match=r"input a is a onnx type 16; allowed: float32"):
         added(tmp_path, small_graphs.graph(nodes, *faces))
 
 

@@ -88,7 +88,7 @@ def test_times_are_seconds_or_iso(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("c1,,2026-01-01", r"x\.csv:2: sku: '' is no item; allowed are 1 to 256 bytes"),
+        ("c1,,2026-01-01", r"x\.csv:2: sku: '' is no item; allowed: 1 to 256 bytes"),
         ("c1,a\tb,2026-01-01", r"x\.csv:2: sku: 'a\\tb' is no item"),
         (f"c1,{'a' * 257},5", r"x\.csv:2: sku: 'a+.* is no item"),
         (",a,2026-01-01", r"x\.csv:2: customer: is empty"),
@@ -155,7 +155,7 @@ def test_the_command_trains_what_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "best"], "--only: 'best' is not trained; allowed are v1.2.2 (popularity)"),
+        (["--only", "best"], "--only: 'best' is not trained; allowed: v1.2.2 (popularity)"),
         (["--version-prefix", "../"], "--version-prefix: '../' is not allowed; a version is 1 to 64 of"),
         (["--data", "nowhere.csv"], "nowhere.csv: cannot be read"),
     ],
@@ -170,7 +170,7 @@ def test_wrong_options_say_what_is_allowed(tmp_path: Path, arguments: list[str],
 @pytest.mark.parametrize("name", ["a\x07b", "x" * (MAX_NAME_BYTES + 1)])
 def test_a_name_is_what_an_outcome_may_say(name: str) -> None:
     """No control characters, at most 256 bytes; whatever else there is comes back as it was."""
-    with pytest.raises(IntegrityError, match=r"items\.txt: line 2 has .*; allowed are 1 to 256 bytes"):
+    with pytest.raises(IntegrityError, match=r"items\.txt: line 2 has .*; allowed: 1 to 256 bytes"):
         read_names(f"good\n{name}\n".encode())
     assert read_names(written(NAMES)) == NAMES
     assert read_names(b"a\r\nb\r\n") == ("a", "b")

@@ -64,7 +64,7 @@ def test_an_alias_is_followed_anew_each_time(registry: Registry) -> None:
 def test_names_that_are_no_names_are_refused(registry: Registry, name: str) -> None:
     """Nothing but a plain name reaches the file system, for served and archived versions alike."""
     for lookup in (registry.resolve, registry.archived):
-        with pytest.raises(UnsafePathError, match="allowed are 1 to 64 of") as raised:
+        with pytest.raises(UnsafePathError, match="allowed: 1 to 64 of") as raised:
             lookup(name)
         assert len(str(raised.value)) < 250
         assert "\n" not in str(raised.value)

@@ -95,7 +95,7 @@ def test_a_version_is_added_and_listed(root: Path) -> None:
     [
         (lambda release: release.promote("v9", alias="production"), UnknownVersionError, "'v9' is not in the registry"),
         (lambda release: release.promote("v1.2.2", alias="production"), UnknownVersionError, "archived"),
-        (lambda release: release.promote("v1.2.3", alias="best"), ReleaseError, "allowed are production, staging"),
+        (lambda release: release.promote("v1.2.3", alias="best"), ReleaseError, "allowed: production, staging"),
         (lambda release: release.promote("../v1.2.3", alias="production"), RegistryError, "not a version or an alias"),
         (lambda release: release.rollback("production"), ReleaseError, "knows of no version before it"),
         (lambda release: release.rollback("../x"), ReleaseError, "is not an alias"),

@@ -7,6 +7,7 @@ __all__ = [
     "backoff",
     "base128",
     "build_info",
+    "counting",
     "declarations",
     "errors",
     "file_state",

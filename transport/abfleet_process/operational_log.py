@@ -87,7 +87,7 @@ class OperationalLog:
         """
         if level and level not in LOG_LEVELS:
             raise ValueError(
-                f"level: {level[:64]!r} is not allowed; allowed are {', '.join(LOG_LEVELS)}, and the empty one"
+                f"level: {level[:64]!r} is not allowed; allowed: {', '.join(LOG_LEVELS)}, and the empty one"
             )
         was, self._level = self._level, level or self.initial_level
         if was != self._level:

@@ -45,7 +45,7 @@ def choose(transport: Transport, *, needs_grpcio: str | None = None) -> Literal[
     if needs_grpcio is not None:
         if transport == "native":
             raise TransportUnavailable(
-                f"--transport native and {needs_grpcio} exclude each other; leave one out, or use --transport grpcio"
+                f"--transport native cannot be combined with {needs_grpcio}; leave one out, or use --transport grpcio"
             )
         return "grpcio"
     return "grpcio" if transport == "grpcio" else "native"

@@ -461,7 +461,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         up.wait_for(r"v1.4.0-rc1: ")
         assert up.ended() == 2
     with Up(tmp_path, registry, "--replicas", "v9=2") as up:
-        up.wait_for(r"--replicas: 'v9' is not a version of the file; allowed are v1.2.3, ", START_SECONDS)
+        up.wait_for(r"--replicas: 'v9' is not a version of the file; allowed: v1.2.3, ", START_SECONDS)
         assert up.ended() == 2
     with Up(tmp_path, tmp_path / "nowhere") as up:
         up.wait_for(r"v1.2.3, v1.3.0-beta, v1.4.0-rc1: registry '.* is not a folder", START_SECONDS)
