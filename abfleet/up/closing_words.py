@@ -17,9 +17,9 @@ def what_next(settings: UpSettings, addresses: Mapping[str, str], dashboard: str
     to_router = _flag("--address", addresses["ready"], ROUTER_ADDRESS)
     lines = {
         f"client --user-id user-1 --items 1,2,3{to_router}": "one call",
-        f"traffic{to_router}": "calls and clicks of simulated users",
-        f"status{_flag('--admin', addresses['admin'], ADMIN_ADDRESS)}": "status of groups, versions and workers",
-        _analyze(settings): "conclusions from the decision log",
+        f"traffic{to_router}": "simulated calls and clicks",
+        f"status{_flag('--admin', addresses['admin'], ADMIN_ADDRESS)}": "groups, versions and workers",
+        _analyze(settings): "conclusions from the log",
     }
     width = max(map(len, lines)) + len(program()) + 1
     shown = [f"  {f'{program()} {command}':<{width}}  {words}" for command, words in lines.items()]

@@ -88,7 +88,7 @@ def test_times_are_seconds_or_iso(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("c1,,2026-01-01", r"x\.csv:2: sku: '' is no item; allowed: 1 to 256 bytes"),
+        ("c1,,2026-01-01", r"x\.csv:2: sku: '' is not an item; allowed: 1 to 256 bytes"),
         ("c1,a\tb,2026-01-01", r"x\.csv:2: sku: 'a\\tb' is no item"),
         (f"c1,{'a' * 257},5", r"x\.csv:2: sku: 'a+.* is no item"),
         (",a,2026-01-01", r"x\.csv:2: customer: is empty"),
@@ -142,7 +142,7 @@ def test_the_command_trains_what_is_asked_for(tmp_path: Path) -> None:
     verify_golden(version)
     assert set(version.item_names() or ()) == set(NAMES)
     (version.path / "items.txt").write_text("red\n")
-    with pytest.raises(IntegrityError, match=r"items\.txt has another sha256"):
+    with pytest.raises(IntegrityError, match=r"items\.txt has a different sha256"):
         version.item_names()
     outcomes = {
         one.version: one.outcome
@@ -155,7 +155,7 @@ def test_the_command_trains_what_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "best"], "--only: 'best' is not trained; allowed: v1.2.2 (popularity)"),
+        (["--only", "best"], "--only: 'best' is not a version or algorithm; allowed: v1.2.2 (popularity)"),
         (["--version-prefix", "../"], "--version-prefix: '../' is not allowed; a version is 1 to 64 of"),
         (["--data", "nowhere.csv"], "nowhere.csv: cannot be read"),
     ],
@@ -197,7 +197,7 @@ def test_an_item_without_a_name_is_refused(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with pytest.raises(
-        IntegrityError, match=r"the model has item \d+, and items\.txt has 1 lines; line n names item n"
+        IntegrityError, match=r"the model has item \d+, but items\.txt has only 1 lines; line n must name item n"
     ):
         examine(tmp_path / "model.onnx", scratch, HISTORIES, AddOptions(version="v2"))
 

@@ -23,8 +23,8 @@ def test_what_cannot_be_one_is_said(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     assert folder_problem(file) == "is no folder"
-    assert folder_problem(file / "logs") == f"cannot be made: there is no folder {file}"
-    assert folder_problem(tmp_path / "no" / "logs") == f"cannot be made: there is no folder {tmp_path / 'no'}"
+    assert folder_problem(file / "logs") == f"cannot be created: the folder {file} does not exist"
+    assert folder_problem(tmp_path / "no" / "logs") == f"cannot be created: the folder {tmp_path / 'no'} does not exist"
     if os.path.isdir("/proc/self"):
         assert str(folder_problem(Path("/proc/self"))).startswith("cannot be written to: ")
         assert str(folder_problem(Path("/proc/self/logs"))).startswith("cannot be made: ")

@@ -94,17 +94,19 @@ def test_a_guardrail_that_is_not_shown_to_hold_keeps_a_winner_back() -> None:
     assert found.verdict is Verdict.KEEP_RUNNING
     better, held_back = found.reasons
     assert better.startswith("conversion_rate of experiment is better than control's: +20.0% ")
-    assert held_back == "it is not to be shipped yet, because error_rate is not yet shown to be within its margin"
+    assert held_back == "it cannot be shipped yet, because error_rate is not yet shown to be within its margin"
     late = decide(evidence(rate=(0.05, 0.06), errors=(0.01, 0.0125), a_day=(1500, 1500)), PLAN)
     assert late.verdict is Verdict.INCONCLUSIVE
-    assert late.reasons[1].startswith("the horizon has ended, and it is not to be shipped, because error_rate is not")
+    assert late.reasons[1].startswith(
+        "the horizon has ended, and experiment cannot be shipped, because error_rate is not"
+    )
 
 
 def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
     """The boundary is crossed on day 3: that is said, and why it does not count yet."""
     better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons
     assert better.endswith("; it crossed its boundary")
-    assert held_back == "it is not to be shipped yet, because the plan's minimum has not passed"
+    assert held_back == "it cannot be shipped yet, because the plan's minimum has not passed"
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -129,7 +131,7 @@ def test_a_guardrail_without_any_event_passes_once_it_would_have_shown() -> None
     few = evidence(rate=(0.05, 0.15), errors=(0.0, 0.0), a_day=(100, 100), looks=14)
     found, why = verdict(few)
     assert found is Verdict.KEEP_RUNNING
-    assert "not one has a failed call in the log" in why
+    assert "users in both groups has a failed call in the log" in why
 
 
 def test_users_are_planned_for_errors_that_nobody_has_seen() -> None:
@@ -216,7 +218,7 @@ def test_unequally_unjoined_outcomes_refuse() -> None:
     assert verdict(evidence(rate=(0.05, 0.07), **equal))[0] is Verdict.SHIP
     unequal = {"joined": np.array([9900.0, 9700.0]), "unjoined": np.array([100.0, 300.0])}
     found, why = verdict(evidence(rate=(0.05, 0.07), **unequal))
-    assert (found, "not in the log" in why) == (Verdict.REFUSE, True)
+    assert (found, "without a request in the log" in why) == (Verdict.REFUSE, True)
 
 
 def test_groups_that_differed_before_refuse_a_winner() -> None:
@@ -245,7 +247,7 @@ def test_a_group_with_weight_and_no_traffic_refuses() -> None:
     none = whole.new_users * np.array([1.0, 0.0])
     silent = replace(whole, new_users=none, users=none[:, 0], shares=whole.shares * 0)  # not by the split's test
     found, why = verdict(silent)
-    assert (found, "not one of" in why) == (Verdict.REFUSE, True)
+    assert (found, "none of" in why) == (Verdict.REFUSE, True)
 
 
 def test_a_fault_beside_a_failing_guardrail_is_named_and_does_not_save_the_treatment() -> None:
