@@ -285,7 +285,7 @@ def test_a_file_needs_a_name_and_a_path_something_there(tmp_path: Path) -> None:
         examine(file, tmp_path, HISTORIES)
     with pytest.raises(RegistryError, match=r"version: '\.\./x' is not a version"):
         examine(file, tmp_path, HISTORIES, AddOptions(version="../x"))
-    with pytest.raises(RegistryError, match="is not there"):
+    with pytest.raises(RegistryError, match="does not exist"):
         examine(tmp_path / "nowhere", tmp_path, HISTORIES)
 
 

@@ -99,9 +99,7 @@ def test_aliases_that_lead_elsewhere_are_refused(registry: Registry, target: str
 
 def test_unknown_names_say_what_there_is(registry: Registry) -> None:
     """The message for an unknown name lists what exists, and tells archived and dangling ones apart."""
-    with pytest.raises(
-        UnknownVersionError, match=r"'v9' is not in the registry; it has production, staging, v1\.2\.3"
-    ):
+    with pytest.raises(UnknownVersionError, match=r"'v9' is not in the registry; it has production, staging, v1\.2\.3"):
         registry.resolve("v9")
     with pytest.raises(UnknownVersionError, match="it is archived"):
         registry.resolve("v1.2.2")

@@ -110,7 +110,7 @@ def test_an_example_is_written_and_added(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     assert abfleet("init", folder, "--version", "v8").exit_code == 0
     again = abfleet("init", folder)
-    assert (again.exit_code, "is there already" in again.stderr) == (1, True)
+    assert (again.exit_code, "already exists" in again.stderr) == (1, True)
     found = abfleet("add", folder, "--registry", root)
     assert found.exit_code == 0, found.output
     said = "v8 is a model of tensors: it takes features FP32[-1, 4] and gives score FP32[-1, 1]"
@@ -121,7 +121,7 @@ def test_an_example_is_written_and_added(root: Path, tmp_path: Path) -> None:
     assert "requests are not joined into one run: --no-batch" in json.loads(more.output)["found"]
     assert json.loads((root / "v9" / "metadata.json").read_text())["training"] == {"name": "not given"}
     compared = abfleet("diff", "v8", "v9", "--registry", root).output
-    assert "answers alike\t\t\t10 of 10 golden cases" in compared
+    assert "equal answers\t\t\t10 of 10 golden cases" in compared
     assert "signature.batch\ttrue\tfalse" in compared
     other = abfleet("diff", "v8", "production", "--registry", root)
     assert "the versions differ in their tensors" in other.output

@@ -1,5 +1,6 @@
 """Each rule of the decision, on sums made to meet it. No log: that the sums are right is tested elsewhere."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +30,13 @@ def evidence(
     errors: tuple[float, ...] = (0.01, 0.01),
     a_day: tuple[int, ...] = (2800, 2800),
     looks: int = 28,
+    days: int = 28,
     **quality: Any,
 ) -> Evidence:
-    """Equal days of exactly these rates, without any chance in them."""
+    """Equal days of exactly these rates, without any chance in them; nobody comes after so many days."""
     groups = ("control", "experiment", "canary")[: len(rate)]
     daily = np.tile(np.array(a_day, dtype=float), (looks, 1))
+    daily[days:] = 0
     times = [*range(1, looks + 1), looks]
     users = np.stack([daily[:t].sum(axis=0) for t in times])[:, None, :]
     shares = np.array(a_day) / sum(a_day)
@@ -72,6 +75,39 @@ def test_too_few_users_at_the_horizon_are_inconclusive() -> None:
     """The horizon ends before the planned number."""
     found = decide(evidence(a_day=(300, 300)), PLAN)
     assert (found.verdict, found.history[-2][0]) == (Verdict.INCONCLUSIVE, Verdict.KEEP_RUNNING)
+    assert len(found.reasons) == 1
+    assert re.match(
+        r"the horizon has ended after 16,800 users \(\d+,\d+ planned\), too few to detect a change of 10% in "
+        r"conversion_rate: conversion_rate of experiment: \+0\.0% ",
+        found.reasons[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("a_day", "days", "rate", "why"),
+    [
+        (
+            (50_000, 50_000),
+            1,
+            0.0535,
+            r"the looks after look 1 of 28 added no information, so the boundary has stayed at ",
+        ),
+        ((2_000, 2_000), 28, 0.05265, r"z is \d\.\d\d, and the boundary at the last look is \d\.\d\d$"),
+    ],
+)
+def test_enough_users_at_the_horizon_are_never_called_too_few(
+    a_day: tuple[int, int], days: int, rate: float, why: str
+) -> None:
+    """More than planned came and the metric is ahead, but no look passed: on one day, or by a little."""
+    found = decide(evidence(a_day=a_day, days=days, rate=(0.05, rate), errors=(0.01, 0.01)), PLAN)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.users_planned < sum(a_day) * days
+    first, second = found.reasons
+    assert re.search(
+        r"users \([\d,]+ planned\), and no boundary has been crossed: conversion_rate of experiment: ", first
+    )
+    assert re.match(why, second)
+    assert "too few" not in f"{first} {second}".replace("too few events for an always-valid interval", "")
 
 
 def test_a_winner_ships_after_the_minimum_and_the_crossing_stands() -> None:
