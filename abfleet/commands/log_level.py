@@ -37,7 +37,7 @@ def log_level(
 
     A worker has no admin port: SIGUSR1 sets it (and a router) to debug, SIGUSR2 to the level that it started with.
     """
-    from abfleet_process.operational_log import LOG_LEVELS
+    from abfleet_process.log_levels import LOG_LEVELS
 
     if level not in (*LOG_LEVELS, DEFAULT):
         allowed = ", ".join((*LOG_LEVELS, DEFAULT))

@@ -10,7 +10,7 @@ from abfleet_experiments.file.load import load
 from abfleet_process.process import StopSignals
 from abfleet_process.writable_folder import folder_problem
 from abfleet_router import settings as router_settings
-from abfleet_transport.server import choose
+from abfleet_transport.transports import choose
 
 from abfleet.up.console import UpConsole
 from abfleet.up.local_fleet import LocalFleet

@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from abfleet_log.writer.decision_log import LogSettings, Policy
-from abfleet_log.writer.sinks import Fsync
+from abfleet_log.writer.log_settings import Fsync, LogSettings, Policy
 from abfleet_process import server_flags
 from abfleet_process.addresses import ADMIN_ADDRESS, ROUTER_ADDRESS
 from abfleet_process.flags import Flags, SettingsError, address, real, text, whole
-from abfleet_process.operational_log import LogFormat
+from abfleet_process.log_levels import LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
 from abfleet_process.writable_folder import folder_problem
-from abfleet_transport.server import Transport
+from abfleet_transport.transports import Transport
 
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.balancing.picker import SLOW_START_SECONDS
-from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.security import security_settings
 from abfleet_router.security.security_settings import SecuritySettings
 

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_log.writer.decision_log import LogSettings
+from abfleet_log.writer.log_settings import LogSettings
 from abfleet_process.flags import EXIT_USAGE, SettingsError, variable
 from abfleet_router.app import main
 from abfleet_router.balancing.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.security.rate_limit import Rate
 from abfleet_router.settings import RouterSettings, RoutingSettings, check_log_dir, parse
 

@@ -13,6 +13,7 @@ __all__ = [
     "file_state",
     "flags",
     "lasting",
+    "log_levels",
     "memory",
     "operational_log",
     "process",

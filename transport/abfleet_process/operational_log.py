@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
-LogFormat = Literal["auto", "json", "console"]
+from abfleet_process.log_levels import LOG_LEVELS, LogFormat
+
 NUMBERS = {name: getattr(logging, name.upper()) for name in LOG_LEVELS} | {"critical": logging.CRITICAL}
 BURST = 5
 """Lines alike that are let through in a window: enough to see that it is more than one."""

@@ -5,7 +5,7 @@ from typing import get_args
 
 from abfleet_process.addresses import EXPERIMENTS_FILE
 from abfleet_process.flags import Flags, port_or_off, real, text
-from abfleet_process.operational_log import LOG_LEVELS, LogFormat
+from abfleet_process.log_levels import LOG_LEVELS, LogFormat
 
 
 def add_fleet(flags: Flags, experiments_help: str) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 from abfleet_process import flags, server_flags
-from abfleet_process.operational_log import LogFormat
+from abfleet_process.log_levels import LogFormat
 from abfleet_process.security import tls_flags
 from abfleet_process.security.tls_flags import ServerSecurity
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
-from abfleet_transport.server import Transport
+from abfleet_transport.transports import Transport
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A router holds at most so many bytes of waiting calls, so no batch of it is larger."""

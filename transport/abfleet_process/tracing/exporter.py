@@ -2,13 +2,14 @@
 
 import importlib.util
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
-
-from prometheus_client.core import Metric
 
 from abfleet_process.errors import TransportUnavailable
 from abfleet_process.tracing.spans import Attribute, Resource, Span
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 ENDPOINT_HELP = "URL of the OTLP receiver to send traces to, for example http://127.0.0.1:4318"
 
@@ -22,7 +23,7 @@ class Exporter(Protocol):
 
     def close(self) -> None: ...
 
-    def families(self) -> Iterable[Metric]: ...
+    def families(self) -> "Iterable[Metric]": ...
 
 
 def endpoint_or_none(value: str) -> str:
