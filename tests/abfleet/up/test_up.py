@@ -476,10 +476,10 @@ def test_a_folder_that_cannot_be_used_is_named_before_anything_starts(tmp_path: 
     file = tmp_path / "file"
     file.touch()
     for flags, said in (
-        (("--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
+        (("--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is not a folder"),
         (("--log-dir", str(tmp_path / "no" / "logs")), "cannot be created: the folder"),
-        (("--", "--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
-        (("--run-dir", str(file)), rf"--run-dir \(ABFLEET_RUN_DIR\): '{file}' is no folder"),
+        (("--", "--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is not a folder"),
+        (("--run-dir", str(file)), rf"--run-dir \(ABFLEET_RUN_DIR\): '{file}' is not a folder"),
     ):
         with Up(tmp_path, registry, *flags) as up:
             up.wait_for(said, START_SECONDS)
