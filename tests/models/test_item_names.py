@@ -89,8 +89,8 @@ def test_times_are_seconds_or_iso(tmp_path: Path) -> None:
     ("line", "message"),
     [
         ("c1,,2026-01-01", r"x\.csv:2: sku: '' is not an item; allowed: 1 to 256 bytes"),
-        ("c1,a\tb,2026-01-01", r"x\.csv:2: sku: 'a\\tb' is no item"),
-        (f"c1,{'a' * 257},5", r"x\.csv:2: sku: 'a+.* is no item"),
+        ("c1,a\tb,2026-01-01", r"x\.csv:2: sku: 'a\\tb' is not an item"),
+        (f"c1,{'a' * 257},5", r"x\.csv:2: sku: 'a+.* is not an item"),
         (",a,2026-01-01", r"x\.csv:2: customer: is empty"),
         ("c1,a,yesterday", r"x\.csv:2: at: 'yesterday' is not an integer from 0 to .* nor a time in ISO 8601"),
         ("c1,a,-5", r"x\.csv:2: at: '-5' is not an integer"),

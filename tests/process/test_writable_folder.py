@@ -27,7 +27,7 @@ def test_what_cannot_be_one_is_said(tmp_path: Path) -> None:
     assert folder_problem(tmp_path / "no" / "logs") == f"cannot be created: the folder {tmp_path / 'no'} does not exist"
     if os.path.isdir("/proc/self"):
         assert str(folder_problem(Path("/proc/self"))).startswith("cannot be written to: ")
-        assert str(folder_problem(Path("/proc/self/logs"))).startswith("cannot be made: ")
+        assert str(folder_problem(Path("/proc/self/logs"))).startswith("cannot be created: ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -114,7 +114,7 @@ def _named(name: str, read: Read) -> Read:
 def text(value: str) -> str:
     """Reads a text with at least one character that is no blank."""
     if not value.strip():
-        raise ValueError("allowed: texts that are not empty")
+        raise ValueError("allowed: any text that is not empty")
     return value
 
 
@@ -135,7 +135,7 @@ def address(value: str) -> str:
     if value.startswith("unix:") and len(value) > len("unix:"):
         return value
     if not separator or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("allowed: HOST:PORT with a port from 0 to 65535, and unix:PATH")
+        raise ValueError("allowed: HOST:PORT with a port from 0 to 65535, or unix:PATH")
     return value
 
 
@@ -144,7 +144,7 @@ def port_or_off(value: str) -> int | None:
     if value == "off":
         return None
     if not value.isdecimal() or int(value) > 65535:
-        raise ValueError("allowed: 0 to 65535, and off")
+        raise ValueError("allowed: 0 to 65535, or off")
     return int(value)
 
 
@@ -169,7 +169,7 @@ def optional_whole(low: int, high: int) -> Read:
         try:
             return int(number(value))
         except ValueError as error:
-            raise ValueError(f"{error}, and off") from error
+            raise ValueError(f"{error}, or off") from error
 
     return read
 

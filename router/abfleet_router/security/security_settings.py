@@ -66,7 +66,7 @@ def read(got: argparse.Namespace) -> SecuritySettings:
     files = tls_flags.pair(got.worker_cert, got.worker_key, "--worker-cert", "--worker-key")
     for flag, value in (("--worker-cert", got.worker_cert), ("--worker-server-name", got.worker_server_name)):
         if value and not got.worker_ca:
-            raise SettingsError(f"{flag} needs --worker-ca")
+            raise SettingsError(f"{flag} also needs --worker-ca")
     return SecuritySettings(
         server=tls_flags.read(got),
         worker_ca=Path(got.worker_ca) if got.worker_ca else None,

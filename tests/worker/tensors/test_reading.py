@@ -190,7 +190,7 @@ def texts(message: ModelInferRequest, content: bytes) -> None:
     [
         (lambda m: m.inputs[0].ClearField("contents"), "input 'user': contents: 0 elements; its shape takes 2"),
         (lambda m: m.inputs[0].contents.int64_contents.append(1), "contents.int64_contents: 3 elements; its shape ta"),
-        (lambda m: m.inputs[0].contents.int_contents.append(1), "contents.int_contents: is not for INT64; allowed is"),
+        (lambda m: m.inputs[0].contents.int_contents.append(1), "contents.int_contents: is not for INT64; allowed:"),
         (lambda m: m.inputs[2].contents.bytes_contents.append(b"x"), "contents.bytes_contents: 3 elements; its shape"),
     ],
 )
