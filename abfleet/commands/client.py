@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from abfleet_process.addresses import ROUTER_ADDRESS
+from abfleet_process.counting import counted
 
 from abfleet.commands.access_options import AccessOptions
 from abfleet.commands.option_groups import with_groups
@@ -211,7 +212,7 @@ def _print_split(split: "ObservedSplit", *, synthetic: bool) -> None:
     ]
     latency = document["latency_ms"]
     print_table("", ["experiment", "group", "version", "users", "share"], rows, right=("users", "share"))
-    line = f"{document['answered']} of {document['users']} users answered"
+    line = f"{document['answered']} of {counted(document['users'], 'user')} answered"
     if latency["p50"] is not None:
         line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
     say(f"{line}; {LEFT_OUT}" if synthetic else line)

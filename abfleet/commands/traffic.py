@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from abfleet_process.addresses import ROUTER_ADDRESS
+from abfleet_process.counting import counted
 
 from abfleet.commands.access_options import AccessOptions
 from abfleet.commands.client import LEFT_OUT
@@ -131,13 +132,15 @@ def _print(document: dict[str, Any]) -> None:
     columns = ["experiment", "group", "version", "users", "lists", "clicks", "a list", "conversions", "revenue"]
     print_table("", columns, rows, right=columns[3:])
     latency, outcomes = document["latency_ms"], document["outcomes"]
-    line = f"{document['answered']} of {document['calls']} calls answered, {document['calls_per_s']} per second"
+    line = (
+        f"{document['answered']} of {counted(document['calls'], 'call')} answered, {document['calls_per_s']} per second"
+    )
     if latency["p50"] is not None:
         line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
     say(line)
     say(
-        f"{outcomes['accepted']} outcomes accepted, {outcomes['duplicate']} duplicate, {outcomes['rejected']} rejected"
-        f", {outcomes['lost']} lost; {outcomes['withheld']} left out on purpose"
+        f"outcomes: {outcomes['accepted']:,} accepted, {outcomes['duplicate']:,} duplicate, "
+        f"{outcomes['rejected']:,} rejected, {outcomes['lost']:,} lost; {outcomes['withheld']:,} left out on purpose"
     )
     if document["synthetic"]:
         say(LEFT_OUT)
