@@ -24,8 +24,8 @@ from abfleet.commands import (
 
 app = typer.Typer(
     name="abfleet",
-    help="Split users over versions of a model, serve them, and conclude honestly from the log.",
-    epilog="First: abfleet up. abfleet COMMAND --help says more of each.",
+    help="Split users between versions of a model, serve them, and draw sound conclusions from the log.",
+    epilog="Start with abfleet up. For the help of a command: abfleet COMMAND --help.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -14,7 +14,7 @@ Admin = Annotated[
     list[str] | None,
     typer.Option(
         metavar="HOST:PORT",
-        help="Admin port of a router; repeatable for several.",
+        help="Admin port of a router; may be repeated.",
         show_default=ADMIN_ADDRESS,
     ),
 ]
@@ -24,15 +24,17 @@ Admin = Annotated[
 class AccessOptions:
     """With what a command shows who it is, and how it knows the router."""
 
-    token_file: Annotated[Path | None, typer.Option("--token-file", help="A file with the token to show.")] = None
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="File with the token to send.")] = None
     server_ca: Annotated[
-        Path | None, typer.Option("--server-ca", help="Call with TLS, and trust this authority (PEM).")
+        Path | None, typer.Option("--server-ca", help="Use TLS and trust this certificate authority (PEM).")
     ] = None
-    client_cert: Annotated[Path | None, typer.Option("--client-cert", help="Certificate to show (mTLS).")] = None
-    client_key: Annotated[Path | None, typer.Option("--client-key", help="Its private key.")] = None
-    server_name: Annotated[str, typer.Option("--server-name", help="Name in the server's certificate, if another.")] = (
-        ""
+    client_cert: Annotated[Path | None, typer.Option("--client-cert", help="Client certificate (mTLS).")] = None
+    client_key: Annotated[Path | None, typer.Option("--client-key", help="Private key of the client certificate.")] = (
+        None
     )
+    server_name: Annotated[
+        str, typer.Option("--server-name", help="Name in the server's certificate, if it differs from the address.")
+    ] = ""
 
     def credentials(self) -> "ClientCredentials":
         """What the flags name, with their files read once. Raises typer.BadParameter."""

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Logs = Annotated[
     list[Path],
     typer.Option(
-        "--logs", envvar="ABFLEET_LOGS", metavar="PATH", help="A folder or file of the decision log; may be repeated."
+        "--logs", envvar="ABFLEET_LOGS", metavar="PATH", help="Folder or file of the decision log; may be repeated."
     ),
 ]
 DEFAULT_LOGS = [Path("logs")]
@@ -38,7 +38,7 @@ def chosen_experiment(config: "Config", name: str | None) -> "Experiment":
     """The experiment of that name, or the first of the file."""
     if name is None:
         if not config.experiments:
-            refuse("--experiments: the file has no experiment")
+            refuse("--experiments: the file has no experiment; add one")
         return config.experiments[0]
     try:
         return config.experiment(name)

@@ -30,7 +30,7 @@ AsOf = Annotated[
         "--as-of",
         envvar="ABFLEET_AS_OF",
         metavar="TIME",
-        help="Look at nothing later, for example 2026-11-08T00:00:00Z. Default: the newest line.",
+        help="Ignore lines after this time, for example 2026-11-08T00:00:00Z. Default: the newest line.",
     ),
 ]
 Exclude = Annotated[
@@ -39,7 +39,7 @@ Exclude = Annotated[
         "--exclude",
         envvar="ABFLEET_EXCLUDE",
         metavar="FROM/TO",
-        help="Leave out a window of time, beside the file's `exclude`; may be repeated. Times have a zone.",
+        help="Leave out a window of time, in addition to the file's `exclude`; may be repeated. Times need a zone.",
     ),
 ]
 Html = Annotated[
@@ -48,18 +48,18 @@ Html = Annotated[
         "--html",
         envvar="ABFLEET_HTML",
         metavar="FILE",
-        help="Also write the report as one page that needs no other file, with pictures.",
+        help="Also write the report with charts as one self-contained HTML page.",
     ),
 ]
 Markdown = Annotated[
-    bool, typer.Option("--markdown", envvar="ABFLEET_MARKDOWN", help="Print Markdown, for a pull request.")
+    bool, typer.Option("--markdown", envvar="ABFLEET_MARKDOWN", help="Print Markdown, for example for a pull request.")
 ]
 WithDetails = Annotated[
     bool,
     typer.Option(
         "--details",
         envvar="ABFLEET_DETAILS",
-        help="With --json: also how it came about, parts of the users, what versions recommended.",
+        help="With --json: add the history of the verdict, breakdowns of the users and what versions recommended.",
     ),
 ]
 Registry = Annotated[
@@ -68,7 +68,7 @@ Registry = Annotated[
         "--registry",
         envvar="ABFLEET_REGISTRY",
         metavar="FOLDER",
-        help="The model registry, whose offline metrics --details and --html show beside the online ones.",
+        help="Model registry; --details and --html show its offline metrics beside the online ones.",
     ),
 ]
 DEFAULT_REGISTRY = Path("models")
@@ -80,7 +80,7 @@ MemoryLimit = Annotated[
         metavar="BYTES",
         min=256 * 1024**2,
         show_default="6 GiB, or 60 % of a smaller machine",
-        help="What tables may take in memory; beyond it the temporary folder is used.",
+        help="Memory limit of the analysis; data beyond it goes to the temporary folder.",
     ),
 ]
 
@@ -118,9 +118,9 @@ def analyze(
     memory_limit: MemoryLimit = None,
     as_json: Json = False,
 ) -> None:
-    """Conclude from the log: ship, roll back, keep running, stop, check first, or refuse because the data is broken.
+    """Report a verdict from the log: ship, roll back, keep running, stop, check first, or refuse broken data.
 
-    However often one looks, the conclusion stays as reliable as it says. Exits 0 whatever it is, unless --fail-on.
+    The error rates hold however often you look. The exit code is 0 for every verdict, unless --fail-on names it.
 
     Example: abfleet analyze --logs logs --fail-on roll_back,refuse --html report.html
     """
@@ -135,9 +135,9 @@ def analyze(
     watch.receivers(notifications)  # a wrong flag is refused before the log is read
     if watching:
         if as_of is not None:
-            refuse("--as-of: cannot be combined with --watch, which reads up to the newest line")
+            refuse("--as-of: cannot be combined with --watch, which reads up to the newest line; leave one out")
         if markdown or with_details:
-            refuse("--watch: cannot be combined with --markdown or --details, which are for one report")
+            refuse("--watch: cannot be combined with --markdown or --details; leave them out")
         source = watch.ReportSource(
             logs,
             experiments,
@@ -249,7 +249,7 @@ def _known(registry: Path | None) -> "dict[str, Offline]":
         refuse(f"--registry: {str(registry)[:64]} is not a folder")
     facts = offline_facts(registry)
     for problem in facts.problems:
-        typer.echo(f"offline metrics are missing: {problem}", err=True)
+        typer.echo(f"warning: offline metrics are missing: {problem}", err=True)
     return facts.versions
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from abfleet_process.addresses import ROUTER_ADDRESS
+from abfleet_process.counting import counted
 
 from abfleet.commands.access_options import AccessOptions
 from abfleet.commands.option_groups import with_groups
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from abfleet.observed_split import ObservedSplit
 
 USAGE, FAILURE = 2, 1
-LEFT_OUT = "marked as synthetic: analysis leaves it out (--as-real)"
+LEFT_OUT = "marked as synthetic, so analysis leaves it out (--as-real marks it as real)"
 
 
 def register(app: typer.Typer) -> None:
@@ -34,18 +35,21 @@ def register(app: typer.Typer) -> None:
 @with_groups
 def client(
     *,
-    address: Annotated[str, typer.Option(help="The router, or a worker alone.")] = ROUTER_ADDRESS,
-    user_id: Annotated[str, typer.Option(help="Decides the version; empty: none.")] = "",
-    items: Annotated[str, typer.Option(help="Items that the user has seen, oldest first: 1,2,3.")] = "",
+    address: Annotated[str, typer.Option(help="Address of a router, or of a single worker.")] = ROUTER_ADDRESS,
+    user_id: Annotated[str, typer.Option(help="User id, which decides the version; empty: no user id.")] = "",
+    items: Annotated[str, typer.Option(help="Items that the user has seen, oldest first, such as 1,2,3.")] = "",
     item_names: Annotated[
-        str, typer.Option(help="The same where items have names: red,blue; one with a comma in quotes.")
+        str,
+        typer.Option(help="Names of these items, where items have names, such as red,blue; quote a name with a comma."),
     ] = "",
-    limit: Annotated[int, typer.Option(min=0, max=100, help="How many items to return; 0: 10.")] = 0,
+    limit: Annotated[int, typer.Option(min=0, max=100, help="Number of items to return; 0: the default of 10.")] = 0,
     attributes: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="What audiences may ask for; repeatable.")
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Request attribute, for audiences; may be repeated.")
     ] = None,
-    users: Annotated[int, typer.Option(min=0, help="Call for user-1 to user-N, and show the split they get.")] = 0,
-    titles: Annotated[Path | None, typer.Option(help="A CSV file with movieId and title, to name the items.")] = None,
+    users: Annotated[int, typer.Option(min=0, help="Call once for each of user-1 to user-N, and show the split.")] = 0,
+    titles: Annotated[
+        Path | None, typer.Option(help="CSV file with movieId and title, to show titles of items.")
+    ] = None,
     as_real: Annotated[
         bool, typer.Option("--as-real/--synthetic", help="Do not mark the calls as synthetic: analysis counts them.")
     ] = False,
@@ -59,7 +63,7 @@ def client(
     synthetic, so that trying a router out is no part of its experiments.
     """
     if items and item_names:
-        raise typer.BadParameter("goes without --items: items have numbers or names", param_hint="--item-names")
+        raise typer.BadParameter("cannot be combined with --items; leave one out", param_hint="--item-names")
     question = {
         "items": next(csv.reader([item_names])) if item_names else _items(items),
         "limit": limit or 10,
@@ -67,7 +71,9 @@ def client(
     }
     names = _titles(titles) if titles else {}
     if users and user_id:
-        raise typer.BadParameter("goes without --user-id: it names the users itself", param_hint="--users")
+        raise typer.BadParameter(
+            "cannot be combined with --user-id, because it sets the user ids; leave one out", param_hint="--users"
+        )
     from abfleet_client import AsyncRecommender
 
     recommender = AsyncRecommender(address, timeout=timeout, credentials=access.credentials(), synthetic=not as_real)
@@ -206,7 +212,7 @@ def _print_split(split: "ObservedSplit", *, synthetic: bool) -> None:
     ]
     latency = document["latency_ms"]
     print_table("", ["experiment", "group", "version", "users", "share"], rows, right=("users", "share"))
-    line = f"{document['answered']} of {document['users']} users answered"
+    line = f"{document['answered']} of {counted(document['users'], 'user')} answered"
     if latency["p50"] is not None:
         line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
     say(f"{line}; {LEFT_OUT}" if synthetic else line)
@@ -225,7 +231,7 @@ def _items(text: str) -> tuple[int, ...]:
     for word in words:
         if not word.removeprefix("-").isdecimal() or not -(2**63) <= int(word) < 2**63:
             raise typer.BadParameter(
-                f"{word[:64]!r} is not an item id; allowed are whole numbers, separated by commas; names go into "
+                f"{word[:64]!r} is not an item id; allowed: whole numbers, separated by commas; names go into "
                 "--item-names",
                 param_hint="--items",
             )
@@ -237,7 +243,7 @@ def _attributes(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         key, separator, value = word.partition("=")
         if not key or not separator:
-            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed is KEY=VALUE", param_hint="--attributes")
+            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed: KEY=VALUE", param_hint="--attributes")
         attributes[key] = value
     return attributes
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 _PERCENT = re.compile(r"([0-9]{1,3})(?:\.([0-9]{1,2}))?%?", re.ASCII)
 
 Name = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="Name of the experiment.")]
-Yes = Annotated[bool, typer.Option("--yes", envvar="ABFLEET_YES", help="Do not ask.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", envvar="ABFLEET_DRY_RUN", help="Show the plan, and change nothing.")]
+Yes = Annotated[bool, typer.Option("--yes", envvar="ABFLEET_YES", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", envvar="ABFLEET_DRY_RUN", help="Show the plan and change nothing.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -51,16 +51,16 @@ def ramp(
     at: At = None,
     drop_later: Annotated[
         bool,
-        typer.Option("--drop-later", envvar="ABFLEET_DROP_LATER", help="Give up rows that are at that time or later."),
+        typer.Option("--drop-later", envvar="ABFLEET_DROP_LATER", help="Remove ramp rows at that time or later."),
     ] = False,
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Change shares or traffic from an instant on, by a ramp row: it moves the fewest users possible.
+    """Change shares or traffic from an instant on, by a ramp row: it moves as few users as possible.
 
-    Groups that are not named keep their share, and control takes the rest.
+    Groups that are not named keep their share, and control gets the rest.
 
     Example: abfleet ramp homepage-ranking canary=20 --at 2026-12-01T00:00:00Z
     """
@@ -99,7 +99,7 @@ def halt(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Switch an experiment off: it takes nobody, and keeps its place for when it is resumed.
+    """Switch an experiment off: it takes no users, and keeps its slice until it is resumed.
 
     Example: abfleet halt homepage-ranking --yes
     """
@@ -122,7 +122,7 @@ def resume(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Switch a halted experiment on again: everyone is back in the group they had.
+    """Switch a halted experiment on again: all users return to the group that they had.
 
     Example: abfleet resume homepage-ranking
     """
@@ -141,7 +141,13 @@ def conclude(
     experiment: Name,
     *,
     winner: Annotated[
-        str, typer.Option("--winner", envvar="ABFLEET_WINNER", metavar="GROUP", help="Its version becomes the default.")
+        str,
+        typer.Option(
+            "--winner",
+            envvar="ABFLEET_WINNER",
+            metavar="GROUP",
+            help="Group that wins; its version becomes the default.",
+        ),
     ],
     logs: Logs = DEFAULT_LOGS,
     experiments: Experiments = DEFAULT_EXPERIMENTS,
@@ -217,7 +223,10 @@ def _edit(
         return
     if not yes:
         if not sys.stdin.isatty():
-            refuse("nobody can confirm without a terminal; --yes writes without asking, --dry-run only shows the plan")
+            refuse(
+                "no terminal to ask for confirmation; use --yes to write without asking, or --dry-run to only "
+                "show the plan"
+            )
         typer.confirm(f"\nWrite this to {file}?", abort=True, err=True)
     try:
         save(file, read=read, changed=text.encode())
@@ -232,4 +241,4 @@ def _edit(
                 and all(version != group.model for experiment in new.experiments for group in experiment.groups)
                 and version != new.default
             ):
-                typer.echo(f"{version} serves nobody any more; remove it from `models` when you like")
+                typer.echo(f"{version} no longer serves anyone; you may remove it from `models`")

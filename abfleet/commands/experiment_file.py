@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from abfleet_process.addresses import EXPERIMENTS_FILE
+from abfleet_process.counting import counted
 
 from abfleet.commands.tables import print_table, say, say_json
 
@@ -28,19 +29,20 @@ DEFAULT_EXPERIMENTS = Path(EXPERIMENTS_FILE)
 Fleet = Annotated[
     Path | None,
     typer.Option(
-        "--fleet", envvar="ABFLEET_FLEET", metavar="FILE", help="A fleet file, whose targets replace the file's."
+        "--fleet",
+        envvar="ABFLEET_FLEET",
+        metavar="FILE",
+        help="Fleet file; its targets replace those of the experiments file.",
     ),
 ]
 At = Annotated[
     str | None,
-    typer.Option(
-        "--at", envvar="ABFLEET_AT", metavar="TIME", help="An instant such as 2026-11-08T00:00:00Z. Default: now."
-    ),
+    typer.Option("--at", envvar="ABFLEET_AT", metavar="TIME", help="Time, such as 2026-11-08T00:00:00Z. Default: now."),
 ]
 Attributes = Annotated[
     list[str] | None,
     typer.Option(
-        "--attributes", envvar="ABFLEET_ATTRIBUTES", metavar="NAME=VALUE", help="A request attribute; may be repeated."
+        "--attributes", envvar="ABFLEET_ATTRIBUTES", metavar="NAME=VALUE", help="Request attribute; may be repeated."
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")]
@@ -120,7 +122,7 @@ def show_plan(
         _show_movement(step.movement, None)
     if plan.matching_only:
         typer.echo("")
-        say("These are shares of the users who match every audience; --users FILE counts users of your own.")
+        say("The shares are those of users who match every audience; use --users FILE to count your own users.")
     if plan.warnings:
         typer.echo("")
     for warning in plan.warnings:
@@ -131,16 +133,16 @@ def _show_movement(movement: "Movement", users: int | None) -> None:
     from abfleet_experiments.plan import share_text
 
     base = 100_000 if users is None else users
-    of = f"of {base:,} users"
+    of = f"of {counted(base, 'user')}"
     if not movement.moved and not movement.version_changed:
         say(f"  none {of} moves")
     else:
         say(
-            f"  {_count(movement.moved, base)} {of} move ({share_text(movement.moved)}): "
+            f"  moved: {_count(movement.moved, base)} {of} ({share_text(movement.moved)}); "
             f"{_count(movement.entered, base)} enter, {_count(movement.left, base)} leave, "
-            f"{_count(movement.out_of_analysis, base)} change group and drop out of the analysis so far"
+            f"{_count(movement.out_of_analysis, base)} change group, and their calls so far leave the analysis"
         )
-        say(f"  {_count(movement.version_changed, base)} {of} get another model version than before")
+        say(f"  served by another version: {_count(movement.version_changed, base)} {of}")
     moves = [
         (f"{_place(flow.before)} -> {_place(flow.after)}", _count(flow.share, base), share_text(flow.share))
         for flow in movement.flows

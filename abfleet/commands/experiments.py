@@ -41,7 +41,7 @@ def validate(
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     fleet: Fleet = None,
     strict: Annotated[
-        bool, typer.Option("--strict", envvar="ABFLEET_STRICT", help="Refuse what is only advised.")
+        bool, typer.Option("--strict", envvar="ABFLEET_STRICT", help="Treat warnings as errors.")
     ] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,24 +85,29 @@ def validate(
 
 
 def plan(
-    old: Annotated[Path, typer.Argument(metavar="OLD", help="The file as it is.")],
-    new: Annotated[Path, typer.Argument(metavar="NEW", help="The file as it is to be.")],
+    old: Annotated[Path, typer.Argument(metavar="OLD", help="Experiments file before the edit.")],
+    new: Annotated[Path, typer.Argument(metavar="NEW", help="Experiments file after the edit.")],
     *,
     at: At = None,
     users: Annotated[
         Path | None,
-        typer.Option("--users", envvar="ABFLEET_USERS", metavar="FILE", help="Count these users, an id a line."),
+        typer.Option(
+            "--users",
+            envvar="ABFLEET_USERS",
+            metavar="FILE",
+            help="File with user ids, one per line; count these users.",
+        ),
     ] = None,
     attributes: Attributes = None,
     as_json: Json = False,
     fail_on_moves: Annotated[
         bool,
-        typer.Option("--fail-on-moves", envvar="ABFLEET_FAIL_ON_MOVES", help="Exit with code 3 if anyone moves now."),
+        typer.Option("--fail-on-moves", envvar="ABFLEET_FAIL_ON_MOVES", help="Exit with code 3 if any user moves now."),
     ] = False,
 ) -> None:
-    """Say how many users an edit moves, from which group to which, before it is made.
+    """Show how many users an edit would move, and between which groups.
 
-    Without --users the shares are those of all users who match every audience, exact from the buckets.
+    Without --users, the shares are exact for all users who match every audience, from their buckets.
 
     Example: abfleet plan old.yaml experiments/recommender.yaml --fail-on-moves
     """
@@ -114,7 +119,7 @@ def plan(
     time, sent = instant(at), attribute_map(attributes)
     if users is None:
         if sent:
-            refuse("--attributes: needs --users, the file of users who have these attributes")
+            refuse("--attributes: needs --users, a file of the users who have these attributes")
         result, counted = planned(before, after, time), None
     else:
         ids = _user_ids(users)
@@ -133,7 +138,7 @@ def explain(
     attributes: Attributes = None,
     as_json: Json = False,
 ) -> None:
-    """Say why a user gets their version: every decision with its hash and bucket.
+    """Explain why a user gets their version: each decision with its hash and bucket.
 
     Example: abfleet explain user-1 --attributes country=DE
     """
@@ -178,7 +183,7 @@ def assign(
     at: At = None,
     attributes: Attributes = None,
 ) -> None:
-    """Read user ids from standard input, one a line, and print who gets what as CSV (RFC 4180).
+    """Read user ids from standard input, one per line, and print their assignment as CSV (RFC 4180).
 
     Columns: user_id,experiment,group,bucket,model_version,reason. An id that the router would refuse gets the reason
     invalid_user_id; an empty line is a call without a user id.
@@ -197,7 +202,9 @@ def assign(
             sink.write(bulk.rows(user_ids).encode(errors="surrogateescape"))
         sink.flush()
     if bulk.invalid:
-        typer.echo(f"{bulk.invalid:,} ids are not valid user ids (1 to 256 bytes, no control characters)", err=True)
+        typer.echo(
+            f"invalid user ids: {bulk.invalid:,}; allowed: 1 to 256 bytes of UTF-8 without control characters", err=True
+        )
 
 
 def _user_ids(file: Path) -> list[str]:
@@ -214,5 +221,5 @@ def _user_ids(file: Path) -> list[str]:
         if (problem := user_id_problem(user)) is not None:
             refuse(f"{file}:{number}:1: the user id {problem}")
     if not ids:
-        refuse(f"--users: {file} has no users")
+        refuse(f"--users: {file} has no user ids; it needs at least one")
     return ids

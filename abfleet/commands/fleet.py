@@ -36,10 +36,10 @@ def register(app: typer.Typer) -> None:
 
 @with_groups
 def up(context: typer.Context, settings: UpSettings) -> None:
-    """Run router, workers and dashboard on this machine until Ctrl-C; say ready when a call would succeed.
+    """Run router, workers and dashboard on this machine until Ctrl-C; print ready once calls succeed.
 
-    Flags after -- go to the router; abfleet router --help lists them. Variables such as ABFLEET_MAX_BATCH reach router
-    and workers.
+    Flags after -- go to the router; abfleet router --help lists them. Variables such as ABFLEET_MAX_BATCH apply to
+    router and workers.
     """
     with suppress(OSError, ReaderGone):  # what is imported next takes a while in a clone that was never started
         print(f"checking {settings.experiments}, its models and the ports", flush=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from abfleet_process.counting import counted
 
 from abfleet.commands.log_options import (
     DEFAULT_FOLDER,
@@ -35,19 +36,21 @@ def register(group: typer.Typer) -> None:
 
 def compact(
     logs: Folder = DEFAULT_FOLDER,
-    out: Annotated[Path | None, typer.Option(help="Where Parquet goes.", show_default="LOGS/compacted")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the Parquet files.", show_default="LOGS/compacted")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn closed log files into Parquet by day and experiment, verified row for row before anything is removed.
 
-    Killed and run again it goes on. What a router still writes is left for the next time.
+    If it is killed, run it again: it continues. Files that a router still writes are left for the next run.
     """
     from dataclasses import asdict
 
     from abfleet_log.tools.compact import compact as run
 
     if not logs.is_dir():
-        stop(f"{logs}: there is no such folder", USAGE)
+        stop(f"{logs}: no such folder", USAGE)
     with errors_in_one_line(), progress_count("Compacting") as advance:
         done = run(logs, out or logs / "compacted", identity(), on_step=lambda step: advance())
     if as_json:
@@ -55,31 +58,35 @@ def compact(
         typer.echo(json.dumps(asdict(done) | files))
     else:
         say(
-            f"{done.lines} lines of {done.files} files in {done.parquet_files} Parquet files: "
-            f"{done.bytes_before} bytes became {done.bytes_after}; {done.left} files are still written"
+            f"compacted {counted(done.lines, 'line')} of {counted(done.files, 'file')} into "
+            f"{counted(done.parquet_files, 'Parquet file')}: {done.bytes_before:,} bytes became {done.bytes_after:,}; "
+            f"left alone because a router still writes them: {counted(done.left, 'file')}"
         )
         if done.unreadable:
-            say(f"{done.unreadable} of these lines are no JSON, such as torn ones; they are kept as they are")
+            say(f"kept as they are: {counted(done.unreadable, 'line')} that cannot be read as JSON, such as torn lines")
         if done.unfit_lines:
-            say(f"{done.unfit_lines} lines stay, since no Parquet file can hold what is no UTF-8 or beyond 16 MiB")
+            say(
+                f"left in place: {counted(done.unfit_lines, 'line')} that Parquet cannot hold (not UTF-8, or "
+                "above 16 MiB)"
+            )
         for path in done.unfit:
-            say(f"{path}: has these lines alone")
+            say(f"{path}: has only lines that are left in place")
         for path in done.damaged:
-            say(f"{path}: stays as it is, because it is damaged and cannot be read to its end")
+            say(f"{path}: left alone, because it is damaged and cannot be read to its end")
 
 
 def erase(
     user_id: Annotated[str, typer.Argument(metavar="USER")],
     logs: Logs = None,
     user_id_hmac_key_file: KeyFile = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and change nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be erased, and change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
     """Rewrite every file without a user's lines, each verified before it replaces the old one.
 
-    Of a line that cannot be read, what is left is searched for the id. Exits 1 when the user is in a file that a router
-    still writes: run it again when that has been rotated. Exits 1 too when a compressed file is damaged: mend it, or
-    remove it.
+    Unreadable lines are searched for the id as text. The exit code is 1 if a router still writes a file with the user:
+    run the command again once the file has been rotated. It is also 1 if a compressed file is damaged: repair or remove
+    the file.
     """
     from abfleet_log.tools.erase import erase as run
 
@@ -90,43 +97,48 @@ def erase(
         counts = {"lines": done.lines, "files": done.files, "unreadable": done.unreadable}
         typer.echo(json.dumps({**counts, **files, "dry_run": dry_run}))
     else:
-        say(f"{done.lines} lines in {done.files} files {'would be' if dry_run else 'were'} erased")
+        say(f"{'would erase' if dry_run else 'erased'} {counted(done.lines, 'line')} in {counted(done.files, 'file')}")
         if done.unreadable:
-            say(f"{done.unreadable} lines cannot be read and stay: the id is not in them; see abfleet logs check")
+            say(f"kept {counted(done.unreadable, 'unreadable line')} without the id; see abfleet logs check")
     left = []
     if done.busy:
-        left.append("still written, and not erased: " + ", ".join(str(path) for path in done.busy))
+        left.append("not erased, because a router still writes the file: " + ", ".join(str(path) for path in done.busy))
     if done.damaged:
-        left.append("damaged, and not erased: " + ", ".join(str(path) for path in done.damaged))
+        left.append("not erased, because the file is damaged: " + ", ".join(str(path) for path in done.damaged))
     if left:
         stop("; ".join(left))
 
 
 def import_outcomes(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A table: .csv with a header, .jsonl or .parquet.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Table to import: .csv with a header, .jsonl or .parquet.")
+    ],
     logs: Folder = DEFAULT_FOLDER,
     columns: Annotated[
-        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Where a field is; repeatable.")
+        list[str] | None, typer.Option("--map", metavar="FIELD=COLUMN", help="Column of a field; may be repeated.")
     ] = None,
     constants: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FIELD=VALUE", help="A field of every row; repeatable.")
+        list[str] | None,
+        typer.Option("--set", metavar="FIELD=VALUE", help="Value of a field for all rows; may be repeated."),
     ] = None,
     time_unit: Annotated[
-        str, typer.Option(metavar="s|ms|us", help="Times are numbers since 1970 in this unit.", show_default="ISO 8601")
+        str, typer.Option(metavar="s|ms|us", help="Unit of times that are numbers since 1970.", show_default="ISO 8601")
     ] = "",
     experiments: Annotated[
-        Path | None, typer.Option(help="Take the outcome types of this file's metrics too.", show_default=False)
+        Path | None, typer.Option(help="Also accept the outcome types of this file's metrics.", show_default=False)
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check every row, and write nothing.")] = False,
-    skip_rejected: Annotated[bool, typer.Option("--skip-rejected", help="Import the rest of the rows.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all rows and write nothing.")] = False,
+    skip_rejected: Annotated[
+        bool, typer.Option("--skip-rejected", help="Import the valid rows even if others are rejected.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
-    """Append outcomes that come from elsewhere, such as an order database.
+    """Append outcomes from another source, such as an order database.
 
     Fields: outcome_id, request_id, user_id, type, item_id or item_name, value, currency, time. A row without outcome_id
-    gets one made of its cells. Groups come from exposures alone: a column of them is refused.
+    gets one that is computed from its cells. Groups come only from exposures, so a column of groups is refused.
 
-    Exits 1 when rows are rejected; then nothing is written, unless --skip-rejected.
+    The exit code is 1 if rows are rejected; then nothing is written, unless --skip-rejected is given.
     """
     from abfleet_experiments.file.errors import ConfigErrors
     from abfleet_experiments.file.load import load
@@ -135,7 +147,7 @@ def import_outcomes(
     from abfleet_log.tools.import_outcomes import import_outcomes as run
 
     if time_unit and time_unit not in UNITS:
-        raise typer.BadParameter(f"{time_unit[:64]!r}; allowed are {', '.join(UNITS)}", param_hint="--time-unit")
+        raise typer.BadParameter(f"{time_unit[:64]!r}; allowed: {', '.join(UNITS)}", param_hint="--time-unit")
     mapping = ColumnMap(
         columns=_pairs(columns, "--map"), constants=_pairs(constants, "--set"), time_unit=time_unit or None
     )
@@ -146,7 +158,7 @@ def import_outcomes(
         except ConfigErrors as error:
             stop("\n".join(str(one) for one in error.errors), USAGE)
     if not file.is_file():
-        stop(f"{file}: there is no such file", USAGE)
+        stop(f"{file}: no such file", USAGE)
     with errors_in_one_line(), progress_count("Importing") as advance:
         done = run(file, logs, mapping, types, identity(), dry_run=dry_run, skip_rejected=skip_rejected, on_row=advance)
     document = {
@@ -162,7 +174,10 @@ def import_outcomes(
         say_json(document)
     else:
         where = f"written to {done.path}" if done.path else "nothing was written"
-        say(f"{done.rows} rows: {done.accepted} good, {done.repeated} repeated, {done.rejected} rejected; {where}")
+        say(
+            f"{counted(done.rows, 'row')}: {done.accepted:,} accepted, {done.repeated:,} repeated, "
+            f"{done.rejected:,} rejected; {where}"
+        )
         for reason in done.reasons:
             typer.echo(reason, err=True)
     if done.rejected:
@@ -176,7 +191,7 @@ def _pairs(words: list[str] | None, option: str) -> dict[str, str]:
     for word in words or ():
         name, separator, value = word.partition("=")
         if not separator or not value or name not in FIELDS:
-            allowed = f"FIELD=…, FIELD one of {', '.join(FIELDS)}"
-            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed is {allowed}", param_hint=option)
+            allowed = f"FIELD=…, where FIELD is one of {', '.join(FIELDS)}"
+            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed: {allowed}", param_hint=option)
         pairs[name] = value
     return pairs

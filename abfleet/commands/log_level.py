@@ -27,21 +27,21 @@ def register(app: typer.Typer) -> None:
 def log_level(
     *,
     level: Annotated[
-        str, typer.Argument(help="debug, info, warning or error; default: the level it was started with.")
+        str, typer.Argument(help="debug, info, warning or error; default: the level that the router started with.")
     ],
     admin: Admin = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a router.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line per router.")] = False,
     access: AccessOptions,
 ) -> None:
-    """Set how much running routers log of their operation, until they end or are told otherwise.
+    """Set the level of running routers' operational logs, until it is set again or the router ends.
 
-    A worker has no admin port: SIGUSR1 makes it (and a router) log at debug, SIGUSR2 as it was started.
+    A worker has no admin port: SIGUSR1 sets it (and a router) to debug, SIGUSR2 to the level that it started with.
     """
-    from abfleet_process.operational_log import LOG_LEVELS
+    from abfleet_process.log_levels import LOG_LEVELS
 
     if level not in (*LOG_LEVELS, DEFAULT):
         allowed = ", ".join((*LOG_LEVELS, DEFAULT))
-        raise typer.BadParameter(f"{level[:64]!r} is not allowed; allowed are {allowed}", param_hint="LEVEL")
+        raise typer.BadParameter(f"{level[:64]!r} is not allowed; allowed: {allowed}", param_hint="LEVEL")
     addresses = admin or [ADMIN_ADDRESS]
     with_what = access.credentials()
     if not asyncio.run(_set_all(addresses, "" if level == DEFAULT else level, with_what, as_json=as_json)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from abfleet_process.counting import counted
 
 if TYPE_CHECKING:
     from abfleet_log.files import WriterIdentity
@@ -17,14 +18,21 @@ if TYPE_CHECKING:
 USAGE, FAILURE = 2, 1
 Logs = Annotated[
     list[Path] | None,
-    typer.Option("--logs", envvar="ABFLEET_LOGS", help="A folder or file of the log; repeatable.", show_default="logs"),
+    typer.Option(
+        "--logs",
+        envvar="ABFLEET_LOGS",
+        help="Folder or file of the decision log; may be repeated.",
+        show_default="logs",
+    ),
 ]
-Folder = Annotated[Path, typer.Option("--logs", envvar="ABFLEET_LOGS", help="The folder of the log.")]
+Folder = Annotated[Path, typer.Option("--logs", envvar="ABFLEET_LOGS", help="Folder of the decision log.")]
 DEFAULT_FOLDER = Path("logs")
 Json = Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")]
 KeyFile = Annotated[
     Path | None,
-    typer.Option(envvar="ABFLEET_USER_ID_HMAC_KEY_FILE", help="The routers' key, where logs have hashed user ids."),
+    typer.Option(
+        envvar="ABFLEET_USER_ID_HMAC_KEY_FILE", help="Key file of the routers, for logs with hashed user ids."
+    ),
 ]
 
 
@@ -71,7 +79,7 @@ def unreadable_lines() -> "Iterator[Callable[[Path], None]]":
     if found:
         where, lines = next(iter(found)), found.total()
         typer.echo(
-            f"{lines} {'line' if lines == 1 else 'lines'} cannot be read, first in {where}; see abfleet logs check",
+            f"{counted(lines, 'unreadable line')}, the first in {where}; see abfleet logs check",
             err=True,
         )
 

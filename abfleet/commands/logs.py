@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from abfleet_process.counting import counted
 
 from abfleet.commands import log_changes
 from abfleet.commands.log_options import (
@@ -22,7 +23,7 @@ from abfleet.commands.log_options import (
 from abfleet.commands.tables import say, say_json
 
 group = typer.Typer(
-    name="logs", help="Look at decision logs, check, compact and import, and erase a user.", no_args_is_help=True
+    name="logs", help="Read, check, compact and import decision logs, and erase a user from them.", no_args_is_help=True
 )
 
 
@@ -35,14 +36,16 @@ def register(app: typer.Typer) -> None:
 @group.command(epilog="Example: abfleet logs tail --experiment homepage-ranking")
 def tail(
     logs: Logs = None,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="So many of the newest lines first.")] = 10,
-    follow: Annotated[bool, typer.Option("--follow/--no-follow", help="Go on with lines as they are written.")] = True,
-    experiment: Annotated[str, typer.Option(help="Only lines of this experiment.")] = "",
-    user: Annotated[str, typer.Option(help="Only lines of this user.")] = "",
-    event: Annotated[str, typer.Option(help="Only lines of this kind.")] = "",
+    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Number of newest lines to show first.")] = 10,
+    follow: Annotated[
+        bool, typer.Option("--follow/--no-follow", help="Keep showing lines as they are written.")
+    ] = True,
+    experiment: Annotated[str, typer.Option(help="Show only lines of this experiment.")] = "",
+    user: Annotated[str, typer.Option(help="Show only lines of this user.")] = "",
+    event: Annotated[str, typer.Option(help="Show only lines of this event.")] = "",
     as_json: Json = False,
 ) -> None:
-    """Show the newest lines, and those that follow, in words or as they are."""
+    """Show the newest lines of a log, then new lines as they are written, as text or as JSON."""
     from abfleet_log.tools.show import last_lines, new_lines, one_line
 
     filters = {"experiment": experiment, "user_id": user, "event": event}
@@ -71,21 +74,21 @@ def tail(
 
 
 def _tell_unreadable(path: Path) -> None:
-    typer.echo(f"{path}: a line that cannot be read", err=True)
+    typer.echo(f"{path}: unreadable line", err=True)
 
 
 @group.command(epilog="Example: abfleet logs check --experiments experiments/recommender.yaml")
 def check(
     logs: Logs = None,
     experiments: Annotated[
-        Path | None, typer.Option(help="Compare exposures with what this file decides.", show_default=False)
+        Path | None, typer.Option(help="Compare exposures with the assignment by this file.", show_default=False)
     ] = None,
-    gap: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Tell of silences that are longer.")] = 300,
+    gap: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Report silences longer than this.")] = 300,
     as_json: Json = False,
 ) -> None:
-    """Check every line against the schema, look for repeats, gaps, torn lines and clock steps, and sum up.
+    """Check every line against the schema, and report repeats, gaps, torn lines and clock steps.
 
-    Exits 1 when lines are unreadable or wrong, or when the file decides otherwise.
+    The exit code is 1 if lines are unreadable or invalid, or differ from the assignment by the file.
     """
     from abfleet_experiments.file.errors import ConfigErrors
     from abfleet_experiments.file.load import load
@@ -111,19 +114,22 @@ def check(
 
 
 def _print_check(report: dict[str, Any], *, compared: bool) -> None:
-    say(f"{report['lines']} lines in {report['files']} files, {report['first']} to {report['last']}")
+    say(
+        f"{counted(report['lines'], 'line')} in {counted(report['files'], 'file')}, {report['first']} to "
+        f"{report['last']}"
+    )
     say(f"digest {report['digest']}")
     for name, count in report["events"].items():
         say(f"{count:>10}  {name}")
     for row in report["exposures"]:
         say(f"{row['lines']:>10}  {row['experiment'] or '(no experiment)'}  {row['group'] or ''}".rstrip())
     labels = {
-        "synthetic": "lines of synthetic traffic",
+        "synthetic": "synthetic lines",
         "torn": "torn last lines",
         "unreadable": "unreadable lines",
         "repeated_exposures": "repeated exposures",
         "repeated_outcomes": "repeated outcomes",
-        "conflicting_outcomes": "of these with the id of another outcome",
+        "conflicting_outcomes": "of these, with the id of another outcome",
         "clock_set_back": "lines after a clock was set back",
     }
     for name, words in labels.items():
@@ -132,11 +138,14 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
             say(f"{report[name]:>10}  {words}{first}")
     for router, count in report["wrong_clock"].items():
         where = f"first at {report['examples'].get('wrong clock')}"
-        say(f"{count:>10}  lines of a wrong clock{f' in {router}' if router else ''}, left out of analysis  {where}")
+        say(
+            f"{count:>10}  lines with a wrong clock{f' in {router}' if router else ''}, left out of the analysis  "
+            f"{where}"
+        )
     for one in report["gaps"][:20]:
         say(f"silence of {one['seconds']:.0f} s from {one['from']} in {one['router']}")
     if compared:
-        say(f"{report['compared_with_file']} exposures compared with the file")
+        say(f"{counted(report['compared_with_file'], 'exposure')} compared with the file")
     for name, count in {**report["problems"], **report["mismatches"]}.items():
         where = report["examples"].get(name) or report["examples"].get(f"mismatch.{name}", "")
         say(f"{count:>10}  {name}  first at {where}")
@@ -150,7 +159,7 @@ def user(
     user_id_hmac_key_file: KeyFile = None,
     as_json: Json = False,
 ) -> None:
-    """Show what one user was shown and did, in the order of time."""
+    """Show the exposures and outcomes of one user, in order of time."""
     from abfleet_log.tools.erase import user_history
     from abfleet_log.tools.show import one_line
 
@@ -166,7 +175,7 @@ def user(
 
 @group.command(epilog="Example: abfleet logs schema > decision-log.schema.json")
 def schema() -> None:
-    """Print the JSON Schema of a line."""
+    """Print the JSON Schema of a log line."""
     from abfleet_log.schema import json_schema
 
     say_json(json_schema(), indent=2)

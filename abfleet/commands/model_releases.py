@@ -25,14 +25,18 @@ USAGE, FAILURE = 2, 1
 PLAIN_HISTORIES = ((0, 0, 0, 0, 0), (1, 2, 3, 10, 15), (0, 0, -1, 2**62, 1))
 """Golden histories of a first model that brings none: a cold start, a short one, one with ids that nobody knows."""
 
-RegistryOption = Annotated[Path, typer.Option("--registry", envvar="ABFLEET_REGISTRY", help="The registry folder.")]
+RegistryOption = Annotated[
+    Path, typer.Option("--registry", envvar="ABFLEET_REGISTRY", help="Folder of the model registry.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", envvar="ABFLEET_JSON", help="Print JSON.")]
-VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="A version of the registry.")]
-ToOption = Annotated[str, typer.Option("--to", metavar="ALIAS", help="production or staging.")]
-OfOption = Annotated[str, typer.Option("--of", metavar="ALIAS", help="production or staging.")]
-ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Kept in registry.json.")]
+VersionArgument = Annotated[str, typer.Argument(metavar="VERSION", help="Version in the registry.")]
+ToOption = Annotated[str, typer.Option("--to", metavar="ALIAS", help="Alias to move: production or staging.")]
+OfOption = Annotated[str, typer.Option("--of", metavar="ALIAS", help="Alias to roll back: production or staging.")]
+ReasonOption = Annotated[
+    str | None, typer.Option("--reason", metavar="TEXT", help="Reason of the release, kept in registry.json.")
+]
 ByOption = Annotated[
-    str | None, typer.Option("--by", metavar="NAME", help="Who releases. Default: the name of this login.")
+    str | None, typer.Option("--by", metavar="NAME", help="Name of the person who releases. Default: the login name.")
 ]
 
 
@@ -58,9 +62,9 @@ def promote(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let an alias lead to a version, whose file and golden answers are verified first.
+    """Point an alias to a version, after verifying its files and golden answers.
 
-    Workers that serve the alias change to it by themselves, without a call lost.
+    Workers that serve the alias change to the version by themselves, without losing a call.
     """
     from abfleet_models.golden.verification import verify_golden
 
@@ -68,7 +72,7 @@ def promote(
         found = release.registry.resolve(version)
         verify_golden(found)
         event = release.promote(version, alias=to)
-        _print_event(release, event, f"{to} leads to {found.version} already", as_json=as_json)
+        _print_event(release, event, f"{to} already points to {found.version}", as_json=as_json)
 
 
 def rollback(
@@ -78,7 +82,7 @@ def rollback(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Let an alias lead where it led before its last promotion; a second rollback goes back further."""
+    """Point an alias to the version before its last promotion; a second rollback goes back further."""
     from abfleet_models.golden.verification import verify_golden
 
     with _releasing(registry, reason, by) as release:
@@ -90,14 +94,16 @@ def archive(
     version: VersionArgument,
     registry: RegistryOption = Path("models"),
     experiments: Experiments = DEFAULT_EXPERIMENTS,
-    force: Annotated[bool, typer.Option("--force", help="Also where the experiments file names the version.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Archive the version even if the experiments file names it.")
+    ] = False,
     reason: ReasonOption = None,
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move a version under archive/: it is kept and verified, and no worker can start with it."""
+    """Move a version to archive/: it is kept and verified, but no worker can start with it."""
     if not force and experiments.is_file() and version in loaded(experiments)[0].models:
-        _stop(f"{version} is one of the models of {experiments}; take it out there first, or use --force", FAILURE)
+        _stop(f"{version} is in `models` of {experiments}; remove it there first, or use --force", FAILURE)
     with _releasing(registry, reason, by) as release:
         _print_event(release, release.archive(version), as_json=as_json)
 
@@ -109,7 +115,7 @@ def restore(
     by: ByOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Move a version back from archive/, verified first, to be served again."""
+    """Move a version back from archive/ after verifying it, so that workers can serve it again."""
     from abfleet_models.golden.verification import verify_golden
 
     with _releasing(registry, reason, by) as release:
@@ -118,24 +124,26 @@ def restore(
 
 
 def add(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="A model file, or a folder with model.onnx.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="Model file, or folder with model.onnx.")],
     version: Annotated[
-        str | None, typer.Option("--version", metavar="NAME", help="Its name, where no metadata.json has one.")
+        str | None, typer.Option("--version", metavar="NAME", help="Name of the version, unless metadata.json has one.")
     ] = None,
     kind: Annotated[
         str | None,
-        typer.Option("--kind", metavar="KIND", help="recommender or tensors. Default: what its tensors' names say."),
+        typer.Option(
+            "--kind",
+            metavar="KIND",
+            help="Kind of the model: recommender or tensors. Default: by the names of its tensors.",
+        ),
     ] = None,
     rename: Annotated[
         list[str] | None,
-        typer.Option("--rename", metavar="OLD=NEW", help="Rename an input or output in the graph; may be repeated."),
+        typer.Option("--rename", metavar="OLD=NEW", help="Rename an input or output of the graph; may be repeated."),
     ] = None,
-    cast: Annotated[bool, typer.Option("--cast", help="Cast a recommender's tensors of other types.")] = False,
-    batch: Annotated[
-        bool, typer.Option("--batch/--no-batch", help="Whether requests may be joined where a check allows it.")
-    ] = True,
+    cast: Annotated[bool, typer.Option("--cast", help="Cast tensors of a recommender that have other types.")] = False,
+    batch: Annotated[bool, typer.Option("--batch/--no-batch", help="Join requests where a check allows it.")] = True,
     max_history: Annotated[
-        int, typer.Option("--max-history", min=1, max=10_000, help="Items of a history that a recommender reads.")
+        int, typer.Option("--max-history", min=1, max=10_000, help="Number of history items that a recommender reads.")
     ] = 1000,
     registry: RegistryOption = Path("models"),
     reason: ReasonOption = None,
@@ -168,8 +176,8 @@ def add(
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A folder that is not there yet.")],
-    version: Annotated[str, typer.Option("--version", metavar="NAME", help="The version's name.")] = "v0.1.0",
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder to create.")],
+    version: Annotated[str, typer.Option("--version", metavar="NAME", help="Name of the version.")] = "v0.1.0",
 ) -> None:
     """Write an example: a small model with the metadata that a person gives, ready for `abfleet models add`."""
     from abfleet_models.adding.example import write_example
@@ -181,12 +189,14 @@ def init(
         _stop(str(error), FAILURE)
     except OSError as error:
         _stop(f"{error.filename or folder}: {error.strerror or error}", FAILURE)
-    typer.echo(f"{folder} has model.onnx and metadata.json: put your own there, then run abfleet models add {folder}")
+    typer.echo(
+        f"{folder} has model.onnx and metadata.json: replace them by your own, then run abfleet models add {folder}"
+    )
 
 
 def _kind(kind: str | None) -> Any:
     if kind not in (None, "recommender", "tensors"):
-        _stop(f"--kind {kind!r} is not a kind; allowed are recommender, tensors", USAGE)
+        _stop(f"--kind {kind!r} is not a kind; allowed: recommender, tensors", USAGE)
     return kind
 
 
@@ -202,8 +212,8 @@ def _renames(pairs: list[str]) -> dict[str, str]:
 
 
 def diff(
-    a: Annotated[str, typer.Argument(metavar="A", help="A version or an alias, archived ones included.")],
-    b: Annotated[str, typer.Argument(metavar="B", help="The one to compare with it.")],
+    a: Annotated[str, typer.Argument(metavar="A", help="Version or alias; archived versions included.")],
+    b: Annotated[str, typer.Argument(metavar="B", help="Version or alias to compare it with.")],
     registry: RegistryOption = Path("models"),
     as_json: JsonOption = False,
 ) -> None:
@@ -239,8 +249,15 @@ def _answer_rows(found: "VersionComparison") -> list[list[str]]:
         ]
         return [*rows, ["answers: first ten in common", "", "", f"{found.overlap:.0%}"]]
     if found.cases_alike is None:
-        return [["answers", "", "", "not comparable: the two do not take and give the same tensors, or items"]]
-    return [["answers alike", "", "", "{} of {} golden cases".format(*found.cases_alike)]]
+        return [
+            [
+                "answers",
+                "",
+                "",
+                "answers cannot be compared: the versions differ in their tensors, or in their kind of items",
+            ]
+        ]
+    return [["equal answers", "", "", "{} of {} golden cases".format(*found.cases_alike)]]
 
 
 @contextmanager
@@ -299,7 +316,7 @@ def _print_event(
         typer.echo(json.dumps({**members, **(more or {})}, indent=2))
         return
     if release.finished is not None:
-        typer.echo(f"first finished what was left undone: {_event_line(release.finished)}")
+        typer.echo(f"first finished an interrupted release: {_event_line(release.finished)}")
     typer.echo(unchanged if event is None else _event_line(event))
     for line in (more or {}).get("found", ()):
         typer.echo(line)
@@ -310,7 +327,7 @@ def _print_event(
 def _event_line(event: "ReleaseEvent") -> str:
     """An event as one line for people."""
     if event.alias is not None:
-        return f"{event.alias} leads to {event.version}" + (f", before to {event.was}" if event.was else "")
+        return f"{event.alias} now points to {event.version}" + (f" (before: {event.was})" if event.was else "")
     return f"{event.version} is {event.event}"
 
 

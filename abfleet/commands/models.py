@@ -18,10 +18,14 @@ if TYPE_CHECKING:
 USAGE, FAILURE = 2, 1
 METRIC_COLUMNS = ("recall@10", "ndcg@10", "coverage@10")
 
-RegistryOption = Annotated[Path, typer.Option("--registry", envvar="ABFLEET_REGISTRY", help="The registry folder.")]
+RegistryOption = Annotated[
+    Path, typer.Option("--registry", envvar="ABFLEET_REGISTRY", help="Folder of the model registry.")
+]
 KeyFileOption = Annotated[
     Path | None,
-    typer.Option("--key-file", envvar="ABFLEET_MODEL_KEY_FILE", help="Versions must be signed with this key."),
+    typer.Option(
+        "--key-file", envvar="ABFLEET_MODEL_KEY_FILE", help="Key file; versions must be signed with this key."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
@@ -65,31 +69,32 @@ def register(app: typer.Typer) -> None:
 
 def train(
     data: Annotated[
-        Path, typer.Option(metavar="DIR|CSV", help="A CSV file, or a folder with one: who had which item when.")
+        Path, typer.Option(metavar="DIR|CSV", help="CSV file of users, items and times, or a folder with one.")
     ],
-    out: Annotated[Path, typer.Option(envvar="ABFLEET_REGISTRY", help="The registry to write into.")] = Path("models"),
-    seed: Annotated[int, typer.Option(min=0, help="Draws the users of the golden histories.")] = 7,
+    out: Annotated[Path, typer.Option(envvar="ABFLEET_REGISTRY", help="Registry to write to.")] = Path("models"),
+    seed: Annotated[int, typer.Option(min=0, help="Seed that selects the users of the golden histories.")] = 7,
     min_ratings: Annotated[int, typer.Option(min=1, help="Leave out items with fewer ratings.")] = 10,
-    user_column: Annotated[str, typer.Option(metavar="NAME", help="Column with the user.")] = "userId",
+    user_column: Annotated[str, typer.Option(metavar="NAME", help="Column of the user.")] = "userId",
     item_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column with the item, a number or any text. Default: movieId, numbers.")
+        str,
+        typer.Option(metavar="NAME", help="Column of the item, a number or any text. Default: movieId, with numbers."),
     ] = "",
     time_column: Annotated[
-        str, typer.Option(metavar="NAME", help="Column with the time: seconds since 1970, or ISO 8601.")
+        str, typer.Option(metavar="NAME", help="Column of the time: seconds since 1970, or ISO 8601.")
     ] = "timestamp",
     version_prefix: Annotated[
-        str, typer.Option(metavar="TEXT", help="Stands before the versions' names: shop- gives shop-v1.2.3.")
+        str, typer.Option(metavar="TEXT", help="Prefix of the versions' names: shop- gives shop-v1.2.3.")
     ] = "",
     only: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Train this version or algorithm alone, such as ease; may be repeated."),
+        typer.Option(metavar="NAME", help="Train only this version or algorithm, such as ease; may be repeated."),
     ] = None,
 ) -> None:
     """Train versions on a file of ratings, views or orders, measure them offline and put them into the registry.
 
     Where an item's id is no number, items have names: items.txt comes with each version, and callers give and get
-    names. The same data and seed give the same files. A version that is there already is rebuilt in place; an alias
-    that is there already stays where it leads.
+    names. The same data and seed give the same files. A version that exists is rebuilt in place; an alias that
+    exists is not moved.
     """
     from abfleet_models.errors import RegistryError
     from abfleet_models.manifest import NAME_RULE, is_name
@@ -141,11 +146,11 @@ def train(
     ]
     _table(f"Trained into {out}", ["version", "algorithm", "outcome", *METRIC_COLUMNS, "size"], rows)
     if any(one.named for one in built):
-        typer.echo("items have names: callers give and get them in `items`, not numbers in `item_ids`")
+        typer.echo("items have names: calls use `items` with names, not `item_ids` with numbers")
 
 
 def list_models(registry: RegistryOption = Path("models"), as_json: JsonOption = False) -> None:
-    """Show the versions of the registry, what leads to them and how they did offline."""
+    """Show the versions of the registry, their aliases and their offline metrics."""
     from abfleet_models.registry import Registry, RegistryError
 
     opened = Registry(_folder(registry))
@@ -173,14 +178,14 @@ def list_models(registry: RegistryOption = Path("models"), as_json: JsonOption =
 
 
 def verify(
-    version: Annotated[str | None, typer.Argument(help="A version or an alias; without it, all of them.")] = None,
+    version: Annotated[str | None, typer.Argument(help="Version or alias. Default: all versions.")] = None,
     registry: RegistryOption = Path("models"),
     key_file: KeyFileOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check sha256, signature and golden answers of one version, or of all and the registry with them.
+    """Check SHA-256, signature and golden answers of one version, or of all versions and the registry.
 
-    Exits 1 when anything is not as it was released.
+    The exit code is 1 if anything differs from its release.
     """
     from abfleet_models.registry import Registry, RegistryError
 
@@ -194,15 +199,15 @@ def verify(
         typer.echo(json.dumps({"registry": str(registry), "results": [asdict(one) for one in verdicts]}, indent=2))
     else:
         cells = [[one.version, "ok" if one.ok else "WRONG", one.message] for one in verdicts]
-        _table(f"Verified {registry}", ["version", "result", "what was checked, or is wrong"], cells)
+        _table(f"Verified {registry}", ["version", "result", "result"], cells)
     if not all(one.ok for one in verdicts):
         raise typer.Exit(FAILURE)
 
 
 def sign(
-    version: Annotated[str, typer.Argument(help="A version or an alias.")],
+    version: Annotated[str, typer.Argument(help="Version or alias.")],
     key_file: Annotated[
-        Path, typer.Option("--key-file", envvar="ABFLEET_MODEL_KEY_FILE", help="The key, shared with the workers.")
+        Path, typer.Option("--key-file", envvar="ABFLEET_MODEL_KEY_FILE", help="Key file, shared with the workers.")
     ],
     registry: RegistryOption = Path("models"),
 ) -> None:
@@ -281,7 +286,7 @@ def _verdicts(registry: "Registry", key: bytes | None) -> Iterator[VerificationR
     for problem in problems:
         yield VerificationResult("registry", ok=False, message=problem)
     if not problems:
-        yield VerificationResult("registry", ok=True, message="aliases and registry.json agree with the folders")
+        yield VerificationResult("registry", ok=True, message="aliases and registry.json match the folders")
 
 
 def _verdict(name: str, opener: Opener, key: bytes | None) -> VerificationResult:

@@ -30,7 +30,7 @@ class VerdictNote:
     def sentences(self) -> tuple[str, ...]:
         """For people."""
         if self.missing is not None:
-            return (f"no verdict to quote: {self.missing}",)
+            return (f"no verdict in the log: {self.missing}",)
         return (self.quoted, *([f"warning: {self.warning}"] if self.warning else []))
 
     def as_dict(self) -> dict[str, object]:
@@ -58,7 +58,7 @@ def newest_verdict(logs: Sequence[Path], config: "Config", experiment: str, winn
         return VerdictNote(missing=f"--logs: {error}")
     (found,) = report.experiments
     if report.as_of is None or not found.gathered.allocations:
-        return VerdictNote(missing=f"--logs: the log has nobody of {experiment}")
+        return VerdictNote(missing=f"--logs: the log has no users of {experiment}")
     from abfleet_experiments.config import time_text
 
     decision, at = found.decision, time_text(report.as_of)
@@ -83,12 +83,12 @@ def _otherwise(report: "ExperimentReport", winner: str) -> str | None:
     if mine is Verdict.SHIP:
         return None
     if mine is not None:
-        return f"the log does not say that {winner} wins; it says {verdict_words(mine, winner)}"
+        return f"the log has another verdict for {winner}: {verdict_words(mine, winner)}"
     better = [group for group, verdict in verdicts.items() if verdict is Verdict.SHIP]
     if better:
-        return f"the log says {verdict_words(Verdict.SHIP, better[0])}, and {winner} is to win"
+        return f"the verdict of the log is {verdict_words(Verdict.SHIP, better[0])}, but the winner here is {winner}"
     if winner != report.gathered.evidence.groups[0]:
-        return f"the log says nothing of {winner}: it has no share of the users"
+        return f"the log has no verdict on {winner}, which has no share of the users"
     if Verdict.KEEP_RUNNING in verdicts.values():
-        return "the experiment is not decided: by the log it is to keep running"
+        return "the experiment is not decided: the verdict of the log is KEEP RUNNING"
     return None

@@ -28,22 +28,28 @@ def power(
     experiment: Name = None,
     logs: Annotated[
         list[Path] | None,
-        typer.Option("--logs", envvar="ABFLEET_LOGS", metavar="PATH", help="Take base rates and traffic from here."),
+        typer.Option(
+            "--logs",
+            envvar="ABFLEET_LOGS",
+            metavar="PATH",
+            help="Folder or file of the log to take base rates and traffic from.",
+        ),
     ] = None,
     baseline: Annotated[
-        float | None, typer.Option(min=0, help="Control's primary metric, for example 0.05; then no log is needed.")
+        float | None,
+        typer.Option(min=0, help="Control's value of the primary metric, such as 0.05; no log is needed then."),
     ] = None,
     deviation: Annotated[
         float | None,
         typer.Option(min=0, help="Standard deviation between users. Default: √(baseline (1 - baseline))."),
     ] = None,
-    users_per_day: Annotated[float | None, typer.Option(min=0, help="New users a day, for the days.")] = None,
+    users_per_day: Annotated[float | None, typer.Option(min=0, help="New users per day, to compute the days.")] = None,
     effect: Annotated[
-        float | None, typer.Option(min=0.0001, help="Relative effect to be found. Default: the plan's.")
+        float | None, typer.Option(min=0.0001, help="Relative effect to detect. Default: that of the plan.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Say how many users and days an effect needs, for each treatment.
+    """Compute how many users and days each treatment needs to show an effect.
 
     Example: abfleet power --baseline 0.05 --effect 0.10 --users-per-day 5000
     """
@@ -55,7 +61,7 @@ def power(
         baseline, deviation, users_per_day = _base_rates(logs or DEFAULT_LOGS, config, chosen, users_per_day)
     elif deviation is None:
         if baseline > 1:
-            refuse(f"--deviation: is missing; it is needed because --baseline {baseline:g} is not a share from 0 to 1")
+            refuse(f"--deviation: is missing; give it, because --baseline {baseline:g} is not a share from 0 to 1")
         deviation = (baseline * (1 - baseline)) ** 0.5
     shares = {group.name: group.weight_bp / 10_000 for group in chosen.groups}
     treatments = [name for name, share in shares.items() if share > 0 and name != chosen.control]
@@ -99,12 +105,12 @@ def power(
         typer.echo(json.dumps(answer, indent=2))
         return
     say(
-        f"{chosen.name}: to find a change of {effect or chosen.plan.effect:.1%} in {chosen.metrics.primary} "
-        f"(now {baseline:.4g}) with a probability of {chosen.plan.power:.0%}:"
+        f"{chosen.name}: to detect a change of {effect or chosen.plan.effect:.1%} in {chosen.metrics.primary} "
+        f"(now {baseline:.4g}) with a power of {chosen.plan.power:.0%}, the experiment needs"
     )
     for row in rows:
         say(
-            f"  {row['group']}: {row['users_planned']:,} users of the whole experiment{_days(row, chosen.plan)} "
+            f"  {row['group']}: {row['users_planned']:,} users in all groups{_days(row, chosen.plan)} "
             f"({row['users_fixed']:,} for one look at a fixed sample)"
         )
 
@@ -117,10 +123,12 @@ def _days(row: dict[str, Any], plan: "AnalysisPlan") -> str:
     if days is None:
         return ""
     if coming < plan.minimum / DAY:
-        come = f"they have come after {days_text(coming)}"
-        return f", {days_text(days)}: {come}, and nothing is shipped before `plan.minimum`"
+        come = f"the users come within {days_text(coming)}"
+        return f", {days_text(days)}: {come}, but nothing is shipped before `plan.minimum`"
     late = days > plan.horizon / DAY
-    return f", {days_text(days)}" + (f", longer than `plan.horizon` ({days_text(plan.horizon / DAY)})" if late else "")
+    return f", {days_text(days)}" + (
+        f", which exceeds `plan.horizon` ({days_text(plan.horizon / DAY)})" if late else ""
+    )
 
 
 def _base_rates(
@@ -135,10 +143,8 @@ def _base_rates(
     try:
         report = analyse(logs, config, only=chosen.name)
     except LogError as error:
-        refuse(f"--logs: {error}; --baseline works without a log")
+        refuse(f"--logs: {error}; --baseline needs no log")
     rates = base_rates(report.experiments[0]) if report.experiments else None
     if rates is None:
-        refuse(
-            f"--logs: has too few users of {chosen.name} for a base rate of {chosen.metrics.primary}; give --baseline"
-        )
+        refuse(f"--logs: too few users of {chosen.name} for a base rate of {chosen.metrics.primary}; give --baseline")
     return rates.value, rates.deviation, users_per_day or rates.users_per_day

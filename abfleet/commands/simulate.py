@@ -25,9 +25,11 @@ def register(app: typer.Typer) -> None:
 
 
 def simulate(
-    scenarios: Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="Default: all.")] = None,
+    scenarios: Annotated[
+        list[str] | None, typer.Argument(metavar="[SCENARIO]...", help="Scenarios to run. Default: all.")
+    ] = None,
     *,
-    runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Experiments a scenario.")] = 2000,
+    runs: Annotated[int, typer.Option(min=1, max=1_000_000, help="Experiments per scenario.")] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same runs.")] = 1,
     split: Annotated[
         str | None, typer.Option(metavar="SHARES", help="Groups, control first, such as 90/10 [70/20/10].")
@@ -36,18 +38,18 @@ def simulate(
     users_a_day: Annotated[int | None, typer.Option(help="Users of all groups, over 28 days [5571].")] = None,
     aa: Annotated[
         list[Path] | None,
-        typer.Option("--aa", metavar="LOG", help="Instead, deal the users of this log to groups at random."),
+        typer.Option("--aa", metavar="LOG", help="Instead, assign the users of this log to groups at random."),
     ] = None,
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     experiment: Name = None,
     as_json: Json = False,
 ) -> None:
-    """Show how often each verdict falls, over made-up experiments, beside what is promised. Exit code 1 if not kept.
+    """Simulate experiments, and compare how often each verdict comes with the promised rates.
 
-    The sums of each made-up day go into the same decision as those of a log. With --aa the users of a real log are
-    dealt to groups that do not differ, which any sound analysis must find.
+    The exit code is 1 if a promise is not kept. Simulated days go through the same decision as days of a log. With
+    --aa, users of a real log are assigned to groups that do not differ; a sound analysis finds no difference.
 
-    --split, --rate and --users-a-day make it your experiment. How often an effect is found is then shown, not promised.
+    --split, --rate and --users-a-day describe your own experiment; the power is then shown, not promised.
 
     Example: abfleet simulate no-effect ramp --runs 200
 
@@ -55,7 +57,10 @@ def simulate(
     """
     if aa is not None:
         if not (split is None and rate is None and users_a_day is None):
-            refuse("--aa: deals the users of a log, so --split, --rate and --users-a-day cannot be chosen beside it")
+            refuse(
+                "--aa: cannot be combined with --split, --rate and --users-a-day, because it takes users from a "
+                "log; leave them out"
+            )
         _show_aa(aa, experiments, experiment, runs, seed, as_json=as_json)
         return
     with analysis_extra():
@@ -63,13 +68,13 @@ def simulate(
         from abfleet_analysis.simulation.simulate import characteristics, runs_of
     unknown = [name for name in scenarios or () if name not in SCENARIOS]
     if unknown:
-        refuse(f"SCENARIO: `{unknown[0][:64]}` is not known; allowed: {', '.join(SCENARIOS)}")
+        refuse(f"SCENARIO: `{unknown[0][:64]}` is not a scenario; allowed: {', '.join(SCENARIOS)}")
     try:
         own = scenarios_of(_shares(split), rate, users_a_day)
     except ValueError as error:
         refuse(f"--{error}")
     if left_out := [name for name in scenarios or () if name not in own]:
-        refuse(f"SCENARIO: `{left_out[0]}` has shares and rates of its own; leave it out, or the flags")
+        refuse(f"SCENARIO: `{left_out[0]}` has its own shares and rates; leave out the scenario, or the flags")
     found: list[Characteristic] = []
     with _bar(len(scenarios or own) * runs) as advance:
         for name in scenarios or own:
@@ -91,7 +96,9 @@ def _shares(text: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) / 100 for part in text.split("/"))
     except ValueError:
-        raise ValueError(f"split: must be numbers with / between them, such as 90/10, not `{text[:64]}`") from None
+        raise ValueError(
+            f"split: `{text[:64]}` is not allowed; allowed: numbers separated by /, such as 90/10"
+        ) from None
 
 
 def _show_aa(logs: list[Path], experiments: Path, name: str | None, runs: int, seed: int, *, as_json: bool) -> None:

@@ -30,13 +30,14 @@ def register(app: typer.Typer) -> None:
 def status(
     *,
     admin: Admin = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, a line a poll.")] = False,
-    watch: Annotated[bool, typer.Option("--watch", help="Ask again every second.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line per poll.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Repeat every second.")] = False,
     access: AccessOptions,
 ) -> None:
-    """Show configuration, groups, replicas and log of running routers; exit code 1 when one does not answer.
+    """Show configuration, groups, replicas and log of running routers.
 
-    Without --watch, rates and percentiles are those since the router's start; with it, of the last ten seconds.
+    Without --watch, rates and percentiles cover the time since the router's start; with it, the last ten seconds. The
+    exit code is 1 if a router does not answer.
     """
     addresses = admin or [ADMIN_ADDRESS]
     shown = access.credentials()

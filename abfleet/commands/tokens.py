@@ -9,18 +9,25 @@ USAGE = 2
 
 def register(app: typer.Typer) -> None:
     """Adds this family's commands to the command line."""
-    tokens = typer.Typer(help="Make tokens for callers; a router keeps their hashes.", no_args_is_help=True)
+    tokens = typer.Typer(help="Create tokens for callers; a router stores only their hashes.", no_args_is_help=True)
     tokens.command("new", epilog="Example: abfleet token new --name shop --scopes feedback")(new)
     app.add_typer(tokens, name="token")
 
 
 def new(
-    name: Annotated[str, typer.Option("--name", envvar="ABFLEET_NAME", help="Whose it is: it stands in the log.")],
+    name: Annotated[
+        str, typer.Option("--name", envvar="ABFLEET_NAME", help="Name of the caller, which the log shows.")
+    ],
     scopes: Annotated[
-        str, typer.Option("--scopes", envvar="ABFLEET_SCOPES", help="What it allows: feedback, admin, dashboard.")
+        str,
+        typer.Option(
+            "--scopes",
+            envvar="ABFLEET_SCOPES",
+            help="Scopes of the token, separated by commas: feedback, admin, dashboard.",
+        ),
     ] = "feedback",
 ) -> None:
-    """Print a new token, which is kept nowhere, and the line to add to the file that --tokens names."""
+    """Print a new token, which is stored nowhere, and the line to add to the file that --tokens names."""
     from abfleet_process.security import tokens
 
     try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from abfleet_process.addresses import ROUTER_ADDRESS
+from abfleet_process.counting import counted
 
 from abfleet.commands.access_options import AccessOptions
 from abfleet.commands.client import LEFT_OUT
@@ -30,36 +31,40 @@ def register(app: typer.Typer) -> None:
 @with_groups
 def traffic(
     *,
-    address: Annotated[str, typer.Option(help="The router.")] = ROUTER_ADDRESS,
-    users: Annotated[int, typer.Option(min=1, max=10_000_000, help="user-1 to user-N.")] = 1000,
-    rate: Annotated[float, typer.Option(min=0.01, max=100_000, metavar="CALLS", help="Calls a second.")] = 50.0,
-    duration: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="How long to call.")] = 30.0,
-    seed: Annotated[int, typer.Option(help="Who calls, in which order, and what they would do.")] = 1,
+    address: Annotated[str, typer.Option(help="Address of the router.")] = ROUTER_ADDRESS,
+    users: Annotated[int, typer.Option(min=1, max=10_000_000, help="Number of users, named user-1 to user-N.")] = 1000,
+    rate: Annotated[float, typer.Option(min=0.01, max=100_000, metavar="CALLS", help="Calls per second.")] = 50.0,
+    duration: Annotated[float, typer.Option(min=0.01, metavar="SECONDS", help="Duration of the traffic.")] = 30.0,
+    seed: Annotated[int, typer.Option(help="Seed of users, their order and their behaviour.")] = 1,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="MovieLens ratings to replay.", show_default="a built-in population"),
+        typer.Option(
+            metavar="DIR", help="Folder with MovieLens ratings to replay.", show_default="a built-in population"
+        ),
     ] = None,
     effect: Annotated[
         list[str] | None,
         typer.Option(
             metavar="GROUP=CHANGE",
-            help="Relative change of a group's clicks, such as canary=-0.2: a known truth; repeatable.",
+            help="True relative change of a group's clicks, such as canary=-0.2; may be repeated.",
         ),
     ] = None,
-    duplicates: Annotated[float, typer.Option(min=0, max=1, help="Share of outcomes that are told twice.")] = 0.02,
-    loss: Annotated[float, typer.Option(min=0, max=1, help="Share of outcomes that are never told.")] = 0.01,
-    delay: Annotated[float, typer.Option(min=0, max=10, metavar="SECONDS", help="Mean time to an outcome.")] = 2.0,
-    run: Annotated[str, typer.Option(help="Begins every request id.", show_default="the time")] = "",
+    duplicates: Annotated[float, typer.Option(min=0, max=1, help="Share of outcomes that are sent twice.")] = 0.02,
+    loss: Annotated[float, typer.Option(min=0, max=1, help="Share of outcomes that are never sent.")] = 0.01,
+    delay: Annotated[
+        float, typer.Option(min=0, max=10, metavar="SECONDS", help="Mean time from a call to its outcome.")
+    ] = 2.0,
+    run: Annotated[str, typer.Option(help="Prefix of every request id.", show_default="the time")] = "",
     as_real: Annotated[
-        bool, typer.Option("--as-real", help="Do not mark it as synthetic: analysis counts it.")
+        bool, typer.Option("--as-real", help="Do not mark the traffic as synthetic, so that analysis counts it.")
     ] = False,
     access: AccessOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
-    """Call a router as people would: they see a list, click from the top down, sometimes convert, sometimes buy.
+    """Simulate users who call a router: they see a list, click from the top down, and sometimes convert or buy.
 
-    Outcomes come late, some twice and some never. The same seed has the same people call in the same order. Ctrl-C ends
-    it with the summary.
+    Outcomes arrive late, some twice and some never. The same seed gives the same users in the same order. Ctrl-C ends
+    the traffic and prints the summary.
     """
     from abfleet.traffic.population import PopulationError, built_in, from_movielens
     from abfleet.traffic.running import TrafficPlan, summary
@@ -127,13 +132,15 @@ def _print(document: dict[str, Any]) -> None:
     columns = ["experiment", "group", "version", "users", "lists", "clicks", "a list", "conversions", "revenue"]
     print_table("", columns, rows, right=columns[3:])
     latency, outcomes = document["latency_ms"], document["outcomes"]
-    line = f"{document['answered']} of {document['calls']} calls answered, {document['calls_per_s']} a second"
+    line = (
+        f"{document['answered']} of {counted(document['calls'], 'call')} answered, {document['calls_per_s']} per second"
+    )
     if latency["p50"] is not None:
         line += f", p50 {latency['p50']:.1f} ms, p99 {latency['p99']:.1f} ms"
     say(line)
     say(
-        f"{outcomes['accepted']} outcomes accepted, {outcomes['duplicate']} duplicate, {outcomes['rejected']} rejected"
-        f", {outcomes['lost']} lost; {outcomes['withheld']} never told on purpose"
+        f"outcomes: {outcomes['accepted']:,} accepted, {outcomes['duplicate']:,} duplicate, "
+        f"{outcomes['rejected']:,} rejected, {outcomes['lost']:,} lost; {outcomes['withheld']:,} left out on purpose"
     )
     if document["synthetic"]:
         say(LEFT_OUT)
@@ -144,7 +151,7 @@ def _print(document: dict[str, Any]) -> None:
 def _complaint(address: str, document: dict[str, Any]) -> str:
     if not document["answered"]:
         return f"{address} does not answer; --address (ABFLEET_ADDRESS) names the router"
-    return f"{document['outcomes']['lost']} outcomes could not be delivered"
+    return f"outcomes that could not be delivered: {document['outcomes']['lost']:,}"
 
 
 def _effects(words: list[str]) -> dict[str, float]:
@@ -159,6 +166,6 @@ def _effects(words: list[str]) -> dict[str, float]:
             value = float("nan")
         if not name or not separator or not LEAST_EFFECT <= value <= MAX_EFFECT:
             allowed = f"GROUP=CHANGE, CHANGE from {LEAST_EFFECT:g} to {MAX_EFFECT:.2f}"
-            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed is {allowed}", param_hint="--effect")
+            raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed: {allowed}", param_hint="--effect")
         effects[name] = value
     return effects

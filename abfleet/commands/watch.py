@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from abfleet_process.counting import counted
 from abfleet_process.file_state import file_states
 
 from abfleet.commands import report_page
@@ -31,7 +32,7 @@ LEAST_SECONDS = 0.1
 
 Watch = Annotated[
     bool,
-    typer.Option("--watch", envvar="ABFLEET_WATCH", help="Go on, and tell of each change; Ctrl-C ends it."),
+    typer.Option("--watch", envvar="ABFLEET_WATCH", help="Keep running and report each change; Ctrl-C ends it."),
 ]
 Every = Annotated[
     float,
@@ -41,7 +42,7 @@ Every = Annotated[
         min=LEAST_SECONDS,
         max=86_400,
         metavar="SECONDS",
-        help="Between two polls of --watch, of which one without news costs nothing.",
+        help="Time between two polls of --watch; a poll without changes costs nothing.",
     ),
 ]
 DEFAULT_STATE = Path(".abfleet/notifications.json")
@@ -54,7 +55,9 @@ class Notifications:
     url: Annotated[
         str | None,
         typer.Option(
-            "--notify-url", metavar="URL", help="POST each change of a verdict there, as JSON, until it is taken."
+            "--notify-url",
+            metavar="URL",
+            help="POST each change of a verdict to this URL as JSON, and retry until it is accepted.",
         ),
     ] = None
     secret_file: Annotated[
@@ -62,7 +65,7 @@ class Notifications:
         typer.Option(
             "--notify-secret-file",
             metavar="FILE",
-            help="Sign what is POSTed with the secret in this file (HMAC-SHA256).",
+            help="File with the secret that signs notifications (HMAC-SHA256).",
         ),
     ] = None
     command: Annotated[
@@ -70,7 +73,7 @@ class Notifications:
         typer.Option(
             "--notify-command",
             metavar="COMMAND",
-            help="Run this for each change of a verdict, with the JSON on its standard input; no shell.",
+            help="Run this program for each change of a verdict, with the JSON on standard input; no shell.",
         ),
     ] = None
     state: Annotated[
@@ -78,10 +81,12 @@ class Notifications:
         typer.Option(
             "--notify-state",
             metavar="FILE",
-            help="Remembers what was told, so that a restart neither repeats nor forgets.",
+            help="File that records what was sent, so that a restart neither repeats nor loses a notification.",
         ),
     ] = DEFAULT_STATE
-    dry_run: Annotated[bool, typer.Option("--notify-dry-run", help="Print what would be sent; send nothing.")] = False
+    dry_run: Annotated[bool, typer.Option("--notify-dry-run", help="Print what would be sent, and send nothing.")] = (
+        False
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +153,7 @@ def _send_for_a_while(sender: "Notifier", document: Mapping[str, Any]) -> None:
     for complaint in complaints:
         typer.echo(complaint.partition("; trying again")[0], err=True)
     if sender.pending:
-        typer.echo(f"{sender.pending} notifications were not delivered; the next run sends them", err=True)
+        typer.echo(f"undelivered notifications: {sender.pending}; the next run sends them", err=True)
         raise typer.Exit(FAILURE)
 
 
@@ -326,7 +331,7 @@ class Watcher:
             else:
                 typer.echo(change.sentence())
         if first and not news and screen is None and not self._as_json:
-            typer.echo(f"{report.document['as_of']} {len(self._shown)} experiments keep running")
+            typer.echo(f"{report.document['as_of']} {counted(len(self._shown), 'experiment')} on KEEP RUNNING")
         if self._dry_run and self._sender is not None and news:
             for text in self._sender.described(report.document):
                 typer.echo(text)

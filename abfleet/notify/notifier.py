@@ -117,7 +117,7 @@ class UrlReceiver:
                 return
         except urllib.error.HTTPError as error:
             with error:
-                raise NotDelivered(f"the receiver answered {error.code}", _retry_after(error.headers)) from error
+                raise NotDelivered(f"the receiver answered HTTP {error.code}", _retry_after(error.headers)) from error
         except (OSError, http.client.HTTPException) as error:
             raise NotDelivered(str(getattr(error, "reason", error))[:SHOWN_CHARACTERS]) from error
 

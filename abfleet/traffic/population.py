@@ -90,7 +90,7 @@ def _read_ratings(path: Path) -> Sequence[Sequence[int]]:
                 by_user[user].append((at, movie))
     except OSError as error:
         raise PopulationError(
-            f"--data: {path}: {error.strerror or error}; allowed is a folder with ratings.csv"
+            f"--data: {path}: {error.strerror or error}; allowed: a folder with ratings.csv"
         ) from error
     except (KeyError, ValueError, TypeError) as error:
         raise PopulationError(f"--data: {path} must be CSV with whole numbers in {', '.join(columns)}") from error

@@ -1,9 +1,10 @@
-"""What `abfleet up` says when it is ready and when it ends: what came of it, and what to type next. Pure."""
+"""What `abfleet up` prints when it is ready and when it ends: what it served, and what to type next. Pure."""
 
 import shlex
 from collections.abc import Mapping
 
 from abfleet_process.addresses import ADMIN_ADDRESS, EXPERIMENTS_FILE, ROUTER_ADDRESS, program
+from abfleet_process.counting import counted
 
 from abfleet.up.settings import UpSettings
 
@@ -16,8 +17,8 @@ def what_next(settings: UpSettings, addresses: Mapping[str, str], dashboard: str
     to_router = _flag("--address", addresses["ready"], ROUTER_ADDRESS)
     lines = {
         f"client --user-id user-1 --items 1,2,3{to_router}": "one call",
-        f"traffic{to_router}": "calls and clicks as of people",
-        f"status{_flag('--admin', addresses['admin'], ADMIN_ADDRESS)}": "groups, versions, workers",
+        f"traffic{to_router}": "simulated calls and clicks",
+        f"status{_flag('--admin', addresses['admin'], ADMIN_ADDRESS)}": "groups, versions and workers",
         _analyze(settings): "conclusions from the log",
     }
     width = max(map(len, lines)) + len(program()) + 1
@@ -27,25 +28,23 @@ def what_next(settings: UpSettings, addresses: Mapping[str, str], dashboard: str
 
 
 def what_came(served: Mapping[str, int], seconds: float, settings: UpSettings) -> list[str]:
-    """What came of the calls, where the log is, and what to do with it.
+    """What the fleet served, where the log is, and what to do next.
 
     served: By the names that a router gives at its end: calls, failed, fallbacks, outcomes, lines, lost.
     """
     calls, outcomes = counted(served["calls"], "call"), counted(served["outcomes"], "outcome")
     if not served["calls"] and not served["outcomes"]:
-        return [f"no call came in {lasted(seconds)}"]
-    what = f"{served['failed']:,} failed, {served['fallbacks']:,} answered by the default version instead"
-    lost = f", and {counted(served['lost'], 'line')} could not be written" if served["lost"] else ""
+        return [f"received no calls in {lasted(seconds)}"]
+    what = f"{served['failed']:,} failed, {served['fallbacks']:,} answered by the default version as a fallback"
+    lost = f"; {counted(served['lost'], 'line')} could not be written" if served["lost"] else ""
     return [
         f"served {calls} in {lasted(seconds)}: {what}",
-        f"took {outcomes}; decision log in {settings.log_dir}/, {counted(served['lines'], 'line')} more{lost}",
+        (
+            f"recorded {outcomes}; wrote {counted(served['lines'], 'line')} to the decision log in "
+            f"{settings.log_dir}/{lost}"
+        ),
         f"next: {program()} {_analyze(settings)}",
     ]
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun: `1 call`, `1,234 calls`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def lasted(seconds: float) -> str:

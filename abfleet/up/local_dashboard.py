@@ -37,9 +37,13 @@ class LocalDashboard:
         missing = [name for name in NEEDS if find_spec(name) is None]
         reason = bind_problem(f"{HOST}:{port}") if port else None
         if missing:
-            self._say(f"no dashboard is started: it needs {', '.join(missing)}; run pip install 'abfleet[dashboard]'")
+            self._say(
+                f"the dashboard is not started: it needs {', '.join(missing)}; run pip install 'abfleet[dashboard]'"
+            )
         elif reason is not None:
-            self._say(f"no dashboard is started: {HOST}:{port} {reason}; choose another with --dashboard-port")
+            self._say(
+                f"the dashboard is not started: {HOST}:{port} {reason}; choose another port with --dashboard-port"
+            )
         self._wanted = not missing and reason is None
 
     def address(self) -> str:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from abfleet_experiments.config import Config
+from abfleet_process.counting import counted
 from abfleet_protos.admin_pb2 import StatusResponse
 from abfleet_router import settings as router_settings
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
@@ -125,7 +126,7 @@ class LocalFleet:
 
     async def start(self, endpoints: Sequence[WorkerEndpoint], stop: asyncio.Event) -> None:
         """Starts everything and says ready, or returns early when `stop` is set. Raises CannotStart."""
-        self._console.note(f"starting the router and {len(endpoints)} workers; Ctrl-C stops them")
+        self._console.note(f"starting the router and {counted(len(endpoints), 'worker')}; Ctrl-C stops them")
         progress = asyncio.get_running_loop().create_task(self._say_what_starts(), name="progress of the start")
         try:
             await self._start(endpoints, stop)
@@ -202,7 +203,7 @@ class LocalFleet:
                 await _pause(stop, 0.05)
             for version in self._config.models:
                 if version in out:
-                    self._console.note(f"no worker serves {version}; {self._config.default} answers instead")
+                    self._console.note(f"no worker serves {version} yet; {self._config.default} answers as a fallback")
 
     def _given_up(self, version: str) -> bool:
         children = self._workers.of(version)
@@ -252,7 +253,7 @@ class LocalFleet:
         endpoints = self._workers.plan(self._config, avoid_taken=True)
         for version, problem in self._workers.missing.items():
             if known_problems.get(version) != problem:
-                self._console.note(f"{version}: {problem}; a worker starts when the model is in the registry")
+                self._console.note(f"{version}: {problem}; its worker starts once the model is in the registry")
         for endpoint in endpoints:
             self._console.note(f"starting {endpoint.replica_id.name} on {endpoint.listen}")
         self._workers.start(endpoints)
@@ -273,7 +274,7 @@ class LocalFleet:
             # A second status without it, so that calls that were under way at the first one are answered.
             self._gone[version] = self._gone.get(version, 0) + 1
             if self._gone[version] == 2:
-                self._console.note(f"{version} has left the configuration; stopping its workers")
+                self._console.note(f"{version} is no longer in the configuration; stopping its workers")
                 task = asyncio.get_running_loop().create_task(self._remove(version), name=f"remove {version}")
                 self._removals.add(task)
                 task.add_done_callback(self._removals.discard)

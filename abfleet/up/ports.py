@@ -29,7 +29,7 @@ def problems(wanted: Iterable[WantedAddress]) -> list[str]:
             continue
         if (other := seen.setdefault(one.address, one)) is not one:
             found.append(
-                f"{one.address} is wanted for both {other.purpose} and {one.purpose}; "
+                f"{one.address} is needed for both {other.purpose} and {one.purpose}; "
                 f"change {' or '.join(dict.fromkeys((other.flag, one.flag)))}"
             )
         elif (reason := bind_problem(one.address)) is not None:

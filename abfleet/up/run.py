@@ -10,7 +10,7 @@ from abfleet_experiments.file.load import load
 from abfleet_process.process import StopSignals
 from abfleet_process.writable_folder import folder_problem
 from abfleet_router import settings as router_settings
-from abfleet_transport.server import choose
+from abfleet_transport.transports import choose
 
 from abfleet.up.console import UpConsole
 from abfleet.up.local_fleet import LocalFleet
@@ -42,10 +42,18 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
         raise CannotStart((str(one) for one in error.errors), EXIT_USAGE) from error
     if unknown := sorted(dict(settings.replicas or ()).keys() - config.models.keys()):
         known = ", ".join(config.models)
-        raise CannotStart([f"--replicas: {unknown[0][:64]!r} is not a version of the file; allowed are {known}"], 2)
+        raise CannotStart([f"--replicas: {unknown[0][:64]!r} is not a version of the file; allowed: {known}"], 2)
     for version, model in config.models.items():
         if model.oip is not None and version in dict(settings.replicas or ()):
-            raise CannotStart([f"--replicas: {version!r} has `protocol: oip`, so its servers are not started here"], 2)
+            raise CannotStart(
+                [
+                    (
+                        f"--replicas: {version!r} has `protocol: oip`, so abfleet up does not start its servers; "
+                        "leave it out"
+                    )
+                ],
+                2,
+            )
     with RunDir.open(settings.run_dir) as run_dir:
         fleet = LocalFleet(settings, router, config, run_dir.path, console)
         endpoints = fleet.check()
@@ -57,14 +65,14 @@ async def _run(settings: UpSettings, console: UpConsole) -> int:
                 await fleet.keep(signals.first)
             run_dir.keep_logs = False
         finally:
-            console.note("stopping: the router drains, then the workers stop; Ctrl-C again stops them at once")
+            console.note("stopping: the router drains, then the workers stop; press Ctrl-C again to stop them at once")
             began = time.monotonic()
             clean = await fleet.stop(signals.second)
             console.note(
-                f"stopped in {time.monotonic() - began:.1f} s" + ("" if clean else "; some processes had to be killed")
+                f"stopped in {time.monotonic() - began:.1f} s" + ("" if clean else "; some processes were killed")
             )
             if run_dir.keep_logs:
-                console.note(f"the logs of the processes are kept in {run_dir.path}")
+                console.note(f"the logs of the processes are in {run_dir.path}")
             for line in fleet.summary(began - started):
                 console.note(line)
     return 0

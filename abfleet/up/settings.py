@@ -38,7 +38,7 @@ def _replica_count(word: str) -> ReplicaCount:
     version, _, count = word.partition("=")
     if not version or not count.isdecimal() or not 1 <= int(count) <= MOST_REPLICAS:
         raise typer.BadParameter(
-            f"{word[:64]!r} is not allowed; allowed are VERSION=N with N from 1 to {MOST_REPLICAS}",
+            f"{word[:64]!r} is not allowed; allowed: VERSION=N with N from 1 to {MOST_REPLICAS}",
             param_hint="--replicas",
         )
     return ReplicaCount(version, int(count))
@@ -56,7 +56,7 @@ def _dashboard_port(word: object) -> int | None:
 def _transport(word: str) -> str:
     if word not in TRANSPORTS:
         allowed = ", ".join(TRANSPORTS)
-        raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed are {allowed}", param_hint="--transport")
+        raise typer.BadParameter(f"{word[:64]!r} is not allowed; allowed: {allowed}", param_hint="--transport")
     return word
 
 
@@ -64,18 +64,23 @@ def _transport(word: str) -> str:
 class UpSettings:
     """The flags of `abfleet up`. Those of the decision log and `router_flags` go to the router unchanged."""
 
-    experiments: Annotated[Path, typer.Option(help="The experiments file, followed while it runs.")] = Path(
+    experiments: Annotated[Path, typer.Option(help="Experiments file, read again when it changes.")] = Path(
         EXPERIMENTS_FILE
     )
-    fleet: Annotated[Path | None, typer.Option(help="A file that replaces the targets of the experiments file.")] = None
-    registry: Annotated[Path, typer.Option(help="The model registry.")] = Path("models")
+    fleet: Annotated[
+        Path | None, typer.Option(help="Fleet file; its targets replace those of the experiments file.")
+    ] = None
+    registry: Annotated[Path, typer.Option(help="Folder of the model registry.")] = Path("models")
     log_dir: Annotated[Path, typer.Option(help="Folder of the decision log.")] = Path("logs")
-    listen: Annotated[str, typer.Option(help=f"Where the router serves callers: {ADDRESS_HELP}")] = ROUTER_ADDRESS
-    admin_listen: Annotated[str, typer.Option(help=f"Where it serves status and reload: {ADDRESS_HELP}")] = (
+    listen: Annotated[str, typer.Option(help=f"Address of the router for callers: {ADDRESS_HELP}")] = ROUTER_ADDRESS
+    admin_listen: Annotated[str, typer.Option(help=f"Address of the router for status and reload: {ADDRESS_HELP}")] = (
         ADMIN_ADDRESS
     )
     metrics_port: Annotated[
-        str, typer.Option(help="The router's /metrics; workers take the ports after it. 0: any free ones; off: none.")
+        str,
+        typer.Option(
+            help="Port of the router's /metrics; workers take the ports after it. 0: any free ones; off: none."
+        ),
     ] = "8000"
     worker_port: Annotated[
         int,
@@ -86,27 +91,28 @@ class UpSettings:
     replicas: Annotated[
         list[ReplicaCount] | None,
         typer.Option(
-            metavar="VERSION=N", parser=_replica_count, help="N workers for a version instead of 1; repeatable."
+            metavar="VERSION=N",
+            parser=_replica_count,
+            help="Number of workers of a version instead of 1; may be repeated.",
         ),
     ] = None
-    transport: Annotated[str, typer.Option(callback=_transport, help=f"One of {', '.join(TRANSPORTS)}.")] = "auto"
-    run_dir: Annotated[Path, typer.Option(help="Where a private folder is made for as long as it runs.")] = Path(
-        ".abfleet"
-    )
+    transport: Annotated[str, typer.Option(callback=_transport, help=f"Transport: {', '.join(TRANSPORTS)}.")] = "auto"
+    run_dir: Annotated[Path, typer.Option(help="Folder for the files of the running fleet.")] = Path(".abfleet")
     log_policy: Annotated[
         str | None,
         typer.Option(
             metavar="POLICY",
-            help="While the decision log cannot be written: keep_serving (default), unhealthy or refuse.",
+            help="What to do while the decision log cannot be written: keep_serving (default), unhealthy or refuse.",
         ),
     ] = None
     flush_interval: Annotated[
-        str | None, typer.Option(metavar="SECONDS", help="Between writes of the decision log [0.05].")
+        str | None, typer.Option(metavar="SECONDS", help="Time between writes of the decision log [0.05].")
     ] = None
     fsync: Annotated[
         str | None,
         typer.Option(
-            metavar="WHEN", help="Put the decision log on disk: never (default), interval (each second) or always."
+            metavar="WHEN",
+            help="When to sync the decision log to disk: never (default), interval (every second) or always.",
         ),
     ] = None
     dashboard_port: Annotated[
@@ -114,7 +120,7 @@ class UpSettings:
         typer.Option(
             metavar="<str>",
             parser=_dashboard_port,
-            help="Where the dashboard is, on 127.0.0.1. 0: any free port; off: none.",
+            help="Port of the dashboard on 127.0.0.1. 0: any free port; off: no dashboard.",
         ),
     ] = 8080
     port_offset: Annotated[
@@ -122,11 +128,12 @@ class UpSettings:
         typer.Option(
             min=0,
             max=MOST_OFFSET,
-            help="Added to every port that is a number: for a second fleet beside the first.",
+            help="Number to add to every port, for a second fleet beside the first.",
         ),
     ] = 0
     live: Annotated[
-        bool, typer.Option("--live/--no-live", help="A live table on a terminal, or lines. A pipe always gets lines.")
+        bool,
+        typer.Option("--live/--no-live", help="Show a live table on a terminal, or lines. A pipe always gets lines."),
     ] = True
     router_flags: tuple[str, ...] = ()
     """Further flags of the router, as they were given."""
@@ -141,7 +148,7 @@ class UpSettings:
         def moved(flag: str, port: int) -> int:
             if port and port + offset > MAX_PORT:
                 problems.append(
-                    f"--port-offset: {offset} makes {flag} {port + offset}; allowed are ports up to {MAX_PORT}"
+                    f"--port-offset: {offset} makes {flag} {port + offset}; allowed: ports up to {MAX_PORT}"
                 )
             return port and port + offset
 

@@ -58,5 +58,5 @@ class StatusNews:
         for error in errors:
             self._console.note(f"the new configuration is not in force: {error}")
         if not errors and not changed:
-            self._console.note(f"the file is back to the configuration in force, {self._revision}")
+            self._console.note(f"the file again matches the configuration in force, {self._revision}")
         self._shown_errors = errors

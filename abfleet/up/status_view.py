@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from abfleet_process.counting import counted
 from abfleet_protos.admin_pb2 import PoolStatus, StatusResponse
 from abfleet_transport.client.rates import NOBODY, GroupRate, Rates, between
 
@@ -57,7 +58,7 @@ def headline(status: StatusResponse) -> str:
     state = "serving" if status.serving else "not serving"
     text = (
         f"{status.router}: {state}, up {status.uptime_s:.0f} s, config {config.revision or 'none'} "
-        f"(generation {config.generation}), log {log.lines} lines"
+        f"(generation {config.generation}), {counted(log.lines, 'log line')}"
     )
     extras = {
         "lost": log.lost,
@@ -67,7 +68,7 @@ def headline(status: StatusResponse) -> str:
         "retries": status.retries,
     }
     text += "".join(f", {count} {name}" for name, count in extras.items() if count)
-    return text + (", configuration not taken:" if config.errors else "")
+    return text + ("; the newest configuration is not in force:" if config.errors else "")
 
 
 def build_line(status: StatusResponse) -> str:

@@ -10,7 +10,7 @@ from typing import cast
 from abfleet_process import server_flags
 from abfleet_process.addresses import ADMIN_ADDRESS
 from abfleet_process.flags import Flags, SettingsError, real, text, whole
-from abfleet_process.operational_log import LogFormat
+from abfleet_process.log_levels import LogFormat
 
 LEAST_MEMORY = 64 * 1024 * 1024
 MAX_PORT = 65_535

@@ -56,31 +56,30 @@ def _experiment(index: int, experiment: Experiment) -> Iterator[Advice]:
         if changeable(condition.attribute, quantity=isinstance(condition, InRange)):
             yield Advice(
                 f"{path}.audience.{condition.attribute}",
-                f"a treatment may change `{condition.attribute}`, and then decides who is compared; choose by what is "
-                "fixed before the experiment, or send the value as it was then",
+                f"a treatment may change `{condition.attribute}`, which then selects the users who are compared; "
+                "use an "
+                "attribute that is fixed before the experiment, or send the value from before it",
             )
     for number, group in enumerate(experiment.groups):
         if group.model in ALIASES:
             yield Advice(
                 f"{path}.groups[{number}].model",
                 f"`{group.model}` is an alias: when it moves to another version, the group's treatment changes in "
-                "the middle of the experiment, and no allocation says so; name the version",
+                "the middle of the experiment, and no allocation records it; name the version instead",
             )
     for row, ramp in enumerate(experiment.ramp):
         if ramp.traffic_bp == 0 and row == len(experiment.ramp) - 1:
-            yield Advice(
-                f"{path}.ramp[{row}].traffic", "the last row takes nobody; `enabled: false` says so more plainly"
-            )
+            yield Advice(f"{path}.ramp[{row}].traffic", "the last row takes no users; write `enabled: false` instead")
     weights = {group.name: group.weight_bp for group in experiment.groups}
     forced = {name for name in experiment.overrides.values() if not weights[name]}
     for name in sorted(forced):
         yield Advice(
             f"{path}.overrides",
-            f"`{name}` has weight 0, so nothing waits for workers of its version before the file is in force",
+            f"`{name}` has weight 0, so the file comes into force without waiting for workers of its version",
         )
     if len(experiment.groups) > 1 and weights[experiment.control] == 0 and experiment.enabled:
         yield Advice(
-            f"{path}.groups", f"the control `{experiment.control}` has weight 0: there is nothing to compare with"
+            f"{path}.groups", f"the control `{experiment.control}` has weight 0, so there is nothing to compare with"
         )
 
 
@@ -90,8 +89,8 @@ def _salts(config: Config) -> Iterator[Advice]:
         if experiment.salt in first:
             yield Advice(
                 f"experiments[{index}].salt",
-                f"`{experiment.salt}` is the salt of `{first[experiment.salt]}` too: users of one group of the one "
-                "tend to come from the same group of the other",
+                f"`{experiment.salt}` is also the salt of `{first[experiment.salt]}`, so the groups of the two "
+                "experiments correlate; give each its own salt",
             )
         first.setdefault(experiment.salt, experiment.name)
 
@@ -101,5 +100,5 @@ def _targets(config: Config) -> Iterator[Advice]:
     for version, model in config.models.items():
         for target in model.target:
             if (first := owner.setdefault((target, model.oip), version)) != version:
-                why = "a worker has one version" if model.oip is None else "both are the same model of that server"
-                yield Advice(f'models["{version}"].target', f"`{target}` is a target of `{first}` too; {why}")
+                why = "a worker serves one version" if model.oip is None else "both are the same model of that server"
+                yield Advice(f'models["{version}"].target', f"`{target}` is also a target of `{first}`; {why}")

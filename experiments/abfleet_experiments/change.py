@@ -66,7 +66,7 @@ def ramped(
         raise ChangeError(*problems)
     row = RampRow(at, rows[-1].traffic_bp if traffic_bp is None else traffic_bp, shares_after)
     if row.weights_bp == rows[-1].weights_bp and row.traffic_bp == rows[-1].traffic_bp:
-        raise ChangeError("the last row already has these shares and this traffic")
+        raise ChangeError("the last row already has these shares and this traffic; nothing to change")
     groups = tuple(replace(g, weight_bp=bp) for g, bp in zip(experiment.groups, shares_after, strict=True))
     owned = max(experiment.traffic_bp, row.traffic_bp)
     return _with(config, replace(experiment, groups=groups, ramp=(*rows, row), traffic_bp=owned))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import mmh3
+from abfleet_process.counting import counted
 
 from abfleet_experiments import audience
 from abfleet_experiments.allocation import allocation_in_force
@@ -48,7 +49,7 @@ def explain(config: Config, at: datetime, user_id: str, attributes: Mapping[str,
 def _steps(config: Config, at: datetime, user_id: str, attributes: Mapping[str, str]) -> list[ExplanationStep]:
     steps: list[ExplanationStep] = []
     if not user_id:
-        return [ExplanationStep("user_id", f"there is none, so {config.default} serves")]
+        return [ExplanationStep("user_id", f"the call has none, so {config.default} serves it")]
     for experiment in config.experiments:
         if experiment.enabled and user_id in experiment.overrides:
             group = experiment.group(experiment.overrides[user_id])
@@ -59,10 +60,12 @@ def _steps(config: Config, at: datetime, user_id: str, attributes: Mapping[str, 
     if config.holdout.percent_bp:
         step = _hashed("holdout", config.holdout.salt, user_id, "")
         held = bucket(config.holdout.salt, user_id) < config.holdout.percent_bp
-        verdict = f"so {config.default} serves" if held else "so the user is not held out"
+        verdict = f"so {config.default} serves this user" if held else "so the user is not held out"
         limit = config.holdout.percent_bp
         steps.append(
-            ExplanationStep("holdout", f"{limit} buckets are held out, {verdict}", step.salt, step.hash, step.bucket)
+            ExplanationStep(
+                "holdout", f"{counted(limit, 'bucket')} held out, {verdict}", step.salt, step.hash, step.bucket
+            )
         )
         if held:
             return steps
@@ -70,7 +73,7 @@ def _steps(config: Config, at: datetime, user_id: str, attributes: Mapping[str, 
         taken = _layer_steps(config, at, user_id, attributes, layer=layer, steps=steps)
         if taken:
             return steps
-    steps.append(ExplanationStep("default", f"no experiment takes the user, so {config.default} serves"))
+    steps.append(ExplanationStep("default", f"no experiment takes this user, so {config.default} serves them"))
     return steps
 
 
@@ -91,11 +94,11 @@ def _layer_steps(
             continue
         end = start + experiment.traffic_bp
         if start <= user_bucket < end:
-            text = f"{layer}: the slice from {start} to {end - 1} is that of {experiment.name}"
+            text = f"{layer}: buckets {start} to {end - 1} are the slice of {experiment.name}"
             steps.append(_hashed("layer", salt, user_id, text))
             return _experiment_steps(experiment, at, user_id, attributes, offset=user_bucket - start, steps=steps)
         start = end
-    steps.append(_hashed("layer", salt, user_id, f"{layer}: no experiment has a slice here"))
+    steps.append(_hashed("layer", salt, user_id, f"{layer}: this bucket is in no experiment's slice"))
     return False
 
 
@@ -115,20 +118,23 @@ def _experiment_steps(
         return False
     if allocation is None:
         begins = time_text(experiment.ramp[0].at)
-        steps.append(ExplanationStep("experiment", f"{name} takes nobody before its first ramp row, at {begins}"))
+        steps.append(ExplanationStep("experiment", f"{name} takes no users before its first ramp row, at {begins}"))
         return False
     if offset >= allocation.traffic_bp:
         share = percent_text(allocation.traffic_bp)
         text = (
-            f"{name} takes {share} % of the layer's users now, the first {allocation.traffic_bp} buckets of its slice"
+            f"{name} now takes {share} % of the layer's users, the first "
+            f"{counted(allocation.traffic_bp, 'bucket')} of its slice"
         )
         steps.append(ExplanationStep("experiment", text))
         return False
     for condition in experiment.audience:
         value = attributes.get(condition.attribute)
-        sent = "which is not sent" if value is None else f"and it is `{value[:64]}`"
+        sent = "but it was not sent" if value is None else f"and it is `{value[:64]}`"
         holds = audience.holds(condition, attributes)
-        text = f"{name} asks that {audience.describe(condition)}, {sent}: {'matches' if holds else 'does not match'}"
+        text = (
+            f"{name} requires that {audience.describe(condition)}, {sent}: {'matches' if holds else 'does not match'}"
+        )
         steps.append(ExplanationStep("experiment", text))
         if not holds:
             return False
@@ -136,7 +142,7 @@ def _experiment_steps(
     run = next(run for run in allocation.runs if run.start <= user_bucket < run.end)
     group = experiment.groups[run.group]
     share = percent_text(allocation.weights_bp[run.group])
-    text = f"{name}: buckets {run.start} to {run.end - 1} are {group.name} ({share} %), served by {group.model}"
+    text = f"{name}: buckets {run.start} to {run.end - 1} are {group.name} ({share} %), which {group.model} serves"
     steps.append(_hashed("experiment", experiment.salt, user_id, text))
     return True
 

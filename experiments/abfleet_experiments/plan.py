@@ -116,11 +116,13 @@ def _place_dict(place: Placement) -> dict[str, str | None]:
 
 def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Iterator[PlanWarning]:
     if old.default != new.default:
-        message = f"the default is {new.default}, no longer {old.default}: it serves all whom no experiment takes"
+        message = (
+            f"the default changes from {old.default} to {new.default}: it serves everyone whom no experiment takes"
+        )
         yield PlanWarning("default_changed", None, message)
     if old.holdout != new.holdout and (old.holdout.percent_bp or new.holdout.percent_bp):
         kept = old.holdout.salt == new.holdout.salt
-        message = "the holdout changes" if kept else "the holdout's salt changes: other users are held out"
+        message = "the holdout changes" if kept else "the salt of the holdout changes: other users are held out"
         yield PlanWarning("holdout_changed", None, message)
     starts_before, starts_after = _slice_starts(old), _slice_starts(new)
     for experiment in new.experiments:
@@ -132,15 +134,15 @@ def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Itera
         if was.layer != experiment.layer or starts_before[was.name] != starts_after[experiment.name]:
             start, end = (percent_text(starts[experiment.name]) for starts in (starts_before, starts_after))
             message = (
-                f"its slice of layer {experiment.layer} begins at {end} %, before at {start} %: what is above it in "
-                "the layer changed, and other users than before are in it"
+                f"its slice of layer {experiment.layer} now begins at {end} % instead of {start} %, because the "
+                "experiments above it in the layer changed: it takes other users than before"
             )
             yield PlanWarning("slice_moved", experiment.name, message)
         yield from _loss_warnings(was, moving)
         if was.exclude != experiment.exclude:
             message = (
-                "reports leave out other calls than before, see `exclude`. Nobody moves by that, and routers have "
-                "nothing to do. A window that is chosen by what a report said breaks what the next one promises"
+                "reports leave out other calls than before (`exclude`). No user moves, and routers change nothing. "
+                "A window that was chosen after a look voids the error rates of the next report"
             )
             yield PlanWarning("exclude_changed", experiment.name, message)
     for was in old.experiments:
@@ -163,13 +165,13 @@ def _slice_starts(config: Config) -> dict[str, int]:
 def _randomisation_warnings(was: Experiment, now: Experiment) -> Iterator[PlanWarning]:
     if was.salt != now.salt:
         message = (
-            f"the salt is `{now.salt}`, no longer `{was.salt}`: everyone is dealt anew, and results start from nothing"
+            f"the salt changes from `{was.salt}` to `{now.salt}`: all users are randomised anew, and results start over"
         )
         yield PlanWarning("salt_changed", now.name, message)
     if was.audience != now.audience:
         yield PlanWarning("audience_changed", now.name, "the audience changes: other users than before are compared")
     if was.control != now.control:
-        message = f"the control is `{now.control}`, no longer `{was.control}`: other buckets change hands"
+        message = f"the control changes from `{was.control}` to `{now.control}`: buckets move differently than before"
         yield PlanWarning("control_changed", now.name, message)
 
 
@@ -178,27 +180,29 @@ def _group_warnings(was: Experiment, now: Experiment, at: datetime) -> Iterator[
     for group in now.groups:
         if models.get(group.name, group.model) != group.model:
             message = (
-                f"`{group.name}` is served by {group.model}, no longer {models[group.name]}, in the middle of the "
-                "experiment: its results mix two models; begin a new experiment instead"
+                f"the version of `{group.name}` changes from {models[group.name]} to {group.model} in the middle of "
+                "the experiment, so its results mix two versions; begin a new experiment instead"
             )
             yield PlanWarning("model_changed", now.name, message)
     treatments_before = [group.name for group in was.groups if group.name != was.control]
     treatments_now = [group.name for group in now.groups if group.name != now.control]
     if treatments_now[: len(treatments_before)] != treatments_before:
         message = (
-            "a treatment was removed, renamed or put elsewhere in the order, which decides the buckets; keep it in its "
-            "place at weight 0"
+            "a treatment was removed, renamed or reordered, and the order decides the buckets; keep it in its place "
+            "with weight 0"
         )
         yield PlanWarning("groups_changed", now.name, message)
     past_before = [row for row in was.ramp if row.at <= at]
     past_now = [row for row in now.ramp if row.at <= at]
     if past_before and past_now[: len(past_before)] != past_before:
         yield PlanWarning(
-            "past_row_changed", now.name, "a past ramp row was changed or removed; past rows decide the buckets too"
+            "past_row_changed",
+            now.name,
+            "a past ramp row was changed or removed, and past rows decide the buckets too; restore it",
         )
     elif not now.ramp and {g.name: g.weight_bp for g in was.groups} != {g.name: g.weight_bp for g in now.groups}:
-        many = " With three or more treatments that moves more users than needed." if len(treatments_now) > 2 else ""
-        message = f"the weights are edited without a ramp row, which keeps no history.{many} `abfleet ramp` writes one"
+        many = " With three or more treatments this moves more users than needed." if len(treatments_now) > 2 else ""
+        message = f"the weights are edited without a ramp row, so no history is kept.{many} `abfleet ramp` writes a row"
         yield PlanWarning("weights_without_ramp", now.name, message)
 
 

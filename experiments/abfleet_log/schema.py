@@ -103,29 +103,37 @@ _SYNTHETIC: Final = Field("synthetic", Type.BOOLEAN, "Made by a traffic generato
 _HASHED: Final = Field(
     "user_id_hmac", Type.TEXT, "HMAC-SHA256 of the user's id, in hex, where the id itself is not kept.", optional=True
 )
-_CLIENT: Final = Field("client", Type.TEXT, "Identity of the caller, when authenticated.", nullable=True)
+_CLIENT: Final = Field("client", Type.TEXT, "Identity of the caller, if authenticated.", nullable=True)
 
 EXPOSURE: Final = LogEvent(
     "exposure",
     "One call: what was decided for it and what came of it.",
     (
         _TS,
-        Field("request_id", Type.TEXT, "The client's, else the router's; with user_id the key of the line."),
+        Field(
+            "request_id",
+            Type.TEXT,
+            "Id of the request: the client's, else the router's. With user_id it is the key of the line.",
+        ),
         Field("user_id", Type.TEXT, "Null if the call had none.", nullable=True),
         _HASHED,
         Field("layer", Type.TEXT, "Layer of the experiment.", nullable=True),
         Field("experiment", Type.TEXT, "The experiment that took the user.", nullable=True),
         Field("group", Type.TEXT, "The group assigned.", nullable=True),
         Field("bucket", Type.INTEGER, "0 to 9,999, under the experiment's salt.", nullable=True),
-        Field("reason", Type.TEXT, "Why this version.", allowed=REASONS),
+        Field("reason", Type.TEXT, "Why this version was assigned.", allowed=REASONS),
         Field("allocation", Type.TEXT, "Id of the allocation in force.", nullable=True),
         Field("propensity", Type.NUMBER, "Share of the group then in force, 0 to 1.", nullable=True),
         Field("model_version", Type.TEXT, "The version assigned."),
         Field("served_version", Type.TEXT, "The version that answered; null if none did.", nullable=True),
         Field(
-            "fallback", Type.TEXT, "Why another version than assigned had to answer.", nullable=True, allowed=FALLBACKS
+            "fallback",
+            Type.TEXT,
+            "Why a version other than the assigned one answered.",
+            nullable=True,
+            allowed=FALLBACKS,
         ),
-        Field("attempts", Type.INTEGER, "Calls made to workers."),
+        Field("attempts", Type.INTEGER, "How often the call was sent to a worker."),
         Field("status", Type.TEXT, "gRPC status of the answer.", allowed=STATUSES),
         Field(
             "failure",
@@ -135,7 +143,7 @@ EXPOSURE: Final = LogEvent(
             optional=True,
             allowed=FALLBACKS,
         ),
-        Field("latency_ms", Type.NUMBER, "From the call's arrival to its answer."),
+        Field("latency_ms", Type.NUMBER, "Time from the call's arrival to its answer."),
         Field(
             "method",
             Type.TEXT,
@@ -174,12 +182,12 @@ EXPOSURE: Final = LogEvent(
 )
 OUTCOME: Final = LogEvent(
     "outcome",
-    "What a user did afterwards.",
+    "Something that a user did after the call.",
     (
         _TS,
-        Field("received_ts", Type.TIME, "When the router was told."),
-        Field("outcome_id", Type.TEXT, "Makes a repeat harmless."),
-        Field("request_id", Type.TEXT, "The exposure it belongs to, if known.", nullable=True),
+        Field("received_ts", Type.TIME, "When the router received the outcome."),
+        Field("outcome_id", Type.TEXT, "Id of the outcome; a repeat counts once."),
+        Field("request_id", Type.TEXT, "Request id of the exposure that it belongs to, if known.", nullable=True),
         Field("user_id", Type.TEXT, "The user, if known.", nullable=True),
         _HASHED,
         Field(
@@ -194,10 +202,10 @@ OUTCOME: Final = LogEvent(
             nullable=True,
             largest=LARGEST_VALUE,
         ),
-        Field("currency", Type.TEXT, "Of a value in money.", nullable=True),
+        Field("currency", Type.TEXT, "Currency of a value in money.", nullable=True),
         Field("synthetic", Type.BOOLEAN, "Made by a traffic generator; left out of analysis.", optional=True),
-        Field("router", Type.TEXT, "The router that was told.", optional=True),
-        Field("client", Type.TEXT, "Who told it, when authenticated.", optional=True),
+        Field("router", Type.TEXT, "The router that received the outcome.", optional=True),
+        Field("client", Type.TEXT, "Identity of the client, if authenticated.", optional=True),
     ),
 )
 ALLOCATION: Final = LogEvent(
@@ -226,11 +234,11 @@ RELOAD: Final = LogEvent(
     (
         _TS,
         _ROUTER,
-        Field("old_revision", Type.REVISION, "In force before.", nullable=True),
-        Field("new_revision", Type.REVISION, "Of the file; null if it could not be read.", nullable=True),
+        Field("old_revision", Type.REVISION, "Revision that was in force before.", nullable=True),
+        Field("new_revision", Type.REVISION, "Revision of the file; null if it could not be read.", nullable=True),
         Field("active", Type.BOOLEAN, "Whether the new one is in force now."),
-        Field("moved", Type.NUMBER, "Share of all users whose group it changed, 0 to 1.", nullable=True),
-        Field("errors", Type.TEXTS, "Every mistake in the file, or why the new configuration waits."),
+        Field("moved", Type.NUMBER, "Share of all users whose group changed, 0 to 1.", nullable=True),
+        Field("errors", Type.TEXTS, "All mistakes in the file, or why the new configuration is not in force yet."),
     ),
 )
 CONCLUSION: Final = LogEvent(
@@ -252,7 +260,7 @@ REJECTED: Final = LogEvent(
     (
         _TS,
         _ROUTER,
-        Field("request_id", Type.TEXT, "The client's, if it gave a valid one.", nullable=True),
+        Field("request_id", Type.TEXT, "Id of the request, if the client gave a valid one.", nullable=True),
         Field("field", Type.TEXT, "The request's field that was wrong."),
         Field("message", Type.TEXT, "What was wrong with it."),
         _REVISION,

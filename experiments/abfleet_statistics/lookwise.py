@@ -53,6 +53,10 @@ class LookwiseTest:
             return True
         return bool(z >= self.boundary(look))
 
+    def last_growth(self, look: int) -> int:
+        """The newest look up to this one that added information; 0 if none did. Later ones keep its boundary."""
+        return int(np.flatnonzero(self._grows[: look + 1])[-1:].sum())
+
     def boundary(self, look: int) -> float:
         """The boundary at this look, exactly."""
         while len(self._known) <= look:

@@ -32,9 +32,11 @@ def read_names(content: bytes) -> tuple[str, ...]:
         if not name:
             raise IntegrityError(f"{ITEMS_FILE}: line {number} is empty; each line is the name of an item")
         if not is_item_name(name):
-            raise IntegrityError(f"{ITEMS_FILE}: line {number} has {shown(name)}; allowed are {NAME_ALLOWED}")
+            raise IntegrityError(f"{ITEMS_FILE}: line {number} has {shown(name)}; allowed: {NAME_ALLOWED}")
         if name in names:
-            raise IntegrityError(f"{ITEMS_FILE}: line {number} has {shown(name)}, as line {names[name]} has")
+            raise IntegrityError(
+                f"{ITEMS_FILE}: line {number} repeats {shown(name)} of line {names[name]}; names must be unique"
+            )
         names[name] = number
     return tuple(names)
 

@@ -100,7 +100,7 @@ class ModelVersion:
             return None
         content = _read_file(self.path, ITEMS_FILE)
         if hashlib.sha256(content).hexdigest() != self.manifest.items_sha256:
-            raise IntegrityError(f"{self.version}: {ITEMS_FILE} has another sha256 than {METADATA_FILE} says")
+            raise IntegrityError(f"{self.version}: {ITEMS_FILE} has a different sha256 than in {METADATA_FILE}")
         return content
 
     def verify_file(self) -> None:
@@ -128,7 +128,7 @@ class ModelVersion:
                     f"{self.version}: weights are in {shown(location)}, which is missing from external_data"
                 )
             if hashlib.sha256(_read_file(self.path, location)).hexdigest() != vouched[location]:
-                raise IntegrityError(f"{self.version}: {location} has another sha256 than external_data says")
+                raise IntegrityError(f"{self.version}: {location} has a different sha256 than in external_data")
 
     def metrics(self) -> Metrics | None:
         """The offline metrics, None where the version has no metrics.json."""
@@ -150,12 +150,12 @@ class Registry:
         return f"Registry({str(self.root)!r})"
 
     def resolve(self, name: str) -> ModelVersion:
-        """The version called `name`, or the one that the alias `name` leads to now.
+        """The version called `name`, or the one that the alias `name` points to now.
 
         Raises UnknownVersionError, UnsafePathError or ManifestError, all of them RegistryErrors.
         """
         if not is_name(name):
-            raise UnsafePathError(f"model {shown(name)} is not a version or an alias; allowed are {NAME_RULE}")
+            raise UnsafePathError(f"model {shown(name)} is not a version or an alias; allowed: {NAME_RULE}")
         self._check_root()
         if name == ARCHIVE or not os.path.lexists(self.root / name):
             raise UnknownVersionError(f"model {shown(name)} is not in the registry; {self._offer(name)}")
@@ -164,7 +164,7 @@ class Registry:
     def archived(self, version: str) -> ModelVersion:
         """A version that is kept under archive/. Raises as `resolve` does."""
         if not is_name(version):
-            raise UnsafePathError(f"model {shown(version)} is not a version; allowed are {NAME_RULE}")
+            raise UnsafePathError(f"model {shown(version)} is not a version; allowed: {NAME_RULE}")
         if not os.path.lexists(self.root / ARCHIVE / version):
             raise UnknownVersionError(f"model {shown(version)} is not in the archive")
         return self._open(version, _folder(self.root, ARCHIVE), archived=True)
@@ -202,16 +202,18 @@ class Registry:
         listed = {entry.version: entry for entry in index.models}
         for version in sorted((here.keys() | listed.keys()) - self._on_its_way()):
             if version not in listed:
-                problems.append(f"{INDEX_FILE}: {version} has a folder, but is not listed")
+                problems.append(f"{INDEX_FILE}: {version} has a folder but is not listed")
             elif version not in here:
-                problems.append(f"{INDEX_FILE}: {version} is listed, but has no folder")
+                problems.append(f"{INDEX_FILE}: {version} is listed but has no folder")
             else:
                 try:
                     same = here[version](version).manifest.sha256 == listed[version].sha256
                 except RegistryError:
                     continue  # reported with the version itself
                 if not same:
-                    problems.append(f"{INDEX_FILE}: {version} is listed with another sha256 than its {METADATA_FILE}")
+                    problems.append(
+                        f"{INDEX_FILE}: {version} is listed with a different sha256 than in its {METADATA_FILE}"
+                    )
         return problems
 
     def _on_its_way(self) -> set[str]:
@@ -228,18 +230,18 @@ class Registry:
 
     def _offer(self, name: str) -> str:
         if os.path.lexists(self.root / ARCHIVE / name) and name != ARCHIVE:
-            return "it is archived, and archived versions are not served"
+            return "it is archived, and archived versions are not served; restore it first"
         names = [*_version_folders(self.root), *(link.name for link in self.root.iterdir() if link.is_symlink())]
-        return f"there are {', '.join(sorted(names)[:20])}" if names else "it is empty"
+        return f"it has {', '.join(sorted(names)[:20])}" if names else "the registry is empty"
 
     def _target(self, alias: str) -> str:
         """The version that a link names. Reads the link once, so that a release in between cannot mix two versions."""
         target = os.readlink(self.root / alias)
         version = target.removeprefix("./").rstrip("/")
         if not is_name(version) or version == ARCHIVE or (self.root / version).is_symlink():
-            raise UnsafePathError(f"alias {alias} leads to {shown(target)}, which is not a version of this registry")
+            raise UnsafePathError(f"alias {alias} points to {shown(target)}, which is not a version of this registry")
         if not (self.root / version).is_dir():
-            raise UnknownVersionError(f"alias {alias} leads to {shown(version)}, which is not in the registry")
+            raise UnknownVersionError(f"alias {alias} points to {shown(version)}, which is not in the registry")
         return version
 
     def _open(self, version: str, parent: Path, *, archived: bool = False) -> ModelVersion:
@@ -257,7 +259,7 @@ def refuse_custom(version: str, graph: GraphFile) -> None:
     custom = sorted(graph.domains - STANDARD_DOMAINS)
     if custom:
         raise IntegrityError(
-            f"{version}: operators of domain {shown(custom[0])} are custom; only standard operators are served"
+            f"{version}: operators of domain {shown(custom[0])} are custom; allowed: standard operators"
         )
 
 
@@ -272,7 +274,7 @@ def _version_folders(folder: Path) -> list[str]:
 def _folder(parent: Path, name: str) -> Path:
     folder = parent / name
     if folder.is_symlink() or not folder.is_dir():
-        raise UnsafePathError(f"{name} is not a folder of its own in the registry")
+        raise UnsafePathError(f"{name} is not a real folder in the registry")
     return folder
 
 
@@ -280,7 +282,7 @@ def _inside(folder: Path, name: str) -> Path:
     """The file `name` in `folder`, which must be a regular file there and no link."""
     path = folder / name
     if path.is_symlink():
-        raise UnsafePathError(f"{folder.name}/{name} is a link; a version's files are its own")
+        raise UnsafePathError(f"{folder.name}/{name} is a link; a version must have its own files")
     if not path.is_file():
         raise IntegrityError(f"{folder.name}/{name} is missing")
     return path

@@ -12,6 +12,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from abfleet_process.counting import listed
+
 from abfleet_models import disk, trail
 from abfleet_models.disk import Json, to_json
 from abfleet_models.errors import IntegrityError, ReleaseError, UnknownVersionError, shown
@@ -55,14 +57,14 @@ class Release:
         """Takes the lock, and finishes what was left unfinished. Raises BusyError, RegistryError or OSError."""
         Registry(root).versions()  # says what is wrong with the folder, where it is none
         if reason is not None and len(reason) > trail.MAX_REASON:
-            raise ReleaseError(f"reason: {shown(reason)} is too long; allowed are {trail.MAX_REASON} characters")
+            raise ReleaseError(f"reason: {shown(reason)} is too long; allowed: {trail.MAX_REASON} characters")
         with disk.only_writer(root):
             yield cls(root, now, by, reason, _recover(root))
 
     def promote(self, version: str, *, alias: str) -> ReleaseEvent | None:
         """Lets `alias` lead to `version`, which the caller has verified. None where it does already."""
         if alias not in ALIASES:
-            raise ReleaseError(f"alias: {shown(alias)} cannot be promoted to; allowed are {', '.join(ALIASES)}")
+            raise ReleaseError(f"alias: {shown(alias)} cannot be promoted to; allowed: {', '.join(ALIASES)}")
         found, was = self.registry.resolve(version), self._led_to(alias)
         if found.version == was:
             return None
@@ -75,7 +77,7 @@ class Release:
             raise ReleaseError(f"alias: {shown(alias)} is not in the registry, so it cannot be rolled back")
         version = trail.before(_index(self._root)["log"], alias, current)
         if version is None:
-            raise ReleaseError(f"{alias} leads to {current}, and {INDEX_FILE} knows of no version before it")
+            raise ReleaseError(f"{alias} points to {current}, and {INDEX_FILE} has no version before it; use promote")
         try:
             return self.registry.resolve(version)
         except UnknownVersionError as error:
@@ -86,21 +88,24 @@ class Release:
         return self._do(trail.ROLLED_BACK, self.rollback_target(alias), alias=alias, was=self._led_to(alias))
 
     def archive(self, version: str) -> ReleaseEvent:
-        """Moves a version under archive/, kept and not served. Raises ReleaseError while an alias leads to it."""
+        """Moves a version under archive/, kept and not served. Raises ReleaseError while an alias points to it."""
         found = self.registry.resolve(version)
         if found.version != version:
             raise ReleaseError(f"{version} is an alias; only versions can be archived")
         if leading := sorted(alias for alias, target in self.registry.aliases().items() if target == version):
-            raise ReleaseError(f"{version} cannot be archived, because {' and '.join(leading)} leads to it")
+            raise ReleaseError(
+                f"{version} cannot be archived, because {listed(leading)} "
+                f"{'points' if len(leading) == 1 else 'point'} to it"
+            )
         if version in self.registry.archived_versions():
-            raise ReleaseError(f"{version} cannot be archived: the archive has a version of that name")
+            raise ReleaseError(f"{version} cannot be archived: the archive already has a version of that name")
         return self._do(trail.ARCHIVED, found)
 
     def restore(self, version: str) -> ReleaseEvent:
         """Moves a version back from archive/, to be served again."""
         found = self.registry.archived(version)
         if os.path.lexists(self._root / version):
-            raise ReleaseError(f"{version} cannot be restored: the registry has something of that name")
+            raise ReleaseError(f"{version} cannot be restored: the registry already has an entry of that name")
         return self._do(trail.RESTORED, found)
 
     def add(self, files: Mapping[str, bytes], *, measured: Json | None = None) -> ReleaseEvent:
@@ -136,9 +141,9 @@ class Release:
             )
 
     def _led_to(self, alias: str) -> str | None:
-        """The version that an alias leads to, even one that no longer exists; None without the alias."""
+        """The version that an alias points to, even one that no longer exists; None without the alias."""
         if not is_name(alias):
-            raise ReleaseError(f"alias: {shown(alias)} is not an alias; allowed are {NAME_RULE}")
+            raise ReleaseError(f"alias: {shown(alias)} is not an alias; allowed: {NAME_RULE}")
         link = self._root / alias
         return Path(os.readlink(link)).name if link.is_symlink() else None
 
@@ -210,7 +215,7 @@ def install(
 def point(root: Path, alias: str, version: str) -> None:
     """Lets an alias lead to a version, without a line in the trail: for a registry that is being made."""
     if not (root / version / METADATA_FILE).is_file():
-        raise UnknownVersionError(f"model {shown(version)} is not in the registry, so {alias} cannot lead to it")
+        raise UnknownVersionError(f"model {shown(version)} is not in the registry, so {alias} cannot point to it")
     disk.put_link(root / alias, version)
 
 
@@ -269,7 +274,9 @@ def _journal(root: Path) -> tuple[ReleaseEvent, Json | None]:
         if not good or (event.event in trail.LINK_EVENTS) != (event.alias is not None):
             raise ValueError(event.event)
     except (KeyError, TypeError, ValueError) as error:
-        raise IntegrityError(f"{JOURNAL_FILE} is not a journal of a release; read it, then remove it") from error
+        raise IntegrityError(
+            f"{JOURNAL_FILE} is not a journal of a release; look at the file, then remove it"
+        ) from error
     return event, found.get("entry")
 
 
@@ -279,7 +286,7 @@ PREPARED = ".prepared"
 def _prepared(root: Path, version: str) -> Path:
     """The hidden folder with the files of a version that is being added."""
     if not is_name(version):
-        raise ReleaseError(f"version: {shown(version)} is not a version; allowed are {NAME_RULE}")
+        raise ReleaseError(f"version: {shown(version)} is not a version; allowed: {NAME_RULE}")
     return root / f".{version}{PREPARED}"
 
 

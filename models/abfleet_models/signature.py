@@ -43,7 +43,7 @@ _TENSOR: Final = section(
     ),
     Key("shape", list_of(whole(FREE, 2**31 - 1), most=MAX_RANK), "Its sizes, -1 for one that may vary.", required=True),
 )
-_TENSOR_LIST: Final = list_of(_TENSOR, most=MAX_TENSORS, empty=f"has 0 tensors; allowed are 1 to {MAX_TENSORS}")
+_TENSOR_LIST: Final = list_of(_TENSOR, most=MAX_TENSORS, empty=f"has 0 tensors; allowed: 1 to {MAX_TENSORS}")
 SIGNATURES: Final[Mapping[str, KeyKind]] = {
     RECOMMENDER: section(
         "signature",

@@ -45,7 +45,7 @@ def stamp(now: datetime) -> str:
 
 
 def before(log: Sequence[Mapping[str, Any]], alias: str, current: str) -> str | None:
-    """The version that a rollback of `alias` leads to, None where the trail knows none.
+    """The version that a rollback points `alias` to, None where the trail knows none.
 
     Promotions are a stack: each rollback takes one off, so that a second rollback goes back further. Where somebody has
     moved the link by hand since the last event, it is the version that the trail says it should lead to.

@@ -60,13 +60,13 @@ class ClientCredentials:
         """The token, from its file if it has one; empty where there is none. Raises InvalidArgument."""
         if self.token_file is None:
             if self.token and not _is_token(self.token):
-                raise InvalidArgument("token", "is not one; allowed is one word of ASCII")
+                raise InvalidArgument("token", "is not one; allowed: one word of ASCII")
             return self.token
         if self.token:
-            raise InvalidArgument("token", "goes without token_file")
+            raise InvalidArgument("token", "cannot be combined with token_file; leave one out")
         token = _read("token_file", self.token_file).decode("ascii", "replace").strip()
         if not _is_token(token):
-            problem = f"{self.token_file} does not hold a token; allowed is one token and nothing else"
+            problem = f"{self.token_file} does not hold a token; allowed: one token and nothing else"
             raise InvalidArgument("token_file", problem)
         return token
 

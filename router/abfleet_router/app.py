@@ -71,7 +71,8 @@ async def serve(settings: RouterSettings, operations: OperationalLog) -> int:
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
         if not await signals.drain(serving.drain):
             log.warning(
-                "a second signal ended the drain; calls may have been cut", in_progress=serving.parts.server.in_progress
+                "a second signal ended the drain; running calls may have been cut off",
+                in_progress=serving.parts.server.in_progress,
             )
             code = EXIT_FAILURE
     if code == 0:

@@ -120,18 +120,18 @@ class RouterMetrics(Collector):
         sizes.add_metric([], self.batch_sizes.cumulative(), self.batch_sizes.total)
         yield from (added, sizes)
         for name, help_text, value in (
-            ("abfleet_rejected", "Calls refused as the caller's mistake.", self.rejected),
+            ("abfleet_rejected", "Calls refused because of a mistake of the caller.", self.rejected),
             ("abfleet_shed", "Calls refused because the router was overloaded.", self.shed),
             ("abfleet_rate_limited", "Calls refused because the caller exceeded its rate limit.", self.rate_limited),
-            ("abfleet_retries", "Retries on another replica, paid for by the retry budget.", self.retries),
+            ("abfleet_retries", "Retries on another replica, within the retry budget.", self.retries),
             (
                 "abfleet_reload_failures",
-                "Changes of the configuration files refused because of errors in them.",
+                "Changes of the configuration files that were refused because of errors.",
                 self.reload_failures,
             ),
             (
                 "abfleet_reloads",
-                "Configurations put into force: the first, changed files and rows of ramps.",
+                "Configurations put into force: the first one, changed files and ramp rows.",
                 self.reloads,
             ),
         ):

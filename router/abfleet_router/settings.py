@@ -7,19 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-from abfleet_log.writer.decision_log import LogSettings, Policy
-from abfleet_log.writer.sinks import Fsync
+from abfleet_log.writer.log_settings import Fsync, LogSettings, Policy
 from abfleet_process import server_flags
 from abfleet_process.addresses import ADMIN_ADDRESS, ROUTER_ADDRESS
 from abfleet_process.flags import Flags, SettingsError, address, real, text, whole
-from abfleet_process.operational_log import LogFormat
+from abfleet_process.log_levels import LogFormat
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
 from abfleet_process.writable_folder import folder_problem
-from abfleet_transport.server import Transport
+from abfleet_transport.transports import Transport
 
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.balancing.picker import SLOW_START_SECONDS
-from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.security import security_settings
 from abfleet_router.security.security_settings import SecuritySettings
 
@@ -80,7 +79,7 @@ class RouterSettings:
     ejection: EjectionPolicy
     batching: BatchingSettings
     max_infer_bytes: int
-    """The largest request of ModelInfer."""
+    """The maximum size of a ModelInfer request in bytes."""
     slow_start_seconds: float
     """From when a replica comes, or comes back, until it gets its full share."""
 
@@ -95,7 +94,7 @@ def declared(environment: Mapping[str, str] = os.environ) -> Flags:
     """All flags, with the defaults that the environment gives. Raises SettingsError."""
     flags = Flags(
         "abfleet router",
-        "Route calls to the model version that each user is assigned, and log each of them.",
+        "Route each call to the model version that its user is assigned, and log it.",
         "abfleet router --experiments experiments/recommender.yaml --listen 127.0.0.1:50051",
         environment,
     )
@@ -164,17 +163,17 @@ def _add_process(flags: Flags) -> None:
     name = f"{socket.gethostname()}-{os.getpid()}"
     add = flags.add
     flags.group("Configuration and addresses")
-    server_flags.add_fleet(flags, "the experiments file, read again when it changes")
-    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files")
+    server_flags.add_fleet(flags, "experiments file, read again when it changes")
+    add("reload-interval", real(0.01, 3600), "0.25", "SECONDS", "time between polls of the files for changes")
     add(
         "listen",
         address,
         ROUTER_ADDRESS,
         "HOST:PORT",
-        "where to serve callers; port 0: any free one; unix:PATH",
+        "address to serve callers on: HOST:PORT (port 0: any free one) or unix:PATH",
     )
-    add("admin-listen", address, ADMIN_ADDRESS, "HOST:PORT", "where to serve status and reload")
-    flags.choice("transport", get_args(Transport), "auto", "auto is native unless TLS is asked for")
+    add("admin-listen", address, ADMIN_ADDRESS, "HOST:PORT", "address to serve status and reload on")
+    flags.choice("transport", get_args(Transport), "auto", "transport; auto: native unless TLS is configured")
     add("router-name", text, name, "NAME", "name of this router in the decision log")
     flags.group("Metrics, operational log and traces")
     server_flags.add_metrics(flags, "8000")
@@ -185,7 +184,7 @@ def _add_process(flags: Flags) -> None:
         real(0, 1),
         "0.01",
         "RATIO",
-        "part of the calls that is traced; a caller that sends a traceparent decides itself",
+        "share of calls to trace; a caller that sends a traceparent decides itself",
     )
     flags.group("Start and end")
     server_flags.add_drain(flags)
@@ -195,9 +194,12 @@ def _add_decision_log(flags: Flags) -> None:
     log, add = LogSettings(), flags.add
     flags.group("Decision log and outcomes")
     add("log-dir", Path, "logs", "DIR", "folder of the decision log")
-    flags.choice("log-sink", ("file", "stdout"), log.sink, "where the decision log goes; stdout: for a collector")
+    flags.choice("log-sink", ("file", "stdout"), log.sink, "where the decision log goes; stdout: for a log collector")
     flags.choice(
-        "log-policy", get_args(Policy), log.policy, "while it cannot be written; refuse: no answer goes unlogged"
+        "log-policy",
+        get_args(Policy),
+        log.policy,
+        "what to do while the log cannot be written; refuse: send no answer that is not logged",
     )
     add(
         "flush-interval",
@@ -210,28 +212,40 @@ def _add_decision_log(flags: Flags) -> None:
         "fsync",
         get_args(Fsync),
         log.fsync,
-        "when the log is put on disk: as the system decides, each second, or at each write",
+        "when the log is synced to disk: when the system decides, every second, or at each write",
     )
-    add("log-rotate-bytes", whole(1024, 2**50), f"{log.rotate_bytes}", "BYTES", "begin a new log file at this size")
+    add("log-rotate-bytes", whole(1024, 2**50), f"{log.rotate_bytes}", "BYTES", "start a new log file at this size")
     add(
         "log-rotate-seconds",
         real(1, 366 * SECONDS_A_DAY),
         f"{log.rotate_seconds:g}",
         "SECONDS",
-        "begin a new log file at this age",
+        "start a new log file at this age",
     )
-    flags.choice("log-compress", ("zst", "none"), log.compress, "how closed log files are compressed")
-    add("log-retention", real(0, 36_500), "0", "DAYS", "remove log files whose last line is older; 0: never")
+    flags.choice("log-compress", ("zst", "none"), log.compress, "compression of closed log files")
+    add("log-retention", real(0, 36_500), "0", "DAYS", "remove log files whose last line is older than this; 0: never")
     add(
         "log-buffer-lines",
         whole(1, 100_000_000),
         f"{log.max_lines}",
         "N",
-        "most lines not written yet; more are dropped",
+        "maximum number of unwritten lines; further lines are dropped",
     )
-    add("log-buffer-bytes", whole(65_536, 2**40), f"{log.max_bytes}", "BYTES", "the same in bytes of lines")
-    add("user-id-hmac-key-file", str, "", "FILE", "log keyed hashes instead of user ids; the key is in this file")
-    add("feedback-window", whole(1, 100_000_000), "500000", "N", "outcome ids remembered, to recognise repeats at once")
+    add(
+        "log-buffer-bytes",
+        whole(65_536, 2**40),
+        f"{log.max_bytes}",
+        "BYTES",
+        "maximum size of unwritten lines in bytes",
+    )
+    add("user-id-hmac-key-file", str, "", "FILE", "file with the key; log keyed hashes instead of user ids")
+    add(
+        "feedback-window",
+        whole(1, 100_000_000),
+        "500000",
+        "N",
+        "number of outcome ids to remember, to recognise repeats at once",
+    )
     flags.switch("open-feedback", "accept outcomes without a token on addresses other than loopback")
 
 
@@ -240,25 +254,49 @@ def _add_data_path(flags: Flags) -> None:
     seconds = real(0.001, 3600)
     add = flags.add
     flags.group("Deadlines, retries, batches and ejection")
-    add("default-deadline", seconds, f"{routing.default_deadline_seconds:g}", "SECONDS", "of calls that have none")
+    add(
+        "default-deadline",
+        seconds,
+        f"{routing.default_deadline_seconds:g}",
+        "SECONDS",
+        "deadline of calls that have none",
+    )
     add(
         "attempt-timeout",
         seconds,
         f"{routing.attempt_timeout_seconds:g}",
         "SECONDS",
-        "time of one attempt; at most half of what remains, unless it is the last that can be made",
+        "maximum time of one attempt; at most half of the remaining time, unless it is the last possible attempt",
     )
     add(
         "max-waiting-calls",
         whole(1, 10_000_000),
         f"{routing.max_waiting_calls}",
         "N",
-        "calls that may wait before new ones are refused",
+        "number of waiting calls above which new calls are refused",
     )
-    add("max-waiting-bytes", whole(1, 2**40), f"{routing.max_waiting_bytes}", "BYTES", "the same in bytes of requests")
-    add("max-infer-bytes", whole(1024, 2**30), f"{MAX_INFER_BYTES}", "BYTES", "largest request of ModelInfer")
-    add("max-batch", whole(1, 4096), f"{batching.max_batch}", "N", "most calls in one batch")
-    add("max-in-flight", whole(1, 64), f"{batching.max_in_flight}", "N", "batches in flight to one replica")
+    add(
+        "max-waiting-bytes",
+        whole(1, 2**40),
+        f"{routing.max_waiting_bytes}",
+        "BYTES",
+        "size of waiting requests in bytes above which new calls are refused",
+    )
+    add(
+        "max-infer-bytes",
+        whole(1024, 2**30),
+        f"{MAX_INFER_BYTES}",
+        "BYTES",
+        "maximum size of a ModelInfer request in bytes",
+    )
+    add("max-batch", whole(1, 4096), f"{batching.max_batch}", "N", "maximum number of calls in one batch")
+    add(
+        "max-in-flight",
+        whole(1, 64),
+        f"{batching.max_in_flight}",
+        "N",
+        "maximum number of batches in flight to one replica",
+    )
     add(
         "eject-after",
         whole(1, 1_000_000),
@@ -271,13 +309,13 @@ def _add_data_path(flags: Flags) -> None:
         real(0.01, 3600),
         f"{ejection.base_seconds:g}",
         "SECONDS",
-        "how long the first ejection lasts; doubles up to 8 times that",
+        "duration of the first ejection; it doubles, up to 8 times this",
     )
     add(
         "slow-start",
         real(0, 3600),
         f"{SLOW_START_SECONDS:g}",
         "SECONDS",
-        "time until a replica that is new or back gets its full share; 0: at once",
+        "time until a new or readmitted replica gets its full share; 0: at once",
     )
-    flags.switch("detect-only", "count the ejections that are due, and make none")
+    flags.switch("detect-only", "count ejections that are due, but eject no replica")

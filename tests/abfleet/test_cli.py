@@ -113,6 +113,13 @@ def test_servers_have_the_help_of_the_others(server: str) -> None:
     )
 
 
+@pytest.mark.parametrize("server", ["router", "worker"])
+def test_the_help_of_a_server_loads_no_server(server: str) -> None:
+    """Its flags are declared without metrics, logging and tables, so help is there in a fraction of a second."""
+    loaded = loaded_by(f"from abfleet_{server}.settings import declared; declared({{}})")
+    assert (HEAVY | {"prometheus_client"}) & loaded == set()
+
+
 def test_version_says_what_it_runs_on() -> None:
     """Its own version, the clone's commit, Python, and the libraries that a report of a fault needs."""
     shown = python("from abfleet.cli import main; import sys; sys.argv[1:] = ['--version']; main()")

@@ -241,7 +241,7 @@ def test_a_group_that_joins_a_ramp_and_stays_silent_is_told(tmp_path: Path) -> N
     decision = only(report_of(write(tmp_path, phases, made), text))["decision"]
     after = len({visit.user for visit in made if visit.phase == 1})
     assert decision["verdict"] == "refuse"
-    assert decision["reasons"] == [f"group late has a weight of 20% and not one of {after} users"]
+    assert decision["reasons"] == [f"group late has a weight of 20% and none of {after} users"]
 
 
 def test_a_group_that_was_switched_off_is_still_judged(tmp_path: Path) -> None:

@@ -234,11 +234,11 @@ def _unsorted(log: LogLines) -> None:
     ("make", "sentence"),
     [
         (_one_group, "the log has no users of group treatment yet, so there is nothing to compare"),
-        (_synthetic, "the log has no users of this experiment yet: 20 synthetic calls are left out"),
-        (_future, "no boundary is crossed after 20 users"),
+        (_synthetic, "the log has no users of this experiment yet; 20 synthetic calls left out"),
+        (_future, "no boundary has been crossed after 20 users"),
         (_one_line, "the log has no users of group control yet, so there is nothing to compare"),
         (_only_outcomes, "the log has no users of this experiment yet"),
-        (_unsorted, "no boundary is crossed after 60 users"),
+        (_unsorted, "no boundary has been crossed after 60 users"),
     ],
 )
 def test_odd_logs_give_a_plain_sentence(tmp_path: Path, make: Callable[[LogLines], None], sentence: str) -> None:
@@ -260,7 +260,7 @@ def test_logs_without_a_line_that_can_be_read(tmp_path: Path, content: str) -> N
     (tmp_path / "decisions-x.jsonl").write_text(content)
     result = analyze(tmp_path)
     assert result.exit_code == 0, result.output
-    assert "nothing to conclude from" in result.output
+    assert "so there is no conclusion" in result.output
 
 
 def test_a_file_without_experiments(tmp_path: Path) -> None:
@@ -285,16 +285,21 @@ def log_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[tuple[float, f
     ("rates", "winner", "verdict", "warning"),
     [
         ((0.10, 0.13), "treatment", "ship", None),
-        ((0.10, 0.13), "control", "ship", "the log says SHIP treatment, and control is to win"),
+        ((0.10, 0.13), "control", "ship", "the verdict of the log is SHIP treatment, but the winner here is control"),
         ((0.13, 0.10), "control", "roll_back", None),
         (
             (0.13, 0.10),
             "treatment",
             "roll_back",
-            "the log does not say that treatment wins; it says ROLL BACK treatment",
+            "the log has another verdict for treatment: ROLL BACK treatment",
         ),
-        ((0.10, 0.105), "control", "keep_running", "the experiment is not decided: by the log it is to keep running"),
-        ((0.10, 0.105), "treatment", "keep_running", "the log does not say that treatment wins; it says KEEP RUNNING"),
+        (
+            (0.10, 0.105),
+            "control",
+            "keep_running",
+            "the experiment is not decided: the verdict of the log is KEEP RUNNING",
+        ),
+        ((0.10, 0.105), "treatment", "keep_running", "the log has another verdict for treatment: KEEP RUNNING"),
     ],
 )
 def test_conclude_quotes_the_verdict(
@@ -325,9 +330,9 @@ def test_conclude_says_that_there_is_no_verdict_to_quote(tmp_path: Path) -> None
     arguments = ("conclude", "test", "--winner", "control", "--experiments", file, "--dry-run")
     result = run(*arguments, "--logs", tmp_path / "nowhere")
     assert result.exit_code == 0
-    assert "no verdict to quote: --logs: " in result.stdout
+    assert "no verdict in the log: --logs: " in result.stdout
     LogLines().write(tmp_path)
-    assert "no verdict to quote: --logs: the log has nobody of test" in run(*arguments, "--logs", tmp_path).stdout
+    assert "no verdict in the log: --logs: the log has no users of test" in run(*arguments, "--logs", tmp_path).stdout
 
 
 # --- power and simulate ----------------------------------------------------------------------------------------------
@@ -387,7 +392,7 @@ def test_power_counts_the_minimum_and_never_says_no_days() -> None:
     assert 0 < group["days_of_users"] < 0.001
     text = run(*arguments).output
     assert "0.0 days" not in text
-    assert "7 days: they have come after less than a minute, and nothing is shipped before `plan.minimum`" in text
+    assert "7 days: the users come within less than a minute, but nothing is shipped before `plan.minimum`" in text
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def test_looks_go_on_from_the_first_call_of_all(seen: Seen) -> None:
         ]
         assert found["allocations"] in (whole["allocations"], [])
     assert found["plan"]["users"] == 0
-    assert "are in excluded windows" in verdict(found)[1]
+    assert "in excluded windows left out" in verdict(found)[1]
     assert verdict(found)[0] == "keep_running"
 
 
@@ -169,7 +169,7 @@ def test_a_window_of_nothing_changes_nothing(seen: Seen, hours: tuple[int, int])
     assert numbers(found) == numbers(seen.report)
     assert only(found)["excluded"]["decision"] is None
     text = analyze(seen.folder, "--as-of", time_text(AS_OF), text=excluding(SALES, span)).stdout
-    assert ("over before the first call" if hours[0] < 0 else "begins after this report's moment") in text
+    assert ("ended before the first call" if hours[0] < 0 else "begins after the time of this report") in text
 
 
 # --- guardrails -------------------------------------------------------------------------------------------------------
@@ -205,9 +205,11 @@ def test_a_roll_back_that_was_said_stays(tmp_path: Path) -> None:
     assert value["e_value"] >= 200 > metric(report, "error_rate")["e_value"]
     for form in ((), ("--markdown",)):
         shown = " ".join(analyze(tmp_path, *form, text=excluding(text, *spans)).stdout.replace("\\", "").split())
-        assert re.search(r"\(incident\): 2,469 calls of 2,469 users; by group control 1,215 of 1,215, ", shown), form
+        assert re.search(
+            r"\(incident\): 2,469 calls of 2,469 users; by group: control 1,215 of 1,215 users, ", shown
+        ), form
         assert "with the excluded calls the verdict would be: roll back treatment; error_rate guardrail" in shown
-        assert "the verdict with everything was: roll back treatment" in shown
+        assert "the verdict with the excluded calls was: roll back treatment" in shown
         assert WARNING in shown
 
 

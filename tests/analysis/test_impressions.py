@@ -144,7 +144,7 @@ def test_coverage_is_shown_in_every_form(tmp_path: Path) -> None:
             log.outcome("impression", None, request)
     log.outcome("impression", log.lines[0]["user_id"])
     whole = analyse([log.write(tmp_path)], load_text(file_text()))
-    text = "lists with an impression: control 50.0%, treatment 25.0%; ctr counts the others once"
+    text = "lists with an impression: control 50.0%, treatment 25.0%; ctr counts each other list once"
     assert coverage_text(whole.experiments[0]) == text
     assert "- lists with an impression" in markdown(whole)
     said = [finding.text for finding in health(whole.experiments[0]).findings]

@@ -88,7 +88,10 @@ def test_a_group_large_enough_is_rolled_back(tmp_path: Path) -> None:
 def test_the_reason_says_what_is_missing(tmp_path: Path) -> None:
     """How many events there are, how many were to be expected where, and how many users would do."""
     (reason,) = report(tmp_path, "conversion_rate", (1000, 100), (5, 0))["decision"]["reasons"]
-    assert "100 of 1,006 users have an event, 0.5 of them expected in treatment, where about 1 is needed" in reason
+    assert (
+        "too few users have an event: 100 of 1,006, of whom 0.5 are expected in treatment, where about 1 is needed"
+        in reason
+    )
     assert "times as many users, or give treatment a larger share" in reason
 
 
@@ -98,7 +101,7 @@ def test_an_outcome_that_never_arrived_is_named(tmp_path: Path, primary: str) ->
     experiment = report(tmp_path, primary, (400, 0), (400, 0), day=27)
     assert experiment["decision"]["verdict"] == "keep_running"
     (reason,) = experiment["decision"]["reasons"]
-    assert "cannot be judged yet: of 801 users in both groups not one has" in reason
+    assert "cannot be judged yet, because none of 801 users in both groups has" in reason
 
 
 def test_a_guardrail_without_one_outcome_does_not_hold(tmp_path: Path) -> None:
@@ -106,9 +109,7 @@ def test_a_guardrail_without_one_outcome_does_not_hold(tmp_path: Path) -> None:
     experiment = report(tmp_path, "conversion_rate", (3000, 600), (3000, 870), day=8, guardrails=("plays",))
     assert experiment["decision"]["verdict"] == "keep_running"
     held_back = experiment["decision"]["reasons"][1]
-    assert (
-        "because plays cannot be judged yet: of 6,001 users in both groups not one has a `play` in the log" in held_back
-    )
+    assert "because plays cannot be judged yet: none of 6,001 users in both groups has a `play` in the log" in held_back
 
 
 @pytest.mark.parametrize("kind", ["mean", "count", "proportion", "ratio"])
@@ -118,7 +119,9 @@ def test_what_has_not_arrived_is_said_before_anything_is_decided(tmp_path: Path,
     experiment = report(tmp_path, "conversion_rate", (200, 20), (200, 22), guardrails=("spent",), own=own)
     assert experiment["decision"]["verdict"] == "keep_running"
     reason = experiment["decision"]["reasons"][1]
-    assert reason == ("the guardrail spent cannot hold: of 401 users in both groups not one has a `play` in the log")
+    assert reason == (
+        "the guardrail spent cannot be shown to hold: none of 401 users in both groups has a `play` in the log"
+    )
     (metric,) = (one for one in experiment["metrics"] if one["name"] == "spent")
     assert (metric["counts"], metric["z"]) == (False, None)
 
@@ -128,9 +131,8 @@ def test_no_failed_call_of_a_few_users_is_no_proof(tmp_path: Path) -> None:
     experiment = report(tmp_path, "conversion_rate", (600, 60), (600, 180), day=8)
     assert experiment["decision"]["verdict"] == "keep_running"
     assert experiment["decision"]["reasons"][1] == (
-        "it is not to be shipped yet, because error_rate is not yet shown to be within its margin: of 1,201 users in "
-        "both groups not one has a failed call in the log, but a rise of 0.2% of the users would not be seen with so "
-        "few of them"
+        "it cannot be shipped yet, because error_rate is not yet shown to be within its margin: none of 1,201 users in "
+        "both groups has a failed call in the log, but with so few users a rise of 0.2% of the users cannot be detected"
     )
 
 
@@ -141,8 +143,8 @@ def test_a_share_of_no_failed_call_is_nothing(tmp_path: Path) -> None:
     )
     assert experiment["decision"]["verdict"] == "keep_running"
     assert (
-        "error_rate cannot be judged: of 1,201 users in both groups not one has a failed call in the log, and 50%"
-        in (experiment["decision"]["reasons"][1])
+        "error_rate cannot be judged: none of 1,201 users in both groups has a failed call in the log, and a "
+        "margin of 50%" in (experiment["decision"]["reasons"][1])
     )
 
 

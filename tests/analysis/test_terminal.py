@@ -61,8 +61,13 @@ def whole(printed: str, reference: str, width: int) -> None:
     assert [line for line in printed.splitlines() if cell_len(line) > width] == []
 
 
-def on_terminal(arguments: Sequence[str], width: int) -> str:
-    """What a command prints on a terminal of so many columns."""
+def on_terminal(arguments: Sequence[str], width: int, **more: str) -> str:
+    """What a command prints on a terminal of so many columns, without its control sequences. more: Variables."""
+    return CONTROLS.sub("", raw_on_terminal(arguments, width, **more))
+
+
+def raw_on_terminal(arguments: Sequence[str], width: int, **more: str) -> str:
+    """The same with its control sequences."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, width, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES", "NO_COLOR")}
@@ -72,7 +77,7 @@ def on_terminal(arguments: Sequence[str], width: int) -> str:
         stdin=theirs,
         stdout=theirs,
         stderr=subprocess.PIPE,
-        env={**environment, "TERM": "xterm-256color"},
+        env={**environment, "TERM": "xterm-256color", **more},
         cwd=REPOSITORY,
     ) as process:
         os.close(theirs)
@@ -81,7 +86,7 @@ def on_terminal(arguments: Sequence[str], width: int) -> str:
             parts.append(part)
         os.close(ours)
     assert process.returncode == 0
-    return CONTROLS.sub("", b"".join(parts).decode())
+    return b"".join(parts).decode()
 
 
 def _read(terminal: int) -> bytes:
@@ -188,18 +193,51 @@ def test_status_keeps_its_figures(width: int) -> None:
     whole(shown(fitted(screen(router_status(), rates)), width), shown(screen(router_status(), rates), 400), width)
 
 
-@pytest.mark.parametrize("width", [60, 80])
-def test_other_commands_keep_their_figures(width: int) -> None:
-    """Tables and sentences of real commands on a terminal."""
-    for arguments in (
-        ["models", "list"],
-        ["power", "--baseline", "0.05", "--effect", "0.1", "--users-per-day", "5571"],
-        ["explain", "user-1", "--at", "2026-11-08T00:00:00Z"],
-    ):
-        command = [sys.executable, "-c", "from abfleet.cli import main; main()", *arguments]
-        piped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=REPOSITORY).stdout
-        printed = on_terminal(arguments, width).replace("@10", "")
-        whole(printed, piped, width)
+@pytest.fixture(scope="module")
+def small_log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A log of a few users, an experiments file and an edit of it."""
+    folder = tmp_path_factory.mktemp("small")
+    log_of(folder, ("control", "treatment"))
+    text = (folder / "experiments.yaml").read_text()
+    (folder / "edited.yaml").write_text(text.replace("weight: 50.00", "weight: 40", 1).replace("50.00", "60", 1))
+    return folder
+
+
+COMMANDS = (
+    ["models", "list"],
+    ["power", "--baseline", "0.05", "--effect", "0.1", "--users-per-day", "5571"],
+    ["explain", "user-1", "--at", "2026-11-08T00:00:00Z"],
+    ["plan", "{folder}/experiments.yaml", "{folder}/edited.yaml", "--at", "2026-11-08T00:00:00Z"],
+    ["logs", "check", "--logs", "{folder}"],
+    ["logs", "user", "u7", "--logs", "{folder}"],
+    ["logs", "tail", "--no-follow", "--logs", "{folder}"],
+    ["simulate", "no-effect", "--runs", "1"],
+)
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "width", "more"),
+    [
+        *((arguments, 60, ASCII) for arguments in COMMANDS),
+        (COMMANDS[0], 80, {"NO_COLOR": "1"}),
+        (COMMANDS[0], 120, {}),
+        (COMMANDS[3], 80, {}),
+    ],
+)
+def test_other_commands_keep_their_figures(
+    arguments: list[str], width: int, more: dict[str, str], small_log: Path
+) -> None:
+    """Tables and sentences of real commands on a terminal, without the colours and letters that it does not take."""
+    arguments = [word.format(folder=small_log) for word in arguments]
+    command = [sys.executable, "-c", "from abfleet.cli import main; main()", *arguments]
+    piped = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=60, cwd=REPOSITORY, env=os.environ | more
+    ).stdout
+    raw = raw_on_terminal(arguments, width, **more)
+    assert not ("NO_COLOR" in more and re.search(r"\x1b\[[0-9;]*3[0-7]", raw))
+    assert raw.isascii() or "LC_ALL" not in more
+    whole(CONTROLS.sub("", raw).replace("@10", ""), piped, width)
 
 
 # --- layouts ---------------------------------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def test_a_change_is_told_once_to_everybody(tmp_path: Path) -> None:
             )
             logs.mkdir()
             grow(logs, 0, 1, clicked=True)
-            wait_until(lambda: "keep running" in out.read_text(), "a line about the first report", 120)
+            wait_until(lambda: "KEEP RUNNING" in out.read_text(), "a line about the first report", 120)
             grow(logs, 1, 11, clicked=True)
             wait_until(lambda: "keep_running → ship treatment" in out.read_text(), "the change in the pipe", 120)
             wait_until(lambda: receiver.taken and told.exists(), "the change at both receivers", 120)
@@ -139,7 +139,7 @@ def test_without_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not (tmp_path / "state.json").exists()
     failed = invoked(tmp_path, "--notify-command", "false")
     assert failed.exit_code == 1
-    assert "1 notifications were not delivered; the next run sends them" in failed.stderr
+    assert "undelivered notifications: 1; the next run sends them" in failed.stderr
     told = tmp_path / "told"
     sent = invoked(tmp_path, "--notify-command", f"tee {told}", "--watch", "--json", "--fail-on", "ship")
     assert sent.exit_code == 3, sent.stderr

@@ -110,7 +110,7 @@ def test_a_router_that_is_off_is_named_and_refused(tmp_path: Path) -> None:
             line["ts"] = text_time(datetime.fromisoformat(line["ts"]) + 3 * DAY)
     decision = only(report(tmp_path, log))["decision"]
     assert decision["verdict"] == "refuse"
-    assert "the clock of router router-2 is 3.0 days ahead of that of the others in all calls" in decision["reasons"]
+    assert "the clock of router router-2 is 3.0 days ahead of the others in all calls" in decision["reasons"]
 
 
 def test_a_moment_that_is_given_needs_no_newest_line(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_token_of_its_own_or_none() -> None:
     ("given", "field", "said"),
     [
         ({"token": "two words"}, "token", "one word of ASCII"),
-        ({"token": "a", "token_file": "b"}, "token", "goes without token_file"),
+        ({"token": "a", "token_file": "b"}, "token", "cannot be combined with token_file"),
         ({"token_file": "missing"}, "token_file", "missing cannot be read: No such file"),
         ({"token_file": "/dev/null"}, "token_file", "does not hold a token"),
         ({"client_cert": "a"}, "server_ca", "missing"),

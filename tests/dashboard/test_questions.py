@@ -54,7 +54,7 @@ def cases() -> dict[str, Case]:
             winner=r"Nobody can say",
             amount=r"do not act on them",
             sure=r"Not at all",
-            wrong=r"The data is broken\..*mismatch: control 2,000 users where 1,800 were expected, treatment 1,600",
+            wrong=r"The data is broken\..*mismatch: control has 2,000 users \(1,800 expected\), treatment has 1,600",
         ),
         "running": Case(
             log=lambda: prepared_log(rates=(0.30, 0.31), days=3),

@@ -116,4 +116,4 @@ def test_the_page_says_what_windows_leave_out(tmp_path: Path) -> None:
     text = " ".join(read(page).text.split())
     assert "Excluded 1 Nov 2026, 12:00 UTC to 1 Nov 2026, 18:00 UTC (--exclude): 25 calls of 25 users" in text
     assert "With the excluded calls the verdict would be the same: keep running." in text
-    assert "A window that is chosen after looking" in text
+    assert "A window that was chosen after a look" in text

@@ -76,7 +76,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         SALT,
         "    ramp: [{at: 2026-11-08T00:00:00Z, control: 70, one: 30}]\n    exclude: [§{from: 2026-11-02T00:00:00Z, to: 2026-11-08T00:00:00Z, why: x}]\n",
         f"{E}.exclude[0]",
-        "is over before the first ramp row at 2026-11-08T00:00:00Z",
+        "ends before the first ramp row at 2026-11-08T00:00:00Z",
     ),
     "outages of a response time": (
         SALT,
@@ -231,7 +231,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         SALT,
         "    audience: {a: §[]}\n",
         f"{E}.audience.a",
-        "is an empty list, which nobody matches",
+        "is an empty list, which no user matches; list at least one value",
     ),
     "audience backwards": (
         SALT,
@@ -399,7 +399,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "models:",
         "concluded: [{experiment: §e, winner: b, at: 2026-11-01T00:00:00Z}]\nmodels:",
         "concluded[0].experiment",
-        "`e` is also the name of experiments[0]; an experiment that begins anew needs a new name",
+        "`e` is also the name of experiments[0]; a new experiment needs a new name",
     ),
     "concluded at no time": (
         "models:",
@@ -418,7 +418,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "version: 1",
         "§rates: {USD: 0.92}\nversion: 1",
         "currency",
-        "is missing: `rates` say",
+        "is missing: `rates` con",
     ),
     "rate of no currency": (
         "models:",
@@ -449,7 +449,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "models:",
         "currency: EUR\nmetrics: {a: §{type: mean, outcome: x, rates: {USD: 0.92}}}\nmodels:",
         "metrics.a.currency",
-        "is missing: `rates` say",
+        "is missing: `rates` con",
     ),
     "winsorise": (
         "models:",

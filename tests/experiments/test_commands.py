@@ -82,7 +82,7 @@ def test_assign_takes_every_line() -> None:
     assert reasons == ["no_user_id", *["allocated"] * 3, bad, bad, "allocated", bad, bad, bad]
     assert list(rows[0].values()) == ["", "", "", "", "v1.2.3", "no_user_id"]
     assert all([row[c] for c in COLUMNS[1:-1]] == [""] * 4 for row in rows if row["reason"] == bad)
-    assert "5 ids are not valid user ids" in result.stderr
+    assert "invalid user ids: 5" in result.stderr
 
 
 def test_assign_streams_lines_of_any_chunking() -> None:
@@ -198,7 +198,7 @@ def test_plan_prints_and_fails_on_moves(file: Path, tmp_path: Path) -> None:
     new.write_text(BLOCK.replace("weight: 70", "weight: 65").replace("weight: 10}", "weight: 15}"), encoding="utf-8")
     result = _run("plan", file, new)
     assert result.exit_code == 0
-    assert "5,000 of 100,000 users move (5 %)" in result.stdout
+    assert "moved: 5,000 of 100,000 users (5 %)" in result.stdout
     assert "e/control (v1) -> e/two (v2)" in result.stdout
     assert _run("plan", file, new, "--fail-on-moves").exit_code == 3
     assert _run("plan", file, file, "--fail-on-moves").exit_code == 0
@@ -225,7 +225,7 @@ def test_explain_tells_the_story() -> None:
     assert "homepage-ranking, group control, version v1.2.3 (allocated)" in result.stdout
     values: dict[str, Any] = json.loads(_run("explain", "user-1", "--experiments", SHIPPED, "--json").stdout)
     assert (values["bucket"], values["group"], values["propensity"]) == (4690, "control", 0.7)
-    assert "there is none, so v1.2.3 serves" in _run("explain", "", "--experiments", SHIPPED).stdout
+    assert "the call has none, so v1.2.3 serves" in _run("explain", "", "--experiments", SHIPPED).stdout
 
 
 def test_ramp_halt_resume_conclude(file: Path) -> None:
@@ -258,7 +258,7 @@ def test_nothing_is_written_without_a_yes(file: Path) -> None:
     assert shown.exit_code == 0
     result = _run("ramp", "e", "two=25", "--experiments", file)
     assert result.exit_code == 2
-    assert "--yes writes without asking" in result.stderr
+    assert "--yes to write without asking" in result.stderr
     assert file.read_text(encoding="utf-8") == BLOCK
 
 
@@ -285,12 +285,12 @@ def test_a_file_that_cannot_be_written_is_a_failure(file: Path, monkeypatch: pyt
     """When another has written meanwhile, or the disk refuses, the reason is told and the exit code is 1."""
 
     def refuse(path: Path, **_: object) -> None:
-        raise save.SaveError(f"{path} was changed by somebody else meanwhile; please run the command again")
+        raise save.SaveError(f"{path} was changed by another process in the meantime; run the command again")
 
     monkeypatch.setattr(save, "save", refuse)
     result = _run("halt", "e", "--experiments", file, "--yes")
     assert result.exit_code == 1
-    assert "was changed by somebody else meanwhile" in result.stderr
+    assert "was changed by another process" in result.stderr
     assert file.read_text(encoding="utf-8") == BLOCK
 
 

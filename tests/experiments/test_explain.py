@@ -67,9 +67,9 @@ experiments:
     told = explain(config, START, "user-1", {"c": "z"})
     assert [step.about for step in told.steps] == ["holdout", *["layer", "experiment"] * 4, "layer", "default"]
     assert [step.text for step in told.steps if step.about == "experiment"] == [
-        "a asks that c is x or y, and it is `z`: does not match",
-        "b takes 0 % of the layer's users now, the first 0 buckets of its slice",
-        "c takes nobody before its first ramp row, at 2027-01-01T00:00:00Z",
+        "a requires that c is x or y, and it is `z`: does not match",
+        "b now takes 0 % of the layer's users, the first 0 buckets of its slice",
+        "c takes no users before its first ramp row, at 2027-01-01T00:00:00Z",
         "d is not enabled",
     ]
     assert told.arm.reason == "not_in_audience"

@@ -159,15 +159,15 @@ def test_attributes_that_a_treatment_can_change(attribute: str, expected: bool) 
     ("old", "new", "path", "words"),
     [
         ("country: DE", "purchases: {min: 3}", "experiments[0].audience.purchases", "a treatment may change"),
-        ("name: f, ", "name: f, salt: s, ", "experiments[1].salt", "is the salt of `e` too"),
-        ('target: "h:2"', 'target: "h:1"', 'models["v2"].target', "is a target of `v1` too"),
+        ("name: f, ", "name: f, salt: s, ", "experiments[1].salt", "is also the salt of `e`"),
+        ('target: "h:2"', 'target: "h:1"', 'models["v2"].target', "is also a target of `v1`"),
         ("salt: s", "salt: s\n    overrides: {u: one}", "experiments[0].overrides", "has weight 0"),
         ("v2", "staging", "experiments[0].groups[1].model", "`staging` is an alias"),
         (
             "name: f, ",
             "name: f, ramp: [{at: 2026-11-01T00:00:00Z, traffic: 0, control: 100}], ",
             "experiments[1].ramp[0].traffic",
-            "the last row takes nobody",
+            "the last row takes no users",
         ),
     ],
 )

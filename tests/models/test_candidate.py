@@ -132,7 +132,7 @@ def test_a_graph_that_is_none_is_refused(folder: Path, tmp_path: Path) -> None:
     replace_model(folder, b"not a model")
     with pytest.raises(RegistryError, match=r"v9: model\.onnx"):
         looked_at(folder, tmp_path)
-    with pytest.raises(RegistryError, match="is not there"):
+    with pytest.raises(RegistryError, match="does not exist"):
         examine(tmp_path / "nowhere", tmp_path, HISTORIES)
 
 

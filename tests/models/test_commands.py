@@ -83,7 +83,7 @@ def test_verify_reports_a_broken_alias(root: Path) -> None:
     (root / "staging").symlink_to("..")
     result = abfleet("verify", "--registry", root)
     assert result.exit_code == 1
-    assert "alias staging leads to '..'" in result.output
+    assert "alias staging points to '..'" in result.output
 
 
 @pytest.mark.parametrize(

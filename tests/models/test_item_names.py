@@ -88,9 +88,9 @@ def test_times_are_seconds_or_iso(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("c1,,2026-01-01", r"x\.csv:2: sku: '' is no item; allowed are 1 to 256 bytes"),
-        ("c1,a\tb,2026-01-01", r"x\.csv:2: sku: 'a\\tb' is no item"),
-        (f"c1,{'a' * 257},5", r"x\.csv:2: sku: 'a+.* is no item"),
+        ("c1,,2026-01-01", r"x\.csv:2: sku: '' is not an item; allowed: 1 to 256 bytes"),
+        ("c1,a\tb,2026-01-01", r"x\.csv:2: sku: 'a\\tb' is not an item"),
+        (f"c1,{'a' * 257},5", r"x\.csv:2: sku: 'a+.* is not an item"),
         (",a,2026-01-01", r"x\.csv:2: customer: is empty"),
         ("c1,a,yesterday", r"x\.csv:2: at: 'yesterday' is not an integer from 0 to .* nor a time in ISO 8601"),
         ("c1,a,-5", r"x\.csv:2: at: '-5' is not an integer"),
@@ -142,7 +142,7 @@ def test_the_command_trains_what_is_asked_for(tmp_path: Path) -> None:
     verify_golden(version)
     assert set(version.item_names() or ()) == set(NAMES)
     (version.path / "items.txt").write_text("red\n")
-    with pytest.raises(IntegrityError, match=r"items\.txt has another sha256"):
+    with pytest.raises(IntegrityError, match=r"items\.txt has a different sha256"):
         version.item_names()
     outcomes = {
         one.version: one.outcome
@@ -155,7 +155,7 @@ def test_the_command_trains_what_is_asked_for(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "best"], "--only: 'best' is not trained; allowed are v1.2.2 (popularity)"),
+        (["--only", "best"], "--only: 'best' is not a version or algorithm; allowed: v1.2.2 (popularity)"),
         (["--version-prefix", "../"], "--version-prefix: '../' is not allowed; a version is 1 to 64 of"),
         (["--data", "nowhere.csv"], "nowhere.csv: cannot be read"),
     ],
@@ -170,7 +170,7 @@ def test_wrong_options_say_what_is_allowed(tmp_path: Path, arguments: list[str],
 @pytest.mark.parametrize("name", ["a\x07b", "x" * (MAX_NAME_BYTES + 1)])
 def test_a_name_is_what_an_outcome_may_say(name: str) -> None:
     """No control characters, at most 256 bytes; whatever else there is comes back as it was."""
-    with pytest.raises(IntegrityError, match=r"items\.txt: line 2 has .*; allowed are 1 to 256 bytes"):
+    with pytest.raises(IntegrityError, match=r"items\.txt: line 2 has .*; allowed: 1 to 256 bytes"):
         read_names(f"good\n{name}\n".encode())
     assert read_names(written(NAMES)) == NAMES
     assert read_names(b"a\r\nb\r\n") == ("a", "b")
@@ -197,7 +197,7 @@ def test_an_item_without_a_name_is_refused(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     with pytest.raises(
-        IntegrityError, match=r"the model has item \d+, and items\.txt has 1 lines; line n names item n"
+        IntegrityError, match=r"the model has item \d+, but items\.txt has only 1 lines; line n must name item n"
     ):
         examine(tmp_path / "model.onnx", scratch, HISTORIES, AddOptions(version="v2"))
 

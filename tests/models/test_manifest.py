@@ -81,7 +81,7 @@ CASE = ("golden", "cases", 0)
     [
         (("signature", "kind"), "ranker", r"signature\.kind: `ranker` is not allowed; allowed: recommender, tensors"),
         (("signature", "batch"), 1, r"signature\.batch: must be true or false, not `1`"),
-        (("signature", "inputs"), [], r"signature\.inputs: has 0 tensors; allowed are 1 to 256"),
+        (("signature", "inputs"), [], r"signature\.inputs: has 0 tensors; allowed: 1 to 256"),
         (("signature", "inputs", 0, "datatype"), "float32", r"\[0\]\.datatype: `float32` is not allowed; allowed: B"),
         (
             ("signature", "inputs", 0, "shape"),

@@ -50,7 +50,7 @@ def test_wrong_metadata_writes_nothing(root: Path) -> None:
 def test_an_alias_cannot_lead_to_nothing(root: Path) -> None:
     """Pointing an alias at a version that is not served is refused and changes nothing."""
     for version in ("v9", "v1.2.2", "archive"):
-        with pytest.raises(UnknownVersionError, match="cannot lead to it"):
+        with pytest.raises(UnknownVersionError, match="cannot point to it"):
             release.point(root, "production", version)
     assert Registry(root).aliases() == {"production": "v1.2.3", "staging": "v1.3.0-beta"}
     assert not list(root.glob(".*"))

@@ -29,11 +29,11 @@ def test_a_release_and_its_way_back(root: Path) -> None:
     """promote twice, rollback, archive, restore: each says in a line what it did, and the registry verifies."""
     flags = ("--registry", root)
     for words, said in (
-        (("promote", "v1.4.0-rc1"), "production leads to v1.4.0-rc1, before to v1.2.3"),
-        (("promote", "v1.4.0-rc1"), "production leads to v1.4.0-rc1 already"),
-        (("rollback",), "production leads to v1.2.3, before to v1.4.0-rc1"),
-        (("promote", "v1.4.0-rc1", "--to", "staging"), "staging leads to v1.4.0-rc1, before to v1.3.0-beta"),
-        (("rollback", "--of", "staging"), "staging leads to v1.3.0-beta, before to v1.4.0-rc1"),
+        (("promote", "v1.4.0-rc1"), "production now points to v1.4.0-rc1 (before: v1.2.3)"),
+        (("promote", "v1.4.0-rc1"), "production already points to v1.4.0-rc1"),
+        (("rollback",), "production now points to v1.2.3 (before: v1.4.0-rc1)"),
+        (("promote", "v1.4.0-rc1", "--to", "staging"), "staging now points to v1.4.0-rc1 (before: v1.3.0-beta)"),
+        (("rollback", "--of", "staging"), "staging now points to v1.3.0-beta (before: v1.4.0-rc1)"),
         (("archive", "v1.4.0-rc1"), "v1.4.0-rc1 is archived"),
         (("restore", "v1.4.0-rc1"), "v1.4.0-rc1 is restored"),
     ):
@@ -57,7 +57,7 @@ def test_what_was_left_undone_is_finished_and_told(root: Path) -> None:
     (root / ".release.json").write_text(json.dumps(journal))
     result = abfleet("promote", "v1.3.0-beta", "--registry", root)
     assert result.exit_code == 0
-    assert "first finished what was left undone: staging leads to v1.4.0-rc1" in result.output
+    assert "first finished an interrupted release: staging now points to v1.4.0-rc1" in result.output
     assert Registry(root).aliases() == {"production": "v1.3.0-beta", "staging": "v1.4.0-rc1"}
 
 
@@ -83,7 +83,7 @@ def test_what_an_experiment_needs_is_not_archived(root: Path, tmp_path: Path) ->
     words = ("archive", "v1.4.0-rc1", "--registry", root, "--experiments", file)
     refused = abfleet(*words)
     assert refused.exit_code == 1
-    assert "is one of the models of" in refused.stderr
+    assert "is in `models` of" in refused.stderr
     assert "v1.4.0-rc1" in Registry(root).versions()
     assert abfleet(*words, "--force").exit_code == 0
     assert "v1.4.0-rc1" in Registry(root).archived_versions()
@@ -110,7 +110,7 @@ def test_an_example_is_written_and_added(root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     assert abfleet("init", folder, "--version", "v8").exit_code == 0
     again = abfleet("init", folder)
-    assert (again.exit_code, "is there already" in again.stderr) == (1, True)
+    assert (again.exit_code, "already exists" in again.stderr) == (1, True)
     found = abfleet("add", folder, "--registry", root)
     assert found.exit_code == 0, found.output
     said = "v8 is a model of tensors: it takes features FP32[-1, 4] and gives score FP32[-1, 1]"
@@ -121,10 +121,10 @@ def test_an_example_is_written_and_added(root: Path, tmp_path: Path) -> None:
     assert "requests are not joined into one run: --no-batch" in json.loads(more.output)["found"]
     assert json.loads((root / "v9" / "metadata.json").read_text())["training"] == {"name": "not given"}
     compared = abfleet("diff", "v8", "v9", "--registry", root).output
-    assert "answers alike\t\t\t10 of 10 golden cases" in compared
+    assert "equal answers\t\t\t10 of 10 golden cases" in compared
     assert "signature.batch\ttrue\tfalse" in compared
     other = abfleet("diff", "v8", "production", "--registry", root)
-    assert "the two do not take and give the same tensors" in other.output
+    assert "the versions differ in their tensors" in other.output
     assert abfleet("promote", "v8", "--registry", root).exit_code == 0
 
 
@@ -161,15 +161,15 @@ def test_diff_shows_what_differs(root: Path) -> None:
     [
         (("promote", "v9"), 2, "'v9' is not in the registry"),
         (("promote", "../v9"), 2, "is not a version or an alias"),
-        (("promote", "v1.2.3", "--to", "best"), 1, "allowed are production, staging"),
-        (("promote", "v1.2.3", "--reason", "x" * 501), 1, "allowed are 500 characters"),
-        (("rollback",), 1, "knows of no version before it"),
-        (("archive", "v1.2.3"), 1, "because production leads to it"),
+        (("promote", "v1.2.3", "--to", "best"), 1, "allowed: production, staging"),
+        (("promote", "v1.2.3", "--reason", "x" * 501), 1, "allowed: 500 characters"),
+        (("rollback",), 1, "has no version before it"),
+        (("archive", "v1.2.3"), 1, "because production points to it"),
         (("restore", "v9"), 2, "is not in the archive"),
-        (("add", "nowhere", "--kind", "ranker"), 2, "--kind 'ranker' is not a kind; allowed are recommender, tensors"),
+        (("add", "nowhere", "--kind", "ranker"), 2, "--kind 'ranker' is not a kind; allowed: recommender, tensors"),
         (("add", "nowhere", "--rename", "items"), 2, "--rename 'items' is not OLD=NEW"),
         (("init", "v8", "--version", "../v8"), 1, "--version: '../v8' is not a version"),
-        (("add", "nowhere"), 1, "'nowhere' is not there"),
+        (("add", "nowhere"), 1, "'nowhere' does not exist"),
         (("diff", "production", "v9"), 2, "'v9' is not in the registry"),
     ],
 )

@@ -83,7 +83,7 @@ def test_the_level_changes_while_it_runs() -> None:
     said.log.info("three")
     said.log.error("four")
     assert said.events == ["log level changed", "two", "log level changed", "four"]
-    with pytest.raises(ValueError, match="'loud' is not allowed; allowed are debug, info, warning, error"):
+    with pytest.raises(ValueError, match="'loud' is not allowed; allowed: debug, info, warning, error"):
         said.operations.set_level("loud")
 
 

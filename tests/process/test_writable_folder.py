@@ -22,12 +22,12 @@ def test_what_cannot_be_one_is_said(tmp_path: Path) -> None:
     """A file, a folder below a file or below nothing, and where the system allows no file."""
     file = tmp_path / "file"
     file.touch()
-    assert folder_problem(file) == "is no folder"
-    assert folder_problem(file / "logs") == f"cannot be made: there is no folder {file}"
-    assert folder_problem(tmp_path / "no" / "logs") == f"cannot be made: there is no folder {tmp_path / 'no'}"
+    assert folder_problem(file) == "is not a folder"
+    assert folder_problem(file / "logs") == f"cannot be created: the folder {file} does not exist"
+    assert folder_problem(tmp_path / "no" / "logs") == f"cannot be created: the folder {tmp_path / 'no'} does not exist"
     if os.path.isdir("/proc/self"):
         assert str(folder_problem(Path("/proc/self"))).startswith("cannot be written to: ")
-        assert str(folder_problem(Path("/proc/self/logs"))).startswith("cannot be made: ")
+        assert str(folder_problem(Path("/proc/self/logs"))).startswith("cannot be created: ")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -15,9 +15,10 @@ from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.router import Router
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import make_snapshot
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.fleet.failure import BatchFailed
 from abfleet_router.fleet.fleet import Fleet
-from abfleet_router.fleet.replica import BatchingSettings, Replica
+from abfleet_router.fleet.replica import Replica
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.parts import METHODS

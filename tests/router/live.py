@@ -12,8 +12,8 @@ from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.router import Router
 from abfleet_router.configuration.snapshot import make_snapshot
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.fleet.fleet import Fleet
-from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.parts import METHODS

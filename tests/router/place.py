@@ -9,11 +9,11 @@ from abfleet_experiments.config import ModelTarget
 from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch import Batch
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.fleet.connector import SocketConnector
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.fleet import Fleet
 from abfleet_router.fleet.pool import Pool
-from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.fleet.worker_link import WorkerLink
 

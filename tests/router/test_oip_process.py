@@ -103,7 +103,7 @@ def test_it_says_what_it_is(fleet: Fleet) -> None:
 def test_what_is_not_served_is_not_found(fleet: Fleet) -> None:
     """And which there is, is said."""
     missing = grpc.StatusCode.NOT_FOUND
-    none = "version: 'v9' is not allowed; allowed: v2, v3, or none, for the version that the experiment decides"
+    none = "version: 'v9' is not allowed; allowed: v2, v3, or none for the version that the experiment assigns"
     assert refusal(fleet, "ModelReady", name="x") == (missing, "name: 'x' is not allowed; allowed: ranker")
     assert refusal(fleet, "ModelReady", name="ranker", version="v9") == (missing, none)
     assert refusal(fleet, "ModelMetadata", name="ranker", version="v9") == (missing, none)

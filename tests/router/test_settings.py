@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from abfleet_log.writer.decision_log import LogSettings
+from abfleet_log.writer.log_settings import LogSettings
 from abfleet_process.flags import EXIT_USAGE, SettingsError, variable
 from abfleet_router.app import main
 from abfleet_router.balancing.ejection import EjectionPolicy
-from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.security.rate_limit import Rate
 from abfleet_router.settings import RouterSettings, RoutingSettings, check_log_dir, parse
 
@@ -121,7 +121,7 @@ def test_flags_that_need_each_other(names: tuple[str, ...]) -> None:
     assert where(by_flag) == where(by_variable) == tuple(Path(f"file-{name}") for name in names)
     for name in names[:2]:
         if name != "worker-ca":
-            with pytest.raises(SettingsError, match=f"--{name} needs --"):
+            with pytest.raises(SettingsError, match=f"--{name} also needs --"):
                 parse([f"--{name}=a"], {})
     for name in names[2:]:
         if name == "tls-client-ca":
@@ -178,8 +178,7 @@ def test_a_wrong_value_is_told(flag: Flag) -> None:
             message = str(caught.value)
             assert f"--{flag.name} ({variable(flag.name)})" in message
             assert repr(wrong) in message
-            assert "allowed" in message
-            assert re.search("allowed are", message)
+            assert "; allowed: " in message
 
 
 def test_a_wrong_value_is_cut() -> None:

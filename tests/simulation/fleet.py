@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from abfleet_log.writer.decision_log import Policy
+from abfleet_log.writer.log_settings import Policy
 from abfleet_models.signature import contract
 from abfleet_process.errors import AddressError
 from abfleet_router import settings as router_settings

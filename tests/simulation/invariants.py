@@ -211,7 +211,7 @@ def one_line(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]]]) 
             if call.group and line["group"] != call.group:
                 yield f"the line says group {line['group']}, the answer {call.group}: {show(call)}"
         if not mine and call.status not in ("refused", "again", "lost", "silent", "left", "RESET"):
-            if UNREAD in call.text or "starting" in call.text or "no call goes unlogged" in call.text:
+            if UNREAD in call.text or "starting" in call.text or "unlogged calls are refused" in call.text:
                 continue
             killed = lost_with_router(simulation, call)
             if not killed:

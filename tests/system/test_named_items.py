@@ -135,7 +135,7 @@ def test_the_other_kind_is_refused(fleet: Fleet) -> None:
     line = line_of(fleet, "exposure", request_id="numbers")
     assert (line["status"], line["fallback"], line["items"]) == ("INVALID_ARGUMENT", None, [])
     both = RecommendRequest(user_id="u", item_ids=[1], items=["red"], request_id="both")
-    assert "items: 'red' is not allowed; allowed: names, or numbers in item_ids, not both" in refused(fleet, both)
+    assert "items: 'red' is not allowed; allowed: names in items, or numbers in item_ids" in refused(fleet, both)
     assert line_of(fleet, "rejected", request_id="both")["field"] == "items"
 
 

@@ -57,7 +57,7 @@ def test_another_level_is_refused() -> None:
     """The command names the value and what is allowed, and exits with 2."""
     done = CliRunner().invoke(app, ["log-level", "loud"], env={"COLUMNS": "200"})
     assert done.exit_code == 2
-    assert "'loud' is not allowed; allowed are debug, info, warning, error, default" in done.output
+    assert "'loud' is not allowed; allowed: debug, info, warning, error, default" in done.output
 
 
 def test_console_where_it_is_asked_for(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_timeouts_that_do_not_match_the_requests_refuse_the_batch() -> None:
     payload = RecommendBatchRequest(requests=[b""], timeout_ms=[1, 2]).SerializeToString()
     refusal = batch.parse_batch(payload, RecommendBatchRequest)
     assert isinstance(refusal, Refusal)
-    assert refusal.message == "timeout_ms: 2 values for 1 requests; allowed are none, or one for each"
+    assert refusal.message == "timeout_ms: 2 values for 1 requests; allowed: none, or one for each"
 
 
 @given(st.lists(st.one_of(st.binary(max_size=5), st.builds(Refusal, st.just(Code.INTERNAL), st.text(max_size=5)))))

@@ -155,5 +155,5 @@ def test_a_version_is_loaded_with_its_names(tmp_path: Path) -> None:
     assert items[0, :2].tolist() == [NAMES[0], NAMES[2]]
     assert scores.dtype == np.float32
     (folder / "items.txt").write_text("other\n")
-    with pytest.raises(ModelLoadError, match=r"items\.txt has another sha256"):
+    with pytest.raises(ModelLoadError, match=r"items\.txt has a different sha256"):
         load(tmp_path / "models", "v2")

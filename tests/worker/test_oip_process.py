@@ -99,10 +99,10 @@ def test_it_answers(worker: WorkerProcess) -> None:
 @pytest.mark.parametrize(
     ("method", "fields", "words"),
     [
-        ("ModelReady", {"name": "x"}, "name: 'x' is not served; allowed is ranker"),
-        ("ModelReady", {"name": "ranker", "version": "v9"}, "version: 'v9' is not served; allowed are v2, or none"),
-        ("ModelReady", {"name": ""}, "name: '' is not served; allowed is ranker"),
-        ("ModelInfer", {"model_name": "x"}, "model_name: 'x' is not served; allowed is ranker"),
+        ("ModelReady", {"name": "x"}, "name: 'x' is not served; allowed: ranker"),
+        ("ModelReady", {"name": "ranker", "version": "v9"}, "version: 'v9' is not served; allowed: v2, or none"),
+        ("ModelReady", {"name": ""}, "name: '' is not served; allowed: ranker"),
+        ("ModelInfer", {"model_name": "x"}, "model_name: 'x' is not served; allowed: ranker"),
     ],
 )
 def test_what_is_not_served_is_not_found(

@@ -86,9 +86,7 @@ class Flags:
         """A flag that is on or off: `--name`, `--no-name`, or a variable that says so."""
         value = self._environment.get(variable(name), "off").lower()
         if value not in (*TRUE, *FALSE):
-            raise SettingsError(
-                f"{variable(name)}: {value[:SHOWN_CHARACTERS]!r} is not allowed; allowed are on and off"
-            )
+            raise SettingsError(f"{variable(name)}: {value[:SHOWN_CHARACTERS]!r} is not allowed; allowed: on and off")
         self.declared.append(DeclaredFlag(name, "", "off", text, self._title))
         self._group.add_argument(
             f"--{name}", action=argparse.BooleanOptionalAction, default=value in TRUE, help=f"{text} [off]"
@@ -116,7 +114,7 @@ def _named(name: str, read: Read) -> Read:
 def text(value: str) -> str:
     """Reads a text with at least one character that is no blank."""
     if not value.strip():
-        raise ValueError("allowed are texts that are not empty")
+        raise ValueError("allowed: any text that is not empty")
     return value
 
 
@@ -125,7 +123,7 @@ def one_of(allowed: Sequence[str]) -> Read:
 
     def read(value: str) -> str:
         if value not in allowed:
-            raise ValueError(f"allowed are {', '.join(allowed)}")
+            raise ValueError(f"allowed: {', '.join(allowed)}")
         return value
 
     return read
@@ -137,7 +135,7 @@ def address(value: str) -> str:
     if value.startswith("unix:") and len(value) > len("unix:"):
         return value
     if not separator or not host or not port.isdecimal() or int(port) > 65535:
-        raise ValueError("allowed are HOST:PORT with a port from 0 to 65535, and unix:PATH")
+        raise ValueError("allowed: HOST:PORT with a port from 0 to 65535, or unix:PATH")
     return value
 
 
@@ -146,7 +144,7 @@ def port_or_off(value: str) -> int | None:
     if value == "off":
         return None
     if not value.isdecimal() or int(value) > 65535:
-        raise ValueError("allowed are 0 to 65535, and off")
+        raise ValueError("allowed: 0 to 65535, or off")
     return int(value)
 
 
@@ -155,7 +153,7 @@ def whole(low: int, high: int) -> Read:
 
     def read(value: str) -> int:
         if not value.isdecimal() or not low <= int(value) <= high:
-            raise ValueError(f"allowed are whole numbers from {low} to {high}")
+            raise ValueError(f"allowed: whole numbers from {low} to {high}")
         return int(value)
 
     return read
@@ -171,7 +169,7 @@ def optional_whole(low: int, high: int) -> Read:
         try:
             return int(number(value))
         except ValueError as error:
-            raise ValueError(f"{error}, and off") from error
+            raise ValueError(f"{error}, or off") from error
 
     return read
 
@@ -185,7 +183,7 @@ def real(low: float, high: float) -> Read:
         except ValueError:
             number = low - 1
         if not low <= number <= high:
-            raise ValueError(f"allowed are numbers from {low:g} to {high:g}")
+            raise ValueError(f"allowed: numbers from {low:g} to {high:g}")
         return number
 
     return read

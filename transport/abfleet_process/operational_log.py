@@ -11,13 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TextIO
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-LOG_LEVELS = ("debug", "info", "warning", "error")
-LogFormat = Literal["auto", "json", "console"]
+from abfleet_process.log_levels import LOG_LEVELS, LogFormat
+
 NUMBERS = {name: getattr(logging, name.upper()) for name in LOG_LEVELS} | {"critical": logging.CRITICAL}
 BURST = 5
 """Lines alike that are let through in a window: enough to see that it is more than one."""
@@ -87,7 +87,7 @@ class OperationalLog:
         """
         if level and level not in LOG_LEVELS:
             raise ValueError(
-                f"level: {level[:64]!r} is not allowed; allowed are {', '.join(LOG_LEVELS)}, and the empty one"
+                f"level: {level[:64]!r} is not allowed; allowed: {', '.join(LOG_LEVELS)}, and the empty one"
             )
         was, self._level = self._level, level or self.initial_level
         if was != self._level:

@@ -109,7 +109,7 @@ def families(watched: Iterable[WatchedCredential[object]], expiries: Iterable[tu
         reloads.add_metric([one.name, "refused"], one.failures)
     ends = GaugeMetricFamily(
         "abfleet_certificate_expiry_timestamp_seconds",
-        "When the certificate in use expires, in seconds since 1970.",
+        "Time when the certificate in use expires, in seconds since 1970.",
         labels=["credential"],
     )
     for name, end in expiries:

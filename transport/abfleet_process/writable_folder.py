@@ -12,16 +12,16 @@ def folder_problem(folder: Path) -> str | None:
     is more often a mistyped path than a folder to be made.
     """
     if folder.exists() and not folder.is_dir():
-        return "is no folder"
+        return "is not a folder"
     if not folder.exists() and not folder.parent.is_dir():
-        return f"cannot be made: there is no folder {folder.parent}"
+        return f"cannot be created: the folder {folder.parent} does not exist"
     made = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".trial-"):
             return None
     except OSError as error:
-        what = "cannot be written to" if folder.exists() else "cannot be made"
+        what = "cannot be written to" if folder.exists() else "cannot be created"
         return f"{what}: {error.strerror or error}"
     finally:
         if made:

@@ -18,4 +18,5 @@ __all__ = [
     "reflection",
     "rpc_metrics",
     "server",
+    "transports",
 ]

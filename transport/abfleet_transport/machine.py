@@ -45,7 +45,7 @@ def bound(address: str) -> socket.socket:
         return _bound_unix(address, address.removeprefix("unix:"))
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > MAX_PORT:
-        raise AddressError(address, f"port: {port[:64]!r}; allowed are 0 to {MAX_PORT}")
+        raise AddressError(address, f"port: {port[:64]!r}; allowed: 0 to {MAX_PORT}")
     try:
         name = host.strip("[]") or None
         family, kind, protocol, _, where = socket.getaddrinfo(

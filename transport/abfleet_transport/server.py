@@ -1,15 +1,14 @@
 """Which transport serves, and what both offer. Imports an adapter only when it is chosen."""
 
 from collections.abc import Iterable
-from typing import Literal, Protocol
+from typing import Protocol
 
-from abfleet_process.errors import TransportUnavailable
 from prometheus_client.core import Metric
 
 from abfleet_transport.call import Cancelled, Deliver
 from abfleet_transport.plan import ServerPlan
+from abfleet_transport.transports import Transport, choose
 
-Transport = Literal["auto", "native", "grpcio"]
 __all__ = ["Server", "ServerPlan", "Transport", "choose", "make_server", "needs_grpcio"]
 
 
@@ -34,21 +33,6 @@ class Server(Protocol):
     async def start(self) -> None: ...
 
     async def close(self, grace_seconds: float = 0.0) -> None: ...
-
-
-def choose(transport: Transport, *, needs_grpcio: str | None = None) -> Literal["native", "grpcio"]:
-    """`auto` is native where nothing is asked that it lacks.
-
-    `needs_grpcio`: the flag that asks for such a thing. Raises TransportUnavailable when native is asked for
-    all the same.
-    """
-    if needs_grpcio is not None:
-        if transport == "native":
-            raise TransportUnavailable(
-                f"--transport native and {needs_grpcio} exclude each other; leave one out, or use --transport grpcio"
-            )
-        return "grpcio"
-    return "grpcio" if transport == "grpcio" else "native"
 
 
 def needs_grpcio(plan: ServerPlan) -> str | None:

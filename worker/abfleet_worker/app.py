@@ -89,7 +89,8 @@ async def serve(settings: WorkerSettings, operations: OperationalLog) -> int:
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
         if not await signals.drain(serving.drain):
             log.warning(
-                "a second signal ended the drain; calls may have been cut", in_progress=serving.server.in_progress
+                "a second signal ended the drain; running calls may have been cut off",
+                in_progress=serving.server.in_progress,
             )
             return EXIT_FAILURE
     log.info("stopped")
@@ -193,7 +194,7 @@ class WorkerServing:
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
-        """Changes to the version that the alias leads to, whenever that is another one; SIGHUP asks to poll at once."""
+        """Changes to the version of the alias whenever the alias moves; SIGHUP asks to poll at once."""
         loop = asyncio.get_running_loop()
         if not self._alias:  # SIGHUP must not end a worker whose version has no alias to follow
             loop.add_signal_handler(signal.SIGHUP, lambda: None)

@@ -45,7 +45,7 @@ def parse_batch(payload: bytes, message: Any) -> tuple[Sequence[bytes], Sequence
     if timeouts and len(timeouts) != len(requests):
         return Refusal(
             Code.INVALID_ARGUMENT,
-            f"timeout_ms: {len(timeouts)} values for {len(requests)} requests; allowed are none, or one for each",
+            f"timeout_ms: {len(timeouts)} values for {len(requests)} requests; allowed: none, or one for each",
         )
     return requests, timeouts, batch.traceparents
 

@@ -1,4 +1,4 @@
-"""Follows an alias: notices that it leads to another version, loads that version, and hands it over.
+"""Follows an alias: notices that it points to another version, loads that version, and hands it over.
 
 Whatever goes wrong with the new version, the one that serves goes on serving.
 """

@@ -24,7 +24,7 @@ class FollowerCounters:
     changes: int = 0
     failures: int = 0
     behind: bool = False
-    """Whether the alias leads to another version than the one that serves."""
+    """Whether the alias points to another version than the one that serves."""
 
 
 class WorkerMetrics(Collector):
@@ -63,12 +63,12 @@ class WorkerMetrics(Collector):
         version, sha256 = self._serving()
         model = GaugeMetricFamily(
             "abfleet_worker_model_info",
-            "Version and SHA-256 of the model that serves; always 1.",
+            "Version and SHA-256 of the model being served; always 1.",
             labels=["version", "sha256"],
         )
         model.add_metric([version, sha256], 1)
         items = CounterMetricFamily(
-            "abfleet_worker_items", "Requests that the worker finished, by gRPC status.", labels=["status"]
+            "abfleet_worker_items", "Requests finished by the worker, by gRPC status.", labels=["status"]
         )
         for code, count in enumerate(self.items):
             if count or code == Code.OK:
@@ -79,7 +79,7 @@ class WorkerMetrics(Collector):
             value=self.items[Code.DEADLINE_EXCEEDED],
         )
         failed = CounterMetricFamily(
-            "abfleet_worker_failed_runs", "Runs of the model that raised an error.", value=self.failed_runs
+            "abfleet_worker_failed_runs", "Runs of the model that failed with an error.", value=self.failed_runs
         )
         return (
             model,
@@ -91,14 +91,18 @@ class WorkerMetrics(Collector):
             *(family for families in self._registered for family in families()),
             _histogram("abfleet_worker_batch_size", "Requests in each run of the model.", self.batch_sizes),
             _histogram(
-                "abfleet_worker_inference_seconds", "Seconds that a run of the model took.", self.inference_seconds
+                "abfleet_worker_inference_seconds", "Duration of a run of the model in seconds.", self.inference_seconds
             ),
         )
 
     def _asked(self) -> Iterable[Metric]:
         for name, text, value in (
-            ("history_items", "Items in the histories that the model was given.", self.history_items),
-            ("unknown_items", "Items in the histories that the model does not know and ignores.", self.unknown_items),
+            ("history_items", "Items in the histories given to the model.", self.history_items),
+            (
+                "unknown_items",
+                "Items in the histories that the model does not know and therefore ignores.",
+                self.unknown_items,
+            ),
         ):
             yield CounterMetricFamily(f"abfleet_worker_{name}", text, value=value)
 
@@ -108,7 +112,7 @@ def _following(following: FollowerCounters | None) -> Iterable[Metric]:
         return
     changes = CounterMetricFamily(
         "abfleet_worker_model_changes",
-        "Attempts to change to the version that the alias leads to, by result: ok or failed.",
+        "Attempts to change to the version of the alias, by result: ok or failed.",
         labels=["result"],
     )
     changes.add_metric(["ok"], following.changes)
@@ -116,7 +120,7 @@ def _following(following: FollowerCounters | None) -> Iterable[Metric]:
     yield changes
     yield GaugeMetricFamily(
         "abfleet_worker_behind_alias",
-        "1 while the alias leads to another version than the one that serves, else 0.",
+        "1 while the alias points to another version than the one that serves, else 0.",
         value=int(following.behind),
     )
 

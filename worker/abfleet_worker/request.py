@@ -51,7 +51,7 @@ NOT_A_REQUEST = Refusal(
 
 
 BOTH_KINDS = Refusal(
-    Code.INVALID_ARGUMENT, "items: names beside item_ids are not allowed; allowed is one kind, as the version takes it"
+    Code.INVALID_ARGUMENT, "items: names beside item_ids are not allowed; allowed: one kind, as the version takes it"
 )
 TAKES_NUMBERS = Refusal(
     Code.INVALID_ARGUMENT, "items: names are not allowed; items of this version have numbers, which go into item_ids"
@@ -138,7 +138,7 @@ def check(request: RecommendRequest) -> Refusal | None:
     size = len(request.user_id.encode())
     if size > MAX_USER_ID_BYTES:
         return _refuse(
-            "user_id", request.user_id, f"has {size} bytes; allowed are 1 to {MAX_USER_ID_BYTES} bytes of UTF-8"
+            "user_id", request.user_id, f"has {size} bytes; allowed: 1 to {MAX_USER_ID_BYTES} bytes of UTF-8"
         )
     if _CONTROL.search(request.user_id):
         return _refuse("user_id", request.user_id, "has a control character; control characters are not allowed")
@@ -172,7 +172,7 @@ def shown(value: object) -> str:
 
 def _bad_limit(limit: int) -> Refusal:
     return _refuse(
-        "limit", limit, f"is not allowed; allowed are 1 to {MAX_LIMIT}, and 0 for the default of {DEFAULT_LIMIT}"
+        "limit", limit, f"is not allowed; allowed: 1 to {MAX_LIMIT}, and 0 for the default of {DEFAULT_LIMIT}"
     )
 
 

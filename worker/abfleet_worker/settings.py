@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import cast, get_args
 
 from abfleet_process import flags, server_flags
-from abfleet_process.operational_log import LogFormat
+from abfleet_process.log_levels import LogFormat
 from abfleet_process.security import tls_flags
 from abfleet_process.security.tls_flags import ServerSecurity
 from abfleet_process.tracing.exporter import ENDPOINT_HELP, endpoint_or_none
-from abfleet_transport.server import Transport
+from abfleet_transport.transports import Transport
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 """A router holds at most so many bytes of waiting calls, so no batch of it is larger."""
@@ -59,23 +59,35 @@ def declared(environment: Mapping[str, str] = os.environ) -> flags.Flags:
     )
     known.group("Model")
     known.add("registry", Path, "models", "DIR", "folder of the model registry")
-    known.add("model-key-file", str, "", "FILE", "serve versions signed with this key alone; abfleet models sign signs")
-    known.add("version", flags.text, "production", "NAME", "version, or alias such as production, to serve")
-    known.add("model-name", flags.text, "recommender", "NAME", "the model's name over the Open Inference Protocol")
+    known.add(
+        "model-key-file",
+        str,
+        "",
+        "FILE",
+        "serve only versions signed with the key in this file; abfleet models sign signs them",
+    )
+    known.add("version", flags.text, "production", "NAME", "version to serve, or alias such as production")
+    known.add("model-name", flags.text, "recommender", "NAME", "name of the model in the Open Inference Protocol")
     known.add(
         "follow-interval",
         flags.real(0, 3600),
         "1",
         "SECONDS",
-        "time between polls of the alias, whose version is then served; 0: only on SIGHUP",
+        "time between polls of the alias for a new version to serve; 0: only on SIGHUP",
     )
     known.group("Address")
-    known.add("listen", flags.address, "127.0.0.1:50061", "ADDRESS", "HOST:PORT (0: any free one) or unix:PATH")
-    known.choice("transport", get_args(Transport), "auto", "auto is native unless TLS is asked for")
+    known.add(
+        "listen",
+        flags.address,
+        "127.0.0.1:50061",
+        "ADDRESS",
+        "address to serve on: HOST:PORT (port 0: any free one) or unix:PATH",
+    )
+    known.choice("transport", get_args(Transport), "auto", "transport; auto: native unless TLS is configured")
     known.group("Inference")
-    known.add("intra-op-threads", flags.whole(1, 256), "1", "N", "threads of ONNX Runtime in one run")
-    known.switch("spinning", "let waiting threads of ONNX Runtime spin, which takes CPU from the neighbours")
-    known.add("max-batch", flags.whole(1, 4096), "128", "N", "most requests in one run of the model")
+    known.add("intra-op-threads", flags.whole(1, 256), "1", "N", "threads that ONNX Runtime uses in one run")
+    known.switch("spinning", "let waiting threads of ONNX Runtime spin; this takes CPU from other processes")
+    known.add("max-batch", flags.whole(1, 4096), "128", "N", "maximum number of requests in one run of the model")
     known.group("Security and limits")
     tls_flags.add(known, MAX_MESSAGE_BYTES)
     known.group("Start and end")

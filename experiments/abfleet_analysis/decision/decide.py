@@ -34,7 +34,7 @@ def conclude(measurements: Measurements, *, measured: bool = True) -> Decision:
     verdict, name = _experiment_verdict([(g, g.verdict) for g in groups], -1)
     reasons = next((g.reasons for g in groups if g.group == name), groups[0].reasons if groups else ())
     if not groups:
-        reasons = ("no group besides control has a share of the users, so there is nothing to compare",)
+        reasons = ("only control has a share of the users, so there is nothing to compare",)
     elif name is None:
         reasons = next(g.reasons for g in groups if g.verdict is verdict)
     planned = max((g.users_planned for g in groups), default=math.nan)

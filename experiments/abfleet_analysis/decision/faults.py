@@ -6,6 +6,7 @@ from typing import Final
 
 import numpy as np
 from abfleet_log.clocks import DAY_US
+from abfleet_process.counting import counted
 from abfleet_statistics import srm, tails
 from abfleet_statistics.effects import Estimator, compare, merged
 from abfleet_statistics.moments import Floats
@@ -74,7 +75,7 @@ def sample_ratio_path(evidence: Evidence) -> SampleRatioPath:
 def sample_ratio_reason(groups: Sequence[str], ratio: SampleRatio) -> str:
     """The sentence for groups of the wrong size."""
     sizes = ", ".join(
-        f"{name} {seen:,.0f} users where {wanted:,.0f} were expected"
+        f"{name} has {counted(seen, 'user')} ({wanted:,.0f} expected)"
         for name, seen, wanted in zip(groups, ratio.observed, ratio.expected, strict=True)
     )
     return f"sample-ratio mismatch: {sizes} (p = {ratio.p_value:.2g}); users or log lines of a group are missing"
@@ -94,7 +95,7 @@ def log_faults(evidence: Evidence) -> list[str]:
     users = evidence.users[-1] if evidence.newest_users is None else evidence.newest_users
     for name, weight, seen in zip(evidence.groups, evidence.weights, users, strict=True):
         if weight > 0 and seen == 0 and (1 - weight) ** users.sum() < NO_TRAFFIC_P:
-            found.append(f"group {name} has a weight of {weight:.0%} and not one of {users.sum():,.0f} users")
+            found.append(f"group {name} has a weight of {weight:.0%} and none of {counted(users.sum(), 'user')}")
     return found
 
 
@@ -115,7 +116,7 @@ def before_faults(evidence: Evidence, rule: MetricRule, group: int) -> list[str 
         p = np.where(known, two_sided_p(comparison.difference / comparison.standard_error), 1.0)
     return [
         f"{rule.name} of {evidence.groups[group]} differed from control in the 14 days before the experiment "
-        f"(p = {one:.2g}): the groups were not alike to begin with"
+        f"(p = {one:.2g}): the groups already differed before it began"
         if one < BEFORE_P
         else None
         for one in p.tolist()
@@ -143,7 +144,7 @@ def _unjoined(groups: Sequence[str], quality: DataQuality) -> list[str]:
         for name, missing, total in zip(groups, quality.unjoined, totals, strict=True)
         if total
     )
-    rare = "outcomes whose request is not in the log are not equally frequent"
+    rare = "outcomes without a request in the log are not equally frequent in all groups"
     return [f"{rare}: {shares} of the users with outcomes (p = {p:.2g})"]
 
 
@@ -166,15 +167,15 @@ def _clocks(quality: DataQuality) -> list[str]:
         share = quality.wrong_clock / quality.lines
         routers = f" (routers: {_named(quality.wrong_clock_routers)})" if quality.wrong_clock_routers else ""
         found.append(
-            f"{quality.wrong_clock:,} of {quality.lines:,} log lines ({share:.1%}) have a time that the rest of the "
-            f"log does not allow{routers}: a clock was wrong"
+            f"{quality.wrong_clock:,} of {quality.lines:,} log lines ({share:.1%}) have a time that contradicts "
+            f"the rest of the log{routers}; a clock was wrong"
         )
     for off in quality.routers_off:
         days, way = abs(off.ahead_us) / DAY_US, "ahead of" if off.ahead_us > 0 else "behind"
         if off.beside:
-            found.append(f"the clocks of routers {off.router} and {off.beside} are {days:,.1f} days apart in all calls")
+            found.append(f"the clocks of routers {off.router} and {off.beside} differ by {days:,.1f} days in all calls")
         else:
-            found.append(f"the clock of router {off.router} is {days:,.1f} days {way} that of the others in all calls")
+            found.append(f"the clock of router {off.router} is {days:,.1f} days {way} the others in all calls")
     return found
 
 
@@ -199,8 +200,8 @@ def _coverage(evidence: Evidence) -> list[str]:
         p = float(two_sided_p(z))
         if null.counts[-1] and p < COVERAGE_P and changed > COVERAGE_SHARE:
             found.append(
-                f"{shares[group]:.1%} of the lists of {evidence.groups[group]} have an impression, and {shares[0]:.1%} "
-                f"of those of {evidence.groups[0]}, so that their ctr cannot be compared (p = {p:.2g})"
+                f"{shares[group]:.1%} of the lists of {evidence.groups[group]} have an impression, but {shares[0]:.1%} "
+                f"of those of {evidence.groups[0]}, so their ctr cannot be compared (p = {p:.2g})"
             )
     return found
 

@@ -183,7 +183,10 @@ class Judge:
             of_then = float(self._treatment.planned[self._looks - 1])  # by now it may be unknown
             reasons.no_effect(primary.rule, primary.comparison, planned if planned > 0 else of_then)
         else:
-            reasons.inconclusive(primary.rule, primary.comparison, planned)
+            last = self._looks - 1
+            reasons.inconclusive(
+                primary.rule, primary.comparison, float(self._treatment.planned[last]), last, primary.test
+            )
             if not self._counts(-1):
                 reasons.not_judged(primary.rule, primary.comparison, primary.null)
         for guardrail in self._treatment.guardrails:

@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import AnalysisPlan
+from abfleet_process.counting import counted, listed
 from abfleet_statistics import guardrails
 from abfleet_statistics.confidence_sequence import enough
 from abfleet_statistics.effects import Comparison
@@ -48,30 +49,27 @@ class Reasons:
     def guardrail_acts(self, metric: str, path: GuardrailPath) -> None:
         """A guardrail's e-process has reached its threshold."""
         events = self._evidence.bad_events[metric]
-        acts = f"E = {_large(path.log_e[-1])}, acts at 200"
+        acts = f"E = {_large(path.log_e[-1])}; the guardrail acts at 200"
         bad = {self._group: events.counts[:, self._group].sum(), 0: events.control_of(self._group).sum()}
         if path.absent is None:
             users = self._evidence.users[-1] if self._evidence.ever is None else self._evidence.ever
-            rates = " against ".join(
-                f"{bad[index]:,.0f} of {users[index]:,.0f} users in {self._evidence.groups[index]}"
-                for index in (self._group, 0)
-            )
+            mine, controls = (f"{bad[one]:,.0f} of {counted(users[one], 'user')}" for one in (self._group, 0))
             self._say(
-                f"{metric} guardrail: {rates} had a first bad event, more than the tolerated 1.25 times as often "
-                f"({acts}){_capped(path)}"
+                f"{metric} guardrail: {mine} in {self._name} had a bad event, against {controls} in "
+                f"{self._evidence.groups[0]}; at most 1.25 times control's rate is tolerated ({acts}){_capped(path)}"
             )
             return
         pair = self._evidence.outages[self._group]
         self._say(
-            f"{metric} guardrail: {self._name} {_which_half(path.wrong, path.absent)} more often than is tolerated "
+            f"{metric} guardrail: {self._name} {_which_half(path.wrong, path.absent)} more often than tolerated "
             f"({acts})"
         )
         shares = (events.shares[-1] if len(events.shares) else self._evidence.weights)[[0, self._group]]
-        left_out = f"; {pair.left_out:,} timeouts around outages do not count" if pair.left_out else ""
+        left_out = f"; {counted(pair.left_out, 'timeout')} near outages left out" if pair.left_out else ""
         self._say(
-            f"wrong answers and timeouts: {bad[self._group]:,.0f} users of {self._name}, {bad[0]:,.0f} of "
-            f"{self._evidence.groups[0]}, where {shares[1] / shares.sum():.1%} of both are expected in {self._name} "
-            f"(E = {_large(path.wrong)}){left_out}{_capped(path)}"
+            f"wrong answers and timeouts affected {counted(bad[self._group], 'user')} of {self._name} and "
+            f"{bad[0]:,.0f} of {self._evidence.groups[0]}; {shares[1] / shares.sum():.1%} of these users are expected "
+            f"in {self._name} (E = {_large(path.wrong)}){left_out}{_capped(path)}"
         )
         self._say(_outages(pair, path.absent, self._name, self._evidence.groups[0]))
 
@@ -80,17 +78,17 @@ class Reasons:
         since, lost = answers.since_us.get(self._group), answers.lost.get(self._group, 0)
         when = "" if since is None else f" since {_time(since)}"
         self._say(
-            f"{self._name} is absent{when}: it has answered none of {lost:,} calls, while in the last "
-            f"{ABSENT_MINUTES} minutes {self._evidence.groups[0]} answered {answers.answered[-1, 0]:,.0f} of "
-            f"{answers.calls[-1, 0]:,.0f}"
+            f"{self._name} is absent{when}: it has answered none of {counted(lost, 'call')}, while "
+            f"{self._evidence.groups[0]} answered {answers.answered[-1, 0]:,.0f} of "
+            f"{counted(answers.calls[-1, 0], 'call')} in the last {ABSENT_MINUTES} minutes"
         )
 
     def service_out(self, answers: Answers) -> None:
         """Neither the treatment nor control answers, which is no verdict on the treatment."""
         self._say(
-            f"service out: neither {self._name} nor {self._evidence.groups[0]} has answered any of "
-            f"{answers.calls[-1, [0, self._group]].sum():,.0f} calls in the last {ABSENT_MINUTES} minutes; "
-            f"that says nothing against {self._name}"
+            f"service outage: neither {self._name} nor {self._evidence.groups[0]} has answered any of "
+            f"{counted(answers.calls[-1, [0, self._group]].sum(), 'call')} in the last {ABSENT_MINUTES} minutes; "
+            f"this is no evidence against {self._name}"
         )
 
     def faults(self, faults: Sequence[str]) -> None:
@@ -101,7 +99,7 @@ class Reasons:
     def faults_beside(self, faults: Sequence[str]) -> None:
         """The faults of the data under a verdict that stands in spite of them."""
         for fault in faults:
-            self._say(f"beside that, the data has a fault: {fault}")
+            self._say(f"the data also has a fault: {fault}")
 
     def harm(self, rule: MetricRule, comparison: Comparison) -> None:
         """The primary metric has crossed the boundary for harm."""
@@ -112,7 +110,8 @@ class Reasons:
 
     def better(self, rule: MetricRule, comparison: Comparison, guardrails: Sequence[str]) -> None:
         """The primary metric has crossed its boundary, and these guardrails held within their margins."""
-        held = f", and {_listed(guardrails)} held within the margin" if guardrails else ""
+        margins = "its margin" if len(guardrails) == 1 else "their margins"
+        held = f", and {listed(guardrails)} stayed within {margins}" if guardrails else ""
         self._say(
             f"{rule.name} of {self._name} is better than control's: {self._lift(comparison)}; "
             f"it crossed its boundary{held}"
@@ -124,45 +123,41 @@ class Reasons:
         if not math.isfinite(lift):
             control = "is 0" if baseline == 0 else "is not known"
             self._say(
-                f"control's {rule.name} {control}, so there is nothing to measure the change against; results "
-                "like that are usually mistakes, such as outcomes recorded for one group only"
+                f"control's {rule.name} {control}, so the change has no baseline; such results are usually mistakes, "
+                "for example outcomes that were recorded for one group only"
             )
             return
         self._say(
             f"a change of {lift:+.0%} in {rule.name} is more than 5 times the planned effect of "
-            f"{self._plan.effect:.0%}; results that good are usually mistakes, so look for one"
+            f"{self._plan.effect:.0%}; results this good are usually mistakes, so check the data first"
         )
 
     def suspicious(self, ratio: SampleRatio) -> None:
         """The chi-square of the groups' sizes is small, though the sequential test has not rejected."""
-        self._say(f"the groups' sizes are suspicious (chi-square p = {ratio.p_value:.2g}); look for lost log lines")
+        self._say(f"the group sizes are suspicious (chi-square p = {ratio.p_value:.2g}); check for lost log lines")
 
     def held_back(self, rule: MetricRule, comparison: Comparison, why: Sequence[str], *, ended: bool) -> None:
         """The primary metric is better, and something else speaks against shipping. `ended`: there is no time left."""
         self._say(
             f"{rule.name} of {self._name} is better than control's: {self._lift(comparison)}; it crossed its boundary"
         )
-        when = "the horizon has ended, and it is not to be shipped" if ended else "it is not to be shipped yet"
-        self._say(f"{when}, because {_listed(why)}")
+        when = f"the horizon has ended, and {self._name} cannot be shipped" if ended else "it cannot be shipped yet"
+        self._say(f"{when}, because {listed(why)}")
 
     def keep_running(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """No boundary is crossed yet, or there are no users to compare."""
-        users = self._evidence.users[-1].sum()
         if not self._nobody():
-            of = f" of {planned:,.0f} planned" if planned > 0 else ""
-            self._say(
-                f"no boundary is crossed after {users:,.0f} users{of}: "
-                f"{rule.name} of {self._name} {self._lift(comparison)}"
-            )
+            users = _users(self._evidence.users[-1].sum(), planned)
+            self._say(f"no boundary has been crossed after {users}: {self._change(rule, comparison)}")
 
     def _nobody(self) -> bool:
         """Says so if one of the two groups has no users."""
         occupied = self._evidence.occupied
         if not occupied.any():
             synthetic = self._evidence.quality.synthetic
-            left = f": {synthetic:,} synthetic calls are left out" if synthetic else ""
+            left = f"; {counted(synthetic, 'synthetic call')} left out" if synthetic else ""
             if excluded := self._evidence.quality.excluded:
-                left = f": all {excluded:,} calls of its users are in excluded windows"
+                left = f"; {counted(excluded, 'call')} of its users in excluded windows left out"
             self._say(f"the log has no users of this experiment yet{left}")
         elif not (occupied[0] and occupied[self._group]):
             empty = self._evidence.groups[0] if occupied[self._group] else self._name
@@ -172,22 +167,22 @@ class Reasons:
     def not_judged(self, rule: MetricRule, comparison: Comparison, null: NullMoments) -> None:
         """The primary metric has been seen too seldom, or too unevenly, for this look to count."""
         if not self._nobody():
-            users = self._evidence.users[-1].sum()
+            users = counted(self._evidence.users[-1].sum(), "user")
             self._say(
-                f"no boundary is crossed after {users:,.0f} users: {rule.name} of {self._name} cannot be judged yet: "
-                f"{self._missing(rule, comparison, null)}"
+                f"no boundary has been crossed after {users}: {rule.name} of {self._name} cannot be judged yet, "
+                f"because {self._missing(rule, comparison, null)}"
             )
 
     def nothing_arrived(self, rule: MetricRule, comparison: Comparison) -> None:
         """A guardrail counts outcomes of which the log has not one, so that it cannot hold whatever else comes."""
         everyone = comparison.users[-1] + comparison.baseline_users[-1]
         if _outcome(rule) is not None and everyone > 0 and not _acted(comparison):
-            self._say(f"the guardrail {rule.name} cannot hold: {self._nothing(rule, comparison)}")
+            self._say(f"the guardrail {rule.name} cannot be shown to hold: {self._nothing(rule, comparison)}")
 
     def of_guardrail(self, rule: MetricRule, comparison: Comparison, test: LookwiseTest | None) -> str:
         """Why a guardrail does not hold, as part of a sentence."""
         if test is None or test.null is None or not comparison.users[-1] + comparison.baseline_users[-1] > 0:
-            return f"{rule.name} cannot be judged yet, because too little of it has been seen"
+            return f"{rule.name} cannot be judged yet, because the log has too little data for it"
         if _acted(comparison):
             if test.counts[-1]:
                 return f"{rule.name} is not yet shown to be within its margin"
@@ -197,12 +192,13 @@ class Reasons:
             return f"{rule.name} cannot be judged yet: {nothing}"
         if not rule.margin_points:
             return (
-                f"{rule.name} cannot be judged: {nothing}, and {rule.margin:.0%} more than nothing is nothing; "
-                "`points` in the file tolerates a rise"
+                f"{rule.name} cannot be judged: {nothing}, and a margin of {rule.margin:.0%} relative to 0 "
+                "tolerates no "
+                "rise; set `points` in the file to tolerate one"
             )
         return (
-            f"{rule.name} is not yet shown to be within its margin: {nothing}, but a rise of {rule.margin_points:.1%} "
-            "of the users would not be seen with so few of them"
+            f"{rule.name} is not yet shown to be within its margin: {nothing}, but with so few users a rise of "
+            f"{rule.margin_points:.1%} of the users cannot be detected"
         )
 
     def _missing(self, rule: MetricRule, comparison: Comparison, null: NullMoments) -> str:
@@ -213,48 +209,71 @@ class Reasons:
         if everyone > 0 and not acted:
             return self._nothing(rule, comparison)
         if not MOST_SKEWED < skewness < math.inf:
-            return "there are too few users, or all of them do the same"
+            return "there are too few users, or all of them behave alike"
         if rule.binary:
             smaller = self._name if sizes[0] < sizes[1] else self._evidence.groups[0]
             missing, part = acted * (skewness**2 - 1), min(sizes) / everyone
             return (
-                f"{acted:,.0f} of {everyone:,.0f} users{self._each_time()} have an event, {acted * part:.2g} of them "
-                f"expected in {smaller}, where about 1 is needed: about {missing:,.2g} more are missing, "
-                f"{missing * part:,.2g} of them in {smaller}; wait for about {skewness**2:,.2g} times as many users, "
-                f"or give {smaller} a larger share"
+                f"too few users have an event: {acted:,.0f} of {everyone:,.0f}{self._each_time()}, of whom "
+                f"{acted * part:.2g} are expected in {smaller}, where about 1 is needed; about {missing:,.2g} more are "
+                f"needed, {missing * part:,.2g} of them in {smaller}; wait for about {skewness**2:,.2g} times as many "
+                f"users, or give {smaller} a larger share"
             )
         return (
-            f"a few large values decide it (skewness of the difference {skewness:.1f}, at most 1); "
-            f"wait for about {skewness**2:,.2g} times as many users, winsorise it, or split more evenly"
+            f"a few large values dominate it (the skewness of the difference is {skewness:.1f}; at most 1 is allowed); "
+            f"wait for about {skewness**2:,.2g} times as many users, winsorise the metric, or split users more evenly"
         )
 
     def _each_time(self) -> str:
         """What a number of users that are compared has to say of itself, where a user may be there twice."""
-        return "" if self._evidence.membership.shape[1] < 2 else ", counted in each allocation they came in,"
+        return "" if self._evidence.membership.shape[1] < 2 else " (counted once in each allocation)"
 
     def _nothing(self, rule: MetricRule, comparison: Comparison) -> str:
         """That nobody has done what a metric counts, as part of a sentence."""
         everyone = comparison.users[-1] + comparison.baseline_users[-1]
         outcome = _outcome(rule)
         what = f"a `{outcome}`" if outcome else "a failed call" if rule.bad_event is BadEvent.ERROR else None
-        users = f"of {everyone:,.0f} users in both groups{self._each_time()}"
-        return f"{users} not one has {what or 'any of what it counts'} in the log"
+        users = f"{counted(everyone, 'user')} in both groups{self._each_time()}"
+        return f"none of {users} has {what or 'anything that it counts'} in the log"
 
     def no_effect(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
         """The planned users have come, and no boundary is crossed."""
         self._say(
-            f"{planned:,.0f} users were planned to find a change of {self._plan.effect:.0%} in {rule.name}; they "
-            f"have come, and no boundary is crossed: {self._name} {self._lift(comparison)}"
+            f"the {counted(planned, 'user')} planned to detect a change of {self._plan.effect:.0%} in {rule.name} have "
+            f"come, and no boundary has been crossed: {self._change(rule, comparison)}"
         )
 
-    def inconclusive(self, rule: MetricRule, comparison: Comparison, planned: float) -> None:
-        """The horizon has ended before the planned users came."""
-        users = self._evidence.users[-1].sum()
-        needed = f" of {planned:,.0f} planned" if planned > 0 else ""
-        self._say(
-            f"the horizon has ended after {users:,.0f} users{needed}, too few to tell a change of "
-            f"{self._plan.effect:.0%} in {rule.name} from none: {self._name} {self._lift(comparison)}"
-        )
+    def inconclusive(
+        self, rule: MetricRule, comparison: Comparison, planned: float, look: int, test: LookwiseTest | None
+    ) -> None:
+        """The horizon has ended and no boundary has been crossed: too few users came, or the boundary stayed high.
+
+        planned: The planned users at `look`, the last one. If as many came, the primary metric was ahead; otherwise
+        the verdict would be to stop.
+        """
+        came = float(self._evidence.users[look].sum())
+        change = self._change(rule, comparison)
+        if planned > 0 and came < planned:
+            self._say(
+                f"the horizon has ended after {_users(came, planned)}, too few to detect a change of "
+                f"{self._plan.effect:.0%} in {rule.name}: {change}"
+            )
+            return
+        self._say(f"the horizon has ended after {_users(came, planned)}, and no boundary has been crossed: {change}")
+        if not planned > 0 or test is None or not test.counts[look]:
+            return
+        newest = test.last_growth(look)
+        if newest < look:
+            self._say(
+                f"the looks after look {newest + 1} of {look + 1} added no information, so the boundary has stayed at "
+                f"z = {test.boundary(look):.2f}; z is {test.z[look]:.2f}"
+            )
+        else:
+            self._say(f"z is {test.z[look]:.2f}, and the boundary at the last look is {test.boundary(look):.2f}")
+
+    def _change(self, rule: MetricRule, comparison: Comparison) -> str:
+        """The treatment's metric and its change, as the end of a sentence."""
+        return f"{rule.name} of {self._name}: {self._lift(comparison)}"
 
     def _lift(self, comparison: Comparison) -> str:
         """The primary metric's change, with the interval that holds however often one looks."""
@@ -264,7 +283,7 @@ class Reasons:
         if math.isfinite(low) and math.isfinite(high):
             return f"{relative:+.1%} (always-valid 95 % interval {low:+.1%} to {high:+.1%})"
         few = not enough(comparison.nonzero[-1:], comparison.baseline_nonzero[-1:])[0]
-        why = "too few events for an always-valid interval" if few else "no interval: control's value may as well be 0"
+        why = "too few events for an always-valid interval" if few else "no interval, because control's value may be 0"
         return f"{relative:+.1%} ({why})"
 
     def _say(self, sentence: str) -> None:
@@ -285,38 +304,38 @@ def _which_half(wrong: float, absent: float) -> str:
     """What a version does too often, by ln E of both halves; the larger one, or both if one alone would not act."""
     alone = math.log(2 / guardrails.ALPHA)
     if min(wrong, absent) >= alone or max(wrong, absent) < alone:
-        return "answers wrongly or late, and is out,"
-    return "answers wrongly or late" if wrong > absent else "is out"
+        return "answers wrongly or late, and has outages,"
+    return "answers wrongly or late" if wrong > absent else "has outages"
 
 
 def _outages(pair: PairOutages, log_e: float, name: str, control: str) -> str:
     """How many outages there were, how long, and at whose cost."""
-    counted, shared = pair.of_treatment & ~pair.shared, pair.of_treatment & pair.shared
+    own, shared = pair.of_treatment & ~pair.shared, pair.of_treatment & pair.shared
     began = np.array([one.begin for one in pair.outages[0]], dtype=np.int64)
     mine = [one for one, out in zip(pair.outages[0], pair.excluded.inside(began), strict=True) if not out]
     minutes = sum(one.end - one.begin for one in mine) / MINUTE_US
     calls = sum(one.calls for one in mine)
-    replicas = "replicas unknown, taken as equal"
+    replicas = "the numbers of replicas are unknown and taken as equal"
     if pair.replicas is not None:
-        replicas = f"replicas {pair.replicas[0]} against {pair.replicas[1]}"
-        replicas += ": this may be why" if pair.replicas[0] < pair.replicas[1] else ""
+        replicas = f"{name} has {counted(pair.replicas[0], 'replica')}, {control} has {pair.replicas[1]}"
+        replicas += ", which may be the cause" if pair.replicas[0] < pair.replicas[1] else ""
     expected = f"; {pair.share[-1]:.0%} of them are expected in {name}" if len(pair.share) else ""
     text = (
-        f"outages: {counted.sum():,} of {name} ({minutes:,.0f} min in all, {calls:,} calls), "
-        f"{(~pair.of_treatment & ~pair.shared).sum():,} of {control}, {shared.sum():,} shared, which count for nobody"
+        f"outages: {own.sum():,} of {name} ({minutes:,.0f} min in total, {counted(calls, 'call')}), "
+        f"{(~pair.of_treatment & ~pair.shared).sum():,} of {control}, {shared.sum():,} shared and not counted"
         f"{expected} (E = {_large(log_e)}); {replicas}"
     )
     if mine:
-        listed = sorted(sorted(mine, key=lambda one: -one.calls)[:MOST_LISTED], key=lambda one: one.begin)
+        largest = sorted(sorted(mine, key=lambda one: -one.calls)[:MOST_LISTED], key=lambda one: one.begin)
         text += "; the largest: " + ", ".join(
-            f"{_time(one.begin)} to {_time(one.end, day=False)} ({one.calls:,} calls)" for one in listed
+            f"{_time(one.begin)} to {_time(one.end, day=False)} ({counted(one.calls, 'call')})" for one in largest
         )
     return text
 
 
 def _capped(path: GuardrailPath) -> str:
     return (
-        f"; {path.capped:,} blocks of ten minutes were capped, as one cause may be behind all of it"
+        f"; {counted(path.capped, 'block')} of ten minutes capped, because one cause may explain all their events"
         if path.capped
         else ""
     )
@@ -333,5 +352,6 @@ def _large(log_e: float) -> str:
     return f"{value:,.0f}" if 10 <= value < 1e6 else f"{value:.2g}" if value < 10 else f"{value:.1e}"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def _users(came: float, planned: float) -> str:
+    """Users so far beside the planned ones, where their number is known."""
+    return counted(came, "user") + (f" ({planned:,.0f} planned)" if planned > 0 else "")

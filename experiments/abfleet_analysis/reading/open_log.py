@@ -97,9 +97,7 @@ def open_log(
     json_files, parquet_files = _files(paths)
     if not json_files and not parquet_files:
         where = ", ".join(str(path)[:64] for path in paths)
-        raise LogError(
-            f"{where}: there is no decision log here; allowed are folders, and files *.jsonl, *.jsonl.zst, *.parquet"
-        )
+        raise LogError(f"{where}: no decision log here; allowed: folders, and files *.jsonl, *.jsonl.zst, *.parquet")
     with tempfile.TemporaryDirectory(prefix="abfleet-analysis-") as folder:
         storage = DuckDBStorage(connect(folder))
         try:
@@ -148,7 +146,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
                 file for file in path.rglob(PARQUET_PATTERN) if file.is_file() and not file.name.startswith(".")
             )
         elif not path.is_file():
-            raise LogError(f"{str(path)[:64]}: there is no such file or folder")
+            raise LogError(f"{str(path)[:64]}: no such file or folder")
         elif path.suffix == ".parquet":
             parquet_files.append(path)
         else:

@@ -6,14 +6,15 @@ from datetime import datetime
 
 import numpy as np
 from abfleet_experiments.config import time_text
+from abfleet_process.counting import counted
 
 from abfleet_analysis.decision.verdicts import Decision, Verdict
 from abfleet_analysis.evidence.exclusion import WindowCalls
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 
 WARNING = (
-    "a window that is chosen after looking breaks what a verdict promises: what was said before it was chosen, a roll "
-    "back above all, stands in the history"
+    "a window that was chosen after a look voids the error rates of the verdict; the history keeps the earlier "
+    "verdicts, above all a roll back"
 )
 
 
@@ -44,7 +45,7 @@ def excluded_sentences(excluded: Excluded, decision: Decision, gathered: Gathere
     if excluded.decision is None:
         return
     if excluded.users:
-        yield f"{excluded.users:,} users have no call outside of excluded windows"
+        yield f"only in excluded windows: all calls of {counted(excluded.users, 'user')}"
     whole = excluded.decision
     same = (whole.verdict, whole.group) == (decision.verdict, decision.group)
     yield (
@@ -63,13 +64,13 @@ def _left_out(window: WindowCalls, first: datetime | None, as_of: datetime) -> s
     calls, users = sum(window.calls.values()), sum(window.users.values())
     text = f"excluded {time_text(span.begin)} to {time_text(span.end)} ({span.why}): "
     if calls:
-        groups = ", ".join(f"{name} {n:,} of {window.users[name]:,}" for name, n in window.calls.items())
-        return text + f"{calls:,} calls of {users:,} users; by group {groups}"
+        groups = ", ".join(f"{name} {n:,} of {counted(window.users[name], 'user')}" for name, n in window.calls.items())
+        return text + f"{counted(calls, 'call')} of {counted(users, 'user')}; by group: {groups}"
     if span.begin > as_of:
-        return text + "nothing yet, it begins after this report's moment"
+        return text + "nothing yet, because the window begins after the time of this report"
     if first is not None and span.end <= first:
-        return text + f"nothing, it was over before the first call at {time_text(first)}"
-    return text + "nothing, no call that counts was in it"
+        return text + f"nothing, because the window ended before the first call at {time_text(first)}"
+    return text + "nothing, because no call in it counts"
 
 
 def _e_values(whole: Decision, decision: Decision) -> Iterator[str]:
@@ -80,7 +81,7 @@ def _e_values(whole: Decision, decision: Decision) -> Iterator[str]:
             kept = now.get((group.group, one.rule.name), np.nan)
             if np.isfinite([kept, one.e_value]).all() and abs(np.log(max(kept, 1e-9) / max(one.e_value, 1e-9))) > 0.1:
                 name = f"{one.rule.name} of {group.group}"
-                yield f"{name}: E = {kept:.2g} without the excluded calls, {one.e_value:.2g} with"
+                yield f"{name}: E = {kept:.2g} without the excluded calls, {one.e_value:.2g} with them"
 
 
 def _rolled_back(whole: Decision, decision: Decision, gathered: GatheredEvidence) -> Iterator[str]:
@@ -91,7 +92,7 @@ def _rolled_back(whole: Decision, decision: Decision, gathered: GatheredEvidence
         if verdict is Verdict.ROLL_BACK and group not in said and now != (verdict, group):
             said.add(group)
             at = time_text(gathered.looks.times[look]) if look < len(gathered.looks.times) else "then"
-            yield f"at look {look + 1}, {at}, the verdict with everything was: {_said(verdict, group)}"
+            yield f"at look {look + 1}, {at}, the verdict with the excluded calls was: {_said(verdict, group)}"
 
 
 def _said(verdict: Verdict, group: str | None) -> str:

@@ -10,6 +10,7 @@ from abfleet_analysis.report.render import (
     cuts,
     data_sentences,
     interval_text,
+    log_line,
     missing,
     percent_text,
     progress,
@@ -28,16 +29,14 @@ def markdown(report: Report) -> str:
     """The whole report; names from the file and the log are escaped."""
     lines: list[str] = []
     if report.as_of is None:
-        lines.append("The log has nothing that can be read, so there is nothing to conclude from.")
+        lines.append("The log has no readable lines, so there is no conclusion.")
     for experiment in report.experiments if report.of_an_ended_one else report.current:
         lines += [*_experiment(experiment), ""]
     if report.ended and not report.of_an_ended_one:
         lines += [*_ended(report), ""]
     if report.as_of is not None and not report.experiments and not report.ended:
         lines.append("Neither the experiments file nor the log has an experiment.")
-    log = report.log
-    when = "" if report.as_of is None else f"as of {time_text(report.as_of)}; "
-    lines.append(f"{when}{log.lines:,} log lines, {log.unreadable:,} unreadable, {log.duplicates:,} repeated")
+    lines.append(log_line(report))
     return "\n".join(lines) + "\n"
 
 
@@ -128,13 +127,13 @@ def _ended(report: Report) -> Iterator[str]:
     rows = [
         [
             escaped(name),
-            escaped(state.winner or "not known"),
+            escaped(state.winner or "unknown"),
             "" if state.since is None else time_text(state.since.replace(microsecond=0)),
             "" if its is None else escaped(verdict_words(its.decision.verdict, its.decision.group or "the treatment")),
         ]
         for name, state, its in report.ended
     ]
-    yield from _table(["experiment", "winner", "ended", "what the log says"], rows, texts=4)
+    yield from _table(["experiment", "winner", "ended", "verdict of the log"], rows, texts=4)
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int) -> Iterator[str]:

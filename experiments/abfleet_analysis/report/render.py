@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from abfleet_experiments.config import time_text
+from abfleet_process.counting import counted
 from abfleet_statistics import guardrails
 from rich.console import Group, RenderableType
 from rich.markup import escape
@@ -37,20 +38,22 @@ def rendered(report: Report) -> RenderableType:
     """The report for a terminal: each experiment's verdict, reasons, tables and data quality."""
     parts: list[RenderableType] = []
     if report.as_of is None:
-        readable = "no line that can be read" if report.log.lines else "no lines"
-        parts.append(Text(f"The log has {readable}, so there is nothing to conclude from."))
+        readable = "no readable lines" if report.log.lines else "no lines"
+        parts.append(Text(f"The log has {readable}, so there is no conclusion."))
     for experiment in report.experiments if report.of_an_ended_one else report.current:
         parts += [*_experiment(experiment), Text()]
     if report.ended and not report.of_an_ended_one:
         parts += [*_ended(report), Text()]
     if report.as_of is not None and not report.experiments and not report.ended:
         parts.append(Text("Neither the experiments file nor the log has an experiment."))
-    log = report.log
-    when = "" if report.as_of is None else f"as of {time_text(report.as_of)}; "
-    parts.append(
-        Text(f"{when}{log.lines:,} log lines, {log.unreadable:,} unreadable, {log.duplicates:,} repeated", style="dim")
-    )
+    parts.append(Text(log_line(report), style="dim"))
     return Group(*parts)
+
+
+def log_line(report: Report) -> str:
+    """What was read of the log, and up to when."""
+    log, when = report.log, "" if report.as_of is None else f"as of {time_text(report.as_of)}; "
+    return f"{when}{counted(log.lines, 'log line')}, {log.unreadable:,} unreadable, {log.duplicates:,} repeated"
 
 
 def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
@@ -135,9 +138,9 @@ def cuts(groups: Sequence[GroupDecision]) -> tuple[str, ...]:
             continue
         of = f"at the {rule.winsorise:g} quantile of all users"
         if cap.of_valued:
-            of = f"at the {rule.winsorise:g} quantile of the users who have one, as that of all users is 0"
-        why = ", by default, because the groups are uneven" if rule.by_default else ""
-        found[rule.name] = f"{rule.name}: a user's value is cut at {value_text(cap.value)}, {of}{why}"
+            of = f"at the {rule.winsorise:g} quantile of the users with a value, because that of all users is 0"
+        why = " (the default for uneven groups)" if rule.by_default else ""
+        found[rule.name] = f"{rule.name}: values of users are cut at {value_text(cap.value)}, {of}{why}"
     return tuple(found.values())
 
 
@@ -152,10 +155,12 @@ def _ended(report: Report) -> Iterator[RenderableType]:
     for name, state, its in report.ended:
         verdict = ""
         if its is not None:
-            verdict = f"; the log: {verdict_words(its.decision.verdict, its.decision.group or 'the treatment')}"
+            verdict = (
+                f"; verdict of the log: {verdict_words(its.decision.verdict, its.decision.group or 'the treatment')}"
+            )
         yield Padding(Text.assemble((name, "bold"), f": {state_text(state)}{verdict}"), (0, 0, 0, 2), expand=False)
     if any(its is not None for _, _, its in report.ended):
-        yield Padding(Text("--experiment NAME shows all of one of them", style="dim"), (0, 0, 0, 2), expand=False)
+        yield Padding(Text("--experiment NAME shows the full report of one", style="dim"), (0, 0, 0, 2), expand=False)
 
 
 def state_text(state: RunState) -> str:
@@ -163,18 +168,18 @@ def state_text(state: RunState) -> str:
     since = "" if state.since is None else f" since {time_text(state.since.replace(microsecond=0))}"
     if state.state is State.ENDED:
         since = since.replace(" since", "")
-        return f"ended{since}, {'no winner known' if state.winner is None else f'winner {state.winner}'}"
+        return f"ended{since}, {'winner unknown' if state.winner is None else f'winner {state.winner}'}"
     return f"{state.state}{since}"
 
 
 def progress(report: ExperimentReport) -> str:
     """Users so far and planned, looks, and the time that is left where the experiment runs."""
     decision, calendar = report.decision, report.gathered.evidence.calendar
-    planned = f" of {decision.users_planned:,.0f} planned" if decision.users_planned > 0 else ""
+    planned = f" ({decision.users_planned:,.0f} planned)" if decision.users_planned > 0 else ""
     days = days_to_wait(report)
     left = f", {days_text(days)} left at most" if days > 0 else ""
     came = report.gathered.evidence.users[-1].sum()
-    return f"{came:,.0f} users came{planned}, {calendar.done} of {calendar.planned} looks{left}"
+    return f"{counted(came, 'user')}{planned}, {calendar.done} of {counted(calendar.planned, 'look')}{left}"
 
 
 def days_to_wait(report: ExperimentReport) -> float:
@@ -208,7 +213,7 @@ def side(metric: MetricResult, *, believed: bool = True) -> str:
 
 
 def data_sentences(report: ExperimentReport) -> Iterator[str]:
-    """What is to be known of the data, with the population of each number."""
+    """What to know about the data, with the population of each number."""
     quality, ratio = report.gathered.evidence.quality, report.decision.sample_ratio
     known = f" (p = {ratio.p_value:.3g}, E = {ratio.e_value:.3g})" if math.isfinite(ratio.p_value) else ""
     yield f"split: {'as expected' if ratio.ok else 'NOT as expected'}{known}: {split(report)}"
@@ -221,27 +226,27 @@ def data_sentences(report: ExperimentReport) -> Iterator[str]:
     if quality.moved_by_ramp:
         back = quality.moved_by_ramp - quality.not_compared
         yield (
-            f"{quality.moved_by_ramp:,} users were moved by a ramp, and what they did before does not count: {back:,} "
-            f"are in the table by what they did since, {quality.not_compared:,} have not come back"
+            f"a ramp moved {counted(quality.moved_by_ramp, 'user')}, and what they did before does not count: "
+            f"{back:,} came back and count by what they did since, {quality.not_compared:,} did not come back"
         )
     if quality.in_both_groups:
         yield (
-            f"{quality.in_both_groups:,} users are in the table in two groups, one after the other: their window had "
-            "closed before they were moved, or a new salt dealt them anew"
+            f"the table counts {counted(quality.in_both_groups, 'user')} in two groups, one after the other, because "
+            "the window had closed before the move or a new salt assigned users anew"
         )
     if quality.open_windows:
-        yield f"{quality.open_windows:,} users have been in for less than 7 days; their outcomes may still come"
+        yield f"within 7 days of the first exposure: {counted(quality.open_windows, 'user')}; outcomes may still come"
 
 
 def split(report: ExperimentReport) -> str:
     """The groups' sizes beside those that were expected, both of the users that the test of the split counts."""
     ratio, groups = report.decision.sample_ratio, report.gathered.evidence.groups
     sizes = ", ".join(
-        f"{name} {seen:,.0f} where {wanted:,.0f} are expected"
+        f"{name} {seen:,.0f} ({wanted:,.0f} expected)"
         for name, seen, wanted in zip(groups, ratio.observed, ratio.expected, strict=True)
     )
-    moves = ", without those whose bucket was moved" if report.gathered.evidence.quality.moved_by_ramp else ""
-    return f"of {sum(ratio.observed):,.0f} users at their first call{moves}, {sizes}"
+    moves = ", without users whose bucket moved" if report.gathered.evidence.quality.moved_by_ramp else ""
+    return f"{counted(sum(ratio.observed), 'user')} at the first call{moves}: {sizes}"
 
 
 def verdict_words(verdict: Verdict, group: str) -> str:
@@ -258,30 +263,30 @@ def coverage_text(report: ExperimentReport) -> str:
         f"{name} {share:.1%}" if math.isfinite(share) else f"{name} -"
         for name, share in zip(evidence.groups, evidence.impression_coverage.tolist(), strict=True)
     )
-    return f"lists with an impression: {shares}; ctr counts the others once"
+    return f"lists with an impression: {shares}; ctr counts each other list once"
 
 
 def left_out(quality: DataQuality) -> str:
-    """What of the log was left out, and how often."""
-    counts = {
-        "synthetic calls": quality.synthetic,
-        "overridden calls": quality.overrides,
-        "calls without a user id": quality.no_user_id,
-        "calls held out": quality.holdout,
-        "calls of a version that their caller named": quality.pinned,
-        "users in two groups": quality.users_in_two_groups,
-        "outcomes whose request is not in the log": quality.unjoined_outcomes,
-        "repeated outcomes": quality.duplicate_outcomes,
-        "outcomes with the id of another": quality.conflicting_outcomes,
-        "clicks on items that were not in the list": quality.clicks_not_in_list,
-        "impressions of no answered list": quality.impressions_of_no_list,
-        "outcomes in another currency": quality.other_currencies,
-        "values that are no usable number": quality.unusable_values,
-        "lines of a wrong clock": quality.wrong_clock,
-        "calls of an unknown allocation": quality.unknown_allocation,
-        "calls in excluded windows": quality.excluded,
-    }
-    return ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing"
+    """What was left out of the log, and how often."""
+    counts = (
+        ("synthetic call", "", quality.synthetic),
+        ("overridden call", "", quality.overrides),
+        ("call", " without a user id", quality.no_user_id),
+        ("call", " held out", quality.holdout),
+        ("call", " whose caller named the version", quality.pinned),
+        ("user", " in two groups", quality.users_in_two_groups),
+        ("outcome", " without a request in the log", quality.unjoined_outcomes),
+        ("repeated outcome", "", quality.duplicate_outcomes),
+        ("outcome", " with the id of another outcome", quality.conflicting_outcomes),
+        ("click", " on an item outside of the list", quality.clicks_not_in_list),
+        ("impression", " without an answered list", quality.impressions_of_no_list),
+        ("outcome", " in another currency", quality.other_currencies),
+        ("unusable value", "", quality.unusable_values),
+        ("line", " with a wrong clock", quality.wrong_clock),
+        ("call", " of an unknown allocation", quality.unknown_allocation),
+        ("call", " in excluded windows", quality.excluded),
+    )
+    return ", ".join(f"{counted(count, one)}{which}" for one, which, count in counts if count) or "nothing"
 
 
 def value_text(value: float) -> str:

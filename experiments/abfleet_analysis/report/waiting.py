@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from abfleet_experiments.config import AnalysisPlan, time_text
+from abfleet_process.counting import listed
 from abfleet_statistics.confidence_sequence import CONVERSIONS_NEEDED
 
 from abfleet_analysis.decision.metrics import MetricSource
@@ -54,16 +55,16 @@ def _sentences(
     assert found.next_look is not None
     assert found.earliest_ship is not None
     if not calendar.done:
-        yield f"there has been no look yet; the first one is at {time_text(found.next_look)}"
+        yield f"no look has been made yet; the first one is at {time_text(found.next_look)}"
     if calendar.done + 1 < calendar.first_shipping:
         days = days_text(plan.minimum / DAY)
-        yield f"nothing is shipped before `plan.minimum` has passed ({days}), at {time_text(found.minimum_until)}"
+        yield f"nothing is shipped before {time_text(found.minimum_until)}, when `plan.minimum` ({days}) has passed"
     running = (group for group in decision.groups if group.verdict is Verdict.KEEP_RUNNING)
     if lacking := [metric for group in running for metric in group.metrics if _lacks(metric)]:
         yield _missing(lacking, control)
     yield (
-        f"the next look is at {time_text(found.next_look)}; the earliest to ship at is "
-        f"{time_text(found.earliest_ship)}, the last look is at {time_text(found.horizon_ends)}"
+        f"the next look is at {time_text(found.next_look)}; the earliest look that can ship is at "
+        f"{time_text(found.earliest_ship)}, and the last look is at {time_text(found.horizon_ends)}"
     )
 
 
@@ -88,11 +89,10 @@ def _missing(metrics: Sequence[MetricResult], control: str) -> str:
         of_control, short[metric.group] = missing_events(metric) or (0, 0)
         short[control] = max(short[control], of_control)
     what = "a click" if rule.source is MetricSource.CLICKS else f"a `{rule.outcome}`"
-    *most, last = [f"{missing:,} in {name}" for name, missing in short.items() if missing]
-    lacking = f"{', '.join(most)} and {last}" if most else last
+    lacking = listed([f"{missing:,} in {name}" for name, missing in short.items() if missing])
     return (
-        f"an interval of {rule.name} that holds at every look needs {CONVERSIONS_NEEDED} users with {what} in "
-        f"each group: {lacking} are missing"
+        f"the always-valid interval of {rule.name} needs {CONVERSIONS_NEEDED} users with {what} in each group; "
+        f"still missing: {lacking}"
     )
 
 
@@ -116,13 +116,13 @@ def missing_outcomes_sentence(gathered: GatheredEvidence) -> str | None:
         return None
     rules = [metric.rule for metric in gathered.evidence.metrics]
     valued = {rule.outcome for rule in rules if rule.source is MetricSource.OUTCOME_VALUE}
-    listed = " or ".join(f"`{name}`{' with a value' if name in valued else ''}" for name in missing)
+    wanted = " and no ".join(f"`{name}`{' with a value' if name in valued else ''}" for name in missing)
     lacking = [
         rule.name
         for rule in rules
         if {rule.outcome, rule.over, "click" if rule.source is MetricSource.CLICKS else None} & set(missing)
     ]
-    return f"not one {listed} has arrived, so nothing can be said of {', '.join(lacking)}"
+    return f"the log has no {wanted}, so these metrics have no result: {', '.join(lacking)}"
 
 
 def days_text(days: float) -> str:

@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 from abfleet_experiments.config import Config, Experiment
+from abfleet_process.counting import counted
 from abfleet_statistics.moments import Floats, from_sums
 from abfleet_statistics.sequential import two_sided_p
 from numpy.typing import NDArray
@@ -78,7 +79,12 @@ class AaResult:
 
     def sentences(self) -> list[str]:
         """The result as lines for people, each count beside its promise."""
-        lines = [f"{self.runs:,} random deals of {self.users:,} users over {self.looks} looks, nothing differs:"]
+        lines = [
+            (
+                f"{counted(self.runs, 'random assignment')} of {counted(self.users, 'user')} over "
+                f"{counted(self.looks, 'look')}, with no difference:"
+            )
+        ]
         for name, count in self.counts.items():
             promise = f"promised: at most {PROMISES[name]:.1%}" if name in PROMISES else ""
             lines.append(f"  {name:<22}{count / self.runs:>8.2%}  {promise}".rstrip())
@@ -113,13 +119,13 @@ def aa_test(
         survey = survey_of(log)
         last = survey.newest
         if last is None:
-            raise AaError("the log has no line that can be read")
+            raise AaError("the log has no readable lines")
         changes = user_changes(
             read_lines(log, last, survey, clocks), experiment.name, experiment, rules, experiment.plan, moment(last)
         )
     if changes is None or changes.users < FEWEST_USERS:
         found = 0 if changes is None else changes.users
-        raise AaError(f"{found:,} users of {experiment.name} are in the log; at least {FEWEST_USERS} are needed")
+        raise AaError(f"the log has {counted(found, 'user')} of {experiment.name}; at least {FEWEST_USERS} are needed")
     weights = np.array([experiment.group(name).weight_bp for name in changes.groups if _filed(experiment, name)]) / 1e4
     groups = tuple(name for name in changes.groups if _filed(experiment, name))
     counts = dict.fromkeys((*PROMISES, str(Verdict.REFUSE), str(Verdict.CHECK_FIRST)), 0)

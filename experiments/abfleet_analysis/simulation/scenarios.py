@@ -80,7 +80,7 @@ def _plain(own: PlainScenario) -> tuple[Scenario, ...]:
     return (
         Scenario(
             "no-effect",
-            "nothing differs",
+            "no difference",
             own.draw,
             (
                 Promise("ship", most=0.025, any_group=True),
@@ -98,19 +98,19 @@ def _plain(own: PlainScenario) -> tuple[Scenario, ...]:
         Scenario("harm", "-10 % conversion", replace(own, lift=-0.10).draw, (Promise("roll_back", least=0.90),)),
         Scenario(
             "guardrail-at-margin",
-            "+10 % conversion, and slow users +5 %, exactly what is not tolerated",
+            "+10 % conversion, and slow users at the margin (+5 %)",
             replace(own, lift=0.10, slow_ratio=1.05).draw,
             (Promise("ship", most=0.05),),
         ),
         Scenario(
             "lost-lines",
-            "4 % of the experiment's exposures lost, of users who did not convert",
+            "4 % of the exposures lost, all of users who did not convert",
             replace(own, lost=0.04).draw,
             (Promise("ship", most=0.02),),
         ),
         Scenario(
             "errors",
-            "errors at twice the tolerated ratio",
+            "errors at twice the tolerated rate",
             replace(own, error_ratio=2.5).draw,
             (Promise("roll_back", least=0.99),),
         ),
@@ -128,7 +128,7 @@ def _plain(own: PlainScenario) -> tuple[Scenario, ...]:
 
 _RAMP: Final = Scenario(
     "ramp",
-    "10/30/50 %, base rate drifting, users coming back, no effect",
+    "shares of 10, 30 and 50 %, a drifting base rate, returning users, no effect",
     RampScenario().draw,
     (
         Promise("ship", most=0.025, any_group=True),

@@ -76,15 +76,19 @@ _SERVER: Final = (
     Key(
         "protocol",
         word("abfleet", "oip"),
-        "What the servers speak: `abfleet` for abfleet's workers, `oip` for "
+        "Protocol of the servers: `abfleet` for abfleet's workers, `oip` for "
         "[any server of the Open Inference Protocol](own-models.md#triton-mlserver-and-kserve-behind).",
         without="`abfleet`; in a fleet file, what the experiments file says",
     ),
-    Key("model", NAME_OR_NUMBER, "Name that servers of the protocol `oip` have for the model; only there, needed."),
+    Key(
+        "model",
+        NAME_OR_NUMBER,
+        "Name of the model on servers of the protocol `oip`; required there, refused elsewhere.",
+    ),
     Key(
         "version",
         NAME_OR_NUMBER,
-        "Version that servers of the protocol `oip` are asked for; only there.",
+        "Version of the model on servers of the protocol `oip`; refused elsewhere.",
         without="the one that the server chooses",
     ),
 )
@@ -92,32 +96,37 @@ MODEL: Final = section(
     "model",
     "[mappings](#models)",
     *_SERVER,
-    Key("log", LOGGED, "What the decision log has of the version's answers to `ModelInfer`.", without="the file's"),
+    Key(
+        "log",
+        LOGGED,
+        "Outputs of the version's answers to `ModelInfer` that go into the decision log.",
+        without="the file's",
+    ),
 )
 SERVERS: Final = section("servers", "[mappings](#the-fleet-file)", *_SERVER)
 HOLDOUT: Final = section(
     "holdout",
     "mapping, [below](#holdout)",
     Key("percent", PERCENT, "Percent of all users, to two decimal places.", default=Holdout().percent_bp),
-    Key("salt", text(), "Decides which users; a new salt holds out others.", default=Holdout().salt),
+    Key("salt", text(), "Decides which users are held out; a new salt holds out other users.", default=Holdout().salt),
 )
 RANGE: Final = section(
     "range",
     "range",
-    Key("min", number("a number"), "Smallest value that belongs."),
-    Key("max", number("a number"), "Largest value that belongs."),
+    Key("min", number("a number"), "Smallest value that matches."),
+    Key("max", number("a number"), "Largest value that matches."),
     empty="is empty; give `min`, `max` or `present`",
     remark="A number from `min` to `max`, both included.",
 )
 PRESENCE: Final = section(
     "presence",
     "presence",
-    Key("present", FLAG, "Whether the attribute must be there.", required=True),
-    remark="Sent with the request or not, whatever the value.",
+    Key("present", FLAG, "`true`: the attribute must be present; `false`: it must be absent.", required=True),
+    remark="Whether the request has the attribute, whatever its value.",
 )
 CONDITION: Final = either(
     ATTRIBUTE_VALUE,
-    list_of(ATTRIBUTE_VALUE, empty="is an empty list, which nobody matches"),
+    list_of(ATTRIBUTE_VALUE, empty="is an empty list, which no user matches; list at least one value"),
     RANGE,
     PRESENCE,
     name="condition",
@@ -159,12 +168,12 @@ GUARDRAIL: Final = section(
     "guardrail",
     "[mappings](#guardrail)",
     Key("name", NAME, "The metric.", required=True),
-    Key("margin", _CHANGE, "Relative change that is tolerated: 0.10 is 10 %.", without="the metric's own"),
+    Key("margin", _CHANGE, "Tolerated relative change: 0.10 is 10 %.", without="the metric's own"),
     Key(
         "points",
         number("a share of users", 0, 1, remark=" (0.01 is 1 in 100)"),
-        "For `error_rate`: how much larger a share of all users is tolerated at least, 0.01 is 1 in 100.",
-        without="0.002, or nothing beside a `margin`",
+        "For `error_rate`: the rise that is always tolerated, as a share of all users; 0.01 is 1 in 100.",
+        without="0.002; 0 where `margin` is given",
     ),
     Key(
         "threshold_ms",
@@ -175,7 +184,7 @@ GUARDRAIL: Final = section(
     Key(
         "outages_per_day",
         number("outages a day", 0, 1000),
-        "For `error_rate`: outages of a treatment a day that are tolerated whatever control has.",
+        "For `error_rate`: outages of a treatment per day that are tolerated, whatever the outages of control.",
         without="1",
     ),
 )
@@ -189,26 +198,29 @@ METRICS_PLAN: Final = section(
         "Metrics that must not get worse.",
         default=[guardrail.name for guardrail in MetricsPlan().guardrails],
     ),
-    Key("secondary", list_of(METRIC_NAME), "Metrics that are shown.", default=[]),
+    Key("secondary", list_of(METRIC_NAME), "Metrics that the report shows and that decide nothing.", default=[]),
 )
 PLAN: Final = section(
     "plan",
     "mapping, [below](#plan)",
     Key("effect", _CHANGE, "Smallest relative change worth finding: 0.10 is 10 %.", default=AnalysisPlan().effect),
     Key(
-        "power", number("a probability", 0.5, 0.99, ends=True), "Probability to find it.", default=AnalysisPlan().power
+        "power",
+        number("a probability", 0.5, 0.99, ends=True),
+        "Probability of detecting that change (power).",
+        default=AnalysisPlan().power,
     ),
     Key("horizon", DURATION, "Longest duration of the experiment.", default=AnalysisPlan().horizon),
-    Key("look", DURATION, "How often the result is looked at.", default=AnalysisPlan().look),
-    Key("minimum", DURATION, "Nothing is shipped before this.", default=AnalysisPlan().minimum),
+    Key("look", DURATION, "Time between two looks.", default=AnalysisPlan().look),
+    Key("minimum", DURATION, "Shortest duration before a treatment can ship.", default=AnalysisPlan().minimum),
 )
 EXPERIMENT: Final = section(
     "experiment",
     "[experiments](#experiments)",
     Key("name", NAME, "Name in answers, logs and reports; unique in the file.", required=True),
-    Key("owner", text(256), "Who answers for it."),
-    Key("hypothesis", text(4096), "What is expected to happen, and why."),
-    Key("enabled", FLAG, "`false` takes nobody, overrides included, and keeps the slice of the layer.", default=True),
+    Key("owner", text(256), "Who is responsible for it."),
+    Key("hypothesis", text(4096), "The expected effect, and the reason for it."),
+    Key("enabled", FLAG, "`false` takes no users, overrides included, and keeps the slice of the layer.", default=True),
     Key("salt", text(), "Decides which user gets which bucket. A new salt is a new randomisation.", without="the name"),
     Key("layer", NAME, "Experiments of one layer never share a user.", default=DEFAULT_LAYER),
     Key(
@@ -232,7 +244,8 @@ EXPERIMENT: Final = section(
     Key(
         "groups",
         list_of(GROUP, most=100, empty="is empty; an experiment needs at least one group"),
-        "The arms. Order has meaning: the first treatment grows from bucket 0 up, the second from the top down.",
+        "The groups. Their order matters: the first treatment grows from bucket 0 upwards, the second from the "
+        "top downwards.",
         required=True,
     ),
     Key(
@@ -240,12 +253,12 @@ EXPERIMENT: Final = section(
         list_of(RAMP_ROW, most=1000),
         "Dated shares; the last row whose time has come is in force, past rows stay.",
     ),
-    Key("metrics", METRICS_PLAN, "What the experiment is judged by."),
-    Key("plan", PLAN, "What the experiment is sized for."),
+    Key("metrics", METRICS_PLAN, "The metrics that decide the experiment."),
+    Key("plan", PLAN, "The effect and the time that the experiment is sized for."),
     Key(
         "exclude",
         list_of(EXCLUDED, most=100),  # whoever needs more of them has no experiment left
-        "Windows of time that analysis leaves out, such as an incident. Who gets what does not change.",
+        "Windows of time that analysis leaves out, such as an incident. The assignment does not change.",
         default=[],
     ),
 )
@@ -268,7 +281,7 @@ METRIC: Final = section(
         "Quantile of all users' values at which a user's value is cut; 1 cuts nothing.",
         without="0.999 for a `mean` in an experiment whose groups are uneven, else nothing is cut",
     ),
-    Key("direction", word("up", "down"), "Which way is better.", default="up"),
+    Key("direction", word("up", "down"), "The direction that is better.", default="up"),
     Key("margin", _CHANGE, "Relative change tolerated as a guardrail.", without="the experiment's `plan.effect`"),
     Key("currency", CURRENCY, "Currency of a `mean`, in place of the file's `currency` and `rates`; only there."),
     Key("rates", _RATES, "As the file's `rates`, for the metric's own `currency`.", default={}),

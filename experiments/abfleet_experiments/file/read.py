@@ -128,7 +128,7 @@ def _concluded(
             findings.add(path, f"{shown(name)} is given twice")
         elif name is not None and name in running:
             place = f"experiments[{running.index(name)}]"
-            message = f"{shown(name)} is also the name of {place}; an experiment that begins anew needs a new name"
+            message = f"{shown(name)} is also the name of {place}; a new experiment needs a new name"
             findings.add(path, message)
         elif None not in values.values():
             found[name] = EndedExperiment(**values)
@@ -140,10 +140,10 @@ def _money(findings: Findings, values: dict[str, Any], path: Path) -> Money | No
     currency, rates = values["currency"], values["rates"]
     if currency is not None and currency in (rates or {}):
         place: Path = (*path, "rates", currency)
-        message = "is the `currency` itself, of which one unit is 1; leave it out"
+        message = "is the `currency` itself, whose rate is always 1; leave it out"
         findings.add(place, message, findings.key_node(place))
     if findings.given((*path, "rates")) and not findings.given((*path, "currency")):
-        findings.add((*path, "currency"), "is missing: `rates` say how much of it one unit of another is")
+        findings.add((*path, "currency"), "is missing: `rates` convert other currencies into it")
     return None if currency is None else Money(currency, rates or {})
 
 

@@ -20,7 +20,7 @@ def read_exclude(
         problem = window_problem(window, windows)
         if problem is None and ramp and window.end <= ramp[0].at:
             first = time_text(ramp[0].at)
-            problem = f"is over before the first ramp row at {first}, and nobody is in the experiment before that"
+            problem = f"ends before the first ramp row at {first}, when no user is in the experiment yet"
         if problem is not None:
             findings.add((*path, index), problem)
         windows.append(window)

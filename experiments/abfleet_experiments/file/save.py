@@ -17,7 +17,7 @@ def save(path: Path, *, read: bytes, changed: bytes) -> None:
     target = path.resolve()
     try:
         if target.read_bytes() != read:
-            raise SaveError(f"{path} was changed by somebody else meanwhile; please run the command again")
+            raise SaveError(f"{path} was changed by another process in the meantime; run the command again")
         replace_file(target, changed)
     except SaveError:
         raise

@@ -125,7 +125,7 @@ def compact(
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            raise LogsError(f"{out}: another compaction is running; run the command again when it has ended") from error
+            raise LogsError(f"{out}: another compaction is running; run the command again once it has ended") from error
         total = finish(out, on_step)
         for leftover in {*out.glob(f"{WORK}*"), *folder.glob(f"{WORK}*{REST}")}:
             shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()

@@ -250,7 +250,9 @@ def _rows(file: Path, mapping: ColumnMap) -> Iterator[Mapping[str, Any] | _Unrea
             case ".parquet":
                 rows = _parquet(file)
             case _:
-                raise LogsError(f"{file.name[:64]}: allowed are .csv, .jsonl and .parquet")
+                raise LogsError(
+                    f"{file.name[:64]}: this kind of file is not allowed; allowed: .csv, .jsonl and .parquet"
+                )
         for row in rows:
             if not isinstance(row, _Unreadable):
                 _check_columns(row, mapping, file)

@@ -41,7 +41,7 @@ def line_files(paths: Sequence[Path]) -> list[Path]:
             inside = {file for file in path.iterdir() if file.name.endswith(LINE_SUFFIXES) and file.is_file()}
             found.update(without_twins(inside))
         elif not path.exists():
-            raise LogsError(f"{str(path)[:64]}: there is no such file or folder")
+            raise LogsError(f"{str(path)[:64]}: no such file or folder")
         elif path.suffix != PARQUET_SUFFIX:
             found.add(path)
     return sorted(file for file in found if not file.name.startswith("."))
@@ -150,9 +150,7 @@ def all_lines(
     files = [*parquet_files(paths), *line_files(paths)]
     if not files:
         where = ", ".join(str(path)[:64] for path in paths)
-        raise LogsError(
-            f"{where}: there is no decision log here; allowed are folders, and files *.jsonl, *.jsonl.zst, *.parquet"
-        )
+        raise LogsError(f"{where}: no decision log here; allowed: folders, and files *.jsonl, *.jsonl.zst, *.parquet")
     for path in files:
         try:
             for line, ended in lines_of(path):

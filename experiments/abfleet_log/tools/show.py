@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from abfleet_process.counting import counted
 
 from abfleet_log.tools.read_lines import PARQUET_SUFFIX, LogsError, all_lines, is_blank, line_files, parsed
 
@@ -42,7 +43,7 @@ def _about(line: Line, who: str) -> str:
             fallback = f" instead of {line.get('model_version')} ({line['fallback']})" if line.get("fallback") else ""
             return (
                 f"{who}  {where}  {served}{fallback}  {line.get('status')}  "
-                f"{len(line.get('items') or line.get('item_names') or ())} items  "
+                f"{counted(len(line.get('items') or line.get('item_names') or ()), 'item')}  "
                 f"{line.get('latency_ms', 0):.1f} ms"
             )
         case "outcome":
@@ -56,7 +57,7 @@ def _about(line: Line, who: str) -> str:
             shares = ", ".join(f"{name} {share:g} %" for name, share in (line.get("weights") or {}).items())
             return f"{line.get('experiment')}  {shares} of {line.get('traffic', 0):g} %"
         case "reload":
-            state = "in force" if line.get("active") else "not taken: " + "; ".join(line.get("errors") or ())
+            state = "in force" if line.get("active") else "not in force: " + "; ".join(line.get("errors") or ())
             return f"{line.get('old_revision')} -> {line.get('new_revision')}  {state}"
         case "conclusion":
             return f"{line.get('experiment')}  ended at {line.get('concluded_at')}  winner {line.get('winner')}"
@@ -81,7 +82,8 @@ def last_lines(
     files = [path for path in line_files(paths) if path.suffix != PARQUET_SUFFIX]
     if not files:
         raise LogsError(
-            f"{', '.join(str(path)[:64] for path in paths)}: there is no decision log here that a router writes"
+            f"{', '.join(str(path)[:64] for path in paths)}: no decision log that a router writes; allowed: "
+            "folders, and files *.jsonl, *.ndjson"
         )
     kept: dict[Path, deque[Line]] = {}
     for path, raw, ended in all_lines(files, damaged=unreadable):

@@ -2,5 +2,6 @@
 
 __all__ = [
     "decision_log",
+    "log_settings",
     "sinks",
 ]

@@ -11,9 +11,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import structlog
 from abfleet_process.background import BackgroundThread, MakeBackground
@@ -21,13 +19,13 @@ from abfleet_process.system_files import SystemFiles
 
 from abfleet_log.files import WriterIdentity
 from abfleet_log.writer.keeper import LogKeeper
-from abfleet_log.writer.sinks import FileSink, Fsync, Sink, StdoutSink
+from abfleet_log.writer.log_settings import LogSettings
+from abfleet_log.writer.sinks import FileSink, Sink, StdoutSink
 from abfleet_log.writer.writer_thread import LineBatch, LogCounters, LogWriter, Waiter, Written
 
-__all__ = ["DecisionLog", "LogCounters", "LogSettings", "Policy"]
+__all__ = ["DecisionLog", "LogCounters"]
 log = structlog.get_logger("abfleet.router.decision_log")
 
-Policy = Literal["keep_serving", "unhealthy", "refuse"]
 FLUSH_LINES = 4096
 """Lines that are handed over without waiting for the flush interval, so that a long one does not undo the bounds."""
 STALLED_SECONDS = 1.0
@@ -35,25 +33,6 @@ STALLED_SECONDS = 1.0
 CLOSE_SECONDS = 10.0
 """At the end, for a disk that does not answer."""
 REPORT_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogSettings:
-    """How the log is written. `max_lines` and `max_bytes` bound what is not written yet, `flush_interval` apart."""
-
-    sink: Literal["file", "stdout"] = "file"
-    policy: Policy = "keep_serving"
-    flush_interval_seconds: float = 0.05
-    fsync: Fsync = "never"
-    rotate_bytes: int = 256 * 1024 * 1024
-    """Some 400,000 calls; compressed, about a tenth of it."""
-    rotate_seconds: float = 3600.0
-    compress: Literal["zst", "none"] = "zst"
-    retention_seconds: float = 0.0
-    """0: for ever."""
-    max_lines: int = 200_000
-    max_bytes: int = 128 * 1024 * 1024
-    """Five seconds of a router's full speed."""
 
 
 class DecisionLog:

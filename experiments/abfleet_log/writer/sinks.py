@@ -9,16 +9,16 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 import structlog
 from abfleet_process.system_files import SystemFiles
 
 from abfleet_log.files import WriterIdentity, create, in_place, probe
+from abfleet_log.writer.log_settings import Fsync
 
 log = structlog.get_logger("abfleet.router.decision_log")
 
-Fsync = Literal["never", "interval", "always"]
 FSYNC_SECONDS = 1.0
 """Between two fsyncs under `interval`: what a loss of power may cost."""
 ROTATE_RETRY_SECONDS = 1.0

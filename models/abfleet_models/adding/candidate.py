@@ -111,7 +111,7 @@ def _refuse_chance(model: OpenedModel) -> None:
     try:
         compare_golden(model)
     except IntegrityError as error:
-        raise IntegrityError(f"{error}; asked a second time, the model answers something else") from error
+        raise IntegrityError(f"{error}; the model gave another answer to the same request") from error
 
 
 def _given_kind(metadata: Mapping[str, Any]) -> Kind | None:
@@ -181,7 +181,7 @@ def _batching(model: OpenedModel, options: AddOptions) -> str | None:
     try:
         return crowd_difference(partial(_in_order, model, [spec.name for spec in signature.outputs]), cases)
     except IntegrityError as error:
-        return f"it does not answer golden cases together: {error}"
+        return f"it cannot answer golden cases in one batch: {error}"
 
 
 def _in_order(model: OpenedModel, names: Sequence[str], inputs: Mapping[str, Array]) -> list[Array]:
@@ -191,10 +191,10 @@ def _in_order(model: OpenedModel, names: Sequence[str], inputs: Mapping[str, Arr
 
 def _batching_line(reason: str | None) -> str:
     if reason is None:
-        return "requests are joined into one run: on the golden cases, answers in a batch equal those alone bit for bit"
+        return "requests are joined into one run: golden cases have bit for bit the same answers in a batch and alone"
     return f"requests are not joined into one run: {reason}"
 
 
 def _recommender_hint(graph: GraphFile) -> list[str]:
     renames = suggested_renames(graph)
-    return [f"it may be a recommender by other names: then add it with {renames}"] if renames else []
+    return [f"if it is a recommender with other names, add it with {renames}"] if renames else []

@@ -58,7 +58,7 @@ def rewritten(content: bytes, options: AddOptions, kind: Kind | None) -> tuple[b
     kind = options.kind or kind or (RECOMMENDER if _is_recommender(graph) else TENSORS)
     if options.cast:
         if kind != RECOMMENDER:
-            raise ReleaseError(f"--cast: only a recommender's tensors are cast; this one {faces(graph)}")
+            raise ReleaseError(f"--cast: only tensors of a recommender can be cast; this model {faces(graph)}")
         wanted = {name: FACES[name] for name in _castable(graph)}
         done += [f"cast {line}" for line in rewriting.cast(model, wanted)]
         graph = describe(model)
@@ -70,7 +70,9 @@ def draft(version: str, graph: GraphFile, kind: Kind, opened: OpenedGraph, optio
     if kind == TENSORS:
         for spec in graph.inputs:
             if not spec.has_shape:
-                raise IntegrityError(f"{version}: input {spec.name} has no shape in the graph; export it with one")
+                raise IntegrityError(
+                    f"{version}: input {spec.name} has no shape in the graph; export the model with one"
+                )
         return Signature(graph.inputs, graph.outputs, TENSORS, batch=False)
     problem = recommender_problem(graph)
     if problem is not None:
@@ -99,14 +101,14 @@ def refuse_unserved(version: str, graph: GraphFile) -> None:
             elif spec.dtype in {"sequence", "map", "optional", "sparse tensor", "none"}:
                 remedy = "only tensors are served"
             else:
-                remedy = f"allowed are {', '.join(one.dtype for one in ELEMENT_TYPES)}"
+                remedy = f"allowed: {', '.join(one.dtype for one in ELEMENT_TYPES)}"
             raise IntegrityError(f"{version}: {what} {_quoted(spec.name)} is a {spec.dtype}; {remedy}")
 
 
 def recommender_problem(graph: GraphFile) -> str | None:
     """Why a graph is no recommender, with the options that make it one where that is all it takes; None where it is."""
     if not _is_recommender(graph):
-        wanted = f"a recommender takes {HISTORY} and gives {ITEM_IDS} and {SCORES}; this one {faces(graph)}"
+        wanted = f"a recommender takes {HISTORY} and gives {ITEM_IDS} and {SCORES}; this model {faces(graph)}"
         renames = suggested_renames(graph)
         return f"{wanted}. Add it with {renames}" if renames else f"{wanted}. Add it as --kind tensors"
     specs = {spec.name: spec for spec in (*graph.inputs, *graph.outputs)}

@@ -17,9 +17,9 @@ FLOAT32, INT64 = BY_DTYPE["float32"].onnx, BY_DTYPE["int64"].onnx
 def write_example(folder: Path, version: str) -> None:
     """Writes model.onnx and metadata.json into a new folder. Raises ReleaseError and OSError."""
     if not is_name(version):
-        raise ReleaseError(f"--version: {shown(version)} is not a version; allowed are {NAME_RULE}")
+        raise ReleaseError(f"--version: {shown(version)} is not a version; allowed: {NAME_RULE}")
     if folder.exists():
-        raise ReleaseError(f"{folder} is there already; choose a folder that is not")
+        raise ReleaseError(f"{folder} already exists; choose another folder")
     metadata = {
         "version": version,
         "model": {"algorithm": "linear", "description": "A score for each candidate, from four features."},

@@ -24,7 +24,7 @@ def read_given(path: Path, version: str | None) -> Given:
     elif path.is_file():
         folder, name, metadata = path.parent, path.name, {}
     else:
-        raise IntegrityError(f"{shown(str(path))} is not there; it is a model file, or a folder with {MODEL_FILE}")
+        raise IntegrityError(f"{shown(str(path))} does not exist; allowed: a model file, or a folder with {MODEL_FILE}")
     _name(metadata, version)
     files = {MODEL_FILE: read_plain(folder, name)}
     if folder == path and (path / METRICS_FILE).exists():
@@ -39,11 +39,14 @@ def read_given(path: Path, version: str | None) -> Given:
 def _name(metadata: dict[str, Any], version: str | None) -> None:
     found = metadata.setdefault("version", version)
     if found is None:
-        raise IntegrityError(f"--version: is missing, and a model file has no other name; allowed are {NAME_RULE}")
+        raise IntegrityError(f"--version: is missing; a model file without metadata needs it; allowed: {NAME_RULE}")
     if not is_name(found):
-        raise ManifestError(METADATA_FILE, [f"version: {shown(found)} is not a version; allowed are {NAME_RULE}"])
+        raise ManifestError(METADATA_FILE, [f"version: {shown(found)} is not a version; allowed: {NAME_RULE}"])
     if version not in (None, found):
-        raise IntegrityError(f"--version: {shown(version)} is not {shown(found)}, which {METADATA_FILE} has")
+        raise IntegrityError(
+            f"--version: {shown(version)} differs from {shown(found)} in {METADATA_FILE}; leave it out, or change "
+            "the file"
+        )
 
 
 def add_weights(metadata: dict[str, Any], files: dict[str, bytes], folder: Path, locations: Iterable[str]) -> None:

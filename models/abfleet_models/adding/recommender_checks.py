@@ -50,7 +50,7 @@ def refuse_no_ranking(version: str, item_ids: NDArray[np.int64], scores: NDArray
     if (np.diff(scores.astype(np.float64), axis=1) > 0).any():
         raise IntegrityError(f"{version}: the scores of an answer must be in descending order, the best item first")
     if not (item_ids > 0).any(axis=1).all():
-        raise IntegrityError(f"{version}: an answer has no item; a history without known items must get popular ones")
+        raise IntegrityError(f"{version}: an answer has no item; a history without known items must get popular items")
 
 
 def refuse_nameless(model: OpenedModel, catalogue: bytes | None, names: int) -> None:
@@ -62,7 +62,8 @@ def refuse_nameless(model: OpenedModel, catalogue: bytes | None, names: int) -> 
         ids = np.frombuffer(catalogue, dtype="<i8").astype(np.int64)
     if ids.size and int(ids.max()) > names:
         raise IntegrityError(
-            f"{version}: the model has item {int(ids.max())}, and {ITEMS_FILE} has {names} lines; line n names item n"
+            f"{version}: the model has item {int(ids.max())}, but {ITEMS_FILE} has only {names} lines; line n "
+            "must name item n"
         )
 
 

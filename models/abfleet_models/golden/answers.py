@@ -63,7 +63,12 @@ def _table(*, whole: bool) -> Kind:
     return Kind(read, {"type": "array"}, "table of numbers", form=JsonList)
 
 
-_TOLERANCE = Key("tolerance", number("a number", 0, 0.1, ends=True), "How near is equal.", default=DEFAULT_TOLERANCE)
+_TOLERANCE = Key(
+    "tolerance",
+    number("a number", 0, 0.1, ends=True),
+    "Tolerance within which numbers are equal.",
+    default=DEFAULT_TOLERANCE,
+)
 _TENSOR = section(
     "golden tensor",
     "",
@@ -76,7 +81,7 @@ _CASE = section(
     Key("inputs", map_of(ANYTHING, ANYTHING), "The request, by the tensors' names.", required=True),
     Key("outputs", map_of(ANYTHING, ANYTHING), "The answer, by the tensors' names.", required=True),
 )
-_CASES = list_of(_CASE, most=MOST_CASES, empty="has no case; there must be one at least")
+_CASES = list_of(_CASE, most=MOST_CASES, empty="has no case; at least one is needed")
 GOLDEN: Mapping[str, Kind] = {
     RECOMMENDER: section(
         "golden",

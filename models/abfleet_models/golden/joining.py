@@ -61,16 +61,16 @@ def crowd_difference(run: Run, cases: Sequence[Feeds]) -> str | None:
             key = tuple(array.shape[1:] for array in case.values())
             groups.setdefault(key, []).append((case, rows, run(case)))
     if not groups:
-        return "no golden case has inputs with one number of rows"
+        return "no golden case has inputs with equal numbers of rows"
     for group in groups.values():
         for crowd in _crowds(len(group)):
             members = [group[place] for place in crowd]
             parts = split(run(join([case for case, _, _ in members])), [rows for _, rows, _ in members])
             if parts is None:
-                return "an output has not one row for each row of the inputs"
+                return "an output does not have one row for each row of the inputs"
             for (_, _, alone), part in zip(members, parts, strict=True):
                 if not all(map(_same, alone, part)):
-                    return f"an answer in a batch of {len(crowd)} is not the one alone"
+                    return f"an answer in a batch of {len(crowd)} differs from the single answer"
     return None
 
 

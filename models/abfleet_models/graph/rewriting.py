@@ -23,9 +23,9 @@ def rename(model: onnx_graph.Model, names: Mapping[str, str]) -> None:
     faces = [value.name for value in (*graph.input, *graph.output)]
     for old, new in names.items():
         if old not in faces:
-            raise ReleaseError(f"--rename: {old!r} is no input and no output; allowed are {', '.join(faces)}")
+            raise ReleaseError(f"--rename: {old!r} is neither an input nor an output; allowed: {', '.join(faces)}")
         if new in _all_names(graph):
-            raise ReleaseError(f"--rename: {new!r} is taken in the graph; choose another name")
+            raise ReleaseError(f"--rename: {new!r} already exists in the graph; choose another name")
         _each_name(graph, lambda name, old=old, new=new: new if name == old else name)  # type: ignore[misc]
 
 
@@ -46,7 +46,7 @@ def cast(model: onnx_graph.Model, types: Mapping[str, str]) -> list[str]:
         if wanted is None or was is None or was.dtype == wanted:
             continue
         if version < LEAST_OPSET:
-            raise ReleaseError(f"--cast: the graph has opset {version}; allowed are {LEAST_OPSET} and newer")
+            raise ReleaseError(f"--cast: the graph has opset {version}; allowed: {LEAST_OPSET} and newer")
         name, inner = value.name, _fresh(f"{value.name}_{was.dtype}", taken)
         _each_name(graph, lambda one, name=name, inner=inner: inner if one == name else one)  # type: ignore[misc]
         value.name = name

@@ -97,9 +97,7 @@ def read_split(data: Path, *, min_ratings: int, columns: TrainingColumns = MOVIE
     named = bool(columns.item) and not all(_is_number(item) for item in ratings)
     found = _by_popularity(histories, held_out, named=named)
     if len(found) > MAX_ITEMS:
-        raise TrainingDataError(
-            f"{path}: {len(found)} items are too many; allowed are {MAX_ITEMS}, so raise --min-ratings"
-        )
+        raise TrainingDataError(f"{path}: {len(found)} items; at most {MAX_ITEMS} are allowed; raise --min-ratings")
     number = {item: place for place, item in enumerate(found)}
     return TrainTestSplit(
         item_ids=np.arange(1, len(found) + 1) if named else np.array([int(item) for item in found], dtype=np.int64),
@@ -123,7 +121,7 @@ def _csv_file(data: Path) -> Path:
     there = [] if (data / RATINGS_FILE).exists() else sorted(data.glob("*.csv"))
     if len(there) > 1:
         names = ", ".join(path.name for path in there[:10])
-        raise TrainingDataError(f"{data}: has no {RATINGS_FILE} and several other CSV files; name one of {names}")
+        raise TrainingDataError(f"{data}: has no {RATINGS_FILE} but several other CSV files; name one of {names}")
     return there[0] if there else data / RATINGS_FILE
 
 
@@ -147,7 +145,7 @@ def _rows(text: str, file: str, columns: TrainingColumns) -> Iterator[tuple[str,
         if len(line) != len(header):
             raise TrainingDataError(f"{where}: {len(line)} columns, the header has {len(header)}")
         if not line[user_at]:
-            raise TrainingDataError(f"{where}: {columns.user}: is empty; each line is a user's")
+            raise TrainingDataError(f"{where}: {columns.user}: is empty; each line needs a user")
         yield line[user_at], _item(line[item_at], columns, where), _time(line[time_at], columns.time, where)
 
 
@@ -160,7 +158,7 @@ def _item(text: str, columns: TrainingColumns, where: str) -> str:
             )
         return str(value)
     if not is_item_name(text):
-        raise TrainingDataError(f"{where}: {columns.item}: {shown(text)} is no item; allowed are {NAME_ALLOWED}")
+        raise TrainingDataError(f"{where}: {columns.item}: {shown(text)} is not an item; allowed: {NAME_ALLOWED}")
     return text
 
 

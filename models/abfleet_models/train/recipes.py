@@ -55,7 +55,7 @@ def chosen(only: Sequence[str]) -> tuple[Recipe, ...]:
     for name in only:
         if name not in known:
             allowed = ", ".join(f"{recipe.version} ({recipe.algorithm})" for recipe in RECIPES)
-            raise ValueError(f"{name[:64]!r} is not trained; allowed are {allowed}")
+            raise ValueError(f"{name[:64]!r} is not a version or algorithm; allowed: {allowed}")
     return tuple(one for one in RECIPES if not only or {one.version, one.algorithm} & {*only})
 
 

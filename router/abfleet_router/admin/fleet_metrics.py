@@ -12,18 +12,18 @@ from abfleet_router.fleet.fleet import Fleet
 def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterable[Metric]:
     """Replica states, ejections, what waits, log lines, and the configuration in force."""
     state = GaugeMetricFamily(
-        "abfleet_replica_in", "1 if the replica may get calls, else 0.", labels=["version", "address"]
+        "abfleet_replica_in", "1 if the replica may receive calls, else 0.", labels=["version", "address"]
     )
     load = GaugeMetricFamily(
         "abfleet_replica_load", "Calls waiting for the replica or in flight to it.", labels=["version", "address"]
     )
     available = GaugeMetricFamily(
-        "abfleet_pool_available", "Replicas of the version that may get calls.", labels=["version"]
+        "abfleet_pool_available", "Replicas of the version that may receive calls.", labels=["version"]
     )
     detected = CounterMetricFamily(
-        "abfleet_ejections_detected", "Ejections that were due, whether made or not.", labels=["version"]
+        "abfleet_ejections_detected", "Ejections that were detected, whether enforced or not.", labels=["version"]
     )
-    enforced = CounterMetricFamily("abfleet_ejections_enforced", "Ejections that were made.", labels=["version"])
+    enforced = CounterMetricFamily("abfleet_ejections_enforced", "Ejections that were enforced.", labels=["version"])
     for version, pool in list(fleet.pools.items()):
         available.add_metric([version], len(pool.available))
         detected.add_metric([version], pool.outliers.counters.detected)
@@ -35,15 +35,15 @@ def families(fleet: Fleet, decision_log: DecisionLog, router: Router) -> Iterabl
     yield from (state, load, available, detected, enforced)
     yield GaugeMetricFamily("abfleet_waiting_calls", "Calls waiting in all batch queues.", value=fleet.backlog.calls)
     yield GaugeMetricFamily(
-        "abfleet_waiting_bytes", "Bytes of the requests waiting in all batch queues.", value=fleet.backlog.bytes
+        "abfleet_waiting_bytes", "Bytes of requests waiting in all batch queues.", value=fleet.backlog.bytes
     )
     counters = decision_log.counters
     yield CounterMetricFamily("abfleet_decision_log_lines", "Decision log lines written.", value=counters.written)
     yield CounterMetricFamily(
-        "abfleet_decision_log_dropped", "Decision log lines lost: they are in no file.", value=counters.lost
+        "abfleet_decision_log_dropped", "Decision log lines that were lost and are in no file.", value=counters.lost
     )
     yield GaugeMetricFamily(
-        "abfleet_decision_log_buffered", "Decision log lines not written yet.", value=decision_log.buffered
+        "abfleet_decision_log_buffered", "Decision log lines that are not written yet.", value=decision_log.buffered
     )
     yield GaugeMetricFamily(
         "abfleet_decision_log_failing",

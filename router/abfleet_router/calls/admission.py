@@ -69,7 +69,9 @@ class Admission:
             routed.attributes = check_attributes(request.attributes)
         ids, names = request.item_ids, request.items
         if names and ids:
-            raise InvalidRequest("items", names[0], "names, or numbers in item_ids, not both in one request")
+            raise InvalidRequest(
+                "items", names[0], "names in items, or numbers in item_ids, but not both in one request"
+            )
         routed.history_length = len(ids or names)
         routed.request_id = request.request_id or f"{self._prefix}-{next(self._numbers):x}"
         routed.arm, routed.bucket = snapshot.assigner.assign(user_id, routed.attributes)

@@ -39,7 +39,10 @@ class HeldAnswers:
                 self._records.count_served(served, version, worker_seconds)
                 return
             for routed, _ in served:
-                routed.call.fail(Code.UNAVAILABLE, "the decision log cannot be written, and no call goes unlogged")
+                routed.call.fail(
+                    Code.UNAVAILABLE,
+                    "the decision log cannot be written, and unlogged calls are refused; try again later",
+                )
                 self._records.unlogged(routed)
 
         self._log.append_all(self._records.lines_of(served, version), written)

@@ -56,7 +56,7 @@ def model_in_force(
         return snapshot
     pinned = snapshot.pinned.of(version)
     if pinned is None:
-        allowed = f"{versions_text(snapshot)}, or none, for the version that the experiment decides"
+        allowed = f"{versions_text(snapshot)}, or none for the version that the experiment assigns"
         raise InvalidRequest(version_field, version, allowed, Code.NOT_FOUND)
     return pinned
 
@@ -97,7 +97,7 @@ def refuse_sequences(message: Any) -> None:
         if sequence.int64_param or sequence.uint64_param or sequence.string_param:
             value = sequence.int64_param or sequence.uint64_param or sequence.string_param
             raise InvalidRequest(
-                f"parameters[{SEQUENCE_ID}]", value, "none, because sequences are not served", Code.UNIMPLEMENTED
+                f"parameters[{SEQUENCE_ID}]", value, "none, because sequences are not supported", Code.UNIMPLEMENTED
             )
 
 

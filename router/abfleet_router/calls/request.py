@@ -69,7 +69,7 @@ def user_id_from_metadata(metadata: Mapping[str, str | bytes]) -> str:
     value = metadata.get("x-user-id", "")
     text = value.decode("latin-1") if isinstance(value, bytes) else value
     if not (text.isascii() and text.isprintable()):
-        raise InvalidRequest("x-user-id", text, "printable ASCII; any other id goes into x-user-id-bin")
+        raise InvalidRequest("x-user-id", text, "printable ASCII; send any other id in x-user-id-bin")
     return check_user_id(text, "x-user-id") if text else ""
 
 

@@ -2,6 +2,7 @@
 
 __all__ = [
     "batch",
+    "batching",
     "connector",
     "failure",
     "fleet",

@@ -12,10 +12,11 @@ from abfleet_router.balancing.ejection import EjectionPolicy
 from abfleet_router.balancing.picker import SLOW_START_SECONDS
 from abfleet_router.fleet.attempt_timer import AttemptTimer
 from abfleet_router.fleet.batch_queue import BatchQueue
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.fleet.oip_queue import OipQueue
 from abfleet_router.fleet.oip_server import OipServer
 from abfleet_router.fleet.pool import Pool, PoolListener
-from abfleet_router.fleet.replica import BatchingSettings, Link, Replica
+from abfleet_router.fleet.replica import Link, Replica
 from abfleet_router.fleet.waiting_calls import Backlog
 
 

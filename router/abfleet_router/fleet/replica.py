@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
 
@@ -41,16 +40,6 @@ class Link(BatchSender, HealthLink, Protocol):
 
     def close(self) -> None:
         """Closes what is open; what is under way fails."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BatchingSettings:
-    """How many calls a batch has at most, and how many batches of one replica are in flight at once."""
-
-    max_batch: int = 128
-    """A 10,000-item scorer costs 16 µs a row in a batch of 32, hardly less in a larger one; 128 rows bound the wait."""
-    max_in_flight: int = 1
-    """More batches under way make each smaller and the round trip dearer for each call."""
 
 
 class Replica:

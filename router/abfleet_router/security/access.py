@@ -66,7 +66,7 @@ class Access:
         """The caller's token, which must be right wherever tokens are known; None where none is needed and given."""
         if self._tokens is None:
             if needed:
-                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; this router has no file of tokens (--tokens)")
+                raise AccessDenied(Code.UNAUTHENTICATED, f"{remedy}; this router has no token file (--tokens)")
             return None
         if bearer(metadata) is None:
             if needed:
@@ -74,7 +74,7 @@ class Access:
             return None
         token = self._known(metadata)
         if token is None:
-            raise AccessDenied(Code.UNAUTHENTICATED, f"the token is not known; send {PROOF} of a known one")
+            raise AccessDenied(Code.UNAUTHENTICATED, f"the token is not known; send {PROOF} with a known token")
         if scope not in token.scopes:
             scopes = ",".join(sorted(token.scopes))
             raise AccessDenied(

@@ -78,7 +78,7 @@ class Guards:
             return server.add_insecure_port(address)
         except RuntimeError as error:
             raise AddressError(
-                f"{address} for the admin port", f"{error}; choose another with --admin-listen"
+                f"{address} for the admin port", f"{error}; choose another address with --admin-listen"
             ) from error
 
 

@@ -46,18 +46,18 @@ def add(flags: Flags) -> None:
     """Adds the flags of TLS, tokens and limits."""
     flags.group("Security and limits")
     tls_flags.add(flags, MAX_MESSAGE_BYTES)
-    flags.add("worker-ca", str, "", "FILE", "call workers with TLS, and trust this authority (PEM)")
-    flags.add("worker-cert", str, "", "FILE", "certificate that is shown to workers (mTLS)")
-    flags.add("worker-key", str, "", "FILE", "its private key, without a password")
-    flags.add("worker-server-name", str, "", "NAME", "name in workers' certificates; default: that of the target")
-    flags.add("tokens", str, "", "FILE", "hashes of tokens, a line each; abfleet token new prints one")
-    flags.add("rate-limit", rate, "off", "N[:BURST]", "most calls a second of one caller, and at once")
+    flags.add("worker-ca", str, "", "FILE", "call workers with TLS and trust this certificate authority (PEM)")
+    flags.add("worker-cert", str, "", "FILE", "client certificate for workers (mTLS)")
+    flags.add("worker-key", str, "", "FILE", "private key of the client certificate, without a password")
+    flags.add("worker-server-name", str, "", "NAME", "name in the workers' certificates; default: that of the target")
+    flags.add("tokens", str, "", "FILE", "file with token hashes, one per line; abfleet token new prints one")
+    flags.add("rate-limit", rate, "off", "N[:BURST]", "calls per second that one caller may make, and burst")
     flags.add(
         "max-memory",
         optional_whole(LEAST_MEMORY_BYTES, 2**50),
         "off",
         "BYTES",
-        "refuse calls while the process takes more",
+        "refuse calls while the process uses more memory",
     )
 
 
@@ -66,7 +66,7 @@ def read(got: argparse.Namespace) -> SecuritySettings:
     files = tls_flags.pair(got.worker_cert, got.worker_key, "--worker-cert", "--worker-key")
     for flag, value in (("--worker-cert", got.worker_cert), ("--worker-server-name", got.worker_server_name)):
         if value and not got.worker_ca:
-            raise SettingsError(f"{flag} needs --worker-ca")
+            raise SettingsError(f"{flag} also needs --worker-ca")
     return SecuritySettings(
         server=tls_flags.read(got),
         worker_ca=Path(got.worker_ca) if got.worker_ca else None,
@@ -89,5 +89,5 @@ def rate(value: str) -> Rate | None:
     except ValueError:
         parsed = Rate(0.0, 0.0)
     if not (0.001 <= parsed.calls_per_second <= 1e6 and 1 <= parsed.burst <= 1e6):
-        raise ValueError("allowed are N or N:BURST, with N from 0.001 to 1e6 and BURST from 1 to 1e6, and off")
+        raise ValueError("allowed: N or N:BURST, with N from 0.001 to 1e6 and BURST from 1 to 1e6, or off")
     return parsed

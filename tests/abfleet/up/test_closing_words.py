@@ -41,11 +41,11 @@ def test_the_end_says_what_came_of_it() -> None:
     """Calls, failures, fallbacks, outcomes, lines and lost ones; or that nobody called."""
     served = {"calls": 1234, "failed": 2, "fallbacks": 3, "outcomes": 1, "lines": 1239, "lost": 1}
     assert what_came(served, 303.2, UpSettings(log_dir=Path("logs"))) == [
-        "served 1,234 calls in 5 min 3 s: 2 failed, 3 answered by the default version instead",
-        "took 1 outcome; decision log in logs/, 1,239 lines more, and 1 line could not be written",
+        "served 1,234 calls in 5 min 3 s: 2 failed, 3 answered by the default version as a fallback",
+        "recorded 1 outcome; wrote 1,239 lines to the decision log in logs/; 1 line could not be written",
         "next: abfleet analyze",
     ]
-    assert what_came(dict.fromkeys(served, 0), 3, UpSettings()) == ["no call came in 3 s"]
+    assert what_came(dict.fromkeys(served, 0), 3, UpSettings()) == ["received no calls in 3 s"]
 
 
 def test_spans_of_time() -> None:

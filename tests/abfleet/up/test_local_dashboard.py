@@ -41,7 +41,9 @@ def test_a_taken_port_is_said_and_the_fleet_goes_on(tmp_path: Path) -> None:
     with a_port() as port:
         found = local(port, said, tmp_path)
         found.prepare()
-        assert said == [f"no dashboard is started: 127.0.0.1:{port} is taken; choose another with --dashboard-port"]
+        assert said == [
+            f"the dashboard is not started: 127.0.0.1:{port} is taken; choose another port with --dashboard-port"
+        ]
         assert found.address() == ""
         found.start("127.0.0.1:1")
         assert found.child is None
@@ -57,7 +59,7 @@ def test_a_missing_extra_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     said: list[str] = []
     found = local(0, said, tmp_path)
     found.prepare()
-    assert said == ["no dashboard is started: it needs no_such_library; run pip install 'abfleet[dashboard]'"]
+    assert said == ["the dashboard is not started: it needs no_such_library; run pip install 'abfleet[dashboard]'"]
 
 
 def test_a_wrong_port_is_refused(tmp_path: Path) -> None:

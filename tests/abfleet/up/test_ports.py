@@ -35,7 +35,7 @@ def test_every_problem_is_named() -> None:
     assert found[0] == f"{address} for the router is taken; choose another address with --listen"
     assert (
         found[1]
-        == f"{address} is wanted for both the router and admin of the router; change --listen or --admin-listen"
+        == f"{address} is needed for both the router and admin of the router; change --listen or --admin-listen"
     )
     assert found[2].startswith("192.0.2.1:5 for x cannot be used (")
     assert "65536" in found[3]

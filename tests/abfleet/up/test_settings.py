@@ -34,6 +34,6 @@ def test_an_offset_beyond_the_last_port_is_named() -> None:
         UpSettings(port_offset=15_000, listen="127.0.0.1:60000", worker_port=65_000).shifted()
     assert refused.value.code == EXIT_USAGE
     assert refused.value.lines == (
-        "--port-offset: 15000 makes --listen 75000; allowed are ports up to 65535",
-        "--port-offset: 15000 makes --worker-port 80000; allowed are ports up to 65535",
+        "--port-offset: 15000 makes --listen 75000; allowed: ports up to 65535",
+        "--port-offset: 15000 makes --worker-port 80000; allowed: ports up to 65535",
     )

@@ -133,8 +133,8 @@ def test_an_offset_moves_every_fixed_port_and_ready_and_the_end_say_what_to_do_n
             call(up.address, f"user-{user}")
         up.interrupt()
         assert up.ended() == 0, up.text
-        up.wait_for(r"^served 5 calls in \d+ s: 0 failed, 0 answered by the default version instead$")
-        up.wait_for(r"^took 0 outcomes; decision log in the logs/, \d+ lines more$")
+        up.wait_for(r"^served 5 calls in \d+ s: 0 failed, 0 answered by the default version as a fallback$")
+        up.wait_for(r"^recorded 0 outcomes; wrote \d+ lines to the decision log in the logs/$")
         up.wait_for(r"^next: abfleet analyze --logs 'the logs' --experiments \S+experiments.yaml$")
 
 
@@ -224,7 +224,7 @@ def test_what_is_stuck_is_killed(tmp_path: Path, registry: Path) -> None:
         up.child("abfleet_router").suspend()
         up.child("abfleet_worker").suspend()
         up.interrupt()
-        up.wait_for("some processes had to be killed", STOP_SECONDS)
+        up.wait_for("some processes were killed", STOP_SECONDS)
         assert up.ended() == 0
         assert psutil.wait_procs(children, timeout=0)[1] == []
 
@@ -344,7 +344,7 @@ def test_a_broken_edit_is_said_and_serves_on(tmp_path: Path, registry: Path) -> 
         up.wait_for(r"the new configuration is not in force: .*default: `v9`")
         assert call(up.address).model_version == "v1.2.3"
         up.edit(small_file())
-        up.wait_for(r"the file is back to the configuration in force")
+        up.wait_for(r"the file again matches the configuration in force")
         assert sum("is not in force" in line for line in up.lines) == 1
 
 
@@ -440,7 +440,7 @@ def test_two_uses_of_a_port_are_named(tmp_path: Path, registry: Path) -> None:
     ports = [*ANY_PORTS]
     ports[1], ports[ports.index("--worker-port") + 1] = f"127.0.0.1:{port}", str(port)
     with Up(tmp_path, registry, ports=ports) as up:
-        up.wait_for(r"is wanted for both the router and worker-v1.2.3; change --listen or --worker-port", START_SECONDS)
+        up.wait_for(r"is needed for both the router and worker-v1.2.3; change --listen or --worker-port", START_SECONDS)
         assert up.ended() == 1
 
 
@@ -461,7 +461,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
         up.wait_for(r"v1.4.0-rc1: ")
         assert up.ended() == 2
     with Up(tmp_path, registry, "--replicas", "v9=2") as up:
-        up.wait_for(r"--replicas: 'v9' is not a version of the file; allowed are v1.2.3, ", START_SECONDS)
+        up.wait_for(r"--replicas: 'v9' is not a version of the file; allowed: v1.2.3, ", START_SECONDS)
         assert up.ended() == 2
     with Up(tmp_path, tmp_path / "nowhere") as up:
         up.wait_for(r"v1.2.3, v1.3.0-beta, v1.4.0-rc1: registry '.* is not a folder", START_SECONDS)
@@ -476,10 +476,10 @@ def test_a_folder_that_cannot_be_used_is_named_before_anything_starts(tmp_path: 
     file = tmp_path / "file"
     file.touch()
     for flags, said in (
-        (("--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
-        (("--log-dir", str(tmp_path / "no" / "logs")), "cannot be made: there is no folder"),
-        (("--", "--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is no folder"),
-        (("--run-dir", str(file)), rf"--run-dir \(ABFLEET_RUN_DIR\): '{file}' is no folder"),
+        (("--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is not a folder"),
+        (("--log-dir", str(tmp_path / "no" / "logs")), "cannot be created: the folder"),
+        (("--", "--log-dir", str(file)), rf"--log-dir \(ABFLEET_LOG_DIR\): '{file}' is not a folder"),
+        (("--run-dir", str(file)), rf"--run-dir \(ABFLEET_RUN_DIR\): '{file}' is not a folder"),
     ):
         with Up(tmp_path, registry, *flags) as up:
             up.wait_for(said, START_SECONDS)
@@ -494,7 +494,7 @@ def test_a_broken_default_model_ends_it_with_the_reason(tmp_path: Path) -> None:
     with Up(tmp_path, registry, experiments=small_file()) as up:
         up.wait_for(r"worker-v1.2.3 did not start", START_SECONDS)
         up.wait_for(r"sha256")
-        up.wait_for(r"logs of the processes are kept in ")
+        up.wait_for(r"logs of the processes are in ")
         assert up.ended() == 1
     assert list((tmp_path / ".abfleet").glob("run-*/worker-v1.2.3.log"))
 
@@ -514,7 +514,7 @@ def test_a_broken_treatment_does_not_keep_it_from_ready(tmp_path: Path) -> None:
     (registry / "v1.3.0-beta" / "model.onnx").write_bytes(b"not a model")
     with Up(tmp_path, registry) as up:
         up.ready()
-        up.wait_for(r"no worker serves v1.3.0-beta; v1.2.3 answers instead")
+        up.wait_for(r"no worker serves v1.3.0-beta yet; v1.2.3 answers as a fallback")
         assert call(up.address).model_version == "v1.2.3"
 
 

@@ -1,5 +1,6 @@
 """Each rule of the decision, on sums made to meet it. No log: that the sums are right is tested elsewhere."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -29,11 +30,13 @@ def evidence(
     errors: tuple[float, ...] = (0.01, 0.01),
     a_day: tuple[int, ...] = (2800, 2800),
     looks: int = 28,
+    days: int = 28,
     **quality: Any,
 ) -> Evidence:
-    """Equal days of exactly these rates, without any chance in them."""
+    """Equal days of exactly these rates, without any chance in them; nobody comes after so many days."""
     groups = ("control", "experiment", "canary")[: len(rate)]
     daily = np.tile(np.array(a_day, dtype=float), (looks, 1))
+    daily[days:] = 0
     times = [*range(1, looks + 1), looks]
     users = np.stack([daily[:t].sum(axis=0) for t in times])[:, None, :]
     shares = np.array(a_day) / sum(a_day)
@@ -72,6 +75,39 @@ def test_too_few_users_at_the_horizon_are_inconclusive() -> None:
     """The horizon ends before the planned number."""
     found = decide(evidence(a_day=(300, 300)), PLAN)
     assert (found.verdict, found.history[-2][0]) == (Verdict.INCONCLUSIVE, Verdict.KEEP_RUNNING)
+    assert len(found.reasons) == 1
+    assert re.match(
+        r"the horizon has ended after 16,800 users \(\d+,\d+ planned\), too few to detect a change of 10% in "
+        r"conversion_rate: conversion_rate of experiment: \+0\.0% ",
+        found.reasons[0],
+    )
+
+
+@pytest.mark.parametrize(
+    ("a_day", "days", "rate", "why"),
+    [
+        (
+            (50_000, 50_000),
+            1,
+            0.0535,
+            r"the looks after look 1 of 28 added no information, so the boundary has stayed at ",
+        ),
+        ((2_000, 2_000), 28, 0.05265, r"z is \d\.\d\d, and the boundary at the last look is \d\.\d\d$"),
+    ],
+)
+def test_enough_users_at_the_horizon_are_never_called_too_few(
+    a_day: tuple[int, int], days: int, rate: float, why: str
+) -> None:
+    """More than planned came and the metric is ahead, but no look passed: on one day, or by a little."""
+    found = decide(evidence(a_day=a_day, days=days, rate=(0.05, rate), errors=(0.01, 0.01)), PLAN)
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.users_planned < sum(a_day) * days
+    first, second = found.reasons
+    assert re.search(
+        r"users \([\d,]+ planned\), and no boundary has been crossed: conversion_rate of experiment: ", first
+    )
+    assert re.match(why, second)
+    assert "too few" not in f"{first} {second}".replace("too few events for an always-valid interval", "")
 
 
 def test_a_winner_ships_after_the_minimum_and_the_crossing_stands() -> None:
@@ -94,17 +130,19 @@ def test_a_guardrail_that_is_not_shown_to_hold_keeps_a_winner_back() -> None:
     assert found.verdict is Verdict.KEEP_RUNNING
     better, held_back = found.reasons
     assert better.startswith("conversion_rate of experiment is better than control's: +20.0% ")
-    assert held_back == "it is not to be shipped yet, because error_rate is not yet shown to be within its margin"
+    assert held_back == "it cannot be shipped yet, because error_rate is not yet shown to be within its margin"
     late = decide(evidence(rate=(0.05, 0.06), errors=(0.01, 0.0125), a_day=(1500, 1500)), PLAN)
     assert late.verdict is Verdict.INCONCLUSIVE
-    assert late.reasons[1].startswith("the horizon has ended, and it is not to be shipped, because error_rate is not")
+    assert late.reasons[1].startswith(
+        "the horizon has ended, and experiment cannot be shipped, because error_rate is not"
+    )
 
 
 def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
     """The boundary is crossed on day 3: that is said, and why it does not count yet."""
     better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons
     assert better.endswith("; it crossed its boundary")
-    assert held_back == "it is not to be shipped yet, because the plan's minimum has not passed"
+    assert held_back == "it cannot be shipped yet, because the plan's minimum has not passed"
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
@@ -129,7 +167,7 @@ def test_a_guardrail_without_any_event_passes_once_it_would_have_shown() -> None
     few = evidence(rate=(0.05, 0.15), errors=(0.0, 0.0), a_day=(100, 100), looks=14)
     found, why = verdict(few)
     assert found is Verdict.KEEP_RUNNING
-    assert "not one has a failed call in the log" in why
+    assert "users in both groups has a failed call in the log" in why
 
 
 def test_users_are_planned_for_errors_that_nobody_has_seen() -> None:
@@ -216,7 +254,7 @@ def test_unequally_unjoined_outcomes_refuse() -> None:
     assert verdict(evidence(rate=(0.05, 0.07), **equal))[0] is Verdict.SHIP
     unequal = {"joined": np.array([9900.0, 9700.0]), "unjoined": np.array([100.0, 300.0])}
     found, why = verdict(evidence(rate=(0.05, 0.07), **unequal))
-    assert (found, "not in the log" in why) == (Verdict.REFUSE, True)
+    assert (found, "without a request in the log" in why) == (Verdict.REFUSE, True)
 
 
 def test_groups_that_differed_before_refuse_a_winner() -> None:
@@ -245,7 +283,7 @@ def test_a_group_with_weight_and_no_traffic_refuses() -> None:
     none = whole.new_users * np.array([1.0, 0.0])
     silent = replace(whole, new_users=none, users=none[:, 0], shares=whole.shares * 0)  # not by the split's test
     found, why = verdict(silent)
-    assert (found, "not one of" in why) == (Verdict.REFUSE, True)
+    assert (found, "none of" in why) == (Verdict.REFUSE, True)
 
 
 def test_a_fault_beside_a_failing_guardrail_is_named_and_does_not_save_the_treatment() -> None:

@@ -56,7 +56,7 @@ def test_markdown_says_the_verdict_first_and_has_whole_tables(folder: Path) -> N
     lines = result.stdout.splitlines()
     assert lines[0] == "## test: KEEP RUNNING"
     assert lines[2] == "running since 2026\\-11\\-01T00\\:00\\:00Z"
-    assert lines[4].startswith("- no boundary is crossed after 300 users")
+    assert lines[4].startswith("- no boundary has been crossed after 300 users")
     tables = [len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")]
     assert tables == [9] * 4 + [8] * 4
     assert any(line.startswith("| conversion\\_rate | primary | treatment |") for line in lines)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,9 +50,9 @@ def test_looks_and_minimum_have_dates(tmp_path: Path, days: float, next_look: st
     assert (plan["next_look"], plan["earliest_ship"]) == (next_look, earliest)
     assert (plan["minimum_until"], plan["horizon_ends"]) == ("2026-11-08T00:00:00Z", "2026-11-29T00:00:00Z")
     assert f"the next look is at {next_look}" in said
-    assert f"the earliest to ship at is {earliest}" in said
+    assert f"the earliest look that can ship is at {earliest}" in said
     assert ("the first one is at" in said) == (days < 1)
-    assert ("before `plan.minimum` has passed (7 days), at 2026-11-08T00:00:00Z" in said) == (days < 7)
+    assert ("before 2026-11-08T00:00:00Z, when `plan.minimum` (7 days) has passed" in said) == (days < 7)
 
 
 def test_the_time_left_counts_the_minimum(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ def test_missing_events_are_told_by_group(tmp_path: Path) -> None:
     experiment = only(report_of(a_log(3.5).write(tmp_path), file_text("conversion_rate", ("error_rate",))))
     assert experiment["metrics"][0]["missing_events"] == {"control": 90, "treatment": 90}
     assert experiment["metrics"][1]["missing_events"] is None, "nobody waits for more errors"
-    assert any("90 in control and 90 in treatment are missing" in one for one in experiment["waiting"])
+    assert any("still missing: 90 in control and 90 in treatment" in one for one in experiment["waiting"])
 
 
 def test_missing_events_are_told_once_for_all_treatments(tmp_path: Path) -> None:
@@ -81,9 +82,9 @@ def test_missing_events_are_told_once_for_all_treatments(tmp_path: Path) -> None
             log.outcome("conversion", user, request, at)
     text = file_text("conversion_rate").replace("weight: 50", "weight: 34", 1).replace("weight: 50", "weight: 33")
     text = text.replace("    metrics:", "      - {name: second, model: v2, weight: 33}\n    metrics:", 1)
-    said = [one for one in only(report_of(log.write(tmp_path), text))["waiting"] if "are missing" in one]
+    said = [one for one in only(report_of(log.write(tmp_path), text))["waiting"] if "still missing" in one]
     assert len(said) == 1
-    assert said[0].endswith("with a `conversion` in each group: 72 in control and 72 in second are missing")
+    assert said[0].endswith("with a `conversion` in each group; still missing: 72 in control and 72 in second")
 
 
 def test_outcome_types_that_have_not_arrived(tmp_path: Path) -> None:
@@ -94,8 +95,10 @@ def test_outcome_types_that_have_not_arrived(tmp_path: Path) -> None:
     (experiment,) = report.experiments
     assert missing_outcomes(experiment.gathered) == ("click", "purchase", "play")
     (said,) = missing(experiment)
-    assert said.startswith("not one `click` or `purchase` with a value or `play` has arrived, so nothing can be said")
-    assert said.endswith("of ctr, revenue_per_user, finished")
+    assert said.startswith(
+        "the log has no `click` and no `purchase` with a value and no `play`, so these metrics have no result: "
+    )
+    assert said.endswith(": ctr, revenue_per_user, finished")
 
 
 def test_a_decided_experiment_waits_for_nothing() -> None:
@@ -119,7 +122,7 @@ def at_look_16(verdict: Verdict, days_left: float) -> ExperimentReport:
 def test_the_time_left_is_told_where_something_is_waited_for(words: Callable[[ExperimentReport], str]) -> None:
     """A verdict that came before the end of the plan leaves none; planned users may have come, and looks are left."""
     told = {
-        (verdict, days): words(at_look_16(verdict, days)).replace("\xa0", " ").partition("planned, ")[2]
+        (verdict, days): re.split(r"planned\)?, ", words(at_look_16(verdict, days)).replace("\xa0", " "))[1]
         for verdict in (Verdict.SHIP, Verdict.CHECK_FIRST, Verdict.ROLL_BACK, Verdict.KEEP_RUNNING)
         for days in (0.0, 5.0)
     }

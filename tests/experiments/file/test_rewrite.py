@@ -272,7 +272,7 @@ def test_save_does_not_overwrite_what_another_wrote(tmp_path: Path) -> None:
     """If the file changed since it was read, it stays as the other left it."""
     file = tmp_path / "f.yaml"
     file.write_bytes(b"another's")
-    with pytest.raises(SaveError, match="was changed by somebody else meanwhile"):
+    with pytest.raises(SaveError, match="was changed by another process"):
         save(file, read=b"old", changed=b"new")
     assert file.read_bytes() == b"another's"
     with pytest.raises(SaveError, match="could not be written"):

@@ -117,7 +117,7 @@ def test_what_stays_is_packed_as_it_was(tmp_path: Path, packed: str) -> None:
     """And the first line's mark is a part of it."""
     path = broken_log(tmp_path, UNFIT["no UTF-8"], packed=packed)
     before = all_of(tmp_path)
-    assert "1 lines stay" in run("compact", "--logs", tmp_path).stdout
+    assert "left in place: 1 line" in run("compact", "--logs", tmp_path).stdout
     assert [raw for raw, _ in lines_of(path)] == [UNFIT["no UTF-8"]]
     assert all_of(tmp_path) == before
 
@@ -161,10 +161,15 @@ def test_a_cut_file_is_left_and_told(tmp_path: Path) -> None:
         path.write_bytes(content[:size])
         assert json.loads(run("check", "--logs", tmp_path, "--json", code=1).stdout)["unreadable"] == 1
         assert analysed(tmp_path)[1] == 1
-        assert f"{path}: stays as it is" in run("compact", "--logs", tmp_path).stdout.replace("\n", "")
+        assert f"{path}: left alone, because it is damaged" in run("compact", "--logs", tmp_path).stdout.replace(
+            "\n", ""
+        )
         assert path.read_bytes() == content[:size]
-        assert f"damaged, and not erased: {path}" in run("erase", "user-20", "--logs", tmp_path, code=1).stderr
-        assert "1 line cannot be read" in run("user", "user-21", "--logs", tmp_path).stderr
+        assert (
+            f"not erased, because the file is damaged: {path}"
+            in run("erase", "user-20", "--logs", tmp_path, code=1).stderr
+        )
+        assert "1 unreadable line, the first in" in run("user", "user-21", "--logs", tmp_path).stderr
     path.write_bytes(content)
     assert compact(tmp_path, tmp_path / "compacted", HERE).files == 1
     assert checked(tmp_path).by_experiment["ranking", "treatment"] > 1
@@ -190,14 +195,14 @@ def test_a_user_is_erased_from_what_is_left(tmp_path: Path, case: str, when: str
         run("compact", "--logs", tmp_path)
     told = run("erase", "gone-user", "--logs", tmp_path).stdout
     assert "2 lines in" in told
-    assert "1 lines cannot be read and stay" in told
+    assert "kept 1 unreadable line" in told
     assert sorted(all_of(tmp_path)) == [b"{half", b"{}"]
 
 
 def test_an_id_that_was_written_with_escapes(tmp_path: Path) -> None:
     """JSON has two ways to write it, and a broken line may have either."""
     put(tmp_path, [], tail='{"user_id": "jürgen"\n{"user_id": "j\\u00fcrgen"\n'.encode())
-    assert "2 lines in 1 files were erased" in run("erase", "jürgen", "--logs", tmp_path).stdout
+    assert "erased 2 lines in 1 file" in run("erase", "jürgen", "--logs", tmp_path).stdout
 
 
 @pytest.mark.parametrize("case", BROKEN)
@@ -208,7 +213,7 @@ def test_shown_around_it(tmp_path: Path, case: str) -> None:
     for words in (("tail", "--no-follow", "-n", "99"), ("user", "user-5")):
         told = run(*words, "--logs", tmp_path)
         assert "user-5" in told.stdout
-        assert ("1 line cannot be read" in told.stderr) != readable
+        assert ("1 unreadable line, the first in" in told.stderr) != readable
 
 
 def orjson_reads(line: bytes) -> bool:
@@ -259,5 +264,5 @@ def test_a_broken_row_of_a_table_is_rejected_alone(tmp_path: Path, cell: bytes) 
     good = b"ann,click,2026-11-01T12:00:00Z,caf\xe9\n"
     file.write_bytes(b"user_id,type,time,place\n" + good + good.replace(b"ann", cell) + good.replace(b"ann", b"bob"))
     told = run("import-outcomes", file, "--logs", tmp_path / "logs", "--skip-rejected", code=1)
-    assert "3 rows: 2 good, 0 repeated, 1 rejected" in told.stdout.replace("\n", " ")
+    assert "3 rows: 2 accepted, 0 repeated, 1 rejected" in told.stdout.replace("\n", " ")
     assert "row 2: " in told.stderr

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 from abfleet_log.writer import sinks
-from abfleet_log.writer.decision_log import DecisionLog, LogSettings
+from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_log.writer.log_settings import LogSettings
 
 QUIET = LogSettings(flush_interval_seconds=3600, compress="none")
 """Flushes when told."""

@@ -145,7 +145,7 @@ def test_identity_of_odd_properties() -> None:
 def test_native_and_what_it_cannot_do() -> None:
     """Asked for together it is an error that names both flags; auto is grpcio then."""
     assert choose("auto", needs_grpcio="--tls-cert") == "grpcio"
-    with pytest.raises(TransportUnavailable, match="--transport native and --tls-cert exclude"):
+    with pytest.raises(TransportUnavailable, match="--transport native cannot be combined with --tls-cert"):
         choose("native", needs_grpcio="--tls-cert")
 
 

@@ -43,7 +43,7 @@ def test_without_scopes_a_token_is_for_feedback_alone(tmp_path: Path) -> None:
         (f"sh/op {DIGEST}", "the name is not allowed"),
         ("shop abf_the-token-itself", "shop has no SHA-256"),
         ("abf_the-token-itself shop", "it has no SHA-256"),
-        (f"shop {DIGEST} root", "scope 'root' is not known; allowed are feedback, admin, dashboard"),
+        (f"shop {DIGEST} root", "scope 'root' is not known; allowed: feedback, admin, dashboard"),
         (f"shop {DIGEST}\nshop {DIGEST}", "line 2: the name shop is used twice"),
     ],
 )

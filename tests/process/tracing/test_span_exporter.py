@@ -138,7 +138,7 @@ def test_a_hanging_receiver_holds_nobody(make: Make) -> None:
 )
 def test_bad_endpoints_are_refused(url: str) -> None:
     """What is no address of an HTTP receiver is said to be none."""
-    with pytest.raises(ValueError, match="allowed are http"):
+    with pytest.raises(ValueError, match="allowed: http"):
         endpoint_or_none(url)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 from abfleet_router.balancing.queue_delay import MAX_WAIT_SECONDS, SMOOTHING, ExpectedWait
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.fleet.health_watch import ReplicaHealth
-from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_transport.call import Code
 from hypothesis import given
 from hypothesis import strategies as st

@@ -8,7 +8,8 @@ from typing import Any, cast
 import orjson
 import pytest
 from abfleet_log.writer import sinks
-from abfleet_log.writer.decision_log import DecisionLog, LogSettings
+from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_log.writer.log_settings import LogSettings
 from abfleet_transport.call import Code
 
 from tests.router.bench import Bench

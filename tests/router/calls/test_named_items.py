@@ -61,7 +61,9 @@ async def test_one_kind_in_one_request(make_bench: Make) -> None:
     await bench.arrive(call)
     (failed,) = call.answers
     assert not isinstance(failed, bytes)
-    said = "items: 'a secret' is not allowed; allowed: names, or numbers in item_ids, not both in one request"
+    said = (
+        "items: 'a secret' is not allowed; allowed: names in items, or numbers in item_ids, but not both in one request"
+    )
     assert (failed.code.name, failed.message) == ("INVALID_ARGUMENT", said)
     assert bench.open_batches() == []
     (line,) = [line for line in bench.log.lines if line["event"] == "rejected"]

@@ -6,7 +6,7 @@ import pytest
 from abfleet_experiments.file.load import load_text
 from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_router.calls.batch_failures import code_of
-from abfleet_router.fleet.replica import BatchingSettings
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_transport.call import Code
 from hypothesis import given, settings
 from hypothesis import strategies as st

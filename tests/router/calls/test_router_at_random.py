@@ -5,8 +5,9 @@ import asyncio
 from abfleet_experiments.config import ModelTarget
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
 from abfleet_router.balancing.ejection import EjectionPolicy
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.fleet.health_watch import ReplicaHealth
-from abfleet_router.fleet.replica import BatchingSettings, Replica
+from abfleet_router.fleet.replica import Replica
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 from hypothesis import settings

@@ -2,8 +2,8 @@
 
 import pytest
 from abfleet_experiments.config import ModelTarget
+from abfleet_router.fleet.batching import BatchingSettings
 from abfleet_router.fleet.health_watch import ReplicaHealth
-from abfleet_router.fleet.replica import BatchingSettings
 from abfleet_transport.call import Code
 
 from tests.router.bench import fake

@@ -13,7 +13,8 @@ import pytest
 from abfleet_experiments.file.load import load_text
 from abfleet_log import schema
 from abfleet_log.writer import sinks
-from abfleet_log.writer.decision_log import DecisionLog, LogSettings
+from abfleet_log.writer.decision_log import DecisionLog
+from abfleet_log.writer.log_settings import LogSettings
 from abfleet_protos.recommender_pb2 import Outcome, RecordRequest, RecordResponse
 from abfleet_protos.recommender_pb2_grpc import FeedbackStub, add_FeedbackServicer_to_server
 from abfleet_router.configuration.snapshot import Snapshot, make_snapshot

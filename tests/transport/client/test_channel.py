@@ -64,7 +64,7 @@ async def test_without_files_nothing_is_shown() -> None:
         ({"token_file": "missing"}, "--token-file: missing cannot be read: No such file"),
         (
             {"token_file": "/dev/null"},
-            "--token-file: /dev/null does not hold a token; allowed is one token and nothing else",
+            "--token-file: /dev/null does not hold a token; allowed: one token and nothing else",
         ),
     ],
 )

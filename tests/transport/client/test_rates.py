@@ -175,7 +175,7 @@ def test_news_is_said_once() -> None:
     assert lines == [
         "the new configuration is not in force: one",
         "the new configuration is not in force: two",
-        "the file is back to the configuration in force, abc",
+        "the file again matches the configuration in force, abc",
         "configuration new is now in force",
     ]
 

@@ -299,4 +299,4 @@ def test_what_is_no_timeout(value: bytes) -> None:
 def test_an_encoding_that_is_not_known() -> None:
     """The call fails with UNIMPLEMENTED, and the error names the encodings that are allowed."""
     problem = read((b"grpc-encoding", b"br")).problem
-    assert problem == (Code.UNIMPLEMENTED, "grpc-encoding: 'br'; allowed are identity, gzip, deflate")
+    assert problem == (Code.UNIMPLEMENTED, "grpc-encoding: 'br'; allowed: identity, gzip, deflate")

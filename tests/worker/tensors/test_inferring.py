@@ -223,7 +223,7 @@ def test_a_worker_tries_again_whether_requests_may_be_joined(tmp_path: Path) -> 
     assert not model.joins
     (line,) = lines
     assert (line["event"], line["version"]) == ("requests are not joined", "v2")
-    assert "is not the one alone" in line["reason"]
+    assert "differs from the single answer" in line["reason"]
 
 
 def test_a_graph_that_is_not_its_signature_is_not_served(tmp_path: Path) -> None:

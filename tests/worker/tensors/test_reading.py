@@ -143,27 +143,27 @@ def put(message: ModelInferRequest, place: int, **fields: Any) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda m: put(m, 0, name="person"), "inputs[0].name: 'person' is no input; allowed are user, items, context"),
+        (lambda m: put(m, 0, name="person"), "inputs[0].name: 'person' is no input; allowed: user, items, context"),
         (lambda m: put(m, 0, name="items"), "input 'items': is given twice"),
         (lambda m: put(m, 0, name="x" * 99), "inputs[0].name: 'xxx"),
         (lambda m: (m.inputs.pop(), m.raw_input_contents.pop()), "input 'context': is missing"),
-        (lambda m: put(m, 0, datatype="INT32"), "input 'user': datatype: 'INT32' is not allowed; allowed is INT64"),
-        (lambda m: put(m, 0, datatype=""), "input 'user': datatype: '' is not allowed; allowed is INT64"),
-        (lambda m: put(m, 0, shape=[2]), "input 'user': shape: [2] is not allowed; allowed is [-1, 1], where -1"),
-        (lambda m: put(m, 0, shape=[2, 2]), "input 'user': shape: [2, 2] is not allowed; allowed is [-1, 1]"),
+        (lambda m: put(m, 0, datatype="INT32"), "input 'user': datatype: 'INT32' is not allowed; allowed: INT64"),
+        (lambda m: put(m, 0, datatype=""), "input 'user': datatype: '' is not allowed; allowed: INT64"),
+        (lambda m: put(m, 0, shape=[2]), "input 'user': shape: [2] is not allowed; allowed: [-1, 1], where -1"),
+        (lambda m: put(m, 0, shape=[2, 2]), "input 'user': shape: [2, 2] is not allowed; allowed: [-1, 1]"),
         (lambda m: put(m, 0, shape=[-2, 1]), "input 'user': shape: [-2, 1] is not allowed"),
         (lambda m: put(m, 0, shape=[1] * 99), "1, 1, …] is not allowed"),
         (lambda m: put(m, 1, shape=[0, 2**40]), "input 'items': shape: [0, 1099511627776] is empty and too large"),
         (lambda m: put(m, 1, shape=[3, 2]), "its dimension 'rows' is 2 in 'user', and must be the same"),
         (lambda m: put(m, 1, shape=[2, 2]), "raw_input_contents: 48 bytes; its shape takes 4 elements of 8 bytes"),
-        (lambda m: m.raw_input_contents.pop(), "raw_input_contents: 2 entries for 3 inputs; allowed are none, or one"),
+        (lambda m: m.raw_input_contents.pop(), "raw_input_contents: 2 entries for 3 inputs; allowed: none, or one"),
         (lambda m: m.inputs[0].contents.int64_contents.append(1), "input 'user': contents: are not allowed beside raw"),
         (lambda m: texts(m, b"\x01\0\0\0"), "input 'context': raw_input_contents: element 0 goes past the end"),
         (lambda m: texts(m, b"\x01\0"), "input 'context': raw_input_contents: element 0 goes past the end"),
         (lambda m: texts(m, text(b"a")), "input 'context': raw_input_contents: 1 elements; its shape takes 2"),
         (lambda m: texts(m, text(b"a") * 9), "raw_input_contents: more than 2 elements; its shape takes 2"),
-        (lambda m: texts(m, text(b"a") + text(b"\xff")), "input 'context': element 1 is not UTF-8; allowed is UTF-8"),
-        (lambda m: m.outputs.add(name="x"), "outputs[0].name: 'x' is no output; allowed are score, best, echoed"),
+        (lambda m: texts(m, text(b"a") + text(b"\xff")), "input 'context': element 1 is not UTF-8; allowed: UTF-8"),
+        (lambda m: m.outputs.add(name="x"), "outputs[0].name: 'x' is no output; allowed: score, best, echoed"),
         (lambda m: [m.outputs.add(name="best") for _ in "ab"], "output 'best': is asked for twice"),
     ],
 )
@@ -190,7 +190,7 @@ def texts(message: ModelInferRequest, content: bytes) -> None:
     [
         (lambda m: m.inputs[0].ClearField("contents"), "input 'user': contents: 0 elements; its shape takes 2"),
         (lambda m: m.inputs[0].contents.int64_contents.append(1), "contents.int64_contents: 3 elements; its shape ta"),
-        (lambda m: m.inputs[0].contents.int_contents.append(1), "contents.int_contents: is not for INT64; allowed is"),
+        (lambda m: m.inputs[0].contents.int_contents.append(1), "contents.int_contents: is not for INT64; allowed:"),
         (lambda m: m.inputs[2].contents.bytes_contents.append(b"x"), "contents.bytes_contents: 3 elements; its shape"),
     ],
 )
@@ -224,7 +224,7 @@ def test_half_precision_has_no_typed_form_and_a_truth_value_is_0_or_1(echo: Mode
     message = request({name: array for name, array in inputs.items() if name != "in_FP16"}, typed=True)
     half = message.inputs.add(name="in_FP16", datatype="FP16", shape=[1, 1])
     half.contents.fp32_contents.append(1)
-    assert "is not for FP16; allowed is raw_input_contents" in refused(echo, message)[1]
+    assert "is not for FP16; allowed: raw_input_contents" in refused(echo, message)[1]
 
 
 @pytest.mark.parametrize(
@@ -288,8 +288,8 @@ def test_bytes_that_are_no_request_are_refused(ranker: ModelService) -> None:
 @pytest.mark.parametrize(
     ("name", "version", "words"),
     [
-        ("other", "", "model_name: 'other' is not served; allowed is recommender"),
-        ("recommender", "v9", "model_version: 'v9' is not served; allowed are v2, production, or none"),
+        ("other", "", "model_name: 'other' is not served; allowed: recommender"),
+        ("recommender", "v9", "model_version: 'v9' is not served; allowed: v2, production, or none"),
         ("recommender", "v2", ""),
         ("recommender", "production", ""),
         ("recommender", "", ""),

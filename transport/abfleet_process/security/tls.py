@@ -131,7 +131,7 @@ def load_pair(context: ssl.SSLContext, files: CertificateFiles) -> None:
     read_file(files.key_flag, files.key)
 
     def no_password() -> str:
-        raise CredentialError(f"{files.key_flag}: {files.key} is encrypted; allowed is a key without a password")
+        raise CredentialError(f"{files.key_flag}: {files.key} is encrypted; allowed: a key without a password")
 
     try:
         context.load_cert_chain(files.cert, files.key, password=no_password)
@@ -158,9 +158,7 @@ def check_dates(files: CertificateFiles, cert: bytes, now: float) -> float:
         raise CredentialError(f"{files.cert_flag}: {files.cert}: {error}") from error
     if ends <= now:
         day = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(ends))
-        raise CredentialError(
-            f"{files.cert_flag}: {files.cert} expired on {day}; allowed is a certificate that is valid"
-        )
+        raise CredentialError(f"{files.cert_flag}: {files.cert} expired on {day}; renew the certificate")
     return ends
 
 

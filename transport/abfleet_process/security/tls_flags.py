@@ -35,14 +35,22 @@ class ServerSecurity:
 def add(flags: Flags, max_message_bytes: int) -> None:
     """Adds the flags; `max_message_bytes` is the default, which differs."""
     flags.add("tls-cert", str, "", "FILE", "serve TLS with this certificate chain (PEM), read again when it changes")
-    flags.add("tls-key", str, "", "FILE", "its private key, without a password")
-    flags.add("tls-client-ca", str, "", "FILE", "ask every client for a certificate of this authority (mTLS)")
+    flags.add("tls-key", str, "", "FILE", "private key of the certificate, without a password")
     flags.add(
-        "max-message-bytes", whole(1024, 2**30), f"{max_message_bytes}", "BYTES", "largest message that is accepted"
+        "tls-client-ca", str, "", "FILE", "require a client certificate of this authority from every client (mTLS)"
     )
-    flags.add("max-metadata-bytes", whole(1024, 2**24), "16384", "BYTES", "most metadata of a call")
-    flags.add("max-concurrent-streams", whole(1, 2**31 - 1), "4096", "N", "most calls under way on one connection")
-    flags.add("max-connections", optional_whole(1, 2**31 - 1), "off", "N", "most connections")
+    flags.add(
+        "max-message-bytes", whole(1024, 2**30), f"{max_message_bytes}", "BYTES", "maximum size of a message in bytes"
+    )
+    flags.add("max-metadata-bytes", whole(1024, 2**24), "16384", "BYTES", "maximum size of a call's metadata in bytes")
+    flags.add(
+        "max-concurrent-streams",
+        whole(1, 2**31 - 1),
+        "4096",
+        "N",
+        "maximum number of concurrent calls on one connection",
+    )
+    flags.add("max-connections", optional_whole(1, 2**31 - 1), "off", "N", "maximum number of connections")
 
 
 def read(got: argparse.Namespace) -> ServerSecurity:
@@ -64,5 +72,5 @@ def pair(cert: str, key: str, cert_flag: str, key_flag: str) -> CertificateFiles
     """A certificate and its key, both or none. Raises SettingsError for one alone."""
     if bool(cert) != bool(key):
         there, missing = (cert_flag, key_flag) if cert else (key_flag, cert_flag)
-        raise SettingsError(f"{there} needs {missing} too")
+        raise SettingsError(f"{there} also needs {missing}")
     return CertificateFiles(cert=Path(cert), key=Path(key), cert_flag=cert_flag, key_flag=key_flag) if cert else None

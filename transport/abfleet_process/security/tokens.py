@@ -85,16 +85,16 @@ def parse(text: str) -> tuple[Token, ...]:
 
 def _problem(words: list[str], names: Collection[str]) -> str | None:
     if len(words) not in (2, 3):
-        return f"{len(words)} words; allowed are a name, a SHA-256 and, if need be, scopes"
+        return f"{len(words)} words; allowed: a name, a SHA-256 and, if need be, scopes"
     if NAME.fullmatch(words[0]) is None:
-        return f"the name is not allowed; allowed are {NAME_RULE}"
+        return f"the name is not allowed; allowed: {NAME_RULE}"
     if words[0] in names:
         return f"the name {_shown(words[0])} is used twice"
     if DIGEST.fullmatch(words[1]) is None:
-        return f"{_shown(words[0])} has no SHA-256; allowed are 64 digits 0-9 a-f, as `abfleet token new` prints them"
+        return f"{_shown(words[0])} has no SHA-256; allowed: 64 digits 0-9 a-f, as `abfleet token new` prints them"
     unknown = sorted(set(words[2].split(",")) - set(SCOPES)) if len(words) == 3 else ()
     if unknown:
-        return f"scope {_shown(unknown[0])!r} is not known; allowed are {', '.join(SCOPES)}"
+        return f"scope {_shown(unknown[0])!r} is not known; allowed: {', '.join(SCOPES)}"
     return None
 
 
@@ -106,7 +106,7 @@ def _shown(name: str) -> str:
 def new(name: str, scopes: Iterable[str]) -> tuple[str, Token]:
     """A new token, and what to store of it. Raises ValueError for a name or scope that is not allowed."""
     if NAME.fullmatch(name) is None:
-        raise ValueError(f"the name {name[:64]!r} is not allowed; allowed are {NAME_RULE}")
+        raise ValueError(f"the name {name[:64]!r} is not allowed; allowed: {NAME_RULE}")
     secret = PREFIX + secrets.token_urlsafe(SECRET_BYTES)
     token = Token(name, digest_of(secret), frozenset(scopes))
     parse(token.line())  # says what is wrong with the scopes

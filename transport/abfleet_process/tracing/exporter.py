@@ -2,15 +2,16 @@
 
 import importlib.util
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
-
-from prometheus_client.core import Metric
 
 from abfleet_process.errors import TransportUnavailable
 from abfleet_process.tracing.spans import Attribute, Resource, Span
 
-ENDPOINT_HELP = "send traces to this OTLP receiver, for example http://127.0.0.1:4318"
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
+ENDPOINT_HELP = "URL of the OTLP receiver to send traces to, for example http://127.0.0.1:4318"
 
 
 class Exporter(Protocol):
@@ -22,7 +23,7 @@ class Exporter(Protocol):
 
     def close(self) -> None: ...
 
-    def families(self) -> Iterable[Metric]: ...
+    def families(self) -> "Iterable[Metric]": ...
 
 
 def endpoint_or_none(value: str) -> str:
@@ -35,7 +36,7 @@ def endpoint_or_none(value: str) -> str:
     except ValueError:  # no port number
         good = False
     if not good or parts.query or parts.fragment or parts.username:
-        raise ValueError("allowed are http://HOST:PORT and https://HOST:PORT, with or without a path")
+        raise ValueError("allowed: http://HOST:PORT and https://HOST:PORT, with or without a path")
     return value
 
 
@@ -48,7 +49,8 @@ def make_exporter(endpoint: str, service: str, more: Mapping[str, Attribute]) ->
         return None
     if importlib.util.find_spec("opentelemetry") is None or importlib.util.find_spec("opentelemetry.proto") is None:
         raise TransportUnavailable(
-            "--otlp-endpoint needs the package opentelemetry-proto, which is not installed; install abfleet[tracing]"
+            "--otlp-endpoint needs the package opentelemetry-proto, which is not installed; run pip install "
+            "'abfleet[tracing]'"
         )
     from abfleet_process.tracing.span_exporter import SpanExporter
 

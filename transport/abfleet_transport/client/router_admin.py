@@ -46,7 +46,7 @@ class RouterAdmin:
             return from_answer(answer)
         except ValueError as error:
             raise Unreachable(
-                f"the status of {self.address} is not understood ({error}); is the router of another release?"
+                f"the status of {self.address} cannot be read ({error}); the router may be of another release"
             ) from error
 
     async def set_log_level(self, level: str) -> tuple[str, str]:
@@ -66,5 +66,5 @@ class RouterAdmin:
                     f"{self.address} refuses: {error.details()}; give a token with --token-file"
                 ) from error
             if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
-                raise Unreachable(f"the answer of {self.address} cannot be had: {error.details()}") from error
+                raise Unreachable(f"the answer of {self.address} cannot be read: {error.details()}") from error
             raise Unreachable(f"no router answers on {self.address}: {error.details()}") from error

@@ -102,19 +102,19 @@ class RefusalCounts:
         """All but what is too large, as metrics."""
         yield CounterMetricFamily(
             "abfleet_refused_unread",
-            "Calls refused before they were read: not assigned, and not in the decision log.",
+            "Calls refused before they were read; they are not assigned, and not in the decision log.",
             value=self.refused,
         )
         refusals = CounterMetricFamily(
             "abfleet_requests_refused",
-            "Requests refused by the transport: not assigned, and not in the decision log.",
+            "Requests refused by the transport; they are not assigned, and not in the decision log.",
             labels=["reason"],
         )
         for reason in REFUSALS:
             refusals.add_metric([reason], self.refusals[reason])
         yield refusals
         cuts = CounterMetricFamily(
-            "abfleet_connections_cut", "Connections ended because of what their client did.", labels=["reason"]
+            "abfleet_connections_cut", "Connections closed because of what their client did.", labels=["reason"]
         )
         for reason in CUTS:
             cuts.add_metric([reason], self.cuts[reason])
@@ -210,7 +210,7 @@ class CallQueue:
     def families(self) -> Iterable[Metric]:
         """What waits, and what was refused before it was read."""
         yield GaugeMetricFamily(
-            "abfleet_unread_calls", "Calls received that wait for a turn of the event loop.", value=self.waiting_calls
+            "abfleet_unread_calls", "Received calls that wait for a turn of the event loop.", value=self.waiting_calls
         )
         yield from self.counts.families()
 

@@ -119,7 +119,7 @@ class ControlFrames:
             return
         one.window += increment
         if not increment:
-            side.break_stream(stream, "WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1", http2.PROTOCOL_ERROR)
+            side.break_stream(stream, "WINDOW_UPDATE: 0 bytes; allowed: 1 to 2^31 - 1", http2.PROTOCOL_ERROR)
         elif one.window > http2.MAX_WINDOW:
             text = f"window: {one.window} bytes; at most 2^31 - 1 are allowed"
             side.break_stream(stream, text, http2.FLOW_CONTROL_ERROR)

@@ -155,7 +155,7 @@ class FlowControl:
         Each turn of the loop takes a stream out, or uses up the window.
         """
         if not increment:
-            raise ProtocolError("WINDOW_UPDATE: 0 bytes; allowed are 1 to 2^31 - 1")
+            raise ProtocolError("WINDOW_UPDATE: 0 bytes; allowed: 1 to 2^31 - 1")
         self.window += increment
         if self.window > http2.MAX_WINDOW:
             text = f"window of the connection: {self.window} bytes; at most 2^31 - 1 are allowed"

@@ -259,12 +259,12 @@ def settings(payload: bytes) -> list[tuple[int, int]]:
     values: list[tuple[int, int]] = list(SETTING.iter_unpack(payload))
     for name, value in values:
         if name == MAX_FRAME_SIZE and not DEFAULT_MAX_FRAME <= value < 2**24:
-            raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE: {value}; allowed are 2^14 to 2^24 - 1")
+            raise ProtocolError(f"SETTINGS_MAX_FRAME_SIZE: {value}; allowed: 2^14 to 2^24 - 1")
         if name == INITIAL_WINDOW_SIZE and value > MAX_WINDOW:
             text = f"SETTINGS_INITIAL_WINDOW_SIZE: {value}; at most 2^31 - 1 is allowed"
             raise ProtocolError(text, FLOW_CONTROL_ERROR)
         if name == ENABLE_PUSH and value > 1:
-            raise ProtocolError(f"SETTINGS_ENABLE_PUSH: {value}; allowed are 0 and 1")
+            raise ProtocolError(f"SETTINGS_ENABLE_PUSH: {value}; allowed: 0 and 1")
     return values
 
 

@@ -112,7 +112,7 @@ def decode(block: bytes, most_fields: int) -> Fields:
 
 def _static(index: int) -> tuple[bytes, bytes]:
     if not 1 <= index <= len(STATIC):
-        raise ProtocolError(f"header field index: {index}; allowed are 1 to {len(STATIC)}", COMPRESSION_ERROR)
+        raise ProtocolError(f"header field index: {index}; allowed: 1 to {len(STATIC)}", COMPRESSION_ERROR)
     return STATIC[index - 1]
 
 
@@ -233,14 +233,14 @@ def head_of(fields: Fields) -> Head:
             seconds = timeout_seconds(own[b"grpc-timeout"])
         except ValueError:
             shown = own[b"grpc-timeout"][:64]
-            problem = (Code.INTERNAL, f"grpc-timeout: {shown!r}; allowed are 1 to 8 digits and a unit of HMSmun")
+            problem = (Code.INTERNAL, f"grpc-timeout: {shown!r}; allowed: 1 to 8 digits and a unit of HMSmun")
     if path[:1] != "/" or not path.isascii() or not path.isprintable():  # some of them would end grpcio, too
         problem = (Code.UNIMPLEMENTED, f"path: {path[:64]!a} is not /service/method")
     if b"grpc-encoding" in own:
         encoding = own[b"grpc-encoding"].decode("latin-1")
         if encoding not in ENCODINGS:
             bad_encoding = True
-            problem = (Code.UNIMPLEMENTED, f"grpc-encoding: {encoding[:64]!r}; allowed are {', '.join(ENCODINGS)}")
+            problem = (Code.UNIMPLEMENTED, f"grpc-encoding: {encoding[:64]!r}; allowed: {', '.join(ENCODINGS)}")
     return Head(
         path,
         tuple(metadata),

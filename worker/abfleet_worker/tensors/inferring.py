@@ -172,8 +172,8 @@ def _has_numbers(output: NDArray[Any]) -> bool:
 def not_served(name: str, version: str, served_name: str, served_version: str, alias: str) -> str | None:
     """Why a model of this name and version is not found; None where it is the one that is served."""
     if name != served_name:
-        return f"model_name: {shown(name)} is not served; allowed is {served_name}"
+        return f"model_name: {shown(name)} is not served; allowed: {served_name}"
     allowed = [served_version, *([alias] if alias else [])]
     if version and version not in allowed:
-        return f"model_version: {shown(version)} is not served; allowed are {', '.join(allowed)}, or none"
+        return f"model_version: {shown(version)} is not served; allowed: {', '.join(allowed)}, or none"
     return None

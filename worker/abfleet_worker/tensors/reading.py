@@ -93,15 +93,14 @@ def _inputs(message: ModelInferRequest, face: ModelFace) -> list[Array]:
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         raise WrongRequestError(
-            f"raw_input_contents: {len(raw)} entries for {len(message.inputs)} inputs; "
-            "allowed are none, or one for each"
+            f"raw_input_contents: {len(raw)} entries for {len(message.inputs)} inputs; allowed: none, or one for each"
         )
     found: list[Array | None] = [None] * len(face.inputs)
     for number, tensor in enumerate(message.inputs):
         place = face.by_name.get(tensor.name)
         if place is None:
             names = ", ".join(one.name for one in face.inputs)
-            raise WrongRequestError(f"inputs[{number}].name: {shown(tensor.name)} is no input; allowed are {names}")
+            raise WrongRequestError(f"inputs[{number}].name: {shown(tensor.name)} is no input; allowed: {names}")
         if found[place] is not None:
             raise WrongRequestError(f"input {shown(tensor.name)}: is given twice")
         if SHARED_MEMORY in tensor.parameters:
@@ -119,14 +118,14 @@ def _array(tensor: Any, wanted: TensorFace, face: ModelFace, raw: bytes | None) 
     name = shown(wanted.name)
     if tensor.datatype != wanted.datatype:
         raise WrongRequestError(
-            f"input {name}: datatype: {shown(tensor.datatype)} is not allowed; allowed is {wanted.datatype}"
+            f"input {name}: datatype: {shown(tensor.datatype)} is not allowed; allowed: {wanted.datatype}"
         )
     shape = tuple(tensor.shape)
     if len(shape) != len(wanted.sizes) or any(
         size < 0 or (allowed != FREE and size != allowed) for size, allowed in zip(shape, wanted.sizes, strict=True)
     ):
         raise WrongRequestError(
-            f"input {name}: shape: {_shape(shape)} is not allowed; allowed is {_shape(wanted.sizes)}, "
+            f"input {name}: shape: {_shape(shape)} is not allowed; allowed: {_shape(wanted.sizes)}, "
             "where -1 is any size"
         )
     count = math.prod(shape)
@@ -150,7 +149,7 @@ def _raw_numbers(raw: bytes, count: int, wanted: TensorFace, name: str) -> Array
             f"which are {count * size}"
         )
     if wanted.datatype == "BOOL" and raw.translate(None, b"\0\1"):
-        raise WrongRequestError(f"input {name}: raw_input_contents: a byte is neither 0 nor 1; allowed are 0 and 1")
+        raise WrongRequestError(f"input {name}: raw_input_contents: a byte is neither 0 nor 1; allowed: 0 and 1")
     return np.frombuffer(raw, wanted.dtype)
 
 
@@ -177,7 +176,7 @@ def _typed(contents: Any, count: int, wanted: TensorFace, name: str) -> Array:
         if descriptor.name != wanted.contents:
             allowed = wanted.contents or "raw_input_contents, as FP16 has no other"
             raise WrongRequestError(
-                f"input {name}: contents.{descriptor.name}: is not for {wanted.datatype}; allowed is {allowed}"
+                f"input {name}: contents.{descriptor.name}: is not for {wanted.datatype}; allowed: {allowed}"
             )
     if not wanted.contents:
         _check_count(0, count, f"input {name}: contents")
@@ -202,7 +201,7 @@ def _texts(values: Sequence[bytes], name: str) -> Array:
         try:
             array[place] = value.decode()
         except UnicodeDecodeError:
-            raise WrongRequestError(f"input {name}: element {place} is not UTF-8; allowed is UTF-8") from None
+            raise WrongRequestError(f"input {name}: element {place} is not UTF-8; allowed: UTF-8") from None
     return array
 
 
@@ -233,7 +232,7 @@ def _outputs(message: ModelInferRequest, face: ModelFace) -> tuple[int, ...]:
         place = face.output_places.get(output.name)
         if place is None:
             names = ", ".join(face.output_places)
-            raise WrongRequestError(f"outputs[{number}].name: {shown(output.name)} is no output; allowed are {names}")
+            raise WrongRequestError(f"outputs[{number}].name: {shown(output.name)} is no output; allowed: {names}")
         if place in places:
             raise WrongRequestError(f"output {shown(output.name)}: is asked for twice")
         for extension in NOT_SERVED:
