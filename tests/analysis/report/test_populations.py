@@ -89,7 +89,7 @@ def test_parts_of_the_users_are_those_of_the_groups(
     experiment = report.experiments[0] if kind == "served" else with_attribute(tmp_path)
     users = {one.name: one.users for one in experiment.gathered.facts}
     assert experiment.details is not None
-    (found,) = (one for one in experiment.details.breakdowns if one.kind == kind)
+    (found,) = (one for one in experiment.details.breakdowns if (one.kind, one.metric) == (kind, "conversion_rate"))
     if kind == "served":
         sums = {name: sum(one.users for one in found.slices if one.group == name) for name in users}
     else:
