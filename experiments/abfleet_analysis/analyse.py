@@ -160,4 +160,15 @@ def _one(
         )
     state = run_state(lines, name, experiment, ended, at)
     waits = waiting(gathered, decision, plan, running=state.state is State.RUNNING)
-    return ExperimentReport(name, plan, gathered, decision, state, waits, shown, excluded if windows else None)
+    return ExperimentReport(
+        name,
+        plan,
+        gathered,
+        decision,
+        state,
+        waits,
+        shown,
+        excluded if windows else None,
+        owner=None if experiment is None else experiment.owner,
+        hypothesis=None if experiment is None else experiment.hypothesis,
+    )
