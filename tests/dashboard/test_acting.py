@@ -269,7 +269,7 @@ def test_the_fleet_is_drawn() -> None:
     page = fleet_page(situation(made_report(), routers=(RouterState(address="a:1", status=router_status()),)))
     graph = page.partition('class="fleet-graph"')[2].partition("</div>")[0]
     assert graph.count('class="way') == 3
-    assert "0.1 calls/s, 3\u00a0errors, 12\u00a0fallbacks; 1 of 2\u00a0workers up" in graph
+    assert "v1.3.0-beta: 0.1 calls/s, 3\u00a0errors, 12\u00a0fallbacks, 1 of 2\u00a0workers up" in graph
     assert "p50" in read(page).text
     assert "p99" in read(page).text
 

@@ -132,7 +132,7 @@ def _description(path: MetricPath, at: Sequence[datetime]) -> str:
         with np.errstate(invalid="ignore"):
             beyond = np.flatnonzero(sign * (path.relative_difference - values) >= 0)
         if len(beyond):
-            text += f" The estimate first reached {words} at {moment(at[int(beyond[0])], span)}."
+            text += f" The estimate first reached {words} at the look of {moment(at[int(beyond[0])], span)}."
         elif math.isfinite(values[-1]):
             text += f" It has not reached {words}, which is now at {change(float(values[-1]))}."
     return text

@@ -12,9 +12,9 @@ from markupsafe import Markup
 from abfleet_dashboard.numbers import counted
 from abfleet_dashboard.pictures.svg import element, percent
 
-ROW: Final = 64
+ROW: Final = 82
 """Pixels of a version's row."""
-_ROUTER, _VERSION = 0.30, 0.46
+_ROUTER, _VERSION = 0.27, 0.40
 """Where the router's box ends and the versions' boxes begin, of the width."""
 _WIDEST: Final = 14.0
 """Pixels of a line that carries every call."""
@@ -40,13 +40,14 @@ def fleet_graph(id_: str, router: str, level: str, calls_per_s: str, targets: Se
     parts: list[Markup] = []
     for index, target in enumerate(targets):
         parts += _way(index, height, target)
-    parts += _box(0.0, _ROUTER, height / 2 - 26, level, router, f"{calls_per_s} calls/s")
+    parts += _box(0.0, _ROUTER, height / 2, level, (router, f"{calls_per_s} calls/s"))
     for index, target in enumerate(targets):
-        parts += _box(_VERSION, 1.0, ROW * index + 6, target.level, target.name, _said(target))
+        middle = ROW * (index + 0.5)
+        parts += _box(_VERSION, 1.0, middle, target.level, (target.name, _calls(target), target.workers))
     return element(
         "svg",
         element("title", title, id=f"{id_}-t"),
-        element("desc", "; ".join(f"{one.name}: {_said(one)}" for one in targets), id=f"{id_}-d"),
+        element("desc", "; ".join(f"{one.name}: {_calls(one)}, {one.workers}" for one in targets), id=f"{id_}-d"),
         *parts,
         class_="fleet-graph",
         role="img",
@@ -56,10 +57,10 @@ def fleet_graph(id_: str, router: str, level: str, calls_per_s: str, targets: Se
     )
 
 
-def _said(target: Target) -> str:
+def _calls(target: Target) -> str:
     failed = f", {counted(target.errors, 'error')}" if target.errors else ""
     fell = f", {counted(target.fallbacks, 'fallback')}" if target.fallbacks else ""
-    return f"{target.calls_per_s} calls/s{failed}{fell}; {target.workers}"
+    return f"{target.calls_per_s} calls/s{failed}{fell}"
 
 
 def _way(index: int, height: float, target: Target) -> list[Markup]:
@@ -87,14 +88,15 @@ def _way(index: int, height: float, target: Target) -> list[Markup]:
     ]
 
 
-def _box(left: float, right: float, top: float, level: str, name: str, said: str) -> list[Markup]:
-    """A box with a name and a line under it; what does not fit is cut off at its right end, and is in the table."""
+def _box(left: float, right: float, middle: float, level: str, lines: Sequence[str]) -> list[Markup]:
+    """A box with a name and lines under it; what does not fit is cut off at its right end, and is in the tables."""
     inner = [
-        element("text", name, x="12", y="21", class_="node-name"),
-        element("text", said, x="12", y="40", class_="node-said"),
+        element("text", line, x="10", y=21 + 18 * index, class_="node-said" if index else "node-name")
+        for index, line in enumerate(lines)
     ]
-    width = percent(right - left)
+    height = 16 + 18 * len(lines)
+    top, width = middle - height / 2, percent(right - left)
     return [
-        element("rect", x=percent(left), y=top, width=width, height="52", rx="5", class_=f"node level-{level}"),
-        element("svg", *inner, x=percent(left), y=top, width=width, height="52"),
+        element("rect", x=percent(left), y=top, width=width, height=height, rx="5", class_=f"node level-{level}"),
+        element("svg", *inner, x=percent(left), y=top, width=width, height=height),
     ]

@@ -197,7 +197,7 @@ def _over_time(report: ExperimentReport, key: str) -> tuple[tuple[Picture, ...],
 
 def _history(report: ExperimentReport, key: str) -> Picture | None:
     decision = report.decision
-    rows = [("all", decision.history)] if len(decision.groups) > 1 else []
+    rows = [("overall", decision.history)] if len(decision.groups) > 1 else []
     rows += [(group.group, tuple((verdict, None) for verdict in group.history)) for group in decision.groups]
     return verdicts(f"{key}-history", rows, report.gathered.evidence.calendar.planned)
 

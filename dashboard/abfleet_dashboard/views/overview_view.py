@@ -155,7 +155,7 @@ def _dates(report: ExperimentReport) -> str:
     waits = report.waiting
     if waits.earliest_ship is not None and report.decision.verdict is Verdict.KEEP_RUNNING:
         return f"earliest to ship: {day(waits.earliest_ship)}"
-    return f"next look: {instant(waits.next_look)}" if waits.next_look is not None else ""
+    return f"next look: {day(waits.next_look)}" if waits.next_look is not None else ""
 
 
 def notices(situation: Situation) -> tuple[Notice, ...]:

@@ -1,5 +1,6 @@
 """When an experiment began, is looked at next, may be shipped and ends: dates for the head of its page."""
 
+from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.run_state import State
 
@@ -18,7 +19,7 @@ def schedule(report: ExperimentReport) -> tuple[tuple[str, str], ...]:
         return tuple(found)
     if waits.next_look is not None:
         found.append(("Next look", instant(waits.next_look)))
-    if waits.earliest_ship is not None:
+    if waits.earliest_ship is not None and report.decision.verdict is Verdict.KEEP_RUNNING:
         found.append(("Earliest date to ship", instant(waits.earliest_ship)))
     if waits.next_look is not None:
         found.append(("Last look", instant(waits.horizon_ends)))

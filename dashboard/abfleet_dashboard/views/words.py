@@ -45,7 +45,8 @@ OVER: Final = "none"
 """Time left when there is none."""
 DECIDED: Final = "decided"
 STANDING: Final = "not running"
-"""The same where nothing is waited for: something is decided, or nobody comes in."""
+BROKEN: Final = "no conclusion"
+"""The same where nothing is waited for: something is decided, nobody comes in, or the data is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +276,7 @@ def progress(report: ExperimentReport) -> str:
     so_far = "" if report.run_state.state is State.ENDED else " so far"
     text = f"{counted(users, 'user')}{so_far}{of}; {calendar.done} of {counted(calendar.planned, 'look')}"
     days = days_left(report)
-    if days in (DECIDED, STANDING, OVER):
+    if days in (DECIDED, STANDING, BROKEN, OVER):
         return f"{text}; the time is over" if days == OVER else text
     return f"{text}; at most {days} left"
 
@@ -284,6 +285,8 @@ def days_left(report: ExperimentReport) -> str:
     """Until the planned users are there, or else the horizon."""
     left = days_to_wait(report)
     if not math.isfinite(left):
+        if report.decision.verdict is Verdict.REFUSE:
+            return BROKEN
         return DECIDED if report.run_state.state is State.RUNNING else STANDING
     return OVER if left <= 0 else duration(left * 86400)
 
