@@ -95,7 +95,7 @@ def fleet_page(situation: Situation) -> str:
 def glossary_page(situation: Situation) -> str:
     """What the words of the pages, the report, the log and the metrics mean."""
     return _page(
-        "glossary.html", situation, title="What the words mean", here="/glossary", sections=glossary_sections()
+        "glossary.html", situation, title="Glossary", here="/glossary", sections=glossary_sections()
     )
 
 

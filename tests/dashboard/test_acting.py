@@ -71,7 +71,8 @@ def test_a_page_begins_with_the_hypothesis_and_what_comes_next(report: Report) -
     waits = dataclasses.replace(
         one.waiting, next_look=NOW, earliest_ship=NOW + timedelta(days=3), horizon_ends=NOW + timedelta(days=9)
     )
-    early = dataclasses.replace(early, experiments=(dataclasses.replace(one, waiting=waits),))
+    decision = dataclasses.replace(one.decision, verdict=Verdict.KEEP_RUNNING)
+    early = dataclasses.replace(early, experiments=(dataclasses.replace(one, waiting=waits, decision=decision),))
     head = read(experiment_page(situation(early), "young")).text.partition("Which version wins?")[0]
     for said in ("Next look\n29 Nov 2026", "Earliest date to ship\n2 Dec 2026", "Last look\n8 Dec 2026"):
         assert said in head

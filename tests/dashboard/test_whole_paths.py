@@ -102,7 +102,7 @@ def test_sentences_of_many_groups_and_looks_end_with_a_number_of_more() -> None:
     picture = over_time.users("u", groups, times, np.full((POINTS, 100), 1234567.0))
     assert picture is not None
     assert len(picture.description) < LONGEST
-    assert picture.description.endswith("1,234,567, and 88 more users.")
+    assert picture.description.endswith("1,234,567, and 88 more.")
     assert len(picture.table.rows[0]) == 101
     drawn(picture.drawing)
 

@@ -1,9 +1,9 @@
 """Pictures of the dashboard: `./run prove screenshots` writes those of the documentation to docs/pictures.
 
 The experiments are prepared logs' (tests/support/shown_log.py), the fleet is a real one with traffic. Needs Chromium.
-Each picture stays below 200 KB; what is on it has to be looked at by a person. `--into FOLDER` puts them elsewhere, and
-takes every page at 1440 and 390 pixels, in light and dark, from top to bottom in pieces, with experiments of three groups
-and of five in their first minute, on their first and ninth day and after their end; and the report as it prints.
+Each picture stays below 200 KB; what is on it has to be looked at by a person. `--into FOLDER` puts them elsewhere,
+and takes every page from top to bottom in pieces, at 1440 and 390 pixels and in the dark: experiments of three groups
+and of five, in their first minute, on their first and ninth day and after their end; and the report as it prints.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def prepare(folder: Path, experiments: Sequence[Shown]) -> None:
 def fleet(folder: Path) -> Iterator[str]:
     """A fleet with traffic; gives the admin address of its router."""
     folder.mkdir()
-    with Up(folder, MODELS, "--replicas", "v1.3.0-beta=2") as up:
+    with Up(folder, MODELS, "--replicas", "v1.3.0-beta=2", "--", "--router-name", "router-1") as up:
         admin = up.ready().admin_address
         traffic = subprocess.Popen(
             [sys.executable, "-m", "abfleet", "traffic", "--address", up.address, *TRAFFIC],

@@ -87,7 +87,7 @@ def users(id_: str, groups: Sequence[str], at: Sequence[datetime], count: Floats
     return _lines(
         id_,
         "Users so far, each in the first group they had",
-        f"Now {newest} users.",
+        f"Now: {newest}.",
         groups,
         at,
         np.asarray(count),
@@ -138,7 +138,7 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     return _lines(
         id_,
         f"Calls by group, {width}",
-        f"In all: {said} calls, including those from before a ramp moved a user." + (left_out if unfinished else ""),
+        f"In total: {said}, including calls from before a ramp moved a user." + (left_out if unfinished else ""),
         groups,
         _bins(traffic),
         traffic.calls.astype(np.float64),
@@ -223,7 +223,8 @@ def _lines(
     y = Scale(max(y.low, 0.0), y.high) if low >= 0 else y
     if not from_zero and y.low > 0:
         description += f" The axis begins at {written(y.low)}."
-    marks = tuple(Tick(value, written(value)) for value in round_marks(y.low, y.high, 5))
+    places = [value for value in round_marks(y.low, y.high, 5) if written is not whole or not value % 1]
+    marks = tuple(Tick(value, written(value)) for value in places)  # there is no half of a call
     axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
     shown = [drawn[place] for place in thinned(len(drawn), MOST_POINTS)]
     stretched: list[Markup] = []

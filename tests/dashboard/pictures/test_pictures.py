@@ -118,13 +118,13 @@ def test_the_description_says_when_a_boundary_was_reached() -> None:
     path, at = path_of([0.02, 0.09, 0.10])
     up = estimate("p", "T", path, at)
     assert up is not None
-    assert "first reached the boundary for better at 2" in up.description
+    assert "first reached the boundary for better at the look of 2" in up.description
     assert "has not reached the boundary for harm" in up.description
     worse, at = path_of([0.0, -0.09, -0.10])
     down = dataclasses.replace(worse, direction="down", better_at=worse.worse_at, worse_at=worse.better_at)
     better = estimate("p", "T", down, at)
     assert better is not None
-    assert "first reached the boundary for better at 2" in better.description
+    assert "first reached the boundary for better at the look of 2" in better.description
 
 
 def test_what_is_not_known_is_not_drawn() -> None:
