@@ -94,9 +94,7 @@ def fleet_page(situation: Situation) -> str:
 
 def glossary_page(situation: Situation) -> str:
     """What the words of the pages, the report, the log and the metrics mean."""
-    return _page(
-        "glossary.html", situation, title="Glossary", here="/glossary", sections=glossary_sections()
-    )
+    return _page("glossary.html", situation, title="Glossary", here="/glossary", sections=glossary_sections())
 
 
 def message_page(title: str, sentences: Iterable[str], *, situation: Situation | None = None) -> str:
