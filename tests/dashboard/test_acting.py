@@ -65,7 +65,7 @@ def test_a_page_begins_with_the_hypothesis_and_what_comes_next(report: Report) -
         head = read(page).text.partition("Which version wins?")[0]
         assert "Hypothesis: Whole histories bring more clicks." in head
         assert "owner: search-team" in head
-        assert "Running since 1 Nov 2026, 00:00 UTC" in head
+        assert "running since 1 Nov 2026, 00:00 UTC" in head
     early = dataclasses.replace(report, experiments=(made_experiment("planned-effect", 5, "young"),))
     (one,) = early.experiments
     waits = dataclasses.replace(

@@ -11,8 +11,7 @@ from abfleet_dashboard.views.words import state_words
 def schedule(report: ExperimentReport) -> tuple[tuple[str, str], ...]:
     """Pairs of a name and a text, in the order of time; only what is known, and what is still to come."""
     state, waits = report.run_state, report.waiting
-    words = state_words(report)
-    found = [("State", f"{words[:1].upper()}{words[1:]}")]
+    found = [("State", state_words(report))]
     if report.gathered.allocations and (state.state is not State.RUNNING or state.since is None):
         found.append(("First call", instant(report.gathered.allocations[0].begin)))
     if state.state is not State.RUNNING:

@@ -274,11 +274,11 @@ def progress(report: ExperimentReport) -> str:
     users = int(report.gathered.evidence.users[-1].sum())
     of = f" of {whole(decision.users_planned)} planned" if decision.users_planned > 0 else ""
     so_far = "" if report.run_state.state is State.ENDED else " so far"
-    text = f"{counted(users, 'user')}{so_far}{of}; {calendar.done} of {counted(calendar.planned, 'look')}"
+    text = f"{counted(users, 'user')}{so_far}{of}, {calendar.done} of {counted(calendar.planned, 'look')}"
     days = days_left(report)
     if days in (DECIDED, STANDING, BROKEN, OVER):
-        return f"{text}; the time is over" if days == OVER else text
-    return f"{text}; at most {days} left"
+        return f"{text}, and the time is over" if days == OVER else text
+    return f"{text}, {days} left at most"
 
 
 def days_left(report: ExperimentReport) -> str:

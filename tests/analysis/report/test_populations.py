@@ -116,8 +116,8 @@ def test_a_page_names_its_populations(ramp: tuple[Report, list[Phase], list[Visi
     """The page has the sizes and the expected sizes in a table of their own, with their sum."""
     report, _, _ = ramp
     said = read(report_file(report)).text
-    assert "Users who are compared, and their calls" in said
-    assert "Users at their first call in the experiment, in buckets that kept their group" in said
+    assert "Users in the comparison, and their calls" in said
+    assert "Users at their first call in the experiment, without those whom a ramp has moved since" in said
 
 
 def test_a_group_that_joins_by_a_ramp_is_no_group_of_nobody(tmp_path: Path) -> None:
