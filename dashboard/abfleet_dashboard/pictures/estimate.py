@@ -142,10 +142,13 @@ def _table(path: MetricPath, at: Sequence[datetime]) -> DataTable:
     rows = thinned(len(at), MOST_ROWS)
     span = max(at[-1] - at[0], timedelta(0))
     columns = (path.relative_difference, path.low, path.high, path.better_at, path.worse_at)
+    notes = [f"{len(rows)} of {len(at)} looks, evenly chosen."] if len(rows) < len(at) else []
+    if not all(np.isfinite(column[rows]).all() for column in columns):
+        notes.append(f"{UNKNOWN}: too few events at that time.")
     return DataTable(
         ("Time (UTC)", "Estimate", "Always-valid from", "to", "Boundary for better", "Boundary for harm"),
         tuple((moment(at[i], span), *(change(float(column[i])) for column in columns)) for i in rows),
-        f"{len(rows)} of {len(at)} looks, evenly chosen." if len(rows) < len(at) else "",
+        " ".join(notes),
     )
 
 

@@ -211,9 +211,9 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
         rows.append(
             GroupRow(
                 name=facts.name,
-                version=facts.model_version or UNKNOWN,
+                version=facts.model_version or "no calls yet",
                 users=whole(facts.users),
-                share=share(facts.users / total, 1) if total else UNKNOWN,
+                share=share(facts.users / total, 1) if total else "no users yet",
                 calls=whole(facts.exposures),
                 errors=whole(facts.errors),
                 fallbacks=whole(facts.fallbacks),

@@ -8,7 +8,7 @@ from abfleet_protos.admin_pb2 import PoolStatus, ReplicaStatus, StatusResponse
 from abfleet_transport.client.rates import GroupRate, Rates, between
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import UNKNOWN, counted, duration, instant, milliseconds, share
+from abfleet_dashboard.numbers import counted, duration, instant, milliseconds, share
 from abfleet_dashboard.pictures.fleet_graph import Target, fleet_graph
 from abfleet_dashboard.situation import RouterState
 
@@ -191,12 +191,12 @@ def _window(state: RouterState, status: StatusResponse) -> str:
 def _rate(rate: GroupRate) -> RateRow:
     return RateRow(
         experiment=rate.experiment or "no experiment",
-        group=rate.group or UNKNOWN,
+        group=rate.group or "none",
         version=rate.model_version,
         rate=f"{rate.calls_per_s:,.1f}",
-        share=UNKNOWN if rate.share is None else share(rate.share, 1),
-        p50=milliseconds(rate.p50_ms),
-        p99=milliseconds(rate.p99_ms),
+        share="no calls" if rate.share is None else share(rate.share, 1),
+        p50="no calls" if rate.p50_ms is None else milliseconds(rate.p50_ms),
+        p99="no calls" if rate.p99_ms is None else milliseconds(rate.p99_ms),
         errors=f"{rate.errors:,}",
         fallbacks=f"{rate.fallbacks:,}",
         troubled=bool(rate.errors or rate.fallbacks),
