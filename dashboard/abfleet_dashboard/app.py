@@ -26,6 +26,7 @@ from abfleet_dashboard.reports import ReportKeeper
 from abfleet_dashboard.server import AccessRules, RequestGuard, Site
 from abfleet_dashboard.settings import DashboardSettings, parse
 from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.views.commands_view import Files
 from abfleet_dashboard.visits import Visits
 
 EXIT_FAILURE = 1
@@ -120,6 +121,8 @@ class LiveContent:
             routers=self._fleet.states,
             refresh_s=refresh,
             stale_after_s=STALE_SECONDS + 4 * max(refresh, known.seconds),
+            files=Files(self._settings.logs, self._settings.experiments),
+            links=self._settings.links,
         )
 
     def version(self) -> str:

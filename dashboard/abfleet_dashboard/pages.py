@@ -14,13 +14,17 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from abfleet_dashboard.foreign import readable
+from abfleet_dashboard.local_times import with_times
 from abfleet_dashboard.numbers import instant
 from abfleet_dashboard.pictures.svg import percent
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.experiment_view import ExperimentView, as_of_text, experiment_path, experiment_view
+from abfleet_dashboard.views.filter_view import Filter, choices
 from abfleet_dashboard.views.fleet_view import router_view
 from abfleet_dashboard.views.glossary_view import glossary_sections
+from abfleet_dashboard.views.links_view import links_of
 from abfleet_dashboard.views.overview_view import (
+    ALL,
     about_file,
     about_log,
     ended_rows,
@@ -35,16 +39,20 @@ STYLE: Final = "abfleet.css"
 _REFRESH_WITHOUT_SCRIPT_S: Final = 10
 
 
-def overview_page(situation: Situation) -> str:
-    """The page of all experiments, with warnings about log, analysis and fleet."""
+def overview_page(situation: Situation, chosen: Filter = ALL) -> str:
+    """The page of all experiments, or of those that are chosen, with warnings about log, analysis and fleet."""
     return _page(
         "overview.html",
         situation,
         title="Experiments",
         here="/",
-        rows=overview_rows(situation),
-        ended=ended_rows(situation.report),
+        rows=overview_rows(situation, chosen),
+        ended=ended_rows(situation.report, chosen),
+        choices=choices(situation.report, chosen),
+        chosen=bool(chosen),
         routers=[router_view(router) for router in situation.routers],
+        links=links_of(situation.links),
+        csv="/csv",
     )
 
 
@@ -57,7 +65,7 @@ def experiment_page(situation: Situation, name: str) -> str:
             raise KeyError(name)
         sentences = ("No report knows this experiment yet. Once its first calls are in the log, it is shown here.",)
         return message_page(name, sentences, situation=situation)
-    view = experiment_view(report, situation.config, "e")
+    view = experiment_view(report, situation.config, "e", situation.files)
     return _page(
         "experiment.html",
         situation,
@@ -65,21 +73,28 @@ def experiment_page(situation: Situation, name: str) -> str:
         here=experiment_path(name),
         view=view,
         download=f"/report/{quote(name, safe='')}.html",
+        links=links_of(situation.links, name),
+        csv=f"/csv/{quote(name, safe='')}",
     )
 
 
 def fleet_page(situation: Situation) -> str:
     """The page of the fleet: routers, versions, workers and rates."""
-    routers = [router_view(router) for router in situation.routers]
-    about = about_file(situation)
-    return _page("fleet.html", situation, title="Fleet", here="/fleet", routers=routers, notices=about)
+    return _page(
+        "fleet.html",
+        situation,
+        title="Fleet",
+        here="/fleet",
+        routers=[router_view(router, number) for number, router in enumerate(situation.routers, start=1)],
+        notices=about_file(situation),
+        links=links_of(situation.links),
+        csv="/csv",
+    )
 
 
 def glossary_page(situation: Situation) -> str:
     """What the words of the pages, the report, the log and the metrics mean."""
-    return _page(
-        "glossary.html", situation, title="What the words mean", here="/glossary", sections=glossary_sections()
-    )
+    return _page("glossary.html", situation, title="Glossary", here="/glossary", sections=glossary_sections())
 
 
 def message_page(title: str, sentences: Iterable[str], *, situation: Situation | None = None) -> str:
@@ -100,6 +115,7 @@ def report_file(report: Report, *, config: Config | None = None, only: str | Non
     return template.render(
         title=only if only is not None else "Experiments",
         style=Markup((STATIC / STYLE).read_text(encoding="utf-8")),  # noqa: S704 - our own file, without `<`
+        csv="",
         rows=tuple(overview_row(one) for one in chosen if one.run_state.state is not State.ENDED),
         ended=ended_rows(report) if only is None else (),
         views=views,
@@ -138,6 +154,7 @@ def _environment() -> Environment:
         finalize=_finalized,
     )
     environment.filters["percent"] = percent
+    environment.filters["times"] = with_times
     return environment
 
 

@@ -15,13 +15,15 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from abfleet_dashboard import access, pages
+from abfleet_dashboard import access, csv_tables, pages
 from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.views.filter_view import asked
 
 log = structlog.get_logger("abfleet.dashboard")
 
 HTML: Final = "text/html; charset=utf-8"
 JSON: Final = "application/json"
+CSV: Final = "text/csv; charset=utf-8"
 KINDS: Final = {".css": "text/css; charset=utf-8", ".js": "text/javascript; charset=utf-8", ".svg": "image/svg+xml"}
 OPEN: Final = ("/healthz", "/static/")
 """Served without a token, because nothing here comes from a log."""
@@ -71,6 +73,8 @@ class Site:
                 Route("/", self._overview),
                 Route("/experiments/{name:path}", self._experiment),
                 Route("/fleet", self._fleet),
+                Route("/csv/{table}.csv", self._csv),
+                Route("/csv/{name:path}/{table}.csv", self._csv),
                 Route("/glossary", self._glossary),
                 Route("/report/{name:path}.html", self._report),
                 Route("/api/report.json", self._report_json),
@@ -83,7 +87,8 @@ class Site:
         )
 
     async def _overview(self, request: Request) -> Response:
-        return await self._page(request, "/", pages.overview_page)
+        chosen = asked(request.query_params)
+        return await self._page(request, f"/?{chosen.query}", lambda now: pages.overview_page(now, chosen))
 
     async def _fleet(self, request: Request) -> Response:
         return await self._page(request, "/fleet", pages.fleet_page)
@@ -110,8 +115,7 @@ class Site:
             response = await self._page(request, f"/report/{name}", made)
         except KeyError:
             return self._missing(request, "No such report", f"There is no report of {name[:64]!r}, or none yet.")
-        file_name = "".join(letter if letter in SAFE else "_" for letter in name)[:80]
-        response.headers["content-disposition"] = f'attachment; filename="{file_name}.html"'
+        response.headers["content-disposition"] = f'attachment; filename="{_file_name(name)}.html"'
         return response
 
     async def _report_json(self, request: Request) -> Response:
@@ -124,6 +128,25 @@ class Site:
             return await self._page(request, "/api/report.json", made, kind=JSON)
         except KeyError:
             return _answer(request, _body(b'{"error": "there is no report yet"}'), kind=JSON, status=503)
+
+    async def _csv(self, request: Request) -> Response:
+        name, table = request.path_params.get("name"), request.path_params["table"]
+
+        def made(now: Situation) -> str:
+            if name is None and table.startswith("fleet-"):
+                return csv_tables.fleet_table(now.routers, table.removeprefix("fleet-"))
+            if now.report is None or (name is None and table != "experiments"):
+                raise KeyError(table)
+            if name is None:
+                return csv_tables.overview_table(now.report)
+            return csv_tables.experiment_table(now.report, name, table)
+
+        try:
+            response = await self._page(request, f"/csv/{name or ''}/{table}", made, kind=CSV)
+        except KeyError:
+            return self._missing(request, "No such table", f"There is no table {table[:64]!r} here, or none yet.")
+        response.headers["content-disposition"] = f'attachment; filename="{_file_name(name or "abfleet")}-{table}.csv"'
+        return response
 
     async def _version(self, request: Request) -> Response:
         self._shows.visited()
@@ -236,6 +259,10 @@ def _message(status: int, title: str, sentences: list[str]) -> Response:
 
 def _body(content: bytes) -> Body:
     return Body(content, access.etag(content))
+
+
+def _file_name(name: str) -> str:
+    return "".join(letter if letter in SAFE else "_" for letter in name)[:80]
 
 
 def _file(path: Path) -> Body:

@@ -12,6 +12,8 @@ from abfleet_process.addresses import ADMIN_ADDRESS
 from abfleet_process.flags import Flags, SettingsError, real, text, whole
 from abfleet_process.log_levels import LogFormat
 
+from abfleet_dashboard.views.links_view import PLACE, OutsideLink
+
 LEAST_MEMORY = 64 * 1024 * 1024
 MAX_PORT = 65_535
 
@@ -35,6 +37,8 @@ class DashboardSettings:
     """The hashed tokens of those who may see it; None: whoever reaches the port."""
     token_file: Path | None
     """The token with which routers are asked."""
+    links: tuple[OutsideLink, ...]
+    """To Grafana and traces, of those that were given."""
     allowed_hosts: tuple[str, ...]
     log_level: str
     log_format: LogFormat
@@ -59,6 +63,9 @@ def declared(environment: Mapping[str, str] = os.environ) -> Flags:
     add(
         "memory-limit", whole(LEAST_MEMORY, 2**50), f"{2**30}", "BYTES", "of the analysis; what needs more goes to disk"
     )
+    flags.group("Links to other pages")
+    add("grafana", address, "", "URL", f"where Grafana is; {PLACE} in it is the experiment's name")
+    add("traces", address, "", "URL", f"where traces are shown; {PLACE} in it is the experiment's name")
     flags.group("Access")
     add("tokens", str, "", "FILE", "hashed tokens of those who may see it; scope dashboard")
     add("token-file", str, "", "FILE", "the token with which routers are asked")
@@ -90,6 +97,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         memory_limit_bytes=got.memory_limit,
         tokens=Path(got.tokens) if got.tokens else None,
         token_file=Path(got.token_file) if got.token_file else None,
+        links=tuple(OutsideLink(name, to) for name, to in (("Grafana", got.grafana), ("Traces", got.traces)) if to),
         allowed_hosts=got.allowed_hosts,
         log_level=got.log_level,
         log_format=cast(LogFormat, got.log_format),
@@ -130,6 +138,14 @@ def addresses(value: str) -> tuple[str, ...]:
         if not word.startswith("unix:"):
             host_and_port(word)
     return found
+
+
+def address(value: str) -> str:
+    """An address of a page; may be empty."""
+    host = value.partition("://")[2].partition("/")[0]
+    if value and (not value.startswith(("http://", "https://")) or not host or not value.isprintable() or " " in value):
+        raise ValueError("allowed is an address that begins with http:// or https://")
+    return value
 
 
 def names(value: str) -> tuple[str, ...]:

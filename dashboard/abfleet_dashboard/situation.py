@@ -1,11 +1,14 @@
 """What pages show: reports, routers and configuration at one moment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
 from abfleet_protos.admin_pb2 import StatusResponse
+
+from abfleet_dashboard.views.commands_view import Files
+from abfleet_dashboard.views.links_view import OutsideLink
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +40,8 @@ class Situation:
         config: The effective experiments file.
         config_errors: Why the file on disk cannot be taken.
         stale_after_s: A report older than this is called old.
+        files: Where commands that a page shows find log and experiments.
+        links: To Grafana and traces, as the operator gave them.
     """
 
     now: datetime
@@ -49,3 +54,5 @@ class Situation:
     routers: tuple[RouterState, ...] = ()
     refresh_s: float = 2.0
     stale_after_s: float = 60.0
+    files: Files = field(default_factory=Files)
+    links: tuple[OutsideLink, ...] = ()

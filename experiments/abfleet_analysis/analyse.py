@@ -19,7 +19,7 @@ from abfleet_analysis.decision.excluded_time import ExcludedTime
 from abfleet_analysis.decision.measurements import measure
 from abfleet_analysis.decision.metrics import metric_rules, uneven
 from abfleet_analysis.evidence.exclusion import calls_in
-from abfleet_analysis.evidence.gather_evidence import gather_evidence
+from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, gather_evidence
 from abfleet_analysis.evidence.log_lines import LogTables, read_lines
 from abfleet_analysis.periods.allocation_periods import microseconds, moment
 from abfleet_analysis.reading.clocks import with_right_clocks
@@ -144,8 +144,31 @@ def _one(
     shown = None
     if known is not None:
         from abfleet_analysis.report.assemble_details import details
+        from abfleet_analysis.report.before_first_look import before_first_look
 
-        shown = details(lines, name, gathered, tables, measurements, known=known)
+        def by_plan(other: AnalysisPlan) -> GatheredEvidence:
+            return gather_evidence(lines, name, experiment, rules, other, at, config=config, excluded=time)[0]
+
+        shown = details(
+            lines,
+            name,
+            gathered,
+            tables,
+            measurements,
+            known=known,
+            before_first_look=lambda: before_first_look(gathered, plan, at, by_plan),
+        )
     state = run_state(lines, name, experiment, ended, at)
     waits = waiting(gathered, decision, plan, running=state.state is State.RUNNING)
-    return ExperimentReport(name, plan, gathered, decision, state, waits, shown, excluded if windows else None)
+    return ExperimentReport(
+        name,
+        plan,
+        gathered,
+        decision,
+        state,
+        waits,
+        shown,
+        excluded if windows else None,
+        owner=None if experiment is None else experiment.owner,
+        hypothesis=None if experiment is None else experiment.hypothesis,
+    )

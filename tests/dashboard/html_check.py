@@ -99,9 +99,17 @@ def faults(page: str, *, self_contained: bool = False) -> list[str]:
     for tag in ("main", "header", "footer", "title"):
         if tag not in found.tags:
             wrong.append(f"no <{tag}>")
-    outside = [
-        v for _, n, v in found.attributes if n in ("src", "href") and (v.startswith(("http", "//", "javascript")))
+    # A link that a reader may follow asks for nothing by itself.
+    followed = [
+        v for tag, n, v in found.attributes if (tag, n) == ("a", "href") and v.startswith(("http://", "https://"))
     ]
+    outside = [
+        v
+        for tag, n, v in found.attributes
+        if n in ("src", "href") and v.startswith(("http", "//", "javascript")) and (tag != "a" or v not in followed)
+    ]
+    if len(followed) != sum((tag, n, v) == ("a", "rel", "noreferrer") for tag, n, v in found.attributes):
+        wrong.append("a link to elsewhere that says where it comes from")
     wrong += [f"asks for {one}" for one in outside]
     if self_contained:
         wrong += [

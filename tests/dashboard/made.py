@@ -15,10 +15,12 @@ from abfleet_analysis.evidence.exclusion import WindowCalls
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, GroupFacts
 from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, microseconds
 from abfleet_analysis.report.details import (
+    BeforeFirstLook,
     Breakdown,
     ConfigChange,
     Details,
     MetricPath,
+    MetricValues,
     Paths,
     Recommended,
     Slice,
@@ -157,6 +159,7 @@ def made_details(report: ExperimentReport, times: tuple[datetime, ...]) -> Detai
             np.clip(0.5 + np.cumsum(rng.normal(0, 0.05, count)), 0.02, 1),
             np.cumsum(rng.normal(-0.05, 0.25, count)),
             tuple(paths),
+            made_values(report, count),
         ),
         traffic=Traffic(
             START,
@@ -180,6 +183,42 @@ def made_details(report: ExperimentReport, times: tuple[datetime, ...]) -> Detai
             ConfigChange(START, "reload", "first configuration", "9f8e7d6c5b4a"),
         ),
     )
+
+
+def made_values(report: ExperimentReport, count: int) -> tuple[MetricValues, ...]:
+    """Each metric in each group, as it settles down to what it is."""
+    rng, groups = np.random.default_rng(6), report.gathered.evidence.groups
+    settling = 1 + rng.normal(0, 0.1, (count, len(groups))) / np.sqrt(np.arange(1, count + 1))[:, None]
+    found = []
+    for index, metric in enumerate(report.gathered.evidence.metrics):
+        results = [group.metrics[index] for group in report.decision.groups]
+        now = np.array([results[0].baseline_value, *(one.value for one in results)])
+        found.append(MetricValues(metric.rule.name, now * settling))
+    return tuple(found)
+
+
+def made_before_first_look(report: ExperimentReport, hours: int = 9) -> BeforeFirstLook:
+    """Hourly points of a first day."""
+    users = np.arange(1, hours + 1)[:, None] * np.array([70.0, 20.0, 10.0][: len(report.gathered.evidence.groups)])
+    times = tuple(START + timedelta(hours=hour + 1) for hour in range(hours))
+    return BeforeFirstLook(timedelta(hours=1), times, users, made_values(report, hours))
+
+
+def in_its_first_day(report: ExperimentReport, hours: int = 9) -> ExperimentReport:
+    """The same experiment before its first look: points by the hour, and one time of the paths."""
+    assert report.details is not None
+    early = made_before_first_look(report, hours)
+    paths = dataclasses.replace(
+        report.details.paths,
+        times=early.times[-1:],
+        users=early.users[-1:],
+        ratio_p=np.array([0.6]),
+        ratio_log_e=np.array([0.1]),
+        metrics=(),
+        values=tuple(MetricValues(one.metric, one.values[-1:]) for one in early.values),
+    )
+    details = dataclasses.replace(report.details, paths=paths, before_first_look=early)
+    return dataclasses.replace(report, details=details)
 
 
 def made_breakdowns(groups: Sequence[str], labels: Sequence[str] = ("DE", "FR", "US", "")) -> tuple[Breakdown, ...]:

@@ -1,18 +1,23 @@
 """The dashboard in a real browser: content, keyboard, complaints, accessibility, narrow screens, and what breaks."""
 
+import dataclasses
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from abfleet_dashboard.pages import STATIC, STYLE, experiment_page, fleet_page, overview_page
+from abfleet_dashboard.situation import RouterState, Situation
+from abfleet_dashboard.views.links_view import OutsideLink
 from playwright.sync_api import Browser, Page
 
-from tests.dashboard.made import FILE, prepared_log
+from tests.dashboard.made import FILE, in_its_first_day, made_report, made_times, prepared_log, router_status
 from tests.support.browser import PHONE, chromium, opened, overflow_px, shows, violations
 from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import wait_until
 
 pytestmark = pytest.mark.system
-PATHS = ("/", "/experiments/test", "/fleet", "/glossary", "/nothing-here")
+PATHS = ("/", "/?owner=nobody", "/experiments/test", "/fleet", "/glossary", "/nothing-here")
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +81,53 @@ def test_pages_have_no_faults(shown: Dashboard, browser: Browser, scheme: str) -
             answer = page.goto(shown.url + path)
             assert answer is not None
             page.wait_for_load_state("networkidle")
+            page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
             assert violations(page) == [], path
         assert [one for one in complaints if "404 (Not Found)" not in one] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_first_day_and_a_fleet_have_no_faults(browser: Browser, scheme: str) -> None:
+    """The same of points before the first look, and of a fleet in trouble; nothing sticks out on a phone."""
+    made = made_report()
+    report = dataclasses.replace(made, experiments=(in_its_first_day(made.experiments[0]),))
+    routers = (RouterState(address="a:1", status=router_status()), RouterState(address="b:1", error="refused"))
+    now = Situation(
+        now=made_times(28)[-1], report=report, routers=routers, links=(OutsideLink("Grafana", "http://g/"),)
+    )
+    style = (STATIC / STYLE).read_text(encoding="utf-8")
+    with opened(browser, color_scheme=scheme, viewport=PHONE) as (page, _):
+        for text in (experiment_page(now, "homepage-ranking"), fleet_page(now), overview_page(now)):
+            page.set_content(re.sub(r"<link rel=.stylesheet[^>]*>", lambda _: f"<style>{style}</style>", text))
+            page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+            assert overflow_px(page) <= 0
+            assert violations(page) == []
+
+
+def test_commands_are_copied_and_times_are_the_readers(shown: Dashboard, browser: Browser) -> None:
+    """By keyboard; the clipboard has the command as it stands. UTC stays, and the reader's own time is beside it."""
+    with opened(browser, timezone_id="Asia/Kolkata", permissions=["clipboard-read", "clipboard-write"]) as (page, _):
+        page.goto(f"{shown.url}/experiments/test")
+        page.locator(".commands .copy").first.focus()
+        page.keyboard.press("Enter")
+        shows(page, "Copied.", "live")
+        command = page.locator(".commands code").first.inner_text()
+        assert page.evaluate("navigator.clipboard.readText()") == command
+        time = page.locator("time.instant").first
+        text = time.inner_text().replace("\u00a0", " ")
+        assert re.fullmatch(r"\d+ Nov 2026, \d\d:\d\d UTC \((\d+ Nov, )?\d\d:\d\d GMT\+5:30\)", text)
+
+
+def test_a_filter_stays_in_an_open_page(shown: Dashboard, browser: Browser) -> None:
+    """Chosen by keyboard; when the page is renewed it still shows what was chosen."""
+    with opened(browser) as (page, complaints):
+        page.goto(f"{shown.url}/?owner=nobody")
+        shows(page, "No experiment matches.")
+        with page.expect_response(lambda answer: answer.url.endswith("/?owner=nobody"), timeout=90_000):
+            pass  # the page is asked for again, with what was chosen
+        assert "No experiment matches." in page.inner_text("main")
+        by_keyboard_to(page, "/")
+        assert complaints == []
 
 
 @pytest.mark.parametrize("path", PATHS)

@@ -91,7 +91,7 @@ def test_overview_has_what_is_to_be_done_first(report: Report) -> None:
     assert "experiment (v1.3.0-beta)" in text
     assert "+15.3 %" in text
     assert "control (v1.2.3) stays" in text
-    assert "nobody can say" in text
+    assert "unknown" in text
     assert "155,988 of 280,939" in text
 
 
@@ -122,7 +122,7 @@ def test_the_set_up_is_shown_with_the_file(report: Report) -> None:
         (lambda r: {"report": None, "analysis_error": "no such folder"}, "could not be analysed: no such folder."),
         (
             lambda r: {"analysis_error": "out of memory", "made_at": NOW - timedelta(minutes=3)},
-            "The newest analysis failed: out of memory. What you see is 3 minutes old.",
+            "The newest analysis failed: out of memory. This report is 3 minutes old.",
         ),
         (lambda r: {"made_at": NOW - timedelta(hours=2)}, "This report is 2 hours old; no newer one has been made."),
         (
@@ -165,16 +165,16 @@ def test_the_fleet_page_names_every_worker() -> None:
     """Versions with their state in words, rates, and what the router says of itself."""
     text = read(fleet_page(situation(routers=(RouterState(address="a:1", status=router_status()),)))).text
     for said in (
-        "serves, 0.4 calls/s, workers missing: v1.3.0-beta, v1.4.0-rc1",
-        "1 of 1 worker gets calls",
-        "1 of 2 workers get calls",
-        "0 of 1 worker gets calls",
-        "gets none, is healthy, taken out after failures",
-        "gets none, cannot be reached",
+        "serving, 0.4 calls/s, workers missing: v1.3.0-beta, v1.4.0-rc1",
+        "1 of 1 worker up",
+        "1 of 2 workers up",
+        "0 of 1 worker up",
+        "ejected after failures, receives no calls; 0 calls queued or in progress",
+        "unreachable, receives no calls",
         "Calls since the router started",
         "33.3 %",
-        "0a1b2c3d4e5f (number 3)",
-        "3 under overload, 1 for wrong input",
+        "revision 0a1b2c3d4e5f, in force since",
+        "3 under overload, 1 for invalid input",
     ):
         assert said in text, said
 
@@ -186,7 +186,7 @@ def test_rates_are_over_the_time_between_two_documents() -> None:
     after.groups[0].calls = 1500
     state = RouterState(address="a:1", status=after, earlier=before)
     text = read(fleet_page(situation(routers=(state,)))).text
-    assert "Calls over the last 10 seconds" in text
+    assert "Calls in the last 10 seconds" in text
     assert "50.0\n100.0 %" in text
 
 
@@ -195,8 +195,11 @@ def test_rates_are_over_the_time_between_two_documents() -> None:
     [
         (RouterState(address="a:1"), "The router at a:1 cannot be reached: it has not answered yet"),
         (RouterState(address="a:1", error="refused"), "The router at a:1 cannot be reached: refused"),
-        (RouterState(address="a:1", status=router_status(), error="gone"), "It cannot be reached any more: gone."),
-        (RouterState(address="a:1", status=StatusResponse()), "does not serve"),
+        (
+            RouterState(address="a:1", status=router_status(), error="gone"),
+            "The router can no longer be reached: gone.",
+        ),
+        (RouterState(address="a:1", status=StatusResponse()), "not serving"),
         (
             RouterState(
                 address="a:1",
@@ -213,13 +216,13 @@ def test_a_router_in_trouble_is_a_sentence(state: RouterState, sentence: str) ->
     now = situation(routers=(state,))
     assert faults(fleet_page(now)) == []
     assert sentence in read(fleet_page(now)).text
-    assert "not well" in overview_page(now) or "look at it" in overview_page(now)
+    assert ">Failing<" in overview_page(now) or ">Degraded<" in overview_page(now)
 
 
 def test_no_router_is_a_sentence() -> None:
     """On both pages."""
-    assert "No router is known" in fleet_page(situation())
-    assert "No router is known" in overview_page(situation())
+    assert "This dashboard has no router to ask" in fleet_page(situation())
+    assert "This dashboard has no router to ask" in overview_page(situation())
 
 
 # --- names that others chose -----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Six prepared logs: from the page's text alone, one can say who wins, by how much, how sure, what is wrong."""
+"""Six prepared logs: the page's text alone says who wins, by how much, how sure, and whether the data is sound."""
 
 import re
 from collections.abc import Callable
@@ -25,7 +25,7 @@ class Case:
     winner: str
     amount: str
     sure: str
-    wrong: str
+    sound: str
     as_of_days: int | None = None
 
 
@@ -38,47 +38,47 @@ def cases() -> dict[str, Case]:
             winner=r"treatment \(v2\) wins over control \(v1\)",
             amount=r"42\.0 % against 30\.0 % in control, a change of \+40\.0 %, between \+\d\d\.\d % and \+\d\d\.\d %",
             sure=r"no better is shipped in at most 2\.5 %.*lies between \+\d+\.\d % and \+\d+\.\d %.*outside",
-            wrong=r"Nothing was found",
+            sound=r"No problems found",
         ),
         "roll back": Case(
             log=lambda: prepared_log(errors=(0.01, 0.20), days=4),
             headline=r"Roll back treatment \(v2\): error rate 20\.0 % against 1\.00 % in control",
             winner=r"control \(v1\) stays\. treatment \(v2\) does harm",
             amount=r"error rate 20\.0 % against 1\.00 %.*change of \+1,900 %.*rate 30\.0 % against 30\.0 %",
-            sure=r"Very: the evidence is [\d.e+,]+, and 200 suffices",
-            wrong=r"Nothing was found",
+            sure=r"Very sure: the evidence of harm is [\d.e+,]+, and 200 is enough",
+            sound=r"No problems found",
         ),
         "refuse": Case(
             log=lambda: prepared_log(rates=(0.30, 0.42), lost=0.2),
             headline=r"No conclusion: the data is broken",
-            winner=r"Nobody can say",
+            winner=r"Unknown: with data like this",
             amount=r"do not act on them",
             sure=r"Not at all",
-            wrong=r"The data is broken\..*mismatch: control has 2,000 users \(1,800 expected\), treatment has 1,600",
+            sound=r"The data is broken\..*mismatch: control has 2,000 users \(1,800 expected\), treatment has 1,600",
         ),
         "running": Case(
             log=lambda: prepared_log(rates=(0.30, 0.31), days=3),
             headline=r"Keep running: nothing is decided yet",
-            winner=r"Not decided yet\. treatment \(v2\) is ahead of control \(v1\), and that may still be chance",
+            winner=r"Not decided yet\. treatment \(v2\) is ahead of control \(v1\), which may still be chance",
             amount=r"31\.0 % against 30\.0 % in control, a change of \+3\.3 %, between −\d+\.\d % and \+\d+\.\d %",
             sure=r"lies between −\d+\.\d % and \+\d+\.\d %.*inside it",
-            wrong=r"Nothing was found",
+            sound=r"No problems found",
         ),
         "held back": Case(
             log=lambda: prepared_log(rates=(0.30, 0.42), errors=(0.02, 0.02), days=8),
-            headline=r"Keep running: treatment \(v2\) is better, conversion rate \+\d\d\.\d %.*not settled",
-            winner=r"treatment \(v2\) is better than control \(v1\) in conversion rate\. .*see why below",
+            headline=r"Keep running: treatment \(v2\) is better, conversion rate \+\d\d\.\d %.*still open",
+            winner=r"treatment \(v2\) is better than control \(v1\) in conversion rate\. .*reasons are below",
             amount=r"42\.0 % against 30\.0 % in control",
             sure=r"lies between \+\d+\.\d % and \+\d+\.\d %.*outside",
-            wrong=r"Nothing was found",
+            sound=r"No problems found",
         ),
         "inconclusive": Case(
             log=lambda: prepared_log(rates=(0.30, 0.31), days=3),
-            headline=r"Inconclusive: too few users to tell a change of 10 % in conversion rate from none",
-            winner=r"Not known\. No version could be told from control \(v1\)",
+            headline=r"Inconclusive: too few users to detect a change of 10 % in conversion rate",
+            winner=r"Unknown\. No version could be told apart from control \(v1\)",
             amount=r"31\.0 % against 30\.0 % in control, a change of \+3\.3 %",
             sure=r"lies between −\d+\.\d % and \+\d+\.\d %.*inside it",
-            wrong=r"Nothing was found",
+            sound=r"No problems found",
             as_of_days=40,
         ),
     }
@@ -100,7 +100,7 @@ def test_the_page_answers_the_questions(tmp_path: Path, name: str) -> None:
             ("Which version wins?", case.winner),
             ("By how much?", case.amount),
             ("How sure is that?", case.sure),
-            ("What is wrong with the data?", case.wrong),
+            ("Is the data sound?", case.sound),
         ):
             assert re.search(pattern, said[question], re.DOTALL), said[question]
 
@@ -120,15 +120,15 @@ def test_suspicious_sizes_are_not_called_right(tmp_path: Path) -> None:
     assert found.level == "warning"
     texts = [one.text for one in (*found.wrong, *found.notes)]
     assert sum("sizes" in text for text in texts) == 1
-    assert any("suspicious (chi-square p" in text for text in texts)
+    assert any("suspicious (chi-square test, p" in text for text in texts)
 
 
 def answers_of(text: str) -> dict[str, str]:
     """The headline, and what stands under each question up to the next."""
     lines = text.splitlines()
-    verdicts = ("Ship ", "Roll back ", "No conclusion", "Keep running:", "Inconclusive:", "Check first", "Stop:")
+    verdicts = ("Ship ", "Roll back ", "No conclusion", "Keep running:", "Inconclusive:", "Check before", "Stop:")
     found = {"headline": next(line for line in lines if line.startswith(verdicts))}
-    questions = [index for index, line in enumerate(lines) if line.endswith("?") and line[0] in "WBH"][:4]
+    questions = [index for index, line in enumerate(lines) if line.endswith("?") and line[0] in "WBHI"][:4]
     for index, end in zip(questions, [*questions[1:], questions[-1] + 4], strict=True):
         found[lines[index]] = "\n".join(lines[index + 1 : end])
     return found

@@ -95,6 +95,31 @@ def test_a_report_is_a_file_to_keep(shown: Dashboard) -> None:
     assert answer.headers["content-disposition"] == 'attachment; filename="_script_alert_1___script_.html"'
 
 
+def test_tables_are_files_to_keep(shown: Dashboard) -> None:
+    """CSV with a harmless name, of an experiment, of all of them and of the fleet; what is not there is no table."""
+    for path, name in (
+        ("/csv/test/metrics.csv", "test-metrics"),
+        ("/csv/%3Cscript%3Ealert(1)%3C%2Fscript%3E/groups.csv", "_script_alert_1___script_-groups"),
+        ("/csv/experiments.csv", "abfleet-experiments"),
+        ("/csv/fleet-calls.csv", "abfleet-fleet-calls"),
+    ):
+        answer = shown.ask(path)
+        assert answer.status == 200
+        assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+        assert answer.headers["content-disposition"] == f'attachment; filename="{name}.csv"'
+        assert "," in answer.text
+    for path in ("/csv/test/nothing.csv", "/csv/nobody/metrics.csv", "/csv/nothing.csv", "/csv/fleet-nothing.csv"):
+        assert shown.ask(path).status == 404
+
+
+def test_a_filter_is_part_of_the_address(shown: Dashboard) -> None:
+    """Each has a page of its own, and leaves the others as they are."""
+    assert ">test<" in shown.ask("/?state=running").text
+    assert "No experiment matches." in shown.ask("/?state=running&owner=nobody").text
+    assert HOSTILE not in shown.ask("/?owner=%3Cscript%3Ealert(1)%3C/script%3E").text
+    assert ">test<" in shown.ask("/").text
+
+
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "PROPFIND"])
 @pytest.mark.parametrize("path", ["/", "/api/report.json", "/nothing"])
 def test_nothing_can_be_done_but_reading(shown: Dashboard, method: str, path: str) -> None:
@@ -270,7 +295,7 @@ def test_whatever_breaks_is_a_sentence_and_the_last_report_stays(tmp_path: Path)
         write_log(tmp_path)
         assert running.report()["log"]["lines"] > 400
         (tmp_path / "experiments.yaml").write_text("version: 9\n")
-        wait_until(lambda: "cannot be taken as it is" in running.ask("/").text, "the mistake")
+        wait_until(lambda: "The experiments file has errors" in running.ask("/").text, "the mistake")
         broken = tmp_path / "logs" / "broken.parquet"
         broken.write_bytes(b"this is not parquet")
         wait_until(lambda: "cannot be read" in running.ask("/").text, "the reason why there is no newer report", 180)

@@ -25,6 +25,16 @@ def test_every_flag_is_a_variable_and_the_flag_wins() -> None:
     assert settings.refresh_seconds == 7
 
 
+def test_links_are_those_that_were_given() -> None:
+    """In their order, with their place for a name."""
+    settings = parse(["--traces", "http://t:3200/?q={experiment}"], {"ABFLEET_GRAFANA": "https://g.example.com/d/x"})
+    assert [(link.name, link.address) for link in settings.links] == [
+        ("Grafana", "https://g.example.com/d/x"),
+        ("Traces", "http://t:3200/?q={experiment}"),
+    ]
+    assert parse([], {}).links == ()
+
+
 @pytest.mark.parametrize("listen", ["0.0.0.0:8080", "10.1.2.3:80", "[::]:8080", "example.com:80"])
 def test_off_loopback_needs_a_decision(listen: str) -> None:
     """Tokens, or the word that anybody may look."""
@@ -49,6 +59,10 @@ def test_off_loopback_needs_a_decision(listen: str) -> None:
         ("--allowed-hosts", "a b"),
         ("--allowed-hosts", "example.com:80"),
         ("--log-level", "loud"),
+        ("--grafana", "javascript:alert(1)"),
+        ("--grafana", "grafana.example.com"),
+        ("--traces", "https://"),
+        ("--traces", "https://a b"),
     ],
 )
 def test_wrong_values_are_named(flag: str, value: str) -> None:

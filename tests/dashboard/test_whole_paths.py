@@ -46,12 +46,12 @@ def drawn(page: str) -> list[tuple[str, int]]:
     return [(class_, corners(d)) for d, class_ in found]
 
 
-def long_report() -> Report:
-    """Of thousands of looks, and of calls as often."""
+def long_report(points: int = POINTS) -> Report:
+    """Of hundreds or thousands of looks, and of calls as often."""
     report = made_report()
     (experiment,) = report.experiments
-    details = made_details(experiment, tuple(START + timedelta(minutes=10) * number for number in range(POINTS)))
-    calls = np.random.default_rng(1).poisson(50, (POINTS, 3)) + 5
+    details = made_details(experiment, tuple(START + timedelta(minutes=10) * number for number in range(points)))
+    calls = np.random.default_rng(1).poisson(50, (points, 3)) + 5
     traffic = dataclasses.replace(
         details.traffic,
         width=timedelta(minutes=10),
@@ -60,7 +60,7 @@ def long_report() -> Report:
         fallbacks=calls // 11,
         troubled=calls // 7,
     )
-    turns = tuple((Verdict.KEEP_RUNNING, None) if n % 2 else (Verdict.SHIP, "experiment") for n in range(POINTS))
+    turns = tuple((Verdict.KEEP_RUNNING, None) if n % 2 else (Verdict.SHIP, "experiment") for n in range(points))
     decision = dataclasses.replace(experiment.decision, history=turns)
     made = dataclasses.replace(experiment, details=dataclasses.replace(details, traffic=traffic), decision=decision)
     return dataclasses.replace(report, experiments=(made,))
@@ -74,13 +74,13 @@ def test_a_line_of_thousands_of_points_is_whole() -> None:
     assert area(points, points, "a").partition('" class')[0].endswith("Z")
 
 
-@pytest.mark.parametrize("thinned", [True, False])
-def test_every_path_of_every_page_is_whole(monkeypatch: pytest.MonkeyPatch, *, thinned: bool) -> None:
+@pytest.mark.parametrize(("points", "thinned"), [(400, False), (4000, True), (4000, False)])
+def test_every_path_of_every_page_is_whole(monkeypatch: pytest.MonkeyPatch, points: int, *, thinned: bool) -> None:
     """On the dashboard's page and in the report file, with as many points as are drawn, and with all there are."""
     if not thinned:
         for module in (estimate, over_time):
-            monkeypatch.setattr(module, "MOST_POINTS", POINTS)
-    report = long_report()
+            monkeypatch.setattr(module, "MOST_POINTS", points)
+    report = long_report(points)
     most = estimate.MOST_POINTS
     pages = (report_file(report), experiment_page(Situation(now=START + DAY * 40, report=report), "homepage-ranking"))
     for page in pages:
@@ -98,11 +98,11 @@ def test_sentences_of_many_groups_and_looks_end_with_a_number_of_more() -> None:
     (experiment,) = long_report().experiments
     assert experiment.details is not None
     groups = [f"{number:03}".ljust(64, "x") for number in range(100)]
-    paths = dataclasses.replace(experiment.details.paths, users=np.full((POINTS, 100), 1234567.0))
-    picture = over_time.users("u", groups, paths)
+    times = experiment.details.paths.times
+    picture = over_time.users("u", groups, times, np.full((POINTS, 100), 1234567.0))
     assert picture is not None
     assert len(picture.description) < LONGEST
-    assert picture.description.endswith("1,234,567, and 88 more users.")
+    assert picture.description.endswith("1,234,567, and 88 more.")
     assert len(picture.table.rows[0]) == 101
     drawn(picture.drawing)
 

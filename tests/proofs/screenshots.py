@@ -1,8 +1,9 @@
-"""Pictures of the dashboard for the documentation: `./run prove screenshots` writes docs/pictures.
+"""Pictures of the dashboard: `./run prove screenshots` writes those of the documentation to docs/pictures.
 
-The experiments are a prepared log's (tests/support/shown_log.py), the fleet is a real one with traffic. Needs Chromium.
+The experiments are prepared logs' (tests/support/shown_log.py), the fleet is a real one with traffic. Needs Chromium.
 Each picture stays below 200 KB; what is on it has to be looked at by a person. `--into FOLDER` puts them elsewhere,
-with a whole page, a printed report and the report file as well.
+and takes every page from top to bottom in pieces, at 1440 and 390 pixels and in the dark: experiments of three groups
+and of five, in their first minute, on their first and ninth day and after their end; and the report as it prints.
 """
 
 import argparse
@@ -10,101 +11,153 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page
 
-from tests.support.browser import PHONE, chromium, opened
+from tests.support.browser import PHONE, chromium, opened, overflow_px
 from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import MODELS, wait_until
-from tests.support.shown_log import file_text, log_lines
+from tests.support.shown_log import EVERY_AGE, EXPERIMENTS, Shown, file_text, log_lines
 from tests.support.up import Up, without_flags
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "pictures"
 MOST_BYTES = 200_000
-TOP = {"width": 1180, "height": 900}
-SHIPPED = "/experiments/homepage-ranking"
+TOP = {"width": 1440, "height": 900}
+SHIPPED, YOUNG = "/experiments/homepage-ranking", "/experiments/3-groups-day-1"
 SHOTS: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("dashboard-overview", "/", {"viewport": TOP}, ""),
-    ("dashboard-experiment", SHIPPED, {"viewport": {"width": 1180, "height": 1350}}, ""),
-    ("dashboard-over-time", SHIPPED, {"viewport": TOP}, "How it came about"),
+    ("dashboard-experiment", SHIPPED, {"viewport": {"width": 1440, "height": 1150}}, ""),
+    ("dashboard-over-time", SHIPPED, {"viewport": TOP}, "Over time"),
+    ("dashboard-commands", SHIPPED, {"viewport": TOP}, "Commands"),
     ("dashboard-refused", "/experiments/email-digest", {"viewport": TOP}, ""),
     ("dashboard-fleet", "/fleet", {"viewport": TOP}, ""),
     ("dashboard-dark", SHIPPED, {"viewport": TOP, "color_scheme": "dark"}, ""),
     ("dashboard-phone", SHIPPED, {"viewport": PHONE, "device_scale_factor": 2}, ""),
 )
 """Name, address, browser, and the heading of the one section that it shows, if it shows one."""
+FIRST_DAY: tuple[str, str, dict[str, Any], str] = ("dashboard-first-day", YOUNG, {"viewport": TOP}, "Over time")
+SIZES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("1440", {"viewport": {"width": 1440, "height": 1000}}),
+    ("390", {"viewport": {"width": 390, "height": 844}}),
+    ("dark", {"viewport": {"width": 1440, "height": 1000}, "color_scheme": "dark"}),
+)
+PIECE_PX = 1600
+"""Of a page's height on one picture: as much as can be read on it."""
+ZONE = {"timezone_id": "Europe/Berlin"}
+"""Of the reader, so that the reader's own time is on the pictures."""
 TRAFFIC = ("--users", "2000", "--rate", "40", "--duration", "600", "--effect", "experiment=+0.10")
+FLAGS = (
+    *("--logs", "logs", "--experiments", "experiments/recommender.yaml"),
+    *("--grafana", "https://grafana.example.com/", "--traces", "https://traces.example.com/?q={experiment}"),
+)
+"""Beside links the paths that commands take by themselves, of the folder in which the dashboard runs."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Takes all of them; exit code 1 if one is too large for a repository."""
+    """Takes all of them; exit code 1 if one is too large for a repository, or a page is wider than its window."""
     parser = argparse.ArgumentParser(prog="./run prove screenshots", description=__doc__)
     parser.add_argument("--into", type=Path)
     into = parser.parse_args(arguments).into
-    (into or FOLDER).mkdir(exist_ok=True)
-    too_large = []
+    folder = into or FOLDER
+    folder.mkdir(exist_ok=True)
+    faults = []
     with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name, chromium() as browser:
-        folder = Path(name)
-        (folder / "logs").mkdir()
-        (folder / "experiments.yaml").write_text(file_text())
-        with (folder / "logs" / "decisions-host-20261101T000000-1.jsonl").open("w") as file:
-            file.writelines(log_lines(datetime.now(UTC)))
-        (folder / "models").symlink_to(MODELS)
-        (folder / "fleet").mkdir()
-        with (
-            Up(folder / "fleet", MODELS, "--replicas", "v1.3.0-beta=2") as up,
-            dashboard(folder, router=up.ready().admin_address) as running,
-        ):
-            traffic = subprocess.Popen(
-                [sys.executable, "-m", "abfleet", "traffic", "--address", up.address, *TRAFFIC],
-                cwd=folder,
-                env=without_flags(),
-                stdout=subprocess.DEVNULL,
-            )
-            try:
-                running.report()
-                wait_until(lambda: "calls" in running.ask("/fleet").text, "the fleet on its page")
-                time.sleep(12)  # rates are over ten seconds
-                for shot in SHOTS:
-                    file, size = take(browser, running, into or FOLDER, *shot)
-                    if size > MOST_BYTES:
-                        too_large.append(file)
-                if into:
-                    whole(browser, running, into)
-            finally:
-                traffic.terminate()
-                traffic.wait()
-    if too_large:
-        print(f"larger than {MOST_BYTES // 1000} KB: {', '.join(too_large)}")
-    return 1 if too_large else 0
+        shop, ages = Path(name) / "shop", Path(name) / "ages"
+        prepare(shop, EXPERIMENTS)
+        prepare(ages, EVERY_AGE)
+        with fleet(Path(name) / "fleet") as router, dashboard(shop, *FLAGS, router=router) as running:
+            running.report()
+            wait_until(lambda: "calls" in running.ask("/fleet").text, "the fleet on its page")
+            time.sleep(12)  # rates are over ten seconds
+            faults += [fault for shot in SHOTS if (fault := take(browser, running, folder, *shot))]
+            if into:
+                faults += whole(browser, running, into, ("/", "/fleet", "/glossary", SHIPPED))
+                report_file(browser, running, into)
+        with dashboard(ages, *FLAGS) as running:
+            running.report()
+            faults += [fault for fault in [take(browser, running, folder, *FIRST_DAY)] if fault]
+            if into:
+                faults += whole(browser, running, into, ("/?", *(f"/experiments/{one.name}" for one in EVERY_AGE)))
+    for fault in faults:
+        print(fault)
+    return 1 if faults else 0
+
+
+def prepare(folder: Path, experiments: Sequence[Shown]) -> None:
+    """The log, the experiments file and the registry of a dashboard."""
+    now = datetime.now(UTC)
+    (folder / "logs").mkdir(parents=True)
+    (folder / "experiments").mkdir()
+    (folder / "experiments" / "recommender.yaml").write_text(file_text(now, experiments))
+    with (folder / "logs" / "decisions-host-20261101T000000-1.jsonl").open("w") as file:
+        file.writelines(log_lines(now, experiments))
+    (folder / "models").symlink_to(MODELS)
+
+
+@contextmanager
+def fleet(folder: Path) -> Iterator[str]:
+    """A fleet with traffic; gives the admin address of its router."""
+    folder.mkdir()
+    with Up(folder, MODELS, "--replicas", "v1.3.0-beta=2", "--", "--router-name", "router-1") as up:
+        admin = up.ready().admin_address
+        traffic = subprocess.Popen(
+            [sys.executable, "-m", "abfleet", "traffic", "--address", up.address, *TRAFFIC],
+            cwd=folder,
+            env=without_flags(),
+            stdout=subprocess.DEVNULL,
+        )
+        try:
+            yield admin
+        finally:
+            traffic.terminate()
+            traffic.wait()
 
 
 def take(
     browser: Browser, running: Dashboard, folder: Path, shot: str, path: str, context: dict[str, Any], heading: str
-) -> tuple[str, int]:
-    """One picture: its name and size in bytes."""
+) -> str:
+    """One picture; gives what is wrong with it, if something is."""
     file = folder / f"{shot}.png"
-    with opened(browser, **context) as (page, _):
+    with opened(browser, **context, **ZONE) as (page, _):
         shown(page, running, path)
         if heading:
-            page.locator("section", has=page.get_by_role("heading", name=heading)).first.screenshot(path=file)
+            page.locator("section", has=page.get_by_role("heading", name=heading, exact=True)).first.screenshot(
+                path=file
+            )
         else:
             page.screenshot(path=file)
     size = file.stat().st_size
     print(f"{file.name}: {size / 1000:.0f} KB", flush=True)
-    return file.name, size
+    return f"{file.name} is larger than {MOST_BYTES // 1000} KB" if size > MOST_BYTES else ""
 
 
-def whole(browser: Browser, running: Dashboard, folder: Path) -> None:
-    """Pages from top to bottom, wide and on a phone, and the report as a file and as it prints."""
-    for name, context in (("wide", {"viewport": TOP}), ("phone", {"viewport": PHONE})):
-        with opened(browser, **context) as (page, _):
-            shown(page, running, SHIPPED)
-            page.screenshot(path=folder / f"whole-{name}.png", full_page=True)
+def whole(browser: Browser, running: Dashboard, folder: Path, paths: Sequence[str]) -> list[str]:
+    """Pages from top to bottom at every size, in pieces; gives those that are wider than their window."""
+    wide = []
+    for size, context in SIZES:
+        with opened(browser, **context, **ZONE) as (page, _):
+            for path in paths:
+                shown(page, running, path)
+                name = path.rpartition("/")[2].replace("?", "ages") or "overview"
+                if overflow_px(page) > 0:
+                    wide.append(f"{path} is {overflow_px(page)} pixels wider than {size}")
+                height = page.evaluate("document.documentElement.scrollHeight")
+                width = context["viewport"]["width"]
+                for number, top in enumerate(range(0, height, PIECE_PX)):
+                    clip = {"x": 0, "y": top, "width": width, "height": min(PIECE_PX, height - top)}
+                    file = folder / f"{name}-{size}-{number}.png"
+                    page.screenshot(path=file, full_page=True, clip=clip)  # type: ignore[arg-type]
+            print(f"{len(paths)} pages at {size}", flush=True)
+    return wide
+
+
+def report_file(browser: Browser, running: Dashboard, folder: Path) -> None:
+    """The report as a file and as it prints."""
     (folder / "report.html").write_bytes(running.ask("/report/homepage-ranking.html").body)
     with opened(browser) as (page, _):
         page.goto((folder / "report.html").resolve().as_uri())

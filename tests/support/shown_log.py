@@ -1,6 +1,6 @@
-"""A decision log to look at: five experiments with an ending each, as a shop would have them. Draws by a seed; no IO.
+"""Decision logs to look at, drawn by a seed: what a shop would have, and experiments at every age. No IO.
 
-Its last line is now, so that pages have nothing to say of its age.
+Their last line is now, so that pages have nothing to say of its age.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from tests.analysis.log_lines import text_time
 
-MODELS: Final = ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1")
+MODELS: Final = ("v1.2.3", "v1.3.0-beta", "v1.4.0-rc1", "v1.4.0-rc2", "v1.5.0-dev")
 FILMS: Final = 2269
 COUNTRIES: Final = ("DE", "FR", "IT", "ES")
 
@@ -27,18 +27,22 @@ class Shown:
         groups: Name, version and share of each; the first is control.
         clicks: The probability that a list gets a click, by group. errors: that a call fails.
         lost: The part of a group whose users are not in the log.
+        ramp: Shares that take effect later: after how many days from now, and one for each group in percent.
+        winner: Of an experiment that has ended and left the file; it ended when its days were over.
     """
 
     name: str
     owner: str
     hypothesis: str
     traffic: int
-    days: int
+    days: float
     users_a_day: int
     groups: tuple[tuple[str, str, float], ...]
     clicks: tuple[float, ...]
     errors: tuple[float, ...]
-    lost: tuple[float, ...] = (0.0, 0.0, 0.0)
+    lost: tuple[float, ...] = (0.0,) * 5
+    ramp: tuple[tuple[float, tuple[int, ...]], ...] = ()
+    winner: str | None = None
 
 
 THREE: Final = (("control", MODELS[0], 0.7), ("experiment", MODELS[1], 0.2), ("canary", MODELS[2], 0.1))
@@ -54,6 +58,7 @@ EXPERIMENTS: Final = (
         hypothesis="Learning from whole histories brings more clicks.",
         clicks=(0.30, 0.34, 0.31),
         errors=(0.003, 0.002, 0.002),
+        ramp=((3, (40, 40, 20)), (7, (20, 60, 20))),
     ),
     Shown(
         name="basket-upsell",
@@ -103,13 +108,49 @@ EXPERIMENTS: Final = (
 )
 
 
-def file_text() -> str:
-    """The experiments file that belongs to it."""
+FIVE: Final = tuple(zip(("control", "histories", "order", "genres", "fresh"), MODELS, (0.4, *(0.15,) * 4), strict=True))
+AGES: Final = (("minute-1", 1 / 1440, 60_000), ("day-1", 0.4, 3000), ("day-9", 8.6, 900), ("ended", 28.5, 900))
+
+
+def _at_every_age() -> Iterator[Shown]:
+    for groups in (THREE, FIVE):
+        for age, days, users_a_day in AGES:
+            yield Shown(
+                name=f"{len(groups)}-groups-{age}",
+                owner="search-team" if len(groups) == 3 else "crm",
+                hypothesis="Learning from whole histories, and from their order, brings more clicks.",
+                traffic=12,
+                days=days,
+                users_a_day=users_a_day * len(groups) // 3,
+                groups=groups,
+                clicks=(0.30, 0.34, 0.31, 0.29, 0.32)[: len(groups)],
+                errors=(0.003, 0.002, 0.002, 0.004, 0.002)[: len(groups)],
+                ramp=() if age == "ended" else ((4, tuple(round(100 * part) for _, _, part in reversed(groups))),),
+                winner=groups[1][0] if age == "ended" else None,
+            )
+
+
+EVERY_AGE: Final = tuple(_at_every_age())
+"""Experiments of three groups and of five: in their first minute and first day, on day 9, and after their end."""
+
+
+def file_text(now: datetime, experiments: Sequence[Shown] = EXPERIMENTS) -> str:
+    """The experiments file that belongs to a log."""
     models = "".join(f"  {version}: {{target: '127.0.0.1:{place}'}}\n" for place, version in enumerate(MODELS, 1))
-    text = f"version: 1\ndefault: {MODELS[0]}\nmodels:\n{models}experiments:\n"
-    for one in EXPERIMENTS:
+    text = f"version: 1\ndefault: {MODELS[0]}\nmodels:\n{models}"
+    ended = [one for one in experiments if one.winner is not None]
+    if ended:
+        text += "concluded:\n"
+    for one in ended:
+        text += f"  - {{experiment: {one.name}, winner: {one.winner}, at: '{_seconds(now - timedelta(hours=5))}'}}\n"
+    text += "experiments:\n"
+    for one in experiments:
+        if one.winner is not None:
+            continue
+        last = one.ramp[-1][1] if one.ramp else tuple(round(100 * part) for _, _, part in one.groups)
         groups = "".join(
-            f"      - {{name: {name}, model: {model}, weight: {100 * share:g}}}\n" for name, model, share in one.groups
+            f"      - {{name: {name}, model: {model}, weight: {part}}}\n"
+            for (name, model, _), part in zip(one.groups, last, strict=True)
         )
         text += (
             f"  - name: {one.name}\n    owner: {one.owner}\n    hypothesis: {one.hypothesis}\n"
@@ -118,7 +159,20 @@ def file_text() -> str:
             " guardrails: [{name: error_rate, points: 0.01}, {name: response_time_p95, margin: 0.10}]}\n"
             "    plan: {effect: 0.10}\n"
         )
+        if one.ramp:
+            rows = [(now - timedelta(days=one.days), tuple(round(100 * part) for _, _, part in one.groups))]
+            rows += [(now + timedelta(days=later), shares) for later, shares in one.ramp]
+            text += "    ramp:\n" + "".join(_row(at, one, shares) for at, shares in rows)
     return text
+
+
+def _row(at: datetime, one: Shown, shares: Sequence[int]) -> str:
+    weights = ", ".join(f"{name}: {part}" for (name, _, _), part in zip(one.groups, shares, strict=True))
+    return f"      - {{at: '{_seconds(at)}', {weights}}}\n"
+
+
+def _seconds(at: datetime) -> str:
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def log_lines(now: datetime, experiments: Sequence[Shown] = EXPERIMENTS, seed: int = 7) -> Iterator[str]:
@@ -147,7 +201,7 @@ def _allocation(one: Shown, now: datetime) -> dict[str, Any]:
 def _people(one: Shown, now: datetime, draw: random.Random) -> Iterator[dict[str, Any]]:
     """Users who come on some day of the experiment, and again on some of those after it."""
     allocation = _allocation(one, now)["allocation"]
-    begin, count = now - timedelta(days=one.days), one.days * one.users_a_day
+    begin, count = now - timedelta(days=one.days), round(one.days * one.users_a_day)
     for number in range(count):
         index = draw.choices(range(len(one.groups)), [share for _, _, share in one.groups])[0]
         if draw.random() < one.lost[index]:
@@ -222,5 +276,5 @@ def _list(model: str, draw: random.Random) -> list[int]:
     """Ten films. Each version has favourites of its own, and the newer ones recommend more different films."""
     place, items = MODELS.index(model), dict[int, None]()
     while len(items) < 10:
-        items[1 + (int(FILMS * draw.random() ** (4 - place)) + 37 * place) % FILMS] = None
+        items[1 + (int(FILMS * draw.random() ** max(4 - place, 1)) + 37 * place) % FILMS] = None
     return list(items)

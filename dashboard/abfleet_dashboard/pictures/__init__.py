@@ -2,6 +2,7 @@
 
 __all__ = [
     "estimate",
+    "fleet_graph",
     "history",
     "over_time",
     "picture",

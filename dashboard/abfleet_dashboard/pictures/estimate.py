@@ -39,6 +39,7 @@ def estimate(id_: str, title: str, path: MetricPath, at: Sequence[datetime]) -> 
         else ONE_POINT,
         table=_table(path, at),
         legend=_legend(path),
+        csv="changes-over-time",
     )
 
 
@@ -122,7 +123,7 @@ def _runs(shown: list[int], known: np.ndarray[tuple[int], np.dtype[np.bool_]]) -
 def _description(path: MetricPath, at: Sequence[datetime]) -> str:
     newest = int(np.flatnonzero(np.isfinite(path.relative_difference))[-1])
     span = at[-1] - at[0]
-    text = f"Newest, at {moment(at[newest], span)}: {_hover_text(path, newest)}."
+    text = f"Latest, {moment(at[newest], span)}: {_hover_text(path, newest)}."
     for values, words, sign in (
         (path.better_at, "the boundary for better", 1),
         (path.worse_at, "the boundary for harm", -1),
@@ -131,9 +132,9 @@ def _description(path: MetricPath, at: Sequence[datetime]) -> str:
         with np.errstate(invalid="ignore"):
             beyond = np.flatnonzero(sign * (path.relative_difference - values) >= 0)
         if len(beyond):
-            text += f" The estimate first reached {words} at {moment(at[int(beyond[0])], span)}."
+            text += f" The estimate first reached {words} at the look of {moment(at[int(beyond[0])], span)}."
         elif math.isfinite(values[-1]):
-            text += f" It has not reached {words}, now at {change(float(values[-1]))}."
+            text += f" It has not reached {words}, which is now at {change(float(values[-1]))}."
     return text
 
 
@@ -141,10 +142,13 @@ def _table(path: MetricPath, at: Sequence[datetime]) -> DataTable:
     rows = thinned(len(at), MOST_ROWS)
     span = max(at[-1] - at[0], timedelta(0))
     columns = (path.relative_difference, path.low, path.high, path.better_at, path.worse_at)
+    notes = [f"{len(rows)} of {len(at)} looks, evenly chosen."] if len(rows) < len(at) else []
+    if not all(np.isfinite(column[rows]).all() for column in columns):
+        notes.append(f"{UNKNOWN}: too few events at that time.")
     return DataTable(
         ("Time (UTC)", "Estimate", "Always-valid from", "to", "Boundary for better", "Boundary for harm"),
         tuple((moment(at[i], span), *(change(float(column[i])) for column in columns)) for i in rows),
-        f"{len(rows)} of {len(at)} looks, evenly chosen." if len(rows) < len(at) else "",
+        " ".join(notes),
     )
 
 
@@ -153,8 +157,8 @@ def _legend(path: MetricPath) -> tuple[LegendKey, ...]:
     if np.isfinite(path.low).any():
         keys.append(LegendKey(swatch("area", "always"), "always-valid 95 % interval"))
     if np.isfinite(path.better_at).any():
-        words = "inside its margin beyond here" if path.role == "guardrail" else "better, once the estimate is beyond"
+        words = "within tolerance beyond this line" if path.role == "guardrail" else "better beyond this line"
         keys.append(LegendKey(swatch("line", "better"), words))
     if np.isfinite(path.worse_at).any():
-        keys.append(LegendKey(swatch("line", "worse"), "harm, once the estimate is beyond"))
+        keys.append(LegendKey(swatch("line", "worse"), "harm beyond this line"))
     return tuple(keys)

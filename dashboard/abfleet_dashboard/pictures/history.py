@@ -78,7 +78,7 @@ def verdicts(
     """A row for the experiment and for each treatment, over all looks up to the horizon."""
     if not rows or not rows[0][1]:
         return None
-    title = "What would have been said at each look"
+    title = "Verdict at each look"
     looks = max(planned, len(rows[0][1]))
     lines: list[Markup] = []
     for index, (name, history) in enumerate(rows):
@@ -109,6 +109,7 @@ def verdicts(
         drawing=element("div", drawing, class_="strip-box"),
         table=DataTable(("Whose", "Looks", "Verdict"), table),
         legend=tuple(LegendKey(sign(verdict), NAMES[verdict]) for verdict in met),
+        csv="verdicts",
     )
 
 

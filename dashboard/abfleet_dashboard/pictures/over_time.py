@@ -12,7 +12,7 @@ from abfleet_statistics import srm
 from abfleet_statistics.moments import Floats
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import chance, counted, duration, evidence, moment, share, whole
+from abfleet_dashboard.numbers import NBSP, chance, counted, duration, evidence, moment, share, whole
 from abfleet_dashboard.pictures.picture import ONE_POINT, DataTable, LegendKey, Picture, few, thinned
 from abfleet_dashboard.pictures.plot import Axes, Tick, dots, hover, level, line, marker, plot, series, swatch
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
@@ -43,8 +43,8 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
     )
     verdict = "The split was broken" if highest >= 1 / srm.ALPHA else "It never reached the limit"
     description = (
-        f"Evidence of a broken split is {evidence(newest)} now and was {evidence(highest)} at most; "
-        f"from {whole(1 / srm.ALPHA)} on nothing is concluded. {verdict}."
+        f"Evidence of a broken split is {evidence(newest)} now, and {evidence(highest)} at its highest. "
+        f"At {whole(1 / srm.ALPHA)} or more, nothing is concluded. {verdict}."
     )
     title = "Do the groups have the sizes they should have?"
     span = paths.times[-1] - paths.times[0]
@@ -59,7 +59,7 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
             description,
             axes,
             stretched=[line(placed, "estimate"), *([dots(placed, "estimate")] if len(placed) <= 60 else [])],
-            fixed=level(axes, limit, f"refused from {whole(1 / srm.ALPHA)}", "worse"),
+            fixed=level(axes, limit, f"no conclusion above {whole(1 / srm.ALPHA)}", "worse"),
         )
         if len(placed) > 1
         else ONE_POINT,
@@ -74,24 +74,54 @@ def sizes(id_: str, paths: Paths) -> Picture | None:
                 for i in rows
             ),
         ),
-        legend=(LegendKey(swatch("line", "estimate"), "evidence that the split is broken (E-value; 1 says nothing)"),),
+        legend=(LegendKey(swatch("line", "estimate"), "evidence that the split is broken; 1 says nothing"),),
+        csv="sizes-over-time",
     )
 
 
-def users(id_: str, groups: Sequence[str], paths: Paths) -> Picture | None:
-    """Different users of each group up to each look."""
-    if not len(paths.users) or not paths.users.any():
+def users(id_: str, groups: Sequence[str], at: Sequence[datetime], count: Floats) -> Picture | None:
+    """Different users of each group up to each time. count: float64[times, groups]."""
+    if not len(count) or not count.any():
         return None
-    newest = few([f"{name} {whole(float(count))}" for name, count in zip(groups, paths.users[-1], strict=True)])
+    newest = few([f"{name} {whole(float(number))}" for name, number in zip(groups, count[-1], strict=True)])
     return _lines(
         id_,
         "Users so far, each in the first group they had",
-        f"Now {newest} users.",
+        f"Now: {newest}.",
         groups,
-        paths.times,
-        np.asarray(paths.users),
+        at,
+        np.asarray(count),
         whole,
         "Users",
+        csv="users-over-time",
+    )
+
+
+def values(
+    id_: str,
+    title: str,
+    what: str,
+    groups: Sequence[str],
+    at: Sequence[datetime],
+    each: Floats,
+    written: Callable[[float], str],
+) -> Picture | None:
+    """A metric's value in each group up to each time; None where none is known. each: float64[times, groups]."""
+    if not np.isfinite(each).any():
+        return None
+    known = [(name, float(value)) for name, value in zip(groups, each[-1], strict=True) if math.isfinite(value)]
+    newest = few([f"{name} {written(value)}" for name, value in known])
+    return _lines(
+        id_,
+        title,
+        f"Now: {newest}." if newest else "No value is known now.",
+        groups,
+        at,
+        each,
+        written,
+        f"{what[:1].upper()}{what[1:]}",
+        from_zero=False,
+        csv="values-over-time",
     )
 
 
@@ -99,16 +129,16 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     """Calls of each group by time."""
     if not traffic.calls.any():
         return None
-    width = duration(traffic.width.total_seconds())
+    width = _every(traffic)
     totals = traffic.calls.sum(axis=0)
     said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
     finished = _finished(traffic)
     unfinished = len(traffic.calls) - len(finished)
-    left_out = f" In the table, and not drawn: {counted(unfinished, 'time')} of which the log has only a part."
+    left_out = f" Not drawn, but in the table: {counted(unfinished, 'interval')} that the log covers only in part."
     return _lines(
         id_,
-        f"Calls by group, every {width}",
-        f"In all: {said} calls, also those from before a ramp moved a user." + (left_out if unfinished else ""),
+        f"Calls by group, {width}",
+        f"In total: {said}, including calls from before a ramp moved a user." + (left_out if unfinished else ""),
         groups,
         _bins(traffic),
         traffic.calls.astype(np.float64),
@@ -116,6 +146,7 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
         "Calls",
         width=traffic.width,
         drawn=finished,
+        csv="calls-over-time",
     )
 
 
@@ -126,7 +157,7 @@ def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None
     totals = traffic.calls.sum(axis=0)
     said = few(
         [
-            f"{name}'s version failed {whole(float(errors))}, and another answered {whole(float(fallbacks))}"
+            f"{name}: {counted(int(errors), 'error')} and {counted(int(fallbacks), 'fallback')}"
             for name, errors, fallbacks in zip(
                 groups, traffic.errors.sum(axis=0), traffic.fallbacks.sum(axis=0), strict=True
             )
@@ -138,15 +169,20 @@ def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None
         part = np.where(traffic.calls > 0, traffic.troubled / traffic.calls, np.nan)
     return _lines(
         id_,
-        f"Calls in trouble, every {duration(traffic.width.total_seconds())}",
-        f"Of {whole(float(totals.sum()))} calls: {said}.",
+        f"Calls with an error or a fallback, {_every(traffic)}",
+        f"Of {counted(int(totals.sum()), 'call')}: {said}.",
         groups,
         _bins(traffic),
         part,
         share,
-        "Failed or fell back",
+        "Share of calls with an error or a fallback",
         width=traffic.width,
+        csv="calls-over-time",
     )
+
+
+def _every(traffic: Traffic) -> str:
+    return f"every {duration(traffic.width.total_seconds()).removeprefix(f'1{NBSP}')}"
 
 
 def _finished(traffic: Traffic) -> list[int]:
@@ -175,19 +211,27 @@ def _lines(
     *,
     width: timedelta = timedelta(0),
     drawn: Sequence[int] | None = None,
+    from_zero: bool = True,
+    csv: str = "",
 ) -> Picture:
-    """`drawn`: indices of the times that have a point; None: all."""
+    """`drawn`: indices of the times that have a point; None: all. `from_zero`: whether the axis begins there."""
     x = times(at[0], at[-1] + width)
     drawn = range(len(at)) if drawn is None else drawn
-    y = widened(0.0, float(np.nanmax(values[drawn])) if np.isfinite(values[drawn]).any() else 1.0)
-    marks = tuple(Tick(value, written(value)) for value in round_marks(y.low, y.high, 5))
+    known = values[drawn][np.isfinite(values[drawn])]
+    low, high = (0.0 if from_zero else float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    y = widened(low, high)
+    y = Scale(max(y.low, 0.0), y.high) if low >= 0 else y
+    if not from_zero and y.low > 0:
+        description += f" The axis begins at {written(y.low)}."
+    places = [value for value in round_marks(y.low, y.high, 5) if written is not whole or not value % 1]
+    marks = tuple(Tick(value, written(value)) for value in places)  # there is no half of a call
     axes = Axes(x=x, y=y, x_marks=_time_marks(x), y_marks=marks, zero=0.0)
     shown = [drawn[place] for place in thinned(len(drawn), MOST_POINTS)]
     stretched: list[Markup] = []
     fixed: list[Markup] = []
     for index in range(len(groups)):
-        known = [i for i in shown if math.isfinite(values[i, index])]
-        placed = [axes.place((at[i] + width / 2).timestamp(), float(values[i, index])) for i in known]
+        there = [i for i in shown if math.isfinite(values[i, index])]
+        placed = [axes.place((at[i] + width / 2).timestamp(), float(values[i, index])) for i in there]
         if placed:
             stretched.append(line(placed, series(index)))
             fixed.append(marker(placed[-1], index))
@@ -206,6 +250,7 @@ def _lines(
             (f"{what}. " + (f"{len(rows)} of {len(at)} times, evenly chosen." if len(rows) < len(at) else "")).strip(),
         ),
         legend=tuple(LegendKey(swatch("line", series(index), index), name) for index, name in enumerate(groups)),
+        csv=csv,
     )
 
 

@@ -13,7 +13,7 @@ MOST_PARTS: Final = 12
 
 ONE_POINT: Final = element(
     "p",
-    "One time is no line yet: this is drawn from the second look on. Until then the table has its numbers.",
+    "Drawn from the first look on. Until then there is one point, whose numbers are below.",
     class_="empty",
 )
 """In the place of a drawing that would be a single dot, as on the first day."""
@@ -43,6 +43,7 @@ class Picture:
     Attributes:
         id: Unique on its page; ids inside the drawing begin with it.
         title: What it shows, as a heading. description: What is to be seen, in a sentence.
+        csv: The table of numbers for download that it is drawn from; empty where there is none.
     """
 
     id: str
@@ -51,6 +52,7 @@ class Picture:
     drawing: Markup
     table: DataTable
     legend: tuple[LegendKey, ...] = field(default=())
+    csv: str = ""
 
     @property
     def is_drawn(self) -> bool:

@@ -89,7 +89,8 @@ def times(begin: datetime, end: datetime) -> Scale:
 def time_marks(scale: Scale, most: int = 5) -> tuple[tuple[float, str], ...]:
     """Times with their labels, UTC: midnights and round hours, minutes or seconds."""
     span = scale.high - scale.low
-    step = next((step for step in _STEPS_S if span / step <= most), _STEPS_S[-1])
+    # A label with seconds is as wide as two others.
+    step = next((step for step in _STEPS_S if span / step <= (most if step >= 60 else (most + 1) // 2)), _STEPS_S[-1])
     origin = _MONDAY.timestamp()  # weeks begin on Mondays, and days at midnight
     first = math.ceil((scale.low - origin) / step - 1e-9)
     last = math.floor((scale.high - origin) / step + 1e-9)

@@ -1,4 +1,4 @@
-// Keeps an open page up to date: asks for the version, and where it changed takes the new page's main part, bit by bit.
+// Adds the reader's own time to instants in UTC, and a button to commands that copies them. Keeps an open page up to date: asks for the version, and where it changed takes the new page's main part, bit by bit.
 // What has not changed stays as it is in the document, and with it focus, selection, scroll and what is folded out.
 "use strict";
 (() => {
@@ -58,17 +58,52 @@
     }
   };
 
+  const own = (at) => {
+    const sameDay = at.getUTCDate() === at.getDate();
+    const day = sameDay ? {} : { day: "numeric", month: "short" };
+    return at.toLocaleString("en-GB", { ...day, hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
+  };
+
+  // What the server cannot know or must not send; the same in the page and in a fresh one, so that nothing flickers.
+  const dress = (part) => {
+    for (const time of part.querySelectorAll("time.instant")) {
+      const at = new Date(time.dateTime);
+      if (at.getTimezoneOffset() === 0) continue;
+      const local = document.createElement("span");
+      local.className = "local";
+      local.textContent = ` (${own(at)})`;
+      time.append(local);
+    }
+    if (!navigator.clipboard) return;
+    for (const code of part.querySelectorAll(".commands code")) {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "copy";
+      button.textContent = "Copy";
+      button.setAttribute("aria-label", `Copy: ${code.textContent}`);
+      code.after(" ", button);
+    }
+  };
+
+  const copied = async (event) => {
+    const button = event.target.closest(".copy");
+    if (!button) return;
+    await navigator.clipboard.writeText(button.parentElement.querySelector("code").textContent);
+    say("Copied.");
+  };
+
   const say = (text) => {
     if (said && said.textContent !== text) said.textContent = text;
   };
 
   const page = async () => {
-    const answer = await fetch(location.pathname, { cache: "no-cache", credentials: "same-origin" });
+    const answer = await fetch(location.pathname + location.search, { cache: "no-cache", credentials: "same-origin" });
     if (!answer.ok && answer.status !== 404) throw new Error(`status ${answer.status}`);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     const part = fresh.getElementById("main");
     if (!part) throw new Error("not a page");
     document.title = fresh.title;
+    dress(part);
     take(main, part);
     pageAt = Date.now();
   };
@@ -94,6 +129,8 @@
   };
 
   if (main) {
+    dress(document);
+    document.addEventListener("click", (event) => copied(event).catch(() => say("The browser does not allow copying.")));
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden && Date.now() - pageAt > seconds * 1000) look().catch(() => {});
     });

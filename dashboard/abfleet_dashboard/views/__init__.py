@@ -1,8 +1,11 @@
 """What each page shows, as values: figures and sentences of a report, ready for a template."""
 
 __all__ = [
+    "commands_view",
     "experiment_view",
+    "filter_view",
     "fleet_view",
     "glossary_view",
+    "links_view",
     "overview_view",
 ]

@@ -1,4 +1,4 @@
-"""The primary metric among parts of the users, as rows. Each part says how little it proves."""
+"""Metrics among parts of the users, as rows. Each part says how little it proves."""
 
 import math
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from abfleet_analysis.report.details import Breakdown, Slice
 from abfleet_analysis.report.report import ExperimentReport
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import between, chance, change, metric_value, plain, whole
+from abfleet_dashboard.numbers import UNKNOWN, between, change, metric_value, p_value, plain, whole
 from abfleet_dashboard.pictures.scales import Scale
 from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
 from abfleet_dashboard.views.words import metric_title
@@ -17,7 +17,7 @@ from abfleet_dashboard.views.words import metric_title
 STANDS_OUT: Final = 0.05
 """Of the adjusted p: about one slice in twenty that is said to stand out does so by chance."""
 MOST_ROWS: Final = 120
-_WHO: Final = "Users who are compared"
+_WHO: Final = "Users in the comparison"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +52,30 @@ class BreakdownView:
     compared: bool
 
 
-def breakdown_views(report: ExperimentReport, key: str) -> tuple[BreakdownView, ...]:
-    """All breakdowns that have a row."""
+@dataclass(frozen=True, slots=True)
+class Dimension:
+    """One way to part the users, such as an attribute: the first metric's breakdown, and the other metrics'."""
+
+    id: str
+    name: str
+    first: BreakdownView
+    others: tuple[BreakdownView, ...]
+
+
+def dimensions(report: ExperimentReport, key: str) -> tuple[Dimension, ...]:
+    """All breakdowns that have a row; each dimension's begin with that of the primary metric, where it has one."""
     if report.details is None:
         return ()
     rules = {metric.rule.name: metric.rule for metric in report.gathered.evidence.metrics}
-    found = enumerate(report.details.breakdowns)
-    return tuple(_view(one, f"{key}-slices-{index}", rules.get(one.metric)) for index, one in found if one.slices)
+    found: dict[tuple[str, str], list[BreakdownView]] = {}
+    for index, one in enumerate(report.details.breakdowns):
+        if one.slices:
+            view = _view(one, f"{key}-slices-{index}", rules.get(one.metric))
+            found.setdefault((one.kind, one.name), []).append(view)
+    return tuple(
+        Dimension(f"{first.id}-all", first.title.partition(" by ")[2], first, tuple(others))
+        for first, *others in found.values()
+    )
 
 
 def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownView:
@@ -69,17 +86,17 @@ def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownV
         "attribute": (
             f"{metric} by {breakdown.name}",
             breakdown.name,
-            f"A part stands out only if that would be rare with so many parts looked at. {_WHO}, by their first call.",
+            f"A part stands out only where that would be rare among so many parts. {_WHO}, by their first call.",
         ),
         "day": (
             f"{metric} by time since a user's first call",
             "Time since first call",
-            "An effect that fades was curiosity; one that grows was habit. Users in their first allocation.",
+            "An effect that fades may be curiosity; one that grows, a habit. Users before any ramp moved them.",
         ),
         "served": (
-            f"{metric} by what really answered",
+            f"{metric} by the version that answered",
             "Answered by",
-            f"Not a randomised comparison: who meets a fallback is no accident. {_WHO}, by first fallback or answer.",
+            f"Not a randomised comparison: who gets a fallback is no accident. {_WHO}, by first fallback or answer.",
         ),
     }.get(breakdown.kind, (f"{metric} by {breakdown.name}", breakdown.name, ""))
     left = breakdown.left_out + max(len(breakdown.slices) - MOST_ROWS, 0)
@@ -90,7 +107,7 @@ def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownV
         note=note,
         axis=strip_axis(axis),
         rows=tuple(_row(one, axis, rule) for one in breakdown.slices[:MOST_ROWS]),
-        left_out=f"{left:,} more with fewer users are not shown." if left else "",
+        left_out=f"Not shown: {left:,} more, each with fewer users." if left else "",
         compared=compared,
     )
 
@@ -99,9 +116,10 @@ def _row(one: Slice, axis: Scale, rule: MetricRule | None) -> SliceRow:
     value, base = (
         plain(number) if rule is None else metric_value(rule, number) for number in (one.value, one.baseline_value)
     )
-    tone, word = "open", "within chance"
-    if not math.isfinite(one.relative_difference):
-        word = "too few to compare"
+    tone, word = "open", "may be chance"
+    compared = math.isfinite(one.relative_difference)
+    if not compared:
+        word = "too few events"
     elif one.adjusted_p < STANDS_OUT:
         better = one.relative_difference > 0 if rule is None or rule.sign > 0 else one.relative_difference < 0
         tone, word = ("good", "stands out, better") if better else ("bad", "stands out, worse")
@@ -110,11 +128,11 @@ def _row(one: Slice, axis: Scale, rule: MetricRule | None) -> SliceRow:
         group=one.group,
         own_users=whole(one.users),
         users=f"{whole(one.users)} / {whole(one.baseline_users)}",
-        baseline=base,
-        value=value,
-        change=change(one.relative_difference),
-        interval=between(*one.interval),
-        adjusted_p=f"adjusted p {chance(one.adjusted_p)}" if math.isfinite(one.adjusted_p) else "",
+        baseline="no data" if base == UNKNOWN else base,
+        value="no data" if value == UNKNOWN else value,
+        change=change(one.relative_difference) if compared else "not compared",
+        interval=between(*one.interval) if compared else "none",
+        adjusted_p=f"adjusted {p_value(one.adjusted_p)}" if math.isfinite(one.adjusted_p) else "",
         reading=word,
         tone=tone,
         strip=strip(axis, one.relative_difference, one.interval, tone=tone),

@@ -12,7 +12,7 @@ from abfleet_statistics import srm
 
 from abfleet_dashboard.numbers import counted, p_value, share
 
-NOTHING = "Nothing was found."
+NOTHING = "No problems found."
 
 
 class Level(StrEnum):
@@ -36,7 +36,7 @@ class DataHealth:
     """All that was found, the worst first.
 
     Attributes:
-        word: `broken`, `look at it` or `none found`. sentence: The same for a reader who asks what is wrong.
+        word: `broken`, `to check` or `sound`. sentence: The same for a reader who asks what is wrong.
     """
 
     word: str
@@ -68,8 +68,8 @@ def health(report: ExperimentReport) -> DataHealth:
     if broken:
         return DataHealth("broken", "The data is broken.", findings)
     if warnings:
-        return DataHealth("look at it", "Nothing that forbids a conclusion, but look at this:", findings)
-    return DataHealth("none found", NOTHING, findings)
+        return DataHealth("to check", "Nothing rules out a conclusion, but check this:", findings)
+    return DataHealth("sound", NOTHING, findings)
 
 
 def _faults(report: ExperimentReport) -> Iterator[Finding]:
@@ -91,7 +91,7 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
     if ratio.ok and ratio.p_value < srm.ALPHA_AT_SHIPPING:
         yield Finding(
             Level.WARNING,
-            f"The groups' sizes are suspicious (chi-square {p_value(ratio.p_value)}). Look for lost log lines.",
+            f"The groups' sizes are suspicious (chi-square test, {p_value(ratio.p_value)}). Look for lost log lines.",
         )
     if quality.unreadable:
         part = share(quality.unreadable / quality.lines) if quality.lines else ""
@@ -103,39 +103,40 @@ def _warnings(report: ExperimentReport) -> Iterator[Finding]:
         )
     if quality.unjoined_outcomes:
         yield Finding(
-            Level.WARNING, f"{counted(quality.unjoined_outcomes, 'outcome')} name a request that is not in the log."
+            Level.WARNING,
+            f"{counted(quality.unjoined_outcomes, 'outcome')} whose request is not in the log; not counted by request.",
         )
     if quality.clicks_not_in_list:
         yield Finding(
             Level.WARNING,
-            f"{counted(quality.clicks_not_in_list, 'click')} on items that were not in the list; not counted.",
+            f"{counted(quality.clicks_not_in_list, 'click')} on items that were not in the list: not counted.",
         )
     if quality.impressions_of_no_list:
         yield Finding(
             Level.WARNING,
             f"{counted(quality.impressions_of_no_list, 'impression')} without a request id, or of an item or a list "
-            "that was not shown; not counted.",
+            "that was not shown: not counted.",
         )
     if quality.other_currencies:
         yield Finding(
             Level.WARNING,
-            f"{counted(quality.other_currencies, 'outcome')} in a currency without a rate; not counted.",
+            f"{counted(quality.other_currencies, 'outcome')} in a currency without a rate: not counted.",
         )
     if quality.conflicting_outcomes:
         yield Finding(
             Level.WARNING,
-            f"{counted(quality.conflicting_outcomes, 'outcome')} with the id of another outcome; not counted.",
+            f"{counted(quality.conflicting_outcomes, 'outcome')} with the id of another outcome: not counted.",
         )
     if quality.wrong_clock:
         lines = counted(quality.wrong_clock, "line")
-        yield Finding(Level.WARNING, f"{lines} of the log have a time far from all others; not counted.")
+        yield Finding(Level.WARNING, f"{lines} of the log with a time far from all others: not counted.")
     if quality.unknown_allocation:
         calls = counted(quality.unknown_allocation, "call")
-        yield Finding(Level.WARNING, f"{calls} of an allocation that nothing describes, or of an old one; not counted.")
+        yield Finding(Level.WARNING, f"{calls} of an allocation that nothing describes, or of an old one: not counted.")
     if quality.unusable_values:
         lines = counted(quality.unusable_values, "line")
         yield Finding(
-            Level.WARNING, f"{lines} of the log have a value that is no usable number, such as NaN; it is not counted."
+            Level.WARNING, f"{lines} of the log with a value that is not a usable number, such as NaN: not counted."
         )
 
 
@@ -145,19 +146,24 @@ def _notes(report: ExperimentReport) -> Iterator[Finding]:
         (quality.synthetic, "synthetic call", "synthetic calls", "left out"),
         (quality.overrides, "call with a forced group", "calls with a forced group", "left out"),
         (quality.no_user_id, "call without a user id", "calls without a user id", "left out"),
-        (quality.holdout, "call of users held out", "calls of users held out", "left out"),
-        (quality.pinned, "call with a version of its caller", "calls with a version of their caller", "left out"),
+        (quality.holdout, "call of a user held out", "calls of users held out", "left out"),
+        (
+            quality.pinned,
+            "call whose caller chose the version",
+            "calls whose callers chose the version",
+            "left out",
+        ),
         (
             quality.moved_by_ramp,
             "user moved by a ramp",
             "users moved by a ramp",
-            f"what came before does not count; {quality.not_compared:,} have not come back, and are in no table",
+            f"calls before the move do not count; {counted(quality.not_compared, 'user')} not seen since, in no table",
         ),
         (
             quality.in_both_groups,
             "user",
             "users",
-            "in the tables in two groups, one after the other, since their window had closed or a new salt dealt anew",
+            "counted in two groups, one after the other: their window had closed, or a new salt assigned them again",
         ),
         (quality.duplicates, "repeated exposure", "repeated exposures", "counted once"),
         (quality.duplicate_outcomes, "repeated outcome", "repeated outcomes", "counted once"),
@@ -170,11 +176,11 @@ def _notes(report: ExperimentReport) -> Iterator[Finding]:
     if quality.open_windows:
         yield Finding(
             Level.NOTE,
-            f"{counted(quality.open_windows, 'user')} came in so late that their outcomes may still arrive.",
+            f"{counted(quality.open_windows, 'user')} joined so recently that outcomes may still arrive.",
         )
     if ratio.ok and ratio.p_value >= srm.ALPHA_AT_SHIPPING and report.gathered.evidence.users[-1].sum() > 0:
         yield Finding(
             Level.NOTE,
-            f"The groups have the sizes they should have (chi-square {p_value(ratio.p_value)}). "
-            "A loss of a few percent of one group's lines cannot be seen at every size.",
+            f"The groups have the sizes they should have (chi-square test, {p_value(ratio.p_value)}). "
+            "With few users, a loss of a few percent of one group's lines would go unnoticed.",
         )

@@ -15,11 +15,14 @@ from abfleet_dashboard.pictures import estimate as estimates
 from abfleet_dashboard.pictures import over_time
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign, verdicts
 from abfleet_dashboard.pictures.picture import Picture
-from abfleet_dashboard.views.breakdown_view import BreakdownView, breakdown_views
+from abfleet_dashboard.views.breakdown_view import Dimension, dimensions
+from abfleet_dashboard.views.commands_view import Command, Files, commands
 from abfleet_dashboard.views.data_words import DataHealth, health
 from abfleet_dashboard.views.metric_view import MetricTable, metric_tables
 from abfleet_dashboard.views.recommended_view import RecommendedView, recommended_view
+from abfleet_dashboard.views.schedule_view import schedule
 from abfleet_dashboard.views.setup_view import ChangeRow, SetupView, change_rows, setup_view
+from abfleet_dashboard.views.values_view import ValuesView, values_view
 from abfleet_dashboard.views.words import (
     METRICS,
     PlainAnswers,
@@ -27,7 +30,6 @@ from abfleet_dashboard.views.words import (
     metric_title,
     progress,
     spoken,
-    state_words,
     with_version,
 )
 
@@ -65,7 +67,10 @@ class ExperimentView:
         reached: Users over planned users, 0 to 1; None where there is no plan yet.
         waiting: What an experiment that keeps running waits for.
         groups: Who is compared. split: Whom the test of the groups' sizes counts, which are fewer after a ramp.
-        main: The primary metric over time, one picture for each treatment. others: All other metrics.
+        schedule: State and dates, as pairs. commands: What can be typed now.
+        values: Each group's values and users over time; None without details.
+        main: The primary metric's change over time, one picture for each treatment. others: Of all other metrics.
+        early: Whether there has been no look, so that values alone are drawn over time.
         excluded: What windows leave out, and what the verdict is with it; empty where there are none.
         detailed: Whether the report came with details; without, pictures over time cannot be drawn.
     """
@@ -73,7 +78,10 @@ class ExperimentView:
     key: str
     name: str
     path: str
-    state: str
+    owner: str
+    hypothesis: str
+    schedule: tuple[tuple[str, str], ...]
+    commands: tuple[Command, ...]
     verdict: str
     verdict_class: str
     sign: Markup
@@ -87,12 +95,14 @@ class ExperimentView:
     groups: tuple[GroupRow, ...]
     split: tuple[SplitRow, ...]
     tables: tuple[MetricTable, ...]
+    values: ValuesView | None
+    early: bool
     main: tuple[Picture, ...]
     others: tuple[Picture, ...]
     sizes: Picture | None
     traffic: tuple[Picture, ...]
     history: Picture | None
-    breakdowns: tuple[BreakdownView, ...]
+    dimensions: tuple[Dimension, ...]
     recommended: RecommendedView | None
     setup: SetupView
     changes: tuple[ChangeRow, ...]
@@ -104,17 +114,21 @@ def experiment_path(name: str) -> str:
     return f"/experiments/{quote(name, safe='')}"
 
 
-def experiment_view(report: ExperimentReport, config: Config | None, key: str) -> ExperimentView:
-    """The view of one report; without a configuration, setup shows the report alone."""
+def experiment_view(
+    report: ExperimentReport, config: Config | None, key: str, files: Files | None = None
+) -> ExperimentView:
+    """The view of one report; without a configuration, setup shows the report alone. files: For commands."""
     details, decision = report.details, report.decision
     groups = report.gathered.evidence.groups
+    early = details is not None and details.before_first_look is not None
     main, others = _over_time(report, key)
+    values = None if details is None else values_view(report, details, key)
     names = _names(report)
     users = int(report.gathered.evidence.users[-1].sum())
     traffic = []
     if details is not None:
         traffic = [
-            over_time.users(f"{key}-users", groups, details.paths),
+            None if values is None else values.users,
             over_time.calls(f"{key}-calls", groups, details.traffic),
             over_time.trouble(f"{key}-trouble", groups, details.traffic),
         ]
@@ -122,13 +136,17 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
         key=key,
         name=report.name,
         path=experiment_path(report.name),
-        state=state_words(report),
+        owner=report.owner or "",
+        hypothesis=report.hypothesis or "",
+        schedule=schedule(report),
+        commands=commands(report, files or Files()),
         verdict=NAMES[decision.verdict],
         verdict_class=class_of(decision.verdict),
         sign=sign(decision.verdict, size=20),
         answers=answers(report),
         reasons=tuple(_sentence(reason, names) for reason in decision.reasons),
-        waiting=tuple(_sentence(text, names) for text in (*report.waiting.sentences, *missing(report))),
+        # The last sentence has the dates, which stand in the head of the page.
+        waiting=tuple(_sentence(text, names) for text in (*report.waiting.sentences[:-1], *missing(report))),
         excluded=_excluded(report, names),
         progress=progress(report),
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
@@ -136,12 +154,14 @@ def experiment_view(report: ExperimentReport, config: Config | None, key: str) -
         groups=_group_rows(report),
         split=_split_rows(report),
         tables=metric_tables(report),
-        main=main,
-        others=others,
-        sizes=over_time.sizes(f"{key}-sizes", details.paths) if details else None,
+        values=values,
+        early=early,
+        main=() if early else main,
+        others=() if early else others,
+        sizes=over_time.sizes(f"{key}-sizes", details.paths) if details and not early else None,
         traffic=tuple(picture for picture in traffic if picture is not None),
         history=_history(report, key),
-        breakdowns=breakdown_views(report, key),
+        dimensions=dimensions(report, key),
         recommended=recommended_view(report),
         setup=setup_view(report, config),
         changes=change_rows(details.changes) if details else (),
@@ -177,7 +197,7 @@ def _over_time(report: ExperimentReport, key: str) -> tuple[tuple[Picture, ...],
 
 def _history(report: ExperimentReport, key: str) -> Picture | None:
     decision = report.decision
-    rows = [("all", decision.history)] if len(decision.groups) > 1 else []
+    rows = [("overall", decision.history)] if len(decision.groups) > 1 else []
     rows += [(group.group, tuple((verdict, None) for verdict in group.history)) for group in decision.groups]
     return verdicts(f"{key}-history", rows, report.gathered.evidence.calendar.planned)
 
@@ -191,13 +211,13 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
         rows.append(
             GroupRow(
                 name=facts.name,
-                version=facts.model_version or UNKNOWN,
+                version=facts.model_version or "no calls yet",
                 users=whole(facts.users),
-                share=share(facts.users / total, 1) if total else UNKNOWN,
+                share=share(facts.users / total, 1) if total else "no users yet",
                 calls=whole(facts.exposures),
                 errors=whole(facts.errors),
                 fallbacks=whole(facts.fallbacks),
-                verdict=NAMES[group.verdict] if group else "compared with",
+                verdict=NAMES[group.verdict] if group else "Control",
                 sign=sign(group.verdict) if group else Markup(""),
                 reasons=tuple(_sentence(reason, names) for reason in group.reasons) if group else (),
             )

@@ -9,12 +9,12 @@ from abfleet_analysis.report.report import ExperimentReport
 from abfleet_statistics import guardrails
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import between, chance, change, evidence, metric_value, whole
+from abfleet_dashboard.numbers import UNKNOWN, between, change, evidence, metric_value, p_value, whole
 from abfleet_dashboard.pictures.scales import Scale
 from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
 from abfleet_dashboard.views.words import metric_title, with_version
 
-_ROLES = {"primary": "decides", "guardrail": "must not get worse", "secondary": "is only shown"}
+_ROLES = {"primary": "primary metric", "guardrail": "guardrail", "secondary": "secondary metric"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +62,11 @@ def reading(metric: MetricResult, *, believed: bool) -> tuple[str, str]:
     if not math.isfinite(metric.relative_difference):
         return "open", "nothing to compare"
     if not believed:
-        return "open", "not to be believed"
+        return "open", "not reliable"
     if (tone := side(metric)) != "open":
         return tone, "better" if tone == "good" else "worse"
     if metric.interval[0] > 0 or metric.interval[1] < 0:
-        return "open", "not settled yet"
+        return "open", "not decided yet"
     return "open", "could be chance" if math.isfinite(low) else "too early to say"
 
 
@@ -91,12 +91,18 @@ def _drawn(metric: MetricResult) -> tuple[float, float]:
 
 def _guard(e_value: float) -> str:
     acts = whole(1 / guardrails.ALPHA)
-    return f"evidence of harm {evidence(e_value)} (acts at {acts})" if math.isfinite(e_value) else ""
+    if not math.isfinite(e_value):
+        return ""
+    return f"evidence of harm: {evidence(e_value)}, of {acts} needed to roll back"
 
 
 def _margin(metric: MetricResult) -> float:
     """The change that a guardrail just tolerates; nan for other metrics."""
     return -metric.rule.sign * metric.margin if metric.rule.role == "guardrail" else math.nan
+
+
+def _known(text: str, missing: str) -> str:
+    return missing if text == UNKNOWN else text
 
 
 def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
@@ -109,16 +115,16 @@ def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
         key=rule.name,
         role=_ROLES[rule.role],
         better=("higher is better" if rule.sign > 0 else "lower is better")
-        + ("" if metric.cap is None else f"; a user's value is cut at {metric_value(rule, metric.cap.value)}"),
-        baseline=metric_value(rule, metric.baseline_value),
-        value=metric_value(rule, metric.value),
-        change=change(metric.relative_difference),
+        + ("" if metric.cap is None else f"; values above {metric_value(rule, metric.cap.value)} count as that"),
+        baseline=_known(metric_value(rule, metric.baseline_value), "no data yet"),
+        value=_known(metric_value(rule, metric.value), "no data yet"),
+        change=_known(change(metric.relative_difference), "no estimate yet"),
         tone=tone,
         reading=word,
-        interval=between(*always),
-        alone="" if math.isnan(alone[0]) else f"this look alone: {between(*alone)}",
-        p_value="" if math.isnan(metric.p_value) else f"p {chance(metric.p_value)}",
-        margin=f"tolerated: {change(margin)}" if math.isfinite(margin) else "",
+        interval=_known(between(*always), "none yet: too few events"),
+        alone="" if math.isnan(alone[0]) else f"single look: {between(*alone)}",
+        p_value="" if math.isnan(metric.p_value) else p_value(metric.p_value),
+        margin=f"tolerates {change(margin)}" if math.isfinite(margin) else "",
         guard=_guard(metric.e_value),
         strip=strip(axis, metric.relative_difference, always, alone=alone, margin=margin, tone=tone),
     )

@@ -4,16 +4,18 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from abfleet_analysis.decision.verdicts import PRECEDENCE, Verdict
+from abfleet_analysis.decision.verdicts import PRECEDENCE, MetricResult, Verdict
 from abfleet_analysis.report.report import ExperimentReport, Report
-from abfleet_analysis.report.run_state import RunState
+from abfleet_analysis.report.run_state import RunState, State
+from abfleet_experiments.config import Experiment
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import UNKNOWN, between, change, counted, duration, instant, whole
+from abfleet_dashboard.numbers import between, change, counted, day, duration, instant, whole
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.data_words import health
 from abfleet_dashboard.views.experiment_view import experiment_path
+from abfleet_dashboard.views.filter_view import Filter
 from abfleet_dashboard.views.metric_view import reading
 from abfleet_dashboard.views.words import (
     acting,
@@ -28,6 +30,7 @@ from abfleet_dashboard.views.words import (
 
 OLD_LOG_S: Final = 3600.0
 """A log without a new line for an hour is worth a sentence: traffic stopped, or lines go elsewhere."""
+ALL: Final = Filter()
 _LEADS: Final = (Verdict.SHIP, Verdict.CHECK_FIRST)
 
 
@@ -46,7 +49,9 @@ class OverviewRow:
 
     name: str
     path: str
+    owner: str
     state: str
+    dates: str
     verdict: str
     verdict_class: str
     sign: Markup
@@ -76,18 +81,26 @@ class EndedRow:
     sign: Markup
 
 
-def overview_rows(situation: Situation) -> tuple[OverviewRow, ...]:
+def overview_rows(situation: Situation, chosen: Filter = ALL) -> tuple[OverviewRow, ...]:
     """Those with something to do first, then in the report's order; then those that no report knows yet."""
     reports = situation.report.current if situation.report else ()
     ordered = sorted(reports, key=lambda one: (not has_users(one), PRECEDENCE.index(one.decision.verdict)))
     known = {one.name for one in reports}
-    waiting = [one.name for one in situation.config.experiments if one.name not in known] if situation.config else []
-    return (*(overview_row(one) for one in ordered), *(_waiting(name) for name in waiting))
+    waiting = [one for one in situation.config.experiments if one.name not in known] if situation.config else []
+    return (
+        *(overview_row(one) for one in ordered if chosen.has(one)),
+        *(_waiting(one) for one in waiting if chosen.has_other("", one.owner)),
+    )
 
 
-def ended_rows(report: Report | None) -> tuple[EndedRow, ...]:
+def ended_rows(report: Report | None, chosen: Filter = ALL) -> tuple[EndedRow, ...]:
     """Experiments that have ended, the newest first."""
-    return tuple(_ended_row(*one) for one in reversed(report.ended)) if report else ()
+    ended = reversed(report.ended) if report else ()
+    return tuple(
+        _ended_row(*one)
+        for one in ended
+        if (chosen.has_other(str(State.ENDED)) if one[2] is None else chosen.has(one[2]))
+    )
 
 
 def _ended_row(name: str, state: RunState, report: ExperimentReport | None) -> EndedRow:
@@ -95,9 +108,9 @@ def _ended_row(name: str, state: RunState, report: ExperimentReport | None) -> E
     return EndedRow(
         name=name,
         path=experiment_path(name) if report is not None else "",
-        winner=state.winner or UNKNOWN,
-        ended=UNKNOWN if state.since is None else instant(state.since),
-        verdict=UNKNOWN if verdict is None else NAMES[verdict].partition(",")[0],
+        winner=state.winner or "none named",
+        ended="not known" if state.since is None else instant(state.since),
+        verdict="not in the log" if verdict is None else NAMES[verdict].partition(",")[0],
         verdict_class="verdict-none" if verdict is None else class_of(verdict),
         sign=Markup("") if verdict is None else sign(verdict),
     )
@@ -112,22 +125,37 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
     return OverviewRow(
         name=report.name,
         path=experiment_path(report.name),
+        owner=report.owner or "",
         state=short_state(report),
+        dates=_dates(report),
         verdict=NAMES[decision.verdict].partition(",")[0],  # what is wrong has a column of its own
         verdict_class=class_of(decision.verdict),
         sign=sign(decision.verdict),
         winner=_winner(report),
         metric=f"{metric_name(metric.rule.name)}, {metric.group}" if metric else "",
-        change=change(metric.relative_difference) if metric and known else UNKNOWN,
+        change=change(metric.relative_difference) if metric and known else "too little data",
         tone=reading(metric, believed=decision.verdict is not Verdict.REFUSE)[0] if metric else "open",
-        interval=between(*metric.relative_sequential_interval) if metric and known else UNKNOWN,
+        interval=_interval(metric) if metric and known else "",
         users=whole(users),
-        planned=whole(decision.users_planned) if decision.users_planned > 0 else UNKNOWN,
+        planned=f"of {whole(decision.users_planned)}" if decision.users_planned > 0 else "plan not known yet",
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
         days_left=days_left(report),
         health=data.word,
         health_level=data.level,
     )
+
+
+def _interval(metric: MetricResult) -> str:
+    bounds = metric.relative_sequential_interval
+    return between(*bounds) if all(map(math.isfinite, bounds)) else "too few events for an interval"
+
+
+def _dates(report: ExperimentReport) -> str:
+    """What comes next, for a narrow column."""
+    waits = report.waiting
+    if waits.earliest_ship is not None and report.decision.verdict is Verdict.KEEP_RUNNING:
+        return f"earliest to ship: {day(waits.earliest_ship)}"
+    return f"next look: {day(waits.next_look)}" if waits.next_look is not None else ""
 
 
 def notices(situation: Situation) -> tuple[Notice, ...]:
@@ -151,7 +179,9 @@ def about_file(situation: Situation) -> tuple[Notice, ...]:
         return ()
     return (
         Notice(
-            "bad", "The experiments file cannot be taken as it is; the last good one is shown.", situation.config_errors
+            "bad",
+            "The experiments file has errors; these pages show its last valid version.",
+            situation.config_errors,
         ),
     )
 
@@ -173,7 +203,7 @@ def _about_analysis(situation: Situation) -> list[Notice]:
         )
         return [Notice("note", text)]
     if situation.analysis_error:
-        when = f" What you see is {duration(age)} old." if age is not None else ""
+        when = f" This report is {duration(age)} old." if age is not None else ""
         return [Notice("bad", f"The newest analysis failed: {_ended(situation.analysis_error)}{when}")]
     if age is not None and age > situation.stale_after_s:
         doing = "a newer one is being made" if situation.analysing else "no newer one has been made"
@@ -203,26 +233,28 @@ def _winner(report: ExperimentReport) -> str:
         return with_version(report, group)
     if report.decision.verdict in (Verdict.ROLL_BACK, Verdict.STOP_NO_EFFECT):
         return f"{with_version(report, report.gathered.evidence.groups[0])} stays"
-    return "nobody can say" if report.decision.verdict is Verdict.REFUSE else "not decided"
+    return "unknown" if report.decision.verdict is Verdict.REFUSE else "not decided"
 
 
-def _waiting(name: str) -> OverviewRow:
+def _waiting(experiment: Experiment) -> OverviewRow:
     return OverviewRow(
-        name=name,
-        path=experiment_path(name),
+        name=experiment.name,
+        path=experiment_path(experiment.name),
+        owner=experiment.owner or "",
         state="",
+        dates="",
         verdict="Not analysed yet",
         verdict_class="verdict-none",
         sign=Markup(""),
-        winner=UNKNOWN,
+        winner="not decided",
         metric="",
-        change=UNKNOWN,
+        change="no report yet",
         tone="open",
-        interval=UNKNOWN,
-        users=UNKNOWN,
-        planned=UNKNOWN,
+        interval="",
+        users="no report yet",
+        planned="",
         reached=None,
-        days_left=UNKNOWN,
-        health=UNKNOWN,
+        days_left="no report yet",
+        health="no report yet",
         health_level="note",
     )

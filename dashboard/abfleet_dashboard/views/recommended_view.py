@@ -66,8 +66,8 @@ def _row(version: VersionLists, names: tuple[str, ...], online: dict[str, str]) 
         items=whole(version.items),
         coverage=share(version.coverage),
         top_share=share(version.top_share),
-        online=online.get(version.version, UNKNOWN),
-        offline=tuple(plain(offline[name]) if name in offline else UNKNOWN for name in names),
+        online=online.get(version.version, "not assigned"),
+        offline=tuple(plain(offline[name]) if name in offline else "not measured" for name in names),
         top=tuple((str(item), share(part)) for item, part in version.top),
     )
 

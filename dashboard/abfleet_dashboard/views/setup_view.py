@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from abfleet_analysis.report.details import ConfigChange
 from abfleet_analysis.report.report import ExperimentReport
+from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Condition, Config, Experiment, InRange, OneOf, percent_text
 
 from abfleet_dashboard.numbers import NBSP, duration, instant, share
@@ -13,10 +14,9 @@ from abfleet_dashboard.views.words import metric_name
 
 @dataclass(frozen=True, slots=True)
 class ChangeRow:
-    """One change, as text. `stamp` is the instant for machines."""
+    """One change, as text."""
 
     at: str
-    stamp: str
     refused: bool
     text: str
     revision: str
@@ -24,12 +24,18 @@ class ChangeRow:
 
 @dataclass(frozen=True, slots=True)
 class SetupView:
-    """Facts in pairs of name and text; `allocations` with a share for each group; `note` for what has to be known."""
+    """Facts in pairs of name and text; `note` for what has to be known.
+
+    Attributes:
+        allocations: Those of the log: an id, since when, and a share for each group.
+        planned: Rows of the file that are still to come: from when, a share for each group, and what it then takes.
+    """
 
     note: str
     facts: tuple[tuple[str, str], ...]
     groups: tuple[str, ...]
     allocations: tuple[tuple[str, str, tuple[str, ...]], ...]
+    planned: tuple[tuple[str, tuple[str, ...], str], ...] = ()
 
 
 def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
@@ -43,9 +49,9 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
     plan = report.plan
     facts = [] if experiment is None else _facts(experiment)
     facts += [
-        ("Looks for", f"a change of {share(plan.effect, 0)} with a probability of {share(plan.power, 0)}"),
-        ("Looks every", _span(plan.look)),
-        ("Runs", f"at least {_span(plan.minimum)}, at most {_span(plan.horizon)}"),
+        ("Planned to detect", f"a change of {share(plan.effect, 0)}, with a probability of {share(plan.power, 0)}"),
+        ("Looks", f"one every {_span(plan.look).removeprefix(f'1{NBSP}')}"),
+        ("Duration", f"at least {_span(plan.minimum)}, at most {_span(plan.horizon)}"),
     ]
     return SetupView(
         note=note,
@@ -55,7 +61,18 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
             (found.id, instant(found.begin), tuple(share(float(weight)) for weight in found.weights))
             for found in report.gathered.allocations
         ),
+        planned=() if experiment is None else _planned(report, experiment),
     )
+
+
+def _planned(report: ExperimentReport, experiment: Experiment) -> tuple[tuple[str, tuple[str, ...], str], ...]:
+    now, found = report.gathered.looks.times[-1], []
+    for row in experiment.ramp:
+        if row.at > now:
+            weights = {group.name: weight for group, weight in zip(experiment.groups, row.weights_bp, strict=True)}
+            shares = tuple(share(weights.get(name, 0) / BUCKETS) for name in report.gathered.evidence.groups)
+            found.append((instant(row.at), shares, f"{percent_text(row.traffic_bp)}{NBSP}%"))
+    return tuple(found)
 
 
 def change_rows(changes: tuple[ConfigChange, ...]) -> tuple[ChangeRow, ...]:
@@ -63,7 +80,6 @@ def change_rows(changes: tuple[ConfigChange, ...]) -> tuple[ChangeRow, ...]:
     return tuple(
         ChangeRow(
             at=instant(change.at, seconds=True),
-            stamp=change.at.isoformat(),
             refused=change.kind == "refused",
             text=change.text,
             revision=change.revision or "",
@@ -84,17 +100,16 @@ def parsed_time(text: str | None) -> datetime | None:
 def _facts(experiment: Experiment) -> list[tuple[str, str]]:
     metrics = experiment.metrics
     facts = [
-        ("Hypothesis", experiment.hypothesis or ""),
-        ("Owner", experiment.owner or ""),
-        ("State", "" if experiment.enabled else "switched off: it takes nobody"),
-        ("Takes", f"{percent_text(experiment.traffic_bp)}{NBSP}% of the users of layer {experiment.layer}"),
+        ("Traffic", f"{percent_text(experiment.traffic_bp)}{NBSP}% of the users of layer {experiment.layer}"),
         ("Audience", "; ".join(_condition(condition) for condition in experiment.audience) or "everyone"),
-        ("Decides by", metric_name(metrics.primary)),
-        ("Guards", ", ".join(metric_name(guardrail.name) for guardrail in metrics.guardrails)),
-        ("Shows", ", ".join(metric_name(name) for name in metrics.secondary)),
-        ("Salt", experiment.salt),
-        ("Forced users", f"{len(experiment.overrides)}, left out" if experiment.overrides else ""),
-        ("Ramp", "; ".join(f"{instant(row.at)}: {percent_text(row.traffic_bp)}{NBSP}%" for row in experiment.ramp)),
+        ("Primary metric", metric_name(metrics.primary)),
+        ("Guardrails", ", ".join(metric_name(guardrail.name) for guardrail in metrics.guardrails)),
+        ("Secondary metrics", ", ".join(metric_name(name) for name in metrics.secondary)),
+        ("Salt of the assignment", experiment.salt),
+        (
+            "Users with a forced group",
+            f"{len(experiment.overrides)}, not in the analysis" if experiment.overrides else "",
+        ),
     ]
     return [(name, text) for name, text in facts if text]
 

@@ -14,7 +14,6 @@ from abfleet_analysis.report.run_state import State
 from abfleet_statistics import guardrails
 
 from abfleet_dashboard.numbers import (
-    UNKNOWN,
     between,
     change,
     counted,
@@ -44,6 +43,10 @@ _WITHHELD: Final = {Verdict.KEEP_RUNNING: "Keep running", Verdict.INCONCLUSIVE: 
 """Verdicts that a version may have that is better: a guardrail, or the plan's minimum, keeps it back."""
 OVER: Final = "none"
 """Time left when there is none."""
+DECIDED: Final = "decided"
+STANDING: Final = "not running"
+BROKEN: Final = "no conclusion"
+"""The same where nothing is waited for: something is decided, nobody comes in, or the data is broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ def metric_name(name: str) -> str:
 def spoken(text: str) -> str:
     """A sentence of the analysis with metrics, instants and percents written as everywhere on a page."""
     named = _METRIC.sub(lambda found: METRICS[found[0]], text)
-    named = _INSTANT.sub(_instant, named).replace("`", "")
+    named = _INSTANT.sub(_instant, named).replace("`plan.minimum`", "the plan's minimum duration").replace("`", "")
     return _PERCENT.sub(lambda found: found[1].replace("-", "\u2212") + f"{found[2]}\u00a0%", named)
 
 
@@ -128,20 +131,20 @@ def headline(report: ExperimentReport) -> str:
     if verdict is Verdict.SHIP:
         return f"Ship {name}: {lift}"
     if verdict is Verdict.CHECK_FIRST:
-        return f"Check first, before {name} is shipped: {lift}"
+        return f"Check before shipping {name}: {lift}"
     if verdict is Verdict.ROLL_BACK:
         harm = acting(group)
         return f"Roll back {name}: {_side_by_side(report, harm) if harm else lift}"
     if verdict is Verdict.REFUSE:
         return "No conclusion: the data is broken"
     if metric and verdict in _WITHHELD and crossed(metric):
-        return f"{_WITHHELD[verdict]}: {name} is better, {lift}, but something else is not settled"
+        return f"{_WITHHELD[verdict]}: {name} is better, {lift}, but something else is still open"
     planned = f"{report.plan.effect:.0%}".replace("%", "\u00a0%")
     of = metric_name(metric.rule.name) if metric else "the primary metric"
     if verdict is Verdict.STOP_NO_EFFECT:
-        return f"Stop: no change of {planned} in {of} can be found"
+        return f"Stop: no change of {planned} in {of} was found"
     if verdict is Verdict.INCONCLUSIVE:
-        return f"Inconclusive: too few users to tell a change of {planned} in {of} from none"
+        return f"Inconclusive: too few users to detect a change of {planned} in {of}"
     if not has_users(report):
         return "Keep running: nobody has taken part yet"
     return "Keep running: nothing is decided yet"
@@ -152,18 +155,20 @@ def todo(report: ExperimentReport) -> str:
     decision, group = report.decision, decided(report)
     name = with_version(report, group.group) if group else "the treatment"
     rest = [g for g in decision.groups if group and g.group != group.group and g.verdict is Verdict.KEEP_RUNNING]
-    others = f" {_listed([g.group for g in rest])} can go on." if rest else ""
+    others = f" {_listed([g.group for g in rest])} can keep running." if rest else ""
     left, base = "", control(report)
-    if report.run_state.state is not State.RUNNING and decision.verdict is Verdict.KEEP_RUNNING:
-        return f"Nothing is decided, and nobody comes in: the experiment {_stopped(report)}."
+    if report.run_state.state is State.ENDED:
+        return f"The experiment {_stopped(report)}. The verdict is that of the log, whatever was decided."
+    if report.run_state.state is State.HALTED and decision.verdict is Verdict.KEEP_RUNNING:
+        return f"Nothing is decided, and no users are coming in: the experiment {_stopped(report)}."
     if days_to_wait(report) > 0:
-        left = f" At the present rate that takes {duration(days_to_wait(report) * 86400)} more at most."
+        left = f" At the present rate, a decision takes at most {duration(days_to_wait(report) * 86400)} more."
     return {
         Verdict.SHIP: f"Give {name} to everyone.{others}",
         Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{others}",
-        Verdict.REFUSE: "Find out what broke the data, mend it, and start again with a new salt. Ship nothing on this.",
-        Verdict.CHECK_FIRST: f"Look for a mistake before {name} is shipped: something is too good, or not quite right.",
-        Verdict.KEEP_RUNNING: f"Leave everything as it is, and look again later; looking early does no harm.{left}",
+        Verdict.REFUSE: "Find out what broke the data, fix it, and start again with a new salt. Ship nothing on this.",
+        Verdict.CHECK_FIRST: f"Look for a mistake before shipping {name}: something is too good, or not quite right.",
+        Verdict.KEEP_RUNNING: f"Leave everything as it is and look again later; looking early does no harm.{left}",
         Verdict.STOP_NO_EFFECT: f"End the experiment and keep {base}, unless other reasons speak for a change.",
         Verdict.INCONCLUSIVE: f"End the experiment and keep {base}; to know more, plan for more users or more time.",
     }[decision.verdict]
@@ -179,24 +184,27 @@ def winner(report: ExperimentReport) -> str:
     if verdict is Verdict.ROLL_BACK:
         return f"{base} stays. {name} does harm."
     if verdict is Verdict.REFUSE:
-        return "Nobody can say: with data like this, any winner may be an accident of what is missing."
+        return "Unknown: with data like this, any apparent winner may be an artefact of what is missing."
     if verdict is Verdict.CHECK_FIRST:
-        return f"{name} is ahead of {base}, but that is not to be believed yet."
+        return f"{name} is ahead of {base}, but this result has to be checked before it can be trusted."
     if verdict is Verdict.STOP_NO_EFFECT:
-        return f"None. No version differs from {base} by as much as was planned for."
+        return f"None. No version differs from {base} by as much as the experiment was planned to detect."
     if metric and verdict in _WITHHELD and crossed(metric):
         of = metric_name(metric.rule.name)
-        return f"{name} is better than {base} in {of}. That is not enough to ship it; see why below."
+        return f"{name} is better than {base} in {of}. That is not enough to ship it; the reasons are below."
     if verdict is Verdict.INCONCLUSIVE:
-        return f"Not known. No version could be told from {base} in the time there was."
+        return f"Unknown. No version could be told apart from {base} in the time there was."
     if metric is None or not math.isfinite(metric.relative_difference):
-        return "Not known yet: there is too little to compare."
+        return "Not known yet: there is too little data to compare."
     where = "ahead of" if metric.rule.sign * metric.difference > 0 else "behind" if metric.difference else "level with"
     if side(metric) != "open":
-        return f"Not decided yet. {name} is {where} {base}, and that is no chance; it has not reached the boundary."
+        return (
+            f"Not decided yet. {name} is {where} {base} by more than chance explains, but has not reached the boundary "
+            "for a decision."
+        )
     if metric.interval[0] > 0 or metric.interval[1] < 0:
-        return f"Not decided yet. {name} is {where} {base}, but not by enough to say so at every look."
-    return f"Not decided yet. {name} is {where} {base}, and that may still be chance."
+        return f"Not decided yet. {name} is {where} {base}, but not by enough to be sure when looking repeatedly."
+    return f"Not decided yet. {name} is {where} {base}, which may still be chance."
 
 
 def amounts(report: ExperimentReport) -> tuple[str, ...]:
@@ -209,23 +217,23 @@ def amounts(report: ExperimentReport) -> tuple[str, ...]:
             f"{with_version(report, group.group)}: {_side_by_side(report, metric)}, a change of "
             f"{change(metric.relative_difference)}{_between(metric)}."
             for metric in known
-        ] or [f"{with_version(report, group.group)}: nothing can be said yet."]
+        ] or [f"{with_version(report, group.group)}: there is too little data to say."]
     if report.decision.verdict is Verdict.REFUSE and found:
-        found.append("These numbers are shown so that the fault can be found; do not act on them.")
-    return tuple(found) or ("There is nothing to compare.",)
+        found.append("These numbers are here to help find the fault; do not act on them.")
+    return tuple(found) or ("There is no group to compare with control.",)
 
 
 def sureness(report: ExperimentReport) -> tuple[str, ...]:
     """How sure that is, and what it means."""
     verdict, group = report.decision.verdict, decided(report)
     if verdict is Verdict.REFUSE:
-        return ("Not at all. Statistics describe chance, and this is not chance.",)
+        return ("Not at all: statistics describe chance, and this is not chance.",)
     found = []
     harm = acting(group)
     if verdict is Verdict.ROLL_BACK and harm is not None:
         found.append(
-            f"Very: the evidence is {evidence(harm.e_value)}, and {whole(1 / guardrails.ALPHA)} suffices. A version "
-            "that keeps within what is tolerated is rolled back by this in at most "
+            f"Very sure: the evidence of harm is {evidence(harm.e_value)}, and {whole(1 / guardrails.ALPHA)} is "
+            "enough. A version within its tolerance is rolled back by this rule in at most "
             f"{share(guardrails.ALPHA, 1)} of all experiments."
         )
     elif verdict in (Verdict.SHIP, Verdict.ROLL_BACK):
@@ -244,12 +252,12 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
 def _always(metric: MetricResult) -> list[str]:
     low, high = metric.relative_sequential_interval
     if not math.isfinite(low) or not math.isfinite(high):
-        needed = "about 100 users with something counted in each group"
-        return [f"An interval that holds however often one looks cannot be given yet: it needs {needed}."]
+        needed = "about 100 users with an event in each group"
+        return [f"There is no interval yet that holds however often one looks: it needs {needed}."]
     meaning = (
-        "No change at all is inside it, so this interval alone does not settle it."
+        "Zero lies inside it, so this interval alone does not settle the question."
         if low <= 0 <= high
-        else "No change at all is outside it."
+        else "Zero lies outside it."
     )
     where = f"the true change of {metric_name(metric.rule.name)} lies between {change(low)} and {change(high)}"
     return [f"However often one looks, {where}, in 95\u00a0% of all experiments. {meaning}"]
@@ -265,18 +273,21 @@ def progress(report: ExperimentReport) -> str:
     decision, calendar = report.decision, report.gathered.evidence.calendar
     users = int(report.gathered.evidence.users[-1].sum())
     of = f" of {whole(decision.users_planned)} planned" if decision.users_planned > 0 else ""
-    text = f"{counted(users, 'user')} came{of}, {calendar.done} of {counted(calendar.planned, 'look')}"
+    so_far = "" if report.run_state.state is State.ENDED else " so far"
+    text = f"{counted(users, 'user')}{so_far}{of}, {calendar.done} of {counted(calendar.planned, 'look')}"
     days = days_left(report)
-    if days in (UNKNOWN, OVER):
-        return text if days == UNKNOWN else f"{text}, and the time is over"
+    if days in (DECIDED, STANDING, BROKEN, OVER):
+        return f"{text}, and the time is over" if days == OVER else text
     return f"{text}, {days} left at most"
 
 
 def days_left(report: ExperimentReport) -> str:
-    """Until the planned users are there, or else the horizon; not known where nothing is waited for."""
+    """Until the planned users are there, or else the horizon."""
     left = days_to_wait(report)
     if not math.isfinite(left):
-        return UNKNOWN
+        if report.decision.verdict is Verdict.REFUSE:
+            return BROKEN
+        return DECIDED if report.run_state.state is State.RUNNING else STANDING
     return OVER if left <= 0 else duration(left * 86400)
 
 
@@ -295,7 +306,7 @@ def _side_by_side(report: ExperimentReport, metric: MetricResult) -> str:
 def _lift_words(metric: MetricResult) -> str:
     name = metric_name(metric.rule.name)
     if not math.isfinite(metric.relative_difference):
-        return f"{name}, whose change cannot be computed yet"
+        return f"too little data for a change of {name}"
     return f"{name} {change(metric.relative_difference)}{_between(metric)}"
 
 
@@ -311,7 +322,7 @@ def state_words(report: ExperimentReport) -> str:
     state = report.run_state
     if state.state is State.RUNNING:
         return "running" if state.since is None else f"running since {instant(state.since)}"
-    return _stopped(report).removeprefix("is ").removeprefix("has ")
+    return _stopped(report).removeprefix("has been ")
 
 
 def short_state(report: ExperimentReport) -> str:
@@ -324,9 +335,9 @@ def short_state(report: ExperimentReport) -> str:
 def _stopped(report: ExperimentReport) -> str:
     state = report.run_state
     if state.state is State.HALTED:
-        return "is halted" if state.since is None else f"is halted since {instant(state.since)}"
-    ended = "has ended" if state.since is None else f"has ended at {instant(state.since)}"
-    return ended if state.winner is None else f"{ended} with the winner {state.winner}"
+        return "has been halted" if state.since is None else f"has been halted since {instant(state.since)}"
+    ended = "ended" if state.since is None else f"ended on {instant(state.since)}"
+    return ended if state.winner is None else f"{ended}, winner {state.winner}"
 
 
 def _lift(group: GroupDecision) -> float:

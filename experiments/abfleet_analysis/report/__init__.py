@@ -2,6 +2,7 @@
 
 __all__ = [
     "assemble_details",
+    "before_first_look",
     "details",
     "excluded",
     "markdown",

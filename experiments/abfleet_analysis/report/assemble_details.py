@@ -1,6 +1,6 @@
 """Assembles the details that are shown beside a conclusion."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -11,7 +11,7 @@ from abfleet_analysis.evidence.log_lines import LogTables
 from abfleet_analysis.evidence.tables import Tables
 from abfleet_analysis.report.breakdowns import breakdowns
 from abfleet_analysis.report.changes import changes
-from abfleet_analysis.report.details import Details, Recommended, Traffic
+from abfleet_analysis.report.details import BeforeFirstLook, Details, Recommended, Traffic
 from abfleet_analysis.report.paths import paths
 from abfleet_analysis.report.recommended import VersionFacts, recommended
 from abfleet_analysis.report.traffic_over_time import traffic
@@ -25,10 +25,12 @@ def details(
     measurements: Measurements,
     *,
     known: Mapping[str, VersionFacts],
+    before_first_look: Callable[[], BeforeFirstLook | None],
 ) -> Details:
     """The details of one experiment, from the tables of its evidence; `tables` is None if nobody was in it.
 
-    known: What the registry says of each version.
+    known: What the registry says of each version. before_first_look: Makes those points. It is called last, since it
+    makes the tables anew.
     """
     times = gathered.looks.times
     found = paths(measurements, times)
@@ -40,6 +42,7 @@ def details(
         breakdowns=breakdowns(tables, gathered.evidence.membership[-1]),
         recommended=recommended(tables, known),
         changes=changes(lines, name),
+        before_first_look=before_first_look(),
     )
 
 

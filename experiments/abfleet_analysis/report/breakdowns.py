@@ -1,4 +1,4 @@
-"""The primary metric among parts of the users: by logged attribute, by time since the first exposure, by what answered.
+"""Metrics among parts of the users: by logged attribute, by time since the first exposure, by what answered.
 
 Ibis expressions over one experiment's tables, with their rules: the same strata, and the same users left out. A part
 is decided by the user's first exposure, before the treatment can have changed it; what answered is not, and so is shown
@@ -37,51 +37,64 @@ _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class PrimaryMetricSums:
-    """What users did, of the primary metric.
+class MetricSums:
+    """What users did, of one metric.
 
     Attributes:
         by_look: y and z of each user, allocation and look that has any. whole: The same over all looks.
-        membership: float64[strata, cells], who counts at the moment of the report.
         negative: Whether a user's y may be below 0.
     """
 
     rule: MetricRule
     by_look: ir.Table
     whole: ir.Table
-    membership: Floats
     negative: bool
 
 
 def breakdowns(tables: Tables, membership: Floats) -> tuple[Breakdown, ...]:
-    """Every breakdown of an experiment. membership: float64[strata, cells], of the report's moment."""
-    rule = next(rule for rule in tables.rules if rule.role == "primary")
-    if rule.source is MetricSource.TIME_QUANTILE:
+    """Every breakdown of an experiment: all of the primary metric, then all of each other metric in its order.
+
+    membership: float64[strata, cells], of the report's moment.
+    """
+    rules = [rule for rule in tables.rules if rule.source is not MetricSource.TIME_QUANTILE]
+    rules.sort(key=lambda rule: rule.role != "primary")
+    if not rules:
         return ()
-    primary = _primary(tables, rule, membership)
-    return (*_by_attribute(tables, primary), *_by_day(tables, primary), _by_served(tables, primary))
+    metrics = _sums(replace(tables, rules=tuple(rules)))
+    every = (
+        *_by_attribute(tables, metrics, membership),
+        *_by_day(tables, metrics, membership),
+        *_by_served(tables, metrics),
+    )
+    order = [rule.name for rule in rules]
+    return tuple(sorted(every, key=lambda one: order.index(one.metric)))
 
 
-def _primary(tables: Tables, rule: MetricRule, membership: Floats) -> PrimaryMetricSums:
-    found = contributed(replace(tables, rules=(rule,)), OutcomeProblems(), history=False)
-    table, value = found.table, found.values[rule.name]
-    columns = [value.y] if value.z is None else [value.y, value.z]
+def _sums(tables: Tables) -> list[MetricSums]:
+    """What users did, of every rule of the tables; the columns of all are added up in one pass."""
+    found = contributed(tables, OutcomeProblems(), history=False)
+    table = found.table
+    values = [found.values[rule.name] for rule in tables.rules]
+    columns = dict.fromkeys(column for value in values for column in (value.y, value.z) if column is not None)
     keys = ["user", "period", "cell", "g"]
-    added = {c: table[c].sum() for c in columns}
-    by_look = tables.keep("primary_by_look", table.group_by(*keys, "look").aggregate(**added))
-    whole = tables.keep("primary_whole", _user_values(by_look, value, keys))
-    return PrimaryMetricSums(rule, _user_values(by_look, value, [*keys, "look"]), whole, membership, value.negative)
+    added = {column: table[column].sum() for column in columns}
+    by_look = tables.keep("sums_by_look", table.group_by(*keys, "look").aggregate(**added))
+    whole = tables.keep("sums_of_users", by_look.group_by(*keys).aggregate(**{c: by_look[c].sum() for c in columns}))
+    return [
+        MetricSums(
+            rule, _user_values(by_look, value, [*keys, "look"]), _user_values(whole, value, keys), value.negative
+        )
+        for rule, value in zip(tables.rules, values, strict=True)
+    ]
 
 
 def _user_values(table: ir.Table, value: Value, keys: Sequence[str]) -> ir.Table:
-    """y and z of the rows with the same keys."""
-    total = table[value.y].sum().cast("float64")
+    """y and z of each row; the rows differ in their keys."""
+    total = table[value.y].cast("float64")
     y = total if value.cap is None else ibis.least(total, ibis.literal(value.cap))
     y = (total > 0).cast("float64") if value.any else y
-    z = ibis.literal(0.0)
-    if value.z is not None:
-        z = table[value.z].sum().cast("float64")
-    return table.group_by(*keys).aggregate(y=y, z=z)
+    z = ibis.literal(0.0) if value.z is None else table[value.z].cast("float64")
+    return table.select(*keys, y=y, z=z)
 
 
 def _moments(tables: Tables, table: ir.Table, slices: int) -> Moments:
@@ -92,14 +105,14 @@ def _moments(tables: Tables, table: ir.Table, slices: int) -> Moments:
 # --- by attribute -----------------------------------------------------------------------------------------------------
 
 
-def _by_attribute(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
+def _by_attribute(tables: Tables, metrics: Sequence[MetricSums], membership: Floats) -> list[Breakdown]:
     exposures = tables.exposures.mutate(attributes=tables.exposures.attributes.fill_null("{}"))
     # An empty map is kept: a user whose first call had no attribute gets none from a later one.
     firsts = exposures.group_by("user").aggregate(attributes=exposures.attributes.argmin(exposures["at"]))
     named = firsts.filter(firsts.attributes != "{}").mutate(attributes=ibis._.attributes.cast("json").map)
     named = named.mutate(name=named.attributes.keys().unnest())
     named = named.mutate(value=named.attributes[named.name].str).filter(ibis._.value.notnull())
-    named = named.select("user", "name", "value").semi_join(primary.whole, "user")
+    named = named.select("user", "name", "value").semi_join(metrics[0].whole, "user")
     values = tables.keep("attributes", named)
     counted = values.group_by("name", "value").aggregate(users=values.user.nunique())
     ranked = counted.mutate(
@@ -119,31 +132,32 @@ def _by_attribute(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]
             }
         ),
     )
-    sliced = values.inner_join(index, ["name", "value"]).select("user", "slice")
-    table = primary.whole.inner_join(sliced, "user")
-    moments = _moments(tables, table, len(rows))
-    users = _different_users(tables, table, len(rows)) if len(tables.allocations) > 1 else None
+    sliced = tables.keep("sliced_users", values.inner_join(index, ["name", "value"]).select("user", "slice"))
+    users = None
+    if len(tables.allocations) > 1:
+        users = _different_users(tables, metrics[0].whole.inner_join(sliced, "user"), len(rows))
     found = []
-    for name in dict.fromkeys(row["name"] for row in rows):
-        mine = [position for position, row in enumerate(rows) if row["name"] == name]
-        labels = [rows[position]["value"] for position in mine]
-        shown = compared(
-            some_slices(moments, mine),
-            primary.membership,
-            labels,
-            tables.groups,
-            estimator=primary.rule.estimator,
-            negative=primary.negative,
-            users=None if users is None else users[mine],
-        )
-        found.append(Breakdown("attribute", name, primary.rule.name, shown, rows[mine[0]]["of"] - len(mine)))
+    for metric in metrics:
+        moments = _moments(tables, metric.whole.inner_join(sliced, "user"), len(rows))
+        for name in dict.fromkeys(row["name"] for row in rows):
+            mine = [position for position, row in enumerate(rows) if row["name"] == name]
+            shown = compared(
+                some_slices(moments, mine),
+                membership,
+                [rows[position]["value"] for position in mine],
+                tables.groups,
+                estimator=metric.rule.estimator,
+                negative=metric.negative,
+                users=None if users is None else users[mine],
+            )
+            found.append(Breakdown("attribute", name, metric.rule.name, shown, rows[mine[0]]["of"] - len(mine)))
     return found
 
 
 # --- by time since the first exposure ---------------------------------------------------------------------------------
 
 
-def _by_day(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
+def _by_day(tables: Tables, metrics: Sequence[MetricSums], membership: Floats) -> list[Breakdown]:
     """By looks since the one with the user's first exposure, as long as they were whole and in its allocation."""
     looks = tables.looks
     last = _last_whole_looks(tables)
@@ -159,18 +173,23 @@ def _by_day(tables: Tables, primary: PrimaryMetricSums) -> list[Breakdown]:
     for day in range(shown):
         had = spans > day
         np.add.at(n[day], (counted["cell"][had], counted["g"][had]), counted["n"][had])
-    acted = primary.by_look.inner_join(entries.select("user", "period", "begin"), ["user", "period"])
-    until = ibis.cases(*((acted.period == index, int(limit)) for index, limit in enumerate(last)), else_=-1)
-    acted = acted.mutate(slice=acted.look - acted.begin).filter(acted.look <= until)
-    sums_of = _moments(tables, acted.filter(acted.slice >= 0, acted.slice < shown), shown)
-    moments = from_sums([n, *sums_of.sums()[1:]])  # who did nothing that day counts too
-    estimator = Estimator.RATIO if primary.rule.estimator is Estimator.RATIO else Estimator.MEAN
+    until = ibis.cases(*((ibis._.period == index, int(limit)) for index, limit in enumerate(last)), else_=-1)
     unit, name = _unit(timedelta(microseconds=looks.look_us))
-    labels = [f"{unit} {day}" for day in range(shown)]
-    slices = compared(
-        moments, primary.membership, labels, tables.groups, estimator=estimator, negative=primary.negative
-    )
-    return [Breakdown("day", name, primary.rule.name, slices, days - shown)]
+    found = []
+    for metric in metrics:
+        acted = metric.by_look.inner_join(entries.select("user", "period", "begin"), ["user", "period"])
+        acted = acted.mutate(slice=acted.look - acted.begin, until=until).filter(ibis._.look <= ibis._.until)
+        sums_of = _moments(tables, acted.filter(acted.slice >= 0, acted.slice < shown), shown)
+        slices = compared(
+            from_sums([n, *sums_of.sums()[1:]]),  # who did nothing that day counts too
+            membership,
+            [f"{unit} {day}" for day in range(shown)],
+            tables.groups,
+            estimator=Estimator.RATIO if metric.rule.estimator is Estimator.RATIO else Estimator.MEAN,
+            negative=metric.negative,
+        )
+        found.append(Breakdown("day", name, metric.rule.name, slices, days - shown))
+    return found
 
 
 def _last_whole_looks(tables: Tables) -> NDArray[np.int64]:
@@ -194,13 +213,14 @@ def _unit(look: timedelta) -> tuple[str, str]:
 # --- by what answered -------------------------------------------------------------------------------------------------
 
 
-def _by_served(tables: Tables, primary: PrimaryMetricSums) -> Breakdown:
+def _by_served(tables: Tables, metrics: Sequence[MetricSums]) -> list[Breakdown]:
     """By the version that answered a user in a group; with a fallback, by the first one. Not randomised.
 
     A user has one label in a group, so that the users of its labels are those of the group.
     """
-    whole = primary.whole.filter(~tables.out_of(primary.whole.cell))
-    names, counting = tables.exposures, whole.select("user", "period", "g").distinct()
+    first = metrics[0].whole
+    counting = first.filter(~tables.out_of(first.cell)).select("user", "period", "g").distinct()
+    names = tables.exposures
     calls = names.mutate(
         period=index_of(names.allocation, [one.id for one in tables.allocations]),
         fell=names.served_version.fill_null("no answer") + " (fallback: " + names.fallback + ")",
@@ -210,23 +230,25 @@ def _by_served(tables: Tables, primary: PrimaryMetricSums) -> Breakdown:
         fell=calls.fell.argmin(calls["at"], where=calls.fell.notnull()),
         served=calls.served_version.argmin(calls["at"], where=calls.served_version.notnull()),
     )
-    labelled = by_user.select("user", "g", label=ibis.coalesce(by_user.fell, by_user.served, "no answer"))
-    once = whole.group_by("user", "g").aggregate(
-        y=whole.y.max() if primary.rule.binary else whole.y.sum(), z=whole.z.sum()
-    )
-    table = tables.keep("served", once.inner_join(labelled, ["user", "g"]))
-    ratio = primary.rule.estimator is Estimator.RATIO
-    rows = fetched_rows(
-        table.group_by("label", "g").aggregate(
-            users=table.count(), y=table.y.sum(), of=table.z.sum() if ratio else table.count().cast("float64")
+    label = ibis.coalesce(by_user.fell, by_user.served, "no answer")
+    labelled = tables.keep("served", by_user.select("user", "g", label=label))
+    found = []
+    for metric in metrics:
+        whole = metric.whole.filter(~tables.out_of(metric.whole.cell))
+        once = whole.group_by("user", "g").aggregate(
+            y=whole.y.max() if metric.rule.binary else whole.y.sum(), z=whole.z.sum()
         )
-    )
-    sizes: Counter[str] = Counter()
-    for row in rows:
-        sizes[row["label"]] += row["users"]
-    labels = sorted(sizes, key=lambda label: (-sizes[label], label))
-    slices = described(rows, labels[:MOST_VALUES], tables.groups)
-    return Breakdown("served", "what answered (not randomised)", primary.rule.name, slices, len(labels[MOST_VALUES:]))
+        table = once.inner_join(labelled, ["user", "g"])
+        of = table.z.sum() if metric.rule.estimator is Estimator.RATIO else table.count().cast("float64")
+        rows = fetched_rows(table.group_by("label", "g").aggregate(users=table.count(), y=table.y.sum(), of=of))
+        sizes: Counter[str] = Counter()
+        for row in rows:
+            sizes[row["label"]] += row["users"]
+        labels = sorted(sizes, key=lambda label: (-sizes[label], label))
+        slices = described(rows, labels[:MOST_VALUES], tables.groups)
+        name = "what answered (not randomised)"
+        found.append(Breakdown("served", name, metric.rule.name, slices, len(labels[MOST_VALUES:])))
+    return found
 
 
 def _different_users(tables: Tables, table: ir.Table, slices: int) -> NDArray[np.int64]:

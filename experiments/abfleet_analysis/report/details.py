@@ -36,11 +36,20 @@ class MetricPath:
 
 
 @dataclass(frozen=True, slots=True)
+class MetricValues:
+    """One metric's value in each group at each time, from the experiment's beginning on: float64[times, groups]."""
+
+    metric: str
+    values: Floats
+
+
+@dataclass(frozen=True, slots=True)
 class Paths:
     """How the conclusion came about, look by look; the last time is the moment of the report.
 
     Attributes:
         users: float64[times, groups]. ratio_p, ratio_log_e: float64[times], of the test of the groups' sizes.
+        values: One entry for each metric, in the order of the evidence.
     """
 
     times: tuple[datetime, ...]
@@ -48,6 +57,22 @@ class Paths:
     ratio_p: Floats
     ratio_log_e: Floats
     metrics: tuple[MetricPath, ...]
+    values: tuple[MetricValues, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BeforeFirstLook:
+    """How users and values came about until the first look. Nothing is tested here, and no time of it is a look.
+
+    Attributes:
+        width: Between two times. times: The last one is the moment of the report.
+        users: float64[times, groups].
+    """
+
+    width: timedelta
+    times: tuple[datetime, ...]
+    users: Floats
+    values: tuple[MetricValues, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +118,7 @@ class Slice:
 
 @dataclass(frozen=True, slots=True)
 class Breakdown:
-    """The primary metric among parts of the users.
+    """One metric among parts of the users.
 
     Attributes:
         kind: `attribute`, `day` (since a user's first exposure), `served` (as served: not a randomised comparison).
@@ -153,10 +178,17 @@ class ConfigChange:
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """All details of one experiment; `changes` newest first."""
+    """All details of one experiment.
+
+    Attributes:
+        breakdowns: Those of the primary metric first.
+        changes: Newest first.
+        before_first_look: None from the first look on, and where nobody was in the experiment.
+    """
 
     paths: Paths
     traffic: Traffic
     breakdowns: tuple[Breakdown, ...]
     recommended: Recommended
     changes: tuple[ConfigChange, ...]
+    before_first_look: BeforeFirstLook | None = None

@@ -18,7 +18,7 @@ from abfleet_analysis.decision.measurements import (
 )
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.decision.planning import margin
-from abfleet_analysis.report.details import MetricPath, Paths
+from abfleet_analysis.report.details import MetricPath, MetricValues, Paths
 
 
 def paths(measurements: Measurements, times: Sequence[datetime]) -> Paths:
@@ -34,7 +34,24 @@ def paths(measurements: Measurements, times: Sequence[datetime]) -> Paths:
             for treatment in measurements.treatments
             for measured in treatment.metrics
         ),
+        values=values(measurements),
     )
+
+
+def values(measurements: Measurements) -> tuple[MetricValues, ...]:
+    """Every metric's value in each group at each time; nan for groups that nobody was in.
+
+    Control's is that beside the first treatment: strata in which a treatment has nobody are not compared with it.
+    """
+    evidence = measurements.evidence
+    found = []
+    for index, metric in enumerate(evidence.metrics):
+        each = np.full(evidence.users.shape, np.nan)
+        for treatment in reversed(measurements.treatments):
+            comparison = treatment.metrics[index].comparison
+            each[:, 0], each[:, treatment.group] = comparison.baseline, comparison.value
+        found.append(MetricValues(metric.rule.name, each))
+    return tuple(found)
 
 
 def _path(measurements: Measurements, treatment: Treatment, measured: MetricMeasurement) -> MetricPath:

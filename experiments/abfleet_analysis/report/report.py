@@ -34,6 +34,7 @@ class ExperimentReport:
     Attributes:
         run_state: Whether it runs, which is not the verdict: a halted experiment may have any.
         excluded: What windows leave out; None where there are none.
+        owner, hypothesis: As the file has them; None where it does not.
     """
 
     name: str
@@ -44,6 +45,8 @@ class ExperimentReport:
     waiting: WaitingReasons
     details: Details | None = None
     excluded: Excluded | None = None
+    owner: str | None = None
+    hypothesis: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,8 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
     decided = {group.group: str(group.verdict) for group in decision.groups}
     return {
         "name": report.name,
+        "owner": report.owner,
+        "hypothesis": report.hypothesis,
         "state": str(report.run_state.state),
         "since": _time(report.run_state.since),
         "winner": report.run_state.winner,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.report.details import Breakdown, Details, Slice
-from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load_text
 from abfleet_log.outcome import known_types
@@ -21,6 +21,8 @@ from tests.analysis.log_lines import DAY, START, LogLines, file_text
 
 HOUR = timedelta(hours=1)
 COUNTRIES = ("DE", "FR", "we'ird \"/~ one")
+QUANTILE = "response_time_p95"
+METRICS_OF_FILE = ("ctr", "error_rate", QUANTILE)
 NAME = "country \"/~ of ' user"
 
 
@@ -40,8 +42,11 @@ def shown(report: ExperimentReport) -> Details:
     return report.details
 
 
-def breakdown(details: Details, kind: str, name: str | None = None) -> Breakdown:
-    (found,) = [one for one in details.breakdowns if one.kind == kind and (name is None or one.name == name)]
+def breakdown(details: Details, kind: str, name: str | None = None, metric: str | None = None) -> Breakdown:
+    """Of the primary metric, unless another one is named."""
+    wanted = metric or details.breakdowns[0].metric
+    mine = [one for one in details.breakdowns if one.kind == kind and one.metric == wanted]
+    (found,) = [one for one in mine if name is None or one.name == name]
     return found
 
 
@@ -103,7 +108,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     order = random.permutation(len(log.lines))
     log.lines = [log.lines[index] for index in order]
     folder = log.write(tmp_path_factory.mktemp("log"))
-    (report,) = analyse([folder], load_text(file_text("ctr")), detailed=True, known=KNOWN).experiments
+    text = file_text("ctr", secondary=METRICS_OF_FILE[1:])
+    (report,) = analyse([folder], load_text(text), detailed=True, known=KNOWN).experiments
     return Made(report, group, country, first_day, made_of["lists"], made_of["clicks"], fell_back)
 
 
@@ -169,6 +175,64 @@ def test_what_answered_is_described_and_not_compared(made: Made) -> None:
     assert "not randomised" in one.name
 
 
+def test_every_metric_is_broken_down(made: Made) -> None:
+    """Each like the primary one, which comes first; a quantile alone is not, whose histogram nobody splits."""
+    details = shown(made.report)
+    metrics = [one.metric for one in details.breakdowns]
+    assert metrics[0] == "ctr"
+    assert list(dict.fromkeys(metrics)) == ["ctr", *(m for m in METRICS_OF_FILE if m not in ("ctr", QUANTILE))]
+    for metric in made.report.decision.groups[0].metrics:
+        if metric.rule.name != QUANTILE:
+            (row,) = breakdown(details, "attribute", "plan", metric.rule.name).slices
+            assert row.users == metric.users
+            assert row.value == pytest.approx(metric.value, rel=1e-9)
+            assert breakdown(details, "served", metric=metric.rule.name).slices
+            assert breakdown(details, "day", metric=metric.rule.name).slices
+
+
+# --- values of each group over time -----------------------------------------------------------------------------------
+
+
+def test_values_of_each_group_end_at_the_report(made: Made) -> None:
+    """Control first; the last time has the values of the table of metrics, and earlier ones those of their looks."""
+    paths = shown(made.report).paths
+    for metric, found in zip(made.report.decision.groups[0].metrics, paths.values, strict=True):
+        assert found.metric == metric.rule.name
+        assert found.values.shape == (len(paths.times), 2)
+        assert found.values[-1] == pytest.approx([metric.baseline_value, metric.value], nan_ok=True)
+    relative = paths.values[0].values[:, 1] / paths.values[0].values[:, 0] - 1
+    assert relative == pytest.approx(paths.metrics[0].relative_difference)
+    assert shown(made.report).before_first_look is None
+
+
+@pytest.mark.parametrize(("hours", "minutes", "points"), [(0.05, 1, 3), (1.5, 5, 18), (5, 15, 20), (20, 60, 20)])
+def test_points_come_before_the_first_look(tmp_path: Path, hours: float, minutes: int, points: int) -> None:
+    """Values by the hour, or more often early on; they are no looks, and change no verdict."""
+    log = LogLines()
+    for number in range(200):
+        group, at = ("control", "treatment")[number % 2], START + HOUR * hours * number / 200
+        request = log.exposure(f"u{number}", group, at)
+        if number % 5 < 2:
+            log.outcome("click", f"u{number}", request, at, item_id=1)
+    now = START + HOUR * hours
+    folder, config = log.write(tmp_path), load_text(file_text("ctr"))
+    (report,) = analyse([folder], config, detailed=True, as_of=now).experiments
+    early = shown(report).before_first_look
+    assert early is not None
+    assert early.width == timedelta(minutes=minutes)
+    assert len(early.times) == points + 1
+    assert early.times[-1] == now
+    assert early.times[0] == START + early.width
+    assert early.users[-1].tolist() == [100, 100]
+    assert early.values[0].values[-1] == pytest.approx(shown(report).paths.values[0].values[-1])
+    half = (START + HOUR * hours / 2 - START) // early.width  # clicks over lists up to a point in the middle
+    until = [number for number in range(0, 200, 2) if START + HOUR * hours * number / 200 <= early.times[half]]
+    assert early.values[0].values[half, 0] == pytest.approx(sum(n % 5 < 2 for n in until) / len(until))
+    (bare,) = analyse([folder], config, as_of=now).as_dict()["experiments"]  # type: ignore[misc]
+    assert bare == Report(now, LogFacts(0, 0, 0), (report,)).as_dict()["experiments"][0]  # type: ignore[index]
+    assert bare["history"] == []
+
+
 def test_what_versions_recommended(made: Made) -> None:
     """Lists, items, coverage of a known catalogue, the most recommended ones, and how alike they are."""
     found = shown(made.report).recommended
@@ -214,7 +278,7 @@ def test_paths_have_every_look(made: Made) -> None:
     """One path for each metric and treatment, with the report's own numbers at the end."""
     found = shown(made.report).paths
     assert len(found.times) == len(found.users) == made.report.decision.groups[0].lifts.size
-    assert [path.metric for path in found.metrics] == ["ctr"]
+    assert [path.metric for path in found.metrics] == list(METRICS_OF_FILE)
     assert found.metrics[0].relative_difference[-1] == made.report.decision.groups[0].metrics[0].relative_difference
 
 

@@ -91,7 +91,7 @@ def test_parts_of_the_users_are_those_of_the_groups(
     experiment = report.experiments[0] if kind == "served" else with_attribute(tmp_path)
     users = {one.name: one.users for one in experiment.gathered.facts}
     assert experiment.details is not None
-    (found,) = (one for one in experiment.details.breakdowns if one.kind == kind)
+    (found,) = (one for one in experiment.details.breakdowns if (one.kind, one.metric) == (kind, "conversion_rate"))
     if kind == "served":
         sums = {name: sum(one.users for one in found.slices if one.group == name) for name in users}
     else:
@@ -118,8 +118,8 @@ def test_a_page_names_its_populations(ramp: tuple[Report, list[Phase], list[Visi
     """The page has the sizes and the expected sizes in a table of their own, with their sum."""
     report, _, _ = ramp
     said = read(report_file(report)).text
-    assert "Users who are compared, and their calls" in said
-    assert "Users at their first call in the experiment, in buckets that kept their group" in said
+    assert "Users in the comparison, and their calls" in said
+    assert "Users at their first call in the experiment, without those whom a ramp has moved since" in said
 
 
 def test_a_group_that_joins_by_a_ramp_is_no_group_of_nobody(tmp_path: Path) -> None:

@@ -90,7 +90,7 @@ def test_details_are_a_key_beside_the_documented_ones(folder: Path) -> None:
     (experiment,) = report["experiments"]
     details = experiment.pop("details")
     assert report == plain
-    assert set(details) == {"paths", "traffic", "breakdowns", "recommended", "changes"}
+    assert set(details) == {"paths", "traffic", "breakdowns", "recommended", "changes", "before_first_look"}
     assert {one["kind"] for one in details["breakdowns"]} == {"attribute", "day", "served"}
     assert [row["label"] for row in details["breakdowns"][0]["slices"]] == ["DE", "FR"]
     first, second = details["recommended"]["versions"]

@@ -153,8 +153,8 @@ NOTHING = (math.nan, math.nan)
     [
         ((0.01, 0.2), (0.05, 0.15), "good", "better"),
         ((-0.2, -0.01), (-0.15, -0.05), "bad", "worse"),
-        ((-0.01, 0.2), (0.05, 0.15), "open", "not settled yet"),
-        (NOTHING, (0.05, 0.15), "open", "not settled yet"),
+        ((-0.01, 0.2), (0.05, 0.15), "open", "not decided yet"),
+        (NOTHING, (0.05, 0.15), "open", "not decided yet"),
         ((-0.2, 0.2), (-0.1, 0.1), "open", "could be chance"),
         (NOTHING, (-0.1, 0.1), "open", "too early to say"),
     ],

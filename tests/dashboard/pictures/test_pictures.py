@@ -118,13 +118,13 @@ def test_the_description_says_when_a_boundary_was_reached() -> None:
     path, at = path_of([0.02, 0.09, 0.10])
     up = estimate("p", "T", path, at)
     assert up is not None
-    assert "first reached the boundary for better at 2" in up.description
+    assert "first reached the boundary for better at the look of 2" in up.description
     assert "has not reached the boundary for harm" in up.description
     worse, at = path_of([0.0, -0.09, -0.10])
     down = dataclasses.replace(worse, direction="down", better_at=worse.worse_at, worse_at=worse.better_at)
     better = estimate("p", "T", down, at)
     assert better is not None
-    assert "first reached the boundary for better at 2" in better.description
+    assert "first reached the boundary for better at the look of 2" in better.description
 
 
 def test_what_is_not_known_is_not_drawn() -> None:
@@ -170,12 +170,12 @@ def test_broken_sizes_cross_the_limit() -> None:
     assert broken is not None
     assert "It never reached the limit" in calm.description
     assert "The split was broken" in broken.description
-    assert "refused from 2,000" in broken.drawing
+    assert "no conclusion above 2,000" in broken.drawing
 
 
 def test_groups_differ_by_more_than_colour() -> None:
     """Each line has a class with its own dashes, and its own marker."""
-    picture = over_time.users("u", ("a", "b", "c"), details().paths)
+    picture = over_time.users("u", ("a", "b", "c"), details().paths.times, details().paths.users)
     assert picture is not None
     assert [key.text for key in picture.legend] == ["a", "b", "c"]
     shapes = re.findall(r'<path d="([^"]+)" class="marker', picture.drawing)
@@ -187,7 +187,7 @@ def test_nothing_to_draw_is_no_picture() -> None:
     none = Paths((START,), np.zeros((1, 2)), np.full(1, NAN), np.full(1, NAN), ())
     quiet = np.zeros((3, 2), np.int64)
     traffic = Traffic(START, timedelta(hours=1), quiet, quiet, quiet, quiet, START, START)
-    assert over_time.users("u", ("a", "b"), none) is None
+    assert over_time.users("u", ("a", "b"), none.times, none.users) is None
     assert over_time.sizes("s", none) is None
     assert over_time.calls("c", ("a", "b"), traffic) is None
     assert over_time.trouble("t", ("a", "b"), traffic) is None
@@ -203,17 +203,17 @@ def test_an_unfinished_time_is_no_fall() -> None:
     picture = over_time.calls("c", ("a", "b"), traffic)
     assert picture is not None
     assert [row[1] for row in picture.table.rows] == ["3", "100", "101", "99", "1"]
-    assert "times of which the log has only a part" in picture.description
+    assert "intervals that the log covers only in part" in picture.description
     lines = re.findall(r'<path d="([^"]+)" class="line', picture.drawing)
     assert [len(re.findall(r"[\d.]+ [\d.]+", path)) for path in lines] == [3, 3]
     whole = dataclasses.replace(traffic, since=START, until=START + timedelta(hours=5))
     picture = over_time.calls("c", ("a", "b"), whole)
     assert picture is not None
-    assert "not drawn" not in picture.description
+    assert "Not drawn" not in picture.description
     short = dataclasses.replace(traffic, until=since + timedelta(minutes=3))
     picture = over_time.calls("c", ("a", "b"), short)
     assert picture is not None
-    assert "not drawn" not in picture.description
+    assert "Not drawn" not in picture.description
 
 
 def test_one_dot_is_no_chart() -> None:
@@ -226,7 +226,7 @@ def test_one_dot_is_no_chart() -> None:
         if isinstance(value := getattr(found.metrics[0], field.name), np.ndarray)
     }
     pictures = (
-        over_time.users("u", ("a", "b", "c"), first),
+        over_time.users("u", ("a", "b", "c"), first.times, first.users),
         over_time.sizes("s", first),
         estimate("e", "Title", dataclasses.replace(found.metrics[0], **newest), found.times[:1]),
     )
@@ -234,10 +234,10 @@ def test_one_dot_is_no_chart() -> None:
         assert picture is not None
         assert not picture.is_drawn
         assert "<svg" not in picture.drawing
-        assert "from the second look on" in picture.drawing
+        assert "Drawn from the first look on" in picture.drawing
         assert len(picture.table.rows) == 1
     two = Paths(found.times[:2], found.users[:2], found.ratio_log_e[:2], found.ratio_p[:2], ())
-    picture = over_time.users("u", ("a", "b", "c"), two)
+    picture = over_time.users("u", ("a", "b", "c"), two.times, two.users)
     assert picture is not None
     assert picture.is_drawn
 
@@ -268,7 +268,7 @@ def test_every_drawing_has_words() -> None:
     found = made_report().experiments[0].details
     assert found is not None
     pictures = [
-        over_time.users("u", ("a", "b", "c"), found.paths),
+        over_time.users("u", ("a", "b", "c"), found.paths.times, found.paths.users),
         over_time.calls("c", ("a", "b", "c"), found.traffic),
         over_time.trouble("t", ("a", "b", "c"), found.traffic),
         over_time.sizes("s", found.paths),
