@@ -378,6 +378,16 @@ def test_a_time_that_cannot_be_is_unreadable(tmp_path: Path) -> None:
     assert (report.log.lines, report.log.unreadable) == (3, 2)
 
 
+def test_what_is_counted_of_the_whole_log_does_not_need_a_user(tmp_path: Path) -> None:
+    """An experiment that nobody was in says the same of the log's outcomes as one that has users."""
+    log = LogLines()
+    for number in range(3):
+        log.outcome("click", f"u{number}", "of-another-log")
+    log.outcome("click", "u0", "of-another-log", outcome_id="o0", value=2.0)
+    quality = only(report_of(log.write(tmp_path), file_text()))["data_quality"]
+    assert (quality["unjoined_outcomes"], quality["conflicting_outcomes"]) == (3, 1)
+
+
 def test_unjoined_outcomes_that_differ_refuse(tmp_path: Path) -> None:
     """A router that loses the exposures of one group's users leaves outcomes without requests, and no conclusion."""
     log = LogLines()
@@ -389,7 +399,7 @@ def test_unjoined_outcomes_that_differ_refuse(tmp_path: Path) -> None:
     experiment = only(report_of(log.write(tmp_path), file_text()))
     assert experiment["data_quality"]["unjoined_outcomes"] == 50
     assert experiment["decision"]["verdict"] == "refuse"
-    assert "not in the log" in " ".join(experiment["decision"]["reasons"])
+    assert "outcomes without a request in the log" in " ".join(experiment["decision"]["reasons"])
 
 
 def test_guardrail_of_slow_responses_learns_from_control(tmp_path: Path) -> None:

@@ -62,17 +62,14 @@ def quality(tables: Tables) -> DataQuality:
             open=by_user.open.cast("int64").sum(),
         )
     )[0]
-    joined, unjoined, total = _unjoined(tables)
+    joined, unjoined = _unjoined(tables)
     return replace(
         quality_of_lines(lines, tables.name),
         users=int(row["users"]),
         users_in_two_groups=int(row["two"] or 0),
         moved_by_ramp=int(row["moved"] or 0),
         not_compared=int(row["gone"] or 0),
-        unjoined_outcomes=total,
         open_windows=int(row["open"] or 0),
-        duplicate_outcomes=lines.duplicate_outcomes,
-        conflicting_outcomes=lines.conflicting_outcomes,
         routers_off=lines.clocks.off.get(tables.name, ()),
         unknown_allocation=_of_unknown_allocations(tables),
         joined=joined,
@@ -99,14 +96,17 @@ def quality_of_lines(lines: LogTables, name: str) -> DataQuality:
         no_user_id=lines.calls.no_user_id,
         holdout=lines.survey.holdout,
         pinned=lines.survey.pinned,
+        unjoined_outcomes=int(fetched_one(lines.missing.count())),
+        duplicate_outcomes=lines.duplicate_outcomes,
+        conflicting_outcomes=lines.conflicting_outcomes,
         unusable_values=lines.unusable,
         wrong_clock=lines.clocks.lines,
         wrong_clock_routers=lines.clocks.routers,
     )
 
 
-def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
-    """Users of each group whose outcomes have requests that are in the log, and are not; and how many outcomes are not.
+def _unjoined(tables: Tables) -> tuple[Floats, Floats]:
+    """Users of each group whose outcomes have requests that are in the log, and are not.
 
     A request that is lost may have had many outcomes, and a client that names wrong ones names many: users count once.
     """
@@ -120,7 +120,7 @@ def _unjoined(tables: Tables) -> tuple[Floats, Floats, int]:
     counts = np.zeros((2, len(tables.groups)))
     counts[:, columns["g"].astype(np.int64)] = columns["n"], columns["lost"]
     everyone, lost = counts
-    return everyone - lost, lost, int(fetched_one(missing.count()))
+    return everyone - lost, lost
 
 
 def _before(tables: Tables) -> Moments | None:
