@@ -42,6 +42,12 @@ def traffic(
             metavar="DIR", help="Folder with MovieLens ratings to replay.", show_default="a built-in population"
         ),
     ] = None,
+    item_names: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="An items.txt: histories are names of it, for versions whose items have names."
+        ),
+    ] = None,
     effect: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,7 +72,7 @@ def traffic(
     Outcomes arrive late, some twice and some never. The same seed gives the same users in the same order. Ctrl-C ends
     the traffic and prints the summary.
     """
-    from abfleet.traffic.population import PopulationError, built_in, from_movielens
+    from abfleet.traffic.population import ITEMS, PopulationError, built_in, from_movielens, names_of
     from abfleet.traffic.running import TrafficPlan, summary
 
     plan = TrafficPlan(
@@ -82,10 +88,17 @@ def traffic(
         as_real=as_real,
         access=access.credentials(),
     )
+    if data is not None and item_names is not None:
+        raise typer.BadParameter(
+            "ratings are of numbers; allowed: one of --data and --item-names", param_hint="--item-names"
+        )
     try:
-        people = built_in(users, seed) if data is None else from_movielens(data, users)
+        if data is not None:
+            people = from_movielens(data, users)
+        else:
+            people = built_in(users, seed, ITEMS if item_names is None else names_of(item_names))
     except PopulationError as error:
-        raise typer.BadParameter(str(error), param_hint="--data") from None
+        raise typer.BadParameter(str(error), param_hint="--data" if item_names is None else "--item-names") from None
     workload = asyncio.run(_run(plan, people))
     document = {"run": plan.run, "seed": seed, "synthetic": not as_real, **summary(workload)}
     if as_json:

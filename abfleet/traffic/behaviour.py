@@ -26,15 +26,15 @@ class Act:
     """Something that a person does `delay_seconds` after the answer."""
 
     type: str
-    item_id: int
+    item: int | str
     delay_seconds: float
     value: float = 0.0
     currency: str = ""
 
 
 def acts(
-    items: Sequence[int],
-    likes: Callable[[int], bool],
+    items: Sequence[int | str],
+    likes: Callable[[int | str], bool],
     draw: random.Random,
     *,
     effect: float = 0.0,

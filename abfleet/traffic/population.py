@@ -13,18 +13,24 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
+from typing import Final, cast
+
+from abfleet_models.errors import IntegrityError
+from abfleet_models.item_names import read_names
+
+Items = Sequence[int] | Sequence[str]
 
 HELD_OUT = 0.2
 """Share of a history, its newest part, that the caller has not seen yet."""
 LONGEST_HISTORY = 50
-ITEMS = 4000
-"""Ids 1 to this are what the built-in population has seen; most are films of the models that ship."""
+ITEMS: Final = range(1, 4001)
+"""What the built-in population has seen unless items have names; most are films of the models that ship."""
 LIKED_SHARE = 0.15
 """Of the items, how many a person of the built-in population would watch."""
 
 
 class PopulationError(Exception):
-    """The data folder cannot be used; the message says what is wrong and what is allowed."""
+    """The data cannot be used; the message names the flag, and says what is wrong and what is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +38,52 @@ class Person:
     """One user.
 
     Attributes:
-        history: Item ids, oldest first.
+        history: Item ids, or items' names; oldest first.
         likes: Whether the person would watch an item next.
     """
 
     user_id: str
-    history: tuple[int, ...]
-    likes: Callable[[int], bool]
+    history: Items
+    likes: Callable[[int | str], bool]
 
 
-def built_in(users: int, seed: int) -> list[Person]:
+def built_in(users: int, seed: int, items: Items = ITEMS) -> list[Person]:
     """Users `user-1` to `user-N`; histories are drawn by popularity, with lengths as in MovieLens (median about 35).
 
-    Popularity falls as one over the square root of the rank; a person is the same for the same seed and number.
+    items: Most popular first; popularity falls as one over the square root of the rank. A person is the same for the
+    same seed and number.
     """
-    cumulated = list(accumulate(1 / math.sqrt(rank) for rank in range(1, ITEMS + 1)))
+    cumulated = list(accumulate(1 / math.sqrt(rank) for rank in range(1, len(items) + 1)))
     people = []
     for number in range(1, users + 1):
         draw = random.Random(f"{seed}/person/{number}")  # noqa: S311 - a simulation
         length = min(LONGEST_HISTORY, max(3, round(draw.lognormvariate(3.5, 0.6))))
-        history = dict.fromkeys(draw.choices(range(1, ITEMS + 1), cum_weights=cumulated, k=length))
-        people.append(Person(f"user-{number}", tuple(history), _drawn_taste(seed, number, frozenset(history))))
+        length = min(length, max(1, len(items) // 2))  # there must be something that has not been seen
+        places = draw.choices(range(len(items)), cum_weights=cumulated, k=length)
+        history = tuple(dict.fromkeys(items[place] for place in places))
+        taste = _drawn_taste(seed, number, frozenset(history))
+        people.append(Person(f"user-{number}", cast("Items", history), taste))
     return people
 
 
-def _drawn_taste(seed: int, number: int, seen: frozenset[int]) -> Callable[[int], bool]:
-    def likes(item: int) -> bool:
+def _drawn_taste(seed: int, number: int, seen: frozenset[int | str]) -> Callable[[int | str], bool]:
+    def likes(item: int | str) -> bool:
         digest = hashlib.blake2b(f"{seed}/{number}/{item}".encode(), digest_size=4).digest()
         return item not in seen and int.from_bytes(digest, "big") < LIKED_SHARE * 2**32
 
     return likes
+
+
+def names_of(file: Path) -> Sequence[str]:
+    """The names in an items.txt, whose line n is the name of item n. Raises PopulationError."""
+    try:
+        return read_names(file.read_bytes())
+    except OSError as error:
+        raise PopulationError(
+            f"--item-names: {file}: {error.strerror or error}; allowed: a file with a name in each line"
+        ) from error
+    except IntegrityError as error:
+        raise PopulationError(f"--item-names: {file}: {error}") from error
 
 
 def from_movielens(folder: Path, users: int) -> list[Person]:

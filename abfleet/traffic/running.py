@@ -152,16 +152,15 @@ class Workload:
         finally:
             self._on_call()
         self.latencies_ms.append((time.perf_counter() - begun) * 1000)
-        item_ids = [item for item in answer.items if isinstance(item, int)]
         draw = random.Random(f"{plan.seed}/call/{number}")  # noqa: S311
         done = acts(
-            item_ids,
+            answer.items,
             person.likes,
             draw,
             effect=plan.effects.get(answer.group, 0.0),
             mean_delay_seconds=plan.mean_delay_seconds,
         )
-        self._count(person, (answer.experiment, answer.group, answer.model_version), len(item_ids), done)
+        self._count(person, (answer.experiment, answer.group, answer.model_version), len(answer.items), done)
         now = time.time()
         for index, act in enumerate(done):
             self._schedule(act, now, person, request_id, f"{request_id}-{index}", draw)
@@ -190,7 +189,8 @@ class Workload:
             request_id=request_id,
             user_id=person.user_id,
             type=act.type,
-            item_id=act.item_id,
+            item_id=act.item if isinstance(act.item, int) else 0,
+            item=act.item if isinstance(act.item, str) else "",
             value=act.value,
             currency=act.currency,
             time=int(at * 1e6),

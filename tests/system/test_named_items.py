@@ -126,6 +126,17 @@ def test_names_go_in_and_come_out(fleet: Fleet) -> None:
     assert (line["items"], line["item_names"], line["history_length"]) == (None, list(answer.items), 3)
 
 
+def test_traffic_with_names(fleet: Fleet, registry: Path) -> None:
+    """Every call is answered, and clicks name items that the log can join."""
+    names = registry / "shop-v1.2.3" / "items.txt"
+    traffic = ("--rate", 100, "--duration", 1, "--users", 20, "--delay", 0.1, "--loss", 0, "--run", "by-name", "--json")
+    summary = json.loads(abfleet("traffic", "--address", fleet.address, "--item-names", names, *traffic).stdout)
+    assert (summary["answered"], summary["errors"]) == (100, {})
+    assert summary["outcomes"]["rejected"] == 0
+    click = line_of(fleet, "outcome", type="click")
+    assert (click["item_id"], click["item_name"] in NAMES) == (None, True)
+
+
 def test_the_other_kind_is_refused(fleet: Fleet) -> None:
     """Numbers, and both in one request: the field is named, and what is allowed."""
     numbers = RecommendRequest(user_id="u", item_ids=[1, 2], request_id="numbers")

@@ -15,8 +15,8 @@ def test_what_follows_a_list(items: list[int], seed: int, effect: float) -> None
     """Only listed items; a purchase after its conversion after its click; money with a currency; no endless delay."""
     done = acts(items, lambda item: item % 3 == 0, random.Random(seed), effect=effect)
     assert done == acts(items, lambda item: item % 3 == 0, random.Random(seed), effect=effect)
-    for item in {act.item_id for act in done}:
-        steps = [act for act in done if act.item_id == item]
+    for item in {act.item for act in done}:
+        steps = [act for act in done if act.item == item]
         assert item in items
         assert [act.type for act in steps] == ["click", "conversion", "purchase"][: len(steps)]
         assert [act.delay_seconds for act in steps] == sorted(act.delay_seconds for act in steps)
@@ -40,7 +40,7 @@ def test_the_effect_is_the_true_lift() -> None:
     for effect, seen in clicks.items():
         for number in range(20_000):
             done = acts(items, lambda item: item % 2 == 0, random.Random(number), effect=effect)
-            seen += [(act.item_id, act.item_id % 2 == 0) for act in done if act.type == "click"]
+            seen += [(int(act.item), int(act.item) % 2 == 0) for act in done if act.type == "click"]
     base = clicks[0.0]
     assert abs(len(clicks[0.2]) / len(base) - 1.2) < 0.02
     assert sum(item == 2 for item, _ in base) > 1.5 * sum(item == 10 for item, _ in base)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from abfleet.traffic.population import LIKED_SHARE, LONGEST_HISTORY, PopulationError, built_in, from_movielens
+from abfleet.traffic.population import LIKED_SHARE, LONGEST_HISTORY, PopulationError, built_in, from_movielens, names_of
 
 
 def test_people_depend_on_seed_and_number_alone() -> None:
@@ -23,10 +23,32 @@ def test_the_shape_of_the_built_in_population() -> None:
     assert all(1 <= len(one.history) <= LONGEST_HISTORY for one in people)
     assert all(len(set(one.history)) == len(one.history) for one in people)
     items = [item for one in people for item in one.history]
-    assert sum(item <= 1000 for item in items) > len(items) * 0.4
+    assert sum(int(item) <= 1000 for item in items) > len(items) * 0.4
     liked = sum(one.likes(item) for one in people for item in range(1, 101))
     assert abs(liked / 30_000 - LIKED_SHARE) < 0.02
     assert not any(one.likes(item) for one in people for item in one.history)
+
+
+def test_items_with_names(tmp_path: Path) -> None:
+    """Histories are names of the file, and tastes are of names."""
+    file = tmp_path / "items.txt"
+    file.write_text("".join(f"item {n}\n" for n in range(1, 40)))
+    names = names_of(file)
+    people = built_in(50, 1, names)
+    assert all(set(one.history) <= set(names) and one.history for one in people)
+    assert 0 < sum(one.likes(name) for one in people for name in names) < 50 * 39
+    assert not any(one.likes(item) for one in people for item in one.history)
+
+
+@pytest.mark.parametrize(("content", "told"), [(None, "No such file"), (b"a\na\n", "repeats"), (b"\xff\n", "UTF-8")])
+def test_names_that_are_none(tmp_path: Path, content: bytes | None, told: str) -> None:
+    """The error names the flag and the file."""
+    file = tmp_path / "items.txt"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(PopulationError, match=told) as caught:
+        names_of(file)
+    assert str(caught.value).startswith("--item-names: ")
 
 
 def ratings(folder: Path, text: str) -> Path:
