@@ -403,7 +403,7 @@ def time_text(at: datetime) -> str:
 def effective(config: Config) -> dict[str, object]:
     """The configuration as plain JSON values, all defaults filled in; the revision is of all but targets.
 
-    Without `exclude` and `autopilot`: routers do nothing with them, and a new revision is one that routers put in force.
+    Without `exclude` and `autopilot`: a new revision is one that routers put in force, and they do nothing with these.
     """
     return {
         "version": 1,
