@@ -190,14 +190,15 @@ def _climb(
     if step is None or allocation is None or step.allocation != allocation.id:
         return None, ["no router has taken the file's shares yet, as far as the log says"], False
     holds = [*_too_early(ramp, step, around), *_too_few(experiment, evidence, ramp, row.weights_bp, step)]
-    holds += _doubts(evidence)
+    holds += [*_doubts(evidence), *around.faults]
+    if holds:
+        return None, holds, False
     ratios = found_ratios(evidence)
-    holds += [
+    holds = [
         f"{kind} would have found no less than {_ratio_text(ratio)} control's in {name} with 80 %"
         for (kind, name), ratio in ratios.items()
         if ramp.detect is not None and not ratio <= ramp.detect
     ]
-    holds += around.faults
     if holds:
         return None, holds, False
     report = around.report

@@ -160,7 +160,8 @@ class Actor:
         self._settle(written)
         if self._stands(written) or self._in_force(written.revision_after, written.at):
             return self._done(written, now, "applied" if written.applied else "found")
-        if written.act.action is not Action.HALT and self._command is None and not self._as_read(written):
+        anew = written.act.action is Action.HALT or self._command is not None or self._as_read(written)
+        if not anew and not is_done(self._loaded(self._file.read_bytes()), written.act, now):
             # Somebody has edited the file since then: what they did not see coming does not come.
             return self._given_up(written, now, "the file was changed by somebody else before it could be done")
         return self._make(written.act, now, written)
