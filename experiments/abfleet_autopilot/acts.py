@@ -15,7 +15,7 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Act:
+class IntendedAction:
     """One thing to be done.
 
     Attributes:

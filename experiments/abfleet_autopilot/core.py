@@ -10,11 +10,11 @@ from typing import Final
 
 from abfleet_experiments.config import Config, Experiment
 
-from abfleet_autopilot.acts import Act, ReportVerdict
+from abfleet_autopilot.acts import IntendedAction, ReportVerdict
 from abfleet_autopilot.deciding import Decided, Surroundings, decide
 from abfleet_autopilot.evidence.experiment_evidence import ExperimentEvidence
 from abfleet_autopilot.evidence.watched import Watched, watched
-from abfleet_autopilot.lines import SECOND_US, Allocated, Call, Line, Outcome, Reloaded, moment
+from abfleet_autopilot.lines import SECOND_US, Allocated, CountedCall, Line, OutcomeLine, Reloaded, moment
 
 WRITING_US: Final = 600 * SECOND_US
 """A router without a line for so long is one that does not write."""
@@ -92,8 +92,8 @@ class Core:
             router = self._routers[line.router] = _Router(at)
         router.newest = at
         kind = type(line)
-        if kind is Call:
-            assert isinstance(line, Call)
+        if kind is CountedCall:
+            assert isinstance(line, CountedCall)
             router.calls += 1
             evidence = self._evidence.get(line.experiment)
             if evidence is not None:
@@ -108,7 +108,7 @@ class Core:
             assert isinstance(line, Reloaded)
             if line.active:
                 self._note_revision(line.revision, at)
-        elif kind is Outcome:
+        elif kind is OutcomeLine:
             router.outcomes += 1
 
     def tick(self, now: int) -> None:
@@ -129,7 +129,7 @@ class Core:
             if experiment.name in self._evidence
         }
 
-    def acts(self, now: datetime, faults: Sequence[str] = ()) -> list[Act]:
+    def acts(self, now: datetime, faults: Sequence[str] = ()) -> list[IntendedAction]:
         """What is to be done, all experiments together."""
         return [act for decided in self.decided(now, faults).values() for act in decided.acts]
 

@@ -10,7 +10,7 @@ from abfleet_experiments.allocation import allocation_in_force
 from abfleet_experiments.config import AutopilotRamp, Experiment, time_text
 from abfleet_statistics.guardrails import found_ratio
 
-from abfleet_autopilot.acts import Act, Action, ReportVerdict
+from abfleet_autopilot.acts import Action, IntendedAction, ReportVerdict
 from abfleet_autopilot.evidence.experiment_evidence import ExperimentEvidence
 from abfleet_autopilot.evidence.guardrail_evidence import LN_ACTS, Counts
 from abfleet_autopilot.evidence.step import Step
@@ -41,7 +41,7 @@ class Surroundings:
 class Decided:
     """What is to be done, in this order, or else why an experiment waits."""
 
-    acts: tuple[Act, ...] = ()
+    acts: tuple[IntendedAction, ...] = ()
     holds: tuple[str, ...] = ()
     report_wanted: bool = False
 
@@ -78,7 +78,7 @@ def treatments_in_file(experiment: Experiment, now: datetime) -> set[str]:
 # --- halts ------------------------------------------------------------------------------------------------------------
 
 
-def _halts(experiment: Experiment, evidence: ExperimentEvidence, around: Surroundings) -> tuple[Act, ...]:
+def _halts(experiment: Experiment, evidence: ExperimentEvidence, around: Surroundings) -> tuple[IntendedAction, ...]:
     present = treatments_in_file(experiment, around.now)
     names = evidence.watched.groups
     found = [
@@ -89,7 +89,9 @@ def _halts(experiment: Experiment, evidence: ExperimentEvidence, around: Surroun
     return tuple(sorted(found, key=lambda act: act.as_of))
 
 
-def _halt(experiment: Experiment, evidence: ExperimentEvidence, number: int, around: Surroundings) -> Act | None:
+def _halt(
+    experiment: Experiment, evidence: ExperimentEvidence, number: int, around: Surroundings
+) -> IntendedAction | None:
     assert experiment.autopilot is not None
     treatment, name = evidence.treatments[number], evidence.watched.groups[number]
     allowed, control = experiment.autopilot.halt, experiment.control
@@ -100,18 +102,20 @@ def _halt(experiment: Experiment, evidence: ExperimentEvidence, number: int, aro
             f"while {control} answers"
         )
         figures = {"absent_since": time_text(moment(since)), "calls": calls}
-        return Act(Action.HALT, experiment.name, name, at, (reason,), figures)
+        return IntendedAction(Action.HALT, experiment.name, name, at, (reason,), figures)
     if "guardrails" in allowed and treatment.acted:
         kind, (at, counts) = min(treatment.acted.items(), key=lambda one: one[1][0])
         reasons = guardrail_reasons(kind, counts, name, control)
-        return Act(Action.HALT, experiment.name, name, at, reasons, {kind: guardrail_figures(counts)})
+        return IntendedAction(Action.HALT, experiment.name, name, at, reasons, {kind: guardrail_figures(counts)})
     said = None if around.report is None else around.report.treatments.get(name)
     if said is None or around.report is None or said.since <= treatment.since:
         return None
     if ("harm" in allowed and said.verdict == "roll_back" and said.harm) or (
         "broken_data" in allowed and said.verdict == "refuse"
     ):
-        return Act(Action.HALT, experiment.name, name, around.report.as_of, said.reasons, {"verdict": said.verdict})
+        return IntendedAction(
+            Action.HALT, experiment.name, name, around.report.as_of, said.reasons, {"verdict": said.verdict}
+        )
     return None
 
 
@@ -160,10 +164,12 @@ def e_text(ln_e: float) -> str:
 # --- conclusions ------------------------------------------------------------------------------------------------------
 
 
-def _conclusion(experiment: Experiment, report: ReportVerdict | None) -> Act | None:
+def _conclusion(experiment: Experiment, report: ReportVerdict | None) -> IntendedAction | None:
     if report is None or report.look is None or report.winner is None or report.verdict != "ship":
         return None
-    return Act(Action.CONCLUDE, experiment.name, report.winner, report.as_of, report.reasons, {"verdict": "ship"})
+    return IntendedAction(
+        Action.CONCLUDE, experiment.name, report.winner, report.as_of, report.reasons, {"verdict": "ship"}
+    )
 
 
 def _look_is_due(around: Surroundings) -> bool:
@@ -176,7 +182,7 @@ def _look_is_due(around: Surroundings) -> bool:
 
 def _climb(
     experiment: Experiment, ramp: AutopilotRamp, evidence: ExperimentEvidence, around: Surroundings
-) -> tuple[Act | None, list[str], bool]:
+) -> tuple[IntendedAction | None, list[str], bool]:
     """The next step, else why not; and whether only a report of now is missing."""
     row, step = experiment.row_in_force(around.now), evidence.step
     if row is None:
@@ -215,7 +221,7 @@ def _climbed(
     following: int,
     ratios: dict[tuple[str, str], float],
     around: Surroundings,
-) -> Act:
+) -> IntendedAction:
     step = evidence.step
     assert step is not None
     held = (around.newest - step.since) / 3600 / SECOND_US
@@ -232,7 +238,7 @@ def _climbed(
         },
     }
     figures["e"] = {f"{kind}/{name}": e_value(counts.ln_e) for kind, name, counts in standing(evidence)}
-    return Act(Action.CLIMB, experiment.name, None, around.newest, tuple(reasons), figures, following)
+    return IntendedAction(Action.CLIMB, experiment.name, None, around.newest, tuple(reasons), figures, following)
 
 
 def _too_early(ramp: AutopilotRamp, step: Step, around: Surroundings) -> list[str]:

@@ -11,7 +11,7 @@ NOT_KNOWN: Final = -1.0
 """The response time of a call whose line says nothing of it."""
 
 
-class Call(NamedTuple):
+class CountedCall(NamedTuple):
     """A call of a group, which counts: allocated by the split, of a known user, not synthetic.
 
     Attributes:
@@ -53,7 +53,7 @@ class Reloaded(NamedTuple):
     active: bool
 
 
-class Outcome(NamedTuple):
+class OutcomeLine(NamedTuple):
     """Somebody told a router what a user did."""
 
     at: int
@@ -67,7 +67,7 @@ class Other(NamedTuple):
     router: str
 
 
-Line = Call | Allocated | Reloaded | Outcome | Other
+Line = CountedCall | Allocated | Reloaded | OutcomeLine | Other
 
 
 def moment(at_us: int) -> datetime:

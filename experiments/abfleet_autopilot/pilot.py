@@ -17,7 +17,7 @@ from abfleet_process.file_state import file_state
 
 from abfleet_autopilot.acting.action_log import ActionLog, Written
 from abfleet_autopilot.acting.actor import Actor, CannotAct, Made
-from abfleet_autopilot.acts import Act, Action
+from abfleet_autopilot.acts import Action, IntendedAction
 from abfleet_autopilot.core import Core
 from abfleet_autopilot.deciding import Decided
 from abfleet_autopilot.following.log_feed import LogFeed
@@ -155,7 +155,7 @@ class Pilot:
 
     # --- acts ---------------------------------------------------------------------------------------------------------
 
-    def _act(self, acts: list[Act]) -> bool:
+    def _act(self, acts: list[IntendedAction]) -> bool:
         """Makes the first of these; whether another one may follow at once."""
         for act in acts:
             if self._settings.dry_run:
@@ -210,7 +210,7 @@ class Pilot:
         self.failures += 1
         self._log.error("an act could not be made; it is tried again", error=str(error))
 
-    def _tell_dry(self, act: Act) -> None:
+    def _tell_dry(self, act: IntendedAction) -> None:
         key = hashlib.sha256(f"{act.action}{act.experiment}{act.group}{act.traffic_bp}".encode()).hexdigest()
         if key not in self._dry:
             self._dry.add(key)

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 
 from abfleet_analysis.decision.metrics import Failure
-from abfleet_autopilot.acts import Act, ReportVerdict, TreatmentVerdict
+from abfleet_autopilot.acts import IntendedAction, ReportVerdict, TreatmentVerdict
 from abfleet_autopilot.core import Core
-from abfleet_autopilot.lines import SECOND_US, Allocated, Call, Line
+from abfleet_autopilot.lines import SECOND_US, Allocated, CountedCall, Line
 from abfleet_experiments.allocation import allocation_in_force
 from abfleet_experiments.config import Config
 from abfleet_experiments.file.load import load_text
@@ -73,10 +73,10 @@ def calls(
         group = "canary" if rng.random() < 0.2 else "control"
         failure, latency = fate(group, seconds, rng)
         own = failure is Failure.NONE
-        yield Call(us(seconds), router, "e", group, allocation, rng.getrandbits(60), failure, own, latency, -1.0)
+        yield CountedCall(us(seconds), router, "e", group, allocation, rng.getrandbits(60), failure, own, latency, -1.0)
 
 
-def fed(core: Core, lines: Iterator[Line], every: float = 10.0) -> list[Act]:
+def fed(core: Core, lines: Iterator[Line], every: float = 10.0) -> list[IntendedAction]:
     """Acts that a core wants first, asked every so many seconds; none where it wants nothing to the end."""
     due = 0
     for line in lines:

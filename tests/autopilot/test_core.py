@@ -8,7 +8,7 @@ import pytest
 from abfleet_analysis.decision.metrics import Failure
 from abfleet_autopilot.acts import Action
 from abfleet_autopilot.core import Core
-from abfleet_autopilot.lines import Call, Other
+from abfleet_autopilot.lines import CountedCall, Other
 from abfleet_experiments import change
 from abfleet_experiments.config import Config
 
@@ -274,7 +274,7 @@ def test_calls_of_others_change_nothing() -> None:
     config = config_of()
     core = started(config)
     for line in calls(config, 1, 20 * MINUTE, failing({"canary": 0.5})):
-        assert isinstance(line, Call)
+        assert isinstance(line, CountedCall)
         core.take(line._replace(group="nobody"))
         core.take(line._replace(experiment="other"))
     assert core.acts(at(HOUR)) == []

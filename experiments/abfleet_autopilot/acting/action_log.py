@@ -18,7 +18,7 @@ from abfleet_log.files import WriterIdentity
 from abfleet_log.schema import SCHEMA
 from abfleet_log.tools.read_lines import ACTIONS_PREFIX, parsed
 
-from abfleet_autopilot.acts import Act, Action
+from abfleet_autopilot.acts import Action, IntendedAction
 
 ACTION, RETRIED, APPLIED, DONE = "action", "action_retried", "action_applied", "action_done"
 OUTCOMES: Final = ("edited", "applied", "found", "given_up")
@@ -36,7 +36,7 @@ class Written:
 
     id: str
     at: datetime
-    act: Act
+    act: IntendedAction
     revision_before: str
     revision_after: str
     read_hash: str
@@ -118,7 +118,7 @@ def _lines(folder: Path) -> Iterator[Mapping[str, Any]]:
 def _written(line: Mapping[str, Any]) -> Written | None:
     try:
         traffic = line.get("traffic")
-        act = Act(
+        act = IntendedAction(
             Action(line["action"]),
             line["experiment"],
             line["group"],

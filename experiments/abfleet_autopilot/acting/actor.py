@@ -29,7 +29,7 @@ from abfleet_process.backoff import backoff_seconds
 from abfleet_autopilot.acting.action_log import ACTION, APPLIED, DONE, RETRIED, ActionLog, Written, read_actions
 from abfleet_autopilot.acting.applying import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, NotApplied, apply
 from abfleet_autopilot.acting.edits import changed, is_done, shares_of
-from abfleet_autopilot.acts import Act, Action
+from abfleet_autopilot.acts import Action, IntendedAction
 
 LOCK: Final = ".actions.lock"
 TRIES: Final = 5
@@ -44,7 +44,7 @@ class CannotAct(Exception):
 class Made:
     """An act that has come to its end. at: When its action was written down."""
 
-    act: Act
+    act: IntendedAction
     id: str
     at: datetime
     outcome: str
@@ -74,7 +74,7 @@ class Actor:
         """All actions there are, of any autopilot."""
         return read_actions(self._actions.folder)
 
-    def act(self, act: Act, now: datetime) -> Made | None:
+    def act(self, act: IntendedAction, now: datetime) -> Made | None:
         """Makes an act, unless it is done or under way. Raises CannotAct, and OSError."""
         with self._locked():
             for written in self.actions():
@@ -91,7 +91,7 @@ class Actor:
 
     # --- one act ------------------------------------------------------------------------------------------------------
 
-    def _make(self, act: Act, now: datetime, written: Written | None) -> Made | None:
+    def _make(self, act: IntendedAction, now: datetime, written: Written | None) -> Made | None:
         """written: The action, where it is written down already."""
         for _ in range(TRIES):
             read = self._file.read_bytes()
@@ -119,7 +119,9 @@ class Actor:
             return self._done(written, now, "edited")
         raise CannotAct(f"{act.sentence()}: {self._file} is being changed by somebody else; trying again")
 
-    def _write_down(self, act: Act, now: datetime, before: Config, after: Config, read: bytes, text: bytes) -> Written:
+    def _write_down(
+        self, act: IntendedAction, now: datetime, before: Config, after: Config, read: bytes, text: bytes
+    ) -> Written:
         hashes = _hash(read), _hash(text)
         parts = [act.action, act.experiment, act.group or "", str(act.as_of), before.revision, hashes[0]]
         identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]

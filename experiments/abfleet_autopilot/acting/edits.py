@@ -6,12 +6,12 @@ from typing import Final
 from abfleet_experiments import change
 from abfleet_experiments.config import Config, Experiment
 
-from abfleet_autopilot.acts import Act, Action
+from abfleet_autopilot.acts import Action, IntendedAction
 
 SOON: Final = timedelta(seconds=60)
 
 
-def changed(config: Config, act: Act, at: datetime) -> Config:
+def changed(config: Config, act: IntendedAction, at: datetime) -> Config:
     """The configuration after an act at a moment of whole seconds. Raises ChangeError where it makes no sense."""
     if act.action is Action.HALT:
         assert act.group is not None
@@ -25,7 +25,7 @@ def changed(config: Config, act: Act, at: datetime) -> Config:
     return change.ramped(config, act.experiment, {}, traffic_bp=act.traffic_bp, at=at, now=at)
 
 
-def is_done(config: Config, act: Act, at: datetime) -> bool:
+def is_done(config: Config, act: IntendedAction, at: datetime) -> bool:
     """Whether the configuration is as an act wants it, whoever made it so; by rows of SOON too, as clocks differ."""
     at += SOON
     found = next((one for one in config.experiments if one.name == act.experiment), None)
@@ -48,7 +48,7 @@ def _share(experiment: Experiment, group: str, at: datetime) -> int:
     return 0 if place is None else max((one.weights_bp[place] for one in rows), default=0)
 
 
-def shares_of(config: Config, act: Act, at: datetime) -> dict[str, object]:
+def shares_of(config: Config, act: IntendedAction, at: datetime) -> dict[str, object]:
     """What the experiment has at a moment, for the action's `before` and `after`."""
     found = next((one for one in config.experiments if one.name == act.experiment), None)
     if found is None:

@@ -10,7 +10,7 @@ from abfleet_statistics.outages import GAP_US
 
 @dataclass(slots=True)
 class Silence:
-    """The calls of a group since its last answer. Changed only by Answering.
+    """The calls of a group since its last answer. Changed only by AnswerWatch.
 
     Attributes:
         since: Its last answer, or where that counts no more, the first call after it; None before there is any.
@@ -22,7 +22,7 @@ class Silence:
 
 
 @dataclass(slots=True)
-class Answering:
+class AnswerWatch:
     """Who answers. Changed only by `answered` and `failed`.
 
     A treatment is absent once it has answered none of 30 calls for a given time, while control answers now and has

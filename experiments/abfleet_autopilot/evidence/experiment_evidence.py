@@ -6,11 +6,11 @@ import numpy as np
 from abfleet_analysis.decision.metrics import RESPONSE_TIME_QUANTILE, BadEvent, Failure, MetricRule
 from abfleet_statistics.outages import TOLERATED_A_DAY
 
-from abfleet_autopilot.evidence.answering import Answering
+from abfleet_autopilot.evidence.answering import AnswerWatch
 from abfleet_autopilot.evidence.guardrail_evidence import LN_ACTS, Counts, GuardrailEvidence
 from abfleet_autopilot.evidence.step import Step
 from abfleet_autopilot.evidence.watched import Watched
-from abfleet_autopilot.lines import NOT_KNOWN, Allocated, Call
+from abfleet_autopilot.lines import NOT_KNOWN, Allocated, CountedCall
 
 LEARNT_FROM: Final = 1000
 """Control's first responses, from whose 95 % quantile a slow response is learnt."""
@@ -43,7 +43,7 @@ class ExperimentEvidence:
         self.watched = watched
         self.step: Step | None = None
         self.treatments = {group: TreatmentEvidence(0) for group in range(1, len(watched.groups))}
-        self.answering = Answering(watched.exclude, watched.absent_us)
+        self.answering = AnswerWatch(watched.exclude, watched.absent_us)
         self.calls = 0
         self.newest: int | None = None
         self._asked = asked_users
@@ -78,7 +78,7 @@ class ExperimentEvidence:
             self.treatments[group] = TreatmentEvidence(at)
             self.answering.begin(group)
 
-    def on_call(self, call: Call) -> None:
+    def on_call(self, call: CountedCall) -> None:
         """A call of one of the groups."""
         group = self._index.get(call.group)
         if group is None:
@@ -150,7 +150,7 @@ class ExperimentEvidence:
             exclude=self.watched.exclude,
         )
 
-    def _shares_of(self, call: Call, group: int) -> list[float]:
+    def _shares_of(self, call: CountedCall, group: int) -> list[float]:
         """The groups' shares in the call's allocation: as `allocation` lines say, else as calls show them."""
         shares = self._shares.get(call.allocation)
         if shares is None:
@@ -170,7 +170,7 @@ class ExperimentEvidence:
                 found.append((treatment, treatment.guardrails, number))
         return found
 
-    def _failed(self, call: Call, group: int, shares: list[float], *, excluded: bool) -> None:
+    def _failed(self, call: CountedCall, group: int, shares: list[float], *, excluded: bool) -> None:
         assert self._errors is not None
         failure, kind, at = call.failure, self._errors.name, call.at
         ambiguous = failure is Failure.AMBIGUOUS
@@ -187,7 +187,7 @@ class ExperimentEvidence:
                 self._note(treatment, at)
         self._set_due()
 
-    def _timed(self, call: Call, group: int, shares: list[float]) -> None:
+    def _timed(self, call: CountedCall, group: int, shares: list[float]) -> None:
         for slow in self._slow:
             if not slow.exceeds(call.latency_ms, control=not group):
                 continue

@@ -8,7 +8,7 @@ from typing import Any
 from abfleet_analysis.decision.failures import call_result
 from abfleet_log.tools.read_lines import parsed
 
-from abfleet_autopilot.lines import NOT_KNOWN, SECOND_US, Allocated, Call, Line, Other, Outcome, Reloaded
+from abfleet_autopilot.lines import NOT_KNOWN, SECOND_US, Allocated, CountedCall, Line, Other, OutcomeLine, Reloaded
 
 
 def read_line(raw: bytes) -> Line | None:
@@ -38,7 +38,7 @@ def _read(line: Mapping[str, Any]) -> Line:
         )
         latency = line.get("latency_ms") if result.timed else None
         share = line.get("propensity")
-        return Call(
+        return CountedCall(
             at,
             router,
             experiment,
@@ -56,7 +56,7 @@ def _read(line: Mapping[str, Any]) -> Line:
         return Allocated(at, router, line["experiment"], allocation, traffic, weights, line["config_revision"])
     if event == "reload":
         return Reloaded(at, router, line["new_revision"] or "", bool(line["active"]))
-    return Outcome(at, router) if event == "outcome" else Other(at, router)
+    return OutcomeLine(at, router) if event == "outcome" else Other(at, router)
 
 
 def microseconds(ts: str) -> int:

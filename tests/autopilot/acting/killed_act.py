@@ -18,7 +18,7 @@ from typing import Any
 
 from abfleet_autopilot.acting.action_log import ActionLog, read_actions
 from abfleet_autopilot.acting.actor import Actor
-from abfleet_autopilot.acts import Act, Action
+from abfleet_autopilot.acts import Action, IntendedAction
 from abfleet_experiments.file.load import load_text
 from abfleet_log.files import WriterIdentity
 from abfleet_process import atomic_file
@@ -44,10 +44,10 @@ experiments:
 """
 PERSON = "# a person's words\n"
 ACTS = {
-    "halt": Act(Action.HALT, "e", "canary", 1, ("it harms",)),
-    "off": Act(Action.HALT, "f", "canary", 1, ("it harms",)),
-    "climb": Act(Action.CLIMB, "e", None, 1, ("it holds",), traffic_bp=500),
-    "conclude": Act(Action.CONCLUDE, "f", "canary", 1, ("it is better",)),
+    "halt": IntendedAction(Action.HALT, "e", "canary", 1, ("it harms",)),
+    "off": IntendedAction(Action.HALT, "f", "canary", 1, ("it harms",)),
+    "climb": IntendedAction(Action.CLIMB, "e", None, 1, ("it holds",), traffic_bp=500),
+    "conclude": IntendedAction(Action.CONCLUDE, "f", "canary", 1, ("it is better",)),
 }
 TOUCHES = frozenset({"open", "os.rename", "os.remove", "os.mkdir", "fcntl.flock"})
 
@@ -102,7 +102,7 @@ def edited_during(path: Path) -> None:
     atomic_file.exchange = exchange
 
 
-def killed(root: Path, act: Act, point: int, *, during: bool) -> str | None:
+def killed(root: Path, act: IntendedAction, point: int, *, during: bool) -> str | None:
     """What the child was about to do when it was killed; None where it came to its end."""
     reading, writing = os.pipe()
     child = os.fork()

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from abfleet_autopilot.following.log_feed import CHUNK_BYTES, GrowingFile, LogFeed
 from abfleet_autopilot.following.read_line import microseconds, read_line
-from abfleet_autopilot.lines import Call, Line
+from abfleet_autopilot.lines import CountedCall, Line
 from abfleet_log.files import WriterIdentity, locked_if_closed
 from abfleet_log.files import compress as compress_file
 from abfleet_log.tools.compact import compact
@@ -152,7 +152,7 @@ def test_what_is_taken_of_a_line() -> None:
     log.exposure(None, None, START)
     log.exposure("u", "treatment", START, reason="override")
     first, *others = [read_line(one) for one in encoded(log)]
-    assert isinstance(first, Call)
+    assert isinstance(first, CountedCall)
     assert (first.group, first.own, first.latency_ms, first.propensity) == ("treatment", False, 12.5, 0.5)
     assert [type(one).__name__ for one in others] == ["Other"] * 3
     assert [read_line(raw) for raw in (b"", b"[]", b'{"event":"exposure"}', b'{"event":"exposure","ts":3}')] == [
