@@ -1,5 +1,6 @@
 """The composition root: makes a running autopilot of its settings, and ends it."""
 
+import gc
 import signal
 import sys
 import threading
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def serve(settings: AutopilotSettings, operations: OperationalLog) -> int:
     """Follows until the first SIGTERM or SIGINT; an act under way is ended first. Raises ConfigErrors and OSError."""
     operations.bind(process="autopilot")
+    gc.set_threshold(100_000, 50, 100)  # lines are many and in no circles: to look for these took an eighth of a replay
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())

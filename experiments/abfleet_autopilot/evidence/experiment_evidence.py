@@ -53,6 +53,7 @@ class ExperimentEvidence:
         self._errors = next((rule for rule in watched.rules if rule.bad_event is BadEvent.ERROR), None)
         self._slow = [_Slow(rule) for rule in watched.rules if rule.bad_event is BadEvent.SLOW]
         self._due: int | None = None
+        self._begun = False  # whether each treatment has its processes
 
     # --- lines --------------------------------------------------------------------------------------------------------
 
@@ -77,6 +78,7 @@ class ExperimentEvidence:
         if at > self.treatments[group].since:
             self.treatments[group] = TreatmentEvidence(at)
             self.answering.begin(group)
+            self._begun = False
 
     def on_call(self, call: CountedCall) -> None:
         """A call of one of the groups."""
@@ -92,12 +94,8 @@ class ExperimentEvidence:
         if self.step is not None and self.step.allocation == call.allocation:
             self.step.call(group, call.user, at)
         excluded = bool(self.watched.exclude) and bool(self.watched.exclude.inside(np.array([at]))[0])
-        for number in (group,) if group else self.treatments:
-            treatment = self.treatments[number]
-            if at < treatment.since:
-                continue
-            if treatment.guardrails is None:
-                treatment.guardrails = self._guardrails(number, at)
+        if not self._begun:
+            self._begin_guardrails(at)
         if not excluded:
             if call.own:
                 self.answering.answered(group, at)
@@ -112,6 +110,13 @@ class ExperimentEvidence:
             self._failed(call, group, shares, excluded=excluded)
         if self._slow and call.latency_ms != NOT_KNOWN and not excluded:
             self._timed(call, group, shares)
+
+    def _begin_guardrails(self, at: int) -> None:
+        """The treatments' processes begin with the first call that counts for them."""
+        for number, treatment in self.treatments.items():
+            if treatment.guardrails is None and at >= treatment.since:
+                treatment.guardrails = self._guardrails(number, at)
+        self._begun = all(one.guardrails is not None for one in self.treatments.values())
 
     def control_events(self) -> dict[tuple[int, str], int]:
         """Control's users with a first bad event so far, by treatment that they are compared with, and guardrail."""

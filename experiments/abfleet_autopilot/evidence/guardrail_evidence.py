@@ -140,8 +140,11 @@ class GuardrailEvidence:
     @property
     def due(self) -> int | None:
         """When `tick` has something to do; None: nothing waits."""
-        times = [one[0] for one in (self._due,) if one] + [one.at + NEAR_US for one in list(self._waiting)[:1]]
-        return min(times, default=None)
+        outage = self._due[0] if self._due else None
+        if not self._waiting:
+            return outage
+        event = self._waiting[0].at + NEAR_US
+        return event if outage is None else min(event, outage)
 
     def tick(self, now: int) -> None:
         """Time has come so far: what has waited long enough counts."""

@@ -18,10 +18,18 @@ AHEAD_US: Final = 60 * SECOND_US
 
 @dataclass(slots=True)
 class FileClock:
-    """The clock of one file. Changed only by `right_ones`; `last` is None before the first line."""
+    """The clock of one file. Changed only by `agrees` and `right_ones`; `last` is None before the first line."""
 
     last: int | None = None
     _doubtful: list[tuple[int, Line]] = field(default_factory=list)
+
+    def agrees(self, at: int, latest: int) -> bool:
+        """Whether a time is near to the one before, as nearly all are, and nothing is doubtful; then it is the last."""
+        last = self.last
+        if last is None or self._doubtful or at > latest or not -JUMP_US <= at - last <= JUMP_US:
+            return False
+        self.last = at
+        return True
 
     def right_ones(self, number: int, line: Line, latest: int, wrong: Counter[str]) -> Iterator[tuple[int, Line]]:
         """The lines that are right now that this one is known. latest: No line is later; wrong: Counts by router."""

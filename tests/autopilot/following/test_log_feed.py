@@ -166,3 +166,23 @@ def test_a_time_that_is_none(text: str) -> None:
     with pytest.raises(ValueError, match=r"is no time of the log|invalid literal"):
         microseconds(text)
     assert microseconds("2026-11-01T00:00:00.000001Z") == int(START.timestamp()) * US + 1
+
+
+@pytest.mark.parametrize("changed", [{}, {"fallback": "timeout"}, {"status": "INTERNAL"}, {"synthetic": True}])
+@pytest.mark.parametrize("user", ["u", 'q"', "ж", None])
+def test_a_routers_own_line_is_read_alike_without_parsing_all_of_it(user: str | None, changed: dict[str, Any]) -> None:
+    """In the router's order of members, which tells what calls share; whatever the attributes say."""
+    import orjson
+
+    log = LogLines()
+    said = {"attributes": {"x": '"synthetic":false,"latency_ms":7,', "latency_ms": "9"}}
+    log.exposure(user, "treatment" if user else None, START, latency_ms=12.5, **said, **changed)
+    (line,) = log.lines
+    first = ("schema", "event", "ts", "request_id", "user_id", "bucket")
+    shared = [name for name in line if name not in first][: list(line).index("latency_ms")]
+    ends = ("served_version", "fallback", "attempts", "status", "latency_ms", "items", "history_length", "attributes")
+    tail = ("synthetic", "trace_id", "client")
+    order = [*first, *(name for name in shared if name not in (*ends, *tail)), "router", *ends, *tail]
+    own = orjson.dumps({name: line[name] for name in dict.fromkeys(order)})
+    assert read_line(own) == read_line(orjson.dumps(line))
+    assert read_line(own[:-1]) is None
