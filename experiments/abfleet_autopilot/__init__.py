@@ -11,4 +11,5 @@ __all__ = [
     "following",
     "lines",
     "settings",
+    "simulation",
 ]

@@ -7,12 +7,14 @@ what is near to an outage of either group is dropped.
 import math
 from collections import deque
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
 from abfleet_analysis.decision.excluded_time import ExcludedTime
 from abfleet_statistics import guardrails, outages
 from abfleet_statistics.blocks import BlockedProcess
+from abfleet_statistics.guardrails import Floats
 from abfleet_statistics.outages import NEAR_US, GroupOutages
 
 from abfleet_autopilot.evidence.watched import BLOCK_US
@@ -187,10 +189,12 @@ class GuardrailEvidence:
         events.treatment += mine
         events.control += not mine
         self._share = share
-        events.process.add(at // BLOCK_US, float(mine), float(not mine), share)
+        events.process.step(at // BLOCK_US, _factors(share, mine))
         self._note(kind, at)
 
     def _note(self, kind: str, at: int) -> None:
+        if self._at_most(kind) <= self.highest[kind][0]:
+            return
         ln_e = self._ln_e(kind, at)
         if ln_e > self.highest[kind][0]:
             self.highest[kind] = ln_e, at
@@ -200,6 +204,13 @@ class GuardrailEvidence:
         if kind != self._with_outages:
             return wrong
         return float(np.logaddexp(wrong, self._ln_outages(now))) - math.log(2)
+
+    def _at_most(self, kind: str) -> float:
+        """What ln E is at most: what the rate of outages allows only takes away."""
+        wrong = self.events[kind].process.ln_e
+        if kind != self._with_outages:
+            return wrong
+        return max(wrong, self._ln_path) + math.log1p(math.exp(-abs(wrong - self._ln_path))) - math.log(2)
 
     def _count_outages(self, now: int) -> None:
         """As `guardrail_path` has it, over all outages that are certain by now; there are at most 144 a day."""
@@ -219,3 +230,10 @@ class GuardrailEvidence:
         days = self._exclude.between(self._began, np.array([now])) / outages.DAY_US
         allowed = outages.log_e_of_rate(np.array([float(self._counted[0])]), days, tolerated=self._tolerated)
         return min(self._ln_path, float(allowed[0]))
+
+
+@lru_cache(maxsize=1024)
+def _factors(share: float, mine: bool) -> Floats:
+    """What one user's event multiplies each stake by, as ln: float64[bets]."""
+    counts = np.array([float(mine)]), np.array([float(not mine)])
+    return np.asarray(guardrails.log_factors(*counts, np.array([share]))[:, 0])
