@@ -47,9 +47,8 @@ def _sentences(one: "Summary") -> list[str]:
     if scenario.least_at_the_top is not None:
         promises.append(f"100 % reached in at least {scenario.least_at_the_top:.0%}")
         lines.append(f"  100 % of traffic reached in {one.at_the_top:.1%} of runs")
-    lines.append(
-        f"  autopilot         halted {one.halted:.1%} of {one.runs} runs{when}; {one.harmed:,.0f} users harmed"
-    )
+    harmed = f"; {one.harmed:,.0f} users harmed" if scenario.service.harms else ""
+    lines.append(f"  autopilot         halted {one.halted:.1%} of {one.runs} runs{when}{harmed}")
     fixed = "" if one.fixed_median is None else f", after {one.fixed_median:.1f} min in the median"
     lines.append(f"  fixed thresholds  halted {one.fixed:.1%}{fixed}")
     if promises:
