@@ -50,8 +50,8 @@ class LocalAutopilot:
             "--logs": settings.log_dir,
             "--experiments": settings.experiments,
             "--fleet": self._run_dir / "fleet.yaml",
+            "--metrics-port": "off",
         }
-        flags["--metrics-port"] = "off"
         words = [str(word) for pair in flags.items() for word in pair]
         return ChildSpec(
             name="autopilot",

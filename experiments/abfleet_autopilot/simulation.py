@@ -114,19 +114,18 @@ def scenarios() -> dict[str, PilotScenario]:
     errors, wrong = (0.01, 0.03), (0.01, 0.30)
     week = 7 * DAY
     ramp = "{ramp: {traffic: [1, 5, 20, 50, 100], hold: 24h, users: 1000}}"
-    both = {"most_halted": 0.01}
     found = [
         PilotScenario(
             "healthy",
             "0.5 % wrong answers and 5 % slow ones in both versions, a call a second, 28 days",
             Service(wrong=(0.005, 0.005), slow=(0.05, 0.05)),
-            **both,
+            most_halted=0.01,
         ),
         PilotScenario(
             "outages",
             "an outage a day of each version's one replica, 0.2 to 60 s, 40 calls a second, 28 days",
             Service(rate=40, outages_a_day=1.0),
-            **both,
+            most_halted=0.01,
         ),
         PilotScenario(
             "errors",
@@ -236,7 +235,8 @@ class _Run:
 
     def _hour(self, begin: float, allocation: str, gone: dict[str, list[tuple[float, float]]]) -> list[CountedCall]:
         """The calls of an hour that the core is given, in order of time."""
-        service, calls = self.scenario.service, []
+        service = self.scenario.service
+        calls: list[CountedCall] = []
         rate = service.rate * self.traffic / 100
         add = _adder(calls, allocation, self._user)
         for group, share in SHARES.items():
