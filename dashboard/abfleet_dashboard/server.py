@@ -236,7 +236,8 @@ class RequestGuard:
         refused = refused or access.refused_host(headers.get("host"), self._rules.hosts)
         if refused is None and not path.startswith(OPEN):
             given = parse_qs(request.url.query).get("token", [""])[0]
-            if given and access.refused_token(given, self._rules.may_see) is None:
+            entering = given and not verdict_api.takes_post(path)  # a controller keeps no cookie
+            if entering and access.refused_token(given, self._rules.may_see) is None:
                 return self._entered(path, given, secure=request.url.scheme == "https")
             token = access.token_of(headers.get("authorization"), headers.get("cookie"))
             refused = access.refused_token(given or token, self._rules.may_see)

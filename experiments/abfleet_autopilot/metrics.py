@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from abfleet_autopilot.acts import Action
 from abfleet_autopilot.deciding import MOST_E, standing
 from abfleet_autopilot.pilot import Pilot
 
@@ -31,7 +32,9 @@ class AutopilotMetrics(Collector):
         yield lines
         labels = ["experiment", "action", "outcome"]
         acts = CounterMetricFamily("abfleet_autopilot_actions", "Acts on the experiments file.", labels=labels)
-        for key, number in list(pilot.made.items()):
+        # From 0 on, so that the first one is an increase.
+        none = {(name, str(action), "edited"): 0 for name in core.evidence for action in Action}
+        for key, number in (none | pilot.made.copy()).items():
             acts.add_metric([str(part) for part in key], number)
         yield acts
         yield CounterMetricFamily(
