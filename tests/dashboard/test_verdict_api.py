@@ -53,7 +53,9 @@ class Told:
         return found
 
 
-def ask(now: Situation, path: str = PATH, method: str = "GET", *, token: str | None = None, given: str = "") -> Told:
+def ask(
+    now: Situation, path: str = PATH, method: str = "GET", *, token: str | None = None, given: str = "", query: str = ""
+) -> Told:
     """One request to the routes and their guard, without a server."""
     rules = AccessRules(hosts=("here",), may_see=None if token is None else lambda one: one == token)
     sent: list[Message] = []
@@ -65,7 +67,14 @@ def ask(now: Situation, path: str = PATH, method: str = "GET", *, token: str | N
         sent.append(message)
 
     headers = [(b"host", b"here"), (b"authorization", f"Bearer {given}".encode())]
-    scope = {"type": "http", "method": method, "path": path, "query_string": b"", "headers": headers, "scheme": "http"}
+    scope = {
+        "type": "http",
+        "method": method,
+        "path": path,
+        "query_string": query.encode(),
+        "headers": headers,
+        "scheme": "http",
+    }
     scope |= {"server": ("here", 80), "root_path": "", "http_version": "1.1"}
     asyncio.run(RequestGuard(Site(Shown(now)).router, rules)(scope, receive, send))
     body = b"".join(message.get("body", b"") for message in sent)
@@ -107,4 +116,6 @@ def test_it_asks_for_the_dashboards_token() -> None:
     now = situation()
     assert ask(now, method="POST", token="secret").status == 401
     assert ask(now, method="POST", token="secret", given="secret").status == 200
+    assert ask(now, method="POST", token="secret", query="token=secret").status == 200
+    assert ask(now, method="POST", token="secret", query="token=wrong").status == 401
     assert ask(now, "/fleet", "POST", token="secret", given="secret").status == 405
