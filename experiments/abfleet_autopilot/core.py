@@ -4,7 +4,6 @@ The same lines in the same order, with the same configuration, give the same act
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
@@ -13,19 +12,11 @@ from abfleet_experiments.config import Config, Experiment
 from abfleet_autopilot.acts import IntendedAction, ReportVerdict
 from abfleet_autopilot.deciding import Decided, Surroundings, decide
 from abfleet_autopilot.evidence.experiment_evidence import ExperimentEvidence
+from abfleet_autopilot.evidence.routers import RouterWatch
 from abfleet_autopilot.evidence.watched import Watched, watched
-from abfleet_autopilot.lines import SECOND_US, Allocated, CountedCall, Line, OutcomeLine, Reloaded, moment
+from abfleet_autopilot.lines import Allocated, CountedCall, Line, OutcomeLine, Reloaded, moment
 
-WRITING_US: Final = 600 * SECOND_US
-"""A router without a line for so long is one that does not write."""
 MOST_REVISIONS: Final = 10_000
-
-
-@dataclass(slots=True)
-class _Router:
-    newest: int
-    calls: int = 0
-    outcomes: int = 0
 
 
 class Core:
@@ -38,7 +29,7 @@ class Core:
         self.in_force: dict[str, int] = {}
         """Revisions that a router has put in force, with when, as far as the log says."""
         self._routers_wanted = routers
-        self._routers: dict[str, _Router] = {}
+        self.routers = RouterWatch()
         self._reports: dict[str, ReportVerdict] = {}
         self._config = config
         self._evidence = {one.name: _evidence(config, one) for one in config.experiments if one.autopilot is not None}
@@ -87,14 +78,11 @@ class Core:
         at = line.at
         self.newest = max(self.newest, at)
         self.lines += 1
-        router = self._routers.get(line.router)
-        if router is None:
-            router = self._routers[line.router] = _Router(at)
-        router.newest = at
+        self.routers.line(line.router, at)
         kind = type(line)
         if kind is CountedCall:
             assert isinstance(line, CountedCall)
-            router.calls += 1
+            self.routers.call(line.router, line.request)
             evidence = self._evidence.get(line.experiment)
             if evidence is not None:
                 evidence.on_call(line)
@@ -109,7 +97,8 @@ class Core:
             if line.active:
                 self._note_revision(line.revision, at)
         elif kind is OutcomeLine:
-            router.outcomes += 1
+            assert isinstance(line, OutcomeLine)
+            self.routers.outcome(line.request)
 
     def tick(self, now: int) -> None:
         """Every line up to a moment has been taken: what waited so long counts."""
@@ -118,7 +107,7 @@ class Core:
 
     def decided(self, now: datetime, faults: Sequence[str] = ()) -> dict[str, Decided]:
         """What is to be done with each experiment, or why nothing is. now: On the wall; faults: of the log's files."""
-        known = [*faults, *self._router_faults()]
+        known = [*faults, *self.routers.faults(self.newest, self._routers_wanted)]
         return {
             experiment.name: decide(
                 experiment,
@@ -132,16 +121,6 @@ class Core:
     def acts(self, now: datetime, faults: Sequence[str] = ()) -> list[IntendedAction]:
         """What is to be done, all experiments together."""
         return [act for decided in self.decided(now, faults).values() for act in decided.acts]
-
-    def routers_writing(self) -> int:
-        """How many routers have a line among the newest ten minutes of the log."""
-        return sum(self.newest - one.newest <= WRITING_US for one in self._routers.values())
-
-    def _router_faults(self) -> list[str]:
-        writing = [one for one in self._routers.values() if self.newest - one.newest <= WRITING_US]
-        if len(writing) < self._routers_wanted:
-            return [f"{len(writing)} of {self._routers_wanted} routers write"]
-        return []
 
     def was_in_force(self, revision: str, since: datetime) -> bool:
         """Whether a router has put a revision in force since a moment."""

@@ -208,7 +208,7 @@ def _climb(
     if holds:
         return None, holds, False
     report = around.report
-    if report is None or report.as_of < step.since + _us(ramp.hold):
+    if report is None or report.as_of < max(step.since + _us(ramp.hold), around.newest - _us(ramp.hold) // 4):
         return None, ["a report as of now is not ready yet"], True
     if report.broken:
         return None, [f"the data cannot be judged: {report.broken[0]}"], _grows_old(report, ramp, around)

@@ -18,6 +18,7 @@ class CountedCall(NamedTuple):
         at: Microseconds since 1970. user: A hash. latency_ms: NOT_KNOWN where it says nothing of the version.
         own: Whether the assigned version has answered.
         propensity: The group's share as the line has it; NOT_KNOWN without.
+        request: A hash of the request id; 0 without one.
     """
 
     at: int
@@ -30,6 +31,7 @@ class CountedCall(NamedTuple):
     own: bool
     latency_ms: float
     propensity: float
+    request: int = 0
 
 
 class Allocated(NamedTuple):
@@ -54,10 +56,11 @@ class Reloaded(NamedTuple):
 
 
 class OutcomeLine(NamedTuple):
-    """Somebody told a router what a user did."""
+    """Somebody told a router what a user did. request: A hash of the id of the call that it belongs to; 0 without."""
 
     at: int
     router: str
+    request: int = 0
 
 
 class Other(NamedTuple):

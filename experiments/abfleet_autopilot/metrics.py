@@ -56,5 +56,7 @@ class AutopilotMetrics(Collector):
             "abfleet_autopilot_newest_line_timestamp_seconds", "Time of the newest line taken.", core.newest / 1e6
         )
         yield GaugeMetricFamily(
-            "abfleet_autopilot_routers", "Routers with a line among the newest ten minutes.", core.routers_writing()
+            "abfleet_autopilot_routers",
+            "Routers with a line among the newest ten minutes.",
+            core.routers.writing(core.newest),
         )

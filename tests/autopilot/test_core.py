@@ -8,7 +8,7 @@ import pytest
 from abfleet_analysis.decision.metrics import Failure
 from abfleet_autopilot.acts import Action
 from abfleet_autopilot.core import Core
-from abfleet_autopilot.lines import CountedCall, Other
+from abfleet_autopilot.lines import CountedCall, Other, OutcomeLine
 from abfleet_experiments import change
 from abfleet_experiments.config import Config
 
@@ -212,6 +212,22 @@ def test_a_router_that_does_not_write_holds_traffic_back() -> None:
     assert held(core, HOUR + 10) == "1 of 2 routers write"
     core.take(Other(us(HOUR + 10), "r2"))
     assert core.acts(at(HOUR + 10)) != []
+
+
+def test_a_router_of_whose_calls_no_outcome_comes_holds_traffic_back() -> None:
+    """While outcomes of the others' calls come; who is told of them plays no part."""
+    for lost, words in ((0, ""), (1, "none of the outcomes of the last hour is of a call of r1")):
+        core = climbing()
+        for number in range(1, 2001):
+            for router in range(2):
+                request = 16 * (2 * number + router)
+                (line,) = calls(core.config, HOUR + 9, HOUR + 9.05, failing({}), seed=number, router=f"r{router}")
+                assert isinstance(line, CountedCall)
+                core.take(line._replace(request=request))
+                if number % 10 == 0 and not (lost and router):
+                    core.take(OutcomeLine(us(HOUR + 9), "r0", request))
+        assert (held(core, HOUR + 10) if words else "") == words
+        assert bool(core.acts(at(HOUR + 10))) is not bool(lost)
 
 
 def test_faults_of_the_log_and_of_the_data_hold_traffic_back() -> None:

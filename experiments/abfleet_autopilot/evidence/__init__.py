@@ -4,6 +4,7 @@ __all__ = [
     "answering",
     "experiment_evidence",
     "guardrail_evidence",
+    "routers",
     "step",
     "watched",
 ]

@@ -13,7 +13,7 @@ from abfleet_log.tools.read_lines import parsed
 from abfleet_autopilot.lines import NOT_KNOWN, SECOND_US, Allocated, CountedCall, Line, Other, OutcomeLine, Reloaded
 
 _CALL: Final = re.compile(
-    rb'\{"schema":1,"event":"exposure","ts":"([^"]{27})","request_id":"[^"\\]*","user_id":"([^"\\]+)","bucket":[0-9]+,'
+    rb'\{"schema":1,"event":"exposure","ts":"([^"]{27})","request_id":"([^"\\]*)","user_id":"([^"\\]+)","bucket":[0-9]+,'
 )
 """How a router's line of a call in an experiment begins; then comes what calls that went the same way share."""
 _LATENCY: Final = b',"latency_ms":'
@@ -48,10 +48,11 @@ def _quickly(raw: bytes, begins: "re.Match[bytes]") -> CountedCall | None:
     except ValueError:
         return None
     router, experiment, group, allocation, failure, own, timed, share = common
-    user = hash(begins[2].decode())
+    user = hash(begins[3].decode())
     if not timed:
         latency = NOT_KNOWN
-    return CountedCall(at, router, experiment, group, allocation, user, failure, own, latency, share)
+    request = hash(begins[2])
+    return CountedCall(at, router, experiment, group, allocation, user, failure, own, latency, share, request)
 
 
 _Common = tuple[str, str, str, str, Failure, bool, bool, float]
@@ -98,6 +99,7 @@ def _read(line: Mapping[str, Any]) -> Line:
             result.own,
             NOT_KNOWN if latency is None else float(latency),
             NOT_KNOWN if share is None else float(share),
+            _request(line),
         )
     if event == "allocation":
         weights = {str(name): float(percent) / 100 for name, percent in line["weights"].items()}
@@ -105,7 +107,12 @@ def _read(line: Mapping[str, Any]) -> Line:
         return Allocated(at, router, line["experiment"], allocation, traffic, weights, line["config_revision"])
     if event == "reload":
         return Reloaded(at, router, line["new_revision"] or "", bool(line["active"]))
-    return OutcomeLine(at, router) if event == "outcome" else Other(at, router)
+    return OutcomeLine(at, router, _request(line)) if event == "outcome" else Other(at, router)
+
+
+def _request(line: Mapping[str, Any]) -> int:
+    given = line.get("request_id")
+    return hash(given.encode()) if given else 0
 
 
 def microseconds(ts: str) -> int:
