@@ -12,7 +12,7 @@ from abfleet_experiments.config import Config, Experiment
 from abfleet_autopilot.acts import IntendedAction, ReportVerdict
 from abfleet_autopilot.deciding import Decided, Surroundings, decide
 from abfleet_autopilot.evidence.experiment_evidence import ExperimentEvidence
-from abfleet_autopilot.evidence.routers import RouterWatch
+from abfleet_autopilot.evidence.routers import ONE_IN, RouterWatch
 from abfleet_autopilot.evidence.watched import Watched, watched
 from abfleet_autopilot.lines import Allocated, CountedCall, Line, OutcomeLine, Reloaded, moment
 
@@ -76,28 +76,25 @@ class Core:
     def take(self, line: Line) -> None:
         """The next line."""
         at = line.at
-        self.newest = max(self.newest, at)
+        if at > self.newest:
+            self.newest = at
         self.lines += 1
         self.routers.line(line.router, at)
-        kind = type(line)
-        if kind is CountedCall:
-            assert isinstance(line, CountedCall)
-            self.routers.call(line.router, line.request)
+        if isinstance(line, CountedCall):
+            if not line.request % ONE_IN:
+                self.routers.call(line.router, line.request)
             evidence = self._evidence.get(line.experiment)
             if evidence is not None:
                 evidence.on_call(line)
-        elif kind is Allocated:
-            assert isinstance(line, Allocated)
+        elif isinstance(line, Allocated):
             self._note_revision(line.revision, at)
             evidence = self._evidence.get(line.experiment)
             if evidence is not None:
                 evidence.on_allocated(line)
-        elif kind is Reloaded:
-            assert isinstance(line, Reloaded)
+        elif isinstance(line, Reloaded):
             if line.active:
                 self._note_revision(line.revision, at)
-        elif kind is OutcomeLine:
-            assert isinstance(line, OutcomeLine)
+        elif isinstance(line, OutcomeLine):
             self.routers.outcome(line.request)
 
     def tick(self, now: int) -> None:

@@ -90,7 +90,9 @@ class ExperimentEvidence:
             self.tick(at)
         self.calls += 1
         self.newest = at
-        shares = self._shares_of(call, group)
+        shares = self._shares.get(call.allocation)
+        if shares is None or not shares[group]:
+            shares = self._shares_of(call, group)
         if self.step is not None and self.step.allocation == call.allocation:
             self.step.call(group, call.user, at)
         excluded = bool(self.watched.exclude) and bool(self.watched.exclude.inside(np.array([at]))[0])

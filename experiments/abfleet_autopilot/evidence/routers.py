@@ -43,8 +43,8 @@ class RouterWatch:
             self._since = at
 
     def call(self, router: str, request: int) -> None:
-        """A call that a router served; request: A hash of its id, 0 where it has none."""
-        if request % ONE_IN or not request:
+        """A call that a router served, one in ONE_IN; request: A hash of its id, 0 where it has none."""
+        if not request:
             return
         self._calls[router] += 1
         self._requests[request] = router

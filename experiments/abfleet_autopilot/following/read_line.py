@@ -13,7 +13,7 @@ from abfleet_log.tools.read_lines import parsed
 from abfleet_autopilot.lines import NOT_KNOWN, SECOND_US, Allocated, CountedCall, Line, Other, OutcomeLine, Reloaded
 
 _CALL: Final = re.compile(
-    rb'\{"schema":1,"event":"exposure","ts":"([^"]{27})","request_id":"([^"\\]*)","user_id":"([^"\\]+)","bucket":[0-9]+,'
+    rb'\{"schema":1,"event":"exposure","ts":"([^"]{26})Z","request_id":"([^"\\]*)","user_id":"([^"\\]+)","bucket":[0-9]+,'
 )
 """How a router's line of a call in an experiment begins; then comes what calls that went the same way share."""
 _LATENCY: Final = b',"latency_ms":'
@@ -44,7 +44,9 @@ def _quickly(raw: bytes, begins: "re.Match[bytes]") -> CountedCall | None:
         common = _common(raw[begins.end() : common_end])
         if common is None:
             return None
-        at, latency = microseconds(begins[1].decode()), float(raw[common_end + len(_LATENCY) : latency_end])
+        ts = begins[1]
+        at = microseconds(f"{ts.decode()}Z") if ts[19:20] != b"." else _second_of(ts[:19]) + int(ts[20:26])
+        latency = float(raw[common_end + len(_LATENCY) : latency_end])
     except ValueError:
         return None
     router, experiment, group, allocation, failure, own, timed, share = common
@@ -120,6 +122,11 @@ def microseconds(ts: str) -> int:
     if len(ts) != 27 or ts[19] != "." or ts[26] != "Z":
         raise ValueError(f"{ts[:64]!r} is no time of the log")
     return _second(ts[:19]) * SECOND_US + int(ts[20:26])
+
+
+@lru_cache(maxsize=64)
+def _second_of(text: bytes) -> int:
+    return _second(text.decode()) * SECOND_US
 
 
 @lru_cache(maxsize=64)
