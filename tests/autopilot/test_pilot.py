@@ -7,11 +7,13 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from abfleet_analysis.analyse import analyse
 from abfleet_autopilot.pilot import Pilot
 from abfleet_autopilot.settings import AutopilotSettings, parse
 from abfleet_experiments import change
 from abfleet_experiments.file.load import load_text
 from abfleet_experiments.file.rewrite import rewrite
+from abfleet_log.tools.read_lines import line_files
 from abfleet_process.flags import SettingsError
 
 from tests.analysis.log_lines import START, LogLines, file_text
@@ -173,3 +175,14 @@ def test_flags_that_are_wrong_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"--routers .*whole numbers from 0"):
         parse(["--logs", str(tmp_path), "--routers", "-1"], {})
     assert parse(["--logs", str(tmp_path)], {}).actions == tmp_path
+
+
+def test_actions_beside_the_log_are_no_part_of_it(tmp_path: Path) -> None:
+    """What was done years later moves no report, and is nothing for the log's own commands."""
+    settings = laid_out(tmp_path / "root")
+    bad_log(settings.logs, minutes=2)
+    before = analyse([settings.logs], load_text(TEXT)).as_dict()
+    line = {"schema": 1, "event": "action", "ts": "2036-11-01T00:00:00.000000Z"}
+    (settings.logs / "actions-host-20361101T000000000000Z-1.jsonl").write_text(json.dumps(line) + "\n")
+    assert analyse([settings.logs], load_text(TEXT)).as_dict() == before
+    assert [path.name[:9] for path in line_files([settings.logs])] == ["decisions"]
