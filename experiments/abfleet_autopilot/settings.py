@@ -8,7 +8,7 @@ from typing import Final, cast
 
 from abfleet_process import server_flags
 from abfleet_process.flags import Flags, SettingsError, real, whole
-from abfleet_process.operational_log import LogFormat
+from abfleet_process.log_levels import LogFormat
 
 LEAST_MEMORY: Final = 64 * 1024 * 1024
 MOST_ROUTERS: Final = 1000
