@@ -352,6 +352,6 @@ def test_an_edit_between_reading_and_renaming_is_put_back(tmp_path: Path, monkey
         return real(one, other)
 
     monkeypatch.setattr(atomic_file, "exchange", late)
-    with pytest.raises(SaveError, match="was changed by somebody else meanwhile"):
+    with pytest.raises(SaveError, match="was changed by another process"):
         save(path, read=b"read", changed=b"ours")
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("f.yaml", "somebody else's")]
