@@ -11,6 +11,7 @@ __all__ = [
     "models",
     "power",
     "simulate",
+    "simulate_autopilot",
     "status",
     "tokens",
     "traffic",

@@ -116,24 +116,29 @@ def halt(
 
 def resume(
     experiment: Name,
+    group: Annotated[
+        str | None, typer.Argument(metavar="[GROUP]", help="A halted treatment, which gets its former share back.")
+    ] = None,
     *,
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     yes: Yes = False,
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Switch a halted experiment on again: all users return to the group that they had.
+    """Switch a halted experiment on again, and give a halted treatment its former share: users return to their groups.
 
-    Example: abfleet resume homepage-ranking
+    Example: abfleet resume homepage-ranking canary
     """
     from abfleet_experiments import change
 
+    now = datetime.now(UTC).replace(microsecond=0)
     _edit(
         experiments,
-        lambda config: change.enabled(config, experiment, on=True),
+        lambda config: change.given_back(config, experiment, group, at=now),
         yes=yes,
         dry_run=dry_run,
         as_json=as_json,
+        at=now,
     )
 
 

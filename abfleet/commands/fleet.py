@@ -1,4 +1,4 @@
-"""Commands that run processes of the fleet: up, router, worker, dashboard."""
+"""Commands that run processes of the fleet: up, router, worker, dashboard, autopilot."""
 
 import os
 import sys
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     app.command("router", context_settings=PASS_ON, add_help_option=False)(router)
     app.command("worker", context_settings=PASS_ON, add_help_option=False)(worker)
     app.command("dashboard", context_settings=PASS_ON, add_help_option=False)(dashboard)
+    app.command("autopilot", context_settings=PASS_ON, add_help_option=False)(autopilot)
 
 
 @with_groups
@@ -87,6 +88,18 @@ def dashboard(context: typer.Context) -> None:
         typer.echo("abfleet: the dashboard is not installed; run pip install 'abfleet[dashboard]'", err=True)
         raise typer.Exit(USAGE)
     _become("abfleet_dashboard", context.args)
+
+
+def autopilot(context: typer.Context) -> None:
+    """Run the autopilot: it halts what harms users and raises traffic, as the file allows."""
+    if _asks_for_help(context.args):
+        from abfleet_autopilot.settings import declared
+
+        show_help("autopilot", declared({}))
+    if find_spec("duckdb") is None:
+        typer.echo("abfleet: the autopilot is not installed; run pip install 'abfleet[autopilot]'", err=True)
+        raise typer.Exit(USAGE)
+    _become("abfleet_autopilot", context.args)
 
 
 def _drain_flags(environment: Mapping[str, str]) -> tuple[str, ...]:

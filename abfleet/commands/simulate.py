@@ -10,6 +10,7 @@ import typer
 
 from abfleet.commands.analysis_options import Name, analysis_extra, chosen_experiment
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, Json, loaded, refuse
+from abfleet.commands.simulate_autopilot import simulate_autopilot
 from abfleet.commands.tables import say
 
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ def simulate(
         list[Path] | None,
         typer.Option("--aa", metavar="LOG", help="Instead, assign the users of this log to groups at random."),
     ] = None,
+    autopilot: Annotated[
+        bool, typer.Option("--autopilot", help="Instead, what the autopilot halts and raises, and how soon.")
+    ] = False,
     experiments: Experiments = DEFAULT_EXPERIMENTS,
     experiment: Name = None,
     as_json: Json = False,
@@ -53,8 +57,15 @@ def simulate(
 
     Example: abfleet simulate no-effect ramp --runs 200
 
+    With --autopilot the scenarios are services: healthy, outages, errors, wrong, absent, slow, ramp and others.
+
     Example: abfleet simulate --split 90/10 --rate 0.02 --users-a-day 2000
     """
+    if autopilot:
+        if aa is not None or not (split is None and rate is None and users_a_day is None):
+            refuse("--autopilot: has services of its own; leave out --aa, --split, --rate and --users-a-day")
+        simulate_autopilot(scenarios or [], runs, seed, as_json=as_json)
+        return
     if aa is not None:
         if not (split is None and rate is None and users_a_day is None):
             refuse(

@@ -21,7 +21,7 @@ class ConfigWatcher:
         self._fleet = fleet
         self._seen: object = None
         self._polls = 0
-        self._given: object = None
+        self._given: Config | None = None
 
     async def changed(self) -> Config | None:
         """The configuration, when it is another one than at the poll before; the first poll gives it too."""
@@ -34,7 +34,7 @@ class ConfigWatcher:
             config = await asyncio.to_thread(load, self._experiments, self._fleet)
         except ConfigErrors:  # the router says what is wrong with it, and keeps the configuration in force
             return None
-        if (config.revision, config.models) == self._given:
+        if config == self._given:
             return None
-        self._given = (config.revision, config.models)
+        self._given = config
         return config

@@ -21,6 +21,7 @@ from abfleet.up.closing_words import what_came, what_next
 from abfleet.up.config_watcher import ConfigWatcher
 from abfleet.up.console import UpConsole
 from abfleet.up.fleet_plan import PortBase
+from abfleet.up.local_autopilot import LocalAutopilot
 from abfleet.up.local_dashboard import LocalDashboard
 from abfleet.up.local_workers import LocalWorkers, LocalWorkerSettings, WorkerEndpoint
 from abfleet.up.ports import WantedAddress, problems
@@ -73,6 +74,7 @@ class LocalFleet:
         )
         self._router = self._router_child()
         self._dashboard = LocalDashboard(settings, run_dir, console.note)
+        self._autopilot = LocalAutopilot(settings, run_dir, console.note)
         self._window = StatusWindow()
         self._wanted: list[WantedAddress] = []
         self._gone: dict[str, int] = {}  # versions that left the file: statuses of a router without them
@@ -136,6 +138,7 @@ class LocalFleet:
         if not stop.is_set():
             self._print_ready()
             self._dashboard.start(self._addresses()["admin"])
+            self._autopilot.follow(self._config)
 
     async def _say_what_starts(self) -> None:
         """Now and then, what is not ready yet: some machines take a while, and silence looks like a fault."""
@@ -246,6 +249,7 @@ class LocalFleet:
         """Starts workers for versions that are new in the file; `_release` stops those of versions that left it."""
         self._config = config
         self._workers.follow_external(config)
+        self._autopilot.follow(config)
         self._add_workers()
 
     def _add_workers(self) -> None:
@@ -302,17 +306,20 @@ class LocalFleet:
         await asyncio.wait((in_order, hurry), return_when=asyncio.FIRST_COMPLETED)
         if not in_order.done():
             workers = [child.stop(AT_ONCE_SECONDS) for child in self._workers.children.values()]
-            await asyncio.gather(self._router.stop(AT_ONCE_SECONDS), self._dashboard.stop(AT_ONCE_SECONDS), *workers)
+            others = (self._router, self._dashboard, self._autopilot)
+            await asyncio.gather(*(one.stop(AT_ONCE_SECONDS) for one in others), *workers)
         hurry.cancel()
         return await in_order
 
     async def _stop_in_order(self) -> bool:
         seconds = self._drain_seconds + ROUTER_CLOSE_SECONDS + WORKERS_STOP_SECONDS
         until = time.monotonic() + seconds
-        dashboard = asyncio.ensure_future(self._dashboard.stop(seconds))  # concurrently: nothing else waits for it
+        # Concurrently: nothing else waits for these.
+        others = asyncio.gather(self._dashboard.stop(seconds), self._autopilot.stop(seconds))
         killed = [await self._router.stop(self._drain_seconds + ROUTER_CLOSE_SECONDS)]
         left = max(until - time.monotonic(), WORKERS_STOP_SECONDS)
-        killed += await asyncio.gather(dashboard, *(child.stop(left) for child in self._workers.children.values()))
+        killed += await asyncio.gather(*(child.stop(left) for child in self._workers.children.values()))
+        killed += await others
         for task in self._removals:
             task.cancel()
         await asyncio.gather(*self._removals, return_exceptions=True)

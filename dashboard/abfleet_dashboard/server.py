@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from abfleet_dashboard import access, csv_tables, pages
+from abfleet_dashboard import access, csv_tables, pages, verdict_api
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.filter_view import asked
 
@@ -78,6 +78,7 @@ class Site:
                 Route("/glossary", self._glossary),
                 Route("/report/{name:path}.html", self._report),
                 Route("/api/report.json", self._report_json),
+                Route(verdict_api.PATH, self._verdict, methods=["GET", "POST"]),
                 Route("/api/version", self._version),
                 Route("/static/{name:path}", self._file),
                 Route("/healthz", self._health),
@@ -147,6 +148,12 @@ class Site:
             return self._missing(request, "No such table", f"There is no table {table[:64]!r} here, or none yet.")
         response.headers["content-disposition"] = f'attachment; filename="{_file_name(name or "abfleet")}-{table}.csv"'
         return response
+
+    async def _verdict(self, request: Request) -> Response:
+        self._shows.visited()
+        found = verdict_api.verdict_of(self._shows.situation(), request.path_params["name"])
+        body = _body(json.dumps(found.document, ensure_ascii=False).encode())
+        return _answer(request, body, kind=JSON, status=found.status_of(request.method))
 
     async def _version(self, request: Request) -> Response:
         self._shows.visited()
@@ -224,10 +231,13 @@ class RequestGuard:
     def _instead(self, request: Request) -> Response | None:
         """The answer instead of a page, such as a refusal; None where the page is to be shown."""
         headers, path = request.headers, request.scope["path"]
-        refused = access.refused_method(request.method) or access.refused_host(headers.get("host"), self._rules.hosts)
+        asked = request.method == "POST" and verdict_api.takes_post(path)
+        refused = None if asked else access.refused_method(request.method)
+        refused = refused or access.refused_host(headers.get("host"), self._rules.hosts)
         if refused is None and not path.startswith(OPEN):
             given = parse_qs(request.url.query).get("token", [""])[0]
-            if given and access.refused_token(given, self._rules.may_see) is None:
+            entering = given and not verdict_api.takes_post(path)  # a controller keeps no cookie
+            if entering and access.refused_token(given, self._rules.may_see) is None:
                 return self._entered(path, given, secure=request.url.scheme == "https")
             token = access.token_of(headers.get("authorization"), headers.get("cookie"))
             refused = access.refused_token(given or token, self._rules.may_see)

@@ -4,6 +4,7 @@ __all__ = [
     "analyse",
     "base_rates",
     "decision",
+    "periods",
     "power",
     "reading",
     "report",

@@ -220,6 +220,43 @@ class Holdout:
 
 
 @dataclass(frozen=True, slots=True)
+class AutopilotRamp:
+    """How `abfleet autopilot` raises an experiment's traffic.
+
+    Attributes:
+        traffic_bp: The steps, ascending; none is above the experiment's own traffic.
+        hold: How long each step is in force at least.
+        users: How many users each group must have in a step before the next.
+        detect: A guardrail must have been able to find this ratio of bad events in the step; None asks for nothing.
+    """
+
+    traffic_bp: tuple[int, ...]
+    hold: timedelta = timedelta(hours=24)
+    users: int = 1000
+    detect: float | None = None
+
+
+Halting = Literal["guardrails", "harm", "broken_data"]
+
+
+@dataclass(frozen=True, slots=True)
+class Autopilot:
+    """What `abfleet autopilot` may do with an experiment by itself.
+
+    Attributes:
+        halt: What it halts a treatment for.
+        absent: It does so where a treatment answers nothing for so long while control does; zero: never.
+        ramp: None: traffic is not raised.
+        conclude: `ship` concludes with a winner once the verdict says so.
+    """
+
+    halt: tuple[Halting, ...] = ("guardrails", "harm")
+    absent: timedelta = timedelta(minutes=10)
+    ramp: AutopilotRamp | None = None
+    conclude: Literal["never", "ship"] = "never"
+
+
+@dataclass(frozen=True, slots=True)
 class Experiment:
     """One experiment; see docs/configuration.md for each key.
 
@@ -228,6 +265,7 @@ class Experiment:
         control: Name of the group that the others are compared with.
         ramp: Rows in ascending order of time; empty means that the groups' weights are in force, always.
         exclude: In ascending order of time, none of them touching the inside of another.
+        autopilot: None: nothing acts by itself.
     """
 
     name: str
@@ -245,6 +283,7 @@ class Experiment:
     metrics: MetricsPlan = MetricsPlan()
     plan: AnalysisPlan = AnalysisPlan()
     exclude: tuple[ExcludedWindow, ...] = ()
+    autopilot: Autopilot | None = None
 
     @property
     def control_index(self) -> int:
@@ -295,7 +334,7 @@ class Config:
         revision: The first 12 hex digits of the sha256 of the effective configuration, with defaults filled in;
             comments, notation and the order of keys where it has no meaning leave it unchanged. So does where servers
             are and what they speak, in this file or in a fleet file: whoever has the experiments file alone names the
-            revision that routers name. And so does `exclude`, which routers have nothing to do with.
+            revision that routers name. And so do `exclude` and `autopilot`, which routers have nothing to do with.
     """
 
     default: str
@@ -364,7 +403,7 @@ def time_text(at: datetime) -> str:
 def effective(config: Config) -> dict[str, object]:
     """The configuration as plain JSON values, all defaults filled in; the revision is of all but targets.
 
-    Without `exclude`: it is for the analysis alone, and a new revision is one that routers put in force.
+    Without `exclude` and `autopilot`: a new revision is one that routers put in force, and they do nothing with these.
     """
     return {
         "version": 1,

@@ -21,6 +21,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from abfleet_statistics import tails
+
 Floats = NDArray[np.float64]
 
 TOLERATED_RATIO: Final = 1.25
@@ -46,6 +48,41 @@ def log_factors(treatment: Floats, control: Floats, share: Floats, *, tolerated:
     null = _theta(share, np.array(tolerated))
     alternative = _theta(share[None, :], bets)
     return np.asarray(treatment * np.log(alternative / null) + control * np.log((1 - alternative) / (1 - null)))
+
+
+def found_ratio(control: int, share: float, *, stake: float = 1.0, power: float = 0.8) -> float:
+    """The least ratio of bad events that is found with this power while control has so many first bad events.
+
+    The treatment's are Poisson with the ratio times as many as its share asks for; found is what takes a stake to
+    1/ALPHA by then. Blocks, which let nothing be found within minutes, are left out of it. inf where control has none.
+
+    share: The treatment's, above 0 and below 1. stake: What the process has to play with.
+    """
+    if control <= 0:
+        return math.inf
+    wanted = -math.log(ALPHA * stake)
+    odds = share / (1 - share)
+    low, high = 0, 1
+    while _reached(high, control, share) < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _reached(middle, control, share) >= wanted else (middle, high)
+    return _mean_for(high, power) / (control * odds)
+
+
+def _mean_for(count: int, power: float) -> float:
+    """The mean of a Poisson number that is so large, or larger, with this probability: half a chi-square's quantile."""
+    low, high = 0.0, 2.0 * count + 20.0
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (low, middle) if 1 - tails.chi_square_above(2 * count, 2 * middle) >= power else (middle, high)
+    return high
+
+
+def _reached(treatment: int, control: int, share: float) -> float:
+    counts = np.array([float(treatment)]), np.array([float(control)])
+    return float(log_mean(log_factors(*counts, np.array([share])))[0])
 
 
 def log_mean(logs: Floats) -> Floats:

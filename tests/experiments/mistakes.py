@@ -78,6 +78,18 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         f"{E}.exclude[0]",
         "ends before the first ramp row at 2026-11-08T00:00:00Z",
     ),
+    "autopilot steps down": (
+        SALT,
+        "    autopilot: {ramp: {traffic: [5, §5]}}\n",
+        f"{E}.autopilot.ramp.traffic[1]",
+        "must be above the step before, 5",
+    ),
+    "autopilot beyond the slice": (
+        SALT,
+        "    autopilot: {ramp: {traffic: [5, §60]}}\n",
+        f"{E}.autopilot.ramp.traffic[1]",
+        "60 is more than the experiment's own `traffic` of 50",
+    ),
     "outages of a response time": (
         SALT,
         "    metrics: {guardrails: [{name: response_time_p95, outages_per_day: §2}]}\n",

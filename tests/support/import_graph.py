@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 
 LAYERS: Final = (
     ("abfleet",),
-    ("abfleet_router", "abfleet_worker", "abfleet_dashboard"),
+    ("abfleet_router", "abfleet_worker", "abfleet_dashboard", "abfleet_autopilot"),
     ("abfleet_analysis",),
     ("abfleet_log", "abfleet_statistics", "abfleet_transport"),
     ("abfleet_client", "abfleet_experiments", "abfleet_models"),

@@ -4,6 +4,7 @@ __all__ = [
     "decide",
     "evidence",
     "excluded_time",
+    "failures",
     "faults",
     "measurements",
     "metrics",

@@ -54,11 +54,9 @@ class BadEvent(Enum):
 
 
 class Failure(IntEnum):
-    """What became of a call that the assigned version did not answer, as far as guardrails ask.
+    """What became of a call that the assigned version did not answer, as far as guardrails ask; failures.py says which.
 
-    The assigned version's own reason goes before the status. Older lines have it only where there was a fallback, and
-    of the default version there is none: they do not say why it failed once an attempt was made, which is AMBIGUOUS.
-    Calls that were never sent are nobody's failure.
+    Of control's AMBIGUOUS ones nothing else is known, so that they count against it whatever is asked.
     """
 
     NONE = 0

@@ -11,7 +11,8 @@ from typing import Final
 import ibis
 import ibis.expr.types as ir
 
-from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, FAILURES, TIMED_STATUSES, Failure
+from abfleet_analysis.decision.failures import CERTAIN, FAILURE_RULES, NOT_SENT, FailureRule
+from abfleet_analysis.decision.metrics import ERROR_FALLBACKS, ERROR_STATUSES, TIMED_STATUSES, Failure
 from abfleet_analysis.evidence.layout import Layout, layout_of_log
 from abfleet_analysis.periods.allocation_periods import index_of
 from abfleet_analysis.reading.clocks import NO_FAULTS, ClockFaults
@@ -241,18 +242,10 @@ def call_results(
     """
     plain = status.fill_null("OK")
     reason = cause.fill_null("")
-    missing = reason.isin([name for name, failure in FAILURES.items() if failure is not Failure.LATE])
-    nobodys = unsent.notnull() & plain.isin(("DEADLINE_EXCEEDED", "INTERNAL", "UNKNOWN")) & ~missing
+    nobodys = unsent.notnull() & plain.isin(NOT_SENT) & ~reason.isin(CERTAIN)
     failed = (reason.isin(ERROR_FALLBACKS) | plain.isin(ERROR_STATUSES)) & ~nobodys
-    alone = reason == ""
     failure = ibis.cases(
-        (nobodys, int(Failure.NONE)),
-        *((reason == name, int(failure)) for name, failure in FAILURES.items()),
-        (alone & plain.isin(("INTERNAL", "UNKNOWN")), int(Failure.WRONG)),
-        (alone & (plain == "DEADLINE_EXCEEDED"), int(Failure.LATE)),
-        (alone & (plain == "UNAVAILABLE") & unsent.notnull(), int(Failure.ABSENT)),
-        (alone & (plain == "UNAVAILABLE"), int(Failure.AMBIGUOUS)),
-        else_=int(Failure.NONE),
+        *((_holds(rule, plain, reason, unsent), int(rule.failure)) for rule in FAILURE_RULES), else_=int(Failure.NONE)
     )
     return {
         "error": failed,
@@ -262,6 +255,13 @@ def call_results(
         "failure": failure.cast("int8"),
         "own": (plain == "OK") & fallback.isnull(),
     }
+
+
+def _holds(rule: FailureRule, status: ir.StringValue, cause: ir.StringValue, unsent: ir.StringValue) -> ir.BooleanValue:
+    """Whether a rule of the table fits."""
+    parts = [] if rule.causes is None else [cause.isin(rule.causes)]
+    parts += [] if rule.statuses is None else [status.isin(rule.statuses)]
+    return ibis.and_(*parts, *([unsent.notnull()] if rule.unsent else []))
 
 
 _CALLED: Final = ("at", "user", "experiment", "group", "allocation", "reason", "synthetic", "answered")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from abfleet_log.files import without_twins
+from abfleet_log.tools.read_lines import is_log_file
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from abfleet_analysis.storage.duckdb_storage import DuckDBStorage
     from abfleet_analysis.storage.storage import Storage
 
-JSON_PATTERNS: Final = ("*.jsonl", "*.jsonl.zst", "*.jsonl.gz", "*.ndjson")
 PARQUET_PATTERN: Final = "*.parquet"
 _TYPES: Final = {
     "string": "VARCHAR",
@@ -139,7 +139,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], list[Path]]:
                 os.listdir(path)  # glob finds nothing in a folder that it may not read
             except OSError as error:
                 raise LogError(f"{str(path)[:64]}: cannot be read: {error.strerror or error}") from error
-            inside = {file for pattern in JSON_PATTERNS for file in path.glob(pattern) if file.is_file()}
+            inside = {file for file in path.iterdir() if is_log_file(file.name) and file.is_file()}
             json_files += without_twins(inside)
             # A name that begins with a point is of a file that is being made.
             parquet_files += sorted(

@@ -6,7 +6,7 @@ Reader, published schema and documentation are made from it. Rules between keys 
 from typing import Final
 
 from abfleet_process.declarations.keys import Key, either, list_of, map_of, section
-from abfleet_process.declarations.kinds import DURATION, FLAG, TIME, exactly, number, text, word
+from abfleet_process.declarations.kinds import DURATION, FLAG, TIME, exactly, number, or_zero, text, whole, word
 
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import (
@@ -14,6 +14,8 @@ from abfleet_experiments.config import (
     DEFAULT_NAME,
     DEFAULT_WINDOW,
     AnalysisPlan,
+    Autopilot,
+    AutopilotRamp,
     Holdout,
     MetricsPlan,
 )
@@ -214,6 +216,52 @@ PLAN: Final = section(
     Key("look", DURATION, "Time between two looks.", default=AnalysisPlan().look),
     Key("minimum", DURATION, "Shortest duration before a treatment can ship.", default=AnalysisPlan().minimum),
 )
+AUTOPILOT_RAMP: Final = section(
+    "autopilot_ramp",
+    "mapping, [below](#autopilot)",
+    Key(
+        "traffic",
+        list_of(PERCENT, most=100, empty="is empty; it needs at least one step"),
+        "Steps of traffic, ascending, in percent of the layer's users; none is above the experiment's `traffic`.",
+        required=True,
+    ),
+    Key("hold", DURATION, "How long each step is in force at least.", default=AutopilotRamp(()).hold),
+    Key(
+        "users",
+        whole(1, 1_000_000_000),
+        "Users that each group must have in a step before the next one.",
+        default=AutopilotRamp(()).users,
+    ),
+    Key(
+        "detect",
+        number("a ratio of bad events", 1.25, 1000, remark=" (3 is three times control's)"),
+        "Goes on only where each guardrail would have found this ratio in the step with 80 %.",
+        without="asks for nothing, and says what would have been found",
+    ),
+)
+AUTOPILOT: Final = section(
+    "autopilot",
+    "mapping, [below](#autopilot)",
+    Key(
+        "halt",
+        list_of(word("guardrails", "harm", "broken_data"), distinct=True),
+        "What a treatment is halted for: a guardrail, harm to the primary metric, data too broken to judge.",
+        default=list(Autopilot().halt),
+    ),
+    Key(
+        "absent",
+        or_zero(DURATION),
+        "A treatment is halted when of at least 30 calls none is answered for so long while control answers; 0: never.",
+        default=Autopilot().absent,
+    ),
+    Key("ramp", AUTOPILOT_RAMP, "How traffic is raised.", without="traffic is not raised"),
+    Key(
+        "conclude",
+        word("never", "ship"),
+        "`ship` concludes the experiment once the verdict is to ship a group.",
+        default=Autopilot().conclude,
+    ),
+)
 EXPERIMENT: Final = section(
     "experiment",
     "[experiments](#experiments)",
@@ -261,6 +309,7 @@ EXPERIMENT: Final = section(
         "Windows of time that analysis leaves out, such as an incident. The assignment does not change.",
         default=[],
     ),
+    Key("autopilot", AUTOPILOT, "What `abfleet autopilot` does by itself.", without="nothing acts by itself"),
 )
 METRIC: Final = section(
     "metric",
@@ -362,6 +411,8 @@ DEFINITIONS: Final = (
     METRICS_PLAN,
     GUARDRAIL,
     PLAN,
+    AUTOPILOT,
+    AUTOPILOT_RAMP,
     METRIC,
     CONCLUSION,
     RANGE,

@@ -23,6 +23,7 @@ from abfleet_experiments.config import (
     shares_text,
 )
 from abfleet_experiments.file import keys
+from abfleet_experiments.file.read_autopilot import read_autopilot
 from abfleet_experiments.file.read_exclude import read_exclude
 
 Values = dict[str, Any]
@@ -58,6 +59,7 @@ def read_experiment(findings: Findings, values: Values, path: Path, known: Known
         metrics = _metrics_plan(findings, values["metrics"], (*path, "metrics"), known)
     plan = AnalysisPlan() if values["plan"] is None else _plan(findings, values["plan"], (*path, "plan"))
     exclude = read_exclude(findings, values["exclude"] or [], (*path, "exclude"), ramp)
+    autopilot = read_autopilot(findings, values["autopilot"], (*path, "autopilot"), traffic, values["groups"])
     audience = _audience(findings, values["audience"] or {}, (*path, "audience"))
     control = None if names is None else _control(findings, values["groups"], (*path, "groups"))
     if name is None or traffic is None or layer is None:
@@ -78,6 +80,7 @@ def read_experiment(findings: Findings, values: Values, path: Path, known: Known
         metrics=metrics,
         plan=plan,
         exclude=exclude,
+        autopilot=autopilot,
     )
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from abfleet_process.atomic_file import replace_file
+from abfleet_process.atomic_file import FileChanged, replace_unchanged
 
 
 class SaveError(OSError):
@@ -14,12 +14,9 @@ def save(path: Path, *, read: bytes, changed: bytes) -> None:
 
     `read` is what the change was made from: if the file is another by now, nobody's work is overwritten.
     """
-    target = path.resolve()
     try:
-        if target.read_bytes() != read:
-            raise SaveError(f"{path} was changed by another process in the meantime; run the command again")
-        replace_file(target, changed)
-    except SaveError:
-        raise
+        replace_unchanged(path.resolve(), read=read, content=changed)
+    except FileChanged as error:
+        raise SaveError(f"{path} was changed by another process in the meantime; run the command again") from error
     except OSError as error:
         raise SaveError(f"{path} could not be written: {error.strerror or error}") from error

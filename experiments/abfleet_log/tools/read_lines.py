@@ -18,6 +18,8 @@ from abfleet_log.files import LEVEL, compressed, without_twins
 
 LINE_SUFFIXES = (".jsonl", ".jsonl.zst", ".jsonl.gz", ".ndjson")
 PARQUET_SUFFIX = ".parquet"
+ACTIONS_PREFIX = "actions-"
+"""Of files that say what the autopilot has done. They may stand beside the log, and are no part of it."""
 DAMAGED = "the compressed file is damaged and cannot be read to its end"
 PARQUET_OPTIONS = "FORMAT parquet, PARQUET_VERSION V2, COMPRESSION zstd, COMPRESSION_LEVEL 1"
 """V2 writes the differences of times and lengths, which makes a file smaller by a tenth, and quicker to read by as much
@@ -38,13 +40,18 @@ def line_files(paths: Sequence[Path]) -> list[Path]:
     found: set[Path] = set()
     for path in paths:
         if path.is_dir():
-            inside = {file for file in path.iterdir() if file.name.endswith(LINE_SUFFIXES) and file.is_file()}
+            inside = {file for file in path.iterdir() if is_log_file(file.name) and file.is_file()}
             found.update(without_twins(inside))
         elif not path.exists():
             raise LogsError(f"{str(path)[:64]}: no such file or folder")
         elif path.suffix != PARQUET_SUFFIX:
             found.add(path)
     return sorted(file for file in found if not file.name.startswith("."))
+
+
+def is_log_file(name: str) -> bool:
+    """Whether a file in a folder of logs has lines of the decision log, by its name."""
+    return name.endswith(LINE_SUFFIXES) and not name.startswith(ACTIONS_PREFIX)
 
 
 def parquet_files(paths: Sequence[Path]) -> list[Path]:

@@ -24,6 +24,8 @@ BEYOND_A_SCHEMA = {
     "window backwards",
     "window before the ramp",
     "windows that overlap",
+    "autopilot steps down",
+    "autopilot beyond the slice",
     "unknown default",
     "unknown model",
     "sum",

@@ -71,6 +71,12 @@ GOOD: dict[str, Any] = {
             },
             "plan": {"effect": 0.1, "power": 0.8, "horizon": "28d", "look": "1d", "minimum": "7d"},
             "exclude": [{"from": TIME, "to": "2026-11-09T00:00:00Z", "why": "w"}],
+            "autopilot": {
+                "halt": ["harm"],
+                "absent": "10m",
+                "ramp": {"traffic": [50], "hold": "1d", "users": 10, "detect": 3},
+                "conclude": "ship",
+            },
         }
     ],
 }
@@ -84,6 +90,8 @@ PLACES: dict[str, Path] = {
     "group": (*EXPERIMENT, "groups", 0),
     "ramp_row": (*EXPERIMENT, "ramp", 0),
     "excluded": (*EXPERIMENT, "exclude", 0),
+    "autopilot": (*EXPERIMENT, "autopilot"),
+    "autopilot_ramp": (*EXPERIMENT, "autopilot", "ramp"),
     "metrics_plan": (*EXPERIMENT, "metrics"),
     "guardrail": (*EXPERIMENT, "metrics", "guardrails", 0),
     "plan": (*EXPERIMENT, "plan"),
@@ -117,6 +125,8 @@ BETWEEN_KEYS = (
     ("", "overlaps another window"),
     ("", "must be before `to`"),
     ("", "is above `max`"),
+    ("autopilot", "needs a treatment"),
+    ("autopilot", "must be above"),
     (".ramp", "is not a known key"),
     (".guardrails", "is given twice"),
     ("concluded", "is given twice"),

@@ -1,10 +1,13 @@
 """Reading the file: every mistake with its line, column and key, all at once, and none of YAML's traps."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from abfleet_experiments.config import (
     AnalysisPlan,
+    Autopilot,
+    AutopilotRamp,
     Config,
     Guardrail,
     Holdout,
@@ -91,6 +94,7 @@ experiments:
     exclude:
       - {from: 2026-11-04T00:00:00Z, to: 2026-11-05T01:00:00+01:00, why: later}
       - {from: 2026-11-03T00:00:00Z, to: 2026-11-04T00:00:00Z, why: "it touches, and is earlier"}
+    autopilot: {halt: [broken_data], absent: 0, ramp: {traffic: [1, 12.34], hold: 12h, detect: 3}, conclude: ship}
 metrics:
   plays: {type: mean, outcome: long_play, window: 3d, winsorise: 0.99, direction: down, margin: 0.05}
   orders: {type: mean, outcome: order, currency: JPY, rates: {EUR: 165}}
@@ -110,6 +114,8 @@ metrics:
     assert e.control == "a"
     assert e.ramp[0].weights_bp == (9999, 1)
     assert [(one.begin.day, one.end.day, one.why[:5]) for one in e.exclude] == [(3, 4, "it to"), (4, 5, "later")]
+    ramp = AutopilotRamp((100, 1234), timedelta(hours=12), 1000, 3)
+    assert e.autopilot == Autopilot(("broken_data",), timedelta(0), ramp, "ship")
     assert e.metrics.guardrails[0].outages_per_day == 0.5
     assert e.metrics.guardrails[1] == Guardrail("response_time_p95", 0.2, 250)
     assert (e.plan.horizon.days, e.plan.look.seconds, e.plan.minimum.seconds) == (14, 43200, 90)
@@ -279,6 +285,8 @@ def test_revision_is_of_the_meaning() -> None:
         VALID.replace("worker-v1", "worker-v0"),
         # What only the analysis reads is nothing for a router to put in force.
         VALID.replace("salt: s", f"salt: s\n    exclude: [{EXCLUDED}]"),
+        # And so is what the autopilot may do.
+        VALID.replace("salt: s", "salt: s\n    autopilot: {conclude: ship}"),
     )
     assert {_revision(text) for text in same} == {first}
     one, other = "    overrides: {a: one, b: control}\n", "    overrides: {b: control, a: one}\n"

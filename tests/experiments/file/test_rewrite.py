@@ -3,7 +3,7 @@
 import difflib
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ from abfleet_experiments.file.load import load_text
 from abfleet_experiments.file.rewrite import RewriteError, rewrite
 from abfleet_experiments.file.save import SaveError, save
 from abfleet_experiments.movement import movement
+from abfleet_process import atomic_file
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -277,3 +278,80 @@ def test_save_does_not_overwrite_what_another_wrote(tmp_path: Path) -> None:
     assert file.read_bytes() == b"another's"
     with pytest.raises(SaveError, match="could not be written"):
         save(tmp_path / "none.yaml", read=b"", changed=b"new")
+
+
+THREE = """version: 1
+default: v1
+models: {v1: {target: "h:1"}, v2: {target: "h:2"}}
+experiments:
+  - name: e
+    traffic: 40
+    groups:
+      - {name: control, model: v1, weight: 70}
+      - {name: one, model: v2, weight: 20}
+      - {name: two, model: v2, weight: 10}
+    ramp:
+      - {at: 2026-11-01T00:00:00Z, traffic: 20, control: 90, one: 5, two: 5}  # begun
+      - {at: 2026-11-08T00:00:00Z, traffic: 40, control: 70, one: 20, two: 10}
+"""
+"""Two treatments, and a row that is still to come."""
+
+
+def test_a_halted_treatment_gives_its_share_to_control_for_good() -> None:
+    """Also in rows of later, which stay; the other treatment, the salt and the traffic do not move."""
+    at = datetime(2026, 11, 3, tzinfo=UTC)
+    text = rewrite(THREE, change.halted(load_text(THREE), "e", "one", at=at))
+    (e,) = load_text(text).experiments
+    assert [(row.at.day, row.traffic_bp, row.weights_bp) for row in e.ramp] == [
+        (1, 2000, (9000, 500, 500)),
+        (3, 2000, (9500, 0, 500)),
+        (8, 4000, (9000, 0, 1000)),
+    ]
+    assert (e.enabled, "# begun" in text) == (True, True)
+    back = rewrite(text, change.given_back(load_text(text), "e", "one", at=at.replace(day=5)))
+    (e,) = load_text(back).experiments
+    assert [(row.at.day, row.weights_bp) for row in e.ramp[2:]] == [(5, (9000, 500, 500)), (8, (8500, 500, 1000))]
+
+
+def test_the_last_treatment_that_is_halted_switches_the_experiment_off() -> None:
+    """And whoever resumes it gets back what was halted; a treatment alone keeps its share in the file meanwhile."""
+    at = datetime(2026, 11, 9, tzinfo=UTC)
+    config = load_text(THREE)
+    for group in ("one", "two"):
+        text = rewrite(THREE, change.halted(config, "e", group, at=at))
+        config = load_text(text)
+        at += timedelta(hours=1)
+    assert not config.experiments[0].enabled
+    (e,) = change.given_back(config, "e", None, at=at).experiments
+    assert (e.enabled, e.ramp[-1].weights_bp) == (True, (7000, 2000, 1000))
+    only = load_text(
+        THREE.replace("      - {name: two, model: v2, weight: 10}\n", "")
+        .replace("two: 5", "one: 5")
+        .replace("control: 90, one: 5, one: 5", "control: 95, one: 5")
+        .replace("control: 70, one: 20, two: 10", "control: 80, one: 20")
+        .replace("weight: 70", "weight: 80")
+    )
+    off = change.halted(only, "e", "one", at=at)
+    assert (off.experiments[0].enabled, off.experiments[0].ramp) == (False, only.experiments[0].ramp)
+    assert change.given_back(off, "e", None, at=at) == only
+    with pytest.raises(ChangeError, match="is the control of"):
+        change.halted(only, "e", "control", at=at)
+
+
+def test_an_edit_between_reading_and_renaming_is_put_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where two names can be exchanged, what somebody wrote after the last comparison is the file in the end."""
+    path = tmp_path / "f.yaml"
+    path.write_text("read")
+    real = atomic_file.exchange
+    if not real(path, path):
+        pytest.skip("this file system cannot exchange names")
+
+    def late(one: Path, other: Path) -> bool:
+        if path.read_text() == "read":
+            path.write_text("somebody else's")
+        return real(one, other)
+
+    monkeypatch.setattr(atomic_file, "exchange", late)
+    with pytest.raises(SaveError, match="was changed by another process"):
+        save(path, read=b"read", changed=b"ours")
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("f.yaml", "somebody else's")]

@@ -6,6 +6,7 @@ import socket
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import abfleet_autopilot.settings
 import abfleet_dashboard.settings
 import abfleet_router.settings
 import abfleet_worker.settings
@@ -20,6 +21,7 @@ SERVERS: Mapping[str, Callable[[Mapping[str, str]], Flags]] = {
     "router": abfleet_router.settings.declared,
     "worker": abfleet_worker.settings.declared,
     "dashboard": abfleet_dashboard.settings.declared,
+    "autopilot": abfleet_autopilot.settings.declared,
 }
 """Commands that read their flags themselves."""
 HEAD = """\

@@ -115,6 +115,20 @@ def but_not(refused: Sequence[str], kind: Kind, why: str) -> Kind:
     return Kind(read, schema, f"{kind.words}, not {' or '.join(f'`{one}`' for one in refused)}")
 
 
+def or_zero(kind: Kind) -> Kind:
+    """What a kind of durations takes, or the number 0, which is no time at all."""
+
+    def read(findings: Findings, node: Node, path: Path) -> Any:
+        if isinstance(node, Scalar) and node.kind is ScalarKind.NUMBER and node.text == "0":
+            return timedelta()
+        return kind.read(findings, node, path)
+
+    def written(value: timedelta) -> Any:
+        return kind.written(value) if value else 0
+
+    return Kind(read, {"oneOf": [{"const": 0}, kind.schema]}, f"{kind.words}, or `0`", written=written)
+
+
 def word(*allowed: str) -> Kind:
     """One of a few words."""
 
