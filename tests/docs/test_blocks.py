@@ -216,7 +216,7 @@ def options_of_measurements() -> frozenset[str]:
 
 
 def test_options_in_sentences_exist() -> None:
-    """Code that begins with an option, such as `--log-dir logs`, names one that some command, proof or benchmark has."""
+    """Code that begins with an option, such as `--log-dir logs`, names one of a command, a proof or a benchmark."""
     known = (OTHERS | options_of_measurements()).union(*(options(path) or () for path in paths()))
     found = []
     for path in PAGES:
