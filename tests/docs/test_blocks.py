@@ -202,15 +202,22 @@ def test_variables_exist() -> None:
 
 OTHERS = {
     *("--build-arg", "--scale", "--grpc", "--grpc-port"),  # of docker-compose and of other model servers
-    *("--before", "--light", "--pin", "--rounds", "--rows", "--script", "--trace"),  # of benchmarks and proofs
     *("--a-b", "--max-waiting-"),  # of nothing: any option, the beginning of two
 }
 """Options that sentences name and no command of ours has."""
 
 
+@cache
+def options_of_measurements() -> frozenset[str]:
+    """What `./run prove NAME` and `./run bench` take, by their sources."""
+    sources = (path for folder in ("proofs", "benchmarks") for path in (ROOT / "tests" / folder).glob("*.py"))
+    declared = re.compile(r'add_argument\(\s*"(--[a-z][a-z-]*)"')
+    return frozenset(name for path in sources for name in declared.findall(path.read_text(encoding="utf-8")))
+
+
 def test_options_in_sentences_exist() -> None:
-    """Code that begins with an option, such as `--log-dir logs`, names one that some command has."""
-    known = OTHERS.union(*(options(path) or () for path in paths()))
+    """Code that begins with an option, such as `--log-dir logs`, names one of a command, a proof or a benchmark."""
+    known = (OTHERS | options_of_measurements()).union(*(options(path) or () for path in paths()))
     found = []
     for path in PAGES:
         for code in re.findall(r"`(--[a-z][a-z-]*)[^`]*`", BLOCK.sub("", path.read_text(encoding="utf-8"))):
