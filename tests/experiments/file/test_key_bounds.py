@@ -132,6 +132,7 @@ BETWEEN_KEYS = (
     (".ramp", "is not a known key"),
     (".guardrails", "is given twice"),
     ("concluded", "is given twice"),
+    ("].model", "is given twice"),
     ("", "itself, which needs no comparison"),
 )
 TYPES = (None, True, False, 0, 1, -1, 0.5, 2.5, "", "x", "0.8", "true", [], [1], [[]], {}, {"x": 1})
