@@ -9,14 +9,17 @@ import pytest
 from abfleet_experiments.bucketing import bucket
 from abfleet_experiments.file.load import load_text
 from abfleet_log.user_id_hash import keyed_hash
+from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_protos.worker_pb2 import RecommendBatchResponse
-from abfleet_router.calls.shadow_calls import ShadowCalls
+from abfleet_router.calls.shadow_calls import ShadowCall, ShadowCalls
+from abfleet_router.fleet.batch import INFER, RECOMMEND
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
 from abfleet_router.fleet.shadow_queue import MOST_IN_FLIGHT, MOST_WAIT_SECONDS, MOST_WAITING
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
 
 from tests.router.bench import CONFIG, Bench
+from tests.router.calls.test_infer import answer_to, infer, message
 from tests.router.fakes import FakeCall, Sent, broken, turns, worker_answer
 from tests.router.stories import Make
 
@@ -292,19 +295,12 @@ async def test_an_edit_ends_it(make_bench: Make) -> None:
     bench.use(load_text(shadowed(50)))
     assert bench.router.shadows._routes[0][1] is queue
     assert not sent.cancelled
-    queue.append(bench.router.shadows.sample([], bench.fleet.pools["v1"], "v1") or _another(queue))
+    queue.append(ShadowCall(queue, RECOMMEND, b"", "v1", "other", "u"))
     bench.use(load_text(CONFIG))
     assert sent.cancelled
     assert (bench.router.shadows.on, shed(bench)) == (False, {"stopped": 2})
     await served(bench)
     assert (sent_to(bench), lines(bench)) == ([], [])
-
-
-def _another(queue: Any) -> Any:
-    from abfleet_router.calls.shadow_calls import ShadowCall
-    from abfleet_router.fleet.batch import RECOMMEND
-
-    return ShadowCall(queue, RECOMMEND, b"", "v1", "other", "u")
 
 
 async def test_the_end_of_the_router_ends_it(make_bench: Make) -> None:
@@ -332,8 +328,6 @@ async def test_a_keyed_hash_stands_for_the_user(make_bench: Make, tmp_path: Any)
 
 async def test_names_of_items_are_logged_as_names(make_bench: Make) -> None:
     """`items` is null then, as in an exposure."""
-    from abfleet_protos.recommender_pb2 import RecommendResponse
-
     bench = await make_bench(config=shadowed())
     await served(bench)
     (sent,) = await asked(bench)
@@ -341,6 +335,27 @@ async def test_names_of_items_are_logged_as_names(make_bench: Make) -> None:
     sent.answer(RecommendBatchResponse(model_version="v3", responses=[response]).SerializeToString())
     (line,) = lines(bench)
     assert (line["items"], line["item_names"]) == (None, ["a", "b"])
+
+
+async def test_calls_of_model_infer_are_asked_again(make_bench: Make) -> None:
+    """Whole, although nothing keeps their bytes for the log; with the items that `log` names, here of one version."""
+    logged = shadowed().replace("v3: {target: ", "v3: {log: {items: item_ids}, target: ")
+    bench = await make_bench(config=logged)
+    call = infer(bench, message(id="i"), metadata=(("x-user-id", "on-v1"),))
+    payload = call.payload
+    await bench.arrive(call, bench.call("on-v1", [1], request_id="r"))
+    for replica, sent in bench.open_batches("v1"):
+        sent.answer(answer_to(replica.version, sent) if sent.path == INFER.path else worker_answer("v1", sent.requests))
+    await turns()
+    for replica, sent in bench.open_batches("v1"):  # what is of the other method is a batch of its own
+        sent.answer(answer_to(replica.version, sent) if sent.path == INFER.path else worker_answer("v1", sent.requests))
+    await until(lambda: len(sent_to(bench)) == 2)
+    found = {sent.path: sent for sent in sent_to(bench)}
+    assert found[INFER.path].requests == (payload,)
+    found[INFER.path].answer(answer_to("v3", found[INFER.path]))
+    found[RECOMMEND.path].answer(worker_answer("v3", found[RECOMMEND.path].requests))
+    assert {line["request_id"]: line["items"] for line in lines(bench)} == {"i": [7, 8, 9], "r": [2, 3]}
+    assert call.payload == b""
 
 
 async def test_without_the_key_nothing_is_looked_at(make_bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
