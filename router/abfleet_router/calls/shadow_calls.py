@@ -100,6 +100,11 @@ class ShadowCalls:
         self._routes: list[tuple[ShadowRoute, ShadowQueue[ShadowCall]]] = []
         self._snapshot: Snapshot | None = None
 
+    @property
+    def open(self) -> int:
+        """Calls that wait or are in flight."""
+        return sum(queue.open for _, queue in self._routes)
+
     def use(self, snapshot: Snapshot) -> None:
         """Calls that are answered from now on are sampled as this configuration says."""
         queues = {queue.pool: queue for _, queue in self._routes}

@@ -147,7 +147,7 @@ async def test_whose_calls_these_are(make_bench: Make, of: str, user_id: str, as
     """`of` is about the version that answered; a version is never compared with itself."""
     bench = await make_bench(config=shadowed(100, of))
     await served(bench, user_id=user_id)
-    assert bool(bench.router.shadows._routes[0][1].open) is asks
+    assert bool(bench.router.shadows.open) is asks
 
 
 async def test_failed_calls_are_not_asked_again(make_bench: Make) -> None:
@@ -157,7 +157,7 @@ async def test_failed_calls_are_not_asked_again(make_bench: Make) -> None:
     while bench.open_batches("v1"):
         await bench.fail("v1", broken())
     assert bench.calls[0].code is Code.UNAVAILABLE
-    assert bench.router.shadows._routes[0][1].open == 0
+    assert bench.router.shadows.open == 0
 
 
 @pytest.mark.parametrize(
