@@ -72,8 +72,10 @@ def as_batch(response: bytes, batch: AnsweredBatch, request: bytes) -> BatchResp
     return made
 
 
-def items_of(response: bytes) -> Sequence[int] | NamedItems:
-    """The items of an answer to Recommend. Raises DecodeError."""
+def items_of(response: bytes, most: int | None = None) -> Sequence[int] | NamedItems:
+    """The items of an answer to Recommend, or so many of them. Raises DecodeError."""
     answered = RecommendResponse.FromString(response)
-    items = answered.item_ids
-    return NamedItems(answered.items) if not items and answered.items else items
+    items: Sequence[int] = answered.item_ids
+    if not items and answered.items:
+        return NamedItems(answered.items[:most])
+    return items if most is None else items[:most]

@@ -10,6 +10,7 @@ from typing import Protocol
 import structlog
 from abfleet_experiments.bucketing import bucket
 from abfleet_log.lines import event
+from abfleet_protos.recommender_pb2 import RecommendRequest
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 
@@ -20,6 +21,7 @@ from abfleet_router.calls.call_records import AnsweredCall
 from abfleet_router.calls.infer_answer import LoggedItems, LoggedTensors, NamedItems
 from abfleet_router.calls.wire import WireError
 from abfleet_router.configuration.snapshot import ShadowRoute, Snapshot
+from abfleet_router.errors import LIMITS
 from abfleet_router.fleet.batch import INFER, Hop
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.health_watch import serves_pool
@@ -162,8 +164,6 @@ class ShadowCalls:
                 version, answers = self._answers(batch, outcome)
             except (DecodeError, WireError, OtherVersion, ValueError) as error:
                 log.debug("an answer in the shadow is none", address=batch.replica.address, error=str(error)[:200])
-            except Exception:  # our own error with it must end neither the connection nor the loop
-                log.exception("an answer in the shadow could not be read", address=batch.replica.address)
         now = self._clock()
         for place, call in enumerate(batch.calls):
             self._write(batch, call, version, code if answers is None else answers[place], now)
@@ -182,14 +182,14 @@ class ShadowCalls:
                 found.append(code_of(answer.failures[place].code))
                 continue
             try:
-                found.append(self._logged(response, batch))
+                found.append(self._logged(response, batch, batch.calls[place].payload))
             except (DecodeError, WireError):
                 found.append(Code.INTERNAL)
         return version, found
 
-    def _logged(self, response: bytes, batch: ShadowBatch[ShadowCall]) -> LoggedItems:
-        if batch.hop is not INFER:
-            return items_of(response)
+    def _logged(self, response: bytes, batch: ShadowBatch[ShadowCall], request: bytes) -> LoggedItems:
+        if batch.hop is not INFER:  # no more than was asked for: a version in the shadow may be in any state
+            return items_of(response, RecommendRequest.FromString(request).limit or LIMITS.default_limit)
         assert self._snapshot is not None
         return infer_answer.logged(response, self._snapshot.config.logged_outputs(batch.pool.version))
 

@@ -11,6 +11,7 @@ from enum import Enum
 from functools import partial
 from typing import Final, Generic, Protocol, TypeVar
 
+import structlog
 from abfleet_transport.call import Code
 
 from abfleet_router.fleet.batch import INFER, Hop, SentMessage, encode
@@ -18,6 +19,8 @@ from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReaso
 from abfleet_router.fleet.oip_queue import message_for
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import Replica
+
+log = structlog.get_logger("abfleet.router.shadow")
 
 MOST_IN_FLIGHT: Final = 16
 """Calls of a version that it has been sent and not answered, and so of a batch. A user's call that comes to the same
@@ -118,6 +121,7 @@ class ShadowQueue(Generic[S]):
         self._calls_in_flight = 0
         self._next_try: asyncio.TimerHandle | None = None
         self._turn = 0  # of the replicas
+        self._stopped = False
 
     @property
     def open(self) -> int:
@@ -126,6 +130,9 @@ class ShadowQueue(Generic[S]):
 
     def append(self, call: S) -> None:
         """Puts a call at the end, where there is room."""
+        if self._stopped:  # its answer waited for its line meanwhile
+            self._listener.on_shed(self.pool, 1, ShedReason.STOPPED)
+            return
         size = len(call.payload)
         if len(self._waiting) >= MOST_WAITING or self._bytes + size > MOST_BYTES:
             self._listener.on_shed(self.pool, 1, ShedReason.FULL)
@@ -206,7 +213,10 @@ class ShadowQueue(Generic[S]):
         if isinstance(outcome, BatchFailed) and (outcome.unsent or batch.replica.draining):
             self._shed(batch.calls, ShedReason.UNAVAILABLE if outcome.unsent else ShedReason.STOPPED)
         else:
-            self._listener.on_end(batch, outcome)
+            try:
+                self._listener.on_end(batch, outcome)
+            except Exception:  # our own error with one batch must not end the connection that users' calls are on
+                log.exception("the end of a batch in the shadow could not be handled", version=self.pool.version)
         if self._next_try is None and self._waiting:
             self._try_in(0.0 if len(self._waiting) >= MOST_IN_FLIGHT else GATHER_SECONDS)
 
@@ -223,7 +233,8 @@ class ShadowQueue(Generic[S]):
             self._listener.on_shed(self.pool, len(calls), reason)
 
     def stop(self) -> None:
-        """Gives up what waits and what is in flight."""
+        """Gives up what waits, what is in flight, and what comes."""
+        self._stopped = True
         if self._next_try is not None:
             self._next_try.cancel()
             self._next_try = None

@@ -299,6 +299,8 @@ async def test_an_edit_ends_it(make_bench: Make) -> None:
     bench.use(load_text(CONFIG))
     assert sent.cancelled
     assert (bench.router.shadows.on, shed(bench)) == (False, {"stopped": 2})
+    queue.append(ShadowCall(queue, RECOMMEND, b"", "v1", "late", "u"))
+    assert (queue.open, shed(bench)) == (0, {"stopped": 3})
     await served(bench)
     assert (sent_to(bench), lines(bench)) == ([], [])
 
@@ -335,6 +337,19 @@ async def test_names_of_items_are_logged_as_names(make_bench: Make) -> None:
     sent.answer(RecommendBatchResponse(model_version="v3", responses=[response]).SerializeToString())
     (line,) = lines(bench)
     assert (line["items"], line["item_names"]) == (None, ["a", "b"])
+
+
+@pytest.mark.parametrize("named", [False, True])
+async def test_items_are_cut_to_the_calls_limit(make_bench: Make, *, named: bool) -> None:
+    """A version that gives more than it was asked for does not fill the log; the default limit is one too."""
+    bench = await make_bench(config=shadowed())
+    await answered(bench, bench.call("on-v1", [1], request_id="a", limit=3), bench.call("on-v1", [1], request_id="b"))
+    response = RecommendResponse(**({"items": ["x"] * 5000} if named else {"item_ids": [7] * 5000}))
+    for sent in await asked(bench):
+        many = [response.SerializeToString()] * len(sent.requests)
+        sent.answer(RecommendBatchResponse(model_version="v3", responses=many).SerializeToString())
+    found = {line["request_id"]: line["item_names" if named else "items"] for line in lines(bench)}
+    assert {key: len(items) for key, items in found.items()} == {"a": 3, "b": 10}
 
 
 async def test_calls_of_model_infer_are_asked_again(make_bench: Make) -> None:
