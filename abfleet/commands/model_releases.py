@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from abfleet_process.counting import counted
 
 from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, loaded
@@ -69,7 +70,7 @@ def promote(
             "--require-shadow",
             min=1,
             metavar="REQUESTS",
-            help="Refuse (exit code 1) a version that --logs has not compared on so many requests in the shadow.",
+            help="Requests that the version must have been compared on in shadow calls; else exit code 1.",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -93,8 +94,8 @@ def _require_shadow(logs: list[Path], version: str, least: int) -> None:
     compared = compared_on(logs, version)
     if compared < least:
         _stop(
-            f"{version} was compared on {compared:,} requests in the shadow of other versions, and --require-shadow "
-            f"asks for {least:,}; abfleet shadow shows what the log has",
+            f"--require-shadow: {version} was compared on {counted(compared, 'request')}, allowed: {least:,} or more; "
+            "see abfleet shadow",
             FAILURE,
         )
 

@@ -112,11 +112,11 @@ def _shadow(config: Config) -> Iterator[Advice]:
             listed = ", ".join(f"`{version}`" for version in shadow.of)
             yield Advice(
                 f"shadow[{index}].of",
-                f"nobody gets {listed}: only callers of ModelInfer who name that version make calls for "
-                f"`{shadow.model}` to be compared on",
+                f"no user gets {listed}, so `{shadow.model}` is compared only where a caller of ModelInfer names it; "
+                "name a version that users get",
             )
         elif served == {shadow.model}:
             yield Advice(
                 f"shadow[{index}].model",
-                f"`{shadow.model}` serves everybody itself, and there is no other version to compare it with",
+                f"`{shadow.model}` serves all users, so there is no other version to compare it with",
             )

@@ -157,12 +157,12 @@ def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Itera
 
 def _shadow_text(config: Config) -> str:
     if not config.shadow:
-        return "no version is asked in the shadow of others any more"
+        return "shadow calls are switched off; no user moves"
     asked = ", ".join(
         f"{one.model} with {percent_text(one.percent_bp)} % of the calls of {', '.join(one.of) or 'all other versions'}"
         for one in config.shadow
     )
-    return f"in the shadow of others are asked: {asked}. Nobody sees the answers, and nobody moves by that"
+    return f"shadow calls go to {asked}; no user sees the answers, and no user moves"
 
 
 def _slice_starts(config: Config) -> dict[str, int]:

@@ -162,17 +162,17 @@ class RouterMetrics(Collector):
     def _shadow_families(self) -> Iterable[Metric]:
         sent = CounterMetricFamily(
             "abfleet_shadow_sent",
-            "Answered calls that were sent to a version in the shadow of others.",
+            "Shadow calls that were sent, by the version that was asked.",
             labels=["version"],
         )
         answers = CounterMetricFamily(
             "abfleet_shadow_answers",
-            "Calls in the shadow that have ended, by gRPC status; each has a line in the decision log.",
+            "Shadow calls that have ended, by version and gRPC status; each has a line in the decision log.",
             labels=["version", "status"],
         )
         shed = CounterMetricFamily(
             "abfleet_shadow_shed",
-            "Calls of the shadow's sample that were dropped, so that nothing is taken from users' calls, by reason.",
+            "Shadow calls that were dropped so that users' calls lose nothing, by version and reason.",
             labels=["version", "reason"],
         )
         for stats in list(self.shadows.values()):

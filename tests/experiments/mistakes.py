@@ -479,7 +479,7 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "experiments:",
         "shadow: [{model: v2, percent: 10, of: §[v1, v2]}]\nexperiments:",
         "shadow[0].of",
-        "names `v2` itself",
+        "`v2` is the `model` itself; name other versions",
     ),
     "shadow of nothing": (
         "experiments:",

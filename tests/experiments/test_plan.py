@@ -189,8 +189,8 @@ def test_a_shadow_is_told_in_words_and_moves_nobody() -> None:
     assert (made.now.moved, made.now.version_changed) == (0, 0)
     assert made.old_revision != made.new_revision == load_text(shadowed).revision
     (warning,) = made.warnings
-    assert "v3 with 12.5 % of the calls of v1, v2" in str(warning)
-    assert [str(one) for one in back.warnings] == ["no version is asked in the shadow of others any more"]
+    assert "shadow calls go to v3 with 12.5 % of the calls of v1, v2; no user sees" in str(warning)
+    assert [str(one) for one in back.warnings] == ["shadow calls are switched off; no user moves"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from abfleet_experiments.config import time_text
+from abfleet_process.counting import counted
 from abfleet_statistics.clusters import ClusteredMean
 
 from abfleet_analysis.periods.allocation_periods import moment
@@ -84,26 +85,26 @@ def _number(value: float) -> float | None:
 def lines(report: ShadowReport) -> Iterator[str]:
     """For people."""
     if not report.comparisons:
-        yield "no call in the shadow of another version is in this log; `shadow` in the experiments file asks for some"
+        yield "this log has no shadow calls; add `shadow` to the experiments file"
     for one in report.comparisons:
         yield from _lines(one)
         yield ""
     if report.synthetic:
-        yield f"left out: {report.synthetic:,} calls of a traffic generator"
+        yield f"left out: {counted(report.synthetic, 'synthetic call')}"
 
 
 def _lines(one: ShadowComparison) -> Iterator[str]:
     yield f"{one.version} in the shadow of {one.primary}, {_time(one.first_us)} to {_time(one.last_us)}"
-    yield f"  asked with {one.asked:,} calls of {one.users:,} users; {one.compared:,} answers were compared"
+    yield f"  {counted(one.asked, 'shadow call')} of {counted(one.users, 'user')}; compared: {one.compared:,}"
     if one.without_answer:
-        yield f"  {one.without_answer:,} calls whose own answer is not in this log"
+        yield f"  without the primary's answer in this log: {one.without_answer:,}"
     if one.without_lists:
-        yield f"  {one.without_lists:,} answers without a list of items in the log, on one side or both"
+        yield f"  without items in the log, on one side or both: {one.without_lists:,}"
     for name, words in NAMES.items():
         found = one.measures[name]
         if found.n:
             low, high = found.bounded_interval(*BOUNDS[name])
-            of = "" if found.n == one.compared else f"  of {found.n:,} requests"
+            of = "" if found.n == one.compared else f"  of {counted(found.n, 'request')}"
             yield f"  {words:<20} {found.mean:6.3f}  ({low:.3f} to {high:.3f}){of}"
     if one.compared:
         yield (
@@ -124,7 +125,7 @@ def _lines(one: ShadowComparison) -> Iterator[str]:
         low, high = found.bounded_interval(0.0, 1.0)
         yield (
             f"  {value.attribute} = {value.value}: overlap@10 {found.mean:.3f} ({low:.3f} to {high:.3f}) "
-            f"of {found.n:,} requests"
+            f"of {counted(found.n, 'request')}"
         )
 
 

@@ -153,7 +153,7 @@ def _shadow(
             if versions is not None and version not in versions:
                 findings.add(place, f"{shown(version)} is not one of the models{suggestion(version, versions)}")
         if model in of:
-            findings.add((*path, "of"), f"names {shown(model)} itself, which needs no comparison with itself")
+            findings.add((*path, "of"), f"{shown(model)} is the `model` itself; name other versions")
         if model in found:
             findings.add((*path, "model"), f"{shown(model)} is given twice")
         elif model is not None and values["percent"] is not None:

@@ -183,7 +183,7 @@ def test_the_command(tmp_path: Path) -> None:
     folder = log.write(tmp_path)
     text = run("--logs", folder)
     assert "v3 in the shadow of v1, 2026-11-01T00:00:00Z to" in text
-    assert "asked with 12 calls of 12 users; 12 answers were compared" in text
+    assert "12 shadow calls of 12 users; compared: 12" in text
     assert "overlap@10            1.000  (0.758 to 1.000)" in text
     assert "Kendall's tau-b      -1.000" in text
     assert "country = DE: overlap@10 1.000" in text
@@ -197,7 +197,7 @@ def test_a_log_without_any(tmp_path: Path) -> None:
     """Says so; a folder without a log is a usage error."""
     log = LogLines()
     log.exposure("a", "control")
-    assert "no call in the shadow" in run("--logs", log.write(tmp_path))
+    assert "this log has no shadow calls; add `shadow`" in run("--logs", log.write(tmp_path))
     assert json.loads(run("--logs", tmp_path, "--json")) == {"comparisons": [], "synthetic": 0}
     (tmp_path / "empty").mkdir()
     assert "--logs: " in run("--logs", tmp_path / "empty", code=2)

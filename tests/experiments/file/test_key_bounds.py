@@ -133,7 +133,7 @@ BETWEEN_KEYS = (
     (".guardrails", "is given twice"),
     ("concluded", "is given twice"),
     ("].model", "is given twice"),
-    ("", "itself, which needs no comparison"),
+    ("", "is the `model` itself"),
 )
 TYPES = (None, True, False, 0, 1, -1, 0.5, 2.5, "", "x", "0.8", "true", [], [1], [[]], {}, {"x": 1})
 NO_NUMBERS = (math.nan, math.inf, -math.inf)
