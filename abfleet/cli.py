@@ -16,6 +16,7 @@ from abfleet.commands import (
     logs,
     models,
     power,
+    shadow,
     simulate,
     status,
     tokens,
@@ -33,7 +34,7 @@ GROUPS = {
     "Run": (fleet,),
     "Call and watch": (client, traffic, status, log_level),
     "Experiments": (experiments,),
-    "Conclusions": (analyze, power, simulate),
+    "Conclusions": (analyze, shadow, power, simulate),
     "Models, logs and tokens": (models, logs, tokens),
 }
 """Heading of `abfleet --help` to the families below it."""

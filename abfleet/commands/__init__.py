@@ -10,6 +10,7 @@ __all__ = [
     "logs",
     "models",
     "power",
+    "shadow",
     "simulate",
     "simulate_autopilot",
     "status",

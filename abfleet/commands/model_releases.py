@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from abfleet_process.counting import counted
 
+from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs
 from abfleet.commands.experiment_file import DEFAULT_EXPERIMENTS, Experiments, loaded
+from abfleet.commands.shadow import compared_on
 from abfleet.commands.tables import print_table
 
 if TYPE_CHECKING:
@@ -60,6 +63,16 @@ def promote(
     registry: RegistryOption = Path("models"),
     reason: ReasonOption = None,
     by: ByOption = None,
+    logs: Logs = DEFAULT_LOGS,
+    require_shadow: Annotated[
+        int | None,
+        typer.Option(
+            "--require-shadow",
+            min=1,
+            metavar="REQUESTS",
+            help="Requests that the version must have been compared on in shadow calls; else exit code 1.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Point an alias to a version, after verifying its files and golden answers.
@@ -70,9 +83,21 @@ def promote(
 
     with _releasing(registry, reason, by) as release:
         found = release.registry.resolve(version)
+        if require_shadow is not None:
+            _require_shadow(logs, found.version, require_shadow)
         verify_golden(found)
         event = release.promote(version, alias=to)
         _print_event(release, event, f"{to} already points to {found.version}", as_json=as_json)
+
+
+def _require_shadow(logs: list[Path], version: str, least: int) -> None:
+    compared = compared_on(logs, version)
+    if compared < least:
+        _stop(
+            f"--require-shadow: {version} was compared on {counted(compared, 'request')}, allowed: {least:,} or more; "
+            "see abfleet shadow",
+            FAILURE,
+        )
 
 
 def rollback(

@@ -8,5 +8,6 @@ __all__ = [
     "power",
     "reading",
     "report",
+    "shadow",
     "simulation",
 ]

@@ -40,6 +40,7 @@ def advice(config: Config) -> tuple[Advice, ...]:
         *_targets(config),
         *_salts(config),
         *(a for i, e in enumerate(config.experiments) for a in _experiment(i, e)),
+        *_shadow(config),
     )
 
 
@@ -102,3 +103,20 @@ def _targets(config: Config) -> Iterator[Advice]:
             if (first := owner.setdefault((target, model.oip), version)) != version:
                 why = "a worker serves one version" if model.oip is None else "both are the same model of that server"
                 yield Advice(f'models["{version}"].target', f"`{target}` is also a target of `{first}`; {why}")
+
+
+def _shadow(config: Config) -> Iterator[Advice]:
+    served = {config.default, *(group.model for one in config.experiments if one.enabled for group in one.groups)}
+    for index, shadow in enumerate(config.shadow):
+        if shadow.of and not served.intersection(shadow.of):
+            listed = ", ".join(f"`{version}`" for version in shadow.of)
+            yield Advice(
+                f"shadow[{index}].of",
+                f"no user gets {listed}, so `{shadow.model}` is compared only where a caller of ModelInfer names it; "
+                "name a version that users get",
+            )
+        elif served == {shadow.model}:
+            yield Advice(
+                f"shadow[{index}].model",
+                f"`{shadow.model}` serves all users, so there is no other version to compare it with",
+            )

@@ -26,6 +26,11 @@ def layer_salt(layer: str) -> str:
     return f"layer/{layer}"
 
 
+def shadow_salt(version: str) -> str:
+    """The salt under which the bucket of a request id says whether a call is repeated in the shadow to a version."""
+    return f"shadow/{version}"
+
+
 def user_id_problem(user_id: str) -> str | None:
     """What is wrong with a user id that is not empty, or None: 1 to 256 bytes of UTF-8 without control characters."""
     try:

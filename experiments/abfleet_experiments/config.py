@@ -306,6 +306,20 @@ class Experiment:
 
 
 @dataclass(frozen=True, slots=True)
+class Shadow:
+    """A version that is asked with a sample of calls after they are answered; its answers go to the log alone.
+
+    Attributes:
+        percent_bp: Part of the calls, by their request ids.
+        of: The versions whose calls these are; empty: of all but `model`.
+    """
+
+    model: str
+    percent_bp: int
+    of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EndedExperiment:
     """An experiment that has ended and left the file.
 
@@ -331,6 +345,7 @@ class Config:
         money: The currency of `revenue_per_user` and of own metrics that name none; None: the most frequent counts.
         name: Of the model, for callers of `ModelInfer`.
         log: What is logged of answers to `ModelInfer`, where a version does not say.
+        shadow: Versions that are asked in the shadow of others, in file order.
         revision: The first 12 hex digits of the sha256 of the effective configuration, with defaults filled in;
             comments, notation and the order of keys where it has no meaning leave it unchanged. So does where servers
             are and what they speak, in this file or in a fleet file: whoever has the experiments file alone names the
@@ -347,6 +362,7 @@ class Config:
     money: Money | None = None
     name: str = DEFAULT_NAME
     log: LoggedOutputs = LoggedOutputs()
+    shadow: tuple[Shadow, ...] = ()
     revision: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -435,6 +451,7 @@ def effective(config: Config) -> dict[str, object]:
         **({"name": config.name} if config.name != DEFAULT_NAME else {}),
         **({"log": _effective_log(config.log)} if config.log != LoggedOutputs() else {}),
         **({"model_logs": logs} if (logs := _effective_logs(config)) else {}),
+        **({"shadow": [[s.model, s.percent_bp, list(s.of)] for s in config.shadow]} if config.shadow else {}),
     }
 
 

@@ -25,7 +25,8 @@ class PlanWarning:
     Attributes:
         kind: A fixed word: `model_changed`, `salt_changed`, `treatment_loses_users`, `weights_without_ramp`,
             `groups_changed`, `control_changed`, `slice_moved`, `audience_changed`, `holdout_changed`,
-            `default_changed`, `past_row_changed`, `experiment_removed`, `exclude_changed` or `advice`.
+            `default_changed`, `past_row_changed`, `experiment_removed`, `exclude_changed`, `shadow_changed` or
+            `advice`.
         experiment: The experiment it is about; None for the file as a whole.
     """
 
@@ -148,8 +149,20 @@ def _warnings(old: Config, new: Config, at: datetime, moving: Movement) -> Itera
     for was in old.experiments:
         if all(was.name != experiment.name for experiment in new.experiments):
             yield PlanWarning("experiment_removed", was.name, f"is no longer in the file; its users get {new.default}")
+    if old.shadow != new.shadow:
+        yield PlanWarning("shadow_changed", None, _shadow_text(new))
     for remark in advice(new):
         yield PlanWarning("advice", None, str(remark))
+
+
+def _shadow_text(config: Config) -> str:
+    if not config.shadow:
+        return "shadow calls are switched off; no user moves"
+    asked = ", ".join(
+        f"{one.model} with {percent_text(one.percent_bp)} % of the calls of {', '.join(one.of) or 'all other versions'}"
+        for one in config.shadow
+    )
+    return f"shadow calls go to {asked}; no user sees the answers, and no user moves"
 
 
 def _slice_starts(config: Config) -> dict[str, int]:

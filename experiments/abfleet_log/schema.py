@@ -268,7 +268,31 @@ REJECTED: Final = LogEvent(
         _CLIENT,
     ),
 )
-EVENTS: Final = {event.name: event for event in (EXPOSURE, OUTCOME, ALLOCATION, RELOAD, CONCLUSION, REJECTED)}
+SHADOW: Final = LogEvent(
+    "shadow",
+    "An answered call that was asked again of another version, as the file's `shadow` says. Nobody saw the answer.",
+    (
+        Field("ts", Type.TIME, "When it was sent to the version, UTC with microseconds."),
+        Field("request_id", Type.TEXT, "Of the call; with the user's id the key of its exposure."),
+        Field("user_id", Type.TEXT, "Null if the call had none.", nullable=True),
+        _HASHED,
+        Field("version", Type.TEXT, "The version that was asked."),
+        Field("primary", Type.TEXT, "The version that answered the call."),
+        Field(
+            "items",
+            Type.INTEGERS,
+            "Item ids in the answer, best first; null where items have names, where there is no answer, and of "
+            "ModelInfer where the file's `log` names no output with items.",
+            nullable=True,
+        ),
+        Field("item_names", Type.TEXTS, "The same where items have names.", optional=True),
+        Field("status", Type.TEXT, "gRPC status of the answer.", allowed=STATUSES),
+        Field("latency_ms", Type.NUMBER, "From sending to the answer, without the router's own time."),
+        _REVISION,
+        _ROUTER,
+    ),
+)
+EVENTS: Final = {event.name: event for event in (EXPOSURE, OUTCOME, ALLOCATION, RELOAD, CONCLUSION, REJECTED, SHADOW)}
 
 _JSON: Final[dict[Type, dict[str, object]]] = {
     Type.TEXT: {"type": "string"},

@@ -2,6 +2,7 @@
 
 __all__ = [
     "blocks",
+    "clusters",
     "confidence_sequence",
     "effects",
     "guardrails",
@@ -9,6 +10,7 @@ __all__ = [
     "moments",
     "outages",
     "quantiles",
+    "rankings",
     "score_test",
     "sequential",
     "shared_alpha",

@@ -54,11 +54,26 @@ class ArmStats:
         return sum(calls for (_, status), calls in list(self.others.items()) if status != Code.OK)
 
 
+class ShadowStats:
+    """Counts of one version in the shadow of others; kept over reloads. Changed on the event loop alone."""
+
+    __slots__ = ("answers", "sent", "shed", "version")
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.sent = 0
+        self.answers: dict[int, int] = {}
+        """By gRPC status; each has a line in the log."""
+        self.shed: dict[str, int] = {}
+        """Calls of the sample that have no line, by the value of their ShedReason."""
+
+
 class RouterMetrics(Collector):
     """Numbers that routing counts, and gauges that others register; changed only on the event loop."""
 
     def __init__(self) -> None:
         self.arms: dict[tuple[str, str, str], ArmStats] = {}
+        self.shadows: dict[str, ShadowStats] = {}
         self.added = Histogram(ADDED_BOUNDS_SECONDS)
         """Seconds of a call in the router and on the way to the worker: all but the worker's own time."""
         self.batch_sizes = Histogram(BATCH_BOUNDS)
@@ -74,6 +89,10 @@ class RouterMetrics(Collector):
         """The counts of an arm, made when it is first asked for."""
         key = (arm.experiment or "", arm.group or "", arm.model_version)
         return self.arms.setdefault(key, ArmStats(*key))
+
+    def shadow(self, version: str) -> ShadowStats:
+        """The counts of a version in the shadow of others, made when they are first asked for."""
+        return self.shadows.setdefault(version, ShadowStats(version))
 
     def observe_batch(self, size: int) -> None:
         """Counts a batch of this many calls that a worker answered."""
@@ -136,5 +155,30 @@ class RouterMetrics(Collector):
             ),
         ):
             yield CounterMetricFamily(name, help_text, value=value)
+        yield from self._shadow_families()
         for families in self._registered:
             yield from families()
+
+    def _shadow_families(self) -> Iterable[Metric]:
+        sent = CounterMetricFamily(
+            "abfleet_shadow_sent",
+            "Shadow calls that were sent, by the version that was asked.",
+            labels=["version"],
+        )
+        answers = CounterMetricFamily(
+            "abfleet_shadow_answers",
+            "Shadow calls that have ended, by version and gRPC status; each has a line in the decision log.",
+            labels=["version", "status"],
+        )
+        shed = CounterMetricFamily(
+            "abfleet_shadow_shed",
+            "Shadow calls that were dropped so that users' calls lose nothing, by version and reason.",
+            labels=["version", "reason"],
+        )
+        for stats in list(self.shadows.values()):
+            sent.add_metric([stats.version], stats.sent)
+            for status, calls in list(stats.answers.items()):
+                answers.add_metric([stats.version, Code(status).name], calls)
+            for reason, calls in list(stats.shed.items()):
+                shed.add_metric([stats.version, reason], calls)
+        yield from (sent, answers, shed)

@@ -161,6 +161,7 @@ class Serving:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.parts.server.close()
+        self.parts.router.shadows.close()
         await self.parts.fleet.close()
         if self._admin_server is not None:
             await self._admin_server.stop(None)

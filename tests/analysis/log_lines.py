@@ -127,6 +127,26 @@ class LogLines:
         }
         self._add(line)
 
+    def shadow(
+        self, request: str, user: str | None, items: list[int] | None, at: datetime = START, **changed: Any
+    ) -> None:
+        """Adds the answer of v3 in the shadow of v1."""
+        line = {
+            "schema": 1,
+            "event": "shadow",
+            "ts": text_time(at),
+            "request_id": request,
+            "user_id": user,
+            "version": "v3",
+            "primary": "v1",
+            "items": items,
+            "status": "OK",
+            "latency_ms": 8.0,
+            "config_revision": "0" * 12,
+            "router": "router-1",
+        }
+        self._add(line | changed)
+
     def lines_of(self, event: str) -> list[dict[str, Any]]:
         """The lines of one kind."""
         return [line for line in self.lines if line["event"] == event]

@@ -463,6 +463,42 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "metrics.a.currency",
         "is missing: `rates` con",
     ),
+    "shadow of no model": (
+        "experiments:",
+        "shadow: [{model: §v3, percent: 10}]\nexperiments:",
+        "shadow[0].model",
+        "`v3` is not one of the models; allowed: v1, v2",
+    ),
+    "shadow of calls of no model": (
+        "experiments:",
+        "shadow: [{model: v2, percent: 10, of: [v1, §v3]}]\nexperiments:",
+        "shadow[0].of[1]",
+        "`v3` is not one of the models; allowed: v1, v2",
+    ),
+    "shadow of itself": (
+        "experiments:",
+        "shadow: [{model: v2, percent: 10, of: §[v1, v2]}]\nexperiments:",
+        "shadow[0].of",
+        "`v2` is the `model` itself; name other versions",
+    ),
+    "shadow of nothing": (
+        "experiments:",
+        "shadow: [{model: v2, percent: 10, of: §[]}]\nexperiments:",
+        "shadow[0].of",
+        "is an empty list, which no call is of",
+    ),
+    "shadow twice": (
+        "experiments:",
+        "shadow: [{model: v2, percent: 10}, {model: §v2, percent: 5}]\nexperiments:",
+        "shadow[1].model",
+        "`v2` is given twice",
+    ),
+    "shadow without a percent": (
+        "experiments:",
+        "shadow: [§{model: v2}]\nexperiments:",
+        "shadow[0].percent",
+        "is missing: percent of calls",
+    ),
     "winsorise": (
         "models:",
         "metrics: {a: {type: mean, outcome: x, winsorise: §99}}\nmodels:",

@@ -84,6 +84,7 @@ def test_an_edit_of_money_moves_nobody() -> None:
             "salt: s\n    exclude: [{from: 2026-11-01T00:00:00Z, to: 2026-11-01T01:00:00Z, why: x}]",
             {"exclude_changed"},
         ),
+        ("experiments:", "shadow: [{model: v2, percent: 1}]\nexperiments:", {"shadow_changed"}),
         ("weight: 10}", "weight: 10, control: true}", {"control_changed", "treatment_loses_users", "groups_changed"}),
     ],
 )
@@ -179,3 +180,35 @@ def test_advice(old: str, new: str, path: str, words: str) -> None:
     (remark,) = advice(load_text(text))
     assert remark.key_path == path
     assert words in remark.message
+
+
+def test_a_shadow_is_told_in_words_and_moves_nobody() -> None:
+    """The plan says who is asked with which calls, and what is over; the revision is another one."""
+    shadowed = FILE.replace("experiments:", "shadow: [{model: v3, percent: 12.5, of: [v1, v2]}]\nexperiments:")
+    made, back = _plan(FILE, shadowed), _plan(shadowed, FILE)
+    assert (made.now.moved, made.now.version_changed) == (0, 0)
+    assert made.old_revision != made.new_revision == load_text(shadowed).revision
+    (warning,) = made.warnings
+    assert "shadow calls go to v3 with 12.5 % of the calls of v1, v2; no user sees" in str(warning)
+    assert [str(one) for one in back.warnings] == ["shadow calls are switched off; no user moves"]
+
+
+@pytest.mark.parametrize(
+    ("shadow", "path"),
+    [
+        ("{model: v1, percent: 10}", None),
+        ("{model: v2, percent: 10, of: [v1]}", None),
+        ("{model: v2, percent: 10, of: [v4]}", "shadow[0].of"),
+    ],
+)
+def test_a_shadow_of_calls_that_nobody_makes_is_advised_against(shadow: str, path: str | None) -> None:
+    """`of` should name a version that somebody gets."""
+    text = FILE.replace('v3: {target: "h:3"}', 'v3: {target: "h:3"}, v4: {target: "h:4"}')
+    config = load_text(text.replace("experiments:", f"shadow: [{shadow}]\nexperiments:"))
+    assert [one.key_path for one in advice(config)] == ([] if path is None else [path])
+
+
+def test_a_shadow_of_the_only_version_is_advised_against() -> None:
+    """A version is not compared with itself."""
+    text = "version: 1\ndefault: v1\nmodels: {v1: {target: 'h:1'}}\nshadow: [{model: v1, percent: 1}]\n"
+    assert [one.key_path for one in advice(load_text(text))] == ["shadow[0].model"]

@@ -61,6 +61,25 @@ def exposure(number: int, user: str = "user-1", **changes: Any) -> dict[str, Any
     }
 
 
+def shadow(number: int, user: str | None = "user-1", **changes: Any) -> dict[str, Any]:
+    """The call of the same number asked again of v2."""
+    return {
+        "schema": 1,
+        "event": "shadow",
+        "ts": stamp(number + 0.1),
+        "request_id": f"r-{number}",
+        "user_id": user,
+        "version": "v2",
+        "primary": "v1",
+        "items": [3, 1],
+        "status": "OK",
+        "latency_ms": 3.0,
+        "config_revision": CONFIG.revision,
+        "router": "router-1",
+        **changes,
+    }
+
+
 def outcome(number: int, user: str | None = "user-1", **changes: Any) -> dict[str, Any]:
     """A click on the answer of the same number."""
     return {

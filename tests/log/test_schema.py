@@ -48,7 +48,7 @@ def test_every_field_of_an_exposure() -> None:
     for event in EVENTS.values():
         names = [field.name for field in event.fields]
         assert len(names) == len(set(names))
-    assert set(EVENTS) == {"exposure", "outcome", "allocation", "reload", "conclusion", "rejected"}
+    assert set(EVENTS) == {"exposure", "outcome", "allocation", "reload", "conclusion", "rejected", "shadow"}
 
 
 @pytest.mark.parametrize("field", [f for f in schema.EXPOSURE.fields if not f.optional], ids=lambda f: f.name)
@@ -109,7 +109,7 @@ def test_other_lines() -> None:
     """Another schema and an unknown event are told; a further field is let pass, so that newer lines can be read."""
     assert problems({**LINE, "schema": 2}) == ["schema: is 2, and must be 1"]
     assert problems({**LINE, "event": "x"}) == [
-        "event: is 'x', and must be one of exposure, outcome, allocation, reload, conclusion, rejected"
+        "event: is 'x', and must be one of exposure, outcome, allocation, reload, conclusion, rejected, shadow"
     ]
     assert problems({**LINE, "new": 1}) == []
 

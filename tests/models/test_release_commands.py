@@ -9,6 +9,7 @@ from onnx import TensorProto
 from typer.testing import CliRunner, Result
 
 from abfleet.cli import app
+from tests.analysis.log_lines import LogLines
 from tests.models.forge import edit_json
 from tests.support import small_graphs
 from tests.support.tiny_model import add_version
@@ -187,3 +188,22 @@ def test_help_has_an_example(command: str) -> None:
     result = abfleet(command, "--help")
     assert result.exit_code == 0
     assert f"Example: abfleet models {command}" in " ".join(result.output.split())
+
+
+def test_a_version_that_the_shadow_has_not_seen_is_not_promoted(root: Path, tmp_path: Path) -> None:
+    """--require-shadow asks the log how many requests it was compared on, whatever the name that it is promoted by."""
+    log = LogLines()
+    for number in range(3):
+        request = log.exposure(f"u{number}", "control")
+        log.shadow(request, f"u{number}", [1], version="v1.3.0-beta")
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    flags = ("--registry", root, "--logs", log.write(logs), "--require-shadow")
+    refused = abfleet("promote", "staging", *flags, "4")
+    assert refused.exit_code == 1
+    assert "--require-shadow: v1.3.0-beta was compared on 3 requests, allowed: 4 or more" in refused.output
+    assert Registry(root).aliases()["production"] == "v1.2.3"
+    assert abfleet("promote", "v1.4.0-rc1", *flags, "1").exit_code == 1
+    assert abfleet("promote", "staging", *flags, "3").exit_code == 0
+    assert Registry(root).aliases()["production"] == "v1.3.0-beta"
+    assert abfleet("promote", "v1.4.0-rc1", "--registry", root).exit_code == 0, "asked of those alone who want it"

@@ -53,6 +53,9 @@ experiments:
 class FakeLog:
     """Keeps the lines, and checks each against the schema."""
 
+    crowded = False
+    """Whether it is short of room; set by the test."""
+
     def __init__(self) -> None:
         self._lines: list[dict[str, Any]] = []
         self._late: Callable[[], Sequence[bytes]] = tuple
@@ -170,6 +173,7 @@ class Bench:
 
     async def close(self) -> None:
         """Closes the fleet, so that no task is left."""
+        self.router.shadows.close()
         await self.fleet.close()
 
     # --- callers ------------------------------------------------------------------------------------------------------

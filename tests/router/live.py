@@ -74,6 +74,7 @@ class LiveRouter:
         if self._checking is not None:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
+        self.router.shadows.close()
         await self.fleet.close()
 
     async def _keep_checking(self) -> None:

@@ -33,6 +33,7 @@ def check(simulation: "Simulation") -> list[str]:
     broken += all_well_again(simulation)
     broken += one_line(simulation, lines)
     broken += one_group(lines)
+    broken += shadow_lines(simulation, lines)
     return broken
 
 
@@ -225,6 +226,37 @@ def one_line(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]]]) 
         without = missing.get(number, [])
         if len(without) > lost:
             yield f"router {number}: {len(without)} calls without a line, {lost} counted as lost: {show(without[0])}"
+
+
+def shadow_lines(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]]]) -> Iterator[str]:
+    """Each call in the shadow has one line at most, of a call that its primary answered, with its own items; and
+    at the end none waits."""
+    calls = {f"call-{call.number}": call for call in simulation.callers.results}
+    answered = {
+        (line["request_id"], line["served_version"])
+        for _, line in lines
+        if line["event"] == "exposure" and line["status"] == "OK"
+    }
+    seen: set[tuple[str, str]] = set()
+    for _, line in lines:
+        if line["event"] != "shadow":
+            continue
+        request, version = line["request_id"], line["version"]
+        if (request, version) in seen:
+            yield f"two lines in the shadow of {request}"
+        seen.add((request, version))
+        if version == line["primary"]:
+            yield f"{request} was asked again of the version that answered it"
+        if (request, line["primary"]) not in answered and not any(
+            h.what in ("log", "router") for h in simulation.harms
+        ):
+            yield f"{request} was asked again, and {line['primary']} did not answer it"
+        wanted = items_for(FIRST_ITEM + calls[request].number, VERSIONS.index(version) + 1)
+        if line["status"] == "OK" and line["items"] != wanted:
+            yield f"items {line['items']} in the shadow of {request}, not {wanted}"
+    for number, router in enumerate(simulation.routers):
+        if router.serving is not None and (left := router.serving.parts.router.shadows.open):
+            yield f"router {number} still has {left} calls in the shadow"
 
 
 def lost_with_router(simulation: "Simulation", call: CallResult) -> bool:

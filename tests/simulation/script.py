@@ -60,6 +60,8 @@ class Script:
     phases: tuple[Phase, ...]
     idle_seconds: float = 0.0
     """A pause of all machines, in virtual time."""
+    shadow_percent: int = 0
+    """Of the calls, asked again of the last version in the shadow of the others."""
 
     @property
     def end(self) -> float:
@@ -109,7 +111,8 @@ def script_of(seed: int) -> Script:
     idle = chance.choice((0.0, 0.0, 0.0, 60.0, 3600.0))
     phases.append(Phase(IDLE_FROM + 2 + idle, FINAL - IDLE_FROM - 2, 40))
     phases.append(Phase(FINAL + idle, END - FINAL - 4, 40))
-    return Script(str(seed), routers, replicas, run_ms, flags, tuple(faults), tuple(phases), idle)
+    shadow = chance.choice((0, 0, 30, 100))
+    return Script(str(seed), routers, replicas, run_ms, flags, tuple(faults), tuple(phases), idle, shadow)
 
 
 def fault_of(chance: random.Random, kind: str, *, workers: int, routers: int, policy: str) -> Fault:

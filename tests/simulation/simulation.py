@@ -98,6 +98,8 @@ class Simulation:
         """The experiments file, written in place."""
         models = "\n".join(f'  {version}: {{target: "dns:///{version}.sim:50061"}}' for version in VERSIONS)
         text = EXPERIMENTS.format(models=models, weights=WEIGHTS[which % len(WEIGHTS)])
+        if self.script.shadow_percent:
+            text += f"shadow: [{{model: {VERSIONS[-1]}, percent: {self.script.shadow_percent}}}]\n"
         self.wrong = wrong
         self.experiments.write_text("versoin: 2\n" if wrong else text, encoding="utf-8")
         self._edits += 1

@@ -5,7 +5,7 @@ from typing import Final
 
 import ibis
 import ibis.expr.types as ir
-from abfleet_log.schema import LARGEST_VALUE
+from abfleet_log.schema import EXPOSURE, LARGEST_VALUE, SHADOW
 
 from abfleet_analysis.storage.storage import Dialect
 
@@ -52,8 +52,57 @@ COLUMNS: Final[Mapping[str, str]] = {
 """What a table of lines has, as the log names it; `weights` is JSON. A log need not have all of it."""
 
 
+ANSWER_COLUMNS: Final[Mapping[str, str]] = {
+    "event": "string",
+    "ts": "timestamp(6)",
+    "request_id": "string",
+    "user_id": "string",
+    "user_id_hmac": "string",
+    "model_version": "string",
+    "served_version": "string",
+    "version": "string",
+    "primary": "string",
+    "fallback": "string",
+    "status": "string",
+    "latency_ms": "float64",
+    "items": "array<int64>",
+    "item_names": "array<string>",
+    "synthetic": "boolean",
+}
+"""What is read of a log to compare answers, and `attributes`, which are JSON."""
+
+
+def answers(lines: ir.Table, dialect: Dialect) -> ir.Table:
+    """Answers to users' calls, and to those in their shadow, which `shadow` says.
+
+    `call` is a hash of user and request, which both of them have; `user` is null where nobody is known. `version` is
+    the one that answered, and for a call in the shadow the one that was asked. Items with names are hashes.
+    """
+    shadow = lines.event == SHADOW.name
+    names = lines.item_names.map(dialect.item)
+    user_id = ibis.coalesce(lines.user_id.nullif(""), lines.user_id_hmac.nullif(""))
+    return lines.filter(shadow | (lines.event == EXPOSURE.name), lines.request_id.notnull()).select(
+        "request_id",
+        "primary",
+        "model_version",
+        "fallback",
+        "status",
+        "attributes",
+        shadow=shadow,
+        call=dialect.identity(user_id.fill_null(""), lines.request_id),
+        user=ibis.ifelse(user_id.notnull(), dialect.identity(user_id), ibis.null()),
+        at=dialect.microseconds(lines.ts),
+        version=ibis.ifelse(shadow, lines.version, lines.served_version),
+        items=ibis.coalesce(lines["items"], ibis.ifelse(lines.item_names.notnull(), names, ibis.null())),
+        latency_ms=ibis.ifelse(lines.latency_ms.between(0.0, LONGEST_MS), lines.latency_ms, ibis.null()),
+        synthetic=lines.synthetic.fill_null(False),
+    )
+
+
 def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     """The lines as the analysis takes them: times in microseconds, ids as hashes; all else as in the log.
+
+    Without those of calls in the shadow: whether a version is asked there moves no report, nor the time it is as of.
 
     A table of hashes is a tenth of the size, and two of 10 million users share one with a probability of 5 in a
     million. An id that is empty is absent, and so is a time before 1970 or after the year 8999, and a number that no
@@ -63,6 +112,7 @@ def normalised(lines: ir.Table, dialect: Dialect) -> ir.Table:
     Items that have names are in `items` and `item_id` as hashes: two of a million share one with a probability of 1 in
     10 million.
     """
+    lines = lines.filter(lines.event.isnull() | (lines.event != SHADOW.name))
     at = dialect.microseconds(lines.ts)
     names = lines.item_names.map(dialect.item)
     lines = lines.mutate(

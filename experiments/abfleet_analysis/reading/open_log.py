@@ -80,14 +80,16 @@ def open_log(
     paths: Sequence[Path],
     *,
     detailed: bool = False,
+    answers: bool = False,
     memory_limit_bytes: int | None = None,
     threads: int | None = None,
 ) -> Iterator[Log]:
     """The log in folders and files, all of them together. Raises LogError.
 
-    detailed: Whether attributes and the lines about configurations are read too. memory_limit_bytes: What tables may
-    take before they go to the disk; None is DEFAULT_MEMORY_BYTES, or less on a small machine. threads: None is one for
-    each core.
+    detailed: Whether attributes and the lines about configurations are read too. answers: Whether instead the lines are
+    answers, to users' calls and to those in their shadow, as `columns.answers` has them, and no others.
+    memory_limit_bytes: What tables may take before they go to the disk; None is DEFAULT_MEMORY_BYTES, or less on a
+    small machine. threads: None is one for each core.
     """
     import duckdb
 
@@ -105,7 +107,8 @@ def open_log(
             # A table of lines takes two thirds of their size; what the analysis makes of them needs room beside it.
             spare = None if _size(json_files) < limit else Path(folder)
             try:
-                lines = _lines_of_any(storage, Path(folder), spare, json_files, parquet_files, detailed=detailed)
+                reading = _Reading(detailed=detailed, answers=answers)
+                lines = _lines_of_any(storage, Path(folder), spare, json_files, parquet_files, reading)
             except duckdb.Error as error:
                 raise LogError(f"the log cannot be read: {str(error).splitlines()[0][:200]}") from error
             yield Log(storage, lines, len(json_files) + len(parquet_files), detailed)
@@ -160,8 +163,7 @@ def _lines_of_any(
     spare: Path | None,
     json_files: list[Path],
     parquet_files: list[Path],
-    *,
-    detailed: bool,
+    reading: "_Reading",
 ) -> "ir.Table":
     """The lines, also where a file has one that the database refuses together with the file: an unreadable line.
 
@@ -173,27 +175,52 @@ def _lines_of_any(
     refused: duckdb.Error | None = None
     if not any(map(was_cut, json_files)):
         try:
-            return _lines(storage, spare, json_files, parquet_files, detailed=detailed)
+            return _lines(storage, spare, json_files, parquet_files, reading)
         except duckdb.Error as error:
             refused = error
     mended = [readable(file, scratch / f"readable-{n}.jsonl") for n, file in enumerate(json_files)]
     if refused is not None and mended == json_files:
         raise refused
-    return _lines(storage, spare, mended, parquet_files, detailed=detailed)
+    return _lines(storage, spare, mended, parquet_files, reading)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """Which lines are read, and how much of them."""
+
+    detailed: bool
+    answers: bool
+
+    def columns(self) -> tuple[dict[str, str], dict[str, str]]:
+        """The columns that are read, and all that the view has; the others are null in it."""
+        from abfleet_analysis.reading.columns import ANSWER_COLUMNS, COLUMNS
+
+        if self.answers:
+            wanted = {name: _TYPES[kind] for name, kind in ANSWER_COLUMNS.items()} | {"attributes": "JSON"}
+            return wanted, wanted
+        plain = {name: _TYPES[kind] for name, kind in COLUMNS.items()}
+        every = plain | _DETAIL_COLUMNS
+        return every if self.detailed else plain, every
+
+    def normalised(self, lines: "ir.Table", storage: "DuckDBStorage") -> "ir.Table":
+        """The lines as whoever asked for them takes them."""
+        from abfleet_analysis.reading import columns
+
+        return (columns.answers if self.answers else columns.normalised)(lines, storage.dialect)
 
 
 def _lines(
-    storage: "DuckDBStorage", folder: Path | None, json_files: list[Path], parquet_files: list[Path], *, detailed: bool
+    storage: "DuckDBStorage",
+    folder: Path | None,
+    json_files: list[Path],
+    parquet_files: list[Path],
+    reading: _Reading,
 ) -> "ir.Table":
     """The view `lines`. folder: Where parsed JSON lines go; None keeps them in memory."""
     import ibis
 
-    from abfleet_analysis.reading.columns import COLUMNS, normalised
-
     raw = storage.connection.con
-    plain = {name: _TYPES[kind] for name, kind in COLUMNS.items()}
-    every = plain | _DETAIL_COLUMNS
-    wanted = every if detailed else plain
+    wanted, every = reading.columns()
     # A router that has just started has a file without a line. At least one part gives the table its columns.
     parts = [f"SELECT {', '.join(f'NULL::{kind} AS {_quoted(name)}' for name, kind in every.items())} LIMIT 0"]
     json_files = [file for file in json_files if file.stat().st_size]
@@ -203,7 +230,7 @@ def _lines(
     normal = []
     for index, part in enumerate(parts):
         storage.execute(f"CREATE VIEW part_{index} AS {part}")
-        normal.append(normalised(storage.named(f"part_{index}"), storage.dialect))
+        normal.append(reading.normalised(storage.named(f"part_{index}"), storage))
     return storage.view("lines", ibis.union(*normal) if len(normal) > 1 else normal[0])
 
 

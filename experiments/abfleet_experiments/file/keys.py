@@ -342,6 +342,18 @@ CONCLUSION: Final = section(
     Key("winner", NAME, "Group whose version became the default.", required=True),
     Key("at", TIME, "When it ended, with a time zone.", required=True),
 )
+SHADOW: Final = section(
+    "shadow",
+    "[shadow calls](#shadow)",
+    Key("model", VERSION_NAME, "Version that is asked; one of `models`.", required=True),
+    Key("percent", PERCENT, "Percent of calls, to two decimal places.", required=True),
+    Key(
+        "of",
+        list_of(VERSION_NAME, empty="is an empty list, which no call is of", distinct=True),
+        "Only calls that one of these versions served.",
+        without="all other versions",
+    ),
+)
 FILE: Final = section(
     "file",
     "experiments file",
@@ -363,6 +375,12 @@ FILE: Final = section(
     Key("log", LOGGED, "What the decision log has of answers to `ModelInfer`, where a version does not say."),
     Key("holdout", HOLDOUT, "Users whom no experiment of the file takes."),
     Key("experiments", list_of(EXPERIMENT, most=1000), "The experiments, in order of evaluation.", default=[]),
+    Key(
+        "shadow",
+        list_of(SHADOW, most=16),
+        "Versions that are asked with a sample of calls once these are answered; nobody sees what they say.",
+        default=[],
+    ),
     Key(
         "concluded",
         list_of(CONCLUSION, most=10_000),
@@ -414,6 +432,7 @@ DEFINITIONS: Final = (
     AUTOPILOT,
     AUTOPILOT_RAMP,
     METRIC,
+    SHADOW,
     CONCLUSION,
     RANGE,
     PRESENCE,

@@ -18,6 +18,7 @@ from abfleet_experiments.config import (
     ModelTarget,
     Money,
     OipModel,
+    Shadow,
     percent_text,
 )
 from abfleet_experiments.file import keys
@@ -74,6 +75,7 @@ def _config(findings: Findings, values: dict[str, Any] | None) -> Config | None:
     money = _money(findings, values, ())
     names = [None if experiment is None else experiment.name for experiment in experiments]
     concluded = _concluded(findings, values["concluded"] or [], names)
+    shadow = _shadow(findings, values["shadow"] or [], versions)
     if findings:
         return None
     ready = tuple(experiment for experiment in experiments if experiment is not None)
@@ -91,6 +93,7 @@ def _config(findings: Findings, values: dict[str, Any] | None) -> Config | None:
         money,
         values["name"],
         _logged(values["log"]) or LoggedOutputs(),
+        shadow,
     )
 
 
@@ -132,6 +135,29 @@ def _concluded(
             findings.add(path, message)
         elif None not in values.values():
             found[name] = EndedExperiment(**values)
+    return tuple(found.values())
+
+
+def _shadow(
+    findings: Findings, given: Sequence[dict[str, Any] | None], versions: frozenset[str] | None
+) -> tuple[Shadow, ...]:
+    """The versions in the shadow of others, each of them given once; none is compared with itself."""
+    found: dict[str, Shadow] = {}
+    for index, values in enumerate(given):
+        if values is None:
+            continue
+        model, of, path = values["model"], tuple(values["of"] or ()), ("shadow", index)
+        named: list[tuple[Path, str]] = [] if model is None else [((*path, "model"), model)]
+        named += [((*path, "of", place), version) for place, version in enumerate(of) if version is not None]
+        for place, version in named:
+            if versions is not None and version not in versions:
+                findings.add(place, f"{shown(version)} is not one of the models{suggestion(version, versions)}")
+        if model in of:
+            findings.add((*path, "of"), f"{shown(model)} is the `model` itself; name other versions")
+        if model in found:
+            findings.add((*path, "model"), f"{shown(model)} is given twice")
+        elif model is not None and values["percent"] is not None:
+            found[model] = Shadow(model, values["percent"], of)
     return tuple(found.values())
 
 

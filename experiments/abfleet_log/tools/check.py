@@ -146,7 +146,8 @@ class Checker:
                 self._compare(line, self._config)
         elif event == "outcome":
             self._outcome(line)
-        self._hour(line)
+        if event != "shadow":  # which no analysis over time reads
+            self._hour(line)
         if isinstance(ts, str) and event in ("exposure", "rejected"):
             self._time(ts, str(line.get("router")))
 

@@ -57,6 +57,8 @@ TYPED = {
     "allocation": "VARCHAR",
     "propensity": "DOUBLE",
     "model_version": "VARCHAR",
+    "version": "VARCHAR",
+    "primary": "VARCHAR",
     "served_version": "VARCHAR",
     "fallback": "VARCHAR",
     "failure": "VARCHAR",

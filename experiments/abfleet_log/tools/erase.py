@@ -59,7 +59,7 @@ class LoggedUser:
 def user_history(
     paths: Sequence[Path], who: LoggedUser, unreadable: Callable[[Path], None] = lambda path: None
 ) -> list[dict[str, Any]]:
-    """The user's exposures and outcomes in the order of time, each once.
+    """The user's exposures, outcomes and calls in the shadow in the order of time, each once.
 
     unreadable: Called with its file for each line, and each end of a compressed file, that cannot be read.
     """
@@ -70,7 +70,7 @@ def user_history(
         if (line := parsed(raw)) is None:
             if not is_blank(raw):
                 unreadable(path)
-        elif line.get("event") in ("exposure", "outcome"):
+        elif line.get("event") in ("exposure", "outcome", "shadow"):
             if who.is_in(line):
                 found.setdefault(_key(line), line)
                 if line["event"] == "exposure":
@@ -85,7 +85,7 @@ def user_history(
 
 def _key(line: dict[str, Any]) -> tuple[str, ...]:
     name = "outcome_id" if line["event"] == "outcome" else "request_id"
-    return line["event"], str(line.get(name))
+    return line["event"], str(line.get(name)), str(line.get("version"))
 
 
 @dataclass(frozen=True, slots=True)

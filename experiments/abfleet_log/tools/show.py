@@ -61,6 +61,12 @@ def _about(line: Line, who: str) -> str:
             return f"{line.get('old_revision')} -> {line.get('new_revision')}  {state}"
         case "conclusion":
             return f"{line.get('experiment')}  ended at {line.get('concluded_at')}  winner {line.get('winner')}"
+        case "shadow":
+            items = len(line.get("items") or line.get("item_names") or ())
+            return (
+                f"{who}  {line['version']} in the shadow of {line['primary']}  {line.get('status')}  {items} items  "
+                f"{line.get('latency_ms', 0):.1f} ms"
+            )
         case "rejected":
             return f"{line.get('field')}  {line.get('message')}"
         case _:

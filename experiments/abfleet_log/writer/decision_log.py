@@ -109,6 +109,11 @@ class DecisionLog:
         return writer.failure is not None or (busy is not None and self._clock() - busy > STALLED_SECONDS)
 
     @property
+    def crowded(self) -> bool:
+        """Whether lines that can be done without should not come now: it fails, or half of its room is taken."""
+        return self.failing or 2 * self.buffered > self.settings.max_lines
+
+    @property
     def buffered(self) -> int:
         """Lines that are not in the kernel yet."""
         return self._late_lines() + len(self._lines) + self._pending_lines

@@ -1,20 +1,21 @@
 """What comes back from replicas: answers, failures and silence. The next attempt of a call is made in attempts.py."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import structlog
-from abfleet_protos.recommender_pb2 import RecommendResponse
-from abfleet_protos.worker_pb2 import InferBatchResponse, RecommendBatchResponse
 from abfleet_transport.call import Code
 from google.protobuf.message import DecodeError
 
-from abfleet_router.calls import infer_answer, oip_recommend
+from abfleet_router.calls import infer_answer
 from abfleet_router.calls.attempts import Attempts
+from abfleet_router.calls.batch_answer import BatchResponse, OtherVersion, items_of, read
 from abfleet_router.calls.batch_failures import BatchFailures, code_of
 from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
-from abfleet_router.calls.infer_answer import LoggedItems, NamedItems
+from abfleet_router.calls.infer_answer import LoggedItems
 from abfleet_router.calls.routed_call import RoutedCall
+from abfleet_router.calls.shadow_calls import ShadowCalls
 from abfleet_router.calls.wire import WireError
 from abfleet_router.configuration.snapshot import (
     INFER_ID_HEADS,
@@ -31,9 +32,6 @@ from abfleet_router.metrics import RouterMetrics
 
 log = structlog.get_logger("abfleet.router.answers")
 
-BatchResponse = RecommendBatchResponse | InferBatchResponse
-"""Two messages with the same fields."""
-
 
 class BatchResults:
     """Gives each call of a batch its own part of the answer, or its next attempt. All of it runs on the event loop."""
@@ -45,13 +43,16 @@ class BatchResults:
         metrics: RouterMetrics,
         clock: Callable[[], float],
         held: HeldAnswers | None,
+        shadows: ShadowCalls,
     ) -> None:
-        """`held`: None where an answer need not wait for its line in the log."""
+        """`held`: None where an answer need not wait for its line in the log; `shadows`: gets calls once they are
+        answered."""
         self._attempts = attempts
         self._records = records
         self._metrics = metrics
         self._clock = clock
         self._held = held
+        self._shadows = shadows
         self._failures = BatchFailures(attempts, clock)
 
     def on_answered(self, batch: Batch[RoutedCall], message: bytes) -> None:
@@ -59,12 +60,7 @@ class BatchResults:
         self._metrics.observe_batch(len(batch.calls))
         answer: BatchResponse | None
         try:
-            if batch.alone:
-                answer = as_batch(message, batch)
-            elif batch.hop is INFER:
-                answer = InferBatchResponse.FromString(message)
-            else:
-                answer = RecommendBatchResponse.FromString(message)
+            answer = read(message, batch, batch.calls[0].call.payload)
         except OtherVersion as error:
             self._other_version(batch, error.version)
             return
@@ -122,10 +118,7 @@ class BatchResults:
                 if infers:
                     items = infer_answer.logged(response, routed.snapshot.config.logged_outputs(pool.version))
                 else:
-                    answered = RecommendResponse.FromString(response)
-                    items = answered.item_ids
-                    if not items and answered.items:
-                        items = NamedItems(answered.items)
+                    items = items_of(response)
             except (DecodeError, WireError):
                 failed.append((routed, Code.INTERNAL, "the worker's answer is not the response of the method"))
                 continue
@@ -133,7 +126,6 @@ class BatchResults:
             routed.done = True
             if infers:
                 reply = b"".join((response, *infer_ending(routed, version, as_assigned=as_assigned)))
-                routed.call.payload = b""  # as large as it may be, it would be kept until the line is made
             else:
                 route = routed.snapshot.routes[routed.arm.index]
                 request_id = routed.request_id.encode()
@@ -147,10 +139,17 @@ class BatchResults:
         if served:
             pool.picker.learn(len(batch.calls), worker_seconds)
             pool.outliers.note_success(batch.replica)
-            if held is None:
-                self._records.served(served, version, worker_seconds)
+            shadows = self._shadows
+            sampled = shadows.sample(served, pool, version) if shadows.on else ()
+            if infers:
+                for routed, _ in served:
+                    routed.call.payload = b""  # as large as it may be, it would be kept until the line is made
+            if held is not None:
+                held.hold(served, replies, version, worker_seconds, partial(shadows.add, sampled))
             else:
-                held.hold(served, replies, version, worker_seconds)
+                self._records.served(served, version, worker_seconds)
+                if sampled:
+                    shadows.add(sampled)
         for routed, code, text in failed:
             self._failures.item_failed(batch, routed, code, text, others=len(served) > 0)
 
@@ -169,36 +168,6 @@ class BatchResults:
         for routed in calls:
             assert routed.pool is not None
             self._attempts.send_again(routed, routed.pool, reason)
-
-
-class OtherVersion(Exception):
-    """A server of the Open Inference Protocol has answered as another version than it was asked for."""
-
-    def __init__(self, version: str) -> None:
-        super().__init__(version)
-        self.version = version
-
-
-def as_batch(response: bytes, batch: Batch[RoutedCall]) -> BatchResponse:
-    """The answer to a call that was sent alone, as a worker that takes batches would give it.
-
-    Where it names no version, it is the pool's. Raises WireError and OtherVersion.
-    """
-    pool, server = batch.pool.version, batch.replica.oip
-    version = infer_answer.version_in(response)
-    if server is None:
-        return InferBatchResponse(model_version=version or pool, responses=[response])
-    if version and server.model.version not in ("", version):
-        raise OtherVersion(version)
-    if batch.hop is INFER:
-        return InferBatchResponse(model_version=pool, responses=[response])
-    made = RecommendBatchResponse(model_version=pool)
-    try:
-        made.responses.append(oip_recommend.recommendation(response, batch.calls[0].call.payload))
-    except oip_recommend.NotRecommended as error:
-        made.responses.append(b"")
-        made.failures[0].code, made.failures[0].message = error.code, str(error)
-    return made
 
 
 def infer_ending(routed: RoutedCall, version: str, *, as_assigned: bool) -> tuple[bytes, bytes, bytes]:

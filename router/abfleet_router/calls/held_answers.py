@@ -28,15 +28,24 @@ class HeldAnswers:
         self._records = records
 
     def hold(
-        self, served: Sequence[AnsweredCall], replies: Sequence[bytes], version: str, worker_seconds: float
+        self,
+        served: Sequence[AnsweredCall],
+        replies: Sequence[bytes],
+        version: str,
+        worker_seconds: float,
+        answered: Callable[[], None] = lambda: None,
     ) -> None:
-        """Logs calls that version `version` answered together, and answers them with `replies` once that is written."""
+        """Logs calls that version `version` answered together, and answers them with `replies` once that is written.
+
+        `answered`: called once they are.
+        """
 
         def written(ok: bool) -> None:
             if ok:
                 for (routed, _), reply in zip(served, replies, strict=True):
                     routed.call.reply(reply)
                 self._records.count_served(served, version, worker_seconds)
+                answered()
                 return
             for routed, _ in served:
                 routed.call.fail(

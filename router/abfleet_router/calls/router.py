@@ -21,6 +21,7 @@ from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.call_records import CallRecords, caller_request_id
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.routed_call import RoutedCall
+from abfleet_router.calls.shadow_calls import ShadowCalls
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
@@ -71,7 +72,18 @@ class Router:
         )
         self._attempts = Attempts(self._records, metrics, settings, clock)
         held = HeldAnswers(decision_log, self._records) if holds_answers else None
-        self.batch_results = BatchResults(self._attempts, self._records, metrics, clock, held)
+        self.shadows = ShadowCalls(
+            decision_log,
+            metrics,
+            lambda: not (backlog.calls or self.memory_over_limit or decision_log.crowded),
+            clock,
+            wall,
+            router=settings.name,
+            hashed=hashed,
+            timeout_seconds=settings.attempt_timeout_seconds,
+        )
+        """Who repeats answered calls to other versions; closed by whoever closes the fleet, before that."""
+        self.batch_results = BatchResults(self._attempts, self._records, metrics, clock, held, self.shadows)
         """What takes answers, failures and unsent calls from the replicas."""
         self._expected_wait = ExpectedWait()
         self._rate_limit = rate_limit
@@ -86,6 +98,7 @@ class Router:
     def use(self, snapshot: Snapshot) -> None:
         """From now on new calls follow this snapshot; calls under way keep theirs."""
         self._snapshot = snapshot
+        self.shadows.use(snapshot)
 
     # --- in -----------------------------------------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from typing import Protocol
 
 import orjson
 from abfleet_experiments.assign import PINNED, AllocationEvent, Arm, Assigner
+from abfleet_experiments.bucketing import shadow_salt
 from abfleet_experiments.config import Config
 from abfleet_process.base128 import varint
 
@@ -35,6 +36,21 @@ class ArmRoute:
     """End of the answer to ModelInfer when the assigned version serves."""
     log_constant: bytes
     """The part of a log line that all users of the arm share."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowRoute:
+    """A version that is asked with a sample of answered calls.
+
+    Attributes:
+        salt, below: Of the bucket of a request id: calls with one below are in the sample.
+        of: The versions whose calls these are; empty: of all but the one that is asked.
+    """
+
+    pool: Pool
+    salt: str
+    below: int
+    of: frozenset[str]
 
 
 class Assigns(Protocol):
@@ -106,6 +122,7 @@ class Snapshot:
     activated: datetime
     pinned: PinnedSnapshots
     """For callers of ModelInfer who name a version."""
+    shadows: tuple[ShadowRoute, ...] = ()
 
 
 def make_snapshot(
@@ -132,6 +149,10 @@ def make_snapshot(
         generation=generation,
         activated=at,
         pinned=pinned,
+        shadows=tuple(
+            ShadowRoute(pools[one.model], shadow_salt(one.model), one.percent_bp, frozenset(one.of))
+            for one in config.shadow
+        ),
     )
     return snapshot
 

@@ -12,6 +12,7 @@ __all__ = [
     "oip_server",
     "pool",
     "replica",
+    "shadow_queue",
     "waiting_calls",
     "worker_link",
 ]

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable
 from functools import partial
+from typing import Protocol
 
 from abfleet_transport.call import Code
 from abfleet_transport.end_of_turn import EndOfTurn
 
 from abfleet_router.fleet.attempt_timer import AttemptTimer
-from abfleet_router.fleet.batch import INFER, Batch, BatchListener, BatchSender, C, SentMessage
+from abfleet_router.fleet.batch import INFER, Batch, BatchListener, BatchSender, C, Hop, SentMessage
 from abfleet_router.fleet.batch_queue import BatchQueue, Expired
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_router.fleet.oip_server import OipServer
@@ -84,13 +85,26 @@ class OipQueue(BatchQueue[C]):
         return found
 
     def _send_alone(self, batch: Batch[C], timeout_seconds: float) -> SentMessage:
-        server, call = self._server, batch.calls[0]
-        if server.misfit and call.hop is not INFER:
-            text = f"version {call.version} does not serve Recommend: {server.misfit}"
-            failure = BatchFailed(
-                FailureReason.MODEL_ERROR, text, connection_broke=False, code=Code.FAILED_PRECONDITION
-            )
-            return asyncio.get_running_loop().call_soon(self._on_end, batch, failure)
+        message = message_for(self._server, batch.calls[0], batch.calls[0].version)
+        if isinstance(message, BatchFailed):
+            return asyncio.get_running_loop().call_soon(self._on_end, batch, message)
         self._slow_seconds = timeout_seconds / 3
-        message = call.as_infer(named=server.named) + server.ending
         return self._sender.send(message, timeout_seconds, partial(self._on_end, batch), INFER.alone)
+
+
+class AloneCall(Protocol):
+    """A call that can be a ModelInfer of its own."""
+
+    @property
+    def hop(self) -> Hop: ...
+
+    def as_infer(self, *, named: bool) -> bytes:
+        """The call as a ModelInferRequest."""
+
+
+def message_for(server: OipServer, call: AloneCall, version: str) -> bytes | BatchFailed:
+    """What the server is sent for a call, or why it cannot be asked as `version`."""
+    if server.misfit and call.hop is not INFER:
+        text = f"version {version} does not serve Recommend: {server.misfit}"
+        return BatchFailed(FailureReason.MODEL_ERROR, text, connection_broke=False, code=Code.FAILED_PRECONDITION)
+    return call.as_infer(named=server.named) + server.ending

@@ -48,6 +48,7 @@ GOOD: dict[str, Any] = {
         },
         "r": {"type": "ratio", "outcome": "x", "over": "y"},
     },
+    "shadow": [{"model": "v1", "percent": 10, "of": ["v2"]}],
     "experiments": [
         {
             "name": "e",
@@ -96,6 +97,7 @@ PLACES: dict[str, Path] = {
     "guardrail": (*EXPERIMENT, "metrics", "guardrails", 0),
     "plan": (*EXPERIMENT, "plan"),
     "metric": ("metrics", "m"),
+    "shadow": ("shadow", 0),
     "conclusion": ("concluded", 0),
     "range": (*EXPERIMENT, "audience", "a"),
     "presence": (*EXPERIMENT, "audience", "b"),
@@ -130,6 +132,8 @@ BETWEEN_KEYS = (
     (".ramp", "is not a known key"),
     (".guardrails", "is given twice"),
     ("concluded", "is given twice"),
+    ("].model", "is given twice"),
+    ("", "is the `model` itself"),
 )
 TYPES = (None, True, False, 0, 1, -1, 0.5, 2.5, "", "x", "0.8", "true", [], [1], [[]], {}, {"x": 1})
 NO_NUMBERS = (math.nan, math.inf, -math.inf)

@@ -20,7 +20,7 @@ from abfleet_log.tools.show import new_lines, one_line
 from typer.testing import CliRunner, Result
 
 from abfleet.cli import app
-from tests.log.books import CONFIG_TEXT, exposure, outcome, put, stamp
+from tests.log.books import CONFIG_TEXT, exposure, outcome, put, shadow, stamp
 
 
 def run(*words: str | Path, code: int = 0) -> Result:
@@ -154,6 +154,29 @@ def test_erasing_a_user(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in ages if path.exists()}.items() <= ages.items()
     assert json.loads(run("erase", "ann", "--logs", tmp_path, "--json").stdout)["lines"] == 0
     assert not list(tmp_path.rglob(".erasing*"))
+
+
+def test_a_users_calls_in_the_shadow(tmp_path: Path) -> None:
+    """They are checked, shown with the others, and erased with the user, by id or by the keyed hash."""
+    key = tmp_path / "key"
+    key.write_bytes(b"0123456789abcdef")
+    digest = hmac.new(b"0123456789abcdef", b"ann", hashlib.sha256).hexdigest()
+    log = tmp_path / "logs"
+    mine = [exposure(1, "ann"), shadow(1, "ann"), shadow(1, "ann", version="v3"), shadow(1, None, user_id_hmac=digest)]
+    put(log, [*mine, exposure(2, "bob"), shadow(2, "bob"), shadow(3, None)])
+    report = json.loads(run("check", "--logs", log, "--json").stdout)
+    assert (report["sound"], report["events"]) == (True, {"exposure": 2, "shadow": 5})
+    words = ("--logs", log, "--user-id-hmac-key-file", key)
+    assert len(run("user", "ann", *words).stdout.splitlines()) == 3
+    run("erase", "ann", *words)
+    assert [line["request_id"] for line in lines_in(log)] == ["r-2", "r-2", "r-3"]
+
+
+def test_an_old_call_in_the_shadow_is_no_wrong_clock(tmp_path: Path) -> None:
+    """No analysis over time reads it."""
+    put(tmp_path, [*(exposure(3600 * n, "ann") for n in range(200)), shadow(-86_400 * 400)])
+    report = json.loads(run("check", "--logs", tmp_path, "--json").stdout)
+    assert (report["wrong_clock"], report["sound"]) == ({}, True)
 
 
 def test_erasing_what_is_being_written(tmp_path: Path) -> None:
@@ -399,12 +422,14 @@ def test_every_kind_of_line_has_words() -> None:
         {"event": "reload", "old_revision": "a", "new_revision": "b", "active": False, "errors": ["wrong"]},
         {"event": "conclusion", "experiment": "ranking", "winner": "canary", "concluded_at": "2026-11-30T09:12:44Z"},
         {"event": "rejected", "field": "limit", "message": "allowed: 1 to 100"},
+        shadow(1, "ann"),
     ]
     texts = [one_line(line) for line in lines]
     assert all("{" not in text and "\n" not in text for text in texts)
     assert "synthetic" in texts[0]
     assert "(timeout)" in texts[0]
     assert "2.5 EUR" in texts[1]
+    assert "ann  v2 in the shadow of v1  OK  2 items  3.0 ms" in texts[-1]
 
 
 @pytest.mark.parametrize("item_id", [str(2**63), str(-(2**63) - 1), "1e400", "9" * 5000])

@@ -59,6 +59,22 @@ async def test_closing_writes_everything(make_log: Make) -> None:
     assert (log.counters.written, log.counters.lost, log.buffered) == (5000, 0, 0)
 
 
+async def test_it_is_crowded_before_it_is_full(make_log: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From half of its lines on, or while it fails, what can be done without should stay away."""
+    log = make_log(max_lines=10)
+    log.open()
+    for _ in range(5):
+        log.append(b"{}")
+    assert not log.crowded
+    log.append(b"{}")
+    assert log.crowded
+    log.flush()
+    await until(lambda: not log.buffered)
+    assert not log.crowded
+    monkeypatch.setattr(DecisionLog, "failing", True)
+    assert log.crowded
+
+
 async def test_a_line_reaches_the_file_without_being_asked(make_log: Make) -> None:
     """The flush comes by itself after the interval."""
     log = make_log(flush_interval_seconds=0.001)

@@ -12,16 +12,16 @@ from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_log.writer.log_settings import LogSettings
 from abfleet_transport.call import Code
 
-from tests.router.bench import Bench
-from tests.router.fakes import FakeCall
+from tests.router.bench import CONFIG, Bench
+from tests.router.fakes import FakeCall, worker_answer
 
 
 class RefusingBench(Bench):
     """A bench whose router holds answers, over a real log."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = CONFIG) -> None:
         self.real_log = DecisionLog(folder, LogSettings(policy="refuse", compress="none", flush_interval_seconds=3600))
-        super().__init__(decision_log=self.real_log, holds_answers=True)
+        super().__init__(config=config, decision_log=self.real_log, holds_answers=True)
 
     def lines(self) -> list[dict[str, Any]]:
         """What the file has."""
@@ -96,6 +96,33 @@ async def test_no_line_no_answer(bench: RefusingBench, monkeypatch: pytest.Monke
     assert bench.rpc.handled(0) == {"UNAVAILABLE": 7, "OK": 3}
     (stats,) = [one for one in bench.metrics.arms.values() if one.calls]
     assert (stats.calls, stats.errors) == (10, 7)
+
+
+async def test_calls_are_asked_again_once_their_lines_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before the answer, which waits for the line; and not at all where there is no line, and so no answer."""
+    full = True
+    real_write = sinks.write
+
+    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
+        return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
+
+    monkeypatch.setattr(sinks, "write", write)
+    bench = RefusingBench(tmp_path, f"{CONFIG}shadow: [{{model: v3, percent: 100}}]\n")
+    bench.real_log.open()
+    await bench.open()
+    for code, asked in ((Code.UNAVAILABLE, 0), (Code.OK, 1)):
+        call = bench.call("on-v2")
+        await bench.arrive(call)
+        (_, sent), *_ = bench.open_batches("v2")
+        sent.answer(worker_answer("v2", sent.requests))
+        assert (call.answers, bench.router.shadows.open) == ([], 0)
+        await answered([call])
+        assert (call.code, bench.router.shadows.open) == (code, asked)
+        full = False
+    await bench.close()
+    bench.real_log.close()
 
 
 async def test_a_write_that_ends_half_way(bench: RefusingBench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -243,3 +243,22 @@ async def test_many_calls_are_under_way_at_once(worker: StubWorker, server: OipS
             assert isinstance(call.only, bytes), call.only
             assert list(ModelInferResponse.FromString(call.only).raw_output_contents) == [number.to_bytes(4, "little")]
         assert len(server.seen) == 300
+
+
+@pytest.mark.parametrize(("signature", "status"), [("recommender", "OK"), ("features", "FAILED_PRECONDITION")])
+async def test_a_server_in_the_shadow_of_a_worker(worker: StubWorker, signature: str, status: str) -> None:
+    """It is asked with the tensors of a Recommend; what its model cannot be asked for is an error in its lines."""
+    server = await OipServer(signature=signature).start()
+    text = config(worker.address, server.address) + "shadow: [{model: v3, percent: 100}]\n"
+    async with LiveRouter(config=text, settings=PATIENT) as live:
+        call = await recommend(live, item_ids=[1, 2], user_id="on-v1", request_id="r-1", limit=4)
+        assert call.code is Code.OK
+        async with asyncio.timeout(30):
+            while not (found := [one for one in live.log.lines if one["event"] == "shadow"]):
+                await asyncio.sleep(0.002)
+        (written,) = found
+        assert (written["version"], written["primary"], written["status"]) == ("v3", "v1", status)
+        assert (len(written["items"]) if status == "OK" else written["items"]) == (4 if status == "OK" else None)
+        assert live.log.problems == []
+        assert live.fleet.pools["v3"].replicas[0].record.failures_in_a_row == 0
+    await server.stop()
