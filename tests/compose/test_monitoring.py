@@ -217,13 +217,23 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, P
         follower = Process("worker-production", "abfleet_worker", by_alias, folder)
         follower.ready()
         workers = [metrics_address(worker) for worker in (*fleet.workers.values(), follower)]
-        prometheus = Prometheus(folder, {"abfleet-router": [fleet.metrics_address], "abfleet-worker": workers})
+        steered = folder / "steered.yaml"  # of its own: what it would do is not asked here
+        steered.write_text(experiments_file(autopilot={}))
+        acting = ("--experiments", str(steered), "--logs", str(fleet.log_dir), "--metrics-port", "0")
+        autopilot = Process("autopilot", "abfleet_autopilot", acting, folder)
+        targets = {
+            "abfleet-router": [fleet.metrics_address],
+            "abfleet-worker": workers,
+            "abfleet-autopilot": [autopilot.ready()[-1]],
+        }
+        prometheus = Prometheus(folder, targets)
         try:
             wait_until(prometheus.ready, "Prometheus is ready")
             asyncio.run(traffic(fleet, prometheus))
             yield fleet, prometheus
         finally:
             prometheus.stop()
+            autopilot.stop()
             follower.stop()
 
 
