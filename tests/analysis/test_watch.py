@@ -98,7 +98,7 @@ def test_a_change_is_told_once_to_everybody(tmp_path: Path) -> None:
         again = invoked(tmp_path, *flags)
         assert again.exit_code == 0, again.stderr
     assert len(receiver.asked) == 3
-    assert "--notify-url: the receiver answered 500; trying again in 1 s" in (tmp_path / "err").read_text()
+    assert "--notify-url: the receiver answered HTTP 500; trying again in 1 s" in (tmp_path / "err").read_text()
     assert verdicts(receiver.taken) == ["ship"]
     assert verdicts(told.read_bytes().splitlines()) == ["ship"]
     assert receiver.headers[0]["X-Abfleet-Signature"].startswith("sha256=")

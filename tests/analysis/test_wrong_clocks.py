@@ -97,8 +97,7 @@ def test_more_than_one_line_in_a_hundred_is_refused(tmp_path: Path) -> None:
     assert experiment["decision"]["verdict"] == "refuse"
     assert experiment["data_quality"]["wrong_clock"] == 29
     assert (
-        "have a time that the rest of the log does not allow (routers: router-2)"
-        in (experiment["decision"]["reasons"][0])
+        "have a time that contradicts the rest of the log (routers: router-2)" in (experiment["decision"]["reasons"][0])
     )
 
 

@@ -93,7 +93,7 @@ def test_a_receiver_that_fails_twice_gets_it_once(tmp_path: Path) -> None:
     """503 and a redirect are no yes: it is sent again after 1 and 2 s, signed, with the same id and bytes."""
     with Receiver([503, 302]) as receiver, Notifier(tmp_path / "state", [UrlReceiver(receiver.url, SECRET)]) as sender:
         sender.note(report(one="ship"))
-        assert sender.send(now=0.0) == ["--notify-url: the receiver answered 503; trying again in 1 s"]
+        assert sender.send(now=0.0) == ["--notify-url: the receiver answered HTTP 503; trying again in 1 s"]
         assert sender.send(now=0.9) == []
         assert sender.next_due() == 1.0
         assert sender.send(now=1.0) == ["--notify-url: the receiver answered 302; trying again in 2 s"]
@@ -116,7 +116,7 @@ def test_a_receiver_may_ask_for_time(tmp_path: Path) -> None:
     """429 with Retry-After: 7 is sent again after 7 s, not after 1."""
     with Receiver([429]) as receiver, Notifier(tmp_path / "state", [UrlReceiver(receiver.url, None)]) as sender:
         sender.note(report(one="ship"))
-        assert sender.send(now=0.0) == ["--notify-url: the receiver answered 429; trying again in 7 s"]
+        assert sender.send(now=0.0) == ["--notify-url: the receiver answered HTTP 429; trying again in 7 s"]
         assert sender.next_due() == 7.0
 
 

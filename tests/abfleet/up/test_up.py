@@ -324,7 +324,7 @@ def test_it_follows_the_file(tmp_path: Path) -> None:
         document["experiments"][0]["groups"][2]["model"] = "v2.0.0"
         with traffic(up.address) as more:
             up.edit(json.dumps(document))
-            up.wait_for(r"v2.0.0: model 'v2.0.0' is not in the registry; there are v1.2.3, ")
+            up.wait_for(r"v2.0.0: model 'v2.0.0' is not in the registry; it has v1.2.3, ")
             assert set(pools(up)) >= {"v1.4.0-rc1"}
             add_version(models, "v2.0.0")
             up.wait_for(r"starting worker-v2.0.0")
@@ -457,7 +457,7 @@ def test_wrong_input_is_named(tmp_path: Path) -> None:
     """A model that the registry lacks, a version that the file lacks, a flag of the router that it does not know: 2."""
     registry = tiny_models(tmp_path / "models", ["v1.2.3"])
     with Up(tmp_path, registry) as up:
-        up.wait_for(r"v1.3.0-beta: model 'v1.3.0-beta' is not in the registry; there are v1.2.3", START_SECONDS)
+        up.wait_for(r"v1.3.0-beta: model 'v1.3.0-beta' is not in the registry; it has v1.2.3", START_SECONDS)
         up.wait_for(r"v1.4.0-rc1: ")
         assert up.ended() == 2
     with Up(tmp_path, registry, "--replicas", "v9=2") as up:

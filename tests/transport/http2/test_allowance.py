@@ -180,6 +180,7 @@ async def test_suspects_are_read_from_in_small_parts_and_a_few_at_a_time(monkeyp
     """So however many they are, the others have the loop; one that is answered is no suspect any more."""
     monkeypatch.setattr(turns, "SUSPECTS", 2)
     monkeypatch.setattr(turns, "SUSPECT_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "NEWCOMERS", 4)
     side = ServerSide((PATH,))
     first = Client(side)
     await first.say(FLOODS["window updates"])
