@@ -51,7 +51,7 @@ def test_a_model_goes_all_the_way(model: Model, tmp_path: Path) -> None:
     tail, today, later = newcomer.conclude()
     assert tail
     assert "first: KEEP RUNNING" in today
-    assert re.search(r"120 users \(.* planned\).* 1 of 1 looks", later)
+    assert re.search(r"120 users \(.* planned\).* 1 of 1 look\n", later)
     assert re.search(rf"{'ctr' if model.is_recommender else 'conversion_rate'} +primary +0\.\d+ +0\.\d+", later)
 
 

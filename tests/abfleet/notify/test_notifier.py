@@ -96,7 +96,7 @@ def test_a_receiver_that_fails_twice_gets_it_once(tmp_path: Path) -> None:
         assert sender.send(now=0.0) == ["--notify-url: the receiver answered HTTP 503; trying again in 1 s"]
         assert sender.send(now=0.9) == []
         assert sender.next_due() == 1.0
-        assert sender.send(now=1.0) == ["--notify-url: the receiver answered 302; trying again in 2 s"]
+        assert sender.send(now=1.0) == ["--notify-url: the receiver answered HTTP 302; trying again in 2 s"]
         assert sender.send(now=3.0) == []
         assert (sender.pending, sender.next_due()) == (0, None)
         sender.note(report(one="ship"))

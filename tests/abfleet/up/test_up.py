@@ -332,7 +332,7 @@ def test_it_follows_the_file(tmp_path: Path) -> None:
             assert psutil.wait_procs([old], timeout=START_SECONDS)[1] == []
             assert pools(up) == {"v1.2.3": 1, "v1.3.0-beta": 1, "v2.0.0": 1}
             assert more(50) == []
-        up.wait_for(r"v1.4.0-rc1 has left the configuration")
+        up.wait_for(r"v1.4.0-rc1 is no longer in the configuration")
         assert any(call(up.address, f"user-{n}").model_version == "v2.0.0" for n in range(200))
 
 
