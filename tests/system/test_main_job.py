@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import mmh3
@@ -53,7 +54,6 @@ def test_the_seeds_call_answers(fleet: Fleet) -> None:
 
 def test_five_thousand_users(fleet: Fleet) -> None:
     """Each gets the group of the formula and that group's version; each call has one exposure, whole and true."""
-    already = len([line for line in fleet.log() if line["event"] == "exposure"])
     requests = [
         RecommendRequest(item_ids=SEED_HISTORY[: n % 6], user_id=f"user-{n}", request_id=f"five-{n}")
         for n in range(USERS)
@@ -65,7 +65,12 @@ def test_five_thousand_users(fleet: Fleet) -> None:
         assert (answer.experiment, answer.group) == ("homepage-ranking", group)
         assert answer.model_version == VERSION_OF[group]
         assert answer.request_id == request.request_id
-    lines = [line for line in fleet.exposures(already + USERS) if line["request_id"].startswith("five-")]
+
+    def all_lines() -> list[dict[str, Any]]:
+        found = [line for line in fleet.log() if (line.get("request_id") or "").startswith("five-")]
+        return found if len(found) >= USERS else []
+
+    lines = wait_until(all_lines, f"{USERS} exposures in the log")
     assert len(lines) == USERS
     by_id = {line["request_id"]: line for line in lines}
     assert len(by_id) == USERS
