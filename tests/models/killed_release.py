@@ -7,18 +7,19 @@ the child does not reach. Imports no library with threads, so that it may fork.
 """
 
 import json
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from abfleet_models.errors import RegistryError
 from abfleet_models.registry import Registry
 from abfleet_models.release import Release
+
+from tests.support.killed_calls import killed
 
 NOW = datetime(2026, 11, 24, 8, 0, tzinfo=UTC)
 TOUCHES = frozenset({"open", "os.rename", "os.symlink", "os.remove", "os.mkdir", "os.rmdir", "fcntl.flock"})
@@ -45,7 +46,7 @@ def prepare(root: Path, action: str) -> None:
         point = 0
         while not (root / ".release.json").exists():
             point += 1
-            assert killed(root, "promote", point), "a promotion writes no journal"
+            assert killed(lambda: act(root, "promote"), point, events=TOUCHES), "a promotion writes no journal"
 
 
 def act(root: Path, action: str) -> None:
@@ -60,49 +61,6 @@ def act(root: Path, action: str) -> None:
     }
     with Release.begin(root, now=NOW) as release:
         actions[action](release)
-
-
-def die_before(point: int, tell: int) -> None:
-    """From now on, the `point`-th call that changes or opens something, or waits for the disk, is not made."""
-    calls = 0
-
-    def count(what: str) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == point:
-            os.write(tell, what.encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in TOUCHES:
-            count(event)
-
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        count("os.fsync")  # no audit event tells of it
-        real(descriptor)
-
-    os.fsync = fsync
-    sys.addaudithook(hook)
-
-
-def killed(root: Path, action: str, point: int) -> str | None:
-    """What the child was about to do when it was killed; None where it came to its end."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            die_before(point, writing)
-            act(root, action)
-        except BaseException as error:  # noqa: BLE001 - the parent is to hear of whatever it is
-            os.write(writing, f"failed: {error!r}".encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        what = told.read()
-    os.waitpid(child, 0)
-    return what or None
 
 
 def problems(root: Path) -> list[str]:
@@ -149,7 +107,7 @@ def main(source: Path, scratch: Path, action: str) -> None:
         point += 1
         root = scratch / f"copy-{point}"
         shutil.copytree(prepared, root, symlinks=True)
-        what = killed(root, action, point)
+        what = killed(partial(act, root, action), point, events=TOUCHES)
         after_kill = problems(root)
         with Release.begin(root, now=NOW):
             pass

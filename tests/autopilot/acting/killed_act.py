@@ -9,9 +9,7 @@ point that the child does not reach. Imports no library with threads, so that it
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,8 @@ from abfleet_autopilot.acts import Action, IntendedAction
 from abfleet_experiments.file.load import load_text
 from abfleet_log.files import WriterIdentity
 from abfleet_process import atomic_file
+
+from tests.support.killed_calls import FSYNC, killed
 
 NOW = datetime(2026, 12, 1, 8, 0, tzinfo=UTC)
 FILE = """\
@@ -62,34 +62,6 @@ def add_words(path: Path) -> None:
     path.with_name("editor").rename(path)
 
 
-def die_before(point: int, tell: int) -> None:
-    """From now on, the `point`-th call that changes or opens something, or waits for the disk, is not made."""
-    calls = 0
-
-    def count(what: str) -> None:
-        nonlocal calls
-        calls += 1
-        if calls == point:
-            os.write(tell, what.encode())
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
-        def call(*arguments: Any) -> Any:
-            count(name)  # no audit event tells of it
-            return real(*arguments)
-
-        return call
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if event in TOUCHES:
-            count(event)
-
-    for name in ("fsync", "write"):
-        setattr(os, name, counted(f"os.{name}", getattr(os, name)))
-    atomic_file.exchange = counted("exchange", atomic_file.exchange)
-    sys.addaudithook(hook)
-
-
 def edited_during(path: Path) -> None:
     """A person edits the file after its last comparison with what was read."""
     real = atomic_file.exchange
@@ -102,24 +74,15 @@ def edited_during(path: Path) -> None:
     atomic_file.exchange = exchange
 
 
-def killed(root: Path, act: IntendedAction, point: int, *, during: bool) -> str | None:
+def killed_act(root: Path, act: IntendedAction, point: int, *, during: bool) -> str | None:
     """What the child was about to do when it was killed; None where it came to its end."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            if during:
-                edited_during(root / "f.yaml")
-            die_before(point, writing)
-            actor(root, 1).act(act, NOW)
-        except BaseException as error:  # noqa: BLE001 - the parent is to hear of whatever it is
-            os.write(writing, f"failed: {error!r}".encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as told:
-        what = told.read()
-    os.waitpid(child, 0)
-    return what or None
+    return killed(
+        lambda: actor(root, 1).act(act, NOW),
+        point,
+        events=TOUCHES,
+        calls=FSYNC | {"os.write": os, "exchange": atomic_file},
+        first=lambda: edited_during(root / "f.yaml") if during else None,
+    )
 
 
 def meaning(text: str) -> dict[str, Any]:
@@ -149,7 +112,7 @@ def main(scratch: Path, action: str, edited: str) -> None:
     while what is not None:
         point += 1
         root = laid_out(scratch / f"copy-{point}")
-        what = killed(root, act, point, during=edited == "during")
+        what = killed_act(root, act, point, during=edited == "during")
         whole = meaning((root / "f.yaml").read_text()) in both
         if edited == "between":
             add_words(root / "f.yaml")
