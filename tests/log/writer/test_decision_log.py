@@ -14,6 +14,8 @@ from abfleet_log.writer import sinks
 from abfleet_log.writer.decision_log import DecisionLog
 from abfleet_log.writer.log_settings import LogSettings
 
+from tests.support.full_disk import FullDisk
+
 QUIET = LogSettings(flush_interval_seconds=3600, compress="none")
 """Flushes when told."""
 Make = Callable[..., DecisionLog]
@@ -250,13 +252,7 @@ async def test_who_waits_is_told_that_it_is_not_written(
     make_log: Make, monkeypatch: pytest.MonkeyPatch, policy: str
 ) -> None:
     """At once, whether the line is kept for later or given up; the next one after the trouble gets through."""
-    full = True
-    real_write = sinks.write
-
-    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
-        return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
-
-    monkeypatch.setattr(sinks, "write", write)
+    disk = FullDisk(monkeypatch)
     log = make_log(policy=policy)
     log.open()
     async with asyncio.timeout(30):
@@ -264,7 +260,7 @@ async def test_who_waits_is_told_that_it_is_not_written(
         assert not await (await told(log, b"second"))
         assert not await (await told(log, None)), "what came before it is not written"
         assert log.failing
-        full = False
+        disk.full = False
         if policy == "keep_serving":
             await until(lambda: log.counters.written == 2)
         await until(lambda: not log.failing)  # by itself: kept lines are tried again, else a probe tells

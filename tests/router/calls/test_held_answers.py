@@ -14,6 +14,7 @@ from abfleet_transport.call import Code
 
 from tests.router.bench import CONFIG, Bench
 from tests.router.fakes import FakeCall, worker_answer
+from tests.support.full_disk import FullDisk
 
 
 class RefusingBench(Bench):
@@ -71,13 +72,7 @@ async def test_an_answer_follows_its_line(bench: RefusingBench, monkeypatch: pyt
 async def test_no_line_no_answer(bench: RefusingBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A full disk: callers get UNAVAILABLE, no line of theirs is in the file, each is counted as lost and as an error;
     when there is room again answers flow again, without a restart."""
-    full = True
-    real_write = sinks.write
-
-    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
-        return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
-
-    monkeypatch.setattr(sinks, "write", write)
+    disk = FullDisk(monkeypatch)
     refused = [bench.call("on-v2", request_id=f"refused-{n}") for n in range(7)]
     await bench.arrive(*refused)
     await bench.run_dry()
@@ -86,7 +81,7 @@ async def test_no_line_no_answer(bench: RefusingBench, monkeypatch: pytest.Monke
     assert "decision log" in cast(Any, refused[0].only).message
     assert bench.real_log.counters.lost == 7
     assert bench.real_log.failing
-    full = False
+    disk.full = False
     served = [bench.call("on-v2", request_id=f"served-{n}") for n in range(3)]
     await bench.arrive(*served)
     await bench.run_dry()
@@ -102,13 +97,7 @@ async def test_calls_are_asked_again_once_their_lines_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Not before the answer, which waits for the line; and not at all where there is no line, and so no answer."""
-    full = True
-    real_write = sinks.write
-
-    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
-        return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
-
-    monkeypatch.setattr(sinks, "write", write)
+    disk = FullDisk(monkeypatch)
     bench = RefusingBench(tmp_path, f"{CONFIG}shadow: [{{model: v3, percent: 100}}]\n")
     bench.real_log.open()
     await bench.open()
@@ -120,7 +109,7 @@ async def test_calls_are_asked_again_once_their_lines_are_written(
         assert (call.answers, bench.router.shadows.open) == ([], 0)
         await answered([call])
         assert (call.code, bench.router.shadows.open) == (code, asked)
-        full = False
+        disk.full = False
     await bench.close()
     bench.real_log.close()
 

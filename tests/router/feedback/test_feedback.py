@@ -29,6 +29,8 @@ from abfleet_transport.rpc_metrics import RpcMetrics
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.full_disk import FullDisk
+
 WALL = 1_790_000_000.0
 NOW_US = int(WALL * 1e6)
 CONFIG = """
@@ -271,18 +273,12 @@ async def test_a_batch_of_the_largest_size(desk: Desk) -> None:
 
 async def test_the_log_cannot_be_written(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is acknowledged: UNAVAILABLE, and the same batch is accepted, not called a repeat, when there is room."""
-    full = True
-    real_write = sinks.write
-
-    def write(file: int, chunk: bytes, *system: object) -> tuple[int, OSError | None]:
-        return (0, OSError(28, "No space left on device")) if full else real_write(file, chunk)
-
-    monkeypatch.setattr(sinks, "write", write)
+    disk = FullDisk(monkeypatch)
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await desk.record([click(1)])
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert desk.feedback.counts.by_type == {}
-    full = False
+    disk.full = False
     async with asyncio.timeout(30):
         while desk.log.failing or desk.log.buffered:
             await asyncio.sleep(0.001)
