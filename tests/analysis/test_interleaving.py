@@ -1,0 +1,191 @@
+"""Interleavings in logs: who gets credit, what counts, and the verdicts, through the analysis of files."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from abfleet_analysis.analyse import analyse
+from abfleet_experiments.file.load import load_text
+from scipy.stats import binomtest
+
+from tests.analysis.interleaved_log import Drawn, clicked, file_text, interleaved, plain_count, read
+from tests.analysis.log_lines import DAY, START, LogLines, only, report_of
+
+
+def preference(report: dict[str, Any]) -> dict[str, Any]:
+    """What the only experiment of a report shows."""
+    return dict(only(report)["preference"])
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_the_estimate_is_a_plain_count(seed: int, tmp_path: Path) -> None:
+    """Users of each side at every look, p, and the value, against Python over the same lines and SciPy."""
+    folder = Drawn(seed=seed).log.write(tmp_path)
+    report = report_of(folder, file_text())
+    lines = read(folder)
+    looks, as_of = only(report)["plan"]["looks_done"], datetime.fromisoformat(report["as_of"])
+    counted = plain_count(lines, looks, as_of)
+    shown = preference(report)
+    assert shown["users_preferring"] == list(counted[looks - 1])
+    for one, (first, second) in zip(shown["path"], counted, strict=False):
+        assert one["value"] == (pytest.approx((first - second) / (first + second)) if first + second else None)
+    first, second = counted[looks - 1]
+    assert shown["p_value"] == pytest.approx(binomtest(first, first + second).pvalue)
+    wanted = binomtest(first, first + second).proportion_ci(method="exact")
+    assert shown["interval"] == pytest.approx([2 * wanted.low - 1, 2 * wanted.high - 1], abs=1e-9)
+
+
+def test_a_report_of_an_earlier_day_says_what_was_said_then(tmp_path: Path) -> None:
+    """Looks are replayed: the later log changes nothing of them, nor of their boundaries."""
+    folder = Drawn(users=200, lean=0.6).log.write(tmp_path)
+    whole, early = (report_of(folder, file_text(), at) for at in (None, START + DAY * 5 + timedelta(hours=1)))
+    done = only(early)["plan"]["looks_done"]
+    assert done == 5
+    assert only(early)["history"] == only(whole)["history"][:done]
+    assert preference(early)["path"] == preference(whole)["path"][:done]
+
+
+def test_the_better_version_is_preferred_before_the_minimum(tmp_path: Path) -> None:
+    """`plan.minimum` does not hold it back; the decision names the version, not a group."""
+    folder = Drawn(users=300, lean=0.7).log.write(tmp_path)
+    decision = only(report_of(folder, file_text().replace("minimum: 1d", "minimum: 10d")))["decision"]
+    assert (decision["verdict"], decision["version"], decision["group"]) == ("prefer", "v2", None)
+    assert decision["reasons"][0].startswith("users prefer v2 to v1, by look ")
+    assert "of the 181 users with a preference prefer v2" in decision["reasons"][0]
+    assert "always-valid 95 % interval" in decision["reasons"][0]
+
+
+def test_a_version_that_dies_biases_nothing(tmp_path: Path) -> None:
+    """Its fallbacks are left out by that rule and counted, clicks on them are nobody's, and nothing is refused."""
+    folder = Drawn(users=120, died=3).log.write(tmp_path)
+    experiment = only(report_of(folder, file_text()))
+    lines = read(folder)
+    alone = sum(line["event"] == "exposure" and "teams" not in line for line in lines)
+    assert experiment["decision"]["verdict"] == "keep_running"
+    assert experiment["preference"]["calls"]["fallbacks"] == alone > 0
+    counted = plain_count(lines, experiment["plan"]["looks_done"], START + DAY * 100)
+    assert experiment["preference"]["users_preferring"] == list(counted[-2])
+
+
+def test_no_preference_at_the_horizon(tmp_path: Path) -> None:
+    """Then, and not before."""
+    folder = Drawn(users=80, days=7).log.write(tmp_path)
+    experiment = only(report_of(folder, file_text("5d")))
+    assert experiment["decision"]["verdict"] == "no_preference"
+    assert [one["verdict"] for one in experiment["history"]] == [*["keep_running"] * 4, "no_preference"]
+    assert experiment["decision"]["reasons"][0].startswith("the horizon has ended after 80 users")
+
+
+def test_credit_is_the_teams(tmp_path: Path) -> None:
+    """A, B and nobody; once for a call and item; not of other lists, not without a request, not in identical lists."""
+    log = LogLines()
+    request = interleaved(log, "a", teams="=ABBA")
+    for item in (1, 2, 2, 5, 3):
+        clicked(log, "a", request, item)
+    clicked(log, "a", request, 77)  # not in the list
+    clicked(log, "a", None, 3)  # names no call
+    clicked(log, "a", interleaved(log, "a", teams="=="), 1)  # identical lists
+    clicked(log, "b", interleaved(log, "b", versions=["v2", "v1"]), 2)  # the second version is team A here
+    clicked(log, "c", interleaved(log, "c", versions=["v2", "v9"]), 2)  # another pair
+    clicked(log, "d", interleaved(log, "d"), 1)
+    shown = preference(report_of(log.write(tmp_path), file_text()))
+    assert shown["look"] is None
+    assert shown["users_preferring"] == [1, 1]
+    assert shown["users_without_preference"] == 1
+    assert shown["clicks"] == {"credits": [2, 2], "nobodys": 3, "without_request": 1}
+    assert shown["calls"] | {"merged": 4, "identical": 1, "other_versions": 1} == shown["calls"]
+
+
+def test_calls_that_do_not_count(tmp_path: Path) -> None:
+    """Forced users, synthetic calls, a repeated line, and calls in an excluded window."""
+    log = LogLines()
+    clicked(log, "a", interleaved(log, "a", START + DAY), 2)
+    for user, changed in (("b", {"reason": "override"}), ("c", {"synthetic": True})):
+        clicked(log, user, interleaved(log, user, START + DAY, **changed), 2)
+    request = interleaved(log, "d", START + DAY)
+    interleaved(log, "d", START + DAY + timedelta(seconds=1), "=BAAB", request_id=request)
+    clicked(log, "d", request, 2)
+    clicked(log, "e", interleaved(log, "e", START + DAY * 3), 3)
+    window = '    exclude: [{from: "2026-11-04T00:00:00Z", to: "2026-11-05T00:00:00Z", why: "a database was down"}]'
+    folder = log.write(tmp_path)
+    whole, without = (only(report_of(folder, text)) for text in (file_text(), file_text(exclude=window)))
+    assert whole["preference"]["users_preferring"] == [2, 1]
+    assert without["preference"]["users_preferring"] == [2, 0]
+    assert (whole["plan"]["users"], without["plan"]["users"]) == (3, 2)
+    assert without["data_quality"]["excluded"] == 1
+    assert without["excluded"]["users"] == 1
+    assert without["excluded"]["windows"][0]["calls"] == {"interleaved": 1}
+
+
+def test_names_of_items(tmp_path: Path) -> None:
+    """Lists and clicks that have names in place of numbers."""
+    log = LogLines()
+    request = interleaved(log, "a", teams="AB", items=None, item_names=["x", "y"])
+    log.outcome("click", "a", request, item_name="y")
+    assert preference(report_of(log.write(tmp_path), file_text()))["users_preferring"] == [0, 1]
+
+
+def test_an_unfair_draft_is_refused(tmp_path: Path) -> None:
+    """One version picks first in every list: lines are missing, or the coin is not one."""
+    log = LogLines()
+    for number in range(400):
+        interleaved(log, f"u{number}", START + timedelta(minutes=number), "AB")
+    decision = only(report_of(log.write(tmp_path), file_text()))["decision"]
+    assert decision["verdict"] == "refuse"
+    assert "the drafts are not fair: v1 in 400 lists and v2 in 0 lists picked first" in decision["reasons"][0]
+
+
+@pytest.mark.parametrize(
+    ("calls", "reason"),
+    [
+        ((), "no call of it is in the log yet"),
+        ((None,), "no list has been merged yet: of 1 call none has both versions' answers"),
+        (("==",), "the two versions' lists have not differed yet, in 1 call of 1 user"),
+        (
+            ("=AB",),
+            "no boundary has been crossed after 1 user: none of 1 user whose lists differed has clicked more of one "
+            "version's items than of the other's",
+        ),
+    ],
+)
+def test_too_little_to_say(calls: tuple[str | None, ...], reason: str, tmp_path: Path) -> None:
+    """What is missing is named, at each step of the way."""
+    log = LogLines()
+    log.exposure("other", None)
+    for teams in calls:
+        interleaved(log, "a", START, teams)
+    decision = only(report_of(log.write(tmp_path), file_text()))["decision"]
+    assert (decision["verdict"], decision["reasons"]) == ("keep_running", [reason])
+
+
+def test_an_interleaving_that_left_the_file(tmp_path: Path) -> None:
+    """The log alone says that it is one, and of which versions."""
+    folder = Drawn(users=300, lean=0.7).log.write(tmp_path)
+    text = file_text()
+    text = text[: text.index("experiments:")]
+    experiment = only(report_of(folder, text))
+    assert (experiment["state"], experiment["decision"]["version"]) == ("ended", "v2")
+
+
+def test_an_ab_test_of_the_same_name_leaves_these_lines_out(tmp_path: Path) -> None:
+    """Lines of an earlier interleaving are of no group that is compared."""
+    from tests.analysis.log_lines import file_text as groups_text
+
+    plain, log = LogLines(), Drawn(users=30).log
+    for number in range(40):
+        plain.exposure(f"p{number}", ("control", "treatment")[number % 2], START + DAY * 9)
+    log.lines += plain.lines
+    for index, line in enumerate(plain.lines):
+        line["request_id"] = f"plain-{index}"
+    experiment = only(report_of(log.write(tmp_path), groups_text()))
+    assert [one["name"] for one in experiment["groups"]] == ["control", "treatment"]
+    assert experiment["plan"]["users"] == 40
+    assert experiment["preference"] is None
+
+
+def test_other_experiments_are_reported_beside_it(tmp_path: Path) -> None:
+    """The whole document is there for each, by the same keys."""
+    folder = Drawn(users=20).log.write(tmp_path)
+    report = analyse([folder], load_text(file_text()), detailed=True)
+    assert set(report.as_dict(detailed=True)["experiments"][0]) >= {"decision", "preference", "history", "metrics"}  # type: ignore[index]
