@@ -196,7 +196,7 @@ async def lose(bench: Bench, version: str, how: BatchFailed | bytes) -> None:
 async def test_the_other_list_is_served_alone(
     make_bench: Make, how: BatchFailed | bytes, reason: str, first: bool
 ) -> None:
-    """Whatever becomes of one version: the caller gets the other's list as it is, and the line says why, without teams."""
+    """Whatever becomes of one: the caller gets the other's list as it is, and the line says why and has no teams."""
     bench = await make_bench(config=CONFIG)
     call = bench.call("forced", request_id="r1")
     await bench.arrive(call)
