@@ -270,7 +270,7 @@ class Experiment:
         traffic_bp: The slice of its layer that it owns. A ramp row may take a smaller part of it.
         groups: With `interleave` the one group `interleaved`.
         control: Name of the group that the others are compared with.
-        interleave: The two versions whose lists its users get as one; the first is team A. None: each group has its own.
+        interleave: The two versions whose lists its users get as one, team A's first; None: each group has its own.
         ramp: Rows in ascending order of time; empty means that the groups' weights are in force, always.
         exclude: In ascending order of time, none of them touching the inside of another.
         autopilot: None: nothing acts by itself.

@@ -160,7 +160,9 @@ class _Chain:
             taking = allocation.traffic_bp if allocation and experiment.enabled else 0
             layer += [len(self._experiments)] * taking + [-1] * (experiment.traffic_bp - taking)
             if allocation and taking:
-                places = tuple(Placement(experiment.name, one.name, experiment.served_by(one)) for one in experiment.groups)
+                places = tuple(
+                    Placement(experiment.name, one.name, experiment.served_by(one)) for one in experiment.groups
+                )
                 self._experiments.append(_Experiment(experiment.salt, table(allocation.runs), places))
         self._layers = {salt: [*filled, *[-1] * (BUCKETS - len(filled))] for salt, filled in slots.items()}
 

@@ -1,11 +1,12 @@
 """Two rankings as one list, by team draft: which items it has, and which of the two each came from. Pure.
 
-Radlinski, Kurup & Joachims, How does clickthrough data reflect retrieval quality?, CIKM 2008, algorithm 2; that no
-letter is given for what both rankings begin with is from Chapelle, Joachims, Radlinski & Yue, Large-scale validation and
+Radlinski, Kurup & Joachims, How does clickthrough data reflect retrieval quality?, CIKM 2008, algorithm 2. That nobody
+gets credit for what both rankings begin with is from Chapelle, Joachims, Radlinski & Yue, Large-scale validation and
 analysis of interleaved search evaluation, ACM TOIS 30 (2012).
 """
 
 from collections.abc import Callable, Sequence
+from itertools import takewhile
 from typing import Final, Generic, NamedTuple, TypeVar
 
 import mmh3
@@ -47,25 +48,23 @@ def team_draft(
     return draft(first, second, limit, first_picks)
 
 
-def draft(
-    first: Sequence[Item], second: Sequence[Item], limit: int, first_picks: Callable[[int], bool]
-) -> Draft[Item]:
+def draft(first: Sequence[Item], second: Sequence[Item], limit: int, first_picks: Callable[[int], bool]) -> Draft[Item]:
     """The draft of two rankings, at most `limit` items of it.
 
     first_picks: Whether the first ranking picks first in a pair, given the number of the pair from 0 on. It is not
         asked about pairs that come out the same either way.
 
     In each pair a coin says who picks first, and each takes its best item that is not there yet. It ends where either
-    has no such item. What the other still has follows, so that nobody gets a shorter list than that version gives, and is
-    nobody's: there was nothing to choose from. So is what both rankings begin with, whoever picked it. Rankings that are
-    the same are served as they are.
+    has no such item. What the other still has follows, so that nobody gets a shorter list than that version gives, and
+    is nobody's: there was nothing to choose from. So is what both rankings begin with, whoever picked it. Rankings that
+    are the same are served as they are.
     """
     if first == second:
         same = tuple(first[:limit])
         return Draft(same, NOBODY * len(same))
     rankings = (first, second)
-    shared = next((place for place, (a, b) in enumerate(zip(*rankings, strict=False)) if a != b), None)
-    items = list(dict.fromkeys(first[:shared] if shared is not None else min(rankings, key=len)))
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+    items = list(dict.fromkeys(item for item, _ in shared))
     teams = [NOBODY] * len(items)
     taken = set(items)
     places = [0, 0]  # in each ranking, of its best item that is not there yet

@@ -127,7 +127,9 @@ EXPOSURE: Final = LogEvent(
         Field("allocation", Type.TEXT, "Id of the allocation in force.", nullable=True),
         Field("propensity", Type.NUMBER, "Share of the group then in force, 0 to 1.", nullable=True),
         Field("model_version", Type.TEXT, "The version assigned; null where two are interleaved.", nullable=True),
-        Field("served_version", Type.TEXT, "The version that answered; null if none did, or two together.", nullable=True),
+        Field(
+            "served_version", Type.TEXT, "The version that answered; null if none did, or two together.", nullable=True
+        ),
         Field(
             "versions",
             Type.TEXTS,

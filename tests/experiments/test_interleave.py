@@ -66,7 +66,8 @@ def test_users_are_assigned_as_ever() -> None:
     assert 300 < taken < 500
     assert duel.assign("forced", {})[0].reason == "override"
     rows = BulkAssigner(duel, {}).rows(["forced"])
-    assert rows.endswith(",,override\r\n") and rows.startswith("forced,duel,interleaved,")
+    assert rows.startswith("forced,duel,interleaved,")
+    assert rows.endswith(",,override\r\n")
 
 
 def test_a_ramp_is_of_traffic_alone() -> None:
@@ -79,9 +80,7 @@ def test_explain_names_both() -> None:
     """Whoever asks why reads both versions."""
     user = next(user for user in USERS if Assigner(load_text(DUEL), START).assign(user, {})[0].experiment)
     steps = explain(load_text(DUEL), START, user, {}).steps
-    assert steps[-1].text == (
-        "duel: buckets 0 to 9999 are interleaved (100 %), whose lists v1 and v2 draft in turn"
-    )
+    assert steps[-1].text == ("duel: buckets 0 to 9999 are interleaved (100 %), whose lists v1 and v2 draft in turn")
     (forced,) = explain(load_text(DUEL), START, "forced", {}).steps
     assert "forces this user into interleaved, served by v1 and v2" in forced.text
 
@@ -91,7 +90,7 @@ def test_what_an_edit_does() -> None:
     begun = movement(load_text(HEAD + "  []\n"), START, load_text(DUEL), START)
     assert float(begun.entered) == float(begun.version_changed) == 0.2
     other = plan(load_text(DUEL), load_text(DUEL.replace("[v1, v2]", "[v1, v3]")), START)
-    assert (other.now.moved, float(other.now.version_changed)) == (0, 0.2)
+    assert (float(other.now.moved), float(other.now.version_changed)) == (0, 0.2)
     (warning,) = other.warnings
     assert (warning.kind, "it interleaved v1 and v2 and now v1 and v3" in warning.message) == ("model_changed", True)
     assert not plan(load_text(DUEL), load_text(DUEL), START).warnings

@@ -57,7 +57,7 @@ def with_nobodys(a: Sequence[int], b: Sequence[int], drafted: Drafted) -> Drafte
 
 @pytest.mark.parametrize("size", range(LONGEST + 1))
 def test_each_draft_comes_as_often_as_published(size: int) -> None:
-    """For each pair of rankings of up to five items the drafts and their probabilities are the published algorithm's."""
+    """For each pair of rankings of up to five items drafts have the probabilities of the published algorithm."""
     first = tuple(range(1, size + 1))
     pairs = 0
     for second in rankings_beside(size):
@@ -66,7 +66,8 @@ def test_each_draft_comes_as_often_as_published(size: int) -> None:
         theirs: Counter[Drafted] = Counter()
         throws = list(product((0, 1), repeat=(len({*first, *second}) + 1) // 2))
         for coins in throws:
-            ours[tuple(draft(first, second, 10, lambda pair, coins=coins: coins[pair] == 1))] += 1  # type: ignore[misc]
+            made = draft(first, second, 10, lambda pair, coins=coins: coins[pair] == 1)  # type: ignore[misc]
+            ours[made.items, made.teams] += 1
             theirs[with_nobodys(first, second, published(first, second, iter(coins)))] += 1
         assert {one: Fraction(n, len(throws)) for one, n in ours.items()} == {
             one: Fraction(n, len(throws)) for one, n in theirs.items()
@@ -82,8 +83,8 @@ def test_a_longer_list_begins_with_the_shorter(
     """Whether each version is asked for all of its list or for as much as is shown: a longer limit adds at the end."""
     call = {"salt": "s", "user_id": user_id, "request_id": request_id}
     whole = team_draft(first, second, limit + more, **call)
-    for asked in (first[:limit], second[:limit]), (first, second):
-        short = team_draft(*asked, limit, **call)
+    for asked in ((first[:limit], second[:limit]), (first, second)):
+        short = team_draft(asked[0], asked[1], limit, **call)
         assert short.items == whole.items[:limit]
         if limit:
             assert short.teams == whole.teams[:limit]

@@ -299,8 +299,8 @@ EXPERIMENT: Final = section(
     Key(
         "interleave",
         list_of(VERSION_NAME, exactly=2, distinct=True),
-        "Two versions whose lists its users get as one, [interleaved](interleaving.md); the first is team A. In place of "
-        "`groups`, `metrics` and `autopilot`; the users are in the group `interleaved`.",
+        "Two versions whose lists its users get as one, [interleaved](interleaving.md); the first is team A. In place "
+        "of `groups`, `metrics` and `autopilot`; the users are in the group `interleaved`.",
         without="`groups` instead",
     ),
     Key(

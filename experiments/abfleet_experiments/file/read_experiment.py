@@ -58,9 +58,7 @@ def read_experiment(findings: Findings, values: Values, path: Path, known: Known
         groups, names = (Group(INTERLEAVED, "", BUCKETS),), (INTERLEAVED,)
     if names is not None:
         _check_overrides(findings, values["overrides"] or {}, (*path, "overrides"), names)
-    ramp = _ramp(
-        findings, values["ramp"] or [], (*path, "ramp"), names, traffic, groups, shares_given=not interleaves
-    )
+    ramp = _ramp(findings, values["ramp"] or [], (*path, "ramp"), names, traffic, groups, shares_given=not interleaves)
     metrics = MetricsPlan()
     if values["metrics"] is not None and not interleaves:
         metrics = _metrics_plan(findings, values["metrics"], (*path, "metrics"), known)

@@ -1,7 +1,7 @@
 """One configuration in force: assignment, pools, and the bytes that every answer of an arm shares. Immutable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -29,6 +29,7 @@ class ArmRoute:
 
     arm: Arm
     pool: Pool
+    """The assigned version's; where two are interleaved, the first one's."""
     stats: ArmStats
     suffix: bytes
     """End of the answer to Recommend when the assigned version serves."""
@@ -123,6 +124,9 @@ class Snapshot:
     pinned: PinnedSnapshots
     """For callers of ModelInfer who name a version."""
     shadows: tuple[ShadowRoute, ...] = ()
+    teams: Mapping[int, tuple["Snapshot", "Snapshot"]] = field(default_factory=dict)
+    """Of arms whose lists are out of two, by `Arm.index`: a configuration for each of the two versions, in which it is
+    the default, so that no other stands in for it."""
 
 
 def make_snapshot(
@@ -136,7 +140,11 @@ def make_snapshot(
 ) -> Snapshot:
     """Compiles a configuration for one instant. `pools` has every version that the configuration uses."""
     assigner = Assigner(config, at)
-    routes = tuple(arm_route(arm, pools[arm.model_version], metrics, config, router) for arm in assigner.arms)
+    routes = tuple(
+        arm_route(arm, pools[(arm.interleave or (arm.model_version,))[0]], metrics, config, router)
+        for arm in assigner.arms
+    )
+    teams: dict[int, tuple[Snapshot, Snapshot]] = {}
     pinned = PinnedSnapshots(pools, metrics, router)
     snapshot = pinned.whole = Snapshot(
         config=config,
@@ -153,7 +161,12 @@ def make_snapshot(
             ShadowRoute(pools[one.model], shadow_salt(one.model), one.percent_bp, frozenset(one.of))
             for one in config.shadow
         ),
+        teams=teams,
     )
+    for arm in assigner.arms:
+        if arm.interleave is not None:
+            first, second = (replace(snapshot, default_pool=pools[version]) for version in arm.interleave)
+            teams[arm.index] = (first, second)
     return snapshot
 
 
@@ -220,7 +233,8 @@ def log_constant(arm: Arm, revision: str, router: str) -> bytes:
             "reason": arm.reason,
             "allocation": arm.allocation,
             "propensity": arm.propensity,
-            "model_version": arm.model_version,
+            "model_version": arm.model_version or None,
+            **({} if arm.interleave is None else {"versions": arm.interleave}),
             "config_revision": revision,
             "router": router,
         }
