@@ -1,14 +1,14 @@
 """How many users an A/B test of two interleaved versions would have needed, as far as clicks on merged lists can say.
 
-With y clicks on z lists and credits a and b of the two versions, R = y / z and d = (a - b) / z. A merged list has about
-half of each version's own items. If each half stands for a whole list, the versions alone have R + d and R - d clicks a
-list; where the lists share items, which no letter of a team says, they are nearer to each other. So the change is
+With y clicks on z lists and credits a and b of the two versions, R = y / z and d = |a - b| / z. How much more clicks a
+list of the one has than a list of the other depends on what the log does not say, namely how alike the two are:
 
-    2 |d| / (R - |d|)   at most,
+- where all items that only one of them has were shown, the lists differ by d: the rest is the same for both;
+- where they share nothing, a merged list has half of each, and whole lists differ by up to 2 d.
 
-and the users for it, by the formula of power.py at even shares, are the fewest that will do. Their variance is that of
-clicks over lists between the users of the interleaving (delta method). Limits: an item stands lower in a merged list
-than in its own, and users see one merged list where two groups would see two: this is the order of magnitude.
+So the change is between d / (R - d / 2) and 2 d / (R - d), and the users are those for both ends, by the formula of
+power.py at even shares. Their variance is that of clicks over lists between the users of the interleaving (delta
+method). Limits: an item stands lower in a merged list than in its own; this is the order of magnitude.
 """
 
 import math
@@ -27,16 +27,16 @@ _SINGLE_LOOK_Z: Final = quantile(0.975)
 
 @dataclass(frozen=True, slots=True)
 class AbTestEstimate:
-    """What an A/B test would have to find, and with how many users of both groups.
+    """What an A/B test would have to find, and with how many users of both groups; infinite where it may be nothing.
 
     Attributes:
-        effect: The largest relative change of clicks per list that the credits suggest, above 0.
-        users: To find it with the plan's power, looking as often as the plan does.
-        users_interval: The same at both ends of the 95 % interval of d, for this look alone; infinite where d may be 0.
+        effect: Relative change of clicks per list, above 0: if the lists are nearly alike, and if they share nothing.
+        users: To find the larger change, and the smaller one, with the plan's power, looking as often as the plan does.
+        users_interval: The same at both ends of the 95 % interval of d, for this look alone.
     """
 
-    effect: float
-    users: float
+    effect: tuple[float, float]
+    users: tuple[float, float]
     users_interval: tuple[float, float]
 
 
@@ -50,22 +50,26 @@ def ab_estimate(clicks: ClickSums, plan: AnalysisPlan) -> AbTestEstimate | None:
     sign = 1 if clicks.first > clicks.second else -1
     variance = (clicks.yy - 2 * rate * clicks.yz + rate * rate * clicks.zz) / n / mean**2
     of_d = (clicks.cc - 2 * sign * d * clicks.cz + d * d * clicks.zz) / n / mean**2
-    error = _SINGLE_LOOK_Z * math.sqrt(max(of_d, 0.0) / n)
     if not variance > 0:
         return None
-    ends = (_users(rate, d + error, variance, plan), _users(rate, d - error, variance, plan))
-    return AbTestEstimate(_effect(rate, d), _users(rate, d, variance, plan), ends)
+    error = _SINGLE_LOOK_Z * math.sqrt(max(of_d, 0.0) / n)
+    return AbTestEstimate(
+        (_effect(rate, d), _effect(rate, 2 * d)),
+        (_users(rate, 2 * d, variance, plan), _users(rate, d, variance, plan)),
+        (_users(rate, 2 * (d + error), variance, plan), _users(rate, d - error, variance, plan)),
+    )
 
 
-def _effect(rate: float, d: float) -> float:
-    return 2 * d / (rate - d) if rate > d else math.inf
+def _effect(rate: float, apart: float) -> float:
+    """Relative to the version with fewer clicks, where both are `apart` and have this rate on average."""
+    return apart / (rate - apart / 2) if rate > apart / 2 else math.inf
 
 
-def _users(rate: float, d: float, variance: float, plan: AnalysisPlan) -> float:
+def _users(rate: float, apart: float, variance: float, plan: AnalysisPlan) -> float:
     """Users in all, half of them in each group."""
-    if d <= 0:
+    if apart <= 0:
         return math.inf
-    effect = _effect(rate, d)
+    effect = _effect(rate, apart)
     spread = 2 * variance * (2 + (effect if math.isfinite(effect) else 0.0))
     z = quantile(1 - ALPHA) + quantile(plan.power)
-    return math.ceil(INFLATION * spread * (z / (2 * d)) ** 2)
+    return math.ceil(INFLATION * spread * (z / apart) ** 2)

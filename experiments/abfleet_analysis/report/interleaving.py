@@ -51,8 +51,8 @@ def preference_document(result: PreferenceResult, plan: AnalysisPlan) -> dict[st
         "ab_test": None
         if estimate is None
         else {
-            "effect": _number(estimate.effect),
-            "users": _number(estimate.users),
+            "effect": _numbers(estimate.effect),
+            "users": _numbers(estimate.users),
             "users_interval": _numbers(estimate.users_interval),
         },
         "path": [
@@ -118,14 +118,14 @@ def preference_sentences(result: PreferenceResult, plan: AnalysisPlan) -> Iterat
 
 def ab_sentence(estimate: AbTestEstimate, users: int) -> str:
     """What an A/B test would need, beside the users of this experiment."""
-    if not math.isfinite(estimate.effect):
-        return "an A/B test cannot be planned from these credits, because all clicks are on the items of one version"
-    low, high = estimate.users_interval
-    upper = f"{_rounded(high):,}" if math.isfinite(high) else "any number"
+    least, most = estimate.users
+    if not all(map(math.isfinite, estimate.effect)):
+        return "an A/B test cannot be planned from these credits, because nearly all clicks are on one version's items"
+    small, large = estimate.effect
     return (
-        f"an A/B test of the two would need some {_rounded(estimate.users):,} users or more ({_rounded(low):,} to "
-        f"{upper}) for the change of clicks per list that these credits suggest, {estimate.effect:.1%} at most; "
-        f"{counted(users, 'user')} are in this experiment"
+        f"an A/B test of the two would need some {_rounded(least):,} to {_rounded(most):,} users for the change of "
+        f"clicks per list that these credits suggest ({small:.1%} to {large:.1%}, depending on how many items the "
+        f"lists share); {counted(users, 'user')} are in this experiment"
     )
 
 

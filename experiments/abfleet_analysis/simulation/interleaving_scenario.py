@@ -37,6 +37,7 @@ class InterleavingScenario:
         spread: Standard deviation of the logarithm of users' appetites.
         identical: Share of lists in which the versions agree.
         dies: The day, from 0, from which on the second version answers nothing; None: never.
+        fails: Share of its answers that the second version fails for the more active half of the users.
     """
 
     users: int = 2_000
@@ -46,11 +47,15 @@ class InterleavingScenario:
     spread: float = 1.2
     identical: float = 1 / 3
     dies: int | None = None
+    fails: float = 0.0
 
     def draw(self, random: np.random.Generator) -> PreferenceEvidence:
         """The evidence of one interleaving of 28 days."""
         user, day = self._calls(random)
         merged = day < (LOOKS if self.dies is None else self.dies)
+        if self.fails:
+            number = np.bincount(user, minlength=self.users)
+            merged &= (number <= np.median(number))[user] | (random.random(len(user)) >= self.fails)
         fallbacks = int((~merged).sum())
         everyone = _first_days(user, day, self.users)
         user, day = user[merged], day[merged]
