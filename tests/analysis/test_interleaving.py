@@ -144,8 +144,10 @@ def test_an_unfair_draft_is_refused(tmp_path: Path) -> None:
         (("==",), "the two versions' lists have not differed yet, in 1 call of 1 user"),
         (
             ("=AB",),
-            "no boundary has been crossed after 1 user: none of 1 user whose lists differed has clicked more of one "
-            "version's items than of the other's",
+            (
+                "no boundary has been crossed after 1 user: none of 1 user whose lists differed has clicked more of "
+                "one version's items than of the other's"
+            ),
         ),
     ],
 )

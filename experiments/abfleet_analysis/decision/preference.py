@@ -209,7 +209,7 @@ def judge_preference(
 def _draft(evidence: PreferenceEvidence) -> tuple[NDArray[np.bool_], SampleRatio]:
     """Whether a fair coin can have decided who picks first: bool[times], once it cannot never again; and the test."""
     half = np.full_like(evidence.first_picks, 0.5, dtype=np.float64)
-    log_e = srm.log_e_value(evidence.first_picks, half)
+    log_e = srm.log_e_value(evidence.first_picks.astype(np.float64), half)
     fair = np.maximum.accumulate(log_e) < -math.log(srm.ALPHA)
     statistic, degrees = srm.chi_square(evidence.first_picks[-1], half[-1])
     picks = evidence.first_picks[-1]

@@ -4,7 +4,6 @@ Teams are taken from the log, and never drawn again. A click on an item is credi
 call and item; an item that both lists began with (`=`) is nobody's.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final, NamedTuple
 
@@ -216,12 +215,11 @@ def _click_sums(merged: ir.Table, clicks: ir.Table) -> ClickSums:
     users = lists.left_join(acts, "user")
     users = users.select(**{name: users[name].fill_null(0).cast("float64") for name in ("z", "y", "a", "b")})
     users = users.mutate(c=users.a - users.b)
-    products: dict[str, Sequence[str]] = {"yy": "yy", "yz": "yz", "zz": "zz", "cc": "cc", "cz": "cz"}
     found = fetched_rows(
         users.aggregate(
             users=users.count(),
             **{name: users[name].sum() for name in ("z", "y", "a", "b")},
-            **{name: (users[one] * users[two]).sum() for name, (one, two) in products.items()},
+            **{one + two: (users[one] * users[two]).sum() for one, two in ("yy", "yz", "zz", "cc", "cz")},
         )
     )[0]
     number = {name: float(value or 0) for name, value in found.items()}
@@ -230,5 +228,10 @@ def _click_sums(merged: ir.Table, clicks: ir.Table) -> ClickSums:
         second=round(number["b"]),
         nobodys=round(number["y"] - number["a"] - number["b"]),
         users=round(number["users"]),
-        **{name: number[name] for name in ("z", *products)},
+        z=number["z"],
+        yy=number["yy"],
+        yz=number["yz"],
+        zz=number["zz"],
+        cc=number["cc"],
+        cz=number["cz"],
     )

@@ -109,7 +109,7 @@ def preference_sentences(result: PreferenceResult, plan: AnalysisPlan) -> Iterat
         yield f"left out, because the experiment had another pair of versions: {counted(calls.other_versions, 'call')}"
     if clicks.without_request:
         yield f"clicks without a request id, which are credit for nobody: {clicks.without_request:,}"
-    if result.draft.ok and sum(result.draft.observed):
+    if result.draft.ok and any(result.draft.observed):
         picks = ", ".join(f"{v} {n:,.0f}" for v, n in zip(evidence.versions, result.draft.observed, strict=True))
         yield f"drafts: fair (p = {result.draft.p_value:.3g}); picked first: {picks}"
     if (estimate := ab_estimate(clicks, plan)) is not None and differing:
@@ -131,8 +131,8 @@ def ab_sentence(estimate: AbTestEstimate, users: int) -> str:
 
 def _rounded(users: float) -> int:
     """To two digits: more are not known."""
-    digits = max(int(math.log10(max(users, 1))) - 1, 0)
-    return round(users / 10**digits) * 10**digits
+    unit: int = 10 ** max(int(math.log10(max(users, 1))) - 1, 0)
+    return round(users / unit) * unit
 
 
 def _percent(share: float) -> str:

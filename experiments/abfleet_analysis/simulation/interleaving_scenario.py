@@ -123,7 +123,11 @@ def _sums(user: NDArray[np.int64], clicked: NDArray[np.bool_], team: NDArray[np.
         nobodys=int(clicked.sum()) - first - second,
         users=int(there.sum()),
         z=float(each["z"].sum()),
-        **{one + two: float((each[one] * each[two]).sum()) for one, two in ("yy", "yz", "zz", "cc", "cz")},
+        yy=float(each["y"] @ each["y"]),
+        yz=float(each["y"] @ each["z"]),
+        zz=float(each["z"] @ each["z"]),
+        cc=float(each["c"] @ each["c"]),
+        cz=float(each["c"] @ each["z"]),
     )
 
 
