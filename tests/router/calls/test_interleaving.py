@@ -106,7 +106,7 @@ async def test_both_are_asked_at_once_and_answer_together(make_bench: Make) -> N
     assert (bench.log.problems, bench.router.interleaving.open) == ([], 0)
     bench.nothing_is_left()
     (stats,) = [one for one in bench.metrics.arms.values() if one.group == "interleaved"]
-    assert (stats.version, list(stats.by_status())) == ("", [("", int(Code.OK), 1)])
+    assert (stats.version, list(stats.by_status())) == ("v1 + v2", [("v1 + v2", int(Code.OK), 1)])
     assert bench.rpc.handled(0) == {"OK": 1}
 
 
