@@ -57,7 +57,14 @@ def gather_preference(
     if calls:
         events = allocation_events(lines.all, name)
         allocations = find_allocations(calls, (INTERLEAVED,), experiment, events, as_of)
-    return GatheredEvidence(_evidence(found, looks), tuple(allocations), (_facts(found),), looks), found
+    return gathered_preference(found, looks, allocations), found
+
+
+def gathered_preference(
+    found: PreferenceEvidence, looks: Looks, allocations: Sequence[LoggedAllocation]
+) -> GatheredEvidence:
+    """The evidence in the form that every report has: one group, which is compared with none."""
+    return GatheredEvidence(_evidence(found, looks), tuple(allocations), (_facts(found),), looks)
 
 
 def _evidence(found: PreferenceEvidence, looks: Looks) -> Evidence:

@@ -147,8 +147,8 @@ _INTERLEAVING: Final = (
     ),
     Scenario(
         "interleaving-better",
-        "two lists interleaved, items of the other one clicked 12 % more often",
-        InterleavingScenario(lift=0.12).draw,
+        "two lists interleaved, items of the other one clicked 20 % more often",
+        InterleavingScenario(lift=0.20).draw,
         (Promise("prefer the better one", least=0.80), Promise("refuse or check_first", most=0.005)),
     ),
     Scenario(
