@@ -1,6 +1,7 @@
 """What an interleaving's page says of users' preference: answers, rows, one picture."""
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from abfleet_analysis.report.details import MetricPath
 from abfleet_analysis.report.interleaving import HEAD, preference_rows, preference_sentences, share_interval
 from abfleet_analysis.report.report import ExperimentReport
 
-from abfleet_dashboard.numbers import counted, share
+from abfleet_dashboard.numbers import NBSP, counted, share
 from abfleet_dashboard.pictures import estimate as estimates
 from abfleet_dashboard.pictures.picture import Picture
 
@@ -30,9 +31,18 @@ def preference_view(report: ExperimentReport, key: str) -> PreferenceView | None
     result = report.preference
     if result is None:
         return None
-    sentences = tuple(f"{text[:1].upper()}{text[1:]}." for text in preference_sentences(result, report.plan))
-    head = tuple(name[:1].upper() + name[1:] for name in HEAD)
-    return PreferenceView(head, tuple(preference_rows(result)), sentences, _path(report, result, key))
+    sentences = tuple(f"{_begun(_spaced(text))}." for text in preference_sentences(result, report.plan))
+    rows = tuple(tuple(map(_spaced, row)) for row in preference_rows(result))
+    return PreferenceView(tuple(map(_begun, HEAD)), rows, sentences, _path(report, result, key))
+
+
+def _begun(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}"
+
+
+def _spaced(text: str) -> str:
+    """Percents as everywhere on a page."""
+    return re.sub(r"(?<=\d)%", f"{NBSP}%", text)
 
 
 def _path(report: ExperimentReport, result: PreferenceResult, key: str) -> Picture | None:
@@ -113,7 +123,7 @@ def preference_sureness(report: ExperimentReport, result: PreferenceResult) -> t
         )
     version = report.decision.version or result.leading
     if (interval := share_interval(result, version)) != "-":
-        text = interval.replace("%", "\u00a0%").replace(" to ", " and ")
+        text = _spaced(interval).replace(" to ", " and ")
         found.append(
             f"At all looks together, the share of users who prefer {version} lies between {text}, in 95\u00a0% of all "
             "experiments."
