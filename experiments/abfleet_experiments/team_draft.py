@@ -84,7 +84,7 @@ def draft(first: Sequence[Item], second: Sequence[Item], limit: int, first_picks
         if b == item:
             b = next(rest_of_second, None)
     if count < limit:  # of one of them, as the other has none left
-        left = [] if a is None else [a, *rest_of_first]
+        left: list[Item] = [] if a is None else [a, *rest_of_first]
         left += [] if b is None else [b, *rest_of_second]
         items += dict.fromkeys(left)
         teams += [NOBODY] * (len(items) - count)
