@@ -5,7 +5,7 @@ gets credit for what both rankings begin with is from Chapelle, Joachims, Radlin
 analysis of interleaved search evaluation, ACM TOIS 30 (2012).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import takewhile
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ import mmh3
 
 from abfleet_experiments.bucketing import interleave_salt
 
-Item = TypeVar("Item", int, str, bytes)
+Item = TypeVar("Item", bound=Hashable)
 
 TEAM_A, TEAM_B, NOBODY = "A", "B", "="
 """Letters of `teams`. A is the version that the file names first."""
