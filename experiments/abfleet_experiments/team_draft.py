@@ -5,7 +5,7 @@ gets credit for what both rankings begin with is from Chapelle, Joachims, Radlin
 analysis of interleaved search evaluation, ACM TOIS 30 (2012).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import takewhile
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -13,7 +13,7 @@ import mmh3
 
 from abfleet_experiments.bucketing import interleave_salt
 
-Item = TypeVar("Item", int, str, bytes)
+Item = TypeVar("Item", bound=Hashable)
 
 TEAM_A, TEAM_B, NOBODY = "A", "B", "="
 """Letters of `teams`. A is the version that the file names first."""
@@ -62,27 +62,30 @@ def draft(first: Sequence[Item], second: Sequence[Item], limit: int, first_picks
     if first == second:
         same = tuple(first[:limit])
         return Draft(same, NOBODY * len(same))
-    rankings = (first, second)
     shared = takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
     items = list(dict.fromkeys(item for item, _ in shared))
-    teams = [NOBODY] * len(items)
-    taken = set(items)
-    places = [0, 0]  # in each ranking, of its best item that is not there yet
-    starts = 0 if len(items) % 2 == 0 or first_picks(len(items) // 2) else 1  # who picks first in the pair
-    while len(items) < limit:
-        for team in (0, 1):
-            while places[team] < len(rankings[team]) and rankings[team][places[team]] in taken:
-                places[team] += 1
-        left = [len(ranking) - place for ranking, place in zip(rankings, places, strict=True)]
-        if not all(left):
-            rest = dict.fromkeys(item for item in rankings[left[1] > 0] if item not in taken)
-            items += rest
-            teams += [NOBODY] * len(rest)
-            break
-        if len(items) % 2 == 0:
-            starts = 0 if first_picks(len(items) // 2) else 1
-        team = (starts + len(items)) % 2
-        items.append(rankings[team][places[team]])
-        taken.add(items[-1])
-        teams.append((TEAM_A, TEAM_B)[team])
-    return Draft(tuple(items[:limit]), "".join(teams[:limit]))
+    count, taken = len(items), set(items)
+    teams = [NOBODY] * count
+    rest_of_first: Iterator[Item] = (
+        item for item in first if item not in taken
+    )  # asked for one by one, while `taken` grows
+    rest_of_second: Iterator[Item] = (item for item in second if item not in taken)
+    a, b = next(rest_of_first, None), next(rest_of_second, None)
+    firsts_turn = count % 2 == 1 and first_picks(count // 2)
+    while count < limit and a is not None and b is not None:
+        firsts_turn = not firsts_turn if count % 2 else first_picks(count // 2)
+        item = a if firsts_turn else b
+        items.append(item)
+        taken.add(item)
+        teams.append(TEAM_A if firsts_turn else TEAM_B)
+        count += 1
+        if a == item:
+            a = next(rest_of_first, None)
+        if b == item:
+            b = next(rest_of_second, None)
+    if count < limit:  # of one of them, as the other has none left
+        left: list[Item] = [] if a is None else [a, *rest_of_first]
+        left += [] if b is None else [b, *rest_of_second]
+        items += dict.fromkeys(left)
+        teams += [NOBODY] * (len(items) - count)
+    return Draft(tuple(items[:limit]), "".join(teams)[:limit])

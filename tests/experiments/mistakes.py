@@ -507,6 +507,16 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         f"{E}.autopilot",
         "is not allowed with `interleave`, because there is no group to act on; leave it out",
     ),
+    "interleaved, and one logs no items": (
+        VALID[VALID.index("  v2:") :],
+        """\
+  v2: {target: "h:2", log: {items: item_ids}}
+experiments:
+  - {name: e, interleave: [v2, §v1]}
+""",
+        f"{E}.interleave[1]",
+        "`v1` has no output with items for ModelInfer, and `v2` has; name one in its `log`",
+    ),
     "forced into another group than interleaved": (
         GROUPS,
         "interleave: [v1, v2]\n    overrides: {u: §control}\n",

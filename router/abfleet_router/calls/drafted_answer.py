@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from abfleet_experiments.config import LoggedOutputs
-from abfleet_experiments.team_draft import NOBODY, TEAM_A, Draft, team_draft
+from abfleet_experiments.team_draft import NOBODY, TEAM_B, Draft, team_draft
 from abfleet_protos.inference_pb2 import ModelInferResponse
 from abfleet_protos.recommender_pb2 import RecommendResponse
 from google.protobuf.message import DecodeError
@@ -48,17 +48,22 @@ def drafted_recommendation(
     if named and (first.item_ids or second.item_ids):
         raise NotDrafted("one version has names of items, and the other numbers")
     lists: list[Any] = [(one.items if named else one.item_ids)[:] for one in (first, second)]
-    draft: Draft[Any] = team_draft(lists[0], lists[1], limit, **toss._asdict())
-    answer = RecommendResponse()
-    (answer.items if named else answer.item_ids).extend(draft.items)
-    scores = [dict(zip(items, one.scores[:], strict=False)) for items, one in zip(lists, (first, second), strict=True)]
-    if all(len(known) == len(items) for known, items in zip(scores, lists, strict=True)):
-        answer.scores.extend(
-            scores[0 if _is_of_first(letter, item, scores[0]) else 1][item]
+    draft: Draft[Any] = team_draft(
+        lists[0], lists[1], limit, salt=toss.salt, user_id=toss.user_id, request_id=toss.request_id
+    )
+    mine = dict(zip(lists[0], first.scores[:], strict=False))
+    theirs = dict(zip(lists[1], second.scores[:], strict=False))
+    scores = None
+    if len(mine) == len(lists[0]) and len(theirs) == len(lists[1]):
+        scores = [
+            theirs[item] if letter == TEAM_B or item not in mine else mine[item]
             for item, letter in zip(draft.items, draft.teams, strict=True)
-        )
-    encoded: bytes = answer.SerializeToString()
-    return encoded, DraftedItems(NamedItems(draft.items) if named else draft.items, draft.teams)
+        ]
+    if named:
+        encoded: bytes = RecommendResponse(items=draft.items, scores=scores).SerializeToString()
+        return encoded, DraftedItems(NamedItems(draft.items), draft.teams)
+    encoded = RecommendResponse(item_ids=draft.items, scores=scores).SerializeToString()
+    return encoded, DraftedItems(draft.items, draft.teams)
 
 
 def drafted_inference(
@@ -73,11 +78,13 @@ def drafted_inference(
     if tables[0].items.datatype != tables[1].items.datatype:
         raise NotDrafted("the items of the two versions have different datatypes")
     limit = max(len(table.items.rows) for table in tables)
-    draft = team_draft(tables[0].listed, tables[1].listed, limit, **toss._asdict())
+    draft = team_draft(
+        tables[0].listed, tables[1].listed, limit, salt=toss.salt, user_id=toss.user_id, request_id=toss.request_id
+    )
     places = [{row: place for place, row in reversed([*enumerate(table.listed)])} for table in tables]
     picks: list[tuple[int, int]] = []
     for row, letter in zip(draft.items, draft.teams, strict=True):
-        team = 0 if _is_of_first(letter, row, places[0]) else 1
+        team = 1 if letter == TEAM_B or row not in places[0] else 0
         picks.append((team, places[team][row]))
     longest = 0 if len(tables[0].items.rows) == limit else 1
     picks += [(longest, place) for place in range(len(picks), limit)]  # what stands behind the end of its list
@@ -178,11 +185,6 @@ def _add_output(answer: Any, name: str, tables: Sequence[_Table], other: str, pi
         raise NotDrafted(f"the output `{name[:64]}` has no value for each item, and is not the same in both answers")
     answer.outputs.add(name=name, datatype=mine.datatype, shape=shape)
     answer.raw_output_contents.append(content)
-
-
-def _is_of_first(letter: str, item: Any, known: Any) -> bool:
-    """Whether the first version gave an item; of what is nobody's, whether it has it."""
-    return letter == TEAM_A or (letter == NOBODY and item in known)
 
 
 def _is_logged(row: bytes, datatype: str) -> bool:

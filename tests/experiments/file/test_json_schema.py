@@ -59,6 +59,7 @@ BEYOND_A_SCHEMA = {
     "interleaved and metrics",
     "interleaved and autopilot",
     "forced into another group than interleaved",
+    "interleaved, and one logs no items",
     "shares of an interleaving",
     "shadow of no model",
     "shadow of calls of no model",

@@ -136,6 +136,7 @@ BETWEEN_KEYS = (
     ("concluded", "is given twice"),
     ("].model", "is given twice"),
     ("", "is the `model` itself"),
+    ("", "has no output with items"),
 )
 TYPES = (None, True, False, 0, 1, -1, 0.5, 2.5, "", "x", "0.8", "true", [], [1], [[]], {}, {"x": 1})
 NO_NUMBERS = (math.nan, math.inf, -math.inf)
