@@ -1,5 +1,7 @@
 """Interleavings in logs: who gets credit, what counts, and the verdicts, through the analysis of files."""
 
+import hashlib
+import json
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -7,8 +9,11 @@ from typing import Any
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_experiments.file.load import load_text
-from scipy.stats import binomtest
+from scipy.stats import binom, binomtest
+from typer.testing import CliRunner
 
+from abfleet.cli import app
+from abfleet.notify.verdict_changes import changes
 from tests.analysis.interleaved_log import Drawn, clicked, file_text, interleaved, plain_count, read
 from tests.analysis.log_lines import DAY, START, LogLines, only, report_of
 
@@ -191,3 +196,107 @@ def test_other_experiments_are_reported_beside_it(tmp_path: Path) -> None:
     folder = Drawn(users=20).log.write(tmp_path)
     report = analyse([folder], load_text(file_text()), detailed=True)
     assert set(report.as_dict(detailed=True)["experiments"][0]) >= {"decision", "preference", "history", "metrics"}  # type: ignore[index]
+
+
+# --- commands ---------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> Any:
+    """The command, in this process."""
+    return CliRunner().invoke(app, [str(one) for one in arguments])
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Flags for a folder with an interleaving whose users prefer v2, and its experiments file."""
+    folder = tmp_path_factory.mktemp("interleaving")
+    Drawn(users=250, lean=0.7).log.write(folder)
+    file = folder / "experiments.yaml"
+    file.write_text(file_text(), encoding="utf-8")
+    return str(folder), str(file)
+
+
+def test_the_text_report(drawn: tuple[str, str]) -> None:
+    """Verdict, table and every population; nothing of control and metrics."""
+    shown = run("analyze", "--logs", drawn[0], "--experiments", drawn[1]).output
+    assert shown.startswith("test: PREFER v2  running since ")
+    for part in (
+        "users who prefer it",
+        "95 %, at all looks",
+        "the lists of ",
+        "merged lists: ",
+        "drafts: fair (p = ",
+        "an A/B test of the two would need some ",
+    ):
+        assert part in shown
+    assert "control" not in shown
+
+
+def test_markdown_and_html(drawn: tuple[str, str], tmp_path: Path) -> None:
+    """Both are made of the same rows and sentences."""
+    page = tmp_path / "report.html"
+    result = run("analyze", "--logs", drawn[0], "--experiments", drawn[1], "--markdown", "--html", page)
+    assert "## test: PREFER v2" in result.output
+    assert "| version | users who prefer it |" in result.output
+    assert "Users prefer v2: " in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("verdicts", "code"), [("prefer", 3), ("no_preference,ship", 0)])
+def test_fail_on_knows_these_verdicts(drawn: tuple[str, str], verdicts: str, code: int) -> None:
+    """As any other."""
+    result = run("analyze", "--logs", drawn[0], "--experiments", drawn[1], "--fail-on", verdicts, "--json")
+    assert result.exit_code == code
+
+
+@pytest.mark.parametrize(
+    ("winner", "warning"), [("v2", None), ("v1", "the verdict of the log is PREFER v2, but the winner here is v1")]
+)
+def test_conclude_quotes_the_preference(drawn: tuple[str, str], winner: str, warning: str | None) -> None:
+    """The winner is a version, and a warning says where the log has the other one."""
+    flags = ("--logs", drawn[0], "--experiments", drawn[1], "--dry-run", "--json")
+    document = json.loads(run("conclude", "test", "--winner", winner, *flags).stdout)["newest_verdict"]
+    assert (document["verdict"], document["version"], document["warning"]) == ("prefer", "v2", warning)
+
+
+def test_a_change_to_a_preference_is_notified(drawn: tuple[str, str]) -> None:
+    """With the version; a change without one has the same message and id as it always had."""
+    document = json.loads(run("analyze", "--logs", drawn[0], "--experiments", drawn[1], "--json").stdout)
+    (change,) = changes({}, document)
+    assert change.message() | {"verdict": "prefer", "version": "v2", "group": None} == change.message()
+    assert "prefer v2: users prefer v2 to v1" in change.sentence()
+    document["experiments"][0]["decision"] |= {"verdict": "roll_back", "group": "treatment", "version": None}
+    (change,) = changes({}, document)
+    assert "version" not in change.message()
+    parts = ["test", {"verdict": "keep_running", "group": None, "treatments": {}}]
+    parts += [{"verdict": "roll_back", "group": "treatment", "treatments": {}}, document["as_of"]]
+    assert change.id == hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def test_power_of_an_interleaving(drawn: tuple[str, str]) -> None:
+    """From a log or without one; the exact sign test has the power at that number of users."""
+    flags = ("--experiments", drawn[1], "--preference", "0.55", "--json")
+    need = json.loads(run("power", *flags, "--with-preference", "0.25", "--users-per-day", "1000").stdout)
+    assert need["users_planned"] == pytest.approx(4 * need["users_with_preference"], abs=4)
+    assert need["days"] == pytest.approx(need["users_planned"] / 1000, rel=0.01)
+    users = round(need["users_with_preference"] / 1.25)
+    threshold = int(binom.isf(0.025, users, 0.5))
+    assert float(binom.sf(threshold, users, 0.55)) == pytest.approx(0.8, abs=0.02)
+    of_log = json.loads(run("power", *flags, "--logs", drawn[0]).stdout)
+    assert 0.2 < of_log["with_preference"] < 0.9
+    assert of_log["days"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--preference", "0.4"), "--preference: is 0.4; allowed: a share above 0.5 and below 1, such as 0.55"),
+        (("--with-preference", "1.2"), "--with-preference: is 1.2; allowed: a share above 0 and up to 1, such as 0.3"),
+        (("--effect", "0.1"), "--baseline, --deviation, --effect: are not of test, which interleaves"),
+    ],
+)
+def test_power_refuses(drawn: tuple[str, str], flags: tuple[str, ...], message: str) -> None:
+    """What is not of an interleaving, and shares that cannot be."""
+    more = () if "--with-preference" in flags else ("--with-preference", "0.3")
+    result = run("power", "--experiments", drawn[1], *more, *flags)
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
