@@ -1,7 +1,10 @@
 """Lists out of two versions, with real processes: the same at every router, and whatever happens to a version."""
 
 import json
+import re
 import signal
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,7 @@ from abfleet_protos.inference_pb2 import ModelInferRequest, ModelInferResponse
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
 from abfleet_protos.recommender_pb2_grpc import RecommenderStub
 
-from tests.support.fleet import Fleet, experiments_file
+from tests.support.fleet import Fleet, experiments_file, wait_until
 
 pytestmark = pytest.mark.system
 FIRST, SECOND = "v1.2.3", "v1.4.0-rc1"
@@ -99,6 +102,28 @@ def infers_too(fleet: Fleet) -> None:
     assert len(line["teams"]) == len(line["items"]) == len(line["outputs"]["scores"])
     assert line["outputs"]["scores"][:10] == pytest.approx(list(plain.scores), rel=1e-3)
     assert (answer.model_version, answer.parameters["group"].string_param) == ("", "interleaved")
+
+
+def test_users_of_traffic_click_on_what_they_are_shown(tmp_path: Path) -> None:
+    """Outcomes of `abfleet traffic` join interleaved lists by request id, and items of both teams are clicked."""
+    with Fleet(tmp_path, experiments=duel(), versions=(FIRST, SECOND)) as fleet:
+        for version in (FIRST, SECOND):
+            fleet.wait_for_serving(version)
+        words = ("--rate", "300", "--duration", "1.5", "--users", "50", "--delay", "0.1", "--loss", "0")
+        command = [sys.executable, "-m", "abfleet", "traffic", "--address", fleet.address, *words]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_until(lambda: not fleet.status().decision_log.buffered, "an empty buffer")
+        lines = fleet.log()
+    assert re.search(r"duel\s+interleaved\s+both\s+50\s+450", done.stdout), done.stdout
+    exposures = {line["request_id"]: line for line in lines if line["event"] == "exposure"}
+    credit: Counter[str] = Counter()
+    for line in lines:
+        if line["event"] == "outcome" and line["type"] == "click":
+            shown = exposures[line["request_id"]]
+            credit[shown["teams"][shown["items"].index(line["item_id"])]] += 1
+    assert len(exposures) == 450
+    assert min(credit["A"], credit["B"]) > 10, credit
 
 
 @pytest.mark.parametrize("dies", [FIRST, SECOND])
