@@ -82,6 +82,19 @@ def test_no_preference_at_the_horizon(tmp_path: Path) -> None:
     assert experiment["decision"]["reasons"][0].startswith("the horizon has ended after 80 users")
 
 
+def test_a_horizon_of_minutes(tmp_path: Path) -> None:
+    """Shorter than the default `plan.minimum`, which has no say here; looks are seconds apart."""
+    text = file_text().replace("{horizon: 14d, look: 1d, minimum: 1d}", "{horizon: 5m, look: 10s}")
+    log = LogLines()
+    for number in range(60):
+        at = START + timedelta(seconds=5 * number)
+        clicked(log, f"u{number}", interleaved(log, f"u{number}", at, ("AB", "BA")[number % 2]), 1 + number % 2, at)
+    experiment = only(report_of(log.write(tmp_path), text))
+    assert (experiment["decision"]["verdict"], experiment["decision"]["version"]) == ("prefer", "v1")
+    assert experiment["plan"]["looks_done"] == 29
+    assert experiment["plan"]["minimum_until"] is None
+
+
 def test_credit_is_the_teams(tmp_path: Path) -> None:
     """A, B and nobody; once for a call and item; not of other lists, not without a request, not in identical lists."""
     log = LogLines()

@@ -241,7 +241,8 @@ def ab_ships(pair: Pair, users: int, random: np.random.Generator) -> bool:
     error = np.sqrt(variances[0] + variances[1])
     fractions = [(look + 1) / LOOKS for look in range(LOOKS)]
     bound = boundaries(0.025, fractions, np.maximum.accumulate(np.square(rates[0] / error)).tolist())
-    return bool(((rates[1] - rates[0]) / error >= bound).any())
+    with np.errstate(invalid="ignore"):  # on the first days nobody may have clicked
+        return bool(((rates[1] - rates[0]) / error >= bound).any())
 
 
 def interleaved(pair: Pair, users: int, random: np.random.Generator) -> PreferenceEvidence:
