@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_experiments.file.load import load_text
+from abfleet_log.files import WriterIdentity
+from abfleet_log.tools.compact import compact
 from scipy.stats import binom, binomtest
 from typer.testing import CliRunner
 
@@ -103,16 +105,17 @@ def test_credit_is_the_teams(tmp_path: Path) -> None:
         clicked(log, "a", request, item)
     clicked(log, "a", request, 77)  # not in the list
     clicked(log, "a", None, 3)  # names no call
+    clicked(log, None, interleaved(log, "e", request_id="alone"), 4)  # names the call alone
     clicked(log, "a", interleaved(log, "a", teams="=="), 1)  # identical lists
     clicked(log, "b", interleaved(log, "b", versions=["v2", "v1"]), 2)  # the second version is team A here
     clicked(log, "c", interleaved(log, "c", versions=["v2", "v9"]), 2)  # another pair
     clicked(log, "d", interleaved(log, "d"), 1)
     shown = preference(report_of(log.write(tmp_path), file_text()))
     assert shown["look"] is None
-    assert shown["users_preferring"] == [1, 1]
+    assert shown["users_preferring"] == [1, 2]
     assert shown["users_without_preference"] == 1
-    assert shown["clicks"] == {"credits": [2, 2], "nobodys": 3, "without_request": 1}
-    assert shown["calls"] | {"merged": 4, "identical": 1, "other_versions": 1} == shown["calls"]
+    assert shown["clicks"] == {"credits": [2, 3], "nobodys": 3, "without_request": 1}
+    assert shown["calls"] | {"merged": 5, "identical": 1, "other_versions": 1} == shown["calls"]
 
 
 def test_calls_that_do_not_count(tmp_path: Path) -> None:
@@ -134,6 +137,14 @@ def test_calls_that_do_not_count(tmp_path: Path) -> None:
     assert without["data_quality"]["excluded"] == 1
     assert without["excluded"]["users"] == 1
     assert without["excluded"]["windows"][0]["calls"] == {"interleaved": 1}
+
+
+def test_compacted_logs_say_the_same(tmp_path: Path) -> None:
+    """Parquet has the versions and teams as the lines do."""
+    folder = Drawn().log.write(tmp_path)
+    lines = report_of(folder, file_text())
+    compact(folder, folder / "compacted", WriterIdentity("host", 1))
+    assert preference(report_of(folder / "compacted", file_text())) == preference(lines)
 
 
 def test_names_of_items(tmp_path: Path) -> None:

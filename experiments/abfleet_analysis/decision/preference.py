@@ -63,8 +63,7 @@ class ClickSums:
     """Clicks on merged lists, at the moment of the report, and sums over their users.
 
     Attributes:
-        first, second, nobodys: Clicks on items of each team, and on items that both lists began with, or that were in
-            identical lists.
+        first, second, nobodys: Clicks on items of each team, and of none, as in identical lists.
         without_request: Clicks that name no call, and so no team. not_in_list: Clicks on an item that was not shown.
         users: Who have a merged list. With y = clicks, z = lists, c = credits for the first version less those for the
             second: sums over these users of products.

@@ -98,7 +98,7 @@ def preference_sentences(result: PreferenceResult, plan: AnalysisPlan) -> Iterat
     if calls.merged:
         yield (
             f"merged lists: {calls.merged:,}, of which {calls.identical:,} were identical and say nothing; clicks on "
-            f"items that both lists began with: {clicks.nobodys:,}"
+            f"items of neither team: {clicks.nobodys:,}"
         )
     if calls.fallbacks or calls.failures:
         yield (
