@@ -1,9 +1,9 @@
 """What an interleaved call costs: processor time of router and workers beside that of a plain call, in turn.
 
-`./run prove interleaving_cost [--rounds N] [--calls N] [--at-once N] [--beside VERSION]` sends calls of users whose lists
-are out of two versions, and as many of users who get one version (`--beside`; both in equal parts where it is not given),
-by turns over the same fleet. Printed are microseconds a call, and the median ratio with its interval (bootstrap over
-rounds). It must be at most 2.2.
+`./run prove interleaving_cost [--rounds N] [--calls N] [--at-once N] [--beside VERSION]` sends calls of users whose
+lists are out of two versions, and as many of users who get one version (`--beside`; where it is not given, half of them
+each), by turns over the same fleet. Printed are microseconds a call, and the median ratio with its interval (bootstrap
+over rounds). It must be at most 2.2.
 """
 
 import argparse

@@ -178,15 +178,23 @@ class Interleaving:
         if first is None or second is None or self._pairs.pop(pair.routed, None) is None:
             return
         self._count_attempts(pair)
+        try:
+            self._end(pair.routed, first, second)
+        except Exception:  # our own error with one call must not end those that came with it
+            log.exception("a call of two versions could not be ended", request_id=pair.routed.request_id)
+            if not pair.routed.done:
+                self._attempts.fail(pair.routed, Code.INTERNAL, "the router failed on this call; see its log")
+
+    def _end(self, routed: RoutedCall, first: TeamAnswer | TeamLoss, second: TeamAnswer | TeamLoss) -> None:
         if isinstance(first, TeamLoss):
             if isinstance(second, TeamLoss):
-                self._both_lost(pair.routed, (first, second))
+                self._both_lost(routed, (first, second))
             else:
-                self._serve_alone(pair.routed, second, first.failure or FailureReason.MODEL_ERROR)
+                self._serve_alone(routed, second, first.failure or FailureReason.MODEL_ERROR)
         elif isinstance(second, TeamLoss):
-            self._serve_alone(pair.routed, first, second.failure or FailureReason.MODEL_ERROR)
+            self._serve_alone(routed, first, second.failure or FailureReason.MODEL_ERROR)
         else:
-            self._serve_both(pair.routed, first, second)
+            self._serve_both(routed, first, second)
 
     def _count_attempts(self, pair: Pair) -> None:
         pair.routed.attempts = sum(team.attempts for team in pair.teams)
