@@ -105,11 +105,11 @@ class Interleaving:
         snapshots = routed.snapshot.teams[routed.arm.index]
         pair.teams = tuple(kind(routed, number, snapshots[number], until, pair) for number in (0, 1))
         for team, place in zip(pair.teams, asked, strict=True):
-            pool = team.snapshot.default_pool
             if isinstance(place, Replica):
-                self._attempts.enqueue(team, pool, place, now)
+                self._attempts.enqueue(team, team.snapshot.default_pool, place, now)
             else:
-                self._attempts.after_failure(team, pool, place, broke=False)
+                team.done = True
+                pair.on_lost(team, Code.UNAVAILABLE, "nobody can be asked", place)
 
     def cancel(self, routed: RoutedCall) -> None:
         """The caller has gone: what has not been answered is taken back."""

@@ -227,6 +227,31 @@ async def test_a_version_without_workers_is_not_waited_for(make_bench: Make) -> 
     assert (line["served_version"], line["fallback"], line["attempts"]) == ("v1", "unavailable", 1)
 
 
+@pytest.mark.parametrize(
+    ("config", "opened", "asked", "fallback"),
+    [
+        (CONFIG, ("v2",), {"v1"}, "ejected"),
+        (CONFIG, ("v1",), {"v2"}, "ejected"),
+        (CONFIG, ("v1", "v2"), {"v1", "v2"}, None),
+        (THIRD, ("v2", "v3"), {"v1"}, "ejected"),
+        (THIRD, ("v2", "v3", "v1"), {"v1"}, "ejected"),
+    ],
+)
+async def test_an_open_circuit(
+    make_bench: Make, config: str, opened: tuple[str, ...], asked: set[str], fallback: str | None
+) -> None:
+    """A version that nobody answers for is not asked where another one can; else it is."""
+    bench = await make_bench(config=config)
+    for version in opened:
+        bench.fleet.pools[version]._circuit.open(bench.clock())
+    call = bench.call("forced", request_id="r1")
+    await bench.arrive(call)
+    assert {replica.version for replica, _ in bench.open_batches()} == asked
+    await answer(bench, *asked)
+    assert (call.code, line_of(bench, call)["fallback"]) == (Code.OK, fallback)
+    bench.nothing_is_left()
+
+
 async def test_where_both_fail_the_default_answers(make_bench: Make) -> None:
     """As for any group whose version fails; the reason is that of the last to fail."""
     bench = await make_bench(config=THIRD)
