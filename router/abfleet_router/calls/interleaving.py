@@ -31,6 +31,9 @@ from abfleet_router.fleet.replica import Replica
 
 log = structlog.get_logger("abfleet.router.interleaving")
 
+MOST_TOLD = 100
+"""Reasons that are remembered as told."""
+
 
 class TeamAnswer(NamedTuple):
     """What a version has answered to its part of a call.
@@ -91,6 +94,8 @@ class Interleaving:
         self._attempt_timeout_seconds = attempt_timeout_seconds
         self._pairs: dict[RoutedCall, Pair] = {}
         self._answered: list[Pair] = []  # of the batch that is being read
+        self._told_of = ""  # the revision in which these reasons were told
+        self._told: set[str] = set()
 
     @property
     def open(self) -> int:
@@ -102,8 +107,8 @@ class Interleaving:
         pair = self._pairs[routed] = Pair(routed, self)
         until = now + min((routed.deadline - now) / 2, self._attempt_timeout_seconds)
         kind = InferTeamCall if routed.hop is INFER else TeamCall
-        snapshots = routed.snapshot.teams[routed.arm.index]
-        pair.teams = tuple(kind(routed, number, snapshots[number], until, pair) for number in (0, 1))
+        of = routed.snapshot.teams[routed.arm.index].of
+        pair.teams = tuple(kind(routed, number, of[number], until, pair) for number in (0, 1))
         for team, place in zip(pair.teams, asked, strict=True):
             if isinstance(place, Replica):
                 self._attempts.enqueue(team, team.snapshot.default_pool, place, now)
@@ -200,7 +205,10 @@ class Interleaving:
         pair.routed.attempts = sum(team.attempts for team in pair.teams)
 
     def _both_lost(self, routed: RoutedCall, losses: Sequence[TeamLoss]) -> None:
-        """The default version answers, if it is not one of the two and the caller is not to blame."""
+        """The default version answers, if it is not one of the two and the caller is not to blame.
+
+        Of two reasons the log has the default's, or else the second version's.
+        """
         for loss in losses:
             if loss.failure is None:
                 self._attempts.fail(routed, loss.code, loss.text)
@@ -214,22 +222,34 @@ class Interleaving:
         self._attempts.after_failure(routed, pools[last], failure, broke=False)
 
     def _serve_both(self, routed: RoutedCall, first: TeamAnswer, second: TeamAnswer) -> None:
-        config = routed.snapshot.config
-        toss = Toss(config.experiment(routed.arm.experiment or "").salt, routed.user_id, routed.request_id)
+        teams = routed.snapshot.teams[routed.arm.index]
+        toss = Toss(teams.salt, routed.user_id, routed.request_id)
         items: LoggedItems
         try:
             if first.message is None or second.message is None:
-                versions = routed.arm.interleave or ("", "")
-                wanted = (config.logged_outputs(versions[0]), config.logged_outputs(versions[1]))
-                response, items = drafted_inference(first.response, second.response, wanted, toss)
+                response, items = drafted_inference(first.response, second.response, teams.logged, toss)
             else:
                 limit = RecommendRequest.FromString(routed.call.payload).limit or LIMITS.default_limit
                 response, items = drafted_recommendation(first.message, second.message, limit, toss)
         except NotDrafted as error:
-            log.warning("two answers make no list", request_id=routed.request_id, reason=str(error))
+            self._tell(routed, str(error))
             self._serve_alone(routed, first, FailureReason.MODEL_ERROR)
             return
         self._answer(routed, response, items, "", max(first.worker_seconds, second.worker_seconds))
+
+    def _tell(self, routed: RoutedCall, reason: str) -> None:
+        """Tells the operator once in a configuration why lists of two versions cannot be one."""
+        if self._told_of != routed.snapshot.revision or len(self._told) >= MOST_TOLD:
+            self._told_of, self._told = routed.snapshot.revision, set()
+        if reason not in self._told:
+            self._told.add(reason)
+            log.warning(
+                "two answers make no list",
+                experiment=routed.arm.experiment,
+                versions=routed.arm.interleave,
+                reason=reason,
+                request_id=routed.request_id,
+            )
 
     def _serve_alone(self, routed: RoutedCall, answer: TeamAnswer, reason: FailureReason) -> None:
         """The answer of one version, as it is."""

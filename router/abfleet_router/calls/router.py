@@ -193,7 +193,7 @@ class Router:
         A version whose circuit is open is not asked where another can answer: the other one, or a default beside them.
         """
         pools, default = (
-            [team.default_pool for team in routed.snapshot.teams[routed.arm.index]],
+            [team.default_pool for team in routed.snapshot.teams[routed.arm.index].of],
             routed.snapshot.default_pool,
         )
         well = [bool(pool.available) and not pool.circuit_open(now) for pool in pools]

@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 from abfleet_experiments.config import LoggedOutputs
 from abfleet_experiments.file.load import load_text
 from abfleet_experiments.team_draft import team_draft
@@ -253,7 +254,7 @@ async def test_an_open_circuit(
 
 
 async def test_where_both_fail_the_default_answers(make_bench: Make) -> None:
-    """As for any group whose version fails; the reason is that of the last to fail."""
+    """As for any group whose version fails; the reason is that of the second version."""
     bench = await make_bench(config=THIRD)
     call = bench.call("forced", request_id="r1")
     await bench.arrive(call)
@@ -620,13 +621,23 @@ async def test_model_infer_is_interleaved_too(make_bench: Make) -> None:
 
 
 async def test_tensors_that_make_no_list_are_the_first_versions(make_bench: Make) -> None:
-    """Logged as its fallback, so that nobody takes it for a list out of two."""
-    bench = await make_bench(config=CONFIG)
+    """Logged as its fallback, so that nobody takes it for a list out of two; the operator is told why, once."""
+    with structlog.testing.capture_logs() as told:
+        await two_that_do_not_fit(await make_bench(config=CONFIG))
+    said = [one for one in told if one["event"] == "two answers make no list"]
+    assert [(one["experiment"], one["versions"]) for one in said] == [("duel", ("v1", "v2"))]
+    assert "more than one list" in said[0]["reason"]
+
+
+async def two_that_do_not_fit(bench: Bench) -> None:
+    """Two calls whose second version answers two lists."""
     call = infer(bench, message(id="r1", parameters={"user_id": "forced"}))
     await infer_both(bench, call, {"v1": tensors([1, 2]), "v2": tensors([1, 2, 3, 4], shape=lambda n: [2, 2])})
     (line,) = bench.log.exposures()
     assert (line["served_version"], line["fallback"], line["items"]) == ("v1", "model_error", [1, 2])
     assert "teams" not in line
+    again = infer(bench, message(id="r2", parameters={"user_id": "forced"}))
+    await infer_both(bench, again, {"v1": tensors([1, 2]), "v2": tensors([1, 2, 3, 4], shape=lambda n: [2, 2])})
 
 
 async def test_whoever_names_a_version_gets_that_one(make_bench: Make) -> None:
