@@ -318,7 +318,7 @@ def test_test_alone_runs_everything_two_at_a_time(checkout: Checkout) -> None:
     assert checkout.run("setup").returncode == 0
     package = checkout.folder / "pytest.py"
     package.write_text("import sys; print(*sys.argv[1:], sep='|')")
-    assert checkout.run("test").stdout == "-n|2|--dist|loadfile\n"
+    assert checkout.run("test").stdout == "-n|3|--dist|loadfile\n"
     assert checkout.run("test", "tests/a b.py", "-k", "x or y").stdout == "tests/a b.py|-k|x or y\n"
 
 

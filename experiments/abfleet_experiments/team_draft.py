@@ -66,9 +66,8 @@ def draft(first: Sequence[Item], second: Sequence[Item], limit: int, first_picks
     items = list(dict.fromkeys(item for item, _ in shared))
     count, taken = len(items), set(items)
     teams = [NOBODY] * count
-    rest_of_first: Iterator[Item] = (
-        item for item in first if item not in taken
-    )  # asked for one by one, while `taken` grows
+    # Both are asked for one item at a time, while `taken` grows.
+    rest_of_first: Iterator[Item] = (item for item in first if item not in taken)
     rest_of_second: Iterator[Item] = (item for item in second if item not in taken)
     a, b = next(rest_of_first, None), next(rest_of_second, None)
     firsts_turn = count % 2 == 1 and first_picks(count // 2)

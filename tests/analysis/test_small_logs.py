@@ -5,12 +5,16 @@ Counts instead of times, because a test measures none; `./run prove small-logs` 
 
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import ibis
 import pytest
 from abfleet_analysis.analyse import analyse
+from abfleet_analysis.storage import duckdb_storage
 from abfleet_analysis.storage.duckdb_storage import DuckDBStorage
+from abfleet_analysis.storage.ibis_duckdb import connect
 from ibis.backends.duckdb import Backend
 
 from tests.support import made_log
@@ -34,24 +38,61 @@ UNNEEDED = (
 def test_a_small_report_asks_the_database_few_things(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each expression costs Ibis some milliseconds, and each call the database: of a small log that is all the time."""
     made_log.write_lines(tmp_path, SMALL, files=1)
-    compiled, asked = [], []
-    compile_, call = Backend.compile, DuckDBStorage.call
-
-    def compiling(self: Any, *arguments: Any, **named: Any) -> Any:
-        compiled.append(compile_(self, *arguments, **named))
-        return compiled[-1]
+    compiled = _compiled(monkeypatch)
+    asked, call = [], DuckDBStorage.call
 
     def calling(*arguments: Any) -> Any:
         asked.append(1)
         return call(*arguments)
 
-    monkeypatch.setattr(Backend, "compile", compiling)
     monkeypatch.setattr(DuckDBStorage, "call", calling)
     report = analyse([tmp_path], made_log.config())
     assert report.experiments[0].decision
     assert 10 < len(compiled) <= COMPILED
     assert 20 < len(asked) <= ASKED
     assert len(set(compiled)) == len(compiled), "the same query is not made twice"
+
+
+def test_sql_of_an_earlier_report_is_taken_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dashboard makes the same report again and again; of another log it is the same SQL."""
+    compiled = _compiled(monkeypatch)
+    reports = []
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        made_log.write_lines(folder, SMALL, files=number)
+        reports.append(analyse([folder], made_log.config()).experiments[0].decision.verdict)
+        if number == 1:
+            first = len(compiled)
+    assert reports[0] == reports[1]
+    assert len(compiled) - first <= first // 10, compiled[first:]
+
+
+def test_sql_is_remembered_in_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest queries are kept; one that is no longer remembered is written again."""
+    compiled = _compiled(monkeypatch)
+    monkeypatch.setattr(duckdb_storage, "MOST_WRITTEN", 3)
+    with closing(DuckDBStorage(connect("/nowhere"))) as storage:
+        table = storage.keep("numbers", ibis.range(5).unnest().name("n").as_table())
+        compiled.clear()
+        queries = [table.filter(table.n > least) for least in range(4)]
+        rows = [storage.fetched(query).num_rows for query in (*queries, queries[3], queries[0])]
+    assert rows == [4, 3, 2, 1, 1, 4]
+    assert len(compiled) == 5
+
+
+def _compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Ibis writes from now on, when nothing is remembered."""
+    compiled: list[str] = []
+    compile_ = Backend.compile
+
+    def compiling(self: Any, *arguments: Any, **named: Any) -> Any:
+        compiled.append(compile_(self, *arguments, **named))
+        return compiled[-1]
+
+    monkeypatch.setattr(Backend, "compile", compiling)
+    monkeypatch.setattr(duckdb_storage, "_WRITTEN", {})
+    return compiled
 
 
 def test_the_command_imports_only_what_it_needs(tmp_path: Path) -> None:

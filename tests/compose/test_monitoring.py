@@ -15,6 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -210,31 +211,29 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Fleet, P
     """A fleet of three workers, and a Prometheus that has seen it before, during and after some traffic."""
     folder = tmp_path_factory.mktemp("watched")
     flags = ("--metrics-port", "0", "--log-level", "info")
-    with Fleet(folder, experiments=experiments_file(), worker_flags=flags) as fleet:
+    with Fleet(folder, experiments=experiments_file(), worker_flags=flags) as fleet, ExitStack() as started:
         for version, _ in fleet.workers:
             fleet.wait_for_serving(version)
         by_alias = ("--version", "production", "--registry", str(MODELS), "--listen", "127.0.0.1:0", *flags)
         follower = Process("worker-production", "abfleet_worker", by_alias, folder)
+        started.callback(follower.stop)
         follower.ready()
         workers = [metrics_address(worker) for worker in (*fleet.workers.values(), follower)]
         steered = folder / "steered.yaml"  # of its own: what it would do is not asked here
         steered.write_text(experiments_file(autopilot={}))
         acting = ("--experiments", str(steered), "--logs", str(fleet.log_dir), "--metrics-port", "0")
         autopilot = Process("autopilot", "abfleet_autopilot", acting, folder)
+        started.callback(autopilot.stop)
         targets = {
             "abfleet-router": [fleet.metrics_address],
             "abfleet-worker": workers,
             "abfleet-autopilot": [autopilot.ready()[-1]],
         }
         prometheus = Prometheus(folder, targets)
-        try:
-            wait_until(prometheus.ready, "Prometheus is ready")
-            asyncio.run(traffic(fleet, prometheus))
-            yield fleet, prometheus
-        finally:
-            prometheus.stop()
-            autopilot.stop()
-            follower.stop()
+        started.callback(prometheus.stop)
+        wait_until(prometheus.ready, "Prometheus is ready")
+        asyncio.run(traffic(fleet, prometheus))
+        yield fleet, prometheus
 
 
 CALLS = [RecommendRequest(item_ids=SEED_HISTORY, user_id=f"user-{n % 60}", request_id=f"r{n}") for n in range(240)]

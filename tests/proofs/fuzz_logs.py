@@ -9,7 +9,8 @@ of a log is counted in plain Python (tests/support/fuzzed_truth.py). Invariants,
 - `evidence`: nothing is shipped, rolled back or stopped without users in both groups, or without data of the metric;
 - `history`: the report of a day and the newest one say the same of the looks up to that day; with `quantiles` also of
   quantile metrics, with `currencies` also of money where there is more than one currency. Not of the split where
-  neither the file nor a line says an allocation's shares, and later calls say more of them;
+  neither the file nor a line says an allocation's shares, and later calls say more of them. And where nothing
+  describes an allocation, the first few calls of it are strays until there are more: then users differ by these alone;
 - `truth`: counts and values are those that were counted by hand;
 - `order`: lines and files in another order, in more files, or compacted, give the same report;
 - `user`: without one user's lines no group has lost more than one user, and more calls than that user's;
@@ -136,6 +137,11 @@ def _history(newest: Report, earlier: Report, wanted: Sequence[str]) -> None:
         if then.gathered.looks.times[:looks] != one.gathered.looks.times[:looks]:
             raise Broken(f"history: {one.name}: the looks of {earlier.as_of} are at other times")
         mine, theirs = _paths(one), _paths(then)
+        if strays := _strays_learnt(then, one):
+            for name in (name for name in theirs if name[0] == "users"):
+                if np.abs(theirs[name][:looks] - mine[name][:looks]).max(initial=0) > strays:
+                    raise Broken(f"history: {one.name}: more users than calls of a new allocation: {' '.join(name)}")
+            continue
         if _shares_learnt(then, one):
             left |= {"split"}
         for name in theirs:
@@ -159,6 +165,14 @@ def _left_alone(report: Report, wanted: Sequence[str]) -> set[str]:
     foreign = any(one.gathered.evidence.quality.other_currencies for one in report.experiments)
     left = {"response_time_p95"} if "quantiles" not in wanted else set()
     return left | ({"revenue_per_user"} if foreign and "currencies" not in wanted else set())
+
+
+def _strays_learnt(then: ExperimentReport, one: ExperimentReport) -> int:
+    """Calls that were of an unknown allocation, of which later calls made a known one; 0 where there are none."""
+    known = {allocation.id for allocation in then.gathered.allocations}
+    as_of = then.gathered.looks.times[-1]
+    learnt = any(made.id not in known and made.begin <= as_of for made in one.gathered.allocations)
+    return then.gathered.evidence.quality.unknown_allocation if learnt else 0
 
 
 def _shares_learnt(then: ExperimentReport, one: ExperimentReport) -> bool:

@@ -8,7 +8,7 @@ the main thread notices late.
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import lru_cache, partial
-from threading import Lock
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -33,6 +33,8 @@ SORTED_AT_ONCE: Final = 8_000_000
 """Numbers of 8 bytes, that all of a column need not be in memory."""
 MOST_LISTED: Final = 1_000_000
 """Repeated numbers of a log that are listed in a query one by one."""
+MOST_WRITTEN: Final = 256
+"""Queries whose SQL is remembered, with some 90 KB each; a report of one experiment has about fifty."""
 _TYPES: Final[Mapping[str, dt.DataType]] = {
     "BIGINT": dt.int64,
     "BIGINT[]": dt.Array(dt.int64),
@@ -51,7 +53,8 @@ _TYPES: Final[Mapping[str, dt.DataType]] = {
 
 Result = TypeVar("Result")
 _THREADS: Final[WeakKeyDictionary[Any, ThreadPoolExecutor]] = WeakKeyDictionary()
-_LOCK: Final = Lock()
+_LOCK: Final = RLock()  # the collector may close a log within
+_WRITTEN: Final[dict[ops.Node, str]] = {}
 
 
 class DuckDBStorage(Storage):
@@ -93,14 +96,27 @@ class DuckDBStorage(Storage):
         """Runs a statement that has no rows."""
         self.call(lambda raw: raw.execute(statement))
 
+    def written(self, table: ir.Table) -> str:
+        """The table as SQL. Writing it is nearly half of a small report, so what was written for the same table of
+        another log, or of an earlier report, is taken again: the SQL depends on names, types and literals alone."""
+        with _LOCK:
+            if (found := _WRITTEN.get(table.op())) is not None:
+                return found
+        query = str(self.connection.compile(table))
+        with _LOCK:
+            _WRITTEN[table.op()] = query
+            while len(_WRITTEN) > MOST_WRITTEN:
+                del _WRITTEN[next(iter(_WRITTEN))]
+        return query
+
     def fetched(self, table: ir.Table) -> "pa.Table":
         """As of any database."""
-        return self.rows(self.connection.compile(table)).cast(table.schema().to_pyarrow())
+        return self.rows(self.written(table)).cast(table.schema().to_pyarrow())
 
     def keep(self, name: str, table: "ir.Table | pa.Table") -> ir.Table:
         """As a temporary table."""
         if isinstance(table, ir.Table):
-            return self.made(name, self.connection.compile(table))
+            return self.made(name, self.written(table))
 
         def given(raw: Any) -> None:
             raw.register("given_rows", table)
@@ -119,7 +135,7 @@ class DuckDBStorage(Storage):
 
     def view(self, name: str, table: ir.Table) -> ir.Table:
         """As of any database."""
-        self.execute(f'CREATE OR REPLACE VIEW "{name}" AS {self.connection.compile(table)}')
+        self.execute(f'CREATE OR REPLACE VIEW "{name}" AS {self.written(table)}')
         return self.named(name)
 
     def named(self, name: str) -> ir.Table:
@@ -146,7 +162,7 @@ class DuckDBStorage(Storage):
         hashed = f"hash({', '.join(quoted)})"
         listed = _combinations(self, f"{name}_words", quoted, words.rows, f"{hashed} AS words, {', '.join(narrow)}")
         if listed is None:
-            query = self.connection.compile(table.mutate(**follows({**words.values(table), **words.same})))
+            query = self.written(table.mutate(**follows({**words.values(table), **words.same})))
             return self.made(name, f"SELECT * REPLACE ({', '.join(narrow)}) FROM ({query})")  # noqa: S608
         # Looking one number up for a row costs less than looking each of its words up, and all that follows from them.
         facts = self.keep(f"{name}_facts", listed.mutate(**follows({**words.values(listed), **words.same})))
@@ -154,7 +170,7 @@ class DuckDBStorage(Storage):
         return self.made(
             name,
             f"SELECT t.* EXCLUDE (words, {', '.join(quoted)}), {found} FROM "  # noqa: S608
-            f"(SELECT *, {hashed} AS words FROM ({self.connection.compile(table)})) AS t "
+            f"(SELECT *, {hashed} AS words FROM ({self.written(table)})) AS t "
             f'JOIN "{name}_facts" AS w USING (words)',
         )
 
@@ -170,7 +186,7 @@ class DuckDBStorage(Storage):
     def keep_repeated(self, name: str, table: ir.Table, key: str) -> tuple[ir.Table, int]:
         """As of any database, but where too many numbers are repeated without grouping all."""
         keys = table.filter(table[key].notnull()).select(key)
-        twice = _repeated_numbers(self, self.connection.compile(keys), key)
+        twice = _repeated_numbers(self, self.written(keys), key)
         if len(twice) > MOST_LISTED:
             return Storage.keep_repeated(self, name, table, key)
         listed = ", ".join(map(str, np.unique(twice)))
@@ -186,7 +202,7 @@ class DuckDBStorage(Storage):
         for name, (function, column) in facts.items():
             value = column if column == "*" else f'"{column}"'
             chosen.append(f'{function}({value}) AS "{name}"')
-        query = f"SELECT {', '.join(chosen)} FROM ({self.connection.compile(table)}) GROUP BY hash({', '.join(quoted)})"  # noqa: S608
+        query = f"SELECT {', '.join(chosen)} FROM ({self.written(table)}) GROUP BY hash({', '.join(quoted)})"  # noqa: S608
         rows: list[dict[str, Any]] = self.rows(query).to_pylist()
         return rows
 

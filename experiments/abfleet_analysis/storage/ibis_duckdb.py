@@ -29,6 +29,8 @@ def connect(temporary: Path | str) -> "Backend":
     # DuckDB merges selects of selects by itself; for Ibis it is a quarter of the time that it takes to write SQL.
     ibis.options.sql.fuse_selects = False
     connection: Backend = Backend().connect(temp_directory=str(temporary))
+    # Each log has a database of its own, with the same tables: what is SQL for one is SQL for all.
+    connection.db_identity = "a log"
     return connection
 
 

@@ -118,7 +118,9 @@ class _Table:
             raise NotDrafted("an answer is no message") from None
         raw = self.message.raw_output_contents
         self.columns = {
-            tensor.name: _Column(tensor.datatype, tuple(tensor.shape), _rows(tensor, raw[place] if raw else None))
+            tensor.name: _Column(
+                tensor.datatype, tuple(tensor.shape), _rows(tensor, raw[place] if place < len(raw) else None)
+            )
             for place, tensor in enumerate(self.message.outputs)
         }
         if items is None:
@@ -145,7 +147,12 @@ def _rows(tensor: Any, raw: bytes | None) -> list[bytes]:
         size = struct.calcsize(f"<{form}")
         if raw is None:
             typed = getattr(tensor.contents, contents) if contents else ()
-            raw = struct.pack(f"<{len(typed)}{form}", *typed)
+            try:
+                raw = struct.pack(f"<{len(typed)}{form}", *typed)
+            except struct.error:
+                raise NotDrafted(
+                    f"the output `{tensor.name[:64]}` has values that {tensor.datatype} cannot have"
+                ) from None
         rows = [raw[begin : begin + size] for begin in range(0, len(raw), size)]
     else:
         raise NotDrafted(f"the output `{tensor.name[:64]}` has the datatype {tensor.datatype[:16]}")

@@ -31,6 +31,9 @@ from abfleet_router.fleet.replica import Replica
 
 log = structlog.get_logger("abfleet.router.interleaving")
 
+MOST_TOLD = 100
+"""Reasons that are remembered as told."""
+
 
 class TeamAnswer(NamedTuple):
     """What a version has answered to its part of a call.
@@ -91,6 +94,8 @@ class Interleaving:
         self._attempt_timeout_seconds = attempt_timeout_seconds
         self._pairs: dict[RoutedCall, Pair] = {}
         self._answered: list[Pair] = []  # of the batch that is being read
+        self._told_of = ""  # the revision in which these reasons were told
+        self._told: set[str] = set()
 
     @property
     def open(self) -> int:
@@ -102,14 +107,14 @@ class Interleaving:
         pair = self._pairs[routed] = Pair(routed, self)
         until = now + min((routed.deadline - now) / 2, self._attempt_timeout_seconds)
         kind = InferTeamCall if routed.hop is INFER else TeamCall
-        snapshots = routed.snapshot.teams[routed.arm.index]
-        pair.teams = tuple(kind(routed, number, snapshots[number], until, pair) for number in (0, 1))
+        of = routed.snapshot.teams[routed.arm.index].of
+        pair.teams = tuple(kind(routed, number, of[number], until, pair) for number in (0, 1))
         for team, place in zip(pair.teams, asked, strict=True):
-            pool = team.snapshot.default_pool
             if isinstance(place, Replica):
-                self._attempts.enqueue(team, pool, place, now)
+                self._attempts.enqueue(team, team.snapshot.default_pool, place, now)
             else:
-                self._attempts.after_failure(team, pool, place, broke=False)
+                team.done = True
+                pair.on_lost(team, Code.UNAVAILABLE, "nobody can be asked", place)
 
     def cancel(self, routed: RoutedCall) -> None:
         """The caller has gone: what has not been answered is taken back."""
@@ -178,21 +183,32 @@ class Interleaving:
         if first is None or second is None or self._pairs.pop(pair.routed, None) is None:
             return
         self._count_attempts(pair)
+        try:
+            self._end(pair.routed, first, second)
+        except Exception:  # our own error with one call must not end those that came with it
+            log.exception("a call of two versions could not be ended", request_id=pair.routed.request_id)
+            if not pair.routed.done:
+                self._attempts.fail(pair.routed, Code.INTERNAL, "the router failed on this call; see its log")
+
+    def _end(self, routed: RoutedCall, first: TeamAnswer | TeamLoss, second: TeamAnswer | TeamLoss) -> None:
         if isinstance(first, TeamLoss):
             if isinstance(second, TeamLoss):
-                self._both_lost(pair.routed, (first, second))
+                self._both_lost(routed, (first, second))
             else:
-                self._serve_alone(pair.routed, second, first.failure or FailureReason.MODEL_ERROR)
+                self._serve_alone(routed, second, first.failure or FailureReason.MODEL_ERROR)
         elif isinstance(second, TeamLoss):
-            self._serve_alone(pair.routed, first, second.failure or FailureReason.MODEL_ERROR)
+            self._serve_alone(routed, first, second.failure or FailureReason.MODEL_ERROR)
         else:
-            self._serve_both(pair.routed, first, second)
+            self._serve_both(routed, first, second)
 
     def _count_attempts(self, pair: Pair) -> None:
         pair.routed.attempts = sum(team.attempts for team in pair.teams)
 
     def _both_lost(self, routed: RoutedCall, losses: Sequence[TeamLoss]) -> None:
-        """The default version answers, if it is not one of the two and the caller is not to blame."""
+        """The default version answers, if it is not one of the two and the caller is not to blame.
+
+        Of two reasons the log has the default's, or else the second version's.
+        """
         for loss in losses:
             if loss.failure is None:
                 self._attempts.fail(routed, loss.code, loss.text)
@@ -206,22 +222,34 @@ class Interleaving:
         self._attempts.after_failure(routed, pools[last], failure, broke=False)
 
     def _serve_both(self, routed: RoutedCall, first: TeamAnswer, second: TeamAnswer) -> None:
-        config = routed.snapshot.config
-        toss = Toss(config.experiment(routed.arm.experiment or "").salt, routed.user_id, routed.request_id)
+        teams = routed.snapshot.teams[routed.arm.index]
+        toss = Toss(teams.salt, routed.user_id, routed.request_id)
         items: LoggedItems
         try:
             if first.message is None or second.message is None:
-                versions = routed.arm.interleave or ("", "")
-                wanted = (config.logged_outputs(versions[0]), config.logged_outputs(versions[1]))
-                response, items = drafted_inference(first.response, second.response, wanted, toss)
+                response, items = drafted_inference(first.response, second.response, teams.logged, toss)
             else:
                 limit = RecommendRequest.FromString(routed.call.payload).limit or LIMITS.default_limit
                 response, items = drafted_recommendation(first.message, second.message, limit, toss)
         except NotDrafted as error:
-            log.warning("two answers make no list", request_id=routed.request_id, reason=str(error))
+            self._tell(routed, str(error))
             self._serve_alone(routed, first, FailureReason.MODEL_ERROR)
             return
         self._answer(routed, response, items, "", max(first.worker_seconds, second.worker_seconds))
+
+    def _tell(self, routed: RoutedCall, reason: str) -> None:
+        """Tells the operator once in a configuration why lists of two versions cannot be one."""
+        if self._told_of != routed.snapshot.revision or len(self._told) >= MOST_TOLD:
+            self._told_of, self._told = routed.snapshot.revision, set()
+        if reason not in self._told:
+            self._told.add(reason)
+            log.warning(
+                "two answers make no list",
+                experiment=routed.arm.experiment,
+                versions=routed.arm.interleave,
+                reason=reason,
+                request_id=routed.request_id,
+            )
 
     def _serve_alone(self, routed: RoutedCall, answer: TeamAnswer, reason: FailureReason) -> None:
         """The answer of one version, as it is."""

@@ -188,15 +188,22 @@ class Router:
             self.interleaving.begin(routed, asked, now)
 
     def _interleaving_replicas(self, routed: RoutedCall, now: float) -> list[Replica | FailureReason]:
-        """A replica of each of a call's two versions, or why there is none."""
-        pools = [team.default_pool for team in routed.snapshot.teams[routed.arm.index]]
-        found: list[Replica | FailureReason] = []
-        for pool, other in zip(pools, reversed(pools), strict=True):
-            if pool.circuit_open(now) and other.available:
-                found.append(FailureReason.EJECTED)
-            else:
-                found.append(pool.picker.pick(now) or pool.unavailable_reason)
-        return found
+        """A replica of each of a call's two versions, or why there is none.
+
+        A version whose circuit is open is not asked where another can answer: the other one, or a default beside them.
+        """
+        pools, default = (
+            [team.default_pool for team in routed.snapshot.teams[routed.arm.index].of],
+            routed.snapshot.default_pool,
+        )
+        well = [bool(pool.available) and not pool.circuit_open(now) for pool in pools]
+        spare = any(well) or (default not in pools and bool(default.available))
+        return [
+            FailureReason.EJECTED
+            if spare and pool.circuit_open(now)
+            else pool.picker.pick(now) or pool.unavailable_reason
+            for pool in pools
+        ]
 
     def _shed(self, routed: RoutedCall) -> None:
         self._metrics.shed += 1

@@ -8,7 +8,7 @@ from typing import Protocol
 import orjson
 from abfleet_experiments.assign import PINNED, AllocationEvent, Arm, Assigner
 from abfleet_experiments.bucketing import shadow_salt
-from abfleet_experiments.config import Config
+from abfleet_experiments.config import Config, LoggedOutputs
 from abfleet_process.base128 import varint
 
 from abfleet_router.errors import LIMITS
@@ -124,9 +124,23 @@ class Snapshot:
     pinned: PinnedSnapshots
     """For callers of ModelInfer who name a version."""
     shadows: tuple[ShadowRoute, ...] = ()
-    teams: Mapping[int, tuple["Snapshot", "Snapshot"]] = field(default_factory=dict)
-    """Of arms whose lists are out of two, by `Arm.index`: a configuration for each of the two versions, in which it is
-    the default, so that no other stands in for it."""
+    teams: Mapping[int, "Teams"] = field(default_factory=dict)
+    """Of arms whose lists are out of two, by `Arm.index`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Teams:
+    """The two versions of an interleaving.
+
+    Attributes:
+        of: A configuration for each, in which it is the default, so that no other version stands in for it.
+        logged: What is logged of each one's answers to ModelInfer.
+        salt: The experiment's.
+    """
+
+    of: tuple[Snapshot, Snapshot]
+    logged: tuple[LoggedOutputs, LoggedOutputs]
+    salt: str
 
 
 def make_snapshot(
@@ -144,7 +158,7 @@ def make_snapshot(
         arm_route(arm, pools[(arm.interleave or (arm.model_version,))[0]], metrics, config, router)
         for arm in assigner.arms
     )
-    teams: dict[int, tuple[Snapshot, Snapshot]] = {}
+    teams: dict[int, Teams] = {}
     pinned = PinnedSnapshots(pools, metrics, router)
     snapshot = pinned.whole = Snapshot(
         config=config,
@@ -164,9 +178,13 @@ def make_snapshot(
         teams=teams,
     )
     for arm in assigner.arms:
-        if arm.interleave is not None:
-            first, second = (replace(snapshot, default_pool=pools[version]) for version in arm.interleave)
-            teams[arm.index] = (first, second)
+        if arm.interleave is not None and arm.experiment is not None:
+            a, b = arm.interleave
+            teams[arm.index] = Teams(
+                (replace(snapshot, default_pool=pools[a]), replace(snapshot, default_pool=pools[b])),
+                (config.logged_outputs(a), config.logged_outputs(b)),
+                config.experiment(arm.experiment).salt,
+            )
     return snapshot
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import orjson
 import pytest
+import structlog
 from abfleet_experiments.config import LoggedOutputs
 from abfleet_experiments.file.load import load_text
 from abfleet_experiments.team_draft import team_draft
 from abfleet_protos.inference_pb2 import ModelInferResponse
 from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_protos.worker_pb2 import InferBatchResponse, RecommendBatchResponse
+from abfleet_router.calls import interleaving
 from abfleet_router.calls.drafted_answer import NotDrafted, Toss, drafted_inference, drafted_recommendation
 from abfleet_router.calls.infer_answer import DraftedItems, NamedItems
 from abfleet_router.calls.log_line import listed
@@ -21,6 +23,8 @@ from abfleet_router.fleet.failure import BatchFailed
 from abfleet_router.fleet.health_watch import ReplicaHealth
 from abfleet_router.settings import RoutingSettings
 from abfleet_transport.call import Code
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tests.router.bench import Bench
 from tests.router.calls.test_held_answers import RefusingBench
@@ -224,8 +228,33 @@ async def test_a_version_without_workers_is_not_waited_for(make_bench: Make) -> 
     assert (line["served_version"], line["fallback"], line["attempts"]) == ("v1", "unavailable", 1)
 
 
+@pytest.mark.parametrize(
+    ("config", "opened", "asked", "fallback"),
+    [
+        (CONFIG, ("v2",), {"v1"}, "ejected"),
+        (CONFIG, ("v1",), {"v2"}, "ejected"),
+        (CONFIG, ("v1", "v2"), {"v1", "v2"}, None),
+        (THIRD, ("v2", "v3"), {"v1"}, "ejected"),
+        (THIRD, ("v2", "v3", "v1"), {"v1"}, "ejected"),
+    ],
+)
+async def test_an_open_circuit(
+    make_bench: Make, config: str, opened: tuple[str, ...], asked: set[str], fallback: str | None
+) -> None:
+    """A version that nobody answers for is not asked where another one can; else it is."""
+    bench = await make_bench(config=config)
+    for version in opened:
+        bench.fleet.pools[version]._circuit.open(bench.clock())
+    call = bench.call("forced", request_id="r1")
+    await bench.arrive(call)
+    assert {replica.version for replica, _ in bench.open_batches()} == asked
+    await answer(bench, *asked)
+    assert (call.code, line_of(bench, call)["fallback"]) == (Code.OK, fallback)
+    bench.nothing_is_left()
+
+
 async def test_where_both_fail_the_default_answers(make_bench: Make) -> None:
-    """As for any group whose version fails; the reason is that of the last to fail."""
+    """As for any group whose version fails; the reason is that of the second version."""
     bench = await make_bench(config=THIRD)
     call = bench.call("forced", request_id="r1")
     await bench.arrive(call)
@@ -305,6 +334,30 @@ async def test_a_caller_that_goes_takes_both_back(make_bench: Make, answered: tu
     await answer(bench, "v1", "v2")
     bench.nothing_is_left()
     assert (len(bench.log.exposures()), bench.router.interleaving.open) == (1, 0)
+
+
+async def test_a_caller_that_goes_while_it_waits_is_never_sent(make_bench: Make) -> None:
+    """Both wait behind a batch that is in flight: they are passed over, and counted once."""
+    bench = await make_bench(config=CONFIG)
+    first, second = bench.call("forced", request_id="r1"), bench.call("forced", request_id="r2")
+    await bench.arrive(first)
+    await bench.arrive(second)
+    bench.router.on_cancelled(second)
+    await answer(bench, "v1", "v2")
+    assert (first.code, bench.open_batches()) == (Code.OK, [])
+    assert [line["status"] for line in bench.log.exposures()] == ["CANCELLED", "OK"]
+    bench.nothing_is_left()
+
+
+async def test_an_answer_clears_the_record_of_its_replica(make_bench: Make) -> None:
+    """Also where a batch has no other call than those of two versions."""
+    bench = await make_bench(config=CONFIG)
+    for number, fails in enumerate((True, False)):
+        call = bench.call("forced", request_id=f"r{number}")
+        await bench.arrive(call)
+        await answer(bench, "v1")
+        await (lose(bench, "v2", MODEL_ERROR) if fails else answer(bench, "v2"))
+        assert bool(bench.replica("v2").record.failures_in_a_row) is fails
 
 
 async def test_it_is_shed_like_any_call(make_bench: Make) -> None:
@@ -481,6 +534,62 @@ def test_answers_that_make_no_list(
         drafted_inference(first, second, wanted, TOSS)
 
 
+TENSORS = st.tuples(
+    st.sampled_from(("item_ids", "score", "x")),
+    st.sampled_from(("INT64", "INT8", "UINT64", "BYTES", "FP16", "FP32", "BOOL", "BF16", "")),
+    st.lists(st.integers(-2, 4), max_size=3),
+    st.one_of(st.none(), st.binary(max_size=33)),
+    st.lists(st.integers(-300, 300), max_size=4),
+)
+
+
+def strange(parts: list[Any]) -> bytes:
+    """An answer of any tensors."""
+    made = ModelInferResponse()
+    for name, datatype, shape, raw, typed in parts:
+        output = made.outputs.add(name=name, datatype=datatype, shape=shape)
+        output.contents.int_contents.extend(typed)
+        output.contents.int64_contents.extend(typed)
+        output.contents.fp32_contents.extend(typed)
+        output.contents.bytes_contents.extend(str(one).encode() for one in typed)
+        if raw is not None:
+            made.raw_output_contents.append(raw)
+    encoded: bytes = made.SerializeToString()
+    return encoded
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(TENSORS, max_size=3), st.lists(TENSORS, max_size=3))
+def test_whatever_a_model_answers(first: list[Any], second: list[Any]) -> None:
+    """There is a list with as many letters as items are logged, or a reason why there is none."""
+    wanted = LoggedOutputs("item_ids", ("score",))
+    try:
+        encoded, logged = drafted_inference(strange(first), strange(second), (wanted, wanted), TOSS)
+    except NotDrafted:
+        return
+    assert ModelInferResponse.FromString(encoded).outputs
+    assert logged.teams is not None
+    assert len(logged.teams) == len(logged.items or ())
+
+
+async def test_an_error_of_our_own_ends_one_call(make_bench: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other calls of the batch are answered, and nothing is left."""
+    bench = await make_bench(config=CONFIG)
+    real = interleaving.drafted_recommendation
+
+    def once(*arguments: Any) -> Any:
+        monkeypatch.setattr(interleaving, "drafted_recommendation", real)
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(interleaving, "drafted_recommendation", once)
+    calls = [bench.call("forced", request_id=f"r{number}") for number in range(3)]
+    await bench.arrive(*calls)
+    await answer(bench, "v1", "v2")
+    assert [call.code for call in calls] == [Code.INTERNAL, Code.OK, Code.OK]
+    assert [line["status"] for line in bench.log.exposures()] == ["INTERNAL", "OK", "OK"]
+    bench.nothing_is_left()
+
+
 async def infer_both(bench: Bench, call: FakeCall, answers: dict[str, bytes]) -> None:
     await bench.arrive(call)
     for version, one in answers.items():
@@ -496,6 +605,7 @@ async def test_model_infer_is_interleaved_too(make_bench: Make) -> None:
     call = infer(bench, message(id="r1", parameters={"user_id": "forced"}))
     await infer_both(bench, call, {"v1": tensors([1, 2, 3]), "v2": tensors([4, 2, 5])})
     assert isinstance(call.only, bytes)
+    assert call.payload == b"", "large tensors would be kept until the line is made"
     answer = ModelInferResponse.FromString(call.only)
     wanted = team_draft([1, 2, 3], [4, 2, 5], 3, salt="s", user_id="forced", request_id="r1")
     assert values(answer, "item_ids", "q") == wanted.items
@@ -511,13 +621,23 @@ async def test_model_infer_is_interleaved_too(make_bench: Make) -> None:
 
 
 async def test_tensors_that_make_no_list_are_the_first_versions(make_bench: Make) -> None:
-    """Logged as its fallback, so that nobody takes it for a list out of two."""
-    bench = await make_bench(config=CONFIG)
+    """Logged as its fallback, so that nobody takes it for a list out of two; the operator is told why, once."""
+    with structlog.testing.capture_logs() as told:
+        await two_that_do_not_fit(await make_bench(config=CONFIG))
+    said = [one for one in told if one["event"] == "two answers make no list"]
+    assert [(one["experiment"], one["versions"]) for one in said] == [("duel", ("v1", "v2"))]
+    assert "more than one list" in said[0]["reason"]
+
+
+async def two_that_do_not_fit(bench: Bench) -> None:
+    """Two calls whose second version answers two lists."""
     call = infer(bench, message(id="r1", parameters={"user_id": "forced"}))
     await infer_both(bench, call, {"v1": tensors([1, 2]), "v2": tensors([1, 2, 3, 4], shape=lambda n: [2, 2])})
     (line,) = bench.log.exposures()
     assert (line["served_version"], line["fallback"], line["items"]) == ("v1", "model_error", [1, 2])
     assert "teams" not in line
+    again = infer(bench, message(id="r2", parameters={"user_id": "forced"}))
+    await infer_both(bench, again, {"v1": tensors([1, 2]), "v2": tensors([1, 2, 3, 4], shape=lambda n: [2, 2])})
 
 
 async def test_whoever_names_a_version_gets_that_one(make_bench: Make) -> None:
