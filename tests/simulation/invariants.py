@@ -191,7 +191,7 @@ def all_well_again(simulation: "Simulation") -> Iterator[str]:
         for replica in serving.parts.fleet.replicas():
             if replica.queue.load:
                 yield f"router {number} still has calls in a queue: {replica!r}"
-        if waiting := serving.parts.router.interleaving.open:
+        if waiting := len(serving.parts.router.interleaving.pairs):
             yield f"router {number} still has {waiting} calls that wait for two versions"
         backlog = serving.parts.fleet.backlog
         if backlog.calls or backlog.bytes:

@@ -103,7 +103,8 @@ class BatchResults:
         failed: list[tuple[RoutedCall, Code, str]] = []
         round_trip_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or round_trip_seconds, round_trip_seconds)
-        taken = self._interleaving.open and self._interleaving.take(batch, answer, version, worker_seconds, failed)
+        interleaving = self._interleaving
+        taken = interleaving.take(batch, answer, version, worker_seconds, failed) if interleaving.pairs else 0
         # A slice is a list, and to go through a protobuf field takes ten times as long.
         for index, (routed, response) in enumerate(zip(batch.calls, responses[:], strict=True)):
             if routed.batch is not batch:
@@ -140,7 +141,7 @@ class BatchResults:
             pool.picker.learn(len(batch.calls), worker_seconds)
             pool.outliers.note_success(batch.replica)
         if taken:
-            self._interleaving.settle()
+            interleaving.settle()
         if served:
             shadows = self._shadows
             sampled = shadows.sample(served, pool, version) if shadows.on else ()

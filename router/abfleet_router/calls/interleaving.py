@@ -92,19 +92,15 @@ class Interleaving:
         self._records = records
         self._held = held
         self._attempt_timeout_seconds = attempt_timeout_seconds
-        self._pairs: dict[RoutedCall, Pair] = {}
+        self.pairs: dict[RoutedCall, Pair] = {}
+        """Calls that wait for two versions: all that a batch without one asks. Changed only here."""
         self._answered: list[Pair] = []  # of the batch that is being read
         self._told_of = ""  # the revision in which these reasons were told
         self._told: set[str] = set()
 
-    @property
-    def open(self) -> int:
-        """Calls that wait for two versions: all that a batch without one asks."""
-        return len(self._pairs)
-
     def begin(self, routed: RoutedCall, asked: Sequence[Replica | FailureReason], now: float) -> None:
         """Asks both versions. `asked`: a replica of each, or why there is none."""
-        pair = self._pairs[routed] = Pair(routed, self)
+        pair = self.pairs[routed] = Pair(routed, self)
         until = now + min((routed.deadline - now) / 2, self._attempt_timeout_seconds)
         kind = InferTeamCall if routed.hop is INFER else TeamCall
         of = routed.snapshot.teams[routed.arm.index].of
@@ -118,7 +114,7 @@ class Interleaving:
 
     def cancel(self, routed: RoutedCall) -> None:
         """The caller has gone: what has not been answered is taken back."""
-        if (pair := self._pairs.pop(routed, None)) is None:
+        if (pair := self.pairs.pop(routed, None)) is None:
             return
         self._count_attempts(pair)
         for team in pair.teams:
@@ -180,7 +176,7 @@ class Interleaving:
     def settle_if_over(self, pair: Pair) -> None:
         """Ends the call, if both of its versions have."""
         first, second = pair.ended
-        if first is None or second is None or self._pairs.pop(pair.routed, None) is None:
+        if first is None or second is None or self.pairs.pop(pair.routed, None) is None:
             return
         self._count_attempts(pair)
         try:

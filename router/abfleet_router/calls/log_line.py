@@ -11,6 +11,7 @@ import orjson
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_log.lines import utc_second
 from abfleet_log.schema import SCHEMA
+from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_transport.call import Code
 
 from abfleet_router.calls.infer_answer import DraftedItems, LoggedItems, LoggedTensors, NamedItems
@@ -20,6 +21,8 @@ from abfleet_router.fleet.failure import FailureReason
 
 OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
 NO_ITEMS, NO_ATTRIBUTES = b"[]", b"{}"
+AS_ANSWERED = type(RecommendResponse().item_ids)
+"""Of the items of most answers."""
 BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
 
 RECOMMEND_ENDING = b',"latency_ms":%.3f,"items":%b,"history_length":%d,"attributes":%b%b'
@@ -55,11 +58,11 @@ def exposures(
         history: int | bytes
         if hop is INFER:
             items, history = tensors(answer)
-        elif isinstance(answer, tuple):
-            items, history = listed(answer), routed.history_length
-        else:
+        elif answer.__class__ is AS_ANSWERED:
             # A slice is a list like any other, and takes a protobuf field a third of the time of `list`.
             items, history = dumps(answer[:]) if answer else NO_ITEMS, routed.history_length
+        else:
+            items, history = listed(answer), routed.history_length
         user_id, bucket = routed.user_id, routed.bucket
         lines.append(
             form

@@ -107,7 +107,7 @@ async def test_both_are_asked_at_once_and_answer_together(make_bench: Make) -> N
     assert (line["model_version"], line["served_version"], line["fallback"]) == (None, None, None)
     assert (line["reason"], line["propensity"], line["attempts"], line["status"]) == ("override", 1.0, 2, "OK")
     assert line["latency_ms"] == 4.0
-    assert (bench.log.problems, bench.router.interleaving.open) == ([], 0)
+    assert (bench.log.problems, bench.router.interleaving.pairs) == ([], {})
     bench.nothing_is_left()
     (stats,) = [one for one in bench.metrics.arms.values() if one.group == "interleaved"]
     assert (stats.version, list(stats.by_status())) == ("v1 + v2", [("v1 + v2", int(Code.OK), 1)])
@@ -333,7 +333,7 @@ async def test_a_caller_that_goes_takes_both_back(make_bench: Make, answered: tu
     assert (line["status"], line["attempts"], call.answers) == ("CANCELLED", 2, [])
     await answer(bench, "v1", "v2")
     bench.nothing_is_left()
-    assert (len(bench.log.exposures()), bench.router.interleaving.open) == (1, 0)
+    assert (len(bench.log.exposures()), bench.router.interleaving.pairs) == (1, {})
 
 
 async def test_a_caller_that_goes_while_it_waits_is_never_sent(make_bench: Make) -> None:
