@@ -12,6 +12,15 @@ AT = datetime(2026, 11, 28, 8, 0, tzinfo=UTC)
 NAME = "homepage-ranking"
 SHARES: dict[str, Any] = {"enabled": True, "traffic": 5.0, "weights": {"control": 80.0, "canary": 20.0}}
 
+CLIMBED = (
+    "5 % has been in force for 24.0 h with at least these users: control 1,204, canary 1,011",
+    "error_rate in canary would have been found at 2.1 times control's with 80 %",
+)
+HALTED = (
+    "error_rate guardrail: worse in canary than the tolerated 1.25 times (E = 412, acts at 200)",
+    "first bad events: 41 users of canary, 12 of control, where 20.0% of both are expected in canary (E = 822)",
+)
+
 
 def write_acts(folder: Path, *, name: str = NAME, at: datetime = AT, holds: tuple[str, ...] = ()) -> None:
     """A climb, one that a person came before, and a halt an hour later; and what is waited for since."""
@@ -20,11 +29,11 @@ def write_acts(folder: Path, *, name: str = NAME, at: datetime = AT, holds: tupl
     halted = {**SHARES, "traffic": 20.0, "weights": {"control": 100.0, "canary": 0.0}}
     climbed = {**SHARES, "traffic": 20.0}
     acts = (
-        ("a1", "climb", None, 20.0, SHARES, climbed, "edited", "5 % has been in force for 24.0 h"),
-        ("a2", "climb", None, 50.0, climbed, {**SHARES, "traffic": 50.0}, "given_up", "20 % has been in force"),
-        ("a3", "halt", "canary", None, climbed, halted, "edited", "error_rate guardrail: worse in canary (E = 412)"),
+        ("a1", "climb", None, 20.0, SHARES, climbed, "edited", CLIMBED),
+        ("a2", "climb", None, 50.0, climbed, {**SHARES, "traffic": 50.0}, "given_up", CLIMBED),
+        ("a3", "halt", "canary", None, climbed, halted, "edited", HALTED),
     )
-    for hour, (key, action, group, traffic, before, after, outcome, reason) in enumerate(acts):
+    for hour, (key, action, group, traffic, before, after, outcome, reasons) in enumerate(acts):
         written = at + timedelta(hours=hour)
         members = {
             "id": key,
@@ -34,7 +43,7 @@ def write_acts(folder: Path, *, name: str = NAME, at: datetime = AT, holds: tupl
             "traffic": traffic,
             "before": before,
             "after": after,
-            "reasons": [reason, "first bad events: 41 users of canary, 12 of control"],
+            "reasons": list(reasons),
             "figures": {"error_rate": {"e": 412.0}},
             "as_of_us": int(written.timestamp() * 1e6) - 500_000,
             "revision_before": "0a1b2c3d4e5f",

@@ -17,6 +17,11 @@ from abfleet_log.tools.read_lines import ACTIONS_PREFIX, parsed
 ACTION, RETRIED, APPLIED, DONE = "action", "action_retried", "action_applied", "action_done"
 """The events of an act."""
 KINDS: Final = ("halt", "climb", "conclude")
+_VERBS: Final = {
+    "halt": ("halted", "halting", "halt"),
+    "climb": ("raised traffic to", "raising traffic to", "raise traffic to"),
+    "conclude": ("concluded with", "concluding with", "conclude with"),
+}
 OUTCOMES: Final = ("edited", "applied", "found", "given_up")
 """How an action came to its end: by an edit, by the command, found done by another, or overtaken by a person's edit."""
 STATE_FILE: Final = "autopilot.json"
@@ -61,10 +66,10 @@ class RecordedAction:
         self.read_hash, self.written_hash, self.revision_after = read_hash, written_hash, revision_after
 
     def words(self) -> str:
-        """What was done, without the experiment's name."""
-        if self.action == "climb":
-            return f"raised traffic to {self.traffic or 0:g} %"
-        return f"halted {self.group}" if self.action == "halt" else f"concluded with {self.group}"
+        """What was done, is being done or was not done, without the experiment's name."""
+        done, doing, do = _VERBS[self.action]
+        verb = {"": doing, "given_up": f"did not {do}"}.get(self.outcome, done)
+        return f"{verb} {self.traffic or 0:g} %" if self.action == "climb" else f"{verb} {self.group}"
 
     def outcome_words(self) -> str:
         """What became of it."""
@@ -73,7 +78,7 @@ class RecordedAction:
             "edited": "done",
             "applied": "done, by the command",
             "found": "done",
-            "given_up": "given up: somebody else's edit came first",
+            "given_up": "somebody else's edit came first",
         }.get(self.outcome, self.outcome)
 
     def way_back(self) -> tuple[str, ...]:

@@ -12,9 +12,9 @@ def test_acts_are_in_order_with_what_became_of_them(tmp_path: Path) -> None:
     """In words, with the command that undoes each; one that a person came before needs none."""
     write_acts(tmp_path)
     acts = read_actions(tmp_path)
-    assert [one.words() for one in acts] == ["raised traffic to 20 %", "raised traffic to 50 %", "halted canary"]
+    assert [one.words() for one in acts] == ["raised traffic to 20 %", "did not raise traffic to 50 %", "halted canary"]
     assert [one.outcome for one in acts] == ["edited", "given_up", "edited"]
-    assert acts[1].outcome_words() == "given up: somebody else's edit came first"
+    assert acts[1].outcome_words() == "somebody else's edit came first"
     assert acts[0].way_back() == ("abfleet", "ramp", NAME, "--traffic", "5")
     assert acts[1].way_back() == ()
     assert acts[2].way_back() == ("abfleet", "resume", NAME, "canary")
@@ -31,7 +31,7 @@ def test_torn_and_foreign_lines_are_no_acts(tmp_path: Path) -> None:
     path.write_text("".join([other, *lines[:-1], lines[-1][:40]]))
     acts = read_actions(tmp_path)
     assert [one.id for one in acts] == ["a1", "a2", "a3"]
-    assert acts[2].outcome_words() == "under way"
+    assert (acts[2].words(), acts[2].outcome_words()) == ("halting canary", "under way")
     assert read_actions(tmp_path / "none") == []
 
 
