@@ -92,9 +92,10 @@ class Pilot:
         for written in self._actor.actions():
             self._remember(written)
         now = self._now_us()
-        for line in self.feed.replay(now):
-            self.core.take(line)
-            if not self.core.lines % 10_000 and self._stopping():
+        take = self.core.take
+        for number, line in enumerate(self.feed.replay(now)):
+            take(line)
+            if not number % 10_000 and self._stopping():
                 return
         if self._settings.once:
             for line in self.feed.rest():

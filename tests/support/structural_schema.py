@@ -1,4 +1,4 @@
-"""Holds an object against a schema as a CustomResourceDefinition has it: unknown keys are errors, alternatives unseen."""
+"""Holds an object against a schema as a CustomResourceDefinition has it: unknown keys are errors; oneOf is not seen."""
 
 import re
 from collections.abc import Iterator, Mapping

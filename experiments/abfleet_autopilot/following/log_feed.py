@@ -151,15 +151,15 @@ class LogFeed:
     # --- parts --------------------------------------------------------------------------------------------------------
 
     def _add(self, name: str, clock: FileClock, first: int, chunk: list[bytes], latest: int) -> None:
-        counts, ordered = self.counts, self._ordered
+        counts, ordered, agrees, add = self.counts, self._ordered, clock.agrees, self._ordered.add
         counts.read += len(chunk)
         for number, raw in enumerate(chunk, first):
             line = read_line(raw)
             if line is None:
                 counts.unreadable += not is_blank(raw)
                 continue
-            if clock.agrees(line.at, latest):
-                ordered.add(name, number, line)
+            if agrees(line.at, latest):
+                add(name, number, line)
                 continue
             for place, right in clock.right_ones(number, line, latest, counts.wrong_clock):
                 ordered.add(name, place, right)
