@@ -167,6 +167,20 @@ def test_the_dashboard_of_compose_reads_and_does_nothing_else() -> None:
     assert {str(settings.logs[0]), str(settings.experiments.parent), str(settings.registry)} <= mounted
 
 
+def test_the_autopilot_of_compose_may_write_what_it_has_to(tmp_path: Path) -> None:
+    """Its variables are its flags, and nobody is notified unless somebody is named; the log's folder, where its actions
+    go, and that of the file are mounted to be written."""
+    service = compose_file()["services"]["autopilot"]
+    own = {key: re.sub(r"\$\{\w+:-(.*)\}", r"\1", str(value)) for key, value in service["environment"].items()}
+    flags = {f"ABFLEET_{flag.name.upper().replace('-', '_')}" for flag in declared_autopilot({}).declared}
+    assert own.keys() <= flags
+    environment = {key: value for key, value in (image_environment("dashboard") | own).items() if key in flags}
+    settings = parse_autopilot(["--logs", str(tmp_path)], environment)
+    assert (settings.metrics_host, settings.metrics_port, settings.notify_url) == ("0.0.0.0", 8000, None)
+    mounted = {volume.rpartition(":")[2] for volume in service["volumes"] if not volume.endswith(":ro")}
+    assert {str(settings.experiments.parent), environment["ABFLEET_LOGS"]} <= mounted
+
+
 def test_prometheus_looks_for_every_service() -> None:
     """prometheus.yml resolves the router and every worker service, at the port where they serve /metrics."""
     jobs = yaml.safe_load((COMPOSE / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
