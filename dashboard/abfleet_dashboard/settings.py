@@ -92,7 +92,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         host=host,
         port=port,
         logs=got.logs,
-        actions=(Path(got.actions),) if got.actions else tuple(path for path in got.logs if path.suffix == ""),
+        actions=(Path(got.actions),) if got.actions else tuple(path for path in got.logs if not path.is_file()),
         experiments=got.experiments,
         fleet=Path(got.fleet) if got.fleet else None,
         router_admins=got.router_admin,
