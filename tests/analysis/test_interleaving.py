@@ -155,6 +155,33 @@ def test_names_of_items(tmp_path: Path) -> None:
     assert preference(report_of(log.write(tmp_path), file_text()))["users_preferring"] == [0, 1]
 
 
+def test_lines_whose_teams_do_not_fit_are_counted(tmp_path: Path) -> None:
+    """Odd lines of other programs end no report; many of them are broken data."""
+    log = LogLines()
+    for number in range(30):
+        clicked(log, f"u{number}", interleaved(log, f"u{number}", START + timedelta(minutes=number)), 2)
+    odd = ({"teams": "AB"}, {"teams": "AXBBA"}, {"items": None}, {"versions": ["v1"]}, {"teams": 7}, {"versions": "v1"})
+    for number in range(66):
+        interleaved(log, f"odd{number}", START + timedelta(minutes=number))
+        log.lines[-1] |= odd[number % len(odd)]
+    experiment = only(report_of(log.write(tmp_path), file_text()))
+    calls = experiment["preference"]["calls"]
+    assert (calls["merged"], calls["unusable"], calls["other_versions"]) == (30, 44, 11)
+    assert experiment["decision"]["reasons"] == ["44 calls of 85 have teams that do not fit their items"]
+
+
+def test_a_router_whose_clock_is_off_is_refused(tmp_path: Path) -> None:
+    """As for any experiment: it is named, and nothing is concluded."""
+    log = LogLines()
+    for router, day in (("router-1", 0), ("router-2", 200)):
+        for number in range(40):
+            at = START + DAY * day + timedelta(hours=number)
+            interleaved(log, f"{router}-{number}", at, ("AB", "BA")[number % 2], router=router)
+    decision = only(report_of(log.write(tmp_path), file_text()))["decision"]
+    assert decision["verdict"] == "refuse"
+    assert decision["reasons"] == ["the clocks of routers router-1 and router-2 differ by 200.0 days in all calls"]
+
+
 def test_an_unfair_draft_is_refused(tmp_path: Path) -> None:
     """One version picks first in every list: lines are missing, or the coin is not one."""
     log = LogLines()

@@ -197,7 +197,7 @@ def judge_preference(
             reasons=tuple(faults) or tuple(_reasons(result, verdict, version, history)),
             history=tuple(history),
             groups=(),
-            sample_ratio=SampleRatio(True, math.nan, math.nan, (float(evidence.users[-1]),) * 1, (math.nan,)),
+            sample_ratio=SampleRatio(True, math.nan, math.nan, *[(float(evidence.users[-1]),)] * 2),
             users_planned=math.nan,
             days_left=left if evidence.users[-1] else math.nan,
         ),
