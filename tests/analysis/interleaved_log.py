@@ -103,6 +103,13 @@ class Drawn:
 
 def plain_count(lines: Iterable[Mapping[str, Any]], looks: int, as_of: datetime) -> list[tuple[int, int]]:
     """Users who prefer v1, and v2, at each look and at the moment of the report, counted in plain Python."""
+    each = zip(*plain_signs(lines, looks, as_of).values(), strict=True)
+    return [(signs.count(1), signs.count(-1)) for signs in each]
+
+
+def plain_signs(lines: Iterable[Mapping[str, Any]], looks: int, as_of: datetime) -> dict[str, list[int]]:
+    """Each user's sign at these times: 1 for v1, -1 for v2, of users with a click."""
+    lines = list(lines)
     calls = {line["request_id"]: line for line in lines if line["event"] == "exposure" and "teams" in line}
     credit: dict[tuple[str, str, int], tuple[datetime, int]] = {}
     for line in lines:
@@ -115,12 +122,13 @@ def plain_count(lines: Iterable[Mapping[str, Any]], looks: int, as_of: datetime)
         key = (call["user_id"], call["request_id"], line["item_id"])
         before = credit.get(key, (at, 0))[0]
         credit[key] = (min(at, before), {"v1": 1, "v2": -1}.get(team or "", 0))
-    found = []
+    found: dict[str, list[int]] = defaultdict(list)
     for time in [*(START + DAY * (look + 1) for look in range(looks)), as_of]:
         sums: dict[str, int] = defaultdict(int)
         for (user, _, _), (at, worth) in credit.items():
             sums[user] += worth if at <= time else 0
-        found.append((sum(one > 0 for one in sums.values()), sum(one < 0 for one in sums.values())))
+        for user, total in sums.items():
+            found[user].append((total > 0) - (total < 0))
     return found
 
 

@@ -6,17 +6,19 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from abfleet_analysis.analyse import analyse
 from abfleet_experiments.file.load import load_text
 from abfleet_log.files import WriterIdentity
 from abfleet_log.tools.compact import compact
+from abfleet_statistics.preference import Preferences, PreferenceTest
 from scipy.stats import binom, binomtest
 from typer.testing import CliRunner
 
 from abfleet.cli import app
 from abfleet.notify.verdict_changes import changes
-from tests.analysis.interleaved_log import Drawn, clicked, file_text, interleaved, plain_count, read
+from tests.analysis.interleaved_log import Drawn, clicked, file_text, interleaved, plain_count, plain_signs, read
 from tests.analysis.log_lines import DAY, START, LogLines, only, report_of
 
 
@@ -41,6 +43,22 @@ def test_the_estimate_is_a_plain_count(seed: int, tmp_path: Path) -> None:
     assert shown["p_value"] == pytest.approx(binomtest(first, first + second).pvalue)
     wanted = binomtest(first, first + second).proportion_ci(method="exact")
     assert shown["interval"] == pytest.approx([2 * wanted.low - 1, 2 * wanted.high - 1], abs=1e-9)
+
+
+def test_the_boundary_is_that_of_users_who_change_sides(tmp_path: Path) -> None:
+    """What looks have in common comes from the database as it comes from a table of all users' signs."""
+    folder = Drawn(users=150, days=12).log.write(tmp_path)
+    report = report_of(folder, file_text())
+    looks = only(report)["plan"]["looks_done"]
+    found = plain_signs(read(folder), looks, datetime.fromisoformat(report["as_of"]))
+    signs = np.array(list(found.values()), dtype=np.float64)
+    assert (signs.min(axis=1) * signs.max(axis=1) < 0).any(), "some change sides"
+    sums = Preferences((signs > 0).sum(axis=0), (signs < 0).sum(axis=0), signs.T @ signs)
+    test = PreferenceTest(sums, tuple((look + 1) / 14 for look in range(looks)))
+    shown = preference(report)
+    assert shown["boundary"] == pytest.approx(test.boundary(looks - 1), abs=1e-9)
+    for look, one in enumerate(shown["path"]):
+        assert one["sequential_interval"] == pytest.approx(test.interval(look))
 
 
 def test_a_report_of_an_earlier_day_says_what_was_said_then(tmp_path: Path) -> None:

@@ -164,7 +164,7 @@ def _preferences(changes: ir.Table, times: int) -> Preferences:
     steps = np.zeros((size, size))
     one = changes.select("user", early=changes.look, step=changes.after - changes.before)
     one = one.filter(one.early < size)
-    two = one.view().select("user", late="early", other="step")
+    two = one.select("user", late="early", other="step")
     both = one.inner_join(two, "user")
     products = both.group_by("early", "late").aggregate(n=(both.step * both.other).sum())
     columns = columns_of(products)
