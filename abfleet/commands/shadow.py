@@ -6,7 +6,7 @@ import typer
 
 from abfleet.commands.analysis_options import DEFAULT_LOGS, Logs, analysis_extra
 from abfleet.commands.experiment_file import Json, refuse
-from abfleet.commands.tables import say, say_json
+from abfleet.commands.tables import printable, say, say_json
 
 
 def register(app: typer.Typer) -> None:
@@ -34,11 +34,6 @@ def shadow(logs: Logs = DEFAULT_LOGS, as_json: Json = False) -> None:
         return
     for line in lines(report):
         say(printable(line))
-
-
-def printable(line: str) -> str:
-    """What callers have sent is in it: a control character must not reach the terminal."""
-    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)
 
 
 def compared_on(logs: list[Path], version: str) -> int:

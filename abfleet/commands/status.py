@@ -3,15 +3,17 @@
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from abfleet_process.addresses import ADMIN_ADDRESS
 
 from abfleet.commands.access_options import AccessOptions, Admin
 from abfleet.commands.option_groups import with_groups
-from abfleet.commands.tables import is_terminal, terminal
+from abfleet.commands.tables import is_terminal, printable, terminal
 
 if TYPE_CHECKING:
     from abfleet_client import ClientCredentials
@@ -32,9 +34,20 @@ def status(
     admin: Admin = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, one line per poll.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Repeat every second.")] = False,
+    actions: Annotated[
+        Path | None,
+        typer.Option(
+            "--actions",
+            envvar="ABFLEET_ACTIONS",
+            metavar="DIR",
+            exists=True,
+            file_okay=False,
+            help="Folder of what the autopilot has done; without it that of a router's log, if it is on this machine.",
+        ),
+    ] = None,
     access: AccessOptions,
 ) -> None:
-    """Show configuration, groups, replicas and log of running routers.
+    """Show configuration, groups, replicas and log of running routers, and what the autopilot has done.
 
     Without --watch, rates and percentiles cover the time since the router's start; with it, the last ten seconds. The
     exit code is 1 if a router does not answer.
@@ -43,7 +56,7 @@ def status(
     shown = access.credentials()
     show = _watch if watch else _once
     try:
-        reached = asyncio.run(show(addresses, shown, as_json=as_json))
+        reached = asyncio.run(show(addresses, shown, actions, as_json=as_json))
     except KeyboardInterrupt:
         raise typer.Exit(0 if watch else 130) from None
     if not reached:
@@ -68,7 +81,7 @@ async def _fetch(address: str, access: "ClientCredentials") -> _Answer:
             return _Answer(address, None, f"{error}; --admin (ABFLEET_ADMIN) names the admin port")
 
 
-async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_json: bool) -> bool:
+async def _once(addresses: Sequence[str], access: "ClientCredentials", actions: Path | None, *, as_json: bool) -> bool:
     """Shows every router once; whether all of them answered."""
     from abfleet_transport.client.rates import between
 
@@ -77,7 +90,7 @@ async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_jso
     answers = await asyncio.gather(*(_fetch(address, access) for address in addresses))
     reached = _print_problems(answers)
     if as_json:
-        _print_json(answers)
+        _print_json(answers, actions)
         return reached
     for status in (answer.status for answer in answers if answer.status is not None):
         rates = between(None, status)
@@ -87,21 +100,41 @@ async def _once(addresses: Sequence[str], access: "ClientCredentials", *, as_jso
             terminal().print(fitted(screen(status, rates)))
         else:
             typer.echo(plain(status, rates))
+    for line in _autopilots(answers, actions):
+        typer.echo(line)
     return reached
 
 
-def _print_json(answers: Sequence[_Answer]) -> None:
+def _print_json(answers: Sequence[_Answer], actions: Path | None) -> None:
     """One router is an object, several are an array: what most people have is simple to read."""
-    from abfleet_transport.client.status_document import as_document
-
-    documents = [
-        {"admin": one.admin, **({"error": one.problem} if one.status is None else as_document(one.status))}
-        for one in answers
-    ]
+    documents = [{"admin": one.admin, **_document(one, actions)} for one in answers]
     if len(documents) > 1:
         typer.echo(json.dumps(documents))
     elif "error" not in documents[0]:
         typer.echo(json.dumps(documents[0]))
+
+
+def _document(answer: _Answer, actions: Path | None) -> dict[str, Any]:
+    from abfleet_transport.client.status_document import as_document
+
+    from abfleet.commands.autopilot_rows import autopilot_document, folder_beside
+
+    if answer.status is None:
+        return {"error": answer.problem}
+    folder = actions or folder_beside(answer.status.decision_log.path)
+    return as_document(answer.status) | {"autopilot": autopilot_document(folder, datetime.now(UTC))}
+
+
+def _autopilots(answers: Sequence[_Answer], actions: Path | None) -> Iterator[str]:
+    """What was done in each folder of actions: routers beside each other share one."""
+    from abfleet.commands.autopilot_rows import autopilot_lines, folder_beside
+
+    folders = {
+        actions or folder_beside(answer.status.decision_log.path) for answer in answers if answer.status is not None
+    }
+    for folder in sorted(folders - {None}, key=str):
+        for line in autopilot_lines(folder, datetime.now(UTC)):
+            yield printable(line)
 
 
 def _print_problems(answers: Sequence[_Answer]) -> bool:
@@ -111,7 +144,7 @@ def _print_problems(answers: Sequence[_Answer]) -> bool:
     return not problems
 
 
-async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_json: bool) -> bool:
+async def _watch(addresses: Sequence[str], access: "ClientCredentials", actions: Path | None, *, as_json: bool) -> bool:
     """Shows the routers every second until Ctrl-C, or until none answers."""
     from rich.console import Group, RenderableType
     from rich.live import Live
@@ -139,7 +172,13 @@ async def _watch(addresses: Sequence[str], access: "ClientCredentials", *, as_js
                 if not isinstance(live, Live) and not as_json:
                     typer.echo(plain(answer.status, rates))
             if as_json:
-                _print_json(answers)
+                _print_json(answers, actions)
+            else:
+                lines = list(_autopilots(answers, actions))
+                parts += [Text(line) for line in lines]
+                if not isinstance(live, Live):
+                    for line in lines:
+                        typer.echo(line)
             if isinstance(live, Live):
                 live.update(fitted(Group(*parts)), refresh=True)
             await asyncio.sleep(WATCH_SECONDS)

@@ -68,3 +68,8 @@ def terminal() -> "Console":
     if console.is_dumb_terminal:
         console.size = ConsoleDimensions(*shutil.get_terminal_size())
     return console
+
+
+def printable(line: str) -> str:
+    """What callers have sent is in it: a control character must not reach the terminal."""
+    return "".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in line)

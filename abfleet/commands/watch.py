@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from abfleet_log.tools.actions import STATE_FILE
 from abfleet_process.counting import counted
 from abfleet_process.file_state import file_states
 
@@ -21,9 +22,10 @@ from abfleet.notify.verdict_changes import Conclusion, changes, conclusions
 if TYPE_CHECKING:
     from abfleet_experiments.config import ExcludedWindow
     from abfleet_models.offline import Offline
+    from abfleet_process.notify.receivers import Receiver
     from rich.live import Live
 
-    from abfleet.notify.notifier import Notifier, Receiver
+    from abfleet.notify.notifier import Notifier
 
 FAILURE = 1
 TRIES = 3
@@ -99,16 +101,13 @@ class RenderedReport:
 
 def receivers(notifications: Notifications) -> "list[Receiver]":
     """The receivers that the flags name; empty if there are none. Exits 2 for a mistake in the flags."""
-    from abfleet.notify.notifier import CommandReceiver, NotifyError, UrlReceiver, read_secret
+    from abfleet_process.notify.receivers import NotifyError, chosen
 
-    if notifications.url is None and notifications.command is None:
-        if notifications.secret_file is not None or notifications.dry_run:
-            refuse("--notify-secret-file and --notify-dry-run need --notify-url or --notify-command")
-        return []
+    nobody = notifications.url is None and notifications.command is None
+    if nobody and (notifications.secret_file is not None or notifications.dry_run):
+        refuse("--notify-secret-file and --notify-dry-run need --notify-url or --notify-command")
     try:
-        secret = None if notifications.secret_file is None else read_secret(notifications.secret_file)
-        found: list[Receiver] = [] if notifications.url is None else [UrlReceiver(notifications.url, secret)]
-        return found if notifications.command is None else [*found, CommandReceiver(notifications.command)]
+        return chosen(notifications.url, notifications.command, notifications.secret_file)
     except NotifyError as error:
         refuse(error)
 
@@ -116,7 +115,9 @@ def receivers(notifications: Notifications) -> "list[Receiver]":
 @contextmanager
 def notifier(notifications: Notifications) -> "Iterator[Notifier | None]":
     """A notifier with its state file locked; None without receivers. Exits 2 if the flags or their files are wrong."""
-    from abfleet.notify.notifier import Notifier, NotifyError
+    from abfleet_process.notify.receivers import NotifyError
+
+    from abfleet.notify.notifier import Notifier
 
     chosen = receivers(notifications)
     if not chosen:
@@ -298,7 +299,9 @@ class Watcher:
     def _step(self, screen: "Live | None") -> bool:
         """One round; whether that was the last one."""
         ended = False
-        seen = file_states(self._followed)  # before the report is made, so that what is written meanwhile is news
+        seen = file_states(
+            self._followed, without=(STATE_FILE,)
+        )  # before the report is made, so that what is written meanwhile is news
         if seen != self._seen:
             try:
                 report = self._make_report()

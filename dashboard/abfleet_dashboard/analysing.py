@@ -15,9 +15,10 @@ from multiprocessing.connection import Connection
 
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.reading.open_log import LogError
+from abfleet_analysis.shadow.compare import compare_answers
 from abfleet_models.offline import offline_facts
 
-from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
+from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask, ShadowDone, ShadowTask
 
 PARENT_CHECK_SECONDS = 1.0
 NICENESS = 5
@@ -32,7 +33,7 @@ def main() -> None:
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     while True:
         try:
-            task: AnalysisTask | None = connection.recv()
+            task: AnalysisTask | ShadowTask | None = connection.recv()
         except EOFError:
             _clear()
             return
@@ -41,10 +42,13 @@ def main() -> None:
         connection.send(answer(task))
 
 
-def answer(task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
+def answer(task: AnalysisTask | ShadowTask) -> AnalysisDone | ShadowDone | AnalysisFailed:
     """The report, or why there is none. Catches every exception, so that the next task can run."""
     began = time.monotonic()
     try:
+        if isinstance(task, ShadowTask):
+            found = compare_answers(task.logs, memory_limit_bytes=task.memory_limit_bytes)
+            return ShadowDone(found, time.monotonic() - began)
         known = offline_facts(task.registry).versions
         report = analyse(task.logs, task.config, detailed=True, known=known, memory_limit_bytes=task.memory_limit_bytes)
     except LogError as error:

@@ -11,11 +11,11 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import structlog
 
-from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
+from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask, ShadowDone, ShadowTask
 
 log = structlog.get_logger("abfleet.dashboard")
 
@@ -32,6 +32,7 @@ class AnalysisProcess:
         self._process: subprocess.Popen[bytes] | None = None  # changed only by _start and rest, as are the next two
         self._connection: Connection | None = None
         self._tasks = 0
+        self._free = asyncio.Lock()
 
     async def __aenter__(self) -> Self:
         self._folder = Path(tempfile.mkdtemp(prefix="abfleet-dashboard-"))
@@ -50,25 +51,36 @@ class AnalysisProcess:
         return self._process.pid if self._process else None
 
     async def ask(self, task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
-        """Has a task done. A process that dies meanwhile is a failure like others; the next task gets a new one."""
-        if self._process is None or self._tasks >= TASKS_A_PROCESS:
-            await self.release()
-            self._start()
-        self._tasks += 1
-        asking = asyncio.ensure_future(asyncio.to_thread(self._send_and_receive, task))
-        try:
-            return await asyncio.shield(asking)
-        except asyncio.CancelledError:
-            self._kill()  # then the thread that waits for its answer ends too
-            await asyncio.gather(asking, return_exceptions=True)
-            raise
-        except (EOFError, OSError):
-            code = await asyncio.to_thread(self._end, wait_seconds=END_SECONDS)
-            return AnalysisFailed(f"the analysis process ended with code {code} and gave no answer", expected=False)
+        """Has a report made. A process that dies meanwhile is a failure like others; the next task gets a new one."""
+        answer: AnalysisDone | AnalysisFailed = await self._ask(task)
+        return answer
+
+    async def compare(self, task: ShadowTask) -> ShadowDone | AnalysisFailed:
+        """Has answers in the shadow compared, likewise."""
+        answer: ShadowDone | AnalysisFailed = await self._ask(task)
+        return answer
 
     async def release(self) -> None:
         """Ends the process, so that its memory is free; the next task starts another."""
-        await asyncio.to_thread(self._end)
+        async with self._free:
+            await asyncio.to_thread(self._end)
+
+    async def _ask(self, task: AnalysisTask | ShadowTask) -> Any:
+        async with self._free:
+            if self._process is None or self._tasks >= TASKS_A_PROCESS:
+                await asyncio.to_thread(self._end)
+                self._start()
+            self._tasks += 1
+            asking = asyncio.ensure_future(asyncio.to_thread(self._send_and_receive, task))
+            try:
+                return await asyncio.shield(asking)
+            except asyncio.CancelledError:
+                self._kill()  # then the thread that waits for its answer ends too
+                await asyncio.gather(asking, return_exceptions=True)
+                raise
+            except (EOFError, OSError):
+                code = await asyncio.to_thread(self._end, wait_seconds=END_SECONDS)
+                return AnalysisFailed(f"the analysis process ended with code {code} and gave no answer", expected=False)
 
     def _start(self) -> None:
         assert self._folder is not None, "enter it first"
@@ -85,11 +97,10 @@ class AnalysisProcess:
         self._tasks = 0
         log.debug("analysis process started", pid=self._process.pid)
 
-    def _send_and_receive(self, task: AnalysisTask) -> AnalysisDone | AnalysisFailed:
+    def _send_and_receive(self, task: AnalysisTask | ShadowTask) -> Any:
         assert self._connection is not None
         self._connection.send(task)
-        answer: AnalysisDone | AnalysisFailed = self._connection.recv()
-        return answer
+        return self._connection.recv()
 
     def _kill(self) -> None:
         if self._process is not None:

@@ -21,11 +21,13 @@ from abfleet_process.watched_credentials import CredentialError
 from abfleet_transport.client.router_admin import RouterAdmin
 
 from abfleet_dashboard.analyst import AnalysisProcess
+from abfleet_dashboard.autopilot_state import AutopilotWatch
 from abfleet_dashboard.fleet_state import FleetWatch
 from abfleet_dashboard.reports import ReportKeeper
 from abfleet_dashboard.server import AccessRules, RequestGuard, Site
 from abfleet_dashboard.settings import DashboardSettings, parse
-from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.shadow_reports import ShadowKeeper
+from abfleet_dashboard.situation import ShadowAnswers, Situation
 from abfleet_dashboard.views.commands_view import Files
 from abfleet_dashboard.visits import Visits
 
@@ -71,13 +73,20 @@ async def serve(settings: DashboardSettings) -> int:
                 for address in settings.router_admins
             ]
             fleet = FleetWatch(routers, settings.refresh_seconds, visits)
-            site = Site(LiveContent(settings, reports, fleet, visits))
+            autopilot = AutopilotWatch(settings.actions, settings.refresh_seconds, visits)
+            shadow_visits = Visits()
+            shadow = ShadowKeeper(settings, analyst, shadow_visits)
+            site = Site(LiveContent(settings, reports, fleet, autopilot, shadow, visits, shadow_visits))
             rules = AccessRules(
                 hosts=("localhost", *settings.allowed_hosts),
                 may_see=None if tokens is None else lambda token: _may_see(tokens, token),
             )
             server = EmbeddedServer(RequestGuard(site.router, rules))
-            keeping = [asyncio.create_task(reports.keep(), name="reports")]
+            keeping = [
+                asyncio.create_task(reports.keep(), name="reports"),
+                asyncio.create_task(autopilot.keep(), name="autopilot"),
+                asyncio.create_task(shadow.keep(), name="shadow"),
+            ]
             if routers:
                 keeping.append(asyncio.create_task(fleet.keep(), name="fleet"))
             serving = asyncio.create_task(server.serve(sockets=[listening]), name="serving")
@@ -98,17 +107,30 @@ async def serve(settings: DashboardSettings) -> int:
 
 
 class LiveContent:
-    """Collects reports, routers and configuration for pages."""
+    """Collects reports, routers, actions and configuration for pages."""
 
-    def __init__(self, settings: DashboardSettings, reports: ReportKeeper, fleet: FleetWatch, visits: Visits) -> None:
+    def __init__(
+        self,
+        settings: DashboardSettings,
+        reports: ReportKeeper,
+        fleet: FleetWatch,
+        autopilot: AutopilotWatch,
+        shadow: ShadowKeeper,
+        visits: Visits,
+        shadow_visits: Visits,
+    ) -> None:
         self._settings = settings
         self._reports = reports
         self._fleet = fleet
+        self._autopilot = autopilot
+        self._shadow = shadow
+        self._shadow_visits = shadow_visits
         self._visits = visits
 
     def situation(self) -> Situation:
         """A snapshot of reports, routers and configuration for one page."""
         known, refresh = self._reports.status, self._settings.refresh_seconds
+        compared = self._shadow.status
         working = self._reports.working_seconds
         return Situation(
             now=datetime.now(UTC),
@@ -123,15 +145,22 @@ class LiveContent:
             stale_after_s=STALE_SECONDS + 4 * max(refresh, known.seconds),
             files=Files(self._settings.logs, self._settings.experiments),
             links=self._settings.links,
+            autopilot=self._autopilot.files,
+            shadow=ShadowAnswers(compared.report, compared.made_at, compared.problem),
         )
 
     def version(self) -> str:
-        """Changes with each report and each status of the routers."""
-        return f"{self._reports.status.number}.{self._fleet.number}"
+        """Changes with each report, each status of the routers, each act and each comparison."""
+        parts = self._reports.status, self._fleet, self._autopilot, self._shadow.status
+        return ".".join(str(part.number) for part in parts)
 
     def visited(self) -> None:
         """Notes a visit, so that log and routers are polled at the full rate."""
         self._visits.note()
+
+    def shadow_visited(self) -> None:
+        """Notes that somebody wants the comparison of shadow calls, so that one is made."""
+        self._shadow_visits.note()
 
 
 class EmbeddedServer(uvicorn.Server):

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from abfleet_analysis.report.report import Report
+from abfleet_analysis.shadow.compare import BOUNDS, ShadowReport
+from abfleet_analysis.shadow.words import document
 from abfleet_experiments.config import time_text
 from abfleet_transport.client.rates import between
 
@@ -47,6 +49,11 @@ def fleet_table(routers: Sequence[RouterState], table: str) -> str:
     return _text({"calls": _calls, "workers": _workers}[table](routers))
 
 
+def shadow_table(report: ShadowReport, table: str) -> str:
+    """`measures`, `attributes`, `answers` or `requests` of all comparisons. KeyError for another table."""
+    return _text(_SHADOW_TABLES[table](document(report)["comparisons"]))
+
+
 def _experiments(report: Report, *, detailed: bool = True) -> list[Document]:
     found: Any = report.as_dict(detailed=detailed)["experiments"]
     return list(found)
@@ -62,6 +69,61 @@ def _cell(value: object) -> object:
     if isinstance(value, str) and value.startswith(_FORMULA):
         return f"'{value}"
     return "" if value is None else value
+
+
+# --- answers in the shadow --------------------------------------------------------------------------------------------
+
+_PAIR: Final = ("version", "primary")
+_MEAN: Final = ("mean", "low", "high", "requests")
+
+
+def _shadow_measures(comparisons: Sequence[Document]) -> Rows:
+    yield (*_PAIR, "measure", *_MEAN)
+    for one in comparisons:
+        yield from ((one["version"], one["primary"], name, *(one[name][key] for key in _MEAN)) for name in BOUNDS)
+
+
+def _shadow_attributes(comparisons: Sequence[Document]) -> Rows:
+    names = ("overlap_at_10", "identical")
+    yield (*_PAIR, "attribute", "value", *(f"{name}_{key}" for name in names for key in _MEAN))
+    for one in comparisons:
+        for row in one["by_attribute"]:
+            numbers = (row[name][key] for name in names for key in _MEAN)
+            yield (one["version"], one["primary"], row["attribute"], row["value"], *numbers)
+
+
+def _shadow_answers(comparisons: Sequence[Document]) -> Rows:
+    counts = ("from", "to", "asked", "users", "compared", "without_answer", "without_lists")
+    times = ("mean", "p50", "p95")
+    yield (
+        *(*_PAIR, *counts, "items", "primary_items", "items_of_both"),
+        *(f"{side}_ms_{key}" for side in ("shadow", "primary") for key in times),
+        *("errors", "errors_low", "errors_high", "primary_errors"),
+    )
+    for one in comparisons:
+        latency, errors = one["latency_ms"], one["errors"]
+        yield (
+            *(one[key] for key in (*_PAIR, *counts)),
+            *one["coverage"].values(),
+            *(latency[side][key] for side in ("shadow", "primary") for key in times),
+            *(errors["shadow"][key] for key in ("mean", "low", "high")),
+            errors["primary"],
+        )
+
+
+def _shadow_requests(comparisons: Sequence[Document]) -> Rows:
+    keys = ("request_id", "rank_biased_overlap", "overlap_at_10")
+    yield (*_PAIR, *keys)
+    for one in comparisons:
+        yield from ((one["version"], one["primary"], *(row[key] for key in keys)) for row in one["differ_most"])
+
+
+_SHADOW_TABLES: Final[Mapping[str, Callable[[Sequence[Document]], Rows]]] = {
+    "measures": _shadow_measures,
+    "attributes": _shadow_attributes,
+    "answers": _shadow_answers,
+    "requests": _shadow_requests,
+}
 
 
 # --- one experiment ---------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from abfleet_dashboard.local_times import with_times
 from abfleet_dashboard.numbers import instant
 from abfleet_dashboard.pictures.svg import percent
 from abfleet_dashboard.situation import Situation
+from abfleet_dashboard.views.autopilot_view import autopilot_of, autopilot_of_all
 from abfleet_dashboard.views.experiment_view import ExperimentView, as_of_text, experiment_path, experiment_view
 from abfleet_dashboard.views.filter_view import Filter, choices
 from abfleet_dashboard.views.fleet_view import router_view
@@ -32,6 +33,7 @@ from abfleet_dashboard.views.overview_view import (
     overview_row,
     overview_rows,
 )
+from abfleet_dashboard.views.shadow_view import shadow_sentences, shadow_view
 
 STATIC: Final = Path(__file__).parent / "static"
 """What pages link to under `/static/`."""
@@ -50,6 +52,8 @@ def overview_page(situation: Situation, chosen: Filter = ALL) -> str:
         ended=ended_rows(situation.report, chosen),
         choices=choices(situation.report, chosen),
         chosen=bool(chosen),
+        autopilot=autopilot_of_all(situation),
+        shadow=shadow_sentences(situation.config),
         routers=[router_view(router) for router in situation.routers],
         links=links_of(situation.links),
         csv="/csv",
@@ -72,6 +76,7 @@ def experiment_page(situation: Situation, name: str) -> str:
         title=name,
         here=experiment_path(name),
         view=view,
+        autopilot=autopilot_of(situation, name),
         download=f"/report/{quote(name, safe='')}.html",
         links=links_of(situation.links, name),
         csv=f"/csv/{quote(name, safe='')}",
@@ -88,6 +93,19 @@ def fleet_page(situation: Situation) -> str:
         routers=[router_view(router, number) for number, router in enumerate(situation.routers, start=1)],
         notices=about_file(situation),
         links=links_of(situation.links),
+        csv="/csv",
+    )
+
+
+def shadow_page(situation: Situation) -> str:
+    """The page of versions that are asked in the shadow: how their answers compare with those that users got."""
+    return _page(
+        "shadow.html",
+        situation,
+        title="Shadow",
+        here="/shadow",
+        view=shadow_view(situation),
+        notices=about_file(situation),
         csv="/csv",
     )
 

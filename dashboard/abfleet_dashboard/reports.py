@@ -16,6 +16,7 @@ from abfleet_analysis.report.report import Report
 from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
+from abfleet_log.tools.actions import STATE_FILE
 from abfleet_process.backoff import backoff_seconds
 from abfleet_process.file_state import FileStates, file_states
 
@@ -109,7 +110,8 @@ class ReportKeeper:
         config = self.status.config
         if config is None:
             return
-        mark = await asyncio.to_thread(file_states, (*self._settings.logs, self._settings.registry / "registry.json"))
+        read = (*self._settings.logs, self._settings.registry / "registry.json")
+        mark = await asyncio.to_thread(file_states, read, without=(STATE_FILE,))
         if self._analysed == (mark, config):
             if self.status.problem is None:
                 self.status = replace(self.status, current_at=self._now())

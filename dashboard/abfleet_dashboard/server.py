@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from urllib.parse import parse_qs, quote
 
 import structlog
+from abfleet_analysis.shadow.words import document
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Route, Router
@@ -44,6 +45,9 @@ class PageContent(Protocol):
     def visited(self) -> None:
         """Called for every page, so that the content is kept fresh."""
 
+    def shadow_visited(self) -> None:
+        """Called where the comparison of shadow calls is wanted, so that one is made."""
+
 
 @dataclass(frozen=True, slots=True)
 class Body:
@@ -73,6 +77,8 @@ class Site:
                 Route("/", self._overview),
                 Route("/experiments/{name:path}", self._experiment),
                 Route("/fleet", self._fleet),
+                Route("/shadow", self._shadow),
+                Route("/api/shadow.json", self._shadow_json),
                 Route("/csv/{table}.csv", self._csv),
                 Route("/csv/{name:path}/{table}.csv", self._csv),
                 Route("/glossary", self._glossary),
@@ -93,6 +99,23 @@ class Site:
 
     async def _fleet(self, request: Request) -> Response:
         return await self._page(request, "/fleet", pages.fleet_page)
+
+    async def _shadow(self, request: Request) -> Response:
+        self._shows.shadow_visited()
+        return await self._page(request, "/shadow", pages.shadow_page)
+
+    async def _shadow_json(self, request: Request) -> Response:
+        self._shows.shadow_visited()
+
+        def made(now: Situation) -> str:
+            if now.shadow.report is None:
+                raise KeyError
+            return json.dumps(document(now.shadow.report), ensure_ascii=False)
+
+        try:
+            return await self._page(request, "/api/shadow.json", made, kind=JSON)
+        except KeyError:
+            return _answer(request, _body(b'{"error": "there is no comparison yet"}'), kind=JSON, status=503)
 
     async def _glossary(self, request: Request) -> Response:
         return await self._page(request, "/glossary", pages.glossary_page)
@@ -134,6 +157,10 @@ class Site:
         name, table = request.path_params.get("name"), request.path_params["table"]
 
         def made(now: Situation) -> str:
+            if name is None and table.startswith("shadow-"):
+                if now.shadow.report is None:
+                    raise KeyError(table)
+                return csv_tables.shadow_table(now.shadow.report, table.removeprefix("shadow-"))
             if name is None and table.startswith("fleet-"):
                 return csv_tables.fleet_table(now.routers, table.removeprefix("fleet-"))
             if now.report is None or (name is None and table != "experiments"):

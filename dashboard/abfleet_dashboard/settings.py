@@ -26,6 +26,8 @@ class DashboardSettings:
     port: int
     """0: any free one."""
     logs: tuple[Path, ...]
+    actions: tuple[Path, ...]
+    """Folders in which the autopilot writes what it does."""
     experiments: Path
     fleet: Path | None
     router_admins: tuple[str, ...]
@@ -56,6 +58,7 @@ def declared(environment: Mapping[str, str] = os.environ) -> Flags:
     flags.group("What it shows, and where")
     add("listen", host_and_port, "127.0.0.1:8080", "HOST:PORT", "where to serve; port 0: any free one")
     add("logs", paths, "logs", "PATH[,PATH]", "folders and files of the decision log")
+    add("actions", str, "", "DIR", "folder of what the autopilot has done; empty: those of the log")
     server_flags.add_fleet(flags, "the experiments file, followed while it runs")
     add("router-admin", addresses, ADMIN_ADDRESS, "HOST:PORT[,…]", "admin ports of the routers; off: none")
     add("registry", Path, "models", "DIR", "the model registry, for offline metrics")
@@ -89,6 +92,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         host=host,
         port=port,
         logs=got.logs,
+        actions=(Path(got.actions),) if got.actions else tuple(path for path in got.logs if not path.is_file()),
         experiments=got.experiments,
         fleet=Path(got.fleet) if got.fleet else None,
         router_admins=got.router_admin,

@@ -4,7 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from abfleet_analysis.report.report import Report
+from abfleet_analysis.shadow.compare import ShadowReport
 from abfleet_experiments.config import Config
+from abfleet_log.tools.actions import AutopilotState, RecordedAction
 from abfleet_protos.admin_pb2 import StatusResponse
 
 from abfleet_dashboard.views.commands_view import Files
@@ -25,6 +27,24 @@ class RouterState:
     status: StatusResponse | None = None
     earlier: StatusResponse | None = None
     error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AutopilotFiles:
+    """What the autopilot has written: acts in order of time, its newest state, and why they cannot be read."""
+
+    actions: tuple[RecordedAction, ...] = ()
+    state: AutopilotState | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowAnswers:
+    """Answers in the shadow beside those of users: the newest comparisons, when, and why there are no newer ones."""
+
+    report: ShadowReport | None = None
+    made_at: datetime | None = None
+    problem: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +76,5 @@ class Situation:
     stale_after_s: float = 60.0
     files: Files = field(default_factory=Files)
     links: tuple[OutsideLink, ...] = ()
+    autopilot: AutopilotFiles = field(default_factory=AutopilotFiles)
+    shadow: ShadowAnswers = field(default_factory=ShadowAnswers)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from abfleet_analysis.report.report import Report
+from abfleet_analysis.shadow.compare import ShadowReport
 from abfleet_experiments.config import Config
 
 
@@ -22,6 +23,22 @@ class AnalysisDone:
     """A report, and how long it took."""
 
     report: Report
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowTask:
+    """Answers in the shadow to compare with those of users."""
+
+    logs: tuple[Path, ...]
+    memory_limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowDone:
+    """The comparisons, and how long they took."""
+
+    report: ShadowReport
     seconds: float
 
 

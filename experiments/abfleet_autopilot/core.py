@@ -75,14 +75,15 @@ class Core:
 
     def take(self, line: Line) -> None:
         """The next line."""
-        at = line.at
+        at, router = line.at, line.router
         if at > self.newest:
             self.newest = at
         self.lines += 1
-        self.routers.line(line.router, at)
+        self.routers.line(router, at)
         if isinstance(line, CountedCall):
-            if not line.request % ONE_IN:
-                self.routers.call(line.router, line.request)
+            request = line.request
+            if not request % ONE_IN:
+                self.routers.call(router, request)
             evidence = self._evidence.get(line.experiment)
             if evidence is not None:
                 evidence.on_call(line)

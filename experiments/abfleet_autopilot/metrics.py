@@ -8,14 +8,16 @@ from prometheus_client.registry import Collector
 
 from abfleet_autopilot.acts import Action
 from abfleet_autopilot.deciding import MOST_E, standing
+from abfleet_autopilot.notifying import ActNotifier
 from abfleet_autopilot.pilot import Pilot
 
 
 class AutopilotMetrics(Collector):
     """Lines, evidence and acts of one autopilot."""
 
-    def __init__(self, pilot: Pilot) -> None:
+    def __init__(self, pilot: Pilot, notifier: ActNotifier | None = None) -> None:
         self._pilot = pilot
+        self._notifier = notifier
 
     def collect(self) -> Iterable[Metric]:
         """The families of this moment."""
@@ -60,3 +62,9 @@ class AutopilotMetrics(Collector):
             "Routers with a line among the newest ten minutes.",
             core.routers.writing(core.newest),
         )
+        if self._notifier is not None:
+            yield GaugeMetricFamily(
+                "abfleet_autopilot_notifications_pending",
+                "Notifications that a receiver has not accepted yet.",
+                self._notifier.pending,
+            )

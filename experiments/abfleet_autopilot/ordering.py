@@ -5,7 +5,7 @@ counted and left out: what has been concluded stands.
 """
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from abfleet_autopilot.lines import SECOND_US, Line
@@ -42,6 +42,15 @@ class OrderedLines:
         else:
             self._lines.append((at, file, number, line))
             self._sorted = False
+
+    def add_all(self, file: str, first: int, lines: Sequence[Line]) -> None:
+        """Lines of a file that follow each other, the first with this number."""
+        if min((line[0] for line in lines), default=0) <= self._taken[0]:
+            for number, line in enumerate(lines, first):
+                self.add(file, number, line)
+            return
+        self._lines += [(line[0], file, number, line) for number, line in enumerate(lines, first)]
+        self._sorted = False
 
     def until(self, bound: int) -> Iterator[Line]:
         """Takes the lines whose time is not after the bound, in order."""

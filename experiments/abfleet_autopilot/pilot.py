@@ -13,9 +13,10 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 from abfleet_log.files import WriterIdentity
+from abfleet_log.tools.actions import RecordedAction
 from abfleet_process.file_state import file_state
 
-from abfleet_autopilot.acting.action_log import ActionLog, Written
+from abfleet_autopilot.acting.action_log import ActionLog
 from abfleet_autopilot.acting.actor import Actor, CannotAct, Made
 from abfleet_autopilot.acts import Action, IntendedAction
 from abfleet_autopilot.core import Core
@@ -25,6 +26,7 @@ from abfleet_autopilot.lines import SECOND_US
 from abfleet_autopilot.ordering import PATIENCE_US
 from abfleet_autopilot.reporting import Reporter
 from abfleet_autopilot.settings import AutopilotSettings
+from abfleet_autopilot.telling import StateFile
 
 PENDING_SECONDS: Final = 1.0
 """Between looks whether an act that was begun is in force by now."""
@@ -65,10 +67,12 @@ class Pilot:
         self.feed = LogFeed(settings.logs)
         self._reporter = Reporter(settings.logs, settings.memory_limit_bytes, wall)
         identity = WriterIdentity(socket.gethostname(), os.getpid())
+        by = f"autopilot {identity.host} {identity.process}"
+        self._state_file = None if settings.once or settings.dry_run else StateFile(settings.actions, by)
         self._actor = Actor(
             settings.experiments,
             ActionLog(settings.actions, identity),
-            by=f"autopilot {identity.host} {identity.process}",
+            by=by,
             apply_command=settings.apply_command,
             in_force=lambda revision, since: self.core.was_in_force(revision, since),
         )
@@ -88,9 +92,10 @@ class Pilot:
         for written in self._actor.actions():
             self._remember(written)
         now = self._now_us()
-        for line in self.feed.replay(now):
-            self.core.take(line)
-            if not self.core.lines % 10_000 and self._stopping():
+        take = self.core.take
+        for number, line in enumerate(self.feed.replay(now)):
+            take(line)
+            if not number % 10_000 and self._stopping():
                 return
         if self._settings.once:
             for line in self.feed.rest():
@@ -106,6 +111,7 @@ class Pilot:
                 self.core.take(line)
             self.core.tick(now - PATIENCE_US)
         self._take_report()
+        made = self.made.total()
         for _ in range(MOST_ACTS):
             self.decided = self.core.decided(self._now(), self._faults())
             if not self._act([act for one in self.decided.values() for act in one.acts]):
@@ -113,6 +119,8 @@ class Pilot:
         self._finish()
         self._ask_for_reports()
         self._tell_holds()
+        if self._state_file is not None:
+            self._state_file.tell(self._wall(), self.core, self.decided, at_once=self.made.total() > made)
 
     def once(self) -> None:
         """Everything that the log asks for now, with reports where these are needed."""
@@ -201,10 +209,10 @@ class Pilot:
             self.core.forget(act.experiment, act.group, _us(made.at))
         self._follow_file()
 
-    def _remember(self, written: Written) -> None:
-        act = written.act
-        if act.action is Action.HALT and act.group is not None and written.outcome not in ("", "given_up"):
-            self.core.forget(act.experiment, act.group, _us(written.at))
+    def _remember(self, written: RecordedAction) -> None:
+        halted = written.action == Action.HALT and written.outcome not in ("", "given_up")
+        if halted and written.group is not None:
+            self.core.forget(written.experiment, written.group, _us(written.at))
 
     def _failed(self, error: Exception) -> None:
         self.failures += 1

@@ -10,6 +10,7 @@ from abfleet_process import server_flags
 from abfleet_process.flags import Flags, SettingsError, real, whole
 from abfleet_process.log_levels import LogFormat
 
+STATE_NAME: Final = "notifications.json"
 LEAST_MEMORY: Final = 64 * 1024 * 1024
 MOST_ROUTERS: Final = 1000
 
@@ -29,6 +30,11 @@ class AutopilotSettings:
     apply_command: str | None
     every_seconds: float = 0.25
     memory_limit_bytes: int = 2**30
+    notify_url: str | None = None
+    notify_command: str | None = None
+    notify_secret_file: Path | None = None
+    notify_state: Path | None = None
+    """What was notified of; None: a file in the folder of actions."""
     metrics_host: str = "127.0.0.1"
     metrics_port: int | None = None
     log_level: str = "info"
@@ -54,6 +60,11 @@ def declared(environment: Mapping[str, str] = os.environ) -> Flags:
     )
     flags.switch("once", "read what there is, do what it asks for, and end")
     flags.switch("dry-run", "say what would be done, and do nothing")
+    flags.group("Whom it notifies of what it does")
+    add("notify-url", str, "", "URL", "POST each act to this URL as JSON, and retry until it is accepted")
+    add("notify-command", str, "", "COMMAND", "run this program for each act, with the JSON on stdin; no shell")
+    add("notify-secret-file", str, "", "FILE", "the secret that signs notifications (HMAC-SHA256)")
+    add("notify-state", str, "", "FILE", f"what was notified of; empty: {STATE_NAME} in the folder of actions")
     flags.group("How it works")
     add("every", real(0.05, 60), "0.25", "SECONDS", "time between polls of log and file")
     add("memory-limit", whole(LEAST_MEMORY, 2**50), f"{2**30}", "BYTES", "of reports; what needs more goes to disk")
@@ -78,6 +89,10 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str] = os.environ)
         apply_command=got.apply_command or None,
         every_seconds=got.every,
         memory_limit_bytes=got.memory_limit,
+        notify_url=got.notify_url or None,
+        notify_command=got.notify_command or None,
+        notify_secret_file=Path(got.notify_secret_file) if got.notify_secret_file else None,
+        notify_state=Path(got.notify_state) if got.notify_state else None,
         metrics_host=got.metrics_host,
         metrics_port=got.metrics_port,
         log_level=got.log_level,

@@ -1,5 +1,6 @@
 """A folder and a file in, edits and actions out: replays, restarts, resuming, and what is only said."""
 
+import dataclasses
 import json
 import random
 import shutil
@@ -13,6 +14,7 @@ from abfleet_autopilot.settings import AutopilotSettings, parse
 from abfleet_experiments import change
 from abfleet_experiments.file.load import load_text
 from abfleet_experiments.file.rewrite import rewrite
+from abfleet_log.tools.actions import STATE_FILE, read_state
 from abfleet_log.tools.read_lines import line_files
 from abfleet_process.flags import SettingsError
 
@@ -134,6 +136,33 @@ def test_a_log_that_grows_is_acted_on(tmp_path: Path) -> None:
     assert len(said) == 1
     assert settings.experiments.read_text().endswith("# words\n")
     assert [line["event"] for line in actions(settings.logs)] == ["action", "action_done"]
+
+
+def test_it_says_what_it_waits_for(tmp_path: Path) -> None:
+    """In a file beside the actions, anew every ten seconds and after an act; what cannot be written stops nothing."""
+    settings = dataclasses.replace(laid_out(tmp_path / "root"), once=False)
+    clock, state = Clock(MINUTES + 1), settings.logs / STATE_FILE
+    pilot = Pilot(settings, clock)
+    pilot.begin()
+    pilot.round()
+    first = state.read_bytes()
+    clock.minutes += 9 / 60
+    pilot.round()
+    assert state.read_bytes() == first
+    state.unlink()
+    state.mkdir()
+    clock.minutes += 2 / 60
+    pilot.round()
+    state.rmdir()
+    bad_log(settings.logs)
+    clock.minutes += 2 / 60
+    pilot.round()
+    pilot.close()
+    said = read_state(settings.logs)
+    assert said is not None
+    assert said.at.timestamp() == pytest.approx(clock())
+    assert said.holds == {"test": ("the experiment is switched off",)}
+    assert said.evidence == {"test": ()}, "it begins anew after a halt"
 
 
 def test_a_dry_run_says_and_does_nothing(tmp_path: Path) -> None:

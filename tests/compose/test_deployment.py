@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
+from abfleet_autopilot.settings import declared as declared_autopilot
+from abfleet_autopilot.settings import parse as parse_autopilot
 from abfleet_dashboard.settings import parse as parse_dashboard
 from abfleet_process.flags import SettingsError
 from abfleet_router.settings import parse as parse_router
@@ -20,6 +22,7 @@ from tests.support.fleet import ROOT
 
 COMPOSE = ROOT / "compose"
 KUBERNETES = COMPOSE / "kubernetes"
+AUTOPILOT = KUBERNETES / "components" / "autopilot"
 OVERLAYS = tuple(sorted(path.name for path in (KUBERNETES / "overlays").iterdir()))
 PARSERS = {"router": parse_router, "worker": parse_worker}
 VALIDATOR = shutil.which("kubernetes-validate") or shutil.which("kubernetes-validate", path=Path(sys.executable).parent)
@@ -164,6 +167,20 @@ def test_the_dashboard_of_compose_reads_and_does_nothing_else() -> None:
     assert {str(settings.logs[0]), str(settings.experiments.parent), str(settings.registry)} <= mounted
 
 
+def test_the_autopilot_of_compose_may_write_what_it_has_to(tmp_path: Path) -> None:
+    """Its variables are its flags, and nobody is notified unless somebody is named; the log's folder, where its actions
+    go, and that of the file are mounted to be written."""
+    service = compose_file()["services"]["autopilot"]
+    own = {key: re.sub(r"\$\{\w+:-(.*)\}", r"\1", str(value)) for key, value in service["environment"].items()}
+    flags = {f"ABFLEET_{flag.name.upper().replace('-', '_')}" for flag in declared_autopilot({}).declared}
+    assert own.keys() <= flags
+    environment = {key: value for key, value in (image_environment("dashboard") | own).items() if key in flags}
+    settings = parse_autopilot(["--logs", str(tmp_path)], environment)
+    assert (settings.metrics_host, settings.metrics_port, settings.notify_url) == ("0.0.0.0", 8000, None)
+    mounted = {volume.rpartition(":")[2] for volume in service["volumes"] if not volume.endswith(":ro")}
+    assert {str(settings.experiments.parent), environment["ABFLEET_LOGS"]} <= mounted
+
+
 def test_prometheus_looks_for_every_service() -> None:
     """prometheus.yml resolves the router and every worker service, at the port where they serve /metrics."""
     jobs = yaml.safe_load((COMPOSE / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
@@ -285,7 +302,7 @@ def test_named_ports_are_those_that_are_listened_on() -> None:
 def test_service_monitors_give_the_jobs_that_rules_ask_for() -> None:
     """The job label of each monitor is a job of prometheus.yml, so rules and dashboards work on both."""
     jobs = yaml.safe_load((COMPOSE / "prometheus" / "prometheus.yml").read_text())["scrape_configs"]
-    items = manifests(KUBERNETES / "base")
+    items = [*manifests(KUBERNETES / "base"), *manifests(AUTOPILOT)]
     labels = {
         item["metadata"]["labels"][monitor["spec"]["jobLabel"]]
         for monitor in items
@@ -294,8 +311,40 @@ def test_service_monitors_give_the_jobs_that_rules_ask_for() -> None:
         if item["kind"] == "Service"
         and monitor["spec"]["selector"]["matchLabels"].items() <= item["metadata"]["labels"].items()
     }
-    # There is no manifest of the autopilot: not every cluster has all routers' logs in one folder.
-    assert labels | {"abfleet-autopilot"} == {job["job_name"] for job in jobs if "dns_sd_configs" in job}
+    assert labels == {job["job_name"] for job in jobs if "dns_sd_configs" in job}
+
+
+def test_the_autopilots_manifest_is_what_the_code_takes(tmp_path: Path) -> None:
+    """Its variables are its flags, its mounts are where they point; it may edit the routers' ConfigMap alone; it waits
+    for as many routers as there are at least; and the routers' logs are the claim that it reads."""
+    by_name = {(item["kind"], item["metadata"]["name"]): item for item in manifests(AUTOPILOT)}
+    pod = by_name["Deployment", "autopilot"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    environment = {one["name"]: one["value"] for one in container["env"]}
+    settings = parse_autopilot(["--logs", str(tmp_path)], environment)
+    flags = {f"ABFLEET_{flag.name.upper().replace('-', '_')}" for flag in declared_autopilot({}).declared}
+    assert environment.keys() <= flags
+    mounts = {one["mountPath"]: one for one in container["volumeMounts"]}
+    assert str(settings.experiments.parent) in mounts
+    assert environment["ABFLEET_LOGS"] in mounts
+    assert (settings.metrics_host, settings.metrics_port) == ("0.0.0.0", container["ports"][0]["containerPort"])
+    assert settings.apply_command is not None
+    program, script, name, key = settings.apply_command.split()
+    assert (program, Path(script).name) == ("python", "apply.py")
+    assert str(Path(script).parent) in mounts
+    assert (AUTOPILOT / "apply.py").exists()
+    (rule,) = by_name["Role", "autopilot"]["rules"]
+    assert (rule["resourceNames"], rule["verbs"]) == ([name], ["get", "patch"])
+    volumes = {one["name"]: one for one in pod["volumes"]}
+    assert volumes["experiments"]["configMap"]["name"] == name
+    assert key == settings.experiments.name
+    base = {(item["kind"], item["metadata"]["name"]): item for item in manifests(KUBERNETES / "base")}
+    assert settings.routers == base["HorizontalPodAutoscaler", "router"]["spec"]["minReplicas"]
+    claim = by_name["PersistentVolumeClaim", "logs"]
+    assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+    assert volumes["logs"]["persistentVolumeClaim"]["claimName"] == "logs"
+    text = (AUTOPILOT / "kustomization.yaml").read_text()
+    assert "all routers' logs are one folder" in text, "whoever applies it has to know"
 
 
 def test_the_config_map_is_the_file_that_ships() -> None:
@@ -316,7 +365,8 @@ def validate(path: Path) -> None:
 @pytest.mark.skipif(VALIDATOR is None, reason="kubernetes-validate is not installed")
 def test_manifests_are_valid(tmp_path: Path) -> None:
     """Every object of the base has the shape that Kubernetes asks for; kinds of others' are left out."""
-    core = [item for item in manifests(KUBERNETES / "base") if "monitoring.coreos.com" not in item["apiVersion"]]
+    items = [*manifests(KUBERNETES / "base"), *manifests(AUTOPILOT)]
+    core = [item for item in items if "monitoring.coreos.com" not in item["apiVersion"]]
     path = tmp_path / "base.yaml"
     path.write_text(yaml.safe_dump_all(core))
     validate(path)
@@ -331,8 +381,9 @@ def test_overlays_build(overlay: str, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     items = list(yaml.safe_load_all(done.stdout))
     kinds = {item["kind"] for item in items}
-    (config,) = [item for item in items if item["kind"] == "ConfigMap"]
-    assert config["metadata"]["name"] == "experiments"
+    configs = {item["metadata"]["name"]: item for item in items if item["kind"] == "ConfigMap"}
+    assert configs.keys() == {"experiments", *({"autopilot-apply"} if overlay == "shared-log" else ())}
+    config = configs["experiments"]
     assert yaml.safe_load(config["data"]["recommender.yaml"]) == EXPERIMENTS
     assert all(item["metadata"].get("namespace", "abfleet") == "abfleet" for item in items)
     if overlay == "production":
@@ -342,8 +393,19 @@ def test_overlays_build(overlay: str, tmp_path: Path) -> None:
             assert {"name": "registry", "mountPath": "/models", "readOnly": True} in pod["containers"][0][
                 "volumeMounts"
             ]
-    else:
+    elif overlay == "single-node":
         assert not kinds & {"HorizontalPodAutoscaler", "ServiceMonitor", "PodDisruptionBudget"}
+    else:
+        (router,) = [item for item in items if item["kind"] == "StatefulSet"]
+        assert "volumeClaimTemplates" not in router["spec"]
+        claim = {"name": "logs", "persistentVolumeClaim": {"claimName": "logs"}}
+        pods = [
+            item
+            for item in items
+            if item["metadata"]["name"] in ("router", "autopilot") and "template" in item.get("spec", {})
+        ]
+        assert len(pods) == 2
+        assert all(claim in item["spec"]["template"]["spec"]["volumes"] for item in pods)
     if VALIDATOR is not None:
         path = tmp_path / "built.yaml"
         path.write_text(yaml.safe_dump_all(i for i in items if "monitoring.coreos.com" not in i["apiVersion"]))

@@ -268,8 +268,8 @@ def renamed(value: Any, names: dict[str, str]) -> Any:
     """A report with other names, wherever they stand."""
     if isinstance(value, str) and not isinstance(value, Enum):
         return names.get(value, value)
-    if isinstance(value, tuple):
-        return tuple(renamed(one, names) for one in value)
+    if isinstance(value, tuple | list):
+        return type(value)(renamed(one, names) for one in value)
     if isinstance(value, dict):
         return {renamed(key, names): renamed(one, names) for key, one in value.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -17,7 +17,7 @@ from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import wait_until
 
 pytestmark = pytest.mark.system
-PATHS = ("/", "/?owner=nobody", "/experiments/test", "/fleet", "/glossary", "/nothing-here")
+PATHS = ("/", "/?owner=nobody", "/experiments/test", "/fleet", "/shadow", "/glossary", "/nothing-here")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from abfleet_dashboard.reports import UNWATCHED_SECONDS, ReportKeeper, pause_sec
 from abfleet_dashboard.settings import parse
 from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
 from abfleet_dashboard.visits import WATCHED_SECONDS, Visits
+from abfleet_log.tools.actions import STATE_FILE
 
 FILE = "version: 1\ndefault: v1\nmodels: {v1: {target: '127.0.0.1:1'}}\n"
 BEGIN = datetime(2026, 11, 1, tzinfo=UTC)
@@ -79,6 +80,14 @@ def test_the_same_log_is_analysed_once(setting: Setting) -> None:
     assert setting.analyses == 1
     assert setting.keeper.status.current_at == BEGIN + timedelta(seconds=200)
     assert setting.keeper.status.number == 2, "one for the file, one for the report"
+
+
+def test_what_the_autopilot_says_of_itself_is_no_news(setting: Setting) -> None:
+    """It writes its state beside the log every ten seconds, in which no report changes."""
+    setting.look_at(0)
+    (setting.logs / STATE_FILE).write_text("{}")
+    setting.look_at(100)
+    assert setting.analyses == 1
 
 
 def test_what_has_changed_is_analysed(setting: Setting) -> None:

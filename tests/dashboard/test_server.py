@@ -22,7 +22,7 @@ from tests.support.fleet import wait_until
 
 pytestmark = pytest.mark.system
 HOSTILE = "<script>alert(1)</script>"
-PAGES = ("/", "/fleet", "/experiments/test", "/report/test.html", "/glossary")
+PAGES = ("/", "/fleet", "/shadow", "/experiments/test", "/report/test.html", "/glossary")
 
 
 def write_log(
@@ -64,6 +64,13 @@ def test_the_document_is_the_one_of_analyze(shown: Dashboard) -> None:
     folder = shown.process.stderr_path.parent
     expected = analyse([folder / "logs"], load(folder / "experiments.yaml")).as_dict()
     assert shown.report() == json.loads(json.dumps(expected))
+
+
+def test_shadow_calls_are_compared_while_somebody_asks(shown: Dashboard) -> None:
+    """503 at first, because nothing is made that nobody wants; then the document, and a page that says the same."""
+    wait_until(lambda: shown.ask("/api/shadow.json").status == 200, "the comparison", 60.0)
+    assert shown.ask("/api/shadow.json").json() == {"comparisons": [], "synthetic": 0}
+    assert "No version is asked in the shadow." in shown.ask("/shadow").text
 
 
 @pytest.mark.parametrize("path", PAGES)

@@ -89,3 +89,12 @@ def test_wrong_values_are_named(flag: str, value: str) -> None:
 def test_loopback(host: str, expected: bool) -> None:
     """Addresses of this machine alone, and its one name."""
     assert is_loopback(host) is expected
+
+
+def test_actions_are_looked_for_beside_the_log(tmp_path: Path) -> None:
+    """In the folders of the log, there or not yet, whatever their names, and in none of its files; or where told."""
+    folder, file, later = tmp_path / "logs.d", tmp_path / "one.jsonl", tmp_path / "later"
+    folder.mkdir()
+    file.touch()
+    assert parse(["--logs", f"{folder},{file},{later}"], {}).actions == (folder, later)
+    assert parse(["--logs", str(folder), "--actions", str(later)], {}).actions == (later,)

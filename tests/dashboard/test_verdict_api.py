@@ -33,6 +33,8 @@ class Shown:
 
     def visited(self) -> None: ...
 
+    def shadow_visited(self) -> None: ...
+
 
 def situation(scenario: str = "planned-effect") -> Situation:
     report = made_report(scenario)

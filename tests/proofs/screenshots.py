@@ -7,18 +7,21 @@ and of five, in their first minute, on their first and ninth day and after their
 """
 
 import argparse
+import json
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Page
 
+from tests.support.acts import write_acts, write_state
 from tests.support.browser import PHONE, chromium, opened, overflow_px
 from tests.support.dashboard import Dashboard, dashboard
 from tests.support.fleet import MODELS, wait_until
@@ -36,6 +39,8 @@ SHOTS: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("dashboard-commands", SHIPPED, {"viewport": TOP}, "Commands"),
     ("dashboard-refused", "/experiments/email-digest", {"viewport": TOP}, ""),
     ("dashboard-fleet", "/fleet", {"viewport": TOP}, ""),
+    ("dashboard-autopilot", SHIPPED, {"viewport": TOP}, "Autopilot"),
+    ("dashboard-shadow", "/shadow", {"viewport": {"width": 1440, "height": 1000}}, ""),
     ("dashboard-dark", SHIPPED, {"viewport": TOP, "color_scheme": "dark"}, ""),
     ("dashboard-phone", SHIPPED, {"viewport": PHONE, "device_scale_factor": 2}, ""),
 )
@@ -69,14 +74,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="abfleet-proof-") as name, chromium() as browser:
         shop, ages = Path(name) / "shop", Path(name) / "ages"
         prepare(shop, EXPERIMENTS)
+        add_acts_and_shadow(shop)
         prepare(ages, EVERY_AGE)
         with fleet(Path(name) / "fleet") as router, dashboard(shop, *FLAGS, router=router) as running:
             running.report()
+            wait_until(lambda: running.ask("/api/shadow.json").status == 200, "shadow calls are compared", 180)
             wait_until(lambda: "calls" in running.ask("/fleet").text, "the fleet on its page")
             time.sleep(12)  # rates are over ten seconds
             faults += [fault for shot in SHOTS if (fault := take(browser, running, folder, *shot))]
             if into:
-                faults += whole(browser, running, into, ("/", "/fleet", "/glossary", SHIPPED))
+                faults += whole(browser, running, into, ("/", "/fleet", "/shadow", "/glossary", SHIPPED))
                 report_file(browser, running, into)
         with dashboard(ages, *FLAGS) as running:
             running.report()
@@ -97,6 +104,44 @@ def prepare(folder: Path, experiments: Sequence[Shown]) -> None:
     with (folder / "logs" / "decisions-host-20261101T000000-1.jsonl").open("w") as file:
         file.writelines(log_lines(now, experiments))
     (folder / "models").symlink_to(MODELS)
+
+
+def add_acts_and_shadow(folder: Path) -> None:
+    """An autopilot of the first experiment that has halted a version, and a version in the shadow of another."""
+    now = datetime.now(UTC)
+    file = folder / "experiments" / "recommender.yaml"
+    key = "    plan: {effect: 0.10}\n"
+    text = file.read_text().replace(key, f"{key}    autopilot: {{ramp: {{traffic: [5, 20, 50], hold: 24h}}}}\n", 1)
+    file.write_text(f"{text}shadow: [{{model: v1.4.0-rc2, percent: 10, of: [v1.2.3]}}]\n")
+    write_acts(folder / "logs", at=now - timedelta(hours=4))
+    write_state(folder / "logs", now + timedelta(minutes=10), {"homepage-ranking": ("canary has no share",)})
+    (log,) = (folder / "logs").glob("decisions-*")
+    calls = [json.loads(line) for line in log.read_text().splitlines()]
+    draw = random.Random(1)
+    with log.open("a") as out:
+        for call in calls:
+            if call.get("served_version") == "v1.2.3" and call["status"] == "OK" and draw.random() < 0.1:
+                out.write(json.dumps(in_the_shadow(call, draw)) + "\n")
+
+
+def in_the_shadow(call: dict[str, Any], draw: random.Random) -> dict[str, Any]:
+    """What another version would have answered: mostly the same films, some of them in other places."""
+    items = list(call["items"])
+    for _ in range(draw.choice((0, 0, 1, 2, 5))):
+        one, other = draw.randrange(10), draw.randrange(10)
+        items[one], items[other] = items[other], items[one]
+    if call["attributes"]["country"] != "DE":
+        items[-3:] = draw.sample(range(3000, 3400), draw.choice((0, 3))) or items[-3:]
+    failed = draw.random() < 0.004
+    members = {"version": "v1.4.0-rc2", "primary": "v1.2.3", "items": None if failed else items}
+    kept = {name: call[name] for name in ("schema", "ts", "request_id", "user_id", "config_revision", "router")}
+    return {
+        "event": "shadow",
+        **kept,
+        **members,
+        "status": "DEADLINE_EXCEEDED" if failed else "OK",
+        "latency_ms": 250.0 if failed else round(call["latency_ms"] * draw.uniform(0.8, 1.7), 3),
+    }
 
 
 @contextmanager

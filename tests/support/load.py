@@ -29,11 +29,12 @@ async def call_all(address: str, requests: Sequence[RecommendRequest], at_once: 
 class Load:
     """Calls at a fixed rate on their own schedule, whatever the answers do; keeps every outcome."""
 
-    def __init__(self, address: str, rate: float, prefix: str) -> None:
-        """`rate`: calls a second; `prefix`: of their request ids."""
+    def __init__(self, address: str, rate: float, prefix: str, users: int = 1000) -> None:
+        """`rate`: calls a second; `prefix`: of their request ids; `users`: who call in turn."""
         self._address = address
         self._rate = rate
         self._prefix = prefix
+        self._users = users
         self.answers: list[tuple[float, str, RecommendResponse]] = []
         self.errors: list[grpc.aio.AioRpcError] = []
         self._stop = asyncio.Event()
@@ -53,7 +54,7 @@ class Load:
             await asyncio.gather(*calls)
 
     async def _one(self, stub: RecommenderStub, number: int) -> None:
-        user_id = f"load-{number % 1000}"
+        user_id = f"load-{number % self._users}"
         request = RecommendRequest(item_ids=SEED_HISTORY, user_id=user_id, request_id=f"{self._prefix}-{number}")
         try:
             answer = await stub.Recommend(request, timeout=10)

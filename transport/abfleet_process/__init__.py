@@ -15,6 +15,7 @@ __all__ = [
     "lasting",
     "log_levels",
     "memory",
+    "notify",
     "operational_log",
     "process",
     "security",

@@ -1,7 +1,7 @@
 """What shows that files have changed without reading them."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 FileState = tuple[int, ...]
@@ -17,9 +17,10 @@ def file_state(path: Path) -> FileState:
     return stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev
 
 
-def file_states(paths: Iterable[Path]) -> FileStates:
-    """The states of these files, and of all files in these folders, however deep, by name."""
-    return tuple(sorted((str(file), file_state(file)) for path in paths for file in _files(path)))
+def file_states(paths: Iterable[Path], *, without: Collection[str] = ()) -> FileStates:
+    """The states of these files, and of all files in these folders, however deep, by name; without those so named."""
+    found = (file for path in paths for file in _files(path) if file.name not in without)
+    return tuple(sorted((str(file), file_state(file)) for file in found))
 
 
 def _files(path: Path) -> Iterator[Path]:

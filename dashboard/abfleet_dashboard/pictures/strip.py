@@ -4,7 +4,7 @@ The numbers stand in the same row as text, so the drawing is hidden from screen 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from markupsafe import Markup
@@ -58,17 +58,15 @@ def strip(
     return _drawing(parts, f"strip {tone}".strip())
 
 
-def strip_axis(axis: Scale) -> Markup:
-    """The axis with its labels, for the head of the column of strips."""
+def strip_axis(axis: Scale, label: Callable[[float, int], str] = change) -> Markup:
+    """The axis with its labels, for the head of the column of strips. label: A value's, with so many digits."""
     parts = []
     marks = round_marks(axis.low, axis.high, 4)
     digits = 0 if len(marks) < 2 or marks[1] - marks[0] >= 0.0099 else 1
     for value in marks:
         place = axis.at(value)
         anchor = "start" if place < 0.1 else "end" if place > 0.9 else "middle"
-        parts.append(
-            element("text", change(value, digits), x=percent(place), y="18", text_anchor=anchor, class_="mark")
-        )
+        parts.append(element("text", label(value, digits), x=percent(place), y="18", text_anchor=anchor, class_="mark"))
         parts.append(element("line", x1=percent(place), x2=percent(place), y1="23", y2="28", class_="tick"))
     return _drawing(parts, "strip strip-axis")
 

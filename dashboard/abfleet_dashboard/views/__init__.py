@@ -1,6 +1,7 @@
 """What each page shows, as values: figures and sentences of a report, ready for a template."""
 
 __all__ = [
+    "autopilot_view",
     "commands_view",
     "experiment_view",
     "filter_view",
@@ -8,4 +9,5 @@ __all__ = [
     "glossary_view",
     "links_view",
     "overview_view",
+    "shadow_view",
 ]

@@ -107,9 +107,12 @@ class ShadowReport:
     synthetic: int
 
 
-def compare_answers(paths: Sequence[Path]) -> ShadowReport:
-    """What the log in folders and files has of versions in the shadow of others. Raises LogError."""
-    with open_log(paths, answers=True) as log:
+def compare_answers(paths: Sequence[Path], *, memory_limit_bytes: int | None = None) -> ShadowReport:
+    """What the log in folders and files has of versions in the shadow of others. Raises LogError.
+
+    memory_limit_bytes: What tables may take before they go to the disk.
+    """
+    with open_log(paths, answers=True, memory_limit_bytes=memory_limit_bytes) as log:
         return report_of(log)
 
 

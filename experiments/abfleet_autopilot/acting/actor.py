@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import structlog
 from abfleet_experiments.change import ChangeError
@@ -23,11 +23,18 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load_text
 from abfleet_experiments.file.rewrite import RewriteError, rewrite
+from abfleet_log.tools.actions import ACTION, APPLIED, DONE, RETRIED, RecordedAction, read_actions
 from abfleet_process.atomic_file import FileChanged, exchange, replace_unchanged
 from abfleet_process.backoff import backoff_seconds
 
-from abfleet_autopilot.acting.action_log import ACTION, APPLIED, DONE, RETRIED, ActionLog, Written, read_actions
-from abfleet_autopilot.acting.applying import FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS, NotApplied, apply
+from abfleet_autopilot.acting.action_log import ActionLog, act_of
+from abfleet_autopilot.acting.applying import (
+    FIRST_FAILED_SECONDS,
+    FIRST_RETRY_SECONDS,
+    LONGEST_RETRY_SECONDS,
+    NotApplied,
+    apply,
+)
 from abfleet_autopilot.acting.edits import changed, is_done, shares_of
 from abfleet_autopilot.acts import Action, IntendedAction
 
@@ -68,9 +75,11 @@ class Actor:
         self._by = by
         self._command = apply_command
         self._in_force = in_force
+        self._command_failures = 0  # in a row; changed only by `_applied`, as is the next
+        self._command_due: datetime | None = None
         self._log = structlog.get_logger("abfleet.autopilot")
 
-    def actions(self) -> list[Written]:
+    def actions(self) -> list[RecordedAction]:
         """All actions there are, of any autopilot."""
         return read_actions(self._actions.folder)
 
@@ -78,8 +87,8 @@ class Actor:
         """Makes an act, unless it is done or under way. Raises CannotAct, and OSError."""
         with self._locked():
             for written in self.actions():
-                under_way = written.act.experiment == act.experiment and not written.outcome
-                if under_way and (written.act.action, written.act.group) == (act.action, act.group):
+                under_way = written.experiment == act.experiment and not written.outcome
+                if under_way and (written.action, written.group) == (act.action, act.group):
                     return self._finish(written, now)
             return self._make(act, now, None)
 
@@ -91,7 +100,7 @@ class Actor:
 
     # --- one act ------------------------------------------------------------------------------------------------------
 
-    def _make(self, act: IntendedAction, now: datetime, written: Written | None) -> Made | None:
+    def _make(self, act: IntendedAction, now: datetime, written: RecordedAction | None) -> Made | None:
         """written: The action, where it is written down already."""
         for _ in range(TRIES):
             read = self._file.read_bytes()
@@ -121,12 +130,12 @@ class Actor:
 
     def _write_down(
         self, act: IntendedAction, now: datetime, before: Config, after: Config, read: bytes, text: bytes
-    ) -> Written:
+    ) -> RecordedAction:
         hashes = _hash(read), _hash(text)
         parts = [act.action, act.experiment, act.group or "", str(act.as_of), before.revision, hashes[0]]
         identity = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
         at = max(now, now.replace(microsecond=0) + timedelta(seconds=1))
-        members = {
+        members: dict[str, Any] = {
             "id": identity,
             "action": act.action,
             "experiment": act.experiment,
@@ -145,9 +154,25 @@ class Actor:
             "by": self._by,
         }
         self._actions.write(ACTION, now, members)
-        return Written(identity, now, act, before.revision, after.revision, *hashes)
+        return RecordedAction(
+            identity,
+            now,
+            str(act.action),
+            act.experiment,
+            act.group,
+            members["traffic"],
+            act.as_of,
+            act.reasons,
+            act.figures,
+            before.revision,
+            after.revision,
+            *hashes,
+            by=self._by,
+            before=members["before"],
+            after=members["after"],
+        )
 
-    def _note_retry(self, written: Written, now: datetime, revision: str, read: bytes, text: bytes) -> None:
+    def _note_retry(self, written: RecordedAction, now: datetime, revision: str, read: bytes, text: bytes) -> None:
         written.now_is(_hash(read), _hash(text), revision)
         members = {
             "id": written.id,
@@ -157,18 +182,18 @@ class Actor:
         }
         self._actions.write(RETRIED, now, members)
 
-    def _finish(self, written: Written, now: datetime) -> Made | None:
+    def _finish(self, written: RecordedAction, now: datetime) -> Made | None:
         """An action that was begun, by whomever: what a kill has left is put in order first."""
         self._settle(written)
         if self._stands(written) or self._in_force(written.revision_after, written.at):
             return self._done(written, now, "applied" if written.applied else "found")
-        anew = written.act.action is Action.HALT or self._command is not None or self._as_read(written)
-        if not anew and not is_done(self._loaded(self._file.read_bytes()), written.act, now):
+        anew = written.action == Action.HALT or self._command is not None or self._as_read(written)
+        if not anew and not is_done(self._loaded(self._file.read_bytes()), act_of(written), now):
             # Somebody has edited the file since then: what they did not see coming does not come.
             return self._given_up(written, now, "the file was changed by somebody else before it could be done")
-        return self._make(written.act, now, written)
+        return self._make(act_of(written), now, written)
 
-    def _settle(self, written: Written) -> None:
+    def _settle(self, written: RecordedAction) -> None:
         """After a kill around the exchange of names: nothing that somebody else wrote is lost."""
         fresh = self._fresh(written)
         fresh.with_name(f"{fresh.name}.partial").unlink(missing_ok=True)
@@ -184,42 +209,48 @@ class Actor:
             return
         fresh.unlink()
 
-    def _applied(self, written: Written, now: datetime, text: bytes) -> Made | None:
+    def _applied(self, written: RecordedAction, now: datetime, text: bytes) -> Made | None:
         """Has the command take the file, unless it has taken it and routers still have time to show it."""
         if written.applied:
             wait = backoff_seconds(len(written.applied), first=FIRST_RETRY_SECONDS, most=LONGEST_RETRY_SECONDS)
             if (now - written.applied[-1]).total_seconds() < wait:
                 return None
+        if self._command_due is not None and now < self._command_due:
+            return None
         assert self._command is not None
         try:
-            apply(self._command, text, written.act.sentence())
+            apply(self._command, text, act_of(written).sentence())
         except NotApplied as error:
-            raise CannotAct(f"--apply-command: {error}; trying again") from error
+            self._command_failures += 1
+            wait = backoff_seconds(self._command_failures, first=FIRST_FAILED_SECONDS, most=FIRST_RETRY_SECONDS)
+            self._command_due = now + timedelta(seconds=wait)
+            raise CannotAct(f"--apply-command: {error}; trying again in {wait:g} s") from error
+        self._command_failures, self._command_due = 0, None
         self._actions.write(APPLIED, now, {"id": written.id})
         return None
 
     # --- parts --------------------------------------------------------------------------------------------------------
 
-    def _done(self, written: Written, now: datetime, outcome: str) -> Made:
+    def _done(self, written: RecordedAction, now: datetime, outcome: str) -> Made:
         self._actions.write(DONE, now, {"id": written.id, "outcome": outcome})
-        return Made(written.act, written.id, written.at, outcome)
+        return Made(act_of(written), written.id, written.at, outcome)
 
-    def _given_up(self, written: Written | None, now: datetime, why: str) -> Made | None:
+    def _given_up(self, written: RecordedAction | None, now: datetime, why: str) -> Made | None:
         self._log.warning("an act was given up", why=why)
         return None if written is None else self._done(written, now, "given_up")
 
-    def _stands(self, written: Written) -> bool:
+    def _stands(self, written: RecordedAction) -> bool:
         """Whether the file is what the action made of it."""
         return _hash(self._file.read_bytes()) == written.written_hash
 
-    def _as_read(self, written: Written) -> bool:
+    def _as_read(self, written: RecordedAction) -> bool:
         return _hash(self._file.read_bytes()) == written.read_hash
 
     @property
     def _target(self) -> Path:
         return self._file.resolve()
 
-    def _fresh(self, written: Written) -> Path:
+    def _fresh(self, written: RecordedAction) -> Path:
         return self._target.with_name(f".{self._target.name}.{written.id}")
 
     def _loaded(self, read: bytes) -> Config:

@@ -5,6 +5,8 @@ import subprocess
 from typing import Final
 
 TIMEOUT_SECONDS: Final = 60.0
+FIRST_FAILED_SECONDS: Final = 1.0
+"""Until a command that failed is run again; then ever more rarely, up to FIRST_RETRY_SECONDS."""
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 60.0, 600.0
 SHOWN_CHARACTERS: Final = 200
 

@@ -38,7 +38,9 @@ class AnswerWatch:
     def answered(self, group: int, at: int) -> None:
         """A group's own version has answered; control is 0."""
         if group:
-            silence = self._silences.setdefault(group, Silence())
+            silence = self._silences.get(group)
+            if silence is None:
+                silence = self._silences[group] = Silence()
             silence.since, silence.calls = at, 0
             return
         if self._control_fails and self._control_at is not None and at - self._control_at > GAP_US:

@@ -1,5 +1,6 @@
 """All evidence of one experiment, line by line. Changed only by its methods, in order of time; decides nothing."""
 
+import math
 from typing import Final
 
 import numpy as np
@@ -54,6 +55,8 @@ class ExperimentEvidence:
         self._slow = [_Slow(rule) for rule in watched.rules if rule.bad_event is BadEvent.SLOW]
         self._due: int | None = None
         self._begun = False  # whether each treatment has its processes
+        self._excludes = bool(watched.exclude)
+        self._quick_ms = -math.inf if self._slow else math.inf  # what is no slower is slow by no rule
 
     # --- lines --------------------------------------------------------------------------------------------------------
 
@@ -82,35 +85,38 @@ class ExperimentEvidence:
 
     def on_call(self, call: CountedCall) -> None:
         """A call of one of the groups."""
-        group = self._index.get(call.group)
+        at, _, _, name, allocation, user, failure, own, latency_ms, _, _ = call
+        group = self._index.get(name)
         if group is None:
             return
-        at = call.at
         if self._due is not None and at > self._due:
             self.tick(at)
         self.calls += 1
         self.newest = at
-        shares = self._shares.get(call.allocation)
+        shares = self._shares.get(allocation)
         if shares is None or not shares[group]:
             shares = self._shares_of(call, group)
-        if self.step is not None and self.step.allocation == call.allocation:
-            self.step.call(group, call.user, at)
-        excluded = bool(self.watched.exclude) and bool(self.watched.exclude.inside(np.array([at]))[0])
+        step = self.step
+        if step is not None and step.allocation == allocation:
+            step.newest = at
+            if step.asked:
+                step.call(group, user)
+        excluded = self._excludes and bool(self.watched.exclude.inside(np.array([at]))[0])
         if not self._begun:
             self._begin_guardrails(at)
         if not excluded:
-            if call.own:
+            if own:
                 self.answering.answered(group, at)
-            elif call.failure is not Failure.NONE and self.answering.failed(group, at):
+            elif failure is not Failure.NONE and self.answering.failed(group, at):
                 silence = self.answering.silence(group)
                 self.treatments[group].absent = self.treatments[group].absent or (
                     at,
                     silence.since or at,
                     silence.calls,
                 )
-        if call.failure is not Failure.NONE and self._errors is not None:
+        if failure is not Failure.NONE and self._errors is not None:
             self._failed(call, group, shares, excluded=excluded)
-        if self._slow and call.latency_ms != NOT_KNOWN and not excluded:
+        if latency_ms > self._quick_ms and latency_ms != NOT_KNOWN and not excluded:
             self._timed(call, group, shares)
 
     def _begin_guardrails(self, at: int) -> None:
@@ -195,6 +201,7 @@ class ExperimentEvidence:
         self._set_due()
 
     def _timed(self, call: CountedCall, group: int, shares: list[float]) -> None:
+        self._quick_ms = min(slow.threshold for slow in self._slow)
         for slow in self._slow:
             if not slow.exceeds(call.latency_ms, control=not group):
                 continue
@@ -225,6 +232,11 @@ class _Slow:
         self.rule = rule
         self._threshold = rule.threshold_ms
         self._learnt: list[float] = []
+
+    @property
+    def threshold(self) -> float:
+        """What is no longer is not slow; below every response time while it is not known yet."""
+        return -math.inf if self._threshold is None else self._threshold
 
     def exceeds(self, latency_ms: float, *, control: bool) -> bool:
         """Whether a response was slow; those that are learnt from never are."""

@@ -22,9 +22,8 @@ class Step:
     before: dict[tuple[int, str], int] = field(default_factory=dict)
     newest: int | None = None
 
-    def call(self, group: int, user: int, at: int) -> None:
-        """A call of a group."""
-        self.newest = at
+    def call(self, group: int, user: int) -> None:
+        """A call of a group, for its users."""
         users = self.users.get(group)
         if users is None:
             users = self.users[group] = set()

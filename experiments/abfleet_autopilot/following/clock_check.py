@@ -5,7 +5,7 @@ away too: two in a row that agree say how time goes on. Nothing is of the future
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +29,19 @@ class FileClock:
         if last is None or self._doubtful or at > latest or not -JUMP_US <= at - last <= JUMP_US:
             return False
         self.last = at
+        return True
+
+    def all_agree(self, lines: Sequence[Line], latest: int) -> bool:
+        """Whether `agrees` is so for all of these, one after the other; else nothing has changed."""
+        last = self.last
+        if last is None or self._doubtful:
+            return False
+        for line in lines:
+            at = line[0]
+            if at > latest or not -JUMP_US <= at - last <= JUMP_US:
+                return False
+            last = at
+        self.last = last
         return True
 
     def right_ones(self, number: int, line: Line, latest: int, wrong: Counter[str]) -> Iterator[tuple[int, Line]]:

@@ -153,8 +153,11 @@ class LogFeed:
     def _add(self, name: str, clock: FileClock, first: int, chunk: list[bytes], latest: int) -> None:
         counts, ordered = self.counts, self._ordered
         counts.read += len(chunk)
-        for number, raw in enumerate(chunk, first):
-            line = read_line(raw)
+        lines = [read_line(raw) for raw in chunk]
+        if all(lines) and clock.all_agree(lines, latest):  # type: ignore[arg-type]  # none of them is None
+            ordered.add_all(name, first, lines)  # type: ignore[arg-type]
+            return
+        for number, (raw, line) in enumerate(zip(chunk, lines, strict=True), first):
             if line is None:
                 counts.unreadable += not is_blank(raw)
                 continue

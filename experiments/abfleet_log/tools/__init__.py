@@ -1,6 +1,7 @@
-"""Work on files of the decision log, without flags and printing: check, show, compact, import and erase."""
+"""Work on files of the decision log, and what the autopilot writes beside them, without flags and printing."""
 
 __all__ = [
+    "actions",
     "check",
     "compact",
     "erase",

@@ -8,16 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from abfleet_process.notify import outbox
+from abfleet_process.notify.receivers import CommandReceiver, NotDelivered, NotifyError, UrlReceiver, read_secret
 
-from abfleet.notify import notifier
-from abfleet.notify.notifier import (
-    CommandReceiver,
-    NotDelivered,
-    Notifier,
-    NotifyError,
-    UrlReceiver,
-    read_secret,
-)
+from abfleet.notify.notifier import Notifier
 from abfleet.notify.verdict_changes import Conclusion, changes, conclusions
 from tests.support.receiver import Receiver
 
@@ -142,7 +136,7 @@ def test_a_crash_after_the_receiver_took_it_repeats_it(tmp_path: Path, monkeypat
         with Notifier(tmp_path / "state", [UrlReceiver(receiver.url, None)]) as sender:
             sender.note(report(one="ship"))
             with monkeypatch.context() as patch:
-                patch.setattr(notifier, "write_whole", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
+                patch.setattr(outbox, "write_whole", lambda path, text: (_ for _ in ()).throw(KeyboardInterrupt))
                 with pytest.raises(KeyboardInterrupt):
                     sender.send(now=0.0)
         with Notifier(tmp_path / "state", [UrlReceiver(receiver.url, None)]) as sender:
@@ -202,7 +196,13 @@ def test_wrong_settings_are_named(tmp_path: Path) -> None:
         read_secret(tmp_path / "none")
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"version": 2}', '{"version": 1, "told": [], "pending": []}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("", "{}", "[]", '{"version": 2}', '{"version": 1, "told": [], "pending": []}'),
+        '{"version": 1, "told": {"one": {"unknown": 1}}, "pending": []}',
+    ],
+)
 def test_a_broken_state_is_not_overwritten(tmp_path: Path, content: str) -> None:
     """Starting anew would tell everything again: it says so, and leaves the file as it is."""
     (tmp_path / "state").write_text(content)

@@ -1,11 +1,13 @@
 """The autopilot of `abfleet up`: started when a file asks for it, by an edit too, and never else."""
 
+import json
 from pathlib import Path
 
 import pytest
+from abfleet_log.tools.actions import STATE_FILE
 
 from tests.support.fleet import experiments_file, wait_until
-from tests.support.up import Up, tiny_models
+from tests.support.up import Up, run_abfleet, tiny_models
 
 pytestmark = pytest.mark.system
 
@@ -21,6 +23,12 @@ def test_the_autopilot_runs_while_an_experiment_asks_for_one(tmp_path: Path) -> 
         (process,) = wait_until(
             lambda: [one for one in up.children() if "abfleet_autopilot" in one.cmdline()[:4]], "the autopilot", 60.0
         )
+        wait_until((tmp_path / "logs" / STATE_FILE).exists, "what it waits for", 60.0)
+        status = run_abfleet("status", "--json", "--admin", up.admin_address, folder=tmp_path)
+        said = json.loads(status.stdout)["autopilot"]
+        assert (said["actions"], said["state"]["holds"]) == ([], {"homepage-ranking": []})
+        lines = run_abfleet("status", "--admin", up.admin_address, folder=tmp_path).stdout.splitlines()
+        assert lines[-2:] == ["  homepage-ranking: nothing holds it", "  it has done nothing yet"]
         log = next((tmp_path / ".abfleet").rglob("autopilot.log"))
         assert log.exists()
     assert not process.is_running()

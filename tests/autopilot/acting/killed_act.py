@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from abfleet_autopilot.acting.action_log import ActionLog, read_actions
+from abfleet_autopilot.acting.action_log import ActionLog
 from abfleet_autopilot.acting.actor import Actor
 from abfleet_autopilot.acts import Action, IntendedAction
 from abfleet_experiments.file.load import load_text
 from abfleet_log.files import WriterIdentity
+from abfleet_log.tools.actions import read_actions
 from abfleet_process import atomic_file
 
 from tests.support.killed_calls import FSYNC, killed

@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
-from abfleet_autopilot.acting.action_log import ActionLog, read_actions
+from abfleet_autopilot.acting.action_log import ActionLog
 from abfleet_autopilot.acting.actor import Actor, CannotAct
 from abfleet_experiments.file.load import load_text
 from abfleet_log.files import WriterIdentity
+from abfleet_log.tools.actions import read_actions
 
 from tests.autopilot.acting.killed_act import ACTS, FILE, NOW, actor, laid_out
 from tests.support.process import ROOT
@@ -131,6 +132,21 @@ def test_a_command_that_is_not_followed_is_run_again(tmp_path: Path) -> None:
         with pytest.raises(CannotAct, match=why):
             applying(other, command, {}).act(ACTS["halt"], NOW)
     assert len(read_actions(other / "actions")) == 1
+
+
+def test_a_command_that_fails_is_run_ever_more_rarely(tmp_path: Path) -> None:
+    """After 1 and 2 s and so on, however often the autopilot asks; one that works again begins anew."""
+    root = laid_out(tmp_path / "root")
+    script = root / "take.py"
+    script.write_text("import pathlib, sys\npathlib.Path(sys.argv[1]).open('a').write('.')\nsys.exit(1)\n")
+    acting = applying(root, f"{sys.executable} {script} {root / 'runs'}", {})
+    failed = 0
+    for tenths in range(36):
+        try:
+            acting.act(ACTS["halt"], NOW + timedelta(seconds=tenths / 10))
+        except CannotAct:
+            failed += 1
+    assert (failed, (root / "runs").read_text()) == (3, "...")
 
 
 def test_acting_loads_no_library_that_keeps_a_process_from_forking() -> None:

@@ -9,9 +9,11 @@ import pytest
 from abfleet_autopilot.following.log_feed import CHUNK_BYTES, GrowingFile, LogFeed
 from abfleet_autopilot.following.read_line import microseconds, read_line
 from abfleet_autopilot.lines import CountedCall, Line
+from abfleet_log import outcome
 from abfleet_log.files import WriterIdentity, locked_if_closed
 from abfleet_log.files import compress as compress_file
 from abfleet_log.tools.compact import compact
+from abfleet_protos import recommender_pb2
 
 from tests.analysis.log_lines import START, LogLines
 
@@ -185,4 +187,20 @@ def test_a_routers_own_line_is_read_alike_without_parsing_all_of_it(user: str | 
     order = [*first, *(name for name in shared if name not in (*ends, *tail)), "router", *ends, *tail]
     own = orjson.dumps({name: line[name] for name in dict.fromkeys(order)})
     assert read_line(own) == read_line(orjson.dumps(line))
+    assert read_line(own[:-1]) is None
+
+
+@pytest.mark.parametrize("request_id", ["r1", "", None, 'q"', "ж"])
+@pytest.mark.parametrize("router", ["router-1", 'r"', None])
+def test_a_routers_own_outcome_is_read_alike(request_id: str | None, router: str | None) -> None:
+    """As `abfleet_log.outcome` writes it, with whatever else it says; one that is cut is none."""
+    import orjson
+
+    sent = recommender_pb2.Outcome(
+        outcome_id="o1", request_id=request_id or "", user_id='"router":"other"', type="click", item='"router":"x"'
+    )
+    line = outcome.line(sent, int(START.timestamp()) * US + 7, router=router, client="c")
+    own = orjson.dumps(line | {"request_id": request_id})
+    other = orjson.dumps(dict(reversed([*(line | {"request_id": request_id}).items()])))
+    assert read_line(own) == read_line(other)
     assert read_line(own[:-1]) is None
