@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 USAGE, FAILURE = 2, 1
 LEFT_OUT = "marked as synthetic, so analysis leaves it out (--as-real marks it as real)"
+BOTH = "both"
+"""In place of a version, where two have answered together."""
 
 
 def register(app: typer.Typer) -> None:
@@ -134,7 +136,7 @@ def _print_answer(
     user_id: str, answer: "Recommendation", latency_ms: float, titles: Mapping[int, str], *, synthetic: bool
 ) -> None:
     where = f"{answer.experiment} / {answer.group}" if answer.experiment else "no experiment"
-    served = answer.model_version or "a worker alone"
+    served = answer.model_version or ("two versions" if answer.experiment else "a worker alone")
     line = f"{user_id or 'no user'}: {where}, served by {served} in {latency_ms:.1f} ms"
     typer.echo(f"{line}; {LEFT_OUT}" if synthetic else line)
     typer.echo(f"request {answer.request_id}")
@@ -204,7 +206,7 @@ def _print_split(split: "ObservedSplit", *, synthetic: bool) -> None:
         [
             row["experiment"] or "(no experiment)",
             row["group"] or "–",
-            row["model_version"],
+            row["model_version"] or BOTH,
             str(row["users"]),
             f"{row['share'] * 100:.2f} %",
         ]

@@ -151,7 +151,7 @@ def conclude(
             "--winner",
             envvar="ABFLEET_WINNER",
             metavar="GROUP",
-            help="Group that wins; its version becomes the default.",
+            help="Group that wins; its version becomes the default. Of an interleaving, the version.",
         ),
     ],
     logs: Logs = DEFAULT_LOGS,
@@ -243,7 +243,7 @@ def _edit(
         for version in old.models:
             if (
                 version in old.versions_in_use(at or datetime.now(UTC))
-                and all(version != group.model for experiment in new.experiments for group in experiment.groups)
+                and all(version not in experiment.versions for experiment in new.experiments)
                 and version != new.default
             ):
                 typer.echo(f"{version} no longer serves anyone; you may remove it from `models`")

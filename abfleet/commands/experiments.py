@@ -159,7 +159,8 @@ def explain(
             "experiment": arm.experiment,
             "group": arm.group,
             "bucket": result.bucket,
-            "model_version": arm.model_version,
+            "model_version": arm.model_version or None,
+            **({} if arm.interleave is None else {"versions": list(arm.interleave)}),
             "reason": arm.reason,
             "layer": arm.layer,
             "allocation": arm.allocation,
@@ -174,7 +175,10 @@ def explain(
         if step.salt is not None:
             say(f"{'':<10}  hash of `{step.salt}:{user}` is {step.hash}, bucket {step.bucket}")
     where = f"{arm.experiment}, group {arm.group}, " if arm.experiment else "no experiment, "
-    say(f"{'answer':<10}  {where}version {arm.model_version} ({arm.reason}), revision {config.revision}")
+    served = f"version {arm.model_version}"
+    if arm.interleave is not None:
+        served = f"versions {' and '.join(arm.interleave)} together"
+    say(f"{'answer':<10}  {where}{served} ({arm.reason}), revision {config.revision}")
 
 
 def assign(

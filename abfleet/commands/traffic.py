@@ -13,7 +13,7 @@ from abfleet_process.addresses import ROUTER_ADDRESS
 from abfleet_process.counting import counted
 
 from abfleet.commands.access_options import AccessOptions
-from abfleet.commands.client import LEFT_OUT
+from abfleet.commands.client import BOTH, LEFT_OUT
 from abfleet.commands.option_groups import with_groups
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def _print(document: dict[str, Any]) -> None:
         [
             one["experiment"] or "(no experiment)",
             one["group"] or "–",
-            one["model_version"],
+            one["model_version"] or BOTH,
             str(one["users"]),
             str(one["lists"]),
             str(one["clicks"]),

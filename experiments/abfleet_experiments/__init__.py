@@ -16,4 +16,5 @@ __all__ = [
     "file",
     "movement",
     "plan",
+    "team_draft",
 ]

@@ -61,11 +61,12 @@ def _experiment(index: int, experiment: Experiment) -> Iterator[Advice]:
                 "use an "
                 "attribute that is fixed before the experiment, or send the value from before it",
             )
-    for number, group in enumerate(experiment.groups):
-        if group.model in ALIASES:
+    for number, version in enumerate(experiment.versions):
+        if version in ALIASES:
+            where = f"groups[{number}].model" if experiment.interleave is None else f"interleave[{number}]"
             yield Advice(
-                f"{path}.groups[{number}].model",
-                f"`{group.model}` is an alias: when it moves to another version, the group's treatment changes in "
+                f"{path}.{where}",
+                f"`{version}` is an alias: when it moves to another version, what users get changes in "
                 "the middle of the experiment, and no allocation records it; name the version instead",
             )
     for row, ramp in enumerate(experiment.ramp):
@@ -106,7 +107,7 @@ def _targets(config: Config) -> Iterator[Advice]:
 
 
 def _shadow(config: Config) -> Iterator[Advice]:
-    served = {config.default, *(group.model for one in config.experiments if one.enabled for group in one.groups)}
+    served = {config.default, *(version for one in config.experiments if one.enabled for version in one.versions)}
     for index, shadow in enumerate(config.shadow):
         if shadow.of and not served.intersection(shadow.of):
             listed = ", ".join(f"`{version}`" for version in shadow.of)

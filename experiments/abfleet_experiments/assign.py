@@ -55,7 +55,8 @@ class Arm:
         allocation: Id of the allocation in force; None without an experiment, and for an override before the first
             ramp row.
         propensity: The group's share then in force, 0 to 1; None where there is no allocation.
-        model_version: The version that is to serve.
+        model_version: The version that is to serve; "" with `interleave`.
+        interleave: The two versions whose lists are to be one, the first as team A.
     """
 
     index: int
@@ -66,6 +67,12 @@ class Arm:
     allocation: str | None
     propensity: float | None
     model_version: str
+    interleave: tuple[str, str] | None = None
+
+    @property
+    def served_by(self) -> str:
+        """The version that is to serve, or both: `v1.2.3 + v1.3.0-beta`."""
+        return self.model_version if self.interleave is None else " + ".join(self.interleave)
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,8 +204,9 @@ class _Arms:
         """The arm of a group under an allocation; without one it has no propensity."""
         name, model = experiment.groups[group].name, experiment.groups[group].model
         identity, propensity = (allocation.id, allocation.weights_bp[group] / BUCKETS) if allocation else (None, None)
+        duel = experiment.interleave
         return self._add(
-            Arm(len(self.made), experiment.layer, experiment.name, name, reason, identity, propensity, model)
+            Arm(len(self.made), experiment.layer, experiment.name, name, reason, identity, propensity, model, duel)
         )
 
     def _add(self, arm: Arm) -> Arm:

@@ -31,6 +31,11 @@ def shadow_salt(version: str) -> str:
     return f"shadow/{version}"
 
 
+def interleave_salt(salt: str) -> str:
+    """The salt of the coins by which an experiment's two lists are drafted; `salt` is the experiment's own."""
+    return f"interleave/{salt}"
+
+
 def user_id_problem(user_id: str) -> str | None:
     """What is wrong with a user id that is not empty, or None: 1 to 256 bytes of UTF-8 without control characters."""
     try:

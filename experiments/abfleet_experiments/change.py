@@ -105,9 +105,13 @@ def halted(config: Config, name: str, group: str, *, at: datetime) -> Config:
 def given_back(config: Config, name: str, group: str | None, *, at: datetime) -> Config:
     """With the experiment switched on, and with the share that a halted treatment had, which control gives.
 
+    One that interleaves has no treatment: it is switched on, and that is all.
+
     group: None: nothing but switching on, where that gives some treatment a share; else each that had one.
     """
     experiment = _experiment(config, name) if group is None else _treatment(config, name, group)
+    if experiment.interleave is not None:
+        return enabled(config, name, on=True)
     row = experiment.row_in_force(at)
     weights = () if row is None else row.weights_bp
     shares = {g.name: bp for g, bp in zip(experiment.groups, weights, strict=False) if g.name != experiment.control}
@@ -137,17 +141,21 @@ def given_back(config: Config, name: str, group: str | None, *, at: datetime) ->
 def concluded(config: Config, name: str, *, winner: str, at: datetime) -> Config:
     """Without the experiment, with the model of its winning group as the default, and with a note of that.
 
+    winner: A group; of one that interleaves, a version.
     at: When it is concluded; the file keeps whole seconds.
     """
     experiment = _experiment(config, name)
-    names = [group.name for group in experiment.groups]
-    if winner not in names:
-        raise ChangeError(f"`{winner}` is not a group of `{name}`{suggestion(winner, names)}")
+    models = {group.name: group.model for group in experiment.groups}
+    if experiment.interleave is not None:
+        models = {version: version for version in experiment.interleave}
+    if winner not in models:
+        what = "a group" if experiment.interleave is None else "a version"
+        raise ChangeError(f"`{winner}` is not {what} of `{name}`{suggestion(winner, list(models))}")
     rest = tuple(other for other in config.experiments if other.name != name)
     conclusion = EndedExperiment(name, winner, at.astimezone(UTC).replace(microsecond=0))
     return replace(
         config,
-        default=experiment.group(winner).model,
+        default=models[winner],
         experiments=rest,
         concluded=(*config.concluded, conclusion),
     )

@@ -13,6 +13,8 @@ from typing import Final, Literal, NamedTuple
 from abfleet_experiments.bucketing import BUCKETS
 
 DEFAULT_LAYER: Final = "default"
+INTERLEAVED: Final = "interleaved"
+"""The one group of an experiment that interleaves two versions."""
 DEFAULT_NAME: Final = "recommender"
 """Of the model, for callers of `ModelInfer`."""
 DEFAULT_HOLDOUT_SALT: Final = "holdout"
@@ -89,7 +91,11 @@ Condition = OneOf | InRange | Presence
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """One arm of an experiment: the users with its share of buckets, served by its model version."""
+    """One arm of an experiment: the users with its share of buckets, served by its model version.
+
+    Attributes:
+        model: "" where two versions serve the group together.
+    """
 
     name: str
     model: str
@@ -262,7 +268,9 @@ class Experiment:
 
     Attributes:
         traffic_bp: The slice of its layer that it owns. A ramp row may take a smaller part of it.
+        groups: With `interleave` the one group `interleaved`.
         control: Name of the group that the others are compared with.
+        interleave: The two versions whose lists its users get as one, team A's first; None: each group has its own.
         ramp: Rows in ascending order of time; empty means that the groups' weights are in force, always.
         exclude: In ascending order of time, none of them touching the inside of another.
         autopilot: None: nothing acts by itself.
@@ -284,6 +292,16 @@ class Experiment:
     plan: AnalysisPlan = AnalysisPlan()
     exclude: tuple[ExcludedWindow, ...] = ()
     autopilot: Autopilot | None = None
+    interleave: tuple[str, str] | None = None
+
+    def served_by(self, group: Group) -> str:
+        """The version that serves a group, or both where two do: `v1.2.3 + v1.3.0-beta`."""
+        return " + ".join(self.interleave or (group.model,))
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions that serve its users: of each group, in order, or the two that are interleaved."""
+        return self.interleave or tuple(group.model for group in self.groups)
 
     @property
     def control_index(self) -> int:
@@ -324,7 +342,8 @@ class EndedExperiment:
     """An experiment that has ended and left the file.
 
     Attributes:
-        winner: Name of the group whose version became the default. at: When, in UTC.
+        winner: Name of the group whose version became the default, or with `interleave` of that version.
+        at: When, in UTC.
     """
 
     experiment: str
@@ -387,9 +406,13 @@ class Config:
         versions = {self.default}
         for experiment in self.experiments:
             row = experiment.row_in_force(at)
-            if experiment.enabled and row is not None and row.traffic_bp:
-                shares = zip(experiment.groups, row.weights_bp, strict=True)
-                versions.update(group.model for group, weight_bp in shares if weight_bp)
+            if not experiment.enabled or row is None or not row.traffic_bp:
+                continue
+            if experiment.interleave is not None:
+                versions.update(experiment.interleave)
+                continue
+            shares = zip(experiment.groups, row.weights_bp, strict=True)
+            versions.update(group.model for group, weight_bp in shares if weight_bp)
         return frozenset(versions)
 
     def next_change(self, at: datetime) -> datetime | None:
@@ -507,6 +530,7 @@ def _effective_experiment(experiment: Experiment) -> dict[str, object]:
             "look_s": plan.look.total_seconds(),
             "minimum_s": plan.minimum.total_seconds(),
         },
+        **({} if experiment.interleave is None else {"interleave": list(experiment.interleave)}),
     }
 
 

@@ -53,9 +53,8 @@ def _steps(config: Config, at: datetime, user_id: str, attributes: Mapping[str, 
     for experiment in config.experiments:
         if experiment.enabled and user_id in experiment.overrides:
             group = experiment.group(experiment.overrides[user_id])
-            text = (
-                f"{experiment.name} forces this user into {group.name}, served by {group.model}; left out of analysis"
-            )
+            served = " and ".join(experiment.interleave or (group.model,))
+            text = f"{experiment.name} forces this user into {group.name}, served by {served}; left out of analysis"
             return [*steps, _hashed("override", experiment.salt, user_id, text)]
     if config.holdout.percent_bp:
         step = _hashed("holdout", config.holdout.salt, user_id, "")
@@ -142,7 +141,10 @@ def _experiment_steps(
     run = next(run for run in allocation.runs if run.start <= user_bucket < run.end)
     group = experiment.groups[run.group]
     share = percent_text(allocation.weights_bp[run.group])
-    text = f"{name}: buckets {run.start} to {run.end - 1} are {group.name} ({share} %), which {group.model} serves"
+    served = f"which {group.model} serves"
+    if experiment.interleave is not None:
+        served = f"whose lists {' and '.join(experiment.interleave)} draft in turn"
+    text = f"{name}: buckets {run.start} to {run.end - 1} are {group.name} ({share} %), {served}"
     steps.append(_hashed("experiment", experiment.salt, user_id, text))
     return True
 

@@ -22,7 +22,7 @@ from abfleet_experiments.config import Config
 
 
 class Placement(NamedTuple):
-    """A user's experiment and group, both None outside of experiments, and the version that serves."""
+    """A user's experiment and group, both None outside of experiments, and the version or versions that serve."""
 
     experiment: str | None
     group: str | None
@@ -126,8 +126,8 @@ def movement_of(users: Iterable[str], old: Assigner, new: Assigner, attributes: 
     for user_id in users:
         before, after = old.assign(user_id, attributes)[0], new.assign(user_id, attributes)[0]
         counts[
-            Placement(before.experiment, before.group, before.model_version),
-            Placement(after.experiment, after.group, after.model_version),
+            Placement(before.experiment, before.group, before.served_by),
+            Placement(after.experiment, after.group, after.served_by),
         ] += 1
     total = counts.total()
     if not total:
@@ -160,7 +160,9 @@ class _Chain:
             taking = allocation.traffic_bp if allocation and experiment.enabled else 0
             layer += [len(self._experiments)] * taking + [-1] * (experiment.traffic_bp - taking)
             if allocation and taking:
-                places = tuple(Placement(experiment.name, group.name, group.model) for group in experiment.groups)
+                places = tuple(
+                    Placement(experiment.name, one.name, experiment.served_by(one)) for one in experiment.groups
+                )
                 self._experiments.append(_Experiment(experiment.salt, table(allocation.runs), places))
         self._layers = {salt: [*filled, *[-1] * (BUCKETS - len(filled))] for salt, filled in slots.items()}
 

@@ -189,6 +189,14 @@ def _randomisation_warnings(was: Experiment, now: Experiment) -> Iterator[PlanWa
 
 
 def _group_warnings(was: Experiment, now: Experiment, at: datetime) -> Iterator[PlanWarning]:
+    if was.interleave != now.interleave:
+        before, after = (" and ".join(one.interleave or ("no versions",)) for one in (was, now))
+        message = (
+            f"it interleaved {before} and now {after}: earlier and later calls compare different things; begin a new "
+            "experiment instead"
+        )
+        yield PlanWarning("model_changed", now.name, message)
+        return
     models = {group.name: group.model for group in was.groups}
     for group in now.groups:
         if models.get(group.name, group.model) != group.model:

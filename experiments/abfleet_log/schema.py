@@ -47,6 +47,7 @@ STATUSES: Final = (
 )
 TIME: Final = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}Z"
 REVISION: Final = r"[0-9a-f]{12}"
+TEAMS: Final = r"[AB=]*"
 LARGEST_VALUE: Final = 1e15
 """Of an outcome, either way. A float64 has whole numbers up to nine times as much; a few of these can be added up."""
 
@@ -65,6 +66,7 @@ class Type(Enum):
     TEXT_MAP = "text map"
     NUMBER_MAP = "number map"
     NUMBERS_MAP = "map of lists of numbers"
+    TEAMS = "letters A, B and ="
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,16 @@ EXPOSURE: Final = LogEvent(
         Field("reason", Type.TEXT, "Why this version was assigned.", allowed=REASONS),
         Field("allocation", Type.TEXT, "Id of the allocation in force.", nullable=True),
         Field("propensity", Type.NUMBER, "Share of the group then in force, 0 to 1.", nullable=True),
-        Field("model_version", Type.TEXT, "The version assigned."),
-        Field("served_version", Type.TEXT, "The version that answered; null if none did.", nullable=True),
+        Field("model_version", Type.TEXT, "The version assigned; null where two are interleaved.", nullable=True),
+        Field(
+            "served_version", Type.TEXT, "The version that answered; null if none did, or two together.", nullable=True
+        ),
+        Field(
+            "versions",
+            Type.TEXTS,
+            "The two versions whose lists the group gets as one, team A's and team B's; missing elsewhere.",
+            optional=True,
+        ),
         Field(
             "fallback",
             Type.TEXT,
@@ -163,6 +173,13 @@ EXPOSURE: Final = LogEvent(
             Type.TEXTS,
             "The same where items have names; then `items` is null.",
             nullable=True,
+            optional=True,
+        ),
+        Field(
+            "teams",
+            Type.TEAMS,
+            "Of a list out of two, a letter for each item: A or B for the team that gave it, = where it is nobody's; "
+            "missing where one version answered alone.",
             optional=True,
         ),
         Field("history_length", Type.INTEGER, "Items in the request's history; null for ModelInfer.", nullable=True),
@@ -309,6 +326,7 @@ _JSON: Final[dict[Type, dict[str, object]]] = {
         "type": "object",
         "additionalProperties": {"type": "array", "items": {"type": ["number", "null"]}},
     },
+    Type.TEAMS: {"type": "string", "pattern": f"^{TEAMS}$"},
 }
 
 
@@ -335,6 +353,22 @@ def problems(line: Mapping[str, object]) -> list[str]:
                 found.append(f"{field.name}: is missing")
         elif (problem := _problem(field, line[field.name])) is not None:
             found.append(f"{field.name}: {problem}")
+    return found or (_interleaving_problems(line) if event is EXPOSURE else [])
+
+
+def _interleaving_problems(line: Mapping[str, object]) -> list[str]:
+    """What is wrong between the fields of an exposure that two versions are to serve together."""
+    found = []
+    versions, teams, model_version = line.get("versions"), line.get("teams"), line["model_version"]
+    if isinstance(versions, list) and len(versions) != 2:
+        found.append(f"versions: has {len(versions)} items, and must have 2")
+    if versions is None and model_version is None:
+        found.append("model_version: is null")
+    elif versions is not None and model_version is not None:
+        found.append("model_version: must be null where there are versions")
+    items = line.get("items") if line.get("items") is not None else line.get("item_names")
+    if isinstance(teams, str) and (versions is None or not isinstance(items, list) or len(items) != len(teams)):
+        found.append("teams: must be as long as the list of items, of two versions")
     return found
 
 
@@ -375,6 +409,8 @@ def _fits(kind: Type, value: object) -> bool:
             return isinstance(value, str)
         case Type.TIME | Type.REVISION:
             return isinstance(value, str) and re.fullmatch(TIME if kind is Type.TIME else REVISION, value) is not None
+        case Type.TEAMS:
+            return isinstance(value, str) and re.fullmatch(TEAMS, value) is not None
         case Type.BOOLEAN:
             return isinstance(value, bool)
         case Type.INTEGER:

@@ -14,7 +14,7 @@ class Recommendation:
         items: Best first; numbers, or names where the version's items have names.
         scores: One for each item, higher is better; comparable inside one answer only.
         request_id: What outcomes name, so that they belong to this list.
-        model_version: The version that served.
+        model_version: The version that served; "" where the list is interleaved from those of two.
         experiment, group: Where the user is assigned to; empty where there is none.
     """
 

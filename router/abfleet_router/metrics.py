@@ -14,7 +14,10 @@ BATCH_BOUNDS = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class ArmStats:
-    """Counts of one (experiment, group, assigned version); kept over reloads. Changed on the event loop alone."""
+    """Counts of one (experiment, group, assigned version); kept over reloads. Changed on the event loop alone.
+
+    Where two versions are interleaved, both are the version: `v1.2.3 + v1.3.0-beta`.
+    """
 
     __slots__ = ("experiment", "fallbacks", "group", "latency", "ok", "others", "version")
 
@@ -87,7 +90,7 @@ class RouterMetrics(Collector):
 
     def arm(self, arm: Arm) -> ArmStats:
         """The counts of an arm, made when it is first asked for."""
-        key = (arm.experiment or "", arm.group or "", arm.model_version)
+        key = (arm.experiment or "", arm.group or "", arm.served_by)
         return self.arms.setdefault(key, ArmStats(*key))
 
     def shadow(self, version: str) -> ShadowStats:

@@ -17,6 +17,7 @@ experiments:
       - {name: one, model: v2, weight: 30}
 """
 SALT = "    salt: s\n"
+GROUPS = VALID[VALID.index("groups:") :]
 E, G = "experiments[0]", "experiments[0].groups"
 PERCENT = "must be a number from 0 to 100 with at most two decimal places, not "
 QUOTES = 'is a number, and text is needed; in quotes: "'
@@ -462,6 +463,71 @@ MISTAKES: dict[str, tuple[str, str, str, str]] = {
         "currency: EUR\nmetrics: {a: §{type: mean, outcome: x, rates: {USD: 0.92}}}\nmodels:",
         "metrics.a.currency",
         "is missing: `rates` con",
+    ),
+    "neither groups nor interleave": (
+        VALID[VALID.index("- name: e") :],
+        "- §name: e\n",
+        G,
+        "is missing; give `groups` or `interleave`",
+    ),
+    "groups and interleave": (
+        SALT,
+        "    §interleave: [v1, v2]\n",
+        f"{E}.interleave",
+        "is not allowed beside `groups`; give one of the two",
+    ),
+    "one version interleaved": (GROUPS, "interleave: §[v1]\n", f"{E}.interleave", "has 1 item; exactly 2 are needed"),
+    "nothing interleaved": (
+        GROUPS,
+        "interleave: §[]\n",
+        f"{E}.interleave",
+        "has 0 items; exactly 2 are needed",
+    ),
+    "interleaved with itself": (
+        GROUPS,
+        "interleave: [v2, §v2]\n",
+        f"{E}.interleave[1]",
+        "`v2` is given twice",
+    ),
+    "no such version interleaved": (
+        GROUPS,
+        "interleave: [v1, §v3]\n",
+        f"{E}.interleave[1]",
+        "`v3` is not one of the models; allowed: v1, v2",
+    ),
+    "interleaved and metrics": (
+        GROUPS,
+        "interleave: [v1, v2]\n    §metrics: {primary: ctr}\n",
+        f"{E}.metrics",
+        "is not allowed with `interleave`, because clicks on the items of each version decide; leave it out",
+    ),
+    "interleaved and autopilot": (
+        GROUPS,
+        "interleave: [v1, v2]\n    §autopilot: {}\n",
+        f"{E}.autopilot",
+        "is not allowed with `interleave`, because there is no group to act on; leave it out",
+    ),
+    "interleaved, and one logs no items": (
+        VALID[VALID.index("  v2:") :],
+        """\
+  v2: {target: "h:2", log: {items: item_ids}}
+experiments:
+  - {name: e, interleave: [v2, §v1]}
+""",
+        f"{E}.interleave[1]",
+        "`v1` has no output with items for ModelInfer, and `v2` has; name one in its `log`",
+    ),
+    "forced into another group than interleaved": (
+        GROUPS,
+        "interleave: [v1, v2]\n    overrides: {u: §control}\n",
+        f"{E}.overrides.u",
+        "`control` is not a group of the experiment; allowed: interleaved",
+    ),
+    "shares of an interleaving": (
+        GROUPS,
+        "interleave: [v1, v2]\n    ramp: [{at: 2026-11-01T00:00:00Z, §interleaved: 100}]\n",
+        f"{E}.ramp[0].interleaved",
+        "is not a known key; allowed: at, traffic",
     ),
     "shadow of no model": (
         "experiments:",

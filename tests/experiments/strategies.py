@@ -44,15 +44,20 @@ USERS = st.one_of(
 
 @st.composite
 def files(draw: st.DrawFn) -> dict[str, Any]:
-    """The plain values of a file without ramps: up to five experiments in up to three layers, with everything else."""
+    """The plain values of a file without ramps: up to five experiments in up to three layers, with everything else.
+
+    One that interleaves two versions has one group, which no one version serves.
+    """
     left = {"default": 10_000, "ranking": 10_000, "search": 10_000}
     experiments = []
     for index in range(draw(st.integers(0, 5))):
         layer = draw(st.sampled_from(sorted(left)))
         traffic = draw(st.one_of(st.just(left[layer]), st.integers(0, left[layer])))
         left[layer] -= traffic
-        names = ("control", "one", "two")[: draw(st.integers(1, 3))]
+        interleave = draw(st.sampled_from((None, None, None, ("v1", "v2"), ("v3", "v1"))))
+        names = ("control", "one", "two")[: draw(st.integers(1, 3))] if interleave is None else ("interleaved",)
         weights = draw(shares(len(names)))
+        models = [draw(st.sampled_from(("v1", "v2", "v3"))) if interleave is None else "" for _ in names]
         experiments.append(
             {
                 "name": f"e{index}",
@@ -71,7 +76,8 @@ def files(draw: st.DrawFn) -> dict[str, Any]:
                     )
                 ),
                 "overrides": draw(st.dictionaries(st.integers(0, 9).map(str), st.sampled_from(names), max_size=3)),
-                "groups": [(name, draw(st.sampled_from(("v1", "v2", "v3"))), w) for name, w in zip(names, weights)],  # noqa: B905
+                "groups": list(zip(names, models, weights, strict=True)),
+                "interleave": interleave,
             }
         )
     return {
@@ -99,9 +105,12 @@ def text_of(file: dict[str, Any]) -> str:
             f"    layer: {e['layer']}",
             f"    traffic: {percent(e['traffic_bp'])}",
             "    overrides: {" + ", ".join(f'"{user}": {group}' for user, group in e["overrides"].items()) + "}",
-            "    groups:",
-            *(f"      - {{name: {n}, model: {m}, weight: {percent(w)}}}" for n, m, w in e["groups"]),
         ]
+        if e["interleave"]:
+            lines.append(f"    interleave: [{', '.join(e['interleave'])}]")
+        else:
+            lines.append("    groups:")
+            lines += [f"      - {{name: {n}, model: {m}, weight: {percent(w)}}}" for n, m, w in e["groups"]]
         if e["audience"]:
             lines.append("    audience:")
             lines += [f"      {key}: [{', '.join(words)}]" for key, words in e["audience"].items()]

@@ -57,7 +57,8 @@ def test_a_missing_field_is_told(field: schema.Field) -> None:
     line = {name: value for name, value in LINE.items() if name != field.name}
     assert problems(line) == [f"{field.name}: is missing"]
     assert mistakes(schema.json_schema(), line)
-    assert problems({**LINE, field.name: None}) == ([] if field.nullable else [f"{field.name}: is null"])
+    never_null = not field.nullable or field.name == "model_version"  # which is null where two versions are interleaved
+    assert problems({**LINE, field.name: None}) == ([f"{field.name}: is null"] if never_null else [])
     assert bool(mistakes(schema.json_schema(), {**LINE, field.name: None})) is not field.nullable
 
 
@@ -112,6 +113,44 @@ def test_other_lines() -> None:
         "event: is 'x', and must be one of exposure, outcome, allocation, reload, conclusion, rejected, shadow"
     ]
     assert problems({**LINE, "new": 1}) == []
+
+
+INTERLEAVED = {
+    **LINE,
+    "group": "interleaved",
+    "model_version": None,
+    "served_version": None,
+    "versions": ["v1", "v2"],
+    "items": [5, 3, 9],
+    "teams": "=AB",
+}
+
+
+def test_a_list_out_of_two_has_both_versions_and_teams() -> None:
+    """No version is assigned alone; each item has a letter, and a list that one version gave alone has none."""
+    alone = {name: value for name, value in INTERLEAVED.items() if name != "teams"} | {
+        "served_version": "v1",
+        "fallback": "timeout",
+    }
+    names = {**INTERLEAVED, "items": None, "item_names": ["a", "b", "c"]}
+    for line in (INTERLEAVED, alone, names, {**INTERLEAVED, "items": [], "teams": ""}):
+        assert problems(line) == []
+        assert mistakes(schema.json_schema(), line) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"teams": "=AC"}, "teams: is '=AC', and must be: letters A, B and ="),
+        ({"teams": "=A"}, "teams: must be as long as the list of items, of two versions"),
+        ({"items": None}, "teams: must be as long as the list of items, of two versions"),
+        ({"versions": ["v1"]}, "versions: has 1 items, and must have 2"),
+        ({"model_version": "v1"}, "model_version: must be null where there are versions"),
+    ],
+)
+def test_what_does_not_fit_together_is_told(changes: dict[str, Any], problem: str) -> None:
+    """Letters for items that are not there, one version, or one that is assigned beside the two."""
+    assert problems({**INTERLEAVED, **changes}) == [problem]
 
 
 def test_reasons_are_those_of_assignment() -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import zstandard
+from abfleet_experiments.team_draft import Draft, team_draft
 
 from tests.simulation.caller import CallResult
 from tests.simulation.fleet import items_for
@@ -24,7 +25,11 @@ UNREAD = "too many calls wait to be read"
 def check(simulation: "Simulation") -> list[str]:
     """Every sentence says what is broken."""
     lines = list(log_lines(simulation))
-    assigned = {line["request_id"]: line["model_version"] for _, line in lines if line["event"] == "exposure"}
+    assigned = {
+        line["request_id"]: line.get("versions") or [line["model_version"]]
+        for _, line in lines
+        if line["event"] == "exposure"
+    }
     broken = [*simulation.broken, *simulation.world.errors]
     broken += one_answer(simulation)
     broken += own_items(simulation)
@@ -34,6 +39,7 @@ def check(simulation: "Simulation") -> list[str]:
     broken += one_line(simulation, lines)
     broken += one_group(lines)
     broken += shadow_lines(simulation, lines)
+    broken += interleaved_lines(simulation, lines)
     return broken
 
 
@@ -107,14 +113,25 @@ def waits_for_disk(simulation: "Simulation", call: CallResult) -> bool:
 
 
 def own_items(simulation: "Simulation") -> Iterator[str]:
-    """What is answered is what the version that is named says of this call's history."""
+    """What is answered is what the version that is named says of this call's history, or what two draft of it."""
     for call in simulation.callers.results:
         if call.status == "OK":
-            wanted = items_for(FIRST_ITEM + call.number, VERSIONS.index(call.version) + 1)
+            if call.version:
+                wanted = items_for(FIRST_ITEM + call.number, VERSIONS.index(call.version) + 1)
+            else:
+                wanted = list(drafted(simulation, call).items)
             if call.items != wanted:
                 yield f"items {call.items}, not {wanted}: {show(call)}"
             if call.request_id != f"call-{call.number}":
                 yield f"request id {call.request_id}: {show(call)}"
+
+
+def drafted(simulation: "Simulation", call: CallResult) -> Draft[int]:
+    """The list out of two that a call gets, at whatever router."""
+    first, second = (
+        items_for(FIRST_ITEM + call.number, VERSIONS.index(version) + 1) for version in simulation.script.interleave
+    )
+    return team_draft(first, second, 10, salt="simulated", user_id=call.user, request_id=f"call-{call.number}")
 
 
 def nothing_refused_when_nothing_waits(simulation: "Simulation") -> Iterator[str]:
@@ -129,7 +146,7 @@ def nothing_refused_when_nothing_waits(simulation: "Simulation") -> Iterator[str
                 yield f"refused long after the last fault: {show(call)}"
 
 
-def no_call_lost(simulation: "Simulation", assigned: dict[str, str]) -> Iterator[str]:
+def no_call_lost(simulation: "Simulation", assigned: dict[str, list[str]]) -> Iterator[str]:
     """A call of a patient caller is answered where its own pool or the default's is well, but for one replica of
     several. `assigned`: the versions of calls by request id."""
     for call in simulation.callers.results:
@@ -141,7 +158,7 @@ def no_call_lost(simulation: "Simulation", assigned: dict[str, str]) -> Iterator
             continue
         if harmed(harms, "log", call.router, call.sent, ended):
             continue
-        versions = {VERSIONS[0], assigned.get(f"call-{call.number}", VERSIONS[0])}
+        versions = {VERSIONS[0], *assigned.get(f"call-{call.number}", [])}
         if any(is_safe(simulation, version, call.sent, ended) for version in versions):
             yield f"lost, though enough replicas are well: {show(call)}"
 
@@ -174,6 +191,8 @@ def all_well_again(simulation: "Simulation") -> Iterator[str]:
         for replica in serving.parts.fleet.replicas():
             if replica.queue.load:
                 yield f"router {number} still has calls in a queue: {replica!r}"
+        if waiting := len(serving.parts.router.interleaving.pairs):
+            yield f"router {number} still has {waiting} calls that wait for two versions"
         backlog = serving.parts.fleet.backlog
         if backlog.calls or backlog.bytes:
             yield f"router {number} has a backlog of {backlog.calls} calls and {backlog.bytes} bytes, and none waits"
@@ -257,6 +276,25 @@ def shadow_lines(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]
     for number, router in enumerate(simulation.routers):
         if router.serving is not None and (left := router.serving.parts.router.shadows.open):
             yield f"router {number} still has {left} calls in the shadow"
+
+
+def interleaved_lines(simulation: "Simulation", lines: list[tuple[int, dict[str, Any]]]) -> Iterator[str]:
+    """A list out of two has the letters of its draft; one that a version gave alone has none, and a reason."""
+    calls = {f"call-{call.number}": call for call in simulation.callers.results}
+    for _, line in lines:
+        if line["event"] != "exposure" or "versions" not in line:
+            continue
+        request = line["request_id"]
+        if tuple(line["versions"]) != simulation.script.interleave or line["model_version"] is not None:
+            yield f"{request} is interleaved from {line['versions']}"
+        if line["status"] != "OK":
+            continue
+        if "teams" in line:
+            wanted = drafted(simulation, calls[request])
+            if (tuple(line["items"]), line["teams"]) != wanted or line["served_version"] or line["fallback"]:
+                yield f"{request} has {line['items']} of {line['teams']}, not {wanted}"
+        elif line["fallback"] is None or line["served_version"] is None:
+            yield f"{request} has one version's list, and nothing says why"
 
 
 def lost_with_router(simulation: "Simulation", call: CallResult) -> bool:

@@ -62,6 +62,8 @@ class Script:
     """A pause of all machines, in virtual time."""
     shadow_percent: int = 0
     """Of the calls, asked again of the last version in the shadow of the others."""
+    interleave: tuple[str, ...] = ()
+    """Two versions whose lists users get as one; none: an experiment of three groups."""
 
     @property
     def end(self) -> float:
@@ -80,7 +82,7 @@ def loads(text: str) -> Script:
     members: dict[str, Any] = json.loads(text)
     members["faults"] = tuple(Fault(*one) for one in members["faults"])
     members["phases"] = tuple(Phase(*one) for one in members["phases"])
-    for key in ("replicas", "run_ms", "flags"):
+    for key in ("replicas", "run_ms", "flags", "interleave"):
         members[key] = tuple(members[key])
     return Script(**members)
 
@@ -112,7 +114,8 @@ def script_of(seed: int) -> Script:
     phases.append(Phase(IDLE_FROM + 2 + idle, FINAL - IDLE_FROM - 2, 40))
     phases.append(Phase(FINAL + idle, END - FINAL - 4, 40))
     shadow = chance.choice((0, 0, 30, 100))
-    return Script(str(seed), routers, replicas, run_ms, flags, tuple(faults), tuple(phases), idle, shadow)
+    interleave: tuple[str, ...] = chance.choice(((), (), ("v1", "v2"), ("v2", "v3")))
+    return Script(str(seed), routers, replicas, run_ms, flags, tuple(faults), tuple(phases), idle, shadow, interleave)
 
 
 def fault_of(chance: random.Random, kind: str, *, workers: int, routers: int, policy: str) -> Fault:

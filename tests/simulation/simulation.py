@@ -36,6 +36,17 @@ experiments:
       - {{name: second, model: v2, weight: {weights[1]}}}
       - {{name: third, model: v3, weight: {weights[2]}}}
 """
+INTERLEAVING = """version: 1
+default: v1
+models:
+{models}
+experiments:
+  - name: ranking
+    salt: simulated
+    interleave: [{versions}]
+    traffic: {traffic}
+"""
+TRAFFIC = (100, 50, 80, 0, 60)
 WEIGHTS = ((40, 30, 30), (50, 30, 20), (40, 50, 10), (100, 0, 0), (30, 30, 40))
 
 
@@ -98,6 +109,9 @@ class Simulation:
         """The experiments file, written in place."""
         models = "\n".join(f'  {version}: {{target: "dns:///{version}.sim:50061"}}' for version in VERSIONS)
         text = EXPERIMENTS.format(models=models, weights=WEIGHTS[which % len(WEIGHTS)])
+        if self.script.interleave:
+            traffic, versions = TRAFFIC[which % len(TRAFFIC)], ", ".join(self.script.interleave)
+            text = INTERLEAVING.format(models=models, traffic=traffic, versions=versions)
         if self.script.shadow_percent:
             text += f"shadow: [{{model: {VERSIONS[-1]}, percent: {self.script.shadow_percent}}}]\n"
         self.wrong = wrong

@@ -112,13 +112,19 @@ def _known(state: RouterState, status: StatusResponse, number: int) -> RouterVie
     )
 
 
+def _versions_of(rate: GroupRate) -> list[str]:
+    """The version that a group's calls go to, or both where two are interleaved."""
+    return rate.model_version.split(" + ")
+
+
 def _graph(id_: str, state: RouterState, status: StatusResponse, rates: Rates, pools: Sequence[PoolView]) -> Markup:
     """The router with its versions; those that only calls name, such as one that was removed, come last."""
     versions = {pool.version: pool for pool in pools}
-    names = [*versions, *dict.fromkeys(one.model_version for one in rates.groups if one.model_version not in versions)]
+    called = dict.fromkeys(name for one in rates.groups for name in _versions_of(one))
+    names = [*versions, *(name for name in called if name not in versions)]
     targets = []
     for name in names:
-        mine, pool = [one for one in rates.groups if one.model_version == name], versions.get(name)
+        mine, pool = [one for one in rates.groups if name in _versions_of(one)], versions.get(name)
         if pool is None and not any(one.calls for one in mine):
             continue
         calls, total = sum(one.calls for one in mine), rates.total.calls

@@ -294,7 +294,14 @@ EXPERIMENT: Final = section(
         list_of(GROUP, most=100, empty="is empty; an experiment needs at least one group"),
         "The groups. Their order matters: the first treatment grows from bucket 0 upwards, the second from the "
         "top downwards.",
-        required=True,
+        without="`interleave` instead",
+    ),
+    Key(
+        "interleave",
+        list_of(VERSION_NAME, exactly=2, distinct=True),
+        "Two versions whose lists its users get as one, [interleaved](interleaving.md); the first is team A. In place "
+        "of `groups`, `metrics` and `autopilot`; the users are in the group `interleaved`.",
+        without="`groups` instead",
     ),
     Key(
         "ramp",
@@ -310,6 +317,7 @@ EXPERIMENT: Final = section(
         default=[],
     ),
     Key("autopilot", AUTOPILOT, "What `abfleet autopilot` does by itself.", without="nothing acts by itself"),
+    one_of=("groups", "interleave"),
 )
 METRIC: Final = section(
     "metric",
@@ -339,7 +347,12 @@ CONCLUSION: Final = section(
     "conclusion",
     "[ended experiments](#concluded)",
     Key("experiment", NAME, "Name that the experiment had; no experiment of the file has it.", required=True),
-    Key("winner", NAME, "Group whose version became the default.", required=True),
+    Key(
+        "winner",
+        VERSION_NAME,
+        "Group whose version became the default; of an experiment with `interleave`, that version.",
+        required=True,
+    ),
     Key("at", TIME, "When it ended, with a time zone.", required=True),
 )
 SHADOW: Final = section(

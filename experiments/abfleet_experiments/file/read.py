@@ -72,6 +72,7 @@ def _config(findings: Findings, values: dict[str, Any] | None) -> Config | None:
     known = Known(versions, frozenset(values["metrics"] or {}))
     experiments = _experiments(findings, values["experiments"] or [], known)
     _salts(findings, experiments, holdout)
+    _logged_items(findings, experiments, values)
     money = _money(findings, values, ())
     names = [None if experiment is None else experiment.name for experiment in experiments]
     concluded = _concluded(findings, values["concluded"] or [], names)
@@ -236,6 +237,23 @@ def _experiments(findings: Findings, given: Sequence[dict[str, Any] | None], kno
             )
             findings.add((*path, "traffic"), message)
     return experiments
+
+
+def _logged_items(findings: Findings, experiments: Sequence[Experiment | None], values: dict[str, Any]) -> None:
+    """Of two versions that are interleaved, `log` names the output with the items for both, or for neither."""
+    models, whole = values["models"] or {}, (values["log"] or {}).get("items")
+    for index, experiment in enumerate(experiments):
+        if experiment is None or experiment.interleave is None:
+            continue
+        owns = [(models.get(version) or {}).get("log") for version in experiment.interleave]
+        items = [whole if own is None else own["items"] for own in owns]
+        if None in items and items != [None, None]:
+            place = items.index(None)
+            message = (
+                f"{shown(experiment.interleave[place])} has no output with items for ModelInfer, and "
+                f"{shown(experiment.interleave[1 - place])} has; name one in its `log`"
+            )
+            findings.add(("experiments", index, "interleave", place), message)
 
 
 def _salts(findings: Findings, experiments: Sequence[Experiment | None], holdout: Holdout) -> None:

@@ -9,6 +9,7 @@ from abfleet_process.declarations.nodes import Findings, Path, shown, suggestion
 
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import (
+    INTERLEAVED,
     AnalysisPlan,
     Condition,
     Experiment,
@@ -49,19 +50,27 @@ def read_experiment(findings: Findings, values: Values, path: Path, known: Known
     With mistakes inside it is still given where name, layer and traffic are known, for the checks between experiments.
     """
     name, traffic, layer = values["name"], values["traffic"], values["layer"]
+    interleaves = findings.given((*path, "interleave"))
+    interleave = _interleave(findings, values, path, known) if interleaves else None
     groups = _groups(findings, values["groups"], (*path, "groups"), known)
     names = _group_names(values["groups"])
+    if interleaves:
+        groups, names = (Group(INTERLEAVED, "", BUCKETS),), (INTERLEAVED,)
     if names is not None:
         _check_overrides(findings, values["overrides"] or {}, (*path, "overrides"), names)
-    ramp = _ramp(findings, values["ramp"] or [], (*path, "ramp"), names, traffic, groups)
+    ramp = _ramp(findings, values["ramp"] or [], (*path, "ramp"), names, traffic, groups, shares_given=not interleaves)
     metrics = MetricsPlan()
-    if values["metrics"] is not None:
+    if values["metrics"] is not None and not interleaves:
         metrics = _metrics_plan(findings, values["metrics"], (*path, "metrics"), known)
     plan = AnalysisPlan() if values["plan"] is None else _plan(findings, values["plan"], (*path, "plan"))
     exclude = read_exclude(findings, values["exclude"] or [], (*path, "exclude"), ramp)
-    autopilot = read_autopilot(findings, values["autopilot"], (*path, "autopilot"), traffic, values["groups"])
+    autopilot = None
+    if not interleaves:
+        autopilot = read_autopilot(findings, values["autopilot"], (*path, "autopilot"), traffic, values["groups"])
     audience = _audience(findings, values["audience"] or {}, (*path, "audience"))
-    control = None if names is None else _control(findings, values["groups"], (*path, "groups"))
+    control = INTERLEAVED if interleaves else None
+    if control is None and names is not None:
+        control = _control(findings, values["groups"], (*path, "groups"))
     if name is None or traffic is None or layer is None:
         return None
     return Experiment(
@@ -81,7 +90,26 @@ def read_experiment(findings: Findings, values: Values, path: Path, known: Known
         plan=plan,
         exclude=exclude,
         autopilot=autopilot,
+        interleave=interleave,
     )
+
+
+def _interleave(findings: Findings, values: Values, path: Path, known: Known) -> tuple[str, str] | None:
+    """The two versions, None if they are wrong; notes keys that have no meaning beside them."""
+    for key, why in (
+        ("metrics", "clicks on the items of each version decide"),
+        ("autopilot", "there is no group to act on"),
+    ):
+        if findings.given((*path, key)):
+            message = f"is not allowed with `interleave`, because {why}; leave it out"
+            findings.add((*path, key), message, findings.key_node((*path, key)))
+    given: list[str | None] = values["interleave"] or []
+    for index, version in enumerate(given):
+        if version is not None and known.versions is not None and version not in known.versions:
+            message = f"{shown(version)} is not one of the models{suggestion(version, known.versions)}"
+            findings.add((*path, "interleave", index), message)
+    first, second = given if len(given) == 2 else (None, None)
+    return None if first is None or second is None else (first, second)
 
 
 def _group_names(given: Sequence[Values | None] | None) -> tuple[str, ...] | None:
@@ -166,8 +194,13 @@ def _ramp(
     names: tuple[str, ...] | None,
     traffic: int | None,
     groups: tuple[Group, ...],
+    *,
+    shares_given: bool,
 ) -> tuple[RampRow, ...]:
-    """The rows that have no mistake. Each row is checked as far as what is right of it goes: all mistakes at once."""
+    """The rows that have no mistake. Each row is checked as far as what is right of it goes: all mistakes at once.
+
+    shares_given: Whether a row has shares of groups; without, one group has all users.
+    """
     rows: list[RampRow] = []
     weights: tuple[int, ...] | None = None
     above: datetime | None = None
@@ -182,7 +215,9 @@ def _ramp(
         above = at or above
         if names is None:
             continue
-        taken, weights = _ramp_row(findings, values, here, names, BUCKETS if traffic is None else traffic)
+        own = BUCKETS if traffic is None else traffic
+        taken, weights = _ramp_row(findings, values, here, names if shares_given else (), own)
+        weights = weights if shares_given else (BUCKETS,)
         if at is not None and taken is not None and weights is not None:
             rows.append(RampRow(at, taken, weights))
     if groups and weights is not None and weights != tuple(g.weight_bp for g in groups):
@@ -206,7 +241,7 @@ def _ramp_row(
     if taken is not None and taken > traffic:
         message = f"{percent_text(taken)} is more than the experiment's own `traffic` of {percent_text(traffic)}"
         findings.add((*path, "traffic"), message)
-    if None in weights:
+    if None in weights or not names:
         return taken, None
     if sum(weights) != BUCKETS:
         listed = shares_text(list(zip(names, weights, strict=True)))

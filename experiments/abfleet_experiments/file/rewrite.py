@@ -107,8 +107,8 @@ def _experiment_edits(text: str, node: Mapping, was: Experiment, now: Experiment
         yield _set(text, node, "enabled", "true" if now.enabled else "false")
     if was.traffic_bp != now.traffic_bp:
         yield _set(text, node, "traffic", percent_text(now.traffic_bp))
-    groups = node.entries["groups"][1]
-    for item, before, after in zip(_items(groups), was.groups, now.groups, strict=True):
+    groups = node.entries["groups" if was.interleave is None else "interleave"][1]
+    for item, before, after in zip(_items(groups), was.groups, now.groups, strict=was.interleave is None):
         if before.weight_bp != after.weight_bp:
             yield _replaced(_value(item, "weight"), percent_text(after.weight_bp))
     kept = sum(1 for before, after in zip(was.ramp, now.ramp, strict=False) if before == after)
@@ -124,9 +124,11 @@ def _experiment_edits(text: str, node: Mapping, was: Experiment, now: Experiment
 
 
 def _row(experiment: Experiment, row: RampRow) -> str:
-    """A ramp row in braces; groups without a share are left out."""
+    """A ramp row in braces; groups without a share are left out, as is the one group of an interleaving."""
     shares = zip(experiment.groups, row.weights_bp, strict=True)
     weights = [f"{_word(group.name)}: {percent_text(bp)}" for group, bp in shares if bp]
+    if experiment.interleave is not None:
+        weights = []
     return "{" + ", ".join([f"at: {time_text(row.at)}", f"traffic: {percent_text(row.traffic_bp)}", *weights]) + "}"
 
 
@@ -174,11 +176,11 @@ def _appended(text: str, ramp: Sequence, kept: int, rows: list[str]) -> _Edit:
 
 
 def _ramp_begun(text: str, node: Mapping, groups: Node, rows: list[str]) -> _Edit:
-    """A first ramp, after the groups."""
+    """A first ramp, after the groups, or after the versions that are interleaved."""
     end = _content_end(groups)
     if node.flow:
         return _Edit(end, end, f", ramp: [{', '.join(rows)}]")
-    column = node.entries["groups"][0].column
+    column = next(iter(node.entries.values()))[0].column
     return _line_after(text, end, column, "ramp:", *(f"  - {row}" for row in rows))
 
 

@@ -245,7 +245,8 @@ class Checker:
             "group": arm.group,
             "bucket": bucket,
             "propensity": arm.propensity,
-            "model_version": arm.model_version,
+            "model_version": arm.model_version or None,
+            "versions": None if arm.interleave is None else list(arm.interleave),
             "allocation": arm.allocation,
         }
         for name, value in wanted.items():

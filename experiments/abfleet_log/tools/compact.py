@@ -68,6 +68,8 @@ TYPED = {
     "method": "VARCHAR",
     "items": "BIGINT[]",
     "item_names": "VARCHAR[]",
+    "versions": "VARCHAR[]",
+    "teams": "VARCHAR",
     "history_length": "INTEGER",
     "config_revision": "VARCHAR",
     "synthetic": "BOOLEAN",

@@ -39,8 +39,9 @@ def _about(line: Line, who: str) -> str:
     match line.get("event"):
         case "exposure":
             where = f"{line['experiment']}/{line['group']}" if line.get("experiment") else str(line.get("reason"))
-            served = line.get("served_version") or "nothing"
-            fallback = f" instead of {line.get('model_version')} ({line['fallback']})" if line.get("fallback") else ""
+            assigned = " and ".join(line.get("versions") or (str(line.get("model_version")),))
+            served = line.get("served_version") or (assigned if line.get("teams") is not None else "nothing")
+            fallback = f" instead of {assigned} ({line['fallback']})" if line.get("fallback") else ""
             return (
                 f"{who}  {where}  {served}{fallback}  {line.get('status')}  "
                 f"{counted(len(line.get('items') or line.get('item_names') or ()), 'item')}  "

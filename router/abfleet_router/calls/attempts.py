@@ -8,7 +8,7 @@ from abfleet_router.balancing.queue_delay import MAX_WAIT_SECONDS
 from abfleet_router.calls.call_records import CallRecords
 from abfleet_router.calls.fallback import FailedAttempt, NextStep, final_status, next_step
 from abfleet_router.calls.retry_budget import RetryBudget
-from abfleet_router.calls.routed_call import RoutedCall
+from abfleet_router.calls.routed_call import RoutedCall, TeamCall
 from abfleet_router.fleet.failure import FailureReason
 from abfleet_router.fleet.pool import Pool
 from abfleet_router.fleet.replica import Replica
@@ -113,15 +113,19 @@ class Attempts:
 
     def fall_back(self, routed: RoutedCall, default: Pool, reason: FailureReason, now: float) -> None:
         """Lets the default version answer, and says so in the log."""
-        routed.fallback = reason
-        fallbacks = routed.snapshot.routes[routed.arm.index].stats.fallbacks
-        fallbacks[reason.value] = fallbacks.get(reason.value, 0) + 1
+        self.note_fallback(routed, reason)
         routed.resent = routed.retried = False
         replica = default.picker.pick(now)
         if replica is None:
             self.after_failure(routed, default, default.unavailable_reason, broke=False)
         else:
             self.enqueue(routed, default, replica, now)
+
+    def note_fallback(self, routed: RoutedCall, reason: FailureReason) -> None:
+        """Counts that another answers than was assigned, and has the log say so."""
+        routed.fallback = reason
+        fallbacks = routed.snapshot.routes[routed.arm.index].stats.fallbacks
+        fallbacks[reason.value] = fallbacks.get(reason.value, 0) + 1
 
     def fail(
         self,
@@ -134,9 +138,14 @@ class Attempts:
     ) -> None:
         """Ends the call with an error, counts it and logs it. RESOURCE_EXHAUSTED carries the pushback.
 
+        What one of two versions was asked ends without an answer to the caller: the other may have one.
+
         failure: Of the version asked last; None where none is to blame.
         """
         routed.done = True
+        if isinstance(routed, TeamCall):
+            routed.pair.on_lost(routed, code, text, failure)
+            return
         routed.call.fail(code, text, pushback_ms=pushback_ms if code is Code.RESOURCE_EXHAUSTED else None)
         self._records.failed(routed, code, failure)
 

@@ -14,15 +14,12 @@ from abfleet_router.calls.batch_failures import BatchFailures, code_of
 from abfleet_router.calls.call_records import AnsweredCall, CallRecords
 from abfleet_router.calls.held_answers import HeldAnswers
 from abfleet_router.calls.infer_answer import LoggedItems
+from abfleet_router.calls.interleaving import Interleaving
+from abfleet_router.calls.reply import infer_ending
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.shadow_calls import ShadowCalls
 from abfleet_router.calls.wire import WireError
-from abfleet_router.configuration.snapshot import (
-    INFER_ID_HEADS,
-    REQUEST_ID_HEADS,
-    infer_suffix,
-    reply_suffix,
-)
+from abfleet_router.configuration.snapshot import REQUEST_ID_HEADS, reply_suffix
 from abfleet_router.errors import shown
 from abfleet_router.fleet.batch import INFER, Batch
 from abfleet_router.fleet.failure import BatchFailed, FailureReason
@@ -44,15 +41,17 @@ class BatchResults:
         clock: Callable[[], float],
         held: HeldAnswers | None,
         shadows: ShadowCalls,
+        interleaving: Interleaving,
     ) -> None:
         """`held`: None where an answer need not wait for its line in the log; `shadows`: gets calls once they are
-        answered."""
+        answered; `interleaving`: gets answers of which two make one."""
         self._attempts = attempts
         self._records = records
         self._metrics = metrics
         self._clock = clock
         self._held = held
         self._shadows = shadows
+        self._interleaving = interleaving
         self._failures = BatchFailures(attempts, clock)
 
     def on_answered(self, batch: Batch[RoutedCall], message: bytes) -> None:
@@ -104,6 +103,8 @@ class BatchResults:
         failed: list[tuple[RoutedCall, Code, str]] = []
         round_trip_seconds = self._clock() - batch.sent
         worker_seconds = min(answer.elapsed_us / 1e6 or round_trip_seconds, round_trip_seconds)
+        interleaving = self._interleaving
+        taken = interleaving.take(batch, answer, version, worker_seconds, failed) if interleaving.pairs else 0
         # A slice is a list, and to go through a protobuf field takes ten times as long.
         for index, (routed, response) in enumerate(zip(batch.calls, responses[:], strict=True)):
             if routed.batch is not batch:
@@ -136,9 +137,12 @@ class BatchResults:
             else:
                 replies.append(reply)
             served.append((routed, items))
-        if served:
+        if served or taken:
             pool.picker.learn(len(batch.calls), worker_seconds)
             pool.outliers.note_success(batch.replica)
+        if taken:
+            interleaving.settle()
+        if served:
             shadows = self._shadows
             sampled = shadows.sample(served, pool, version) if shadows.on else ()
             if infers:
@@ -151,7 +155,7 @@ class BatchResults:
                 if sampled:
                     shadows.add(sampled)
         for routed, code, text in failed:
-            self._failures.item_failed(batch, routed, code, text, others=len(served) > 0)
+            self._failures.item_failed(batch, routed, code, text, others=bool(served or taken))
 
     def on_failed(self, batch: Batch[RoutedCall], failure: BatchFailed) -> None:
         """A batch failed as a whole: the worker refused it, the connection broke or its time was up."""
@@ -168,13 +172,3 @@ class BatchResults:
         for routed in calls:
             assert routed.pool is not None
             self._attempts.send_again(routed, routed.pool, reason)
-
-
-def infer_ending(routed: RoutedCall, version: str, *, as_assigned: bool) -> tuple[bytes, bytes, bytes]:
-    """What is appended to a worker's ModelInferResponse; `version` has served."""
-    request_id = routed.request_id.encode()
-    if as_assigned:
-        suffix = routed.snapshot.routes[routed.arm.index].infer_suffix
-    else:
-        suffix = infer_suffix(routed.snapshot.config.name, routed.arm, version)
-    return INFER_ID_HEADS[len(request_id)], request_id, suffix

@@ -52,6 +52,13 @@ class NamedItems(tuple[str, ...]):
     __slots__ = ()
 
 
+class DraftedItems(NamedTuple):
+    """The items of a list out of two, best first, and a letter for each: the team that it is from."""
+
+    items: tuple[int, ...] | NamedItems
+    teams: str
+
+
 class LoggedTensors(NamedTuple):
     """What the decision log has of an answer to ModelInfer."""
 
@@ -59,9 +66,11 @@ class LoggedTensors(NamedTuple):
     """None where no output has them."""
     outputs: Mapping[str, list[float | None]]
     """Numbers of each output that the file names; None for one that is not finite."""
+    teams: str | None = None
+    """As of DraftedItems, where the items are a list out of two."""
 
 
-LoggedItems = Sequence[int] | NamedItems | LoggedTensors
+LoggedItems = Sequence[int] | NamedItems | DraftedItems | LoggedTensors
 """What the decision log has of an answer: item ids, best first, or names, or what an answer to ModelInfer has."""
 NOTHING = LoggedTensors(None, {})
 

@@ -11,24 +11,27 @@ import orjson
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_log.lines import utc_second
 from abfleet_log.schema import SCHEMA
+from abfleet_protos.recommender_pb2 import RecommendResponse
 from abfleet_transport.call import Code
 
-from abfleet_router.calls.infer_answer import LoggedItems, LoggedTensors, NamedItems
+from abfleet_router.calls.infer_answer import DraftedItems, LoggedItems, LoggedTensors, NamedItems
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.fleet.batch import INFER, Hop
 from abfleet_router.fleet.failure import FailureReason
 
 OK_TAIL = b',"synthetic":false,"trace_id":null,"client":null}'
 NO_ITEMS, NO_ATTRIBUTES = b"[]", b"{}"
+AS_ANSWERED = type(RecommendResponse().item_ids)
+"""Of the items of most answers."""
 BUCKET_TEXTS = tuple(b"%d" % bucket for bucket in range(BUCKETS))
 
 RECOMMEND_ENDING = b',"latency_ms":%.3f,"items":%b,"history_length":%d,"attributes":%b%b'
 INFER_ENDING = b',"method":"infer","latency_ms":%.3f,"items":%b,"history_length":null%b,"attributes":%b%b'
 
 EndedCall = tuple[RoutedCall, LoggedItems, str | None, Code, FailureReason | None, float]
-"""A call, what is logged of its answer, the version that served (None:
-none did), the status, why the version that was assigned, and asked last, did not answer (None where a fallback says it
-by itself), and when the call ended, on the clock of `Call.arrived`."""
+"""A call, what is logged of its answer, the version that served (None or "": none did by itself), the status, why the
+version that was assigned, and asked last, did not answer (None where a fallback says it by itself), and when the call
+ended, on the clock of `Call.arrived`."""
 
 
 def exposures(
@@ -55,11 +58,11 @@ def exposures(
         history: int | bytes
         if hop is INFER:
             items, history = tensors(answer)
-        elif answer.__class__ is NamedItems:
-            items, history = b"null" + named(answer), routed.history_length
-        else:
+        elif answer.__class__ is AS_ANSWERED:
             # A slice is a list like any other, and takes a protobuf field a third of the time of `list`.
             items, history = dumps(answer[:]) if answer else NO_ITEMS, routed.history_length
+        else:
+            items, history = listed(answer), routed.history_length
         user_id, bucket = routed.user_id, routed.bucket
         lines.append(
             form
@@ -96,7 +99,7 @@ def _form(
     own = fallback or failure
     members = (
         constant,
-        b'"served_version":' + (b"null" if served is None else orjson.dumps(served)),
+        b'"served_version":' + (orjson.dumps(served) if served else b"null"),
         b'"fallback":' + (b"null" if fallback is None else b'"%s"' % fallback.value.encode()),
         b'"attempts":%d' % attempts,
         b'"status":"%s"' % status.name.encode(),
@@ -112,19 +115,36 @@ def _form(
     )
 
 
+def listed(answer: LoggedItems) -> bytes:
+    """The value of `items` of a list that was made here, is of names, or has no item; and what comes after it."""
+    if isinstance(answer, DraftedItems):
+        return listed(answer.items) + drafted(answer.teams)
+    if isinstance(answer, NamedItems):
+        return b"null" + named(answer)
+    return orjson.dumps(answer)
+
+
 def named(items: LoggedItems) -> bytes:
     """The member `item_names`, which comes after `items`."""
     return b',"item_names":%b' % orjson.dumps(tuple(items))
 
 
+def drafted(teams: str) -> bytes:
+    """The member `teams`, which comes after the items."""
+    return b',"teams":"%b"' % teams.encode()
+
+
 def tensors(answer: LoggedItems) -> tuple[bytes, bytes]:
-    """The value of `items` with `item_names` where these are names, and the member `outputs` where there are any."""
+    """The value of `items` with `item_names` where these are names and `teams` where there are two, and the member
+    `outputs` where there are any."""
     if not isinstance(answer, LoggedTensors):
         return b"null", b""
     if isinstance(answer.items, NamedItems):
         items = b"null" + named(answer.items)
     else:
         items = b"null" if answer.items is None else orjson.dumps(answer.items)
+    if answer.teams is not None:
+        items += drafted(answer.teams)
     return items, b',"outputs":%b' % orjson.dumps(answer.outputs) if answer.outputs else b""
 
 

@@ -1,9 +1,9 @@
 """One call on its way through the router: what was decided, and where it is."""
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from abfleet_experiments.assign import Arm
-from abfleet_transport.call import Call
+from abfleet_transport.call import Call, Code
 
 from abfleet_router.calls import oip_recommend
 from abfleet_router.fleet.batch import INFER, RECOMMEND, Hop
@@ -85,6 +85,41 @@ class RoutedCall:
 
 class InferCall(RoutedCall):
     """A call of ModelInfer, which goes the same way."""
+
+    __slots__ = ()
+    hop: ClassVar[Hop] = INFER
+
+    def as_infer(self, *, named: bool) -> bytes:
+        """The caller's bytes."""
+        return self.call.payload
+
+
+class Losses(Protocol):
+    """Who hears that a version has not answered its part of an interleaved call."""
+
+    def on_lost(self, team: "TeamCall", code: Code, text: str, failure: FailureReason | None, /) -> None:
+        """`failure`: None where the caller is to blame."""
+
+
+class TeamCall(RoutedCall):
+    """A call as one of the two versions is asked it whose lists become one. It does not answer the caller.
+
+    Its snapshot has its own version as the default: it has the attempts of any call, and no other version stands in.
+    """
+
+    __slots__ = ("number", "pair")
+
+    def __init__(self, of: RoutedCall, number: int, snapshot: "Snapshot", until: float, pair: Losses) -> None:
+        """`of`: the caller's; `number`: 0 of team A, 1 of team B; `until`: when its time is up; `pair`: its two."""
+        super().__init__(of.call, snapshot, until)
+        self.request_id = of.request_id
+        self.trace = of.trace
+        self.number = number
+        self.pair = pair
+
+
+class InferTeamCall(TeamCall):
+    """The same of a call of ModelInfer."""
 
     __slots__ = ()
     hop: ClassVar[Hop] = INFER

@@ -20,12 +20,14 @@ from abfleet_router.calls.attempts import Attempts
 from abfleet_router.calls.batch_results import BatchResults
 from abfleet_router.calls.call_records import CallRecords, caller_request_id
 from abfleet_router.calls.held_answers import HeldAnswers
+from abfleet_router.calls.interleaving import Interleaving
 from abfleet_router.calls.routed_call import RoutedCall
 from abfleet_router.calls.shadow_calls import ShadowCalls
 from abfleet_router.calls.spans import CallTracer
 from abfleet_router.configuration.snapshot import Snapshot
 from abfleet_router.errors import InvalidRequest
 from abfleet_router.fleet.failure import FailureReason
+from abfleet_router.fleet.replica import Replica
 from abfleet_router.fleet.waiting_calls import Backlog
 from abfleet_router.metrics import RouterMetrics
 from abfleet_router.security.rate_limit import RateLimit, host_of
@@ -83,10 +85,17 @@ class Router:
             timeout_seconds=settings.attempt_timeout_seconds,
         )
         """Who repeats answered calls to other versions; closed by whoever closes the fleet, before that."""
-        self.batch_results = BatchResults(self._attempts, self._records, metrics, clock, held, self.shadows)
+        self.interleaving = Interleaving(
+            self._attempts, self._records, held, attempt_timeout_seconds=settings.attempt_timeout_seconds
+        )
+        """What asks two versions for one list."""
+        self.batch_results = BatchResults(
+            self._attempts, self._records, metrics, clock, held, self.shadows, self.interleaving
+        )
         """What takes answers, failures and unsent calls from the replicas."""
         self._expected_wait = ExpectedWait()
         self._rate_limit = rate_limit
+        self._send = self._dispatch
         self._begin = self._dispatch if rate_limit is None else self._dispatch_limited
         self._snapshot: Snapshot | None = None
 
@@ -98,6 +107,8 @@ class Router:
     def use(self, snapshot: Snapshot) -> None:
         """From now on new calls follow this snapshot; calls under way keep theirs."""
         self._snapshot = snapshot
+        self._send = self._dispatch_any if snapshot.teams else self._dispatch
+        self._begin = self._send if self._rate_limit is None else self._dispatch_limited
         self.shadows.use(snapshot)
 
     # --- in -----------------------------------------------------------------------------------------------------------
@@ -134,7 +145,7 @@ class Router:
         assert self._rate_limit is not None
         wait_seconds = self._rate_limit.wait(routed.client or host_of(routed.call.peer), now)
         if not wait_seconds:
-            self._dispatch(routed, now)
+            self._send(routed, now)
             return
         self._metrics.rate_limited += 1
         wait_ms = max(1, ceil(wait_seconds * 1000))
@@ -153,16 +164,52 @@ class Router:
         full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
         # Whatever the group: shedding by group would bias the comparison.
         if full or self.memory_over_limit or too_long:
-            self._metrics.shed += 1
-            self._attempts.fail(
-                routed, Code.RESOURCE_EXHAUSTED, "the router is overloaded: too many calls wait; try again later"
-            )
+            self._shed(routed)
         elif circuit_open:
             self._attempts.fall_back(routed, default, FailureReason.EJECTED, now)
         elif replica is None:
             self._attempts.after_failure(routed, pool, pool.unavailable_reason, broke=False)
         else:
             self._attempts.enqueue(routed, pool, replica, now)
+
+    def _dispatch_any(self, routed: RoutedCall, now: float) -> None:
+        """As `_dispatch`, where some calls are asked of two versions."""
+        if routed.arm.interleave is None:
+            self._dispatch(routed, now)
+            return
+        settings, backlog = self._settings, self._backlog
+        asked = self._interleaving_replicas(routed, now)
+        waits = [place.queue.expected_wait for place in asked if isinstance(place, Replica)]
+        too_long = self._expected_wait.is_too_long(now - routed.call.arrived + max(waits, default=0.0), backlog.calls)
+        full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
+        if full or self.memory_over_limit or too_long:
+            self._shed(routed)
+        else:
+            self.interleaving.begin(routed, asked, now)
+
+    def _interleaving_replicas(self, routed: RoutedCall, now: float) -> list[Replica | FailureReason]:
+        """A replica of each of a call's two versions, or why there is none.
+
+        A version whose circuit is open is not asked where another can answer: the other one, or a default beside them.
+        """
+        pools, default = (
+            [team.default_pool for team in routed.snapshot.teams[routed.arm.index].of],
+            routed.snapshot.default_pool,
+        )
+        well = [bool(pool.available) and not pool.circuit_open(now) for pool in pools]
+        spare = any(well) or (default not in pools and bool(default.available))
+        return [
+            FailureReason.EJECTED
+            if spare and pool.circuit_open(now)
+            else pool.picker.pick(now) or pool.unavailable_reason
+            for pool in pools
+        ]
+
+    def _shed(self, routed: RoutedCall) -> None:
+        self._metrics.shed += 1
+        self._attempts.fail(
+            routed, Code.RESOURCE_EXHAUSTED, "the router is overloaded: too many calls wait; try again later"
+        )
 
     def on_cancelled(self, call: Call) -> None:
         """The caller has gone, or its deadline has passed. The other calls of its batch are not touched."""
@@ -173,6 +220,8 @@ class Router:
         routed.done = True
         if routed.replica is not None:
             routed.replica.queue.remove(routed)
+        elif routed.arm.interleave is not None:
+            self.interleaving.cancel(routed)
         if late:
             self._records.failed(routed, Code.DEADLINE_EXCEEDED, FailureReason.TIMEOUT)
         else:

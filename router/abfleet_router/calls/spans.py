@@ -109,7 +109,7 @@ def call_span(routed: RoutedCall, trace: CallTrace, end: Ended, hashed: Callable
         "rpc.method": method,
         "rpc.response.status_code": end.code.name,
         "abfleet.request_id": routed.request_id,
-        "abfleet.assigned_version": routed.arm.model_version,
+        "abfleet.assigned_version": routed.arm.served_by,
         "abfleet.attempts": routed.attempts,
         "abfleet.synthetic": routed.synthetic,
     }
@@ -156,10 +156,12 @@ def evaluation(routed: RoutedCall, hashed: Callable[[str], str] | None) -> dict[
 
 
 def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[Span]:
-    """One span for each attempt. An attempt whose batch never came back ended when the next one began, or the call."""
+    """One span for each attempt. An attempt whose batch never came back ended when the next one began, or the call;
+    where two versions were asked, when the call did."""
     attempts = trace.attempts
+    together = routed.arm.interleave is not None
     for number, attempt in enumerate(attempts, 1):
-        last = number == len(attempts)
+        last = together or number == len(attempts)
         until = end.at if last else attempts[number].batch.sent
         if (answered := attempt.batch.answered) is not None:
             until = min(until, answered)
@@ -167,6 +169,8 @@ def attempt_spans(routed: RoutedCall, trace: CallTrace, end: Ended) -> Iterator[
         method = batch.path.lstrip("/")
         host, _, port = attempt.address.rpartition(":")
         served = last and bool(end.served)
+        if together:
+            served = answered is not None and end.code is Code.OK and end.served in ("", attempt.version)
         attributes: dict[str, Attribute] = {
             "rpc.system.name": "grpc",
             "rpc.method": method,

@@ -82,6 +82,6 @@ class ItemKinds:
 
 
 def versions(config: Config) -> dict[str, None]:
-    """The default and those of the groups of enabled experiments, in the file's order."""
-    groups = (group.model for one in config.experiments if one.enabled for group in one.groups)
-    return dict.fromkeys((config.default, *groups))
+    """The default and those of enabled experiments, in the file's order."""
+    named = (version for one in config.experiments if one.enabled for version in one.versions)
+    return dict.fromkeys((config.default, *named))

@@ -1,14 +1,14 @@
 """One configuration in force: assignment, pools, and the bytes that every answer of an arm shares. Immutable."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
 
 import orjson
 from abfleet_experiments.assign import PINNED, AllocationEvent, Arm, Assigner
 from abfleet_experiments.bucketing import shadow_salt
-from abfleet_experiments.config import Config
+from abfleet_experiments.config import Config, LoggedOutputs
 from abfleet_process.base128 import varint
 
 from abfleet_router.errors import LIMITS
@@ -29,6 +29,7 @@ class ArmRoute:
 
     arm: Arm
     pool: Pool
+    """The assigned version's; where two are interleaved, the first one's."""
     stats: ArmStats
     suffix: bytes
     """End of the answer to Recommend when the assigned version serves."""
@@ -123,6 +124,23 @@ class Snapshot:
     pinned: PinnedSnapshots
     """For callers of ModelInfer who name a version."""
     shadows: tuple[ShadowRoute, ...] = ()
+    teams: Mapping[int, "Teams"] = field(default_factory=dict)
+    """Of arms whose lists are out of two, by `Arm.index`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Teams:
+    """The two versions of an interleaving.
+
+    Attributes:
+        of: A configuration for each, in which it is the default, so that no other version stands in for it.
+        logged: What is logged of each one's answers to ModelInfer.
+        salt: The experiment's.
+    """
+
+    of: tuple[Snapshot, Snapshot]
+    logged: tuple[LoggedOutputs, LoggedOutputs]
+    salt: str
 
 
 def make_snapshot(
@@ -136,7 +154,11 @@ def make_snapshot(
 ) -> Snapshot:
     """Compiles a configuration for one instant. `pools` has every version that the configuration uses."""
     assigner = Assigner(config, at)
-    routes = tuple(arm_route(arm, pools[arm.model_version], metrics, config, router) for arm in assigner.arms)
+    routes = tuple(
+        arm_route(arm, pools[(arm.interleave or (arm.model_version,))[0]], metrics, config, router)
+        for arm in assigner.arms
+    )
+    teams: dict[int, Teams] = {}
     pinned = PinnedSnapshots(pools, metrics, router)
     snapshot = pinned.whole = Snapshot(
         config=config,
@@ -153,7 +175,16 @@ def make_snapshot(
             ShadowRoute(pools[one.model], shadow_salt(one.model), one.percent_bp, frozenset(one.of))
             for one in config.shadow
         ),
+        teams=teams,
     )
+    for arm in assigner.arms:
+        if arm.interleave is not None and arm.experiment is not None:
+            a, b = arm.interleave
+            teams[arm.index] = Teams(
+                (replace(snapshot, default_pool=pools[a]), replace(snapshot, default_pool=pools[b])),
+                (config.logged_outputs(a), config.logged_outputs(b)),
+                config.experiment(arm.experiment).salt,
+            )
     return snapshot
 
 
@@ -220,7 +251,8 @@ def log_constant(arm: Arm, revision: str, router: str) -> bytes:
             "reason": arm.reason,
             "allocation": arm.allocation,
             "propensity": arm.propensity,
-            "model_version": arm.model_version,
+            "model_version": arm.model_version or None,
+            **({} if arm.interleave is None else {"versions": arm.interleave}),
             "config_revision": revision,
             "router": router,
         }

@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from abfleet.traffic.behaviour import MAX_DELAY_SECONDS, MAX_EFFECT, acts
+from abfleet.traffic.behaviour import MAX_DELAY_SECONDS, MAX_EFFECT, Act, acts
 
 ITEMS = st.lists(st.integers(1, 10_000), max_size=20, unique=True)
 
@@ -45,3 +45,17 @@ def test_the_effect_is_the_true_lift() -> None:
     assert abs(len(clicks[0.2]) / len(base) - 1.2) < 0.02
     assert sum(item == 2 for item, _ in base) > 1.5 * sum(item == 10 for item, _ in base)
     assert sum(liked for _, liked in base) > 5 * sum(not liked for _, liked in base)
+
+
+@given(ITEMS, ITEMS, st.integers(0, 2**32))
+def test_a_click_is_of_the_item_and_its_place(items: list[int], others: list[int], seed: int) -> None:
+    """What is done with an item depends on it and its place alone, in an interleaved list as in any other."""
+    mixed = [items[place] if place % 2 else other for place, other in enumerate(others[: len(items)])]
+
+    def by_place(shown: list[int]) -> list[tuple[int, Act]]:
+        done = acts(shown, lambda item: item % 3 == 0, random.Random(seed))
+        return [(shown.index(int(act.item)), act) for act in done]
+
+    if len(set(mixed)) == len(mixed):
+        same = [place for place, item in enumerate(mixed) if item == items[place]]
+        assert [one for one in by_place(mixed) if one[0] in same] == [one for one in by_place(items) if one[0] in same]

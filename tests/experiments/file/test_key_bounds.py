@@ -78,7 +78,8 @@ GOOD: dict[str, Any] = {
                 "ramp": {"traffic": [50], "hold": "1d", "users": 10, "detect": 3},
                 "conclude": "ship",
             },
-        }
+        },
+        {"name": "i", "layer": "m", "interleave": ["v1", "v2"]},
     ],
 }
 EXPERIMENT: Path = ("experiments", 0)
@@ -103,6 +104,7 @@ PLACES: dict[str, Path] = {
     "presence": (*EXPERIMENT, "audience", "b"),
     "guardrail.threshold_ms": (*EXPERIMENT, "metrics", "guardrails", 1),
     "metric.over": ("metrics", "r"),
+    "experiment.interleave": ("experiments", 1),
 }
 # Rules between keys are the reader's alone: where, and what they say.
 BETWEEN_KEYS = (
@@ -134,6 +136,7 @@ BETWEEN_KEYS = (
     ("concluded", "is given twice"),
     ("].model", "is given twice"),
     ("", "is the `model` itself"),
+    ("", "has no output with items"),
 )
 TYPES = (None, True, False, 0, 1, -1, 0.5, 2.5, "", "x", "0.8", "true", [], [1], [[]], {}, {"x": 1})
 NO_NUMBERS = (math.nan, math.inf, -math.inf)

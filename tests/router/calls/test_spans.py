@@ -13,7 +13,8 @@ from abfleet_router.calls.spans import CallTracer
 from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
 from abfleet_transport.call import Code, Metadata
 
-from tests.router.bench import WALL, Bench
+from tests.router.bench import CONFIG, WALL, Bench
+from tests.router.calls.test_interleaving import CONFIG as INTERLEAVED
 from tests.router.fakes import Sent, broken
 
 TRACE, CALLER = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -24,11 +25,11 @@ NOT_SAMPLED: Metadata = (("traceparent", f"00-{TRACE}-{CALLER}-00"),)
 class Traced:
     """A bench whose spans are kept, and what its workers were sent."""
 
-    def __init__(self, ratio: float = 0.0, draw: float = 0.5, **parts: Any) -> None:
+    def __init__(self, ratio: float = 0.0, draw: float = 0.5, config: str = CONFIG, **parts: Any) -> None:
         self.spans: list[Span] = []
         bits = random.Random(7).getrandbits
         tracer = CallTracer(self.spans.append, ratio, draw=lambda: draw, bits=bits, **parts)
-        self.bench = Bench(tracer=tracer)
+        self.bench = Bench(config=config, tracer=tracer)
 
     def named(self, kind: SpanKind) -> list[Span]:
         return [span for span in self.spans if span.kind is kind]
@@ -212,3 +213,29 @@ async def test_a_call_that_fails_is_an_error(traced: Make) -> None:
     assert spans["INVALID_ARGUMENT"].failed is None
     assert spans["DEADLINE_EXCEEDED"].failed == spans["DEADLINE_EXCEEDED"].attributes["error.type"]
     assert len(one.named(SpanKind.SERVER)) == 22
+
+
+async def test_both_versions_of_an_interleaved_call_are_spans(traced: Make) -> None:
+    """Neither is an error where both have answered; the call's span names both."""
+    one: Traced = await traced(config=INTERLEAVED)
+    await one.bench.arrive(one.bench.call("forced", metadata=SAMPLED, request_id="r-1"))
+    await one.bench.answer("v2")
+    one.bench.clock.advance(0.01)
+    await one.bench.answer("v1")
+    (call,), links = one.named(SpanKind.SERVER), one.named(SpanKind.CLIENT)
+    assert (call.attributes["abfleet.assigned_version"], call.attributes["abfleet.attempts"]) == ("v1 + v2", 2)
+    assert {link.attributes["abfleet.version"]: link.failed for link in links} == {"v1": None, "v2": None}
+    assert [round(link.ended - link.begun, 3) for link in links] == [0.01, 0.0]
+
+
+async def test_one_version_of_an_interleaved_call_may_fail(traced: Make) -> None:
+    """Its span is an error, and the other's is none."""
+    one: Traced = await traced(config=INTERLEAVED)
+    await one.bench.arrive(one.bench.call("forced", metadata=SAMPLED, request_id="r-1"))
+    await one.bench.fail("v2", BatchFailed(FailureReason.TIMEOUT, "late", connection_broke=False))
+    await one.bench.fail("v2", BatchFailed(FailureReason.TIMEOUT, "late", connection_broke=False))
+    await one.bench.answer("v1")
+    (call,) = one.named(SpanKind.SERVER)
+    assert (call.attributes["abfleet.served_version"], call.attributes["abfleet.fallback"]) == ("v1", "timeout")
+    failed = [(link.attributes["abfleet.version"], link.failed is None) for link in one.named(SpanKind.CLIENT)]
+    assert sorted(set(failed)) == [("v1", True), ("v2", False)]

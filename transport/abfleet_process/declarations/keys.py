@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from abfleet_process.counting import counted
 from abfleet_process.declarations.nodes import (
     Broken,
     Findings,
@@ -119,7 +120,15 @@ def read_object(
     return values
 
 
-def section(name: str, words: str, *keys: Key, others: Kind | None = None, empty: str = "", remark: str = "") -> Kind:
+def section(
+    name: str,
+    words: str,
+    *keys: Key,
+    others: Kind | None = None,
+    empty: str = "",
+    remark: str = "",
+    one_of: tuple[str, ...] = (),
+) -> Kind:
     """A mapping with declared keys.
 
     Args:
@@ -128,12 +137,21 @@ def section(name: str, words: str, *keys: Key, others: Kind | None = None, empty
         others: What further keys hold; None if there are none.
         empty: What is wrong with one without keys, where one is needed.
         remark: Its description in a schema, beside other kinds.
+        one_of: Names of keys of which exactly one is given.
     """
 
     def read(findings: Findings, node: Node, path: Path) -> dict[str, Any] | None:
         if empty and isinstance(node, Mapping) and not node.entries:
             findings.add(path, empty, node)
-        return read_object(findings, node, path, keys, others)
+        values = read_object(findings, node, path, keys, others)
+        if one_of and isinstance(node, Mapping):
+            given = [key for key in one_of if key in node.entries]
+            if not given:
+                findings.add((*path, one_of[0]), f"is missing; give {' or '.join(f'`{key}`' for key in one_of)}", node)
+            for key in given[1:]:
+                message = f"is not allowed beside `{given[0]}`; give one of the two"
+                findings.add((*path, key), message, node.entries[key][0])
+        return values
 
     required = [key.name for key in keys if key.required]
     definition = {
@@ -142,13 +160,16 @@ def section(name: str, words: str, *keys: Key, others: Kind | None = None, empty
         "additionalProperties": False if others is None else others.schema,
         **({"required": required} if required else {}),
         **({"minProperties": 1} if empty else {}),
+        **({"oneOf": [{"required": [key]} for key in one_of]} if one_of else {}),
     }
     schema = {"$ref": f"#/$defs/{name}", **({"description": remark} if remark else {})}
     return Kind(read, schema, words, words, form=Mapping, name=name, definition=definition, keys=keys)
 
 
-def list_of(item: Kind, *, most: int | None = None, empty: str = "", distinct: bool = False) -> Kind:
-    """A list; `empty` says what is wrong with one of none, where one is needed."""
+def list_of(
+    item: Kind, *, most: int | None = None, empty: str = "", distinct: bool = False, exactly: int | None = None
+) -> Kind:
+    """A list; `empty` says what is wrong with one of none, where one is needed; `exactly`: how many items it has."""
 
     def read(findings: Findings, node: Node, path: Path) -> list[Any] | None:
         if not isinstance(node, Sequence):
@@ -159,6 +180,8 @@ def list_of(item: Kind, *, most: int | None = None, empty: str = "", distinct: b
             findings.add(path, empty, node)
         if most is not None and len(node.items) > most:
             findings.add(path, f"has {len(node.items)} items; at most {most} are allowed", node)
+        if exactly is not None and len(node.items) != exactly:
+            findings.add(path, f"has {counted(len(node.items), 'item')}; exactly {exactly} are needed", node)
         values: list[Any] = []
         for index, one in enumerate(node.items):
             value = item.read(findings, one, (*path, index))
@@ -173,7 +196,10 @@ def list_of(item: Kind, *, most: int | None = None, empty: str = "", distinct: b
         **({"minItems": 1} if empty else {}),
         **({"uniqueItems": True} if distinct else {}),
         **({} if most is None else {"maxItems": most}),
+        **({} if exactly is None else {"minItems": exactly, "maxItems": exactly}),
     }
+    if exactly is not None:
+        return Kind(read, schema, f"list of {exactly} {item.many}", form=Sequence)
     count = "" if most is None else f"{'1 to' if empty else 'up to'} {most:,} "
     return Kind(read, schema, f"list of {count}{item.many}", form=Sequence)
 
