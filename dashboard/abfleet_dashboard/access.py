@@ -100,7 +100,7 @@ def refused_token(token: str | None, may_see: Callable[[str], bool] | None) -> R
         return None
     if token and len(token) <= LONGEST_TOKEN and may_see(token):
         return None
-    said = "The token is not one of those that may look." if token else "Whoever looks here needs a token."
+    said = "This token gives no access to the dashboard." if token else "The dashboard needs a token."
     return RefusedRequest(401, "A token is needed", f"{said} `abfleet token new --scopes dashboard` makes one.")
 
 

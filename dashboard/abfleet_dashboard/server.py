@@ -272,7 +272,7 @@ class RequestGuard:
             return None
         sentences = [refused.reason]
         if refused.status == 401:
-            sentences.append("Open this address with ?token= and the token behind it, once; this browser keeps it.")
+            sentences.append("Open this address once with ?token=TOKEN at its end; the browser then keeps the token.")
         response = _message(refused.status, refused.title, sentences)
         if refused.status == 401:
             response.headers["www-authenticate"] = "Bearer"

@@ -1,6 +1,6 @@
 """What the site's builder asks of this repository: navigation, pages from outside docs, Markdown that it can read.
 
-MkDocs calls the functions `on_…` (https://www.mkdocs.org/user-guide/plugins/#events). Nothing else here needs MkDocs.
+MkDocs calls the functions `on_…` (https://www.mkdocs.org/dev-guide/plugins/#events). Nothing else here needs MkDocs.
 """
 
 import os

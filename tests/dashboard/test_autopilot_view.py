@@ -61,7 +61,7 @@ async def test_acts_are_on_both_pages(tmp_path: Path) -> None:
         (timedelta(seconds=20), "It has done nothing yet."),
         (timedelta(seconds=20), "othing keeps traffic from climbing"),
         (timedelta(hours=2), "Its state is 2 hours old"),
-        (None, "No autopilot has written its state beside these actions: is one running?"),
+        (None, "No autopilot has written its state beside these actions, so perhaps none is running."),
     ],
 )
 async def test_before_the_first_act_words_say_so(tmp_path: Path, age: timedelta | None, said: str) -> None:

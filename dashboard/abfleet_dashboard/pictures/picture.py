@@ -13,7 +13,7 @@ MOST_PARTS: Final = 12
 
 ONE_POINT: Final = element(
     "p",
-    "Drawn from the first look on. Until then there is one point, whose numbers are below.",
+    "There is only one point so far, so nothing is drawn yet. Its numbers are below.",
     class_="empty",
 )
 """In the place of a drawing that would be a single dot, as on the first day."""

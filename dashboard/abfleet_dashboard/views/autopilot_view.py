@@ -148,12 +148,12 @@ def _hold_words(experiment: Experiment, state: AutopilotState | None, *, silent:
     autopilot = experiment.autopilot
     assert autopilot is not None
     if silent or state is None or experiment.name not in state.holds:
-        return "what it waits for is not known now" if autopilot.ramp else "it halts, and does not climb"
+        return "what traffic waits for is not known" if autopilot.ramp else "it may halt, but does not raise traffic"
     if holds := state.holds[experiment.name]:
         return f"traffic waits: {'; '.join(map(spoken, holds))}"
     if autopilot.ramp is None:
-        return "watched; it halts, and does not climb"
-    return "nothing keeps traffic from climbing, or it is at its last step"
+        return "it is watched; the autopilot may halt it, but does not raise its traffic"
+    return "nothing keeps traffic from climbing, or traffic is at its last step"
 
 
 def _evidence(watched: list[Experiment], state: AutopilotState | None) -> tuple[tuple[str, str], ...]:
@@ -168,8 +168,8 @@ def _evidence(watched: list[Experiment], state: AutopilotState | None) -> tuple[
 
 def _said(situation: Situation, state: AutopilotState | None, *, silent: bool) -> str:
     if state is None:
-        return "No autopilot has written its state beside these actions: is one running?"
+        return "No autopilot has written its state beside these actions, so perhaps none is running."
     age = max((situation.now - state.at).total_seconds(), 0.0)
     if silent:
-        return f"Its state is {duration(age)} old, of {instant(state.at, seconds=True)}: it may not be running."
+        return f"Its state is {duration(age)} old ({instant(state.at, seconds=True)}), so it may not be running."
     return f"As of {instant(state.at, seconds=True)}, by {state.by}."

@@ -86,17 +86,17 @@ def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownV
         "attribute": (
             f"{metric} by {breakdown.name}",
             breakdown.name,
-            f"A part stands out only where that would be rare among so many parts. {_WHO}, by their first call.",
+            f"The p-values are adjusted for the number of parts. {_WHO} are counted by their first call.",
         ),
         "day": (
             f"{metric} by time since a user's first call",
             "Time since first call",
-            "An effect that fades may be curiosity; one that grows, a habit. Users before any ramp moved them.",
+            "An effect that fades may be novelty. Calls from after a ramp moved a user are not counted.",
         ),
         "served": (
             f"{metric} by the version that answered",
             "Answered by",
-            f"Not a randomised comparison: who gets a fallback is no accident. {_WHO}, by first fallback or answer.",
+            f"Not randomised: users who meet a fallback differ from others. {_WHO}, by first fallback or version.",
         ),
     }.get(breakdown.kind, (f"{metric} by {breakdown.name}", breakdown.name, ""))
     left = breakdown.left_out + max(len(breakdown.slices) - MOST_ROWS, 0)

@@ -43,11 +43,11 @@ def commands(report: ExperimentReport, files: Files) -> tuple[Command, ...]:
     if state is State.ENDED:
         return tuple(found)
     if state is State.HALTED:
-        found.append(Command("Let users in again, each into their earlier group.", _line("resume", name, *edits)))
+        found.append(Command("Resume it: all users return to the groups that they had.", _line("resume", name, *edits)))
     else:
         found.append(
             Command(
-                "Switch it off: nobody is in it, and all get the default version. It can be resumed.",
+                "Halt it: all users get the default version. It can be resumed.",
                 _line("halt", name, *edits),
                 verdict is Verdict.REFUSE,
             )

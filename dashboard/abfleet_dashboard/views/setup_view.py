@@ -45,7 +45,7 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
         experiment = next((one for one in config.experiments if one.name == report.name), None)
     note = ""
     if config is not None and experiment is None:
-        note = "No longer in the experiments file: concluded from the log, with the default plan."
+        note = "No longer in the experiments file, so this report is made from the log, with the default plan."
     plan = report.plan
     facts = [] if experiment is None else _facts(experiment)
     looks = ("Looks", f"one every {_span(plan.look).removeprefix(f'1{NBSP}')}")

@@ -19,10 +19,10 @@ from abfleet_dashboard.situation import Situation
 
 MEANINGS: Final[Mapping[str, str]] = {
     "overlap_at_1": "the first item is the same",
-    "overlap_at_5": "of the first five items, those that both have",
-    "overlap_at_10": "of the first ten items, those that both have",
-    "rank_biased_overlap": "items that both have, the top weighing most",
-    "kendall_tau_b": "whether what both have is in the same order; 1 is the same, \u22121 the reverse",
+    "overlap_at_5": "share of the first five items that both lists have",
+    "overlap_at_10": "share of the first ten items that both lists have",
+    "rank_biased_overlap": "items that both lists have; the top of the list counts most",
+    "kendall_tau_b": "order of the items that both lists have; 1 is the same order, \u22121 the reverse",
     "identical": "the same items in the same order",
 }
 """What each measure of two lists says, beside its name."""
@@ -115,8 +115,8 @@ def _empty(situation: Situation) -> str:
     if report.comparisons:
         return ""
     if situation.config is not None and situation.config.shadow:
-        return "The log has no shadow call yet. Their lines come seconds after the calls; what is shed has none."
-    return "No version is asked in the shadow. The key shadow of the experiments file names one, and how many calls."
+        return "The log has no shadow call yet. A line is written seconds after its call; a call that is shed has none."
+    return "No version is asked in the shadow. The key shadow of the experiments file names a version."
 
 
 def _comparison(key: str, one: ShadowComparison) -> ComparisonView:
@@ -197,8 +197,8 @@ def _difference(found: ClusteredMean) -> str:
     than = "longer" if found.mean >= 0 else "shorter"
     by = milliseconds(abs(found.mean))
     return (
-        f"Of the {counted(found.n, 'request')} that both answered, the shadow took {by} {than} in "
-        f"the mean{between}. It is asked when the router has time, and its time begins when it is sent."
+        f"Of the {counted(found.n, 'request')} that both answered, the shadow took {by} {than} on "
+        f"average{between}. A shadow call waits until the router has time; its time is measured from when it is sent."
     )
 
 

@@ -46,6 +46,7 @@ METRICS: Final = {
 _METRIC: Final = re.compile(rf"\b(?:{'|'.join(METRICS)})\b")
 _INSTANT: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z")
 _PERCENT: Final = re.compile(r"(?<![\w.])([+-]?)(\d[\d.,]*)\s?%")
+_ALWAYS_VALID: Final = "always-valid 95\u00a0% interval"
 _WITHHELD: Final = {Verdict.KEEP_RUNNING: "Keep running", Verdict.INCONCLUSIVE: "Inconclusive"}
 """Verdicts that a version may have that is better: a guardrail, or the plan's minimum, keeps it back."""
 OVER: Final = "none"
@@ -156,7 +157,7 @@ def headline(report: ExperimentReport) -> str:
     if verdict is Verdict.REFUSE:
         return "No conclusion: the data is broken"
     if metric and verdict in _WITHHELD and crossed(metric):
-        return f"{_WITHHELD[verdict]}: {name} is better, {lift}, but something else is still open"
+        return f"{_WITHHELD[verdict]}: {name} is better, {lift}, but not everything that shipping needs is met"
     planned = f"{report.plan.effect:.0%}".replace("%", "\u00a0%")
     of = metric_name(metric.rule.name) if metric else "the primary metric"
     if verdict is Verdict.STOP_NO_EFFECT:
@@ -176,16 +177,16 @@ def todo(report: ExperimentReport) -> str:
     others = f" {_listed([g.group for g in rest])} can keep running." if rest else ""
     left, base = "", control(report)
     if report.run_state.state is State.ENDED:
-        return f"The experiment {_stopped(report)}. The verdict is that of the log, whatever was decided."
+        return f"The experiment {_stopped(report)}. The verdict follows from the log, whatever people decided."
     if report.run_state.state is State.HALTED and decision.verdict is Verdict.KEEP_RUNNING:
         return f"Nothing is decided, and no users are coming in: the experiment {_stopped(report)}."
     if days_to_wait(report) > 0:
-        left = f" At the present rate, a decision takes at most {duration(days_to_wait(report) * 86400)} more."
+        left = f" At the current rate, a decision takes at most {duration(days_to_wait(report) * 86400)} more."
     return {
         Verdict.SHIP: f"Give {name} to everyone.{others}",
         Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{others}",
-        Verdict.REFUSE: "Find out what broke the data, fix it, and start again with a new salt. Ship nothing on this.",
-        Verdict.CHECK_FIRST: f"Look for a mistake before shipping {name}: something is too good, or not quite right.",
+        Verdict.REFUSE: "Find out what broke the data, fix it, and start again with a new salt. Do not ship anything.",
+        Verdict.CHECK_FIRST: f"Look for a mistake before shipping {name}; the reasons say what is suspicious.",
         Verdict.KEEP_RUNNING: f"Leave everything as it is and look again later; looking early does no harm.{left}",
         Verdict.STOP_NO_EFFECT: f"End the experiment and keep {base}, unless other reasons speak for a change.",
         Verdict.INCONCLUSIVE: f"End the experiment and keep {base}; to know more, plan for more users or more time.",
@@ -202,7 +203,7 @@ def winner(report: ExperimentReport) -> str:
     if verdict is Verdict.ROLL_BACK:
         return f"{base} stays. {name} does harm."
     if verdict is Verdict.REFUSE:
-        return "Unknown: with data like this, any apparent winner may be an artefact of what is missing."
+        return "Unknown: the data is broken, so an apparent winner may be an artefact."
     if verdict is Verdict.CHECK_FIRST:
         return f"{name} is ahead of {base}, but this result has to be checked before it can be trusted."
     if verdict is Verdict.STOP_NO_EFFECT:
@@ -211,7 +212,7 @@ def winner(report: ExperimentReport) -> str:
         of = metric_name(metric.rule.name)
         return f"{name} is better than {base} in {of}. That is not enough to ship it; the reasons are below."
     if verdict is Verdict.INCONCLUSIVE:
-        return f"Unknown. No version could be told apart from {base} in the time there was."
+        return f"Unknown. No version differed clearly from {base} before the time was over."
     if metric is None or not math.isfinite(metric.relative_difference):
         return "Not known yet: there is too little data to compare."
     where = "ahead of" if metric.rule.sign * metric.difference > 0 else "behind" if metric.difference else "level with"
@@ -221,8 +222,8 @@ def winner(report: ExperimentReport) -> str:
             "for a decision."
         )
     if metric.interval[0] > 0 or metric.interval[1] < 0:
-        return f"Not decided yet. {name} is {where} {base}, but not by enough to be sure when looking repeatedly."
-    return f"Not decided yet. {name} is {where} {base}, which may still be chance."
+        return f"Not decided yet. {name} is {where} {base}, but not by enough to be sure after repeated looks."
+    return f"Not decided yet. {name} is {where} {base}, but this may still be chance."
 
 
 def amounts(report: ExperimentReport) -> tuple[str, ...]:
@@ -245,7 +246,7 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
     """How sure that is, and what it means."""
     verdict, group = report.decision.verdict, decided(report)
     if verdict is Verdict.REFUSE:
-        return ("Not at all: statistics describe chance, and this is not chance.",)
+        return ("Not at all: intervals and p-values account for chance, and not for broken data.",)
     found = []
     harm = acting(group)
     if verdict is Verdict.ROLL_BACK and harm is not None:
@@ -255,12 +256,10 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
             f"{share(guardrails.ALPHA, 1)} of all experiments."
         )
     elif verdict in (Verdict.SHIP, Verdict.ROLL_BACK):
-        wrong = "no better is shipped" if verdict is Verdict.SHIP else "no worse is rolled back"
-        found.append(
-            f"A version that is {wrong} in at most {share(ALPHA, 1)} of all experiments, however often one looks."
-        )
+        wrong = "ship a version no better" if verdict is Verdict.SHIP else "roll back a version no worse"
+        found.append(f"At most {share(ALPHA, 1)} of all experiments {wrong} than control. This holds at every look.")
     elif verdict is Verdict.CHECK_FIRST:
-        found.append("The boundary is crossed, yet a mistake is likelier than a success of this size; see the reasons.")
+        found.append("The boundary is crossed, but the result is suspicious; see the reasons.")
     metric = primary(group)
     if metric is not None and harm is None:
         found += _always(metric)
@@ -271,14 +270,14 @@ def _always(metric: MetricResult) -> list[str]:
     low, high = metric.relative_sequential_interval
     if not math.isfinite(low) or not math.isfinite(high):
         needed = "about 100 users with an event in each group"
-        return [f"There is no interval yet that holds however often one looks: it needs {needed}."]
+        return [f"There is no always-valid interval yet; it needs {needed}."]
     meaning = (
         "Zero lies inside it, so this interval alone does not settle the question."
         if low <= 0 <= high
         else "Zero lies outside it."
     )
-    where = f"the true change of {metric_name(metric.rule.name)} lies between {change(low)} and {change(high)}"
-    return [f"However often one looks, {where}, in 95\u00a0% of all experiments. {meaning}"]
+    interval = f"The {_ALWAYS_VALID} for the change of {metric_name(metric.rule.name)} is {between(low, high)}"
+    return [f"{interval}. It holds at every look. {meaning}"]
 
 
 def crossed(metric: MetricResult) -> bool:
@@ -329,10 +328,10 @@ def _lift_words(metric: MetricResult) -> str:
 
 
 def _between(metric: MetricResult) -> str:
-    """The always-valid interval of the change as the end of a clause; nothing where there is none."""
+    """The always-valid interval of the change, in brackets; nothing where there is none."""
     if not all(map(math.isfinite, metric.relative_sequential_interval)):
         return ""
-    return f", between {between(*metric.relative_sequential_interval).replace(' to ', ' and ')} however often one looks"
+    return f" ({_ALWAYS_VALID} {between(*metric.relative_sequential_interval)})"
 
 
 def state_words(report: ExperimentReport) -> str:

@@ -80,6 +80,7 @@ PERCENT: Final = scalar(
     _percent,
     {"type": "number", "minimum": 0, "maximum": 100},
     "0 to 100 percent, two decimal places",
+    "percentages from 0 to 100, two decimal places",
     written=lambda value: json.loads(percent_text(value)),
 )
 NAME_OR_NUMBER: Final = scalar(

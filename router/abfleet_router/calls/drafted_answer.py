@@ -1,5 +1,6 @@
 """Two versions' answers to a call as one, whose list is drafted from theirs. Pure."""
 
+import math
 import struct
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -139,37 +140,40 @@ class _Table:
 def _rows(tensor: Any, raw: bytes | None) -> list[bytes]:
     """The elements of an output. Raises NotDrafted where it is not as long as its shape says."""
     if tensor.datatype == TEXTS:
-        rows = (
-            _texts(raw) if raw is not None else [LENGTH.pack(len(one)) + one for one in tensor.contents.bytes_contents]
-        )
+        if raw is None:
+            raw = b"".join(LENGTH.pack(len(one)) + one for one in tensor.contents.bytes_contents)
+        rows = _texts(raw)
+        whole = sum(map(len, rows)) == len(raw)
     elif tensor.datatype in NUMBERS:
         form, contents = NUMBERS[tensor.datatype]
         size = struct.calcsize(f"<{form}")
         if raw is None:
-            typed = getattr(tensor.contents, contents) if contents else ()
-            try:
-                raw = struct.pack(f"<{len(typed)}{form}", *typed)
-            except struct.error:
-                raise NotDrafted(
-                    f"the output `{tensor.name[:64]}` has values that {tensor.datatype} cannot have"
-                ) from None
+            raw = _packed(tensor, form, getattr(tensor.contents, contents) if contents else ())
         rows = [raw[begin : begin + size] for begin in range(0, len(raw), size)]
+        whole = len(raw) % size == 0
     else:
         raise NotDrafted(f"the output `{tensor.name[:64]}` has the datatype {tensor.datatype[:16]}")
-    count = 1
-    for size in tensor.shape:
-        count *= size
-    if len(rows) != count or sum(map(len, rows)) != len(raw if raw is not None else b"".join(rows)):
+    if not whole or len(rows) != math.prod(tensor.shape):
         raise NotDrafted(f"the output `{tensor.name[:64]}` is not as long as its shape says")
     return rows
 
 
+def _packed(tensor: Any, form: str, typed: Sequence[Any]) -> bytes:
+    """Typed elements as raw bytes."""
+    try:
+        return struct.pack(f"<{len(typed)}{form}", *typed)
+    except struct.error:
+        raise NotDrafted(f"the output `{tensor.name[:64]}` has values that {tensor.datatype} cannot have") from None
+
+
 def _texts(raw: bytes) -> list[bytes]:
-    """Elements of BYTES, each with its length before it."""
+    """Elements of BYTES, each with its length before it; without one whose end is missing."""
     rows: list[bytes] = []
     place = 0
     while place + LENGTH.size <= len(raw):
         end = place + LENGTH.size + LENGTH.unpack_from(raw, place)[0]
+        if end > len(raw):
+            break
         rows.append(raw[place:end])
         place = end
     return rows
@@ -197,5 +201,5 @@ def _add_output(answer: Any, name: str, tables: Sequence[_Table], other: str, pi
 def _is_logged(row: bytes, datatype: str) -> bool:
     """Whether an element is among the items of a line, as `infer_answer.logged` has them."""
     if datatype == TEXTS:
-        return 0 < len(row) - LENGTH.size <= LONGEST_NAME
+        return 0 < len(row[LENGTH.size :].decode(errors="replace").encode()) <= LONGEST_NAME
     return datatype != "UINT64" or int.from_bytes(row, "little") <= LARGEST_WHOLE

@@ -234,7 +234,7 @@ def test_one_dot_is_no_chart() -> None:
         assert picture is not None
         assert not picture.is_drawn
         assert "<svg" not in picture.drawing
-        assert "Drawn from the first look on" in picture.drawing
+        assert "only one point so far" in picture.drawing
         assert len(picture.table.rows) == 1
     two = Paths(found.times[:2], found.users[:2], found.ratio_log_e[:2], found.ratio_p[:2], ())
     picture = over_time.users("u", ("a", "b", "c"), two.times, two.users)

@@ -460,6 +460,22 @@ def values(answer: ModelInferResponse, name: str, form: str) -> tuple[Any, ...]:
     return struct.unpack(f"<{len(raw) // struct.calcsize(form)}{form}", raw)
 
 
+def torn_number() -> bytes:
+    """An answer whose only item has half of its bytes."""
+    made = ModelInferResponse(raw_output_contents=[b"\1\0\0\0"])
+    made.outputs.add(name="item_ids", datatype="INT64", shape=[1])
+    encoded: bytes = made.SerializeToString()
+    return encoded
+
+
+def torn_text() -> bytes:
+    """An answer whose only item says that it is longer than it is."""
+    made = ModelInferResponse(raw_output_contents=[struct.pack("<I", 5) + b"ab"])
+    made.outputs.add(name="item_ids", datatype="BYTES", shape=[1])
+    encoded: bytes = made.SerializeToString()
+    return encoded
+
+
 ITEMS = LoggedOutputs("item_ids")
 TOSS = Toss("s", "u", "r")
 
@@ -506,6 +522,14 @@ def test_names_and_outputs_of_other_names() -> None:
     assert [one.name for one in ModelInferResponse.FromString(encoded).outputs] == ["item_ids"]
 
 
+def test_names_that_are_not_logged_have_no_letter() -> None:
+    """One that no outcome could name is shown, and is in no line."""
+    made = ModelInferResponse(raw_output_contents=[b"".join(struct.pack("<I", n) + b"\xff" * n for n in (100, 2))])
+    made.outputs.add(name="item_ids", datatype="BYTES", shape=[2])
+    _, logged = drafted_inference(made.SerializeToString(), made.SerializeToString(), (ITEMS, ITEMS), TOSS)
+    assert (len(logged.items or ()), logged.teams) == (1, "="), "100 bytes that are no UTF-8 become 300"
+
+
 def test_outputs_that_belong_to_no_item_must_agree() -> None:
     """One that is the same in both is kept."""
     encoded, _ = drafted_inference(tensors([1, 2], extra=0.5), tensors([2, 1], extra=0.5), (ITEMS, ITEMS), TOSS)
@@ -523,6 +547,8 @@ def test_outputs_that_belong_to_no_item_must_agree() -> None:
         (tensors([1, 2, 3, 4], shape=lambda n: [2, 2]), tensors([1]), (ITEMS, ITEMS), "more than one list"),
         (tensors([1, 2], shape=lambda n: [3]), tensors([1]), (ITEMS, ITEMS), "not as long as its shape"),
         (tensors([1]), b"\xff", (ITEMS, ITEMS), "is no message"),
+        (torn_text(), torn_text(), (ITEMS, ITEMS), "not as long as its shape"),
+        (torn_number(), torn_number(), (ITEMS, ITEMS), "not as long as its shape"),
         (tensors([1], scores=[1]), tensors([1], scores=[1]), (LoggedOutputs("score"),) * 2, "has no items: it is FP32"),
     ],
 )
