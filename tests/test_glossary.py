@@ -16,7 +16,7 @@ from abfleet_router.metrics import RouterMetrics
 from abfleet_transport.rpc_metrics import RpcMetrics
 from abfleet_worker.metrics import FollowerCounters, WorkerMetrics
 
-from tests.dashboard.made import in_its_first_day, made_report
+from tests.dashboard.made import in_its_first_day, made_interleaving, made_report
 
 ROOT = Path(__file__).parents[1]
 PRODUCT = ("abfleet", "dashboard", "experiments", "models", "protos/abfleet_client", "router", "transport", "worker")
@@ -60,8 +60,9 @@ def keys_of(value: object, data: frozenset[str], path: str = "") -> Iterator[str
 def report_keys() -> set[str]:
     """Every key of the JSON report with details; those of an experiment without the list that it is in."""
     made = made_report()
-    report = dataclasses.replace(made, experiments=(in_its_first_day(made.experiments[0]), *made.experiments))
-    groups = frozenset(report.experiments[0].gathered.evidence.groups)
+    experiments = (in_its_first_day(made.experiments[0]), *made.experiments, made_interleaving())
+    report = dataclasses.replace(made, experiments=experiments)
+    groups = frozenset(group for one in experiments for group in one.gathered.evidence.groups)
     found = set(keys_of(report.as_dict(detailed=True), groups))
     return {key.removeprefix("experiments[].") for key in found}
 

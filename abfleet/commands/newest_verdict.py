@@ -16,11 +16,13 @@ class VerdictNote:
 
     Attributes:
         verdict: None where the log has none; `missing` then says why. group: Whom it is about; None for all.
+        version: Whom an interleaving's users prefer.
         warning: Why the winner is not what the verdict says; None if it is.
     """
 
     verdict: str | None = None
     group: str | None = None
+    version: str | None = None
     as_of: str | None = None
     missing: str | None = None
     warning: str | None = None
@@ -35,7 +37,7 @@ class VerdictNote:
 
     def as_dict(self) -> dict[str, object]:
         """The key `newest_verdict` of the JSON."""
-        names = ("verdict", "group", "as_of", "missing", "warning")
+        names = ("verdict", "group", "version", "as_of", "missing", "warning")
         return {"newest_verdict": {name: getattr(self, name) for name in names}}
 
 
@@ -48,7 +50,7 @@ def newest_verdict(logs: Sequence[Path], config: "Config", experiment: str, winn
     try:
         from abfleet_analysis.analyse import analyse
         from abfleet_analysis.reading.open_log import LogError
-        from abfleet_analysis.report.render import verdict_words
+        from abfleet_analysis.report.render import verdict_words, whom
     except ImportError as error:
         return VerdictNote(missing=f"analysis needs {error.name}; run pip install 'abfleet[analysis]'")
     try:
@@ -62,11 +64,12 @@ def newest_verdict(logs: Sequence[Path], config: "Config", experiment: str, winn
     from abfleet_experiments.config import time_text
 
     decision, at = found.decision, time_text(report.as_of)
-    words = verdict_words(decision.verdict, decision.group or "the treatment")
+    words = verdict_words(decision.verdict, whom(decision))
     reason = f": {decision.reasons[0]}" if decision.reasons else ""
     return VerdictNote(
         verdict=str(decision.verdict),
         group=decision.group,
+        version=decision.version,
         as_of=at,
         warning=_otherwise(found, winner),
         quoted=f"the newest verdict, as of {at}: {words}{reason}",
@@ -78,6 +81,8 @@ def _otherwise(report: "ExperimentReport", winner: str) -> str | None:
     from abfleet_analysis.decision.verdicts import Verdict
     from abfleet_analysis.report.render import verdict_words
 
+    if report.preference is not None:
+        return _not_preferred(report, winner)
     verdicts = {one.group: one.verdict for one in report.decision.groups}
     mine = verdicts.get(winner)
     if mine is Verdict.SHIP:
@@ -92,3 +97,18 @@ def _otherwise(report: "ExperimentReport", winner: str) -> str | None:
     if Verdict.KEEP_RUNNING in verdicts.values():
         return "the experiment is not decided: the verdict of the log is KEEP RUNNING"
     return None
+
+
+def _not_preferred(report: "ExperimentReport", winner: str) -> str | None:
+    """The same of a version that is the winner of an interleaving."""
+    from abfleet_analysis.decision.verdicts import Verdict
+    from abfleet_analysis.report.render import verdict_words, whom
+
+    decision = report.decision
+    if decision.version == winner:
+        return None
+    if decision.verdict is Verdict.KEEP_RUNNING:
+        return "the experiment is not decided: the verdict of the log is KEEP RUNNING"
+    return (
+        f"the verdict of the log is {verdict_words(decision.verdict, whom(decision))}, but the winner here is {winner}"
+    )

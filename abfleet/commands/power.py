@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from abfleet_experiments.config import AnalysisPlan, Config, Experiment
 
 DAY: Final = timedelta(days=1)
+PREFERENCE: Final = 0.55
+"""11 users of 20: a difference that is worth knowing, and that many rankings of one catalogue have."""
 
 
 def register(app: typer.Typer) -> None:
@@ -47,16 +49,49 @@ def power(
     effect: Annotated[
         float | None, typer.Option(min=0.0001, help="Relative effect to detect. Default: that of the plan.")
     ] = None,
+    preference: Annotated[
+        float | None,
+        typer.Option(
+            help="Of an interleaving: share of the users with a preference who prefer the better version "
+            f"[{PREFERENCE:g}]."
+        ),
+    ] = None,
+    with_preference: Annotated[
+        float | None,
+        typer.Option(help="Of an interleaving: share of all users who have a preference; no log is needed then."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Compute how many users and days each treatment needs to show an effect.
+    """Compute how many users and days each treatment, or an interleaving, needs to show an effect.
 
     Example: abfleet power --baseline 0.05 --effect 0.10 --users-per-day 5000
+
+    Example: abfleet power --experiment ranking-duel --preference 0.55 --with-preference 0.3 --users-per-day 5000
     """
     with analysis_extra():
         from abfleet_analysis.power import users_needed
     (config,) = loaded(experiments)
     chosen = chosen_experiment(config, experiment)
+    if chosen.interleave is not None:
+        if not (baseline is None and deviation is None and effect is None):
+            refuse(
+                f"--baseline, --deviation, --effect: are not of {chosen.name}, which interleaves; "
+                "give --preference and --with-preference"
+            )
+        _interleaving(
+            config,
+            chosen,
+            logs or DEFAULT_LOGS,
+            preference=PREFERENCE if preference is None else preference,
+            with_preference=with_preference,
+            users_per_day=users_per_day,
+            as_json=as_json,
+        )
+        return
+    if not (preference is None and with_preference is None):
+        refuse(
+            f"--preference, --with-preference: are of interleavings, and {chosen.name} compares groups; leave them out"
+        )
     if baseline is None:
         baseline, deviation, users_per_day = _base_rates(logs or DEFAULT_LOGS, config, chosen, users_per_day)
     elif deviation is None:
@@ -148,3 +183,70 @@ def _base_rates(
     if rates is None:
         refuse(f"--logs: too few users of {chosen.name} for a base rate of {chosen.metrics.primary}; give --baseline")
     return rates.value, rates.deviation, users_per_day or rates.users_per_day
+
+
+def _interleaving(
+    config: "Config",
+    chosen: "Experiment",
+    logs: list[Path],
+    *,
+    preference: float,
+    with_preference: float | None,
+    users_per_day: float | None,
+    as_json: bool,
+) -> None:
+    """The same of an experiment that interleaves two versions."""
+    from abfleet_analysis.power import users_for_preference
+    from abfleet_analysis.report.waiting import days_text
+
+    if with_preference is None:
+        with_preference, users_per_day = _interleaved_rates(logs, config, chosen, users_per_day)
+    try:
+        need = users_for_preference(
+            preference, power=chosen.plan.power, with_preference=with_preference, users_per_day=users_per_day
+        )
+    except ValueError as error:
+        refuse(f"--{error}")
+    answer = {
+        "experiment": chosen.name,
+        "preference": preference,
+        "with_preference": with_preference,
+        "power": chosen.plan.power,
+        "horizon_days": chosen.plan.horizon / DAY,
+        "users_with_preference": round(need.deciding),
+        "users_planned": round(need.users),
+        "days": need.days,
+    }
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    days = ""
+    if need.days is not None:
+        late = need.days > chosen.plan.horizon / DAY
+        horizon = f", which exceeds `plan.horizon` ({days_text(chosen.plan.horizon / DAY)})" if late else ""
+        days = f", {days_text(need.days)}{horizon}"
+    say(
+        f"{chosen.name}: to detect that {preference:.1%} of the users with a preference prefer the same version, with "
+        f"a power of {chosen.plan.power:.0%}, the experiment needs"
+    )
+    say(f"  {round(need.deciding):,} users with a preference, or {round(need.users):,} users{days}")
+
+
+def _interleaved_rates(
+    logs: list[Path], config: "Config", chosen: "Experiment", users_per_day: float | None
+) -> tuple[float, float | None]:
+    """The share of users with a preference, and users a day, from a log of the interleaving."""
+    with analysis_extra():
+        from abfleet_analysis.analyse import analyse
+        from abfleet_analysis.base_rates import preference_rates
+        from abfleet_analysis.reading.open_log import LogError
+
+    try:
+        report = analyse(logs, config, only=chosen.name)
+    except LogError as error:
+        refuse(f"--logs: {error}; --with-preference needs no log")
+    rates = preference_rates(report.experiments[0])
+    if rates is None:
+        refuse(f"--logs: no user of {chosen.name} has a preference yet; give --with-preference")
+    share, per_day = rates
+    return share, users_per_day or per_day

@@ -17,12 +17,13 @@ KEEP_RUNNING = "keep_running"
 class Conclusion:
     """What was concluded of an experiment: its verdict, the group that this is about, and each treatment's verdict.
 
-    Treatments that keep running are not listed.
+    Treatments that keep running are not listed. `version` is the one that an interleaving's users prefer.
     """
 
     verdict: str = KEEP_RUNNING
     group: str | None = None
     treatments: Mapping[str, str] = field(default_factory=dict)
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +39,8 @@ class VerdictChange:
 
     def sentence(self) -> str:
         """The change as one line for people: time, experiment, both verdicts and the first reason."""
-        about = f" {self.now.group}" if self.now.group else ""
+        whom = self.now.group or self.now.version
+        about = f" {whom}" if whom else ""
         why = f": {self.reasons[0]}" if self.reasons else ""
         return f"{self.as_of} {self.experiment}: {self.before.verdict} → {self.now.verdict}{about}{why}"
 
@@ -57,7 +59,9 @@ class VerdictChange:
 
 
 def _as_dict(conclusion: Conclusion) -> dict[str, Any]:
-    return {"verdict": conclusion.verdict, "group": conclusion.group, "groups": dict(conclusion.treatments)}
+    """What receivers get of it; `version` is there where the verdict names one."""
+    found = {"verdict": conclusion.verdict, "group": conclusion.group, "groups": dict(conclusion.treatments)}
+    return found if conclusion.version is None else found | {"version": conclusion.version}
 
 
 def conclusions(document: Mapping[str, Any]) -> dict[str, Conclusion]:
@@ -70,7 +74,9 @@ def conclusions(document: Mapping[str, Any]) -> dict[str, Conclusion]:
             for group in experiment["groups"]
             if group["decision"] not in (None, KEEP_RUNNING)
         }
-        found[experiment["name"]] = Conclusion(decision["verdict"], decision["group"], treatments)
+        found[experiment["name"]] = Conclusion(
+            decision["verdict"], decision["group"], treatments, decision.get("version")
+        )
     return found
 
 
@@ -83,7 +89,15 @@ def changes(notified: Mapping[str, Conclusion], document: Mapping[str, Any]) -> 
         # While an experiment keeps running, a change of its group is no news.
         if now == before or (now.verdict == before.verdict == KEEP_RUNNING and now.treatments == before.treatments):
             continue
-        parts = [name, asdict(before), asdict(now), document["as_of"]]
+        parts = [name, _parts(before), _parts(now), document["as_of"]]
         digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
         found.append(VerdictChange(digest, name, before, now, reasons[name], document["as_of"]))
+    return found
+
+
+def _parts(conclusion: Conclusion) -> dict[str, Any]:
+    """What makes the `id` of a change: as it was before there were versions, where there is none."""
+    found = asdict(conclusion)
+    if found["version"] is None:
+        del found["version"]
     return found

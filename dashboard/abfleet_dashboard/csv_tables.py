@@ -32,11 +32,23 @@ def experiment_table(report: Report, name: str, table: str) -> str:
 
 def overview_table(report: Report) -> str:
     """All experiments, with verdict and plan."""
-    head = ("name", "owner", "state", "since", "winner", "verdict", "group", "users", "users_planned", "days_left")
+    head = (
+        "name",
+        "owner",
+        "state",
+        "since",
+        "winner",
+        "verdict",
+        "group",
+        "version",
+        "users",
+        "users_planned",
+        "days_left",
+    )
     rows = [
         (
             *(one[key] for key in ("name", "owner", "state", "since", "winner")),
-            *(one["decision"][key] for key in ("verdict", "group")),
+            *(one["decision"][key] for key in ("verdict", "group", "version")),
             *(one["plan"][key] for key in ("users", "users_planned", "days_left")),
         )
         for one in _experiments(report, detailed=False)
@@ -148,8 +160,15 @@ def _groups(experiment: Document) -> Rows:
 
 
 def _verdicts(experiment: Document) -> Rows:
-    yield ("look", "verdict", "group")
-    yield from ((one["look"], one["verdict"], one["group"]) for one in experiment["history"])
+    keys = ("look", "verdict", "group", "version")
+    yield keys
+    yield from ([one[key] for key in keys] for one in experiment["history"])
+
+
+def _preference_over_time(experiment: Document) -> Rows:
+    yield ("look", "value", "sequential_interval_low", "sequential_interval_high")
+    for one in (experiment["preference"] or {"path": ()})["path"]:
+        yield (one["look"], one["value"], *one["sequential_interval"])
 
 
 def _shares(experiment: Document) -> Rows:
@@ -244,6 +263,7 @@ _EXPERIMENT_TABLES: Final[Mapping[str, Callable[[Document], Rows]]] = {
     "metrics": _metrics,
     "groups": _groups,
     "verdicts": _verdicts,
+    "preference-over-time": _preference_over_time,
     "shares": _shares,
     "values-over-time": _values_over_time,
     "users-over-time": _users_over_time,

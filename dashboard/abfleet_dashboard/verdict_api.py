@@ -58,6 +58,7 @@ def verdict_of(now: Situation, name: str) -> VerdictAnswer:
             "experiment": name,
             "verdict": str(decision.verdict),
             "group": decision.group,
+            "version": decision.version,
             "groups": {one.group: str(one.verdict) for one in decision.groups},
             "reasons": list(decision.reasons),
             "as_of": None if as_of is None else time_text(as_of),

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from abfleet_experiments.config import (
     AnalysisPlan,
@@ -15,11 +16,13 @@ from abfleet_experiments.config import (
 )
 
 from abfleet_analysis.decision.decide import conclude, decide
-from abfleet_analysis.decision.excluded_time import ExcludedTime
+from abfleet_analysis.decision.excluded_time import NOTHING_EXCLUDED, ExcludedTime
 from abfleet_analysis.decision.measurements import measure
 from abfleet_analysis.decision.metrics import metric_rules, uneven
+from abfleet_analysis.decision.preference import judge_preference
 from abfleet_analysis.evidence.exclusion import calls_in
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, gather_evidence
+from abfleet_analysis.evidence.gather_preference import gather_preference, is_interleaved
 from abfleet_analysis.evidence.log_lines import LogTables, read_lines
 from abfleet_analysis.periods.allocation_periods import microseconds, moment
 from abfleet_analysis.reading.clocks import with_right_clocks
@@ -29,7 +32,7 @@ from abfleet_analysis.report.excluded import Excluded
 from abfleet_analysis.report.recommended import VersionFacts
 from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
 from abfleet_analysis.report.run_state import State, ended_experiments, run_state
-from abfleet_analysis.report.waiting import waiting
+from abfleet_analysis.report.waiting import waiting, waiting_for_preference
 
 Progress = Callable[[str], None]
 
@@ -115,6 +118,8 @@ def _one(
     ended: Sequence[EndedExperiment],
     known: Mapping[str, VersionFacts] | None,
 ) -> ExperimentReport:
+    if is_interleaved(lines, name, experiment):
+        return _interleaving(lines, name, experiment, at, windows=windows, ended=ended)
     plan = experiment.plan if experiment else AnalysisPlan()
     rules = metric_rules(
         experiment.metrics if experiment else MetricsPlan(),
@@ -126,8 +131,7 @@ def _one(
     left_out = calls_in(lines, name, windows) if windows else ()
     excluded, everything = Excluded(left_out), None
     # Also one without a call: its time is no time in which nothing was wrong.
-    oldest = min((row["oldest"] for row in lines.calls.allocated(name)), default=None)
-    within = [one for one in windows if oldest is not None and one.begin <= at and microseconds(one.end) > oldest]
+    within = _within(windows, lines.calls.allocated(name), at)
     if within:
         everything = gather_evidence(lines, name, experiment, rules, plan, at, config=config)[0].evidence
         excluded = replace(excluded, decision=decide(everything, plan))
@@ -171,4 +175,49 @@ def _one(
         excluded if windows else None,
         owner=None if experiment is None else experiment.owner,
         hypothesis=None if experiment is None else experiment.hypothesis,
+    )
+
+
+def _within(
+    windows: Sequence[ExcludedWindow], calls: Sequence[Mapping[str, Any]], at: datetime
+) -> list[ExcludedWindow]:
+    """The windows that overlap the time from the first of the calls to the report."""
+    oldest = min((row["oldest"] for row in calls), default=None)
+    return [one for one in windows if oldest is not None and one.begin <= at and microseconds(one.end) > oldest]
+
+
+def _interleaving(
+    lines: LogTables,
+    name: str,
+    experiment: Experiment | None,
+    at: datetime,
+    *,
+    windows: Sequence[ExcludedWindow],
+    ended: Sequence[EndedExperiment],
+) -> ExperimentReport:
+    """The report of an experiment that interleaves two versions."""
+    plan = experiment.plan if experiment else AnalysisPlan()
+    time = ExcludedTime.of(_within(windows, lines.calls.interleaved(name), at))
+    gathered, found = gather_preference(lines, name, experiment, plan, at, excluded=time)
+    excluded = Excluded(calls_in(lines, name, windows)) if windows else None
+    if excluded is not None and time:
+        _, everything = gather_preference(lines, name, experiment, plan, at, excluded=NOTHING_EXCLUDED)
+        users = int(everything.users[-1] - found.users[-1])
+        excluded = replace(excluded, users=users, decision=judge_preference(everything, plan, shown=False)[0])
+        found = replace(found, quality=replace(found.quality, excluded=excluded.calls))
+        gathered = replace(gathered, evidence=replace(gathered.evidence, quality=found.quality))
+    decision, preference = judge_preference(found, plan)
+    state = run_state(lines, name, experiment, ended, at)
+    waits = waiting_for_preference(gathered, decision, running=state.state is State.RUNNING)
+    return ExperimentReport(
+        name,
+        plan,
+        gathered,
+        decision,
+        state,
+        waits,
+        excluded=excluded,
+        owner=None if experiment is None else experiment.owner,
+        hypothesis=None if experiment is None else experiment.hypothesis,
+        preference=preference,
     )

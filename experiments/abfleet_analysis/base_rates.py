@@ -31,7 +31,19 @@ def base_rates(report: ExperimentReport) -> BaseRates | None:
     value, variance = float(control.baseline[-1]), float(control.baseline_variance[-1] * control.baseline_users[-1])
     if not (math.isfinite(value) and value != 0 and np.isfinite(variance)):
         return None
+    return BaseRates(value, math.sqrt(variance), _users_per_day(report))
+
+
+def preference_rates(report: ExperimentReport) -> tuple[float, float | None] | None:
+    """Of an interleaving: the share of users with a preference, and users a day; None where nobody has one."""
+    if report.preference is None:
+        return None
+    evidence = report.preference.evidence
+    deciding = int(evidence.preferences.users[-1])
+    return (deciding / int(evidence.users[-1]), _users_per_day(report)) if deciding else None
+
+
+def _users_per_day(report: ExperimentReport) -> float | None:
     begin = min((found.begin for found in report.gathered.allocations), default=None)
     days = 0.0 if begin is None else (report.gathered.looks.times[-1] - begin).total_seconds() / 86_400
-    per_day = float(evidence.users[-1].sum()) / days if days > 1 / 1440 else None
-    return BaseRates(value, math.sqrt(variance), per_day)
+    return float(report.gathered.evidence.users[-1].sum()) / days if days > 1 / 1440 else None

@@ -57,3 +57,35 @@ def users_needed(
     planned = fixed * INFLATION
     coming = planned / users_per_day if users_per_day else None
     return SampleSize(fixed, planned, coming, None if coming is None else max(coming, plan.minimum / DAY))
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceSize:
+    """What an interleaving needs.
+
+    Attributes:
+        deciding: Users with a preference. users: All users, most of whom may click on nothing. Both with INFLATION.
+        days: Until they have come; None if the rate is not known.
+    """
+
+    deciding: float
+    users: float
+    days: float | None
+
+
+def users_for_preference(
+    share: float, *, power: float, with_preference: float, users_per_day: float | None = None
+) -> PreferenceSize:
+    """Users to detect that this share of those with a preference, above a half, prefer the same version.
+
+    with_preference: Share of all users who have a preference, 0 to 1. n = ((z(1 - alpha) / 2 + z(power) sqrt(share (1 -
+    share))) / (share - 1/2))^2, the sign test's. Raises ValueError for shares that are not possible.
+    """
+    if not 0.5 < share < 1:
+        raise ValueError(f"preference: is {share:g}; allowed: a share above 0.5 and below 1, such as 0.55")
+    if not 0 < with_preference <= 1:
+        raise ValueError(f"with-preference: is {with_preference:g}; allowed: a share above 0 and up to 1, such as 0.3")
+    z = quantile(1 - ALPHA) / 2 + quantile(power) * (share * (1 - share)) ** 0.5
+    deciding = INFLATION * (z / (share - 0.5)) ** 2
+    users = deciding / with_preference
+    return PreferenceSize(deciding, users, users / users_per_day if users_per_day else None)

@@ -9,11 +9,13 @@ __all__ = [
     "lookwise",
     "moments",
     "outages",
+    "preference",
     "quantiles",
     "rankings",
     "score_test",
     "sequential",
     "shared_alpha",
+    "sign_test",
     "srm",
     "tails",
 ]

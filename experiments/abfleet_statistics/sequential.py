@@ -14,7 +14,7 @@ information spends nothing and keeps the boundary of the look before.
 import math
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
@@ -99,6 +99,23 @@ class Boundary:
         self._state = _advance(self._state, self.alpha, fraction, float(f"{variance:.3g}"))
         self._information = information
         return self._state.boundary
+
+    def advance_by(self, fraction: float, correlation: float) -> float:
+        """The same, for a look that has this correlation, 0 to 1, with the one before. A boundary takes one of both."""
+        variance = 1 - correlation * correlation
+        if variance > 1e-9:
+            self._state = _advance(self._state, self.alpha, fraction, float(f"{variance:.3g}"))
+        return self._state.boundary
+
+    def spend_alone(self, fraction: float) -> float:
+        """The boundary of a look that is tested as if it were the only one, with what has not been spent by then.
+
+        It holds whatever the look has to do with others, and takes no part in the chain of those before and after.
+        """
+        total = max(spent(self.alpha, fraction), self._state.spent)
+        gain = max(total - self._state.spent, SMALLEST_SPEND)
+        self._state = replace(self._state, spent=total)
+        return upper(gain)
 
 
 @lru_cache(maxsize=20_000)

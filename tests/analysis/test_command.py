@@ -38,6 +38,7 @@ EXPERIMENT = {
     "groups",
     "srm",
     "metrics",
+    "preference",
     "owner",
     "hypothesis",
     "outages",
@@ -139,8 +140,8 @@ def test_json_is_the_documented_document(tmp_path: Path) -> None:
         "earliest_ship",
         "horizon_ends",
     }
-    assert set(experiment["decision"]) == {"verdict", "group", "reasons"}
-    assert [set(look) for look in experiment["history"]] == [{"look", "verdict", "group"}] * 2
+    assert set(experiment["decision"]) == {"verdict", "group", "version", "reasons"}
+    assert [set(look) for look in experiment["history"]] == [{"look", "verdict", "group", "version"}] * 2
     assert set(experiment["srm"]) == {"ok", "p_value", "e_value", "observed", "expected"}
     assert {frozenset(group) for group in experiment["groups"]} == {
         frozenset({"name", "model_version", "decision", "users", "exposures", "fallbacks", "errors"})

@@ -11,8 +11,10 @@ from typing import Any, cast
 import numpy as np
 from abfleet_analysis.analyse import analyse
 from abfleet_analysis.decision.decide import decide
+from abfleet_analysis.decision.preference import PreferenceEvidence, judge_preference
 from abfleet_analysis.evidence.exclusion import WindowCalls
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence, GroupFacts
+from abfleet_analysis.evidence.gather_preference import gathered_preference
 from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, microseconds
 from abfleet_analysis.report.details import (
     BeforeFirstLook,
@@ -30,7 +32,7 @@ from abfleet_analysis.report.details import (
 from abfleet_analysis.report.excluded import Excluded
 from abfleet_analysis.report.report import ExperimentReport, LogFacts, Report
 from abfleet_analysis.report.run_state import RunState, State
-from abfleet_analysis.report.waiting import waiting
+from abfleet_analysis.report.waiting import waiting, waiting_for_preference
 from abfleet_analysis.simulation.scenarios import SCENARIOS
 from abfleet_experiments.config import AnalysisPlan, Config, EndedExperiment, ExcludedWindow
 from abfleet_experiments.file.load import load_text
@@ -111,6 +113,23 @@ def made_experiment(scenario: str, seed: int, name: str) -> ExperimentReport:
     state = RunState(State.RUNNING, START)
     report = ExperimentReport(name, plan, gathered, decision, state, waits, excluded=excluded)
     return dataclasses.replace(report, details=made_details(report, times))
+
+
+def made_interleaving(
+    scenario: str = "interleaving-better", seed: int = 5, name: str = "ranking-duel"
+) -> ExperimentReport:
+    """One made-up interleaving of 28 looks."""
+    evidence = cast("PreferenceEvidence", SCENARIOS[scenario].draw(np.random.default_rng(seed)))
+    evidence = dataclasses.replace(evidence, versions=VERSIONS[:2])
+    plan, times = AnalysisPlan(), made_times(evidence.calendar.done)
+    decision, preference = judge_preference(evidence, plan)
+    looks = Looks(times, microseconds(START + DAY), 86_400_000_000, evidence.calendar)
+    found = (LoggedAllocation("7f3a9c01b2d4", START, np.array([1.0]), "ranking-duel"),)
+    gathered = gathered_preference(evidence, looks, found)
+    waits = waiting_for_preference(gathered, decision, running=True)
+    return ExperimentReport(
+        name, plan, gathered, decision, RunState(State.RUNNING, START), waits, preference=preference
+    )
 
 
 def made_times(looks: int) -> tuple[datetime, ...]:

@@ -187,7 +187,7 @@ def test_every_link_to_a_table_leads_to_one(report: Report, *, early: bool) -> N
     }
     assert linked - set(csv_tables.EXPERIMENT_TABLES) == set()
     if not early:
-        assert linked == set(csv_tables.EXPERIMENT_TABLES)
+        assert linked == set(csv_tables.EXPERIMENT_TABLES) - {"preference-over-time"}, "that is of interleavings"
     for table in csv_tables.EXPERIMENT_TABLES:
         head, *rows = rows_of(csv_tables.experiment_table(shown, one.name, table))
         assert rows or table not in linked, table

@@ -14,21 +14,25 @@ ROW: Final = 34
 """Pixels a row takes."""
 NAMES: Final = {
     Verdict.SHIP: "Ship",
+    Verdict.PREFER: "Preferred",
     Verdict.ROLL_BACK: "Roll back",
     Verdict.REFUSE: "No conclusion, the data is broken",
     Verdict.CHECK_FIRST: "Check first",
     Verdict.KEEP_RUNNING: "Keep running",
     Verdict.STOP_NO_EFFECT: "Stop, no effect",
     Verdict.INCONCLUSIVE: "Inconclusive",
+    Verdict.NO_PREFERENCE: "No preference",
 }
 _SIGNS: Final = {
     Verdict.SHIP: "M-5 4L0-5L5 4Z",
+    Verdict.PREFER: "M-5 4L0-5L5 4Z",
     Verdict.ROLL_BACK: "M-5-4L0 5L5-4Z",
     Verdict.REFUSE: "M-5-3.2L-3.2-5L0-1.8L3.2-5L5-3.2L1.8 0L5 3.2L3.2 5L0 1.8L-3.2 5L-5 3.2L-1.8 0Z",
     Verdict.CHECK_FIRST: "M-1.3-6H1.3V1.5H-1.3ZM-1.5 3.2H1.5V6.2H-1.5Z",
     Verdict.KEEP_RUNNING: "M-4-5L5 0L-4 5Z",
     Verdict.STOP_NO_EFFECT: "M-4.5-4.5H4.5V4.5H-4.5Z",
     Verdict.INCONCLUSIVE: "M-6-1.4H6V1.4H-6Z",
+    Verdict.NO_PREFERENCE: "M-4.5-4.5H4.5V4.5H-4.5Z",
 }
 
 

@@ -53,6 +53,11 @@ def commands(report: ExperimentReport, files: Files) -> tuple[Command, ...]:
             )
         )
         found += _ramps(report, edits)
+    if report.preference is not None:
+        for version in report.preference.evidence.versions:
+            what, line = f"End it: {version} becomes the default.", ("conclude", name, "--winner", version)
+            found.append(Command(what, _line(*line, *logs, *edits), version == report.decision.version))
+        groups = ()
     for group in groups:
         keeps = group == groups[0]
         fits = group == report.decision.group and verdict is Verdict.SHIP

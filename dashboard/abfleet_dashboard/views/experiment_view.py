@@ -19,6 +19,7 @@ from abfleet_dashboard.views.breakdown_view import Dimension, dimensions
 from abfleet_dashboard.views.commands_view import Command, Files, commands
 from abfleet_dashboard.views.data_words import DataHealth, health
 from abfleet_dashboard.views.metric_view import MetricTable, metric_tables
+from abfleet_dashboard.views.preference_view import PreferenceView, preference_view
 from abfleet_dashboard.views.recommended_view import RecommendedView, recommended_view
 from abfleet_dashboard.views.schedule_view import schedule
 from abfleet_dashboard.views.setup_view import ChangeRow, SetupView, change_rows, setup_view
@@ -73,6 +74,7 @@ class ExperimentView:
         early: Whether there has been no look, so that values alone are drawn over time.
         excluded: What windows leave out, and what the verdict is with it; empty where there are none.
         detailed: Whether the report came with details; without, pictures over time cannot be drawn.
+        preference: What an interleaving shows, in place of metrics.
     """
 
     key: str
@@ -107,6 +109,7 @@ class ExperimentView:
     setup: SetupView
     changes: tuple[ChangeRow, ...]
     detailed: bool
+    preference: PreferenceView | None
 
 
 def experiment_path(name: str) -> str:
@@ -165,7 +168,8 @@ def experiment_view(
         recommended=recommended_view(report),
         setup=setup_view(report, config),
         changes=change_rows(details.changes) if details else (),
-        detailed=details is not None,
+        detailed=details is not None or report.preference is not None,
+        preference=preference_view(report, key),
     )
 
 
@@ -197,7 +201,7 @@ def _over_time(report: ExperimentReport, key: str) -> tuple[tuple[Picture, ...],
 
 def _history(report: ExperimentReport, key: str) -> Picture | None:
     decision = report.decision
-    rows = [("overall", decision.history)] if len(decision.groups) > 1 else []
+    rows = [("overall", decision.history)] if len(decision.groups) > 1 or report.preference is not None else []
     rows += [(group.group, tuple((verdict, None) for verdict in group.history)) for group in decision.groups]
     return verdicts(f"{key}-history", rows, report.gathered.evidence.calendar.planned)
 
@@ -217,7 +221,7 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
                 calls=whole(facts.exposures),
                 errors=whole(facts.errors),
                 fallbacks=whole(facts.fallbacks),
-                verdict=NAMES[group.verdict] if group else "Control",
+                verdict=NAMES[group.verdict] if group else "Control" if report.preference is None else "",
                 sign=sign(group.verdict) if group else Markup(""),
                 reasons=tuple(_sentence(reason, names) for reason in group.reasons) if group else (),
             )
@@ -226,6 +230,8 @@ def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
 
 
 def _split_rows(report: ExperimentReport) -> tuple[SplitRow, ...]:
+    if report.preference is not None:
+        return ()
     ratio, groups = report.decision.sample_ratio, report.gathered.evidence.groups
     rows = [SplitRow(*row) for row in zip(groups, map(whole, ratio.observed), map(whole, ratio.expected), strict=True)]
     return (*rows, SplitRow("all", whole(sum(ratio.observed)), whole(sum(ratio.expected))))

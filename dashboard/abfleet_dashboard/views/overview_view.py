@@ -5,12 +5,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from abfleet_analysis.decision.verdicts import PRECEDENCE, MetricResult, Verdict
+from abfleet_analysis.report.interleaving import share_interval
 from abfleet_analysis.report.report import ExperimentReport, Report
 from abfleet_analysis.report.run_state import RunState, State
 from abfleet_experiments.config import Experiment
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import between, change, counted, day, duration, instant, whole
+from abfleet_dashboard.numbers import between, change, counted, day, duration, instant, share, whole
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.data_words import health
@@ -122,6 +123,7 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
     metric, data = acting(group) or primary(group), health(report)
     known = metric is not None and math.isfinite(metric.relative_difference)
     users = int(report.gathered.evidence.users[-1].sum())
+    shown = _preferred(report)
     return OverviewRow(
         name=report.name,
         path=experiment_path(report.name),
@@ -132,17 +134,28 @@ def overview_row(report: ExperimentReport) -> OverviewRow:
         verdict_class=class_of(decision.verdict),
         sign=sign(decision.verdict),
         winner=_winner(report),
-        metric=f"{metric_name(metric.rule.name)}, {metric.group}" if metric else "",
-        change=change(metric.relative_difference) if metric and known else "too little data",
+        metric=f"{metric_name(metric.rule.name)}, {metric.group}" if metric else shown[0],
+        change=change(metric.relative_difference) if metric and known else shown[1] or "too little data",
         tone=reading(metric, believed=decision.verdict is not Verdict.REFUSE)[0] if metric else "open",
-        interval=_interval(metric) if metric and known else "",
+        interval=_interval(metric) if metric and known else shown[2],
         users=whole(users),
-        planned=f"of {whole(decision.users_planned)}" if decision.users_planned > 0 else "plan not known yet",
+        planned=f"of {whole(decision.users_planned)}"
+        if decision.users_planned > 0
+        else ("plan not known yet" if report.preference is None else ""),
         reached=min(users / decision.users_planned, 1.0) if decision.users_planned > 0 else None,
         days_left=days_left(report),
         health=data.word,
         health_level=data.level,
     )
+
+
+def _preferred(report: ExperimentReport) -> tuple[str, str, str]:
+    """Of an interleaving what is shown in place of a metric, its change and its interval; else nothing."""
+    result = report.preference
+    if result is None or not math.isfinite(result.value):
+        return "" if result is None else "preference", "", ""
+    version = report.decision.version or result.leading
+    return f"prefer {version}", share(result.of(version, result.value), 1), share_interval(result, version)
 
 
 def _interval(metric: MetricResult) -> str:
@@ -229,6 +242,8 @@ def _ended(text: str) -> str:
 
 def _winner(report: ExperimentReport) -> str:
     group = report.decision.group
+    if report.preference is not None:
+        return report.decision.version or "not decided"
     if group is not None and report.decision.verdict in _LEADS:
         return with_version(report, group)
     if report.decision.verdict in (Verdict.ROLL_BACK, Verdict.STOP_NO_EFFECT):

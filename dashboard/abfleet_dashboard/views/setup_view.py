@@ -48,11 +48,19 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
         note = "No longer in the experiments file, so this report is made from the log, with the default plan."
     plan = report.plan
     facts = [] if experiment is None else _facts(experiment)
-    facts += [
-        ("Planned to detect", f"a change of {share(plan.effect, 0)}, with a probability of {share(plan.power, 0)}"),
-        ("Looks", f"one every {_span(plan.look).removeprefix(f'1{NBSP}')}"),
-        ("Duration", f"at least {_span(plan.minimum)}, at most {_span(plan.horizon)}"),
-    ]
+    looks = ("Looks", f"one every {_span(plan.look).removeprefix(f'1{NBSP}')}")
+    if report.preference is not None:
+        facts += [
+            ("Interleaved", " and ".join(report.preference.evidence.versions)),
+            looks,
+            ("Duration", f"at most {_span(plan.horizon)}"),
+        ]
+    else:
+        facts += [
+            ("Planned to detect", f"a change of {share(plan.effect, 0)}, with a probability of {share(plan.power, 0)}"),
+            looks,
+            ("Duration", f"at least {_span(plan.minimum)}, at most {_span(plan.horizon)}"),
+        ]
     return SetupView(
         note=note,
         facts=tuple(facts),
@@ -98,12 +106,12 @@ def parsed_time(text: str | None) -> datetime | None:
 
 
 def _facts(experiment: Experiment) -> list[tuple[str, str]]:
-    metrics = experiment.metrics
+    metrics, compared = experiment.metrics, experiment.interleave is None
     facts = [
         ("Traffic", f"{percent_text(experiment.traffic_bp)}{NBSP}% of the users of layer {experiment.layer}"),
         ("Audience", "; ".join(_condition(condition) for condition in experiment.audience) or "everyone"),
-        ("Primary metric", metric_name(metrics.primary)),
-        ("Guardrails", ", ".join(metric_name(guardrail.name) for guardrail in metrics.guardrails)),
+        ("Primary metric", metric_name(metrics.primary) if compared else ""),
+        ("Guardrails", ", ".join(metric_name(guardrail.name) for guardrail in metrics.guardrails if compared)),
         ("Secondary metrics", ", ".join(metric_name(name) for name in metrics.secondary)),
         ("Salt of the assignment", experiment.salt),
         (

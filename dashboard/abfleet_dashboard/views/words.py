@@ -25,6 +25,13 @@ from abfleet_dashboard.numbers import (
     share,
     whole,
 )
+from abfleet_dashboard.views.preference_view import (
+    preference_amounts,
+    preference_headline,
+    preference_sureness,
+    preference_todo,
+    preference_winner,
+)
 
 METRICS: Final = {
     "ctr": "CTR",
@@ -67,7 +74,18 @@ class PlainAnswers:
 
 def answers(report: ExperimentReport) -> PlainAnswers:
     """Headline, advice, winner, amounts and certainty of one experiment."""
-    return PlainAnswers(headline(report), todo(report), winner(report), amounts(report), sureness(report))
+    found = report.preference
+    if found is None:
+        return PlainAnswers(headline(report), todo(report), winner(report), amounts(report), sureness(report))
+    running = report.run_state.state is State.RUNNING or report.decision.verdict is not Verdict.KEEP_RUNNING
+    ended = report.run_state.state is State.ENDED
+    return PlainAnswers(
+        preference_headline(report, found),
+        preference_todo(report) if running and not ended else todo(report),
+        preference_winner(report, found),
+        preference_amounts(found),
+        preference_sureness(report, found),
+    )
 
 
 def metric_name(name: str) -> str:

@@ -1,6 +1,7 @@
 """From evidence to a verdict: which metrics count, what they show, and what that allows one to conclude."""
 
 __all__ = [
+    "ab_estimate",
     "decide",
     "evidence",
     "excluded_time",
@@ -9,5 +10,6 @@ __all__ = [
     "measurements",
     "metrics",
     "planning",
+    "preference",
     "verdicts",
 ]

@@ -81,16 +81,22 @@ def sample_ratio_reason(groups: Sequence[str], ratio: SampleRatio) -> str:
     return f"sample-ratio mismatch: {sizes} (p = {ratio.p_value:.2g}); users or log lines of a group are missing"
 
 
+def of_lines(quality: DataQuality) -> list[str]:
+    """What is wrong with the lines of a log, whatever they are compared for."""
+    found = []
+    if _above(quality.unreadable, quality.lines, UNREADABLE_SHARE):
+        share = quality.unreadable / quality.lines
+        found.append(f"{quality.unreadable:,} of {quality.lines:,} log lines ({share:.2%}) cannot be read")
+    return found + _clocks(quality)
+
+
 def log_faults(evidence: Evidence) -> list[str]:
     """What is wrong with the log as a whole."""
     quality, found = evidence.quality, []
     if _above(quality.users_in_two_groups, quality.users, TWO_GROUPS_SHARE):
         share = quality.users_in_two_groups / quality.users
         found.append(f"{quality.users_in_two_groups:,} users ({share:.1%}) were served in two groups of one allocation")
-    if _above(quality.unreadable, quality.lines, UNREADABLE_SHARE):
-        share = quality.unreadable / quality.lines
-        found.append(f"{quality.unreadable:,} of {quality.lines:,} log lines ({share:.2%}) cannot be read")
-    found += _clocks(quality) + _unjoined(evidence.groups, quality)
+    found += of_lines(quality) + _unjoined(evidence.groups, quality)
     found += _coverage(evidence)
     users = evidence.users[-1] if evidence.newest_users is None else evidence.newest_users
     for name, weight, seen in zip(evidence.groups, evidence.weights, users, strict=True):

@@ -17,9 +17,11 @@ class Verdict(StrEnum):
     REFUSE = "refuse"
     CHECK_FIRST = "check_first"
     SHIP = "ship"
+    PREFER = "prefer"
     KEEP_RUNNING = "keep_running"
     STOP_NO_EFFECT = "stop_no_effect"
     INCONCLUSIVE = "inconclusive"
+    NO_PREFERENCE = "no_preference"
 
 
 PRECEDENCE: Final = tuple(Verdict)
@@ -113,8 +115,9 @@ class Decision:
 
     Attributes:
         group: Whom the verdict is about; None where it is about all.
-        history: Verdict and group at each look.
+        history: Verdict and group at each look; of an interleaving, verdict and version.
         days_left: Until the planned users are reached at the present rate, or the horizon; nan before anyone came.
+        version: Of an interleaving, the one that users prefer; None where none is preferred.
     """
 
     verdict: Verdict
@@ -125,3 +128,4 @@ class Decision:
     sample_ratio: SampleRatio
     users_planned: float
     days_left: float
+    version: str | None = None

@@ -4,6 +4,7 @@ __all__ = [
     "contributions",
     "exclusion",
     "gather_evidence",
+    "gather_preference",
     "layout",
     "log_lines",
     "metric_sums",

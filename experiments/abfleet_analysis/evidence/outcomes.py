@@ -11,6 +11,7 @@ from typing import Any, Final
 import ibis
 import ibis.expr.types as ir
 from abfleet_experiments.assign import PINNED
+from abfleet_experiments.config import INTERLEAVED
 
 from abfleet_analysis.decision.metrics import MetricRule, MetricSource
 from abfleet_analysis.evidence.log_lines import LogTables
@@ -251,10 +252,11 @@ def _outcomes_before(lines: LogTables, starts: ir.Table, rule: MetricRule) -> ir
 def clicks_before(lines: LogTables, starts: ir.Table) -> ir.Table:
     """Each user's clicked pairs and answered lists in that time: `user`, `clicked`, `answered`."""
     calls = lines.exposures.filter(~lines.exposures.synthetic, lines.exposures.user.notnull())
-    calls = calls.filter(calls.answered, calls.reason.fill_null("") != PINNED)
+    calls = calls.filter(calls.answered, calls.reason.fill_null("") != PINNED, calls.group.fill_null("") != INTERLEAVED)
     calls = _before(calls.select("user", "at"), starts)
     clicks = lines.joined.filter(lines.joined.type == "click", lines.joined.x_user.notnull(), ~lines.joined.x_synthetic)
     clicks = clicks.filter(clicks.listed, clicks.x_reason.fill_null("") != PINNED)
+    clicks = clicks.filter(clicks.x_group.fill_null("") != INTERLEAVED)
     clicks = _before(clicks.select("request", "item_id", user=clicks.x_user, at=clicks.x_at), starts)
     pairs = clicks.select("user", "request", "item_id").distinct()
     clicked = pairs.group_by("user").aggregate(clicked=pairs.count())

@@ -35,6 +35,8 @@ COLUMNS: Final[Mapping[str, str]] = {
     "method": "string",
     "items": "array<int64>",
     "item_names": "array<string>",
+    "versions": "array<string>",
+    "teams": "string",
     "synthetic": "boolean",
     "outcome_id": "string",
     "type": "string",

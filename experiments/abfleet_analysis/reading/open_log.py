@@ -274,7 +274,7 @@ def _selected(
     infers = "method" in found and raw.execute(f"SELECT 1 FROM {source} WHERE method = 'infer' LIMIT 1").fetchone()  # noqa: S608
     if not infers:
         found.pop("method", None)
-    for name in ("item_names", "item_name"):
+    for name in ("item_names", "item_name", "versions", "teams"):
         if name in found and not raw.execute(f"SELECT 1 FROM {source} WHERE {name} IS NOT NULL LIMIT 1").fetchone():  # noqa: S608
             found.pop(name)
     columns = [

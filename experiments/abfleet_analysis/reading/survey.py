@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import ibis.expr.types as ir
 from abfleet_experiments.assign import PINNED
+from abfleet_experiments.config import INTERLEAVED
 
 from abfleet_analysis.reading.open_log import Log
 from abfleet_analysis.storage.fetching import counted
@@ -163,7 +164,14 @@ class Calls(_Kinds):
         return synthetic, forced
 
     def allocated(self, experiment: str) -> list[Mapping[str, Any]]:
-        """The rows of an experiment that count."""
+        """The rows of an experiment that count, in groups that are compared."""
+        return [row for row in self._counting(experiment) if not _interleaved(row)]
+
+    def interleaved(self, experiment: str) -> list[Mapping[str, Any]]:
+        """The rows of an experiment that count, of calls that two versions serve together."""
+        return [row for row in self._counting(experiment) if _interleaved(row)]
+
+    def _counting(self, experiment: str) -> list[Mapping[str, Any]]:
         return [row for row in self.rows if row["experiment"] == experiment and row["counts"]]
 
     def shares(self, experiment: str) -> dict[str, float]:
@@ -174,6 +182,11 @@ class Calls(_Kinds):
             if row["highest"] is not None:  # it is the same in all calls of an allocation's group
                 sums[row["group"]] = (total + row["highest"] * row["n"], n + row["n"])
         return {group: total / n for group, (total, n) in sums.items()}
+
+
+def _interleaved(row: Mapping[str, Any]) -> bool:
+    """Only calls of two versions have none as theirs."""
+    return row["group"] == INTERLEAVED and row["model_version"] is None
 
 
 def counts(exposures: ir.Table) -> ir.BooleanValue:

@@ -5,6 +5,7 @@ __all__ = [
     "before_first_look",
     "details",
     "excluded",
+    "interleaving",
     "markdown",
     "recommended",
     "render",

@@ -47,11 +47,12 @@ def excluded_sentences(excluded: Excluded, decision: Decision, gathered: Gathere
     if excluded.users:
         yield f"only in excluded windows: all calls of {counted(excluded.users, 'user')}"
     whole = excluded.decision
-    same = (whole.verdict, whole.group) == (decision.verdict, decision.group)
+    same = (whole.verdict, whole.group, whole.version) == (decision.verdict, decision.group, decision.version)
+    said = _said(whole.verdict, whole.group or whole.version)
     yield (
-        f"with the excluded calls the verdict would be the same: {_said(whole.verdict, whole.group)}"
+        f"with the excluded calls the verdict would be the same: {said}"
         if same
-        else f"with the excluded calls the verdict would be: {_said(whole.verdict, whole.group)}"
+        else f"with the excluded calls the verdict would be: {said}"
         + "".join(f"; {reason}" for reason in whole.reasons[:1])
     )
     yield from _e_values(whole, decision)
@@ -96,5 +97,6 @@ def _rolled_back(whole: Decision, decision: Decision, gathered: GatheredEvidence
 
 
 def _said(verdict: Verdict, group: str | None) -> str:
-    about = group if verdict in (Verdict.ROLL_BACK, Verdict.CHECK_FIRST, Verdict.SHIP) else None
+    whom = (Verdict.ROLL_BACK, Verdict.CHECK_FIRST, Verdict.SHIP, Verdict.PREFER)
+    about = group if verdict in whom else None
     return " ".join([str(verdict).replace("_", " "), *([about] if about else [])])

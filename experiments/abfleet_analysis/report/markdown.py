@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 
 from abfleet_experiments.config import time_text
 
+from abfleet_analysis.decision.preference import PreferenceResult
 from abfleet_analysis.report.excluded import excluded_sentences
+from abfleet_analysis.report.interleaving import HEAD, preference_rows
 from abfleet_analysis.report.render import (
     cuts,
     data_sentences,
@@ -17,6 +19,7 @@ from abfleet_analysis.report.render import (
     state_text,
     value_text,
     verdict_words,
+    whom,
 )
 from abfleet_analysis.report.report import ExperimentReport, Report
 
@@ -47,7 +50,7 @@ def escaped(text: str) -> str:
 
 def _experiment(report: ExperimentReport) -> Iterator[str]:
     decision = report.decision
-    words = verdict_words(decision.verdict, decision.group or "the treatment")
+    words = verdict_words(decision.verdict, whom(decision))
     yield f"## {escaped(report.name)}: {escaped(words)}"
     yield ""
     yield escaped(state_text(report.run_state))
@@ -60,7 +63,7 @@ def _experiment(report: ExperimentReport) -> Iterator[str]:
     yield ""
     yield progress(report)
     yield ""
-    yield from _metrics(report)
+    yield from _metrics(report) if report.preference is None else _preference(report.preference)
     yield ""
     for cut in cuts(decision.groups):
         yield escaped(cut)
@@ -98,6 +101,10 @@ def _metrics(report: ExperimentReport) -> Iterator[str]:
     yield from _table(head, rows, texts=3)
 
 
+def _preference(result: PreferenceResult) -> Iterator[str]:
+    yield from _table(HEAD, [list(map(escaped, row)) for row in preference_rows(result)], texts=1)
+
+
 def _groups(report: ExperimentReport) -> Iterator[str]:
     decided = {group.group: verdict_words(group.verdict, group.group) for group in report.decision.groups}
     rows = [
@@ -129,7 +136,7 @@ def _ended(report: Report) -> Iterator[str]:
             escaped(name),
             escaped(state.winner or "unknown"),
             "" if state.since is None else time_text(state.since.replace(microsecond=0)),
-            "" if its is None else escaped(verdict_words(its.decision.verdict, its.decision.group or "the treatment")),
+            "" if its is None else escaped(verdict_words(its.decision.verdict, whom(its.decision))),
         ]
         for name, state, its in report.ended
     ]

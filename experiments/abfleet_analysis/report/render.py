@@ -14,8 +14,10 @@ from rich.table import Table
 from rich.text import Text
 
 from abfleet_analysis.decision.evidence import DataQuality
-from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
+from abfleet_analysis.decision.preference import PreferenceResult
+from abfleet_analysis.decision.verdicts import Decision, GroupDecision, MetricResult, Verdict
 from abfleet_analysis.report.excluded import excluded_sentences
+from abfleet_analysis.report.interleaving import HEAD, preference_rows, preference_sentences
 from abfleet_analysis.report.report import ExperimentReport, Report
 from abfleet_analysis.report.run_state import RunState, State
 from abfleet_analysis.report.waiting import days_text, missing_outcomes_sentence
@@ -25,9 +27,11 @@ _WORDS: Final = {
     Verdict.ROLL_BACK: ("ROLL BACK {group}", "bold red"),
     Verdict.REFUSE: ("NO CONCLUSION: the data is broken", "bold red"),
     Verdict.CHECK_FIRST: ("CHECK FIRST, before {group} is shipped", "bold yellow"),
+    Verdict.PREFER: ("PREFER {group}", "bold green"),
     Verdict.KEEP_RUNNING: ("KEEP RUNNING", "bold cyan"),
     Verdict.STOP_NO_EFFECT: ("STOP: no effect of the planned size", "bold"),
     Verdict.INCONCLUSIVE: ("INCONCLUSIVE", "bold yellow"),
+    Verdict.NO_PREFERENCE: ("NO PREFERENCE", "bold yellow"),
 }
 
 
@@ -59,7 +63,7 @@ def log_line(report: Report) -> str:
 def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
     decision = report.decision
     words, style = _WORDS[decision.verdict]
-    name = decision.group or "the treatment"
+    name = whom(decision)
     state = (f"  {state_text(report.run_state)}", "dim")
     yield Text.assemble((report.name, "bold"), ": ", (words.format(group=name), style), state)
     for reason in (*decision.reasons, *report.waiting.sentences, *missing(report)):
@@ -78,11 +82,27 @@ def _experiment(report: ExperimentReport) -> Iterator[RenderableType]:
                 (0, 0, 0, 2),
                 expand=False,
             )
+    if report.preference is not None:
+        yield Padding(_preference(report.preference), (0, 0, 0, 2), expand=False)
     for table in (_groups(report), *(_metrics(report, group) for group in decision.groups)):
         yield Padding(table, (0, 0, 0, 2), expand=False)
     for cut in cuts(decision.groups):
         yield Padding(Text(cut), (0, 0, 0, 2), expand=False)
     yield from _quality(report)
+
+
+def whom(decision: Decision) -> str:
+    """Whom a verdict is about, in its heading."""
+    return decision.version or decision.group or "the treatment"
+
+
+def _preference(result: PreferenceResult) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 0, 0, 2))
+    for column in HEAD:
+        table.add_column(column, justify="left" if column == HEAD[0] else "right", overflow="fold")
+    for row in preference_rows(result):
+        table.add_row(*map(escape, row))
+    return table
 
 
 def _why(report: ExperimentReport, reasons: tuple[str, ...]) -> list[str]:
@@ -155,9 +175,7 @@ def _ended(report: Report) -> Iterator[RenderableType]:
     for name, state, its in report.ended:
         verdict = ""
         if its is not None:
-            verdict = (
-                f"; verdict of the log: {verdict_words(its.decision.verdict, its.decision.group or 'the treatment')}"
-            )
+            verdict = f"; verdict of the log: {verdict_words(its.decision.verdict, whom(its.decision))}"
         yield Padding(Text.assemble((name, "bold"), f": {state_text(state)}{verdict}"), (0, 0, 0, 2), expand=False)
     if any(its is not None for _, _, its in report.ended):
         yield Padding(Text("--experiment NAME shows the full report of one", style="dim"), (0, 0, 0, 2), expand=False)
@@ -214,6 +232,10 @@ def side(metric: MetricResult, *, believed: bool = True) -> str:
 
 def data_sentences(report: ExperimentReport) -> Iterator[str]:
     """What to know about the data, with the population of each number."""
+    if report.preference is not None:
+        yield from preference_sentences(report.preference, report.plan)
+        yield f"left out: {left_out(report.gathered.evidence.quality)}"
+        return
     quality, ratio = report.gathered.evidence.quality, report.decision.sample_ratio
     known = f" (p = {ratio.p_value:.3g}, E = {ratio.e_value:.3g})" if math.isfinite(ratio.p_value) else ""
     yield f"split: {'as expected' if ratio.ok else 'NOT as expected'}{known}: {split(report)}"

@@ -9,11 +9,13 @@ from abfleet_experiments.config import AnalysisPlan, EndedExperiment, time_text
 from abfleet_statistics.outages import NEAR_US, Outage
 
 from abfleet_analysis.decision.evidence import Evidence
+from abfleet_analysis.decision.preference import PreferenceResult
 from abfleet_analysis.decision.verdicts import Decision, MetricResult
 from abfleet_analysis.evidence.gather_evidence import GatheredEvidence
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.details_document import details_document
 from abfleet_analysis.report.excluded import Excluded
+from abfleet_analysis.report.interleaving import preference_document
 from abfleet_analysis.report.run_state import RunState, State
 from abfleet_analysis.report.waiting import WaitingReasons, missing_events, missing_outcomes
 
@@ -35,6 +37,7 @@ class ExperimentReport:
         run_state: Whether it runs, which is not the verdict: a halted experiment may have any.
         excluded: What windows leave out; None where there are none.
         owner, hypothesis: As the file has them; None where it does not.
+        preference: What an interleaving shows; None of an experiment whose groups are compared.
     """
 
     name: str
@@ -47,6 +50,7 @@ class ExperimentReport:
     excluded: Excluded | None = None
     owner: str | None = None
     hypothesis: str | None = None
+    preference: PreferenceResult | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +129,9 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "looks_done": evidence.calendar.done,
             "days_left": _number(decision.days_left),
             "next_look": _time(report.waiting.next_look),
-            "minimum_until": _time(report.waiting.minimum_until) if report.gathered.allocations else None,
+            "minimum_until": _time(report.waiting.minimum_until)
+            if report.gathered.allocations and report.preference is None
+            else None,
             "earliest_ship": _time(report.waiting.earliest_ship),
             "horizon_ends": _time(report.waiting.horizon_ends) if report.gathered.allocations else None,
         },
@@ -140,6 +146,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
         "decision": {
             "verdict": str(decision.verdict),
             "group": decision.group,
+            "version": decision.version,
             "reasons": list(decision.reasons),
         },
         "waiting": list(report.waiting.sentences),
@@ -164,6 +171,7 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
             "observed": dict(zip(evidence.groups, map(_whole, ratio.observed), strict=True)),
             "expected": dict(zip(evidence.groups, map(_number, ratio.expected), strict=True)),
         },
+        "preference": None if report.preference is None else preference_document(report.preference, report.plan),
         "metrics": [_metric(metric, report.gathered) for group in decision.groups for metric in group.metrics],
         "outages": _outages(evidence),
         "data_quality": {
@@ -194,13 +202,15 @@ def _experiment(report: ExperimentReport) -> dict[str, object]:
 
 def _history(report: ExperimentReport) -> list[dict[str, object]]:
     """The verdict of each look; beside it, where windows leave something out, the one of everything known then."""
-    history: list[dict[str, object]] = [
-        {"look": look, "verdict": str(verdict), "group": group}
-        for look, (verdict, group) in enumerate(report.decision.history, start=1)
+    whom = "group" if report.preference is None else "version"
+    nobody: dict[str, object] = {"group": None, "version": None}
+    history = [
+        {"look": look, "verdict": str(verdict), **nobody, whom: about}
+        for look, (verdict, about) in enumerate(report.decision.history, start=1)
     ]
     if report.excluded is not None and report.excluded.decision is not None:
-        for one, (verdict, group) in zip(history, report.excluded.decision.history, strict=False):
-            one["with_excluded"] = {"verdict": str(verdict), "group": group}
+        for one, (verdict, about) in zip(history, report.excluded.decision.history, strict=False):
+            one["with_excluded"] = {"verdict": str(verdict), **nobody, whom: about}
     return history
 
 
@@ -220,7 +230,12 @@ def _excluded(excluded: Excluded) -> dict[str, object]:
         "users": excluded.users,
         "decision": None
         if whole is None
-        else {"verdict": str(whole.verdict), "group": whole.group, "reasons": list(whole.reasons)},
+        else {
+            "verdict": str(whole.verdict),
+            "group": whole.group,
+            "version": whole.version,
+            "reasons": list(whole.reasons),
+        },
         "e_values": [
             {"group": one.group, "metric": one.rule.name, "e_value": one.e_value}
             for group in ([] if whole is None else whole.groups)

@@ -62,7 +62,7 @@ def run_state(
     told = next((one for one in ended if one.experiment == name), None)
     if told is not None:
         return RunState(State.ENDED, told.at, told.winner)
-    calls = lines.calls.allocated(name)
+    calls = [*lines.calls.allocated(name), *lines.calls.interleaved(name)]
     if experiment is None:
         return RunState(State.ENDED, _left_the_file(lines, calls))
     row = experiment.row_in_force(at) if experiment.enabled else None

@@ -48,6 +48,22 @@ def waiting(gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, 
     )
 
 
+def waiting_for_preference(gathered: GatheredEvidence, decision: Decision, *, running: bool) -> WaitingReasons:
+    """What an interleaving waits for. Nothing is shipped by it, so no date is one to ship at."""
+    looks, calendar = gathered.looks, gathered.evidence.calendar
+    minimum, ends = looks.at(1), looks.at(calendar.planned)
+    if not running or not gathered.allocations or calendar.done >= calendar.planned:
+        return WaitingReasons(None, minimum, None, ends)
+    upcoming = looks.at(calendar.done + 1)
+    if decision.verdict is not Verdict.KEEP_RUNNING:
+        return WaitingReasons(upcoming, minimum, None, ends)
+    last = f"the last one is at {time_text(ends)}"
+    if calendar.done:
+        return WaitingReasons(upcoming, minimum, None, ends, (f"the next look is at {time_text(upcoming)}; {last}",))
+    first = f"no look has been made yet; the first one is at {time_text(upcoming)}"
+    return WaitingReasons(upcoming, minimum, None, ends, (first, last))
+
+
 def _sentences(
     gathered: GatheredEvidence, decision: Decision, plan: AnalysisPlan, found: WaitingReasons
 ) -> Iterator[str]:

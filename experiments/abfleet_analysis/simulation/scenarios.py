@@ -10,6 +10,8 @@ from typing import Final
 import numpy as np
 
 from abfleet_analysis.decision.evidence import Evidence
+from abfleet_analysis.decision.preference import PreferenceEvidence
+from abfleet_analysis.simulation.interleaving_scenario import InterleavingScenario
 from abfleet_analysis.simulation.plain_scenario import LOOKS, PLAN, PlainScenario
 from abfleet_analysis.simulation.ramp_scenario import RampScenario
 
@@ -21,7 +23,7 @@ class Promise:
     """A share of runs and what it may be; `most` or `least`, or neither where it is only shown.
 
     Attributes:
-        outcome: A verdict, `refuse or check_first`, or `interval excludes 0`.
+        outcome: A verdict, `refuse or check_first`, `interval excludes 0`, or `prefer the better one`.
         any_group: Whether every treatment counts, or the one named `experiment` alone.
     """
 
@@ -37,7 +39,7 @@ class Scenario:
 
     name: str
     story: str
-    draw: Callable[[np.random.Generator], Evidence]
+    draw: Callable[[np.random.Generator], Evidence | PreferenceEvidence]
     promises: tuple[Promise, ...]
 
 
@@ -53,7 +55,8 @@ def scenarios_of(
     """The scenarios, in an experiment with these shares, control's conversion, and users a day over 28 days.
 
     None leaves what the promises are made for. Elsewhere only errors are promised: how often an effect is found depends
-    on the users. The ramp has shares of its own, and is left out. Raises ValueError, whose text names the argument.
+    on the users. The ramp and interleavings have shares of their own, and are left out. Raises ValueError, whose text
+    names the argument.
     """
     own = PlainScenario()
     if split is not None:
@@ -70,7 +73,7 @@ def scenarios_of(
         own = replace(own, users=users_a_day * LOOKS)
     found = {scenario.name: scenario for scenario in _plain(own)}
     if own == PlainScenario():
-        return found | {_RAMP.name: _RAMP}
+        return found | {scenario.name: scenario for scenario in (_RAMP, *_INTERLEAVING)}
     return {
         name: scenario if name in _HOLDS_ALWAYS else replace(scenario, promises=()) for name, scenario in found.items()
     }
@@ -133,6 +136,26 @@ _RAMP: Final = Scenario(
     (
         Promise("ship", most=0.025, any_group=True),
         Promise("roll_back", most=0.05, any_group=True),
+    ),
+)
+_INTERLEAVING: Final = (
+    Scenario(
+        "interleaving",
+        "two lists interleaved, none better, users who click a lot, lists alike in a third of the calls",
+        InterleavingScenario().draw,
+        (Promise("prefer", most=0.05), Promise("refuse or check_first", most=0.005)),
+    ),
+    Scenario(
+        "interleaving-better",
+        "two lists interleaved, items of the other one clicked 20 % more often",
+        InterleavingScenario(lift=0.20).draw,
+        (Promise("prefer the better one", least=0.80), Promise("refuse or check_first", most=0.005)),
+    ),
+    Scenario(
+        "interleaving-version-dies",
+        "two lists interleaved, none better, one version dies on day 3",
+        InterleavingScenario(dies=3).draw,
+        (Promise("prefer", most=0.05), Promise("refuse or check_first", most=0.005)),
     ),
 )
 SCENARIOS: Final[Mapping[str, Scenario]] = scenarios_of()

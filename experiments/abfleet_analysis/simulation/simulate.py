@@ -11,10 +11,13 @@ from scipy.stats import binom
 
 from abfleet_analysis.decision.decide import decide
 from abfleet_analysis.decision.evidence import Evidence
+from abfleet_analysis.decision.preference import PreferenceEvidence, judge_preference
 from abfleet_analysis.decision.verdicts import Decision, GroupDecision, Verdict
+from abfleet_analysis.simulation.interleaving_scenario import VERSIONS
 from abfleet_analysis.simulation.scenarios import PLAN, Promise, Scenario
 
 INTERVAL: str = "interval excludes 0"
+PREFERS_BETTER: str = "prefer the better one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +52,27 @@ class Characteristic:
 
 
 def runs_of(
-    draw: Callable[[np.random.Generator], Evidence], *, runs: int, seed: int, plan: AnalysisPlan = PLAN
+    draw: Callable[[np.random.Generator], Evidence | PreferenceEvidence],
+    *,
+    runs: int,
+    seed: int,
+    plan: AnalysisPlan = PLAN,
 ) -> Iterator[Decision]:
     """The decisions of so many experiments; run number i depends on the seed and i alone."""
     for run in range(runs):
-        yield decide(draw(np.random.default_rng([seed, run])), plan, measured=False)
+        drawn = draw(np.random.default_rng([seed, run]))
+        if isinstance(drawn, PreferenceEvidence):
+            yield judge_preference(drawn, plan, shown=False)[0]
+        else:
+            yield decide(drawn, plan, measured=False)
 
 
 def outcomes(decision: Decision, *, any_group: bool) -> set[str]:
     """What came of an experiment: the first verdict other than keep running, on which its owner would have acted."""
     groups = [group for group in decision.groups if any_group or group.group == "experiment"]
-    found = {str(first_verdict(group)) for group in groups}
+    found = {str(first_verdict(group)) for group in groups} or {_first_preference(decision)}
+    if not decision.groups and decision.version == VERSIONS[-1]:
+        found.add(PREFERS_BETTER)
     if found & {Verdict.REFUSE, Verdict.CHECK_FIRST}:
         found.add("refuse or check_first")
     if any(np.nansum(group.always_excludes_zero) > 0 for group in groups):
@@ -70,6 +83,11 @@ def outcomes(decision: Decision, *, any_group: bool) -> set[str]:
 def first_verdict(group: GroupDecision) -> Verdict:
     """The first verdict of a treatment other than `keep_running`; its present verdict if there is none."""
     return next((verdict for verdict in group.history if verdict is not Verdict.KEEP_RUNNING), group.verdict)
+
+
+def _first_preference(decision: Decision) -> str:
+    """The same of an interleaving, which has no treatment."""
+    return str(next((said for said, _ in decision.history if said is not Verdict.KEEP_RUNNING), decision.verdict))
 
 
 def characteristics(scenario: Scenario, decisions: Sequence[Decision]) -> list[Characteristic]:

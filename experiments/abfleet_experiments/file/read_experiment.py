@@ -62,7 +62,9 @@ def read_experiment(findings: Findings, values: Values, path: Path, known: Known
     metrics = MetricsPlan()
     if values["metrics"] is not None and not interleaves:
         metrics = _metrics_plan(findings, values["metrics"], (*path, "metrics"), known)
-    plan = AnalysisPlan() if values["plan"] is None else _plan(findings, values["plan"], (*path, "plan"))
+    plan = AnalysisPlan()
+    if values["plan"] is not None:
+        plan = _plan(findings, values["plan"], (*path, "plan"), minimum=not interleaves)
     exclude = read_exclude(findings, values["exclude"] or [], (*path, "exclude"), ramp)
     autopilot = None
     if not interleaves:
@@ -292,9 +294,10 @@ def _check_metric(findings: Findings, name: str | None, path: Path, known: Known
         findings.add(path, f"{shown(name)} cannot be a primary metric or a guardrail; it may be one of `secondary`")
 
 
-def _plan(findings: Findings, values: Values, path: Path) -> AnalysisPlan:
+def _plan(findings: Findings, values: Values, path: Path, *, minimum: bool) -> AnalysisPlan:
+    """minimum: Whether it holds a verdict back, so that it must be within the horizon."""
     plan = AnalysisPlan(**{key: value for key, value in values.items() if value is not None})
-    for key, value in (("look", plan.look), ("minimum", plan.minimum)):
+    for key, value in (("look", plan.look), *([("minimum", plan.minimum)] if minimum else [])):
         if value > plan.horizon:
             findings.add((*path, key), "is longer than the `horizon`")
     return plan
