@@ -3,14 +3,15 @@
 Knows the experiments file and where its buckets are; nothing of the analysis.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from abfleet_experiments.allocation import allocation_in_force
 from abfleet_experiments.bucketing import BUCKETS
-from abfleet_experiments.config import Config
+from abfleet_experiments.config import Config, Experiment
 from abfleet_experiments.file.load import load_text
 
 from tests.support.fuzzed_log import FuzzedLog, Record, at_of, segments
@@ -90,6 +91,25 @@ def _forces(log: FuzzedLog) -> dict[str, list[tuple[datetime, str]]]:
     return found
 
 
+def _described(log: FuzzedLog, experiment: Experiment) -> set[str]:
+    """The allocations that a line or the file at the end describes."""
+    lines = [line for file in log.files for line in file if isinstance(line, dict)]
+    told = {
+        line["allocation"] for line in lines if line["event"] == "allocation" and line["experiment"] == experiment.name
+    }
+    in_force = (allocation_in_force(experiment, at) for at in (log.end, *(row.at for row in experiment.ramp)))
+    return told | {allocation.id for allocation in in_force if allocation is not None}
+
+
+def _strays(counted: Sequence[Record], described: Collection[str]) -> dict[str, int]:
+    """The calls of each allocation that nothing describes and hardly any call names, where others are described."""
+    calls = Counter(call["allocation"] for call in counted)
+    if not calls.keys() & set(described):
+        return {}
+    most = max(10, 0.01 * calls.total())
+    return {name: n for name, n in calls.items() if name not in described and n <= most}
+
+
 def first_ones(records: Iterable[Record], key: str) -> tuple[list[Record], int]:
     """Each record once, the earliest of those with the same key; and how many were repeats."""
     found: dict[Any, Record] = {}
@@ -139,7 +159,16 @@ def truths(log: FuzzedLog) -> tuple[dict[str, Truth], int]:
     nobody = sum(call["user_id"] is None and not call["synthetic"] for call in calls)
     common = {"no_user_id": nobody, "unjoined_outcomes": unjoined, "conflicting_outcomes": conflicting}
     return {
-        one.name: _truth(config, one.name, calls, joined, tables.get(one.name, {}), forces.get(one.name, []), common)
+        one.name: _truth(
+            config,
+            one.name,
+            calls,
+            joined,
+            tables.get(one.name, {}),
+            forces.get(one.name, []),
+            common,
+            _described(log, one),
+        )
         for one in config.experiments
     }, twice + again - conflicting
 
@@ -152,9 +181,12 @@ def _truth(
     tables: Mapping[str, _Table],
     forces: Sequence[tuple[datetime, str]],
     common: Mapping[str, int],
+    described: Collection[str],
 ) -> Truth:
     mine = [call for call in calls if call["experiment"] == name]
     counted = [c for c in mine if c["reason"] == "allocated" and c["user_id"] is not None and not c["synthetic"]]
+    strays = _strays(counted, described)
+    counted = [call for call in counted if call["allocation"] not in strays]
     units = _units(counted)
     _give(units, joined)
     (experiment,) = [one for one in config.experiments if one.name == name]
@@ -165,6 +197,7 @@ def _truth(
         "synthetic": sum(call["synthetic"] for call in mine),
         "overrides": sum(call["reason"] == "override" and not call["synthetic"] for call in mine),
         **common,
+        "unknown_allocation": sum(strays.values()),
     }
     users: dict[str, set[str]] = {group: set() for group in groups}
     for unit in (unit for stratum in strata.values() for unit in stratum):
