@@ -1,6 +1,7 @@
 """How a number, a time or a duration is written on a page. All formatting is here."""
 
 import math
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -132,3 +133,8 @@ def duration(seconds: float) -> str:
 def counted(count: int, one: str, many: str | None = None) -> str:
     """A count with its noun: `1 user`, `1,234 users`."""
     return f"{count:,}{NBSP}{one if count == 1 else many or one + 's'}"
+
+
+def spaced(text: str) -> str:
+    """A terminal's text with its percents as everywhere on a page: `12 %` for `12%`."""
+    return re.sub(r"(?<=\d)%", f"{NBSP}%", text)

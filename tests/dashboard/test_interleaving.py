@@ -59,7 +59,7 @@ def test_the_page_says_what_users_prefer() -> None:
         "Users prefer v1.3.0-beta: ",
         "an A/B test before everyone gets it: a preference says nothing of these.",
         "its items are clicked by more users than those of v1.2.3",
-        "in at most 5 % of all experiments, however often one looks",
+        "in at most 5 % of all experiments, at any number of looks",
         "abfleet conclude ranking-duel --winner v1.3.0-beta",
         "Interleaved",
         "An A/B test of the two would need some ",

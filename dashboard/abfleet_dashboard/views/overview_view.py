@@ -11,7 +11,7 @@ from abfleet_analysis.report.run_state import RunState, State
 from abfleet_experiments.config import Experiment
 from markupsafe import Markup
 
-from abfleet_dashboard.numbers import between, change, counted, day, duration, instant, share, whole
+from abfleet_dashboard.numbers import between, change, counted, day, duration, instant, share, spaced, whole
 from abfleet_dashboard.pictures.history import NAMES, class_of, sign
 from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.data_words import health
@@ -155,7 +155,7 @@ def _preferred(report: ExperimentReport) -> tuple[str, str, str]:
     if result is None or not math.isfinite(result.value):
         return "" if result is None else "preference", "", ""
     version = report.decision.version or result.leading
-    return f"prefer {version}", share(result.of(version, result.value), 1), share_interval(result, version)
+    return f"prefer {version}", share(result.of(version, result.value), 1), spaced(share_interval(result, version))
 
 
 def _interval(metric: MetricResult) -> str:

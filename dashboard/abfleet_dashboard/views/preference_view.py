@@ -11,7 +11,7 @@ from abfleet_analysis.report.details import MetricPath
 from abfleet_analysis.report.interleaving import HEAD, preference_rows, preference_sentences, share_interval
 from abfleet_analysis.report.report import ExperimentReport
 
-from abfleet_dashboard.numbers import NBSP, counted, share
+from abfleet_dashboard.numbers import counted, share, spaced
 from abfleet_dashboard.pictures import estimate as estimates
 from abfleet_dashboard.pictures.picture import Picture
 
@@ -31,18 +31,13 @@ def preference_view(report: ExperimentReport, key: str) -> PreferenceView | None
     result = report.preference
     if result is None:
         return None
-    sentences = tuple(f"{_begun(_spaced(text))}." for text in preference_sentences(result, report.plan))
-    rows = tuple(tuple(map(_spaced, row)) for row in preference_rows(result))
+    sentences = tuple(f"{_begun(spaced(text))}." for text in preference_sentences(result, report.plan))
+    rows = tuple(tuple(map(spaced, row)) for row in preference_rows(result))
     return PreferenceView(tuple(map(_begun, HEAD)), rows, sentences, _path(report, result, key))
 
 
 def _begun(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}"
-
-
-def _spaced(text: str) -> str:
-    """Percents as everywhere on a page."""
-    return re.sub(r"(?<=\d)%", f"{NBSP}%", text)
 
 
 def _path(report: ExperimentReport, result: PreferenceResult, key: str) -> Picture | None:
@@ -119,11 +114,11 @@ def preference_sureness(report: ExperimentReport, result: PreferenceResult) -> t
     if report.decision.verdict is Verdict.PREFER:
         found.append(
             f"Where users prefer neither, one is called preferred in at most {share(ALPHA, 0)} of all experiments, "
-            "however often one looks."
+            "at any number of looks."
         )
     version = report.decision.version or result.leading
     if (interval := share_interval(result, version)) != "-":
-        text = _spaced(interval).replace(" to ", " and ")
+        text = spaced(interval).replace(" to ", " and ")
         found.append(
             f"At all looks together, the share of users who prefer {version} lies between {text}, in 95\u00a0% of all "
             "experiments."
