@@ -1,7 +1,6 @@
 """What an interleaving's page says of users' preference: answers, rows, one picture."""
 
 import math
-import re
 from dataclasses import dataclass, replace
 
 import numpy as np
