@@ -77,7 +77,8 @@ def compile_modules(modules: Sequence[str], roots: Sequence[str], folder: Path) 
 
     os.environ["MYPYPATH"] = os.pathsep.join(roots)
     arguments = [*TYPES, f"--cache-dir={folder / 'types'}", *modules]
-    extensions = mypycify(arguments, group_name="abfleet", target_dir=str(folder / "c"))
+    # Without what a debugger reads, which names folders of this machine.
+    extensions = mypycify(arguments, group_name="abfleet", target_dir=str(folder / "c"), debug_level="0")
     command = build_ext(Distribution({"name": "abfleet", "ext_modules": extensions}))
     command.build_lib, command.build_temp = str(folder / "library"), str(folder / "objects")
     command.ensure_finalized()
