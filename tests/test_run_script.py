@@ -28,6 +28,7 @@ COMMANDS = (
     "glossary",
     "reference",
     "docs",
+    "wheels",
     "lock",
     "bench",
     "prove",

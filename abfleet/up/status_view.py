@@ -74,7 +74,8 @@ def headline(status: StatusResponse) -> str:
 def build_line(status: StatusResponse) -> str:
     """Which build the router is of."""
     build = status.build
-    return f"abfleet {build.version} ({build.revision}), Python {build.python}, grpcio {build.grpcio}"
+    form = f" {build.form}" if build.form else ""
+    return f"abfleet {build.version} ({build.revision}){form}, Python {build.python}, grpcio {build.grpcio}"
 
 
 GROUP_COLUMNS = ("experiment", "group", "version", "calls/s", "share", "p50 ms", "p99 ms", "errors", "fallbacks")

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x62\x66leet_protos/admin.proto\x12\x10\x61\x62\x66leet.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"%\n\rStatusRequest\x12\x14\n\x0cwithout_json\x18\x01 \x01(\x08\"\xd0\x03\n\x0eStatusResponse\x12\x10\n\x04json\x18\x01 \x01(\tB\x02\x18\x01\x12\x0e\n\x06router\x18\x02 \x01(\t\x12\x11\n\tlog_level\x18\x03 \x01(\t\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\x12\r\n\x05tasks\x18\x06 \x01(\r\x12\x35\n\x06\x63onfig\x18\x07 \x01(\x0b\x32%.abfleet.admin.v1.ConfigurationStatus\x12-\n\x06groups\x18\x08 \x03(\x0b\x32\x1d.abfleet.admin.v1.GroupStatus\x12+\n\x05pools\x18\t \x03(\x0b\x32\x1c.abfleet.admin.v1.PoolStatus\x12\x30\n\x07waiting\x18\n \x01(\x0b\x32\x1f.abfleet.admin.v1.WaitingStatus\x12\x0c\n\x04shed\x18\x0b \x01(\x04\x12\x10\n\x08rejected\x18\x0c \x01(\x04\x12\x0f\n\x07retries\x18\r \x01(\x04\x12\x39\n\x0c\x64\x65\x63ision_log\x18\x0e \x01(\x0b\x32#.abfleet.admin.v1.DecisionLogStatus\x12&\n\x05\x62uild\x18\x0f \x01(\x0b\x32\x17.abfleet.admin.v1.Build\"J\n\x05\x42uild\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06python\x18\x03 \x01(\t\x12\x0e\n\x06grpcio\x18\x04 \x01(\t\"\xa2\x01\n\x13\x43onfigurationStatus\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12-\n\tactivated\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rseen_revision\x18\x04 \x01(\t\x12\x0e\n\x06\x65rrors\x18\x05 \x03(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\t\"\xae\x01\n\x0bGroupStatus\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x04\x12\x11\n\tfallbacks\x18\x06 \x01(\x04\x12\x33\n\x07latency\x18\x07 \x01(\x0b\x32\".abfleet.admin.v1.LatencyHistogram\"E\n\x10LatencyHistogram\x12\x10\n\x08\x62ounds_s\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\x12\x0f\n\x07total_s\x18\x03 \x01(\x01\"v\n\nPoolStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\r\x12\x31\n\x08replicas\x18\x03 \x03(\x0b\x32\x1f.abfleet.admin.v1.ReplicaStatus\x12\x11\n\tejections\x18\x04 \x01(\x04\"V\n\rReplicaStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06health\x18\x02 \x01(\t\x12\x16\n\ngets_calls\x18\x03 \x01(\x08R\x02in\x12\x0c\n\x04load\x18\x04 \x01(\r\"-\n\rWaitingStatus\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"a\n\x11\x44\x65\x63isionLogStatus\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61iling\x18\x02 \x01(\x08\x12\r\n\x05lines\x18\x03 \x01(\x04\x12\x0c\n\x04lost\x18\x04 \x01(\x04\x12\x10\n\x08\x62uffered\x18\x05 \x01(\x04\"\x0f\n\rReloadRequest\"I\n\x0eReloadResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x17\n\x0f\x63onfig_revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65rrors\x18\x03 \x03(\t\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"1\n\x13SetLogLevelResponse\x12\x0b\n\x03was\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t2\xfd\x01\n\x05\x41\x64min\x12K\n\x06Status\x12\x1f.abfleet.admin.v1.StatusRequest\x1a .abfleet.admin.v1.StatusResponse\x12K\n\x06Reload\x12\x1f.abfleet.admin.v1.ReloadRequest\x1a .abfleet.admin.v1.ReloadResponse\x12Z\n\x0bSetLogLevel\x12$.abfleet.admin.v1.SetLogLevelRequest\x1a%.abfleet.admin.v1.SetLogLevelResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x62\x66leet_protos/admin.proto\x12\x10\x61\x62\x66leet.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"%\n\rStatusRequest\x12\x14\n\x0cwithout_json\x18\x01 \x01(\x08\"\xd0\x03\n\x0eStatusResponse\x12\x10\n\x04json\x18\x01 \x01(\tB\x02\x18\x01\x12\x0e\n\x06router\x18\x02 \x01(\t\x12\x11\n\tlog_level\x18\x03 \x01(\t\x12\x0f\n\x07serving\x18\x04 \x01(\x08\x12\x10\n\x08uptime_s\x18\x05 \x01(\x01\x12\r\n\x05tasks\x18\x06 \x01(\r\x12\x35\n\x06\x63onfig\x18\x07 \x01(\x0b\x32%.abfleet.admin.v1.ConfigurationStatus\x12-\n\x06groups\x18\x08 \x03(\x0b\x32\x1d.abfleet.admin.v1.GroupStatus\x12+\n\x05pools\x18\t \x03(\x0b\x32\x1c.abfleet.admin.v1.PoolStatus\x12\x30\n\x07waiting\x18\n \x01(\x0b\x32\x1f.abfleet.admin.v1.WaitingStatus\x12\x0c\n\x04shed\x18\x0b \x01(\x04\x12\x10\n\x08rejected\x18\x0c \x01(\x04\x12\x0f\n\x07retries\x18\r \x01(\x04\x12\x39\n\x0c\x64\x65\x63ision_log\x18\x0e \x01(\x0b\x32#.abfleet.admin.v1.DecisionLogStatus\x12&\n\x05\x62uild\x18\x0f \x01(\x0b\x32\x17.abfleet.admin.v1.Build\"X\n\x05\x42uild\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x10\n\x08revision\x18\x02 \x01(\t\x12\x0e\n\x06python\x18\x03 \x01(\t\x12\x0e\n\x06grpcio\x18\x04 \x01(\t\x12\x0c\n\x04\x66orm\x18\x05 \x01(\t\"\xa2\x01\n\x13\x43onfigurationStatus\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x12\n\ngeneration\x18\x02 \x01(\x04\x12-\n\tactivated\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rseen_revision\x18\x04 \x01(\t\x12\x0e\n\x06\x65rrors\x18\x05 \x03(\t\x12\x0f\n\x07\x64\x65\x66\x61ult\x18\x06 \x01(\t\"\xae\x01\n\x0bGroupStatus\x12\x12\n\nexperiment\x18\x01 \x01(\t\x12\r\n\x05group\x18\x02 \x01(\t\x12\x15\n\rmodel_version\x18\x03 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\x12\x0e\n\x06\x65rrors\x18\x05 \x01(\x04\x12\x11\n\tfallbacks\x18\x06 \x01(\x04\x12\x33\n\x07latency\x18\x07 \x01(\x0b\x32\".abfleet.admin.v1.LatencyHistogram\"E\n\x10LatencyHistogram\x12\x10\n\x08\x62ounds_s\x18\x01 \x03(\x01\x12\x0e\n\x06\x63ounts\x18\x02 \x03(\x04\x12\x0f\n\x07total_s\x18\x03 \x01(\x01\"v\n\nPoolStatus\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\r\x12\x31\n\x08replicas\x18\x03 \x03(\x0b\x32\x1f.abfleet.admin.v1.ReplicaStatus\x12\x11\n\tejections\x18\x04 \x01(\x04\"V\n\rReplicaStatus\x12\x0f\n\x07\x61\x64\x64ress\x18\x01 \x01(\t\x12\x0e\n\x06health\x18\x02 \x01(\t\x12\x16\n\ngets_calls\x18\x03 \x01(\x08R\x02in\x12\x0c\n\x04load\x18\x04 \x01(\r\"-\n\rWaitingStatus\x12\r\n\x05\x63\x61lls\x18\x01 \x01(\x04\x12\r\n\x05\x62ytes\x18\x02 \x01(\x04\"a\n\x11\x44\x65\x63isionLogStatus\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x66\x61iling\x18\x02 \x01(\x08\x12\r\n\x05lines\x18\x03 \x01(\x04\x12\x0c\n\x04lost\x18\x04 \x01(\x04\x12\x10\n\x08\x62uffered\x18\x05 \x01(\x04\"\x0f\n\rReloadRequest\"I\n\x0eReloadResponse\x12\x0e\n\x06\x61\x63tive\x18\x01 \x01(\x08\x12\x17\n\x0f\x63onfig_revision\x18\x02 \x01(\t\x12\x0e\n\x06\x65rrors\x18\x03 \x03(\t\"#\n\x12SetLogLevelRequest\x12\r\n\x05level\x18\x01 \x01(\t\"1\n\x13SetLogLevelResponse\x12\x0b\n\x03was\x18\x01 \x01(\t\x12\r\n\x05level\x18\x02 \x01(\t2\xfd\x01\n\x05\x41\x64min\x12K\n\x06Status\x12\x1f.abfleet.admin.v1.StatusRequest\x1a .abfleet.admin.v1.StatusResponse\x12K\n\x06Reload\x12\x1f.abfleet.admin.v1.ReloadRequest\x1a .abfleet.admin.v1.ReloadResponse\x12Z\n\x0bSetLogLevel\x12$.abfleet.admin.v1.SetLogLevelRequest\x1a%.abfleet.admin.v1.SetLogLevelResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,29 +39,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUSRESPONSE']._serialized_start=121
   _globals['_STATUSRESPONSE']._serialized_end=585
   _globals['_BUILD']._serialized_start=587
-  _globals['_BUILD']._serialized_end=661
-  _globals['_CONFIGURATIONSTATUS']._serialized_start=664
-  _globals['_CONFIGURATIONSTATUS']._serialized_end=826
-  _globals['_GROUPSTATUS']._serialized_start=829
-  _globals['_GROUPSTATUS']._serialized_end=1003
-  _globals['_LATENCYHISTOGRAM']._serialized_start=1005
-  _globals['_LATENCYHISTOGRAM']._serialized_end=1074
-  _globals['_POOLSTATUS']._serialized_start=1076
-  _globals['_POOLSTATUS']._serialized_end=1194
-  _globals['_REPLICASTATUS']._serialized_start=1196
-  _globals['_REPLICASTATUS']._serialized_end=1282
-  _globals['_WAITINGSTATUS']._serialized_start=1284
-  _globals['_WAITINGSTATUS']._serialized_end=1329
-  _globals['_DECISIONLOGSTATUS']._serialized_start=1331
-  _globals['_DECISIONLOGSTATUS']._serialized_end=1428
-  _globals['_RELOADREQUEST']._serialized_start=1430
-  _globals['_RELOADREQUEST']._serialized_end=1445
-  _globals['_RELOADRESPONSE']._serialized_start=1447
-  _globals['_RELOADRESPONSE']._serialized_end=1520
-  _globals['_SETLOGLEVELREQUEST']._serialized_start=1522
-  _globals['_SETLOGLEVELREQUEST']._serialized_end=1557
-  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1559
-  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1608
-  _globals['_ADMIN']._serialized_start=1611
-  _globals['_ADMIN']._serialized_end=1864
+  _globals['_BUILD']._serialized_end=675
+  _globals['_CONFIGURATIONSTATUS']._serialized_start=678
+  _globals['_CONFIGURATIONSTATUS']._serialized_end=840
+  _globals['_GROUPSTATUS']._serialized_start=843
+  _globals['_GROUPSTATUS']._serialized_end=1017
+  _globals['_LATENCYHISTOGRAM']._serialized_start=1019
+  _globals['_LATENCYHISTOGRAM']._serialized_end=1088
+  _globals['_POOLSTATUS']._serialized_start=1090
+  _globals['_POOLSTATUS']._serialized_end=1208
+  _globals['_REPLICASTATUS']._serialized_start=1210
+  _globals['_REPLICASTATUS']._serialized_end=1296
+  _globals['_WAITINGSTATUS']._serialized_start=1298
+  _globals['_WAITINGSTATUS']._serialized_end=1343
+  _globals['_DECISIONLOGSTATUS']._serialized_start=1345
+  _globals['_DECISIONLOGSTATUS']._serialized_end=1442
+  _globals['_RELOADREQUEST']._serialized_start=1444
+  _globals['_RELOADREQUEST']._serialized_end=1459
+  _globals['_RELOADRESPONSE']._serialized_start=1461
+  _globals['_RELOADRESPONSE']._serialized_end=1534
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=1536
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=1571
+  _globals['_SETLOGLEVELRESPONSE']._serialized_start=1573
+  _globals['_SETLOGLEVELRESPONSE']._serialized_end=1622
+  _globals['_ADMIN']._serialized_start=1625
+  _globals['_ADMIN']._serialized_end=1878
 # @@protoc_insertion_point(module_scope)

@@ -50,16 +50,18 @@ class StatusResponse(_message.Message):
     def __init__(self, json: _Optional[str] = ..., router: _Optional[str] = ..., log_level: _Optional[str] = ..., serving: _Optional[bool] = ..., uptime_s: _Optional[float] = ..., tasks: _Optional[int] = ..., config: _Optional[_Union[ConfigurationStatus, _Mapping]] = ..., groups: _Optional[_Iterable[_Union[GroupStatus, _Mapping]]] = ..., pools: _Optional[_Iterable[_Union[PoolStatus, _Mapping]]] = ..., waiting: _Optional[_Union[WaitingStatus, _Mapping]] = ..., shed: _Optional[int] = ..., rejected: _Optional[int] = ..., retries: _Optional[int] = ..., decision_log: _Optional[_Union[DecisionLogStatus, _Mapping]] = ..., build: _Optional[_Union[Build, _Mapping]] = ...) -> None: ...
 
 class Build(_message.Message):
-    __slots__ = ("version", "revision", "python", "grpcio")
+    __slots__ = ("version", "revision", "python", "grpcio", "form")
     VERSION_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     PYTHON_FIELD_NUMBER: _ClassVar[int]
     GRPCIO_FIELD_NUMBER: _ClassVar[int]
+    FORM_FIELD_NUMBER: _ClassVar[int]
     version: str
     revision: str
     python: str
     grpcio: str
-    def __init__(self, version: _Optional[str] = ..., revision: _Optional[str] = ..., python: _Optional[str] = ..., grpcio: _Optional[str] = ...) -> None: ...
+    form: str
+    def __init__(self, version: _Optional[str] = ..., revision: _Optional[str] = ..., python: _Optional[str] = ..., grpcio: _Optional[str] = ..., form: _Optional[str] = ...) -> None: ...
 
 class ConfigurationStatus(_message.Message):
     __slots__ = ("revision", "generation", "activated", "seen_revision", "errors", "default")

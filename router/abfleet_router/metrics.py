@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from abfleet_experiments.assign import Arm
 from abfleet_transport.call import Code
-from abfleet_transport.rpc_metrics import Histogram
+from abfleet_transport.histogram import Histogram
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 

@@ -16,14 +16,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from types import FrameType
 
+from abfleet_process.build_info import build_info
 from rich.console import Console
 
-from tests.benchmarks import flat, infer, light, picture, report, soak
+from tests.benchmarks import flat, infer, light, paths, picture, report, soak
 from tests.benchmarks.fleets import NoFleet
 from tests.benchmarks.measure import WrongAnswers
 from tests.benchmarks.paths import PATHS, h2load
 from tests.benchmarks.processes import NotStarted
 from tests.benchmarks.run import ModelResult, Plan, Run
+from tests.support import compiled
 
 MODELS = ("identity", "real", "dense")
 _ALL_PATHS = tuple(path.name for path in PATHS)
@@ -58,6 +60,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the benchmark; 0 when all was measured, 1 when a path that is installed failed, 2 for a usage mistake."""
     options = _parser().parse_args(argv)
     console = Console(stderr=True)
+    if options.compiled and build_info().form != "compiled":
+        console.print("building the compiled wheel, unless the sources are those of the last one")
+        try:
+            python = compiled.environment(paths.ROOT / ".cache" / "compiled")
+        except compiled.NotBuilt as error:
+            console.print(str(error), markup=False)
+            return 1
+        words = sys.argv[1:] if argv is None else argv
+        os.execve(python, [str(python), "-m", "tests.benchmarks", *words], dict(compiled.variables()))
     if h2load() is None:
         console.print("h2load is not installed (Debian: nghttp2-client); it makes the load")
         return 2
@@ -208,6 +219,11 @@ def _parser() -> argparse.ArgumentParser:
         const=light.RATES,
         metavar="RATES",
         help="instead: CPU by process, wake-ups and latency at these calls a second [100,1000,5000]",
+    )
+    parser.add_argument(
+        "--compiled",
+        action="store_true",
+        help="measure the compiled wheel, which is built first; with --light --before . the plain form too",
     )
     parser.add_argument("--pin", action="store_true", help="with --light: the router has a core to itself")
     parser.add_argument(

@@ -1,6 +1,9 @@
 """Which build this is: the clone's commit, however git keeps it, and what the environment says instead."""
 
+import importlib.util
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from abfleet_process import build_info
@@ -48,3 +51,18 @@ def test_an_image_says_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert build_info.build_info.__wrapped__().revision == COMMIT[:12]
     monkeypatch.setenv("ABFLEET_REVISION", "latest\n<script>")
     assert build_info.build_info.__wrapped__().revision != "latest"
+
+
+@pytest.mark.parametrize(
+    ("file", "form"),
+    [("frames.py", "plain"), *((f"frames{suffix}", "compiled") for suffix in EXTENSION_SUFFIXES), (None, "plain")],
+)
+def test_the_form_is_that_of_the_file_that_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, file: str | None, form: str
+) -> None:
+    """Machine code beside the source is what Python takes; who has no transport installed is plain."""
+    found = None if file is None else SimpleNamespace(origin=f"/site-packages/abfleet_transport/http2/{file}")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
+    build = build_info.build_info.__wrapped__()
+    assert build.form == form
+    assert f" {form}, Python " in str(build)

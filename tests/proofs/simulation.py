@@ -37,6 +37,9 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=float("inf"), help="at most, of processor time")
     parser.add_argument("--script", type=Path, help="a script that this command has printed, `-`: from standard input")
     parser.add_argument("--trace", action="store_true", help="print all that happens")
+    parser.add_argument(
+        "--digests", action="store_true", help="print for each seed what it was: another run, another digest"
+    )
     parser.add_argument("--as-found", action="store_true", help="do not shorten what breaks")
     got = parser.parse_args()
     if got.script is not None:
@@ -49,6 +52,8 @@ def main() -> int:
         outcome = run(script_of(seed))
         done, calls, virtual = done + 1, calls + outcome.calls, virtual + outcome.seconds
         faults += len(outcome.script.faults)
+        if got.digests:
+            print(f"{seed}: digest {outcome.digest}, {len(outcome.broken)} broken", flush=True)
         if outcome.broken:
             broken += 1
             report(outcome, shortens=not got.as_found)

@@ -3,7 +3,8 @@
 import grpc
 import pytest
 from abfleet_transport.call import Call, Code
-from abfleet_transport.rpc_metrics import Histogram, OtherMethods, RpcMetrics
+from abfleet_transport.histogram import Histogram
+from abfleet_transport.rpc_metrics import OtherMethods, RpcMetrics
 from abfleet_transport.server import Transport
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from hypothesis import given

@@ -1,11 +1,13 @@
 """Which build of abfleet this is, and on what it runs. Reads installed metadata and a clone's .git."""
 
+import importlib.util
 import os
 import platform
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import cache
+from importlib.machinery import EXTENSION_SUFFIXES
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -18,6 +20,8 @@ UNKNOWN: Final = "unknown"
 REVISION: Final = re.compile(r"[0-9a-f]{7,64}")
 SHOWN_DIGITS: Final = 12
 LIBRARIES: Final = ("grpcio", "onnxruntime")
+SAMPLE_MODULE: Final = "abfleet_transport.http2.frames"
+"""One of those that a compiled wheel holds as machine code; they are compiled all together or not at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class BuildInfo:
 
     Attributes:
         revision: The first digits of the git commit: of `ABFLEET_REVISION`, which images set, or of the clone.
+        form: `compiled` where the data path runs as machine code, else `plain`.
     """
 
     version: str
@@ -33,11 +38,12 @@ class BuildInfo:
     python: str
     grpcio: str
     onnxruntime: str
+    form: str
 
     def __str__(self) -> str:
         revision = "" if self.revision == UNKNOWN else f" ({self.revision})"
         libraries = [f"{name} {version}" for name in LIBRARIES if (version := getattr(self, name))]
-        return ", ".join((f"abfleet {self.version}{revision}", f"Python {self.python}", *libraries))
+        return ", ".join((f"abfleet {self.version}{revision} {self.form}", f"Python {self.python}", *libraries))
 
 
 def families() -> "Iterator[Metric]":
@@ -47,7 +53,7 @@ def families() -> "Iterator[Metric]":
     build = asdict(build_info())
     family = GaugeMetricFamily(
         "abfleet_build_info",
-        "Versions of abfleet, Python and libraries, and the git commit; always 1.",
+        "Versions of abfleet, Python and libraries, the git commit, and compiled or plain; always 1.",
         labels=[*build],
     )
     family.add_metric([*build.values()], 1)
@@ -61,8 +67,21 @@ def build_info() -> BuildInfo:
     given = os.environ.get("ABFLEET_REVISION", "").strip().lower()
     revision = given if REVISION.fullmatch(given) else _of_clone(Path(__file__).resolve().parents[2])
     return BuildInfo(
-        _version("abfleet", UNKNOWN), revision[:SHOWN_DIGITS] or UNKNOWN, platform.python_version(), grpcio, onnxruntime
+        version=_version("abfleet", UNKNOWN),
+        revision=revision[:SHOWN_DIGITS] or UNKNOWN,
+        python=platform.python_version(),
+        grpcio=grpcio,
+        onnxruntime=onnxruntime,
+        form="compiled" if _is_compiled() else "plain",
     )
+
+
+def _is_compiled() -> bool:
+    try:
+        spec = importlib.util.find_spec(SAMPLE_MODULE)
+    except ModuleNotFoundError:  # there is no transport
+        return False
+    return spec is not None and (spec.origin or "").endswith(tuple(EXTENSION_SUFFIXES))
 
 
 def _version(name: str, missing: str) -> str:

@@ -10,6 +10,7 @@ __all__ = [
     "end_of_turn",
     "grpcio",
     "health",
+    "histogram",
     "http2",
     "keepalive",
     "machine",

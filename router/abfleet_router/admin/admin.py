@@ -83,7 +83,13 @@ class StatusReport:
                 lost=log.counters.lost,
                 buffered=log.buffered,
             ),
-            build=Build(version=build.version, revision=build.revision, python=build.python, grpcio=build.grpcio),
+            build=Build(
+                version=build.version,
+                revision=build.revision,
+                python=build.python,
+                grpcio=build.grpcio,
+                form=build.form,
+            ),
         )
 
     def _config(self) -> ConfigurationStatus:

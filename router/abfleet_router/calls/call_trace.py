@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from abfleet_process.tracing.spans import span_id
 from abfleet_process.tracing.traceparent import TraceContext
@@ -16,7 +16,7 @@ class TracedAttempt:
     """One attempt of a call: it was sent with `batch` to `address`."""
 
     span_id: str
-    batch: "Batch"
+    batch: "Batch[Any]"
     address: str
     version: str
 
@@ -37,7 +37,7 @@ class CallTrace:
         self._bits = bits
         self.attempts: list[TracedAttempt] = []
 
-    def sent(self, batch: "Batch", address: str, version: str) -> str:
+    def sent(self, batch: "Batch[Any]", address: str, version: str) -> str:
         """Notes an attempt; gives the `traceparent` to send with the call."""
         if self._bits is None:
             return self.context.header()

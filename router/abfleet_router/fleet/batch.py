@@ -6,7 +6,7 @@ parts 0.6 µs; for twenty calls they cost the same.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Generic, Protocol
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from abfleet_process.base128 import varint
 from abfleet_protos import inference_pb2, worker_pb2
@@ -96,14 +96,7 @@ class QueuedCall(Protocol):
         """Whether it needs no answer any more; set before or right after `BatchQueue.remove`."""
 
 
-if TYPE_CHECKING:  # at run time `typing` has no defaults before Python 3.13, and none are needed
-    from typing_extensions import TypeVar
-
-    C = TypeVar("C", bound=QueuedCall, default=Any)
-else:
-    from typing import TypeVar
-
-    C = TypeVar("C")
+C = TypeVar("C", bound=QueuedCall)
 
 
 class SentMessage(Protocol):

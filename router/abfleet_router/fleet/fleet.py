@@ -32,7 +32,7 @@ class Fleet:
 
     def __init__(
         self,
-        listener: PoolListener,
+        listener: PoolListener[Any],
         backlog: Backlog,
         make_link: MakeLink,
         *,

@@ -4,7 +4,7 @@ import asyncio
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from abfleet_experiments.config import OipModel
@@ -97,7 +97,7 @@ class Pool:
         self,
         version: str,
         make_replica: MakeReplica,
-        listener: PoolListener,
+        listener: PoolListener[Any],
         clock: Callable[[], float],
         draw: Callable[[], float],
         policy: EjectionPolicy,

@@ -14,13 +14,13 @@ from typing import Protocol
 
 import structlog
 from abfleet_process.backoff import backoff_seconds
-from abfleet_transport.call import Code
 
 from abfleet_router.fleet.batch import RECOMMEND
 from abfleet_router.fleet.connector import Connector
-from abfleet_router.fleet.failure import BatchFailed, BatchOutcome, FailureReason
+from abfleet_router.fleet.failure import BatchOutcome
 from abfleet_router.fleet.http2_client import ClientConnection
-from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
+from abfleet_router.fleet.http2_client_stream import RpcFailed
+from abfleet_router.fleet.sent_batch import SentBatch, not_connected
 
 log = structlog.get_logger("abfleet.router.worker_link")
 
@@ -31,78 +31,6 @@ MAX_BACKOFF_SECONDS = 1.0
 LASTING_SECONDS = 1.0
 """A connection that lasted so long was one; what accepts and hangs up at once, as a proxy without a worker does, is
 tried no more often than what does not accept."""
-
-REASONS = {
-    Code.UNAVAILABLE: FailureReason.UNAVAILABLE,
-    Code.CANCELLED: FailureReason.UNAVAILABLE,  # not by us: a grpcio worker that stops ends so what it has not begun
-    Code.DEADLINE_EXCEEDED: FailureReason.TIMEOUT,
-    Code.RESOURCE_EXHAUSTED: FailureReason.OVERLOAD,
-}
-
-
-class SentBatch:
-    """A batch on its way over a link. What the worker refuses to begin is sent once more at once (gRFC A6, transparent
-    retries)."""
-
-    __slots__ = (
-        "_connection",
-        "_given_up",
-        "_link",
-        "_message",
-        "_on_end",
-        "_path",
-        "_sent_again",
-        "_stream",
-        "_until",
-    )
-
-    def __init__(
-        self,
-        link: "WorkerLink",
-        message: bytes,
-        timeout_seconds: float,
-        on_end: Callable[[BatchOutcome], None],
-        path: str,
-    ) -> None:
-        """As of `WorkerLink.send`, which makes it."""
-        self._link = link
-        self._path = path
-        self._message = message
-        self._until = link.clock() + timeout_seconds
-        self._on_end = on_end
-        self._sent_again = self._given_up = False
-        self._stream: ClientStream | None = None
-        self._send(timeout_seconds)
-
-    def _send(self, timeout_seconds: float) -> None:
-        connection = self._connection = self._link.connection
-        try:
-            if connection is None:
-                raise not_connected()
-            self._stream = connection.call(self._path, self._message, timeout_seconds, self._ended)
-        except RpcFailed as error:  # told later: who sends is not ready to hear of it
-            asyncio.get_running_loop().call_soon(self._ended, error)
-
-    def _ended(self, outcome: bytes | RpcFailed) -> None:
-        if self._given_up:
-            return
-        if isinstance(outcome, bytes):
-            self._on_end(outcome)
-            return
-        refused = outcome.unsent and self._connection is not None and self._connection is self._link.connection
-        if refused and not self._sent_again:
-            self._sent_again = True
-            self._send(max(0.0, self._until - self._link.clock()))
-            return
-        reason = REASONS.get(outcome.code, FailureReason.MODEL_ERROR)
-        broke, unsent = outcome.connection_broke, outcome.unsent and not refused
-        self._on_end(BatchFailed(reason, str(outcome), connection_broke=broke, unsent=unsent, code=outcome.code))
-
-    def cancel(self) -> None:
-        """Gives the batch up; its end is not told any more."""
-        self._given_up = True
-        if self._connection is not None and self._stream is not None:
-            self._connection.cancel(self._stream)
 
 
 class LinkListener(Protocol):
@@ -272,8 +200,3 @@ class WorkerLink:
         for connection in (*self._leaving, self.connection):
             if connection is not None:
                 connection.close()
-
-
-def not_connected() -> RpcFailed:
-    """Why nothing can be sent while there is no connection."""
-    return RpcFailed(Code.UNAVAILABLE, "the worker is not connected", unsent=True)

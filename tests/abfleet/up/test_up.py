@@ -179,19 +179,20 @@ def test_what_asks_a_fleet_is_light_and_names_the_build(tmp_path: Path, registry
             return shown
 
         assert "served by v1.2.3" in asked("client", "--user-id", "user-1", "--items", "1,2,3")
-        assert f"abfleet {build.version} ({build.revision}), Python {build.python}" in asked("status")
+        assert f"abfleet {build.version} ({build.revision}) {build.form}, Python {build.python}" in asked("status")
         assert json.loads(asked("status", "--json"))["build"] == {
             "version": build.version,
             "revision": build.revision,
             "python": build.python,
             "grpcio": build.grpcio,
+            "form": build.form,
         }
         revision = json.loads(asked("status", "--json"))["config"]["revision"]
         file = str(up.experiments_path)
         assert asked("plan", file, file).startswith(f"{revision} -> {revision} "), "with the fleet file or without"
         metrics = up.wait_for(r"^ready .* metrics (\S+)").group(1)
         text = urllib.request.urlopen(f"http://{metrics}/metrics", timeout=20).read().decode()
-        assert f'abfleet_build_info{{grpcio="{build.grpcio}"' in text
+        assert f'abfleet_build_info{{form="{build.form}",grpcio="{build.grpcio}"' in text
         assert f'revision="{build.revision}",version="{build.version}"}} 1.0' in text
 
 

@@ -55,7 +55,7 @@ FIELDS = {field.name for field in EXPOSURE.fields if not field.optional} | {"sch
 
 def ticket_of(arm: Arm, attributes: frozenset[str] = frozenset()) -> RoutedCall:
     """A call of this arm, under a snapshot that logs these attributes."""
-    routes = {arm.index: SimpleNamespace(log_constant=b'"layer":null')}
+    routes = (SimpleNamespace(log_constant=b'"layer":null'),) * (arm.index + 1)
     snapshot = SimpleNamespace(arms=(arm,), log_attributes=attributes, routes=routes)
     routed = RoutedCall(FakeCall(b""), cast(Snapshot, snapshot), 0.0)
     routed.arm = arm

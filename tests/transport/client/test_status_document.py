@@ -13,7 +13,7 @@ from abfleet_protos.admin_pb2 import GroupStatus, LatencyHistogram, PoolStatus, 
 from abfleet_transport.client import router_admin
 from abfleet_transport.client.router_admin import RouterAdmin, Unreachable
 from abfleet_transport.client.status_document import as_document, from_answer
-from abfleet_transport.rpc_metrics import BOUNDS_SECONDS
+from abfleet_transport.histogram import BOUNDS_SECONDS
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 

@@ -65,7 +65,13 @@ def _from_json(text: str) -> StatusResponse:
 
 
 def _build(build: Build) -> dict[str, Any]:
-    return {"version": build.version, "revision": build.revision, "python": build.python, "grpcio": build.grpcio}
+    return {
+        "version": build.version,
+        "revision": build.revision,
+        "python": build.python,
+        "grpcio": build.grpcio,
+        **({"form": build.form} if build.form else {}),
+    }
 
 
 def _config(config: ConfigurationStatus) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Allowance:
 
     def __init__(self, now: float) -> None:
         """`now`: seconds of a monotonic clock."""
-        self.units: float = BURST_UNITS
+        self.units = float(BURST_UNITS)
         self._at = now
 
     def spend(self, units: float, now: float, sharing: int = 1) -> bool:

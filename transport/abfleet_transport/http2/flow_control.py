@@ -63,11 +63,14 @@ class SendBuffer:
             self._notify()
         return sent
 
-    async def drained(self) -> None:
-        """Returns when nothing waits any more, sent or dropped."""
+    def drained(self) -> "asyncio.Future[None]":
+        """Done when nothing waits any more, sent or dropped."""
+        drained = asyncio.get_running_loop().create_future()
         if self._parts:
-            self._drained = asyncio.get_running_loop().create_future()
-            await self._drained
+            self._drained = drained
+        else:
+            drained.set_result(None)
+        return drained
 
     def dropped(self) -> None:
         """Drops what is left, because the stream has ended; who waits in `drained` goes on."""
