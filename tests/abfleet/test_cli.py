@@ -121,10 +121,11 @@ def test_the_help_of_a_server_loads_no_server(server: str) -> None:
 
 
 def test_version_says_what_it_runs_on() -> None:
-    """Its own version, the clone's commit, Python, and the libraries that a report of a fault needs."""
+    """Its own version and form, the clone's commit, Python, and the libraries that a report of a fault needs."""
     shown = python("from abfleet.cli import main; import sys; sys.argv[1:] = ['--version']; main()")
     assert shown.returncode == 0
-    pattern = r"abfleet \d+\.\d+\.\d+\S*( \([0-9a-f]{12}\))?, Python 3\.\d+\.\d+, grpcio [\d.]+, onnxruntime [\d.]+\n"
+    pattern = r"abfleet \d+\.\d+\.\d+\S*( \([0-9a-f]{12}\))? (plain|compiled), Python 3\.\d+\.\d+, "
+    pattern += r"grpcio [\d.]+, onnxruntime [\d.]+\n"
     assert re.fullmatch(pattern, shown.stdout.decode())
 
 

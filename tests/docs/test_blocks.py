@@ -178,7 +178,7 @@ def test_a_mistake_in_a_command_would_be_found() -> None:
 def test_variables_exist() -> None:
     """Each `ABFLEET_…` of the pages is read somewhere."""
     sources = [
-        *(ROOT / "compose").rglob("*"),
+        *(file for file in (ROOT / "compose").rglob("*") if "__pycache__" not in file.parts),
         ROOT / "run",
         *ROOT.glob("*/abfleet*/**/*.py"),
         *ROOT.glob("abfleet/**/*.py"),

@@ -49,6 +49,8 @@ _DETAIL_COLUMNS: Final = {
 """Those that are read only for what is shown beside a conclusion; else they are null."""
 DEFAULT_MEMORY_BYTES: Final = 6 * 1024**3
 """What DuckDB may take before it goes to the disk, on a machine that has more than that."""
+SMALL_BYTES: Final = 8 * 1024**2
+"""Of JSON, some 20,000 lines: a second thread costs more than it saves."""
 PACKED: Final = 10
 """How much smaller a compressed file of JSON lines is, about."""
 
@@ -89,7 +91,7 @@ def open_log(
     detailed: Whether attributes and the lines about configurations are read too. answers: Whether instead the lines are
     answers, to users' calls and to those in their shadow, as `columns.answers` has them, and no others.
     memory_limit_bytes: What tables may take before they go to the disk; None is DEFAULT_MEMORY_BYTES, or less on a
-    small machine. threads: None is one for each core.
+    small machine. threads: None is one for each core, or one alone for a log of at most SMALL_BYTES.
     """
     import duckdb
 
@@ -103,6 +105,8 @@ def open_log(
     with tempfile.TemporaryDirectory(prefix="abfleet-analysis-") as folder:
         storage = DuckDBStorage(connect(folder))
         try:
+            if threads is None and _size([*json_files, *parquet_files]) <= SMALL_BYTES:
+                threads = 1
             limit = _limit(storage.connection.con, memory_limit_bytes, threads)
             # A table of lines takes two thirds of their size; what the analysis makes of them needs room beside it.
             spare = None if _size(json_files) < limit else Path(folder)
