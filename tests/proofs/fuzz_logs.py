@@ -10,7 +10,8 @@ of a log is counted in plain Python (tests/support/fuzzed_truth.py). Invariants,
 - `history`: the report of a day and the newest one say the same of the looks up to that day; with `quantiles` also of
   quantile metrics, with `currencies` also of money where there is more than one currency. Not of the split where
   neither the file nor a line says an allocation's shares, and later calls say more of them. And where nothing
-  describes an allocation, the first few calls of it are strays until there are more: then users differ by these alone;
+  describes an allocation, its few calls are strays beside those of described ones until there are more: users differ by
+  these alone, and looks begin later if they were the first calls;
 - `truth`: counts and values are those that were counted by hand;
 - `order`: lines and files in another order, in more files, or compacted, give the same report;
 - `user`: without one user's lines no group has lost more than one user, and more calls than that user's;
@@ -134,10 +135,13 @@ def _history(newest: Report, earlier: Report, wanted: Sequence[str]) -> None:
         one = now[then.name]
         left = _left_alone(newest, wanted) & {metric.rule.name for metric in one.gathered.evidence.metrics}
         looks = then.gathered.looks.calendar.done
+        strays = _strays_learnt(then, one)
         if then.gathered.looks.times[:looks] != one.gathered.looks.times[:looks]:
+            if strays:
+                continue
             raise Broken(f"history: {one.name}: the looks of {earlier.as_of} are at other times")
         mine, theirs = _paths(one), _paths(then)
-        if strays := _strays_learnt(then, one):
+        if strays:
             for name in (name for name in theirs if name[0] == "users"):
                 if np.abs(theirs[name][:looks] - mine[name][:looks]).max(initial=0) > strays:
                     raise Broken(f"history: {one.name}: more users than calls of a new allocation: {' '.join(name)}")
@@ -168,11 +172,12 @@ def _left_alone(report: Report, wanted: Sequence[str]) -> set[str]:
 
 
 def _strays_learnt(then: ExperimentReport, one: ExperimentReport) -> int:
-    """Calls that were of an unknown allocation, of which later calls made a known one; 0 where there are none."""
-    known = {allocation.id for allocation in then.gathered.allocations}
+    """Calls of an allocation that one of the reports knows and the other takes for strays; 0 where there are none."""
     as_of = then.gathered.looks.times[-1]
-    learnt = any(made.id not in known and made.begin <= as_of for made in one.gathered.allocations)
-    return then.gathered.evidence.quality.unknown_allocation if learnt else 0
+    before = {made.id for made in then.gathered.allocations}
+    now = {made.id for made in one.gathered.allocations if made.begin <= as_of}
+    reports = (then, one) if before != now else ()
+    return sum(report.gathered.evidence.quality.unknown_allocation for report in reports)
 
 
 def _shares_learnt(then: ExperimentReport, one: ExperimentReport) -> bool:
