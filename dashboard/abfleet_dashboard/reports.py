@@ -17,9 +17,9 @@ from abfleet_experiments.config import Config
 from abfleet_experiments.file.errors import ConfigErrors
 from abfleet_experiments.file.load import load
 from abfleet_log.tools.actions import STATE_FILE
-from abfleet_process.backoff import backoff_seconds
 from abfleet_process.file_state import FileStates, file_states
 
+from abfleet_dashboard.pacing import Pacing
 from abfleet_dashboard.settings import DashboardSettings
 from abfleet_dashboard.tasks import AnalysisDone, AnalysisFailed, AnalysisTask
 from abfleet_dashboard.visits import Visits
@@ -32,10 +32,6 @@ UNWATCHED_SECONDS: Final = 30.0
 """Between analyses that nobody waits for: who comes sees a report younger than a minute, and soon a newer one."""
 RELEASE_AFTER_SECONDS: Final = 120.0
 """Without a task for so long the process that analyses is ended; the next one takes some seconds more."""
-RETRY_FIRST_SECONDS: Final = 1.0
-RETRY_MOST_SECONDS: Final = 60.0
-
-"""Name, size, time of change and inode of every file: another one means that something has changed."""
 
 
 class Analyses(Protocol):
@@ -88,9 +84,8 @@ class ReportKeeper:
         self.status = ReportStatus()
         self._analysed: tuple[FileStates, Config] | None = None  # by the last attempt, unless it is to be repeated
         self._config_mark: FileStates | None = None
-        self._ended: float | None = None
+        self._pacing = Pacing(clock)
         self._began: float | None = None
-        self._failures = 0
 
     @property
     def working_seconds(self) -> float:
@@ -115,17 +110,12 @@ class ReportKeeper:
         if self._analysed == (mark, config):
             if self.status.problem is None:
                 self.status = replace(self.status, current_at=self._now())
-            if self._ended is not None and self._clock() - self._ended > RELEASE_AFTER_SECONDS:
+            if self._pacing.idle_seconds > RELEASE_AFTER_SECONDS:
                 await self._analyst.release()
-        elif self._ended is None or self._clock() - self._ended >= self._pause_seconds():
+            return
+        refresh, took = self._settings.refresh_seconds, self.status.seconds
+        if self._pacing.due(pause_seconds(refresh=refresh, took=took, watched=self._visits.watched)):
             await self._analyse(mark, config)
-
-    def _pause_seconds(self) -> float:
-        if self._failures:
-            return backoff_seconds(self._failures, first=RETRY_FIRST_SECONDS, most=RETRY_MOST_SECONDS)
-        return pause_seconds(
-            refresh=self._settings.refresh_seconds, took=self.status.seconds, watched=self._visits.watched
-        )
 
     async def _follow_config(self) -> None:
         settings = self._settings
@@ -153,14 +143,15 @@ class ReportKeeper:
         try:
             answer = await self._analyst.ask(task)
         finally:
-            self._ended, self._began = self._clock(), None
+            self._pacing.end()
+            self._began = None
+        self._pacing.count(failed=isinstance(answer, AnalysisFailed) and not answer.expected)
         if isinstance(answer, AnalysisDone):
-            self._failures, self._analysed = 0, (mark, config)
+            self._analysed = (mark, config)
             self._update(report=answer.report, current_at=began_at, seconds=answer.seconds, problem=None)
             return
         if answer.reason != self.status.problem:
             log.warning("no report", reason=answer.reason)
-        self._failures = 0 if answer.expected else self._failures + 1
         self._analysed = (mark, config) if answer.expected else None
         self._update(problem=answer.reason)
 

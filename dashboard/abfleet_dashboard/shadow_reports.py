@@ -14,9 +14,9 @@ from typing import Final, Protocol
 import structlog
 from abfleet_analysis.shadow.compare import ShadowReport
 from abfleet_log.tools.actions import STATE_FILE
-from abfleet_process.backoff import backoff_seconds
 from abfleet_process.file_state import FileStates, file_states
 
+from abfleet_dashboard.pacing import Pacing
 from abfleet_dashboard.settings import DashboardSettings
 from abfleet_dashboard.tasks import AnalysisFailed, ShadowDone, ShadowTask
 from abfleet_dashboard.visits import Visits
@@ -25,8 +25,6 @@ log = structlog.get_logger("abfleet.dashboard")
 
 POLL_SECONDS: Final = 0.5
 UNWATCHED_SECONDS: Final = 3600.0
-RETRY_FIRST_SECONDS: Final = 1.0
-RETRY_MOST_SECONDS: Final = 60.0
 
 
 class Comparisons(Protocol):
@@ -66,12 +64,10 @@ class ShadowKeeper:
         self._settings = settings
         self._analyst = analyst
         self._visits = visits
-        self._clock = clock
         self._now = now
         self.status = ShadowStatus()
         self._compared: FileStates | None = None
-        self._ended: float | None = None
-        self._failures = 0
+        self._pacing = Pacing(clock)
 
     async def keep(self) -> None:
         """Polls while the page is looked at, until it is cancelled."""
@@ -87,28 +83,23 @@ class ShadowKeeper:
         """Compares anew if the log has changed and it is time."""
         settings = self._settings
         mark = await asyncio.to_thread(file_states, settings.logs, without=(STATE_FILE,))
-        if mark == self._compared or (self._ended is not None and self._clock() - self._ended < self._pause_seconds()):
+        if mark == self._compared or not self._pacing.due(max(settings.refresh_seconds, self.status.seconds)):
             return
         began_at = self._now()
         task = ShadowTask(logs=settings.logs, memory_limit_bytes=settings.memory_limit_bytes)
         try:
             answer = await self._analyst.compare(task)
         finally:
-            self._ended = self._clock()
+            self._pacing.end()
         status, number = self.status, self.status.number + 1
+        self._pacing.count(failed=isinstance(answer, AnalysisFailed) and not answer.expected)
         if isinstance(answer, ShadowDone):
-            self._failures, self._compared = 0, mark
+            self._compared = mark
             self.status = ShadowStatus(
                 number=number, report=answer.report, made_at=began_at, seconds=answer.seconds, problem=None
             )
             return
         if answer.reason != status.problem:
             log.warning("no comparison of shadow calls", reason=answer.reason)
-        self._failures = 0 if answer.expected else self._failures + 1
         self._compared = mark if answer.expected else None
         self.status = replace(status, number=number, problem=answer.reason)
-
-    def _pause_seconds(self) -> float:
-        if self._failures:
-            return backoff_seconds(self._failures, first=RETRY_FIRST_SECONDS, most=RETRY_MOST_SECONDS)
-        return max(self._settings.refresh_seconds, self.status.seconds)
