@@ -12,7 +12,7 @@ from abfleet_transport.plan import ServerPlan
 from tests.transport.serving import METHODS, PATIENCE_SECONDS
 
 CALLS_AT_ONCE = 8
-ROUND = [("grpc.lb_policy_name", "round_robin"), ("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+ROUND = [("grpc.lb_policy_name", "round_robin"), ("grpc.use_local_subchannel_pool", 1)]
 
 
 async def begin(answered: list[bytes], name: bytes) -> Http2Server:
@@ -31,8 +31,12 @@ async def begin(answered: list[bytes], name: bytes) -> Http2Server:
 
 
 async def test_no_call_fails_while_a_server_goes() -> None:
-    """One of two goes, under calls without a pause and without retries: each is answered, none is taken twice, and the
-    server that goes has ended by itself, long before its time is over."""
+    """One of two goes, under calls without a pause and without a retry policy: each is answered, none is taken
+    twice, and the server that goes has ended by itself, long before its time is over.
+
+    What gRPC's client had not sent when the server said that it goes, it sends to the other one by itself (gRFC A6,
+    transparent retries); with `grpc.enable_retries` at 0 it fails such a call, whatever the server does.
+    """
     answered: list[bytes] = []
     servers = [await begin(answered, b"a"), await begin(answered, b"b")]
     addresses = ",".join(f"127.0.0.1:{server.port}" for server in servers)
