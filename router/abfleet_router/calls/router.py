@@ -153,17 +153,13 @@ class Router:
         self._attempts.fail(routed, Code.RESOURCE_EXHAUSTED, text, pushback_ms=wait_ms)
 
     def _dispatch(self, routed: RoutedCall, now: float) -> None:
-        settings, backlog = self._settings, self._backlog
         pool, default = routed.snapshot.routes[routed.arm.index].pool, routed.snapshot.default_pool
         circuit_open = bool(pool is not default and default.available and pool.circuit_open(now))
         replica = (default if circuit_open else pool).picker.pick(now)
         waited = now - routed.call.arrived  # for a turn of the event loop
         if replica is not None:
             waited += replica.queue.expected_wait
-        too_long = self._expected_wait.is_too_long(waited, backlog.calls)
-        full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
-        # Whatever the group: shedding by group would bias the comparison.
-        if full or self.memory_over_limit or too_long:
+        if self._overloaded(waited):
             self._shed(routed)
         elif circuit_open:
             self._attempts.fall_back(routed, default, FailureReason.EJECTED, now)
@@ -177,12 +173,9 @@ class Router:
         if routed.arm.interleave is None:
             self._dispatch(routed, now)
             return
-        settings, backlog = self._settings, self._backlog
         asked = self._interleaving_replicas(routed, now)
         waits = [place.queue.expected_wait for place in asked if isinstance(place, Replica)]
-        too_long = self._expected_wait.is_too_long(now - routed.call.arrived + max(waits, default=0.0), backlog.calls)
-        full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
-        if full or self.memory_over_limit or too_long:
+        if self._overloaded(now - routed.call.arrived + max(waits, default=0.0)):
             self._shed(routed)
         else:
             self.interleaving.begin(routed, asked, now)
@@ -192,10 +185,8 @@ class Router:
 
         A version whose circuit is open is not asked where another can answer: the other one, or a default beside them.
         """
-        pools, default = (
-            [team.default_pool for team in routed.snapshot.teams[routed.arm.index].of],
-            routed.snapshot.default_pool,
-        )
+        default = routed.snapshot.default_pool
+        pools = [team.default_pool for team in routed.snapshot.teams[routed.arm.index].of]
         well = [bool(pool.available) and not pool.circuit_open(now) for pool in pools]
         spare = any(well) or (default not in pools and bool(default.available))
         return [
@@ -204,6 +195,14 @@ class Router:
             else pool.picker.pick(now) or pool.unavailable_reason
             for pool in pools
         ]
+
+    def _overloaded(self, wait_seconds: float) -> bool:
+        """Whether a call that would wait so long is refused. Whatever its group: shedding by group would bias the
+        comparison."""
+        settings, backlog = self._settings, self._backlog
+        too_long = self._expected_wait.is_too_long(wait_seconds, backlog.calls)  # which every call's wait is part of
+        full = backlog.calls >= settings.max_waiting_calls or backlog.bytes >= settings.max_waiting_bytes
+        return full or self.memory_over_limit or too_long
 
     def _shed(self, routed: RoutedCall) -> None:
         self._metrics.shed += 1
