@@ -137,11 +137,9 @@ def _print_check(report: dict[str, Any], *, compared: bool) -> None:
             first = f"  first at {report['examples'][name]}" if name in report["examples"] else ""
             say(f"{report[name]:>10}  {words}{first}")
     for router, count in report["wrong_clock"].items():
+        of = f" in {router}" if router else ""
         where = f"first at {report['examples'].get('wrong clock')}"
-        say(
-            f"{count:>10}  lines with a wrong clock{f' in {router}' if router else ''}, left out of the analysis  "
-            f"{where}"
-        )
+        say(f"{count:>10}  lines with a time far from all others{of}, left out of the analysis  {where}")
     for one in report["gaps"][:20]:
         say(f"silence of {one['seconds']:.0f} s from {one['from']} in {one['router']}")
     if compared:

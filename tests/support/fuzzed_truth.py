@@ -110,6 +110,50 @@ def _strays(counted: Sequence[Record], described: Collection[str]) -> dict[str, 
     return {name: n for name, n in calls.items() if name not in described and n <= most}
 
 
+def _in_time(calls: Sequence[Record]) -> list[Record]:
+    """The calls without those so long before the others of their allocation, and so few, that they do not count yet.
+
+    An hour's calls stand or fall together. Few are 2 % of as many days that follow, a day or more, and a tenth of all.
+    The rule's other part, calls before an `allocation` line, needs a clock that is wrong: these logs have none.
+    """
+    times: dict[tuple[str, str], list[datetime]] = {}
+    for call in calls:
+        if not call["synthetic"]:
+            times.setdefault((call["experiment"], call["allocation"]), []).append(at_of(call))
+    begins: dict[tuple[str, str], datetime] = {}
+    for name, mine in times.items():
+        while (begin := _begin(mine)) is not None:
+            begins[name] = begin
+            mine[:] = [at for at in mine if at >= begin]
+    return [
+        call
+        for call in calls
+        if call["synthetic"]
+        or (begin := begins.get((call["experiment"], call["allocation"]))) is None
+        or at_of(call) >= begin
+    ]
+
+
+def _begin(times: Sequence[datetime]) -> datetime | None:
+    """When the calls begin that count, if some before do not; of several such moments the clearest."""
+    hours: dict[datetime, list[datetime]] = {}
+    for at in sorted(times):
+        hours.setdefault(at.replace(minute=0, second=0, microsecond=0), []).append(at)
+    found = []
+    before = 0
+    one = list(hours.values())
+    for number in range(1, len(one)):
+        before += len(one[number - 1])
+        if before * 10 > len(times) - before:
+            break
+        begin = one[number][0]
+        reach = begin - one[0][0]
+        near = [at for hour in one[number:] if hour[0] < begin + reach for at in hour]
+        if reach >= timedelta(days=1) and near[-1] - begin >= timedelta(hours=18) and before * 50 <= len(near):
+            found.append((len(near) - 10 * before, -number, begin))
+    return max(found)[2] if found else None
+
+
 def first_ones(records: Iterable[Record], key: str) -> tuple[list[Record], int]:
     """Each record once, the earliest of those with the same key; and how many were repeats."""
     found: dict[Any, Record] = {}
@@ -133,7 +177,7 @@ def _said(outcome: Record) -> tuple[object, ...]:
 
 def truths(log: FuzzedLog) -> tuple[dict[str, Truth], int]:
     """The truth of each experiment of the file, and how many lines are repeats."""
-    calls, twice = first_ones(log.named("exposure"), "exposure")
+    calls, twice = first_ones(_in_time(log.named("exposure")), "exposure")
     told = [outcome for outcome in log.named("outcome") if not outcome.get("synthetic")]
     outcomes, again = first_ones(told, "outcome")
     first = {outcome["outcome_id"]: _said(outcome) for outcome in outcomes}

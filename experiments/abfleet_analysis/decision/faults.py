@@ -173,8 +173,8 @@ def _clocks(quality: DataQuality) -> list[str]:
         share = quality.wrong_clock / quality.lines
         routers = f" (routers: {_named(quality.wrong_clock_routers)})" if quality.wrong_clock_routers else ""
         found.append(
-            f"{quality.wrong_clock:,} of {quality.lines:,} log lines ({share:.1%}) have a time that contradicts "
-            f"the rest of the log{routers}; a clock was wrong"
+            f"{quality.wrong_clock:,} of {quality.lines:,} log lines ({share:.1%}) have a time far from the rest of "
+            f"the log{routers}: a clock was wrong, or a few calls were made long before or after the others"
         )
     for off in quality.routers_off:
         days, way = abs(off.ahead_us) / DAY_US, "ahead of" if off.ahead_us > 0 else "behind"

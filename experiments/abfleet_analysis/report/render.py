@@ -304,7 +304,7 @@ def left_out(quality: DataQuality) -> str:
         ("impression", " without an answered list", quality.impressions_of_no_list),
         ("outcome", " in another currency", quality.other_currencies),
         ("unusable value", "", quality.unusable_values),
-        ("line", " with a wrong clock", quality.wrong_clock),
+        ("line", " with a time far from all others", quality.wrong_clock),
         ("call", " of an unknown allocation", quality.unknown_allocation),
         ("call", " in excluded windows", quality.excluded),
     )
