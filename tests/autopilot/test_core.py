@@ -46,6 +46,16 @@ def test_wrong_answers_are_halted_with_figures() -> None:
     assert act.figures["error_rate"]["users"] > 0.2 * act.figures["error_rate"]["control_users"]
 
 
+def test_a_control_without_calls_is_no_comparison() -> None:
+    """Its lines are missing: the canary's failures are beside nothing, and half of an hour later they are again."""
+    config = config_of()
+    lines = [line for line in calls(config, 1, HOUR, failing({"canary": 0.2})) if line.group == "canary"]
+    core = started(config)
+    assert fed(core, iter(lines)) == []
+    (act,) = fed(core, calls(config, HOUR + 1, 2 * HOUR, failing({"canary": 0.2})))
+    assert act.group == "canary"
+
+
 def test_slow_answers_are_halted_by_a_guardrail_of_response_times() -> None:
     """Three times as many slow answers as control; what is slow stands in the file."""
 

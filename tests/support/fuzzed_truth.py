@@ -118,7 +118,7 @@ def _in_time(calls: Sequence[Record]) -> list[Record]:
     """
     times: dict[tuple[str, str], list[datetime]] = {}
     for call in calls:
-        if not call["synthetic"]:
+        if call["experiment"] is not None and not call["synthetic"]:
             times.setdefault((call["experiment"], call["allocation"]), []).append(at_of(call))
     begins: dict[tuple[str, str], datetime] = {}
     for name, mine in times.items():

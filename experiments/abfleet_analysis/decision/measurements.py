@@ -20,7 +20,7 @@ from abfleet_statistics.shared_alpha import shared_alpha
 
 from abfleet_analysis.decision.evidence import Cap, Evidence, MetricEvidence
 from abfleet_analysis.decision.faults import SampleRatioPath, sample_ratio_path
-from abfleet_analysis.decision.guardrail_paths import GuardrailPath, guardrail_path
+from abfleet_analysis.decision.guardrail_paths import GuardrailPath, excess_users, guardrail_path
 from abfleet_analysis.decision.metrics import BadEvent, MetricRule, MetricSource
 from abfleet_analysis.decision.planning import GUARDRAIL_ALPHA, margin, planned_users
 from abfleet_analysis.decision.verdicts import MetricResult
@@ -134,6 +134,7 @@ def _treatment(evidence: Evidence, plan: AnalysisPlan, group: int, *, since: int
                 group,
                 calendar.done,
                 evidence.outages.get(group) if rule.bad_event is BadEvent.ERROR else None,
+                excess_users(evidence, group),
             )
             for rule in (m.rule for m in metrics)
             if rule.name in evidence.bad_events

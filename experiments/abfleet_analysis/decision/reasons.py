@@ -64,11 +64,12 @@ class Reasons:
             f"{metric} guardrail: {self._name} {_which_half(path.wrong, path.absent)} more often than tolerated "
             f"({acts})"
         )
-        shares = (events.shares[-1] if len(events.shares) else self._evidence.weights)[[0, self._group]]
+        weights = self._evidence.weights[[0, self._group]]
+        share = weights[1] / weights.sum() if math.isnan(path.share) else path.share
         left_out = f"; {counted(pair.left_out, 'timeout')} near outages left out" if pair.left_out else ""
         self._say(
             f"wrong answers and timeouts affected {counted(bad[self._group], 'user')} of {self._name} and "
-            f"{bad[0]:,.0f} of {self._evidence.groups[0]}; {shares[1] / shares.sum():.1%} of these users are expected "
+            f"{bad[0]:,.0f} of {self._evidence.groups[0]}; {share:.1%} of these users are expected "
             f"in {self._name} (E = {_large(path.wrong)}){left_out}{_capped(path)}"
         )
         self._say(_outages(pair, path.absent, self._name, self._evidence.groups[0]))

@@ -47,6 +47,7 @@ class ExperimentEvidence:
         self.answering = AnswerWatch(watched.exclude, watched.absent_us)
         self.calls = 0
         self.newest: int | None = None
+        self._newest_of_control = -1
         self._asked = asked_users
         self._index = {name: group for group, name in enumerate(watched.groups)}
         self._shares: dict[str, list[float]] = {}
@@ -93,6 +94,8 @@ class ExperimentEvidence:
             self.tick(at)
         self.calls += 1
         self.newest = at
+        if not group:
+            self._newest_of_control = at
         shares = self._shares.get(allocation)
         if shares is None or not shares[group]:
             shares = self._shares_of(call, group)
@@ -175,11 +178,14 @@ class ExperimentEvidence:
         return shares
 
     def _pairs(self, group: int, at: int) -> "list[tuple[TreatmentEvidence, GuardrailEvidence, int]]":
-        """The treatments that an event of a group is about: its own, or all where it is control's."""
+        """The treatments that an event of a group is about: its own, or all where it is control's.
+
+        None before control has had a call beside a treatment: there is nobody to compare it with.
+        """
         found = []
         for number in (group,) if group else self.treatments:
             treatment = self.treatments[number]
-            if treatment.guardrails is not None and at >= treatment.since:
+            if treatment.guardrails is not None and at >= treatment.since <= self._newest_of_control:
                 found.append((treatment, treatment.guardrails, number))
         return found
 

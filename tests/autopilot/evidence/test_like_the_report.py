@@ -75,9 +75,9 @@ def test_the_evidence_is_that_of_a_report(seed: int, tmp_path: Path, monkeypatch
     for kind in ("error_rate", "response_time_p95"):
         events, mine = evidence.bad_events[kind], guardrails.events[kind]
         assert (mine.treatment, mine.control) == (events.counts[:, 1].sum(), events.control_of(1).sum())
-        steps, capped = guardrail_paths._of_users(events, 1)
+        steps = guardrail_paths._of_users(events, 1, np.ones(evidence.calendar.done + 1))
         assert mine.process.ln_e == pytest.approx(steps.log_e[-1], abs=1e-9)
-        assert mine.process.capped == capped
+        assert mine.process.capped == steps.capped
         assert mine.control > 15
     pair = evidence.outages[1]
     counted = guardrails.counts("error_rate", core.newest)
