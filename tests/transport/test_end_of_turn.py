@@ -1,6 +1,8 @@
 """The end of a turn: what was added is done then, in its order and once, whoever says that the turn ends."""
 
 import asyncio
+import gc
+import weakref
 
 from abfleet_transport.end_of_turn import EndOfTurn, end_of_turn
 
@@ -66,3 +68,18 @@ async def test_what_is_for_the_next_turn_does_not_wait_for_the_end_of_this_one()
     assert done == ["end"]
     await asyncio.sleep(0)
     assert done == ["end", "read", "next"]
+
+
+def test_a_loop_that_is_done_is_not_kept() -> None:
+    """Nor anything that is on it: a program may have one loop after the other."""
+    gone = []
+
+    async def use() -> None:
+        loop = asyncio.get_running_loop()
+        gone.append(weakref.ref(loop))
+        end_of_turn(loop).add(lambda: None)
+        await asyncio.sleep(0)
+
+    asyncio.run(use())
+    gc.collect()
+    assert gone[0]() is None

@@ -1,8 +1,8 @@
 """What is done at the end of a turn of the event loop, once, however often the turn has asked for it."""
 
 import asyncio
+import weakref
 from collections.abc import Callable
-from weakref import WeakKeyDictionary
 
 import structlog
 
@@ -18,7 +18,7 @@ class EndOfTurn:
     __slots__ = ("_begun", "_due", "_loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop = weakref.ref(loop)  # which has this one for as long as it lives, and may go with all that is on it
         self._begun = False
         self._due: list[Callable[[], None]] = []
 
@@ -40,15 +40,17 @@ class EndOfTurn:
     def add(self, do: Callable[[], None]) -> None:
         """Has `do` called at the end of the turn. Who has added it already does not add it again."""
         if not self._begun and not self._due:
-            self._loop.call_soon(self.end)
+            self.in_next(self.end)
         self._due.append(do)
 
     def in_next(self, do: Callable[[], None]) -> None:
         """Has `do` called in the next turn, by which what has been read in this one may be there, too."""
-        self._loop.call_soon(do)
+        loop = self._loop()
+        assert loop is not None, "whoever asks is on it"
+        loop.call_soon(do)
 
 
-_of_loops: "WeakKeyDictionary[asyncio.AbstractEventLoop, EndOfTurn]" = WeakKeyDictionary()
+_of_loops: "weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, EndOfTurn]" = weakref.WeakKeyDictionary()
 
 
 def end_of_turn(loop: asyncio.AbstractEventLoop) -> EndOfTurn:
