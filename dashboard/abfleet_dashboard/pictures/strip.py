@@ -48,11 +48,13 @@ def strip(
     if math.isfinite(margin) and axis.inside(margin):
         at = percent(axis.at(margin))
         parts.append(element("line", x1=at, x2=at, y1="2", y2="26", class_="strip-margin"))
-    if all(map(math.isfinite, interval)):
-        parts.append(_bar(axis, interval, "strip-interval"))
-        parts += _arrows(axis, interval)
-    if all(map(math.isfinite, alone)):
-        parts.append(_bar(axis, alone, "strip-alone"))
+    drawn = [estimate] if math.isfinite(estimate) else []
+    for bounds, class_ in ((interval, "strip-interval"), (alone, "strip-alone")):
+        if all(map(math.isfinite, bounds)):
+            parts.append(_bar(axis, bounds, class_))
+            drawn += bounds
+    if drawn:
+        parts += _arrows(axis, (min(drawn), max(drawn)))
     if math.isfinite(estimate) and axis.inside(estimate):
         parts.append(element("circle", cx=percent(axis.at(estimate)), cy="14", r="5", class_="strip-estimate"))
     return _drawing(parts, f"strip {tone}".strip())
@@ -81,7 +83,7 @@ def _bar(axis: Scale, bounds: Bounds, class_: str) -> Markup:
 
 
 def _arrows(axis: Scale, bounds: Bounds) -> list[Markup]:
-    """Arrows at the ends where an interval continues beyond the axis."""
+    """Arrows at the ends beyond which something lies: the rest of an interval, or the estimate itself."""
     found = []
     for beyond, x, shape in (
         (bounds[0] < axis.low, "0%", "M0 14L9 8V20Z"),

@@ -259,6 +259,9 @@ def test_an_interval_beyond_the_axis_ends_in_an_arrow() -> None:
     assert axis.high < 0.3
     assert "strip-arrow" in strip(axis, 0.0, (-4.0, 4.0))
     assert "strip-arrow" not in strip(axis, 0.01, (-0.04, 0.06))
+    assert "strip-arrow" in strip(axis, 0.0, (NAN, NAN), alone=(-0.05, 4.0))
+    assert "strip-arrow" in strip(axis, 0.4, (NAN, NAN)), "an estimate beyond it is not just missing"
+    assert "strip-arrow" not in strip(axis, 0.0, (-math.inf, math.inf)), "what is not drawn does not continue"
     assert "nan" not in strip(axis, NAN, (NAN, NAN))
     assert axis_for([]) == Scale(-0.1, 0.1)
 
