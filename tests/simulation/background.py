@@ -1,5 +1,6 @@
 """Threads of a simulated process: greenlets, which run only while everything else waits for them."""
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ class SimulatedBackground:
         self._once = once
         self._greenlet: greenlet | None = None
         self._ended = False
-        self._in_round = self._again = self._hurries = False
+        self._in_round = self._again = False
+        self._hurry_seconds = 0.0
         self._timer: Any = None
 
     def start(self) -> None:
@@ -66,7 +68,8 @@ class SimulatedBackground:
 
     def sleep(self, seconds: float) -> None:
         """Called in a round: everything else goes on for so long."""
-        if self._hurries:
+        if self._hurry_seconds > 0:
+            self._hurry_seconds -= seconds
             self._process.spent += seconds
         else:
             own = getcurrent()
@@ -77,15 +80,17 @@ class SimulatedBackground:
         """Has the rest done at once, and lets the loop wait for what it took."""
         if not self._process.alive:
             return True
-        self._hurries = True
+        self._hurry_seconds = math.inf if timeout_seconds is None else timeout_seconds
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         for _ in range(1000):
             if self._ended:
                 return True
+            if self._hurry_seconds <= 0:
+                break
             self._run()
-        return False
+        return False  # it is left where it is, as a daemon's thread
 
     def kill(self) -> None:
         """Ends it where it is."""

@@ -17,6 +17,8 @@ Shape = Sequence[int | str | None]
 HISTORIES = [[0, 0, 0], [1, 2, 3]]
 RAISING = 666.0
 """In the first feature of a row of `fragile`, makes ONNX Runtime raise."""
+ENDLESS_FROM = 1_000_000
+"""`endless` does not come to an end with items above it."""
 KINDS = {
     "FP32": TensorProto.FLOAT,
     "UINT8": TensorProto.UINT8,
@@ -228,6 +230,51 @@ def recommender(
         },
         opset=opset,
     )
+
+
+def endless() -> bytes:
+    """A recommender that is never done with a history that has an item above ENDLESS_FROM."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going_on"], ["goes_on"]),
+            helper.make_node("Add", ["count", "count"], ["twice"]),
+        ],
+        "turn",
+        [value("turn", TensorProto.INT64, []), value("going_on", TensorProto.BOOL, []), _scalar("count")],
+        [value("goes_on", TensorProto.BOOL, []), _scalar("twice")],
+    )
+    nodes = [
+        helper.make_node("ReduceMax", ["history"], ["largest"], keepdims=0),
+        helper.make_node("Sub", ["largest", "from"], ["above"]),
+        helper.make_node("Max", ["above", "none"], ["times"]),
+        helper.make_node("Mul", ["times", "many"], ["turns"]),
+        helper.make_node("Loop", ["turns", "", "nothing"], ["sum"], body=body),
+        helper.make_node("Shape", ["history"], ["shape"]),
+        helper.make_node("Slice", ["shape", "first", "second"], ["rows"]),
+        helper.make_node("Concat", ["rows", "k"], ["wanted"], axis=0),
+        helper.make_node("ReduceMax", ["history"], ["last"], axes=[1], keepdims=1),
+        helper.make_node("Add", ["last", "ids"], ["item_ids"]),
+        helper.make_node("Expand", ["sum", "wanted"], ["scores"]),
+    ]
+    return graph(
+        nodes,
+        [value("history", TensorProto.INT64, ["batch", "length"])],
+        [value("item_ids", TensorProto.INT64, ["batch", 5]), value("scores", TensorProto.FLOAT, ["batch", 5])],
+        {
+            "from": np.array(ENDLESS_FROM, np.int64),
+            "none": np.array(0, np.int64),
+            "many": np.array(10**12, np.int64),
+            "nothing": np.array(0, np.float32),
+            "first": np.array([0], np.int64),
+            "second": np.array([1], np.int64),
+            "k": np.array([5], np.int64),
+            "ids": np.arange(1, 6, dtype=np.int64)[None, :],
+        },
+    )
+
+
+def _scalar(name: str) -> onnx.ValueInfoProto:
+    return value(name, TensorProto.FLOAT, [])
 
 
 def sequence_output() -> bytes:

@@ -43,7 +43,7 @@ def test_what_gathers_during_an_inference_is_taken_at_once() -> None:
     inbox.withdraw(third)
     inbox.withdraw(first)
     slow.go_on.set()
-    inbox.close()
+    inbox.close(10)
     assert slow.groups == [[first], [second, fourth]]
     assert slow.left == [third]
 
@@ -56,7 +56,7 @@ def test_closing_answers_what_waits_and_ends_the_thread() -> None:
     calls: list[Call] = [FakeCall(0, b""), FakeCall(0, b"")]
     inbox.put(calls)
     inbox.start()
-    inbox.close()
+    inbox.close(10)
     assert [call for group in slow.groups for call in group] == calls
     assert "inference" not in {thread.name for thread in threading.enumerate()}
 
@@ -101,7 +101,7 @@ def test_a_quick_model_is_asked_on_the_loop_and_a_slow_one_on_its_thread() -> No
     assert not put()
     recording.seconds = 0.0
     assert [put() for _ in range(12)][-1]
-    inbox.close()
+    inbox.close(10)
 
 
 def test_after_a_minute_without_calls_nobody_knows_how_quick_the_model_is() -> None:
@@ -125,4 +125,4 @@ def test_after_a_minute_without_calls_nobody_knows_how_quick_the_model_is() -> N
     recording.now += FORGET_SECONDS
     recording.seconds = 0.0
     assert [put(), put()] == [False, True], "what was slow a minute ago counts no more either"
-    inbox.close()
+    inbox.close(10)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
+import psutil
 import pytest
 from abfleet_process.build_info import build_info
 from abfleet_protos.recommender_pb2 import RecommendRequest, RecommendResponse
@@ -16,6 +17,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from tests.support.fleet import wait_until
+from tests.support.small_graphs import ENDLESS_FROM, add_model, endless
 from tests.support.tiny_model import POISON_NAN, POISON_RAISE, add_version, expected, tiny_registry
 from tests.transport.serving import TRANSPORTS
 from tests.worker.worker_process import PATIENCE_SECONDS, WorkerProcess, run_to_end, running_worker
@@ -223,6 +225,22 @@ def test_a_second_signal_is_immediate(tmp_path: Path) -> None:
         assert next(watch).status == NOT_SERVING
         worker.process.send_signal(signal.SIGTERM)
         assert worker.process.wait(PATIENCE_SECONDS) == 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_model_that_hangs_does_not_keep_the_process(tmp_path: Path, transport: str) -> None:
+    """A run without an end is left behind once the time for running calls is up; it is said, and nobody has to kill."""
+    add_model(tmp_path / "registry", "v1", endless())
+    flags = ("--version", "v1", "--transport", transport, "--drain-timeout", "0.5")
+    with running_worker(tmp_path, tmp_path / "registry", *flags) as worker:
+        process = psutil.Process(worker.process.pid)
+        before = process.cpu_times().user
+        pending = worker.start_batch([RecommendRequest(item_ids=[ENDLESS_FROM + 1]).SerializeToString()])
+        wait_until(lambda: process.cpu_times().user > before + 0.5, "the model runs and runs")
+        worker.process.send_signal(signal.SIGTERM)
+        assert worker.process.wait(PATIENCE_SECONDS) == 1
+        assert pending.code() is not grpc.StatusCode.OK
+    assert "the model is still running, and is left behind" in worker.errors.read_text()
 
 
 def test_a_broken_model_is_one_line_and_exit_code_1(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The composition root: settings to a serving worker, and its way out. Decides nothing for the parts."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -39,6 +40,8 @@ from abfleet_worker.tensors.oip_services import OipServices
 from abfleet_worker.tracing import InferenceTracer
 
 EXIT_FAILURE = 1
+INBOX_SECONDS = 2.0
+"""For the thread of the model to end once nobody waits for an answer; one that hangs must not keep the process."""
 SERVICES = (
     recommender_pb2.DESCRIPTOR.services_by_name["Recommender"].full_name,
     worker_pb2.DESCRIPTOR.services_by_name["Worker"].full_name,
@@ -87,14 +90,19 @@ async def serve(settings: WorkerSettings, operations: OperationalLog) -> int:
                 print(f"ready {serving.address} version {model.version}", flush=True)
                 await signals.first.wait()
         log.info("draining", delay_seconds=settings.drain_delay_seconds, timeout_seconds=settings.drain_timeout_seconds)
-        if not await signals.drain(serving.drain):
+        drained = await signals.drain(serving.drain)
+        if not drained:
             log.warning(
                 "a second signal ended the drain; running calls may have been cut off",
                 in_progress=serving.server.in_progress,
             )
-            return EXIT_FAILURE
-    log.info("stopped")
-    return 0
+    if serving.left_behind:
+        log.warning("the model is still running, and is left behind")
+        operations.close()
+        os._exit(EXIT_FAILURE)  # ONNX Runtime aborts a process that ends in order while a model runs
+    if drained:
+        log.info("stopped")
+    return 0 if drained else EXIT_FAILURE
 
 
 def _load(settings: WorkerSettings, name: str) -> OnnxModel:
@@ -127,6 +135,8 @@ class WorkerServing:
         self._machine = machine
         self._tls = tls
         self._checking: asyncio.Task[None] | None = None
+        self.left_behind = False
+        """Whether the model was still running when all was closed."""
         rpc_metrics = RpcMetrics(METHODS)
         # A name that is not the version's own is an alias, which may lead to another version tomorrow.
         self._alias = settings.version if settings.version != model.version else ""
@@ -266,7 +276,7 @@ class WorkerServing:
             self._checking.cancel()
             await asyncio.gather(self._checking, return_exceptions=True)
         await self.server.close()
-        self._inbox.close()
+        self.left_behind = not self._inbox.close(INBOX_SECONDS)
         self.metrics.close()
         if self.spans is not None:
             self.spans.close()

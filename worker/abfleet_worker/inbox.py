@@ -102,12 +102,12 @@ class Inbox:
             self._gone.append(call)
         self._background.wake()
 
-    def close(self) -> None:
-        """Answers what waits and ends the thread."""
+    def close(self, timeout_seconds: float) -> bool:
+        """Answers what waits and ends the thread; False if the model is not done by the timeout, and is left behind."""
         with self._changed:
             self._closed = True
         self._background.wake()
-        self._background.join()
+        return self._background.join(timeout_seconds)
 
     def _round(self) -> float | None:
         with self._changed:
