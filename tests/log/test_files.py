@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,25 @@ def test_the_thread(tmp_path: Path) -> None:
     one = LogKeeper(tmp_path, HERE, compresses=True, retention_seconds=0)
     one.start()
     one.wake()
-    one.close()
-    one.close()
+    assert one.close(30)
+    assert one.close(30)
     assert len(names(tmp_path)) == 1
+
+
+def test_a_disk_that_does_not_answer_does_not_keep_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is being compressed for good is left behind."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def stuck(self: LogKeeper, path: Path) -> None:
+        begun.set()
+        go_on.wait()
+
+    monkeypatch.setattr(LogKeeper, "_compress", stuck)
+    path = closed(tmp_path, HERE, b"1\n")
+    one = LogKeeper(tmp_path, HERE, compresses=True, retention_seconds=0)
+    one.start()
+    assert begun.wait(30)
+    assert not one.close(0.05)
+    assert names(tmp_path) == [path.name]
+    go_on.set()
+    assert one.close(30)

@@ -32,6 +32,8 @@ STALLED_SECONDS = 1.0
 """A write that takes longer counts as one that fails, for health."""
 CLOSE_SECONDS = 10.0
 """At the end, for a disk that does not answer."""
+KEEPER_SECONDS = 2.0
+"""Before that, for closed files: the lines that are still to be written must not wait for them."""
 REPORT_SECONDS = 10.0
 
 
@@ -246,8 +248,8 @@ class DecisionLog:
         if self._flusher is not None:
             self._flusher.cancel()
         self.flush()
-        if self._keeper is not None:
-            self._keeper.close()
+        if self._keeper is not None and not self._keeper.close(KEEPER_SECONDS):
+            log.warning("closed log files are still being looked after, and are left as they are", where=self.path)
         if not self._writer.close(CLOSE_SECONDS):
             log.error("the decision log was not written to its end in time", where=self.path, lines=self.buffered)
         elif self.counters.lost:

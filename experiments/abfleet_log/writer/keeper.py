@@ -53,11 +53,11 @@ class LogKeeper:
         """Starts a round at once, because a file has been closed."""
         self._background.wake()
 
-    def close(self) -> None:
-        """Stops; a file that is being compressed stays as it was."""
+    def close(self, timeout_seconds: float) -> bool:
+        """Stops, whether in time or not; a file that is being compressed stays as it was."""
         self._closing.set()
         self._background.wake()
-        self._background.join()
+        return self._background.join(timeout_seconds)
 
     def _round(self) -> float | None:
         if self._closing.is_set():
