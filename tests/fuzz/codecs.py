@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, cast
 
-from abfleet_router.fleet.http2_client import ClientConnection
+from abfleet_router.fleet.http2_client import DEAD_AFTER_CHECKS, ClientConnection
 from abfleet_router.fleet.http2_client_stream import ClientStream, RpcFailed
 from abfleet_transport.call import Code
 from abfleet_transport.http2 import frames as http2
@@ -235,6 +235,7 @@ class Conversation:
         self.told: list[bytes] = []
         self.watch_ends: list[bytes | RpcFailed] = []
         self.replied = 0
+        self.looks = 0  # since the client read something
         self.drained = self.client_lost = self.server_lost = False
 
     def _on_closed(self, connection: object) -> None:
@@ -294,7 +295,10 @@ class Conversation:
                 one.answer = said
 
     def _look(self) -> None:
-        self.client.check_liveness(alone=self.source.random() < 0.5)
+        alone = self.source.random() < 0.5
+        self.looks += 1
+        if self.kind == "wrong" or self.looks < DEAD_AFTER_CHECKS:  # a client that hears nothing gives up, rightly
+            self.client.check_liveness(alone=alone)
 
     def _watch(self) -> None:
         if self.client.usable and self.client.may_watch and not self.told and not self.watch_ends:
@@ -351,6 +355,7 @@ class Conversation:
             self.to_client.put(said)
         if part := self.to_client.take(most):
             went = True
+            self.looks = 0
             if not self.client_wire.closing:
                 self.client.data_received(part)
         elif (wire.closing or wire.ended or self.server_lost) and not self.client_lost and not self.to_client.waiting:
