@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 RECOVERY_SECONDS = 12.0
 """After a fault: the longest ejection is 8 s, connecting takes up to 2."""
+TOLD_SECONDS = 0.01
+"""From a connection's reset until its owner hears of it: what it does in between goes nowhere."""
 
 
 class Faults:
@@ -149,7 +151,7 @@ class Faults:
 
     def _fault_reset_caller(self, place: int, fault: Fault) -> None:
         for number in range(len(self._simulation.routers)):  # it may be a connection to any of them
-            self._harm("router", number, 0.0, 0.0)
+            self._harm("router", number, 0.0, TOLD_SECONDS)
         self._simulation.network.reset(self._simulation.callers.process, place)
 
     def _connections(self, worker: WorkerState) -> list[Any]:

@@ -22,6 +22,11 @@ KINDS = (
     *("disk_slow", "flood", "dns_fails", "leave_dns"),
 )
 """What can go wrong. `end` is SIGTERM, `stop` SIGSTOP, `stall` a process that does not get the processor."""
+ON_ROUTERS = (
+    *("kill_router", "end_router", "stop_router", "stall_router", "disk_full", "disk_slow", "clock", "flood"),
+    "reset_caller",
+)
+"""Those whose target is a router; that of all others is a worker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +146,7 @@ def fault_of(chance: random.Random, kind: str, *, workers: int, routers: int, po
     elif kind == "reset_stream":
         amount = chance.choice((2.0, 7.0, 8.0, 11.0))
     at = round(chance.uniform(FIRST_FAULT, LAST_FAULT - seconds), 3)
-    on_routers = kind in ("kill_router", "end_router", "stop_router", "stall_router", "disk_full", "disk_slow")
-    on_routers = on_routers or kind in ("clock", "flood", "reset_caller")
-    return Fault(at, kind, seconds, chance.randrange(routers if on_routers else workers), amount)
+    return Fault(at, kind, seconds, chance.randrange(routers if kind in ON_ROUTERS else workers), amount)
 
 
 def without(script: Script, *places: int) -> Script:

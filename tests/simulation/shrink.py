@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from tests.simulation.script import Script, without
+from tests.simulation.script import ON_ROUTERS, Script, without
 
 MOST_RUNS = 200
 
@@ -52,4 +52,5 @@ def shorter_ones(script: Script) -> Iterator[Script]:
             half_fault = replace(fault, seconds=round(fault.seconds / 2, 3))
             yield replace(script, faults=(*script.faults[:place], half_fault, *script.faults[place + 1 :]))
     if script.routers > 1:
-        yield replace(script, routers=1)
+        faults = tuple(replace(one, target=0) if one.kind in ON_ROUTERS else one for one in script.faults)
+        yield replace(script, routers=1, faults=faults)

@@ -3,13 +3,14 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.simulation.old_faults import OLD_FAULTS, put_back
 from tests.simulation.script import FINAL, Fault, Phase, Script, loads, script_of
-from tests.simulation.shrink import kind_of, shrink
+from tests.simulation.shrink import kind_of, shorter_ones, shrink
 from tests.simulation.simulation import run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,3 +101,11 @@ def test_a_failing_script_is_cut_down() -> None:
         assert [kind_of(one) for one in run(loads(short.dumps())).broken] == [kind_of(broken[0])]
     assert [fault.kind for fault in short.faults] == ["disk_full"]
     assert sum(phase.calls for phase in short.phases) <= 10
+
+
+def test_a_shorter_script_of_one_router_has_no_fault_of_another() -> None:
+    """What was done to the second of two is then done to the first; a worker keeps its number."""
+    faults = (Fault(8.0, "flood", 0.3, 1, 100.0), Fault(9.0, "kill_worker", 0.3, 3))
+    two = replace(script(*faults), routers=2)
+    (one,) = (shorter for shorter in shorter_ones(two) if shorter.routers == 1)
+    assert [fault.target for fault in one.faults] == [0, 3]

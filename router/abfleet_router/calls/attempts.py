@@ -91,10 +91,8 @@ class Attempts:
             default_has_room=reason is not FailureReason.OVERLOAD or has_room(default),
         )
         step = next_step(failed)
-        if step is NextStep.RETRY and not self.budget.spend():
+        if step is NextStep.RETRY and not self.spend_retry():
             step = NextStep.FAIL if on_default else NextStep.FALLBACK
-        elif step is NextStep.RETRY:
-            self._metrics.retries += 1
         replica = other or same
         if step is NextStep.RESEND and replica is not None:
             routed.resent = True
@@ -110,6 +108,12 @@ class Attempts:
             if said is not None and time_left:
                 code, text = said
             self.fail(routed, code, text, failure=reason)
+
+    def spend_retry(self) -> bool:
+        """Whether the budget has one more retry, which is counted then."""
+        allowed = self.budget.spend()
+        self._metrics.retries += allowed
+        return allowed
 
     def fall_back(self, routed: RoutedCall, default: Pool, reason: FailureReason, now: float) -> None:
         """Lets the default version answer, and says so in the log."""

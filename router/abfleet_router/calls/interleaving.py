@@ -201,21 +201,24 @@ class Interleaving:
         pair.routed.attempts = sum(team.attempts for team in pair.teams)
 
     def _both_lost(self, routed: RoutedCall, losses: Sequence[TeamLoss]) -> None:
-        """The default version answers, if it is not one of the two and the caller is not to blame.
+        """The default version answers, if the caller is not to blame.
 
-        Of two reasons the log has the default's, or else the second version's.
+        Where it is one of the two it has had its attempts. It is asked once more if its time was up, because that was
+        half of the call's. Of two reasons the log has the default's, or else the second version's.
         """
         for loss in losses:
             if loss.failure is None:
                 self._attempts.fail(routed, loss.code, loss.text)
                 return
-        default = routed.snapshot.default_pool
         pools = [loss.team.snapshot.default_pool for loss in losses]
-        last = pools.index(default) if default in pools else -1
-        failure = losses[last].failure
+        default = routed.snapshot.default_pool
+        last = pools.index(default) if default in pools else 1
+        failure, asked = losses[last].failure, pools[last]
         assert failure is not None
-        routed.resent = routed.retried = True  # each has had its attempts
-        self._attempts.after_failure(routed, pools[last], failure, broke=False)
+        if asked is default and failure is FailureReason.TIMEOUT and self._attempts.spend_retry():
+            asked = pools[1 - last]
+        routed.resent = routed.retried = True
+        self._attempts.after_failure(routed, asked, failure, broke=False)
 
     def _serve_both(self, routed: RoutedCall, first: TeamAnswer, second: TeamAnswer) -> None:
         teams = routed.snapshot.teams[routed.arm.index]

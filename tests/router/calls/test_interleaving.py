@@ -321,6 +321,28 @@ async def test_half_of_the_time_is_kept_for_the_default(make_bench: Make) -> Non
     assert call.code is Code.OK
 
 
+@pytest.mark.parametrize("budget", [1.0, 0.0])
+async def test_where_both_are_late_the_default_has_the_other_half(make_bench: Make, budget: float) -> None:
+    """Though it is one of the two: each of both had half of the time only. That is a retry, and costs budget."""
+    settings = RoutingSettings(name="router-1", retry_banked=budget, retry_per_call=0.0, retry_per_second=0.0)
+    bench = await make_bench(config=CONFIG, settings=settings)
+    call = bench.call("forced", request_id="r1", seconds=0.2)
+    await bench.arrive(call)
+    bench.clock.advance(0.11)
+    bench.fleet.sweep()
+    await turns()
+    assert bench.metrics.retries == budget
+    if budget:
+        await answer(bench, "v1")
+        assert list(call.response.item_ids) == [1, 2, 3, 4]
+    line = line_of(bench, call)
+    served = ("OK", "v1", "timeout") if budget else ("UNAVAILABLE", None, None)
+    assert (line["status"], line["served_version"], line["fallback"]) == served
+    assert line["failure"] == "timeout"
+    assert "teams" not in line
+    bench.nothing_is_left()
+
+
 @pytest.mark.parametrize("answered", [(), ("v1",)])
 async def test_a_caller_that_goes_takes_both_back(make_bench: Make, answered: tuple[str, ...]) -> None:
     """Nothing is left in any queue, and the call has one line."""
