@@ -77,6 +77,39 @@ def test_repeats_count_once(tmp_path: Path) -> None:
     assert metric(report, "revenue_per_user")["value"] == 2.5
 
 
+CHANGED: tuple[dict[str, object], ...] = (
+    {"group": "control", "model_version": "v1"},
+    {"status": "UNAVAILABLE", "served_version": None, "items": []},
+    {"latency_ms": 900.0},
+    {"items": [7, 8]},
+    {"synthetic": True},
+    {"reason": "override"},
+    {"allocation": "000000000002"},
+    {"bucket": 5},
+)
+
+
+@pytest.mark.parametrize("detailed", [False, True])
+def test_of_repeats_at_the_same_time_one_counts_in_whatever_order(tmp_path: Path, detailed: bool) -> None:
+    """Two lines of the same call that say different things: the report does not depend on which is read first."""
+    reports = []
+    for order in (1, -1):
+        log = LogLines()
+        for user, changed in enumerate(CHANGED * 2):
+            at, request = START + HOUR * user, f"r{user}"
+            for said in ({}, changed)[::order]:
+                log.exposure(f"u{user}", "treatment", at, request_id=request)
+                log.lines[-1] |= said
+            log.exposure(f"c{user}", "control", at)
+            log.outcome("click", f"u{user}", request, at, item_id=7, outcome_id=f"click-{user}")
+        folder = tmp_path / str(order)
+        folder.mkdir()
+        reports.append(
+            analyse([log.write(folder)], load_text(file_text()), detailed=detailed).as_dict(detailed=detailed)
+        )
+    assert reports[0] == reports[1]
+
+
 def test_clicks_count_once_for_a_request_and_item_of_its_list(tmp_path: Path) -> None:
     """A repeated click, one on another item and one of another user's request add nothing; ctr is pairs over lists."""
     log = LogLines()

@@ -175,12 +175,13 @@ def _exposures(log: Log, known: ir.Table, outcomes: ir.Table, layout: Layout) ->
 
 def _first_ones(table: ir.Table, repeated: ir.Table, key: str) -> ir.Table:
     """A table without the later of rows with the same key, of which `repeated` has those that occur more than once."""
-    ranked = _ranked(table, repeated, key)
+    ranked = _ranked(table, repeated, key, *(name for name in table.columns if name not in (key, "at")))
     return table.anti_join(repeated, key).union(ranked.filter(ranked["rank"] == 0).drop("rank"))
 
 
 def _ranked(table: ir.Table, repeated: ir.Table, key: str, *then: str) -> ir.Table:
-    """The rows with a repeated key, each with its `rank` among those of its key: by time, and `then` by columns."""
+    """The rows with a repeated key, each with its `rank` among those of its key: by time, and `then` by columns, so
+    that it does not depend on which file was read first."""
     twice = table.semi_join(repeated, key)
     order = [twice["at"], *(twice[name] for name in then)]
     return twice.mutate(rank=ibis.row_number().over(group_by=twice[key], order_by=order))
