@@ -53,6 +53,7 @@ def comparable(pairs: ir.Table) -> ir.Table:
 
 
 def _first(lines: ir.Table, *key: str) -> ir.Table:
-    """Each of these once: a caller may have tried again with the same request id."""
-    window = ibis.window(group_by=key, order_by=["at"])
+    """Each of these once: a caller may have tried again with the same request id. Of the same time it is always the
+    same one, whichever file is read first."""
+    window = ibis.window(group_by=key, order_by=["at", *(name for name in lines.columns if name not in (*key, "at"))])
     return lines.mutate(place=ibis.row_number().over(window)).filter(ibis._.place == 0).drop("place")

@@ -92,6 +92,20 @@ def test_each_request_counts_once(tmp_path: Path) -> None:
     assert (second["version"], second["compared"], second["identical"]["mean"]) == ("v4", 1, 0.0)
 
 
+def test_of_two_lines_with_the_same_time_the_same_one_counts(tmp_path: Path) -> None:
+    """Whichever is read first, of users' calls and of those in the shadow."""
+    comparisons = []
+    for order in (1, -1):
+        log = LogLines()
+        for items in ([1, 2], [8, 9])[::order]:
+            for user in range(6):
+                log.exposure(f"u{user}", "control", items=items, request_id=f"r{user}")
+                log.shadow(f"r{user}", f"u{user}", [1, items[1]], latency_ms=float(items[0]))
+        (tmp_path / str(order)).mkdir()
+        comparisons.append(found(log.write(tmp_path / str(order))))
+    assert comparisons[0] == comparisons[1]
+
+
 def test_the_same_request_id_of_two_users_is_two_requests(tmp_path: Path) -> None:
     """The user is part of the key; a call without a user is joined by its request id alone."""
     log = LogLines()
