@@ -51,6 +51,10 @@ class Truth:
     quality: Mapping[str, int]
 
 
+LEAST_USERS = 3
+"""Of each group, in the time of an allocation, from whom its buckets are told where no line does."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Table:
     """An allocation as the file has it: the group of each bucket, and how many runs they make."""
@@ -359,9 +363,12 @@ def _strata(
     if len(order) > 1:
         for one in order:
             table = tables[one]
-            here = {unit.group for unit in units if unit.allocation == one}
+            begin = min(spell.begin for spell in spells if spell.allocation == one)
+            end = min((spell.begin for spell in spells if spell.begin > begin), default=None)
+            here = Counter(u.group for u in units if u.allocation == one and (end is None or u.first < end))
             wanted = {group for group, weight in table.weights.items() if weight}
-            seen &= here == wanted and table.runs == len(wanted) <= 3
+            seen &= {group for group, n in here.items() if n >= LEAST_USERS} >= wanted >= here.keys()
+            seen &= table.runs == len(wanted) <= 3
     earliest: dict[tuple[str, int], datetime] = {}  # of a user under a salt
     for unit in units:
         key = (unit.user, unit.bucket)

@@ -39,7 +39,6 @@ class LoggedAllocation:
         salt: None where the log does not say. told: When it first said so; None where the file does.
         buckets: int[10000], the group of each bucket, where the id proves it; else None.
         described: Since when the file or an `allocation` line names its groups; None where they are known when seen.
-        guessed: Whether nothing proves the shares: no file, no `allocation` line, and several groups had no call yet.
     """
 
     id: str
@@ -49,7 +48,6 @@ class LoggedAllocation:
     buckets: NDArray[np.int64] | None = None
     told: datetime | None = None
     described: datetime | None = None
-    guessed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,9 +186,7 @@ def find_allocations(
         event = events.get(identity, LoggedShares(None, None, {}))
         told = event.weights or from_file.get(identity) or {}
         begin = moment(begins[identity])
-        shares, guessed = (
-            (told, False) if told else _completed(propensities[identity], groups, _filed(experiment, begin))
-        )
+        shares = told or _completed(propensities[identity], groups, _filed(experiment, begin))
         of_file = experiment is not None and identity in from_file
         at = None if event.at_us is None else moment(event.at_us)
         found.append(
@@ -202,7 +198,6 @@ def find_allocations(
                 _buckets(splits[identity], groups) if identity in splits else None,
                 told=None if of_file else at,
                 described=at if experiment is None else begin,
-                guessed=guessed,
             )
         )
     return found
@@ -263,14 +258,13 @@ def _filed(experiment: Experiment | None, at: datetime) -> Mapping[str, float]:
 
 def _completed(
     seen: Mapping[str, tuple[int, float]], groups: Sequence[str], filed: Mapping[str, float]
-) -> tuple[Mapping[str, float], bool]:
-    """Shares from the calls and the propensity of each group that was seen; what is missing to 1 is the others', and
-    whether more than one of them may have it.
+) -> Mapping[str, float]:
+    """Shares from the calls and the propensity of each group that was seen; what is missing to 1 is the others'.
 
     Of groups whose propensities are too much together, those of few calls are strangers' or wrong.
     """
     if not any(share for _, share in seen.values()):
-        return filed or {name: 1 / len(groups) for name in groups}, True
+        return filed or {name: 1 / len(groups) for name in groups}
     shares: dict[str, float] = {}
     left = 1.0
     for name, (_, share) in sorted(seen.items(), key=lambda item: (-item[1][0], item[0])):
@@ -279,10 +273,10 @@ def _completed(
     unseen = [name for name in groups if name not in seen]
     unseen = [name for name in unseen if filed.get(name)] or [name for name in unseen if name in filed] or unseen
     if left <= 1e-6 or not unseen:
-        return shares, False
+        return shares
     total = math.fsum(filed.get(name, 0.0) for name in unseen)
     more = {name: left * (filed.get(name, 0.0) / total if total else 1 / len(unseen)) for name in unseen}
-    return shares | more, len(unseen) > 1
+    return shares | more
 
 
 def index_of(column: ir.StringValue, values: Sequence[str]) -> ir.IntegerValue:

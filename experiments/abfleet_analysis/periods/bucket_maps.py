@@ -2,10 +2,13 @@
 
 The file proves it for its own allocations, and an `allocation` line for its own where no ramp went before. Of others
 the shares are mostly known: a split that follows from them, by itself or after those of the allocations before, is
-taken if it is what users met. Else the buckets are those that were seen.
+taken if it is what users met. Else the buckets are those that were seen. Either is decided once, as soon as there are
+users enough: who comes later changes nothing of what a look has said.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from itertools import permutations
 from typing import Final
 
@@ -20,37 +23,63 @@ from abfleet_analysis.periods.cells import UNKNOWN, observed_buckets
 
 AGREEING: Final = 0.75
 """Of each group's users, to be where a split has the group. Of another split's treatment hardly any would be."""
+LEAST_USERS: Final = 3
+"""Of each group that has a share, before a split is taken for what they met."""
+LEAST_OBSERVED: Final = 100
+"""The same before buckets are told from users alone."""
 MOST_ORDERS: Final = 3
 """Treatments of which every order is tried, where no file says in which order they took their buckets."""
 
 
-def bucket_map(
-    found: Sequence[LoggedAllocation], period: int, columns: Mapping[str, NDArray[np.int64]], *, ordered: bool
-) -> NDArray[np.int64]:
-    """The group of each bucket: int[10000], -1 where nobody knows.
+@dataclass(frozen=True, slots=True)
+class BucketMap:
+    """Which group has which bucket.
 
-    found: All allocations in order of time, of which `period` is asked for. columns: `n` users of each `period`,
-    `bucket` and group `g`. ordered: Whether groups are in the file's order, after the control.
+    Attributes:
+        buckets: int[10000], -1 where nobody knows.
+        known: Since when; None where it always was, or never is.
     """
-    proven, weights = found[period].buckets, found[period].weights
-    if proven is not None:
-        return proven
-    mine = (columns["period"] == period) & (columns["bucket"] >= 0) & (columns["bucket"] < BUCKETS)
-    votes = np.zeros((BUCKETS, len(weights)))
-    np.add.at(votes, (columns["bucket"][mine], columns["g"][mine]), columns["n"][mine])
-    voted = np.flatnonzero(votes.sum(axis=1))
-    if found[period].guessed:
-        seen = np.full(BUCKETS, UNKNOWN, dtype=np.int64)
-        seen[voted] = votes[voted].argmax(axis=1)
-        return seen
-    for split in _splits([one.weights for one in found[: period + 1]], ordered=ordered):
-        if _agrees(split, votes):
-            return split
-    return observed_buckets(voted, votes[voted].argmax(axis=1), weights)
+
+    buckets: NDArray[np.int64]
+    known: datetime | None = None
 
 
-def _splits(weights: Sequence[Floats], *, ordered: bool) -> Iterator[NDArray[np.int64]]:
-    """The splits that these shares, the last of which are in force, may have led to; the plain one first."""
+NOBODY_KNOWS: Final = BucketMap(np.full(BUCKETS, UNKNOWN, dtype=np.int64))
+Columns = Mapping[str, NDArray[np.int64]]
+
+
+def bucket_map(
+    found: Sequence[LoggedAllocation], period: int, moments: Iterable[tuple[datetime, Columns]], *, ordered: bool
+) -> BucketMap:
+    """The buckets of an allocation while it was in force once.
+
+    found: All allocations in order of time, of which `period` is asked for. moments: In order of time, and not after
+    the next allocation began, the users who had come to this one by then: `n` of each `bucket` and group `g`.
+    ordered: Whether groups are in the file's order, after the control.
+    """
+    one = found[period]
+    if one.buckets is not None:
+        return BucketMap(one.buckets, one.told)
+    splits = _splits([one.weights for one in found[: period + 1]], ordered=ordered)
+    for at, columns in moments:
+        votes = np.zeros((BUCKETS, len(one.weights)))
+        np.add.at(votes, (columns["bucket"], columns["g"]), columns["n"])
+        least = votes.sum(axis=0)[one.weights > 0].min(initial=np.inf)
+        if least < LEAST_USERS:
+            continue
+        agreements = [_agreement(split, votes) for split in splits]
+        most = max(agreements, default=0.0)
+        if most >= AGREEING and agreements.count(most) == 1:  # of two alike, later users will show which it is
+            return BucketMap(splits[agreements.index(most)], at)
+        if least >= LEAST_OBSERVED:
+            voted = np.flatnonzero(votes.sum(axis=1))
+            return BucketMap(observed_buckets(voted, votes[voted].argmax(axis=1), one.weights), at)
+    return NOBODY_KNOWS
+
+
+def _splits(weights: Sequence[Floats], *, ordered: bool) -> list[NDArray[np.int64]]:
+    """The different splits that these shares, the last of which are in force, may have led to."""
+    found: dict[bytes, NDArray[np.int64]] = {}
     rows = [np.rint(one * BUCKETS).astype(int).tolist() for one in weights]
     treatments = range(1, len(rows[-1]))
     weighted = [group for group in treatments if any(row[group] for row in rows)]
@@ -60,12 +89,16 @@ def _splits(weights: Sequence[Floats], *, ordered: bool) -> Iterator[NDArray[np.
         placed = [[row[group] for group in names] for row in rows]
         for history in (placed[-1:], placed):
             if all(sum(row) == BUCKETS for row in history):
-                runs = fold(history, control=0)
-                yield np.array(names)[np.frombuffer(table(runs), dtype=np.uint8)]
+                split = np.array(names)[np.frombuffer(table(fold(history, control=0)), dtype=np.uint8)]
+                found.setdefault(split.tobytes(), split)
+    return list(found.values())
 
 
-def _agrees(split: NDArray[np.int64], votes: Floats) -> bool:
-    """Whether most users of each group are where a split has it. votes: float64[10000, groups], users."""
+def _agreement(split: NDArray[np.int64], votes: Floats) -> float:
+    """The part of users who are where a split has them, of the group of which it is least.
+
+    votes: float64[10000, groups], users.
+    """
     users = votes.sum(axis=0)
     there = np.array([votes[split == group, group].sum() for group in range(len(users))])
-    return bool((there >= AGREEING * users).all())
+    return float((there[users > 0] / users[users > 0]).min(initial=1.0))

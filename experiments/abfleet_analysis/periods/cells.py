@@ -42,7 +42,7 @@ class AllocationPeriod:
         weights: float64[groups], shares in force, 0 to 1.
         salt: Equal where the users of a bucket are the same.
         buckets: int[10000], the group of each, UNKNOWN where nobody knows.
-        salt_known: Since when it is known whose salt is the same; None where it always was.
+        known_since: Since when it is known whose salt is the same, and whose bucket is whose; None where it always was.
     """
 
     id: str
@@ -50,12 +50,12 @@ class AllocationPeriod:
     weights: Floats
     salt: str
     buckets: NDArray[np.int64]
-    salt_known: datetime | None = None
+    known_since: datetime | None = None
 
     @property
     def known(self) -> datetime:
-        """When its begin and its salt were known."""
-        return self.begin if self.salt_known is None else max(self.begin, self.salt_known)
+        """When its begin, its salt and its buckets were known."""
+        return self.begin if self.known_since is None else max(self.begin, self.known_since)
 
 
 class Newcomers(IntEnum):

@@ -1,17 +1,18 @@
 """Which cell each unit of an experiment is in. Ibis expressions and small queries; the rules are in cells.py."""
 
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timedelta
 
 import ibis
 import ibis.expr.types as ir
 import numpy as np
 import pyarrow as pa
 from abfleet_experiments.bucketing import BUCKETS
+from numpy.typing import NDArray
 
 from abfleet_analysis.periods import cells as cells_of
 from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, microseconds
-from abfleet_analysis.periods.bucket_maps import bucket_map
+from abfleet_analysis.periods.bucket_maps import BucketMap, Columns, bucket_map
 from abfleet_analysis.periods.cells import UNKNOWN, AllocationPeriod, Cells, Newcomers
 from abfleet_analysis.periods.succession import dealt, in_force
 from abfleet_analysis.storage.fetching import columns_of, fetched_rows
@@ -33,15 +34,56 @@ def divided(
         return cells_of.divide(
             [AllocationPeriod(one.id, one.begin, one.weights, "", np.full(BUCKETS, UNKNOWN))], window
         )
-    counted = units.filter(units.bucket.notnull()).group_by("period", "bucket", "g").aggregate(n=ibis._.count())
-    columns = columns_of(counted)
-    maps = [bucket_map(found, period, columns, ordered=ordered) for period in range(len(found))]
+    spells = in_force(calls, found, looks)
+    maps = _maps(units, found, looks, spells, ordered=ordered)
     salts = dealt(units, found, looks)
     periods = [
-        AllocationPeriod(found[one].id, begin, found[one].weights, salts[one].salt, maps[one], salts[one].known)
-        for one, begin in in_force(calls, found, looks)
+        AllocationPeriod(
+            found[one].id,
+            begin,
+            found[one].weights,
+            salts[one].salt,
+            buckets.buckets,
+            known_since=max((at for at in (salts[one].known, buckets.known) if at is not None), default=None),
+        )
+        for (one, begin), buckets in zip(spells, maps, strict=True)
     ]
     return cells_of.divide(periods, window)
+
+
+def _maps(
+    units: ir.Table,
+    found: Sequence[LoggedAllocation],
+    looks: Looks,
+    spells: Sequence[tuple[int, datetime]],
+    *,
+    ordered: bool,
+) -> list[BucketMap]:
+    """The buckets of each spell, in which an allocation was in force."""
+    rows: Columns = {}
+    if any(one.buckets is None for one in found):
+        begun = ibis.literal(0)
+        for _, begin in spells[1:]:
+            begun = begun + (units["first"] >= microseconds(begin)).cast("int32")
+        known = units.filter(units.bucket.between(0, BUCKETS - 1))
+        placed_units = known.mutate(look=looks.index(known["first"]), spell=begun)
+        rows = columns_of(placed_units.group_by("period", "bucket", "g", "look", "spell").aggregate(n=ibis._.count()))
+
+    def moments(spell: int) -> Iterator[tuple[datetime, Columns]]:
+        one, begin = spells[spell]
+        end = spells[spell + 1][1] if spell + 1 < len(spells) else None
+        mine = rows["period"] == one
+        for look, at in enumerate(looks.times):
+            if begin <= at and (end is None or at < end):
+                yield at, _where(rows, mine & (rows["look"] <= look))
+        if end is not None:
+            yield end, _where(rows, mine & (rows["spell"] <= spell))
+
+    return [bucket_map(found, one, moments(spell), ordered=ordered) for spell, (one, _) in enumerate(spells)]
+
+
+def _where(rows: Columns, chosen: NDArray[np.bool_]) -> Columns:
+    return {name: column[chosen] for name, column in rows.items()}
 
 
 def with_cells(storage: Storage, units: ir.Table, found: Sequence[LoggedAllocation], cells: Cells) -> ir.Table:

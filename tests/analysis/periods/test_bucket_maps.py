@@ -1,21 +1,22 @@
 """The buckets of an allocation that neither the file nor a line proves, from the users who were seen."""
 
+from collections.abc import Sequence
+
 import numpy as np
-import pytest
 from abfleet_analysis.periods.allocation_periods import LoggedAllocation
-from abfleet_analysis.periods.bucket_maps import bucket_map
+from abfleet_analysis.periods.bucket_maps import BucketMap, Columns, bucket_map
 from abfleet_experiments.allocate import fold, table
 from abfleet_experiments.bucketing import BUCKETS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.analysis.log_lines import START
+from tests.analysis.log_lines import DAY, START
 
 
-def found(*shares: tuple[float, ...], guessed: bool = False) -> list[LoggedAllocation]:
+def found(*shares: tuple[float, ...]) -> list[LoggedAllocation]:
     """Allocations with these shares."""
     pairs = enumerate(shares)
-    return [LoggedAllocation(str(n), START, np.array(one), None, guessed=guessed) for n, one in pairs]
+    return [LoggedAllocation(str(n), START, np.array(one), None) for n, one in pairs]
 
 
 def split(*rows: tuple[int, ...]) -> np.ndarray:
@@ -23,20 +24,48 @@ def split(*rows: tuple[int, ...]) -> np.ndarray:
     return np.frombuffer(table(fold([[one * 100 for one in row] for row in rows], control=0)), np.uint8).astype(int)
 
 
-def seen(truth: np.ndarray, buckets: list[int]) -> dict[str, np.ndarray]:
-    """One user in each of these buckets of the last allocation."""
+def seen(truth: np.ndarray, buckets: Sequence[int]) -> Columns:
+    """One user in each of these buckets."""
     listed = np.array(buckets)
-    ones = np.ones(len(listed), int)
-    return {"period": ones * 0, "bucket": listed, "g": truth[listed], "n": ones}
+    return {"bucket": listed, "g": truth[listed], "n": np.ones(len(listed), int)}
 
 
-@given(st.lists(st.integers(0, BUCKETS - 1), min_size=1, max_size=20, unique=True), st.sampled_from([1, 10, 50, 90]))
+def map_of(
+    periods: list[LoggedAllocation], truth: np.ndarray, *looks: Sequence[int], ordered: bool = True
+) -> BucketMap:
+    """Of the last allocation, which has so many looks, at each of which so many users have come by then."""
+    moments = [(START + DAY * (1 + number), seen(truth, buckets)) for number, buckets in enumerate(looks)]
+    return bucket_map(periods, len(periods) - 1, moments, ordered=ordered)
+
+
+@given(st.lists(st.integers(0, BUCKETS - 1), min_size=1, max_size=20, unique=True), st.sampled_from([10, 50, 90]))
 @settings(max_examples=40, deadline=None)
 def test_shares_say_where_the_groups_are(buckets: list[int], share: int) -> None:
-    """Of a plain split every bucket is known, whoever has come: nobody who comes later changes a look before."""
+    """Of a plain split every bucket is known once a few users of each group have come, and none before."""
     truth = split((100 - share, share))
     one = found(((100 - share) / 100, share / 100))
-    assert (bucket_map(one, 0, seen(truth, buckets), ordered=True) == truth).all()
+    made = map_of(one, truth, buckets, [*buckets, 0, 1, 2, 9997, 9998, 9999])
+    few = min(np.bincount(truth[buckets], minlength=2)) < 3
+    assert (made.buckets == truth).all()
+    assert made.known == START + DAY * (2 if few else 1)
+    assert (map_of(one, truth, buckets).buckets == -1).all() == few
+
+
+def test_what_is_known_stays() -> None:
+    """Users who come later, wherever they are, change nothing of what looks have said."""
+    truth = split((80, 20))
+    later = np.where(np.arange(BUCKETS) % 2, truth, 1 - truth)
+    moments = [(START, seen(truth, range(0, BUCKETS, 500))), (START + DAY, seen(later, range(0, BUCKETS, 7)))]
+    made = bucket_map(found((0.8, 0.2)), 0, moments, ordered=True)
+    assert (made.known, (made.buckets == truth).all()) == (START, True)
+
+
+def test_what_a_line_proves_is_known_since_the_line() -> None:
+    """Of what the file proves it is known since ever."""
+    truth = split((80, 20))
+    for told in (None, START + DAY * 3):
+        one = LoggedAllocation("a", START, np.array([0.8, 0.2]), "salt", truth, told=told)
+        assert bucket_map([one], 0, [], ordered=True) == BucketMap(truth, told)
 
 
 def test_a_ramp_leads_to_another_split_than_its_shares_alone() -> None:
@@ -45,25 +74,34 @@ def test_a_ramp_leads_to_another_split_than_its_shares_alone() -> None:
     truth = split(*rows)
     assert (truth != split(rows[-1])).any()
     periods = found(*(tuple(one / 100 for one in row) for row in rows))
-    columns = seen(truth, list(range(0, BUCKETS, 20)))
-    columns["period"] += 2
-    assert (bucket_map(periods, 2, columns, ordered=True) == truth).all()
+    assert (map_of(periods, truth, range(0, BUCKETS, 20)).buckets == truth).all()
+
+
+def test_while_users_are_where_two_splits_have_them_nothing_is_known() -> None:
+    """The plain split and that after a ramp have much in common; who comes to the rest tells them apart."""
+    rows = ((40, 40, 20), (40, 30, 30))
+    truth, plain = split(*rows), split(rows[-1])
+    periods = found(*(tuple(one / 100 for one in row) for row in rows))
+    both = [bucket for group in range(3) for bucket in np.flatnonzero((truth == plain) & (truth == group))[:5]]
+    assert {int(truth[bucket]) for bucket in both} == {0, 1, 2}
+    assert (map_of(periods, truth, both).buckets == -1).all()
+    made = map_of(periods, truth, both, [*both, *np.flatnonzero(truth != plain)[:1]])
+    assert (made.known, (made.buckets == truth).all()) == (START + DAY * 2, True)
 
 
 def test_without_a_file_the_order_of_treatments_is_what_users_show() -> None:
     """The names of the groups in order of the alphabet are not those of the file."""
     truth = split((50, 20, 30))
     renamed = np.array([0, 2, 1])[truth]
-    one = found((0.5, 0.3, 0.2))
-    columns = seen(renamed, list(range(0, BUCKETS, 900)))
-    assert (bucket_map(one, 0, columns, ordered=False) == renamed).all()
+    made = map_of(found((0.5, 0.3, 0.2)), renamed, range(0, BUCKETS, 500), ordered=False)
+    assert (made.buckets == renamed).all()
 
 
-@pytest.mark.parametrize("guessed", [False, True])
-def test_groups_that_are_somewhere_else_are_what_was_seen(guessed: bool) -> None:
-    """A split that users do not show is not taken; nor one of shares that nobody knows."""
+def test_groups_that_are_somewhere_else_are_what_was_seen() -> None:
+    """A split that users do not show is not taken; what takes its place needs more of them."""
     truth = split((80, 20))[::-1].copy()
-    buckets = list(range(0, BUCKETS, 100))
-    map_of = bucket_map(found((0.8, 0.2), guessed=guessed), 0, seen(truth, buckets), ordered=True)
-    assert (map_of[buckets] == truth[buckets]).all()
-    assert np.count_nonzero(map_of == -1) == (BUCKETS - len(buckets) if guessed else 0)
+    few, many = range(0, BUCKETS, 100), range(0, BUCKETS, 20)
+    made = map_of(found((0.8, 0.2)), truth, few, many)
+    assert (made.buckets[many] == truth[many]).all()
+    assert (made.known, np.count_nonzero(made.buckets == -1)) == (START + DAY * 2, 0)
+    assert map_of(found((0.8, 0.2)), truth, few).known is None

@@ -90,7 +90,7 @@ def test_an_allocation_that_comes_back_without_a_move_is_one() -> None:
 
 def test_a_move_is_known_when_the_salt_is() -> None:
     """Where users who came back have shown that it was the same, nothing is left out before they came."""
-    shown = replace(period("b", 10, 0.5), salt_known=START + DAY * 12)
+    shown = replace(period("b", 10, 0.5), known_since=START + DAY * 12)
     cells = divide([period("a", 0, 0.1), shown], WEEK)
     assert not cells_of.left_out(cells, START + DAY * 11).any()
     assert cells_of.left_out(cells, START + DAY * 12).any()
