@@ -3,15 +3,17 @@
 `./run prove shadow [--pairs N] [--seconds S] [--rate R]` runs pairs of passes with 10 % and with 100 % of the calls
 asked again, at half of the rate that the machine carries if each call is made twice. The median ratio of the p99s of a
 pair must be at most 1.05 and 1.2; also printed are its interval (bootstrap over pairs), the CPU that router and workers
-spend a call, and how many calls in the shadow were answered. It says something on a quiet machine alone.
+spend a call, and how many calls were sent in the shadow or shed. It says something on a quiet machine alone.
 """
 
 import argparse
 import json
 import random
+import re
 import statistics
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +86,19 @@ class Shadowed:
         spent = self._cpu_seconds() - before
         return Pass(percentile(outcome.latencies_ms, 99), 1e6 * spent / len(due), len(due) - outcome.ok)
 
+    def asked(self) -> tuple[int, int]:
+        """Calls that were sent in the shadow so far, and calls that were dropped instead."""
+        with urllib.request.urlopen(f"http://{self._fleet.metrics_address}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        sent, shed = (
+            sum(
+                int(float(value))
+                for value in re.findall(rf"^abfleet_shadow_{name}_total\S* (\S+)$", text, re.MULTILINE)
+            )
+            for name in ("sent", "shed")
+        )
+        return sent, shed
+
     def _cpu_seconds(self) -> float:
         processes = [self._fleet.router, *self._fleet.workers.values()]
         times = [psutil.Process(one.popen.pid).cpu_times() for one in processes if one is not None]
@@ -101,6 +116,7 @@ def compare(fleet: Shadowed, percent: int, pairs: int, rate: float, seconds: flo
     """Runs the pairs and prints what came out; gives the median ratio of the p99s, inf where more calls failed with
     the shadow than without."""
     ratios, cpu, not_ok = [], [], {0: 0, percent: 0}
+    before = fleet.asked()
     for pair in range(pairs):
         due = poisson_schedule(rate, seconds, seed=pair)
         order = (0, percent) if pair % 2 else (percent, 0)
@@ -110,9 +126,10 @@ def compare(fleet: Shadowed, percent: int, pairs: int, rate: float, seconds: flo
         for share, one in passes.items():
             not_ok[share] += one.not_ok
     median, (low, high) = statistics.median(ratios), interval(ratios)
+    sent, shed = (now - then for now, then in zip(fleet.asked(), before, strict=True))
     print(
         f"{percent:3} %: p99 {median:.3f} × ({low:.3f} to {high:.3f}), CPU of the fleet {statistics.median(cpu):.2f} ×,"
-        f" {not_ok[percent]} calls not answered, without it {not_ok[0]}",
+        f" {not_ok[percent]} calls not answered, without it {not_ok[0]}; in the shadow {sent:,} sent, {shed:,} shed",
         flush=True,
     )
     return median if not_ok[percent] <= not_ok[0] else float("inf")
@@ -135,8 +152,6 @@ def main() -> int:
         rate = options.rate or measured.capacity() / 4
         print(f"{rate:.0f} calls a second, {options.pairs} pairs of {options.seconds:g} s", flush=True)
         found = {percent: compare(measured, percent, options.pairs, rate, options.seconds) for percent in BOUNDS}
-        lines = sum(line["event"] == "shadow" for line in fleet.log())
-        print(f"{lines:,} calls in the shadow have a line")
     missed = [percent for percent, bound in BOUNDS.items() if not found[percent] <= bound]
     for percent in missed:
         print(f"missed: {percent} % may cost {BOUNDS[percent]} ×")
