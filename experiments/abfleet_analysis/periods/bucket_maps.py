@@ -58,10 +58,12 @@ def bucket_map(
     ordered: Whether groups are in the file's order, after the control.
     """
     one = found[period]
-    if one.buckets is not None:
-        return BucketMap(one.buckets, one.told)
+    if one.buckets is not None and proven_at_once(one):
+        return BucketMap(one.buckets)
     splits = _splits([one.weights for one in found[: period + 1]], ordered=ordered)
     for at, columns in moments:
+        if one.told is not None and one.buckets is not None and one.told <= at:
+            break
         votes = np.zeros((BUCKETS, len(one.weights)))
         np.add.at(votes, (columns["bucket"], columns["g"]), columns["n"])
         least = votes.sum(axis=0)[one.weights > 0].min(initial=np.inf)
@@ -74,7 +76,12 @@ def bucket_map(
         if least >= LEAST_OBSERVED:
             voted = np.flatnonzero(votes.sum(axis=1))
             return BucketMap(observed_buckets(voted, votes[voted].argmax(axis=1), one.weights), at)
-    return NOBODY_KNOWS
+    return NOBODY_KNOWS if one.buckets is None else BucketMap(one.buckets, one.told)
+
+
+def proven_at_once(one: LoggedAllocation) -> bool:
+    """Whether its buckets were known before its users came, so that nothing is told from these."""
+    return one.buckets is not None and (one.told is None or one.told <= one.begin)
 
 
 def _splits(weights: Sequence[Floats], *, ordered: bool) -> list[NDArray[np.int64]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from abfleet_analysis.periods import cells as cells_of
 from abfleet_analysis.periods.allocation_periods import LoggedAllocation, Looks, microseconds
-from abfleet_analysis.periods.bucket_maps import BucketMap, Columns, bucket_map
+from abfleet_analysis.periods.bucket_maps import BucketMap, Columns, bucket_map, proven_at_once
 from abfleet_analysis.periods.cells import UNKNOWN, AllocationPeriod, Cells, Newcomers
 from abfleet_analysis.periods.succession import dealt, in_force
 from abfleet_analysis.storage.fetching import columns_of, fetched_rows
@@ -61,7 +61,7 @@ def _maps(
 ) -> list[BucketMap]:
     """The buckets of each spell, in which an allocation was in force."""
     rows: Columns = {}
-    if any(one.buckets is None for one in found):
+    if not all(proven_at_once(one) for one in found):
         begun = ibis.literal(0)
         for _, begin in spells[1:]:
             begun = begun + (units["first"] >= microseconds(begin)).cast("int32")

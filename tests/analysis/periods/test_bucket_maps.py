@@ -61,11 +61,19 @@ def test_what_is_known_stays() -> None:
 
 
 def test_what_a_line_proves_is_known_since_the_line() -> None:
-    """Of what the file proves it is known since ever."""
+    """Of what the file proves it is known since ever, and so where the line came first; until a line that comes late
+    it is what users show."""
     truth = split((80, 20))
-    for told in (None, START + DAY * 3):
+    users = seen(truth, range(0, BUCKETS, 500))
+    for told, come, known in (
+        (None, None, None),
+        (START - DAY, START, None),
+        (START + DAY * 3, START + DAY * 4, START + DAY * 3),
+        (START + DAY * 3, START + DAY, START + DAY),
+    ):
         one = LoggedAllocation("a", START, np.array([0.8, 0.2]), "salt", truth, told=told)
-        assert bucket_map([one], 0, [], ordered=True) == BucketMap(truth, told)
+        made = bucket_map([one], 0, [] if come is None else [(come, users)], ordered=True)
+        assert (made.known, (made.buckets == truth).all()) == (known, True)
 
 
 def test_a_ramp_leads_to_another_split_than_its_shares_alone() -> None:
