@@ -161,7 +161,7 @@ class LogWriter:
         """Writes what is held, as far as it can be; at the last time what cannot be written is given up."""
         waiting = self._keeps and self.failure is not None and self._clock() < self.failure.attempt_after
         while self._held and (last or not waiting):
-            batch = self._held[0] if last else self._joined()
+            batch = self._joined()
             if not batch.chunk:  # somebody waits for what came before it
                 self._notify_waiters(batch, batch.lines if self.failure is None else -1)
                 self._held.popleft()

@@ -133,6 +133,25 @@ def test_batches_that_wait_are_one_write(
     sink.close()
 
 
+def test_what_waits_at_the_end_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a disk that takes 2 s for each would not have the lines of half a second within the 10 s that closing has."""
+    sink, counters, writes = make_sink(tmp_path), LogCounters(), list[int]()
+
+    def write(file: int, data: bytes) -> int:
+        writes.append(len(data))
+        return os.pwrite(file, data, 0)
+
+    writer = LogWriter(sink, counters, lambda told: None, keeps=True, clock=lambda: 0.0)
+    sink.open()
+    monkeypatch.setattr(sinks.os, "write", write)
+    for number in range(8):
+        writer.put(LineBatch(2, b"%d\n%d\n" % (number, number), []))
+    writer.close(0.0)
+    assert writer._round() is None
+    assert writes == [32]
+    assert (counters.written, counters.failed) == (16, 0)
+
+
 def refuse(*_: object) -> None:
     raise OSError(errno.EROFS, "Read-only file system")
 
