@@ -135,6 +135,8 @@ def _history(newest: Report, earlier: Report, wanted: Sequence[str]) -> None:
         one = now[then.name]
         left = _left_alone(newest, wanted) & {metric.rule.name for metric in one.gathered.evidence.metrics}
         looks = then.gathered.looks.calendar.done
+        if _groups(then)[0] != _groups(one)[0] and not any(made.described for made in then.gathered.allocations):
+            continue
         strays = _strays_learnt(then, one)
         if then.gathered.looks.times[:looks] != one.gathered.looks.times[:looks]:
             if strays:
