@@ -134,7 +134,7 @@ def test_batches_that_wait_are_one_write(
 
 
 def test_what_waits_at_the_end_is_one_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a disk that takes 2 s for each would not have the lines of half a second within the 10 s that closing has."""
+    """Else a disk that takes 2 s for each would not have the lines of half a second in the 10 s that closing has."""
     sink, counters, writes = make_sink(tmp_path), LogCounters(), list[int]()
 
     def write(file: int, data: bytes) -> int:
