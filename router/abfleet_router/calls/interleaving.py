@@ -216,8 +216,8 @@ class Interleaving:
         failure, asked = losses[last].failure, pools[last]
         assert failure is not None
         if asked is default and failure is FailureReason.TIMEOUT and self._attempts.spend_retry():
-            asked = pools[1 - last]
-        routed.resent = routed.retried = True
+            asked = pools[1 - last]  # of which it is the fallback
+        routed.resent = routed.retried = True  # each has had its attempts
         self._attempts.after_failure(routed, asked, failure, broke=False)
 
     def _serve_both(self, routed: RoutedCall, first: TeamAnswer, second: TeamAnswer) -> None:
