@@ -11,6 +11,7 @@ from abfleet_transport.http2.allowance import (
     UNITS_A_SECOND,
     Allowance,
     ClientAddress,
+    ClientAddresses,
     spent,
 )
 from abfleet_transport.http2.frames import frame
@@ -43,13 +44,13 @@ def test_many_may_not_do_together_what_one_may_not() -> None:
     address = ClientAddress(0.0)
     greedy, honest = [Allowance(0.0) for _ in range(200)], Allowance(0.0)
     for own in greedy:
-        if spent(own, address, FREE_UNITS + 1, 0.0)[0]:
+        if spent(own, address, FREE_UNITS + 1, 0, 0.0)[0]:
             break
     else:
         raise AssertionError("nobody was cut")
-    assert spent(honest, address, FREE_UNITS, 0.0) == (False, False)
-    assert spent(honest, address, 1, 0.0)[0], "but it, too, may only owe so much meanwhile"
-    assert not spent(honest, address, -8, 3.0)[0]
+    assert spent(honest, address, FREE_UNITS, 0, 0.0) == (False, False)
+    assert spent(honest, address, 1, 0, 0.0)[0], "but it, too, may only owe so much meanwhile"
+    assert not spent(honest, address, -8, 0, 3.0)[0]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +175,103 @@ async def test_a_long_header_block_that_leads_to_an_answer_is_paid_back() -> Non
         (call,) = await client.calls(begun(stream, head), data(message(b"x"), stream=stream))
         call.reply(b"answer")
     assert client.side.queue.counts.cuts == {}
+
+
+def called(stream: int, client: int) -> bytes:
+    """The header block of one call, as no other has it."""
+    return begun(stream, http2.request_headers(PATH, "server", ("x-user-id", f"{client:0>20}-{stream:0>20}")))
+
+
+def promised(side: ServerSide) -> int:
+    """Units of requests from the address of all clients whose messages are on their way."""
+    return side.queue.addresses._addresses["127.0.0.1"].promised
+
+
+@pytest.mark.parametrize("acknowledged", [True, False])
+async def test_first_calls_on_many_new_connections_are_no_flood(acknowledged: bool) -> None:
+    """Many clients send all header blocks of their first calls before the messages: none is refused."""
+    side = ServerSide((PATH,))
+    clients = [Client(side) for _ in range(60)]
+    for number, one in enumerate(clients):
+        if acknowledged:
+            await one.say(frame(http2.SETTINGS, http2.ACK, 0))
+        one.connection.data_received(b"".join(called(stream, number) for stream in range(1, 101, 2)))
+    assert promised(side) > BURST_UNITS
+    assert any(one.connection.account.suspect for one in clients), "they are read from in turn"
+    for one in clients:
+        for stream in range(1, 101, 2):
+            await one.say(data(message(b"x")[:3], stream, 0) + data(message(b"x")[3:], stream))
+    assert side.queue.counts.refusals == {}
+    assert side.queue.counts.cuts == {}
+    assert len(side.calls) == 60 * 50
+    assert promised(side) == 0
+
+
+ENDINGS = {
+    "reset": lambda stream: http2.reset(stream, http2.CANCEL),
+    "a broken message": lambda stream: data(b"abc", stream),
+    "a message that is too large": lambda stream: data(b"\0\x7f\0\0\0", stream, 0),
+    "content past the end": lambda stream: data(b"", stream, 0) + begun(stream, b"\x82", 5),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+async def test_what_has_come_to_nothing_is_owed(ending: str) -> None:
+    """By its address, too, however the request ended: of each connection a little, of all of them a flood."""
+    side = ServerSide((PATH,))
+    for number in range(300):
+        one = Client(side)
+        await one.say(
+            *(called(stream, number) for stream in range(1, 17, 2)),
+            *(ENDINGS[ending](stream) for stream in range(1, 13, 2)),
+        )
+        if side.queue.counts.cuts:
+            break
+        one.connection.connection_lost(None)
+    assert side.queue.counts.cuts == {"flood": 1}
+    one.connection.connection_lost(None)
+    assert promised(side) == 0
+
+
+@pytest.mark.parametrize("connections", [1, 50])
+async def test_nobody_may_promise_without_end(connections: int) -> None:
+    """One connection and many of an address: who goes on is cut, and who has promised little is not."""
+    side = ServerSide((PATH,))
+    honest, attackers = Client(side), [Client(side) for _ in range(connections)]
+    await honest.say(begun())
+    long = HEAD + b"\x00\x01x" + http2.literal("x" * 3000) + b"\x00\x01y"
+    for stream in range(1, 2001, 2):
+        for number, one in enumerate(attackers):
+            one.connection.data_received(begun(stream, long + http2.literal(f"{number}-{stream}")))
+        if side.queue.counts.cuts:
+            break
+    assert side.queue.counts.cuts["flood"] > 0
+    assert 100 < stream * connections < 1000
+    (call,) = await honest.calls(data(message(b"x")))
+    assert call.payload == b"x"
+
+
+async def test_an_hour_later_nothing_is_left_of_a_flood(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor of requests that never ended: the address owes nothing, and its connections are read from as any other."""
+    now = 100.0
+    side = ServerSide((PATH,))
+    monkeypatch.setattr(side.queue, "clock", lambda: now)
+    side.queue.addresses = ClientAddresses(lambda: now)
+    clients = [Client(side) for _ in range(60)]
+    for number, one in enumerate(clients):
+        one.connection.data_received(b"".join(called(stream, number) for stream in range(1, 101, 2)))
+        if number % 2:
+            one.connection.data_received(FLOODS["pings"])
+    assert side.queue.counts.cuts["flood"] > 0
+    assert promised(side) > 0
+    for now in (101.0, 3700.0):
+        for one in clients:
+            one.connection.cut_slow_streams(now)
+    assert promised(side) == 0
+    late = Client(side)
+    assert not late.connection.account.suspect
+    await late.say(frame(http2.SETTINGS, http2.ACK, 0), FLOODS["pings"][: 17 * 1000])
+    assert not late.connection.account.suspect, "the bucket of its address is full again"
 
 
 async def test_suspects_are_read_from_in_small_parts_and_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:

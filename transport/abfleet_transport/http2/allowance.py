@@ -3,6 +3,9 @@
 Frames that carry no call, requests that are refused and header blocks that come to nothing cost a client's connection
 about what they cost us; a call that is answered is worth some of them. A connection has a bucket of its own
 and shares another with those of the same address, or many connections could do together what one may not.
+
+The header block of a request whose message is still on its way is only promised: clients that have just connected send
+many of them first, and are no flood. It is owed when it has come to nothing.
 """
 
 from collections.abc import Callable
@@ -23,6 +26,10 @@ CALM_SECONDS: Final = 10.0
 """For so long after a flood the new connections of its address are read from last."""
 DUE_UNITS: Final = 64
 """Of work that serves no call, before it is asked whether that was too much."""
+MOST_PROMISED: Final = 5 * BURST_UNITS
+"""Of requests of one address whose messages are on their way: 2,500 first calls of clients that have just connected."""
+PROMISE_STEP: Final = 512
+"""Promised by one connection, before it is asked whether that was too much."""
 LEAST_DUE: Final = -BURST_UNITS
 """No more is saved up than a connection may spend at once."""
 MAX_ADDRESSES: Final = 10_000
@@ -53,28 +60,32 @@ class Allowance:
 class ClientAddress:
     """What the connections of one address share; changed only by them, and by the queue that counts them."""
 
-    __slots__ = ("allowance", "connections", "flooded_at")
+    __slots__ = ("allowance", "connections", "flooded_at", "promised")
 
     def __init__(self, now: float) -> None:
         self.allowance = Allowance(now)
         self.connections = 0
+        self.promised = 0
+        """Units of work of requests whose messages are on their way."""
         self.flooded_at = float("-inf")
         """When one of them was cut last, in seconds of a monotonic clock."""
 
     def is_suspect(self, now: float) -> bool:
-        """Whether a new connection should be read from last."""
+        """Whether a new connection should be read from last, and may begin only a few calls."""
         return now - self.flooded_at < CALM_SECONDS
 
 
-def spent(own: Allowance, address: ClientAddress, units: float, now: float) -> tuple[bool, bool]:
+def spent(own: Allowance, address: ClientAddress, units: float, promised: int, now: float) -> tuple[bool, bool]:
     """Takes units from both buckets; (whether the connection is a flood, whether it should be read from last).
 
-    Where all of an address have used up what they share, only those that took part in it are a flood.
+    Where all of an address have used up what they share, only those that took part in it are a flood. `promised`: units
+    of the connection's requests whose messages are on their way; they make no flood.
     """
     alone, together = own.spend(units, now, max(1, address.connections)), address.allowance.spend(units, now)
     greedy = own.units < BURST_UNITS - FREE_UNITS
     flood = not alone or (greedy and not together)
-    return flood, greedy and address.allowance.units < BURST_UNITS / 2
+    took_part = own.units - promised < BURST_UNITS - FREE_UNITS
+    return flood, took_part and address.allowance.units - address.promised < BURST_UNITS / 2
 
 
 class ClientAddresses:
@@ -120,6 +131,8 @@ class WorkAccount:
         self._turns = turns
         self._own = Allowance(clock())
         self._address: ClientAddress | None = None
+        self._promised = 0
+        self._told = 0  # of what is promised, what the address knows of
         self.due = 0
         self.suspect = False
 
@@ -131,14 +144,50 @@ class WorkAccount:
     def close(self) -> None:
         """The connection has gone; what it owes its address owes."""
         if self._address is not None:
-            spent(self._own, self._address, self.due, self._clock())
+            self.break_promise(self._promised)
+            spent(self._own, self._address, self.due, 0, self._clock())
             self._address.connections -= 1
             self._address = None
 
     @property
     def is_paced(self) -> bool:
         """Whether it is not read from but at its turn among all suspects: not before it has had something done."""
-        return self.suspect and self._own.units - self.due < BURST_UNITS - FRESH_UNITS
+        return self.suspect and self._own.units - self.due - self._promised < BURST_UNITS - FRESH_UNITS
+
+    @property
+    def may_begin_few(self) -> bool:
+        """Whether it may begin only a few calls until one is answered: its address has sent a flood."""
+        return self.suspect and self._address is not None and self._address.is_suspect(self._clock())
+
+    # --- requests whose messages are on their way ---------------------------------------------------------------------
+
+    def promise(self, units: int) -> None:
+        """A request begins whose header block costs so much. Raises ProtocolError where that is a flood."""
+        self._turns.read_units += units
+        self._promised += units
+        if self._promised - self._told > PROMISE_STEP:
+            self._tell()
+            self._check(0)
+            if self._address is not None and self._address.promised > MOST_PROMISED:
+                raise self._flood()
+
+    def keep_promise(self, units: int) -> None:
+        """Such a request is whole."""
+        self._promised -= units
+        if self._promised < self._told:
+            self._tell()
+
+    def break_promise(self, units: int) -> None:
+        """Such a request has come to nothing, so that it is owed."""
+        self.keep_promise(units)
+        self.due += units
+
+    def _tell(self) -> None:
+        if self._address is not None:
+            self._address.promised += self._promised - self._told
+            self._told = self._promised
+
+    # --- work that serves no call -------------------------------------------------------------------------------------
 
     def charge(self, units: int) -> None:
         """The client has us do so much. Raises ProtocolError where that is a flood."""
@@ -162,11 +211,17 @@ class WorkAccount:
     def settle(self) -> None:
         """Takes what is due from both buckets. Raises ProtocolError where that is a flood."""
         due, self.due = self.due, 0
+        self._check(due)
+
+    def _check(self, due: int) -> None:
         if self._address is None:
             return
-        now = self._clock()
-        flood, greedy = spent(self._own, self._address, due, now)
-        self.suspect |= greedy
+        flood, takes_turns = spent(self._own, self._address, due, self._promised, self._clock())
+        self.suspect |= takes_turns
         if flood:
-            self._address.flooded_at = now
-            raise ProtocolError("too many frames and requests that serve no call", ENHANCE_YOUR_CALM)
+            raise self._flood()
+
+    def _flood(self) -> ProtocolError:
+        if self._address is not None:
+            self._address.flooded_at = self._clock()
+        return ProtocolError("too many frames and requests that serve no call", ENHANCE_YOUR_CALM)

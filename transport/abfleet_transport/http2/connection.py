@@ -86,9 +86,9 @@ class ServerSide:
         sender.flow.drop(stream)
         call = sender.streams.pop(stream, None)
         rapid = type(call) is Http2Call and (not call.ended or self._queue.clock() - call.arrived < RAPID_SECONDS)
-        self.charge(RAPID_UNITS if rapid else RESET_UNITS)
         if call is not None:
             self.forget(call)
+        self.charge(RAPID_UNITS if rapid else RESET_UNITS)
         if sender.drain.begun:
             sender.drain.leave_if_done()
 

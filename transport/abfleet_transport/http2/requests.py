@@ -77,16 +77,17 @@ class RequestBodies:
             gathered = data if ended and call.buffer is None else self._gathered(call, data)
             if ended:
                 if call.buffer is not None:
-                    self._sender.let_go(call)
+                    self._sender.unbuffer(call)
                 call.payload = whole_message(gathered, call.head.encoding, self._queue.most_bytes[call.method])
                 if call.paid:  # it leads to something
-                    self._account.due -= call.paid
+                    self._account.keep_promise(call.paid)
                     call.paid = 0
                 self._queue.arrived(call)
         except BadMessage as error:
             if error.code is Code.RESOURCE_EXHAUSTED:
                 self._queue.counts.oversized += 1
             self._queue.counts.refuse("message", call.peer, str(error))
+            self._sender.let_go(call)
             self._account.charge(REFUSAL_UNITS)
             call.fail(error.code, str(error))
 
@@ -158,15 +159,16 @@ class RequestReader:
         paid = 0
         if self._early is not None:
             # In any case, because until our SETTINGS are taken it changes the table.
-            self._account.charge(paid := EARLY_UNITS + len(block) // EARLY_BYTES_A_UNIT)
+            self._account.promise(paid := EARLY_UNITS + len(block) // EARLY_BYTES_A_UNIT)
             head = head_of(self._early.decode(block))
         else:
             known = self._heads.get(block)
-            if known is None:  # paid before it is read: who may not pay has us read nothing
-                self._account.charge(paid := OTHER_UNITS + len(block) // HEADER_BYTES_A_UNIT)
+            if known is None:  # before it is read: who may not pay has us read nothing
+                self._account.promise(paid := OTHER_UNITS + len(block) // HEADER_BYTES_A_UNIT)
                 known = self._queue.blocks.read(block)
             head = known
         if history.takes_no_more:
+            self._account.break_promise(paid)
             return
         if stream == history.last + 2:
             history.last = stream
@@ -174,9 +176,11 @@ class RequestReader:
             history.begin(stream)
         # Answered ones count until all is sent, or a client without a window could have us keep any number of them. (A
         # watch that is held up counts twice, which no client notices.)
-        suspect, open_streams = self._account.suspect, len(sender.streams) + len(sender.flow.unsent)
-        if open_streams >= (SUSPECT_STREAMS if suspect else self._most_streams):
-            self._account.charge(SUSPECT_REFUSAL_UNITS if suspect else REFUSAL_UNITS)
+        account, open_streams = self._account, len(sender.streams) + len(sender.flow.unsent)
+        few = open_streams >= SUSPECT_STREAMS and account.may_begin_few
+        if few or open_streams >= self._most_streams:
+            account.break_promise(paid)
+            account.charge(SUSPECT_REFUSAL_UNITS if few else REFUSAL_UNITS)
             self._queue.counts.refuse("streams", sender.peer, f"{open_streams} streams are open")
             sender.refuse_new(stream, b"", http2.REFUSED_STREAM, ended=bool(flags & http2.END_STREAM))
         else:
@@ -212,13 +216,16 @@ class RequestReader:
             else:
                 call = self._queue.backend.open(sender, stream, head, sender.flow.stream_window)
                 if call is None:
+                    self._account.break_promise(paid)
                     self._refuse(stream, "crowded", CROWDED, (Code.RESOURCE_EXHAUSTED, CROWDED), ended=ended)
                     return
-                self._account.due -= paid
+                self._account.keep_promise(paid)
             sender.streams[stream] = call
             if ended:
                 self._bodies.take(call, b"", ended=True)
-        elif head.size > most:
+            return
+        self._account.break_promise(paid)
+        if head.size > most:
             text = f"metadata: more than {most} bytes are not allowed"
             self._refuse(stream, "metadata", text, (Code.RESOURCE_EXHAUSTED, text), ended=ended)
         elif head.problem is not None and head.http_status == 200:

@@ -205,6 +205,13 @@ class ResponseSender:
 
     def let_go(self, call: Http2Call) -> None:
         """Drops what was kept of an unfinished request."""
+        self.unbuffer(call)
+        if call.paid:
+            self._account.break_promise(call.paid)
+            call.paid = 0
+
+    def unbuffer(self, call: Http2Call) -> None:
+        """Drops the parts of a request's message."""
         if call.buffer is not None:
             self.hold(-len(call.buffer))
             call.buffer = None
