@@ -1,11 +1,13 @@
 """The command line: registers the commands of each module in commands/, in the groups in which help shows them."""
 
 import gc
+import inspect
 from typing import Annotated
 
 import typer
 from abfleet_process import standard_output
 from abfleet_process.addresses import program
+from typer.models import CommandInfo
 
 from abfleet.commands import (
     analyze,
@@ -57,15 +59,24 @@ def options(
     """Options of the command itself; each of them ends it."""
 
 
+def _help_of(command: CommandInfo) -> str | None:
+    """A command's docstring with each paragraph on one line, so that the terminal's width alone folds it."""
+    text = command.help or inspect.getdoc(command.callback)
+    return text and "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 def _register() -> None:
     for title, families in GROUPS.items():
         for family in families:
             commands, groups = len(app.registered_commands), len(app.registered_groups)
             family.register(app)
             for command in app.registered_commands[commands:]:
-                command.rich_help_panel = title
+                command.rich_help_panel, command.help = title, _help_of(command)
             for group in app.registered_groups[groups:]:
                 group.rich_help_panel = title
+                assert group.typer_instance is not None
+                for command in group.typer_instance.registered_commands:
+                    command.help = _help_of(command)
 
 
 _register()

@@ -171,12 +171,12 @@ def analyze(
     else:
         from abfleet_analysis.report.render import rendered
 
-        from abfleet.commands.fitting import fitted
+        from abfleet.commands.fitting import UNLIMITED, fitted
         from abfleet.commands.tables import terminal
 
         console = terminal()
         if not console.is_terminal:
-            console.width = 160
+            console.width = UNLIMITED  # a line for each sentence, whatever reads it
         console.print(fitted(rendered(report)))
     watch.notify_once(notifications, report.as_dict())
     if any(str(one.decision.verdict) in unwanted for one in report.experiments):

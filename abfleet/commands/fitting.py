@@ -17,7 +17,8 @@ from rich.padding import Padding
 from rich.table import Column, Table
 from rich.text import Text
 
-_UNLIMITED: Final = 1_000_000
+UNLIMITED: Final = 1_000_000
+"""Columns: of a pipe, where nothing is folded."""
 _GAP: Final = 2
 """Columns between a name and its value, and before both."""
 _TEXT_LEAST: Final = 16
@@ -82,7 +83,7 @@ class _FittedTable:
         return Measurement(options.max_width, options.max_width)  # in a narrower space it would be laid out differently
 
     def _shown(self, console: Console, options: ConsoleOptions) -> RenderableType:
-        wanted = Measurement.get(console, options.update(width=_UNLIMITED), self.table).maximum
+        wanted = Measurement.get(console, options.update(width=UNLIMITED), self.table).maximum
         if wanted <= options.max_width:
             return self.table
         columns = [_Cells.of(console, column) for column in self.table.columns]

@@ -50,8 +50,9 @@ def simulate(
 ) -> None:
     """Simulate experiments, and compare how often each verdict comes with the promised rates.
 
-    The exit code is 1 if a promise is not kept. Simulated days go through the same decision as days of a log. With
-    --aa, users of a real log are assigned to groups that do not differ; a sound analysis finds no difference.
+    The exit code is 1 if a promise is not kept. Simulated days go through the same decision as days of a log.
+
+    With --aa, users of a real log are assigned to groups that do not differ; a sound analysis finds no difference.
 
     --split, --rate and --users-a-day describe your own experiment; the power is then shown, not promised.
 

@@ -86,7 +86,9 @@ def test_help_is_in_groups_with_one_voice() -> None:
         command = group
         for word in words:
             command = command.commands[word]  # type: ignore[attr-defined]
-        sentence = command.help.split("\n\n")[0].replace("\n", " ")
+        paragraphs = command.help.split("\n\n")
+        assert not any("\n" in paragraph for paragraph in paragraphs), f"{words}: the terminal folds it, not the source"
+        sentence = paragraphs[0]
         first = sentence.partition(" ")[0]
         assert re.fullmatch(r"[A-Z][a-z]+[^s ]", first), f"{words}: {sentence}"
         assert sentence.endswith("."), f"{words}: {sentence}"

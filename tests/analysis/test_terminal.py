@@ -155,7 +155,13 @@ def test_the_command_on_a_terminal_prints_what_it_prints_into_a_pipe(folder: Pat
     command = [sys.executable, "-c", "from abfleet.cli import main; main()", *arguments]
     piped = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60, cwd=REPOSITORY).stdout
     config = load_text((folder / "experiments.yaml").read_text())
-    whole(piped, shown(rendered(analyse([folder], config)), 10_000, terminal=False), 160)
+    report = analyse([folder], config)
+    whole(piped, shown(rendered(report), 10_000, terminal=False), 10_000)
+    lines = piped.splitlines()
+    assert [line for line in lines if line != line.rstrip()] == []
+    reasons = report.experiments[0].decision.reasons
+    assert max(map(len, reasons)) > 160
+    assert all(f"  - {reason}" in lines for reason in reasons), "one line for each sentence"
     width = 60 if len(config.experiments[0].groups) == 3 else 80
     whole(on_terminal(arguments, width), piped, width)
 
