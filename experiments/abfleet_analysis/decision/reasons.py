@@ -108,6 +108,7 @@ class Reasons:
             f"{rule.name} of {self._name} is worse than control's: {self._lift(comparison)}; "
             "it crossed the boundary for harm"
         )
+        self._interval_contains_zero()
 
     def better(self, rule: MetricRule, comparison: Comparison, guardrails: Sequence[str]) -> None:
         """The primary metric has crossed its boundary, and these guardrails held within their margins."""
@@ -117,6 +118,16 @@ class Reasons:
             f"{rule.name} of {self._name} is better than control's: {self._lift(comparison)}; "
             f"it crossed its boundary{held}"
         )
+        self._interval_contains_zero()
+
+    def _interval_contains_zero(self) -> None:
+        """Says why that is no contradiction to a boundary that was crossed."""
+        low, high = self._always
+        if low <= 0 <= high:
+            self._say(
+                "the always-valid interval still contains 0: it holds at every moment and so is wider than the "
+                "boundary, which holds at the planned looks and decides"
+            )
 
     def too_good(self, rule: MetricRule, comparison: Comparison) -> None:
         """The effect is more than 5 times the planned one, or control's value is 0 or unknown (Twyman's law)."""
@@ -142,6 +153,7 @@ class Reasons:
         self._say(
             f"{rule.name} of {self._name} is better than control's: {self._lift(comparison)}; it crossed its boundary"
         )
+        self._interval_contains_zero()
         when = f"the horizon has ended, and {self._name} cannot be shipped" if ended else "it cannot be shipped yet"
         self._say(f"{when}, because {listed(why)}")
 

@@ -138,6 +138,18 @@ def test_a_guardrail_that_is_not_shown_to_hold_keeps_a_winner_back() -> None:
     )
 
 
+@pytest.mark.parametrize(("rate", "verdict"), [(0.0533, Verdict.SHIP), (0.047, Verdict.ROLL_BACK)])
+def test_an_interval_that_contains_0_is_explained(rate: float, verdict: Verdict) -> None:
+    """The boundary of the planned looks is passed earlier than the always-valid interval excludes 0: both are shown."""
+    explained = "the always-valid interval still contains 0: it holds at every moment and so is wider than the boundary"
+    found = decide(evidence(rate=(0.05, rate)), PLAN)
+    assert found.verdict is verdict
+    assert found.reasons[1].startswith(explained)
+    clear = decide(evidence(rate=(0.05, 0.06 if verdict is Verdict.SHIP else 0.04)), PLAN)
+    assert clear.verdict is verdict
+    assert not any(explained in reason for reason in clear.reasons)
+
+
 def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
     """The boundary is crossed on day 3: that is said, and why it does not count yet."""
     better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons
