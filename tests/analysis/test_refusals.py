@@ -136,6 +136,25 @@ def test_each_fault_refuses(tmp_path: Path, damage: Damage, why: str) -> None:
     assert why in reasons
 
 
+def test_a_small_group_without_an_event_before_is_no_fault(tmp_path: Path) -> None:
+    """None of 135 users had converted before the experiment, where control's did in 2 %: that comes of chance."""
+    log, early = LogLines(), START - DAY
+    log.exposure("somebody-else", None, early)
+    log.allocation("000000000001", {"control": 95, "treatment": 5}, START)
+    for index in range(2700):
+        group, user, at = GROUPS[index % 20 == 0], f"u{index}", START + DAY * (index // 300) + timedelta(seconds=index)
+        request = log.exposure(user, group, at, propensity=0.05 if group == "treatment" else 0.95)
+        if index % 10 < (3, 7)[group == "treatment"] or (group == "treatment" and index % 40):
+            log.outcome("conversion", user, request, at)
+        if group == "control" and index % 50 == 1:
+            log.outcome("conversion", user, None, early)
+    log.write(tmp_path)
+    text = file_text("conversion_rate").replace("weight: 50", "weight: 95", 1).replace("weight: 50", "weight: 5")
+    decision = only(report_of(tmp_path, text))["decision"]
+    assert decision["verdict"] == "check_first", "so large an effect is to be looked at, but nothing is refused"
+    assert not any("before the experiment" in reason for reason in decision["reasons"])
+
+
 def test_ten_users_in_two_groups_ship(tmp_path: Path) -> None:
     """A few of them break nothing."""
     log = good_log()

@@ -8,9 +8,9 @@ import numpy as np
 from abfleet_log.clocks import DAY_US
 from abfleet_process.counting import counted
 from abfleet_statistics import srm, tails
-from abfleet_statistics.effects import Estimator, compare, merged
+from abfleet_statistics.effects import Estimator, compare, contrast_z, merged
 from abfleet_statistics.moments import Floats
-from abfleet_statistics.score_test import null_moments
+from abfleet_statistics.score_test import nearer_to_0, null_moments
 from abfleet_statistics.sequential import two_sided_p
 
 from abfleet_analysis.decision.evidence import DataQuality, Evidence
@@ -108,7 +108,8 @@ def log_faults(evidence: Evidence) -> list[str]:
 def before_faults(evidence: Evidence, rule: MetricRule, group: int) -> list[str | None]:
     """Whether the primary metric differed before the experiment began, when nothing had been changed yet.
 
-    One for each time, of the users who are known then; None where it did not differ.
+    One for each time, of the users who are known then; None where it did not differ, or too few had an event to say so.
+    The test is that of the metric itself, because a small group without an event has no variance of its own.
     """
     times, moments = len(evidence.membership), evidence.quality.before
     if moments is None:
@@ -117,9 +118,10 @@ def before_faults(evidence: Evidence, rule: MetricRule, group: int) -> list[str 
     periods = moments.n.shape[1]
     one_stratum_each = np.broadcast_to(np.eye(periods), (times, periods, periods))  # each allocation is a stratum
     comparison = compare(moments, one_stratum_each, group, estimator=estimator)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        known = comparison.standard_error > 0
-        p = np.where(known, two_sided_p(comparison.difference / comparison.standard_error), 1.0)
+    null = null_moments(moments, one_stratum_each, group, estimator=estimator, binary=rule.binary)
+    above, below = (nearer_to_0(null.z(sign), contrast_z(comparison, sign=sign)) for sign in (1, -1))
+    z = np.fmax(np.fmax(above, below), 0.0)
+    p = np.where(null.counts, two_sided_p(z), 1.0)
     return [
         f"{rule.name} of {evidence.groups[group]} differed from control in the 14 days before the experiment "
         f"(p = {one:.2g}): the groups already differed before it began"

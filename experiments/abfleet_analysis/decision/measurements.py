@@ -236,9 +236,12 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
     shown = measured.test or measured.harm
     boundary = shown.boundary(looks - 1) if shown is not None and looks else math.nan
     plain = float(contrast_z(comparison)[-1])
-    half = error * quantile(0.975)
+    # A group whose values are all alike, such as one without an event, has no variance that an interval could be of.
+    varies = min(comparison.variance[-1], comparison.baseline_variance[-1]) > 0
+    once = quantile(0.975) if varies else math.nan
+    half = error * once
     wide = sequential_half_width(evidence, treatment, comparison)
-    relative, always = comparison.relative_interval(quantile(0.975)), always_relative_interval(comparison, wide)
+    relative, always = comparison.relative_interval(once), always_relative_interval(comparison, wide)
     path = treatment.paths.get(rule.name)
     _, points = margin(rule, comparison)
     baseline = float(comparison.baseline[-1])
@@ -254,7 +257,7 @@ def result(evidence: Evidence, treatment: Treatment, measured: MetricMeasurement
         relative_difference=float(comparison.relative_difference[-1]),
         standard_error=error,
         interval=(difference - half, difference + half),
-        p_value=float(two_sided_p(plain)) if error > 0 else math.nan,
+        p_value=float(two_sided_p(plain)) if varies else math.nan,
         margin=rule.margin if not offset else offset / abs(baseline) if baseline else math.nan,
         z=z,
         boundary=boundary,

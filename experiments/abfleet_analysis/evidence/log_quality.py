@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import ibis
+import ibis.expr.types as ir
 import numpy as np
 from abfleet_statistics.moments import Floats, Moments
 
@@ -153,9 +154,14 @@ def _before(tables: Tables) -> Moments | None:
         m_yz=table.y * table.z,
         m_zz=table.z * table.z,
         m_nonzero=(table.y != 0).cast("float64"),
+        **({} if rule.binary else _third(table.y, table.z)),
     )
     moments = sums.moments(changed, ["m"], shape)["m"]
     return moments if moments.y[-1].sum() else None
+
+
+def _third(y: ir.NumericValue, z: ir.NumericValue) -> dict[str, ir.Value]:
+    return {"m_yyy": y * y * y, "m_yyz": y * y * z, "m_yzz": y * z * z, "m_zzz": z * z * z}
 
 
 def group_facts(tables: Tables) -> tuple[GroupFacts, ...]:

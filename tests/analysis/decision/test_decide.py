@@ -1,5 +1,6 @@
 """Each rule of the decision, on sums made to meet it. No log: that the sums are right is tested elsewhere."""
 
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -148,6 +149,17 @@ def test_an_interval_that_contains_0_is_explained(rate: float, verdict: Verdict)
     clear = decide(evidence(rate=(0.05, 0.06 if verdict is Verdict.SHIP else 0.04)), PLAN)
     assert clear.verdict is verdict
     assert not any(explained in reason for reason in clear.reasons)
+
+
+@pytest.mark.parametrize("rate", [(0.005, 0.0), (0.0, 0.005), (0.0, 0.0), (1.0, 0.99)], ids=str)
+def test_a_group_whose_users_are_all_alike_has_no_interval(rate: tuple[float, float]) -> None:
+    """Nor a p: 4 of 831 users against 0 of 291 would be an interval of -100 % to -100 % with p = 0.045."""
+    found = decide(evidence(rate=rate, errors=rate, a_day=(1600, 600), looks=2), PLAN)
+    for metric in found.groups[0].metrics:
+        assert math.isnan(metric.p_value)
+        assert all(math.isnan(end) for end in (*metric.interval, *metric.relative_interval))
+    usual = decide(evidence(rate=(0.005, 0.01), errors=(0.005, 0.01), a_day=(1600, 600), looks=2), PLAN)
+    assert all(metric.p_value < 1 for metric in usual.groups[0].metrics)
 
 
 def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
