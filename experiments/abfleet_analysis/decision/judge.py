@@ -44,6 +44,7 @@ class Judge:
         self._ratio = measurements.ratio
         self._treatment = treatment
         self._looks = measurements.evidence.calendar.done
+        self._crossed_at = 0  # the look at which the first boundary was crossed
 
     def decision(self, *, measured: bool) -> GroupDecision:
         """The treatment's verdict, with every look's."""
@@ -51,7 +52,10 @@ class Judge:
         crossed: Verdict | None = None
         before = before_faults(self._evidence, self._treatment.primary.rule, self._treatment.group)
         for look in range(self._looks):
+            earlier = crossed
             verdict, crossed = self._at(look, crossed, before)
+            if earlier is None and crossed is not None:
+                self._crossed_at = look
             history.append(verdict)
         always = always_valid_now(self._evidence, self._treatment)
         reasons = Reasons(self._evidence, self._plan, self._treatment.group, always)
@@ -204,7 +208,16 @@ class Judge:
         if self._suspicious(-1):
             reasons.suspicious(self._ratio.last)
         reasons.better(primary.rule, primary.comparison, [m.rule.name for m in self._treatment.guardrails])
+        self._waited(reasons)
         return verdict
+
+    def _waited(self, reasons: Reasons) -> None:
+        """Why it was shipped only some looks after its boundary was crossed."""
+        crossed = next(look for look in range(self._looks) if self._primary_crosses(look))
+        before = self._crossed_at - 1
+        if crossed <= before and self._crossed_at >= self._evidence.calendar.first_shipping:
+            late = [m.rule.name for m in self._treatment.guardrails if m.test is None or not m.test.crosses(before)]
+            reasons.waited(self._treatment.primary.rule, crossed, self._crossed_at, late, self._harmed(before))
 
     def _held_back(self, reasons: Reasons) -> list[str]:
         """Why a primary metric that has crossed is not shipped at the last look."""

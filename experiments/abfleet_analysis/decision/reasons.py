@@ -120,6 +120,18 @@ class Reasons:
         )
         self._interval_contains_zero()
 
+    def waited(
+        self, rule: MetricRule, crossed: int, shipped: int, guardrails: Sequence[str], worse: Sequence[str]
+    ) -> None:
+        """The primary metric crossed at one look, and what has to hold beside it did so only at a later one."""
+        are, margins = ("was", "its margin") if len(guardrails) == 1 else ("were", "their margins")
+        held = [f"{listed(guardrails)} {are} shown to be within {margins}"] if guardrails else []
+        held += [f"{listed(worse)} no longer crossed the boundary for harm"] if worse else []
+        if held:
+            self._say(
+                f"{rule.name} crossed its boundary at look {crossed + 1}, and {listed(held)} at look {shipped + 1}"
+            )
+
     def _interval_contains_zero(self) -> None:
         """Says why that is no contradiction to a boundary that was crossed."""
         low, high = self._always

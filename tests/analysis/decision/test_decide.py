@@ -162,6 +162,18 @@ def test_a_group_whose_users_are_all_alike_has_no_interval(rate: tuple[float, fl
     assert all(metric.p_value < 1 for metric in usual.groups[0].metrics)
 
 
+def test_a_winner_that_waited_for_a_guardrail_says_so() -> None:
+    """The boundary is crossed at look 6, the errors are within their margin at look 16, and it is shipped then."""
+    found = decide(evidence(rate=(0.05, 0.06), errors=(0.01, 0.011), a_day=(5000, 5000)), PLAN)
+    assert [seen for seen, _ in found.history].index(Verdict.SHIP) == 15
+    assert found.reasons[1:] == (
+        "conversion_rate crossed its boundary at look 6, and error_rate was shown to be within its margin at look 16",
+    )
+    at_once = decide(evidence(rate=(0.05, 0.055), errors=(0.01, 0.01), a_day=(5000, 5000)), PLAN)
+    assert at_once.verdict is Verdict.SHIP
+    assert len(at_once.reasons) == 1
+
+
 def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
     """The boundary is crossed on day 3: that is said, and why it does not count yet."""
     better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons
