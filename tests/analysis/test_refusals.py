@@ -4,7 +4,7 @@ The log has a winner, which is shipped. Each fault that refuses is shown beside 
 """
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +153,16 @@ def test_a_small_group_without_an_event_before_is_no_fault(tmp_path: Path) -> No
     decision = only(report_of(tmp_path, text))["decision"]
     assert decision["verdict"] == "check_first", "so large an effect is to be looked at, but nothing is refused"
     assert not any("before the experiment" in reason for reason in decision["reasons"])
+
+
+@pytest.mark.parametrize(("at", "expected"), [(START - DAY, "ship"), (START + timedelta(hours=1), "refuse")], ids=str)
+def test_outcomes_from_before_the_experiment_lost_no_request_of_it(tmp_path: Path, at: datetime, expected: str) -> None:
+    """Of one group's users, whose calls of the day before are in another file, or whose clock was wrong."""
+    log = good_log()
+    log.exposure("somebody-else", None, START - 2 * DAY)
+    for index in range(60):
+        log.outcome("click", f"u0-{2 * index + 1}", f"gone-{index}", at)
+    assert concluded(tmp_path, log)[0] == expected
 
 
 def test_ten_users_in_two_groups_ship(tmp_path: Path) -> None:

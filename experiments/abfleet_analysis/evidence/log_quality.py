@@ -110,8 +110,10 @@ def _unjoined(tables: Tables) -> tuple[Floats, Floats]:
     """Users of each group whose outcomes have requests that are in the log, and are not.
 
     A request that is lost may have had many outcomes, and a client that names wrong ones names many: users count once.
+    An outcome from before the experiment's first call is of no call that the log should have.
     """
     found, missing = tables.lines.joined, tables.lines.missing
+    missing = missing.filter(missing["at"] >= microseconds(tables.allocations[0].begin))
     named = found.select(user=found.x_user, lost=ibis.literal(0)).union(
         missing.select("user", lost=ibis.literal(1)), distinct=False
     )
