@@ -83,7 +83,7 @@ _register()
 
 
 def main() -> None:
-    """Entry point of the `abfleet` console script."""
+    """Runs the command."""
     standard_output.prepare()
     try:
         app(prog_name=program())

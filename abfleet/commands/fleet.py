@@ -66,7 +66,7 @@ def router(context: typer.Context) -> None:
         from abfleet_router.settings import declared
 
         show_help("router", declared({}))
-    _become("abfleet_router", context.args)
+    _serve("router", context.args, ("mmh3", "yaml", "zstandard"))
 
 
 def worker(context: typer.Context) -> None:
@@ -75,7 +75,7 @@ def worker(context: typer.Context) -> None:
         from abfleet_worker.settings import declared
 
         show_help("worker", declared({}))
-    _become("abfleet_worker", context.args)
+    _serve("worker", context.args, ("numpy", "onnxruntime"))
 
 
 def dashboard(context: typer.Context) -> None:
@@ -84,10 +84,7 @@ def dashboard(context: typer.Context) -> None:
         from abfleet_dashboard.settings import declared
 
         show_help("dashboard", declared({}))
-    if find_spec("uvicorn") is None or find_spec("duckdb") is None:
-        typer.echo("abfleet: the dashboard is not installed; run pip install 'abfleet[dashboard]'", err=True)
-        raise typer.Exit(USAGE)
-    _become("abfleet_dashboard", context.args)
+    _serve("dashboard", context.args, ("uvicorn", "duckdb"))
 
 
 def autopilot(context: typer.Context) -> None:
@@ -96,10 +93,7 @@ def autopilot(context: typer.Context) -> None:
         from abfleet_autopilot.settings import declared
 
         show_help("autopilot", declared({}))
-    if find_spec("duckdb") is None:
-        typer.echo("abfleet: the autopilot is not installed; run pip install 'abfleet[autopilot]'", err=True)
-        raise typer.Exit(USAGE)
-    _become("abfleet_autopilot", context.args)
+    _serve("autopilot", context.args, ("duckdb",))
 
 
 def _drain_flags(environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -111,6 +105,13 @@ def _asks_for_help(arguments: Sequence[str]) -> bool:
     return any(word in ("--help", "-h") for word in arguments)
 
 
-def _become(module: str, arguments: Sequence[str]) -> NoReturn:
-    """Replaces this process by the server, so that signals and the exit code are the server's own."""
-    os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606
+def _serve(name: str, arguments: Sequence[str], needs: Sequence[str]) -> NoReturn:
+    """Replaces this process by the server, so that signals and the exit code are the server's own.
+
+    needs: Packages without which it would end in a traceback.
+    """
+    for package in needs:
+        if find_spec(package) is None:
+            typer.echo(f"abfleet: the {name} needs {package}; run pip install 'abfleet[{name}]'", err=True)
+            raise typer.Exit(USAGE)
+    os.execv(sys.executable, [sys.executable, "-m", f"abfleet_{name}", *arguments])  # noqa: S606

@@ -86,6 +86,7 @@ def test_help_is_in_groups_with_one_voice() -> None:
         command = group
         for word in words:
             command = command.commands[word]  # type: ignore[attr-defined]
+        assert command.help is not None
         paragraphs = command.help.split("\n\n")
         assert not any("\n" in paragraph for paragraph in paragraphs), f"{words}: the terminal folds it, not the source"
         sentence = paragraphs[0]
@@ -113,6 +114,40 @@ def test_servers_have_the_help_of_the_others(server: str) -> None:
     assert set(re.findall(r"^([A-Z][\w ,]+):$", plain, re.MULTILINE)) <= set(
         re.findall(r"^╭─ ([A-Z][\w ,]+) ─", text, re.MULTILINE)
     )
+
+
+HIDE = """
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition('.')[0] in {names}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Hidden())
+import importlib.util
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, *more: None if name in {names} else found(name, *more)
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "without", "extra"),
+    [
+        ([], "typer", "cli"),
+        (["router"], "mmh3", "router"),
+        (["worker"], "onnxruntime", "worker"),
+        (["dashboard"], "uvicorn", "dashboard"),
+        (["autopilot"], "duckdb", "autopilot"),
+        (["simulate"], "numpy", "analysis"),
+    ],
+)
+def test_what_is_not_installed_is_named(words: list[str], without: str, extra: str) -> None:
+    """The wheel has its parts as extras: a command without its own says which, in a line and without a traceback."""
+    code = HIDE.format(names={without}) + f"sys.argv[1:] = {words}\nfrom abfleet.__main__ import main\nmain()"
+    shown = python(code)
+    text = shown.stderr.decode()
+    assert shown.returncode in (1, 2)
+    assert f"needs {without}; run pip install 'abfleet[{extra}]'" in text
+    assert "Traceback" not in text
 
 
 @pytest.mark.parametrize("server", ["router", "worker"])
