@@ -280,11 +280,14 @@ class Reasons:
         change = self._change(rule, comparison)
         if planned > 0 and came < planned:
             self._say(
-                f"the horizon has ended after {_users(came, planned)}, too few to detect a change of "
+                f"the horizon has ended after {_users(came, planned)} at its last look, too few to detect a change of "
                 f"{self._plan.effect:.0%} in {rule.name}: {change}"
             )
             return
-        self._say(f"the horizon has ended after {_users(came, planned)}, and no boundary has been crossed: {change}")
+        self._say(
+            f"the horizon has ended after {_users(came, planned)} at its last look, and no boundary has been crossed: "
+            f"{change}"
+        )
         if not planned > 0 or test is None or not test.counts[look]:
             return
         newest = test.last_growth(look)

@@ -78,8 +78,8 @@ def test_too_few_users_at_the_horizon_are_inconclusive() -> None:
     assert (found.verdict, found.history[-2][0]) == (Verdict.INCONCLUSIVE, Verdict.KEEP_RUNNING)
     assert len(found.reasons) == 1
     assert re.match(
-        r"the horizon has ended after 16,800 users \(\d+,\d+ planned\), too few to detect a change of 10% in "
-        r"conversion_rate: conversion_rate of experiment: \+0\.0% ",
+        r"the horizon has ended after 16,800 users \(\d+,\d+ planned\) at its last look, too few to detect "
+        r"a change of 10% in conversion_rate: conversion_rate of experiment: \+0\.0% ",
         found.reasons[0],
     )
 
@@ -105,7 +105,8 @@ def test_enough_users_at_the_horizon_are_never_called_too_few(
     assert found.users_planned < sum(a_day) * days
     first, second = found.reasons
     assert re.search(
-        r"users \([\d,]+ planned\), and no boundary has been crossed: conversion_rate of experiment: ", first
+        r"users \([\d,]+ planned\) at its last look, and no boundary has been crossed: conversion_rate of experiment: ",
+        first,
     )
     assert re.match(why, second)
     assert "too few" not in f"{first} {second}".replace("too few events for an always-valid interval", "")
