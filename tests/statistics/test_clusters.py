@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 import pytest
-import statsmodels.api as sm
 from abfleet_statistics.clusters import clustered_mean
 
 
 def test_the_error_is_that_of_a_cluster_robust_regression() -> None:
     """On a constant alone, as statsmodels has it, but for its factor (n - 1) / n."""
+    import statsmodels.api as sm
+
     random = np.random.default_rng(1)
     users = random.integers(0, 40, 500)
     values = random.normal(size=500) + random.normal(size=40)[users]

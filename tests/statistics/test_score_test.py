@@ -14,7 +14,6 @@ from abfleet_statistics.score_test import (
     restricted_by_ratio,
 )
 from scipy import stats
-from statsmodels.stats.proportion import score_test_proportions_2indep
 
 ONE = np.ones((1, 1, 1))
 EXACT = 1e-9
@@ -86,6 +85,8 @@ def test_against_statsmodels(control: tuple[int, int], treatment: tuple[int, int
     For a margin in points statsmodels 0.14 has a slip in the cubic, `count0` where n0 belongs; the brute force above is
     the judge there.
     """
+    from statsmodels.stats.proportion import score_test_proportions_2indep
+
     for ratio in (1.0, 1.25, 0.8):
         said = null_moments(two_groups(control, treatment), ONE, 1, binary=True, factor=np.array([ratio]))
         other = score_test_proportions_2indep(

@@ -15,7 +15,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
-from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
 Floats = NDArray[np.float64]
 EXACT = 1e-9
@@ -159,6 +158,8 @@ def samples() -> tuple[Floats, Floats]:
 
 def test_mean_agrees_with_scipy_and_statsmodels(samples: tuple[Floats, Floats]) -> None:
     """Difference, standard error, p and interval are those of the two-sample z-test with unequal variances."""
+    from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
     control, treatment = samples
     found = compared(of_users(control), of_users(treatment))
     oracle = CompareMeans(DescrStatsW(treatment), DescrStatsW(control))

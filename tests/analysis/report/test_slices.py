@@ -18,12 +18,13 @@ from abfleet_statistics.moments import from_sums, of_users, side_by_side
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30), st.integers(0, 3))
 def test_benjamini_hochberg_is_the_textbook_one(p: list[float], unknown: int) -> None:
     """As statsmodels has it; slices that could not be compared count for nothing."""
+    from statsmodels.stats.multitest import multipletests
+
     adjusted = benjamini_hochberg(np.array([math.nan] * unknown + p))
     assert np.isnan(adjusted[:unknown]).all()
     np.testing.assert_allclose(adjusted[unknown:], multipletests(p, method="fdr_bh")[1], rtol=1e-9, atol=1e-15)
@@ -31,6 +32,8 @@ def test_benjamini_hochberg_is_the_textbook_one(p: list[float], unknown: int) ->
 
 def test_slices_are_the_same_users_compared_alone() -> None:
     """Value, change, interval and p of each slice are Welch's for these users; too few are not compared."""
+    from statsmodels.stats.multitest import multipletests
+
     random = np.random.default_rng(3)
     users = {(s, g): random.exponential(1 + 0.3 * g * s, size=(400, 500, 8)[s]) for s in range(3) for g in range(2)}
     each = [side_by_side([of_users(users[s, g]) for g in range(2)]) for s in range(3)]
