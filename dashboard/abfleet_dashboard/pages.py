@@ -173,7 +173,14 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = percent
     environment.filters["times"] = with_times
+    environment.filters["whole_words"] = whole_words
     return environment
+
+
+def whole_words(text: str) -> Markup:
+    """The text, escaped, in which a line ends at a space and not at a hyphen, unless a word is wider than the page."""
+    shown = readable(text).split(" ")
+    return Markup(" ").join(Markup('<span class="word">{}</span>').format(one) if "-" in one else one for one in shown)
 
 
 def _finalized(value: object) -> object:

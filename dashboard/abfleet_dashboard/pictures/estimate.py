@@ -19,7 +19,8 @@ from abfleet_dashboard.pictures.scales import round_marks, time_marks, times, wi
 MOST_POINTS: Final = 240
 MOST_ROWS: Final = 40
 TALLEST: Final = 4.0
-"""Early looks know little, and their wide bands would squeeze what counts: the axis ends at so many newest bands."""
+"""Early looks know little, and their wide bands would squeeze what counts: the axis ends at so many newest bands, or
+holds everything as long as there is no band."""
 
 
 def estimate(id_: str, title: str, path: MetricPath, at: Sequence[datetime]) -> Picture | None:
@@ -38,21 +39,20 @@ def estimate(id_: str, title: str, path: MetricPath, at: Sequence[datetime]) -> 
         if np.count_nonzero(known) > 1
         else ONE_POINT,
         table=_table(path, at),
-        legend=_legend(path),
+        legend=_legend(path, shown, axes),
         csv="changes-over-time",
     )
 
 
 def _axes(path: MetricPath, at: Sequence[datetime]) -> Axes:
     x = times(at[0], at[-1])
-    newest = [path.relative_difference[-1], path.low[-1], path.high[-1]]
-    extent = max((abs(value) for value in newest if math.isfinite(value)), default=math.nan)
+    band = max(abs(path.low[-1]), abs(path.high[-1]))
     half = len(at) // 2
     values = np.concatenate(
         [path.relative_difference, path.low[half:], path.high[half:], path.better_at[-1:], path.worse_at[-1:], [0.0]]
     )
     values = values[np.isfinite(values)]
-    limit = TALLEST * extent if math.isfinite(extent) and extent > 0 else np.abs(values).max()
+    limit = TALLEST * band if math.isfinite(band) and band > 0 else np.abs(values).max()
     y = widened(max(values.min(), -limit), min(values.max(), limit))
     marks = round_marks(y.low, y.high)
     digits = 0 if len(marks) < 2 or marks[1] - marks[0] >= 0.0099 else 1 if marks[1] - marks[0] >= 0.00099 else 2
@@ -133,6 +133,8 @@ def _description(path: MetricPath, at: Sequence[datetime]) -> str:
             beyond = np.flatnonzero(sign * (path.relative_difference - values) >= 0)
         if len(beyond):
             text += f" The estimate first reached {words} at the look of {moment(at[int(beyond[0])], span)}."
+        elif values[-1] < -1 <= np.nanmin(path.relative_difference):
+            text += f" It has not reached {words}, which cannot be reached yet."
         elif math.isfinite(values[-1]):
             text += f" It has not reached {words}, which is now at {change(float(values[-1]))}."
     return text
@@ -152,13 +154,23 @@ def _table(path: MetricPath, at: Sequence[datetime]) -> DataTable:
     )
 
 
-def _legend(path: MetricPath) -> tuple[LegendKey, ...]:
+def _legend(path: MetricPath, shown: list[int], axes: Axes) -> tuple[LegendKey, ...]:
+    """Of what is drawn: an area has two looks in a row, and a boundary may lie outside the axis."""
     keys = [LegendKey(swatch("line", "estimate"), f"estimate for {path.group}")]
-    if np.isfinite(path.low).any():
+    if any(len(run) > 1 for run in _runs(shown, np.isfinite(path.low) & np.isfinite(path.high))):
         keys.append(LegendKey(swatch("area", "always"), "always-valid 95 % interval"))
-    if np.isfinite(path.better_at).any():
+    if _inside(axes, path.better_at, shown):
         words = "within tolerance beyond this line" if path.role == "guardrail" else "better beyond this line"
         keys.append(LegendKey(swatch("line", "better"), words))
-    if np.isfinite(path.worse_at).any():
+    if _inside(axes, path.worse_at, shown):
         keys.append(LegendKey(swatch("line", "worse"), "harm beyond this line"))
     return tuple(keys)
+
+
+def _inside(axes: Axes, values: Floats, shown: list[int]) -> bool:
+    """Whether any part of a line through these can be seen."""
+    return any(
+        min(values[run]) <= axes.y.high and max(values[run]) >= axes.y.low
+        for run in _runs(shown, np.isfinite(values))
+        if len(run) > 1
+    )

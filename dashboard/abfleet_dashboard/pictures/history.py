@@ -93,7 +93,8 @@ def verdicts(
         for run in runs(history)
     )
     said = few([f"{which}: {words}" for _, which, words in table[: len(runs(rows[0][1]))]], "; ")
-    description = f"{len(rows[0][1])} of {looks} looks so far. Looks {said}."
+    done = len(rows[0][1])
+    description = f"{done} of {looks} looks so far. {'Look' if done == 1 else 'Looks'} {said}."
     drawing = element(
         "svg",
         element("title", title, id=f"{id_}-t"),

@@ -132,13 +132,11 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     width = _every(traffic)
     totals = traffic.calls.sum(axis=0)
     said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
-    finished = _finished(traffic)
-    unfinished = len(traffic.calls) - len(finished)
-    left_out = f" Not drawn, but in the table: {counted(unfinished, 'interval')} that the log covers only in part."
+    finished, left_out = _finished(traffic)
     return _lines(
         id_,
         f"Calls by group, {width}",
-        f"In total: {said}, including calls from before a ramp moved a user." + (left_out if unfinished else ""),
+        f"In total: {said}, including calls from before a ramp moved a user.{left_out}",
         groups,
         _bins(traffic),
         traffic.calls.astype(np.float64),
@@ -167,16 +165,18 @@ def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.where(traffic.calls > 0, traffic.troubled / traffic.calls, np.nan)
+    finished, left_out = _finished(traffic)
     return _lines(
         id_,
         f"Calls with an error or a fallback, {_every(traffic)}",
-        f"Of {counted(int(totals.sum()), 'call')}: {said}.",
+        f"Of {counted(int(totals.sum()), 'call')}: {said}.{left_out}",
         groups,
         _bins(traffic),
         part,
         share,
         "Share of calls with an error or a fallback",
         width=traffic.width,
+        drawn=finished,
         csv="calls-over-time",
     )
 
@@ -185,14 +185,23 @@ def _every(traffic: Traffic) -> str:
     return f"every {duration(traffic.width.total_seconds()).removeprefix(f'1{NBSP}')}"
 
 
-def _finished(traffic: Traffic) -> list[int]:
-    """The bins that have all of their time; all of them where hardly any has. The others would look like a fall."""
+def _finished(traffic: Traffic) -> tuple[list[int], str]:
+    """The bins that have all of their time, or all of them where hardly any has; and a sentence about the others.
+
+    These would look like a fall of the calls, and a single failed call in them like a peak of the errors.
+    """
     found = [
         index
         for index, begin in enumerate(_bins(traffic))
         if begin >= traffic.since and begin + traffic.width <= traffic.until
     ]
-    return found if len(found) > 1 else list(range(len(traffic.calls)))
+    if len(found) < 2:
+        found = list(range(len(traffic.calls)))
+    left = len(traffic.calls) - len(found)
+    return (
+        found,
+        f" Not drawn, but in the table: {counted(left, 'interval')} that the log covers only in part." if left else "",
+    )
 
 
 def _bins(traffic: Traffic) -> tuple[datetime, ...]:

@@ -7,6 +7,7 @@ from typing import Final
 from abfleet_analysis.decision.metrics import MetricRule
 from abfleet_analysis.report.details import Breakdown, Slice
 from abfleet_analysis.report.report import ExperimentReport
+from abfleet_statistics.effects import Estimator
 from markupsafe import Markup
 
 from abfleet_dashboard.numbers import UNKNOWN, between, change, metric_value, p_value, plain, whole
@@ -18,6 +19,10 @@ STANDS_OUT: Final = 0.05
 """Of the adjusted p: about one slice in twenty that is said to stand out does so by chance."""
 MOST_ROWS: Final = 120
 _WHO: Final = "Users in the comparison"
+_ADJUSTED: Final = (
+    "The p-values are adjusted for the number of parts; the intervals, of a single look, are not, so a part may be "
+    "chance although its interval leaves out zero."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +91,15 @@ def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownV
         "attribute": (
             f"{metric} by {breakdown.name}",
             breakdown.name,
-            f"The p-values are adjusted for the number of parts. {_WHO} are counted by their first call.",
+            (f"{_ADJUSTED} " if compared else "") + f"{_WHO} are counted by their first call.",
         ),
         "day": (
             f"{metric} by time since a user's first call",
             "Time since first call",
-            "An effect that fades may be novelty. Calls from after a ramp moved a user are not counted.",
+            (
+                "An effect that fades may be novelty. Users are all who have had that much time, whether they came "
+                "back or not. Calls from after a ramp moved a user are not counted."
+            ),
         ),
         "served": (
             f"{metric} by the version that answered",
@@ -99,6 +107,8 @@ def _view(breakdown: Breakdown, id_: str, rule: MetricRule | None) -> BreakdownV
             f"Not randomised: users who meet a fallback differ from others. {_WHO}, by first fallback or version.",
         ),
     }.get(breakdown.kind, (f"{metric} by {breakdown.name}", breakdown.name, ""))
+    if rule is not None and rule.estimator is Estimator.RATIO:
+        note = f"{note} {metric} is per answered list, of which a user may have many, or none.".strip()
     left = breakdown.left_out + max(len(breakdown.slices) - MOST_ROWS, 0)
     return BreakdownView(
         id=id_,

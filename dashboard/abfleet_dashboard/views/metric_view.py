@@ -53,10 +53,11 @@ def metric_tables(report: ExperimentReport) -> tuple[MetricTable, ...]:
     return tuple(_table(report, group) for group in report.decision.groups)
 
 
-def reading(metric: MetricResult, *, believed: bool) -> tuple[str, str]:
+def reading(metric: MetricResult, *, believed: bool, held: bool = False) -> tuple[str, str]:
     """A class of tone and a word: on which side of no change the always-valid interval lies, if it is believed.
 
-    Nothing is called chance beside an interval that leaves out no change.
+    Nothing is called chance beside an interval that leaves out no change. held: Whether it is a guardrail that has been
+    shown to be within its margin, which takes fewer events than an interval.
     """
     low, _ = metric.relative_sequential_interval
     if not math.isfinite(metric.relative_difference):
@@ -65,6 +66,8 @@ def reading(metric: MetricResult, *, believed: bool) -> tuple[str, str]:
         return "open", "not reliable"
     if (tone := side(metric)) != "open":
         return tone, "better" if tone == "good" else "worse"
+    if held:
+        return "open", "within its margin"
     if metric.interval[0] > 0 or metric.interval[1] < 0:
         return "open", "not decided yet"
     return "open", "could be chance" if math.isfinite(low) else "too early to say"
@@ -79,8 +82,14 @@ def _table(report: ExperimentReport, group: GroupDecision) -> MetricTable:
         title=f"{with_version(report, group.group)} against {with_version(report, report.gathered.evidence.groups[0])}",
         group=group.group,
         axis=strip_axis(axis),
-        rows=tuple(_row(metric, axis, believed=believed) for metric in group.metrics),
+        rows=tuple(_row(metric, axis, believed=believed, held=_held(group, metric)) for metric in group.metrics),
     )
+
+
+def _held(group: GroupDecision, metric: MetricResult) -> bool:
+    """Whether it is a guardrail within its margin: now, or when its group was found fit to be shipped."""
+    shipped = group.verdict in (Verdict.SHIP, Verdict.CHECK_FIRST)
+    return metric.rule.role == "guardrail" and (shipped or metric.z >= metric.boundary)
 
 
 def _drawn(metric: MetricResult) -> tuple[float, float]:
@@ -96,6 +105,13 @@ def _guard(e_value: float) -> str:
     return f"evidence of harm: {evidence(e_value)}, of {acts} needed to roll back"
 
 
+def _cut(metric: MetricResult) -> str:
+    if metric.cap is None:
+        return ""
+    most = metric_value(metric.rule, metric.cap.value)
+    return f"; values above {most} count as {most}"
+
+
 def _margin(metric: MetricResult) -> float:
     """The change that a guardrail just tolerates; nan for other metrics."""
     return -metric.rule.sign * metric.margin if metric.rule.role == "guardrail" else math.nan
@@ -105,17 +121,18 @@ def _known(text: str, missing: str) -> str:
     return missing if text == UNKNOWN else text
 
 
-def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
+def _row(metric: MetricResult, axis: Scale, *, believed: bool, held: bool) -> MetricRow:
     rule = metric.rule
     always, alone = metric.relative_sequential_interval, metric.relative_interval
-    tone, word = reading(metric, believed=believed)
+    tone, word = reading(metric, believed=believed, held=held)
     margin = _margin(metric)
     return MetricRow(
         name=metric_title(rule.name),
         key=rule.name,
         role=_ROLES[rule.role],
-        better=("higher is better" if rule.sign > 0 else "lower is better")
-        + ("" if metric.cap is None else f"; values above {metric_value(rule, metric.cap.value)} count as that"),
+        better=("share of users; " if rule.binary else "")
+        + ("higher is better" if rule.sign > 0 else "lower is better")
+        + _cut(metric),
         baseline=_known(metric_value(rule, metric.baseline_value), "no data yet"),
         value=_known(metric_value(rule, metric.value), "no data yet"),
         change=_known(change(metric.relative_difference), "no estimate yet"),

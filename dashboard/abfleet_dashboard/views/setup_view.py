@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from abfleet_analysis.report.details import ConfigChange
 from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.report.run_state import State
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Condition, Config, Experiment, InRange, OneOf, percent_text
 
@@ -29,6 +30,7 @@ class SetupView:
     Attributes:
         allocations: Those of the log: an id, since when, and a share for each group.
         planned: Rows of the file that are still to come: from when, a share for each group, and what it then takes.
+        over: Whether the experiment has ended, so that no shares are in force.
     """
 
     note: str
@@ -36,6 +38,7 @@ class SetupView:
     groups: tuple[str, ...]
     allocations: tuple[tuple[str, str, tuple[str, ...]], ...]
     planned: tuple[tuple[str, tuple[str, ...], str], ...] = ()
+    over: bool = False
 
 
 def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
@@ -70,6 +73,7 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
             for found in report.gathered.allocations
         ),
         planned=() if experiment is None else _planned(report, experiment),
+        over=report.run_state.state is State.ENDED,
     )
 
 

@@ -174,17 +174,18 @@ def todo(report: ExperimentReport) -> str:
     decision, group = report.decision, decided(report)
     name = with_version(report, group.group) if group else "the treatment"
     rest = [g for g in decision.groups if group and g.group != group.group and g.verdict is Verdict.KEEP_RUNNING]
-    others = f" {_listed([g.group for g in rest])} can keep running." if rest else ""
+    others = f" The comparison with {_listed([g.group for g in rest])}" if rest else ""
     left, base = "", control(report)
     if report.run_state.state is State.ENDED:
         return f"The experiment {_stopped(report)}. The verdict follows from the log, whatever people decided."
     if report.run_state.state is State.HALTED and decision.verdict is Verdict.KEEP_RUNNING:
         return f"Nothing is decided, and no users are coming in: the experiment {_stopped(report)}."
     if days_to_wait(report) > 0:
-        left = f" At the current rate, a decision takes at most {duration(days_to_wait(report) * 86400)} more."
+        about = duration(days_to_wait(report) * 86400)
+        left = f" At the current rate, a decision takes about {about} more; at the latest it comes at the last look."
     return {
-        Verdict.SHIP: f"Give {name} to everyone.{others}",
-        Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{others}",
+        Verdict.SHIP: f"Give {name} to everyone.{others and f'{others} is undecided; ending the experiment ends it.'}",
+        Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{others and f'{others} can go on.'}",
         Verdict.REFUSE: "Find out what broke the data, fix it, and start again with a new salt. Do not ship anything.",
         Verdict.CHECK_FIRST: f"Look for a mistake before shipping {name}; the reasons say what is suspicious.",
         Verdict.KEEP_RUNNING: f"Leave everything as it is and look again later; looking early does no harm.{left}",
@@ -295,7 +296,7 @@ def progress(report: ExperimentReport) -> str:
     days = days_left(report)
     if days in (DECIDED, STANDING, BROKEN, OVER):
         return f"{text}, and the time is over" if days == OVER else text
-    return f"{text}, {days} left at most"
+    return f"{text}, about {days} left"
 
 
 def days_left(report: ExperimentReport) -> str:

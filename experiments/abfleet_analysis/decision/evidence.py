@@ -3,6 +3,7 @@
 Axes are those of moments.py. A time is a look, and the last one is the moment of the report.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -154,12 +155,14 @@ class Calendar:
         done: How many have been.
         first_shipping: Number of the first look, from 1, at which the plan's minimum has passed.
         look_days: Days between looks, for what is left.
+        elapsed_days: Since the first exposure; nan where only looks are known.
     """
 
     planned: int
     done: int
     first_shipping: int
     look_days: float = 1.0
+    elapsed_days: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,7 @@ def days_left(evidence: Evidence, planned: float) -> float:
         return math.nan
     if not planned > 0 or not calendar.done:
         return to_horizon
-    per_day = users / (calendar.done * calendar.look_days)
+    elapsed = calendar.elapsed_days  # the first look is a part of a day after the first exposure
+    per_day = users / (elapsed if elapsed > 0 else calendar.done * calendar.look_days)
     to_minimum = max(calendar.first_shipping - calendar.done, 0) * calendar.look_days
     return float(min(max((planned - users) / per_day, to_minimum), to_horizon))

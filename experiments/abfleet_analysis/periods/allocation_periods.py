@@ -124,6 +124,7 @@ def looks_until(first: datetime, as_of: datetime, plan: AnalysisPlan) -> Looks:
         done=done,
         first_shipping=shipping[0] if shipping else planned,
         look_days=plan.look / DAY,
+        elapsed_days=(as_of - first) / DAY,
     )
     return Looks((*times, max(as_of, times[-1]) if times else as_of), anchor_us, look_us, calendar)
 

@@ -175,6 +175,18 @@ def test_a_winner_that_waited_for_a_guardrail_says_so() -> None:
     assert len(at_once.reasons) == 1
 
 
+def test_the_time_left_is_by_the_rate_since_the_first_user() -> None:
+    """2,000 users in 10 hours are 4,800 a day, though the first look has been, and only that."""
+    young = evidence(a_day=(1000, 1000), looks=1)
+    young = replace(young, calendar=Calendar(28, 1, 7, elapsed_days=10 / 24))
+    assert planning.days_left(young, 50_000) == pytest.approx(10)
+    assert planning.days_left(young, 2_100) == 6, "the plan's minimum is still to come"
+    assert planning.days_left(young, 1e9) == 27
+    assert planning.days_left(evidence(a_day=(1000, 1000), looks=10), 30_000) == 5, (
+        "by looks, where nothing else is known"
+    )
+
+
 def test_before_the_minimum_a_winner_is_named_and_waits() -> None:
     """The boundary is crossed on day 3: that is said, and why it does not count yet."""
     better, held_back = decide(evidence(rate=(0.05, 0.07), a_day=(20_000, 20_000), looks=3), PLAN).reasons

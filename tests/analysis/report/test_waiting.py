@@ -14,7 +14,7 @@ from abfleet_analysis.report.render import missing, side
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.waiting import missing_outcomes
 from abfleet_dashboard.views import words as dashboard_words
-from abfleet_dashboard.views.metric_view import reading
+from abfleet_dashboard.views.metric_view import metric_tables, reading
 from abfleet_dashboard.views.words import answers
 from abfleet_experiments.file.load import load_text
 
@@ -126,7 +126,7 @@ def test_the_time_left_is_told_where_something_is_waited_for(words: Callable[[Ex
         for verdict in (Verdict.SHIP, Verdict.CHECK_FIRST, Verdict.ROLL_BACK, Verdict.KEEP_RUNNING)
         for days in (0.0, 5.0)
     }
-    left = {(Verdict.KEEP_RUNNING, 5.0): ", 5 days left at most", (Verdict.KEEP_RUNNING, 0.0): ", 12 days left at most"}
+    left = {(Verdict.KEEP_RUNNING, 5.0): ", about 5 days left", (Verdict.KEEP_RUNNING, 0.0): ", about 12 days left"}
     assert told == {key: f"16 of 28 looks{left.get(key, '')}" for key in told}
 
 
@@ -167,6 +167,29 @@ def test_words_and_colour_follow_the_always_valid_interval(
     assert reading(metric, believed=True) == (tone, word)
     assert side(metric) == tone
     assert reading(metric, believed=False)[0] == side(metric, believed=False) == "open"
+    assert reading(metric, believed=True, held=True) == (tone, word if tone != "open" else "within its margin")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "z", "said"),
+    [
+        (Verdict.KEEP_RUNNING, 1.0, "too early to say"),
+        (Verdict.KEEP_RUNNING, 3.0, "within its margin"),
+        (Verdict.KEEP_RUNNING, math.nan, "too early to say"),
+        (Verdict.SHIP, 1.0, "within its margin"),
+        (Verdict.CHECK_FIRST, 1.0, "within its margin"),
+    ],
+)
+def test_a_guardrail_that_lets_a_winner_be_shipped_is_within_its_margin(verdict: Verdict, z: float, said: str) -> None:
+    """Its row and the reason of the verdict say the same, also where it has too few events for an interval."""
+    report = made_report().experiments[0]
+    group = report.decision.groups[0]
+    one = next(metric for metric in group.metrics if metric.rule.role == "guardrail")
+    few = dataclasses.replace(one, relative_sequential_interval=NOTHING, interval=(-0.1, 0.1), z=z, boundary=2.0)
+    group = dataclasses.replace(group, verdict=verdict, metrics=(few,))
+    decision = dataclasses.replace(report.decision, verdict=verdict, groups=(group,))
+    (table,) = metric_tables(dataclasses.replace(report, decision=decision))
+    assert table.rows[0].reading == said
 
 
 @pytest.mark.parametrize(

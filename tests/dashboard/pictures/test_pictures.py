@@ -290,3 +290,66 @@ def test_elements_escape_what_they_are_given() -> None:
     """Children and attributes alike."""
     made = element("text", '<b>"&', x='"><script>', y=None, class_="a")
     assert made == '<text x="&#34;&gt;&lt;script&gt;" class="a">&lt;b&gt;&#34;&amp;</text>'
+
+
+# --- what young experiments once showed wrongly -----------------------------------------------------------------------
+
+
+def test_every_estimate_is_on_the_axis_as_long_as_there_is_no_band() -> None:
+    """Two looks, the first one far off, and no always-valid interval yet."""
+    path, at = path_of([0.14, -0.007], half=NAN, better=0.6)
+    picture = estimate("e", "CTR", path, at)
+    assert picture is not None
+    placed = [float(y) for y in re.findall(r'<circle[^>]* cy="([-\d.]+)', str(picture.drawing))] or [
+        float(y) for y in re.findall(r"[ML]\s?[-\d.]+[ ,]([-\d.]+)", str(picture.drawing))
+    ]
+    assert placed
+    assert all(0 <= y <= 1000 for y in placed), placed
+
+
+def test_a_legend_names_what_is_drawn() -> None:
+    """A boundary beyond the axis is not, nor is the band of one look alone."""
+    path, at = path_of([0.02, 0.03, 0.01])
+    whole = estimate("e", "CTR", path, at)
+    assert whole is not None
+    assert [key.text for key in whole.legend][1:] == [
+        "always-valid 95 % interval",
+        "better beyond this line",
+        "harm beyond this line",
+    ]
+    far, at = path_of([0.02, 0.03, 0.01], better=5.0)
+    far.low[:2] = far.high[:2] = NAN
+    young = estimate("e", "CTR", far, at)
+    assert young is not None
+    assert [key.text for key in young.legend] == ["estimate for b"]
+
+
+def test_a_fall_of_more_than_all_is_not_asked_for() -> None:
+    """No rate falls by 126 %: that look cannot find harm."""
+    path, at = path_of([0.02, 0.03], better=1.26)
+    picture = estimate("e", "CTR", path, at)
+    assert picture is not None
+    assert picture.description.endswith("It has not reached the boundary for harm, which cannot be reached yet.")
+
+
+def test_an_interval_that_is_covered_in_part_makes_no_peak_of_errors() -> None:
+    """One failed call of three in the first quarter of an hour, beside hours of hundreds."""
+    calls = np.array([[3, 3], [400, 400], [400, 400], [2, 2]])
+    bad = np.array([[1, 0], [2, 2], [2, 2], [1, 1]])
+    since, until = START + timedelta(minutes=45), START + timedelta(hours=3, minutes=5)
+    traffic = Traffic(START, timedelta(hours=1), calls, bad, 0 * bad, bad, since, until)
+    picture = over_time.trouble("t", ("a", "b"), traffic)
+    assert picture is not None
+    assert "2\u00a0intervals that the log covers only in part" in picture.description
+    assert "33" not in re.sub(r"<[^>]+>", " ", str(picture.drawing))
+    assert picture.table.rows[0][1].startswith("33")
+
+
+def test_one_look_is_not_looks() -> None:
+    """The words of the picture for who does not see it."""
+    one = verdicts("v", [("all", [(Verdict.KEEP_RUNNING, None)])], 28)
+    two = verdicts("v", [("all", [(Verdict.KEEP_RUNNING, None)] * 2 + [(Verdict.SHIP, "b")])], 28)
+    assert one is not None
+    assert two is not None
+    assert one.description.startswith("1 of 28 looks so far. Look 1: Keep running")
+    assert two.description.startswith("3 of 28 looks so far. Looks 1 to 2: Keep running; 3: Ship")
