@@ -9,6 +9,7 @@ import pytest
 from abfleet_analysis.report.report import LogFacts, Report
 from abfleet_dashboard.pages import experiment_page, fleet_page, glossary_page, message_page, overview_page, report_file
 from abfleet_dashboard.situation import RouterState, Situation
+from abfleet_dashboard.views.experiment_view import experiment_view
 from abfleet_dashboard.views.glossary_view import TEXT, glossary_sections
 from abfleet_experiments.file.load import load_text
 from abfleet_process.build_info import build_info
@@ -102,6 +103,22 @@ def test_experiments_of_the_file_without_a_report_are_listed() -> None:
     assert "No report knows this experiment yet" in experiment_page(now, "test")
     with pytest.raises(KeyError):
         experiment_page(now, "nowhere")
+
+
+def test_only_refunds_can_change_by_more_than_all() -> None:
+    """A boundary below -100 % is a number where values may be below 0, and else cannot be reached yet."""
+    made = made_experiment("harm", 2, "one")
+    assert made.details is not None
+    paths = made.details.paths
+    path = dataclasses.replace(paths.metrics[0], worse_at=0 * paths.metrics[0].worse_at - 1.26)
+    details = dataclasses.replace(made.details, paths=dataclasses.replace(paths, metrics=(path,)))
+    for negative in (False, True):
+        evidence = made.gathered.evidence
+        metrics = tuple(dataclasses.replace(one, negative=negative) for one in evidence.metrics)
+        gathered = dataclasses.replace(made.gathered, evidence=dataclasses.replace(evidence, metrics=metrics))
+        (picture,) = experiment_view(dataclasses.replace(made, gathered=gathered, details=details), None, "e").main
+        assert ("harm cannot be reached yet" in picture.description) is not negative
+        assert ("−126.0" in picture.description) is negative
 
 
 def test_the_set_up_is_shown_with_the_file(report: Report) -> None:

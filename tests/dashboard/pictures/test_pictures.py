@@ -148,6 +148,67 @@ def test_early_looks_do_not_squeeze_the_rest() -> None:
     assert max(map(float, labels)) <= 30
 
 
+def test_every_estimate_is_on_the_axis() -> None:
+    """An early one far from the newest too, whatever is known of intervals and boundaries."""
+    for values in ([0.14, -0.007], [3.0, 0.01, 0.01, 0.01], [-0.9, 0.0], [0.0, 0.0]):
+        path, at = path_of(values, better=0.8)
+        for known in (path, dataclasses.replace(path, low=NAN * path.low, high=NAN * path.high)):
+            picture = estimate("p", "T", known, at)
+            assert picture is not None
+            drawn = re.search(r'd="M([^"]*)" class="line estimate"', picture.drawing)
+            assert drawn
+            assert all(0 <= float(point.split(" ")[1]) <= 1000 for point in drawn[1].split("L")), values
+
+
+def test_the_legend_has_what_is_drawn() -> None:
+    """Not a boundary outside the axis, of which the words say that it is; an interval of a single look is drawn."""
+    path, at = path_of([-0.06, -0.063], better=0.8)
+    path = dataclasses.replace(path, low=NAN * path.low, high=NAN * path.high)
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    assert [key.text for key in picture.legend] == ["estimate for b"]
+    assert 'class="line better"' not in picture.drawing
+    assert "the boundary for better, which is now at +80.0\u00a0%, outside the chart." in picture.description
+    path, at = path_of([0.01, 0.02])
+    path.low[0] = path.high[0] = path.better_at[0] = NAN
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    assert [key.text.partition(" beyond")[0] for key in picture.legend[1:]] == [
+        "always-valid 95 % interval",
+        "better",
+        "harm",
+    ]
+    for shape in ("area always", "line better"):
+        corners = re.search(rf'd="M([^"]*?)Z?" class="{shape}"', picture.drawing)
+        assert corners
+        assert len({corner.split(" ")[0] for corner in corners[1].split("L")}) == 2, "it has a width"
+    assert "outside the chart" not in picture.description
+
+
+def test_a_group_without_a_point_is_not_in_the_legend() -> None:
+    """And the others keep their signs."""
+    each = np.array([[0.1, NAN, 0.3], [0.2, NAN, 0.4]])
+    picture = over_time.values("v", "T", "ctr", ("a", "b", "c"), path_of([0, 0])[1], each, str)
+    assert picture is not None
+    assert [key.text for key in picture.legend] == ["a", "c"]
+    assert [re.findall(r"series-\d", key.swatch)[0] for key in picture.legend] == ["series-0", "series-2"]
+
+
+def test_a_boundary_that_cannot_be_reached_is_no_number() -> None:
+    """What cannot fall below 0 cannot change by less than -100 %; money with refunds can."""
+    path, at = path_of([0.3, 0.28], better=1.26)
+    never = "The boundary for harm cannot be reached yet."
+    picture = estimate("p", "T", path, at, lowest=-1.0)
+    assert picture is not None
+    assert never in picture.description
+    assert "−126" not in picture.description + str(picture.table.rows)
+    assert "the boundary for better, which is now at +126.0" in picture.description
+    anything = estimate("p", "T", path, at)
+    assert anything is not None
+    assert never not in anything.description
+    assert "now at −126.0\u00a0%" in anything.description
+
+
 def test_thousands_of_looks_stay_small() -> None:
     """A plan of looks every few seconds makes neither a huge page nor a huge table."""
     path, at = path_of([0.01] * 5000)
@@ -214,6 +275,24 @@ def test_an_unfinished_time_is_no_fall() -> None:
     picture = over_time.calls("c", ("a", "b"), short)
     assert picture is not None
     assert "Not drawn" not in picture.description
+
+
+def test_an_unfinished_time_is_no_spike() -> None:
+    """One error of the three calls of a bin that the log covers in part does not set the axis; both charts say so."""
+    calls = np.array([[3, 3], [100, 90], [101, 95], [99, 97], [1, 1]])
+    errors = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 1]])
+    since, until = START + timedelta(minutes=58), START + timedelta(hours=4, minutes=1)
+    traffic = Traffic(START, timedelta(hours=1), calls, errors, 0 * errors, errors, since, until)
+    pictures = (over_time.calls("c", ("a", "b"), traffic), over_time.trouble("t", ("a", "b"), traffic))
+    for picture in pictures:
+        assert picture is not None
+        assert "Not drawn, but in the table: 2\u00a0intervals that the log covers only in part." in picture.description
+        lines = re.findall(r'<path d="([^"]+)" class="line', picture.drawing)
+        assert [len(re.findall(r"[\d.]+ [\d.]+", path)) for path in lines] == [3, 3]
+        assert "33.3" not in picture.drawing
+    trouble = pictures[1]
+    assert trouble is not None
+    assert trouble.table.rows[0][1] == "33.3\u00a0%"
 
 
 def test_one_dot_is_no_chart() -> None:
