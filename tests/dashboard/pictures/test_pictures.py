@@ -14,7 +14,7 @@ from abfleet_dashboard.pictures.estimate import MOST_ROWS, estimate
 from abfleet_dashboard.pictures.history import runs, verdicts
 from abfleet_dashboard.pictures.picture import thinned
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
-from abfleet_dashboard.pictures.strip import axis_for, strip
+from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
 from abfleet_dashboard.pictures.svg import element
 from hypothesis import given
 from hypothesis import strategies as st
@@ -343,6 +343,50 @@ def test_an_interval_beyond_the_axis_ends_in_an_arrow() -> None:
     assert "strip-arrow" not in strip(axis, 0.0, (-math.inf, math.inf)), "what is not drawn does not continue"
     assert "nan" not in strip(axis, NAN, (NAN, NAN))
     assert axis_for([]) == Scale(-0.1, 0.1)
+
+
+def test_an_estimate_is_seen_beside_an_arrow() -> None:
+    """One that the arrow would cover, or that is outside, stands before its tail; else it is where its value is."""
+    axis = Scale(-0.1, 0.1)
+    beside = '<svg x="100%" y="0" width="1" height="28" overflow="visible"><circle cx="-15"'
+    for estimate_, interval in ((0.098, (0.0, 4.0)), (0.4, (0.3, 0.5)), (0.4, (NAN, NAN))):
+        drawn = strip(axis, estimate_, interval)
+        assert beside in drawn
+        assert drawn.count("strip-estimate") == drawn.count("strip-arrow") == 1
+    assert '<svg x="0%" y="0" width="1" height="28" overflow="visible"><circle cx="15"' in strip(axis, -2, (-3, 0))
+    assert '<circle cx="99%"' in strip(axis, 0.098, (0.05, 0.1)), "no arrow covers it"
+    assert '<circle cx="75%"' in strip(axis, 0.05, (0.0, 4.0))
+
+
+def test_a_tolerance_outside_the_axis_is_marked_at_the_edge() -> None:
+    """On its side; one inside is a line."""
+    axis = Scale(-0.1, 0.1)
+    for margin, edge in ((1.5, "100%"), (-1.5, "0%")):
+        drawn = strip(axis, 0.0, (-0.05, 0.05), margin=margin)
+        assert f'<svg x="{edge}" y="0" width="1" height="28" overflow="visible"><path d="M0 4L' in drawn
+        assert 'class="strip-margin"' not in drawn
+    inside = strip(axis, 0.0, (-0.05, 0.05), margin=0.05)
+    assert 'class="strip-margin"' in inside
+    assert "strip-margin-beyond" not in inside
+    assert "strip-margin" not in strip(axis, 0.0, (-0.05, 0.05))
+
+
+@given(st.floats(1e-3, 1e3), st.floats(0, 1))
+def test_a_row_of_strips_has_two_labels_at_least(span: float, part: float) -> None:
+    """Of one label alone nobody can read a length."""
+    axis = axis_for([(-span * part, span * (1 - part))])
+    assert strip_axis(axis).count("<text") >= 2
+
+
+def test_labels_of_time_are_below_their_ticks() -> None:
+    """The first and the last too."""
+    begin = START + timedelta(hours=20)
+    picture = over_time.users("u", ("a", "b"), [begin, begin + timedelta(hours=8)], np.array([[1, 2], [3, 4]]))
+    assert picture is not None
+    ticks = re.findall(r'<line x1="([\d.]+%)" x2="[\d.]+%" y1="100%"', picture.drawing)
+    labels = re.findall(r'<text x="([\d.]+%)" y="100%" dy="1.5em" text-anchor="middle"', picture.drawing)
+    assert labels == ticks
+    assert float(ticks[0].rstrip("%")) < 4
 
 
 def test_every_drawing_has_words() -> None:
