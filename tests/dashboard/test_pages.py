@@ -1,6 +1,7 @@
 """Pages as documents: sound HTML whatever they show, a plain sentence for every odd state, and no trust in names."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -9,7 +10,9 @@ import pytest
 from abfleet_analysis.report.report import LogFacts, Report
 from abfleet_dashboard.pages import experiment_page, fleet_page, glossary_page, message_page, overview_page, report_file
 from abfleet_dashboard.situation import RouterState, Situation
+from abfleet_dashboard.views.experiment_view import experiment_view
 from abfleet_dashboard.views.glossary_view import TEXT, glossary_sections
+from abfleet_dashboard.views.metric_view import metric_tables
 from abfleet_experiments.file.load import load_text
 from abfleet_process.build_info import build_info
 from abfleet_protos.admin_pb2 import StatusResponse
@@ -102,6 +105,43 @@ def test_experiments_of_the_file_without_a_report_are_listed() -> None:
     assert "No report knows this experiment yet" in experiment_page(now, "test")
     with pytest.raises(KeyError):
         experiment_page(now, "nowhere")
+
+
+def test_only_refunds_can_change_by_more_than_all() -> None:
+    """A boundary below -100 % is a number where values may be below 0, and else cannot be reached yet."""
+    made = made_experiment("harm", 2, "one")
+    assert made.details is not None
+    paths = made.details.paths
+    path = dataclasses.replace(paths.metrics[0], worse_at=0 * paths.metrics[0].worse_at - 1.26)
+    details = dataclasses.replace(made.details, paths=dataclasses.replace(paths, metrics=(path,)))
+    for negative in (False, True):
+        evidence = made.gathered.evidence
+        metrics = tuple(dataclasses.replace(one, negative=negative) for one in evidence.metrics)
+        gathered = dataclasses.replace(made.gathered, evidence=dataclasses.replace(evidence, metrics=metrics))
+        (picture,) = experiment_view(dataclasses.replace(made, gathered=gathered, details=details), None, "e").main
+        assert ("harm cannot be reached yet" in picture.description) is not negative
+        assert ("−126.0" in picture.description) is negative
+
+
+def test_an_estimate_without_an_interval_has_room() -> None:
+    """The axis of a treatment's metrics reaches to it, and the note says what is drawn."""
+    made = made_experiment("harm", 2, "one")
+    unknown = (math.nan, math.nan)
+    group = made.decision.groups[0]
+    metrics = tuple(
+        dataclasses.replace(
+            one, relative_difference=-0.4, relative_interval=unknown, relative_sequential_interval=unknown
+        )
+        for one in group.metrics
+    )
+    decision = dataclasses.replace(made.decision, groups=(dataclasses.replace(group, metrics=metrics),))
+    changed = dataclasses.replace(made, decision=decision)
+    (table,) = metric_tables(changed)
+    assert all('class="strip-estimate"' in row.strip for row in table.rows)
+    assert not any("strip-arrow" in row.strip for row in table.rows)
+    page = report_file(dataclasses.replace(made_report(), experiments=(changed,)))
+    for part in ("Dot: the estimate.", "the dot is hollow", "Arrow: the interval or the estimate goes on outside"):
+        assert part in page
 
 
 def test_the_set_up_is_shown_with_the_file(report: Report) -> None:

@@ -132,18 +132,17 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
     width = _every(traffic)
     totals = traffic.calls.sum(axis=0)
     said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
-    finished, left_out = _finished(traffic)
     return _lines(
         id_,
         f"Calls by group, {width}",
-        f"In total: {said}, including calls from before a ramp moved a user.{left_out}",
+        f"In total: {said}, including calls from before a ramp moved a user.{_left_out(traffic)}",
         groups,
         _bins(traffic),
         traffic.calls.astype(np.float64),
         whole,
         "Calls",
         width=traffic.width,
-        drawn=finished,
+        drawn=_finished(traffic),
         csv="calls-over-time",
     )
 
@@ -165,18 +164,17 @@ def trouble(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None
     )
     with np.errstate(divide="ignore", invalid="ignore"):
         part = np.where(traffic.calls > 0, traffic.troubled / traffic.calls, np.nan)
-    finished, left_out = _finished(traffic)
     return _lines(
         id_,
         f"Calls with an error or a fallback, {_every(traffic)}",
-        f"Of {counted(int(totals.sum()), 'call')}: {said}.{left_out}",
+        f"Of {counted(int(totals.sum()), 'call')}: {said}.{_left_out(traffic)}",
         groups,
         _bins(traffic),
         part,
         share,
         "Share of calls with an error or a fallback",
         width=traffic.width,
-        drawn=finished,
+        drawn=_finished(traffic),
         csv="calls-over-time",
     )
 
@@ -185,23 +183,22 @@ def _every(traffic: Traffic) -> str:
     return f"every {duration(traffic.width.total_seconds()).removeprefix(f'1{NBSP}')}"
 
 
-def _finished(traffic: Traffic) -> tuple[list[int], str]:
-    """The bins that have all of their time, or all of them where hardly any has; and a sentence about the others.
-
-    These would look like a fall of the calls, and a single failed call in them like a peak of the errors.
-    """
+def _finished(traffic: Traffic) -> list[int]:
+    """The bins that have all of their time; all of them where hardly any has. The others would look like a fall or,
+    with few calls, like a spike."""
     found = [
         index
         for index, begin in enumerate(_bins(traffic))
         if begin >= traffic.since and begin + traffic.width <= traffic.until
     ]
-    if len(found) < 2:
-        found = list(range(len(traffic.calls)))
-    left = len(traffic.calls) - len(found)
-    return (
-        found,
-        f" Not drawn, but in the table: {counted(left, 'interval')} that the log covers only in part." if left else "",
-    )
+    return found if len(found) > 1 else list(range(len(traffic.calls)))
+
+
+def _left_out(traffic: Traffic) -> str:
+    unfinished = len(traffic.calls) - len(_finished(traffic))
+    if not unfinished:
+        return ""
+    return f" Not drawn, but in the table: {counted(unfinished, 'interval')} that the log covers only in part."
 
 
 def _bins(traffic: Traffic) -> tuple[datetime, ...]:
@@ -238,12 +235,14 @@ def _lines(
     shown = [drawn[place] for place in thinned(len(drawn), MOST_POINTS)]
     stretched: list[Markup] = []
     fixed: list[Markup] = []
-    for index in range(len(groups)):
+    legend: list[LegendKey] = []
+    for index, name in enumerate(groups):
         there = [i for i in shown if math.isfinite(values[i, index])]
         placed = [axes.place((at[i] + width / 2).timestamp(), float(values[i, index])) for i in there]
         if placed:
             stretched.append(line(placed, series(index)))
             fixed.append(marker(placed[-1], index))
+            legend.append(LegendKey(swatch("line", series(index), index), name))
     span = at[-1] + width - at[0]
     if 1 < len(shown) <= MOST_HOVERS:
         stretched += _hovers(axes, groups, at, values, written, shown, width, span)
@@ -258,7 +257,7 @@ def _lines(
             tuple((moment(at[i], span), *(written(float(value)) for value in values[i])) for i in rows),
             (f"{what}. " + (f"{len(rows)} of {len(at)} times, evenly chosen." if len(rows) < len(at) else "")).strip(),
         ),
-        legend=tuple(LegendKey(swatch("line", series(index), index), name) for index, name in enumerate(groups)),
+        legend=tuple(legend),
         csv=csv,
     )
 

@@ -151,9 +151,7 @@ def _grid(axes: Axes) -> list[Markup]:
         parts.append(element("line", x1="0", x2="100%", y1=at, y2=at, class_=name))
         parts.append(element("text", mark.text, x="0", dx="-8", y=at, dy="0.32em", text_anchor="end", class_="mark"))
     for mark in axes.x_marks:
-        place = axes.x.at(mark.at)
-        at = percent(place)
-        anchor = "start" if place < 0.04 else "end" if place > 0.96 else "middle"
+        at = percent(axes.x.at(mark.at))
         parts.append(element("line", x1=at, x2=at, y1="100%", y2="100%", class_="tick"))
-        parts.append(element("text", mark.text, x=at, y="100%", dy="1.5em", text_anchor=anchor, class_="mark"))
+        parts.append(element("text", mark.text, x=at, y="100%", dy="1.5em", text_anchor="middle", class_="mark"))
     return [joined(parts)]

@@ -16,10 +16,13 @@ from abfleet_dashboard.pictures.svg import element, percent
 Bounds = tuple[float, float]
 WIDEST: Final = 3.0
 """An axis for several rows is at most so many times as wide as its middle row needs; the rest ends in arrows."""
+_AIR: Final = 0.1
+_EDGE: Final = 0.08
+"""Parts of the axis at both ends: beyond what rows need, and what an arrow covers. The first is at least as wide."""
 
 
 def axis_for(needed: Sequence[Bounds]) -> Scale:
-    """One axis for rows that need these bounds, with 0 inside."""
+    """One axis for rows that need these bounds, with 0 inside, and room for arrows."""
     finite = [bounds for bounds in needed if all(map(math.isfinite, bounds))]
     extents = sorted(max(abs(low), abs(high)) for low, high in finite)
     if not extents or extents[-1] == 0:
@@ -28,7 +31,7 @@ def axis_for(needed: Sequence[Bounds]) -> Scale:
     low = max(min(low for low, _ in finite), -limit)
     high = min(max(high for _, high in finite), limit)
     low, high = min(low, 0.0), max(high, 0.0)
-    air = 0.06 * (high - low)
+    air = _AIR * (high - low)
     return Scale(low - air, high + air)
 
 
@@ -45,25 +48,27 @@ def strip(
     `tone` a class: good, bad or open."""
     zero = percent(axis.at(0.0))
     parts = [element("line", x1=zero, x2=zero, y1="0", y2="100%", class_="strip-zero")]
-    if math.isfinite(margin) and axis.inside(margin):
-        at = percent(axis.at(margin))
-        parts.append(element("line", x1=at, x2=at, y1="2", y2="26", class_="strip-margin"))
+    if math.isfinite(margin):
+        parts.append(_margin(axis, margin))
     drawn = [estimate] if math.isfinite(estimate) else []
     for bounds, class_ in ((interval, "strip-interval"), (alone, "strip-alone")):
         if all(map(math.isfinite, bounds)):
             parts.append(_bar(axis, bounds, class_))
             drawn += bounds
-    if drawn:
-        parts += _arrows(axis, (min(drawn), max(drawn)))
-    if math.isfinite(estimate) and axis.inside(estimate):
-        parts.append(element("circle", cx=percent(axis.at(estimate)), cy="14", r="5", class_="strip-estimate"))
+    left, right = bool(drawn) and min(drawn) < axis.low, bool(drawn) and max(drawn) > axis.high
+    if left:
+        parts.append(_at_edge("0%", element("path", d="M0 14L9 8V20Z", class_="strip-arrow")))
+    if right:
+        parts.append(_at_edge("100%", element("path", d="M0 14L-9 8V20Z", class_="strip-arrow")))
+    if math.isfinite(estimate):
+        parts.append(_dot(axis.at(estimate), left=left, right=right))
     return _drawing(parts, f"strip {tone}".strip())
 
 
 def strip_axis(axis: Scale, label: Callable[[float, int], str] = change) -> Markup:
     """The axis with its labels, for the head of the column of strips. label: A value's, with so many digits."""
     parts = []
-    marks = round_marks(axis.low, axis.high, 4)
+    marks = next(found for most in (4, 5, 6) if len(found := round_marks(axis.low, axis.high, most)) > 1 or most == 6)
     digits = 0 if len(marks) < 2 or marks[1] - marks[0] >= 0.0099 else 1
     for value in marks:
         place = axis.at(value)
@@ -82,14 +87,23 @@ def _bar(axis: Scale, bounds: Bounds, class_: str) -> Markup:
     return element("line", x1=left, x2=right, y1="14", y2="14", class_=class_)
 
 
-def _arrows(axis: Scale, bounds: Bounds) -> list[Markup]:
-    """Arrows at the ends beyond which something lies: the rest of an interval, or the estimate itself."""
-    found = []
-    for beyond, x, shape in (
-        (bounds[0] < axis.low, "0%", "M0 14L9 8V20Z"),
-        (bounds[1] > axis.high, "100%", "M0 14L-9 8V20Z"),
-    ):
-        if beyond:
-            arrow = element("path", d=shape, class_="strip-arrow")
-            found.append(element("svg", arrow, x=x, y="0", width="1", height="28", overflow="visible"))
-    return found
+def _margin(axis: Scale, margin: float) -> Markup:
+    """The dashed line; where it is outside, a small arrow above those of what is drawn."""
+    if axis.inside(margin):
+        at = percent(axis.at(margin))
+        return element("line", x1=at, x2=at, y1="2", y2="26", class_="strip-margin")
+    x, shape = ("0%", "M0 4L7 0V8Z") if margin < axis.low else ("100%", "M0 4L-7 0V8Z")
+    return _at_edge(x, element("path", d=shape, class_="strip-margin-beyond"))
+
+
+def _dot(place: float, *, left: bool, right: bool) -> Markup:
+    """The estimate; beside an arrow, where the arrow would cover it or it is outside itself."""
+    if left and place < _EDGE:
+        return _at_edge("0%", element("circle", cx="15", cy="14", r="5", class_="strip-estimate"))
+    if right and place > 1 - _EDGE:
+        return _at_edge("100%", element("circle", cx="-15", cy="14", r="5", class_="strip-estimate"))
+    return element("circle", cx=percent(place), cy="14", r="5", class_="strip-estimate")
+
+
+def _at_edge(x: str, shape: Markup) -> Markup:
+    return element("svg", shape, x=x, y="0", width="1", height="28", overflow="visible")

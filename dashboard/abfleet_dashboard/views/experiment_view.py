@@ -1,5 +1,6 @@
 """One experiment as a page shows it: sentences, rows and pictures, made from a report."""
 
+import math
 from dataclasses import dataclass
 from datetime import datetime
 from urllib.parse import quote
@@ -191,9 +192,10 @@ def _over_time(report: ExperimentReport, key: str) -> tuple[tuple[Picture, ...],
     if report.details is None:
         return (), ()
     paths = report.details.paths
+    lowest = {one.rule.name: -math.inf if one.negative else -1.0 for one in report.gathered.evidence.metrics}
     for index, path in enumerate(paths.metrics):
         title = f"{metric_title(path.metric)}: {with_version(report, path.group)} against control"
-        picture = estimates.estimate(f"{key}-path-{index}", title, path, paths.times)
+        picture = estimates.estimate(f"{key}-path-{index}", title, path, paths.times, lowest[path.metric])
         if picture is not None:
             (main if path.role == "primary" else others).append(picture)
     return tuple(main), tuple(others)

@@ -93,9 +93,9 @@ def _held(group: GroupDecision, metric: MetricResult) -> bool:
 
 
 def _drawn(metric: MetricResult) -> tuple[float, float]:
-    """What an axis must have room for."""
-    always = metric.relative_sequential_interval
-    return always if all(map(math.isfinite, always)) else metric.relative_interval
+    """What an axis must have room for: the interval that holds at every look, else the other one, else the estimate."""
+    known = (metric.relative_sequential_interval, metric.relative_interval)
+    return next((bounds for bounds in known if all(map(math.isfinite, bounds))), (metric.relative_difference,) * 2)
 
 
 def _guard(e_value: float) -> str:

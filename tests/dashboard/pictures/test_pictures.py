@@ -14,7 +14,7 @@ from abfleet_dashboard.pictures.estimate import MOST_ROWS, estimate
 from abfleet_dashboard.pictures.history import runs, verdicts
 from abfleet_dashboard.pictures.picture import thinned
 from abfleet_dashboard.pictures.scales import Scale, round_marks, time_marks, times, widened
-from abfleet_dashboard.pictures.strip import axis_for, strip
+from abfleet_dashboard.pictures.strip import axis_for, strip, strip_axis
 from abfleet_dashboard.pictures.svg import element
 from hypothesis import given
 from hypothesis import strategies as st
@@ -148,6 +148,67 @@ def test_early_looks_do_not_squeeze_the_rest() -> None:
     assert max(map(float, labels)) <= 30
 
 
+def test_every_estimate_is_on_the_axis() -> None:
+    """An early one far from the newest too, whatever is known of intervals and boundaries."""
+    for values in ([0.14, -0.007], [3.0, 0.01, 0.01, 0.01], [-0.9, 0.0], [0.0, 0.0]):
+        path, at = path_of(values, better=0.8)
+        for known in (path, dataclasses.replace(path, low=NAN * path.low, high=NAN * path.high)):
+            picture = estimate("p", "T", known, at)
+            assert picture is not None
+            drawn = re.search(r'd="M([^"]*)" class="line estimate"', picture.drawing)
+            assert drawn
+            assert all(0 <= float(point.split(" ")[1]) <= 1000 for point in drawn[1].split("L")), values
+
+
+def test_the_legend_has_what_is_drawn() -> None:
+    """Not a boundary outside the axis, of which the words say that it is; an interval of a single look is drawn."""
+    path, at = path_of([-0.06, -0.063], better=0.8)
+    path = dataclasses.replace(path, low=NAN * path.low, high=NAN * path.high)
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    assert [key.text for key in picture.legend] == ["estimate for b"]
+    assert 'class="line better"' not in picture.drawing
+    assert "the boundary for better, which is now at +80.0\u00a0%, outside the chart." in picture.description
+    path, at = path_of([0.01, 0.02])
+    path.low[0] = path.high[0] = path.better_at[0] = NAN
+    picture = estimate("p", "T", path, at)
+    assert picture is not None
+    assert [key.text.partition(" beyond")[0] for key in picture.legend[1:]] == [
+        "always-valid 95 % interval",
+        "better",
+        "harm",
+    ]
+    for shape in ("area always", "line better"):
+        corners = re.search(rf'd="M([^"]*?)Z?" class="{shape}"', picture.drawing)
+        assert corners
+        assert len({corner.split(" ")[0] for corner in corners[1].split("L")}) == 2, "it has a width"
+    assert "outside the chart" not in picture.description
+
+
+def test_a_group_without_a_point_is_not_in_the_legend() -> None:
+    """And the others keep their signs."""
+    each = np.array([[0.1, NAN, 0.3], [0.2, NAN, 0.4]])
+    picture = over_time.values("v", "T", "ctr", ("a", "b", "c"), path_of([0, 0])[1], each, str)
+    assert picture is not None
+    assert [key.text for key in picture.legend] == ["a", "c"]
+    assert [re.findall(r"series-\d", key.swatch)[0] for key in picture.legend] == ["series-0", "series-2"]
+
+
+def test_a_boundary_that_cannot_be_reached_is_no_number() -> None:
+    """What cannot fall below 0 cannot change by less than -100 %; money with refunds can."""
+    path, at = path_of([0.3, 0.28], better=1.26)
+    never = "The boundary for harm cannot be reached yet."
+    picture = estimate("p", "T", path, at, lowest=-1.0)
+    assert picture is not None
+    assert never in picture.description
+    assert "−126" not in picture.description + str(picture.table.rows)
+    assert "the boundary for better, which is now at +126.0" in picture.description
+    anything = estimate("p", "T", path, at)
+    assert anything is not None
+    assert never not in anything.description
+    assert "now at −126.0\u00a0%" in anything.description
+
+
 def test_thousands_of_looks_stay_small() -> None:
     """A plan of looks every few seconds makes neither a huge page nor a huge table."""
     path, at = path_of([0.01] * 5000)
@@ -216,6 +277,24 @@ def test_an_unfinished_time_is_no_fall() -> None:
     assert "Not drawn" not in picture.description
 
 
+def test_an_unfinished_time_is_no_spike() -> None:
+    """One error of the three calls of a bin that the log covers in part does not set the axis; both charts say so."""
+    calls = np.array([[3, 3], [100, 90], [101, 95], [99, 97], [1, 1]])
+    errors = np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 1]])
+    since, until = START + timedelta(minutes=58), START + timedelta(hours=4, minutes=1)
+    traffic = Traffic(START, timedelta(hours=1), calls, errors, 0 * errors, errors, since, until)
+    pictures = (over_time.calls("c", ("a", "b"), traffic), over_time.trouble("t", ("a", "b"), traffic))
+    for picture in pictures:
+        assert picture is not None
+        assert "Not drawn, but in the table: 2\u00a0intervals that the log covers only in part." in picture.description
+        lines = re.findall(r'<path d="([^"]+)" class="line', picture.drawing)
+        assert [len(re.findall(r"[\d.]+ [\d.]+", path)) for path in lines] == [3, 3]
+        assert "33.3" not in picture.drawing
+    trouble = pictures[1]
+    assert trouble is not None
+    assert trouble.table.rows[0][1] == "33.3\u00a0%"
+
+
 def test_one_dot_is_no_chart() -> None:
     """On the first day a sentence stands where a drawing with a single point would, and the numbers are there."""
     found = details().paths
@@ -266,6 +345,50 @@ def test_an_interval_beyond_the_axis_ends_in_an_arrow() -> None:
     assert axis_for([]) == Scale(-0.1, 0.1)
 
 
+def test_an_estimate_is_seen_beside_an_arrow() -> None:
+    """One that the arrow would cover, or that is outside, stands before its tail; else it is where its value is."""
+    axis = Scale(-0.1, 0.1)
+    beside = '<svg x="100%" y="0" width="1" height="28" overflow="visible"><circle cx="-15"'
+    for estimate_, interval in ((0.098, (0.0, 4.0)), (0.4, (0.3, 0.5)), (0.4, (NAN, NAN))):
+        drawn = strip(axis, estimate_, interval)
+        assert beside in drawn
+        assert drawn.count("strip-estimate") == drawn.count("strip-arrow") == 1
+    assert '<svg x="0%" y="0" width="1" height="28" overflow="visible"><circle cx="15"' in strip(axis, -2, (-3, 0))
+    assert '<circle cx="99%"' in strip(axis, 0.098, (0.05, 0.1)), "no arrow covers it"
+    assert '<circle cx="75%"' in strip(axis, 0.05, (0.0, 4.0))
+
+
+def test_a_tolerance_outside_the_axis_is_marked_at_the_edge() -> None:
+    """On its side; one inside is a line."""
+    axis = Scale(-0.1, 0.1)
+    for margin, edge in ((1.5, "100%"), (-1.5, "0%")):
+        drawn = strip(axis, 0.0, (-0.05, 0.05), margin=margin)
+        assert f'<svg x="{edge}" y="0" width="1" height="28" overflow="visible"><path d="M0 4L' in drawn
+        assert 'class="strip-margin"' not in drawn
+    inside = strip(axis, 0.0, (-0.05, 0.05), margin=0.05)
+    assert 'class="strip-margin"' in inside
+    assert "strip-margin-beyond" not in inside
+    assert "strip-margin" not in strip(axis, 0.0, (-0.05, 0.05))
+
+
+@given(st.floats(1e-3, 1e3), st.floats(0, 1))
+def test_a_row_of_strips_has_two_labels_at_least(span: float, part: float) -> None:
+    """Of one label alone nobody can read a length."""
+    axis = axis_for([(-span * part, span * (1 - part))])
+    assert strip_axis(axis).count("<text") >= 2
+
+
+def test_labels_of_time_are_below_their_ticks() -> None:
+    """The first and the last too."""
+    begin = START + timedelta(hours=20)
+    picture = over_time.users("u", ("a", "b"), [begin, begin + timedelta(hours=8)], np.array([[1, 2], [3, 4]]))
+    assert picture is not None
+    ticks = re.findall(r'<line x1="([\d.]+%)" x2="[\d.]+%" y1="100%"', picture.drawing)
+    labels = re.findall(r'<text x="([\d.]+%)" y="100%" dy="1.5em" text-anchor="middle"', picture.drawing)
+    assert labels == ticks
+    assert float(ticks[0].rstrip("%")) < 4
+
+
 def test_every_drawing_has_words() -> None:
     """A role, a title, a description, and a table with the same numbers."""
     found = made_report().experiments[0].details
@@ -290,59 +413,6 @@ def test_elements_escape_what_they_are_given() -> None:
     """Children and attributes alike."""
     made = element("text", '<b>"&', x='"><script>', y=None, class_="a")
     assert made == '<text x="&#34;&gt;&lt;script&gt;" class="a">&lt;b&gt;&#34;&amp;</text>'
-
-
-# --- what young experiments once showed wrongly -----------------------------------------------------------------------
-
-
-def test_every_estimate_is_on_the_axis_as_long_as_there_is_no_band() -> None:
-    """Two looks, the first one far off, and no always-valid interval yet."""
-    path, at = path_of([0.14, -0.007], half=NAN, better=0.6)
-    picture = estimate("e", "CTR", path, at)
-    assert picture is not None
-    placed = [float(y) for y in re.findall(r'<circle[^>]* cy="([-\d.]+)', str(picture.drawing))] or [
-        float(y) for y in re.findall(r"[ML]\s?[-\d.]+[ ,]([-\d.]+)", str(picture.drawing))
-    ]
-    assert placed
-    assert all(0 <= y <= 1000 for y in placed), placed
-
-
-def test_a_legend_names_what_is_drawn() -> None:
-    """A boundary beyond the axis is not, nor is the band of one look alone."""
-    path, at = path_of([0.02, 0.03, 0.01])
-    whole = estimate("e", "CTR", path, at)
-    assert whole is not None
-    assert [key.text for key in whole.legend][1:] == [
-        "always-valid 95 % interval",
-        "better beyond this line",
-        "harm beyond this line",
-    ]
-    far, at = path_of([0.02, 0.03, 0.01], better=5.0)
-    far.low[:2] = far.high[:2] = NAN
-    young = estimate("e", "CTR", far, at)
-    assert young is not None
-    assert [key.text for key in young.legend] == ["estimate for b"]
-
-
-def test_a_fall_of_more_than_all_is_not_asked_for() -> None:
-    """No rate falls by 126 %: that look cannot find harm."""
-    path, at = path_of([0.02, 0.03], better=1.26)
-    picture = estimate("e", "CTR", path, at)
-    assert picture is not None
-    assert picture.description.endswith("It has not reached the boundary for harm, which cannot be reached yet.")
-
-
-def test_an_interval_that_is_covered_in_part_makes_no_peak_of_errors() -> None:
-    """One failed call of three in the first quarter of an hour, beside hours of hundreds."""
-    calls = np.array([[3, 3], [400, 400], [400, 400], [2, 2]])
-    bad = np.array([[1, 0], [2, 2], [2, 2], [1, 1]])
-    since, until = START + timedelta(minutes=45), START + timedelta(hours=3, minutes=5)
-    traffic = Traffic(START, timedelta(hours=1), calls, bad, 0 * bad, bad, since, until)
-    picture = over_time.trouble("t", ("a", "b"), traffic)
-    assert picture is not None
-    assert "2\u00a0intervals that the log covers only in part" in picture.description
-    assert "33" not in re.sub(r"<[^>]+>", " ", str(picture.drawing))
-    assert picture.table.rows[0][1].startswith("33")
 
 
 def test_one_look_is_not_looks() -> None:
