@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from abfleet_dashboard.foreign import readable
+from abfleet_dashboard.kept_together import kept_together
 from abfleet_dashboard.local_times import with_times
 from abfleet_dashboard.numbers import instant
 from abfleet_dashboard.pictures.svg import percent
@@ -173,6 +174,7 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = percent
     environment.filters["times"] = with_times
+    environment.filters["together"] = kept_together
     return environment
 
 
