@@ -4,9 +4,10 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from abfleet_dashboard.foreign import readable
+from abfleet_dashboard.kept_together import together
 
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _INSTANT: Final = re.compile(
@@ -16,15 +17,15 @@ _INSTANT: Final = re.compile(
 
 
 def with_times(text: str) -> Markup:
-    """The text, escaped, with each instant of ours in it as `<time class="instant" datetime="…">`."""
+    """The text, escaped and kept together, with each instant of ours in it as `<time class="instant" datetime="…">`."""
     parts, place = [], 0
     shown = readable(text)
     for found in _INSTANT.finditer(shown):
         at = _read(found)
         if at is not None:
-            parts += [escape(shown[place : found.start()]), _element(at, found[0])]
+            parts += [together(shown[place : found.start()]), _element(at, found[0])]
             place = found.end()
-    return Markup("").join([*parts, escape(shown[place:])])
+    return Markup("").join([*parts, together(shown[place:])])
 
 
 def _read(found: re.Match[str]) -> datetime | None:

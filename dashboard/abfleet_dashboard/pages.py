@@ -14,6 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from abfleet_dashboard.foreign import readable
+from abfleet_dashboard.kept_together import kept_together
 from abfleet_dashboard.local_times import with_times
 from abfleet_dashboard.numbers import instant
 from abfleet_dashboard.pictures.svg import percent
@@ -173,14 +174,8 @@ def _environment() -> Environment:
     )
     environment.filters["percent"] = percent
     environment.filters["times"] = with_times
-    environment.filters["whole_words"] = whole_words
+    environment.filters["together"] = kept_together
     return environment
-
-
-def whole_words(text: str) -> Markup:
-    """The text, escaped, in which a line ends at a space and not at a hyphen, unless a word is wider than the page."""
-    shown = readable(text).split(" ")
-    return Markup(" ").join(Markup('<span class="word">{}</span>').format(one) if "-" in one else one for one in shown)
 
 
 def _finalized(value: object) -> object:

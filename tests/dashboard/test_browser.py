@@ -1,15 +1,19 @@
 """The dashboard in a real browser: content, keyboard, complaints, accessibility, narrow screens, and what breaks."""
 
+import base64
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from abfleet_dashboard.pages import STATIC, STYLE, experiment_page, fleet_page, overview_page
 from abfleet_dashboard.situation import RouterState, Situation
+from abfleet_dashboard.views.experiment_view import experiment_view
 from abfleet_dashboard.views.links_view import OutsideLink
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Locator, Page
 
 from tests.dashboard.made import FILE, in_its_first_day, made_report, made_times, prepared_log, router_status
 from tests.support.browser import PHONE, chromium, opened, overflow_px, shows, violations
@@ -95,13 +99,108 @@ def test_a_first_day_and_a_fleet_have_no_faults(browser: Browser, scheme: str) -
     now = Situation(
         now=made_times(28)[-1], report=report, routers=routers, links=(OutsideLink("Grafana", "http://g/"),)
     )
-    style = (STATIC / STYLE).read_text(encoding="utf-8")
     with opened(browser, color_scheme=scheme, viewport=PHONE) as (page, _):
         for text in (experiment_page(now, "homepage-ranking"), fleet_page(now), overview_page(now)):
-            page.set_content(re.sub(r"<link rel=.stylesheet[^>]*>", lambda _: f"<style>{style}</style>", text))
+            page.set_content(styled(text))
             page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
             assert overflow_px(page) <= 0
             assert violations(page) == []
+
+
+def styled(text: str) -> str:
+    """A page that needs no server for its style."""
+    style = (STATIC / STYLE).read_text(encoding="utf-8")
+    return re.sub(r"<link rel=.stylesheet[^>]*>", lambda _: f"<style>{style}</style>", text)
+
+
+def test_words_stay_whole_on_a_phone(browser: Browser) -> None:
+    """Those of commands, versions and numbers with their units are on one line; a command's text is what is copied."""
+    report = made_report()
+    routers = (RouterState(address="a:1", status=router_status()),)
+    now = Situation(now=made_times(28)[-1], report=report, routers=routers)
+    lines = [one.line for one in experiment_view(report.experiments[0], None, "e").commands]
+    with opened(browser, viewport=PHONE) as (page, _):
+        for text in (experiment_page(now, "homepage-ranking"), fleet_page(now), overview_page(now)):
+            page.set_content(styled(text))
+            assert page.evaluate(TORN) == []
+        page.set_content(styled(experiment_page(now, "homepage-ranking")))
+        assert page.locator(".commands code").all_text_contents() == lines
+
+
+TORN = r"""() => {
+    const torn = [];
+    const words = document.createTreeWalker(document.getElementById('main'), NodeFilter.SHOW_TEXT);
+    while (words.nextNode()) {
+        const node = words.currentNode;
+        const found = node.parentElement.closest('code')
+            ? /\S+/g : /[^\s]*\d[^\s]*-\w[^\s]*|\d[\d.,]* (%|users?|calls?|errors?)\b|p [=<] \d/g;
+        for (const word of node.nodeValue.matchAll(found)) {
+            const range = document.createRange();
+            range.setStart(node, word.index);
+            range.setEnd(node, word.index + word[0].length);
+            const tops = new Set([...range.getClientRects()].map((box) => Math.round(box.top)));
+            if (tops.size > 1 && !node.parentElement.closest('.unseen')) torn.push(word[0]);
+        }
+    }
+    return torn;
+}"""
+"""Words on two lines: any of a command, elsewhere those with a number."""
+
+
+def test_no_text_is_over_another_on_a_phone(browser: Browser) -> None:
+    """A sentence in the place of an interval wraps in its column."""
+    made = made_report()
+    first = made.experiments[0]
+    groups = tuple(
+        dataclasses.replace(
+            group,
+            metrics=tuple(
+                dataclasses.replace(one, relative_sequential_interval=(math.nan, math.nan)) for one in group.metrics
+            ),
+        )
+        for group in first.decision.groups
+    )
+    report = dataclasses.replace(
+        made,
+        experiments=(dataclasses.replace(first, decision=dataclasses.replace(first.decision, groups=groups)),),
+    )
+    with opened(browser, viewport=PHONE) as (page, _):
+        page.set_content(styled(overview_page(Situation(now=made_times(28)[-1], report=report))))
+        assert "too few events for an interval" in page.inner_text("table.overview")
+        wider = "[...document.querySelectorAll('table.cards td')].filter((one) => one.scrollWidth > one.clientWidth)"
+        assert page.evaluate(f"{wider}.map((one) => one.innerText)") == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_table_that_goes_on_says_so(browser: Browser, scheme: Literal["light", "dark"]) -> None:
+    """By a shade at the edge behind which there is more, which is gone at the end."""
+    now = Situation(now=made_times(28)[-1], report=made_report())
+    with opened(browser, viewport=PHONE, color_scheme=scheme) as (page, _):
+        page.set_content(styled(experiment_page(now, "homepage-ranking")))
+        table = page.locator(".scroll[aria-label='Groups']")
+        table.evaluate("(one) => one.scrollTo(0, 0)")
+        paper, left, right = edges(page, table)
+        assert left == paper != right
+        table.evaluate("(one) => one.scrollTo(one.scrollWidth, 0)")
+        paper, left, right = edges(page, table)
+        assert left != paper == right
+
+
+def edges(page: Page, table: Locator) -> list[list[int]]:
+    """Colours as they are seen, above the text of the table's head: in its middle, at its left and right edge."""
+    picture = base64.b64encode(table.screenshot()).decode()
+    found: list[list[int]] = page.evaluate(
+        """async (picture) => {
+            const image = new Image();
+            image.src = `data:image/png;base64,${picture}`;
+            await image.decode();
+            const canvas = new OffscreenCanvas(image.width, image.height).getContext('2d');
+            canvas.drawImage(image, 0, 0);
+            return [image.width / 2, 1, image.width - 2].map((x) => [...canvas.getImageData(x, 2, 1, 1).data]);
+        }""",
+        picture,
+    )
+    return found
 
 
 def test_commands_are_copied_and_times_are_the_readers(shown: Dashboard, browser: Browser) -> None:

@@ -1,14 +1,12 @@
 """Sentences and words of the pages that readers once stumbled over."""
 
 import dataclasses
-import re
 
 import pytest
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.run_state import RunState, State
 from abfleet_dashboard.numbers import milliseconds
-from abfleet_dashboard.pages import whole_words
 from abfleet_dashboard.views.breakdown_view import dimensions
 from abfleet_dashboard.views.metric_view import metric_tables
 from abfleet_dashboard.views.overview_view import overview_row
@@ -93,11 +91,3 @@ def test_a_share_of_users_is_called_that() -> None:
     """35 errors of 8,306 calls are not the 0.65 % of users who met one."""
     rows = {row.key: row for table in metric_tables(made_report().experiments[0]) for row in table.rows}
     assert rows["error_rate"].better.startswith("share of users; ")
-
-
-def test_a_line_ends_at_spaces() -> None:
-    """Words with a hyphen stay whole, and what is copied is what was written."""
-    made = whole_words("abfleet halt <b> --dry-run")
-    assert '<span class="word">--dry-run</span>' in made
-    assert "&lt;b&gt;" in made
-    assert re.sub(r"</?span[^>]*>", "", made) == "abfleet halt &lt;b&gt; --dry-run"

@@ -83,7 +83,7 @@ def users(id_: str, groups: Sequence[str], at: Sequence[datetime], count: Floats
     """Different users of each group up to each time. count: float64[times, groups]."""
     if not len(count) or not count.any():
         return None
-    newest = few([f"{name} {whole(float(number))}" for name, number in zip(groups, count[-1], strict=True)])
+    newest = few([f"{name}{NBSP}{whole(float(number))}" for name, number in zip(groups, count[-1], strict=True)])
     return _lines(
         id_,
         "Users so far, each in the first group they had",
@@ -110,7 +110,7 @@ def values(
     if not np.isfinite(each).any():
         return None
     known = [(name, float(value)) for name, value in zip(groups, each[-1], strict=True) if math.isfinite(value)]
-    newest = few([f"{name} {written(value)}" for name, value in known])
+    newest = few([f"{name}{NBSP}{written(value)}" for name, value in known])
     return _lines(
         id_,
         title,
@@ -131,7 +131,7 @@ def calls(id_: str, groups: Sequence[str], traffic: Traffic) -> Picture | None:
         return None
     width = _every(traffic)
     totals = traffic.calls.sum(axis=0)
-    said = few([f"{name} {whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
+    said = few([f"{name}{NBSP}{whole(float(count))}" for name, count in zip(groups, totals, strict=True)])
     return _lines(
         id_,
         f"Calls by group, {width}",
@@ -280,7 +280,7 @@ def _hovers(
             edges[place],
             edges[place + 1],
             f"{moment(at[i], span)}: "
-            + few([f"{name} {written(float(value))}" for name, value in zip(groups, values[i], strict=True)]),
+            + few([f"{name}{NBSP}{written(float(value))}" for name, value in zip(groups, values[i], strict=True)]),
         )
         for place, i in enumerate(shown)
     ]

@@ -71,10 +71,9 @@ def strip_axis(axis: Scale, label: Callable[[float, int], str] = change) -> Mark
     marks = next(found for most in (4, 5, 6) if len(found := round_marks(axis.low, axis.high, most)) > 1 or most == 6)
     digits = 0 if len(marks) < 2 or marks[1] - marks[0] >= 0.0099 else 1
     for value in marks:
-        place = axis.at(value)
-        anchor = "start" if place < 0.1 else "end" if place > 0.9 else "middle"
-        parts.append(element("text", label(value, digits), x=percent(place), y="18", text_anchor=anchor, class_="mark"))
-        parts.append(element("line", x1=percent(place), x2=percent(place), y1="23", y2="28", class_="tick"))
+        at = percent(axis.at(value))
+        parts.append(element("text", label(value, digits), x=at, y="18", text_anchor="middle", class_="mark"))
+        parts.append(element("line", x1=at, x2=at, y1="23", y2="28", class_="tick"))
     return _drawing(parts, "strip strip-axis")
 
 
@@ -99,9 +98,9 @@ def _margin(axis: Scale, margin: float) -> Markup:
 def _dot(place: float, *, left: bool, right: bool) -> Markup:
     """The estimate; beside an arrow, where the arrow would cover it or it is outside itself."""
     if left and place < _EDGE:
-        return _at_edge("0%", element("circle", cx="15", cy="14", r="5", class_="strip-estimate"))
+        return _at_edge("0%", element("circle", cx="16", cy="14", r="5", class_="strip-estimate"))
     if right and place > 1 - _EDGE:
-        return _at_edge("100%", element("circle", cx="-15", cy="14", r="5", class_="strip-estimate"))
+        return _at_edge("100%", element("circle", cx="-16", cy="14", r="5", class_="strip-estimate"))
     return element("circle", cx=percent(place), cy="14", r="5", class_="strip-estimate")
 
 

@@ -348,12 +348,12 @@ def test_an_interval_beyond_the_axis_ends_in_an_arrow() -> None:
 def test_an_estimate_is_seen_beside_an_arrow() -> None:
     """One that the arrow would cover, or that is outside, stands before its tail; else it is where its value is."""
     axis = Scale(-0.1, 0.1)
-    beside = '<svg x="100%" y="0" width="1" height="28" overflow="visible"><circle cx="-15"'
+    beside = '<svg x="100%" y="0" width="1" height="28" overflow="visible"><circle cx="-16"'
     for estimate_, interval in ((0.098, (0.0, 4.0)), (0.4, (0.3, 0.5)), (0.4, (NAN, NAN))):
         drawn = strip(axis, estimate_, interval)
         assert beside in drawn
         assert drawn.count("strip-estimate") == drawn.count("strip-arrow") == 1
-    assert '<svg x="0%" y="0" width="1" height="28" overflow="visible"><circle cx="15"' in strip(axis, -2, (-3, 0))
+    assert '<svg x="0%" y="0" width="1" height="28" overflow="visible"><circle cx="16"' in strip(axis, -2, (-3, 0))
     assert '<circle cx="99%"' in strip(axis, 0.098, (0.05, 0.1)), "no arrow covers it"
     assert '<circle cx="75%"' in strip(axis, 0.05, (0.0, 4.0))
 
@@ -378,8 +378,12 @@ def test_a_row_of_strips_has_two_labels_at_least(span: float, part: float) -> No
     assert strip_axis(axis).count("<text") >= 2
 
 
-def test_labels_of_time_are_below_their_ticks() -> None:
-    """The first and the last too."""
+def test_labels_are_at_their_ticks() -> None:
+    """The first and the last too, over rows of intervals and below charts over time."""
+    axis = strip_axis(Scale(-0.45, 0.45))
+    ticks = re.findall(r'<line x1="([\d.]+%)"', axis)
+    assert re.findall(r'<text x="([\d.]+%)" y="18" text-anchor="middle"', axis) == ticks
+    assert float(ticks[0].rstrip("%")) < 10
     begin = START + timedelta(hours=20)
     picture = over_time.users("u", ("a", "b"), [begin, begin + timedelta(hours=8)], np.array([[1, 2], [3, 4]]))
     assert picture is not None
