@@ -67,10 +67,11 @@ def metric_value(rule: MetricRule, value: float) -> str:
 
 
 def milliseconds(value: float | None) -> str:
-    """A response time: `4.21 ms`, `318 ms`."""
+    """A response time, three significant digits: `4.21 ms`, `12.3 ms`, `318 ms`."""
     if value is None or not math.isfinite(value):
         return UNKNOWN
-    return f"{value:.2f}{NBSP}ms" if value < 10 else f"{value:,.0f}{NBSP}ms"
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:,.{digits}f}{NBSP}ms"
 
 
 def chance(value: float) -> str:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from abfleet_analysis.decision.metrics import MetricRule
 from abfleet_analysis.decision.verdicts import GroupDecision, MetricResult, Verdict
 from abfleet_analysis.report.render import side
 from abfleet_analysis.report.report import ExperimentReport
@@ -101,6 +102,11 @@ def _margin(metric: MetricResult) -> float:
     return -metric.rule.sign * metric.margin if metric.rule.role == "guardrail" else math.nan
 
 
+def _capped(rule: MetricRule, cap: float) -> str:
+    limit = metric_value(rule, cap)
+    return f"; values above {limit} count as {limit}"
+
+
 def _known(text: str, missing: str) -> str:
     return missing if text == UNKNOWN else text
 
@@ -115,7 +121,7 @@ def _row(metric: MetricResult, axis: Scale, *, believed: bool) -> MetricRow:
         key=rule.name,
         role=_ROLES[rule.role],
         better=("higher is better" if rule.sign > 0 else "lower is better")
-        + ("" if metric.cap is None else f"; values above {metric_value(rule, metric.cap.value)} count as that"),
+        + ("" if metric.cap is None else _capped(rule, metric.cap.value)),
         baseline=_known(metric_value(rule, metric.baseline_value), "no data yet"),
         value=_known(metric_value(rule, metric.value), "no data yet"),
         change=_known(change(metric.relative_difference), "no estimate yet"),

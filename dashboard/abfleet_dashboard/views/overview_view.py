@@ -19,6 +19,7 @@ from abfleet_dashboard.views.experiment_view import experiment_path
 from abfleet_dashboard.views.filter_view import Filter
 from abfleet_dashboard.views.metric_view import reading
 from abfleet_dashboard.views.words import (
+    UNDECIDED,
     acting,
     days_left,
     decided,
@@ -243,11 +244,13 @@ def _ended(text: str) -> str:
 def _winner(report: ExperimentReport) -> str:
     group = report.decision.group
     if report.preference is not None:
-        return report.decision.version or "not decided"
+        return report.decision.version or ("none" if report.decision.verdict in UNDECIDED else "not decided")
     if group is not None and report.decision.verdict in _LEADS:
         return with_version(report, group)
     if report.decision.verdict in (Verdict.ROLL_BACK, Verdict.STOP_NO_EFFECT):
         return f"{with_version(report, report.gathered.evidence.groups[0])} stays"
+    if report.decision.verdict in UNDECIDED:
+        return "none"
     return "unknown" if report.decision.verdict is Verdict.REFUSE else "not decided"
 
 

@@ -1,0 +1,95 @@
+"""Sentences of a page: no two contradict each other, and each says what its numbers are of."""
+
+import dataclasses
+import re
+
+import pytest
+from abfleet_analysis.decision.evidence import Cap
+from abfleet_analysis.decision.verdicts import Verdict
+from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.report.run_state import RunState, State
+from abfleet_dashboard.views.metric_view import metric_tables
+from abfleet_dashboard.views.overview_view import overview_row
+from abfleet_dashboard.views.words import answers, days_left
+
+from tests.analysis.log_lines import START
+from tests.dashboard.made import made_interleaving, made_report
+
+
+def made() -> ExperimentReport:
+    """Three groups; the second ships."""
+    return made_report().experiments[0]
+
+
+def with_verdicts(overall: Verdict, *verdicts: Verdict) -> ExperimentReport:
+    """The report with these verdicts, overall and of each treatment; the first treatment decides."""
+    report = made()
+    groups = tuple(
+        dataclasses.replace(group, verdict=verdict)
+        for group, verdict in zip(report.decision.groups, verdicts, strict=True)
+    )
+    decision = dataclasses.replace(report.decision, verdict=overall, group=groups[0].group, groups=groups)
+    return dataclasses.replace(report, decision=decision)
+
+
+def with_state(report: ExperimentReport, state: State) -> ExperimentReport:
+    """The same report in another state."""
+    return dataclasses.replace(report, run_state=RunState(state, START))
+
+
+def plain(text: str) -> str:
+    """With plain spaces."""
+    return text.replace("\xa0", " ")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (Verdict.SHIP, "The group canary has no verdict yet; ending the experiment ends it too."),
+        (Verdict.ROLL_BACK, "The group canary can keep running."),
+    ],
+)
+def test_what_becomes_of_the_other_groups(verdict: Verdict, said: str) -> None:
+    """The command that ships a version ends the experiment, so that nothing can keep running beside it."""
+    assert answers(with_verdicts(verdict, verdict, Verdict.KEEP_RUNNING)).todo.endswith(f" {said}")
+
+
+def test_who_is_sure_of_whom() -> None:
+    """With two treatments the interval names its group; with one it need not."""
+    report = made()
+    assert any("for the change of conversion rate in experiment is" in text for text in answers(report).sure)
+    decision = dataclasses.replace(report.decision, groups=report.decision.groups[:1])
+    alone = answers(dataclasses.replace(report, decision=decision)).sure
+    assert any("for the change of conversion rate is" in text for text in alone)
+
+
+def test_sentences_of_an_ended_experiment_do_not_wait() -> None:
+    """Neither who wins nor how sure that is says yet."""
+    report = with_verdicts(Verdict.KEEP_RUNNING, Verdict.KEEP_RUNNING, Verdict.KEEP_RUNNING)
+    first, second = report.decision.groups
+    primary = dataclasses.replace(first.metrics[0], z=0.0, boundary=3.0)
+    groups = (dataclasses.replace(first, metrics=(primary, *first.metrics[1:])), second)
+    report = dataclasses.replace(report, decision=dataclasses.replace(report.decision, groups=groups))
+    assert answers(report).winner.startswith("Not decided yet. Group experiment (")
+    assert answers(with_state(report, State.ENDED)).winner.startswith("Not decided. Group experiment (")
+
+
+@pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.NO_PREFERENCE])
+def test_a_time_that_is_over_without_a_decision_is_not_decided_later(verdict: Verdict) -> None:
+    """Beside it stands that no version wins, and not that something is decided."""
+    report = made() if verdict is Verdict.INCONCLUSIVE else made_interleaving()
+    decision = dataclasses.replace(report.decision, verdict=verdict, version=None)
+    report = dataclasses.replace(report, decision=decision)
+    assert days_left(report) == "over"
+    row = overview_row(report)
+    assert (row.winner, row.days_left) == ("none", "over")
+
+
+def test_capped_values_are_said_to_count_as_the_cap() -> None:
+    """A limit has a number, and so has what counts in its place."""
+    report = made()
+    first, *others = report.decision.groups
+    metrics = (dataclasses.replace(first.metrics[-1], cap=Cap(19.95)), *first.metrics[:-1])
+    groups = (dataclasses.replace(first, metrics=metrics), *others)
+    table = metric_tables(dataclasses.replace(report, decision=dataclasses.replace(report.decision, groups=groups)))[0]
+    assert re.search(r"values above (\S+.*) count as \1$", plain(table.rows[0].better))
