@@ -70,6 +70,23 @@ def test_plain(value: float, text: str) -> None:
     assert said(numbers.plain(value)) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (9.34, "9.34 ms"),
+        (9.997, "10.0 ms"),
+        (12.26, "12.3 ms"),
+        (99.96, "100 ms"),
+        (318.4, "318 ms"),
+        (1234.0, "1,234 ms"),
+        (None, "–"),
+    ],
+)
+def test_milliseconds(value: float | None, text: str) -> None:
+    """Three figures at least, so that a change fits the values beside it."""
+    assert said(numbers.milliseconds(value)) == text
+
+
 def test_times_are_utc() -> None:
     """Whatever zone they come in, and as precise as the span needs."""
     at = datetime.fromisoformat("2026-11-08T01:03:09+02:00")

@@ -35,7 +35,7 @@ def cases() -> dict[str, Case]:
         "ship": Case(
             log=lambda: prepared_log(rates=(0.30, 0.42), a_day=1200),
             headline=r"Ship treatment \(v2\): conversion rate \+40\.0 % \(always-valid 95 % interval \+\d\d\.\d % to",
-            winner=r"treatment \(v2\) wins over control \(v1\)",
+            winner=r"Group treatment \(v2\) wins over control \(v1\)",
             amount=r"42\.0 % against 30\.0 % in control, a change of \+40\.0 % \(always-valid .* \+\d\d\.\d % to",
             sure=r"At most 2\.5 % .* ship a version no better than control.*rate is \+\d+\.\d % to \+\d.*outside",
             sound=r"No problems found",
@@ -43,7 +43,7 @@ def cases() -> dict[str, Case]:
         "roll back": Case(
             log=lambda: prepared_log(errors=(0.01, 0.20), days=4),
             headline=r"Roll back treatment \(v2\): error rate 20\.0 % against 1\.00 % in control",
-            winner=r"control \(v1\) stays\. treatment \(v2\) does harm",
+            winner=r"Group control \(v1\) stays\. Group treatment \(v2\) does harm",
             amount=r"error rate 20\.0 % against 1\.00 %.*change of \+1,900 %.*rate 30\.0 % against 30\.0 %",
             sure=r"Very sure: the evidence of harm is [\d.e+,]+, and 200 is enough",
             sound=r"No problems found",
@@ -59,7 +59,7 @@ def cases() -> dict[str, Case]:
         "running": Case(
             log=lambda: prepared_log(rates=(0.30, 0.31), days=3),
             headline=r"Keep running: nothing is decided yet",
-            winner=r"Not decided yet\. treatment \(v2\) is ahead of control \(v1\), but this may still be chance",
+            winner=r"Not decided yet\. Group treatment \(v2\) is ahead of control \(v1\), but this may still be chance",
             amount=r"31\.0 % against 30\.0 % in control, a change of \+3\.3 % \(always-valid .* −\d+\.\d % to \+\d",
             sure=r"rate is −\d+\.\d % to \+\d+\.\d %.*inside it",
             sound=r"No problems found",
@@ -67,7 +67,7 @@ def cases() -> dict[str, Case]:
         "held back": Case(
             log=lambda: prepared_log(rates=(0.30, 0.42), errors=(0.02, 0.02), days=8),
             headline=r"Keep running: treatment \(v2\) is better, conversion rate \+\d\d\.\d %.*shipping needs is met",
-            winner=r"treatment \(v2\) is better than control \(v1\) in conversion rate\. .*reasons are below",
+            winner=r"Group treatment \(v2\) is better than control \(v1\) in conversion rate\. .*reasons are below",
             amount=r"42\.0 % against 30\.0 % in control",
             sure=r"rate is \+\d+\.\d % to \+\d+\.\d %.*outside",
             sound=r"No problems found",

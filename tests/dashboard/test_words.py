@@ -1,93 +1,95 @@
-"""Sentences and words of the pages that readers once stumbled over."""
+"""Sentences of a page: no two contradict each other, and each says what its numbers are of."""
 
 import dataclasses
+import re
 
 import pytest
+from abfleet_analysis.decision.evidence import Cap
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.run_state import RunState, State
-from abfleet_dashboard.numbers import milliseconds
-from abfleet_dashboard.views.breakdown_view import dimensions
 from abfleet_dashboard.views.metric_view import metric_tables
 from abfleet_dashboard.views.overview_view import overview_row
-from abfleet_dashboard.views.setup_view import setup_view
-from abfleet_dashboard.views.words import todo
+from abfleet_dashboard.views.words import answers, days_left
 
-from tests.dashboard.made import made_report
+from tests.analysis.log_lines import START
+from tests.dashboard.made import made_interleaving, made_report
 
 
-def decided(verdict: Verdict, others: Verdict = Verdict.KEEP_RUNNING) -> ExperimentReport:
-    """A report whose first treatment has one verdict, and a second one another."""
-    report = made_report().experiments[0]
-    (first,) = report.decision.groups[:1]
-    groups = (
-        dataclasses.replace(first, verdict=verdict),
-        dataclasses.replace(first, group="second", verdict=others),
+def made() -> ExperimentReport:
+    """Three groups; the second ships."""
+    return made_report().experiments[0]
+
+
+def with_verdicts(overall: Verdict, *verdicts: Verdict) -> ExperimentReport:
+    """The report with these verdicts, overall and of each treatment; the first treatment decides."""
+    report = made()
+    groups = tuple(
+        dataclasses.replace(group, verdict=verdict)
+        for group, verdict in zip(report.decision.groups, verdicts, strict=True)
     )
-    decision = dataclasses.replace(report.decision, verdict=verdict, group=first.group, groups=groups)
-    return dataclasses.replace(report, decision=decision, run_state=RunState(State.RUNNING))
+    decision = dataclasses.replace(report.decision, verdict=overall, group=groups[0].group, groups=groups)
+    return dataclasses.replace(report, decision=decision)
 
 
-def test_who_is_undecided_cannot_go_on_beside_a_winner_for_everyone() -> None:
-    """To give one version to all ends the comparison with the others; to take one out does not."""
-    assert todo(decided(Verdict.SHIP)).endswith(
-        " to everyone. The comparison with second is undecided; ending the experiment ends it."
-    )
-    assert todo(decided(Verdict.ROLL_BACK)).endswith(". The comparison with second can go on.")
-    assert todo(decided(Verdict.SHIP, Verdict.SHIP)).endswith(" to everyone.")
+def with_state(report: ExperimentReport, state: State) -> ExperimentReport:
+    """The same report in another state."""
+    return dataclasses.replace(report, run_state=RunState(state, START))
+
+
+def plain(text: str) -> str:
+    """With plain spaces."""
+    return text.replace("\xa0", " ")
 
 
 @pytest.mark.parametrize(
-    ("value", "text"),
+    ("verdict", "said"),
     [
-        (9.341, "9.34 ms"),
-        (9.996, "10.0 ms"),
-        (12.26, "12.3 ms"),
-        (99.96, "100 ms"),
-        (318.4, "318 ms"),
-        (1318.4, "1,318 ms"),
+        (Verdict.SHIP, "The group canary has no verdict yet; ending the experiment ends it too."),
+        (Verdict.ROLL_BACK, "The group canary can keep running."),
     ],
 )
-def test_a_response_time_has_three_figures(value: float, text: str) -> None:
-    """9.34 ms and a rise of 31 % are 12.3 ms, not 12."""
-    assert milliseconds(value).replace("\u00a0", " ") == text
+def test_what_becomes_of_the_other_groups(verdict: Verdict, said: str) -> None:
+    """The command that ships a version ends the experiment, so that nothing can keep running beside it."""
+    assert answers(with_verdicts(verdict, verdict, Verdict.KEEP_RUNNING)).todo.endswith(f" {said}")
 
 
-@pytest.mark.parametrize(
-    ("verdict", "winner"),
-    [(Verdict.INCONCLUSIVE, "none"), (Verdict.REFUSE, "unknown"), (Verdict.KEEP_RUNNING, "not decided")],
-)
-def test_a_decision_that_names_nobody_is_one(verdict: Verdict, winner: str) -> None:
-    """An experiment whose time is over is not called undecided."""
-    report = decided(verdict, verdict)
-    decision = dataclasses.replace(report.decision, group=None)
-    assert overview_row(dataclasses.replace(report, decision=decision)).winner == winner
+def test_who_is_sure_of_whom() -> None:
+    """With two treatments the interval names its group; with one it need not."""
+    report = made()
+    assert any("for the change of conversion rate in experiment is" in text for text in answers(report).sure)
+    decision = dataclasses.replace(report.decision, groups=report.decision.groups[:1])
+    alone = answers(dataclasses.replace(report, decision=decision)).sure
+    assert any("for the change of conversion rate is" in text for text in alone)
 
 
-def test_no_shares_are_in_force_after_the_end() -> None:
-    """The last allocation is over when its experiment is."""
-    report = decided(Verdict.SHIP)
-    assert not setup_view(report, None).over
-    assert setup_view(dataclasses.replace(report, run_state=RunState(State.ENDED)), None).over
+def test_sentences_of_an_ended_experiment_do_not_wait() -> None:
+    """Neither who wins nor how sure that is says yet."""
+    report = with_verdicts(Verdict.KEEP_RUNNING, Verdict.KEEP_RUNNING, Verdict.KEEP_RUNNING)
+    first, second = report.decision.groups
+    primary = dataclasses.replace(first.metrics[0], z=0.0, boundary=3.0)
+    groups = (dataclasses.replace(first, metrics=(primary, *first.metrics[1:])), second)
+    report = dataclasses.replace(report, decision=dataclasses.replace(report.decision, groups=groups))
+    assert answers(report).winner.startswith("Not decided yet. Group experiment (")
+    assert answers(with_state(report, State.ENDED)).winner.startswith("Not decided. Group experiment (")
 
 
-def test_adjusted_p_values_are_spoken_of_where_there_are_some() -> None:
-    """And that the intervals beside them are not adjusted; a ratio says what it is of."""
-    report = made_report().experiments[0]
-    assert report.details is not None
-    notes = [dimension.first.note for dimension in dimensions(report, "k")]
-    assert any("the intervals, of a single look, are not" in note for note in notes)
-    alone = [
-        dataclasses.replace(
-            one, slices=tuple(dataclasses.replace(part, relative_difference=float("nan")) for part in one.slices)
-        )
-        for one in report.details.breakdowns
-    ]
-    bare = dataclasses.replace(report, details=dataclasses.replace(report.details, breakdowns=tuple(alone)))
-    assert not any("adjusted" in dimension.first.note for dimension in dimensions(bare, "k"))
+@pytest.mark.parametrize("verdict", [Verdict.INCONCLUSIVE, Verdict.NO_PREFERENCE])
+def test_a_time_that_is_over_without_a_decision_is_not_decided_later(verdict: Verdict) -> None:
+    """Beside it stands that no version wins, and not that something is decided."""
+    report = made() if verdict is Verdict.INCONCLUSIVE else made_interleaving()
+    decision = dataclasses.replace(report.decision, verdict=verdict, version=None)
+    report = dataclasses.replace(report, decision=decision)
+    assert days_left(report) == "over"
+    row = overview_row(report)
+    assert (row.winner, row.days_left) == ("none", "over")
 
 
-def test_a_share_of_users_is_called_that() -> None:
-    """35 errors of 8,306 calls are not the 0.65 % of users who met one."""
-    rows = {row.key: row for table in metric_tables(made_report().experiments[0]) for row in table.rows}
-    assert rows["error_rate"].better.startswith("share of users; ")
+def test_capped_values_are_said_to_count_as_the_cap() -> None:
+    """A limit has a number, and so has what counts in its place."""
+    report = made()
+    first, *others = report.decision.groups
+    metrics = (dataclasses.replace(first.metrics[-1], cap=Cap(19.95)), *first.metrics[:-1])
+    groups = (dataclasses.replace(first, metrics=metrics), *others)
+    table = metric_tables(dataclasses.replace(report, decision=dataclasses.replace(report.decision, groups=groups)))[0]
+    assert re.search(r"values above (\S+.*) count as \1$", plain(table.rows[0].better))

@@ -19,6 +19,7 @@ from abfleet_dashboard.views.experiment_view import experiment_path
 from abfleet_dashboard.views.filter_view import Filter
 from abfleet_dashboard.views.metric_view import reading
 from abfleet_dashboard.views.words import (
+    UNDECIDED,
     acting,
     days_left,
     decided,
@@ -33,8 +34,6 @@ OLD_LOG_S: Final = 3600.0
 """A log without a new line for an hour is worth a sentence: traffic stopped, or lines go elsewhere."""
 ALL: Final = Filter()
 _LEADS: Final = (Verdict.SHIP, Verdict.CHECK_FIRST)
-_NOBODY: Final = {Verdict.REFUSE: "unknown", Verdict.INCONCLUSIVE: "none", Verdict.NO_PREFERENCE: "none"}
-"""Who wins by a verdict that is final and names nobody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,12 +244,14 @@ def _ended(text: str) -> str:
 def _winner(report: ExperimentReport) -> str:
     group = report.decision.group
     if report.preference is not None:
-        return report.decision.version or _NOBODY.get(report.decision.verdict, "not decided")
+        return report.decision.version or ("none" if report.decision.verdict in UNDECIDED else "not decided")
     if group is not None and report.decision.verdict in _LEADS:
         return with_version(report, group)
     if report.decision.verdict in (Verdict.ROLL_BACK, Verdict.STOP_NO_EFFECT):
         return f"{with_version(report, report.gathered.evidence.groups[0])} stays"
-    return _NOBODY.get(report.decision.verdict, "not decided")
+    if report.decision.verdict in UNDECIDED:
+        return "none"
+    return "unknown" if report.decision.verdict is Verdict.REFUSE else "not decided"
 
 
 def _waiting(experiment: Experiment) -> OverviewRow:

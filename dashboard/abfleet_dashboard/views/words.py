@@ -47,10 +47,12 @@ _METRIC: Final = re.compile(rf"\b(?:{'|'.join(METRICS)})\b")
 _INSTANT: Final = re.compile(r"\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z")
 _PERCENT: Final = re.compile(r"(?<![\w.])([+-]?)(\d[\d.,]*)\s?%")
 _ALWAYS_VALID: Final = "always-valid 95\u00a0% interval"
+UNDECIDED: Final = (Verdict.INCONCLUSIVE, Verdict.NO_PREFERENCE)
+"""Verdicts of a time that is over without a decision."""
 _WITHHELD: Final = {Verdict.KEEP_RUNNING: "Keep running", Verdict.INCONCLUSIVE: "Inconclusive"}
 """Verdicts that a version may have that is better: a guardrail, or the plan's minimum, keeps it back."""
-OVER: Final = "none"
-"""Time left when there is none."""
+OVER: Final = "over"
+"""Time left when the planned time has passed."""
 DECIDED: Final = "decided"
 STANDING: Final = "not running"
 BROKEN: Final = "no conclusion"
@@ -174,18 +176,16 @@ def todo(report: ExperimentReport) -> str:
     decision, group = report.decision, decided(report)
     name = with_version(report, group.group) if group else "the treatment"
     rest = [g for g in decision.groups if group and g.group != group.group and g.verdict is Verdict.KEEP_RUNNING]
-    others = f" The comparison with {_listed([g.group for g in rest])}" if rest else ""
     left, base = "", control(report)
     if report.run_state.state is State.ENDED:
         return f"The experiment {_stopped(report)}. The verdict follows from the log, whatever people decided."
     if report.run_state.state is State.HALTED and decision.verdict is Verdict.KEEP_RUNNING:
         return f"Nothing is decided, and no users are coming in: the experiment {_stopped(report)}."
     if days_to_wait(report) > 0:
-        about = duration(days_to_wait(report) * 86400)
-        left = f" At the current rate, a decision takes about {about} more; at the latest it comes at the last look."
+        left = _time_left(report)
     return {
-        Verdict.SHIP: f"Give {name} to everyone.{others and f'{others} is undecided; ending the experiment ends it.'}",
-        Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{others and f'{others} can go on.'}",
+        Verdict.SHIP: f"Give {name} to everyone.{_undecided([g.group for g in rest])}",
+        Verdict.ROLL_BACK: f"Take {name} out now; its users go back to {base}.{_going_on([g.group for g in rest])}",
         Verdict.REFUSE: "Find out what broke the data, fix it, and start again with a new salt. Do not ship anything.",
         Verdict.CHECK_FIRST: f"Look for a mistake before shipping {name}; the reasons say what is suspicious.",
         Verdict.KEEP_RUNNING: f"Leave everything as it is and look again later; looking early does no harm.{left}",
@@ -194,37 +194,66 @@ def todo(report: ExperimentReport) -> str:
     }[decision.verdict]
 
 
+def _time_left(report: ExperimentReport) -> str:
+    """When the planned users are expected, and the last look, which comes at the latest."""
+    last, planned = days_to_wait(report), report.decision.days_left
+    looks = f"the last look is in {duration(last * 86400)}"
+    if report.preference is not None or not 0 < planned < last:
+        return f" A decision comes at the last look at the latest; {looks}."
+    reached = f"the planned users and the minimum duration are reached in about {duration(planned * 86400)}"
+    return f" At the current rate, {reached}; {looks}."
+
+
+def _undecided(groups: list[str]) -> str:
+    """What becomes of the other groups when one is given to everyone."""
+    if not groups:
+        return ""
+    verb, them = ("has", "it") if len(groups) == 1 else ("have", "them")
+    return f" {_of_groups(groups)} {verb} no verdict yet; ending the experiment ends {them} too."
+
+
+def _going_on(groups: list[str]) -> str:
+    return f" {_of_groups(groups)} can keep running." if groups else ""
+
+
+def _of_groups(groups: list[str]) -> str:
+    """As a sentence begins with them, whatever letter their names begin with."""
+    return f"The group{'' if len(groups) == 1 else 's'} {_listed(groups)}"
+
+
 def winner(report: ExperimentReport) -> str:
     """Which version wins, or why none does yet."""
     verdict, group = report.decision.verdict, decided(report)
     name = with_version(report, group.group) if group else "no group"
     base, metric = control(report), primary(group)
+    yet = "" if report.run_state.state is State.ENDED else " yet"
+    whose, kept = f"Group {name}", f"Group {base}"
     if verdict is Verdict.SHIP:
-        return f"{name} wins over {base}."
+        return f"{whose} wins over {base}."
     if verdict is Verdict.ROLL_BACK:
-        return f"{base} stays. {name} does harm."
+        return f"{kept} stays. {whose} does harm."
     if verdict is Verdict.REFUSE:
         return "Unknown: the data is broken, so an apparent winner may be an artefact."
     if verdict is Verdict.CHECK_FIRST:
-        return f"{name} is ahead of {base}, but this result has to be checked before it can be trusted."
+        return f"{whose} is ahead of {base}, but this result has to be checked before it can be trusted."
     if verdict is Verdict.STOP_NO_EFFECT:
         return f"None. No version differs from {base} by as much as the experiment was planned to detect."
     if metric and verdict in _WITHHELD and crossed(metric):
         of = metric_name(metric.rule.name)
-        return f"{name} is better than {base} in {of}. That is not enough to ship it; the reasons are below."
+        return f"{whose} is better than {base} in {of}. That is not enough to ship it; the reasons are below."
     if verdict is Verdict.INCONCLUSIVE:
         return f"Unknown. No version differed clearly from {base} before the time was over."
     if metric is None or not math.isfinite(metric.relative_difference):
-        return "Not known yet: there is too little data to compare."
+        return f"Not known{yet}: there is too little data to compare."
     where = "ahead of" if metric.rule.sign * metric.difference > 0 else "behind" if metric.difference else "level with"
     if side(metric) != "open":
         return (
-            f"Not decided yet. {name} is {where} {base} by more than chance explains, but has not reached the boundary "
-            "for a decision."
+            f"Not decided{yet}. {whose} is {where} {base} by more than chance explains, but has not reached the "
+            "boundary for a decision."
         )
     if metric.interval[0] > 0 or metric.interval[1] < 0:
-        return f"Not decided yet. {name} is {where} {base}, but not by enough to be sure after repeated looks."
-    return f"Not decided yet. {name} is {where} {base}, but this may still be chance."
+        return f"Not decided{yet}. {whose} is {where} {base}, but not by enough to be sure after repeated looks."
+    return f"Not decided{yet}. {whose} is {where} {base}, but this may still be chance."
 
 
 def amounts(report: ExperimentReport) -> tuple[str, ...]:
@@ -263,21 +292,25 @@ def sureness(report: ExperimentReport) -> tuple[str, ...]:
         found.append("The boundary is crossed, but the result is suspicious; see the reasons.")
     metric = primary(group)
     if metric is not None and harm is None:
-        found += _always(metric)
+        found += _always(metric, report)
     return tuple(found) or ("Nothing is known yet.",)
 
 
-def _always(metric: MetricResult) -> list[str]:
+def _always(metric: MetricResult, report: ExperimentReport) -> list[str]:
     low, high = metric.relative_sequential_interval
+    # With several treatments, it says whose interval this is.
+    whose = f" in {metric.group}" if len(report.decision.groups) > 1 else ""
     if not math.isfinite(low) or not math.isfinite(high):
         needed = "about 100 users with an event in each group"
-        return [f"There is no always-valid interval yet; it needs {needed}."]
+        yet = "" if report.run_state.state is State.ENDED else " yet"
+        return [f"There is no always-valid interval{whose}{yet}; it needs {needed}."]
     meaning = (
         "Zero lies inside it, so this interval alone does not settle the question."
         if low <= 0 <= high
         else "Zero lies outside it."
     )
-    interval = f"The {_ALWAYS_VALID} for the change of {metric_name(metric.rule.name)} is {between(low, high)}"
+    change_of = f"the change of {metric_name(metric.rule.name)}{whose}"
+    interval = f"The {_ALWAYS_VALID} for {change_of} is {between(low, high)}"
     return [f"{interval}. It holds at every look. {meaning}"]
 
 
@@ -300,9 +333,11 @@ def progress(report: ExperimentReport) -> str:
 
 
 def days_left(report: ExperimentReport) -> str:
-    """Until the planned users are there, or else the horizon."""
+    """Until the last look, which is the latest that a decision can come at."""
     left = days_to_wait(report)
     if not math.isfinite(left):
+        if report.run_state.state is State.RUNNING and report.decision.verdict in UNDECIDED:
+            return OVER
         if report.decision.verdict is Verdict.REFUSE:
             return BROKEN
         return DECIDED if report.run_state.state is State.RUNNING else STANDING

@@ -16,6 +16,7 @@ from rich.text import Text
 from abfleet_analysis.decision.evidence import DataQuality
 from abfleet_analysis.decision.preference import PreferenceResult
 from abfleet_analysis.decision.verdicts import Decision, GroupDecision, MetricResult, Verdict
+from abfleet_analysis.periods.allocation_periods import DAY
 from abfleet_analysis.report.excluded import excluded_sentences
 from abfleet_analysis.report.interleaving import HEAD, preference_rows, preference_sentences
 from abfleet_analysis.report.report import ExperimentReport, Report
@@ -201,14 +202,16 @@ def progress(report: ExperimentReport) -> str:
 
 
 def days_to_wait(report: ExperimentReport) -> float:
-    """Days until the experiment is decided, at the present rate; nan where nothing is waited for, or nobody knows.
+    """Days until the last look, the latest that can decide; nan where nothing is waited for, or nobody knows.
 
-    Where the planned users have come, the guardrails may still need the looks that are left.
+    The planned users may have come before, but neither they nor the guardrails have to decide anything then.
     """
-    decision, calendar = report.decision, report.gathered.evidence.calendar
-    if report.run_state.state is not State.RUNNING or decision.verdict is not Verdict.KEEP_RUNNING:
+    if report.run_state.state is not State.RUNNING or report.decision.verdict is not Verdict.KEEP_RUNNING:
         return math.nan
-    return decision.days_left or max(calendar.planned - calendar.done, 0) * calendar.look_days
+    if math.isnan(report.decision.days_left):
+        return math.nan
+    looks = report.gathered.looks
+    return max((looks.at(looks.calendar.planned) - looks.times[-1]) / DAY, 0.0)
 
 
 def missing(report: ExperimentReport) -> tuple[str, ...]:

@@ -112,22 +112,39 @@ def at_look_16(verdict: Verdict, days_left: float) -> ExperimentReport:
     """Of 28, with this verdict."""
     (experiment,) = made_report().experiments
     evidence = experiment.gathered.evidence
-    calendar = dataclasses.replace(evidence.calendar, done=16)
-    gathered = dataclasses.replace(experiment.gathered, evidence=dataclasses.replace(evidence, calendar=calendar))
+    calendar, looks = dataclasses.replace(evidence.calendar, done=16), experiment.gathered.looks
+    looks = dataclasses.replace(looks, times=looks.times[:16], calendar=calendar)
+    evidence = dataclasses.replace(evidence, calendar=calendar)
+    gathered = dataclasses.replace(experiment.gathered, evidence=evidence, looks=looks)
     decision = dataclasses.replace(experiment.decision, verdict=verdict, days_left=days_left)
     return dataclasses.replace(experiment, gathered=gathered, decision=decision)
 
 
 @pytest.mark.parametrize("words", [render.progress, dashboard_words.progress])
 def test_the_time_left_is_told_where_something_is_waited_for(words: Callable[[ExperimentReport], str]) -> None:
-    """A verdict that came before the end of the plan leaves none; planned users may have come, and looks are left."""
+    """A verdict that came before the end of the plan leaves none; else it is that until the last look, at most,
+    whenever the planned users come."""
     told = {
         (verdict, days): re.split(r"planned\)?, ", words(at_look_16(verdict, days)).replace("\xa0", " "))[1]
         for verdict in (Verdict.SHIP, Verdict.CHECK_FIRST, Verdict.ROLL_BACK, Verdict.KEEP_RUNNING)
         for days in (0.0, 5.0)
     }
-    left = {(Verdict.KEEP_RUNNING, 5.0): ", about 5 days left", (Verdict.KEEP_RUNNING, 0.0): ", about 12 days left"}
+    left = dict.fromkeys([(Verdict.KEEP_RUNNING, 5.0), (Verdict.KEEP_RUNNING, 0.0)], ", 12 days left at most")
     assert told == {key: f"16 of 28 looks{left.get(key, '')}" for key in told}
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        (5.0, "At the current rate, the planned users and the minimum duration are reached in about 5 days; the last"),
+        (0.0, "A decision comes at the last look at the latest; the last"),
+        (12.0, "A decision comes at the last look at the latest; the last"),
+    ],
+)
+def test_at_most_is_never_before_the_last_look(days: float, said: str) -> None:
+    """The day of the planned users is about, that of the last look at the latest."""
+    todo = answers(at_look_16(Verdict.KEEP_RUNNING, days)).todo.replace("\xa0", " ")
+    assert todo.endswith(f" {said} look is in 12 days.")
 
 
 # --- the interval that holds at every look is in front ----------------------------------------------------------------
