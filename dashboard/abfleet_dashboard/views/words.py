@@ -329,7 +329,7 @@ def progress(report: ExperimentReport) -> str:
     days = days_left(report)
     if days in (DECIDED, STANDING, BROKEN, OVER):
         return f"{text}, and the time is over" if days == OVER else text
-    return f"{text}, about {days} left"
+    return f"{text}, {days} left at most"
 
 
 def days_left(report: ExperimentReport) -> str:

@@ -196,7 +196,7 @@ def progress(report: ExperimentReport) -> str:
     decision, calendar = report.decision, report.gathered.evidence.calendar
     planned = f" ({decision.users_planned:,.0f} planned)" if decision.users_planned > 0 else ""
     days = days_to_wait(report)
-    left = f", about {days_text(days)} left" if days > 0 else ""
+    left = f", {days_text(days)} left at most" if days > 0 else ""
     came = report.gathered.evidence.users[-1].sum()
     return f"{counted(came, 'user')}{planned}, {calendar.done} of {counted(calendar.planned, 'look')}{left}"
 
