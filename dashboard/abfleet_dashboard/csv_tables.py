@@ -223,11 +223,12 @@ def _calls_over_time(experiment: Document) -> Rows:
 
 def _breakdowns(experiment: Document) -> Rows:
     keys = ("label", "group", "users", "baseline_users", "value", "baseline_value", "relative_difference")
-    yield ("kind", "name", "metric", *keys, "interval_low", "interval_high", "adjusted_p")
+    last = ("adjusted_p", "divisor", "baseline_divisor")
+    yield ("kind", "name", "metric", *keys, "interval_low", "interval_high", *last)
     for one in experiment["details"]["breakdowns"]:
         for part in one["slices"]:
             of = (one["kind"], one["name"], one["metric"])
-            yield (*of, *(part[key] for key in keys), *part["interval"], part["adjusted_p"])
+            yield (*of, *(part[key] for key in keys), *part["interval"], *(part[key] for key in last))
 
 
 def _recommended(experiment: Document) -> Rows:

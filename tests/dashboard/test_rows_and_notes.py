@@ -5,7 +5,6 @@ import dataclasses
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.run_state import RunState, State
-from abfleet_dashboard.views.breakdown_view import dimensions
 from abfleet_dashboard.views.metric_view import metric_tables
 from abfleet_dashboard.views.setup_view import setup_view
 
@@ -29,22 +28,6 @@ def test_no_shares_are_in_force_after_the_end() -> None:
     report = decided(Verdict.SHIP)
     assert not setup_view(report, None).over
     assert setup_view(dataclasses.replace(report, run_state=RunState(State.ENDED)), None).over
-
-
-def test_adjusted_p_values_are_spoken_of_where_there_are_some() -> None:
-    """And that the intervals beside them are not adjusted; a ratio says what it is of."""
-    report = made_report().experiments[0]
-    assert report.details is not None
-    notes = [dimension.first.note for dimension in dimensions(report, "k")]
-    assert any("the intervals, of a single look, are not" in note for note in notes)
-    alone = [
-        dataclasses.replace(
-            one, slices=tuple(dataclasses.replace(part, relative_difference=float("nan")) for part in one.slices)
-        )
-        for one in report.details.breakdowns
-    ]
-    bare = dataclasses.replace(report, details=dataclasses.replace(report.details, breakdowns=tuple(alone)))
-    assert not any("adjusted" in dimension.first.note for dimension in dimensions(bare, "k"))
 
 
 def test_a_share_of_users_is_called_that() -> None:

@@ -1,16 +1,21 @@
 """Sentences of a page: no two contradict each other, and each says what its numbers are of."""
 
 import dataclasses
+import math
 import re
+from typing import Any
 
 import pytest
 from abfleet_analysis.decision.evidence import Cap
+from abfleet_analysis.decision.metrics import MetricSource
 from abfleet_analysis.decision.verdicts import Verdict
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.run_state import RunState, State
+from abfleet_dashboard.views.breakdown_view import Dimension, dimensions
 from abfleet_dashboard.views.metric_view import metric_tables
 from abfleet_dashboard.views.overview_view import overview_row
 from abfleet_dashboard.views.words import answers, days_left
+from abfleet_statistics.effects import Estimator
 
 from tests.analysis.log_lines import START
 from tests.dashboard.made import made_interleaving, made_report
@@ -93,3 +98,61 @@ def test_capped_values_are_said_to_count_as_the_cap() -> None:
     groups = (dataclasses.replace(first, metrics=metrics), *others)
     table = metric_tables(dataclasses.replace(report, decision=dataclasses.replace(report.decision, groups=groups)))[0]
     assert re.search(r"values above (\S+.*) count as \1$", plain(table.rows[0].better))
+
+
+# --- breakdowns -------------------------------------------------------------------------------------------------------
+
+
+def broken_down(*, compared: bool, estimator: Estimator = Estimator.MEAN) -> tuple[Dimension, ...]:
+    """The breakdowns of the primary metric; each value of three users is made of 12 in the group, 40 in control."""
+    report = made()
+    assert report.details is not None
+    metrics = tuple(
+        dataclasses.replace(one, rule=dataclasses.replace(one.rule, estimator=estimator, source=MetricSource.CLICKS))
+        for one in report.gathered.evidence.metrics
+    )
+    nothing: dict[str, Any] = {
+        "relative_difference": math.nan,
+        "interval": (math.nan, math.nan),
+        "adjusted_p": math.nan,
+    }
+    parts = tuple(
+        dataclasses.replace(
+            one,
+            slices=tuple(
+                dataclasses.replace(part, users=3, divisor=12.0, baseline_divisor=40.0, **({} if compared else nothing))
+                for part in one.slices
+            ),
+        )
+        for one in report.details.breakdowns
+    )
+    evidence = dataclasses.replace(report.gathered.evidence, metrics=metrics)
+    gathered = dataclasses.replace(report.gathered, evidence=evidence)
+    details = dataclasses.replace(report.details, breakdowns=parts)
+    return dimensions(dataclasses.replace(report, gathered=gathered, details=details), "key")
+
+
+def test_a_rate_has_what_it_is_made_of_beside_it() -> None:
+    """Few lists may be of many users, and of few users many lists; where users are what counts, they are enough."""
+    country, day, served = (one.first for one in broken_down(compared=True, estimator=Estimator.RATIO))
+    assert {row.made_of for row in (*country.rows, *day.rows)} == {"lists: 12 / 40"}
+    assert {row.made_of for row in served.rows} == {"lists: 12"}
+    assert {row.made_of for one in broken_down(compared=True) for row in one.first.rows} == {""}
+
+
+def test_only_a_table_with_p_values_says_that_they_are_adjusted() -> None:
+    """And that its intervals are not; control is in a table that compares nothing, in a row of its own."""
+    country, day, _ = (one.first for one in broken_down(compared=True))
+    assert country.first_column == "Country"
+    for view in (country, day):
+        assert "intervals are each for a single look, and are not adjusted" in view.note
+        assert "p-values are adjusted for" in view.note
+        assert {row.group for row in view.rows} <= {"experiment", "canary"}
+    country, day, _ = (one.first for one in broken_down(compared=False))
+    for view in (country, day):
+        assert "adjusted" not in view.note
+    assert [(row.group, row.own_users) for row in country.rows[:3]] == [
+        ("control", "14,730"),
+        ("experiment", "3"),
+        ("canary", "3"),
+    ]

@@ -4,6 +4,7 @@ Nothing here takes part in a verdict. Groups are those of the evidence, control 
 too little to say.
 """
 
+import math
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -101,6 +102,7 @@ class Slice:
 
     Attributes:
         label: The attribute's value, `day 3`, the served version.
+        divisor, baseline_divisor: What the values are divided by: lists, calls or outcomes of a ratio, else the users.
         interval: 95 %, at this look alone, relative to control; nan, as the change, where too little is there.
         adjusted_p: Two-sided, adjusted for all slices of its breakdown (Benjamini-Hochberg); nan where not compared.
     """
@@ -114,6 +116,8 @@ class Slice:
     relative_difference: float
     interval: tuple[float, float]
     adjusted_p: float
+    divisor: float = math.nan
+    baseline_divisor: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)

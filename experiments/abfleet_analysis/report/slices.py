@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
-from abfleet_statistics.effects import Comparison, Estimator, compare
+from abfleet_statistics.effects import Comparison, Estimator, compare, merged
 from abfleet_statistics.moments import Floats, Moments
 from abfleet_statistics.sequential import quantile, two_sided_p
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ def compared(
     who came in several allocations in each.
     """
     in_each = np.broadcast_to(membership, (len(labels), *membership.shape))
+    divisors = merged(in_each, moments.z).sum(axis=1) if estimator is Estimator.RATIO else None
     found: list[tuple[int, Slice, float]] = []
     for group in range(1, len(groups)):
         comparison = compare(moments, in_each, group, estimator=estimator, negative=negative)
@@ -44,6 +45,8 @@ def compared(
             one, p = _slice(comparison, index, label, groups[group])
             if users is not None:
                 one = replace(one, users=int(users[index, group]), baseline_users=int(users[index, 0]))
+            of = (one.users, one.baseline_users) if divisors is None else divisors[index, [group, 0]].tolist()
+            one = replace(one, divisor=float(of[0]), baseline_divisor=float(of[1]))
             found.append((index, one, p))
     adjusted = benjamini_hochberg(np.array([p for _, _, p in found]))
     rows = [(index, replace(one, adjusted_p=float(p))) for (index, one, _), p in zip(found, adjusted, strict=True)]
@@ -69,6 +72,7 @@ def described(rows: Iterable[Mapping[str, Any]], labels: Sequence[str], groups: 
             math.nan,
             nothing,
             math.nan,
+            float(row["of"]),
         )
         for label in labels
         for g, group in enumerate(groups)

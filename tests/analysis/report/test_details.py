@@ -159,6 +159,8 @@ def test_days_since_the_first_exposure(made: Made) -> None:
         assert (row.users, row.baseline_users) == (len(had["treatment"]), len(had["control"]))
         assert row.value == pytest.approx(ratio(made, had["treatment"], day), rel=1e-9)
         assert row.baseline_value == pytest.approx(ratio(made, had["control"], day), rel=1e-9)
+        lists = [sum(made.lists[user][day] for user in had[group]) for group in ("treatment", "control")]
+        assert [row.divisor, row.baseline_divisor] == lists
 
 
 def test_what_answered_is_described_and_not_compared(made: Made) -> None:

@@ -62,6 +62,7 @@ def test_slices_are_the_same_users_compared_alone() -> None:
     assert [one.adjusted_p for one in found[:2]] == pytest.approx(multipletests(p, method="fdr_bh")[1], rel=1e-9)
     assert all(math.isnan(number) for number in (found[2].relative_difference, *found[2].interval, found[2].adjusted_p))
     assert found[2].value == pytest.approx(users[2, 1].mean())
+    assert [(one.divisor, one.baseline_divisor) for one in found] == [(400, 400), (500, 500), (8, 8)]
 
 
 def test_described_slices_are_not_compared() -> None:
@@ -76,6 +77,7 @@ def test_described_slices_are_not_compared() -> None:
     assert (treatment.group, treatment.users, treatment.value) == ("t", 1, 5.0)
     assert math.isnan(treatment.relative_difference)
     assert math.isnan(treatment.adjusted_p)
+    assert (control.divisor, treatment.divisor) == (8.0, 1.0)
 
 
 # --- the path to a conclusion -----------------------------------------------------------------------------------------
