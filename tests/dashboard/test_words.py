@@ -9,15 +9,23 @@ import pytest
 from abfleet_analysis.decision.evidence import Cap
 from abfleet_analysis.decision.metrics import MetricSource
 from abfleet_analysis.decision.verdicts import Verdict
+from abfleet_analysis.report.render import adding_up, expected_texts
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_analysis.report.run_state import RunState, State
+from abfleet_dashboard.pages import experiment_page
+from abfleet_dashboard.situation import Situation
 from abfleet_dashboard.views.breakdown_view import Dimension, dimensions
+from abfleet_dashboard.views.experiment_view import experiment_view
 from abfleet_dashboard.views.metric_view import metric_tables
 from abfleet_dashboard.views.overview_view import overview_row
+from abfleet_dashboard.views.recommended_view import recommended_view
 from abfleet_dashboard.views.words import answers, days_left
 from abfleet_statistics.effects import Estimator
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.analysis.log_lines import START
+from tests.dashboard.html_check import read
 from tests.dashboard.made import made_interleaving, made_report
 
 
@@ -156,3 +164,96 @@ def test_only_a_table_with_p_values_says_that_they_are_adjusted() -> None:
         ("experiment", "3"),
         ("canary", "3"),
     ]
+
+
+# --- an experiment that has ended -------------------------------------------------------------------------------------
+
+
+def test_nothing_of_an_ended_experiment_is_said_to_come() -> None:
+    """In its metrics, its shares, its commands and its changes, whose newest one is the end."""
+    running = made()
+    first, *others = running.decision.groups
+    nothing = (math.nan, math.nan)
+    vague = dataclasses.replace(
+        first.metrics[0],
+        interval=(-0.1, 0.1),
+        relative_interval=(-0.1, 0.1),
+        sequential_interval=nothing,
+        relative_sequential_interval=nothing,
+    )
+    groups = (dataclasses.replace(first, metrics=(vague, *first.metrics[1:])), *others)
+    running = dataclasses.replace(running, decision=dataclasses.replace(running.decision, groups=groups))
+    found = {state: experiment_view(with_state(running, state), None, "key") for state in State}
+    rows = {state: view.tables[0].rows[0] for state, view in found.items()}
+    assert (rows[State.RUNNING].interval, rows[State.RUNNING].reading) == (
+        "none yet: too few events",
+        "too early to say",
+    )
+    assert (rows[State.ENDED].interval, rows[State.ENDED].reading) == ("none: too few events", "too few events")
+    assert found[State.RUNNING].setup.newest == "in force"
+    assert plain(found[State.ENDED].setup.newest) == "until 1 Nov 2026, 00:00 UTC"
+    assert any(change.text == "the experiment ended" for change in found[State.ENDED].changes)
+    assert not any("ended" in change.text for change in found[State.RUNNING].changes)
+    assert any(command.changes for command in found[State.RUNNING].commands)
+    assert not any(command.changes for command in found[State.ENDED].commands)
+    values = found[State.ENDED].values
+    assert values is not None
+    assert values.note.endswith("the last point is the end of the log.")
+
+
+def test_the_note_about_commands_stands_beside_commands_that_change_something() -> None:
+    """An experiment that has ended can only be printed."""
+    said = {}
+    for state in (State.RUNNING, State.ENDED):
+        report = made_report()
+        report = dataclasses.replace(report, experiments=(with_state(made(), state),))
+        assert report.as_of is not None
+        situation = Situation(now=report.as_of, report=report, made_at=report.as_of)
+        said[state] = "asks before it writes" in read(experiment_page(situation, "homepage-ranking")).text
+    assert said == {State.RUNNING: True, State.ENDED: False}
+
+
+# --- numbers that belong together -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expected", "texts"),
+    [
+        ([29.4, 8.4, 4.2], ("29.4", "8.4", "4.2", "42.0")),
+        ([14.1 + 1 / 30] * 3, ("14.2", "14.1", "14.1", "42.4")),
+        ([17100.0, 6412.5, 6412.5], ("17,100.0", "6,412.5", "6,412.5", "29,925.0")),
+        ([30.0, 12.0], ("30", "12", "42")),
+    ],
+)
+def test_expected_users_add_up(expected: list[float], texts: tuple[str, ...]) -> None:
+    """With a decimal where one of them is not whole."""
+    assert expected_texts(expected) == texts
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=6).filter(any))
+def test_shares_add_up(users: list[int]) -> None:
+    """To 100.0 %, each within one unit of what it is."""
+    parts = [one / sum(users) for one in users]
+    shown = adding_up(parts, 3)
+    assert sum(shown) == pytest.approx(1, abs=1e-9)
+    assert all(abs(one - part) < 0.001 + 1e-9 for one, part in zip(shown, parts, strict=True))
+
+
+def test_a_metric_says_what_it_is_of() -> None:
+    """The errors in the table of groups are of calls, and the rate is of users."""
+    better = {row.key: row.better for row in metric_tables(made())[0].rows}
+    assert better["error_rate"] == "share of users with an error, lower is better"
+    assert better["conversion_rate"] == "share of users, higher is better"
+
+
+def test_a_standard_error_has_no_name_of_the_code() -> None:
+    """And a catalogue that nobody knows is not measured, as its neighbours are not."""
+    report = made()
+    assert report.details is not None
+    found = report.details.recommended
+    versions = (dataclasses.replace(found.versions[-1], offline=(("recall@10_se", 0.01),)),)
+    details = dataclasses.replace(report.details, recommended=dataclasses.replace(found, versions=versions))
+    view = recommended_view(dataclasses.replace(report, details=details))
+    assert view is not None
+    assert view.offline_names == ("standard error of recall@10",)
+    assert view.rows[0].coverage == "not measured"

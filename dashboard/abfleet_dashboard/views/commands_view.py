@@ -26,11 +26,15 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command. `what`: what it does, in a sentence. `fits`: whether it does what the verdict says."""
+    """One command. `what`: what it does, in a sentence. `fits`: whether it does what the verdict says.
+
+    changes: Whether it changes something.
+    """
 
     what: str
     line: str
     fits: bool = False
+    changes: bool = True
 
 
 def commands(report: ExperimentReport, files: Files) -> tuple[Command, ...]:
@@ -39,7 +43,8 @@ def commands(report: ExperimentReport, files: Files) -> tuple[Command, ...]:
     groups, verdict = report.gathered.evidence.groups, report.decision.verdict
     logs = [word for path in files.logs for word in ("--logs", str(path))] if files.logs != DEFAULT_LOGS else []
     edits = ["--experiments", str(files.experiments)] if files.experiments != DEFAULT_EXPERIMENTS else []
-    found = [Command("Print this report in a terminal.", _line("analyze", "--experiment", name, *logs, *edits))]
+    printing = _line("analyze", "--experiment", name, *logs, *edits)
+    found = [Command("Print this report in a terminal.", printing, changes=False)]
     if state is State.ENDED:
         return tuple(found)
     if state is State.HALTED:

@@ -6,7 +6,7 @@ from datetime import datetime
 from urllib.parse import quote
 
 from abfleet_analysis.report.excluded import excluded_sentences
-from abfleet_analysis.report.render import missing
+from abfleet_analysis.report.render import adding_up, expected_texts, missing
 from abfleet_analysis.report.report import ExperimentReport
 from abfleet_experiments.config import Config
 from markupsafe import Markup
@@ -30,6 +30,7 @@ from abfleet_dashboard.views.words import (
     PlainAnswers,
     answers,
     metric_title,
+    not_yet,
     progress,
     spoken,
     with_version,
@@ -168,7 +169,7 @@ def experiment_view(
         dimensions=dimensions(report, key),
         recommended=recommended_view(report),
         setup=setup_view(report, config),
-        changes=change_rows(details.changes) if details else (),
+        changes=change_rows(details.changes, report.run_state) if details else (),
         detailed=details is not None or report.preference is not None,
         preference=preference_view(report, key),
     )
@@ -210,16 +211,18 @@ def _history(report: ExperimentReport, key: str) -> Picture | None:
 
 def _group_rows(report: ExperimentReport) -> tuple[GroupRow, ...]:
     decided = {group.group: group for group in report.decision.groups}
+    yet = not_yet(report)
     total, names = sum(facts.users for facts in report.gathered.facts), _names(report)
+    shares = adding_up([facts.users / total if total else math.nan for facts in report.gathered.facts], 3)
     rows = []
-    for facts in report.gathered.facts:
+    for facts, part in zip(report.gathered.facts, shares, strict=True):
         group = decided.get(facts.name)
         rows.append(
             GroupRow(
                 name=facts.name,
-                version=facts.model_version or "no calls yet",
+                version=facts.model_version or f"no calls{yet}",
                 users=whole(facts.users),
-                share=share(facts.users / total, 1) if total else "no users yet",
+                share=share(part, 1) if total else f"no users{yet}",
                 calls=whole(facts.exposures),
                 errors=whole(facts.errors),
                 fallbacks=whole(facts.fallbacks),
@@ -235,8 +238,8 @@ def _split_rows(report: ExperimentReport) -> tuple[SplitRow, ...]:
     if report.preference is not None:
         return ()
     ratio, groups = report.decision.sample_ratio, report.gathered.evidence.groups
-    rows = [SplitRow(*row) for row in zip(groups, map(whole, ratio.observed), map(whole, ratio.expected), strict=True)]
-    return (*rows, SplitRow("all", whole(sum(ratio.observed)), whole(sum(ratio.expected))))
+    observed = map(whole, (*ratio.observed, sum(ratio.observed)))
+    return tuple(map(SplitRow, (*groups, "all"), observed, expected_texts(ratio.expected)))
 
 
 def _names(report: ExperimentReport) -> frozenset[str]:

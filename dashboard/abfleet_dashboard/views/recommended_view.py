@@ -52,10 +52,16 @@ def recommended_view(report: ExperimentReport) -> RecommendedView | None:
     first = next((m.rule.name for m in report.gathered.evidence.metrics if m.rule.role == "primary"), "")
     return RecommendedView(
         online_name=metric_name(first),
-        offline_names=names,
+        offline_names=tuple(map(_offline_title, names)),
         rows=tuple(_row(version, names, online) for version in found.versions),
         overlap=tuple(tuple(_cell(float(value)) for value in row) for row in found.overlap),
     )
+
+
+def _offline_title(name: str) -> str:
+    """`recall@10_se` is what the training report calls a standard error."""
+    measured = name.removesuffix("_se")
+    return name if measured == name else f"standard error of {measured}"
 
 
 def _row(version: VersionLists, names: tuple[str, ...], online: dict[str, str]) -> VersionRow:
@@ -64,7 +70,7 @@ def _row(version: VersionLists, names: tuple[str, ...], online: dict[str, str]) 
         version=version.version,
         lists=whole(version.lists),
         items=whole(version.items),
-        coverage=share(version.coverage),
+        coverage="not measured" if math.isnan(version.coverage) else share(version.coverage),
         top_share=share(version.top_share),
         online=online.get(version.version, "not assigned"),
         offline=tuple(plain(offline[name]) if name in offline else "not measured" for name in names),

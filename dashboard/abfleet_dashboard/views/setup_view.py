@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from abfleet_analysis.report.details import ConfigChange
 from abfleet_analysis.report.report import ExperimentReport
-from abfleet_analysis.report.run_state import State
+from abfleet_analysis.report.run_state import RunState, State
 from abfleet_experiments.bucketing import BUCKETS
 from abfleet_experiments.config import Condition, Config, Experiment, InRange, OneOf, percent_text
 
@@ -29,16 +29,16 @@ class SetupView:
 
     Attributes:
         allocations: Those of the log: an id, since when, and a share for each group.
+        newest: What the last of them is: in force, or until when.
         planned: Rows of the file that are still to come: from when, a share for each group, and what it then takes.
-        over: Whether the experiment has ended, so that no shares are in force.
     """
 
     note: str
     facts: tuple[tuple[str, str], ...]
     groups: tuple[str, ...]
     allocations: tuple[tuple[str, str, tuple[str, ...]], ...]
+    newest: str = "in force"
     planned: tuple[tuple[str, tuple[str, ...], str], ...] = ()
-    over: bool = False
 
 
 def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
@@ -72,8 +72,8 @@ def setup_view(report: ExperimentReport, config: Config | None) -> SetupView:
             (found.id, instant(found.begin), tuple(share(float(weight)) for weight in found.weights))
             for found in report.gathered.allocations
         ),
+        newest=_newest(report.run_state),
         planned=() if experiment is None else _planned(report, experiment),
-        over=report.run_state.state is State.ENDED,
     )
 
 
@@ -87,8 +87,19 @@ def _planned(report: ExperimentReport, experiment: Experiment) -> tuple[tuple[st
     return tuple(found)
 
 
-def change_rows(changes: tuple[ConfigChange, ...]) -> tuple[ChangeRow, ...]:
-    """The changes of the configuration as rows of text, newest first."""
+def _newest(state: RunState) -> str:
+    """What the newest shares are."""
+    if state.state is not State.ENDED:
+        return "in force"
+    return "over" if state.since is None else f"until {instant(state.since)}"
+
+
+def change_rows(changes: tuple[ConfigChange, ...], state: RunState) -> tuple[ChangeRow, ...]:
+    """The changes of the configuration as rows of text, newest first, and among them the end of the experiment."""
+    if state.state is State.ENDED and state.since is not None:
+        won = "" if state.winner is None else f", winner {state.winner}"
+        end = ConfigChange(state.since, "conclusion", f"the experiment ended{won}", None)
+        changes = tuple(sorted((end, *changes), key=lambda change: change.at, reverse=True))
     return tuple(
         ChangeRow(
             at=instant(change.at, seconds=True),

@@ -138,7 +138,7 @@ def _comparison(key: str, one: ShadowComparison) -> ComparisonView:
         ),
         costs=tuple(_costs(one)),
         difference=_difference(one.latency_difference),
-        statuses=", ".join(f"{n:,} {status}" for status, n in one.statuses.items() if status != "OK"),
+        statuses=_failed(one.statuses),
         attribute_axis=strip_axis(flat, _mark),
         attributes=_attributes(one.by_attribute, flat),
         requests=tuple(
@@ -163,7 +163,19 @@ def _headline(one: ShadowComparison) -> str:
     if not one.compared:
         return "No pair of lists could be compared."
     same, common = one.measures["identical"].mean, one.measures["overlap_at_10"].mean
-    return f"{share(same)} of the answers are identical; of the first ten items both have {share(common)}."
+    return (
+        f"{share(same)} of the answers are identical; on average the two lists share {share(common)} of their first "
+        "ten items."
+    )
+
+
+def _failed(statuses: Mapping[str, int]) -> str:
+    """The shadow calls without an answer, with their status."""
+    failed = {status: count for status, count in statuses.items() if status != "OK"}
+    if not failed:
+        return ""
+    which = ", ".join(f"{count:,} {status}" for status, count in failed.items())
+    return f"{counted(sum(failed.values()), 'shadow call')} got no answer: {which}."
 
 
 def _notes(one: ShadowComparison) -> Sequence[str]:

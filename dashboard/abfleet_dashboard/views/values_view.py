@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from abfleet_analysis.report.details import Details
 from abfleet_analysis.report.report import ExperimentReport
+from abfleet_analysis.report.run_state import State
 
 from abfleet_dashboard.numbers import duration, instant, metric_value
 from abfleet_dashboard.pictures import over_time
@@ -25,7 +26,8 @@ def values_view(report: ExperimentReport, details: Details, key: str) -> ValuesV
     """The pictures of one experiment."""
     groups, early = report.gathered.evidence.groups, details.before_first_look
     times, users, values = details.paths.times, details.paths.users, details.paths.values
-    note = "Each point covers all users since the beginning, as known at that look; the last point is now."
+    last = "is the end of the log" if report.run_state.state is State.ENDED else "is now"
+    note = f"Each point covers all users since the beginning, as known at that look; the last point {last}."
     if early is not None:
         times, users, values = early.times, early.users, early.values
         first = "" if report.waiting.next_look is None else f", {instant(report.waiting.next_look)}"

@@ -167,8 +167,8 @@ def headline(report: ExperimentReport) -> str:
     if verdict is Verdict.INCONCLUSIVE:
         return f"Inconclusive: too few users to detect a change of {planned} in {of}"
     if not has_users(report):
-        return "Keep running: nobody has taken part yet"
-    return "Keep running: nothing is decided yet"
+        return f"Keep running: nobody has taken part{not_yet(report)}"
+    return f"Keep running: nothing is decided{not_yet(report)}"
 
 
 def todo(report: ExperimentReport) -> str:
@@ -178,7 +178,10 @@ def todo(report: ExperimentReport) -> str:
     rest = [g for g in decision.groups if group and g.group != group.group and g.verdict is Verdict.KEEP_RUNNING]
     left, base = "", control(report)
     if report.run_state.state is State.ENDED:
-        return f"The experiment {_stopped(report)}. The verdict follows from the log, whatever people decided."
+        return (
+            f"The experiment {_stopped(report)}. The verdict is computed from the log; it does not depend on who was "
+            "declared the winner."
+        )
     if report.run_state.state is State.HALTED and decision.verdict is Verdict.KEEP_RUNNING:
         return f"Nothing is decided, and no users are coming in: the experiment {_stopped(report)}."
     if days_to_wait(report) > 0:
@@ -221,12 +224,17 @@ def _of_groups(groups: list[str]) -> str:
     return f"The group{'' if len(groups) == 1 else 's'} {_listed(groups)}"
 
 
+def not_yet(report: ExperimentReport) -> str:
+    """` yet` behind what is not there, as long as something may still come."""
+    return "" if report.run_state.state is State.ENDED else " yet"
+
+
 def winner(report: ExperimentReport) -> str:
     """Which version wins, or why none does yet."""
     verdict, group = report.decision.verdict, decided(report)
     name = with_version(report, group.group) if group else "no group"
     base, metric = control(report), primary(group)
-    yet = "" if report.run_state.state is State.ENDED else " yet"
+    yet = not_yet(report)
     whose, kept = f"Group {name}", f"Group {base}"
     if verdict is Verdict.SHIP:
         return f"{whose} wins over {base}."
@@ -302,8 +310,7 @@ def _always(metric: MetricResult, report: ExperimentReport) -> list[str]:
     whose = f" in {metric.group}" if len(report.decision.groups) > 1 else ""
     if not math.isfinite(low) or not math.isfinite(high):
         needed = "about 100 users with an event in each group"
-        yet = "" if report.run_state.state is State.ENDED else " yet"
-        return [f"There is no always-valid interval{whose}{yet}; it needs {needed}."]
+        return [f"There is no always-valid interval{whose}{not_yet(report)}; it needs {needed}."]
     meaning = (
         "Zero lies inside it, so this interval alone does not settle the question."
         if low <= 0 <= high

@@ -68,12 +68,12 @@ def gather_evidence(
     events: dict[str, LoggedShares] = {}
     if lines.survey.count(lambda row: row["event"] == "allocation" and row["experiment"] == name):
         events = allocation_events(lines.all, name)
-    listed = {row["group"] for row in calls}
+    listed = sorted({row["group"] for row in calls})
     if experiment is None:
-        listed |= {group for event in events.values() for group in event.weights}
-    groups = (
-        group_names(experiment, sorted(listed), lines.calls.shares(name)) if (listed or experiment is not None) else ()
-    )
+        # As the file had them, so that a group keeps its place and its colour when the experiment leaves the file.
+        told = (group for event in sorted(events.values(), key=lambda one: one.at_us or 0) for group in event.weights)
+        listed = list(dict.fromkeys((*told, *listed)))
+    groups = group_names(experiment, listed, lines.calls.shares(name)) if (listed or experiment is not None) else ()
     found = find_allocations(calls, groups, experiment, events, as_of)
     exclusion = None
     if excluded and found:

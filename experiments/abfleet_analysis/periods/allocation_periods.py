@@ -130,17 +130,16 @@ def looks_until(first: datetime, as_of: datetime, plan: AnalysisPlan) -> Looks:
 
 
 def group_names(experiment: Experiment | None, logged: Sequence[str], shares: Mapping[str, float]) -> tuple[str, ...]:
-    """The groups with the control first: those of the file, then any others that the log has.
+    """The groups with the control first: those of the file, then any others that the log has, in the order given.
 
     Without the file the control is the group of that name, or else the one with the largest share.
     """
     if experiment is not None:
         names = [experiment.control, *(g.name for g in experiment.groups if g.name != experiment.control)]
     else:
-        listed = sorted(logged)
-        control = "control" if "control" in listed else max(listed, key=lambda name: (shares.get(name, 0.0), name))
+        control = "control" if "control" in logged else max(logged, key=lambda name: (shares.get(name, 0.0), name))
         names = [control]
-    return (*names, *(name for name in sorted(logged) if name not in names))
+    return (*names, *(name for name in logged if name not in names))
 
 
 def allocation_events(lines: ir.Table, name: str) -> dict[str, LoggedShares]:

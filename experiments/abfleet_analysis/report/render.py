@@ -267,8 +267,8 @@ def split(report: ExperimentReport) -> str:
     """The groups' sizes beside those that were expected, both of the users that the test of the split counts."""
     ratio, groups = report.decision.sample_ratio, report.gathered.evidence.groups
     sizes = ", ".join(
-        f"{name} {seen:,.0f} ({wanted:,.0f} expected)"
-        for name, seen, wanted in zip(groups, ratio.observed, ratio.expected, strict=True)
+        f"{name} {seen:,.0f} ({wanted} expected)"
+        for name, seen, wanted in zip(groups, ratio.observed, expected_texts(ratio.expected)[:-1], strict=True)
     )
     moves = ", without users whose bucket moved" if report.gathered.evidence.quality.moved_by_ramp else ""
     return f"{counted(sum(ratio.observed), 'user')} at the first call{moves}: {sizes}"
@@ -312,6 +312,26 @@ def left_out(quality: DataQuality) -> str:
         ("call", " in excluded windows", quality.excluded),
     )
     return ", ".join(f"{counted(count, one)}{which}" for one, which, count in counts if count) or "nothing"
+
+
+def adding_up(values: Sequence[float], digits: int) -> list[float]:
+    """Rounded to so many decimals, each up or down, so that they add up to their rounded sum."""
+    if not all(map(math.isfinite, values)):
+        return list(values)
+    unit = 10.0**digits
+    scaled = [round(value * unit, 6) for value in values]
+    found = [math.floor(value) for value in scaled]
+    by_rest = sorted(range(len(found)), key=lambda index: (found[index] - scaled[index], index))
+    for index in by_rest[: round(sum(scaled)) - sum(found)]:
+        found[index] += 1
+    return [value / unit for value in found]
+
+
+def expected_texts(expected: Sequence[float]) -> tuple[str, ...]:
+    """Expected users of each group and of all, with a decimal where one is not whole; they add up."""
+    digits = 0 if all(abs(value - round(value)) < 1e-6 for value in expected if math.isfinite(value)) else 1
+    shown = adding_up(expected, digits)
+    return tuple(f"{value:,.{digits}f}" for value in (*shown, sum(shown)))
 
 
 def value_text(value: float) -> str:

@@ -57,3 +57,8 @@ def test_control_without_a_file_is_named_or_the_largest() -> None:
     """The group called control, else the one with the largest share."""
     assert group_names(None, ["b", "control"], {"b": 0.9, "control": 0.1}) == ("control", "b")
     assert group_names(None, ["a", "b"], {"a": 0.3, "b": 0.7}) == ("b", "a")
+
+
+def test_groups_keep_the_order_that_they_are_given_in() -> None:
+    """Without the file too: their colours come of it."""
+    assert group_names(None, ["b", "control", "a"], {}) == ("control", "b", "a")

@@ -77,9 +77,9 @@ def test_sizes_and_expected_sizes_are_of_the_same_users(ramp: tuple[Report, list
     assert "expected" not in head
     (said,) = (line for line in markdown(report).splitlines() if line.startswith("- split"))
     numbers = [
-        int(one.replace(",", "")) for one in re.findall(r"(?<![\d.])\d[\d,]*(?= users at| \\\(| expected)", said)
+        float(one.replace(",", "")) for one in re.findall(r"(?<![\d.])\d[\d,.]*(?= users at| \\\(| expected)", said)
     ]
-    assert numbers[0] == numbers[1] + numbers[3] == pytest.approx(numbers[2] + numbers[4], abs=1)
+    assert numbers[0] == numbers[1] + numbers[3] == pytest.approx(numbers[2] + numbers[4])
 
 
 @pytest.mark.parametrize("kind", ["attribute", "served"])
