@@ -121,12 +121,13 @@ def _halt(
 
 def guardrail_reasons(kind: str, counts: Counts, name: str, control: str) -> tuple[str, ...]:
     """Why a guardrail speaks against a treatment: which half, users, outages."""
-    first = f"{kind} guardrail: worse in {name} than the tolerated 1.25 times (E = {e_text(counts.ln_e)}, acts at 200)"
+    acts = f"(E = {e_text(counts.ln_e)}, acts at 200)"
+    first = f"{kind} guardrail: more in {name} than the tolerated 1.25 times {control}'s {acts}"
     left_out = f"; {counts.left_out:,} events around outages do not count" if counts.left_out else ""
     capped = f"; {counts.capped:,} blocks count for less than was in them" if counts.capped else ""
     users = (
         f"first bad events: {counts.treatment:,} users of {name}, {counts.control:,} of {control}, where "
-        f"{counts.share:.1%} of both are expected in {name} (E = {e_text(counts.wrong)}){left_out}{capped}"
+        f"{name} should have {counts.share:.1%} of them (E = {e_text(counts.wrong)}){left_out}{capped}"
     )
     if counts.absent is None:
         return first, users
@@ -201,7 +202,7 @@ def _climb(
         return None, holds, False
     ratios = found_ratios(evidence)
     holds = [
-        f"{kind} would have found no less than {_ratio_text(ratio)} control's in {name} with 80 %"
+        f"{kind} would have found no less than {_ratio_text(ratio)} control's in {name} with a probability of 80 %"
         for (kind, name), ratio in ratios.items()
         if ramp.detect is not None and not ratio <= ramp.detect
     ]
@@ -284,7 +285,8 @@ def standing(evidence: ExperimentEvidence) -> list[tuple[str, str, Counts]]:
 
 
 def found_ratios(evidence: ExperimentEvidence) -> dict[tuple[str, str], float]:
-    """By guardrail and treatment, which ratio of bad events the step's would have found with 80 %; inf: none."""
+    """By guardrail and treatment, which ratio of bad events the step's would have found with a probability of 80 %;
+    inf: none."""
     step, found = evidence.step, {}
     if step is not None:
         for (number, kind), control in evidence.control_events().items():
@@ -300,7 +302,7 @@ def found_ratios(evidence: ExperimentEvidence) -> dict[tuple[str, str], float]:
 def _found_text(ratio: float) -> str:
     if math.isinf(ratio):
         return "would have found nothing in this step: control had no bad event"
-    return f"would have been found at {_ratio_text(ratio)} control's with 80 %"
+    return f"of {_ratio_text(ratio)} control's would have been found with a probability of 80 %"
 
 
 def _ratio_text(ratio: float) -> str:

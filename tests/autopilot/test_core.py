@@ -40,8 +40,8 @@ def test_wrong_answers_are_halted_with_figures() -> None:
     (act,) = fed(started(config), calls(config, 1, HOUR, failing({"control": 0.01, "canary": 0.1})))
     assert (act.action, act.experiment, act.group) == (Action.HALT, "e", "canary")
     assert us(4 * MINUTE) < act.as_of <= us(15 * MINUTE)
-    assert "error_rate guardrail: worse in canary than the tolerated 1.25 times" in act.reasons[0]
-    assert "where 20.0% of both are expected in canary" in act.reasons[1]
+    assert "error_rate guardrail: more in canary than the tolerated 1.25 times control's" in act.reasons[0]
+    assert "where canary should have 20.0% of them" in act.reasons[1]
     assert act.figures["error_rate"]["e"] >= 200
     assert act.figures["error_rate"]["users"] > 0.2 * act.figures["error_rate"]["control_users"]
 
@@ -178,7 +178,7 @@ def test_a_ramp_with_no_effect_climbs_step_by_step() -> None:
         core.set_report("e", report(begin + HOUR + 2))
         (act,) = core.acts(at(begin + HOUR + 2))
         assert (act.action, act.group, act.traffic_bp) == (Action.CLIMB, None, traffic)
-        assert "control's with 80 %" in " ".join(act.reasons)
+        assert "control's would have been found with a probability of 80 %" in " ".join(act.reasons)
         config = change.ramped(config, "e", {}, traffic_bp=traffic, at=at(begin + HOUR + 3), now=at(begin))
         core.set_config(config, us(begin + HOUR + 3))
         begin += HOUR + 4

@@ -14,11 +14,11 @@ SHARES: dict[str, Any] = {"enabled": True, "traffic": 5.0, "weights": {"control"
 
 CLIMBED = (
     "5 % has been in force for 24.0 h with at least these users: control 1,204, canary 1,011",
-    "error_rate in canary would have been found at 2.1 times control's with 80 %",
+    "error_rate in canary of 2.1 times control's would have been found with a probability of 80 %",
 )
 HALTED = (
-    "error_rate guardrail: worse in canary than the tolerated 1.25 times (E = 412, acts at 200)",
-    "first bad events: 41 users of canary, 12 of control, where 20.0% of both are expected in canary (E = 822)",
+    "error_rate guardrail: more in canary than the tolerated 1.25 times control's (E = 412, acts at 200)",
+    "first bad events: 41 users of canary, 12 of control, where canary should have 20.0% of them (E = 822)",
 )
 
 

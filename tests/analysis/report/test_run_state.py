@@ -109,6 +109,16 @@ def surfaces(report: Report, config: Config) -> dict[str, str]:
     }
 
 
+def test_groups_keep_their_order_when_the_experiment_leaves_the_file(tmp_path: Path) -> None:
+    """That of its allocations, and not that of the alphabet, so that each keeps its colour."""
+    log = LogLines()
+    log.allocation("000000000001", {"treatment": 50, "control": 30, "another": 20}, START)
+    for number, group in enumerate(("another", "control", "treatment") * 10):
+        log.exposure(f"u{number}", group, START + HOUR * (number + 1))
+    report = analyse([log.write(tmp_path)], load_text(ENDED), only="test")
+    assert report.experiments[0].gathered.evidence.groups == ("control", "treatment", "another")
+
+
 def test_ended_ones_stand_in_a_section_of_their_own(tmp_path: Path) -> None:
     """With their winner, also those that the log knows nothing of; what runs stands before them."""
     text = FILE.replace("name: test", "name: next") + ENDED[ENDED.index("concluded:") :]
