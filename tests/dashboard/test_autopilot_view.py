@@ -45,7 +45,8 @@ async def test_acts_are_on_both_pages(tmp_path: Path) -> None:
         assert "Halted canary" in text
         assert "control 80 % to 100 %, canary 20 % to 0 %" in text
         assert "traffic 5 % to 20 %" in text
-        assert "error rate guardrail: more in canary than the tolerated 1.25 times control's (E = 412, acts at 200)" in text
+        harm = "error rate guardrail: more in canary than the tolerated 1.25 times control's (E = 412, acts at 200)"
+        assert harm in text
         assert f"abfleet resume {NAME} canary" in text
         assert "Did not raise traffic to 50 % somebody else's edit came first" in text
         assert "raffic waits: canary has 812 users in this step, and needs 1,000." in text
