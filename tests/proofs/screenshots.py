@@ -34,7 +34,7 @@ TOP = {"width": 1440, "height": 900}
 SHIPPED, YOUNG = "/experiments/homepage-ranking", "/experiments/3-groups-day-1"
 SHOTS: tuple[tuple[str, str, dict[str, Any], str], ...] = (
     ("dashboard-overview", "/", {"viewport": TOP}, ""),
-    ("dashboard-experiment", SHIPPED, {"viewport": {"width": 1440, "height": 1150}}, ""),
+    ("dashboard-experiment", SHIPPED, {"viewport": {"width": 1440, "height": 1080}}, ""),
     ("dashboard-over-time", SHIPPED, {"viewport": TOP}, "Over time"),
     ("dashboard-commands", SHIPPED, {"viewport": TOP}, "Commands"),
     ("dashboard-refused", "/experiments/email-digest", {"viewport": TOP}, ""),

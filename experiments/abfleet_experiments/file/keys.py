@@ -235,7 +235,7 @@ AUTOPILOT_RAMP: Final = section(
     Key(
         "detect",
         number("a ratio of bad events", 1.25, 1000, remark=" (3 is three times control's)"),
-        "Goes on only where each guardrail would have found this ratio in the step with 80 %.",
+        "Goes on only where each guardrail would have found this ratio in the step with a probability of 80 %.",
         without="asks for nothing, and says what would have been found",
     ),
 )
