@@ -83,3 +83,28 @@ def test_a_loop_that_is_done_is_not_kept() -> None:
     asyncio.run(use())
     gc.collect()
     assert gone[0]() is None
+
+
+async def test_what_is_put_off_is_done_in_the_next_turn() -> None:
+    """After that turn has added its own, and whether or not it is put off again: it waits for one turn at most."""
+    loop, done = asyncio.get_running_loop(), list[int]()
+    turn = EndOfTurn(loop)
+
+    def one(number: int) -> None:
+        turn.begin()
+        turn.add(lambda: done.append(number))
+        if number < 3:
+            loop.call_soon(one, number + 1)
+        turn.put_off()
+
+    one(1)
+    assert done == []
+    await asyncio.sleep(0)
+    assert done == [1, 2]
+    await asyncio.sleep(0)
+    assert done == [1, 2, 3]
+    turn.begin()
+    turn.put_off()
+    turn.add(lambda: done.append(4))
+    await asyncio.sleep(0)
+    assert done == [1, 2, 3, 4], "nothing was put off, and what comes then is not forgotten"

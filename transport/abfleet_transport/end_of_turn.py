@@ -37,6 +37,12 @@ class EndOfTurn:
                     log.exception("what a turn of the event loop had left to do failed")
         self._begun = False
 
+    def put_off(self) -> None:
+        """What was added waits for the end of the next turn, which has more of the same to do."""
+        self._begun = False
+        if self._due:
+            self.in_next(self.end)
+
     def add(self, do: Callable[[], None]) -> None:
         """Has `do` called at the end of the turn. Who has added it already does not add it again."""
         if not self._begun and not self._due:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
+from abfleet_transport.end_of_turn import end_of_turn
 from abfleet_transport.http2 import call_queue, turns
 from abfleet_transport.http2 import frames as http2
 from abfleet_transport.http2.call_queue import CALL_UNITS, MAX_CALLS, TURN_CALLS, CallQueue
@@ -92,6 +93,24 @@ async def test_a_turn_delivers_so_many_calls_and_the_next_one_the_rest() -> None
     await until(lambda: len(scene.turns) == 3)
     assert [len(one) for one in scene.turns] == [TURN_CALLS, TURN_CALLS, 5]
     assert [payload for one in scene.turns for payload in one] == [b"%d" % n for n in range(2 * TURN_CALLS + 5)]
+
+
+async def test_what_two_full_turns_have_made_goes_out_together() -> None:
+    """Batches of a busy router are fuller so, and a call of a turn that is not full waits for nobody."""
+    scene, sent = Scene(), list[int]()
+    turn = end_of_turn(asyncio.get_running_loop())
+    told = scene.turns
+    scene.queue._deliver = lambda calls: (told.append([]), turn.add(lambda: sent.append(len(told))))[0]
+    connection, _ = scene.connected()
+    connection.data_received(calls(0, 2 * TURN_CALLS + 5))
+    while len(told) < 3:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert sent == [2, 2, 3]
+    connection.data_received(calls(2 * TURN_CALLS + 5, 3))
+    while len(told) < 4:
+        await asyncio.sleep(0)
+    assert sent == [2, 2, 3, 4], "in the turn itself"
     assert scene.queue.waiting_calls == 0
 
 

@@ -205,7 +205,10 @@ class CallQueue:
             try:
                 hand_over(self._deliver, calls)
             finally:
-                self._turn.end()
+                if arrived:  # batches of this turn and the next one go out together, fuller
+                    self._turn.put_off()
+                else:
+                    self._turn.end()
 
     def families(self) -> Iterable[Metric]:
         """What waits, and what was refused before it was read."""
