@@ -167,9 +167,7 @@ class WorkAccount:
         self._promised += units
         if self._promised - self._told > PROMISE_STEP:
             self._tell()
-            self._check(0)
-            if self._address is not None and self._address.promised > MOST_PROMISED:
-                raise self._flood()
+            self._ask(0, goes_on=True)
 
     def keep_promise(self, units: int) -> None:
         """Such a request is whole."""
@@ -211,17 +209,15 @@ class WorkAccount:
     def settle(self) -> None:
         """Takes what is due from both buckets. Raises ProtocolError where that is a flood."""
         due, self.due = self.due, 0
-        self._check(due)
+        self._ask(due)
 
-    def _check(self, due: int) -> None:
-        if self._address is None:
+    def _ask(self, due: int, *, goes_on: bool = False) -> None:
+        """goes_on: Whether it has just promised more."""
+        address, now = self._address, self._clock()
+        if address is None:
             return
-        flood, takes_turns = spent(self._own, self._address, due, self._promised, self._clock())
+        flood, takes_turns = spent(self._own, address, due, self._promised, now)
         self.suspect |= takes_turns
-        if flood:
-            raise self._flood()
-
-    def _flood(self) -> ProtocolError:
-        if self._address is not None:
-            self._address.flooded_at = self._clock()
-        return ProtocolError("too many frames and requests that serve no call", ENHANCE_YOUR_CALM)
+        if flood or (goes_on and address.promised > MOST_PROMISED):
+            address.flooded_at = now
+            raise ProtocolError("too many frames and requests that serve no call", ENHANCE_YOUR_CALM)

@@ -87,7 +87,6 @@ class RequestBodies:
             if error.code is Code.RESOURCE_EXHAUSTED:
                 self._queue.counts.oversized += 1
             self._queue.counts.refuse("message", call.peer, str(error))
-            self._sender.let_go(call)
             self._account.charge(REFUSAL_UNITS)
             call.fail(error.code, str(error))
 
